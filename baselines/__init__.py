@@ -1,0 +1,1 @@
+"""Reference models: how to train them, and the tokenizer that they share."""

@@ -1,0 +1,203 @@
+"""Suites: what is asked of a model. A small YAML file and a seed; tasks are generated, never downloaded.
+
+Letters: `N` tasks, `E` examples a task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmark.errors import UsageError, VerificationError
+from karel_env.generator import Recipe, Tasks, generate
+from karel_env.language import ACTIONS
+
+SUITE_FOLDER = Path(__file__).parent / "suites"
+EQUALITIES = ("state", "drawn")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite.
+
+    Attributes:
+        name, version: as rows quote them.
+        official: whether runs may enter the leaderboard.
+        seed: of every task of the suite.
+        tasks: N, size of the test set.
+        shown, held_out: examples a task that the prompt shows, and that it does not.
+        recipe: how test tasks are drawn; `recipe.examples` is shown + held_out.
+        train_length: (shortest, longest) program of training data for the suite.
+        equality: `state` or `drawn`, what the headline accuracy compares (KAREL.md, Equality and drawing).
+        batch: prompts a forward pass, part of the protocol.
+        shard: tasks a shard, the unit of work and of resume; a multiple of `batch`.
+        max_new_words: longest program that is looked for, in words of the canonical text after the header.
+        probe_programs: programs of each probe set, the label budget.
+        blind_length: actions of each program of the blind set.
+        sha256: pinned digest of the test set; empty in an unpinned file of one's own.
+    """
+
+    name: str
+    version: int
+    official: bool
+    seed: int
+    tasks: int
+    shown: int
+    held_out: int
+    recipe: Recipe
+    train_length: tuple[int, int]
+    equality: str
+    batch: int
+    shard: int
+    max_new_words: int
+    probe_programs: int
+    blind_length: int
+    sha256: str
+
+    @property
+    def show_under_robot(self) -> bool:
+        """Whether prompts print the markers under the robot."""
+        return self.equality == "state"
+
+    def shards(self, count: int) -> list[tuple[int, int]]:
+        """(start, stop) of each shard of `count` tasks."""
+        return [(a, min(a + self.shard, count)) for a in range(0, count, self.shard)]
+
+
+def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
+    """A shipped suite by name, or one's own by the path of its YAML file.
+
+    Args:
+        name_or_path: such as `laptop` or `my/suite.yaml`.
+        seed: replaces the suite's own; the result is then not official and has no pinned digest.
+
+    Raises:
+        UsageError: no such suite, or a file that does not describe one.
+    """
+    own = name_or_path.endswith((".yaml", ".yml"))
+    path = Path(name_or_path) if own else SUITE_FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
+        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {known}, or the path of a .yaml file")
+    try:
+        suite = _read(yaml.safe_load(path.read_text()))
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as problem:
+        raise UsageError(f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/suites/laptop.yaml") from problem
+    if own:
+        suite = replace(suite, official=False)
+    if seed is not None and seed != suite.seed:
+        suite = replace(suite, seed=seed, sha256="", official=False)
+    return suite
+
+
+def _one_line(problem: Exception) -> str:
+    text = f"missing entry {problem}" if isinstance(problem, KeyError) else str(problem)
+    return " ".join(text.split())
+
+
+def _read(entry: dict[str, Any]) -> Suite:
+    drawn = entry["draw"]
+    recipe = Recipe(
+        height=_span(drawn["height"]),
+        width=_span(drawn["width"]),
+        wall=float(drawn["wall"]),
+        marker=float(drawn["marker"]),
+        length=_span(drawn["length"]),
+        weights=tuple(int(drawn["weights"][action]) for action in ACTIONS),
+        examples=int(entry["shown"]) + int(entry["held_out"]),
+    )
+    suite = Suite(
+        name=str(entry["name"]),
+        version=int(entry["version"]),
+        official=bool(entry["official"]),
+        seed=int(entry["seed"]),
+        tasks=int(entry["tasks"]),
+        shown=int(entry["shown"]),
+        held_out=int(entry["held_out"]),
+        recipe=recipe,
+        train_length=_span(entry["train_length"]),
+        equality=str(entry["equality"]),
+        batch=int(entry["batch"]),
+        shard=int(entry["shard"]),
+        max_new_words=int(entry["max_new_words"]),
+        probe_programs=int(entry["probe"]["programs"]),
+        blind_length=int(entry["probe"]["blind_length"]),
+        sha256=str(entry.get("sha256", "")),
+    )
+    if suite.equality not in EQUALITIES:
+        raise ValueError(f"equality {suite.equality!r} is not one of {', '.join(EQUALITIES)}")
+    if suite.shown < 1 or suite.tasks < 1 or suite.batch < 1 or suite.shard % suite.batch:
+        raise ValueError("shown, tasks and batch must be at least 1 and shard a multiple of batch")
+    return suite
+
+
+def _span(value: int | list[int]) -> tuple[int, int]:
+    low, high = (value, value) if isinstance(value, int) else value
+    return int(low), int(high)
+
+
+@lru_cache(maxsize=4)
+def test_tasks(suite: Suite) -> Tasks:
+    """The test set, checked against the pinned digest.
+
+    Raises:
+        VerificationError: the digest differs, so the generator does not draw what was pinned.
+    """
+    tasks = generate(suite.recipe, suite.seed, "test", np.arange(suite.tasks))
+    found = digest(tasks)
+    if suite.sha256 and found != suite.sha256:
+        raise VerificationError(
+            f"suite {suite.name}: the generated test set has SHA-256 {found}, pinned is {suite.sha256}; "
+            "this installation does not generate the pinned tasks, reinstall the released version"
+        )
+    return tasks
+
+
+@lru_cache(maxsize=4)
+def probe_tasks(suite: Suite) -> Tasks:
+    """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
+    indices = np.arange(suite.probe_programs)
+    return generate(suite.recipe, suite.seed, "probe", indices, excluded=test_tasks(suite).key)
+
+
+@lru_cache(maxsize=4)
+def blind_tasks(suite: Suite) -> Tasks:
+    """The tasks of the `blind` probe set: uniform actions of one length, no program twice.
+
+    Where there are fewer programs of that length than asked for, all of them.
+    """
+    recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
+    wanted = min(suite.probe_programs, len(ACTIONS) ** suite.blind_length)
+    chosen: dict[bytes, int] = {}
+    start = 0
+    while len(chosen) < wanted:
+        drawn = generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
+        for i in range(len(drawn)):
+            chosen.setdefault(drawn.programs.program(i).tobytes(), start + i)
+        start += 2 * wanted
+    return generate(recipe, suite.seed, "blind", np.array(sorted(chosen.values())[:wanted]))
+
+
+def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
+    """Tasks to train a model of the suite on; none is a test task or a task of a probe set."""
+    recipe = replace(suite.recipe, length=suite.train_length)
+    taken = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
+    return generate(recipe, seed, "train", indices, excluded=taken)
+
+
+def digest(tasks: Tasks) -> str:
+    """SHA-256 over programs, inputs and outputs, in a byte order and layout that no platform changes."""
+    whole = hashlib.sha256()
+    parts = [tasks.programs.words, tasks.programs.offsets]
+    for worlds in (tasks.inputs, tasks.outputs):
+        parts += [worlds.cells, worlds.robot, worlds.size]
+    for part in parts:
+        whole.update(str(part.shape).encode())
+        whole.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,176 @@
+"""Tasks drawn at random: a straight-line program, worlds, and what the program makes of them.
+
+Letters: `N` tasks, `E` examples a task, `A` longest program.
+Source: shared/KAREL.md, Random worlds and Text; Jin & Rinard 2024, section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, uint64
+
+from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
+from karel_env.interpreter import in_parts, run
+from karel_env.language import ACTIONS, Programs
+from karel_env.world import Worlds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How tasks are drawn.
+
+    Attributes:
+        height, width: of the grid, border included; (smallest, largest), drawn uniformly a task.
+        wall, marker: probability of a wall in an inner cell, of one marker in a free inner cell (kept to 1/65536).
+        length: (shortest, longest) program in actions, drawn uniformly.
+        weights: relative frequency of each action, in the order of `ACTIONS`.
+        examples: worlds a task, E.
+    """
+
+    height: tuple[int, int]
+    width: tuple[int, int]
+    wall: float
+    marker: float
+    length: tuple[int, int]
+    weights: tuple[int, ...]
+    examples: int
+
+    def __post_init__(self) -> None:
+        for name, (low, high), least in (
+            ("height", self.height, 3), ("width", self.width, 3), ("length", self.length, 1),
+        ):  # fmt: skip
+            if not least <= low <= high:
+                raise ValueError(f"recipe: {name} {low} to {high}; expected {least} <= first <= second")
+        if len(self.weights) != len(ACTIONS) or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError(f"recipe: weights {self.weights}; expected {len(ACTIONS)} counts, not all 0")
+        if not (0 <= self.wall <= 1 and 0 <= self.marker <= 1 and self.examples >= 1):
+            raise ValueError("recipe: wall and marker must be probabilities and examples at least 1")
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A batch of tasks.
+
+    Attributes:
+        programs: N reference programs.
+        inputs, outputs: worlds [N, E].
+        key: uint64 [N], hash of (program, inputs), the identity by which tasks are told apart.
+    """
+
+    programs: Programs
+    inputs: Worlds
+    outputs: Worlds
+    key: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.programs)
+
+    def take(self, indices: np.ndarray) -> Tasks:
+        """The tasks at `indices`, in that order."""
+        return Tasks(self.programs.take(indices), self.inputs[indices], self.outputs[indices], self.key[indices])
+
+
+def generate(
+    recipe: Recipe,
+    seed: int,
+    purpose: str,
+    indices: np.ndarray,
+    *,
+    excluded: np.ndarray | None = None,
+    threads: int = 1,
+) -> Tasks:
+    """The tasks numbered `indices` of the stream (seed, purpose): the same whatever else is drawn.
+
+    Args:
+        recipe: what to draw.
+        seed: of the suite.
+        purpose: one of `draws.PURPOSES`.
+        indices: int [N].
+        excluded: uint64, keys of tasks that must not come out (a test set); such a task is drawn again.
+        threads: how many threads share the work; the result does not depend on it.
+    """
+    indices = np.asarray(indices, np.uint64)
+    attempts = np.zeros(len(indices), np.int64)
+    cells, robot, size, actions, lengths, key = _draw(recipe, seed, purpose, indices, attempts, threads)
+    if excluded is not None:
+        while (again := np.flatnonzero(np.isin(key, excluded))).size:
+            attempts[again] += 1
+            redone = _draw(recipe, seed, purpose, indices[again], attempts[again], threads)
+            for old, new in zip((cells, robot, size, actions, lengths, key), redone, strict=True):
+                old[again] = new
+    programs = Programs.straight_line(actions, lengths)
+    inputs = Worlds(cells, robot, size)
+    return Tasks(programs, inputs, run(programs, inputs, threads=threads).worlds, key)
+
+
+def _draw(
+    recipe: Recipe, seed: int, purpose: str, indices: np.ndarray, attempts: np.ndarray, threads: int
+) -> tuple[np.ndarray, ...]:
+    count, examples = len(indices), recipe.examples
+    cells = np.full((count, examples, recipe.height[1], recipe.width[1]), -1, np.int16)
+    robot = np.empty((count, examples, 3), np.int16)
+    size = np.empty((count, examples, 2), np.int16)
+    actions = np.zeros((count, recipe.length[1]), np.int8)
+    lengths = np.empty(count, np.int64)
+    key = np.empty(count, np.uint64)
+    action_of = np.repeat(np.arange(len(ACTIONS), dtype=np.int8), recipe.weights)
+    numbers = np.array([*recipe.height, *recipe.width, round(recipe.wall * 65536), round(recipe.marker * 65536),
+                        *recipe.length], np.int64)  # fmt: skip
+
+    def part(start: int, stop: int) -> None:
+        at = slice(start, stop)
+        _draw_tasks(np.uint64(seed), PURPOSES.index(purpose), indices[at], attempts[at], numbers, action_of,
+                    cells[at], robot[at], size[at], actions[at], lengths[at], key[at])  # fmt: skip
+
+    in_parts(part, count, threads)
+    return cells, robot, size, actions, lengths, key
+
+
+@njit(cache=True, nogil=True)
+def _draw_tasks(  # type: ignore[no-untyped-def]
+    seed, purpose, indices, attempts, numbers, action_of, cells, robot, size, actions, lengths, keys
+):
+    h_low, h_high, w_low, w_high, wall16, marker16, l_low, l_high = numbers
+    for i in range(len(indices)):
+        stream = stream_key(seed, purpose, indices[i], attempts[i])
+        high = h_low + below(draw(stream, 0), h_high - h_low + 1)
+        wide = w_low + below(draw(stream, 1), w_high - w_low + 1)
+        length = l_low + below(draw(stream, 2), l_high - l_low + 1)
+        counter = 3
+        key = mix(uint64(high * uint64(65536) + wide))
+        for j in range(length):
+            actions[i, j] = action_of[below(draw(stream, counter), len(action_of))]
+            key = mix(key ^ uint64(actions[i, j] + 1))
+            counter += 1
+        lengths[i] = length
+        inner = wide - 2
+        free = (high - 2) * inner
+        for e in range(cells.shape[1]):
+            size[i, e, 0], size[i, e, 1] = high, wide
+            place = draw(stream, counter)
+            counter += 1
+            start = below(place, free)
+            heading = place & uint64(3)
+            robot[i, e, 0], robot[i, e, 1], robot[i, e, 2] = 1 + start // inner, 1 + start % inner, heading
+            key = mix(key ^ (start * uint64(4) + heading))
+            for chunk in range(0, free, 64):
+                walls, counter = bernoulli_mask(stream, counter, wall16)
+                markers, counter = bernoulli_mask(stream, counter, marker16)
+                if chunk <= start < chunk + 64:
+                    here = ~(uint64(1) << uint64(start - chunk))
+                    walls &= here
+                    markers &= here
+                used = min(64, free - chunk)
+                if used < 64:
+                    walls &= (uint64(1) << uint64(used)) - uint64(1)
+                    markers &= (uint64(1) << uint64(used)) - uint64(1)
+                markers &= ~walls
+                key = mix(mix(key ^ walls) ^ markers)
+                for bit in range(used):
+                    cell = chunk + bit
+                    wall = (walls >> uint64(bit)) & uint64(1)
+                    marker = (markers >> uint64(bit)) & uint64(1)
+                    cells[i, e, 1 + cell // inner, 1 + cell % inner] = np.int64(marker) - np.int64(wall)
+        keys[i] = key

@@ -1,0 +1,80 @@
+"""What the words of the language mean: a table from each action to its effect, one from each condition to its test.
+
+The control of the benchmark is the same machine run with another table: under an alternative semantics the
+same program, in the same world, leads the robot elsewhere (Jin & Rinard 2024, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from karel_env.language import ACTIONS, CONDITIONS
+
+MOVE, LEFT, RIGHT, PICK, PUT = range(len(ACTIONS))
+EFFECTS = ("move", "left", "right", "pick", "put")
+
+
+@dataclass(frozen=True)
+class Semantics:
+    """One meaning of the whole vocabulary.
+
+    Attributes:
+        name: short and stable, used in records.
+        actions: for each action word (index in `ACTIONS`), the effect it has (also an index in `ACTIONS`).
+        conditions: for each condition word (index in `CONDITIONS`), the condition it tests.
+        flipped: for each condition word, whether its value is inverted.
+    """
+
+    name: str
+    actions: tuple[int, ...] = tuple(range(len(ACTIONS)))
+    conditions: tuple[int, ...] = tuple(range(len(CONDITIONS)))
+    flipped: tuple[bool, ...] = (False,) * len(CONDITIONS)
+
+    def __post_init__(self) -> None:
+        if sorted(self.actions) != list(range(len(ACTIONS))):
+            raise ValueError(f"semantics {self.name!r}: actions must be a permutation of 0..4, got {self.actions}")
+        if len(self.conditions) != len(CONDITIONS) or len(self.flipped) != len(CONDITIONS):
+            raise ValueError(f"semantics {self.name!r}: conditions and flipped need {len(CONDITIONS)} entries each")
+
+    def action_table(self) -> np.ndarray:
+        """int8 [5], effect of each action word."""
+        return np.array(self.actions, np.int8)
+
+    def condition_table(self) -> np.ndarray:
+        """int8 [5], test of each condition word, plus 8 where its value is inverted."""
+        return (np.array(self.conditions) + 8 * np.array(self.flipped)).astype(np.int8)
+
+
+ORIGINAL = Semantics("original")
+FLIP = Semantics("flip", (MOVE, RIGHT, LEFT, PICK, PUT))
+"""Left and right exchanged. A mirror image: derivable from the true state, so no control (PROBING.md, 3)."""
+ADVERSARIAL = Semantics("adversarial", (LEFT, RIGHT, MOVE, PICK, PUT))
+"""turn_right means move, turn_left means turn_right, move means turn_left (Jin & Rinard 2024, section 4.3)."""
+
+
+def assign(move: int, left: int, right: int) -> Semantics:
+    """The semantics in which the action words `move`, `left`, `right` (indices) have those effects.
+
+    The two words left over pick and put, in the order of the vocabulary; which is which cannot change where
+    the robot is. The name spells, word by word, what each of the five does, as `m l r p u`.
+    """
+    actions = [-1] * len(ACTIONS)
+    for effect, word in ((MOVE, move), (LEFT, left), (RIGHT, right)):
+        actions[word] = effect
+    rest = [w for w in range(len(ACTIONS)) if actions[w] < 0]
+    actions[rest[0]], actions[rest[1]] = PICK, PUT
+    return Semantics("".join("mlrpu"[e] for e in actions), tuple(actions))
+
+
+def mirror_classes() -> list[Semantics]:
+    """The 29 alternatives: one representative of each mirror class, without the original's class.
+
+    60 ways to give {move, left, right} to five words; exchanging left and right mirrors the path, so 30
+    classes. The representative is the member whose word for `left` comes first in the vocabulary, which
+    pins it where walls break the symmetry (PROBING.md, 3). Ordered by name.
+    """
+    members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
+    return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)

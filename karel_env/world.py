@@ -1,0 +1,184 @@
+"""Worlds: a grid inside a wall border, markers, and one robot.
+
+Letters: `...` any leading shape, `H W` grid with border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+HEADINGS = ("north", "east", "south", "west")
+ROBOT_GLYPHS = "^>v<"
+WALL = -1
+MAX_PRINTED_MARKERS = 10
+
+
+class WorldError(ValueError):
+    """A world that cannot be: no border, a robot in a wall, an unknown glyph, ragged rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Worlds:
+    """A batch of worlds.
+
+    Attributes:
+        cells: int16 [..., H, W], -1 for a wall, otherwise the number of markers. Row 0 is on top. The outer
+            ring of each world is wall; a world smaller than the array is padded with wall to the right and below.
+        robot: int16 [..., 3], row, column (border included) and heading (0 north, 1 east, 2 south, 3 west).
+        size: int16 [..., 2], height and width of each world, border included.
+    """
+
+    cells: np.ndarray
+    robot: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, cells: np.ndarray, robot: np.ndarray, size: np.ndarray | None = None) -> Worlds:
+        """Checked worlds; without `size`, all fill the array."""
+        cells = np.ascontiguousarray(cells, np.int16)
+        robot = np.ascontiguousarray(robot, np.int16)
+        if size is None:
+            size = np.broadcast_to(np.array(cells.shape[-2:], np.int16), (*cells.shape[:-2], 2))
+        worlds = cls(cells, robot, np.ascontiguousarray(size, np.int16))
+        worlds.check()
+        return worlds
+
+    def check(self) -> None:
+        """Raise `WorldError` unless every world is closed by a border and its robot stands on a free cell."""
+        cells, robot = self.cells, self.robot
+        if cells.ndim < 2 or robot.shape != (*cells.shape[:-2], 3) or self.size.shape != (*cells.shape[:-2], 2):
+            raise WorldError(
+                f"worlds: cells {cells.shape}, robot {robot.shape}, size {self.size.shape}; "
+                "expected [..., H, W], [..., 3] and [..., 2] with the same leading shape"
+            )
+        high, wide = np.moveaxis(self.size, -1, 0)
+        if cells.shape[-2] < 3 or cells.shape[-1] < 3 or (self.size < 3).any():
+            raise WorldError("worlds: the smallest is 3x3, one free cell inside its border")
+        rows, columns = np.indices(cells.shape[-2:])
+        last = (rows >= high[..., None, None] - 1) | (columns >= wide[..., None, None] - 1)
+        outside = last | (rows == 0) | (columns == 0)
+        if (cells[outside] >= 0).any():
+            raise WorldError("worlds: a cell of the border is not a wall; close the grid with a ring of '#'")
+        if (cells < WALL).any():
+            raise WorldError("worlds: a marker count below 0")
+        row, column, heading = np.moveaxis(robot.astype(np.int64), -1, 0)
+        inside = (row >= 0) & (row < cells.shape[-2]) & (column >= 0) & (column < cells.shape[-1])
+        if not inside.all() or ((heading < 0) | (heading > 3)).any():
+            raise WorldError("worlds: a robot outside its grid, or a heading that is not 0 to 3")
+        under = np.take_along_axis(self._flat(), (row * cells.shape[-1] + column)[..., None], -1)
+        if (under < 0).any():
+            raise WorldError("worlds: a robot stands in a wall")
+
+    def _flat(self) -> np.ndarray:
+        return self.cells.reshape(*self.shape, -1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The leading shape `...`."""
+        return self.cells.shape[:-2]
+
+    def __len__(self) -> int:
+        return self.cells.shape[0]
+
+    def __getitem__(self, index: Any) -> Worlds:
+        """Index the leading shape."""
+        return Worlds(self.cells[index], self.robot[index], self.size[index])
+
+    def reshape(self, *shape: int) -> Worlds:
+        """The same worlds with another leading shape."""
+        cells = self.cells.reshape(*shape, *self.cells.shape[-2:])
+        lead = cells.shape[:-2]
+        return Worlds(cells, self.robot.reshape(*lead, 3), self.size.reshape(*lead, 2))
+
+    def same_state(self, other: Worlds) -> np.ndarray:
+        """bool [...], equality of the full state: robot, walls, all marker counts (KAREL.md: `state`)."""
+        return self._same_robot(other) & (self.cells == other.cells).all((-2, -1))
+
+    def same_drawing(self, other: Worlds) -> np.ndarray:
+        """bool [...], equality of the drawings, where the robot's glyph hides markers (KAREL.md: `drawn`)."""
+        differ = self.cells != other.cells
+        at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
+        differ = differ.reshape(*self.shape, -1)
+        np.put_along_axis(differ, at[..., None], False, -1)
+        return self._same_robot(other) & ~differ.any(-1)
+
+    def _same_robot(self, other: Worlds) -> np.ndarray:
+        return (self.robot == other.robot).all(-1)
+
+
+def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
+    """The glyphs of one world, a list a row.
+
+    Args:
+        world: one world (leading shape empty).
+        show_under_robot: print the number of markers under the robot behind its glyph (`^3`).
+        border: print the border too; the canonical text does not, since every world has it.
+
+    Raises:
+        WorldError: a cell holds more than 10 markers, for which there is no glyph.
+    """
+    row, column, heading = (int(v) for v in world.robot)
+    high, wide = (int(v) for v in world.size)
+    cells = world.cells[:high, :wide].tolist()
+    rows = [["#" if n < 0 else "." if n == 0 else str(n) for n in line] for line in cells]
+    under = cells[row][column]
+    rows[row][column] = ROBOT_GLYPHS[heading] + (str(under) if under and show_under_robot else "")
+    most = max(n for line in cells for n in line)
+    if most > MAX_PRINTED_MARKERS:
+        raise WorldError(f"a cell holds {most} markers; text can show at most {MAX_PRINTED_MARKERS}")
+    return rows if border else [line[1:-1] for line in rows[1:-1]]
+
+
+def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
+    """The canonical text of one world: a line a row, glyphs separated by one space, without the border."""
+    return "\n".join(" ".join(line) for line in glyph_rows(world, show_under_robot, border))
+
+
+def parse_world(text: str, border: bool = False) -> Worlds:
+    """One world from its text; the inverse of `world_text` (drawn with `show_under_robot`).
+
+    Raises:
+        WorldError: unknown glyph, rows of different lengths, not exactly one robot.
+    """
+    lines = [line.split() for line in text.strip().splitlines()]
+    if not lines or len({len(line) for line in lines}) != 1:
+        raise WorldError(f"world text: rows of lengths {[len(line) for line in lines]}; expected all equal")
+    if not border:
+        wide = len(lines[0]) + 2
+        lines = [["#"] * wide, *(["#", *line, "#"] for line in lines), ["#"] * wide]
+    cells = np.zeros((len(lines), len(lines[0])), np.int16)
+    robots: list[tuple[int, int, int]] = []
+    for r, line in enumerate(lines):
+        for c, glyph in enumerate(line):
+            cells[r, c], heading = _read_glyph(glyph, r, c)
+            if heading >= 0:
+                robots.append((r, c, heading))
+    if len(robots) != 1:
+        raise WorldError(f"world text: {len(robots)} robots; expected exactly one of {ROBOT_GLYPHS}")
+    return Worlds.of(cells, np.array(robots[0], np.int16))
+
+
+def _read_glyph(glyph: str, row: int, column: int) -> tuple[int, int]:
+    """(cell value, heading or -1)."""
+    heading = ROBOT_GLYPHS.find(glyph[0])
+    count = glyph[1:] if heading >= 0 else glyph
+    if heading < 0 and glyph in ("#", "."):
+        return (WALL if glyph == "#" else 0), -1
+    if heading >= 0 and not count:
+        return 0, heading
+    if count in COUNT_GLYPHS:
+        return int(count), heading
+    raise WorldError(f"world text: row {row}, column {column}: unknown glyph {glyph!r}")
+
+
+COUNT_GLYPHS = tuple(str(n) for n in range(1, MAX_PRINTED_MARKERS + 1))
+
+
+def glyph_words(show_under_robot: bool = True) -> Sequence[str]:
+    """Every glyph that the canonical text can hold, in a fixed order."""
+    robots = [g + n for g in ROBOT_GLYPHS for n in ("", *(COUNT_GLYPHS if show_under_robot else ()))]
+    return (".", "#", *COUNT_GLYPHS, *robots)
