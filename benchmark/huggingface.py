@@ -1,0 +1,250 @@
+"""Causal language models of `transformers`: generation, and hidden states at the words of a program.
+
+A prompt is prefilled once. Its key-value cache, all but the last token, then serves generation and the
+teacher-forced pass over the program; hooks take the hidden states of that short pass alone, never of the prompt.
+A cache that cannot be cut back (state space models) is replaced by one full pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.errors import ModelError
+from benchmark.models import Generation, HiddenStates
+from karel_env.language import WORDS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LONGEST_WORD = max(WORDS, key=len)
+
+
+@dataclass
+class _Batch:
+    """Left-padded prompts [B, S], the cache over all but their last token, and how often it was cut back."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: Any
+
+
+class BracketClosed(StoppingCriteria):
+    """Stops each sequence once the bracket that the prompt's header opened is closed again.
+
+    Works on any tokenizer: brackets are counted in the text of each token.
+    """
+
+    def __init__(self, opens: torch.Tensor, prompt_length: int) -> None:
+        self.opens, self.prompt_length = opens, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """bool [B], whether a sequence is done."""
+        depth = 1 + self.opens.to(input_ids.device)[input_ids[:, self.prompt_length :]].cumsum(-1)
+        return (depth <= 0).any(-1)
+
+
+class HuggingFaceModel:
+    """A `LanguageModel` over a folder of transformers.
+
+    Args:
+        checkpoint: the folder.
+        dtype: one of `DTYPES`.
+        device: such as `cpu` or `cuda`.
+        random_seed: load the architecture with fresh random weights from this seed instead of the stored ones.
+
+    Raises:
+        ModelError: files that cannot be loaded as a causal language model with a fast tokenizer.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", random_seed: int | None = None
+    ) -> None:
+        folder = str(checkpoint.folder)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+            if random_seed is None:
+                self.model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
+                )
+            else:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                with torch.random.fork_rng():
+                    torch.manual_seed(random_seed)
+                    self.model = AutoModelForCausalLM.from_config(config).to(DTYPES[dtype])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
+            raise ModelError(f"{checkpoint.spec}: cannot be loaded: {' '.join(str(problem).split())[:300]}") from problem
+        if not self.tokenizer.is_fast:
+            raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
+        self.device = torch.device(device)
+        self.model.to(self.device).eval()
+        self.base = self.model.base_model
+        self.blocks = _blocks(self.base, self.model.config)
+        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        vocabulary = self.tokenizer.batch_decode([[i] for i in range(self.model.config.get_text_config().vocab_size)])
+        self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
+        self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence in tokens that the configuration states, if it does."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def max_new_tokens(self, max_new_words: int) -> int:
+        """Tokens that a program of so many of the longest words takes, and its end mark."""
+        text = " " + " ".join([LONGEST_WORD] * max_new_words)
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+
+    def count_tokens(self, prompts: Sequence[str]) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(ids) for ids in self.tokenizer(list(prompts))["input_ids"])
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
+        """See `LanguageModel.generate`."""
+        batch = self._prefill(prompts)
+        length = batch.ids.shape[1]
+        output = self.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            past_key_values=batch.cache,
+            max_new_tokens=self.max_new_tokens(max_new_words),
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
+        )
+        if batch.cache is not None:
+            batch.cache.crop(length - 1 - batch.cache.get_seq_length())
+        return [self._finish(row) for row in output[:, length:].tolist()]
+
+    def _finish(self, ids: list[int]) -> Generation:
+        """Cut a row of new tokens at its closing bracket or end mark."""
+        ends = self.model.generation_config.eos_token_id
+        ends = set(ends) if isinstance(ends, list) else {ends}
+        used = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+        ended = used < len(ids)
+        text = self.tokenizer.decode(ids[:used], skip_special_tokens=True)
+        depth = 1
+        for place, character in enumerate(text):
+            depth += (character == "{") - (character == "}")
+            if depth == 0:
+                return Generation(text[: place + 1], used, True)
+        return Generation(text, used, ended)
+
+    @torch.inference_mode()
+    def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
+        """See `LanguageModel.hidden_states`."""
+        spans = [self._pieces(*pair) for pair in zip(prompts, programs, strict=True)]
+        batch = self._prefill(prompts)
+        width = max(len(ids) for ids, _, _ in spans)
+        ids = torch.full((len(spans), 1 + width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
+        for row, (pieces, _, _) in enumerate(spans):
+            ids[row, 1 : 1 + len(pieces)] = torch.tensor(pieces)
+            mask[row, 1 : 1 + len(pieces)] = 1
+        states = self._read(batch, ids.to(self.device), mask.to(self.device))
+        if batch.cache is not None:
+            batch.cache.crop(-ids.shape[1])
+        return _gather(states, [(first, last) for _, first, last in spans])
+
+    def _pieces(self, prompt: str, program: str) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Token ids of a program behind its prompt; of each word, the index of its first and last piece.
+
+        Indices count from the last token of the prompt, which is 0.
+        """
+        body = " " + program
+        encoded = self.tokenizer(prompt + body, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
+        inside = np.flatnonzero(offsets[:, 1] > len(prompt))
+        if len(inside) == 0 or ids[: inside[0]] != self.tokenizer(prompt)["input_ids"]:
+            raise ModelError("tokenizer: the tokens of a prompt change when a program follows; word positions are not defined")
+        ends = np.cumsum([len(word) + 1 for word in program.split(" ")]) + len(prompt)
+        starts = np.concatenate([[len(prompt)], ends[:-1]])
+        stop = offsets[inside, 1]
+        first = np.searchsorted(stop, starts, side="right")
+        last = np.searchsorted(stop, ends, side="left")
+        return [ids[i] for i in inside], first + 1, last + 1
+
+    def _prefill(self, prompts: Sequence[str]) -> _Batch:
+        """The batch of these prompts; the last one is kept, since generation is often followed by reading."""
+        if self.prefilled and self.prefilled[0] == tuple(prompts):
+            return self.prefilled[1]
+        self.prefilled = None
+        encoded = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.device)
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        output = self.model(
+            input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1, **self._places(mask[:, :-1], ids.shape[1] - 1)
+        )
+        cache = getattr(output, "past_key_values", None)
+        if cache is None or not getattr(cache, "is_croppable", False):
+            return _Batch(ids, mask, None)
+        batch = _Batch(ids, mask, cache)
+        self.prefilled = (tuple(prompts), batch)
+        return batch
+
+    def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
+        """Attention mask and, where the model takes them, positions of the last `width` tokens."""
+        places = {"attention_mask": mask}
+        if self.takes_positions:
+            places["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        return places
+
+    def _read(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+        """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
+        width = ids.shape[1]
+        whole = torch.cat([batch.mask[:, :-1], mask], 1)
+        past = {} if batch.cache is None else {"past_key_values": batch.cache}
+        tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
+        with self._captured(width) as layers:
+            output = self.base(input_ids=tokens, use_cache=bool(past), **past, **self._places(whole, tokens.shape[1]))
+            layers.append(output.last_hidden_state[:, -width:].float().cpu())
+        return torch.stack(layers, 2).numpy()
+
+    @contextmanager
+    def _captured(self, width: int) -> Iterator[list[torch.Tensor]]:
+        """Collects, of the last `width` tokens, the input of every block."""
+        layers: list[torch.Tensor] = []
+
+        def hook(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            entering = arguments[0] if arguments else named["hidden_states"]
+            layers.append(entering[:, -width:].float().cpu())
+
+        handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in self.blocks]
+        try:
+            yield layers
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
+    """The list of blocks: the outermost ModuleList as long as the configuration says."""
+    count = config.get_text_config().num_hidden_layers
+    for module in base.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"{type(base).__name__}: no list of {count} blocks found; its hidden states cannot be read")
+
+
+def _gather(states: np.ndarray, spans: list[tuple[np.ndarray, np.ndarray]]) -> HiddenStates:
+    """The rows that some word needs, of states [B, width, L, D]."""
+    values, emits, reads, counts = [], [], [], [0]
+    start = 0
+    for row, (first, last) in enumerate(spans):
+        wanted, index = np.unique(np.concatenate([first - 1, last]), return_inverse=True)
+        values.append(states[row, wanted])
+        emits.append(start + index[: len(first)])
+        reads.append(start + index[len(first) :])
+        start += len(wanted)
+        counts.append(counts[-1] + len(first))
+    return HiddenStates(np.concatenate(values), np.concatenate(emits), np.concatenate(reads), np.array(counts))

@@ -1,0 +1,188 @@
+"""Probes: small networks trained to read labels from arrays. They know nothing of models.
+
+All probes of a depth train together: one batched product over seeds whose columns are the groups of networks. A
+group is one network for one semantics, with one head a label row. Groups share no parameter and the loss is a sum,
+so each trains exactly as it would alone.
+
+Letters: `R` states, `D` width, `G` groups, `K` label rows (heads) of a group, `C` classes, `Q` seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.labels import MISSING
+from benchmark.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the probes of one source of states predict.
+
+    Attributes:
+        validation: float32 [Q, G, K], cross-entropy in nats on validation, at the best check.
+        log_prob: float32 [Q, G, K, Rt], log-probability of the true class of each test state, at that check;
+            0 where the label is missing.
+        correct: bool [Q, G, K, Rt], whether the most probable class is the true one.
+    """
+
+    validation: np.ndarray
+    log_prob: np.ndarray
+    correct: np.ndarray
+
+
+class _Networks(torch.nn.Module):
+    """Q x G networks of one depth over inputs [Q, b, D]; returns logits [Q, G, b, C]."""
+
+    def __init__(self, seeds: Sequence[int], groups: int, widths: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weights = torch.nn.ParameterList()
+        self.biases = torch.nn.ParameterList()
+        generators = [torch.Generator().manual_seed(1_000_003 * (seed + 1)) for seed in seeds]
+        for depth, (fan_in, fan_out) in enumerate(zip(widths, [*widths[1:], classes], strict=True)):
+            bound = 1 / math.sqrt(fan_in)
+            drawn = torch.stack([torch.rand(fan_in, fan_out, generator=g) for g in generators]) * (2 * bound) - bound
+            one_each = drawn.unsqueeze(1).repeat(1, groups, 1, 1)
+            if depth == 0:
+                one_each = one_each.permute(0, 2, 1, 3).reshape(len(generators), fan_in, groups * fan_out)
+            self.weights.append(torch.nn.Parameter(one_each.contiguous()))
+            self.biases.append(torch.nn.Parameter(torch.zeros(len(generators), groups, 1, fan_out)))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        seeds, rows, _ = states.shape
+        wide = torch.bmm(states, self.weights[0]).view(seeds, rows, self.groups, -1).transpose(1, 2)
+        out = wide + self.biases[0]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            out = torch.matmul(torch.relu(out), weight) + bias
+        return out
+
+
+def fit_probes(
+    states: np.ndarray,
+    targets: np.ndarray,
+    counts: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray],
+    widths: Sequence[int],
+    seeds: Sequence[int],
+    protocol: Protocol,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Fit:
+    """Train all groups and seeds on one source of states.
+
+    Args:
+        states: float32 [R, D].
+        targets: int64 [G, K, R], class of each state, `MISSING` where there is none.
+        counts: int64 [G, K], number of classes of each head.
+        rows: states for training, validation and testing.
+        widths: of the hidden layers; empty for linear probes, which are as many groups of one product.
+        seeds: Q; each draws its initialisation (the same for every group, so groups are paired) and its batches.
+        protocol: steps, batch, rates, checks.
+        progress: is told of each step done.
+    """
+    train, validation, test = rows
+    inputs = torch.from_numpy(standardized(states, train))
+    labels = torch.from_numpy(targets)
+    heads = _Heads(counts)
+    networks = _Networks(seeds, len(targets), [inputs.shape[1], *widths], heads.width)
+    optimizer = torch.optim.AdamW(
+        networks.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
+    )
+    orders = [np.random.Generator(np.random.Philox(7_919 * (seed + 1))) for seed in seeds]
+    best = _Best(len(seeds), targets.shape[:2], len(test))
+    check_at = {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}
+    for step in range(protocol.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
+        chosen = torch.from_numpy(np.stack([order.choice(train, protocol.batch) for order in orders]))
+        log_prob = heads.log_prob(networks(inputs[chosen]), labels[:, :, chosen].permute(2, 0, 1, 3))[0]
+        (-log_prob.sum() / protocol.batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        progress(1)
+        if step + 1 in check_at:
+            best.update(*(_evaluate(networks, heads, inputs, labels, part) for part in (validation, test)))
+    return Fit(best.validation, best.log_prob, best.correct)
+
+
+def standardized(states: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """float32 [R, D], each column with mean 0 and deviation 1 on the training states; constant columns become 0."""
+    centre = states[train].mean(0, dtype=np.float64)
+    spread = states[train].std(0, dtype=np.float64)
+    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
+    return ((states - centre) * scale).astype(np.float32)
+
+
+class _Heads:
+    """Where the classes of each head lie among the logits of its group."""
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.ends = counts.max(0).cumsum()
+        self.starts = self.ends - counts.max(0)
+        self.width = int(self.ends[-1])
+        unused = np.zeros((len(counts), self.width), np.float32)
+        for k, start in enumerate(self.starts):
+            for g, count in enumerate(counts[:, k]):
+                unused[g, start + count : self.ends[k]] = -1e9
+        self.mask = torch.from_numpy(unused)[:, None, :]
+
+    def log_prob(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the true classes, and whether they are the most probable: [Q, G, K, b] each.
+
+        Args:
+            logits: [Q, G, b, C].
+            labels: int64 [Q, G, K, b].
+        """
+        logits = logits + self.mask
+        values, hits = [], []
+        for k, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
+            part = logits[..., start:end]
+            label = labels[:, :, k]
+            flat = -torch.nn.functional.cross_entropy(
+                part.flatten(0, 2), label.flatten(), ignore_index=MISSING, reduction="none"
+            )
+            values.append(flat.view_as(label))
+            hits.append(part.detach().argmax(-1) == label)
+        return torch.stack(values, 2), torch.stack(hits, 2)
+
+
+@torch.no_grad()
+def _evaluate(
+    networks: _Networks, heads: _Heads, inputs: torch.Tensor, labels: torch.Tensor, rows: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """log-probabilities and hits [Q, G, K, rows], and whether labels are there [G, K, rows]."""
+    seeds = networks.weights[0].shape[0]
+    values, hits = [], []
+    for part in np.array_split(rows, max(1, len(rows) // 2048)):
+        chosen = torch.from_numpy(part)
+        wanted = labels[:, :, chosen]
+        logits = networks(inputs[chosen].expand(seeds, -1, -1))
+        value, hit = heads.log_prob(logits, wanted.expand(seeds, -1, -1, -1))
+        values.append(value)
+        hits.append(hit)
+    return torch.cat(values, -1), torch.cat(hits, -1), labels[:, :, torch.from_numpy(rows)] != MISSING
+
+
+class _Best:
+    """The predictions at the best check on validation, a seed, group and head."""
+
+    def __init__(self, seeds: int, heads: tuple[int, ...], tests: int) -> None:
+        self.validation = np.full((seeds, *heads), np.inf, np.float32)
+        self.log_prob = np.zeros((seeds, *heads, tests), np.float32)
+        self.correct = np.zeros((seeds, *heads, tests), bool)
+
+    def update(
+        self, validation: tuple[torch.Tensor, torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> None:
+        """Keep the test predictions wherever validation improved; the test labels decide nothing."""
+        there = validation[2].sum(-1).clamp(min=1)
+        loss = (-validation[0].sum(-1) / there).numpy()
+        better = loss < self.validation
+        self.validation[better] = loss[better]
+        self.log_prob[better] = test[0].numpy()[better]
+        self.correct[better] = test[1].numpy()[better]

@@ -1,0 +1,61 @@
+"""The measurement protocol: every number that a row depends on and that is not the suite's.
+
+Source: shared/PROBING.md. A change here is a new protocol version; rows of different versions never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+PROTOCOL_VERSION = 1
+POOLS = ("mean", "last")
+"""Pooled states that each semantics chooses from on validation: mean over layers, last layer."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The standard grid.
+
+    Attributes:
+        version: of the protocol.
+        alternatives: how many alternative semantics, taken evenly from those kept by the screen.
+        seeds: of the probes; seed i draws the initialisation and the order of training.
+        random_inits: untrained copies of the model; probe seed i reads copy i modulo this.
+        train, validation: shares of the programs of a probe set; the rest is for testing.
+        hidden: width of the one hidden layer of the verdict's probes.
+        deep_hidden: widths of the two hidden layers of `sc_mlp2`.
+        steps, batch: optimiser steps of a probe and states a step.
+        learning_rate, weight_decay: of AdamW; the rate falls to 0 along a half cosine.
+        checks: evaluations on validation during training; the best one counts, a probe and a feature.
+        resamples: of the bootstrap over programs.
+        margin: skill by which delta must exceed 0 for REPRESENTS.
+        degenerate: a feature whose most frequent class has at least this share is left out of RECORD-ONLY.
+        min_programs: fewest distinct programs for which probes are fitted.
+    """
+
+    version: int = PROTOCOL_VERSION
+    alternatives: int = 8
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    random_inits: int = 3
+    train: float = 0.6
+    validation: float = 0.2
+    hidden: int = 256
+    deep_hidden: tuple[int, int] = (256, 1024)
+    steps: int = 600
+    batch: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    checks: int = 6
+    resamples: int = 2000
+    margin: float = 0.03
+    degenerate: float = 0.99
+    min_programs: int = 100
+
+    def digest(self) -> str:
+        """SHA-256 of all settings."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+STANDARD = Protocol()

@@ -1,0 +1,81 @@
+"""Intervals and tests. Every function states what it assumes; undefined is `None`, never 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval.
+
+    Attributes:
+        value: the point estimate.
+        low, high: the interval, at the level that the producing function states.
+        n: how many independent units it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Estimate | None:
+    """Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
+    if n == 0:
+        return None
+    interval = stats.binomtest(int(successes), n).proportion_ci(level, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def mean(values: np.ndarray, level: float = 0.95) -> Estimate | None:
+    """Mean with a t interval over independent values; None for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf(0.5 + level / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    centre = float(np.mean(values))
+    return Estimate(centre, centre - half, centre + half, n)
+
+
+def bootstrap_weights(units: int, resamples: int, seed: int) -> np.ndarray:
+    """float64 [resamples, units], how often each unit is drawn in each resample of the bootstrap."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    return generator.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+
+
+def interval_over_units_and_seeds(
+    value: float, resampled: np.ndarray, by_seed: np.ndarray, n: int, level: float
+) -> Estimate:
+    """Interval of a figure that varies with the units drawn and with the seeds of its probes.
+
+    The bootstrap over units, made on means over seeds, gives one variance; the spread between seeds gives
+    another, with a t quantile of seeds - 1 degrees of freedom, since a handful of seeds resampled undercovers
+    (PROBING.md, 8). The two half-widths add in squares.
+
+    Args:
+        value: the point estimate.
+        resampled: float [resamples], the figure in each bootstrap resample of the units.
+        by_seed: float [seeds], the figure for each seed alone, at least two.
+        n: number of units.
+        level: of the interval, such as 0.95.
+    """
+    quantile = 0.5 + level / 2
+    units = stats.norm.ppf(quantile) * np.std(resampled, ddof=1)
+    seeds = stats.t.ppf(quantile, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed))
+    half = float(np.hypot(units, seeds))
+    return Estimate(value, value - half, value + half, n)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment of p values, by name (Holm 1979)."""
+    adjusted, worst = {}, 0.0
+    ranked = sorted(p_values.items(), key=lambda item: item[1])
+    for rank, (name, p) in enumerate(ranked):
+        worst = max(worst, min(1.0, (len(ranked) - rank) * p))
+        adjusted[name] = worst
+    return adjusted

@@ -1,0 +1,68 @@
+"""Features of the robot's state: what the probes are asked to read.
+
+Source: shared/PROBING.md, What is read; Jin & Rinard 2024, section 4.1 (facing, position relative to the start,
+obstacle ahead). Letters: `B` executions, `R` states, `H W` grid with border.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+FEATURES = (
+    "facing",
+    "start_x",
+    "start_y",
+    "end_x",
+    "end_y",
+    "absolute_x",
+    "absolute_y",
+    "obstacle",
+    "wall_north",
+    "wall_east",
+    "wall_south",
+    "wall_west",
+)
+PRIMARY = "facing"
+PAPER_FEATURES = (("facing",), ("start_x", "start_y"), ("obstacle",))
+"""The state of the paper: a feature with several heads counts only if all are right."""
+_STEPS = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
+
+
+def class_counts(height: int, width: int) -> dict[str, int]:
+    """Number of classes of each feature on a grid of `height` x `width`, border included."""
+    free = {"x": width - 2, "y": height - 2}
+    counts = {name: 2 for name in FEATURES}
+    counts["facing"] = 4
+    for axis, cells in free.items():
+        counts[f"start_{axis}"] = counts[f"end_{axis}"] = 2 * cells - 1
+        counts[f"absolute_{axis}"] = cells
+    return counts
+
+
+def labels(
+    cells: np.ndarray, start: np.ndarray, end: np.ndarray, robot: np.ndarray, owner: np.ndarray
+) -> dict[str, np.ndarray]:
+    """int64 [R] class of each feature in each of R states.
+
+    Args:
+        cells: int [B, H, W], worlds (walls are -1; they do not change).
+        start, end: int [B, 3], the robot before and after the whole execution.
+        robot: int [R, 3], row, column and heading of each state.
+        owner: int [R], the execution that each state belongs to.
+    """
+    high, wide = cells.shape[1] - 2, cells.shape[2] - 2
+    row, column, heading = robot.astype(np.int64).T
+    found = {
+        "facing": heading,
+        "start_x": column - start[owner, 1] + wide - 1,
+        "start_y": row - start[owner, 0] + high - 1,
+        "end_x": end[owner, 1] - column + wide - 1,
+        "end_y": end[owner, 0] - row + high - 1,
+        "absolute_x": column - 1,
+        "absolute_y": row - 1,
+    }
+    blocked = np.stack([cells[owner, row + dy, column + dx] < 0 for dy, dx in _STEPS], 1).astype(np.int64)
+    found["obstacle"] = blocked[np.arange(len(row)), heading]
+    for side, name in enumerate(("north", "east", "south", "west")):
+        found[f"wall_{name}"] = blocked[:, side]
+    return {name: np.asarray(found[name], np.int64) for name in FEATURES}

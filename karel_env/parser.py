@@ -1,0 +1,170 @@
+"""From text to words: the curly syntax, strictly by the grammar of shared/KAREL.md.
+
+White space may stand between any two tokens. Statements are separated by `;`, a last one may be followed by `;`.
+Everything else is an error that names its place.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from karel_env.language import (
+    ACTIONS,
+    CLOSE,
+    CLOSE_NEXT,
+    CONDITIONS,
+    ELSE,
+    FIRST_CONDITION,
+    FIRST_COUNT,
+    FIRST_NEGATED,
+    HEADER,
+    IF,
+    IFELSE,
+    MAX_NESTING,
+    MAX_REPEAT,
+    NOT,
+    OPEN,
+    REPEAT,
+    WHILE,
+)
+
+
+class ParseError(ValueError):
+    """A text that is not a program.
+
+    Attributes:
+        line, column: of the offending token, from 1.
+        found: the token, or `end of text`.
+        expected: what the grammar allows there.
+    """
+
+    def __init__(self, text: str, place: int, found: str, expected: str) -> None:
+        self.line = text.count("\n", 0, place) + 1
+        self.column = place - text.rfind("\n", 0, place)
+        self.found, self.expected = found, expected
+        super().__init__(f"line {self.line}, column {self.column}: found {found}, expected {expected}")
+
+
+_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z_0-9]*|[0-9]+|[(){};]|\S)", re.ASCII)
+_STRAIGHT = re.compile(
+    r"\s*def\s+run\s*\(\s*\)\s*\{((?:\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)\s*;)*"
+    r"\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)\s*;?)\s*\}\s*",
+    re.ASCII,
+)
+_ACTION = re.compile("|".join(ACTIONS))
+_ACTION_ID = {name: i for i, name in enumerate(ACTIONS)}
+_CONDITION_ID = {name: i for i, name in enumerate(CONDITIONS)}
+_COUNTS = {str(n): n for n in range(MAX_REPEAT + 1)}
+_KEYWORD = {"if": IF, "ifelse": IFELSE, "while": WHILE, "repeat": REPEAT}
+
+
+def parse(text: str) -> np.ndarray:
+    """int16 [T], the canonical words of a program in the curly syntax.
+
+    Raises:
+        ParseError: the text is not exactly one program.
+    """
+    straight = _STRAIGHT.fullmatch(text)
+    if straight:
+        actions = [_ACTION_ID[name] for name in _ACTION.findall(straight[1])]
+        return np.array([*HEADER, *actions, CLOSE], np.int16)
+    return np.array(_Parser(text).program(), np.int16)
+
+
+class _Parser:
+    """Recursive descent; nesting is limited, so the recursion is too."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[str] = []
+        self.places: list[int] = []
+        for match in _TOKEN.finditer(text):
+            self.tokens.append(match[1])
+            self.places.append(match.start(1))
+        self.next = 0
+        self.words: list[int] = list(HEADER)
+
+    def program(self) -> list[int]:
+        for token in ("def", "run", "(", ")", "{"):
+            self._take(token)
+        self._block(0)
+        self.words.append(CLOSE)
+        if self.next < len(self.tokens):
+            raise self._error("the end of the text")
+        return self.words
+
+    def _error(self, expected: str) -> ParseError:
+        if self.next < len(self.tokens):
+            return ParseError(self.text, self.places[self.next], repr(self.tokens[self.next])[:60], expected)
+        return ParseError(self.text, len(self.text), "end of text", expected)
+
+    def _peek(self) -> str:
+        return self.tokens[self.next] if self.next < len(self.tokens) else ""
+
+    def _take(self, token: str) -> None:
+        if self._peek() != token:
+            raise self._error(repr(token))
+        self.next += 1
+
+    def _block(self, depth: int) -> None:
+        """Statements up to and with the closing bracket, whose word the caller writes."""
+        if depth > MAX_NESTING:
+            raise self._error(f"at most {MAX_NESTING} nested blocks")
+        while True:
+            self._statement(depth)
+            if self._peek() == ";":
+                self.next += 1
+                if self._peek() != "}":
+                    continue
+            elif self._peek() != "}":
+                raise self._error("';' or '}'")
+            self.next += 1
+            return
+
+    def _statement(self, depth: int) -> None:
+        token = self._peek()
+        if token in _ACTION_ID:
+            self.next += 1
+            self._take("(")
+            self._take(")")
+            self.words.append(_ACTION_ID[token])
+            return
+        if token not in _KEYWORD:
+            raise self._error("an action, 'if', 'ifelse', 'while' or 'repeat'")
+        self.next += 1
+        self.words.append(_KEYWORD[token])
+        self._take("(")
+        self._count() if token == "repeat" else self._condition()
+        self._take(")")
+        self._braces(depth)
+        if token == "ifelse":
+            self._take("else")
+            self.words += (CLOSE, ELSE)
+            self._braces(depth)
+        self.words.append(CLOSE_NEXT)
+
+    def _braces(self, depth: int) -> None:
+        self._take("{")
+        self.words.append(OPEN)
+        self._block(depth + 1)
+
+    def _count(self) -> None:
+        if self._peek() not in _COUNTS:
+            raise self._error(f"a number from 0 to {MAX_REPEAT}")
+        self.words.append(FIRST_COUNT + _COUNTS[self._peek()])
+        self.next += 1
+
+    def _condition(self) -> None:
+        first = FIRST_CONDITION
+        if self._peek() == "not":
+            self.next += 1
+            self.words.append(NOT)
+            first = FIRST_NEGATED
+        if self._peek() not in _CONDITION_ID:
+            raise self._error("'not' or a condition" if first == FIRST_CONDITION else "a condition")
+        self.words.append(first + _CONDITION_ID[self._peek()])
+        self.next += 1
+        self._take("(")
+        self._take(")")

@@ -1,0 +1,153 @@
+"""The derivability screen: which alternative semantics are a control for which feature.
+
+An alternative whose labels follow from the true state is no control: a model that holds the truth holds them too.
+For each (alternative, feature) the screen estimates how much the robot's true state adds to what the input alone
+says of the alternative's label: skill = 1 - CE(step, input, true state) / CE(step, input), by tables of
+frequencies from one half of a large sample, judged on the other half. At 0.2 or more the alternative is dropped.
+Source: shared/PROBING.md, point 3, which speaks of (true state, input) together. The share of the input must be
+taken out: the start alone gives every semantics, the original too, a facing skill of about 0.25 over six steps, so
+that without it no alternative would be left; and what the input gives it gives to all semantics alike.
+
+`python -m karel_env.screen` computes the table and writes it to `karel_env/screen.json` and `docs/alternatives.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from karel_env.compiler import compile_programs
+from karel_env.features import FEATURES, class_counts, labels
+from karel_env.generator import Recipe, generate
+from karel_env.interpreter import run
+from karel_env.language import ACTIONS
+from karel_env.semantics import EFFECTS, FLIP, ORIGINAL, Semantics, mirror_classes
+
+THRESHOLD = 0.2
+SCREENED = Recipe((6, 6), (6, 6), 0.1, 0.1, (6, 6), (1,) * len(ACTIONS), 1)
+"""The setting of the screen: worlds of `laptop`, six uniform actions."""
+SAMPLE = 200_000
+SEED = 1
+TABLE = Path(__file__).with_name("screen.json")
+DOCUMENT = Path(__file__).parent.parent / "docs" / "alternatives.md"
+
+
+def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = SEED) -> np.ndarray:
+    """float64 [semantics, F], skill with which each alternative label follows from true state, start and step."""
+    tasks = generate(SCREENED, seed, "audit", np.arange(sample), threads=0)
+    inputs = tasks.inputs[:, 0]
+    code = compile_programs(tasks.programs)
+    steps = SCREENED.length[1]
+    owner = np.repeat(np.arange(sample), steps)
+    step = np.tile(np.arange(steps), sample)
+    width = inputs.cells.shape[-1]
+
+    def states(meaning: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        done = run(code, inputs, meaning, trace=True, threads=0)
+        assert done.trace is not None
+        position = done.trace.position
+        robot = np.stack([position // width, position % width, done.trace.heading], 1)
+        return robot, labels(inputs.cells, inputs.robot, done.worlds.robot, robot, owner)
+
+    truth, _ = states(ORIGINAL)
+    start = inputs.robot[owner]
+    cells = inputs.cells.shape[-2] * width
+    places = [robot[:, 0].astype(np.int64) * width + robot[:, 1] for robot in (start, truth)]
+    entered = (step * 4 + start[:, 2]) * cells + places[0]
+    levels = [step, entered, entered * 4 + truth[:, 2], (entered * 4 + truth[:, 2]) * cells + places[1]]
+    nested = _Nested([np.unique(level, return_inverse=True)[1] for level in levels], owner < sample // 2)
+    counts = class_counts(*inputs.cells.shape[-2:])
+    table = np.zeros((len(semantics), len(FEATURES)))
+    for i, meaning in enumerate(semantics):
+        found = states(meaning)[1]
+        for f, name in enumerate(FEATURES):
+            losses = nested.losses(found[name], counts[name])
+            table[i, f] = 1 - losses[-1] / losses[1] if losses[1] > 0 else 0.0
+    return table
+
+
+class _Nested:
+    """Tables of frequencies, each finer than the one before and smoothed towards it.
+
+    Args:
+        codes: for each level the cell of each state, int [R]; every cell lies in one cell of the level before.
+        learn: bool [R], the states that fill the tables; the others judge them.
+    """
+
+    def __init__(self, codes: list[np.ndarray], learn: np.ndarray) -> None:
+        self.learned = [code[learn] for code in codes]
+        self.judged = [code[~learn] for code in codes]
+        self.learn = learn
+        self.sizes = [int(code.max()) + 1 for code in codes]
+        self.parents = [np.zeros(self.sizes[0], np.int64)]
+        for coarse, fine, size in zip(codes[:-1], codes[1:], self.sizes[1:], strict=True):
+            parent = np.zeros(size, np.int64)
+            parent[fine] = coarse
+            self.parents.append(parent)
+
+    def losses(self, label: np.ndarray, classes: int) -> list[float]:
+        """Cross-entropy in nats of the labels to be judged, a level."""
+        estimate = np.full((1, classes), 1 / classes)
+        found = []
+        for code, judged, size, parent in zip(self.learned, self.judged, self.sizes, self.parents, strict=True):
+            count = np.bincount(code * classes + label[self.learn], minlength=size * classes).reshape(size, classes)
+            estimate = (count + 2 * estimate[parent]) / (count.sum(1, keepdims=True) + 2)
+            found.append(float(-np.log(estimate[judged, label[~self.learn]]).mean()))
+        return found
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, float]]:
+    """The stored screen: alternative -> feature -> skill."""
+    stored: dict[str, dict[str, float]] = json.loads(TABLE.read_text())["skill"]
+    return stored
+
+
+def kept(feature: str) -> tuple[str, ...]:
+    """Names of the alternatives that are a control for `feature`, in order; raises KeyError for an unknown one."""
+    if feature not in FEATURES:
+        raise KeyError(f"feature {feature!r} is not one of {', '.join(FEATURES)}")
+    return tuple(name for name, skills in table().items() if skills[feature] < THRESHOLD)
+
+
+def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics]) -> str:
+    lines = [
+        "# The alternative semantics and the derivability screen",
+        "",
+        "Written by `python -m karel_env.screen`; do not edit. Each row is one representative of a mirror class; the five",
+        "columns after its name say what each action word then does. A figure is the skill that the true state adds to the",
+        f"input and the step in telling the alternative's label ({SAMPLE:,} programs of six uniform actions in the",
+        f"worlds of `laptop`, seed {SEED}; half to fill the table, half to judge). **Bold**: {THRESHOLD} or more, so the",
+        "alternative is no control for that feature and is dropped there. `flip` (left and right exchanged) is shown for",
+        "comparison: its facing is a function of the true facing, so it can never be a control.",
+        "",
+        "| name | " + " | ".join(ACTIONS) + " | " + " | ".join(FEATURES) + " |",
+        "|" + "---|" * (1 + len(ACTIONS) + len(FEATURES)),
+    ]
+    for name, meaning, row in zip(names, meanings, skills, strict=True):
+        cells = [f"**{v:.2f}**" if v >= THRESHOLD else f"{v:.2f}" for v in row]
+        lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in meaning.actions), *cells]) + " |")
+    counted = [f"{f} {int((skills[:-1, i] < THRESHOLD).sum())}" for i, f in enumerate(FEATURES)]
+    lines += ["", f"Kept of {len(names) - 1}: " + ", ".join(counted) + ".", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Compute the screen and write both files."""
+    meanings = [*mirror_classes(), FLIP]
+    names = [m.name for m in meanings]
+    skills = derivability(meanings)
+    rows = {n: dict(zip(FEATURES, np.round(r, 4).tolist(), strict=True)) for n, r in zip(names, skills, strict=True)}
+    stored = {"sample": SAMPLE, "seed": SEED, "threshold": THRESHOLD, "skill": {n: rows[n] for n in names[:-1]}}
+    TABLE.write_text(json.dumps(stored, indent=1) + "\n")
+    DOCUMENT.write_text(_document(names, skills, meanings))
+    print(f"wrote {TABLE.name} and {DOCUMENT.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
