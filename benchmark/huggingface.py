@@ -67,8 +67,8 @@ class HuggingFaceModel:
         self, checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", random_seed: int | None = None
     ) -> None:
         folder = str(checkpoint.folder)
+        self.tokenizer = self.load_tokenizer(checkpoint)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
             if random_seed is None:
                 self.model = AutoModelForCausalLM.from_pretrained(
                     folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
@@ -80,10 +80,6 @@ class HuggingFaceModel:
                     self.model = AutoModelForCausalLM.from_config(config).to(DTYPES[dtype])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
             raise ModelError(f"{checkpoint.spec}: cannot be loaded: {' '.join(str(problem).split())[:300]}") from problem
-        if not self.tokenizer.is_fast:
-            raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
         self.device = torch.device(device)
         self.model.to(self.device).eval()
         self.base = self.model.base_model
@@ -93,19 +89,26 @@ class HuggingFaceModel:
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
 
-    @property
-    def context(self) -> int | None:
-        """Longest sequence in tokens that the configuration states, if it does."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+    @staticmethod
+    def load_tokenizer(checkpoint: Checkpoint) -> Any:
+        """The model's fast tokenizer, padding on the left; raises `ModelError`."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(checkpoint.folder), padding_side="left", trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise ModelError(f"{checkpoint.spec}: no usable tokenizer: {' '.join(str(problem).split())[:200]}") from problem
+        if not tokenizer.is_fast:
+            raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        return tokenizer
 
-    def max_new_tokens(self, max_new_words: int) -> int:
+    @staticmethod
+    def room(tokenizer: Any, max_new_words: int) -> int:
         """Tokens that a program of so many of the longest words takes, and its end mark."""
         text = " " + " ".join([LONGEST_WORD] * max_new_words)
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
-
-    def count_tokens(self, prompts: Sequence[str]) -> int:
-        """Tokens of the longest prompt."""
-        return max(len(ids) for ids in self.tokenizer(list(prompts))["input_ids"])
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
@@ -116,7 +119,7 @@ class HuggingFaceModel:
             input_ids=batch.ids,
             attention_mask=batch.mask,
             past_key_values=batch.cache,
-            max_new_tokens=self.max_new_tokens(max_new_words),
+            max_new_tokens=self.room(self.tokenizer, max_new_words),
             do_sample=False,
             num_beams=1,
             pad_token_id=self.tokenizer.pad_token_id,

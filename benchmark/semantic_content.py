@@ -26,12 +26,16 @@ CONTROLS = ("random-init", "recorder")
 class Evidence:
     """Cross-entropies of one source of states, summed over the test states of each program.
 
+    These arrays are stored with a run, in this precision, so that its deltas can be computed again exactly.
+
     Attributes:
-        probe: float64 [Q, S, F, P], nats.
-        pool: int [S, F], which pooled state each semantics chose on validation.
+        probe: float32 [S, F, P], nats, mean over seeds.
+        totals: float32 [Q, S, F], nats, sum over programs, a seed.
+        pool: int64 [S, F], which pooled state each semantics chose on validation.
     """
 
     probe: np.ndarray
+    totals: np.ndarray
     pool: np.ndarray
 
 
@@ -96,7 +100,8 @@ def gather_evidence(fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet) 
     per_state = np.stack([fit.log_prob for fit in fits])
     semantics, features = np.indices(pool.shape)
     chosen = np.moveaxis(per_state[pool, :, semantics, features], 2, 0)
-    return Evidence(-by_program(chosen, probe_set), pool)
+    probe = -by_program(chosen, probe_set)
+    return Evidence(probe.mean(0).astype(np.float32), probe.sum(-1).astype(np.float32), pool)
 
 
 def by_program(values: np.ndarray, probe_set: ProbeSet) -> np.ndarray:
@@ -114,15 +119,15 @@ class _Skills:
 
     def whole(self, source: str) -> np.ndarray:
         """float64 [S, F], from the mean cross-entropy over seeds."""
-        return 1 - self.evidence[source].probe.mean(0).sum(-1) / self.prior.sum(-1)
+        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.prior.sum(-1)
 
     def by_seed(self, source: str) -> np.ndarray:
         """float64 [Q, S, F]."""
-        return 1 - self.evidence[source].probe.sum(-1) / self.prior.sum(-1)
+        return 1 - self.evidence[source].totals / self.prior.sum(-1)
 
     def resampled(self, source: str) -> np.ndarray:
         """float64 [W, S, F], on means over seeds."""
-        probe = np.tensordot(self.weights, self.evidence[source].probe.mean(0), (1, 2))
+        probe = np.tensordot(self.weights, self.evidence[source].probe, (1, 2))
         return 1 - probe / np.tensordot(self.weights, self.prior, (1, 2))
 
 

@@ -1,0 +1,217 @@
+"""The probing stage of a run: from stored states to the verdict and the paper's columns.
+
+Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmark.evaluation import first_inputs, written_programs
+from benchmark.labels import DROPPED, MISSING, TEST, TRAIN, VALIDATION, ProbeSet, build_probe_set, with_original
+from benchmark.probing import Fit, fit_probes
+from benchmark.protocol import POOLS, Protocol
+from benchmark.recorder import recorder_states
+from benchmark.semantic_content import (
+    Evidence,
+    FeatureResult,
+    analyse,
+    by_program,
+    choose_pool,
+    gather_evidence,
+    skill_on_unseen,
+    verdict,
+)
+from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
+from benchmark.suites import Suite, blind_tasks, probe_tasks
+from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
+from karel_env.screen import kept
+from karel_env.semantics import ORIGINAL
+
+Progress = Callable[[int], None]
+CONTENT_DEPTHS = ("linear", "mlp1", "mlp2")
+BOOTSTRAP_SEED = 31_337
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the blind set says: does the model represent the robot's state?
+
+    Attributes:
+        verdict: on facing.
+        features: results by feature.
+        semantics: names; the original, then the alternatives.
+        programs, dropped: of the probe set in all, and those left out to keep the splits apart.
+        test_programs, test_states: what the intervals rest on.
+    """
+
+    verdict: str
+    features: dict[str, FeatureResult]
+    semantics: tuple[str, ...]
+    programs: int
+    dropped: int
+    test_programs: int
+    test_states: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """The paper's semantic content, of the model's own programs.
+
+    Attributes:
+        arithmetic: by depth of the probe, the mean over features of accuracy.
+        geometric: the same with the geometric mean.
+        programs: distinct programs in all; test_states: what the figures rest on.
+    """
+
+    arithmetic: dict[str, Estimate]
+    geometric: dict[str, float]
+    programs: int
+    test_states: int
+
+
+def blind_steps(protocol: Protocol) -> int:
+    """Optimiser steps that `measure_meaning` reports, for progress."""
+    return protocol.steps * (len(POOLS) * (1 + min(protocol.random_inits, len(protocol.seeds))) + 1)
+
+
+def content_steps(protocol: Protocol) -> int:
+    """Optimiser steps that `measure_content` reports, for progress."""
+    return protocol.steps * len(CONTENT_DEPTHS)
+
+
+def measure_meaning(
+    suite: Suite,
+    protocol: Protocol,
+    model_states: np.ndarray,
+    random_states: list[np.ndarray],
+    progress: Progress = lambda steps: None,
+) -> tuple[Meaning, dict[str, np.ndarray]]:
+    """Skill, gap, delta and verdict on the blind set; and the arrays that they are computed from, to be stored.
+
+    Args:
+        suite: whose blind set was read.
+        protocol: of the probes.
+        model_states: float32 [R, pools, D], at the reading of each action word.
+        random_states: the same of each untrained copy.
+        progress: is told of optimiser steps done.
+    """
+    tasks = blind_tasks(suite)
+    inputs = first_inputs(tasks)
+    probe_set = build_probe_set(tasks.programs, inputs, with_original(kept(PRIMARY), protocol), protocol)
+    sources = {
+        "model": _fit_pools(probe_set, [model_states], protocol, progress),
+        "random-init": _fit_pools(probe_set, random_states, protocol, progress),
+        "recorder": [_fit(probe_set, recorder_states(tasks.programs, inputs, probe_set), protocol.seeds, protocol, progress)],
+    }
+    pools = {name: choose_pool(fits) for name, fits in sources.items()}
+    evidence: Mapping[str, Evidence] = {
+        name: gather_evidence(fits, pools[name], probe_set) for name, fits in sources.items()
+    }
+    unseen = skill_on_unseen(sources["model"], pools["model"], probe_set)
+    allowed = {name: kept(name) for name in FEATURES}
+    results = analyse(evidence, probe_set, allowed, protocol, POOLS, BOOTSTRAP_SEED, unseen)
+    meaning = Meaning(
+        verdict=verdict(results, protocol),
+        features=results,
+        semantics=probe_set.semantics,
+        programs=len(tasks),
+        dropped=int((probe_set.split == DROPPED).sum()),
+        test_programs=int((probe_set.split == TEST).sum()),
+        test_states=len(probe_set.rows(TEST)),
+    )
+    return meaning, {f"{name}.{part}": array for name, e in evidence.items() for part, array in vars(e).items()}
+
+
+def _fit_pools(
+    probe_set: ProbeSet, copies: list[np.ndarray], protocol: Protocol, progress: Progress
+) -> list[Fit]:
+    """A fit a pooled state; with several copies of a source, seed i reads copy i modulo their number."""
+    fits = []
+    for pool in range(len(POOLS)):
+        parts: dict[int, Fit] = {}
+        for c, states in enumerate(copies):
+            seeds = [s for s in protocol.seeds if s % len(copies) == c]
+            if seeds:
+                fit = _fit(probe_set, states[:, pool], seeds, protocol, progress)
+                parts |= {seed: _one_seed(fit, i) for i, seed in enumerate(seeds)}
+        fits.append(_stacked([parts[seed] for seed in protocol.seeds]))
+    return fits
+
+
+def _one_seed(fit: Fit, index: int) -> Fit:
+    at = slice(index, index + 1)
+    return Fit(fit.validation[at], fit.log_prob[at], fit.correct[at])
+
+
+def _stacked(fits: list[Fit]) -> Fit:
+    return Fit(
+        np.concatenate([f.validation for f in fits]),
+        np.concatenate([f.log_prob for f in fits]),
+        np.concatenate([f.correct for f in fits]),
+    )
+
+
+def _fit(
+    probe_set: ProbeSet, states: np.ndarray, seeds: tuple[int, ...] | list[int], protocol: Protocol, progress: Progress
+) -> Fit:
+    """One network a (semantics, seed), with a head for each feature over a shared hidden layer."""
+    counts = np.broadcast_to(probe_set.counts, probe_set.classes.shape[:2])
+    rows = (probe_set.rows(TRAIN), probe_set.rows(VALIDATION), probe_set.rows(TEST))
+    return fit_probes(states, probe_set.classes, counts, rows, [protocol.hidden], seeds, protocol, progress)
+
+
+def measure_content(
+    suite: Suite,
+    protocol: Protocol,
+    texts: list[str],
+    states: np.ndarray,
+    progress: Progress = lambda steps: None,
+) -> Content | None:
+    """The paper's semantic content of the model's own programs; None with too few distinct programs to tell.
+
+    Args:
+        suite: whose probe tasks the model answered.
+        protocol: of the probes.
+        texts: what it wrote for each probe task.
+        states: float32 [R, pools, D], at the emission of each action word of the valid programs among them.
+        progress: is told of optimiser steps done.
+    """
+    programs, places = written_programs(texts)
+    distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
+    if distinct < protocol.min_programs:
+        return None
+    inputs = first_inputs(probe_tasks(suite))[places]
+    probe_set = build_probe_set(programs, inputs, [ORIGINAL], protocol)
+    heads = [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
+    executed = (probe_set.classes[0, heads] != MISSING).all(0)
+    rows = tuple(probe_set.rows(split)[executed[probe_set.rows(split)]] for split in (TRAIN, VALIDATION, TEST))
+    targets = probe_set.classes[0, heads][:, None]
+    counts = probe_set.counts[heads][:, None]
+    widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}
+    arithmetic, geometric = {}, {}
+    for depth in CONTENT_DEPTHS:
+        fit = fit_probes(states[:, 0], targets, counts, rows, widths[depth], protocol.seeds, protocol, progress)
+        arithmetic[depth], geometric[depth] = _content(fit, probe_set, rows[2], protocol)
+    return Content(arithmetic, geometric, distinct, len(rows[2]))
+
+
+def _content(fit: Fit, probe_set: ProbeSet, test: np.ndarray, protocol: Protocol) -> tuple[Estimate, float]:
+    """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean."""
+    right, start = [], 0
+    for group in PAPER_FEATURES:
+        right.append(fit.correct[:, start : start + len(group), 0].all(1))
+        start += len(group)
+    owner = probe_set.program[test]
+    tested = replace(probe_set, program=owner, split=np.full(len(probe_set.split), TEST, np.int8))
+    hits = by_program(np.stack(right, 1).astype(np.float64), tested)
+    sizes = by_program(np.ones(len(test)), tested)
+    accuracy = hits.sum(-1) / sizes.sum()
+    weights = bootstrap_weights(len(sizes), protocol.resamples, BOOTSTRAP_SEED)
+    resampled = (weights @ hits.mean(0).T).mean(-1) / (weights @ sizes)
+    whole = accuracy.mean(0)
+    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, accuracy.mean(1), len(sizes), 0.95)
+    return estimate, float(np.exp(np.log(np.maximum(whole, 1e-12)).mean()))

@@ -1,0 +1,125 @@
+"""Before a run: does the model fit the suite and the machine, and what will it take?"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.checkpoint import Checkpoint, available_memory
+from benchmark.errors import ModelError
+from benchmark.evaluation import Job, plan, prompts_of
+from benchmark.huggingface import DTYPES, HuggingFaceModel
+from benchmark.labels import with_original
+from benchmark.measurement import blind_steps, content_steps
+from benchmark.protocol import POOLS, Protocol
+from benchmark.suites import test_tasks
+from karel_env.features import PRIMARY, class_counts
+from karel_env.screen import kept
+
+PRODUCT_SIZE = 768
+OVERHEAD = 1.6
+"""Time of a run over the time of its matrix products alone, as measured on the shipped model."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        shards: in all.
+        prompt_tokens, new_tokens: longest prompt, and room for a program.
+        evaluation_seconds, probing_seconds: rough, from the speed of a matrix product measured just now.
+        memory_bytes: largest at any time, rough.
+        available_bytes: of memory now.
+    """
+
+    shards: int
+    prompt_tokens: int
+    new_tokens: int
+    evaluation_seconds: float
+    probing_seconds: float
+    memory_bytes: int
+    available_bytes: int
+
+
+def check(job: Job, protocol: Protocol) -> Estimate:
+    """Load the tokenizer and the configuration only, and estimate.
+
+    Raises:
+        ModelError: the context is too short for the suite's prompts, or memory will not do.
+    """
+    config = json.loads((job.checkpoint.folder / "config.json").read_text())
+    tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
+    sample = test_tasks(job.suite).take(np.arange(min(200, job.suite.tasks)))
+    prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample))["input_ids"])
+    new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words)
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    if context and prompt + new > context:
+        raise ModelError(
+            f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
+            f"and {new} for the program; choose a suite with smaller worlds or a model with a longer context"
+        )
+    estimate = _estimate(job, protocol, prompt, new, config)
+    if estimate.memory_bytes > estimate.available_bytes:
+        raise ModelError(
+            f"{job.checkpoint.spec}: needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, "
+            f"{estimate.available_bytes / 1e9:.1f} GB are available; free some, use --dtype bfloat16, or fewer --workers"
+        )
+    return estimate
+
+
+def _estimate(job: Job, protocol: Protocol, prompt: int, new: int, config: dict[str, object]) -> Estimate:
+    speed = product_speed()
+    checkpoint, suite = job.checkpoint, job.suite
+    width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
+    layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
+    items = suite.tasks + suite.probe_programs * (2 + job.random_inits)
+    evaluation = items * (prompt + new) * 2.0 * checkpoint.parameters / speed
+    semantics = len(with_original(kept(PRIMARY), protocol))
+    classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
+    verdict_pass = width * protocol.hidden + protocol.hidden * classes
+    first, second = protocol.deep_hidden
+    content_pass = 4 * (width * (2 * first) + first * second)
+    group_states = protocol.batch * len(protocol.seeds) * 6.0
+    probing = blind_steps(protocol) * group_states * semantics * verdict_pass / speed
+    probing += content_steps(protocol) / 3 * group_states * content_pass / speed
+    item = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
+    stored = checkpoint.weight_bytes
+    states = suite.probe_programs * suite.recipe.length[1] * len(POOLS) * width * 4 * (1 + job.random_inits)
+    cache = suite.batch * (prompt + new) * width * layers * 4 * item
+    probes = len(protocol.seeds) * semantics * protocol.batch * protocol.hidden * 4 * 8
+    memory = checkpoint.parameters * item * 2 + stored + cache + 3 * states + probes + 600_000_000
+    return Estimate(
+        len(plan(job)), prompt, new, OVERHEAD * evaluation, OVERHEAD * probing, int(memory), available_memory()
+    )
+
+
+def product_speed() -> float:
+    """Floating-point operations a second of a float32 matrix product on this machine, measured for a moment."""
+    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
+    a @ a
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.15:
+        a @ a
+        count += 1
+    return 2.0 * PRODUCT_SIZE**3 * count / (time.perf_counter() - began)
+
+
+def describe(checkpoint: Checkpoint, job: Job, estimate: Estimate) -> str:
+    """What would run, for `--dry-run`."""
+    minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
+    return "\n".join(
+        [
+            f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
+            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, {job.suite.probe_programs} programs a probe set",
+            f"tokens     {estimate.prompt_tokens} a prompt, up to {estimate.new_tokens} new",
+            f"work       {estimate.shards} shards of up to {job.suite.shard} items",
+            f"time       about {minutes:.0f} min in one process (evaluation {estimate.evaluation_seconds:.0f} s, "
+            f"probing {estimate.probing_seconds:.0f} s); rough, from a matrix product measured now",
+            f"memory     about {estimate.memory_bytes / 1e9:.1f} GB; {estimate.available_bytes / 1e9:.1f} GB available",
+        ]
+    )

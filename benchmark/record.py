@@ -1,0 +1,160 @@
+"""The record of a run: everything that its row rests on, in one versioned JSON file.
+
+Every figure has its n and interval; a figure that is not defined is null, never 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.errors import BenchmarkError
+from benchmark.measurement import Content, Meaning
+from benchmark.protocol import Protocol
+from benchmark.scoring import Summary
+
+SCHEMA_VERSION = 1
+PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
+SOURCE_ROOT = Path(__file__).parent.parent
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelEntry(_Strict):
+    """The model: its name, its files' digest, its size, and how it computed."""
+
+    spec: str
+    name: str
+    digest: str
+    parameters: int
+    dtype: str
+    device: str
+
+
+class SuiteEntry(_Strict):
+    """The suite: version, seed, digest of the test set, and how many of its tasks were run."""
+
+    name: str
+    version: int
+    seed: int
+    sha256: str
+    tasks: int
+    equality: str
+
+
+class Provenance(_Strict):
+    """Where the figures come from."""
+
+    command: str
+    identity: str
+    source: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    packages: dict[str, str | None]
+    workers: int
+    started: str
+    finished: str
+    seconds: dict[str, float]
+    """Worker seconds of each stage, and seconds of the probing stages."""
+
+
+class Record(_Strict):
+    """One run. `official` tells whether its row may enter the leaderboard; `unofficial` says why not."""
+
+    schema_version: int = SCHEMA_VERSION
+    official: bool
+    unofficial: list[str]
+    model: ModelEntry
+    suite: SuiteEntry
+    protocol: Protocol
+    accuracy: Summary
+    meaning: Meaning
+    content: Content | None
+    samples_sha256: str
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file; raises `BenchmarkError` naming the first entry that does not fit the schema."""
+    try:
+        return Record.model_validate_json(path.read_text())
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BenchmarkError(f"{path}: {place}: {first['msg']}; expected a record of schema {SCHEMA_VERSION}") from problem
+
+
+def source_digest() -> str:
+    """SHA-256 over the source of karel_env and benchmark: the code version that results depend on."""
+    whole = hashlib.sha256()
+    for package in ("benchmark", "karel_env"):
+        for path in sorted((SOURCE_ROOT / package).rglob("*.py")):
+            whole.update(path.relative_to(SOURCE_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
+
+
+def commit_state() -> tuple[str | None, bool | None]:
+    """The commit of the checkout and whether it has changes; (None, None) outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    changed = _git("status", "--porcelain", "--", "benchmark", "karel_env", "baselines")
+    return commit, bool(changed)
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def processor() -> str:
+    """The processor's model name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """The entries of `Provenance` that do not depend on the run."""
+    commit, dirty = commit_state()
+    return {
+        "source": source_digest(),
+        "commit": commit,
+        "dirty": dirty,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count() or 1,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
