@@ -49,17 +49,27 @@ class _Networks(torch.nn.Module):
             bound = 1 / math.sqrt(fan_in)
             drawn = torch.stack([torch.rand(fan_in, fan_out, generator=g) for g in generators]) * (2 * bound) - bound
             one_each = drawn.unsqueeze(1).repeat(1, groups, 1, 1)
+            bias = torch.zeros(len(generators), groups, 1, fan_out)
             if depth == 0:
                 one_each = one_each.permute(0, 2, 1, 3).reshape(len(generators), fan_in, groups * fan_out)
+                bias = bias.view(len(generators), 1, groups * fan_out)
             self.weights.append(torch.nn.Parameter(one_each.contiguous()))
-            self.biases.append(torch.nn.Parameter(torch.zeros(len(generators), groups, 1, fan_out)))
+            self.biases.append(torch.nn.Parameter(bias))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        seeds, rows, _ = states.shape
-        wide = torch.bmm(states, self.weights[0]).view(seeds, rows, self.groups, -1).transpose(1, 2)
-        out = wide + self.biases[0]
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            out = torch.matmul(torch.relu(out), weight) + bias
+        wide = torch.baddbmm(self.biases[0], states, self.weights[0])
+        if len(self.weights) > 1:
+            wide = wide.relu_()
+        # A seed at a time: its groups are then a strided view, where all seeds at once would need a copy.
+        return torch.stack([self._deeper(seed, one) for seed, one in enumerate(wide)])
+
+    def _deeper(self, seed: int, wide: torch.Tensor) -> torch.Tensor:
+        """[G, b, C] from the first layer's [b, G * width] of one seed."""
+        out = wide.unflatten(-1, (self.groups, -1)).transpose(0, 1)
+        for depth in range(1, len(self.weights)):
+            out = torch.baddbmm(self.biases[depth][seed], out, self.weights[depth][seed])
+            if depth + 1 < len(self.weights):
+                out = out.relu_()
         return out
 
 
@@ -100,7 +110,7 @@ def fit_probes(
         for group in optimizer.param_groups:
             group["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
         chosen = torch.from_numpy(np.stack([order.choice(train, protocol.batch) for order in orders]))
-        log_prob = heads.log_prob(networks(inputs[chosen]), labels[:, :, chosen].permute(2, 0, 1, 3))[0]
+        log_prob = heads.log_prob(networks(inputs[chosen]), labels[:, :, chosen].permute(2, 0, 3, 1))
         (-log_prob.sum() / protocol.batch).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -119,36 +129,61 @@ def standardized(states: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 class _Heads:
-    """Where the classes of each head lie among the logits of its group."""
+    """Where the classes of each head lie among the logits of its group: heads of one size side by side.
+
+    Args:
+        counts: int64 [G, K], number of classes of each head; the widest group sets a head's size.
+    """
 
     def __init__(self, counts: np.ndarray) -> None:
-        self.ends = counts.max(0).cumsum()
-        self.starts = self.ends - counts.max(0)
-        self.width = int(self.ends[-1])
-        unused = np.zeros((len(counts), self.width), np.float32)
-        for k, start in enumerate(self.starts):
-            for g, count in enumerate(counts[:, k]):
-                unused[g, start + count : self.ends[k]] = -1e9
-        self.mask = torch.from_numpy(unused)[:, None, :]
+        sizes = counts.max(0)
+        self.order = np.argsort(sizes, kind="stable")
+        self.blocks: list[tuple[int, int, int]] = []
+        unused = np.zeros((len(counts), int(sizes.sum())), np.float32)
+        start = 0
+        for size in np.unique(sizes):
+            heads = np.flatnonzero(sizes == size)
+            self.blocks.append((start, len(heads), int(size)))
+            for i, head in enumerate(heads):
+                for g, count in enumerate(counts[:, head]):
+                    unused[g, start + i * size + count : start + (i + 1) * size] = -1e9
+            start += len(heads) * int(size)
+        self.width = start
+        self.mask = torch.from_numpy(unused)[:, None, :] if unused.any() else None
 
-    def log_prob(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the true classes, and whether they are the most probable: [Q, G, K, b] each.
+    def all_log_prob(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """For each block the log-probabilities [Q, G, b, heads, classes], heads in `order`."""
+        if self.mask is not None:
+            logits = logits + self.mask
+        return [
+            logits[..., start : start + n * size].unflatten(-1, (n, size)).log_softmax(-1)
+            for start, n, size in self.blocks
+        ]
+
+    def log_prob(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Log-probability [Q, G, b, K] of the true classes, 0 where missing, heads in `order`.
 
         Args:
             logits: [Q, G, b, C].
-            labels: int64 [Q, G, K, b].
+            labels: int64 [Q, G, b, K].
         """
-        logits = logits + self.mask
-        values, hits = [], []
-        for k, (start, end) in enumerate(zip(self.starts, self.ends, strict=True)):
-            part = logits[..., start:end]
-            label = labels[:, :, k]
-            flat = -torch.nn.functional.cross_entropy(
-                part.flatten(0, 2), label.flatten(), ignore_index=MISSING, reduction="none"
-            )
-            values.append(flat.view_as(label))
-            hits.append(part.detach().argmax(-1) == label)
-        return torch.stack(values, 2), torch.stack(hits, 2)
+        return self._of_labels(self.all_log_prob(logits), labels)
+
+    def judge(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of the true classes and whether they are the most probable, [Q, G, K, b], heads as given."""
+        every = self.all_log_prob(logits)
+        back = torch.from_numpy(np.argsort(self.order))
+        best = torch.cat([block.argmax(-1) for block in every], -1)[..., back]
+        value = self._of_labels(every, labels)[..., back]
+        return value.transpose(-1, -2), (best == labels).transpose(-1, -2)
+
+    def _of_labels(self, every: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        ordered = labels[..., torch.from_numpy(self.order)]
+        parts = ordered.split([n for _, n, _ in self.blocks], -1)
+        values = torch.cat(
+            [v.gather(-1, part.clamp(min=0)[..., None])[..., 0] for v, part in zip(every, parts, strict=True)], -1
+        )
+        return values * (ordered != MISSING)
 
 
 @torch.no_grad()
@@ -160,9 +195,9 @@ def _evaluate(
     values, hits = [], []
     for part in np.array_split(rows, max(1, len(rows) // 2048)):
         chosen = torch.from_numpy(part)
-        wanted = labels[:, :, chosen]
+        wanted = labels[:, :, chosen].transpose(1, 2)
         logits = networks(inputs[chosen].expand(seeds, -1, -1))
-        value, hit = heads.log_prob(logits, wanted.expand(seeds, -1, -1, -1))
+        value, hit = heads.judge(logits, wanted.expand(seeds, -1, -1, -1))
         values.append(value)
         hits.append(hit)
     return torch.cat(values, -1), torch.cat(hits, -1), labels[:, :, torch.from_numpy(rows)] != MISSING

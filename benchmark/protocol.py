@@ -43,11 +43,11 @@ class Protocol:
     validation: float = 0.2
     hidden: int = 256
     deep_hidden: tuple[int, int] = (256, 1024)
-    steps: int = 600
-    batch: int = 512
+    steps: int = 500
+    batch: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    checks: int = 6
+    checks: int = 5
     resamples: int = 2000
     margin: float = 0.03
     degenerate: float = 0.99
