@@ -1,0 +1,57 @@
+"""Imports point one way: the layers of DESIGN.md, held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    ["errors", "protocol"],
+    ["statistics", "suites", "prompts"],
+    ["labels", "scoring"],
+    ["recorder"],
+    ["probing", "models"],
+    ["checkpoint", "semantic_content"],
+    ["huggingface"],
+    ["evaluation"],
+    ["folder", "measurement"],
+    ["cluster", "preflight", "record"],
+    ["leaderboard"],
+    ["run"],
+]
+TORCH_FREE = {"errors", "protocol", "statistics", "suites", "prompts", "labels", "recorder", "scoring", "models", "checkpoint"}
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "karel_env").glob("*.py")), ids=lambda p: p.stem)
+def test_karel_env_knows_no_one_else(path: Path) -> None:
+    heads = {name.split(".")[0] for name in imports(path)}
+    assert not heads & {"torch", "ray", "transformers", "benchmark", "baselines"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmark").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmark_imports_downwards_only(path: Path) -> None:
+    found = imports(path)
+    heads = {name.split(".")[0] for name in found}
+    assert "baselines" not in heads
+    assert "ray" not in heads or path.stem == "cluster"
+    assert not (path.stem in TORCH_FREE and heads & {"torch", "transformers"})
+    if path.stem == "__init__":
+        return
+    for name in found:
+        if name.startswith("benchmark."):
+            below = name.split(".")[1]
+            assert RANK[below] < RANK[path.stem], f"{path.stem} imports {below}"
