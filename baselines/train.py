@@ -221,7 +221,9 @@ def train(run: Run, save_every: int, command: str) -> None:
             run.seconds += time.perf_counter() - began
             bar.update(shown, completed=run.step, description=f"loss {recent[-1]:.4f}")
             if run.step % 50 == 0 or run.step == run.training.steps:
-                run.log.append({"step": run.step, "loss": round(float(np.mean(recent)), 5), "seconds": round(run.seconds)})
+                run.log.append(
+                    {"step": run.step, "loss": round(float(np.mean(recent)), 5), "seconds": round(run.seconds)}
+                )
                 recent = []
                 if not sys.stderr.isatty():
                     print(json.dumps(run.log[-1]), file=sys.stderr, flush=True)
@@ -233,7 +235,9 @@ def train(run: Run, save_every: int, command: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("recipe", type=Path, help="YAML file, such as baselines/recipes/llama-laptop.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")

@@ -83,7 +83,9 @@ def _download(spec: ModelSpec) -> Path:
     try:
         return Path(snapshot_download(spec.target, revision=spec.revision or None, allow_patterns=list(WANTED)))
     except (RepositoryNotFoundError, HFValidationError) as problem:
-        raise ModelError(f"{spec}: no such model on the hub, or no access to it; check the name and your token") from problem
+        raise ModelError(
+            f"{spec}: no such model on the hub, or no access to it; check the name and your token"
+        ) from problem
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
         raise ModelError(
             f"{spec}: not in the local hub cache and the hub cannot be reached "

@@ -71,7 +71,9 @@ def _start(workers: int, address: str | None) -> Any:
                 object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level="ERROR",
             )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise UsageError(f"--address {address}: no Ray cluster there ({' '.join(str(problem).split())[:150]})") from problem
+        raise UsageError(
+            f"--address {address}: no Ray cluster there ({' '.join(str(problem).split())[:150]})"
+        ) from problem
     return ray
 
 
@@ -121,7 +123,9 @@ class _Pool:
             idle.append(actor)
         if self.failed:
             names = "; ".join(f"{shard.name}: {' '.join(why.split())[:200]}" for shard, why in self.failed.items())
-            raise BenchmarkError(f"{len(self.failed)} shards failed ({names}); run the same command again to retry them")
+            raise BenchmarkError(
+                f"{len(self.failed)} shards failed ({names}); run the same command again to retry them"
+            )
 
     def _actor(self) -> Any:
         return self.remote.remote(self.job)

@@ -92,9 +92,7 @@ def prompts_of(suite: Suite, tasks: Tasks, blind: bool = False) -> list[str]:
     """The prompt of each task; blind ones show every input again in place of its output."""
     shown = suite.shown
     after = tasks.inputs if blind else tasks.outputs
-    return [
-        prompt_text(tasks.inputs[i, :shown], after[i, :shown], suite.show_under_robot) for i in range(len(tasks))
-    ]
+    return [prompt_text(tasks.inputs[i, :shown], after[i, :shown], suite.show_under_robot) for i in range(len(tasks))]
 
 
 def written_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
@@ -149,7 +147,7 @@ class Worker:
                 programs, places = written_programs([one.text for one in written])
                 if len(programs):
                     read.append(_pooled(model, [prompts[i] for i in places], programs, "emit"))
-        return ShardResult(samples, *([_joined(read)] if states else []))
+        return ShardResult(samples, _joined(read))
 
     def _read(self, tasks: Tasks, shard: Shard) -> ShardResult:
         model = self.model(shard.stage)

@@ -79,7 +79,9 @@ class HuggingFaceModel:
                     torch.manual_seed(random_seed)
                     self.model = AutoModelForCausalLM.from_config(config).to(DTYPES[dtype])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
-            raise ModelError(f"{checkpoint.spec}: cannot be loaded: {' '.join(str(problem).split())[:300]}") from problem
+            raise ModelError(
+                f"{checkpoint.spec}: cannot be loaded: {' '.join(str(problem).split())[:300]}"
+            ) from problem
         self.device = torch.device(device)
         self.model.to(self.device).eval()
         self.base = self.model.base_model
@@ -97,7 +99,9 @@ class HuggingFaceModel:
                 str(checkpoint.folder), padding_side="left", trust_remote_code=False
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
-            raise ModelError(f"{checkpoint.spec}: no usable tokenizer: {' '.join(str(problem).split())[:200]}") from problem
+            raise ModelError(
+                f"{checkpoint.spec}: no usable tokenizer: {' '.join(str(problem).split())[:200]}"
+            ) from problem
         if not tokenizer.is_fast:
             raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
         if tokenizer.pad_token_id is None:
@@ -170,7 +174,9 @@ class HuggingFaceModel:
         ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
         inside = np.flatnonzero(offsets[:, 1] > len(prompt))
         if len(inside) == 0 or ids[: inside[0]] != self.tokenizer(prompt)["input_ids"]:
-            raise ModelError("tokenizer: the tokens of a prompt change when a program follows; word positions are not defined")
+            raise ModelError(
+                "tokenizer: the tokens of a prompt change when a program follows; word positions are not defined"
+            )
         ends = np.cumsum([len(word) + 1 for word in program.split(" ")]) + len(prompt)
         starts = np.concatenate([[len(prompt)], ends[:-1]])
         stop = offsets[inside, 1]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.protocol import Protocol
-from karel_env.compiler import compile_programs
+from karel_env.compiler import Code, compile_programs
 from karel_env.features import FEATURES, class_counts, labels
 from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
@@ -58,9 +58,7 @@ class ProbeSet:
         return np.flatnonzero(self.split[self.program] == split)
 
 
-def build_probe_set(
-    programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], protocol: Protocol
-) -> ProbeSet:
+def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], protocol: Protocol) -> ProbeSet:
     """Label B programs in their first shown worlds, `inputs` [B].
 
     Raises:
@@ -98,16 +96,16 @@ def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarra
     owner = np.repeat(np.arange(len(programs)), programs.lengths)
     place = np.arange(len(programs.words)) - programs.offsets[owner]
     acting = programs.words < FIRST_CONDITION
-    before = np.cumsum(acting) - acting
-    step = before - before[programs.offsets[owner]]
+    before: np.ndarray = np.cumsum(acting) - acting
+    step: np.ndarray = before - before[programs.offsets[owner]]
     return owner[acting], place[acting] - len(HEADER), step[acting]
 
 
 def _classes(
-    programs: Programs, code: object, inputs: Worlds, semantics: Semantics, program: np.ndarray, word: np.ndarray
+    programs: Programs, code: Code, inputs: Worlds, semantics: Semantics, program: np.ndarray, word: np.ndarray
 ) -> np.ndarray:
     """int64 [F, R]: the state after the first execution of each action word."""
-    done = run(programs, inputs, semantics, trace=True)
+    done = run(code, inputs, semantics, trace=True)
     trace = done.trace
     assert trace is not None
     owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))

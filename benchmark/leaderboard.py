@@ -26,7 +26,9 @@ COLUMNS = (
 
 def percent(estimate: Estimate | None) -> str:
     """A share with its 95% interval, in percent; a dash where it is not defined."""
-    return "–" if estimate is None else f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return (
+        "-" if estimate is None else f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    )
 
 
 def points(estimate: Estimate) -> str:
@@ -95,7 +97,9 @@ def official_records(folder: Path) -> list[tuple[str, Record]]:
     for path in sorted(folder.glob("*/record.json")):
         record = read_record(path)
         if not record.official:
-            raise BenchmarkError(f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole")
+            raise BenchmarkError(
+                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole"
+            )
         found.append((path.parent.name, record))
     return found
 
@@ -114,7 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     if options.check:
         if not options.out.is_file() or options.out.read_text() != text:
-            print(f"error: {options.out} is not what the records give; run python -m benchmark.leaderboard", file=sys.stderr)
+            print(
+                f"error: {options.out} is not what the records give; run python -m benchmark.leaderboard",
+                file=sys.stderr,
+            )
             return 4
         return 0
     options.out.write_text(text)

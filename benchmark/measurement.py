@@ -105,7 +105,9 @@ def measure_meaning(
     sources = {
         "model": _fit_pools(probe_set, [model_states], protocol, progress),
         "random-init": _fit_pools(probe_set, random_states, protocol, progress),
-        "recorder": [_fit(probe_set, recorder_states(tasks.programs, inputs, probe_set), protocol.seeds, protocol, progress)],
+        "recorder": [
+            _fit(probe_set, recorder_states(tasks.programs, inputs, probe_set), protocol.seeds, protocol, progress)
+        ],
     }
     pools = {name: choose_pool(fits) for name, fits in sources.items()}
     evidence: Mapping[str, Evidence] = {
@@ -126,9 +128,7 @@ def measure_meaning(
     return meaning, {f"{name}.{part}": array for name, e in evidence.items() for part, array in vars(e).items()}
 
 
-def _fit_pools(
-    probe_set: ProbeSet, copies: list[np.ndarray], protocol: Protocol, progress: Progress
-) -> list[Fit]:
+def _fit_pools(probe_set: ProbeSet, copies: list[np.ndarray], protocol: Protocol, progress: Progress) -> list[Fit]:
     """A fit a pooled state; with several copies of a source, seed i reads copy i modulo their number."""
     fits = []
     for pool in range(len(POOLS)):

@@ -212,7 +212,9 @@ class _Best:
         self.correct = np.zeros((seeds, *heads, tests), bool)
 
     def update(
-        self, validation: tuple[torch.Tensor, torch.Tensor, torch.Tensor], test: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        self,
+        validation: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        test: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
         """Keep the test predictions wherever validation improved; the test labels decide nothing."""
         there = validation[2].sum(-1).clamp(min=1)

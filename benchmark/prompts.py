@@ -10,9 +10,7 @@ INPUT, OUTPUT, PROGRAM = "input", "output", "program"
 
 def example_text(before: Worlds, after: Worlds, show_under_robot: bool) -> str:
     """One example: two lines with a name, each with its world below."""
-    return (
-        f"{INPUT}\n{world_text(before, show_under_robot)}\n{OUTPUT}\n{world_text(after, show_under_robot)}\n"
-    )
+    return f"{INPUT}\n{world_text(before, show_under_robot)}\n{OUTPUT}\n{world_text(after, show_under_robot)}\n"
 
 
 def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:

@@ -99,7 +99,9 @@ def read_record(path: Path) -> Record:
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BenchmarkError(f"{path}: {place}: {first['msg']}; expected a record of schema {SCHEMA_VERSION}") from problem
+        raise BenchmarkError(
+            f"{path}: {place}: {first['msg']}; expected a record of schema {SCHEMA_VERSION}"
+        ) from problem
 
 
 def source_digest() -> str:

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.numpy import save
 from transformers.utils import logging as transformers_logging
 
-from benchmark.checkpoint import Checkpoint, open_checkpoint
+from benchmark.checkpoint import open_checkpoint
 from benchmark.cluster import run_on_ray, run_serially
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.evaluation import BLIND, GENERATED, RANDOM, TEST, Job, Shard, ShardResult, plan
@@ -223,7 +223,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch.",
     )
     add = parser.add_argument
-    add("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="path:FOLDER or hf:org/name@revision (default: the shipped model)")
+    add(
+        "--model",
+        default=f"path:{SUBMISSIONS / SHIPPED}",
+        help="path:FOLDER or hf:org/name@revision (default: the shipped model)",
+    )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add("--workers", type=int, default=0, help="actors on Ray; 0 computes in this process, without Ray (default: 0)")
     add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
@@ -276,7 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as problem:
         if "out of memory" not in str(problem) and "can't allocate memory" not in str(problem):
             raise
-        return _fail("out of memory; free some, or use --dtype bfloat16, and run the same command again", ModelError.exit_code)
+        return _fail(
+            "out of memory; free some, or use --dtype bfloat16, and run the same command again", ModelError.exit_code
+        )
 
 
 def _fail(message: str, code: int) -> int:

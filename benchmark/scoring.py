@@ -65,15 +65,18 @@ def score(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
         solved["drawn"][at] = ended & done.worlds.same_drawing(tasks.outputs[at])
         timeout[at] = (done.status == TIMEOUT)[:, : suite.shown].any(1)
     right = solved[suite.equality]
-    shown = right[:, : suite.shown].all(1)
+    shown, held_out, shown_state = (
+        np.asarray(hits.all(1))
+        for hits in (right[:, : suite.shown], right[:, suite.shown :], solved["state"][:, : suite.shown])
+    )
     empty = np.array([not text.strip() for text in continuations])
     outcome = np.select([shown, empty, ~valid, timeout], [0, 1, 2, 3], 4).astype(np.int8)
     references = [tasks.programs.program(i) for i in range(count)]
     return Scores(
         outcome=outcome,
         shown=shown,
-        held_out=right[:, suite.shown :].all(1),
-        shown_state=solved["state"][:, : suite.shown].all(1),
+        held_out=held_out,
+        shown_state=shown_state,
         exact=np.array([p is not None and np.array_equal(p, r) for p, r in zip(parsed, references, strict=True)]),
         words=np.array([-1 if p is None else len(p) - 3 for p in parsed], np.int32),
         programs=["" if p is None else text for p, text in zip(parsed, _texts(parsed), strict=True)],

@@ -31,7 +31,7 @@ _STEPS = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
 def class_counts(height: int, width: int) -> dict[str, int]:
     """Number of classes of each feature on a grid of `height` x `width`, border included."""
     free = {"x": width - 2, "y": height - 2}
-    counts = {name: 2 for name in FEATURES}
+    counts = dict.fromkeys(FEATURES, 2)
     counts["facing"] = 4
     for axis, cells in free.items():
         counts[f"start_{axis}"] = counts[f"end_{axis}"] = 2 * cells - 1

@@ -116,7 +116,11 @@ def run(
         record = machine.execute(offsets)[2]
     shape = worlds.shape
     return Execution(
-        final, tally[:, 0].astype(np.int8).reshape(shape), tally[:, 1].reshape(shape), tally[:, 2].reshape(shape), record
+        final,
+        tally[:, 0].astype(np.int8).reshape(shape),
+        tally[:, 1].reshape(shape),
+        tally[:, 2].reshape(shape),
+        record,
     )
 
 

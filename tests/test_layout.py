@@ -22,7 +22,18 @@ LAYERS = [
     ["leaderboard"],
     ["run"],
 ]
-TORCH_FREE = {"errors", "protocol", "statistics", "suites", "prompts", "labels", "recorder", "scoring", "models", "checkpoint"}
+TORCH_FREE = {
+    "errors",
+    "protocol",
+    "statistics",
+    "suites",
+    "prompts",
+    "labels",
+    "recorder",
+    "scoring",
+    "models",
+    "checkpoint",
+}
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 

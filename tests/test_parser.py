@@ -22,7 +22,9 @@ def test_printing_and_parsing_are_inverse():
 
 
 def test_canonical_text():
-    words = parse("def run(){if(not left_is_clear()){move()};repeat(2){ifelse(markers_present()){pick_marker()}else{move();}}}")
+    words = parse(
+        "def run(){if(not left_is_clear()){move()};repeat(2){ifelse(markers_present()){pick_marker()}else{move();}}}"
+    )
     assert text_of(words) == (
         "def run() { if (not left_is_clear()) { move(); }; "
         "repeat (2) { ifelse (markers_present()) { pick_marker(); } else { move(); }; }; }"
