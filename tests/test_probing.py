@@ -56,17 +56,19 @@ def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
     judge = LogisticRegression(C=1e3, max_iter=1000).fit(scaled[ROWS[0]], targets[0, 0, ROWS[0]])
     theirs = log_loss(targets[0, 0, ROWS[2]], judge.predict_proba(scaled[ROWS[2]]))
     assert -fit.log_prob.mean() == pytest.approx(theirs, abs=0.02)
-    assert fit.correct.mean() == pytest.approx(judge.score(scaled[ROWS[2]], targets[0, 0, ROWS[2]]), abs=0.02)
+    assert fit.correct.mean() == pytest.approx(judge.score(scaled[ROWS[2]], targets[0, 0, ROWS[2]]), abs=0.04)
 
 
 def test_heads_of_different_sizes_keep_their_order():
     states, targets, counts = problem(groups=1, heads=4, classes=(5, 2, 5, 3))
-    fit = fit_probes(states, targets, counts, ROWS, [], [0], replace(QUICK, steps=300, learning_rate=2e-2))
+    longer = replace(QUICK, steps=300, learning_rate=2e-2)
+    fit = fit_probes(states, targets, counts, ROWS, [], [0], longer)
     chance = np.log([5, 2, 5, 3])
     assert (-fit.log_prob[0, 0].mean(1) < 0.9 * chance).all()
     for head in range(4):
-        alone = fit_probes(states, targets[:, head : head + 1], counts[:, head : head + 1], ROWS, [], [0], QUICK)
-        assert abs(alone.correct.mean() - fit.correct[0, 0, head].mean()) < 0.15
+        one = slice(head, head + 1)
+        alone = fit_probes(states, targets[:, one], counts[:, one], ROWS, [], [0], longer)
+        assert abs(alone.correct.mean() - fit.correct[0, 0, head].mean()) < 0.1
 
 
 def test_missing_labels_cost_and_count_nothing():

@@ -1,0 +1,168 @@
+"""The whole path on the smoke suite: equal bytes with and without Ray, resume, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import benchmark.run
+from benchmark.checkpoint import open_checkpoint
+from benchmark.evaluation import Job, Worker, plan, prompts_of
+from benchmark.folder import RunFolder
+from benchmark.huggingface import HuggingFaceModel
+from benchmark.models import ModelSpec
+from benchmark.protocol import STANDARD
+from benchmark.record import read_record
+from benchmark.scoring import score, summarize
+from benchmark.suites import load_suite, test_tasks
+from karel_env.language import HEADER_TEXT
+
+QUICK = replace(STANDARD, steps=6, checks=2, hidden=8, deep_hidden=(8, 8), alternatives=3, resamples=50, min_programs=5)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(benchmark.run, "STANDARD", QUICK)
+
+
+def call(*words: object) -> int:
+    return benchmark.run.main([str(word) for word in words])
+
+
+def only(folder):
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.mark.usefixtures("quick")
+def test_serial_and_ray_give_the_same_bytes(tiny_folder, tmp_path, capsys):
+    words = ["--model", f"path:{tiny_folder}", "--suite", "smoke"]
+    assert call(*words, "--out", tmp_path / "a", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert call(*words, "--out", tmp_path / "b", "--workers", 2) == 0
+    one, two = only(tmp_path / "a"), only(tmp_path / "b")
+    assert one.name == two.name
+    assert (one / "samples.jsonl.gz").read_bytes() == (two / "samples.jsonl.gz").read_bytes()
+    record, other = read_record(one / "record.json"), read_record(two / "record.json")
+    assert record.accuracy == other.accuracy
+    assert record.samples_sha256 == other.samples_sha256
+    assert not record.official
+    assert printed["row"]["verdict"] == record.meaning.verdict != "REPRESENTS"
+    assert record.accuracy.shown.n == 40
+    assert sum(record.accuracy.failures.values()) == 40
+    before = (one / "record.json").read_bytes()
+    assert call(*words, "--out", tmp_path / "a") == 0
+    assert (one / "record.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_interrupted_run_goes_on(tiny_folder, tmp_path, monkeypatch, capsys):
+    words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path]
+    computed: list[str] = []
+    real = Worker.evaluate
+
+    def evaluate(self, shard):
+        if len(computed) == 5:
+            raise KeyboardInterrupt
+        computed.append(shard.name)
+        return real(self, shard)
+
+    monkeypatch.setattr(Worker, "evaluate", evaluate)
+    assert call(*words) == 1
+    assert "run the same command again" in capsys.readouterr().err
+    first = list(computed)
+    computed.clear()
+    computed.extend([""] * 6)
+    assert call(*words) == 0
+    assert not set(first) & set(computed)
+
+
+def test_a_torn_shard_is_computed_again(tiny_folder, tmp_path):
+    job = Job(load_suite("smoke"), open_checkpoint(ModelSpec("path", str(tiny_folder))), "float32", "cpu", 1)
+    folder, shard = RunFolder(tmp_path), plan(job)[0]
+    folder.commit(shard, Worker(job).evaluate(shard))
+    assert folder.committed(shard)
+    (tmp_path / "shards" / f"{shard.name}.safetensors").write_bytes(b"torn")
+    assert not folder.committed(shard)
+
+
+def test_hidden_states_are_those_of_a_plain_pass(tiny_folder):
+    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
+    suite = load_suite("smoke")
+    tasks = test_tasks(suite).take(np.arange(8))
+    prompts = prompts_of(suite, tasks)
+    programs = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
+    model.generate(prompts, 6)
+    states = model.hidden_states(prompts, programs)
+    for i, (prompt, program) in enumerate(zip(prompts, programs, strict=True)):
+        ids = model.tokenizer(f"{prompt} {program}", return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            plain = torch.stack(model.model(ids, output_hidden_states=True).hidden_states, 2)[0].numpy()
+        words = len(program.split())
+        a, b = states.offsets[i : i + 2]
+        assert b - a == words
+        np.testing.assert_allclose(states.values[states.read[a:b]], plain[-words:], atol=2e-5)
+        np.testing.assert_allclose(states.values[states.emit[a:b]], plain[-words - 1 : -1], atol=2e-5)
+
+
+def test_generation_is_that_of_transformers(tiny_folder):
+    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
+    suite = load_suite("smoke")
+    prompts = prompts_of(suite, test_tasks(suite).take(np.arange(4)))
+    for prompt, ours in zip(prompts, model.generate(prompts, 6), strict=True):
+        ids = model.tokenizer(prompt, return_tensors="pt")
+        plain = model.model.generate(**ids, max_new_tokens=7, do_sample=False)
+        text = model.tokenizer.decode(plain[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert text.startswith(ours.text)
+
+
+def test_references_solve_and_failures_are_counted():
+    suite = load_suite("smoke")
+    tasks = test_tasks(suite).take(np.arange(5))
+    right = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
+    assert summarize(score(suite, tasks, right)).both.value == 1
+    endless = "while (not markers_present()) { turn_left(); }; while (markers_present()) { turn_left(); }; }"
+    found = summarize(score(suite, tasks, [right[0], "", "fly(); }", endless, right[4] + " move();"]))
+    assert found.failures == {"solved": 1, "empty": 1, "unparsable": 2, "step limit": 1, "wrong output": 0}
+    assert found.shown.value == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--suite", "nonsense"], 2, "use one of"),
+        (["--model", "tiny"], 2, "expected path:FOLDER"),
+        (["--model", "path:nowhere"], 3, "no folder"),
+        (["--model", "hf:nobody/nothing-like-this"], 3, "hub"),
+        (["--limit", "0"], 2, "at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_code(words, code, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert call(*words, "--out", tmp_path) == code
+    message = capsys.readouterr().err.strip()
+    assert says in message
+    assert message.startswith("error:")
+    assert "\n" not in message
+
+
+def test_bad_models_are_refused(tiny_folder, tmp_path, capsys):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(tiny_folder, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    assert call("--model", f"path:{pickled}", "--suite", "smoke", "--out", tmp_path / "runs") == 3
+    assert "safetensors" in capsys.readouterr().err
+    assert call("--model", f"path:{tiny_folder}", "--suite", "icml24", "--out", tmp_path / "runs") == 3
+    assert "context of 128 tokens" in capsys.readouterr().err
+
+
+def test_dry_run_computes_nothing(tiny_folder, tmp_path, capsys):
+    assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path, "--dry-run") == 0
+    assert "memory" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
