@@ -140,7 +140,7 @@ class Run:
 
             model_states = folder.states(shards, BLIND)
             meaning, arrays = measure_meaning(self.suite, self.protocol, model_states, copies, progress)
-            write_durably(folder.root / "probes.safetensors", save(arrays))
+            write_durably(folder.root / "probes.data", save(arrays))
             bar.update(shown, description="probing: generated")
             states = folder.states(shards, GENERATED)
             content = measure_content(self.suite, self.protocol, texts, states, progress)

@@ -19,7 +19,8 @@ from benchmark.models import ModelSpec
 from benchmark.protocol import STANDARD
 from benchmark.record import read_record
 from benchmark.scoring import score, summarize
-from benchmark.suites import load_suite, test_tasks
+from benchmark.suites import load_suite
+from benchmark.suites import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
 QUICK = replace(STANDARD, steps=6, checks=2, hidden=8, deep_hidden=(8, 8), alternatives=3, resamples=50, min_programs=5)
@@ -94,7 +95,7 @@ def test_a_torn_shard_is_computed_again(tiny_folder, tmp_path):
 def test_hidden_states_are_those_of_a_plain_pass(tiny_folder):
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
     suite = load_suite("smoke")
-    tasks = test_tasks(suite).take(np.arange(8))
+    tasks = tasks_of(suite).take(np.arange(8))
     prompts = prompts_of(suite, tasks)
     programs = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     model.generate(prompts, 6)
@@ -113,7 +114,7 @@ def test_hidden_states_are_those_of_a_plain_pass(tiny_folder):
 def test_generation_is_that_of_transformers(tiny_folder):
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
     suite = load_suite("smoke")
-    prompts = prompts_of(suite, test_tasks(suite).take(np.arange(4)))
+    prompts = prompts_of(suite, tasks_of(suite).take(np.arange(4)))
     for prompt, ours in zip(prompts, model.generate(prompts, 6), strict=True):
         ids = model.tokenizer(prompt, return_tensors="pt")
         plain = model.model.generate(**ids, max_new_tokens=7, do_sample=False)
@@ -123,7 +124,7 @@ def test_generation_is_that_of_transformers(tiny_folder):
 
 def test_references_solve_and_failures_are_counted():
     suite = load_suite("smoke")
-    tasks = test_tasks(suite).take(np.arange(5))
+    tasks = tasks_of(suite).take(np.arange(5))
     right = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
     assert summarize(score(suite, tasks, right)).both.value == 1
     endless = "while (not markers_present()) { turn_left(); }; while (markers_present()) { turn_left(); }; }"
