@@ -15,7 +15,9 @@ import numpy as np
 import yaml
 
 from benchmark.errors import UsageError, VerificationError
-from karel_env.generator import Recipe, Tasks, generate
+from karel_env import control_flow, generator
+from karel_env.control_flow import KINDS, ControlRecipe
+from karel_env.generator import Recipe, Tasks
 from karel_env.language import ACTIONS
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
@@ -32,7 +34,8 @@ class Suite:
         seed: of every task of the suite.
         tasks: N, size of the test set.
         shown, held_out: examples a task that the prompt shows, and that it does not.
-        recipe: how test tasks are drawn; `recipe.examples` is shown + held_out.
+        recipe: how test tasks are drawn; `recipe.examples` is shown + held_out. A `ControlRecipe` draws conditionals
+            and loops, and its lengths count statements.
         train_length: (shortest, longest) program of training data for the suite.
         equality: `state` or `drawn`, what the headline accuracy compares (KAREL.md, Equality and drawing).
         batch: prompts a forward pass, part of the protocol.
@@ -102,6 +105,33 @@ def _one_line(problem: Exception) -> str:
 
 
 def _read(entry: dict[str, Any]) -> Suite:
+    suite = Suite(
+        name=str(entry["name"]),
+        version=int(entry["version"]),
+        official=bool(entry["official"]),
+        seed=int(entry["seed"]),
+        tasks=int(entry["tasks"]),
+        shown=int(entry["shown"]),
+        held_out=int(entry["held_out"]),
+        recipe=_read_recipe(entry),
+        train_length=_span(entry["train_length"]),
+        equality=str(entry["equality"]),
+        batch=int(entry["batch"]),
+        shard=int(entry["shard"]),
+        max_new_words=int(entry["max_new_words"]),
+        probe_programs=int(entry["probe"]["programs"]),
+        blind_length=int(entry["probe"]["blind_length"]),
+        sha256=str(entry.get("sha256") or ""),
+    )
+    if suite.equality not in EQUALITIES:
+        raise ValueError(f"equality {suite.equality!r} is not one of {', '.join(EQUALITIES)}")
+    if suite.shown < 1 or suite.tasks < 1 or suite.batch < 1 or suite.shard % suite.batch:
+        raise ValueError("shown, tasks and batch must be at least 1 and shard a multiple of batch")
+    return suite
+
+
+def _read_recipe(entry: dict[str, Any]) -> Recipe:
+    """The recipe of a suite; with an entry `control` under `draw`, one that draws conditionals and loops."""
     drawn = entry["draw"]
     recipe = Recipe(
         height=_span(drawn["height"]),
@@ -112,29 +142,20 @@ def _read(entry: dict[str, Any]) -> Suite:
         weights=tuple(int(drawn["weights"][action]) for action in ACTIONS),
         examples=int(entry["shown"]) + int(entry["held_out"]),
     )
-    suite = Suite(
-        name=str(entry["name"]),
-        version=int(entry["version"]),
-        official=bool(entry["official"]),
-        seed=int(entry["seed"]),
-        tasks=int(entry["tasks"]),
+    if "control" not in drawn:
+        return recipe
+    control = drawn["control"]
+    return ControlRecipe(
+        **vars(recipe),
+        kinds=tuple(int(control["kinds"][kind]) for kind in KINDS),
+        depth=int(control["depth"]),
+        negate=float(control["negate"]),
+        repeats=_span(control["repeats"]),
+        most_markers=int(control["most_markers"]),
+        events=int(control["events"]),
+        live=bool(control["live"]),
         shown=int(entry["shown"]),
-        held_out=int(entry["held_out"]),
-        recipe=recipe,
-        train_length=_span(entry["train_length"]),
-        equality=str(entry["equality"]),
-        batch=int(entry["batch"]),
-        shard=int(entry["shard"]),
-        max_new_words=int(entry["max_new_words"]),
-        probe_programs=int(entry["probe"]["programs"]),
-        blind_length=int(entry["probe"]["blind_length"]),
-        sha256=str(entry.get("sha256", "")),
     )
-    if suite.equality not in EQUALITIES:
-        raise ValueError(f"equality {suite.equality!r} is not one of {', '.join(EQUALITIES)}")
-    if suite.shown < 1 or suite.tasks < 1 or suite.batch < 1 or suite.shard % suite.batch:
-        raise ValueError("shown, tasks and batch must be at least 1 and shard a multiple of batch")
-    return suite
 
 
 def _span(value: int | list[int]) -> tuple[int, int]:
@@ -149,7 +170,7 @@ def test_tasks(suite: Suite) -> Tasks:
     Raises:
         VerificationError: the digest differs, so the generator does not draw what was pinned.
     """
-    tasks = generate(suite.recipe, suite.seed, "test", np.arange(suite.tasks))
+    tasks = _evaluation_tasks(suite, "test", suite.tasks)
     found = digest(tasks)
     if suite.sha256 and found != suite.sha256:
         raise VerificationError(
@@ -162,8 +183,14 @@ def test_tasks(suite: Suite) -> Tasks:
 @lru_cache(maxsize=4)
 def probe_tasks(suite: Suite) -> Tasks:
     """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
-    indices = np.arange(suite.probe_programs)
-    return generate(suite.recipe, suite.seed, "probe", indices, excluded=test_tasks(suite).key)
+    return _evaluation_tasks(suite, "probe", suite.probe_programs, test_tasks(suite).key)
+
+
+def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:
+    """`count` tasks of a stream of the suite; of programs with control flow none comes twice."""
+    if isinstance(suite.recipe, ControlRecipe):
+        return control_flow.distinct(suite.recipe, suite.seed, purpose, count, excluded=excluded)
+    return generator.generate(suite.recipe, suite.seed, purpose, np.arange(count), excluded=excluded)
 
 
 @lru_cache(maxsize=4)
@@ -177,18 +204,20 @@ def blind_tasks(suite: Suite) -> Tasks:
     chosen: dict[bytes, int] = {}
     start = 0
     while len(chosen) < wanted:
-        drawn = generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
+        drawn = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
         for i in range(len(drawn)):
             chosen.setdefault(drawn.programs.program(i).tobytes(), start + i)
         start += 2 * wanted
-    return generate(recipe, suite.seed, "blind", np.array(sorted(chosen.values())[:wanted]))
+    return generator.generate(recipe, suite.seed, "blind", np.array(sorted(chosen.values())[:wanted]))
 
 
 def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
     """Tasks to train a model of the suite on; none is a test task or a task of a probe set."""
     recipe = replace(suite.recipe, length=suite.train_length)
     taken = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
-    return generate(recipe, seed, "train", indices, excluded=taken)
+    if isinstance(recipe, ControlRecipe):
+        return control_flow.generate(recipe, seed, "train", indices, excluded=taken)
+    return generator.generate(recipe, seed, "train", indices, excluded=taken)
 
 
 def digest(tasks: Tasks) -> str:

@@ -78,3 +78,10 @@ def mirror_classes() -> list[Semantics]:
     """
     members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
     return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)
+
+
+def condition_flips() -> list[Semantics]:
+    """Each condition's value inverted alone, in the order of the vocabulary, and all of them together."""
+    alone = [tuple(i == j for i in range(len(CONDITIONS))) for j in range(len(CONDITIONS))]
+    flips = [Semantics(f"not-{name}", flipped=flipped) for name, flipped in zip(CONDITIONS, alone, strict=True)]
+    return [*flips, Semantics("not-all", flipped=(True,) * len(CONDITIONS))]

@@ -1,0 +1,364 @@
+"""Tasks with conditionals and loops, drawn by the grammar within limits of size and depth.
+
+A program of n statements (actions and control statements alike) is drawn from the outside in: each control
+statement takes a uniform share of the statements that are left in its block for its own body. Its numbers depend
+only on (seed, purpose, index, attempt), so the tasks are the same on every platform, at any batch size and for any
+number of threads. What is rejected is drawn again under the next attempt number; sizes do not change with the
+attempt, so rejection does not make programs shorter or worlds smaller.
+
+Letters: `N` tasks, `E` examples a task, `W` longest program in words.
+Source: Bunel et al. 2018 (arXiv 1805.04276), section 5.1: a grammar with limits, programs whose branches the
+examples cover; Trivedi et al. 2021 (LEAPS, arXiv 2108.13643), appendix, for the coverage of all branches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, uint64
+
+from karel_env.compiler import compile_programs
+from karel_env.coverage import alive
+from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
+from karel_env.generator import Recipe, Tasks
+from karel_env.interpreter import OK, in_parts, run
+from karel_env.language import (
+    ACTIONS,
+    CLOSE,
+    CLOSE_NEXT,
+    CONDITIONS,
+    DEF,
+    ELSE,
+    FIRST_CONDITION,
+    FIRST_COUNT,
+    FIRST_NEGATED,
+    IF,
+    IFELSE,
+    MAX_NESTING,
+    MAX_REPEAT,
+    NOT,
+    OPEN,
+    REPEAT,
+    RUN,
+    WHILE,
+    Programs,
+)
+from karel_env.world import MAX_PRINTED_MARKERS, Worlds
+
+KINDS = ("action", "if", "ifelse", "while", "repeat")
+WORLDS_A_PROGRAM = 4
+"""Attempts with other worlds before the program is drawn again too."""
+MAX_ATTEMPTS = 40_000
+_ROUND = 4096
+"""Attempts drawn at once, spread over the tasks that are still missing."""
+_WORDS_A_STATEMENT = 8
+_HEADER_AND_END = 4
+_PROGRAM, _THEN, _BODY = range(3)
+
+
+@dataclass(frozen=True)
+class ControlRecipe(Recipe):
+    """How tasks with control flow are drawn; `length` counts statements, control statements included.
+
+    Attributes:
+        kinds: relative frequency of each statement kind, in the order of `KINDS`; where a kind does not fit into
+            what is left of its block or under the depth limit, the others share its place.
+        depth: deepest nesting of blocks.
+        negate: probability of `not` before a condition (kept to 1/65536).
+        repeats: (fewest, most) passes of a `repeat`, drawn uniformly.
+        most_markers: the count of a marked cell is uniform in 1 to this.
+        events: longest execution of an example, in events; a longer one is drawn again.
+        live: reject dead code: over the shown examples every condition must take both values, every action
+            must change something at least once, and some output must differ from its input.
+        shown: examples that must show it, the first of the task.
+    """
+
+    kinds: tuple[int, ...]
+    depth: int
+    negate: float
+    repeats: tuple[int, int]
+    most_markers: int
+    events: int
+    live: bool
+    shown: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.kinds) != len(KINDS) or min(self.kinds) < 0 or self.kinds[0] == 0:
+            raise ValueError(f"recipe: kinds {self.kinds}; expected {len(KINDS)} counts, that of actions above 0")
+        if not 0 <= self.depth <= MAX_NESTING:
+            raise ValueError(f"recipe: depth {self.depth}; expected 0 to {MAX_NESTING}")
+        if not 0 <= self.repeats[0] <= self.repeats[1] <= MAX_REPEAT:
+            raise ValueError(f"recipe: repeats {self.repeats}; expected 0 <= first <= second <= {MAX_REPEAT}")
+        if not (0 <= self.negate <= 1 and self.most_markers >= 1 and self.events >= 1):
+            raise ValueError("recipe: negate must be a probability, most_markers and events at least 1")
+        if not 1 <= self.shown <= self.examples:
+            raise ValueError(f"recipe: shown {self.shown}; expected 1 to {self.examples}")
+
+
+def generate(
+    recipe: ControlRecipe,
+    seed: int,
+    purpose: str,
+    indices: np.ndarray,
+    *,
+    excluded: np.ndarray | None = None,
+    threads: int = 1,
+) -> Tasks:
+    """The tasks numbered `indices` of the stream (seed, purpose); arguments as of `generator.generate`.
+
+    Raises:
+        ValueError: a task was not found in `MAX_ATTEMPTS` attempts, so the recipe asks for too much.
+    """
+    indices = np.asarray(indices, np.uint64)
+    pending, tried = np.arange(len(indices)), 0
+    found: list[Tasks] = []
+    places: list[np.ndarray] = []
+    while pending.size:
+        if tried >= MAX_ATTEMPTS:
+            raise ValueError(
+                f"recipe: no task number {indices[pending[0]]} in {tried} attempts; allow longer executions, more "
+                "markers or walls, or fewer statements"
+            )
+        left = []
+        several = int(np.clip(_ROUND // pending.size, 1, 256))
+        for part in np.array_split(pending, max(1, pending.size // _ROUND)):
+            tasks, place = _attempt(recipe, seed, purpose, indices[part], tried, several, excluded, threads)
+            found.append(tasks)
+            places.append(part[place])
+            left.append(np.delete(part, place))
+        pending, tried = np.concatenate(left), tried + several
+    return _join(found, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *places]), kind="stable"))
+
+
+def distinct(
+    recipe: ControlRecipe,
+    seed: int,
+    purpose: str,
+    count: int,
+    *,
+    excluded: np.ndarray | None = None,
+    threads: int = 1,
+) -> Tasks:
+    """The first `count` tasks of a stream without those whose program an earlier one has.
+
+    The first n of them are the same whatever `count` is.
+    """
+    chosen: dict[bytes, int] = {}
+    parts: list[Tasks] = []
+    drawn = 0
+    while len(chosen) < count:
+        more = max(count - len(chosen), 64)
+        part = generate(recipe, seed, purpose, np.arange(drawn, drawn + more), excluded=excluded, threads=threads)
+        for i in range(more):
+            chosen.setdefault(part.programs.program(i).tobytes(), drawn + i)
+        parts.append(part)
+        drawn += more
+    return _join(parts, recipe).take(np.array(list(chosen.values())[:count]))
+
+
+def _join(parts: list[Tasks], recipe: ControlRecipe) -> Tasks:
+    """The tasks of all parts, one part after the other."""
+    if not parts:
+        return _tasks_of(recipe, _draw(recipe, 0, "test", np.zeros(0, np.uint64), np.zeros(0, np.int64), 1))
+    words = np.concatenate([p.programs.words for p in parts])
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([p.programs.lengths for p in parts]))])
+    inputs, outputs = _stack([p.inputs for p in parts]), _stack([p.outputs for p in parts])
+    return Tasks(Programs(words, offsets.astype(np.int64)), inputs, outputs, np.concatenate([p.key for p in parts]))
+
+
+def _stack(parts: list[Worlds]) -> Worlds:
+    fields = [(p.cells, p.robot, p.size) for p in parts]
+    return Worlds(*(np.concatenate(arrays) for arrays in zip(*fields, strict=True)))
+
+
+def _attempt(
+    recipe: ControlRecipe,
+    seed: int,
+    purpose: str,
+    indices: np.ndarray,
+    tried: int,
+    several: int,
+    excluded: np.ndarray | None,
+    threads: int,
+) -> tuple[Tasks, np.ndarray]:
+    """Attempts `tried` to `tried + several` of each index: the first good one's task, and whose it is."""
+    owner = np.repeat(np.arange(len(indices)), several)
+    attempts = np.tile(np.arange(tried, tried + several), len(indices))
+    arrays = _draw(recipe, seed, purpose, indices[owner], attempts, threads)
+    tasks = _tasks_of(recipe, arrays)
+    code = compile_programs(tasks.programs)
+    done = run(code, tasks.inputs, max_events=recipe.events, threads=threads)
+    good = (done.status == OK).all(1) & (done.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
+    if excluded is not None:
+        good &= ~np.isin(tasks.key, excluded)
+    rows = np.flatnonzero(good)
+    if recipe.live:
+        candidates = tasks.take(rows)
+        seen = candidates.inputs[:, : recipe.shown]
+        traced = run(candidates.programs, seen, max_events=recipe.events, trace=True, threads=threads)
+        rows = rows[alive(candidates.programs, seen, traced)]
+    place, first = np.unique(owner[rows], return_index=True)
+    rows = rows[first]
+    outputs = done.worlds[rows]
+    kept = tasks.take(rows)
+    return Tasks(kept.programs, kept.inputs, outputs, kept.key), place
+
+
+def _draw(
+    recipe: ControlRecipe, seed: int, purpose: str, indices: np.ndarray, attempts: np.ndarray, threads: int
+) -> tuple[np.ndarray, ...]:
+    """words [N, W], lengths [N], cells, robot and size of the worlds, keys [N]."""
+    count, examples = len(indices), recipe.examples
+    words = np.empty((count, _HEADER_AND_END + _WORDS_A_STATEMENT * recipe.length[1]), np.int16)
+    lengths = np.empty(count, np.int64)
+    cells = np.full((count, examples, recipe.height[1], recipe.width[1]), -1, np.int16)
+    robot = np.empty((count, examples, 3), np.int16)
+    size = np.empty((count, examples, 2), np.int16)
+    key = np.empty(count, np.uint64)
+    kinds = np.array(recipe.kinds, np.int64)
+    action_of = np.repeat(np.arange(len(ACTIONS), dtype=np.int16), recipe.weights)
+    numbers = np.array(
+        [*recipe.height, *recipe.width, *recipe.length, *recipe.repeats, recipe.depth, round(recipe.negate * 65536),
+         round(recipe.wall * 65536), round(recipe.marker * 65536), recipe.most_markers], np.int64
+    )  # fmt: skip
+
+    def part(start: int, stop: int) -> None:
+        at = slice(start, stop)
+        _draw_tasks(np.uint64(seed), PURPOSES.index(purpose), indices[at], attempts[at], numbers, kinds, action_of,
+                    words[at], lengths[at], cells[at], robot[at], size[at], key[at])  # fmt: skip
+
+    in_parts(part, count, threads)
+    return words, lengths, cells, robot, size, key
+
+
+def _tasks_of(recipe: ControlRecipe, arrays: tuple[np.ndarray, ...]) -> Tasks:
+    """Tasks whose outputs are still their inputs."""
+    words, lengths, cells, robot, size, key = arrays
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    programs = Programs(words[np.arange(words.shape[1]) < lengths[:, None]], offsets)
+    inputs = Worlds(cells, robot, size)
+    return Tasks(programs, inputs, inputs, key)
+
+
+@njit(cache=True, nogil=True)
+def _draw_tasks(  # type: ignore[no-untyped-def]
+    seed, purpose, indices, attempts, numbers, kinds, action_of, words, lengths, cells, robot, size, keys
+):
+    h_low, h_high, w_low, w_high, n_low, n_high = numbers[:6]
+    for i in range(len(indices)):
+        sizes = stream_key(seed, purpose, indices[i], 0)
+        high = h_low + np.int64(below(draw(sizes, 0), h_high - h_low + 1))
+        wide = w_low + np.int64(below(draw(sizes, 1), w_high - w_low + 1))
+        statements = n_low + np.int64(below(draw(sizes, 2), n_high - n_low + 1))
+        stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_A_PROGRAM) ^ uint64(1))
+        lengths[i] = _draw_program(stream, statements, numbers, kinds, action_of, words[i])
+        key = mix(uint64(high * 65536 + wide))
+        for j in range(lengths[i]):
+            key = mix(key ^ uint64(words[i, j] + 1))
+        stream = mix(stream_key(seed, purpose, indices[i], attempts[i]) ^ uint64(2))
+        for e in range(cells.shape[1]):
+            size[i, e, 0], size[i, e, 1] = high, wide
+            stream = mix(stream)
+            key = _draw_world(stream, high, wide, numbers, cells[i, e], robot[i, e], key)
+        keys[i] = key
+
+
+@njit(cache=True, nogil=True)
+def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type: ignore[no-untyped-def]
+    """Fill `words` with a program of that many statements; returns its number of words."""
+    r_low, r_high, deepest, negate16 = numbers[6], numbers[7], numbers[8], numbers[9]
+    left = np.empty(deepest + 1, np.int64)
+    other = np.empty(deepest + 1, np.int64)
+    block = np.empty(deepest + 1, np.int64)
+    words[0], words[1], words[2] = DEF, RUN, OPEN
+    left[0], block[0] = statements, _PROGRAM
+    n, depth, counter = 3, 0, 0
+    while True:
+        if left[depth] == 0:
+            if block[depth] == _THEN:
+                words[n], words[n + 1], words[n + 2] = CLOSE, ELSE, OPEN
+                block[depth], left[depth] = _BODY, other[depth]
+                n += 3
+                continue
+            words[n] = CLOSE if depth == 0 else CLOSE_NEXT
+            n += 1
+            if depth == 0:
+                return n
+            depth -= 1
+            continue
+        inside = left[depth] - 1
+        nests = inside > 0 and depth < deepest
+        total = kinds[0]
+        if nests:
+            total += kinds[1] + kinds[3] + kinds[4] + (kinds[2] if inside > 1 else 0)
+        pick = np.int64(below(draw(stream, counter), total))
+        kind = 0
+        while pick >= kinds[kind] or (kind == 2 and inside < 2):
+            pick -= 0 if kind == 2 and inside < 2 else kinds[kind]
+            kind += 1
+        bits = draw(stream, counter + 1)
+        counter += 2
+        if kind == 0:
+            words[n] = action_of[below(bits, len(action_of))]
+            n += 1
+            left[depth] -= 1
+            continue
+        words[n] = IF if kind == 1 else IFELSE if kind == 2 else WHILE if kind == 3 else REPEAT
+        n += 1
+        if kind == 4:
+            words[n] = FIRST_COUNT + r_low + np.int64(below(bits, r_high - r_low + 1))
+        else:
+            condition = np.int64(below(bits, len(CONDITIONS)))
+            words[n] = FIRST_CONDITION + condition
+            if np.int64(bits & uint64(65535)) < negate16:
+                words[n], words[n + 1] = NOT, FIRST_NEGATED + condition
+                n += 1
+        words[n + 1] = OPEN
+        n += 2
+        least = 2 if kind == 2 else 1
+        taken = least + np.int64(below(draw(stream, counter), inside - least + 1))
+        first = 1 + np.int64(below(draw(stream, counter + 1), taken - 1)) if kind == 2 else taken
+        counter += 2
+        left[depth] -= 1 + taken
+        depth += 1
+        left[depth], other[depth], block[depth] = first, taken - first, _THEN if kind == 2 else _BODY
+
+
+@njit(cache=True, nogil=True)
+def _draw_world(stream, high, wide, numbers, cells, robot, key):  # type: ignore[no-untyped-def]
+    """Fill one world of its size; returns the task's key with the world in it."""
+    wall16, marker16, most = numbers[10], numbers[11], numbers[12]
+    inner = wide - 2
+    free = (high - 2) * inner
+    place = draw(stream, 0)
+    start = np.int64(below(place, free))
+    robot[0], robot[1], robot[2] = 1 + start // inner, 1 + start % inner, np.int64(place & uint64(3))
+    key = mix(key ^ uint64(start * 4 + robot[2]))
+    counter, row, column = 1, 1, 1
+    for chunk in range(0, free, 64):
+        walls, counter = bernoulli_mask(stream, counter, wall16)
+        markers, counter = bernoulli_mask(stream, counter, marker16)
+        used = min(64, free - chunk)
+        if chunk <= start < chunk + 64:
+            here = ~(uint64(1) << uint64(start - chunk))
+            walls &= here
+            markers &= here
+        if used < 64:
+            walls &= (uint64(1) << uint64(used)) - uint64(1)
+            markers &= (uint64(1) << uint64(used)) - uint64(1)
+        markers &= ~walls
+        key = mix(mix(key ^ walls) ^ markers)
+        for bit in range(used):
+            content = -np.int64((walls >> uint64(bit)) & uint64(1))
+            if (markers >> uint64(bit)) & uint64(1):
+                content = 1 + np.int64(below(draw(stream, counter), most))
+                key = mix(key ^ uint64(content))
+                counter += 1
+            cells[row, column] = content
+            column += 1
+            if column > inner:
+                row, column = row + 1, 1
+    return key

@@ -1,0 +1,204 @@
+"""Worlds of the tasks that the field names, drawn by rule from a seed.
+
+The rules are those of Trivedi et al. 2021 (LEAPS, arXiv 2108.13643; code: github.com/clvrai/leaps) and Liu et al. 2023
+(HPRL, arXiv 2301.12950; code: github.com/NTURobotLearningLab/HPRL), with the random placements of Carvalho et al. 2024
+(Reclaiming the Source of Programmatic Policies, ICLR; code: github.com/lelis-research/prog_policies). The random
+numbers are this project's, so a seed draws another world of the same distribution than it does there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from karel_env.draws import PURPOSES, below, draw, stream_key
+from karel_env.world import HEADINGS, WALL, Worlds
+
+Cell = tuple[int, int]
+_T = TypeVar("_T")
+EAST, SOUTH = HEADINGS.index("east"), HEADINGS.index("south")
+DOORS: tuple[Cell, ...] = ((2, 4), (3, 4))
+"""Cells of the door of doorKey: wall until the key is taken."""
+BIN: Cell = (2, 12)
+"""Cell of cleanHouse that holds a marker in every world."""
+
+_HOUSE = """
+######################
+#..##########.#......#
+#..#..........#####.##
+##.#................##
+##........#.........##
+###.#.###.#..###.#.###
+#...#...#....#...#..##
+#...#...#....#...#...#
+#...#...#....#...##..#
+#...#...##..##...##.##
+#...#...##..##...#..##
+#...#...##..##...#..##
+#...#...##..##...#..##
+######################
+"""
+_NO_GARBAGE = ((1, 13), BIN, (3, 10), (4, 11), (5, 11), (6, 10))
+"""Cells of cleanHouse that get no garbage: the start, the bin, and passages."""
+
+
+class Dice:
+    """Random numbers of one world: a stream of `draws`, of which nothing else reads.
+
+    Args:
+        seed: of the world.
+        task: number of the task.
+    """
+
+    def __init__(self, seed: int, task: int) -> None:
+        self.key = int(stream_key(seed, len(PURPOSES) + 1000, task, 0))
+        self.drawn = 0
+
+    def below(self, bound: int) -> int:
+        """Uniform in 0 to `bound` - 1."""
+        self.drawn += 1
+        return int(below(np.uint64(draw(np.uint64(self.key), self.drawn - 1)), bound))
+
+    def choose(self, items: Sequence[_T]) -> _T:
+        """One of them, uniformly."""
+        return items[self.below(len(items))]
+
+    def shuffled(self, items: Sequence[_T]) -> list[_T]:
+        """All of them in a random order (Fisher and Yates)."""
+        rest = list(items)
+        for last in range(len(rest) - 1, 0, -1):
+            other = self.below(last + 1)
+            rest[last], rest[other] = rest[other], rest[last]
+        return rest
+
+
+def _room(height: int, width: int) -> np.ndarray:
+    """Cells of an empty world."""
+    cells = np.full((height, width), WALL, np.int16)
+    cells[1:-1, 1:-1] = 0
+    return cells
+
+
+def _inner(rows: range, columns: range) -> list[Cell]:
+    return [(row, column) for row in rows for column in columns]
+
+
+def _world(cells: np.ndarray, at: Cell, heading: int = EAST) -> Worlds:
+    return Worlds.of(cells, np.array([*at, heading], np.int16))
+
+
+def stairs(height: int, width: int) -> list[Cell]:
+    """Cells that one stands on to climb, from the bottom up."""
+    return [(height - 1 - i, i) for i in range(1, width - 1)]
+
+
+def stair_climber(dice: Dice) -> Worlds:
+    """12x12; stairs from the bottom left to the top right, robot and marker on two of them, the marker higher."""
+    cells = _room(12, 12)
+    steps = stairs(12, 12)
+    for row, column in steps[:-1]:
+        cells[row, column + 1] = WALL
+        cells[row, min(column + 2, 11)] = WALL
+    low, high = sorted(dice.shuffled(range(len(steps)))[:2])
+    cells[steps[high]] = 1
+    return _world(cells, steps[low])
+
+
+def four_corners(dice: Dice) -> Worlds:
+    """12x12, empty; robot in the bottom row, not in a corner, facing east."""
+    return _world(_room(12, 12), (10, 2 + dice.below(8)))
+
+
+def top_off(dice: Dice) -> Worlds:
+    """12x12; one to eight markers in the bottom row, robot at its western end, facing east."""
+    cells = _room(12, 12)
+    places = dice.shuffled(_inner(range(10, 11), range(2, 11)))
+    for place in places[: 1 + dice.below(len(places) - 1)]:
+        cells[place] = 1
+    return _world(cells, (10, 1))
+
+
+def maze(dice: Dice) -> Worlds:
+    """8x8; a tree of passages over every second cell, grown from the robot's in the bottom left, one marker."""
+    cells = np.full((8, 8), WALL, np.int16)
+    start = (6, 1)
+    cells[start] = 0
+    open_ends = [start]
+    while open_ends:
+        row, column = open_ends.pop()
+        for down, right in dice.shuffled(((-2, 0), (2, 0), (0, -2), (0, 2))):
+            beyond = (row + down, column + right)
+            if 0 < beyond[0] < 7 and 0 < beyond[1] < 7 and cells[beyond] == WALL:
+                cells[row + down // 2, column + right // 2] = cells[beyond] = 0
+                open_ends.append(beyond)
+    free = [(int(r), int(c)) for r, c in np.argwhere(cells == 0)]
+    cells[dice.choose([place for place in free if place != start])] = 1
+    return _world(cells, start)
+
+
+def clean_house(dice: Dice) -> Worlds:
+    """14x22; the apartment, ten markers beside its walls and one in the bin's cell, robot at the door facing south."""
+    rows = _HOUSE.split()
+    cells = np.array([[WALL if glyph == "#" else 0 for glyph in row] for row in rows], np.int16)
+    walls = cells == WALL
+    beside = np.zeros_like(walls)
+    for axis in (0, 1):
+        for shift in (-1, 1):
+            beside |= np.roll(walls, shift, axis)
+    places = [(int(r), int(c)) for r, c in np.argwhere(beside & ~walls)]
+    for place in dice.shuffled([p for p in places if p not in _NO_GARBAGE])[:10]:
+        cells[place] = 1
+    cells[BIN] = 1
+    return _world(cells, (1, 13), SOUTH)
+
+
+def harvester(dice: Dice) -> Worlds:
+    """8x8, a marker on every cell; robot in the bottom row, not in a corner, facing east."""
+    cells = _room(8, 8)
+    cells[1:-1, 1:-1] = 1
+    return _world(cells, (6, 2 + dice.below(4)))
+
+
+def door_key(dice: Dice) -> Worlds:
+    """8x8; a wall between two rooms, key and robot in the western one, the goal's marker in the eastern one."""
+    cells = _room(8, 8)
+    cells[:, 4] = WALL
+    key, robot = dice.shuffled(_inner(range(1, 7), range(1, 4)))[:2]
+    cells[key] = 1
+    cells[dice.choose(_inner(range(1, 7), range(5, 7)))] = 1
+    return _world(cells, robot)
+
+
+def one_stroke(dice: Dice) -> Worlds:
+    """8x8, empty; robot anywhere, facing east."""
+    return _world(_room(8, 8), dice.choose(_inner(range(1, 7), range(1, 7))))
+
+
+def seeder(dice: Dice) -> Worlds:
+    """8x8, empty; robot anywhere but in the outer columns, facing east."""
+    return _world(_room(8, 8), dice.choose(_inner(range(1, 7), range(2, 6))))
+
+
+def snake(dice: Dice) -> Worlds:
+    """8x8 with one marker; robot anywhere but in the outer columns, facing east."""
+    cells = _room(8, 8)
+    robot = dice.choose(_inner(range(1, 7), range(2, 6)))
+    cells[dice.choose([place for place in _inner(range(1, 7), range(1, 7)) if place != robot])] = 1
+    return _world(cells, robot)
+
+
+WORLDS: dict[str, Callable[[Dice], Worlds]] = {
+    "stairClimber": stair_climber,
+    "fourCorners": four_corners,
+    "topOff": top_off,
+    "maze": maze,
+    "cleanHouse": clean_house,
+    "harvester": harvester,
+    "doorKey": door_key,
+    "oneStroke": one_stroke,
+    "seeder": seeder,
+    "snake": snake,
+}
+"""Task name -> how its world is drawn."""

@@ -1,0 +1,180 @@
+"""The slow machine: one action at a time, for what must look at the world in between, or change it.
+
+It runs the same code as `interpreter.run` by the same rules; the tests hold the two equal.
+Letters: `H W` grid, `M` executed actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK, Code, compile_programs
+from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES
+from karel_env.language import MAX_NESTING, Programs
+from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, RIGHT, Semantics
+from karel_env.world import Worlds
+
+STOPPED = "stopped"
+"""Status of an execution that the observer ended; the others are those of `interpreter.STATUSES`."""
+STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
+
+
+@dataclass
+class State:
+    """A world in the course of an execution; an observer may change it.
+
+    Attributes:
+        cells: int16 [H, W], as of `Worlds`.
+        row, column, heading: of the robot.
+    """
+
+    cells: np.ndarray
+    row: int
+    column: int
+    heading: int
+
+    def world(self) -> Worlds:
+        """The present world, copied."""
+        robot = np.array([self.row, self.column, self.heading], np.int16)
+        return Worlds(self.cells.copy(), robot, np.array(self.cells.shape, np.int16))
+
+    def clear(self, turn: int) -> bool:
+        """Whether the neighbouring cell is not a wall; `turn` quarter turns to the right of ahead."""
+        down, right = STEPS[(self.heading + turn) % 4]
+        return bool(self.cells[self.row + down, self.column + right] >= 0)
+
+
+@dataclass(frozen=True)
+class Played:
+    """How an execution ended.
+
+    Attributes:
+        status: `ok`, `crash`, `timeout` or `stopped`.
+        actions, events: executed and spent.
+        world: the last one.
+    """
+
+    status: str
+    actions: int
+    events: int
+    world: Worlds
+
+
+def play(
+    words: np.ndarray,
+    world: Worlds,
+    observe: Callable[[State], bool],
+    semantics: Semantics = ORIGINAL,
+    *,
+    mode: str = "noop",
+    max_markers: int | None = None,
+    max_events: int = MAX_EVENTS,
+) -> Played:
+    """Run one program on one world and call `observe` after every action; the world given stays as it is.
+
+    Args:
+        words: int [T], a valid program.
+        world: leading shape empty.
+        observe: gets the state, may change it, and ends the execution by returning True.
+        semantics, mode, max_markers, max_events: as of `interpreter.run`.
+
+    Raises:
+        ValueError: more than one world, or an unknown mode.
+    """
+    if world.shape:
+        raise ValueError(f"play: worlds of leading shape {world.shape}; expected one world")
+    if mode not in MODES:
+        raise ValueError(f"play: mode {mode!r} is not one of {', '.join(MODES)}")
+    high, wide = (int(n) for n in world.size)
+    row, column, heading = (int(n) for n in world.robot)
+    state = State(world.cells[:high, :wide].copy(), row, column, heading)
+    code = compile_programs(Programs.of([words]))
+    cap = EVENT_LIMIT + 1 if max_markers is None else max_markers
+    status, actions, events = _execute(code, state, observe, semantics, mode, cap, max_events)
+    return Played(status, actions, events, state.world())
+
+
+def snapshots(words: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL, *, mode: str = "noop") -> Worlds:
+    """Worlds [M + 1]: the input and the world after each action of one program (an event budget as by default)."""
+    seen = [State(world.cells[: world.size[0], : world.size[1]], *(int(n) for n in world.robot)).world()]
+
+    def observe(state: State) -> bool:
+        seen.append(state.world())
+        return False
+
+    play(words, world, observe, semantics, mode=mode)
+    return Worlds(*(np.stack([getattr(w, field) for w in seen]) for field in ("cells", "robot", "size")))
+
+
+def _execute(
+    code: Code,
+    state: State,
+    observe: Callable[[State], bool],
+    semantics: Semantics,
+    mode: str,
+    cap: int,
+    budget: int,
+) -> tuple[str, int, int]:
+    """Status, actions and events; changes `state`."""
+    counter = [0] * (MAX_NESTING + 1)
+    pc = actions = events = 0
+    while code.operation[pc] != END:
+        operation, argument, jump = int(code.operation[pc]), int(code.argument[pc]), int(code.jump[pc])
+        pc += 1
+        if operation == JUMP:
+            pc = jump
+            continue
+        if operation == SET:
+            counter[jump] = argument
+            continue
+        if operation == TICK and counter[argument] == 0:
+            pc = jump
+            continue
+        if events == budget:
+            return "timeout", actions, events
+        events += 1
+        if operation == TICK:
+            counter[argument] -= 1
+        elif operation == TEST:
+            test = int(semantics.condition_table()[argument & 7])
+            if _holds(test & 7, state) == ((test >= NEGATED) != (argument >= NEGATED)):
+                pc = jump
+        elif not _act(semantics.actions[operation], state, mode, cap):
+            return "crash", actions, events
+        else:
+            actions += 1
+            if observe(state):
+                return STOPPED, actions, events
+    return "ok", actions, events
+
+
+def _holds(condition: int, state: State) -> bool:
+    """Value of a condition (index in `language.CONDITIONS`)."""
+    if condition < 3:
+        return state.clear((0, -1, 1)[condition])
+    return bool(state.cells[state.row, state.column] > 0) == (condition == 3)
+
+
+def _act(effect: int, state: State, mode: str, cap: int) -> bool:
+    """Take an action; False if it is illegal and crashes."""
+    here = state.row, state.column
+    if effect == MOVE:
+        legal = state.clear(0)
+        if legal:
+            down, right = STEPS[state.heading]
+            state.row, state.column = state.row + down, state.column + right
+        elif mode == "turn180":
+            state.heading = (state.heading + 2) % 4
+    elif effect in (LEFT, RIGHT):
+        legal = True
+        state.heading = (state.heading + (1 if effect == RIGHT else -1)) % 4
+    elif effect == PICK:
+        legal = bool(state.cells[here] > 0)
+        state.cells[here] -= legal
+    else:
+        legal = bool(state.cells[here] < cap)
+        state.cells[here] += legal
+    return legal or mode != "crash"
