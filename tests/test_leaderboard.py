@@ -1,0 +1,67 @@
+"""The board is what the records give, and only official ones enter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from benchmark.leaderboard import ROOT, board, card, main, official_records, row
+from benchmark.record import read_record
+
+SUBMISSIONS = ROOT / "submissions"
+
+
+@pytest.fixture
+def copied(tmp_path):
+    for record in SUBMISSIONS.glob("*/record.json"):
+        (tmp_path / record.parent.name).mkdir()
+        shutil.copy(record, tmp_path / record.parent.name)
+    return tmp_path
+
+
+def test_the_shipped_board_is_up_to_date():
+    assert main(["--check"]) == 0
+    assert (ROOT / "leaderboard.md").read_text() == board(official_records(SUBMISSIONS))
+
+
+def test_every_column_stands_in_the_row_and_on_the_card():
+    name, record = official_records(SUBMISSIONS)[0]
+    cells = row(record)
+    assert all(value in card(record) for value in cells.values())
+    assert name in board([(name, record)])
+
+
+def test_an_altered_board_is_found(copied, tmp_path, capsys):
+    out = tmp_path / "leaderboard.md"
+    assert main(["--submissions", str(copied), "--out", str(out)]) == 0
+    assert main(["--submissions", str(copied), "--out", str(out), "--check"]) == 0
+    out.write_text(out.read_text().replace("92.6", "99.9"))
+    assert main(["--submissions", str(copied), "--out", str(out), "--check"]) == 4
+    assert "python -m benchmark.leaderboard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r.update(official=False, unofficial=["--limit 5"]), "--limit 5"),
+        (lambda r: r["accuracy"]["shown"].pop("n"), "accuracy.shown.n"),
+        (lambda r: r.update(extra=1), "extra"),
+        (lambda r: r["model"].update(parameters="many"), "model.parameters"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(copied, tmp_path, capsys, change, says):
+    path = next(copied.glob("*/record.json"))
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    assert main(["--submissions", str(copied), "--out", str(tmp_path / "x.md")]) != 0
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+
+
+def test_records_survive_a_round_trip():
+    path = next(SUBMISSIONS.glob("*/record.json"))
+    assert read_record(path).to_json() == path.read_text()
