@@ -96,7 +96,7 @@ def fit_probes(
         progress: is told of each step done.
     """
     train, validation, test = rows
-    inputs = torch.from_numpy(standardized(states, train))
+    inputs = torch.from_numpy(whitened(states, train, protocol.ridge))
     labels = torch.from_numpy(targets)
     heads = _Heads(counts)
     networks = _Networks(seeds, len(targets), [inputs.shape[1], *widths], heads.width)
@@ -120,12 +120,20 @@ def fit_probes(
     return Fit(best.validation, best.log_prob, best.correct)
 
 
-def standardized(states: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """float32 [R, D], each column with mean 0 and deviation 1 on the training states; constant columns become 0."""
-    centre = states[train].mean(0, dtype=np.float64)
-    spread = states[train].std(0, dtype=np.float64)
-    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
-    return ((states - centre) * scale).astype(np.float32)
+def whitened(states: np.ndarray, train: np.ndarray, ridge: float) -> np.ndarray:
+    """float32 [R, D'], the states along the principal axes of the training states, each scaled to deviation 1.
+
+    Hidden states vary mostly along a few directions (token identity); without this, what lies in the others is
+    learnt so slowly that a probe measures the optimiser. `ridge` times the largest variance is added to each, so
+    that directions of noise stay small; constant columns and empty axes are left out.
+    """
+    centred = states.astype(np.float64) - states[train].mean(0, dtype=np.float64)
+    spread = centred[train].std(0)
+    centred = centred[:, spread > 1e-6] / spread[spread > 1e-6]
+    variances, axes = np.linalg.eigh(centred[train].T @ centred[train] / len(train))
+    largest = variances.max(initial=0.0)
+    used = variances > 1e-7 * largest
+    return (centred @ (axes[:, used] / np.sqrt(variances[used] + ridge * largest))).astype(np.float32)
 
 
 class _Heads:

@@ -26,6 +26,7 @@ class Protocol:
         train, validation: shares of the programs of a probe set; the rest is for testing.
         hidden: width of the one hidden layer of the verdict's probes.
         deep_hidden: widths of the two hidden layers of `sc_mlp2`.
+        ridge: of the whitening of states, relative to their largest variance.
         steps, batch: optimiser steps of a probe and states a step.
         learning_rate, weight_decay: of AdamW; the rate falls to 0 along a half cosine.
         checks: evaluations on validation during training; the best one counts, a probe and a feature.
@@ -43,11 +44,12 @@ class Protocol:
     validation: float = 0.2
     hidden: int = 256
     deep_hidden: tuple[int, int] = (256, 1024)
-    steps: int = 500
+    ridge: float = 1e-4
+    steps: int = 800
     batch: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    checks: int = 5
+    learning_rate: float = 1e-2
+    weight_decay: float = 1.0
+    checks: int = 8
     resamples: int = 2000
     margin: float = 0.03
     degenerate: float = 0.99

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from benchmark.labels import MISSING
-from benchmark.probing import fit_probes, standardized
+from benchmark.probing import fit_probes, whitened
 from benchmark.protocol import STANDARD
 
 ROWS = (np.arange(600), np.arange(600, 800), np.arange(800, 1000))
@@ -52,7 +51,7 @@ def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
     states, targets, counts = problem(groups=1, heads=1, classes=(4,))
     long = replace(STANDARD, steps=600, batch=256, learning_rate=2e-2, weight_decay=0.0)
     fit = fit_probes(states, targets, counts, ROWS, [], [0], long)
-    scaled = standardized(states, ROWS[0])
+    scaled = whitened(states, ROWS[0], 0.0)
     judge = LogisticRegression(C=1e3, max_iter=1000).fit(scaled[ROWS[0]], targets[0, 0, ROWS[0]])
     theirs = log_loss(targets[0, 0, ROWS[2]], judge.predict_proba(scaled[ROWS[2]]))
     assert -fit.log_prob.mean() == pytest.approx(theirs, abs=0.02)
@@ -92,7 +91,11 @@ def test_test_labels_decide_nothing():
     assert np.array_equal(first.log_prob[0][same], second.log_prob[0][same])
 
 
-def test_constant_columns_stay_finite():
-    states = np.ones((10, 3), np.float32)
-    assert np.isfinite(standardized(states, np.arange(5))).all()
-    assert torch.tensor(standardized(states, np.arange(5))).abs().sum() == 0
+def test_whitened_states_are_uncorrelated_with_deviation_one():
+    rng = np.random.default_rng(0)
+    states = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 8)) * 10 + 3).astype(np.float32)
+    states[:, 3] = 7
+    found = whitened(states, np.arange(400), 0.0)
+    assert found.shape == (500, 6)
+    np.testing.assert_allclose(np.cov(found[:400].T, bias=True), np.eye(6), atol=1e-3)
+    assert whitened(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
