@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import random_programs
+from test_control_flow import RECIPE
 
 from karel_env.control_flow import generate
 from karel_env.interpreter import MODES, run
@@ -16,8 +18,6 @@ from karel_env.named_worlds import BIN, Dice, stairs
 from karel_env.parser import parse
 from karel_env.semantics import mirror_classes
 from karel_env.stepping import STEPS, play, snapshots
-from tests import random_programs
-from tests.test_control_flow import RECIPE
 
 SEEDS = range(20)
 MOVE, TURN_LEFT, TURN_RIGHT, PICK_MARKER, PUT_MARKER = range(5)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import random_programs
 
 from karel_env.compiler import compile_programs
 from karel_env.features import FEATURES
@@ -26,7 +27,6 @@ from karel_env.semantics import (
     mirror_classes,
 )
 from karel_env.world import parse_world
-from tests import random_programs
 
 ALTERNATIVES = {s.name: s for s in mirror_classes()}
 MOVES_EXCHANGED = ("plrmu", "plrum")

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import random_programs
 
 from karel_env.state_array import (
     PLANES,
@@ -17,7 +18,6 @@ from karel_env.state_array import (
     state_array,
 )
 from karel_env.world import WorldError, Worlds, parse_world, world_text
-from tests import random_programs
 
 WORLD = parse_world("# 2 .\n. v10 1")
 
