@@ -1,7 +1,7 @@
 """From text to words: the curly syntax, strictly by the grammar of shared/KAREL.md.
 
 White space may stand between any two tokens. Statements are separated by `;`, a last one may be followed by `;`.
-Everything else is an error that names its place.
+Everything else is an error that names its place. The other syntax is that of `token_syntax`.
 """
 
 from __future__ import annotations
@@ -70,30 +70,33 @@ def parse(text: str) -> np.ndarray:
     if straight:
         actions = [_ACTION_ID[name] for name in _ACTION.findall(straight[1])]
         return np.array([*HEADER, *actions, CLOSE], np.int16)
-    return np.array(_Parser(text).program(), np.int16)
+    return np.array(_CurlyParser(text).program(), np.int16)
 
 
-class _Parser:
-    """Recursive descent; nesting is limited, so the recursion is too."""
+class Descent:
+    """What recursive descent needs in either syntax: the tokens, their places, and the words read so far.
 
-    def __init__(self, text: str) -> None:
+    Nesting is limited to `MAX_NESTING`, so the recursion is too.
+    """
+
+    def __init__(self, text: str, token: re.Pattern[str]) -> None:
         self.text = text
-        self.tokens: list[str] = []
-        self.places: list[int] = []
-        for match in _TOKEN.finditer(text):
-            self.tokens.append(match[1])
-            self.places.append(match.start(1))
+        matches = list(token.finditer(text))
+        self.tokens = [match[1] for match in matches]
+        self.places = [match.start(1) for match in matches]
         self.next = 0
         self.words: list[int] = list(HEADER)
 
-    def program(self) -> list[int]:
-        for token in ("def", "run", "(", ")", "{"):
-            self._take(token)
-        self._block(0)
-        self.words.append(CLOSE)
+    def _end(self) -> list[int]:
+        """The words, if nothing is left of the text."""
         if self.next < len(self.tokens):
             raise self._error("the end of the text")
+        self.words.append(CLOSE)
         return self.words
+
+    def _enter(self, depth: int) -> None:
+        if depth > MAX_NESTING:
+            raise self._error(f"at most {MAX_NESTING} nested blocks")
 
     def _error(self, expected: str) -> ParseError:
         if self.next < len(self.tokens):
@@ -108,10 +111,20 @@ class _Parser:
             raise self._error(repr(token))
         self.next += 1
 
+
+class _CurlyParser(Descent):
+    def __init__(self, text: str) -> None:
+        super().__init__(text, _TOKEN)
+
+    def program(self) -> list[int]:
+        for token in ("def", "run", "(", ")", "{"):
+            self._take(token)
+        self._block(0)
+        return self._end()
+
     def _block(self, depth: int) -> None:
         """Statements up to and with the closing bracket, whose word the caller writes."""
-        if depth > MAX_NESTING:
-            raise self._error(f"at most {MAX_NESTING} nested blocks")
+        self._enter(depth)
         while True:
             self._statement(depth)
             if self._peek() == ";":

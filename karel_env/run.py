@@ -1,0 +1,240 @@
+"""The machine as a filter: tasks as JSON lines on standard input, what became of them on standard output.
+
+    python -m karel_env.run [--mode noop|crash|turn180] [--max-markers N] [--max-events N] [--trace] < tasks.jsonl
+
+In:  {"id", "program", "world": {"h", "w", "walls", "markers", "y", "x", "d"}}
+     `program` in either syntax; `h` and `w` with the border; `walls` h strings of w characters, `#` or `.`;
+     `markers` [[row, column, count], ...]; `y`, `x` the robot's row and column; `d` 0 north, 1 east, 2 south, 3 west.
+Out: {"id", "status": "ok" | "crash" | "timeout", "actions", "final": [y, x, d, [[row, column, count], ...]]}
+     `actions` counts what was executed, without an action that crashed; markers are sorted. With `--trace` also
+     "states": the input and the state after each of these actions. A program that does not parse gives
+     {"id", "status": "syntax", "error"}.
+
+A line that is no task ends the run with exit code 2, after what came before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Execution, run
+from karel_env.language import Programs
+from karel_env.parser import ParseError
+from karel_env.semantics import PICK, PUT
+from karel_env.token_syntax import parse_either
+from karel_env.world import WALL, WorldError, Worlds
+
+BATCH = 256
+MAX_SIDE = 1000
+State = list[Any]
+
+
+class TaskError(ValueError):
+    """A line that is no task."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; the fields are those of `interpreter.run`."""
+
+    mode: str = "noop"
+    max_markers: int | None = None
+    max_events: int = MAX_EVENTS
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    name: Any
+    world: Worlds
+    words: np.ndarray | None
+    error: str = ""
+
+
+def results(lines: Iterable[str], options: Options) -> Iterator[dict[str, Any]]:
+    """One result a task, in the order of the lines; blank lines are skipped.
+
+    Raises:
+        TaskError: a line is no task; what came before it has been yielded.
+    """
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    while batch := list(islice(numbered, BATCH)):
+        tasks, failure = [], None
+        for number, line in batch:
+            try:
+                tasks.append(_read(line))
+            except (TaskError, WorldError, json.JSONDecodeError) as error:
+                failure = TaskError(f"line {number}: {error}")
+                break
+        yield from _execute(tasks, options)
+        if failure:
+            raise failure
+
+
+def _read(line: str) -> _Task:
+    given = json.loads(line)
+    if not isinstance(given, dict) or not {"id", "program", "world"} <= given.keys():
+        raise TaskError('expected an object with "id", "program" and "world"')
+    if not isinstance(given["program"], str):
+        raise TaskError(f'"program" is {given["program"]!r}; expected text')
+    world = read_world(given["world"])
+    try:
+        return _Task(given["id"], world, parse_either(given["program"]))
+    except ParseError as error:
+        return _Task(given["id"], world, None, str(error))
+
+
+def read_world(given: Any) -> Worlds:
+    """One world from its JSON form (see the module).
+
+    Raises:
+        TaskError: a field is missing or has another form.
+        WorldError: the world cannot be.
+    """
+    fields = ("h", "w", "walls", "markers", "y", "x", "d")
+    if not isinstance(given, dict) or not set(fields) <= given.keys():
+        raise TaskError(f'"world" is not an object with {", ".join(fields)}')
+    high, wide, row, column, heading = (_integer(given, name) for name in ("h", "w", "y", "x", "d"))
+    if not (3 <= high <= MAX_SIDE and 3 <= wide <= MAX_SIDE):
+        raise TaskError(f'"h" {high} and "w" {wide} with the border; expected 3 to {MAX_SIDE}')
+    walls = given["walls"]
+    if not isinstance(walls, list) or [len(r) if isinstance(r, str) else -1 for r in walls] != [wide] * high:
+        raise TaskError(f'"walls" is not {high} strings of {wide} characters')
+    if set("".join(walls)) - set("#."):
+        raise TaskError(f'"walls" holds {sorted(set("".join(walls)) - set("#."))}; expected "#" and "."')
+    cells = np.array([[WALL if c == "#" else 0 for c in line] for line in walls], np.int16)
+    if not isinstance(given["markers"], list):
+        raise TaskError('"markers" is not a list of [row, column, count]')
+    for marker in given["markers"]:
+        _place(cells, marker)
+    return Worlds.of(cells, np.array([row, column, heading]))
+
+
+def _integer(given: dict[str, Any], name: str) -> int:
+    value = given[name]
+    if type(value) is not int or abs(value) > EVENT_LIMIT:
+        raise TaskError(f'"{name}" is {value!r}; expected an integer')
+    return value
+
+
+def _place(cells: np.ndarray, marker: Any) -> None:
+    if not isinstance(marker, list) or len(marker) != 3 or any(type(n) is not int for n in marker):
+        raise TaskError(f"marker {marker!r}; expected [row, column, count]")
+    row, column, count = marker
+    if not (0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]) or cells[row, column] == WALL:
+        raise TaskError(f"marker {marker!r} is outside the grid or in a wall")
+    if not 0 <= count <= MAX_COUNT:
+        raise TaskError(f"marker {marker!r}; expected a count of 0 to {MAX_COUNT}")
+    cells[row, column] += count
+    if cells[row, column] > MAX_COUNT:
+        raise TaskError(f"marker {marker!r} makes more than {MAX_COUNT} in its cell")
+
+
+MAX_COUNT = int(np.iinfo(np.int16).max) - EVENT_LIMIT
+"""Most markers of a cell in an input, so that no execution can leave int16."""
+
+
+def _execute(tasks: list[_Task], options: Options) -> Iterator[dict[str, Any]]:
+    runnable = [task for task in tasks if task.words is not None]
+    done = None
+    if runnable:
+        programs = Programs.of([task.words for task in runnable if task.words is not None])
+        worlds = _padded([task.world for task in runnable])
+        done = run(
+            programs, worlds, mode=options.mode, max_markers=options.max_markers, max_events=options.max_events,
+            trace=options.trace,
+        )  # fmt: skip
+    place = 0
+    for task in tasks:
+        if task.words is None or done is None:
+            yield {"id": task.name, "status": "syntax", "error": task.error}
+            continue
+        result = {
+            "id": task.name,
+            "status": STATUSES[done.status[place]],
+            "actions": int(done.actions[place]),
+            "final": _state(done.worlds[place]),
+        }
+        if options.trace:
+            result["states"] = _states(task, done, place, options.max_markers)
+        yield result
+        place += 1
+
+
+def _padded(worlds: list[Worlds]) -> Worlds:
+    """One batch, each world padded with wall to the size of the largest."""
+    size = np.stack([world.size for world in worlds])
+    cells = np.full((len(worlds), *size.max(0)), WALL, np.int16)
+    for i, world in enumerate(worlds):
+        cells[i, : size[i, 0], : size[i, 1]] = world.cells
+    return Worlds(cells, np.stack([world.robot for world in worlds]), size)
+
+
+def _state(world: Worlds) -> State:
+    at = np.argwhere(world.cells > 0)
+    markers = [[row, column, int(world.cells[row, column])] for row, column in at.tolist()]
+    return [*world.robot.tolist(), markers]
+
+
+def _states(task: _Task, done: Execution, place: int, max_markers: int | None) -> list[State]:
+    """The input and the state after each action, from the recorded positions and the rule for markers."""
+    trace, words = done.trace, task.words
+    assert trace is not None
+    assert words is not None
+    row, column, heading, listed = _state(task.world)
+    markers = {(r, c): n for r, c, n in listed}
+    states = [[row, column, heading, listed]]
+    events = slice(*trace.offsets[place : place + 2])
+    wide = done.worlds.cells.shape[-1]
+    for word, value, position, facing in zip(
+        words[trace.word[events]], trace.value[events], trace.position[events], trace.heading[events], strict=True
+    ):
+        if value >= 0:
+            continue
+        here = divmod(int(position), wide)
+        count = markers.get(here, 0)
+        if word == PICK and count > 0:
+            markers[here] = count - 1
+        elif word == PUT and (max_markers is None or count < max_markers):
+            markers[here] = count + 1
+        states.append([*here, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
+    return states
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=MODES, default="noop", help="what an illegal action does (default: noop)")
+    parser.add_argument("--max-markers", type=int, metavar="N", help="most markers a cell can hold (default: no cap)")
+    parser.add_argument("--max-events", type=int, default=MAX_EVENTS, metavar="N", help="budget (default: %(default)s)")
+    parser.add_argument("--trace", action="store_true", help="also give the state after every action")
+    given = parser.parse_args(argv)
+    if not 0 <= given.max_events <= EVENT_LIMIT:
+        parser.error(f"--max-events {given.max_events}; expected 0 to {EVENT_LIMIT}")
+    if given.max_markers is not None and given.max_markers < 0:
+        parser.error(f"--max-markers {given.max_markers}; expected 0 or more")
+    options = Options(given.mode, given.max_markers, given.max_events, given.trace)
+    try:
+        for result in results(sys.stdin, options):
+            print(json.dumps(result, separators=(",", ":")))
+        sys.stdout.flush()
+    except TaskError as error:
+        sys.stdout.flush()
+        print(f"karel_env.run: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
