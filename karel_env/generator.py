@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, uint64
+from numba import int64, njit, uint64
 
 from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
 from karel_env.interpreter import in_parts, run
 from karel_env.language import ACTIONS, Programs
 from karel_env.world import Worlds
+
+_CHUNK = 1024
+"""Tasks drawn and run at a time by one thread, so that their worlds are still in the cache when they run."""
 
 
 @dataclass(frozen=True)
@@ -92,54 +95,54 @@ def generate(
         threads: how many threads share the work; the result does not depend on it.
     """
     indices = np.asarray(indices, np.uint64)
-    attempts = np.zeros(len(indices), np.int64)
-    cells, robot, size, actions, lengths, key = _draw(recipe, seed, purpose, indices, attempts, threads)
-    if excluded is not None:
-        while (again := np.flatnonzero(np.isin(key, excluded))).size:
-            attempts[again] += 1
-            redone = _draw(recipe, seed, purpose, indices[again], attempts[again], threads)
-            for old, new in zip((cells, robot, size, actions, lengths, key), redone, strict=True):
-                old[again] = new
-    programs = Programs.straight_line(actions, lengths)
-    inputs = Worlds(cells, robot, size)
-    return Tasks(programs, inputs, run(programs, inputs, threads=threads).worlds, key)
-
-
-def _draw(
-    recipe: Recipe, seed: int, purpose: str, indices: np.ndarray, attempts: np.ndarray, threads: int
-) -> tuple[np.ndarray, ...]:
     count, examples = len(indices), recipe.examples
-    cells = np.full((count, examples, recipe.height[1], recipe.width[1]), -1, np.int16)
-    robot = np.empty((count, examples, 3), np.int16)
-    size = np.empty((count, examples, 2), np.int16)
-    actions = np.zeros((count, recipe.length[1]), np.int8)
-    lengths = np.empty(count, np.int64)
+    cells = np.empty((count, examples, recipe.height[1], recipe.width[1]), np.int16)
+    robot, size = np.empty((count, examples, 3), np.int16), np.empty((count, examples, 2), np.int16)
+    inputs, outputs = Worlds(cells, robot, size), Worlds(np.empty_like(cells), np.empty_like(robot), size)
+    actions, lengths = np.zeros((count, recipe.length[1]), np.int8), np.empty(count, np.int64)
     key = np.empty(count, np.uint64)
     action_of = np.repeat(np.arange(len(ACTIONS), dtype=np.int8), recipe.weights)
     numbers = np.array([*recipe.height, *recipe.width, round(recipe.wall * 65536), round(recipe.marker * 65536),
                         *recipe.length], np.int64)  # fmt: skip
+    drawn: list[np.ndarray] = [cells, robot, size, actions, lengths, key]
+
+    def draw_into(indices: np.ndarray, attempts: np.ndarray, into: list[np.ndarray]) -> None:
+        _draw_tasks(np.uint64(seed), PURPOSES.index(purpose), indices, attempts, numbers, action_of, *into)
 
     def part(start: int, stop: int) -> None:
-        at = slice(start, stop)
-        _draw_tasks(np.uint64(seed), PURPOSES.index(purpose), indices[at], attempts[at], numbers, action_of,
-                    cells[at], robot[at], size[at], actions[at], lengths[at], key[at])  # fmt: skip
+        for first in range(start, stop, _CHUNK):
+            at = slice(first, min(first + _CHUNK, stop))
+            attempts = np.zeros(at.stop - first, np.int64)
+            draw_into(indices[at], attempts, [field[at] for field in drawn])
+            while excluded is not None and (again := first + np.flatnonzero(np.isin(key[at], excluded))).size:
+                attempts[again - first] += 1
+                redone = [field[again] for field in drawn]
+                draw_into(indices[again], attempts[again - first], redone)
+                for field, new in zip(drawn, redone, strict=True):
+                    field[again] = new
+            run(Programs.straight_line(actions[at], lengths[at]), inputs[at], out=outputs[at])
 
     in_parts(part, count, threads)
-    return cells, robot, size, actions, lengths, key
+    return Tasks(Programs.straight_line(actions, lengths), inputs, outputs, key)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _draw_tasks(  # type: ignore[no-untyped-def]
     seed, purpose, indices, attempts, numbers, action_of, cells, robot, size, actions, lengths, keys
 ):
-    h_low, h_high, w_low, w_high, wall16, marker16, l_low, l_high = numbers
+    """Fill the arrays of `generate`. Without reference counts (`_nrt=False`), as in `machine`."""
+    h_low, h_high, w_low, w_high, wall16, marker16 = numbers[:6]
+    l_low, l_high = numbers[6], numbers[7]
+    examples, across = cells.shape[1], cells.shape[3]
+    whole = cells.shape[2] * across
+    flat = cells.reshape(-1)
     for i in range(len(indices)):
         stream = stream_key(seed, purpose, indices[i], attempts[i])
-        high = h_low + below(draw(stream, 0), h_high - h_low + 1)
-        wide = w_low + below(draw(stream, 1), w_high - w_low + 1)
-        length = l_low + below(draw(stream, 2), l_high - l_low + 1)
+        high = h_low + int64(below(draw(stream, 0), h_high - h_low + 1))
+        wide = w_low + int64(below(draw(stream, 1), w_high - w_low + 1))
+        length = l_low + int64(below(draw(stream, 2), l_high - l_low + 1))
         counter = 3
-        key = mix(uint64(high * uint64(65536) + wide))
+        key = mix(uint64(high * 65536 + wide))
         for j in range(length):
             actions[i, j] = action_of[below(draw(stream, counter), len(action_of))]
             key = mix(key ^ uint64(actions[i, j] + 1))
@@ -147,14 +150,18 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
         lengths[i] = length
         inner = wide - 2
         free = (high - 2) * inner
-        for e in range(cells.shape[1]):
+        for e in range(examples):
             size[i, e, 0], size[i, e, 1] = high, wide
             place = draw(stream, counter)
             counter += 1
-            start = below(place, free)
-            heading = place & uint64(3)
-            robot[i, e, 0], robot[i, e, 1], robot[i, e, 2] = 1 + start // inner, 1 + start % inner, heading
-            key = mix(key ^ (start * uint64(4) + heading))
+            start, heading = int64(below(place, free)), int64(place & uint64(3))
+            row = start // inner
+            robot[i, e, 0], robot[i, e, 1], robot[i, e, 2] = 1 + row, 1 + start - row * inner, heading
+            key = mix(key ^ uint64(start * 4 + heading))
+            first = (i * examples + e) * whole
+            for k in range(first, first + whole):
+                flat[uint64(k)] = -1
+            cell, column = first + across + 1, 0
             for chunk in range(0, free, 64):
                 walls, counter = bernoulli_mask(stream, counter, wall16)
                 markers, counter = bernoulli_mask(stream, counter, marker16)
@@ -168,9 +175,12 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
                     markers &= (uint64(1) << uint64(used)) - uint64(1)
                 markers &= ~walls
                 key = mix(mix(key ^ walls) ^ markers)
-                for bit in range(used):
-                    cell = chunk + bit
-                    wall = (walls >> uint64(bit)) & uint64(1)
-                    marker = (markers >> uint64(bit)) & uint64(1)
-                    cells[i, e, 1 + cell // inner, 1 + cell % inner] = np.int64(marker) - np.int64(wall)
+                for _ in range(used):
+                    flat[uint64(cell)] = int64(markers & uint64(1)) - int64(walls & uint64(1))
+                    walls >>= uint64(1)
+                    markers >>= uint64(1)
+                    cell += 1
+                    column += 1
+                    if column == inner:
+                        cell, column = cell + across - inner, 0
         keys[i] = key

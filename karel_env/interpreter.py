@@ -1,4 +1,4 @@
-"""The machine: runs batches of (program, world) pairs, and records what they do.
+"""Runs batches of (program, world) pairs, and records what they do.
 
 An *event* is an executed action, an evaluated condition, or the start of one pass through a `repeat`. A budget
 of events ends an execution, never a clock. Source: shared/KAREL.md, Execution.
@@ -15,17 +15,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK, Code, compile_programs
-from karel_env.language import MAX_NESTING, Programs
-from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, RIGHT, Semantics
+from karel_env.compiler import TEST, Code, compile_programs
+from karel_env.language import Programs
+from karel_env.machine import CRASH, OK, TIMEOUT, run_pairs
+from karel_env.semantics import ORIGINAL, Semantics
 from karel_env.world import Worlds
 
+__all__ = [
+    "CRASH",
+    "EVENT_LIMIT",
+    "MAX_EVENTS",
+    "MODES",
+    "OK",
+    "STATUSES",
+    "TIMEOUT",
+    "Execution",
+    "Trace",
+    "in_parts",
+    "run",
+]
+
 STATUSES = ("ok", "crash", "timeout")
-OK, CRASH, TIMEOUT = range(3)
 MODES = ("noop", "crash", "turn180")
-NOOP, CRASH_MODE, TURN180 = range(3)
 MAX_EVENTS = 1000
 EVENT_LIMIT = 30_000
 """Largest budget: marker counts are int16, and one event adds at most one marker."""
@@ -79,6 +91,7 @@ def run(
     max_events: int = MAX_EVENTS,
     trace: bool = False,
     threads: int = 1,
+    out: Worlds | None = None,
 ) -> Execution:
     """Run program i on `worlds[i]` (shape [N] or [N, E, ...]: on each of them); the worlds given stay as they are.
 
@@ -91,6 +104,7 @@ def run(
         max_events: events after which an execution ends with `timeout`.
         trace: record every action and condition.
         threads: how many threads share the pairs; the result does not depend on it.
+        out: worlds of the same shape, to write the final ones into instead of into new ones.
 
     Raises:
         ValueError: shapes that do not fit, an unknown mode, or a budget above `EVENT_LIMIT`.
@@ -106,54 +120,72 @@ def run(
     pairs = int(np.prod(worlds.shape))
     cap = EVENT_LIMIT + 1 if max_markers is None else max_markers
     tables = (semantics.action_table(), semantics.condition_table())
-    settings = np.array([MODES.index(mode), cap, max_events, worlds.cells.shape[-1], pairs // max(count, 1)], np.int64)
-    machine = _Machine(code, worlds, tables, settings, pairs, threads)
-    final, tally, _ = machine.execute(None)
+    width, lanes = worlds.cells.shape[-1], pairs // max(count, 1)
+    settings = np.array([MODES.index(mode), cap, max_events, width, lanes], np.int64)
+    final = _new_like(worlds) if out is None else out
+    if final.cells.shape != worlds.cells.shape or not (
+        final.cells.flags.c_contiguous and final.robot.flags.c_contiguous
+    ):
+        raise ValueError(f"run: out holds cells {final.cells.shape}; expected contiguous {worlds.cells.shape}")
+    batch = _Batch(code, worlds, tables, settings, threads)
+    known = _straight_line_tally(code, lanes, max_events) if trace and mode != "crash" else None
+    tally = known or batch.execute(final, None)
     record = None
     if trace:
-        offsets = np.zeros(pairs + 1, np.int64)
-        np.cumsum(tally[:, 3], out=offsets[1:])
-        record = machine.execute(offsets)[2]
-    shape = worlds.shape
-    return Execution(
-        final,
-        tally[:, 0].astype(np.int8).reshape(shape),
-        tally[:, 1].reshape(shape),
-        tally[:, 2].reshape(shape),
-        record,
-    )
+        record = _empty_trace(tally[3])
+        batch.execute(final, record)
+    status, events, actions = (each.reshape(worlds.shape) for each in tally[:3])
+    return Execution(final, status, actions, events, record)
+
+
+def _new_like(worlds: Worlds) -> Worlds:
+    cells, robot = np.empty(worlds.cells.shape, np.int16), np.empty(worlds.robot.shape, np.int16)
+    return Worlds(cells, robot, worlds.size)
+
+
+def _straight_line_tally(code: Code, lanes: int, max_events: int) -> tuple[np.ndarray, ...] | None:
+    """Status, events, actions and recorded events [B] of programs without control flow, known before they run."""
+    length = np.diff(code.offsets) - 1
+    if (code.operation >= TEST).sum() > len(length) or (length > max_events).any():
+        return None
+    each = np.repeat(length.astype(np.int32), lanes)
+    return np.zeros(len(each), np.int8), each, each.copy(), each.copy()
+
+
+def _empty_trace(recorded: np.ndarray) -> Trace:
+    """A trace of that many events a pair, to be filled."""
+    offsets = np.zeros(len(recorded) + 1, np.int64)
+    np.cumsum(recorded, out=offsets[1:])
+    fields = (np.empty(offsets[-1], kind) for kind in (np.int16, np.int8, np.int32, np.int8))
+    return Trace(offsets, *fields)
 
 
 @dataclass(frozen=True)
-class _Machine:
+class _Batch:
     code: Code
     worlds: Worlds
     tables: tuple[np.ndarray, np.ndarray]
     settings: np.ndarray
-    pairs: int
     threads: int
 
-    def execute(self, offsets: np.ndarray | None) -> tuple[Worlds, np.ndarray, Trace | None]:
-        """Final worlds, int32 [B, 4] (status, actions, events, recorded events), and the trace if `offsets` is given."""
-        cells = self.worlds.cells.reshape(self.pairs, -1).copy()
-        robot = self.worlds.robot.reshape(self.pairs, 3).copy()
-        tally = np.zeros((self.pairs, 4), np.int32)
-        total = 0 if offsets is None else int(offsets[-1])
-        word, value = np.empty(total, np.int16), np.empty(total, np.int8)
-        position, heading = np.empty(total, np.int32), np.empty(total, np.int8)
-        where = np.zeros(1, np.int64) if offsets is None else offsets
+    def execute(self, out: Worlds, trace: Trace | None) -> tuple[np.ndarray, ...]:
+        """(status, events, actions, recorded events), each [B]; fills `out`, and `trace` if given."""
         code = self.code
+        pairs = int(np.prod(self.worlds.shape))
+        given, final = (
+            (np.ascontiguousarray(w.cells).reshape(pairs, -1), np.ascontiguousarray(w.robot).reshape(pairs, 3))
+            for w in (self.worlds, out)
+        )
+        kinds = (np.int8, np.int32, np.int32, np.int32)
+        tally: tuple[np.ndarray, ...] = tuple(np.empty(pairs, kind) for kind in kinds)
+        flat = (code.operation, code.argument, code.jump, code.word, code.offsets)
+        record = None if trace is None else (trace.offsets, trace.word, trace.value, trace.position, trace.heading)
 
         def part(start: int, stop: int) -> None:
-            _run(
-                code.operation, code.argument, code.jump, code.word, code.offsets, *self.tables, self.settings,
-                start, stop, cells, robot, tally, offsets is not None, where, word, value, position, heading,
-            )  # fmt: skip
+            run_pairs(flat, self.tables, self.settings, start, stop, given, final, tally, record)
 
-        in_parts(part, self.pairs, self.threads)
-        shape = self.worlds.shape
-        final = Worlds(cells.reshape(self.worlds.cells.shape), robot.reshape(*shape, 3), self.worlds.size)
-        return final, tally, None if offsets is None else Trace(offsets, word, value, position, heading)
+        in_parts(part, len(code.offsets) - 1, self.threads)
+        return tally
 
 
 def in_parts(part: Callable[[int, int], Any], count: int, threads: int) -> None:
@@ -165,96 +197,3 @@ def in_parts(part: Callable[[int, int], Any], count: int, threads: int) -> None:
     edges = np.linspace(0, count, threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, edges[:-1], edges[1:]))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _holds(condition, cells, base, position, heading, steps):  # type: ignore[no-untyped-def]
-    """Value of a condition (index in CONDITIONS) for a robot at `position`."""
-    if condition < 3:
-        side = heading if condition == 0 else (heading + 3) & 3 if condition == 1 else (heading + 1) & 3
-        return cells[base + position + steps[side]] >= 0
-    return (cells[base + position] > 0) == (condition == 3)
-
-
-@njit(cache=True, nogil=True)
-def _run(  # type: ignore[no-untyped-def]
-    operation, argument, jump, source, offsets, effect_of, test_of, settings,
-    start, stop, cells2d, robot, tally, tracing, where, word, value, position_at, heading_at,
-):  # fmt: skip
-    """Pairs `start` to `stop`; changes `cells2d`, `robot` and `tally` in place and fills the trace arrays."""
-    mode, cap, budget, width, a_program = settings[0], settings[1], settings[2], settings[3], settings[4]
-    cells = cells2d.reshape(-1)
-    steps = np.array([-width, 1, width, -1])
-    counter = np.zeros(MAX_NESTING + 1, np.int64)
-    for pair in range(start, stop):
-        program = pair // a_program
-        first = offsets[program]
-        base = pair * cells2d.shape[1]
-        position = robot[pair, 0] * width + robot[pair, 1]
-        heading = np.int64(robot[pair, 2])
-        status, actions, events, recorded = OK, 0, 0, 0
-        out = where[pair] if tracing else 0
-        pc = first
-        while True:
-            op = operation[pc]
-            if op == END:
-                break
-            if op == JUMP:
-                pc = first + jump[pc]
-                continue
-            if op == SET:
-                counter[jump[pc]] = argument[pc]
-                pc += 1
-                continue
-            if op == TICK and counter[argument[pc]] == 0:
-                pc = first + jump[pc]
-                continue
-            if events == budget:
-                status = TIMEOUT
-                break
-            events += 1
-            if op == TICK:
-                counter[argument[pc]] -= 1
-                pc += 1
-                continue
-            seen = -1
-            at = base + position
-            if op == TEST:
-                test = test_of[argument[pc] & 7]
-                truth = _holds(test & 7, cells, base, position, heading, steps)
-                truth = truth != ((test >= NEGATED) != (argument[pc] >= NEGATED))
-                seen = 1 if truth else 0
-            else:
-                legal = True
-                effect = effect_of[op]
-                if effect == MOVE:
-                    legal = cells[at + steps[heading]] >= 0
-                    if legal:
-                        position += steps[heading]
-                    elif mode == TURN180:
-                        heading = (heading + 2) & 3
-                elif effect == LEFT:
-                    heading = (heading + 3) & 3
-                elif effect == RIGHT:
-                    heading = (heading + 1) & 3
-                elif effect == PICK:
-                    legal = cells[at] > 0
-                    if legal:
-                        cells[at] -= 1
-                else:
-                    legal = cells[at] < cap
-                    if legal:
-                        cells[at] += 1
-                if not legal and mode == CRASH_MODE:
-                    status = CRASH
-                    break
-                actions += 1
-            if tracing:
-                word[out], value[out] = source[pc], seen
-                position_at[out], heading_at[out] = position, heading
-                out += 1
-            recorded += 1
-            pc = first + jump[pc] if seen == 0 else pc + 1
-        row = position // width
-        robot[pair, 0], robot[pair, 1], robot[pair, 2] = row, position - row * width, heading
-        tally[pair, 0], tally[pair, 1], tally[pair, 2], tally[pair, 3] = status, actions, events, recorded

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,30 @@ from reference_interpreter import Karel, text
 
 from karel_env.interpreter import EVENT_LIMIT, STATUSES, run
 from karel_env.language import ACTIONS, CONDITIONS, WORDS, Programs
+from karel_env.lockstep import run_lockstep
 from karel_env.parser import parse
-from karel_env.semantics import FLIP, ORIGINAL, Semantics, mirror_classes
+from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, condition_flips, mirror_classes
+from karel_env.world import Worlds
 
-CASES = [("noop", None, 1000), ("crash", 9, 1000), ("turn180", None, 200), ("noop", 1, 37), ("crash", None, 5)]
+CASES = [
+    ("noop", None, 1000),
+    ("noop", 1, 37),
+    ("noop", None, 5),
+    ("crash", 9, 150),
+    ("crash", None, 60),
+    ("turn180", None, 150),
+    ("turn180", 2, 60),
+]
+"""Mode, cap on markers, budget of events."""
+MEANINGS = [
+    ORIGINAL,
+    FLIP,
+    ADVERSARIAL,
+    *mirror_classes(),
+    *condition_flips(),
+    Semantics("both", (4, 0, 3, 1, 2), (1, 0, 2, 4, 3), (True, False, False, True, False)),
+]
+PROGRAMS, WORLDS = 74, 10
 
 
 def reference(world, semantics, mode, cap, budget):
@@ -33,32 +54,86 @@ def reference(world, semantics, mode, cap, budget):
     )
 
 
+def assert_equals(final, steps, tallies, karel, status):
+    """One execution against the reference's: `steps` are (value, row, column, heading)."""
+    assert tallies == (status, karel.actions, karel.events)
+    assert steps == karel.trace
+    assert final.robot.tolist() == [karel.row, karel.column, karel.heading]
+    at = np.argwhere(final.cells > 0).tolist()
+    assert {(r, c): int(final.cells[r, c]) for r, c in at} == {p: n for p, n in karel.markers.items() if n}
+
+
+def test_the_pairs_compared_are_enough():
+    assert len(CASES) * len(MEANINGS) * PROGRAMS * WORLDS >= 200_000
+
+
 @pytest.mark.parametrize(("mode", "cap", "budget"), CASES)
 def test_equals_the_reference_in_every_step(mode, cap, budget):
     rng, numbers = random.Random(f"{mode}{cap}{budget}"), np.random.default_rng(budget)
-    flipped = Semantics("conditions", conditions=(1, 0, 2, 4, 3), flipped=(True, False, False, True, False))
     compared = 0
-    for semantics in [ORIGINAL, FLIP, flipped, *mirror_classes()[::4]]:
-        sources = [statements(rng, 3) for _ in range(60)]
-        batch = worlds(numbers, 60 * 5, rng.randint(3, 9), rng.randint(3, 9)).reshape(60, 5)
+    for semantics in MEANINGS:
+        sources = [statements(rng, rng.randint(0, 3)) for _ in range(PROGRAMS)]
+        high, wide = rng.randint(3, 11), rng.randint(3, 11)
+        batch = worlds(numbers, PROGRAMS * WORLDS, high, wide).reshape(PROGRAMS, WORLDS)
         programs = Programs.of([parse(text(s)) for s in sources])
         done = run(programs, batch, semantics, mode=mode, max_markers=cap, max_events=budget, trace=True)
-        for i, source in enumerate(sources):
-            for e in range(5):
-                karel = reference(batch[i, e], semantics, mode, cap, budget)
-                assert STATUSES[done.status[i, e]] == karel.run(source)
-                final = done.worlds[i, e]
-                assert final.robot.tolist() == [karel.row, karel.column, karel.heading]
-                assert {tuple(p): int(final.cells[tuple(p)]) for p in np.argwhere(final.cells > 0).tolist()} == {
-                    p: n for p, n in karel.markers.items() if n
-                }
-                assert (int(done.actions[i, e]), int(done.events[i, e])) == (karel.actions, karel.events)
-                a, b = done.trace.offsets[i * 5 + e : i * 5 + e + 2]
-                rows, columns = np.divmod(done.trace.position[a:b], final.cells.shape[1])
-                steps = zip(done.trace.value[a:b], rows, columns, done.trace.heading[a:b], strict=True)
-                assert [tuple(map(int, s)) for s in steps] == karel.trace
-                compared += 1
-    assert compared == 60 * 5 * 11
+        rows, columns = np.divmod(done.trace.position, wide)
+        steps = list(zip(*(x.tolist() for x in (done.trace.value, rows, columns, done.trace.heading)), strict=True))
+        offsets = done.trace.offsets.tolist()
+        for i, e in np.ndindex(PROGRAMS, WORLDS):
+            karel = reference(batch[i, e], semantics, mode, cap, budget)
+            status = karel.run(sources[i])
+            tallies = (STATUSES[done.status[i, e]], int(done.actions[i, e]), int(done.events[i, e]))
+            recorded = steps[slice(*offsets[i * WORLDS + e :][:2])]
+            assert_equals(done.worlds[i, e], recorded, tallies, karel, status)
+            compared += 1
+    assert compared == len(MEANINGS) * PROGRAMS * WORLDS
+
+
+@pytest.mark.parametrize(("mode", "cap", "budget"), CASES)
+def test_worlds_together_alone_and_in_lockstep_end_alike(mode, cap, budget):
+    rng = random.Random(budget)
+    settings = {"mode": mode, "max_markers": cap, "max_events": budget, "trace": True}
+    for depth in (0, 1, 3):
+        programs = Programs.of([parse(text(statements(rng, depth, most=8))) for _ in range(200)])
+        batch = worlds(np.random.default_rng(depth), 200 * 6, 9, 5).reshape(200, 6)
+        together = run(programs, batch, **settings)
+        assert_same(together, run_lockstep(programs, batch, **settings))
+        one_each = programs.take(np.repeat(np.arange(200), 6))
+        alone = run(one_each, batch.reshape(1200), **settings)
+        assert np.array_equal(alone.worlds.cells, together.worlds.cells.reshape(1200, 9, 5))
+        assert_same(replace(alone, worlds=alone.worlds.reshape(200, 6)), together)
+        untraced = run(programs, batch, mode=mode, max_markers=cap, max_events=budget)
+        assert untraced.worlds.same_state(together.worlds).all()
+        assert np.array_equal(untraced.events, together.events)
+
+
+def assert_same(a, b):
+    assert a.worlds.same_state(b.worlds).all()
+    for name in ("offsets", "word", "value", "position", "heading"):
+        assert np.array_equal(getattr(a.trace, name), getattr(b.trace, name)), name
+    for name in ("status", "actions", "events"):
+        assert np.array_equal(getattr(a, name).ravel(), getattr(b, name).ravel()), name
+
+
+def test_a_slice_of_worlds_runs_as_a_copy_of_it():
+    programs = Programs.of([parse("def run() { move(); put_marker(); turn_left() }")] * 20)
+    batch = worlds(np.random.default_rng(2), 120, 6, 6).reshape(20, 6)
+    before = batch.cells.copy()
+    for part in (batch[:, 1], batch[:, 1:5:2], batch[::1, ::-1]):
+        copied = Worlds(part.cells.copy(), part.robot.copy(), part.size.copy())
+        assert run(programs, part).worlds.same_state(run(programs, copied).worlds).all()
+    assert np.array_equal(batch.cells, before), "the worlds given must stay as they are"
+
+
+def test_out_is_filled_and_checked():
+    programs = Programs.of([parse("def run() { move() }")] * 4)
+    batch = worlds(np.random.default_rng(2), 12, 6, 6).reshape(4, 3)
+    room = Worlds(np.zeros_like(batch.cells), np.zeros_like(batch.robot), batch.size)
+    assert run(programs, batch, out=room).worlds is room
+    assert room.same_state(run(programs, batch).worlds).all()
+    with pytest.raises(ValueError, match="expected contiguous"):
+        run(programs, batch, out=room[:, :2])
 
 
 def test_trace_names_the_word_that_acted():

@@ -1,0 +1,407 @@
+"""The compiled machine: two ways to run the same code, equal in every result.
+
+*Together*: all worlds of one program take each instruction in turn, so what an instruction is gets decided once
+for all of them; a condition on which they differ parts them into a group that goes on and one that waits where
+the branches meet again. *Alone*: world after world, for what the first cannot do: executions that crash, reach
+the budget of events, or have too few worlds for it to pay.
+
+Both are compiled without reference counts (`_nrt=False`): counting what the inlined functions are given took longer
+than the instructions themselves. So they allocate nothing and work in the arrays of `_room`.
+
+Letters: `B` pairs, `E` worlds a program, `M` recorded events; a *lane* is one world of the program at hand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import int64, njit, uint64
+
+from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK
+from karel_env.language import MAX_NESTING
+from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
+
+OK, CRASH, TIMEOUT = range(3)
+NOOP, CRASH_MODE, TURN180 = range(3)
+FEWEST_LANES = 3
+"""Fewest worlds a program for which running them together pays."""
+_SHIFT = 40
+_NEVER = 1 << 60
+_CELL, _HEADING, _LANE, _TRUTH = range(4)
+_EVENTS, _ACTIONS, _RECORDED = range(3)
+_AT, _LOW, _HIGH = range(3)
+
+
+def run_pairs(
+    code: tuple[np.ndarray, ...],
+    tables: tuple[np.ndarray, np.ndarray],
+    settings: np.ndarray,
+    start: int,
+    stop: int,
+    given: tuple[np.ndarray, np.ndarray],
+    final: tuple[np.ndarray, np.ndarray],
+    tally: tuple[np.ndarray, ...],
+    trace: tuple[np.ndarray, ...] | None,
+) -> None:
+    """Run programs `start` to `stop` on their worlds.
+
+    Args:
+        code: (operation, argument, jump, word, offsets) of `compiler.Code`.
+        tables: (effect of each action word, test of each condition word), see `semantics.Semantics`.
+        settings: int64 [5]: mode, cap on markers, budget of events, grid width, E.
+        start, stop: range of programs.
+        given: (cells int16 [B, H * W], robot int16 [B, 3]), left as they are.
+        final: the same, filled.
+        tally: (status int8 [B], events, actions and recorded events int32 [B]), filled.
+        trace: None, or (offsets int64 [B + 1], word int16 [M], value int8 [M], position int32 [M],
+            heading int8 [M]), filled but for the offsets.
+    """
+    room = _room(int(settings[3]), int(settings[4]))
+    left = np.arange(start, stop)
+    if settings[4] >= FEWEST_LANES and settings[0] != CRASH_MODE:
+        left = left[: _together(code, tables, settings, room, left, given, final, tally, trace)]
+    if len(left):
+        _alone(code, tables, settings, room, left, given, final, tally, trace)
+
+
+def _room(width: int, lanes: int) -> tuple[np.ndarray, ...]:
+    """Where the machine works.
+
+    Returns:
+        What a step in each heading adds to a cell's index; the lanes (rows `_CELL`, `_HEADING`, `_LANE`); their
+        tallies; room to reorder them, and a condition's value in each; where each writes its next record; the
+        groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the counters of `repeat`.
+    """
+    rows = (np.empty((count, lanes), np.int64) for count in (3, 3, 4))
+    steps, counters = np.array([-width, 1, width, -1]), np.zeros(MAX_NESTING + 1, np.int64)
+    return steps, *rows, np.empty(lanes, np.int64), np.empty((3, MAX_NESTING + 2), np.int64), counters
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _cell_of(robot, pair, size, width):  # type: ignore[no-untyped-def]
+    """Index of the robot's cell in the flat cells of all pairs."""
+    return pair * size + int64(robot[pair, 0]) * width + robot[pair, 1]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _place(robot, pair, size, width, cell, heading):  # type: ignore[no-untyped-def]
+    """Write where the robot is; the row is a multiplication, since a division costs as much as an action."""
+    position = cell - pair * size
+    row = (position * ((int64(1) << _SHIFT) // width + 1)) >> _SHIFT
+    robot[pair, 0], robot[pair, 1], robot[pair, 2] = row, position - row * width, heading
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _turn_to(condition):  # type: ignore[no-untyped-def]
+    """Quarter turns to the right from the heading to where a condition on walls looks."""
+    return 0 if condition == 0 else 3 if condition == 1 else 1
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _alone(code, tables, settings, room, programs, given, final, tally, trace):  # type: ignore[no-untyped-def]
+    """`programs`, one world after the other."""
+    operation, argument, jump, source, offsets = code
+    effect_of, test_of = tables
+    mode, cap, budget, width, lanes = settings[0], settings[1], settings[2], settings[3], settings[4]
+    steps, counter = room[0], room[-1]
+    robot, final_robot, size = given[1], final[1], given[0].shape[1]
+    source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
+    statuses, all_events, all_actions, all_recorded = tally
+    if trace is not None:
+        starts, words, values, positions, headings = trace
+    for program in programs:
+        first = offsets[program]
+        for pair in range(program * lanes, (program + 1) * lanes):
+            base = pair * size
+            for k in range(base, base + size):
+                cells[uint64(k)] = source_cells[uint64(k)]
+            cell, heading = _cell_of(robot, pair, size, width), int64(robot[pair, 2])
+            status, events, actions, recorded = OK, 0, 0, 0
+            pc = first
+            while True:
+                here = uint64(pc)
+                op = operation[here]
+                seen = -1
+                if op > TEST:
+                    if op == JUMP:
+                        pc = first + jump[here]
+                    elif op == SET:
+                        counter[jump[here]] = argument[here]
+                        pc += 1
+                    elif op != TICK:
+                        break
+                    elif counter[argument[here]] == 0:
+                        pc = first + jump[here]
+                    elif events == budget:
+                        status = TIMEOUT
+                        break
+                    else:
+                        counter[argument[here]] -= 1
+                        events += 1
+                        pc += 1
+                    continue
+                if events == budget:
+                    status = TIMEOUT
+                    break
+                events += 1
+                if op == TEST:
+                    test = test_of[uint64(argument[here] & 7)]
+                    condition = test & 7
+                    if condition < 3:
+                        truth = cells[uint64(cell + steps[uint64((heading + _turn_to(condition)) & 3)])] >= 0
+                    else:
+                        truth = (cells[uint64(cell)] > 0) == (condition == 3)
+                    truth = truth != ((test >= NEGATED) != (argument[here] >= NEGATED))
+                    seen = 1 if truth else 0
+                    pc = pc + 1 if truth else first + jump[here]
+                else:
+                    effect = effect_of[uint64(op)]
+                    legal = True
+                    if effect == MOVE:
+                        ahead = cell + steps[uint64(heading)]
+                        legal = cells[uint64(ahead)] >= 0
+                        cell = ahead if legal else cell
+                        if mode == TURN180 and not legal:
+                            heading = (heading + 2) & 3
+                    elif effect == LEFT:
+                        heading = (heading + 3) & 3
+                    elif effect == RIGHT:
+                        heading = (heading + 1) & 3
+                    else:
+                        count = cells[uint64(cell)]
+                        legal = count > 0 if effect == PICK else count < cap
+                        change = -1 if effect == PICK else 1
+                        cells[uint64(cell)] = count + (change if legal else 0)
+                    if mode == CRASH_MODE and not legal:
+                        status = CRASH
+                        break
+                    actions += 1
+                    pc += 1
+                if trace is not None:
+                    out = uint64(starts[pair] + recorded)
+                    words[out], values[out] = source[here], seen
+                    positions[out], headings[out] = cell - base, heading
+                recorded += 1
+            _place(final_robot, pair, size, width, cell, heading)
+            statuses[pair], all_events[pair], all_actions[pair], all_recorded[pair] = status, events, actions, recorded
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _together(code, tables, settings, room, programs, given, final, tally, trace):  # type: ignore[no-untyped-def]
+    """All worlds of each of `programs` at once; returns how many it left, which `programs` then begins with.
+
+    A program is left if one of its worlds might reach the budget. The lanes that go on are `low` to `high`.
+    `waiting` holds the groups that wait, the innermost last, each at an instruction that the others reach later;
+    groups that part are neighbours, so two that meet are one stretch again.
+    """
+    operation, argument, jump, source, offsets = code
+    mode, cap, budget, width, count = settings[0], settings[1], settings[2], settings[3], settings[4]
+    steps, lanes, tallies, scratch, out, waiting, counter = room
+    robot, final_robot, size = given[1], final[1], given[0].shape[1]
+    source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
+    effect_of, test_of = tables
+    left = 0
+    statuses, all_events, all_actions, all_recorded = tally
+    if trace is not None:
+        starts, words, values, positions, headings = trace
+    for program in programs:
+        pair, first = program * count, offsets[program]
+        for k in range(pair * size, (pair + count) * size):
+            cells[uint64(k)] = source_cells[uint64(k)]
+        _begin(robot, pair, size, width, lanes, tallies)
+        if trace is not None:
+            for k in range(count):
+                out[uint64(k)] = starts[pair + k]
+        low, high, depth, meet = 0, count, 0, _NEVER
+        events, actions, recorded, spent = 0, 0, 0, 0
+        pc = first
+        while True:
+            if pc >= meet:
+                _settle(tallies, lanes, low, high, events, actions, recorded)
+                events, actions, recorded = 0, 0, 0
+                others_low, others_high = waiting[_LOW, depth], waiting[_HIGH, depth]
+                if pc == meet:
+                    low, high = min(low, others_low), max(high, others_high)
+                    depth -= 1
+                    meet = waiting[_AT, depth] if depth else _NEVER
+                else:
+                    waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = pc, low, high
+                    low, high = others_low, others_high
+                    pc, meet = meet, pc
+                continue
+            here = uint64(pc)
+            op = operation[here]
+            if op > TEST:
+                if op == JUMP:
+                    pc = first + jump[here]
+                elif op == SET:
+                    counter[jump[here]] = argument[here]
+                    pc += 1
+                elif op != TICK:
+                    break
+                elif counter[argument[here]] == 0:
+                    pc = first + jump[here]
+                else:
+                    if spent == budget:
+                        break
+                    counter[argument[here]] -= 1
+                    events += 1
+                    spent += 1
+                    pc += 1
+                continue
+            if spent == budget:
+                break
+            spent += 1
+            events += 1
+            recorded += 1
+            if op < TEST:
+                _act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
+                actions += 1
+                pc += 1
+                if trace is not None:
+                    _record_all(
+                        words,
+                        values,
+                        positions,
+                        headings,
+                        lanes,
+                        out,
+                        scratch,
+                        low,
+                        high,
+                        pair,
+                        size,
+                        source[here],
+                        False,
+                    )
+                continue
+            passed = _test(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes, scratch,
+                           low, high)  # fmt: skip
+            if trace is not None:
+                _record_all(
+                    words, values, positions, headings, lanes, out, scratch, low, high, pair, size, source[here], True
+                )
+            target = first + jump[here]
+            if passed == 0:
+                pc = target
+                continue
+            pc += 1
+            if passed < high - low:
+                _settle(tallies, lanes, low, high, events, actions, recorded)
+                events, actions, recorded = 0, 0, 0
+                middle = high - passed
+                _part(lanes, scratch, low, middle, high)
+                if meet == target:
+                    waiting[_LOW, depth] = min(low, waiting[_LOW, depth])
+                    waiting[_HIGH, depth] = max(middle, waiting[_HIGH, depth])
+                else:
+                    depth += 1
+                    waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = target, low, middle
+                    meet = target
+                low = middle
+        if operation[uint64(pc)] != END or depth:
+            programs[left] = program
+            left += 1
+            continue
+        _settle(tallies, lanes, low, high, events, actions, recorded)
+        for k in range(count):
+            at = uint64(k)
+            lane = uint64(lanes[_LANE, at])
+            _place(final_robot, pair + lane, size, width, lanes[_CELL, at], lanes[_HEADING, at])
+            statuses[pair + lane], all_events[pair + lane] = OK, tallies[_EVENTS, lane]
+            all_actions[pair + lane], all_recorded[pair + lane] = tallies[_ACTIONS, lane], tallies[_RECORDED, lane]
+    return left
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _begin(robot, pair, size, width, lanes, tallies):  # type: ignore[no-untyped-def]
+    """Set every lane to its start; `pair` is the first of them."""
+    for k in range(lanes.shape[1]):
+        at = uint64(k)
+        lanes[_CELL, at] = _cell_of(robot, pair + k, size, width)
+        lanes[_HEADING, at], lanes[_LANE, at] = robot[pair + k, 2], k
+        tallies[_EVENTS, at], tallies[_ACTIONS, at], tallies[_RECORDED, at] = 0, 0, 0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-untyped-def]
+    """One action in lanes `low` to `high`; without branches inside the loops."""
+    if effect == MOVE:
+        for k in range(low, high):
+            at = uint64(k)
+            ahead = lanes[_CELL, at] + steps[uint64(lanes[_HEADING, at])]
+            blocked = cells[uint64(ahead)] < 0
+            lanes[_CELL, at] = lanes[_CELL, at] if blocked else ahead
+            if mode == TURN180:
+                lanes[_HEADING, at] = (lanes[_HEADING, at] + 2 * int64(blocked)) & 3
+    elif effect in (LEFT, RIGHT):
+        turn = 3 if effect == LEFT else 1
+        for k in range(low, high):
+            lanes[_HEADING, uint64(k)] = (lanes[_HEADING, uint64(k)] + turn) & 3
+    elif effect == PICK:
+        for k in range(low, high):
+            here = uint64(lanes[_CELL, uint64(k)])
+            cells[here] -= int64(cells[here] > 0)
+    else:
+        for k in range(low, high):
+            here = uint64(lanes[_CELL, uint64(k)])
+            cells[here] += int64(cells[here] < cap)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _test(test, negated, cells, steps, lanes, scratch, low, high):  # type: ignore[no-untyped-def]
+    """Evaluate a condition in lanes `low` to `high` into the last row of `scratch`; returns how many it holds in."""
+    condition = test & 7
+    inverted = int64((condition == 4) != ((test >= NEGATED) != negated))
+    passed = 0
+    if condition < 3:
+        turn = _turn_to(condition)
+        for k in range(low, high):
+            at = uint64(k)
+            side = lanes[_CELL, at] + steps[uint64((lanes[_HEADING, at] + turn) & 3)]
+            scratch[_TRUTH, at] = int64(cells[uint64(side)] >= 0) ^ inverted
+            passed += scratch[_TRUTH, at]
+    else:
+        for k in range(low, high):
+            at = uint64(k)
+            scratch[_TRUTH, at] = int64(cells[uint64(lanes[_CELL, at])] > 0) ^ inverted
+            passed += scratch[_TRUTH, at]
+    return passed
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
+    """Reorder lanes so that those in which the condition failed come first, up to `middle`."""
+    failed, passed = low, middle
+    for k in range(low, high):
+        at = uint64(k)
+        truth = scratch[_TRUTH, at]
+        to = uint64(passed if truth else failed)
+        passed += truth
+        failed += 1 - truth
+        for row in range(3):
+            scratch[row, to] = lanes[row, at]
+    for row in range(3):
+        for k in range(low, high):
+            lanes[row, uint64(k)] = scratch[row, uint64(k)]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _settle(tallies, lanes, low, high, events, actions, recorded):  # type: ignore[no-untyped-def]
+    """Give what the group has spent since it was formed to each of its lanes."""
+    for k in range(low, high):
+        lane = uint64(lanes[_LANE, uint64(k)])
+        tallies[_EVENTS, lane] += events
+        tallies[_ACTIONS, lane] += actions
+        tallies[_RECORDED, lane] += recorded
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _record_all(words, values, positions, headings, lanes, out, scratch, low, high, pair, size, word, tested):  # type: ignore[no-untyped-def]
+    for k in range(low, high):
+        at = uint64(k)
+        lane = uint64(lanes[_LANE, at])
+        to = uint64(out[lane])
+        words[to], headings[to] = word, lanes[_HEADING, at]
+        values[to] = scratch[_TRUTH, at] if tested else -1
+        positions[to] = lanes[_CELL, at] - (pair + lanes[_LANE, at]) * size
+        out[lane] += 1
