@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from karel_env.compiler import TEST, Code, compile_programs
+from karel_env.compiler import Code, compile_programs
 from karel_env.language import Programs
-from karel_env.machine import CRASH, OK, TIMEOUT, run_pairs
+from karel_env.machine import CRASH, OK, TIMEOUT, Trace, run_pairs
 from karel_env.semantics import ORIGINAL, Semantics
 from karel_env.world import Worlds
 
@@ -41,25 +41,6 @@ MODES = ("noop", "crash", "turn180")
 MAX_EVENTS = 1000
 EVENT_LIMIT = 30_000
 """Largest budget: marker counts are int16, and one event adds at most one marker."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a batch of executions did, in order.
-
-    Attributes:
-        offsets: int64 [B + 1], pair b is events `offsets[b]` to `offsets[b + 1]`.
-        word: int16 [M], index of the word in its program that caused the event.
-        value: int8 [M], -1 for an action, else the condition's value (0, 1) with its `not` applied.
-        position: int32 [M], the robot's row * W + column after the event.
-        heading: int8 [M], the robot's heading after the event.
-    """
-
-    offsets: np.ndarray
-    word: np.ndarray
-    value: np.ndarray
-    position: np.ndarray
-    heading: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,14 +108,8 @@ def run(
         final.cells.flags.c_contiguous and final.robot.flags.c_contiguous
     ):
         raise ValueError(f"run: out holds cells {final.cells.shape}; expected contiguous {worlds.cells.shape}")
-    batch = _Batch(code, worlds, tables, settings, threads)
-    known = _straight_line_tally(code, lanes, max_events) if trace and mode != "crash" else None
-    tally = known or batch.execute(final, None)
-    record = None
-    if trace:
-        record = _empty_trace(tally[3])
-        batch.execute(final, record)
-    status, events, actions = (each.reshape(worlds.shape) for each in tally[:3])
+    status, events, actions, record = _execute(code, worlds, tables, settings, final, trace, threads)
+    status, events, actions = (each.reshape(worlds.shape) for each in (status, events, actions))
     return Execution(final, status, actions, events, record)
 
 
@@ -143,57 +118,48 @@ def _new_like(worlds: Worlds) -> Worlds:
     return Worlds(cells, robot, worlds.size)
 
 
-def _straight_line_tally(code: Code, lanes: int, max_events: int) -> tuple[np.ndarray, ...] | None:
-    """Status, events, actions and recorded events [B] of programs without control flow, known before they run."""
-    length = np.diff(code.offsets) - 1
-    if (code.operation >= TEST).sum() > len(length) or (length > max_events).any():
-        return None
-    each = np.repeat(length.astype(np.int32), lanes)
-    return np.zeros(len(each), np.int8), each, each.copy(), each.copy()
+def _execute(
+    code: Code,
+    worlds: Worlds,
+    tables: tuple[np.ndarray, np.ndarray],
+    settings: np.ndarray,
+    out: Worlds,
+    traced: bool,
+    threads: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Trace | None]:
+    """Status, events and actions, each [B], and the trace if `traced`; fills `out`."""
+    pairs = int(np.prod(worlds.shape))
+    given, final = (
+        (np.ascontiguousarray(w.cells).reshape(pairs, -1), np.ascontiguousarray(w.robot).reshape(pairs, 3))
+        for w in (worlds, out)
+    )
+    tally = (np.empty(pairs, np.int8), np.empty(pairs, np.int32), np.empty(pairs, np.int32))
+    flat = (code.operation, code.argument, code.jump, code.word, code.offsets)
+
+    def part(start: int, stop: int) -> Trace | None:
+        return run_pairs(flat, tables, settings, start, stop, given, final, tally, traced)
+
+    parts = in_parts(part, len(code.offsets) - 1, threads)
+    return *tally, _joined([part for part in parts if part is not None]) if traced else None
 
 
-def _empty_trace(recorded: np.ndarray) -> Trace:
-    """A trace of that many events a pair, to be filled."""
-    offsets = np.zeros(len(recorded) + 1, np.int64)
-    np.cumsum(recorded, out=offsets[1:])
-    fields = (np.empty(offsets[-1], kind) for kind in (np.int16, np.int8, np.int32, np.int8))
-    return Trace(offsets, *fields)
+def _joined(parts: list[Trace]) -> Trace:
+    """One trace from those of neighbouring ranges of pairs."""
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, before, strict=False)]
+    fields = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("word", "value", "position", "heading")
+    )
+    return Trace(np.concatenate([[0], *offsets]), *fields)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    code: Code
-    worlds: Worlds
-    tables: tuple[np.ndarray, np.ndarray]
-    settings: np.ndarray
-    threads: int
-
-    def execute(self, out: Worlds, trace: Trace | None) -> tuple[np.ndarray, ...]:
-        """(status, events, actions, recorded events), each [B]; fills `out`, and `trace` if given."""
-        code = self.code
-        pairs = int(np.prod(self.worlds.shape))
-        given, final = (
-            (np.ascontiguousarray(w.cells).reshape(pairs, -1), np.ascontiguousarray(w.robot).reshape(pairs, 3))
-            for w in (self.worlds, out)
-        )
-        kinds = (np.int8, np.int32, np.int32, np.int32)
-        tally: tuple[np.ndarray, ...] = tuple(np.empty(pairs, kind) for kind in kinds)
-        flat = (code.operation, code.argument, code.jump, code.word, code.offsets)
-        record = None if trace is None else (trace.offsets, trace.word, trace.value, trace.position, trace.heading)
-
-        def part(start: int, stop: int) -> None:
-            run_pairs(flat, self.tables, self.settings, start, stop, given, final, tally, record)
-
-        in_parts(part, len(code.offsets) - 1, self.threads)
-        return tally
-
-
-def in_parts(part: Callable[[int, int], Any], count: int, threads: int) -> None:
+def in_parts(part: Callable[[int, int], Any], count: int, threads: int) -> list[Any]:
     """Call `part(start, stop)` over `count` items cut into equal slices, on `threads` threads (0: all cores)."""
     threads = threads or os.cpu_count() or 1
     if threads == 1 or count < 2 * threads:
-        part(0, count)
-        return
+        return [part(0, count)]
     edges = np.linspace(0, count, threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, edges[:-1], edges[1:]))
+        return list(pool.map(part, edges[:-1], edges[1:]))

@@ -2,8 +2,8 @@
 
 *Together*: all worlds of one program take each instruction in turn, so what an instruction is gets decided once
 for all of them; a condition on which they differ parts them into a group that goes on and one that waits where
-the branches meet again. *Alone*: world after world, for what the first cannot do: executions that crash, reach
-the budget of events, or have too few worlds for it to pay.
+the branches meet again. *Alone*: world after world, for what the first cannot do: executions that crash or reach
+the budget of events, and programs with too few worlds for it to pay.
 
 Both are compiled without reference counts (`_nrt=False`): counting what the inlined functions are given took longer
 than the instructions themselves. So they allocate nothing and work in the arrays of `_room`.
@@ -12,6 +12,8 @@ Letters: `B` pairs, `E` worlds a program, `M` recorded events; a *lane* is one w
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numba import int64, njit, uint64
@@ -24,11 +26,34 @@ OK, CRASH, TIMEOUT = range(3)
 NOOP, CRASH_MODE, TURN180 = range(3)
 FEWEST_LANES = 3
 """Fewest worlds a program for which running them together pays."""
+MOST_RECORDS = 1 << 20
+"""Most events of one program that are recorded together; a program that might have more is run alone."""
+_EVENTS_A_PAIR = 8
+"""First guess at the room for a trace; it doubles when full."""
 _SHIFT = 40
 _NEVER = 1 << 60
 _CELL, _HEADING, _LANE, _TRUTH = range(4)
-_EVENTS, _ACTIONS, _RECORDED = range(3)
+_EVENTS, _ACTIONS = range(2)
 _AT, _LOW, _HIGH = range(3)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a batch of executions did, in order.
+
+    Attributes:
+        offsets: int64 [B + 1], pair b is events `offsets[b]` to `offsets[b + 1]`.
+        word: int16 [M], index of the word in its program that caused the event.
+        value: int8 [M], -1 for an action, else the condition's value (0, 1) with its `not` applied.
+        position: int32 [M], the robot's row * W + column after the event.
+        heading: int8 [M], the robot's heading after the event.
+    """
+
+    offsets: np.ndarray
+    word: np.ndarray
+    value: np.ndarray
+    position: np.ndarray
+    heading: np.ndarray
 
 
 def run_pairs(
@@ -39,10 +64,10 @@ def run_pairs(
     stop: int,
     given: tuple[np.ndarray, np.ndarray],
     final: tuple[np.ndarray, np.ndarray],
-    tally: tuple[np.ndarray, ...],
-    trace: tuple[np.ndarray, ...] | None,
-) -> None:
-    """Run programs `start` to `stop` on their worlds.
+    tally: tuple[np.ndarray, np.ndarray, np.ndarray],
+    traced: bool,
+) -> Trace | None:
+    """Run programs `start` to `stop` on their worlds; returns what they did if `traced`.
 
     Args:
         code: (operation, argument, jump, word, offsets) of `compiler.Code`.
@@ -51,29 +76,46 @@ def run_pairs(
         start, stop: range of programs.
         given: (cells int16 [B, H * W], robot int16 [B, 3]), left as they are.
         final: the same, filled.
-        tally: (status int8 [B], events, actions and recorded events int32 [B]), filled.
-        trace: None, or (offsets int64 [B + 1], word int16 [M], value int8 [M], position int32 [M],
-            heading int8 [M]), filled but for the offsets.
+        tally: (status int8 [B], events and actions int32 [B]), filled.
+        traced: whether to record.
     """
-    room = _room(int(settings[3]), int(settings[4]))
-    left = np.arange(start, stop)
-    if settings[4] >= FEWEST_LANES and settings[0] != CRASH_MODE:
-        left = left[: _together(code, tables, settings, room, left, given, final, tally, trace)]
-    if len(left):
-        _alone(code, tables, settings, room, left, given, final, tally, trace)
+    mode, _, budget, width, lanes = map(int, settings)
+    together = lanes >= FEWEST_LANES and mode != CRASH_MODE and not (traced and lanes * budget > MOST_RECORDS)
+    room = _room(width, lanes, lanes * budget if together and traced else 0)
+    at, end = (start, stop) if together else (start * lanes, stop * lanes)
+    machine = _together if together else _alone
+    pairs = (stop - start) * lanes
+    trace = _trace_room(pairs, max(pairs * _EVENTS_A_PAIR, lanes * budget if together else budget)) if traced else None
+    while at < end:
+        at = machine(code, tables, settings, room, at, end, start * lanes, given, final, tally, trace)
+        if at < end and trace is not None:
+            trace = _grown(trace)
+    return None if trace is None else Trace(trace[1], *(field[: trace[0][0]] for field in trace[2:]))
 
 
-def _room(width: int, lanes: int) -> tuple[np.ndarray, ...]:
+def _room(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
     """Where the machine works.
 
     Returns:
         What a step in each heading adds to a cell's index; the lanes (rows `_CELL`, `_HEADING`, `_LANE`); their
         tallies; room to reorder them, and a condition's value in each; where each writes its next record; the
-        groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the counters of `repeat`.
+        records; the groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the counters of `repeat`.
     """
-    rows = (np.empty((count, lanes), np.int64) for count in (3, 3, 4))
+    rows = (np.empty((count, lanes), np.int64) for count in (3, 2, 4))
     steps, counters = np.array([-width, 1, width, -1]), np.zeros(MAX_NESTING + 1, np.int64)
-    return steps, *rows, np.empty(lanes, np.int64), np.empty((3, MAX_NESTING + 2), np.int64), counters
+    waiting = np.empty((3, MAX_NESTING + 2), np.int64)
+    return steps, *rows, np.empty(lanes, np.int64), np.empty(records, np.int64), waiting, counters
+
+
+def _trace_room(pairs: int, events: int) -> tuple[np.ndarray, ...]:
+    """(number of events so far [1], and the fields of a `Trace` with room for that many)."""
+    fields = (np.empty(events, kind) for kind in (np.int16, np.int8, np.int32, np.int8))
+    return np.zeros(1, np.int64), np.zeros(pairs + 1, np.int64), *fields
+
+
+def _grown(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """The same with twice the room."""
+    return *trace[:2], *(np.concatenate([field, np.empty_like(field)]) for field in trace[2:])
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -97,127 +139,134 @@ def _turn_to(condition):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _alone(code, tables, settings, room, programs, given, final, tally, trace):  # type: ignore[no-untyped-def]
-    """`programs`, one world after the other."""
+def _alone(code, tables, settings, room, low, high, origin, given, final, tally, trace):  # type: ignore[no-untyped-def]
+    """Pairs `low` to `high`, one after the other; returns the first that its trace has no room for, or `high`."""
     operation, argument, jump, source, offsets = code
     effect_of, test_of = tables
     mode, cap, budget, width, lanes = settings[0], settings[1], settings[2], settings[3], settings[4]
     steps, counter = room[0], room[-1]
     robot, final_robot, size = given[1], final[1], given[0].shape[1]
     source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
-    statuses, all_events, all_actions, all_recorded = tally
+    statuses, all_events, all_actions = tally
+    out = 0
     if trace is not None:
-        starts, words, values, positions, headings = trace
-    for program in programs:
-        first = offsets[program]
-        for pair in range(program * lanes, (program + 1) * lanes):
-            base = pair * size
-            for k in range(base, base + size):
-                cells[uint64(k)] = source_cells[uint64(k)]
-            cell, heading = _cell_of(robot, pair, size, width), int64(robot[pair, 2])
-            status, events, actions, recorded = OK, 0, 0, 0
-            pc = first
-            while True:
-                here = uint64(pc)
-                op = operation[here]
-                seen = -1
-                if op > TEST:
-                    if op == JUMP:
-                        pc = first + jump[here]
-                    elif op == SET:
-                        counter[jump[here]] = argument[here]
-                        pc += 1
-                    elif op != TICK:
-                        break
-                    elif counter[argument[here]] == 0:
-                        pc = first + jump[here]
-                    elif events == budget:
-                        status = TIMEOUT
-                        break
-                    else:
-                        counter[argument[here]] -= 1
-                        events += 1
-                        pc += 1
-                    continue
-                if events == budget:
+        cursor, starts, words, values, positions, headings = trace
+        out = cursor[0]
+    program = low // lanes
+    lane = low - program * lanes
+    for pair in range(low, high):
+        if trace is not None and out + budget > len(words):
+            cursor[0] = out
+            return pair
+        first, base = offsets[program], pair * size
+        lane += 1
+        if lane == lanes:
+            program, lane = program + 1, 0
+        for k in range(base, base + size):
+            cells[uint64(k)] = source_cells[uint64(k)]
+        cell, heading = _cell_of(robot, pair, size, width), int64(robot[pair, 2])
+        status, events, actions = OK, 0, 0
+        pc = first
+        while True:
+            here = uint64(pc)
+            op = operation[here]
+            seen = -1
+            if op > TEST:
+                if op == JUMP:
+                    pc = first + jump[here]
+                elif op == SET:
+                    counter[jump[here]] = argument[here]
+                    pc += 1
+                elif op != TICK:
+                    break
+                elif counter[argument[here]] == 0:
+                    pc = first + jump[here]
+                elif events == budget:
                     status = TIMEOUT
                     break
-                events += 1
-                if op == TEST:
-                    test = test_of[uint64(argument[here] & 7)]
-                    condition = test & 7
-                    if condition < 3:
-                        truth = cells[uint64(cell + steps[uint64((heading + _turn_to(condition)) & 3)])] >= 0
-                    else:
-                        truth = (cells[uint64(cell)] > 0) == (condition == 3)
-                    truth = truth != ((test >= NEGATED) != (argument[here] >= NEGATED))
-                    seen = 1 if truth else 0
-                    pc = pc + 1 if truth else first + jump[here]
                 else:
-                    effect = effect_of[uint64(op)]
-                    legal = True
-                    if effect == MOVE:
-                        ahead = cell + steps[uint64(heading)]
-                        legal = cells[uint64(ahead)] >= 0
-                        cell = ahead if legal else cell
-                        if mode == TURN180 and not legal:
-                            heading = (heading + 2) & 3
-                    elif effect == LEFT:
-                        heading = (heading + 3) & 3
-                    elif effect == RIGHT:
-                        heading = (heading + 1) & 3
-                    else:
-                        count = cells[uint64(cell)]
-                        legal = count > 0 if effect == PICK else count < cap
-                        change = -1 if effect == PICK else 1
-                        cells[uint64(cell)] = count + (change if legal else 0)
-                    if mode == CRASH_MODE and not legal:
-                        status = CRASH
-                        break
-                    actions += 1
+                    counter[argument[here]] -= 1
+                    events += 1
                     pc += 1
-                if trace is not None:
-                    out = uint64(starts[pair] + recorded)
-                    words[out], values[out] = source[here], seen
-                    positions[out], headings[out] = cell - base, heading
-                recorded += 1
-            _place(final_robot, pair, size, width, cell, heading)
-            statuses[pair], all_events[pair], all_actions[pair], all_recorded[pair] = status, events, actions, recorded
+                continue
+            if events == budget:
+                status = TIMEOUT
+                break
+            events += 1
+            if op == TEST:
+                test = test_of[uint64(argument[here] & 7)]
+                condition = test & 7
+                if condition < 3:
+                    truth = cells[uint64(cell + steps[uint64((heading + _turn_to(condition)) & 3)])] >= 0
+                else:
+                    truth = (cells[uint64(cell)] > 0) == (condition == 3)
+                truth = truth != ((test >= NEGATED) != (argument[here] >= NEGATED))
+                seen = 1 if truth else 0
+                pc = pc + 1 if truth else first + jump[here]
+            else:
+                effect = effect_of[uint64(op)]
+                legal = True
+                if effect == MOVE:
+                    ahead = cell + steps[uint64(heading)]
+                    legal = cells[uint64(ahead)] >= 0
+                    cell = ahead if legal else cell
+                    if mode == TURN180 and not legal:
+                        heading = (heading + 2) & 3
+                elif effect == LEFT:
+                    heading = (heading + 3) & 3
+                elif effect == RIGHT:
+                    heading = (heading + 1) & 3
+                else:
+                    count = cells[uint64(cell)]
+                    legal = count > 0 if effect == PICK else count < cap
+                    change = -1 if effect == PICK else 1
+                    cells[uint64(cell)] = count + (change if legal else 0)
+                if mode == CRASH_MODE and not legal:
+                    status = CRASH
+                    break
+                actions += 1
+                pc += 1
+            if trace is not None:
+                to = uint64(out)
+                words[to], values[to], positions[to], headings[to] = source[here], seen, cell - base, heading
+                out += 1
+        _place(final_robot, pair, size, width, cell, heading)
+        statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
+        if trace is not None:
+            starts[pair - origin + 1] = out
+    if trace is not None:
+        cursor[0] = out
+    return high
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _together(code, tables, settings, room, programs, given, final, tally, trace):  # type: ignore[no-untyped-def]
-    """All worlds of each of `programs` at once; returns how many it left, which `programs` then begins with.
+def _together(code, tables, settings, room, start, stop, origin, given, final, tally, trace):  # type: ignore[no-untyped-def]
+    """Programs `start` to `stop`, all worlds of one at once; returns the first without room for its trace, or `stop`.
 
-    A program is left if one of its worlds might reach the budget. The lanes that go on are `low` to `high`.
+    A program of which one world might reach the budget is run again, alone. The lanes that go on are `low` to `high`.
     `waiting` holds the groups that wait, the innermost last, each at an instruction that the others reach later;
     groups that part are neighbours, so two that meet are one stretch again.
     """
     operation, argument, jump, source, offsets = code
     mode, cap, budget, width, count = settings[0], settings[1], settings[2], settings[3], settings[4]
-    steps, lanes, tallies, scratch, out, waiting, counter = room
+    steps, lanes, tallies, scratch, out, records, waiting, counter = room
     robot, final_robot, size = given[1], final[1], given[0].shape[1]
     source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
     effect_of, test_of = tables
-    left = 0
-    statuses, all_events, all_actions, all_recorded = tally
-    if trace is not None:
-        starts, words, values, positions, headings = trace
-    for program in programs:
+    for program in range(start, stop):
         pair, first = program * count, offsets[program]
+        if trace is not None and trace[0][0] + count * budget > len(trace[2]):
+            return program
         for k in range(pair * size, (pair + count) * size):
             cells[uint64(k)] = source_cells[uint64(k)]
-        _begin(robot, pair, size, width, lanes, tallies)
-        if trace is not None:
-            for k in range(count):
-                out[uint64(k)] = starts[pair + k]
+        _begin(robot, pair, size, width, budget, lanes, tallies, out)
         low, high, depth, meet = 0, count, 0, _NEVER
-        events, actions, recorded, spent = 0, 0, 0, 0
+        events, actions, spent = 0, 0, 0
         pc = first
         while True:
             if pc >= meet:
-                _settle(tallies, lanes, low, high, events, actions, recorded)
-                events, actions, recorded = 0, 0, 0
+                _settle(tallies, lanes, low, high, events, actions)
+                events, actions = 0, 0
                 others_low, others_high = waiting[_LOW, depth], waiting[_HIGH, depth]
                 if pc == meet:
                     low, high = min(low, others_low), max(high, others_high)
@@ -230,64 +279,43 @@ def _together(code, tables, settings, room, programs, given, final, tally, trace
                 continue
             here = uint64(pc)
             op = operation[here]
-            if op > TEST:
-                if op == JUMP:
-                    pc = first + jump[here]
-                elif op == SET:
-                    counter[jump[here]] = argument[here]
-                    pc += 1
-                elif op != TICK:
-                    break
-                elif counter[argument[here]] == 0:
-                    pc = first + jump[here]
-                else:
-                    if spent == budget:
-                        break
-                    counter[argument[here]] -= 1
-                    events += 1
-                    spent += 1
-                    pc += 1
+            if op == JUMP:
+                pc = first + jump[here]
                 continue
-            if spent == budget:
+            if op == SET:
+                counter[jump[here]] = argument[here]
+                pc += 1
+                continue
+            if op == TICK and counter[argument[here]] == 0:
+                pc = first + jump[here]
+                continue
+            if op == END or spent == budget:
                 break
             spent += 1
             events += 1
-            recorded += 1
+            if op == TICK:
+                counter[argument[here]] -= 1
+                pc += 1
+                continue
             if op < TEST:
                 _act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
+                if trace is not None:
+                    _record(records, out, lanes, scratch, low, high, pair * size, size, source[here], False)
                 actions += 1
                 pc += 1
-                if trace is not None:
-                    _record_all(
-                        words,
-                        values,
-                        positions,
-                        headings,
-                        lanes,
-                        out,
-                        scratch,
-                        low,
-                        high,
-                        pair,
-                        size,
-                        source[here],
-                        False,
-                    )
                 continue
-            passed = _test(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes, scratch,
-                           low, high)  # fmt: skip
+            passed = _test(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes,
+                           scratch, low, high)  # fmt: skip
             if trace is not None:
-                _record_all(
-                    words, values, positions, headings, lanes, out, scratch, low, high, pair, size, source[here], True
-                )
+                _record(records, out, lanes, scratch, low, high, pair * size, size, source[here], True)
             target = first + jump[here]
             if passed == 0:
                 pc = target
                 continue
             pc += 1
             if passed < high - low:
-                _settle(tallies, lanes, low, high, events, actions, recorded)
-                events, actions, recorded = 0, 0, 0
+                _settle(tallies, lanes, low, high, events, actions)
+                events, actions = 0, 0
                 middle = high - passed
                 _part(lanes, scratch, low, middle, high)
                 if meet == target:
@@ -299,27 +327,24 @@ def _together(code, tables, settings, room, programs, given, final, tally, trace
                     meet = target
                 low = middle
         if operation[uint64(pc)] != END or depth:
-            programs[left] = program
-            left += 1
+            _alone(code, tables, settings, room, pair, pair + count, origin, given, final, tally, trace)
             continue
-        _settle(tallies, lanes, low, high, events, actions, recorded)
-        for k in range(count):
-            at = uint64(k)
-            lane = uint64(lanes[_LANE, at])
-            _place(final_robot, pair + lane, size, width, lanes[_CELL, at], lanes[_HEADING, at])
-            statuses[pair + lane], all_events[pair + lane] = OK, tallies[_EVENTS, lane]
-            all_actions[pair + lane], all_recorded[pair + lane] = tallies[_ACTIONS, lane], tallies[_RECORDED, lane]
-    return left
+        _settle(tallies, lanes, low, high, events, actions)
+        _finish(final_robot, tally, pair, size, width, lanes, tallies)
+        if trace is not None:
+            _keep(trace, pair - origin, budget, records, out)
+    return stop
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _begin(robot, pair, size, width, lanes, tallies):  # type: ignore[no-untyped-def]
+def _begin(robot, pair, size, width, budget, lanes, tallies, out):  # type: ignore[no-untyped-def]
     """Set every lane to its start; `pair` is the first of them."""
     for k in range(lanes.shape[1]):
         at = uint64(k)
         lanes[_CELL, at] = _cell_of(robot, pair + k, size, width)
         lanes[_HEADING, at], lanes[_LANE, at] = robot[pair + k, 2], k
-        tallies[_EVENTS, at], tallies[_ACTIONS, at], tallies[_RECORDED, at] = 0, 0, 0
+        tallies[_EVENTS, at], tallies[_ACTIONS, at] = 0, 0
+        out[at] = k * budget
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -386,22 +411,47 @@ def _part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _settle(tallies, lanes, low, high, events, actions, recorded):  # type: ignore[no-untyped-def]
+def _settle(tallies, lanes, low, high, events, actions):  # type: ignore[no-untyped-def]
     """Give what the group has spent since it was formed to each of its lanes."""
     for k in range(low, high):
         lane = uint64(lanes[_LANE, uint64(k)])
         tallies[_EVENTS, lane] += events
         tallies[_ACTIONS, lane] += actions
-        tallies[_RECORDED, lane] += recorded
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _record_all(words, values, positions, headings, lanes, out, scratch, low, high, pair, size, word, tested):  # type: ignore[no-untyped-def]
+def _finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: ignore[no-untyped-def]
+    """Write robots and tallies of all lanes, whose first pair is `pair`."""
+    statuses, all_events, all_actions = tally
+    for k in range(lanes.shape[1]):
+        at = uint64(k)
+        to = pair + lanes[_LANE, at]
+        _place(final_robot, to, size, width, lanes[_CELL, at], lanes[_HEADING, at])
+        statuses[to], all_events[pair + k], all_actions[pair + k] = OK, tallies[_EVENTS, at], tallies[_ACTIONS, at]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _record(records, out, lanes, scratch, low, high, base, size, word, tested):  # type: ignore[no-untyped-def]
+    """Note an event of lanes `low` to `high`, packed: word, value + 1, heading and position from the lowest bit up."""
     for k in range(low, high):
         at = uint64(k)
-        lane = uint64(lanes[_LANE, at])
-        to = uint64(out[lane])
-        words[to], headings[to] = word, lanes[_HEADING, at]
-        values[to] = scratch[_TRUTH, at] if tested else -1
-        positions[to] = lanes[_CELL, at] - (pair + lanes[_LANE, at]) * size
-        out[lane] += 1
+        lane = lanes[_LANE, at]
+        value = scratch[_TRUTH, at] + 1 if tested else int64(0)
+        position = lanes[_CELL, at] - base - lane * size
+        records[uint64(out[uint64(lane)])] = int64(word) | value << 16 | lanes[_HEADING, at] << 24 | position << 32
+        out[uint64(lane)] += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _keep(trace, pair, budget, records, out):  # type: ignore[no-untyped-def]
+    """Append the records of all lanes to the trace; `pair` counts from its first."""
+    cursor, starts, words, values, positions, headings = trace
+    to = uint64(cursor[0])
+    for k in range(len(out)):
+        for at in range(k * budget, out[uint64(k)]):
+            packed = records[uint64(at)]
+            words[to], values[to] = packed & 0xFFFF, ((packed >> 16) & 0xFF) - 1
+            headings[to], positions[to] = (packed >> 24) & 0xFF, packed >> 32
+            to += uint64(1)
+        starts[pair + k + 1] = to
+    cursor[0] = to

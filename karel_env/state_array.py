@@ -103,25 +103,43 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
     return Worlds.of(cells, robot)
 
 
+def corner_planes(worlds: Worlds) -> np.ndarray:
+    """bool [..., 16, H, W], the planes of the tensor form, which `karel-for-synthesis` takes too (the first 15).
+
+    Robot facing north, east, south, west; inner wall; border; 1 to 10 markers. Row 0 is at the bottom, and the worlds
+    must fill their arrays.
+
+    Raises:
+        WorldError: a cell holds more than 10 markers, or a world is smaller than its array.
+    """
+    _check_markers(worlds)
+    high, wide = worlds.cells.shape[-2:]
+    if (worlds.size != (high, wide)).any():
+        raise WorldError(f"planes: a world is smaller than its array of {high}x{wide}; convert it by itself")
+    cells = worlds.cells[..., ::-1, :]
+    planes = np.zeros((*worlds.shape, PLANES, high, wide), bool)
+    planes[..., _MARKER_PLANE, :, :] = True
+    planes[..., _MARKER_PLANE, 1:-1, 1:-1] = False
+    planes[..., _WALL_PLANE, 1:-1, 1:-1] = cells[..., 1:-1, 1:-1] == WALL
+    for count in range(1, MAX_PRINTED_MARKERS + 1):
+        planes[..., _MARKER_PLANE + count, :, :] = cells == count
+    flat = planes.reshape(-1, *planes.shape[-3:])
+    row, column, heading = worlds.robot.reshape(-1, 3).astype(np.int64).T
+    flat[np.arange(len(flat)), heading, high - 1 - row, column] = True
+    return planes
+
+
 def sparse_grid(world: Worlds) -> str:
     """One world as `inpgrid_tensor`: the places of the ones, `index:1.0` each.
 
     Raises:
         WorldError: it is larger than 18x18, or a cell holds more than 10 markers.
     """
-    _check_markers(world)
     high, wide = (int(n) for n in world.size)
     if max(high, wide) > _SPARSE_SIDE:
         raise WorldError(f"sparse grid: a world of {high}x{wide}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}")
     planes = np.zeros((PLANES, _SPARSE_SIDE, _SPARSE_SIDE), bool)
-    cells = world.cells[:high, :wide][::-1]
-    row, column, heading = (int(n) for n in world.robot)
-    planes[heading, high - 1 - row, column] = True
-    planes[_MARKER_PLANE, :high, :wide] = True
-    planes[_MARKER_PLANE, 1 : high - 1, 1 : wide - 1] = False
-    planes[_WALL_PLANE, 1 : high - 1, 1 : wide - 1] = cells[1:-1, 1:-1] == WALL
-    for count in range(1, MAX_PRINTED_MARKERS + 1):
-        planes[_MARKER_PLANE + count, :high, :wide] = cells == count
+    planes[:, :high, :wide] = corner_planes(Worlds(world.cells[:high, :wide], world.robot, world.size))
     return " ".join(f"{index}:1.0" for index in np.flatnonzero(planes).tolist())
 
 

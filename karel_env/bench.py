@@ -1,0 +1,224 @@
+"""How fast the machine is, beside others on the same input in the same run: `python -m karel_env.bench`.
+
+Each class of programs is run by this package, by `karel-for-synthesis` (its programs parsed beforehand, illegal actions
+passed over, at most 9 markers a cell) and by `lockstep`. They take turns of a few calls each, and the fastest call of
+several rounds counts, so that what else the machine does weighs on all alike. Times are wall-clock; nothing here fails
+on a slow machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import njit
+from tabulate import tabulate
+
+from karel_env import control_flow, generator
+from karel_env.compiler import Code, compile_programs
+from karel_env.control_flow import ControlRecipe
+from karel_env.generator import Recipe, Tasks
+from karel_env.interpreter import run
+from karel_env.lockstep import run_lockstep
+from karel_env.state_array import corner_planes
+from karel_env.token_syntax import token_text
+
+ICML24 = Recipe(
+    height=(8, 8), width=(8, 8), wall=0.1, marker=0.1, length=(1, 10), weights=(5, 3, 3, 2, 2), examples=10
+)  # fmt: skip
+"""The tasks of the suite `icml24`; a test holds the two equal."""
+KINDS = {"if": (5, 3, 3, 0, 0), "loops": (5, 1, 1, 3, 2)}
+"""Statement kinds of the classes with control flow, see `control_flow.KINDS`."""
+FOREIGN = 100
+"""Programs given to `karel-for-synthesis`, which would take a minute for all."""
+CAP = 9
+GENERATED = 65_536
+CHAIN = 1_000_000
+CALLS = 3
+"""Calls in a row, since the first after another's turn finds the caches full of the other's data."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One class of programs, each with ten worlds."""
+
+    name: str
+    tasks: Tasks
+    code: Code
+
+    @property
+    def pairs(self) -> int:
+        return int(np.prod(self.tasks.inputs.shape))
+
+
+def loads(programs: int) -> list[Load]:
+    """The classes, that many programs each."""
+    indices = np.arange(programs)
+    drawn = {"straight-line": generator.generate(ICML24, 1, "train", indices)}
+    for name, kinds in KINDS.items():
+        recipe = ControlRecipe(
+            **{**vars(ICML24), "length": (3, 10)}, kinds=kinds, depth=2, negate=0.3, repeats=(2, 6), most_markers=1,
+            events=500, live=False, shown=5,
+        )  # fmt: skip
+        drawn[name] = control_flow.generate(recipe, 1, "train", indices)
+    return [Load(name, tasks, compile_programs(tasks.programs)) for name, tasks in drawn.items()]
+
+
+def fastest(actions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of the fastest call of each action: they take turns of `CALLS` calls, `rounds` turns each."""
+    best = dict.fromkeys(actions, float("inf"))
+    for _ in range(rounds):
+        for name, action in actions.items():
+            for _ in range(CALLS):
+                began = time.perf_counter()
+                action()
+                best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+def foreign(load: Load, trace: bool) -> Callable[[], list[list[np.ndarray]]]:
+    """Runs the first `FOREIGN` programs of a class on `karel-for-synthesis`; returns its final grids.
+
+    Raises:
+        ImportError: it is not installed (it comes with the extra `test`).
+    """
+    from karel_for_synthesis.executor import KarelExecutor
+
+    executor = KarelExecutor()
+    programs = load.tasks.programs.take(range(min(FOREIGN, len(load.tasks))))
+    tokens = [tuple(token_text(programs.program(i)).split()) for i in range(len(programs))]
+    grids = [list(planes) for planes in corner_planes(load.tasks.inputs[: len(tokens)])[..., :15, :, :]]
+
+    def execute() -> list[list[np.ndarray]]:
+        return [
+            [executor.execute(program, grid, record_trace=trace, strict=False).result for grid in worlds]
+            for program, worlds in zip(tokens, grids, strict=True)
+        ]
+
+    return execute
+
+
+def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
+    """Executions of one class: ours on one thread and on all cores, the others, and what lies between."""
+    given = (load.code, load.tasks.inputs)
+    actions: dict[str, Callable[[], Any]] = {
+        "ours": partial(run, *given, max_markers=CAP, trace=trace),
+        "all cores": partial(run, *given, max_markers=CAP, trace=trace, threads=0),
+        "lockstep": partial(run_lockstep, *given, max_markers=CAP, trace=trace),
+        "foreign": foreign(load, trace),
+    }
+    seconds = fastest(actions, rounds)
+    each = {name: time_ / load.pairs for name, time_ in seconds.items()}
+    each["foreign"] = seconds["foreign"] / (min(FOREIGN, len(load.tasks)) * load.tasks.inputs.shape[1])
+    events = float(run(*given).events.mean())
+    return {
+        "programs": load.name,
+        "traces": "yes" if trace else "no",
+        "executions/s": round(1 / each["ours"]),
+        "all cores": round(1 / each["all cores"]),
+        "ns": each["ours"] * 1e9,
+        "events": events,
+        "ns/event": each["ours"] * 1e9 / events,
+        "karel-for-synthesis/s": round(1 / each["foreign"]),
+        "times it": each["foreign"] / each["ours"],
+        "lock-step NumPy/s": round(1 / each["lockstep"]),
+        "times that": each["lockstep"] / each["ours"],
+    }
+
+
+def generation_rows(rounds: int, count: int) -> list[dict[str, Any]]:
+    """Whole `icml24` tasks: a program, ten worlds, ten outputs."""
+    indices = np.arange(count)
+    actions = {
+        threads: partial(generator.generate, ICML24, 1, "train", indices, threads=number)
+        for threads, number in (("1 thread", 1), (f"{os.cpu_count()} threads", 0))
+    }
+    return [
+        {"tasks": "icml24", "on": threads, "tasks/s": round(count / seconds), "ns a task": seconds / count * 1e9}
+        for threads, seconds in fastest(actions, rounds).items()
+    ]
+
+
+@njit(cache=True)
+def _chase(table, taken, count, branches):  # type: ignore[no-untyped-def]
+    """A chain of loads each of which needs the one before; `branches` adds one that cannot be foreseen to each."""
+    at = 0
+    for i in range(len(taken)):
+        at = table[at]
+        if branches and taken[i]:
+            count[at] += 1
+    return at
+
+
+def floor_rows(rounds: int) -> list[dict[str, Any]]:
+    """What the processor asks for a chain of loads from the nearest cache, and for a branch that it cannot foresee."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(1024)
+    table = np.empty(1024, np.int64)
+    table[order] = np.roll(order, -1)
+    taken, count = rng.random(CHAIN) < 0.5, np.zeros(1024, np.int64)
+    actions = {
+        "dependent load": partial(_chase, table, taken, count, False),
+        "dependent load and branch": partial(_chase, table, taken, count, True),
+    }
+    return [{"a loop of": n, "ns a turn": s / CHAIN * 1e9} for n, s in fastest(actions, rounds).items()]
+
+
+_START = """
+import time; began = time.perf_counter()
+import karel_env.interpreter as i
+imported = time.perf_counter() - began
+from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
+programs, worlds = Programs.of([parse("def run() { move() }")] * 2), parse_world("> .")[None, None][[0, 0]][:, [0] * 4]
+began = time.perf_counter()
+for mode in ("noop", "crash"):
+    for trace in (False, True):
+        i.run(programs, worlds, mode=mode, trace=trace)
+print(imported, time.perf_counter() - began)
+"""
+
+
+def start_rows() -> list[dict[str, Any]]:
+    """Import and the first call of everything `interpreter.run` compiles, in new processes."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("nothing compiled yet", "compiled before"):
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            out = subprocess.run(
+                [sys.executable, "-c", _START], env=environment, capture_output=True, text=True, check=True
+            )
+            imported, called = map(float, out.stdout.split())
+            rows.append({"a new process": name, "import, s": imported, "first calls, s": called})
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m karel_env.bench", description="speed, beside other machines")
+    parser.add_argument("--programs", type=int, default=2000, metavar="N", help="of each class (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="the fastest counts (default: %(default)s)")
+    given = parser.parse_args(argv)
+    if given.programs < 1 or given.rounds < 1:
+        parser.error("--programs and --rounds must be at least 1")
+    try:
+        rows = [execution_rows(load, trace, given.rounds) for load in loads(given.programs) for trace in (False, True)]
+    except ImportError:
+        print("karel_env.bench: karel-for-synthesis is missing; install it: pip install -e '.[test]'", file=sys.stderr)
+        return 2
+    generated, floor, started = generation_rows(given.rounds, GENERATED), floor_rows(given.rounds), start_rows()
+    for table, digits in ((rows, ".1f"), (generated, ".0f"), (floor, ".2f"), (started, ".2f")):
+        print(tabulate(table, headers="keys", floatfmt=digits, intfmt=",", tablefmt="github"), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Speed: benchmarks (`pytest --benchmark-enable tests/test_speed.py`), and the command that prints the table.
+
+Ratios are taken side by side in one run; no test looks at absolute time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmark.suites import load_suite
+from karel_env import bench
+from karel_env.control_flow import generate as generate_control
+from karel_env.generator import generate
+from karel_env.interpreter import run
+from karel_env.lockstep import run_lockstep
+
+CLASSES = ("straight-line", *bench.KINDS)
+REGRESSION = 100
+"""Times `karel-for-synthesis` below which something broke; docs/karel_env.md has what is reached."""
+
+
+@pytest.fixture(scope="module")
+def loads():
+    return {load.name: load for load in bench.loads(500)}
+
+
+def test_the_recipe_is_that_of_the_suite():
+    assert load_suite("icml24").recipe == bench.ICML24
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_three_machines_do_the_same_work(loads, name):
+    load = loads[name]
+    ours = run(load.code, load.tasks.inputs, max_markers=bench.CAP)
+    assert ours.worlds.same_state(run_lockstep(load.code, load.tasks.inputs, max_markers=bench.CAP).worlds).all()
+    planes = bench.corner_planes(ours.worlds)[..., :15, :, :]
+    for i, results in enumerate(bench.foreign(load, False)()):
+        assert all(np.array_equal(result, planes[i, e]) for e, result in enumerate(results))
+
+
+@pytest.mark.parametrize("trace", [False, True], ids=["plain", "traced"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_ours_is_hundreds_of_times_faster(loads, name, trace):
+    row = bench.execution_rows(loads[name], trace, rounds=2)
+    assert row["times it"] > REGRESSION
+    assert row["times that"] > 1
+
+
+@pytest.mark.parametrize("trace", [False, True], ids=["plain", "traced"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_execution(benchmark, loads, name, trace):
+    load = loads[name]
+    done = benchmark(run, load.code, load.tasks.inputs, trace=trace)
+    benchmark.extra_info["executions"] = load.pairs
+    assert (done.status == 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_generation(benchmark, threads):
+    tasks = benchmark(generate, bench.ICML24, 1, "train", np.arange(4096), threads=threads)
+    benchmark.extra_info["tasks"] = len(tasks)
+    assert tasks.outputs.same_state(run(tasks.programs, tasks.inputs).worlds).all()
+
+
+def test_generation_with_control_flow(benchmark):
+    tasks = benchmark(generate_control, load_suite("control").recipe, 1, "train", np.arange(64))
+    benchmark.extra_info["tasks"] = len(tasks)
+    assert len(tasks) == 64
+
+
+def test_the_command_prints_its_tables(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "GENERATED", 2048)
+    monkeypatch.setattr(bench, "FOREIGN", 5)
+    assert bench.main(["--programs", "20", "--rounds", "1"]) == 0
+    out = capsys.readouterr().out
+    for heading in ("times it", "times that", "tasks/s", "dependent load and branch", "first calls, s"):
+        assert heading in out
+    with pytest.raises(SystemExit):
+        bench.main(["--rounds", "0"])
