@@ -1,0 +1,41 @@
+"""Compiled code is not kept longer than the sources that went into it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import karel_env
+
+RUN = """
+from karel_env.interpreter import run
+from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
+print(run(Programs.of([parse("def run() { turn_left() }")]), parse_world("> .")[None]).worlds.robot.tolist())
+"""
+
+
+def test_a_change_in_another_file_is_noticed(tmp_path):
+    """What `turn_left` does is in semantics.py, which machine.py took its numbers from when it was compiled."""
+    copy = tmp_path / "karel_env"
+    shutil.copytree(Path(karel_env.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"PYTHONPATH": str(tmp_path)}
+
+    def result() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert result() == "[[1, 1, 0]]"
+    compiled = {path: path.stat().st_mtime_ns for path in (copy / "__pycache__").glob("*.nbc")}
+    assert compiled
+    assert result() == "[[1, 1, 0]]"
+    assert compiled == {path: path.stat().st_mtime_ns for path in (copy / "__pycache__").glob("*.nbc")}, "kept"
+    semantics = copy / "semantics.py"
+    text = semantics.read_text()
+    assert "MOVE, LEFT, RIGHT, PICK, PUT = range" in text
+    semantics.write_text(text.replace("MOVE, LEFT, RIGHT, PICK, PUT = range", "MOVE, RIGHT, LEFT, PICK, PUT = range"))
+    assert result() == "[[1, 1, 2]]"
