@@ -326,7 +326,7 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
                     waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = target, low, middle
                     meet = target
                 low = middle
-        if operation[uint64(pc)] != END or depth:
+        if operation[uint64(pc)] != END:
             _alone(code, tables, settings, room, pair, pair + count, origin, given, final, tally, trace)
             continue
         _settle(tallies, lanes, low, high, events, actions)

@@ -90,6 +90,27 @@ def test_equals_the_reference_in_every_step(mode, cap, budget):
     assert compared == len(MEANINGS) * PROGRAMS * WORLDS
 
 
+@pytest.mark.parametrize(("high", "wide"), [(3, 3), (3, 102), (102, 3), (102, 102), (4, 300)])
+def test_worlds_of_any_size(high, wide):
+    rng = random.Random(high * wide)
+    cross = ("while", ("front_is_clear", False), ["move", "put_marker"])
+    sources = [[cross, "turn_right", cross, *statements(rng, 3)] for _ in range(20)]
+    batch = worlds(np.random.default_rng(wide), 20 * 4, high, wide).reshape(20, 4)
+    batch.cells[batch.cells < 0] = 0
+    batch.cells[..., [0, -1], :] = batch.cells[..., :, [0, -1]] = -1
+    programs = Programs.of([parse(text(s)) for s in sources])
+    done = run(programs, batch, trace=True)
+    rows, columns = np.divmod(done.trace.position, wide)
+    steps = list(zip(*(x.tolist() for x in (done.trace.value, rows, columns, done.trace.heading)), strict=True))
+    for i, e in np.ndindex(20, 4):
+        karel = reference(batch[i, e], ORIGINAL, "noop", None, 1000)
+        status = karel.run(sources[i])
+        tallies = (STATUSES[done.status[i, e]], int(done.actions[i, e]), int(done.events[i, e]))
+        recorded = steps[slice(*done.trace.offsets[i * 4 + e :][:2])]
+        assert_equals(done.worlds[i, e], recorded, tallies, karel, status)
+    assert done.trace.position.max() == (high - 2) * wide + wide - 2, "someone must reach the last free cell"
+
+
 @pytest.mark.parametrize(("mode", "cap", "budget"), CASES)
 def test_worlds_together_alone_and_in_lockstep_end_alike(mode, cap, budget):
     rng = random.Random(budget)
