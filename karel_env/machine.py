@@ -28,7 +28,7 @@ FEWEST_LANES = 3
 """Fewest worlds a program for which running them together pays."""
 MOST_RECORDS = 1 << 20
 """Most events of one program that are recorded together; a program that might have more is run alone."""
-_EVENTS_A_PAIR = 8
+_EVENTS_AN_INSTRUCTION = 2
 """First guess at the room for a trace; it doubles when full."""
 _SHIFT = 40
 _NEVER = 1 << 60
@@ -84,8 +84,10 @@ def run_pairs(
     room = _room(width, lanes, lanes * budget if together and traced else 0)
     at, end = (start, stop) if together else (start * lanes, stop * lanes)
     machine = _together if together else _alone
-    pairs = (stop - start) * lanes
-    trace = _trace_room(pairs, max(pairs * _EVENTS_A_PAIR, lanes * budget if together else budget)) if traced else None
+    trace = None
+    if traced:
+        guess = int(code[-1][stop] - code[-1][start]) * lanes * _EVENTS_AN_INSTRUCTION
+        trace = _trace_room((stop - start) * lanes, guess + (lanes * budget if together else budget))
     while at < end:
         at = machine(code, tables, settings, room, at, end, start * lanes, given, final, tally, trace)
         if at < end and trace is not None:
