@@ -104,6 +104,7 @@ def generate(
     action_of = np.repeat(np.arange(len(ACTIONS), dtype=np.int8), recipe.weights)
     numbers = np.array([*recipe.height, *recipe.width, round(recipe.wall * 65536), round(recipe.marker * 65536),
                         *recipe.length], np.int64)  # fmt: skip
+    avoided = np.sort(np.zeros(0, np.uint64) if excluded is None else excluded)
     drawn: list[np.ndarray] = [cells, robot, size, actions, lengths, key]
 
     def draw_into(indices: np.ndarray, attempts: np.ndarray, into: list[np.ndarray]) -> None:
@@ -114,7 +115,7 @@ def generate(
             at = slice(first, min(first + _CHUNK, stop))
             attempts = np.zeros(at.stop - first, np.int64)
             draw_into(indices[at], attempts, [field[at] for field in drawn])
-            while excluded is not None and (again := first + np.flatnonzero(np.isin(key[at], excluded))).size:
+            while (again := first + np.flatnonzero(_among(key[at], avoided))).size:
                 attempts[again - first] += 1
                 redone = [field[again] for field in drawn]
                 draw_into(indices[again], attempts[again - first], redone)
@@ -124,6 +125,14 @@ def generate(
 
     in_parts(part, count, threads)
     return Tasks(Programs.straight_line(actions, lengths), inputs, outputs, key)
+
+
+def _among(key: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """bool [N], which keys are among the ordered ones."""
+    if not len(ordered):
+        return np.zeros(len(key), bool)
+    place = np.searchsorted(ordered, key)
+    return np.asarray(ordered[np.minimum(place, len(ordered) - 1)] == key)
 
 
 @njit(cache=True, nogil=True, _nrt=False)
