@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from benchmark.evaluation import Shard, ShardResult
+
+PROBES = "probes.data"
 
 
 class RunFolder:
@@ -83,6 +85,11 @@ class RunFolder:
         write_durably(path, gzip.compress(text.encode(), mtime=0))
         return path
 
+    def write_probes(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """`probes.data`: what the verdict is computed from, as safetensors."""
+        # The format takes an array's memory as it lies, so one that is a view in another order would come back mixed up.
+        write_durably(self.root / PROBES, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
     def drop_states(self) -> None:
         """Delete the shards once the record holds what they were for."""
         for path in self.shards.iterdir():
@@ -93,6 +100,12 @@ class RunFolder:
         """Append a line with the time (UTC) to `log.txt`."""
         with (self.root / "log.txt").open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
+
+
+def read_probes(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of `RunFolder.write_probes`."""
+    arrays: dict[str, np.ndarray] = load_file(folder / PROBES)
+    return arrays
 
 
 def write_durably(path: Path, content: bytes) -> None:

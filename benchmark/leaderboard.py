@@ -1,6 +1,7 @@
 """The leaderboard: `python -m benchmark.leaderboard` writes `leaderboard.md` from the records of `submissions/`.
 
 Only official records enter; a row is never edited by hand. Rows of other protocol or suite versions stand apart.
+`--check` also computes each verdict and its figures again from the arrays that the submission stores.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, VerificationError
+from benchmark.folder import read_probes
+from benchmark.measurement import blind_probe_set, judged
 from benchmark.record import Record, read_record
 from benchmark.statistics import Estimate
+from benchmark.suites import load_suite
 from karel_env.features import PRIMARY
 
 ROOT = Path(__file__).parent.parent
+ROUNDING = 1e-6
 COLUMNS = (
     "model", "parameters", "shown %", "held-out %", "exact %", "valid %",
     "sc linear", "sc mlp1", "sc mlp2", "skill", "gap", "delta", "verdict",
@@ -104,15 +110,60 @@ def official_records(folder: Path) -> list[tuple[str, Record]]:
     return found
 
 
+def _agree(said: Any, found: Any) -> bool:
+    """Whether two entries of a result are the same, figures to within the rounding of another processor."""
+    if isinstance(said, Estimate):
+        said, found = vars(said), vars(found)
+    if isinstance(said, dict):
+        return said.keys() == found.keys() and all(_agree(value, found[name]) for name, value in said.items())
+    if isinstance(said, float) and not isinstance(found, bool):
+        return abs(said - found) <= ROUNDING
+    return bool(said == found)
+
+
+def check_stored(folder: Path, record: Record) -> None:
+    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores.
+
+    Raises:
+        VerificationError: the arrays are not there, or they do not give what the record says.
+    """
+    try:
+        arrays = read_probes(folder)
+        found = judged(blind_probe_set(load_suite(record.suite.name), record.protocol), arrays, record.protocol)
+    except (OSError, KeyError, ValueError) as problem:
+        raise VerificationError(
+            f"{folder}: its probes.data cannot be judged ({problem}); run the model again"
+        ) from problem
+    for name, said in record.meaning.features.items():
+        for entry, value in vars(said).items():
+            again = getattr(found.features[name], entry)
+            if entry != "skill_unseen" and not _agree(value, again):
+                raise VerificationError(
+                    f"{folder}: {name}.{entry}: the record says {value}, probes.data gives {again}; run the model again"
+                )
+    if found.verdict != record.meaning.verdict:
+        raise VerificationError(
+            f"{folder}: probes.data gives {found.verdict}, the record says {record.meaning.verdict}; run the model again"
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.leaderboard", description="Write leaderboard.md.")
     parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
     parser.add_argument("--out", type=Path, default=ROOT / "leaderboard.md", help="file to write")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 4 if the file is not up to date")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit 4 if the file is not up to date, or if stored arrays do not give a record's figures",
+    )
     options = parser.parse_args(arguments)
     try:
-        text = board(official_records(options.submissions))
+        records = official_records(options.submissions)
+        text = board(records)
+        if options.check:
+            for name, record in records:
+                check_stored(options.submissions / name, record)
     except BenchmarkError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code

@@ -101,7 +101,7 @@ def measure_meaning(
     """
     tasks = blind_tasks(suite)
     inputs = first_inputs(tasks)
-    probe_set = build_probe_set(tasks.programs, inputs, with_original(kept(PRIMARY), protocol), protocol)
+    probe_set = blind_probe_set(suite, protocol)
     sources = {
         "model": _fit_pools(probe_set, [model_states], protocol, progress),
         "random-init": _fit_pools(probe_set, random_states, protocol, progress),
@@ -110,22 +110,42 @@ def measure_meaning(
         ],
     }
     pools = {name: choose_pool(fits) for name, fits in sources.items()}
-    evidence: Mapping[str, Evidence] = {
-        name: gather_evidence(fits, pools[name], probe_set) for name, fits in sources.items()
-    }
+    evidence = {name: gather_evidence(fits, pools[name], probe_set) for name, fits in sources.items()}
     unseen = skill_on_unseen(sources["model"], pools["model"], probe_set)
+    arrays = {f"{name}.{part}": array for name, e in evidence.items() for part, array in vars(e).items()}
+    return judged(probe_set, arrays, protocol, unseen), arrays
+
+
+def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
+    """The labels of the suite's blind set, under the original and the alternatives of a run."""
+    tasks = blind_tasks(suite)
+    return build_probe_set(tasks.programs, first_inputs(tasks), with_original(kept(PRIMARY), protocol), protocol)
+
+
+def judged(
+    probe_set: ProbeSet, arrays: Mapping[str, np.ndarray], protocol: Protocol, unseen: np.ndarray | None = None
+) -> Meaning:
+    """What the stored arrays of a run (`probes.data`) say.
+
+    Args:
+        probe_set: of `blind_probe_set`.
+        arrays: by source and part of its `Evidence`, such as `model.probe`.
+        protocol: of the run.
+        unseen: float [F], skills on unseen prefixes, which the arrays do not hold.
+    """
+    names = dict.fromkeys(key.rpartition(".")[0] for key in arrays)
+    evidence = {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}
     allowed = {name: kept(name) for name in FEATURES}
     results = analyse(evidence, probe_set, allowed, protocol, POOLS, BOOTSTRAP_SEED, unseen)
-    meaning = Meaning(
+    return Meaning(
         verdict=verdict(results, protocol),
         features=results,
         semantics=probe_set.semantics,
-        programs=len(tasks),
+        programs=len(probe_set.split),
         dropped=int((probe_set.split == DROPPED).sum()),
         test_programs=int((probe_set.split == TEST).sum()),
         test_states=len(probe_set.rows(TEST)),
     )
-    return meaning, {f"{name}.{part}": array for name, e in evidence.items() for part, array in vars(e).items()}
 
 
 def _fit_pools(probe_set: ProbeSet, copies: list[np.ndarray], protocol: Protocol, progress: Progress) -> list[Fit]:

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.numpy import save
 from transformers.utils import logging as transformers_logging
 
 from benchmark.checkpoint import open_checkpoint
@@ -140,7 +139,7 @@ class Run:
 
             model_states = folder.states(shards, BLIND)
             meaning, arrays = measure_meaning(self.suite, self.protocol, model_states, copies, progress)
-            write_durably(folder.root / "probes.data", save(arrays))
+            folder.write_probes(arrays)
             bar.update(shown, description="probing: generated")
             states = folder.states(shards, GENERATED)
             content = measure_content(self.suite, self.protocol, texts, states, progress)
