@@ -5,7 +5,7 @@ Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,18 +102,33 @@ def measure_meaning(
     tasks = blind_tasks(suite)
     inputs = first_inputs(tasks)
     probe_set = blind_probe_set(suite, protocol)
+    model = read_source(probe_set, [model_states], protocol, progress)
     sources = {
-        "model": _fit_pools(probe_set, [model_states], protocol, progress),
-        "random-init": _fit_pools(probe_set, random_states, protocol, progress),
-        "recorder": [
-            _fit(probe_set, recorder_states(tasks.programs, inputs, probe_set), protocol.seeds, protocol, progress)
-        ],
+        "model": model,
+        "random-init": read_source(probe_set, random_states, protocol, progress),
+        "recorder": read_source(
+            probe_set, [recorder_states(tasks.programs, inputs, probe_set)[:, None]], protocol, progress
+        ),
     }
-    pools = {name: choose_pool(fits) for name, fits in sources.items()}
-    evidence = {name: gather_evidence(fits, pools[name], probe_set) for name, fits in sources.items()}
-    unseen = skill_on_unseen(sources["model"], pools["model"], probe_set)
-    arrays = {f"{name}.{part}": array for name, e in evidence.items() for part, array in vars(e).items()}
+    unseen = skill_on_unseen(model.fits, model.evidence.pool, probe_set)
+    arrays = {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
     return judged(probe_set, arrays, protocol, unseen), arrays
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the probes found in one source of states: a fit a pooled state, and the evidence of the chosen ones."""
+
+    fits: list[Fit]
+    evidence: Evidence
+
+
+def read_source(
+    probe_set: ProbeSet, copies: Sequence[np.ndarray], protocol: Protocol, progress: Progress = lambda steps: None
+) -> Source:
+    """Fit the probes of one source: float32 [R, pools, D] of each of its copies; probe seed i reads copy i modulo them."""
+    fits = _fit_pools(probe_set, copies, protocol, progress)
+    return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set))
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
@@ -148,10 +163,10 @@ def judged(
     )
 
 
-def _fit_pools(probe_set: ProbeSet, copies: list[np.ndarray], protocol: Protocol, progress: Progress) -> list[Fit]:
-    """A fit a pooled state; with several copies of a source, seed i reads copy i modulo their number."""
+def _fit_pools(probe_set: ProbeSet, copies: Sequence[np.ndarray], protocol: Protocol, progress: Progress) -> list[Fit]:
+    """A fit a pooled state."""
     fits = []
-    for pool in range(len(POOLS)):
+    for pool in range(copies[0].shape[1]):
         parts: dict[int, Fit] = {}
         for c, states in enumerate(copies):
             seeds = [s for s in protocol.seeds if s % len(copies) == c]

@@ -29,12 +29,12 @@ def recorder_states(programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> 
     tokens = np.zeros((len(probe_set.program), longest, len(WORDS)), np.float32)
     row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None])
     tokens[row, column, grid[probe_set.program[row], column]] = 1
-    world = _world_columns(inputs)[probe_set.program]
+    world = world_columns(inputs)[probe_set.program]
     return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), world], 1)
 
 
-def _world_columns(inputs: Worlds) -> np.ndarray:
-    """float32 [B, columns]."""
+def world_columns(inputs: Worlds) -> np.ndarray:
+    """float32 [B, columns]: where walls are, markers, and the robot's row, column and heading."""
     cells = inputs.cells[:, 1:-1, 1:-1].reshape(len(inputs), -1)
     high, wide = inputs.cells.shape[-2:]
     robot = inputs.robot.astype(np.int64)
