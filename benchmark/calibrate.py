@@ -29,7 +29,7 @@ from benchmark.protocol import STANDARD, Protocol
 from benchmark.pseudo_models import DEGRADED, Content
 from benchmark.record import source_digest
 from benchmark.recorder import recorder_states
-from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, by_program, prior_log_prob
+from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
 from benchmark.suites import Suite, blind_tasks, load_suite
 from karel_env.features import FEATURES, PRIMARY
 
@@ -61,21 +61,23 @@ def calibrate(suite: Suite, protocol: Protocol, seed: int) -> list[Cell]:
         ],
         "recorder": [recorder_states(content.programs, content.inputs, content.probe_set)[:, None]],
     }
-    found = {name: read_source(content.probe_set, copies, protocol) for name, copies in controls.items()}
+    tested = Tested.of(content.probe_set, protocol)
+    found = {name: read_source(content.probe_set, tested, copies, protocol) for name, copies in controls.items()}
     cells: list[Cell] = []
     for name, states in content.pseudo_models().items():
         began = time.perf_counter()
-        sources = {"model": read_source(content.probe_set, [states[:, None]], protocol), **found}
-        cells.append(_cell(name, content, sources, protocol) | {"seed": seed, "seconds": time.perf_counter() - began})
+        sources = {"model": read_source(content.probe_set, tested, [states[:, None]], protocol), **found}
+        cells.append(
+            _cell(name, content, tested, sources, protocol) | {"seed": seed, "seconds": time.perf_counter() - began}
+        )
     return judge_falling(cells)
 
 
-def _cell(name: str, content: Content, sources: dict[str, Source], protocol: Protocol) -> Cell:
+def _cell(name: str, content: Content, tested: Tested, sources: dict[str, Source], protocol: Protocol) -> Cell:
     arrays = {f"{n}.{part}": array for n, s in sources.items() for part, array in vars(s.evidence).items()}
-    meaning = judged(content.probe_set, arrays, protocol)
+    meaning = judged(content.probe_set, tested, arrays, protocol)
     facing = meaning.features[PRIMARY]
-    prior = -by_program(prior_log_prob(content.probe_set), content.probe_set).sum(-1)
-    skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / prior
+    skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / tested.prior.sum(-1)
     alternative = name.removeprefix("oracle of ")
     expected = EXPECTED.get(name, NEGATIVE if alternative != name else FALLING)
     right = meaning.verdict == expected

@@ -1,4 +1,4 @@
-"""Labels of a probe set: the robot's state after each action word, under each semantics, and the split.
+"""Labels of a probe set: the robot's state after each action word, under each semantics, and the folds.
 
 Letters: `B` programs, `R` labelled words (all action words of all programs, in order), `S` semantics (0 is the
 original), `F` features.
@@ -21,12 +21,21 @@ from karel_env.world import Worlds
 
 MISSING = -1
 """Class of a state that does not exist: a word that is never executed."""
-TRAIN, VALIDATION, TEST, DROPPED = range(4)
-"""Splits; a dropped program shares an action prefix in the same world with a program of another split."""
+DROPPED = -1
+"""Fold of a program that shares an action prefix in the same world with a program of another fold."""
 
 
 class LeakError(AssertionError):
-    """Two splits share an action prefix in the same world, so a probe could have memorised its test."""
+    """Two folds share an action prefix in the same world, so a probe could have memorised its test."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled words, int64 each, that one probe seed trains on, chooses by, and is tested on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,10 @@ class ProbeSet:
         step: int64 [R], how many action words precede it in the program.
         classes: int64 [S, F, R], class of each feature, `MISSING` where the word is never executed.
         counts: int64 [F], number of classes of each feature.
-        split: int8 [B], `TRAIN`, `VALIDATION`, `TEST` or `DROPPED`.
-        seen: bool [R], whether the word's action prefix occurs in a training program, in whatever world.
+        fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
+        folds: how many there are.
+        seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
+            on it were trained on.
         semantics: S names.
     """
 
@@ -49,13 +60,20 @@ class ProbeSet:
     step: np.ndarray
     classes: np.ndarray
     counts: np.ndarray
-    split: np.ndarray
+    fold: np.ndarray
+    folds: int
     seen: np.ndarray
     semantics: tuple[str, ...]
 
-    def rows(self, split: int) -> np.ndarray:
-        """int64, the labelled words of one split."""
-        return np.flatnonzero(self.split[self.program] == split)
+    def split(self, seed: int) -> Split:
+        """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
+
+        As many seeds as folds test every program once, each on probes that never saw it.
+        """
+        of_word = self.fold[self.program]
+        test, validation = seed % self.folds, (seed + 1) % self.folds
+        rest = (of_word != DROPPED) & (of_word != test) & (of_word != validation)
+        return Split(np.flatnonzero(rest), np.flatnonzero(of_word == validation), np.flatnonzero(of_word == test))
 
 
 def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], protocol: Protocol) -> ProbeSet:
@@ -68,8 +86,7 @@ def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Sema
     program, word, step = _action_words(programs)
     classes = np.stack([_classes(programs, code, inputs, s, program, word) for s in semantics])
     prefixes = _prefixes(programs, program, word)
-    split = _drop_shared(prefixes, inputs, program, split_by_program(programs, protocol))
-    known = {p for p, b in zip(prefixes, program, strict=True) if split[b] == TRAIN}
+    fold = _drop_shared(prefixes, inputs, program, fold_by_program(programs, protocol.folds), protocol.folds)
     counts = class_counts(*inputs.cells.shape[-2:])
     return ProbeSet(
         program=program,
@@ -77,8 +94,9 @@ def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Sema
         step=step,
         classes=classes,
         counts=np.array([counts[name] for name in FEATURES]),
-        split=split,
-        seen=np.array([p in known for p in prefixes], bool),
+        fold=fold,
+        folds=protocol.folds,
+        seen=_seen(prefixes, fold[program], protocol.folds),
         semantics=tuple(s.name for s in semantics),
     )
 
@@ -125,15 +143,23 @@ def _classes(
     return classes
 
 
-def split_by_program(programs: Programs, protocol: Protocol) -> np.ndarray:
-    """int8 [B]: the same program is always in the same split; by order of first appearance, not by chance.
+def fold_by_program(programs: Programs, folds: int) -> np.ndarray:
+    """int8 [B]: the same program is always in the same fold; by order of first appearance, not by chance.
 
-    Programs are drawn independently, so the order is as good as a shuffle and needs no seed.
+    Programs are drawn independently, so dealing them out in order is as good as a shuffle and needs no seed.
     """
     first: dict[bytes, int] = {}
-    number = np.array([first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))])
-    edges = np.array([protocol.train, protocol.train + protocol.validation]) * len(first)
-    return np.searchsorted(edges, number, side="right").astype(np.int8)
+    number = [first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))]
+    return (np.array(number, np.int64) % folds).astype(np.int8)
+
+
+def _seen(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
+    """bool [R], see `ProbeSet.seen`; `fold` is that of each word's program."""
+    where: dict[bytes, set[int]] = {}
+    for prefix, number in zip(prefixes, fold.tolist(), strict=True):
+        where.setdefault(prefix, set()).add(number)
+    apart = [{DROPPED, number, (number + 1) % folds} for number in range(folds)]
+    return np.array([bool(where[p] - apart[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool)
 
 
 def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list[bytes]:
@@ -143,30 +169,32 @@ def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list
     return [flat[a:b].tobytes() for a, b in zip(starts[program], ends, strict=True)]
 
 
-def _drop_shared(prefixes: list[bytes], inputs: Worlds, program: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """The split with programs dropped until no action prefix in the same world occurs in two splits.
+def _drop_shared(
+    prefixes: list[bytes], inputs: Worlds, program: np.ndarray, fold: np.ndarray, folds: int
+) -> np.ndarray:
+    """The folds with programs dropped until no action prefix in the same world occurs in two of them.
 
-    The later split loses the program: training keeps all of its own.
+    The later fold loses the program.
     """
-    worlds = [inputs.cells[b].tobytes() + inputs.robot[b].tobytes() for b in range(len(split))]
-    split = split.copy()
+    worlds = [inputs.cells[b].tobytes() + inputs.robot[b].tobytes() for b in range(len(fold))]
+    fold = fold.copy()
     home: dict[tuple[bytes, bytes], int] = {}
-    for current in (TRAIN, VALIDATION, TEST):
-        rows = np.flatnonzero(split[program] == current)
+    for current in range(folds):
+        rows = np.flatnonzero(fold[program] == current)
         keys = [(prefixes[r], worlds[program[r]]) for r in rows]
         shared = {program[r] for r, key in zip(rows, keys, strict=True) if home.get(key, current) != current}
-        split[list(shared)] = DROPPED
+        fold[list(shared)] = DROPPED
         home |= {key: current for r, key in zip(rows, keys, strict=True) if program[r] not in shared}
-    check_leaks(prefixes, worlds, program, split)
-    return split
+    check_leaks(prefixes, worlds, program, fold)
+    return fold
 
 
-def check_leaks(prefixes: list[bytes], worlds: list[bytes], program: np.ndarray, split: np.ndarray) -> None:
-    """Raise `LeakError` if two splits share an action prefix in the same world."""
+def check_leaks(prefixes: list[bytes], worlds: list[bytes], program: np.ndarray, fold: np.ndarray) -> None:
+    """Raise `LeakError` if two folds share an action prefix in the same world."""
     home: dict[tuple[bytes, bytes], int] = {}
     for prefix, b in zip(prefixes, program, strict=True):
-        if split[b] != DROPPED and home.setdefault((prefix, worlds[b]), split[b]) != split[b]:
-            raise LeakError(f"probe set: program {b} shares an action prefix in the same world with another split")
+        if fold[b] != DROPPED and home.setdefault((prefix, worlds[b]), fold[b]) != fold[b]:
+            raise LeakError(f"probe set: program {b} shares an action prefix in the same world with another fold")
 
 
 def with_original(kept: Sequence[str], protocol: Protocol) -> list[Semantics]:

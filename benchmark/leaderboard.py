@@ -18,6 +18,7 @@ from benchmark.errors import BenchmarkError, VerificationError
 from benchmark.folder import read_probes
 from benchmark.measurement import blind_probe_set, judged
 from benchmark.record import Record, read_record
+from benchmark.semantic_content import Tested
 from benchmark.statistics import Estimate
 from benchmark.suites import load_suite
 from karel_env.features import PRIMARY
@@ -129,7 +130,8 @@ def check_stored(folder: Path, record: Record) -> None:
     """
     try:
         arrays = read_probes(folder)
-        found = judged(blind_probe_set(load_suite(record.suite.name), record.protocol), arrays, record.protocol)
+        probe_set = blind_probe_set(load_suite(record.suite.name), record.protocol)
+        found = judged(probe_set, Tested.of(probe_set, record.protocol), arrays, record.protocol)
     except (OSError, KeyError, ValueError) as problem:
         raise VerificationError(
             f"{folder}: its probes.data cannot be judged ({problem}); run the model again"

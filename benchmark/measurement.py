@@ -6,22 +6,23 @@ Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from benchmark.evaluation import first_inputs, written_programs
-from benchmark.labels import DROPPED, MISSING, TEST, TRAIN, VALIDATION, ProbeSet, build_probe_set, with_original
+from benchmark.labels import DROPPED, MISSING, ProbeSet, Split, build_probe_set, with_original
 from benchmark.probing import Fit, fit_probes
 from benchmark.protocol import POOLS, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import (
     Evidence,
     FeatureResult,
+    Tested,
     analyse,
-    by_program,
     choose_pool,
     gather_evidence,
+    over_programs,
     skill_on_unseen,
     verdict,
 )
@@ -44,7 +45,7 @@ class Meaning:
         verdict: on facing.
         features: results by feature.
         semantics: names; the original, then the alternatives.
-        programs, dropped: of the probe set in all, and those left out to keep the splits apart.
+        programs, dropped: of the probe set in all, and those left out to keep the folds apart.
         test_programs, test_states: what the intervals rest on.
     """
 
@@ -102,17 +103,17 @@ def measure_meaning(
     tasks = blind_tasks(suite)
     inputs = first_inputs(tasks)
     probe_set = blind_probe_set(suite, protocol)
-    model = read_source(probe_set, [model_states], protocol, progress)
+    tested = Tested.of(probe_set, protocol)
+    model = read_source(probe_set, tested, [model_states], protocol, progress)
+    recorder = recorder_states(tasks.programs, inputs, probe_set)[:, None]
     sources = {
         "model": model,
-        "random-init": read_source(probe_set, random_states, protocol, progress),
-        "recorder": read_source(
-            probe_set, [recorder_states(tasks.programs, inputs, probe_set)[:, None]], protocol, progress
-        ),
+        "random-init": read_source(probe_set, tested, random_states, protocol, progress),
+        "recorder": read_source(probe_set, tested, [recorder], protocol, progress),
     }
-    unseen = skill_on_unseen(model.fits, model.evidence.pool, probe_set)
+    unseen = skill_on_unseen(model.fits, model.evidence.pool, probe_set, tested, protocol)
     arrays = {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
-    return judged(probe_set, arrays, protocol, unseen), arrays
+    return judged(probe_set, tested, arrays, protocol, unseen), arrays
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,15 @@ class Source:
 
 
 def read_source(
-    probe_set: ProbeSet, copies: Sequence[np.ndarray], protocol: Protocol, progress: Progress = lambda steps: None
+    probe_set: ProbeSet,
+    tested: Tested,
+    copies: Sequence[np.ndarray],
+    protocol: Protocol,
+    progress: Progress = lambda steps: None,
 ) -> Source:
     """Fit the probes of one source: float32 [R, pools, D] of each of its copies; probe seed i reads copy i modulo them."""
     fits = _fit_pools(probe_set, copies, protocol, progress)
-    return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set))
+    return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set, tested, protocol))
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
@@ -138,12 +143,16 @@ def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
 
 
 def judged(
-    probe_set: ProbeSet, arrays: Mapping[str, np.ndarray], protocol: Protocol, unseen: np.ndarray | None = None
+    probe_set: ProbeSet,
+    tested: Tested,
+    arrays: Mapping[str, np.ndarray],
+    protocol: Protocol,
+    unseen: np.ndarray | None = None,
 ) -> Meaning:
     """What the stored arrays of a run (`probes.data`) say.
 
     Args:
-        probe_set: of `blind_probe_set`.
+        probe_set, tested: of `blind_probe_set`.
         arrays: by source and part of its `Evidence`, such as `model.probe`.
         protocol: of the run.
         unseen: float [F], skills on unseen prefixes, which the arrays do not hold.
@@ -151,15 +160,15 @@ def judged(
     names = dict.fromkeys(key.rpartition(".")[0] for key in arrays)
     evidence = {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}
     allowed = {name: kept(name) for name in FEATURES}
-    results = analyse(evidence, probe_set, allowed, protocol, POOLS, BOOTSTRAP_SEED, unseen)
+    results = analyse(evidence, probe_set, tested, allowed, protocol, POOLS, BOOTSTRAP_SEED, unseen)
     return Meaning(
         verdict=verdict(results, protocol),
         features=results,
         semantics=probe_set.semantics,
-        programs=len(probe_set.split),
-        dropped=int((probe_set.split == DROPPED).sum()),
-        test_programs=int((probe_set.split == TEST).sum()),
-        test_states=len(probe_set.rows(TEST)),
+        programs=len(probe_set.fold),
+        dropped=int((probe_set.fold == DROPPED).sum()),
+        test_programs=len(tested.programs),
+        test_states=int(np.isin(probe_set.program, tested.programs).sum()),
     )
 
 
@@ -178,25 +187,19 @@ def _fit_pools(probe_set: ProbeSet, copies: Sequence[np.ndarray], protocol: Prot
 
 
 def _one_seed(fit: Fit, index: int) -> Fit:
-    at = slice(index, index + 1)
-    return Fit(fit.validation[at], fit.log_prob[at], fit.correct[at])
+    return Fit(fit.validation[index : index + 1], [fit.log_prob[index]], [fit.correct[index]])
 
 
 def _stacked(fits: list[Fit]) -> Fit:
-    return Fit(
-        np.concatenate([f.validation for f in fits]),
-        np.concatenate([f.log_prob for f in fits]),
-        np.concatenate([f.correct for f in fits]),
-    )
+    log_prob, correct = [one for f in fits for one in f.log_prob], [one for f in fits for one in f.correct]
+    return Fit(np.concatenate([f.validation for f in fits]), log_prob, correct)
 
 
-def _fit(
-    probe_set: ProbeSet, states: np.ndarray, seeds: tuple[int, ...] | list[int], protocol: Protocol, progress: Progress
-) -> Fit:
+def _fit(probe_set: ProbeSet, states: np.ndarray, seeds: Sequence[int], protocol: Protocol, progress: Progress) -> Fit:
     """One network a (semantics, seed), with a head for each feature over a shared hidden layer."""
     counts = np.broadcast_to(probe_set.counts, probe_set.classes.shape[:2])
-    rows = (probe_set.rows(TRAIN), probe_set.rows(VALIDATION), probe_set.rows(TEST))
-    return fit_probes(states, probe_set.classes, counts, rows, [protocol.hidden], seeds, protocol, progress)
+    splits = [probe_set.split(seed) for seed in seeds]
+    return fit_probes(states, probe_set.classes, counts, splits, [protocol.hidden], seeds, protocol, progress)
 
 
 def measure_content(
@@ -223,30 +226,37 @@ def measure_content(
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], protocol)
     heads = [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
     executed = (probe_set.classes[0, heads] != MISSING).all(0)
-    rows = tuple(probe_set.rows(split)[executed[probe_set.rows(split)]] for split in (TRAIN, VALIDATION, TEST))
+    splits = [_only(probe_set.split(seed), executed) for seed in protocol.seeds]
     targets = probe_set.classes[0, heads][:, None]
     counts = probe_set.counts[heads][:, None]
     widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}
     arithmetic, geometric = {}, {}
     for depth in CONTENT_DEPTHS:
-        fit = fit_probes(states[:, 0], targets, counts, rows, widths[depth], protocol.seeds, protocol, progress)
-        arithmetic[depth], geometric[depth] = _content(fit, probe_set, rows[2], protocol)
-    return Content(arithmetic, geometric, distinct, len(rows[2]))
+        fit = fit_probes(states[:, 0], targets, counts, splits, widths[depth], protocol.seeds, protocol, progress)
+        arithmetic[depth], geometric[depth] = _content(fit, probe_set, splits, protocol)
+    tested = np.unique(np.concatenate([split.test for split in splits]))
+    return Content(arithmetic, geometric, distinct, len(tested))
 
 
-def _content(fit: Fit, probe_set: ProbeSet, test: np.ndarray, protocol: Protocol) -> tuple[Estimate, float]:
+def _only(split: Split, kept: np.ndarray) -> Split:
+    """The split without the states that are not kept."""
+    return Split(*(rows[kept[rows]] for rows in (split.train, split.validation, split.test)))
+
+
+def _content(fit: Fit, probe_set: ProbeSet, splits: Sequence[Split], protocol: Protocol) -> tuple[Estimate, float]:
     """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean."""
-    right, start = [], 0
-    for group in PAPER_FEATURES:
-        right.append(fit.correct[:, start : start + len(group), 0].all(1))
-        start += len(group)
-    owner = probe_set.program[test]
-    tested = replace(probe_set, program=owner, split=np.full(len(probe_set.split), TEST, np.int8))
-    hits = by_program(np.stack(right, 1).astype(np.float64), tested)
-    sizes = by_program(np.ones(len(test)), tested)
-    accuracy = hits.sum(-1) / sizes.sum()
+    right: list[np.ndarray] = []
+    for correct in fit.correct:
+        start, groups = 0, []
+        for group in PAPER_FEATURES:
+            groups.append(correct[start : start + len(group), 0].all(0))
+            start += len(group)
+        right.append(np.stack(groups).astype(np.float64))
+    hits, by_seed = over_programs(right, splits, probe_set)
+    sizes, seed_sizes = over_programs([np.ones(len(split.test)) for split in splits], splits, probe_set)
     weights = bootstrap_weights(len(sizes), protocol.resamples, BOOTSTRAP_SEED)
-    resampled = (weights @ hits.mean(0).T).mean(-1) / (weights @ sizes)
-    whole = accuracy.mean(0)
-    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, accuracy.mean(1), len(sizes), 0.95)
+    resampled = (weights @ hits.T).mean(-1) / (weights @ sizes)
+    whole = hits.sum(-1) / sizes.sum()
+    seeds = by_seed.mean(1) / seed_sizes
+    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, seeds, len(sizes), 0.95)
     return estimate, float(np.exp(np.log(np.maximum(whole, 1e-12)).mean()))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmark.labels import MISSING
+from benchmark.labels import MISSING, Split
 from benchmark.protocol import Protocol
 
 
@@ -26,14 +26,14 @@ class Fit:
 
     Attributes:
         validation: float32 [Q, G, K], cross-entropy in nats on validation, at the best check.
-        log_prob: float32 [Q, G, K, Rt], log-probability of the true class of each test state, at that check;
-            0 where the label is missing.
-        correct: bool [Q, G, K, Rt], whether the most probable class is the true one.
+        log_prob: a seed, float32 [G, K, Rt], log-probability of the true class of each of its test states, at that
+            check; 0 where the label is missing.
+        correct: a seed, bool [G, K, Rt], whether the most probable class is the true one.
     """
 
     validation: np.ndarray
-    log_prob: np.ndarray
-    correct: np.ndarray
+    log_prob: list[np.ndarray]
+    correct: list[np.ndarray]
 
 
 class _Networks(torch.nn.Module):
@@ -63,6 +63,11 @@ class _Networks(torch.nn.Module):
         # A seed at a time: its groups are then a strided view, where all seeds at once would need a copy.
         return torch.stack([self._deeper(seed, one) for seed, one in enumerate(wide)])
 
+    def of_seed(self, seed: int, states: torch.Tensor) -> torch.Tensor:
+        """Logits [G, b, C] of one seed's networks over inputs [b, D]."""
+        wide = torch.addmm(self.biases[0][seed], states, self.weights[0][seed])
+        return self._deeper(seed, wide.relu_() if len(self.weights) > 1 else wide)
+
     def _deeper(self, seed: int, wide: torch.Tensor) -> torch.Tensor:
         """[G, b, C] from the first layer's [b, G * width] of one seed."""
         out = wide.unflatten(-1, (self.groups, -1)).transpose(0, 1)
@@ -77,7 +82,7 @@ def fit_probes(
     states: np.ndarray,
     targets: np.ndarray,
     counts: np.ndarray,
-    rows: tuple[np.ndarray, np.ndarray, np.ndarray],
+    splits: Sequence[Split],
     widths: Sequence[int],
     seeds: Sequence[int],
     protocol: Protocol,
@@ -89,35 +94,50 @@ def fit_probes(
         states: float32 [R, D].
         targets: int64 [G, K, R], class of each state, `MISSING` where there is none.
         counts: int64 [G, K], number of classes of each head.
-        rows: states for training, validation and testing.
+        splits: a seed, the states that it is trained on, chooses by, and is tested on.
         widths: of the hidden layers; empty for linear probes, which are as many groups of one product.
         seeds: Q; each draws its initialisation (the same for every group, so groups are paired) and its batches.
         protocol: steps, batch, rates, checks.
         progress: is told of each step done.
     """
-    train, validation, test = rows
-    inputs = torch.from_numpy(whitened(states, train, protocol.ridge))
+    inputs = _whitened_each(states, splits, protocol.ridge)
     labels = torch.from_numpy(targets)
     heads = _Heads(counts)
-    networks = _Networks(seeds, len(targets), [inputs.shape[1], *widths], heads.width)
+    networks = _Networks(seeds, len(targets), [inputs[0].shape[1], *widths], heads.width)
     optimizer = torch.optim.AdamW(
         networks.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
     )
     orders = [np.random.Generator(np.random.Philox(7_919 * (seed + 1))) for seed in seeds]
-    best = _Best(len(seeds), targets.shape[:2], len(test))
+    best = _Best(targets.shape[:2], [len(split.test) for split in splits])
     check_at = {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}
     for step in range(protocol.steps):
         for group in optimizer.param_groups:
             group["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
-        chosen = torch.from_numpy(np.stack([order.choice(train, protocol.batch) for order in orders]))
-        log_prob = heads.log_prob(networks(inputs[chosen]), labels[:, :, chosen].permute(2, 0, 3, 1))
+        drawn = [order.choice(split.train, protocol.batch) for order, split in zip(orders, splits, strict=True)]
+        chosen = torch.from_numpy(np.stack(drawn))
+        batch = torch.stack([one[rows] for one, rows in zip(inputs, chosen, strict=True)])
+        log_prob = heads.log_prob(networks(batch), labels[:, :, chosen].permute(2, 0, 3, 1))
         (-log_prob.sum() / protocol.batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         progress(1)
         if step + 1 in check_at:
-            best.update(*(_evaluate(networks, heads, inputs, labels, part) for part in (validation, test)))
+            for seed, split in enumerate(splits):
+                parts = (split.validation, split.test)
+                best.update(seed, *(_evaluate(networks, seed, heads, inputs[seed], labels, part) for part in parts))
     return Fit(best.validation, best.log_prob, best.correct)
+
+
+def _whitened_each(states: np.ndarray, splits: Sequence[Split], ridge: float) -> list[torch.Tensor]:
+    """A seed, the states as its training states whiten them; all of one width, the narrower ones followed by zeros."""
+    found: dict[bytes, np.ndarray] = {}
+    keys = [split.train.tobytes() for split in splits]
+    for key, split in zip(keys, splits, strict=True):
+        if key not in found:
+            found[key] = whitened(states, split.train, ridge)
+    width = max(one.shape[1] for one in found.values())
+    padded = {k: torch.from_numpy(np.pad(one, ((0, 0), (0, width - one.shape[1])))) for k, one in found.items()}
+    return [padded[key] for key in keys]
 
 
 def whitened(states: np.ndarray, train: np.ndarray, ridge: float) -> np.ndarray:
@@ -160,7 +180,7 @@ class _Heads:
         self.mask = torch.from_numpy(unused)[:, None, :] if unused.any() else None
 
     def all_log_prob(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """For each block the log-probabilities [Q, G, b, heads, classes], heads in `order`."""
+        """For each block the log-probabilities [..., G, b, heads, classes], heads in `order`."""
         if self.mask is not None:
             logits = logits + self.mask
         return [
@@ -178,7 +198,7 @@ class _Heads:
         return self._of_labels(self.all_log_prob(logits), labels)
 
     def judge(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of the true classes and whether they are the most probable, [Q, G, K, b], heads as given."""
+        """Log-probability of the true classes and whether they are the most probable, [..., G, K, b], heads as given."""
         every = self.all_log_prob(logits)
         back = torch.from_numpy(np.argsort(self.order))
         best = torch.cat([block.argmax(-1) for block in every], -1)[..., back]
@@ -196,16 +216,14 @@ class _Heads:
 
 @torch.no_grad()
 def _evaluate(
-    networks: _Networks, heads: _Heads, inputs: torch.Tensor, labels: torch.Tensor, rows: np.ndarray
+    networks: _Networks, seed: int, heads: _Heads, inputs: torch.Tensor, labels: torch.Tensor, rows: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """log-probabilities and hits [Q, G, K, rows], and whether labels are there [G, K, rows]."""
-    seeds = networks.weights[0].shape[0]
+    """Of one seed: log-probabilities and hits [G, K, rows], and whether labels are there [G, K, rows]."""
     values, hits = [], []
     for part in np.array_split(rows, max(1, len(rows) // 2048)):
         chosen = torch.from_numpy(part)
         wanted = labels[:, :, chosen].transpose(1, 2)
-        logits = networks(inputs[chosen].expand(seeds, -1, -1))
-        value, hit = heads.judge(logits, wanted.expand(seeds, -1, -1, -1))
+        value, hit = heads.judge(networks.of_seed(seed, inputs[chosen]), wanted)
         values.append(value)
         hits.append(hit)
     return torch.cat(values, -1), torch.cat(hits, -1), labels[:, :, torch.from_numpy(rows)] != MISSING
@@ -214,20 +232,21 @@ def _evaluate(
 class _Best:
     """The predictions at the best check on validation, a seed, group and head."""
 
-    def __init__(self, seeds: int, heads: tuple[int, ...], tests: int) -> None:
-        self.validation = np.full((seeds, *heads), np.inf, np.float32)
-        self.log_prob = np.zeros((seeds, *heads, tests), np.float32)
-        self.correct = np.zeros((seeds, *heads, tests), bool)
+    def __init__(self, heads: tuple[int, ...], tests: Sequence[int]) -> None:
+        self.validation = np.full((len(tests), *heads), np.inf, np.float32)
+        self.log_prob = [np.zeros((*heads, count), np.float32) for count in tests]
+        self.correct = [np.zeros((*heads, count), bool) for count in tests]
 
     def update(
         self,
+        seed: int,
         validation: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         test: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
         """Keep the test predictions wherever validation improved; the test labels decide nothing."""
         there = validation[2].sum(-1).clamp(min=1)
         loss = (-validation[0].sum(-1) / there).numpy()
-        better = loss < self.validation
-        self.validation[better] = loss[better]
-        self.log_prob[better] = test[0].numpy()[better]
-        self.correct[better] = test[1].numpy()[better]
+        better = loss < self.validation[seed]
+        self.validation[seed][better] = loss[better]
+        self.log_prob[seed][better] = test[0].numpy()[better]
+        self.correct[seed][better] = test[1].numpy()[better]

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 POOLS = ("mean", "last")
 """Pooled states that each semantics chooses from on validation: mean over layers, last layer."""
 
@@ -23,7 +23,8 @@ class Protocol:
         alternatives: how many alternative semantics, taken evenly from those kept by the screen.
         seeds: of the probes; seed i draws the initialisation and the order of training.
         random_inits: untrained copies of the model; probe seed i reads copy i modulo this.
-        train, validation: shares of the programs of a probe set; the rest is for testing.
+        folds: of the programs of a probe set; probe seed i is tested on fold i modulo this, chooses by the next, and
+            is trained on the others.
         hidden: width of the one hidden layer of the verdict's probes.
         deep_hidden: widths of the two hidden layers of `sc_mlp2`.
         ridge: of the whitening of states, relative to their largest variance.
@@ -40,8 +41,7 @@ class Protocol:
     alternatives: int = 8
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     random_inits: int = 3
-    train: float = 0.6
-    validation: float = 0.2
+    folds: int = 5
     hidden: int = 256
     deep_hidden: tuple[int, int] = (256, 1024)
     ridge: float = 1e-4

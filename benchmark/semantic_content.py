@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from benchmark.labels import MISSING, TEST, TRAIN, ProbeSet
+from benchmark.labels import MISSING, ProbeSet, Split
+from benchmark.prior import Prior, step_prior
 from benchmark.probing import Fit
 from benchmark.protocol import Protocol
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
@@ -29,9 +30,9 @@ class Evidence:
     These arrays are stored with a run, in this precision, so that its deltas can be computed again exactly.
 
     Attributes:
-        probe: float32 [S, F, P], nats, mean over seeds.
-        totals: float32 [Q, S, F], nats, sum over programs, a seed.
-        pool: int64 [S, F], which pooled state each semantics chose on validation.
+        probe: float32 [S, F, P], nats, mean over the seeds that a program is tested on.
+        totals: float32 [Q, S, F], nats, sum over the programs of the seed's fold.
+        pool: int64 [Q, S, F], which pooled state each seed and semantics chose on validation.
     """
 
     probe: np.ndarray
@@ -45,7 +46,7 @@ class FeatureResult:
 
     Attributes:
         skill: under the original, on all test states.
-        skill_unseen: on test states whose action prefix does not occur in training.
+        skill_unseen: on test states whose action prefix does not occur in their probes' training.
         skill_alternatives: mean over the alternatives.
         gap, control_gaps: skill under the original less that mean, for the model and for each control.
         delta, delta90: gap less the larger control gap, with its 95% and its 90% interval.
@@ -53,7 +54,7 @@ class FeatureResult:
         p_holm: one-sided p of delta > 0, Holm-adjusted over features.
         alternatives: those that the screen keeps for this feature.
         degenerate: one class holds nearly all states, so the feature says nothing in this suite.
-        pool: the pooled state that the original chose.
+        pool: the pooled state that the original chose with most seeds.
     """
 
     skill: Estimate
@@ -70,70 +71,106 @@ class FeatureResult:
     pool: str
 
 
-def prior_log_prob(probe_set: ProbeSet) -> np.ndarray:
-    """float64 [S, F, Rt], log-probability of each test label under its step's frequencies in training.
+@dataclass(frozen=True)
+class Tested:
+    """The programs that the seeds of a protocol test, and their prior cross-entropies.
 
-    The step-conditional prior, with one added to each count; 0 where the label is missing.
+    Attributes:
+        programs: int64 [P].
+        prior: float64 [S, F, P], nats, mean over the seeds that a program is tested on.
+        totals: float64 [Q, S, F], nats, sum over the programs of the seed's fold.
+        priors: a seed, the prior of its split.
+        of_fold: a seed, bool [P], which programs it tests.
     """
-    train, test = probe_set.rows(TRAIN), probe_set.rows(TEST)
-    steps = int(probe_set.step.max()) + 1
-    found = np.zeros((*probe_set.classes.shape[:2], len(test)))
-    for s in range(found.shape[0]):
-        for f, classes in enumerate(probe_set.counts):
-            label = probe_set.classes[s, f]
-            there = train[label[train] != MISSING]
-            count = np.ones((steps, classes))
-            np.add.at(count, (probe_set.step[there], label[there]), 1)
-            log_prob = np.log(count / count.sum(1, keepdims=True))
-            known = label[test] != MISSING
-            found[s, f, known] = log_prob[probe_set.step[test[known]], label[test[known]]]
-    return found
+
+    programs: np.ndarray
+    prior: np.ndarray
+    totals: np.ndarray
+    priors: list[Prior]
+    of_fold: list[np.ndarray]
+
+    @classmethod
+    def of(cls, probe_set: ProbeSet, protocol: Protocol) -> Tested:
+        """Of the seeds of a protocol."""
+        splits = [probe_set.split(seed) for seed in protocol.seeds]
+        used = {seed % probe_set.folds for seed in protocol.seeds}
+        by_fold = {fold: step_prior(probe_set, probe_set.split(fold)) for fold in used}
+        each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
+        whole, totals = over_programs([-one.log_prob for one in each], splits, probe_set)
+        programs = np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
+        folds = [probe_set.fold[programs] == seed % probe_set.folds for seed in protocol.seeds]
+        return cls(programs, whole, totals, each, folds)
+
+
+def over_programs(
+    values: Sequence[np.ndarray], splits: Sequence[Split], probe_set: ProbeSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the test states of each program, float64 [..., P], and over those of each seed, float64 [Q, ...].
+
+    Args:
+        values: a seed, [..., Rt] of its test states.
+        splits: of the seeds.
+        probe_set: whose programs; those tested more than once get the mean over their seeds.
+    """
+    lead = values[0].shape[:-1]
+    whole, times = np.zeros((*lead, len(probe_set.fold))), np.zeros(len(probe_set.fold))
+    for value, split in zip(values, splits, strict=True):
+        programs, starts = np.unique(probe_set.program[split.test], return_index=True)
+        whole[..., programs] += np.add.reduceat(value.astype(np.float64), starts, axis=-1)
+        times[programs] += 1
+    tested = times > 0
+    totals = np.stack([value.sum(-1, dtype=np.float64) for value in values])
+    return whole[..., tested] / times[tested], totals
 
 
 def choose_pool(fits: Sequence[Fit]) -> np.ndarray:
-    """int [S, F], the pooled state with the lowest cross-entropy on validation, mean over seeds."""
-    return np.argmin([fit.validation.mean(0) for fit in fits], axis=0)
+    """int [Q, S, F], the pooled state with the lowest cross-entropy on each seed's validation states."""
+    return np.argmin([fit.validation for fit in fits], axis=0)
 
 
-def gather_evidence(fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet) -> Evidence:
-    """Sum over programs the cross-entropies of the chosen pooled state of each semantics and feature."""
-    per_state = np.stack([fit.log_prob for fit in fits])
-    semantics, features = np.indices(pool.shape)
-    chosen = np.moveaxis(per_state[pool, :, semantics, features], 2, 0)
-    probe = -by_program(chosen, probe_set)
-    return Evidence(probe.mean(0).astype(np.float32), probe.sum(-1).astype(np.float32), pool)
+def gather_evidence(
+    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+) -> Evidence:
+    """Sum over programs the cross-entropies of the chosen pooled state of each seed, semantics and feature.
 
-
-def by_program(values: np.ndarray, probe_set: ProbeSet) -> np.ndarray:
-    """float64 [..., P] sums over each test program of values [..., Rt]."""
-    owner = probe_set.program[probe_set.rows(TEST)]
-    _, starts = np.unique(owner, return_index=True)
-    return np.add.reduceat(values.astype(np.float64), starts, axis=-1)
+    A probe that does no better on validation than the step-conditional prior answers with the prior, so that what
+    holds nothing has a skill of 0 and not of an overfitted probe.
+    """
+    semantics, features = np.indices(pool.shape[1:])
+    chosen = []
+    for q, prior in enumerate(tested.priors):
+        found = np.stack([fit.log_prob[q] for fit in fits])[pool[q], semantics, features].astype(np.float64)
+        best = np.min([fit.validation[q] for fit in fits], axis=0)
+        chosen.append(-np.where((best < prior.validation)[..., None], found, prior.log_prob))
+    splits = [probe_set.split(seed) for seed in protocol.seeds]
+    probe, totals = over_programs(chosen, splits, probe_set)
+    return Evidence(probe.astype(np.float32), totals.astype(np.float32), pool)
 
 
 class _Skills:
-    """Skills of every source, over all programs and in each bootstrap resample."""
+    """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
 
-    def __init__(self, evidence: Mapping[str, Evidence], prior: np.ndarray, weights: np.ndarray) -> None:
-        self.evidence, self.prior, self.weights = evidence, prior, weights
+    def __init__(self, evidence: Mapping[str, Evidence], tested: Tested, weights: np.ndarray) -> None:
+        self.evidence, self.tested, self.weights = evidence, tested, weights
 
     def whole(self, source: str) -> np.ndarray:
-        """float64 [S, F], from the mean cross-entropy over seeds."""
-        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.prior.sum(-1)
+        """float64 [S, F]."""
+        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
 
     def by_seed(self, source: str) -> np.ndarray:
-        """float64 [Q, S, F]."""
-        return 1 - self.evidence[source].totals / self.prior.sum(-1)
+        """float64 [Q, S, F], each on the programs of its fold."""
+        return 1 - self.evidence[source].totals / self.tested.totals
 
     def resampled(self, source: str) -> np.ndarray:
-        """float64 [W, S, F], on means over seeds."""
+        """float64 [W, S, F]."""
         probe = np.tensordot(self.weights, self.evidence[source].probe, (1, 2))
-        return 1 - probe / np.tensordot(self.weights, self.prior, (1, 2))
+        return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
 
 
 def analyse(
     evidence: Mapping[str, Evidence],
     probe_set: ProbeSet,
+    tested: Tested,
     kept: Mapping[str, Sequence[str]],
     protocol: Protocol,
     pools: Sequence[str],
@@ -145,14 +182,15 @@ def analyse(
     Args:
         evidence: of `model` and of each of `CONTROLS`.
         probe_set: the labels that the evidence rests on.
+        tested: of the same.
         kept: alternatives that the screen keeps, by feature.
         protocol: resamples, margin.
         pools: names of the pooled states.
         seed: of the bootstrap.
         unseen: float [F], skills on unseen prefixes, if computed.
     """
-    prior = -by_program(prior_log_prob(probe_set), probe_set)
-    skills = _Skills(evidence, prior, bootstrap_weights(prior.shape[-1], protocol.resamples, seed))
+    n = len(tested.programs)
+    skills = _Skills(evidence, tested, bootstrap_weights(n, protocol.resamples, seed))
     draws = {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
     raw: dict[str, FeatureResult] = {}
     p_values: dict[str, float] = {}
@@ -163,7 +201,6 @@ def analyse(
         gaps = {s: tuple(d[:, 0, f] - d[:, columns, f].mean(1) for d in three) for s, three in draws.items()}
         largest = [np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)]
         delta = tuple(gaps["model"][i] - largest[i] for i in range(3))
-        n = prior.shape[-1]
         whole = draws["model"][0][0, :, f]
         estimate = _estimate(delta, n, 0.95)
         spread = (estimate.high - estimate.low) / 2 / 1.959964
@@ -179,8 +216,8 @@ def analyse(
             p_rand=(1 + int((whole[columns] >= whole[0]).sum())) / (len(columns) + 1),
             p_holm=1.0,
             alternatives=tuple(probe_set.semantics[i] for i in columns),
-            degenerate=_degenerate(probe_set, f, protocol),
-            pool=pools[int(evidence["model"].pool[0, f])],
+            degenerate=_degenerate(probe_set, tested, f, protocol),
+            pool=pools[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
         )
     adjusted = holm(p_values)
     return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in raw.items()}
@@ -191,18 +228,21 @@ def _estimate(three: tuple[np.ndarray, ...], n: int, level: float) -> Estimate:
     return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
 
 
-def _degenerate(probe_set: ProbeSet, feature: int, protocol: Protocol) -> bool:
-    label = probe_set.classes[0, feature, probe_set.rows(TEST)]
+def _degenerate(probe_set: ProbeSet, tested: Tested, feature: int, protocol: Protocol) -> bool:
+    label = probe_set.classes[0, feature, np.isin(probe_set.program, tested.programs)]
     label = label[label != MISSING]
     return len(label) == 0 or float(np.bincount(label).max() / len(label)) >= protocol.degenerate
 
 
-def skill_on_unseen(fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet) -> np.ndarray:
+def skill_on_unseen(
+    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+) -> np.ndarray:
     """float64 [F], skill under the original on test states with an action prefix not seen in training; NaN if none."""
-    test = probe_set.rows(TEST)
-    fresh = ~probe_set.seen[test]
-    prior = prior_log_prob(probe_set)[0][:, fresh].sum(-1)
-    probe = np.array([fits[pool[0, f]].log_prob[:, 0, f][:, fresh].mean(0).sum() for f in range(len(FEATURES))])
+    prior, probe = np.zeros(len(FEATURES)), np.zeros(len(FEATURES))
+    for q, seed in enumerate(protocol.seeds):
+        fresh = ~probe_set.seen[probe_set.split(seed).test]
+        prior += tested.priors[q].log_prob[0][:, fresh].sum(-1)
+        probe += [fits[pool[q, 0, f]].log_prob[q][0, f, fresh].sum() for f in range(len(FEATURES))]
     with np.errstate(invalid="ignore", divide="ignore"):
         return 1 - probe / prior
 

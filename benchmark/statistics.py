@@ -53,21 +53,24 @@ def interval_over_units_and_seeds(
 ) -> Estimate:
     """Interval of a figure that varies with the units drawn and with the seeds of its probes.
 
-    The bootstrap over units, made on means over seeds, gives one variance; the spread between seeds gives
-    another, with a t quantile of seeds - 1 degrees of freedom, since a handful of seeds resampled undercovers
-    (PROBING.md, 8). The two half-widths add in squares.
+    Each seed is tested on units of its own, so the spread between seeds holds both sources; the bootstrap over all
+    units tells how much of it is due to the units. The rest is due to the seeds, and takes a t quantile of
+    seeds - 1 degrees of freedom, since a handful of seeds resampled undercovers (PROBING.md, 8). The two
+    half-widths add in squares.
 
     Args:
-        value: the point estimate.
+        value: the point estimate, over all units.
         resampled: float [resamples], the figure in each bootstrap resample of the units.
-        by_seed: float [seeds], the figure for each seed alone, at least two.
+        by_seed: float [seeds], the figure of each seed on its own units, at least two.
         n: number of units.
         level: of the interval, such as 0.95.
     """
     quantile = 0.5 + level / 2
-    units = stats.norm.ppf(quantile) * np.std(resampled, ddof=1)
-    seeds = stats.t.ppf(quantile, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed))
-    half = float(np.hypot(units, seeds))
+    units = float(np.var(resampled, ddof=1))
+    seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - units)
+    half = float(
+        np.hypot(stats.norm.ppf(quantile) * np.sqrt(units), stats.t.ppf(quantile, len(by_seed) - 1) * np.sqrt(seeds))
+    )
     return Estimate(value, value - half, value + half, n)
 
 

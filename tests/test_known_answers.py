@@ -9,16 +9,17 @@ import pytest
 
 from benchmark.calibrate import calibrate, judge_falling, main, table
 from benchmark.evaluation import first_inputs
-from benchmark.labels import TEST, TRAIN, build_probe_set, with_original
+from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
+from benchmark.prior import step_prior
 from benchmark.protocol import STANDARD
 from benchmark.pseudo_models import DEGRADED, Content
-from benchmark.semantic_content import REPRESENTS, prior_log_prob
+from benchmark.semantic_content import REPRESENTS, over_programs
 from benchmark.suites import blind_tasks, load_suite
 from karel_env.features import FEATURES
 from karel_env.screen import kept
 
 SUITE = replace(load_suite("laptop"), probe_programs=1500)
-PROTOCOL = replace(STANDARD, alternatives=4, steps=300, hidden=64, seeds=(0, 1, 2))
+PROTOCOL = replace(STANDARD, alternatives=4, steps=300, hidden=64)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def cells():
 
 
 def test_noise_knows_nothing(cells):
+    assert cells["noise"]["right"]
     assert cells["noise"]["right"]
     assert abs(cells["noise"]["skill"]) < 0.02
 
@@ -121,27 +123,78 @@ def first_word(tasks, probe_set) -> np.ndarray:
     return np.eye(5)[tasks.programs.words[tasks.programs.offsets[probe_set.program] + 3]]
 
 
-def test_no_program_and_no_prefix_in_its_world_crosses_splits(probe_set):
+def test_every_program_is_tested_once_and_no_prefix_in_its_world_was_trained_on(probe_set):
     tasks = blind_tasks(SUITE)
     worlds = first_inputs(tasks)
-    train, test = ({} for _ in range(2))
-    for home, split in ((train, TRAIN), (test, TEST)):
-        for row in probe_set.rows(split):
-            b = probe_set.program[row]
-            prefix = tuple(tasks.programs.program(b)[: 4 + probe_set.word[row]])
-            home[(prefix, worlds.cells[b].tobytes(), worlds.robot[b].tobytes())] = b
-    assert not train.keys() & test.keys()
-    assert len(train) > 1000 < len(test) * 5
+
+    def prefix(row: int) -> tuple[bytes, bytes, bytes]:
+        b = probe_set.program[row]
+        words = tasks.programs.program(b)[: 4 + probe_set.word[row]]
+        return words.tobytes(), worlds.cells[b].tobytes(), worlds.robot[b].tobytes()
+
+    tested = []
+    for seed in range(STANDARD.folds):
+        split = probe_set.split(seed)
+        others = {prefix(row) for row in (*split.train, *split.validation)}
+        assert not others & {prefix(row) for row in split.test}
+        assert not {prefix(row) for row in split.train} & {prefix(row) for row in split.validation}
+        programs = [set(probe_set.program[rows]) for rows in (split.train, split.validation, split.test)]
+        assert sum(map(len, programs)) == len(set.union(*programs))
+        assert len(programs[0]) > 2.5 * len(programs[2])
+        tested += programs[2]
+    kept = np.flatnonzero(probe_set.fold != DROPPED)
+    assert sorted(tested) == kept.tolist()
+    assert len(kept) > 0.97 * len(probe_set.fold)
+
+
+def test_seen_prefixes_are_those_of_the_training_programs(probe_set):
+    programs = blind_tasks(SUITE).programs
+    split = probe_set.split(2)
+
+    def prefix(row: int) -> bytes:
+        return programs.program(probe_set.program[row])[: 4 + probe_set.word[row]].tobytes()
+
+    trained = {prefix(row) for row in split.train}
+    expected = [prefix(row) in trained for row in split.test]
+    assert probe_set.seen[split.test].tolist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+
+def test_a_leak_is_an_error(probe_set):
+    tasks = blind_tasks(SUITE)
+    worlds = [w.tobytes() for w in first_inputs(tasks).cells]
+    with pytest.raises(LeakError, match="shares an action prefix"):
+        check_leaks([b"x", b"x"], [worlds[0], worlds[0]], np.array([0, 1]), np.array([0, 1], np.int8))
+    check_leaks([b"x", b"x"], [worlds[0], worlds[0]], np.array([0, 1]), np.array([0, DROPPED], np.int8))
 
 
 def test_the_prior_is_the_frequency_of_the_step(probe_set):
-    found = prior_log_prob(probe_set)
-    train, test = probe_set.rows(TRAIN), probe_set.rows(TEST)
+    split = probe_set.split(1)
+    found = step_prior(probe_set, split)
     f, step = FEATURES.index("facing"), 3
-    label = probe_set.classes[0, f, train[probe_set.step[train] == step]]
-    expected = np.log((np.bincount(label, minlength=4) + 1) / (len(label) + 4))
-    at = probe_set.step[test] == step
-    np.testing.assert_allclose(found[0, f, at], expected[probe_set.classes[0, f, test[at]]])
+    label = probe_set.classes[0, f]
+    counted = label[split.train[probe_set.step[split.train] == step]]
+    expected = np.log((np.bincount(counted, minlength=4) + 1) / (len(counted) + 4))
+    at = split.test[probe_set.step[split.test] == step]
+    there = probe_set.step[split.test] == step
+    np.testing.assert_allclose(found.log_prob[0, f, there], expected[label[at]])
+    assert np.array_equal(found.correct[0, f, there], label[at] == expected.argmax())
+
+
+def test_evidence_sums_each_program_once(probe_set):
+    """Against plain sums: a program's figure is the mean over the seeds that test it, a seed's that of its fold."""
+    rng = np.random.default_rng(0)
+    seeds = (0, 1, 2, 3, 4, 1)
+    splits = [probe_set.split(seed) for seed in seeds]
+    values = [rng.normal(size=(2, len(split.test))) for split in splits]
+    whole, totals = over_programs(values, splits, probe_set)
+    sums: dict[int, list[np.ndarray]] = {}
+    for value, split in zip(values, splits, strict=True):
+        for b in np.unique(probe_set.program[split.test]):
+            sums.setdefault(b, []).append(value[:, probe_set.program[split.test] == b].sum(1))
+    expected = np.stack([np.mean(sums[b], 0) for b in sorted(sums)], 1)
+    np.testing.assert_allclose(whole, expected)
+    np.testing.assert_allclose(totals, [value.sum(1) for value in values])
 
 
 def test_every_semantics_has_the_same_label_frequencies(probe_set):
