@@ -63,7 +63,7 @@ class Content:
     """The paper's semantic content, of the model's own programs.
 
     Attributes:
-        arithmetic: by depth of the probe, the mean over features of accuracy.
+        arithmetic: by depth of the probe, the mean over features of accuracy; n counts distinct programs.
         geometric: the same with the geometric mean.
         programs: distinct programs in all; test_states: what the figures rest on.
     """
@@ -219,7 +219,11 @@ def measure_content(
         progress: is told of optimiser steps done.
     """
     programs, places = written_programs(texts)
-    distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
+    known: dict[bytes, int] = {}
+    kind = np.array(
+        [known.setdefault(programs.program(i).tobytes(), len(known)) for i in range(len(programs))], np.int64
+    )
+    distinct = len(known)
     if distinct < protocol.min_programs:
         return None
     inputs = first_inputs(probe_tasks(suite))[places]
@@ -233,7 +237,7 @@ def measure_content(
     arithmetic, geometric = {}, {}
     for depth in CONTENT_DEPTHS:
         fit = fit_probes(states[:, 0], targets, counts, splits, widths[depth], protocol.seeds, protocol, progress)
-        arithmetic[depth], geometric[depth] = _content(fit, probe_set, splits, protocol)
+        arithmetic[depth], geometric[depth] = _content(fit, probe_set, splits, kind, protocol)
     tested = np.unique(np.concatenate([split.test for split in splits]))
     return Content(arithmetic, geometric, distinct, len(tested))
 
@@ -243,8 +247,14 @@ def _only(split: Split, kept: np.ndarray) -> Split:
     return Split(*(rows[kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
-def _content(fit: Fit, probe_set: ProbeSet, splits: Sequence[Split], protocol: Protocol) -> tuple[Estimate, float]:
-    """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean."""
+def _content(
+    fit: Fit, probe_set: ProbeSet, splits: Sequence[Split], kind: np.ndarray, protocol: Protocol
+) -> tuple[Estimate, float]:
+    """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean.
+
+    A model writes the same program for many tasks, so the bootstrap draws distinct programs with all their copies;
+    `kind` int [B] tells which programs are the same.
+    """
     right: list[np.ndarray] = []
     for correct in fit.correct:
         start, groups = 0, []
@@ -254,9 +264,12 @@ def _content(fit: Fit, probe_set: ProbeSet, splits: Sequence[Split], protocol: P
         right.append(np.stack(groups).astype(np.float64))
     hits, by_seed = over_programs(right, splits, probe_set)
     sizes, seed_sizes = over_programs([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    weights = bootstrap_weights(len(sizes), protocol.resamples, BOOTSTRAP_SEED)
-    resampled = (weights @ hits.T).mean(-1) / (weights @ sizes)
+    tested = np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
+    _, cluster = np.unique(kind[tested], return_inverse=True)
+    hits, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(each)]) for each in (hits, sizes))
+    weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
+    resampled = (weights @ hits.T).mean(-1) / (weights @ sizes[0])
     whole = hits.sum(-1) / sizes.sum()
     seeds = by_seed.mean(1) / seed_sizes
-    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, seeds, len(sizes), 0.95)
+    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, seeds, sizes.shape[1], 0.95)
     return estimate, float(np.exp(np.log(np.maximum(whole, 1e-12)).mean()))

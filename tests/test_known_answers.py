@@ -10,12 +10,14 @@ import pytest
 from benchmark.calibrate import calibrate, judge_falling, main, table
 from benchmark.evaluation import first_inputs
 from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
+from benchmark.measurement import _content
 from benchmark.prior import step_prior
+from benchmark.probing import Fit
 from benchmark.protocol import STANDARD
 from benchmark.pseudo_models import DEGRADED, Content
 from benchmark.semantic_content import REPRESENTS, over_programs
 from benchmark.suites import blind_tasks, load_suite
-from karel_env.features import FEATURES
+from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.screen import kept
 
 SUITE = replace(load_suite("laptop"), probe_programs=1500)
@@ -195,6 +197,25 @@ def test_evidence_sums_each_program_once(probe_set):
     expected = np.stack([np.mean(sums[b], 0) for b in sorted(sums)], 1)
     np.testing.assert_allclose(whole, expected)
     np.testing.assert_allclose(totals, [value.sum(1) for value in values])
+
+
+def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
+    """Against plain counting, with hits of which one feature's heads differ and one distinct program in three copies."""
+    rng = np.random.default_rng(4)
+    splits = [probe_set.split(seed) for seed in PROTOCOL.seeds]
+    heads = sum(map(len, PAPER_FEATURES))
+    correct = [rng.random((heads, 1, len(split.test))) < 0.7 for split in splits]
+    kind = np.arange(len(probe_set.fold)) // 3
+    fit = Fit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], correct)
+    found, geometric = _content(fit, probe_set, splits, kind, PROTOCOL)
+    whole = np.concatenate([one[:, 0] for one in correct], 1)
+    assert PAPER_FEATURES[1] == ("start_x", "start_y")
+    expected = [whole[0].mean(), (whole[1] & whole[2]).mean(), whole[3].mean()]
+    assert found.value == pytest.approx(np.mean(expected))
+    assert geometric == pytest.approx(np.prod(expected) ** (1 / 3))
+    kept = probe_set.fold != DROPPED
+    assert found.n == len(np.unique(kind[kept]))
+    assert found.high - found.low < 0.05
 
 
 def test_every_semantics_has_the_same_label_frequencies(probe_set):
