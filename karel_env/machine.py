@@ -19,21 +19,34 @@ import numpy as np
 from numba import int64, njit, uint64
 
 from karel_env.compiler import END, JUMP, NEGATED, SET, TEST, TICK
+from karel_env.lanes import (
+    CRASH,
+    CRASH_MODE,
+    OK,
+    TIMEOUT,
+    TURN180,
+    act,
+    begin,
+    cell_of,
+    evaluate,
+    finish,
+    keep,
+    part,
+    place,
+    record,
+    settle,
+    turn_to,
+)
 from karel_env.language import MAX_NESTING
 from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
 
-OK, CRASH, TIMEOUT = range(3)
-NOOP, CRASH_MODE, TURN180 = range(3)
 FEWEST_LANES = 3
 """Fewest worlds a program for which running them together pays."""
 MOST_RECORDS = 1 << 20
 """Most events of one program that are recorded together; a program that might have more is run alone."""
 _EVENTS_AN_INSTRUCTION = 2
 """First guess at the room for a trace; it doubles when full."""
-_SHIFT = 40
 _NEVER = 1 << 60
-_CELL, _HEADING, _LANE, _TRUTH = range(4)
-_EVENTS, _ACTIONS = range(2)
 _AT, _LOW, _HIGH = range(3)
 
 
@@ -99,7 +112,7 @@ def _room(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
     """Where the machine works.
 
     Returns:
-        What a step in each heading adds to a cell's index; the lanes (rows `_CELL`, `_HEADING`, `_LANE`); their
+        What a step in each heading adds to a cell's index; the lanes (see `lanes`); their
         tallies; room to reorder them, and a condition's value in each; where each writes its next record; the
         records; the groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the counters of `repeat`.
     """
@@ -118,26 +131,6 @@ def _trace_room(pairs: int, events: int) -> tuple[np.ndarray, ...]:
 def _grown(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """The same with twice the room."""
     return *trace[:2], *(np.concatenate([field, np.empty_like(field)]) for field in trace[2:])
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _cell_of(robot, pair, size, width):  # type: ignore[no-untyped-def]
-    """Index of the robot's cell in the flat cells of all pairs."""
-    return pair * size + int64(robot[pair, 0]) * width + robot[pair, 1]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _place(robot, pair, size, width, cell, heading):  # type: ignore[no-untyped-def]
-    """Write where the robot is; the row is a multiplication, since a division costs as much as an action."""
-    position = cell - pair * size
-    row = (position * ((int64(1) << _SHIFT) // width + 1)) >> _SHIFT
-    robot[pair, 0], robot[pair, 1], robot[pair, 2] = row, position - row * width, heading
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _turn_to(condition):  # type: ignore[no-untyped-def]
-    """Quarter turns to the right from the heading to where a condition on walls looks."""
-    return 0 if condition == 0 else 3 if condition == 1 else 1
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -166,7 +159,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
             program, lane = program + 1, 0
         for k in range(base, base + size):
             cells[uint64(k)] = source_cells[uint64(k)]
-        cell, heading = _cell_of(robot, pair, size, width), int64(robot[pair, 2])
+        cell, heading = cell_of(robot, pair, size, width), int64(robot[pair, 2])
         status, events, actions = OK, 0, 0
         pc = first
         while True:
@@ -196,13 +189,13 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
                 break
             events += 1
             if op == TEST:
-                test = test_of[uint64(argument[here] & 7)]
-                condition = test & 7
+                asked = test_of[uint64(argument[here] & 7)]
+                condition = asked & 7
                 if condition < 3:
-                    truth = cells[uint64(cell + steps[uint64((heading + _turn_to(condition)) & 3)])] >= 0
+                    truth = cells[uint64(cell + steps[uint64((heading + turn_to(condition)) & 3)])] >= 0
                 else:
                     truth = (cells[uint64(cell)] > 0) == (condition == 3)
-                truth = truth != ((test >= NEGATED) != (argument[here] >= NEGATED))
+                truth = truth != ((asked >= NEGATED) != (argument[here] >= NEGATED))
                 seen = 1 if truth else 0
                 pc = pc + 1 if truth else first + jump[here]
             else:
@@ -232,7 +225,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
                 to = uint64(out)
                 words[to], values[to], positions[to], headings[to] = source[here], seen, cell - base, heading
                 out += 1
-        _place(final_robot, pair, size, width, cell, heading)
+        place(final_robot, pair, size, width, cell, heading)
         statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
         if trace is not None:
             starts[pair - origin + 1] = out
@@ -261,13 +254,13 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
             return program
         for k in range(pair * size, (pair + count) * size):
             cells[uint64(k)] = source_cells[uint64(k)]
-        _begin(robot, pair, size, width, budget, lanes, tallies, out)
+        begin(robot, pair, size, width, budget, lanes, tallies, out)
         low, high, depth, meet = 0, count, 0, _NEVER
         events, actions, spent = 0, 0, 0
         pc = first
         while True:
             if pc >= meet:
-                _settle(tallies, lanes, low, high, events, actions)
+                settle(tallies, lanes, low, high, events, actions)
                 events, actions = 0, 0
                 others_low, others_high = waiting[_LOW, depth], waiting[_HIGH, depth]
                 if pc == meet:
@@ -300,26 +293,26 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
                 pc += 1
                 continue
             if op < TEST:
-                _act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
+                act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
                 if trace is not None:
-                    _record(records, out, lanes, scratch, low, high, pair * size, size, source[here], False)
+                    record(records, out, lanes, scratch, low, high, pair * size, size, source[here], False)
                 actions += 1
                 pc += 1
                 continue
-            passed = _test(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes,
+            passed = evaluate(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes,
                            scratch, low, high)  # fmt: skip
             if trace is not None:
-                _record(records, out, lanes, scratch, low, high, pair * size, size, source[here], True)
+                record(records, out, lanes, scratch, low, high, pair * size, size, source[here], True)
             target = first + jump[here]
             if passed == 0:
                 pc = target
                 continue
             pc += 1
             if passed < high - low:
-                _settle(tallies, lanes, low, high, events, actions)
+                settle(tallies, lanes, low, high, events, actions)
                 events, actions = 0, 0
                 middle = high - passed
-                _part(lanes, scratch, low, middle, high)
+                part(lanes, scratch, low, middle, high)
                 if meet == target:
                     waiting[_LOW, depth] = min(low, waiting[_LOW, depth])
                     waiting[_HIGH, depth] = max(middle, waiting[_HIGH, depth])
@@ -331,129 +324,8 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
         if operation[uint64(pc)] != END:
             _alone(code, tables, settings, room, pair, pair + count, origin, given, final, tally, trace)
             continue
-        _settle(tallies, lanes, low, high, events, actions)
-        _finish(final_robot, tally, pair, size, width, lanes, tallies)
+        settle(tallies, lanes, low, high, events, actions)
+        finish(final_robot, tally, pair, size, width, lanes, tallies)
         if trace is not None:
-            _keep(trace, pair - origin, budget, records, out)
+            keep(trace, pair - origin, budget, records, out)
     return stop
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _begin(robot, pair, size, width, budget, lanes, tallies, out):  # type: ignore[no-untyped-def]
-    """Set every lane to its start; `pair` is the first of them."""
-    for k in range(lanes.shape[1]):
-        at = uint64(k)
-        lanes[_CELL, at] = _cell_of(robot, pair + k, size, width)
-        lanes[_HEADING, at], lanes[_LANE, at] = robot[pair + k, 2], k
-        tallies[_EVENTS, at], tallies[_ACTIONS, at] = 0, 0
-        out[at] = k * budget
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-untyped-def]
-    """One action in lanes `low` to `high`; without branches inside the loops."""
-    if effect == MOVE:
-        for k in range(low, high):
-            at = uint64(k)
-            ahead = lanes[_CELL, at] + steps[uint64(lanes[_HEADING, at])]
-            blocked = cells[uint64(ahead)] < 0
-            lanes[_CELL, at] = lanes[_CELL, at] if blocked else ahead
-            if mode == TURN180:
-                lanes[_HEADING, at] = (lanes[_HEADING, at] + 2 * int64(blocked)) & 3
-    elif effect in (LEFT, RIGHT):
-        turn = 3 if effect == LEFT else 1
-        for k in range(low, high):
-            lanes[_HEADING, uint64(k)] = (lanes[_HEADING, uint64(k)] + turn) & 3
-    elif effect == PICK:
-        for k in range(low, high):
-            here = uint64(lanes[_CELL, uint64(k)])
-            cells[here] -= int64(cells[here] > 0)
-    else:
-        for k in range(low, high):
-            here = uint64(lanes[_CELL, uint64(k)])
-            cells[here] += int64(cells[here] < cap)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _test(test, negated, cells, steps, lanes, scratch, low, high):  # type: ignore[no-untyped-def]
-    """Evaluate a condition in lanes `low` to `high` into the last row of `scratch`; returns how many it holds in."""
-    condition = test & 7
-    inverted = int64((condition == 4) != ((test >= NEGATED) != negated))
-    passed = 0
-    if condition < 3:
-        turn = _turn_to(condition)
-        for k in range(low, high):
-            at = uint64(k)
-            side = lanes[_CELL, at] + steps[uint64((lanes[_HEADING, at] + turn) & 3)]
-            scratch[_TRUTH, at] = int64(cells[uint64(side)] >= 0) ^ inverted
-            passed += scratch[_TRUTH, at]
-    else:
-        for k in range(low, high):
-            at = uint64(k)
-            scratch[_TRUTH, at] = int64(cells[uint64(lanes[_CELL, at])] > 0) ^ inverted
-            passed += scratch[_TRUTH, at]
-    return passed
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
-    """Reorder lanes so that those in which the condition failed come first, up to `middle`."""
-    failed, passed = low, middle
-    for k in range(low, high):
-        at = uint64(k)
-        truth = scratch[_TRUTH, at]
-        to = uint64(passed if truth else failed)
-        passed += truth
-        failed += 1 - truth
-        for row in range(3):
-            scratch[row, to] = lanes[row, at]
-    for row in range(3):
-        for k in range(low, high):
-            lanes[row, uint64(k)] = scratch[row, uint64(k)]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _settle(tallies, lanes, low, high, events, actions):  # type: ignore[no-untyped-def]
-    """Give what the group has spent since it was formed to each of its lanes."""
-    for k in range(low, high):
-        lane = uint64(lanes[_LANE, uint64(k)])
-        tallies[_EVENTS, lane] += events
-        tallies[_ACTIONS, lane] += actions
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: ignore[no-untyped-def]
-    """Write robots and tallies of all lanes, whose first pair is `pair`."""
-    statuses, all_events, all_actions = tally
-    for k in range(lanes.shape[1]):
-        at = uint64(k)
-        to = pair + lanes[_LANE, at]
-        _place(final_robot, to, size, width, lanes[_CELL, at], lanes[_HEADING, at])
-        statuses[to], all_events[pair + k], all_actions[pair + k] = OK, tallies[_EVENTS, at], tallies[_ACTIONS, at]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _record(records, out, lanes, scratch, low, high, base, size, word, tested):  # type: ignore[no-untyped-def]
-    """Note an event of lanes `low` to `high`, packed: word, value + 1, heading and position from the lowest bit up."""
-    for k in range(low, high):
-        at = uint64(k)
-        lane = lanes[_LANE, at]
-        value = scratch[_TRUTH, at] + 1 if tested else int64(0)
-        position = lanes[_CELL, at] - base - lane * size
-        records[uint64(out[uint64(lane)])] = int64(word) | value << 16 | lanes[_HEADING, at] << 24 | position << 32
-        out[uint64(lane)] += 1
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _keep(trace, pair, budget, records, out):  # type: ignore[no-untyped-def]
-    """Append the records of all lanes to the trace; `pair` counts from its first."""
-    cursor, starts, words, values, positions, headings = trace
-    to = uint64(cursor[0])
-    for k in range(len(out)):
-        for at in range(k * budget, out[uint64(k)]):
-            packed = records[uint64(at)]
-            words[to], values[to] = packed & 0xFFFF, ((packed >> 16) & 0xFF) - 1
-            headings[to], positions[to] = (packed >> 24) & 0xFF, packed >> 32
-            to += uint64(1)
-        starts[pair + k + 1] = to
-    cursor[0] = to
