@@ -1,0 +1,162 @@
+"""The steps of the compiled machine on the lanes of one program, inlined into `machine`.
+
+A *lane* is one world of the program at hand. Lanes are columns: `lanes` int64 [3, E] holds each one's cell (index in
+the flat cells of all pairs), heading and number; `tallies` int64 [2, E] its events and actions, by number; `scratch`
+int64 [4, E] is room to reorder them, and holds the value of the last condition in its last row.
+
+Letters: `E` lanes; `low` to `high`, those that act.
+"""
+
+from __future__ import annotations
+
+from numba import int64, njit, uint64
+
+from karel_env.compiler import NEGATED
+from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
+
+OK, CRASH, TIMEOUT = range(3)
+NOOP, CRASH_MODE, TURN180 = range(3)
+CELL, HEADING, LANE, TRUTH = range(4)
+EVENTS, ACTIONS = range(2)
+_SHIFT = 40
+
+
+@njit(cache=True, nogil=True, inline="always")
+def cell_of(robot, pair, size, width):  # type: ignore[no-untyped-def]
+    """Index of the robot's cell in the flat cells of all pairs."""
+    return pair * size + int64(robot[pair, 0]) * width + robot[pair, 1]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def place(robot, pair, size, width, cell, heading):  # type: ignore[no-untyped-def]
+    """Write where the robot is; the row is a multiplication, since a division costs as much as an action."""
+    position = cell - pair * size
+    row = (position * ((int64(1) << _SHIFT) // width + 1)) >> _SHIFT
+    robot[pair, 0], robot[pair, 1], robot[pair, 2] = row, position - row * width, heading
+
+
+@njit(cache=True, nogil=True, inline="always")
+def turn_to(condition):  # type: ignore[no-untyped-def]
+    """Quarter turns to the right from the heading to where a condition on walls looks."""
+    return 0 if condition == 0 else 3 if condition == 1 else 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def begin(robot, pair, size, width, budget, lanes, tallies, out):  # type: ignore[no-untyped-def]
+    """Set every lane to its start; `pair` is the first of them."""
+    for k in range(lanes.shape[1]):
+        at = uint64(k)
+        lanes[CELL, at] = cell_of(robot, pair + k, size, width)
+        lanes[HEADING, at], lanes[LANE, at] = robot[pair + k, 2], k
+        tallies[EVENTS, at], tallies[ACTIONS, at] = 0, 0
+        out[at] = k * budget
+
+
+@njit(cache=True, nogil=True, inline="always")
+def act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-untyped-def]
+    """One action in lanes `low` to `high`; without branches inside the loops."""
+    if effect == MOVE:
+        for k in range(low, high):
+            at = uint64(k)
+            ahead = lanes[CELL, at] + steps[uint64(lanes[HEADING, at])]
+            blocked = cells[uint64(ahead)] < 0
+            lanes[CELL, at] = lanes[CELL, at] if blocked else ahead
+            if mode == TURN180:
+                lanes[HEADING, at] = (lanes[HEADING, at] + 2 * int64(blocked)) & 3
+    elif effect in (LEFT, RIGHT):
+        turn = 3 if effect == LEFT else 1
+        for k in range(low, high):
+            lanes[HEADING, uint64(k)] = (lanes[HEADING, uint64(k)] + turn) & 3
+    elif effect == PICK:
+        for k in range(low, high):
+            here = uint64(lanes[CELL, uint64(k)])
+            cells[here] -= int64(cells[here] > 0)
+    else:
+        for k in range(low, high):
+            here = uint64(lanes[CELL, uint64(k)])
+            cells[here] += int64(cells[here] < cap)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def evaluate(test, negated, cells, steps, lanes, scratch, low, high):  # type: ignore[no-untyped-def]
+    """Evaluate a condition in lanes `low` to `high` into the last row of `scratch`; returns how many it holds in."""
+    condition = test & 7
+    inverted = int64((condition == 4) != ((test >= NEGATED) != negated))
+    passed = 0
+    if condition < 3:
+        turn = turn_to(condition)
+        for k in range(low, high):
+            at = uint64(k)
+            side = lanes[CELL, at] + steps[uint64((lanes[HEADING, at] + turn) & 3)]
+            scratch[TRUTH, at] = int64(cells[uint64(side)] >= 0) ^ inverted
+            passed += scratch[TRUTH, at]
+    else:
+        for k in range(low, high):
+            at = uint64(k)
+            scratch[TRUTH, at] = int64(cells[uint64(lanes[CELL, at])] > 0) ^ inverted
+            passed += scratch[TRUTH, at]
+    return passed
+
+
+@njit(cache=True, nogil=True, inline="always")
+def part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
+    """Reorder lanes so that those in which the condition failed come first, up to `middle`."""
+    failed, passed = low, middle
+    for k in range(low, high):
+        at = uint64(k)
+        truth = scratch[TRUTH, at]
+        to = uint64(passed if truth else failed)
+        passed += truth
+        failed += 1 - truth
+        for row in range(3):
+            scratch[row, to] = lanes[row, at]
+    for row in range(3):
+        for k in range(low, high):
+            lanes[row, uint64(k)] = scratch[row, uint64(k)]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def settle(tallies, lanes, low, high, events, actions):  # type: ignore[no-untyped-def]
+    """Give what the group has spent since it was formed to each of its lanes."""
+    for k in range(low, high):
+        lane = uint64(lanes[LANE, uint64(k)])
+        tallies[EVENTS, lane] += events
+        tallies[ACTIONS, lane] += actions
+
+
+@njit(cache=True, nogil=True, inline="always")
+def finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: ignore[no-untyped-def]
+    """Write robots and tallies of all lanes, whose first pair is `pair`."""
+    statuses, all_events, all_actions = tally
+    for k in range(lanes.shape[1]):
+        at = uint64(k)
+        to = pair + lanes[LANE, at]
+        place(final_robot, to, size, width, lanes[CELL, at], lanes[HEADING, at])
+        statuses[to], all_events[pair + k], all_actions[pair + k] = OK, tallies[EVENTS, at], tallies[ACTIONS, at]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def record(records, out, lanes, scratch, low, high, base, size, word, tested):  # type: ignore[no-untyped-def]
+    """Note an event of lanes `low` to `high`, packed: word, value + 1, heading and position from the lowest bit up."""
+    for k in range(low, high):
+        at = uint64(k)
+        lane = lanes[LANE, at]
+        value = scratch[TRUTH, at] + 1 if tested else int64(0)
+        position = lanes[CELL, at] - base - lane * size
+        records[uint64(out[uint64(lane)])] = int64(word) | value << 16 | lanes[HEADING, at] << 24 | position << 32
+        out[uint64(lane)] += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def keep(trace, pair, budget, records, out):  # type: ignore[no-untyped-def]
+    """Append the records of all lanes to the trace; `pair` counts from its first."""
+    cursor, starts, words, values, positions, headings = trace
+    to = uint64(cursor[0])
+    for k in range(len(out)):
+        for at in range(k * budget, out[uint64(k)]):
+            packed = records[uint64(at)]
+            words[to], values[to] = packed & 0xFFFF, ((packed >> 16) & 0xFF) - 1
+            headings[to], positions[to] = (packed >> 24) & 0xFF, packed >> 32
+            to += uint64(1)
+        starts[pair + k + 1] = to
+    cursor[0] = to
