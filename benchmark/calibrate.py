@@ -24,7 +24,7 @@ from tabulate import tabulate
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.evaluation import first_inputs
 from benchmark.folder import write_durably
-from benchmark.measurement import Source, blind_probe_set, judged, read_source
+from benchmark.measurement import Source, arrays_of, blind_probe_set, judged, read_source
 from benchmark.protocol import STANDARD, Protocol
 from benchmark.pseudo_models import DEGRADED, Content
 from benchmark.record import source_digest
@@ -74,7 +74,7 @@ def calibrate(suite: Suite, protocol: Protocol, seed: int) -> list[Cell]:
 
 
 def _cell(name: str, content: Content, tested: Tested, sources: dict[str, Source], protocol: Protocol) -> Cell:
-    arrays = {f"{n}.{part}": array for n, s in sources.items() for part, array in vars(s.evidence).items()}
+    arrays = arrays_of(sources)
     meaning = judged(content.probe_set, tested, arrays, protocol)
     facing = meaning.features[PRIMARY]
     skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / tested.prior.sum(-1)
@@ -156,9 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
     print(table(cells))
-    wrong = sum(
-        cell["found"] == REPRESENTS and cell["expected"] != REPRESENTS and cell["expected"] != FALLING for cell in cells
-    )
+    wrong = sum(cell["found"] == REPRESENTS and cell["expected"] not in (REPRESENTS, FALLING) for cell in cells)
     print(f"\nfalse REPRESENTS: {wrong}. Cells: {options.out}")
     return 0
 

@@ -24,6 +24,7 @@ from benchmark.semantic_content import (
     gather_evidence,
     over_programs,
     skill_on_unseen,
+    tested_programs,
     verdict,
 )
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
@@ -112,7 +113,7 @@ def measure_meaning(
         "recorder": read_source(probe_set, tested, [recorder], protocol, progress),
     }
     unseen = skill_on_unseen(model.fits, model.evidence.pool, probe_set, tested, protocol)
-    arrays = {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
+    arrays = arrays_of(sources)
     return judged(probe_set, tested, arrays, protocol, unseen), arrays
 
 
@@ -134,6 +135,11 @@ def read_source(
     """Fit the probes of one source: float32 [R, pools, D] of each of its copies; probe seed i reads copy i modulo them."""
     fits = _fit_pools(probe_set, copies, protocol, progress)
     return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set, tested, protocol))
+
+
+def arrays_of(sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+    """The evidence of all sources as `judged` takes it and a run stores it, such as `model.probe`."""
+    return {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
@@ -264,8 +270,7 @@ def _content(
         right.append(np.stack(groups).astype(np.float64))
     hits, by_seed = over_programs(right, splits, probe_set)
     sizes, seed_sizes = over_programs([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    tested = np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
-    _, cluster = np.unique(kind[tested], return_inverse=True)
+    _, cluster = np.unique(kind[tested_programs(splits, probe_set)], return_inverse=True)
     hits, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(each)]) for each in (hits, sizes))
     weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
     resampled = (weights @ hits.T).mean(-1) / (weights @ sizes[0])

@@ -80,14 +80,12 @@ class Tested:
         prior: float64 [S, F, P], nats, mean over the seeds that a program is tested on.
         totals: float64 [Q, S, F], nats, sum over the programs of the seed's fold.
         priors: a seed, the prior of its split.
-        of_fold: a seed, bool [P], which programs it tests.
     """
 
     programs: np.ndarray
     prior: np.ndarray
     totals: np.ndarray
     priors: list[Prior]
-    of_fold: list[np.ndarray]
 
     @classmethod
     def of(cls, probe_set: ProbeSet, protocol: Protocol) -> Tested:
@@ -97,9 +95,12 @@ class Tested:
         by_fold = {fold: step_prior(probe_set, probe_set.split(fold)) for fold in used}
         each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
         whole, totals = over_programs([-one.log_prob for one in each], splits, probe_set)
-        programs = np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
-        folds = [probe_set.fold[programs] == seed % probe_set.folds for seed in protocol.seeds]
-        return cls(programs, whole, totals, each, folds)
+        return cls(tested_programs(splits, probe_set), whole, totals, each)
+
+
+def tested_programs(splits: Sequence[Split], probe_set: ProbeSet) -> np.ndarray:
+    """int64 [P], the programs that any of the splits tests, in the order of `over_programs`."""
+    return np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
 
 
 def over_programs(

@@ -112,9 +112,9 @@ def _room(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
     """Where the machine works.
 
     Returns:
-        What a step in each heading adds to a cell's index; the lanes (see `lanes`); their
-        tallies; room to reorder them, and a condition's value in each; where each writes its next record; the
-        records; the groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the counters of `repeat`.
+        What a step in each heading adds to a cell's index; `lanes`, `tallies` and `scratch` of the module `lanes`;
+        where each lane writes its next record; the records; the groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the
+        counters of `repeat`.
     """
     rows = (np.empty((count, lanes), np.int64) for count in (3, 2, 4))
     steps, counters = np.array([-width, 1, width, -1]), np.zeros(MAX_NESTING + 1, np.int64)

@@ -63,6 +63,21 @@ def assert_equals(final, steps, tallies, karel, status):
     assert {(r, c): int(final.cells[r, c]) for r, c in at} == {p: n for p, n in karel.markers.items() if n}
 
 
+def assert_equals_reference(sources, batch, done, semantics, mode, cap, budget):
+    """Every execution of a traced batch [N, E] against the reference's; returns how many."""
+    count, each = batch.shape
+    rows, columns = np.divmod(done.trace.position, batch.cells.shape[-1])
+    steps = list(zip(*(x.tolist() for x in (done.trace.value, rows, columns, done.trace.heading)), strict=True))
+    offsets = done.trace.offsets.tolist()
+    for i, e in np.ndindex(count, each):
+        karel = reference(batch[i, e], semantics, mode, cap, budget)
+        status = karel.run(sources[i])
+        tallies = (STATUSES[done.status[i, e]], int(done.actions[i, e]), int(done.events[i, e]))
+        recorded = steps[slice(*offsets[i * each + e :][:2])]
+        assert_equals(done.worlds[i, e], recorded, tallies, karel, status)
+    return count * each
+
+
 def test_the_pairs_compared_are_enough():
     assert len(CASES) * len(MEANINGS) * PROGRAMS * WORLDS >= 200_000
 
@@ -77,16 +92,7 @@ def test_equals_the_reference_in_every_step(mode, cap, budget):
         batch = worlds(numbers, PROGRAMS * WORLDS, high, wide).reshape(PROGRAMS, WORLDS)
         programs = Programs.of([parse(text(s)) for s in sources])
         done = run(programs, batch, semantics, mode=mode, max_markers=cap, max_events=budget, trace=True)
-        rows, columns = np.divmod(done.trace.position, wide)
-        steps = list(zip(*(x.tolist() for x in (done.trace.value, rows, columns, done.trace.heading)), strict=True))
-        offsets = done.trace.offsets.tolist()
-        for i, e in np.ndindex(PROGRAMS, WORLDS):
-            karel = reference(batch[i, e], semantics, mode, cap, budget)
-            status = karel.run(sources[i])
-            tallies = (STATUSES[done.status[i, e]], int(done.actions[i, e]), int(done.events[i, e]))
-            recorded = steps[slice(*offsets[i * WORLDS + e :][:2])]
-            assert_equals(done.worlds[i, e], recorded, tallies, karel, status)
-            compared += 1
+        compared += assert_equals_reference(sources, batch, done, semantics, mode, cap, budget)
     assert compared == len(MEANINGS) * PROGRAMS * WORLDS
 
 
@@ -100,14 +106,7 @@ def test_worlds_of_any_size(high, wide):
     batch.cells[..., [0, -1], :] = batch.cells[..., :, [0, -1]] = -1
     programs = Programs.of([parse(text(s)) for s in sources])
     done = run(programs, batch, trace=True)
-    rows, columns = np.divmod(done.trace.position, wide)
-    steps = list(zip(*(x.tolist() for x in (done.trace.value, rows, columns, done.trace.heading)), strict=True))
-    for i, e in np.ndindex(20, 4):
-        karel = reference(batch[i, e], ORIGINAL, "noop", None, 1000)
-        status = karel.run(sources[i])
-        tallies = (STATUSES[done.status[i, e]], int(done.actions[i, e]), int(done.events[i, e]))
-        recorded = steps[slice(*done.trace.offsets[i * 4 + e :][:2])]
-        assert_equals(done.worlds[i, e], recorded, tallies, karel, status)
+    assert_equals_reference(sources, batch, done, ORIGINAL, "noop", None, 1000)
     assert done.trace.position.max() == (high - 2) * wide + wide - 2, "someone must reach the last free cell"
 
 

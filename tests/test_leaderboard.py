@@ -24,6 +24,14 @@ def copied(tmp_path):
     return tmp_path
 
 
+def alter(copied, change):
+    """Change the record of a copied submission."""
+    path = next(copied.glob("*/record.json"))
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
 def test_the_shipped_board_is_up_to_date():
     assert main(["--check"]) == 0
     assert (ROOT / "leaderboard.md").read_text() == board(official_records(SUBMISSIONS))
@@ -55,10 +63,7 @@ def test_an_altered_board_is_found(copied, tmp_path, capsys):
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(copied, tmp_path, capsys, change, says):
-    path = next(copied.glob("*/record.json"))
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+    alter(copied, change)
     assert main(["--submissions", str(copied), "--out", str(tmp_path / "x.md")]) != 0
     message = capsys.readouterr().err
     assert says in message
@@ -74,10 +79,7 @@ def test_a_record_that_does_not_fit_is_refused(copied, tmp_path, capsys, change,
     ],
 )
 def test_a_record_that_its_arrays_do_not_give_is_found(copied, tmp_path, capsys, change, says):
-    path = next(copied.glob("*/record.json"))
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+    alter(copied, change)
     where = ["--submissions", str(copied), "--out", str(tmp_path / "leaderboard.md")]
     assert main(where) == 0
     assert main([*where, "--check"]) == 4
