@@ -1,8 +1,8 @@
 """The instrument against known answers: `python -m benchmark.calibrate [--seeds N]`.
 
-Builds the pseudo-models of `pseudo_models`, probes each through the code that probes a model, and prints what must be
-found beside what is found. Each seed draws other programs, other pseudo-models and other controls. A seed that is done
-stays in the folder and is not computed again by the same command.
+Builds the pseudo-models of `pseudo_models` and the trained pair, probes each through the code that probes a model, and
+prints what must be found beside what is found. Each seed draws other programs, other pseudo-models and other controls.
+A seed that is done stays in the folder and is not computed again by the same command.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,23 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from benchmark import trained_pair
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.evaluation import first_inputs
 from benchmark.folder import write_durably
-from benchmark.measurement import Source, arrays_of, blind_probe_set, judged, read_source
+from benchmark.labels import build_probe_set, with_original
+from benchmark.measurement import judged
 from benchmark.protocol import STANDARD, Protocol
-from benchmark.pseudo_models import DEGRADED, Content
-from benchmark.record import source_digest
+from benchmark.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
+from benchmark.record import environment, source_digest
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
+from benchmark.sources import Source, Views, arrays_of, fit_view, read_source, validation_gaps
 from benchmark.suites import Suite, blind_tasks, load_suite
 from karel_env.features import FEATURES, PRIMARY
 
 NOTHING, NEGATIVE, FALLING = "skill 0", "negative gap", "falls"
+PEAK, LAYER = f"peak at {AHEAD:+d}", f"layer {PLANTED}"
 EXPECTED = {
     "noise": NOTHING,
     "recorder": RECORD_ONLY,
@@ -47,54 +52,147 @@ NO_SKILL = 0.02
 SEEDS_APART = 1_000_003
 """Between the seed of a suite and those of its calibrations."""
 CONTROL_SEEDS = 500
+OFFSETS = (0, -2, -1, 1, 2)
+ALTERNATIVES = 8
+"""Of a calibration, unless asked otherwise: fewer than a model gets, so its intervals are a little wider."""
+SWEPT = 3
+"""Alternatives where only the place of the largest gap is asked for: over offsets, over layers."""
+SEEDS_A_PAIR = 5
+"""Calibrations that share one trained pair."""
 Cell = dict[str, Any]
 
 
-def calibrate(suite: Suite, protocol: Protocol, seed: int) -> list[Cell]:
-    """One cell a pseudo-model: what was found for programs, states and controls that `seed` draws."""
+def calibrate(
+    suite: Suite, protocol: Protocol, seed: int, told: Callable[[Cell], None] = lambda cell: None
+) -> list[Cell]:
+    """One cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
+
+    Args:
+        suite: whose worlds and program lengths are used; its seed is replaced.
+        protocol: of the probes.
+        seed: of everything.
+        told: hears of each cell.
+    """
     drawn = replace(suite, seed=suite.seed + SEEDS_APART * (seed + 1), sha256="", official=False)
-    tasks = blind_tasks(drawn)
-    content = Content(tasks.programs, first_inputs(tasks), blind_probe_set(drawn, protocol), seed)
-    controls = {
-        "random-init": [
-            content.untrained(CONTROL_SEEDS + 10 * seed + i)[:, None] for i in range(protocol.random_inits)
-        ],
-        "recorder": [recorder_states(content.programs, content.inputs, content.probe_set)[:, None]],
-    }
-    tested = Tested.of(content.probe_set, protocol)
-    found = {name: read_source(content.probe_set, tested, copies, protocol) for name, copies in controls.items()}
+    bench = _Bench(drawn, protocol, seed)
     cells: list[Cell] = []
-    for name, states in content.pseudo_models().items():
+
+    def add(name: str, measure: Callable[[], Cell]) -> None:
         began = time.perf_counter()
-        sources = {"model": read_source(content.probe_set, tested, [states[:, None]], protocol), **found}
-        cells.append(
-            _cell(name, content, tested, sources, protocol) | {"seed": seed, "seconds": time.perf_counter() - began}
-        )
+        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - began})
+        told(cells[-1])
+
+    controls = bench.controls()
+    for name, states in bench.content.pseudo_models().items():
+        add(name, lambda n=name, s=states: bench.cell(n, [[s]], controls))  # type: ignore[misc]
+    add("future oracle", lambda: bench.over_offsets(bench.content.future()))
+    add("planted layer", lambda: bench.over_layers(bench.content.planted()))
+    pair = trained_pair_of(suite, seed // SEEDS_A_PAIR)
+    controls["random-init"] = bench.read(
+        [bench.pools(pair.untrained(CONTROL_SEEDS + 10 * seed + i)) for i in range(protocol.random_inits)]
+    )
+    add("trained to track", lambda: bench.cell("trained to track", [bench.pools(pair.tracker)], controls))
+    add("trained to copy", lambda: bench.cell("trained to copy", [bench.pools(pair.copier)], controls))
     return judge_falling(cells)
 
 
-def _cell(name: str, content: Content, tested: Tested, sources: dict[str, Source], protocol: Protocol) -> Cell:
-    arrays = arrays_of(sources)
-    meaning = judged(content.probe_set, tested, arrays, protocol)
-    facing = meaning.features[PRIMARY]
-    skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / tested.prior.sum(-1)
-    alternative = name.removeprefix("oracle of ")
-    expected = EXPECTED.get(name, NEGATIVE if alternative != name else FALLING)
-    right = meaning.verdict == expected
-    if expected == NOTHING:
-        right = bool(np.abs(skill).max() < NO_SKILL) and meaning.verdict != REPRESENTS
-    elif expected == NEGATIVE:
-        f, k = FEATURES.index(PRIMARY), content.probe_set.semantics.index(alternative)
-        right = bool(skill[0, f] < skill[k, f]) and meaning.verdict != REPRESENTS
-    return {
-        "pseudo-model": name,
-        "expected": expected,
-        "found": meaning.verdict,
-        "right": right,
-        "skill": facing.skill.value,
-        "delta": [facing.delta.value, facing.delta.low, facing.delta.high],
-        "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
-    }
+@lru_cache(maxsize=1)
+def trained_pair_of(suite: Suite, seed: int) -> trained_pair.Pair:
+    """The pair of a seed, trained on tasks that no calibration draws."""
+    return trained_pair.train_pair(suite, seed)
+
+
+class _Bench:
+    """The probe set of one calibration, and what is measured on it."""
+
+    def __init__(self, suite: Suite, protocol: Protocol, seed: int) -> None:
+        tasks = blind_tasks(suite)
+        self.protocol, self.seed = protocol, seed
+        inputs = first_inputs(tasks)
+        semantics = with_original(protocol)
+        probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
+        self.content = Content(tasks.programs, inputs, probe_set, seed)
+        self.probe_set = probe_set.at(0)
+        self.tested = Tested.of(self.probe_set, protocol)
+
+    def read(self, copies: Sequence[Views]) -> Source:
+        """The evidence of one source."""
+        return read_source(self.probe_set, self.tested, copies, self.protocol)
+
+    def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
+        """The pooled states of a transformer of the trained pair."""
+        content = self.content
+        return list(np.moveaxis(trained_pair.states(model, content.programs, content.inputs, self.probe_set), 1, 0))
+
+    def controls(self) -> dict[str, Source]:
+        """Untrained copies and recorder of the pseudo-models, drawn apart from those that are measured."""
+        content, first = self.content, CONTROL_SEEDS + 10 * self.seed
+        recorder = recorder_states(content.programs, content.inputs, self.probe_set)
+        return {
+            "random-init": self.read([[content.untrained(first + i)] for i in range(self.protocol.random_inits)]),
+            "recorder": self.read([[recorder]]),
+        }
+
+    def cell(self, name: str, copies: Sequence[Views], controls: dict[str, Source]) -> Cell:
+        """Verdict, and delta of the primary feature, of one pseudo-model."""
+        arrays = arrays_of({"model": self.read(copies), **controls})
+        views = [f"view {i}" for i in range(len(copies[0]))]
+        meaning = judged(self.probe_set, self.tested, arrays, self.protocol, views)
+        facing = meaning.features[PRIMARY]
+        skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
+        expected, right = self._expected(name, meaning.verdict, skill)
+        return {
+            "expected": expected,
+            "found": meaning.verdict,
+            "right": right,
+            "skill": facing.skill.value,
+            "delta": [facing.delta.value, facing.delta.low, facing.delta.high],
+            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
+        }
+
+    def _expected(self, name: str, found: str, skill: np.ndarray) -> tuple[str, bool]:
+        """What must be found for a pseudo-model, and whether it is; `skill` float [S, F]."""
+        trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
+        alternative = name.removeprefix("oracle of ")
+        expected = (EXPECTED | trained).get(name, NEGATIVE if alternative != name else FALLING)
+        if expected == NOTHING:
+            return expected, bool(np.abs(skill).max() < NO_SKILL) and found != REPRESENTS
+        if expected == NEGATIVE:
+            f, k = FEATURES.index(PRIMARY), self.probe_set.semantics.index(alternative)
+            return expected, bool(skill[0, f] < skill[k, f]) and found != REPRESENTS
+        return expected, found == expected
+
+    def over_offsets(self, states: np.ndarray) -> Cell:
+        """The offset with the largest gap on test programs."""
+        gaps = {}
+        for offset in OFFSETS:
+            few = self._few(offset)
+            tested = Tested.of(few, self._swept)
+            probe = read_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
+            skill = 1 - probe / tested.prior.sum(-1)
+            gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
+        peak = max(gaps, key=lambda offset: gaps[offset])
+        found = f"peak at {peak:+d}"
+        return {"expected": PEAK, "found": found, "right": found == PEAK, "gaps": gaps}
+
+    def over_layers(self, layers: Sequence[np.ndarray]) -> Cell:
+        """The layer with the largest gap on validation programs."""
+        few = self._few(0)
+        fits = [fit_view(few, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
+        tested = Tested.of(few, self._swept)
+        gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + SWEPT)).tolist()
+        found = f"layer {int(np.argmax(gaps))}"
+        assert len(gaps) == LAYERS
+        return {"expected": LAYER, "found": found, "right": found == LAYER, "gaps": gaps}
+
+    @property
+    def _swept(self) -> Protocol:
+        return replace(self.protocol, copies=1)
+
+    def _few(self, offset: int) -> Any:
+        """The probe set at an offset with the original and its first alternatives only."""
+        whole = self.content.probe_set.at(offset)
+        return replace(whole, around=whole.around[:, : 1 + SWEPT], semantics=whole.semantics[: 1 + SWEPT])
 
 
 def judge_falling(cells: list[Cell]) -> list[Cell]:
@@ -111,19 +209,28 @@ def table(cells: Sequence[Cell]) -> str:
     rows = []
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
         mine = [cell for cell in cells if cell["pseudo-model"] == name]
-        value, low, high = np.mean([cell["delta"] for cell in mine], 0)
         found = [cell["found"] for cell in mine]
-        rows.append({
+        row = {
             "pseudo-model": name,
             "expected": mine[0]["expected"],
             "found": ", ".join(f"{verdict} {found.count(verdict)}" for verdict in dict.fromkeys(sorted(found))),
             "right": f"{sum(cell['right'] for cell in mine)}/{len(mine)}",
-            "skill": f"{np.mean([cell['skill'] for cell in mine]):+.3f}",
-            "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
-            "widest 90%": f"+-{np.mean([cell['widest'] for cell in mine]):.3f}",
-            "seconds": f"{np.mean([cell['seconds'] for cell in mine]):.0f}",
-        })  # fmt: skip
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+        }
+        if "delta" in mine[0]:
+            value, low, high = np.mean([cell["delta"] for cell in mine], 0)
+            row |= {
+                "skill": f"{np.mean([cell['skill'] for cell in mine]):+.3f}",
+                "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
+                "widest 90%": f"+-{np.mean([cell['widest'] for cell in mine]):.3f}",
+            }
+        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in mine]):.0f}"})
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
+
+
+def false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
+    """How many cells that must not be found REPRESENTS were, and how many there are."""
+    mine = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING)]
+    return sum(cell["found"] == REPRESENTS for cell in mine), len(mine)
 
 
 def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
@@ -131,33 +238,60 @@ def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
     return folder / f"seed-{seed:03d}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
     parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
-    parser.add_argument("--programs", type=int, help="of the probe set (default: the suite's)")
+    parser.add_argument("--programs", type=int, help="label budget of a probe (default: the suite's)")
     parser.add_argument("--seeds", type=int, default=1, help="how many draws of everything (default: 1)")
+    parser.add_argument(
+        "--alternatives",
+        type=int,
+        default=ALTERNATIVES,
+        help=f"semantics beside the original (default: {ALTERNATIVES})",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the results")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> list[Cell]:
+    """The cells of all seeds asked for; those that are stored are read."""
+    suite = load_suite(options.suite)
+    if options.seeds < 1 or (options.programs is not None and options.programs < STANDARD.min_programs):
+        raise UsageError(f"--seeds must be at least 1 and --programs at least {STANDARD.min_programs}")
+    if options.alternatives < SWEPT:
+        raise UsageError(f"--alternatives {options.alternatives}: expected at least {SWEPT}")
+    suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
+    protocol = replace(STANDARD, alternatives=options.alternatives)
+    options.out.mkdir(parents=True, exist_ok=True)
+    cells: list[Cell] = []
+    for seed in range(options.seeds):
+        path = _stored(options.out, suite, protocol, seed)
+        if not path.is_file():
+            told = lambda cell: print(  # noqa: E731
+                f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
+                file=sys.stderr,
+            )
+            write_durably(path, json.dumps(calibrate(suite, protocol, seed, told), indent=1).encode())
+        cells += json.loads(path.read_bytes())
+    return cells
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _options(arguments)
     try:
-        suite = load_suite(options.suite)
-        if options.seeds < 1 or (options.programs is not None and options.programs < STANDARD.min_programs):
-            raise UsageError(f"--seeds must be at least 1 and --programs at least {STANDARD.min_programs}")
-        suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
-        options.out.mkdir(parents=True, exist_ok=True)
-        cells: list[Cell] = []
-        for seed in range(options.seeds):
-            path = _stored(options.out, suite, STANDARD, seed)
-            if not path.is_file():
-                print(f"seed {seed} ...", file=sys.stderr)
-                write_durably(path, json.dumps(calibrate(suite, STANDARD, seed), indent=1).encode())
-            cells += json.loads(path.read_bytes())
+        cells = run(options)
     except BenchmarkError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
+    wrong, asked = false_represents(cells)
+    record = {
+        "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
+        "false_represents": [wrong, asked], "environment": environment(), "cells": cells,
+    }  # fmt: skip
+    write_durably(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
     print(table(cells))
-    wrong = sum(cell["found"] == REPRESENTS and cell["expected"] not in (REPRESENTS, FALLING) for cell in cells)
-    print(f"\nfalse REPRESENTS: {wrong}. Cells: {options.out}")
+    print(f"\nfalse REPRESENTS: {wrong} of {asked}. Record: {options.out / 'calibration.json'}")
     return 0
 
 

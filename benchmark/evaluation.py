@@ -2,8 +2,12 @@
 
 A shard is a fixed slice of the suite with a fixed batch plan, so its result does not depend on who computes it.
 Stages: `test` (programs for the test tasks), `generated` (programs for the probe tasks, and the states at which
-their words were emitted), `blind` (states at the words of given programs, outputs hidden), and `random-0`,
-`random-1`, ... (the same of untrained copies of the model).
+their words were emitted), `blind` (states at the words of given programs, outputs hidden), and `random-0-blind`,
+`random-1-blind`, ... (the same of untrained copies of the model). The full grid adds `wide` (a blind set of the
+largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their untrained
+copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote.
+
+Letters: `L` layers + 1, `D` hidden width.
 """
 
 from __future__ import annotations
@@ -20,13 +24,22 @@ from benchmark.errors import ModelError
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import HiddenStates, LanguageModel
 from benchmark.prompts import prompt_text
+from benchmark.protocol import POOLS
 from benchmark.suites import Suite, blind_tasks, probe_tasks, test_tasks
 from karel_env.generator import Tasks
+from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
 from karel_env.parser import ParseError, parse
+from karel_env.semantics import mirror_classes
 from karel_env.world import Worlds
 
-TEST, GENERATED, BLIND, RANDOM = "test", "generated", "blind", "random"
+TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
+STANDARD_GRID, FULL_GRID = GRIDS = ("standard", "full")
+MEAN, LAST = POOLS
+CROSSED_WITH = ("lmpru", "pulmr")
+"""Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
+WIDE_BUDGET = 25_000
+"""Label budget of the wide set, in program-world pairs."""
 RANDOM_SEED = 52_711
 """Untrained copy i is initialised from this plus i."""
 
@@ -41,6 +54,8 @@ class Job:
         dtype, device: how it computes.
         random_inits: untrained copies to read.
         threads: CPU threads of a worker; 0 leaves torch's choice.
+        grid: which states are kept: the pooled ones that the standard grid reads, or every layer at both positions.
+        texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
     """
 
     suite: Suite
@@ -49,6 +64,8 @@ class Job:
     device: str
     random_inits: int
     threads: int = 0
+    grid: str = STANDARD_GRID
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -71,27 +88,72 @@ class ShardResult:
 
     Attributes:
         samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished.
-        states: float32 [rows, pools, D] at the action words of the valid programs, in order; empty for `test`.
+        states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
+            `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: that it took.
     """
 
     samples: list[dict[str, Any]]
-    states: np.ndarray = field(default_factory=lambda: np.zeros((0, 2, 0), np.float32))
+    states: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 def plan(job: Job) -> list[Shard]:
-    """All shards of a run, in order."""
+    """All shards of a run that need no other's result, in order."""
     suite = job.suite
-    stages = [(TEST, suite.tasks), (GENERATED, suite.probe_programs), (BLIND, len(blind_tasks(suite)))]
-    stages += [(f"{RANDOM}-{i}", len(blind_tasks(suite))) for i in range(job.random_inits)]
+    stages = [(TEST, suite.tasks), (GENERATED, suite.probe_programs)]
+    forced = [BLIND] if job.grid == STANDARD_GRID else [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)]
+    for stage in forced:
+        count = len(stage_tasks(suite, stage))
+        stages += [(stage, count), *((f"{RANDOM}-{i}-{stage}", count) for i in range(job.random_inits))]
     return [Shard(stage, a, b) for stage, count in stages for a, b in suite.shards(count)]
 
 
-def prompts_of(suite: Suite, tasks: Tasks, blind: bool = False) -> list[str]:
-    """The prompt of each task; blind ones show every input again in place of its output."""
+def plan_after(job: Job) -> list[Shard]:
+    """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
+    if job.grid == STANDARD_GRID:
+        return []
+    stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
+    return [Shard(stage, a, b) for stage in stages for a, b in job.suite.shards(job.suite.probe_programs)]
+
+
+def stage_tasks(suite: Suite, stage: str) -> Tasks:
+    """The tasks of a stage or of its untrained copies."""
+    kind = stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
+    if kind in (TEST, GENERATED):
+        return test_tasks(suite) if kind == TEST else probe_tasks(suite)
+    if kind == WIDE:
+        return wide_tasks(suite)
+    return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
+
+
+def wide_tasks(suite: Suite) -> Tasks:
+    """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
+    return blind_tasks(suite, 2 * suite.probe_programs * WIDE_BUDGET // 5_000)
+
+
+def crossed_tasks(suite: Suite) -> Tasks:
+    """The first fifth of the blind set, a smaller budget, since each alternative has prompts of its own."""
+    return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
+
+
+def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
+    """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd ones.
+
+    `first` is the number of the first task given.
+    """
+    (meaning,) = (s for s in mirror_classes() if s.name == name)
+    other = run(tasks.programs, tasks.inputs, meaning).worlds
+    cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
+    odd = slice(1 - first % 2, None, 2)
+    cells[odd], robot[odd] = other.cells[odd], other.robot[odd]
+    return Worlds(cells, robot, tasks.outputs.size)
+
+
+def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
+    """The prompt of each task, with its outputs or with those given [N, E] in their place."""
     shown = suite.shown
-    after = tasks.inputs if blind else tasks.outputs
+    after = tasks.outputs if outputs is None else outputs
     return [prompt_text(tasks.inputs[i, :shown], after[i, :shown], suite.show_under_robot) for i in range(len(tasks))]
 
 
@@ -116,16 +178,15 @@ class Worker:
 
     def evaluate(self, shard: Shard) -> ShardResult:
         """The result of one shard."""
-        suite = self.job.suite
-        if shard.stage == TEST:
-            return self._generate(test_tasks(suite), shard, states=False)
-        if shard.stage == GENERATED:
-            return self._generate(probe_tasks(suite), shard, states=True)
-        return self._read(blind_tasks(suite), shard)
+        if shard.stage in (TEST, GENERATED):
+            return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
+        if shard.stage.endswith(GENERATED):
+            return self._reread(shard)
+        return self._read(stage_tasks(self.job.suite, shard.stage), shard)
 
     def model(self, stage: str) -> LanguageModel:
         """The model of a stage: the one under test, or an untrained copy."""
-        copy = int(stage.removeprefix(f"{RANDOM}-")) if stage.startswith(RANDOM) else None
+        copy = int(stage.split("-")[1]) if stage.startswith(RANDOM) else None
         if self.loaded is None or self.loaded[0] != copy:
             self.loaded = None
             seed = None if copy is None else RANDOM_SEED + copy
@@ -133,50 +194,72 @@ class Worker:
             self.loaded = (copy, model)
         return self.loaded[1]
 
-    def _generate(self, tasks: Tasks, shard: Shard, states: bool) -> ShardResult:
+    def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         model = self.model(shard.stage)
         samples: list[dict[str, Any]] = []
-        read: list[np.ndarray] = []
+        read: list[dict[str, np.ndarray]] = []
         for start, stop in self._batches(shard):
             prompts = prompts_of(self.job.suite, tasks.take(np.arange(start, stop)))
             written = model.generate(prompts, self.job.suite.max_new_words)
             for task, (prompt, one) in enumerate(zip(prompts, written, strict=True), start):
                 digest = hashlib.sha256(prompt.encode()).hexdigest()
                 samples.append({"task": task, "prompt": digest, **vars(one)})
-            if states:
-                programs, places = written_programs([one.text for one in written])
-                if len(programs):
-                    read.append(_pooled(model, [prompts[i] for i in places], programs, "emit"))
+            if shard.stage == GENERATED:
+                read += self._states(model, prompts, [one.text for one in written])
         return ShardResult(samples, _joined(read))
+
+    def _states(
+        self, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """The states at the valid programs among the texts: one batch, or none."""
+        programs, places = written_programs(texts)
+        return [self._at_words(model, [prompts[i] for i in places], programs, "emit")] if len(programs) else []
+
+    def _reread(self, shard: Shard) -> ShardResult:
+        model, read = self.model(shard.stage), []
+        tasks = probe_tasks(self.job.suite)
+        for start, stop in self._batches(shard):
+            prompts = prompts_of(self.job.suite, tasks.take(np.arange(start, stop)))
+            read += self._states(model, prompts, self.job.texts[start:stop])
+        return ShardResult([], _joined(read))
 
     def _read(self, tasks: Tasks, shard: Shard) -> ShardResult:
         model = self.model(shard.stage)
         read = []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
-            read.append(_pooled(model, prompts_of(self.job.suite, batch, blind=True), batch.programs, "read"))
+            crossed = CROSSED in shard.stage
+            outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if crossed else batch.inputs
+            read.append(self._at_words(model, prompts_of(self.job.suite, batch, outputs), batch.programs, "read"))
         return ShardResult([], _joined(read))
+
+    def _at_words(
+        self, model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str
+    ) -> dict[str, np.ndarray]:
+        """float32 [action words, D] by position and view: in the standard grid the pools at one position only."""
+        texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
+        states: HiddenStates = model.hidden_states(prompts, texts)
+        bodies = [programs.program(i)[len(HEADER) :] for i in range(len(programs))]
+        acting = np.concatenate(bodies) < FIRST_CONDITION
+        if not np.isfinite(states.values).all():
+            raise ModelError("hidden states: NaN or infinity; try another --dtype")
+        found = {}
+        for place in (position,) if self.job.grid == STANDARD_GRID else ("emit", "read"):
+            values = states.values[getattr(states, place)[acting]]
+            found[f"{place}.{MEAN}"] = values.mean(1)
+            if self.job.grid == STANDARD_GRID:
+                found[f"{place}.{LAST}"] = values[:, -1]
+            else:
+                found |= {f"{place}.layer {i}": values[:, i] for i in range(values.shape[1])}
+        return found
 
     def _batches(self, shard: Shard) -> list[tuple[int, int]]:
         size = self.job.suite.batch
         return [(a, min(a + size, shard.stop)) for a in range(shard.start, shard.stop, size)]
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros((0, 2, 0), np.float32)
-
-
-def _pooled(model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str) -> np.ndarray:
-    """float32 [action words, 2, D], the pooled states (`protocol.POOLS`) at one position of each action word."""
-    texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
-    states: HiddenStates = model.hidden_states(prompts, texts)
-    rows = getattr(states, position)
-    bodies = [programs.program(i)[len(HEADER) :] for i in range(len(programs))]
-    acting = np.concatenate(bodies) < FIRST_CONDITION
-    values = states.values[rows[acting]]
-    if not np.isfinite(values).all():
-        raise ModelError("hidden states: NaN or infinity; try another --dtype")
-    return np.stack([values.mean(1), values[:, -1]], 1)
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def first_inputs(tasks: Tasks) -> Worlds:

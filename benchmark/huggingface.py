@@ -86,7 +86,10 @@ class HuggingFaceModel:
         self.model.to(self.device).eval()
         self.base = self.model.base_model
         self.blocks = _blocks(self.base, self.model.config)
-        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        takes = inspect.signature(self.model.forward).parameters
+        self.takes_positions = "position_ids" in takes
+        # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
+        self.cache_name = "cache" if "cache" in takes else "past_key_values"
         vocabulary = self.tokenizer.batch_decode([[i] for i in range(self.model.config.get_text_config().vocab_size)])
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
@@ -122,7 +125,7 @@ class HuggingFaceModel:
         output = self.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
-            past_key_values=batch.cache,
+            **{self.cache_name: batch.cache},
             max_new_tokens=self.room(self.tokenizer, max_new_words),
             do_sample=False,
             num_beams=1,
@@ -194,7 +197,7 @@ class HuggingFaceModel:
         output = self.model(
             input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1, **self._places(mask[:, :-1], ids.shape[1] - 1)
         )
-        cache = getattr(output, "past_key_values", None)
+        cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
             return _Batch(ids, mask, None)
         batch = _Batch(ids, mask, cache)
@@ -212,7 +215,7 @@ class HuggingFaceModel:
         """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
         width = ids.shape[1]
         whole = torch.cat([batch.mask[:, :-1], mask], 1)
-        past = {} if batch.cache is None else {"past_key_values": batch.cache}
+        past = {} if batch.cache is None else {self.cache_name: batch.cache}
         tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
         with self._captured(width) as layers:
             output = self.base(input_ids=tokens, use_cache=bool(past), **past, **self._places(whole, tokens.shape[1]))

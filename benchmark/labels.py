@@ -1,26 +1,27 @@
-"""Labels of a probe set: the robot's state after each action word, under each semantics, and the folds.
+"""Labels of a probe set: the robot's state around each action word, under each semantics, and the folds.
 
 Letters: `B` programs, `R` labelled words (all action words of all programs, in order), `S` semantics (0 is the
-original), `F` features.
+original), `F` features, `O` offsets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmark.protocol import Protocol
 from karel_env.compiler import Code, compile_programs
-from karel_env.features import FEATURES, class_counts, labels
+from karel_env.features import FEATURES, PRIMARY, class_counts, labels
 from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
+from karel_env.screen import kept
 from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
 MISSING = -1
-"""Class of a state that does not exist: a word that is never executed."""
+"""Class of a state that does not exist: a word that is never executed, or an offset beyond the execution's ends."""
 DROPPED = -1
 """Fold of a program that shares an action prefix in the same world with a program of another fold."""
 
@@ -46,45 +47,79 @@ class ProbeSet:
         program: int64 [R], program of each word.
         word: int64 [R], index of the word in its program after the header.
         step: int64 [R], how many action words precede it in the program.
-        classes: int64 [S, F, R], class of each feature, `MISSING` where the word is never executed.
+        classes: int16 [S, F, R], class of each feature, `MISSING` where there is none.
+        around: int16 [O, S, F, R], the same at each of `offsets`, in program states from the one after the word.
+        offsets: O numbers; `classes` is at the first.
         counts: int64 [F], number of classes of each feature.
         fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
         folds: how many there are.
         seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
             on it were trained on.
         semantics: S names.
+        budget: programs that a probe is trained on at most; None for all of its folds.
     """
 
     program: np.ndarray
     word: np.ndarray
     step: np.ndarray
-    classes: np.ndarray
+    around: np.ndarray
+    offsets: tuple[int, ...]
     counts: np.ndarray
     fold: np.ndarray
     folds: int
     seen: np.ndarray
     semantics: tuple[str, ...]
+    budget: int | None = None
+
+    @property
+    def classes(self) -> np.ndarray:
+        """int16 [S, F, R], see the attributes."""
+        return self.around[0]
+
+    def at(self, offset: int) -> ProbeSet:
+        """The same with the labels of one of its offsets."""
+        place = self.offsets.index(offset)
+        return replace(self, around=self.around[place : place + 1], offsets=(offset,))
 
     def split(self, seed: int) -> Split:
         """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
 
-        As many seeds as folds test every program once, each on probes that never saw it.
+        As many seeds as folds test every program once, each on probes that never saw it. With a `budget` training
+        takes the first so many programs of its folds, and validation the first fifth of that of its own.
         """
-        of_word = self.fold[self.program]
         test, validation = seed % self.folds, (seed + 1) % self.folds
-        rest = (of_word != DROPPED) & (of_word != test) & (of_word != validation)
-        return Split(np.flatnonzero(rest), np.flatnonzero(of_word == validation), np.flatnonzero(of_word == test))
+        rest = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
+        chosen = np.flatnonzero(self.fold == validation)
+        trained = np.flatnonzero(rest)
+        if self.budget is not None:
+            trained, chosen = trained[: self.budget], chosen[: max(1, self.budget // 5)]
+        parts = (trained, chosen, np.flatnonzero(self.fold == test))
+        return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
 
 
-def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], protocol: Protocol) -> ProbeSet:
-    """Label B programs in their first shown worlds, `inputs` [B].
+def build_probe_set(
+    programs: Programs,
+    inputs: Worlds,
+    semantics: Sequence[Semantics],
+    protocol: Protocol,
+    offsets: Sequence[int] = (0,),
+    budget: int | None = None,
+) -> ProbeSet:
+    """Label B programs in their first shown worlds, `inputs` [B]: one traced execution a semantics.
+
+    Args:
+        programs, inputs: what is labelled.
+        semantics: the original first.
+        protocol: of the folds.
+        offsets: in program states; 0 is the state after the word.
+        budget: see `ProbeSet`.
 
     Raises:
         LeakError: see there.
     """
     code = compile_programs(programs)
     program, word, step = _action_words(programs)
-    classes = np.stack([_classes(programs, code, inputs, s, program, word) for s in semantics])
+    each = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
     prefixes = _prefixes(programs, program, word)
     fold = _drop_shared(prefixes, inputs, program, fold_by_program(programs, protocol.folds), protocol.folds)
     counts = class_counts(*inputs.cells.shape[-2:])
@@ -92,21 +127,29 @@ def build_probe_set(programs: Programs, inputs: Worlds, semantics: Sequence[Sema
         program=program,
         word=word,
         step=step,
-        classes=classes,
+        around=np.stack(each, 1),
+        offsets=tuple(offsets),
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
         folds=protocol.folds,
         seen=_seen(prefixes, fold[program], protocol.folds),
         semantics=tuple(s.name for s in semantics),
+        budget=budget,
     )
 
 
-def alternatives(kept: Sequence[str], count: int) -> list[Semantics]:
-    """`count` of the mirror classes named in `kept`, taken evenly in the order of their names."""
-    classes = [s for s in mirror_classes() if s.name in set(kept)]
-    if count >= len(classes):
-        return classes
-    return [classes[i] for i in np.linspace(0, len(classes) - 1, count).round().astype(int)]
+def alternatives(protocol: Protocol) -> list[Semantics]:
+    """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
+    every = mirror_classes()
+    primary = [s for s in every if s.name in kept(PRIMARY)]
+    if protocol.alternatives > len(primary):
+        return every
+    return [primary[i] for i in np.linspace(0, len(primary) - 1, protocol.alternatives).round().astype(int)]
+
+
+def with_original(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list[Semantics]:
+    """The semantics of a run: the original first, then its alternatives, then named extras that enter no gap."""
+    return [ORIGINAL, *alternatives(protocol), *extras]
 
 
 def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,27 +163,38 @@ def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _classes(
-    programs: Programs, code: Code, inputs: Worlds, semantics: Semantics, program: np.ndarray, word: np.ndarray
+    programs: Programs,
+    code: Code,
+    inputs: Worlds,
+    semantics: Semantics,
+    program: np.ndarray,
+    word: np.ndarray,
+    offsets: Sequence[int],
 ) -> np.ndarray:
-    """int64 [F, R]: the state after the first execution of each action word."""
+    """int16 [O, F, R]: the states around the first execution of each action word."""
     done = run(code, inputs, semantics, trace=True)
     trace = done.trace
     assert trace is not None
-    owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))
     acted = np.flatnonzero(trace.value < 0)
-    where = programs.offsets[owner[acted]] + trace.word[acted]
-    places, first = np.unique(where, return_index=True)
-    event = np.full(len(programs.words), -1)
-    event[places] = acted[first]
-    event = event[programs.offsets[program] + len(HEADER) + word]
-    there = event >= 0
+    owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))[acted]
+    begins = np.searchsorted(owner, np.arange(len(programs) + 1))
+    places, first = np.unique(programs.offsets[owner] + trace.word[acted], return_index=True)
+    action = np.full(len(programs.words), -1)
+    action[places] = first
+    action = action[programs.offsets[program] + len(HEADER) + word]
     width = inputs.cells.shape[-1]
-    position = trace.position[event[there]]
-    robot = np.stack([position // width, position % width, trace.heading[event[there]]], 1)
-    found = labels(inputs.cells, inputs.robot, done.worlds.robot, robot, program[there])
-    classes = np.full((len(FEATURES), len(program)), MISSING)
-    classes[:, there] = np.stack([found[name] for name in FEATURES])
-    return classes
+    found = np.full((len(offsets), len(FEATURES), len(program)), MISSING, np.int16)
+    for place, offset in enumerate(offsets):
+        wanted = action + offset
+        before = wanted == begins[program] - 1
+        there = (action >= 0) & (wanted >= begins[program] - 1) & (wanted < begins[program + 1])
+        event = acted[wanted.clip(0, max(0, len(acted) - 1))]
+        position = trace.position[event]
+        robot = np.stack([position // width, position % width, trace.heading[event]], 1)
+        robot[before] = inputs.robot[program[before]]
+        each = labels(inputs.cells, inputs.robot, done.worlds.robot, robot[there], program[there])
+        found[place][:, there] = np.stack([each[name] for name in FEATURES])
+    return found
 
 
 def fold_by_program(programs: Programs, folds: int) -> np.ndarray:
@@ -195,8 +249,3 @@ def check_leaks(prefixes: list[bytes], worlds: list[bytes], program: np.ndarray,
     for prefix, b in zip(prefixes, program, strict=True):
         if fold[b] != DROPPED and home.setdefault((prefix, worlds[b]), fold[b]) != fold[b]:
             raise LeakError(f"probe set: program {b} shares an action prefix in the same world with another fold")
-
-
-def with_original(kept: Sequence[str], protocol: Protocol) -> list[Semantics]:
-    """The semantics of a run: the original first, then its alternatives."""
-    return [ORIGINAL, *alternatives(kept, protocol.alternatives)]

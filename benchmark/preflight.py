@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from benchmark.checkpoint import Checkpoint, available_memory
+from benchmark.content import content_steps
 from benchmark.errors import ModelError
-from benchmark.evaluation import Job, plan, prompts_of
+from benchmark.evaluation import Job, plan, plan_after, prompts_of
 from benchmark.huggingface import DTYPES, HuggingFaceModel
-from benchmark.labels import with_original
-from benchmark.measurement import blind_steps, content_steps
-from benchmark.protocol import POOLS, Protocol
+from benchmark.measurement import blind_steps
+from benchmark.probing import TOGETHER
+from benchmark.protocol import Protocol
 from benchmark.suites import test_tasks
-from karel_env.features import PRIMARY, class_counts
-from karel_env.screen import kept
+from karel_env.features import class_counts
 
 PRODUCT_SIZE = 768
 OVERHEAD = 1.6
@@ -77,24 +77,25 @@ def _estimate(job: Job, protocol: Protocol, prompt: int, new: int, config: dict[
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
-    items = suite.tasks + suite.probe_programs * (2 + job.random_inits)
+    shards = plan(job) + plan_after(job)
+    items = sum(shard.stop - shard.start for shard in shards)
     evaluation = items * (prompt + new) * 2.0 * checkpoint.parameters / speed
-    semantics = len(with_original(kept(PRIMARY), protocol))
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
     content_pass = 4 * (width * (2 * first) + first * second)
-    group_states = protocol.batch * len(protocol.seeds) * 6.0
-    probing = blind_steps(protocol) * group_states * semantics * verdict_pass / speed
-    probing += content_steps(protocol) / 3 * group_states * content_pass / speed
+    states_a_step = protocol.batch * 6.0
+    probing = blind_steps(protocol) * states_a_step * verdict_pass / speed
+    probing += content_steps(protocol) / 12 * states_a_step * content_pass / speed
     item = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
     stored = checkpoint.weight_bytes
-    states = suite.probe_programs * suite.recipe.length[1] * len(POOLS) * width * 4 * (1 + job.random_inits)
+    # States stay on disk; a probe's inputs are two bytes a value, of as many seeds as there are threads.
+    states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     cache = suite.batch * (prompt + new) * width * layers * 4 * item
-    probes = len(protocol.seeds) * semantics * protocol.batch * protocol.hidden * 4 * 8
+    probes = torch.get_num_threads() * TOGETHER * (width + classes) * protocol.hidden * 4 * 6
     memory = checkpoint.parameters * item * 2 + stored + cache + 3 * states + probes + 600_000_000
     return Estimate(
-        len(plan(job)), prompt, new, OVERHEAD * evaluation, OVERHEAD * probing, int(memory), available_memory()
+        len(shards), prompt, new, OVERHEAD * evaluation, OVERHEAD * probing, int(memory), available_memory()
     )
 
 
@@ -115,7 +116,7 @@ def describe(checkpoint: Checkpoint, job: Job, estimate: Estimate) -> str:
     return "\n".join(
         [
             f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
-            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, {job.suite.probe_programs} programs a probe set",
+            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
             f"tokens     {estimate.prompt_tokens} a prompt, up to {estimate.new_tokens} new",
             f"work       {estimate.shards} shards of up to {job.suite.shard} items",
             f"time       about {minutes:.0f} min in one process (evaluation {estimate.evaluation_seconds:.0f} s, "

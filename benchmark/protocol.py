@@ -9,19 +9,23 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
+BOOTSTRAP_SEED = 31_337
 POOLS = ("mean", "last")
 """Pooled states that each semantics chooses from on validation: mean over layers, last layer."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The standard grid.
+    """The settings of every probe, and the standard grid.
 
     Attributes:
         version: of the protocol.
-        alternatives: how many alternative semantics, taken evenly from those kept by the screen.
-        seeds: of the probes; seed i draws the initialisation and the order of training.
+        alternatives: how many alternative semantics, taken evenly from those that the screen keeps for the primary
+            feature; more than it keeps: all 29 mirror classes, of which each feature uses those kept for it.
+        copies: networks of the original semantics a seed, each from an initialisation of its own; its cross-entropy is
+            their mean. The alternatives have one each and are many, the original is one and enters every gap whole.
+        seeds: of the probes; seed i draws the initialisations and the order of training.
         random_inits: untrained copies of the model; probe seed i reads copy i modulo this.
         folds: of the programs of a probe set; probe seed i is tested on fold i modulo this, chooses by the next, and
             is trained on the others.
@@ -38,18 +42,19 @@ class Protocol:
     """
 
     version: int = PROTOCOL_VERSION
-    alternatives: int = 8
+    alternatives: int = 18
+    copies: int = 2
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     random_inits: int = 3
     folds: int = 5
     hidden: int = 256
     deep_hidden: tuple[int, int] = (256, 1024)
     ridge: float = 1e-4
-    steps: int = 800
+    steps: int = 400
     batch: int = 256
-    learning_rate: float = 1e-2
-    weight_decay: float = 1.0
-    checks: int = 8
+    learning_rate: float = 2e-2
+    weight_decay: float = 0.5
+    checks: int = 3
     resamples: int = 2000
     margin: float = 0.03
     degenerate: float = 0.99

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.labels import ProbeSet
+from benchmark.labels import MISSING, ProbeSet
 from benchmark.recorder import recorder_states, world_columns
 from karel_env.features import FEATURES
 from karel_env.language import HEADER, WORDS, Programs
@@ -24,6 +24,10 @@ WIDTH = 128
 NOISE = 0.01
 DEGRADED = (0.25, 0.5, 0.75)
 """Probabilities with which the state of the degraded oracle is another's."""
+AHEAD = 1
+"""Program states by which the future oracle is ahead of the word."""
+LAYERS, PLANTED = 4, 2
+"""Layers of the planted model, and the one that holds the oracle."""
 _STATE = ("facing", "absolute_x", "absolute_y")
 _DRAW, _UNTRAINED = 90_001, 90_002
 
@@ -66,6 +70,19 @@ class Content:
         noise = random.normal(size=(rows, WIDTH)).astype(np.float32)
         return {"noise": noise, "random-init": self.untrained(self.seed), **made}
 
+    def future(self) -> np.ndarray:
+        """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
+        world = world_columns(self.inputs)[self.probe_set.program]
+        ahead = self.probe_set.at(AHEAD).classes[0]
+        return _mixed([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, AHEAD]))
+
+    def planted(self) -> list[np.ndarray]:
+        """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
+        random = np.random.default_rng([_DRAW, self.seed, LAYERS])
+        recorder = recorder_states(self.programs, self.inputs, self.probe_set)
+        oracle = self._oracle(0)
+        return [_mixed([recorder, oracle] if i == PLANTED else [recorder], random) for i in range(LAYERS)]
+
     def untrained(self, seed: int) -> np.ndarray:
         """float32 [R, WIDTH], a recurrent network that nobody trained, at the reading of each labelled word.
 
@@ -88,9 +105,13 @@ class Content:
 
     def _oracle(self, semantics: int) -> np.ndarray:
         """float64 [R, columns], the robot's one-hot heading, column and row under one semantics."""
+        return self._one_hot(self.probe_set.classes[semantics])
+
+    def _one_hot(self, classes: np.ndarray) -> np.ndarray:
+        """float64 [R, columns] of the heading, column and row in labels [F, R]; zeros where there is no label."""
         heads = [FEATURES.index(name) for name in _STATE]
-        classes, counts = self.probe_set.classes[semantics], self.probe_set.counts
-        return np.concatenate([np.eye(counts[f])[classes[f]] for f in heads], 1)
+        columns = [np.eye(self.probe_set.counts[f])[classes[f]] * (classes[f] != MISSING)[:, None] for f in heads]
+        return np.concatenate(columns, 1)
 
 
 def _mixed(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:

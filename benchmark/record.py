@@ -16,12 +16,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmark.content import Content
 from benchmark.errors import BenchmarkError
-from benchmark.measurement import Content, Meaning
+from benchmark.grid import Grid
+from benchmark.measurement import Meaning
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
 SOURCE_ROOT = Path(__file__).parent.parent
 
@@ -70,10 +72,16 @@ class Provenance(_Strict):
     finished: str
     seconds: dict[str, float]
     """Worker seconds of each stage, and seconds of the probing stages."""
+    products: str
+    """Precision of the probes' matrix products."""
 
 
 class Record(_Strict):
-    """One run. `official` tells whether its row may enter the leaderboard; `unofficial` says why not."""
+    """One run.
+
+    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `grid` is there after a run of
+    the full grid; `figures` are paths in the run folder.
+    """
 
     schema_version: int = SCHEMA_VERSION
     official: bool
@@ -84,6 +92,8 @@ class Record(_Strict):
     accuracy: Summary
     meaning: Meaning
     content: Content | None
+    grid: Grid | None
+    figures: list[str]
     samples_sha256: str
     provenance: Provenance
 

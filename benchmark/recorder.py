@@ -13,11 +13,18 @@ from karel_env.language import HEADER, WORDS, Programs
 from karel_env.world import Worlds
 
 
-def recorder_states(programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> np.ndarray:
-    """float32 [R, D], the recorder's state at the reading of each labelled word.
+def recorder_states(
+    programs: Programs, inputs: Worlds, probe_set: ProbeSet, ahead: int = 0, outputs: Worlds | None = None
+) -> np.ndarray:
+    """float32 [R, D], the recorder's state at each labelled word.
 
     Columns: for each place in the program the one-hot word there, if it is read by then; for each inner cell
     whether it is a wall and its number of markers; the robot's one-hot row, column and heading.
+
+    Args:
+        programs, inputs, probe_set: B programs, their worlds [B], the labelled words.
+        ahead: words read beyond the labelled one; 0 at `read`, -1 at `emit`.
+        outputs: worlds [B] that the prompt shows as outputs, if it shows any; their columns come last.
     """
     count = len(programs)
     longest = int(programs.lengths.max()) - len(HEADER)
@@ -27,10 +34,11 @@ def recorder_states(programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> 
     grid[owner[place >= 0], place[place >= 0]] = programs.words[place >= 0]
     used = np.unique(programs.words)
     tokens = np.zeros((len(probe_set.program), longest, len(WORDS)), np.float32)
-    row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None])
-    tokens[row, column, grid[probe_set.program[row], column]] = 1
-    world = world_columns(inputs)[probe_set.program]
-    return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), world], 1)
+    row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None] + ahead)
+    word = grid[probe_set.program[row], column]
+    tokens[row[word >= 0], column[word >= 0], word[word >= 0]] = 1
+    shown = [world_columns(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
+    return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), *shown], 1)
 
 
 def world_columns(inputs: Worlds) -> np.ndarray:

@@ -26,14 +26,33 @@ from transformers.utils import logging as transformers_logging
 
 from benchmark.checkpoint import open_checkpoint
 from benchmark.cluster import run_on_ray, run_serially
+from benchmark.content import Content, content_steps, generated_probe_set, measure_content
 from benchmark.errors import BenchmarkError, ModelError, UsageError
-from benchmark.evaluation import BLIND, GENERATED, RANDOM, TEST, Job, Shard, ShardResult, plan
+from benchmark.evaluation import (
+    BLIND,
+    FULL_GRID,
+    GENERATED,
+    GRIDS,
+    MEAN,
+    RANDOM,
+    STANDARD_GRID,
+    TEST,
+    Job,
+    Shard,
+    ShardResult,
+    plan,
+    plan_after,
+)
+from benchmark.figures import write_figures
 from benchmark.folder import RunFolder, write_durably
+from benchmark.full_grid import FullGrid
+from benchmark.grid import Grid
 from benchmark.huggingface import DTYPES
 from benchmark.leaderboard import card, row
-from benchmark.measurement import Content, Meaning, blind_steps, content_steps, measure_content, measure_meaning
+from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
 from benchmark.models import ModelSpec
 from benchmark.preflight import check, describe
+from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD, Protocol
 from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
@@ -65,7 +84,8 @@ class Run:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError(f"--device {device}: no CUDA device here; use --device cpu")
         threads = 0 if not options.workers else max(1, torch.get_num_threads() // options.workers)
-        self.job = Job(self.suite, self.checkpoint, options.dtype, device, self.protocol.random_inits, threads)
+        inits = self.protocol.random_inits
+        self.job = Job(self.suite, self.checkpoint, options.dtype, device, inits, threads, options.grid)
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -79,6 +99,7 @@ class Run:
             "suite": asdict(self.suite),
             "tasks": self.tasks_digest,
             "protocol": self.protocol.digest(),
+            "grid": self.options.grid,
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -97,18 +118,27 @@ class Run:
         folder = RunFolder(root)
         folder.log(f"started: {self.command}")
         shards = plan(self.job)
-        seconds = self._compute(folder, shards)
+        self._compute(folder, self.job, shards)
+        texts = tuple(sample["text"] for sample in folder.samples(shards, GENERATED))
+        after = plan_after(self.job)
+        if after:
+            self._compute(folder, replace(self.job, texts=texts), after)
+            shards += after
+        seconds = folder.seconds(shards)
         began = time.perf_counter()
-        meaning, content = self._probe(folder, shards)
+        meaning, content = self._probe(folder, shards, texts)
+        grid = self._full_grid(folder, shards, texts) if self.options.grid == FULL_GRID else None
         seconds["probing"] = round(time.perf_counter() - began, 1)
-        record = self._record(folder, shards, meaning, content, seconds)
+        figures = write_figures(root, self.checkpoint.name, meaning, grid)
+        record = self._record(folder, shards, (meaning, content, grid), figures, seconds)
         write_durably(root / "record.json", record.to_json().encode())
         folder.log("done")
-        folder.drop_states()
+        if not self.options.keep_states:
+            folder.drop_states()
         return record, root
 
-    def _compute(self, folder: RunFolder, shards: list[Shard]) -> dict[str, float]:
-        """Compute the shards that are not committed; worker seconds a stage."""
+    def _compute(self, folder: RunFolder, job: Job, shards: list[Shard]) -> None:
+        """Compute the shards that are not committed."""
         missing = [shard for shard in shards if not folder.committed(shard)]
         if len(missing) < len(shards):
             self.console.print(f"[dim]continuing: {len(shards) - len(missing)} of {len(shards)} shards are done[/dim]")
@@ -123,36 +153,58 @@ class Run:
                 bar.update(shown, advance=shard.stop - shard.start, description=f"evaluating: {shard.stage}")
 
             if missing and self.options.workers:
-                run_on_ray(self.job, missing, commit, self.options.workers, self.options.address)
+                run_on_ray(job, missing, commit, self.options.workers, self.options.address)
             elif missing:
-                run_serially(self.job, missing, commit)
-        return folder.seconds(shards)
+                run_serially(job, missing, commit)
 
-    def _probe(self, folder: RunFolder, shards: list[Shard]) -> tuple[Meaning, Content | None]:
-        copies = [folder.states(shards, f"{RANDOM}-{i}") for i in range(self.job.random_inits)]
-        texts = [sample["text"] for sample in folder.samples(shards, GENERATED)]
+    def _probe(self, folder: RunFolder, shards: list[Shard], texts: Sequence[str]) -> tuple[Meaning, Content | None]:
+        """The verdict and the paper's columns; writes what the verdict is computed from."""
+        last = folder.views(shards, BLIND, "read")[-1]
+
+        def pools(stage: str) -> list[Rows]:
+            return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]
+
         with self._bar() as bar:
             shown = bar.add_task("probing: blind", total=blind_steps(self.protocol) + content_steps(self.protocol))
 
             def progress(steps: int) -> None:
                 bar.update(shown, advance=steps)
 
-            model_states = folder.states(shards, BLIND)
-            meaning, arrays = measure_meaning(self.suite, self.protocol, model_states, copies, progress)
+            copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(self.job.random_inits)]
+            folder.write_index(BLIND, blind_probe_set(self.suite, self.protocol))
+            meaning, arrays = measure_meaning(self.suite, self.protocol, pools(BLIND), copies, progress)
             folder.write_probes(arrays)
             bar.update(shown, description="probing: generated")
-            states = folder.states(shards, GENERATED)
-            content = measure_content(self.suite, self.protocol, texts, states, progress)
+            content = None
+            if folder.views(shards, GENERATED, "emit"):
+                folder.write_index(GENERATED, generated_probe_set(self.suite, self.protocol, texts))
+                states = folder.states(shards, GENERATED, f"emit.{MEAN}")
+                content = measure_content(self.suite, self.protocol, texts, states, progress)
         return meaning, content
+
+    def _full_grid(self, folder: RunFolder, shards: list[Shard], texts: Sequence[str]) -> Grid:
+        layers = [view for view in folder.views(shards, BLIND, "read") if view != MEAN]
+        with self._bar() as bar:
+            shown = bar.add_task("full grid", total=None)
+
+            def told(what: str) -> None:
+                folder.log(f"full grid: {what}")
+                bar.update(shown, advance=1, description=f"full grid: {what}")
+
+            def states(stage: str, position: str, view: str) -> Rows:
+                return folder.states(shards, stage, f"{position}.{view}")
+
+            return FullGrid(self.suite, self.protocol, states, layers, texts, told).measure()
 
     def _record(
         self,
         folder: RunFolder,
         shards: list[Shard],
-        meaning: Meaning,
-        content: Content | None,
+        found: tuple[Meaning, Content | None, Grid | None],
+        figures: list[str],
         seconds: dict[str, float],
     ) -> Record:
+        meaning, content, grid = found
         samples = folder.samples(shards, TEST)
         scores = score(self.suite, test_tasks(self.suite), [sample["text"] for sample in samples])
         rows: list[dict[str, Any]] = [
@@ -179,10 +231,13 @@ class Run:
             accuracy=summarize(scores),
             meaning=meaning,
             content=content,
+            grid=grid,
+            figures=figures,
             samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
             provenance=Provenance(
                 command=self.command, identity=self.identity, workers=self.options.workers, started=self.started,
-                finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds, **self.environment,
+                finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
+                products=str(fast_products()).removeprefix("torch."), **self.environment,
             ),
         )  # fmt: skip
 
@@ -232,6 +287,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add(
+        "--grid",
+        choices=GRIDS,
+        default=STANDARD_GRID,
+        help="standard: the verdict and the paper's columns; full: also every layer, offset, position, depth and label "
+        "budget, codelength, reach, crossed prompts (default: standard)",
+    )
+    add("--keep-states", action="store_true", help="keep the stored hidden states in the run folder")
     add("--limit", type=int, help="only the first N test tasks, and smaller probe sets; not official")
     add("--seed", type=int, help="another seed of the suite's tasks; not official")
     add("--out", default="runs", help="folder in which the run folder is made (default: runs)")

@@ -46,29 +46,30 @@ class FeatureResult:
 
     Attributes:
         skill: under the original, on all test states.
-        skill_unseen: on test states whose action prefix does not occur in their probes' training.
         skill_alternatives: mean over the alternatives.
         gap, control_gaps: skill under the original less that mean, for the model and for each control.
         delta, delta90: gap less the larger control gap, with its 95% and its 90% interval.
         p_rand: (1 + alternatives at least as skilled as the original) / (alternatives + 1).
-        p_holm: one-sided p of delta > 0, Holm-adjusted over features.
+        p, p_holm: one-sided p of delta > 0, and Holm-adjusted over features.
         alternatives: those that the screen keeps for this feature.
         degenerate: one class holds nearly all states, so the feature says nothing in this suite.
-        pool: the pooled state that the original chose with most seeds.
+        view: the view (pooled state or layer) that the original chose with most seeds.
+        extras: skills under the semantics that are named beside and enter no gap.
     """
 
     skill: Estimate
-    skill_unseen: float | None
     skill_alternatives: float
     gap: Estimate
     control_gaps: dict[str, Estimate]
     delta: Estimate
     delta90: Estimate
     p_rand: float
+    p: float
     p_holm: float
     alternatives: tuple[str, ...]
     degenerate: bool
-    pool: str
+    view: str
+    extras: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ class Tested:
     priors: list[Prior]
 
     @classmethod
-    def of(cls, probe_set: ProbeSet, protocol: Protocol) -> Tested:
-        """Of the seeds of a protocol."""
+    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> Tested:
+        """Of the seeds of a protocol; with the prior given the state of `present`, see `step_prior`."""
         splits = [probe_set.split(seed) for seed in protocol.seeds]
         used = {seed % probe_set.folds for seed in protocol.seeds}
-        by_fold = {fold: step_prior(probe_set, probe_set.split(fold)) for fold in used}
+        by_fold = {fold: step_prior(probe_set, probe_set.split(fold), present) for fold in used}
         each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
         whole, totals = over_programs([-one.log_prob for one in each], splits, probe_set)
         return cls(tested_programs(splits, probe_set), whole, totals, each)
@@ -148,7 +149,7 @@ def gather_evidence(
     return Evidence(probe.astype(np.float32), totals.astype(np.float32), pool)
 
 
-class _Skills:
+class Skills:
     """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
 
     def __init__(self, evidence: Mapping[str, Evidence], tested: Tested, weights: np.ndarray) -> None:
@@ -174,9 +175,8 @@ def analyse(
     tested: Tested,
     kept: Mapping[str, Sequence[str]],
     protocol: Protocol,
-    pools: Sequence[str],
+    views: Sequence[str],
     seed: int,
-    unseen: np.ndarray | None = None,
 ) -> dict[str, FeatureResult]:
     """Skill, gap and delta of each feature that has a kept alternative.
 
@@ -186,13 +186,13 @@ def analyse(
         tested: of the same.
         kept: alternatives that the screen keeps, by feature.
         protocol: resamples, margin.
-        pools: names of the pooled states.
+        views: names of the views.
         seed: of the bootstrap.
-        unseen: float [F], skills on unseen prefixes, if computed.
     """
     n = len(tested.programs)
-    skills = _Skills(evidence, tested, bootstrap_weights(n, protocol.resamples, seed))
+    skills = Skills(evidence, tested, bootstrap_weights(n, protocol.resamples, seed))
     draws = {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
+    screened = {name for names in kept.values() for name in names}
     raw: dict[str, FeatureResult] = {}
     p_values: dict[str, float] = {}
     for f, feature in enumerate(FEATURES):
@@ -204,24 +204,30 @@ def analyse(
         delta = tuple(gaps["model"][i] - largest[i] for i in range(3))
         whole = draws["model"][0][0, :, f]
         estimate = _estimate(delta, n, 0.95)
-        spread = (estimate.high - estimate.low) / 2 / 1.959964
-        p_values[feature] = float(stats.norm.sf(estimate.value / spread)) if spread > 0 else 1.0
+        p_values[feature] = above_zero(estimate)
         raw[feature] = FeatureResult(
             skill=_estimate(tuple(d[:, 0, f] for d in draws["model"]), n, 0.95),
-            skill_unseen=None if unseen is None or np.isnan(unseen[f]) else float(unseen[f]),
             skill_alternatives=float(whole[columns].mean()),
             gap=_estimate(gaps["model"], n, 0.95),
             control_gaps={c: _estimate(gaps[c], n, 0.95) for c in CONTROLS},
             delta=estimate,
             delta90=_estimate(delta, n, 0.90),
             p_rand=(1 + int((whole[columns] >= whole[0]).sum())) / (len(columns) + 1),
+            p=p_values[feature],
             p_holm=1.0,
             alternatives=tuple(probe_set.semantics[i] for i in columns),
             degenerate=_degenerate(probe_set, tested, f, protocol),
-            pool=pools[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
+            view=views[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
+            extras={n: float(whole[i]) for i, n in enumerate(probe_set.semantics) if i and n not in screened},
         )
     adjusted = holm(p_values)
     return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in raw.items()}
+
+
+def above_zero(estimate: Estimate) -> float:
+    """One-sided p of a figure above 0, from its 95% interval; 1 without a width."""
+    spread = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float(stats.norm.sf(estimate.value / spread)) if spread > 0 else 1.0
 
 
 def _estimate(three: tuple[np.ndarray, ...], n: int, level: float) -> Estimate:
@@ -233,19 +239,6 @@ def _degenerate(probe_set: ProbeSet, tested: Tested, feature: int, protocol: Pro
     label = probe_set.classes[0, feature, np.isin(probe_set.program, tested.programs)]
     label = label[label != MISSING]
     return len(label) == 0 or float(np.bincount(label).max() / len(label)) >= protocol.degenerate
-
-
-def skill_on_unseen(
-    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
-) -> np.ndarray:
-    """float64 [F], skill under the original on test states with an action prefix not seen in training; NaN if none."""
-    prior, probe = np.zeros(len(FEATURES)), np.zeros(len(FEATURES))
-    for q, seed in enumerate(protocol.seeds):
-        fresh = ~probe_set.seen[probe_set.split(seed).test]
-        prior += tested.priors[q].log_prob[0][:, fresh].sum(-1)
-        probe += [fits[pool[q, 0, f]].log_prob[q][0, f, fresh].sum() for f in range(len(FEATURES))]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - probe / prior
 
 
 def verdict(results: Mapping[str, FeatureResult], protocol: Protocol) -> str:

@@ -49,7 +49,7 @@ def bootstrap_weights(units: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def interval_over_units_and_seeds(
-    value: float, resampled: np.ndarray, by_seed: np.ndarray, n: int, level: float
+    value: float, resampled: np.ndarray, by_seed: np.ndarray, n: int, level: float, same_units: bool = False
 ) -> Estimate:
     """Interval of a figure that varies with the units drawn and with the seeds of its probes.
 
@@ -64,10 +64,11 @@ def interval_over_units_and_seeds(
         by_seed: float [seeds], the figure of each seed on its own units, at least two.
         n: number of units.
         level: of the interval, such as 0.95.
+        same_units: every seed has all units, so that the spread between seeds is due to the seeds alone.
     """
     quantile = 0.5 + level / 2
     units = float(np.var(resampled, ddof=1))
-    seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - units)
+    seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - (0 if same_units else units))
     half = float(
         np.hypot(stats.norm.ppf(quantile) * np.sqrt(units), stats.t.ppf(quantile, len(by_seed) - 1) * np.sqrt(seeds))
     )

@@ -6,6 +6,7 @@ Letters: `N` tasks, `E` examples a task.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +42,8 @@ class Suite:
         batch: prompts a forward pass, part of the protocol.
         shard: tasks a shard, the unit of work and of resume; a multiple of `batch`.
         max_new_words: longest program that is looked for, in words of the canonical text after the header.
-        probe_programs: programs of each probe set, the label budget.
+        probe_programs: the label budget: programs that a probe is trained on, and tasks of the `generated` set. The
+            `blind` set has twice as many, so that each fold leaves that many for training.
         blind_length: actions of each program of the blind set.
         sha256: pinned digest of the test set; empty in an unpinned file of one's own.
     """
@@ -194,21 +196,27 @@ def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarr
 
 
 @lru_cache(maxsize=4)
-def blind_tasks(suite: Suite) -> Tasks:
+def blind_tasks(suite: Suite, programs: int = 0) -> Tasks:
     """The tasks of the `blind` probe set: uniform actions of one length, no program twice.
 
-    Where there are fewer programs of that length than asked for, all of them.
+    Where there are fewer programs of that length than asked for, all of them; a program then comes again, in other
+    worlds, only where `programs` (0: twice the suite's label budget, and no program twice) asks for more pairs.
     """
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
-    wanted = min(suite.probe_programs, len(ACTIONS) ** suite.blind_length)
-    chosen: dict[bytes, int] = {}
+    every = len(ACTIONS) ** suite.blind_length
+    wanted = programs or min(2 * suite.probe_programs, every)
+    times: Counter[bytes] = Counter()
+    chosen: list[int] = []
     start = 0
     while len(chosen) < wanted:
         drawn = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
         for i in range(len(drawn)):
-            chosen.setdefault(drawn.programs.program(i).tobytes(), start + i)
+            word = drawn.programs.program(i).tobytes()
+            if times[word] <= len(chosen) // every:
+                times[word] += 1
+                chosen.append(start + i)
         start += 2 * wanted
-    return generator.generate(recipe, suite.seed, "blind", np.array(sorted(chosen.values())[:wanted]))
+    return generator.generate(recipe, suite.seed, "blind", np.array(chosen[:wanted]))
 
 
 def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:

@@ -11,16 +11,17 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
     ["statistics", "suites", "prompts"],
-    ["labels", "scoring"],
+    ["labels", "scoring", "grid"],
     ["recorder", "prior"],
-    ["probing", "models", "pseudo_models"],
+    ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
-    ["huggingface"],
-    ["evaluation"],
-    ["folder", "measurement"],
+    ["huggingface", "sources", "diagnostics"],
+    ["evaluation", "codelength"],
+    ["folder", "measurement", "content"],
+    ["full_grid", "figures"],
     ["cluster", "preflight", "record"],
     ["leaderboard"],
-    ["run", "calibrate"],
+    ["run", "calibrate", "legacy", "bench"],
 ]
 TORCH_FREE = {
     "errors",
@@ -35,6 +36,8 @@ TORCH_FREE = {
     "scoring",
     "models",
     "checkpoint",
+    "grid",
+    "figures",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

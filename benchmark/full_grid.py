@@ -1,0 +1,357 @@
+"""The full grid (`--grid full`): every layer, offset, position, depth, budget and alternative, and the figures over them.
+
+Each place is measured as the verdict is, with fewer alternatives, so that a map of a small model takes minutes. Source:
+shared/PROBING.md, The score and Cost. Letters: `Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from benchmark.codelength import codelengths
+from benchmark.evaluation import (
+    BLIND,
+    CROSSED,
+    CROSSED_WITH,
+    GENERATED,
+    MEAN,
+    RANDOM,
+    WIDE,
+    WIDE_BUDGET,
+    crossed_outputs,
+    crossed_tasks,
+    first_inputs,
+    wide_tasks,
+    written_programs,
+)
+from benchmark.grid import Conditional, Grid, Reading, Slice
+from benchmark.labels import ProbeSet, build_probe_set, with_original
+from benchmark.measurement import EXTRAS, judged
+from benchmark.probing import Rows
+from benchmark.protocol import BOOTSTRAP_SEED, Protocol
+from benchmark.recorder import recorder_states
+from benchmark.semantic_content import CONTROLS, FeatureResult, Skills, Tested
+from benchmark.sources import Source, arrays_of, evidence_of, read_source, validation_gaps
+from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
+from benchmark.suites import Suite, blind_tasks, probe_tasks
+from karel_env.features import FEATURES, PRIMARY
+from karel_env.language import Programs
+from karel_env.screen import kept
+from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
+from karel_env.world import Worlds
+
+EVERY = 29
+"""Alternatives of the grid's verdict: all mirror classes."""
+SWEPT = 6
+"""Alternatives of every other slice."""
+OFFSETS = (0, -2, -1, 1, 2)
+FUTURE = (1, 2)
+SMALL_BUDGET = 1_000
+READ, EMIT = "read", "emit"
+POOLED = "pools"
+States = Callable[[str, str, str], Rows]
+"""The stored states of (stage, position, view)."""
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A probe set, and what a recorder knows there.
+
+    Attributes:
+        name: as slices call it.
+        stage: whose states are read; untrained copies are in `random-i-STAGE`.
+        programs, inputs: B programs and the first shown worlds [B].
+        outputs: worlds [B] that the prompts show as first outputs, None where they are hidden.
+        probe_set: labels at all `OFFSETS`.
+    """
+
+    name: str
+    stage: str
+    programs: Programs
+    inputs: Worlds
+    outputs: Worlds | None
+    probe_set: ProbeSet
+
+    def recorder(self, position: str, ahead: int = 0) -> np.ndarray:
+        """float32 [R, D], what keeps all words read so far and the prompt's first example; `ahead` words more."""
+        back = 0 if position == READ else -1
+        return recorder_states(self.programs, self.inputs, self.probe_set, back + ahead, self.outputs)
+
+
+class FullGrid:
+    """The measurements of one model.
+
+    Args:
+        suite, protocol: of the run.
+        states: finds stored states.
+        layers: names of the model's layers, the embeddings first.
+        texts: what the model wrote for the probe tasks.
+        told: hears what is being measured.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        protocol: Protocol,
+        states: States,
+        layers: Sequence[str],
+        texts: Sequence[str],
+        told: Told = lambda what: None,
+    ) -> None:
+        self.suite, self.states, self.layers, self.texts, self.told = suite, states, list(layers), texts, told
+        self.protocol = protocol
+        self.swept = replace(protocol, alternatives=min(SWEPT, protocol.alternatives), copies=1)
+        self.recorders: dict[tuple[object, ...], Source] = {}
+
+    @property
+    def pools(self) -> list[str]:
+        """The views of a slice named `pools`."""
+        return [MEAN, self.layers[-1]]
+
+    @cached_property
+    def blind(self) -> Place:
+        """The set of the verdict."""
+        tasks = blind_tasks(self.suite)
+        return self._place(BLIND, BLIND, tasks.programs, first_inputs(tasks), None, self.suite.probe_programs)
+
+    @cached_property
+    def generated(self) -> Place | None:
+        """The model's own programs; None with too few of them."""
+        programs, places = written_programs(self.texts)
+        if len({programs.program(i).tobytes() for i in range(len(programs))}) < self.protocol.min_programs:
+            return None
+        tasks = probe_tasks(self.suite)
+        return self._place(GENERATED, GENERATED, programs, tasks.inputs[places, 0], tasks.outputs[places, 0], None)
+
+    def _place(
+        self,
+        name: str,
+        stage: str,
+        programs: Programs,
+        inputs: Worlds,
+        outputs: Worlds | None,
+        budget: int | None,
+        semantics: Sequence[Semantics] | None = None,
+    ) -> Place:
+        meanings = semantics or with_original(self.swept)
+        probe_set = build_probe_set(programs, inputs, meanings, self.protocol, OFFSETS, budget)
+        return Place(name, stage, programs, inputs, outputs, probe_set)
+
+    def measure(self) -> Grid:
+        """The whole grid."""
+        verdict, whole = self._verdict()
+        slices = [whole]
+        sweep, best = self._layers(self.blind, READ)
+        slices += sweep
+        if self.generated is not None:
+            slices += self._layers(self.generated, EMIT)[0]
+            slices.append(self.slice(self.generated, READ, POOLED))
+        slices.append(self.slice(self.blind, EMIT, POOLED))
+        slices += [self.slice(self.blind, READ, POOLED, depth=depth) for depth in ("linear", "mlp1", "mlp2")]
+        slices += self._budgets()
+        slices += self._crossed()
+        reach, reach_p = self._reach()
+        self.told("codelength")
+        recorder, copies = self.blind.recorder(READ), self._copies(self.blind, READ, self.pools)
+        at = self.blind.probe_set.at(0)
+        sources = {
+            "model": [self._views(self.blind, READ, self.pools)],
+            "random-init": copies,
+            "recorder": [[recorder]],
+        }
+        code = codelengths(at, sources, self.swept)
+        return Grid(verdict, slices, best, code, reach, reach_p, self._conditional())
+
+    def _views(self, place: Place, position: str, views: Sequence[str], copy: int | None = None) -> list[Rows]:
+        stage = place.stage if copy is None else f"{RANDOM}-{copy}-{place.stage}"
+        return [self.states(stage, position, view) for view in views]
+
+    def _copies(self, place: Place, position: str, views: Sequence[str]) -> list[list[Rows]]:
+        return [self._views(place, position, views, copy) for copy in range(self.protocol.random_inits)]
+
+    def slice(
+        self,
+        place: Place,
+        position: str,
+        view: str,
+        offset: int = 0,
+        depth: str = "mlp1",
+        protocol: Protocol | None = None,
+        fits: Callable[[Source, Tested], None] = lambda source, tested: None,
+        prior: Tested | None = None,
+        ahead: int = 0,
+    ) -> Slice:
+        """Measure one place.
+
+        Args:
+            place, position, view, offset, depth: where and how; see `Slice`.
+            protocol: `swept` unless given.
+            fits: is shown the model's source.
+            prior: another prior than the step's.
+            ahead: words that the recorder is given beyond the position.
+        """
+        protocol = protocol or self.swept
+        self.told(f"{place.name}, {position}, {view}, offset {offset:+d}, {depth}")
+        probe_set = place.probe_set.at(offset)
+        tested = prior or Tested.of(probe_set, protocol)
+        views = self.pools if view == POOLED else [view]
+        widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}[depth]
+        key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
+        if key not in self.recorders:
+            recorder = [[place.recorder(position, ahead)]]
+            self.recorders[key] = read_source(probe_set, tested, recorder, protocol, widths=widths)
+        model = read_source(probe_set, tested, [self._views(place, position, views)], protocol, widths=widths)
+        copies = self._copies(place, position, views)
+        untrained = read_source(probe_set, tested, copies, protocol, widths=widths)
+        fits(model, tested)
+        sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
+        meaning = judged(probe_set, tested, arrays_of(sources), protocol, views)
+        readings = self._readings(probe_set, tested, sources, meaning.features)
+        return Slice(
+            place.name, position, view, offset, depth, probe_set.budget or self.suite.probe_programs,
+            len(probe_set.semantics) - 1, meaning.test_programs, meaning.test_states, readings,
+        )  # fmt: skip
+
+    def _readings(
+        self, probe_set: ProbeSet, tested: Tested, sources: dict[str, Source], features: dict[str, FeatureResult]
+    ) -> dict[str, Reading]:
+        found = {}
+        skills = {
+            name: 1 - source.evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
+            for name, source in sources.items()
+        }
+        for name, result in features.items():
+            f = FEATURES.index(name)
+            columns = [probe_set.semantics.index(alternative) for alternative in result.alternatives]
+            controls = {c: (float(skills[c][0, f]), float(skills[c][columns, f].mean())) for c in CONTROLS}
+            found[name] = Reading(
+                result.skill.value, result.skill_alternatives, controls, result.gap, result.delta, result.p
+            )
+        return found
+
+    def _verdict(self) -> tuple[str, Slice]:
+        """The blind set at `read` with every alternative and the extras."""
+        protocol = replace(self.protocol, alternatives=EVERY)
+        self.told("verdict with every alternative")
+        place = self.blind
+        meanings = with_original(protocol, EXTRAS)
+        budget = place.probe_set.budget
+        whole = self._place(BLIND, BLIND, place.programs, place.inputs, None, budget, meanings)
+        probe_set = whole.probe_set.at(0)
+        tested = Tested.of(probe_set, protocol)
+        sources = {
+            "model": read_source(probe_set, tested, [self._views(place, READ, self.pools)], protocol),
+            "random-init": read_source(probe_set, tested, self._copies(place, READ, self.pools), protocol),
+            "recorder": read_source(probe_set, tested, [[whole.recorder(READ)]], protocol),
+        }
+        meaning = judged(probe_set, tested, arrays_of(sources), protocol, self.pools)
+        readings = self._readings(probe_set, tested, sources, meaning.features)
+        found = Slice(
+            BLIND, READ, POOLED, 0, "mlp1", budget or 0, EVERY, meaning.test_programs, meaning.test_states, readings
+        )
+        return meaning.verdict, found
+
+    def _layers(self, place: Place, position: str) -> tuple[list[Slice], str]:
+        """Every layer and the mean at every offset; the layer with the largest gap on validation at offset 0."""
+        slices, gaps = [], {}
+        allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in kept(PRIMARY)]
+        for view in [*self.layers, MEAN]:
+
+            def keep(source: Source, tested: Tested, view: str = view) -> None:
+                gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
+
+            slices += [
+                self.slice(place, position, view, offset, fits=keep if offset == 0 else _ignore)
+                for offset in sorted(OFFSETS)
+            ]
+        return slices, max(self.layers, key=lambda layer: gaps[layer])
+
+    def _budgets(self) -> list[Slice]:
+        """The blind set at a fifth of the budget, and the wide set at the largest, trained longer in proportion."""
+        budget = self.suite.probe_programs
+        few = replace(self.blind.probe_set, budget=budget * SMALL_BUDGET // 5_000)
+        small = self.slice(replace(self.blind, probe_set=few), READ, POOLED)
+        tasks = wide_tasks(self.suite)
+        large = budget * WIDE_BUDGET // 5_000
+        place = self._place(WIDE, WIDE, tasks.programs, first_inputs(tasks), None, large)
+        longer = replace(self.swept, steps=round(self.swept.steps * (large / budget) ** 0.75))
+        return [small, self.slice(place, READ, POOLED, protocol=longer)]
+
+    def _crossed(self) -> list[Slice]:
+        """Prompts of which half show outputs under the original and half under an alternative, one alternative each."""
+        slices = []
+        tasks = crossed_tasks(self.suite)
+        for name in CROSSED_WITH:
+            (meaning,) = (s for s in mirror_classes() if s.name == name)
+            semantics = [ORIGINAL, meaning]
+            outputs = crossed_outputs(tasks, name)[:, 0]
+            budget = self.suite.probe_programs // 5
+            stage = f"{CROSSED}-{name}"
+            place = self._place(
+                f"crossed {name}", stage, tasks.programs, first_inputs(tasks), outputs, budget, semantics
+            )
+            slices.append(self.slice(place, READ, POOLED))
+        return slices
+
+    def _reach(self) -> tuple[int, dict[int, float]]:
+        """See `Grid.reach`: the prior is given the present state, the recorder the words up to the offset."""
+        place = self.generated
+        if place is None:
+            return 0, {}
+        raw = {}
+        for offset in FUTURE:
+            probe_set = place.probe_set.at(offset)
+            prior = Tested.of(probe_set, self.swept, place.probe_set.at(0))
+            found = self.slice(place, EMIT, POOLED, offset, prior=prior, ahead=1 + offset)
+            raw[offset] = found.features[PRIMARY].p
+        adjusted = {int(name): p for name, p in holm({str(k): p for k, p in raw.items()}).items()}
+        reach = 0
+        for offset in FUTURE:
+            if adjusted[offset] >= 0.05:
+                break
+            reach = offset
+        return reach, dict(sorted(adjusted.items()))
+
+    def _conditional(self) -> dict[str, Conditional]:
+        """What the mean over layers adds to the recorder."""
+        self.told("conditional probing")
+        place, protocol = self.blind, self.swept
+        probe_set = place.probe_set.at(0)
+        tested = Tested.of(probe_set, protocol)
+        recorder = place.recorder(READ)
+        both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
+        sources = {
+            name: read_source(probe_set, tested, [[states]], protocol)
+            for name, states in (("recorder", recorder), ("both", both))
+        }
+        n = len(tested.programs)
+        weights = bootstrap_weights(n, protocol.resamples, BOOTSTRAP_SEED)
+        skills = Skills(evidence_of(arrays_of(sources)), tested, weights)
+        three = [
+            (skills.whole(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")
+        ]
+        added = [one - other for one, other in zip(*three, strict=True)]
+        found = {}
+        for f, feature in enumerate(FEATURES):
+            columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept(feature)]
+
+            def estimate(parts: Sequence[np.ndarray]) -> Estimate:
+                value, resampled, by_seed = parts
+                return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, 0.95)
+
+            if columns:
+                found[feature] = Conditional(
+                    float(three[1][0][0, 0, f]),
+                    estimate([one[:, 0, f] for one in added]),
+                    estimate([one[:, columns, f].mean(1) for one in added]),
+                )
+        return found
+
+
+def _ignore(source: Source, tested: Tested) -> None:
+    """Shown a source, keeps nothing."""

@@ -1,0 +1,158 @@
+"""The figures of a record: what is written, what can be read in it, and that the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.figures import write_figures
+from benchmark.grid import Grid, Reading, Slice
+from benchmark.measurement import Meaning
+from benchmark.semantic_content import FeatureResult
+from benchmark.statistics import Estimate
+from karel_env.features import FEATURES, PRIMARY
+
+NAME = "a & <b>, $5 to $6"
+FEATURES_ONLY = ["figures/features.png", "figures/features.svg"]
+OFFSETS = (-2, -1, 0, 1, 2)
+
+
+def estimate(value: float, half: float = 0.012) -> Estimate:
+    return Estimate(value, value - half, value + half, 1000)
+
+
+def make_meaning() -> Meaning:
+    features = {}
+    for i, name in enumerate(FEATURES):
+        gap = 0.09 * 0.7**i - 0.01
+        features[name] = FeatureResult(
+            estimate(0.35 - 0.025 * i, 0.015), 0.35 - 0.025 * i - gap, estimate(gap), {}, estimate(gap - 0.005),
+            estimate(gap - 0.005, 0.01), 0.05, 0.01, 0.02, tuple(map(str, range(18 + i))), name == "wall_east", "mean", {},
+        )  # fmt: skip
+    return Meaning("REPRESENTS", features, {}, ("original",), 5000, 12, 1000, 6000)
+
+
+def make_slice(delta: float = 0.05, half: float = 0.012, **place: object) -> Slice:
+    controls = {"random-init": (0.1, 0.11), "recorder": (0.2, 0.21)}
+    reading = Reading(0.3 + delta, 0.3, controls, estimate(delta + 0.01, half), estimate(delta, half), 0.01)
+    return replace(
+        Slice("blind", "read", "pools", 0, "mlp1", 5000, 6, 1000, 6000, {PRIMARY: reading}),
+        **place,  # type: ignore[arg-type]
+    )
+
+
+def make_grid(layers: int) -> Grid:
+    slices = []
+    for probe_set, position in (("blind", "read"), ("generated", "emit")):
+        for i, offset in product(range(layers + 1), OFFSETS):
+            view = f"layer {i}" if i < layers else "mean"
+            depth = min(i, layers - 1) / max(1, layers - 1)
+            delta = 0.14 * np.exp(-((depth - 0.7) ** 2) * 8) * 0.6 ** abs(offset) - 0.02 * (offset > 0)
+            slices.append(
+                make_slice(float(delta), 0.02, view=view, offset=offset, probe_set=probe_set, position=position)
+            )
+    slices += [make_slice(0.9, alternatives=29), make_slice(0.051), make_slice(0.031, budget=1000)]
+    slices += [make_slice(0.072, probe_set="wide", budget=25000, programs=5000), make_slice(0.5, depth="linear")]
+    slices += [make_slice(0.4, position="emit"), make_slice(0.6, probe_set="crossed x")]
+    return Grid("REPRESENTS", slices, f"layer {layers // 2}", {}, 0, {}, {})
+
+
+def svg(folder: Path, stem: str) -> str:
+    return (folder / "figures" / f"{stem}.svg").read_text()
+
+
+def test_without_a_grid_only_the_features(tmp_path: Path) -> None:
+    assert write_figures(tmp_path, NAME, make_meaning(), None) == FEATURES_ONLY
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == FEATURES_ONLY
+    text = svg(tmp_path, "features")
+    assert "under 18 to 29 alternatives" in " ".join(re.sub("<[^>]*>", " ", text).split())
+    for name, one in make_meaning().features.items():
+        assert f">{name}" in text
+        assert f">{one.delta.value:+.3f} [{one.delta.low:+.3f}, {one.delta.high:+.3f}]<" in text
+    assert ">wall_east (degenerate)<" in text
+    for part in ("a &amp; &lt;b&gt;, $5 to $6", "REPRESENTS", "n = 1,000 programs", "±0.03", "6,000 states"):
+        assert part in text
+
+
+def test_every_figure_as_png_and_svg_and_the_same_bytes_twice(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    paths = write_figures(one, NAME, make_meaning(), make_grid(2))
+    stems = ["budgets", "features", "layers-blind-read", "layers-generated-emit"]
+    assert paths == sorted(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
+    assert write_figures(other, NAME, make_meaning(), make_grid(2)) == paths
+    for path in paths:
+        data = (one / path).read_bytes()
+        assert data == (other / path).read_bytes()
+        if path.endswith("png"):
+            assert data.startswith(b"\x89PNG\r\n\x1a\n")
+            width, height = struct.unpack(">II", data[16:24])
+            assert width == 1400
+            assert 200 < height < 2000
+        else:
+            assert b"<text" in data
+            assert b"<dc:date>" not in data
+
+
+def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
+    cells = [
+        make_slice(0.123, view="layer 0"),
+        make_slice(-0.045, view="layer 10", offset=-1),
+        make_slice(0.004, view="mean", offset=1, programs=900),
+        make_slice(0.777, view="layer 0", depth="linear"),
+        make_slice(0.888, view="last"),
+        make_slice(0.999, view="layer 2", features={}),
+    ]
+    grid = replace(make_grid(1), slices=cells, best_layer="layer 10")
+    paths = write_figures(tmp_path, NAME, make_meaning(), grid)
+    assert paths == [*FEATURES_ONLY, "figures/layers-blind-read.png", "figures/layers-blind-read.svg"]
+    text = svg(tmp_path, "layers-blind-read")
+    lines = [line for line in text.splitlines() if "<text" in line]
+    cell = {value: next(line for line in lines if value in line) for value in ("+0.123", "-0.045", "+0.004")}
+    assert [value for value, line in cell.items() if "italic" in line] == ["+0.004"]
+    assert ">+0.123 ±0.012<" in text
+    assert len([line for line in lines if "±0.012<" in line]) == 3
+    assert text.index(">layer 0<") < text.index(">layer 10 *<") < text.index(">mean<")
+    assert "n = 900 to 1,000 programs" in text
+    for absent in ("0.777", "0.888", "0.999", ">layer 2<"):
+        assert absent not in text
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.0])
+def test_one_cell_alone(tmp_path: Path, delta: float) -> None:
+    grid = replace(make_grid(1), slices=[make_slice(delta, view="layer 0")])
+    assert "figures/layers-blind-read.svg" in write_figures(tmp_path, NAME, make_meaning(), grid)
+
+
+def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
+    write_figures(tmp_path, NAME, make_meaning(), make_grid(1))
+    text = svg(tmp_path, "budgets")
+    for label in (
+        ">1,000<",
+        ">5,000<",
+        ">25,000<",
+        ">wide, n = 5,000<",
+        ">recorder, alternatives<",
+        ">model, original<",
+    ):
+        assert label in text
+    assert text.count("blind, n = 1,000") == 2
+    assert "over 6 alternatives" in text
+
+
+def test_one_budget_without_a_recorder(tmp_path: Path) -> None:
+    one = make_slice()
+    bare = replace(one, features={PRIMARY: replace(one.features[PRIMARY], controls={})})
+    grid = replace(make_grid(1), slices=[bare, make_slice(budget=0)])
+    assert "figures/budgets.png" in write_figures(tmp_path, NAME, make_meaning(), grid)
+    assert ">5,000<" in svg(tmp_path, "budgets")
+
+
+def test_a_long_name_is_broken_into_lines(tmp_path: Path) -> None:
+    write_figures(tmp_path, "x" * 300, make_meaning(), None)
+    assert "x" * 99 not in svg(tmp_path, "features")
