@@ -39,11 +39,12 @@ BUDGET_SETS = ("blind", "wide")
 BLUE, ORANGE, BAND, GREY = "#0072b2", "#d55e00", "#dddddd", "#595959"
 """The first two from the palette of Okabe & Ito (2008), which the colour-blind tell apart."""
 _STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
     "figure.titlesize": 8.5,
     "legend.frameon": False,
-    "legend.handlelength": 3,
+    "legend.handlelength": 4,
+    "legend.columnspacing": 1.2,
     "axes.unicode_minus": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -67,13 +68,11 @@ def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) 
     drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
     if grid is not None:
         for probe_set, position in MAPS:
-            cells = _cells(grid.slices, probe_set, position)
-            if cells:
+            if cells := _cells(grid.slices, probe_set, position):
                 best = grid.best_layer if (probe_set, position) == MAPS[0] else ""
                 where = f"{probe_set} probe set at {position}"
                 drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
-        points = _points(grid.slices)
-        if points:
+        if points := _points(grid.slices):
             drawn["budgets"] = partial(_budgets, name, points)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     paths = []
@@ -103,7 +102,7 @@ def _features(name: str, meaning: Meaning) -> Figure:
     counts = _span(len(one.alternatives) for one in found.values())
     figure = _figure(
         1.1 + 0.3 * len(found),
-        f"{name}: what the hidden states say of the robot's state ({meaning.verdict}, on {PRIMARY})",
+        f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
         f"Blind probe set at read, offset 0; n = {meaning.test_programs:,} programs, {meaning.test_states:,} states. "
         f"Skill: 0 knows no more than the prior, 1 knows all. Delta: gap of the model (skill under the original less "
         f"mean skill under {counts} alternatives) less the larger gap of random-init and recorder.",
@@ -184,7 +183,7 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
         value = clear.get((view, offset))
         x, y = offsets.index(offset), views.index(view)
         face = "#f2f2f2" if value is None else colours.cmap((value / limit + 1) / 2)
-        ink = GREY if value is None else "white" if abs(value) > 0.6 * limit else "black"
+        ink = GREY if value is None else "white" if abs(value) > 0.68 * limit else "black"
         axes.add_patch(Rectangle((x, y), 1, 1, fc=face, ec="white", lw=0.8))
         words = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
         slant = "italic" if value is None else "normal"
@@ -214,7 +213,7 @@ def _budgets(name: str, points: list[Slice]) -> Figure:
     figure = _figure(
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
-        f"Read, mean over layers or last layer, offset 0, {DEPTH} probes; mean over "
+        f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
         f"{_span(one.alternatives for one in points)} alternatives. n: test programs.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])

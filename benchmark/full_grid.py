@@ -46,7 +46,7 @@ from karel_env.world import Worlds
 
 EVERY = 29
 """Alternatives of the grid's verdict: all mirror classes."""
-SWEPT = 6
+SWEPT = 4
 """Alternatives of every other slice."""
 OFFSETS = (0, -2, -1, 1, 2)
 FUTURE = (1, 2)

@@ -66,6 +66,7 @@ def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
 def _frequencies(step: np.ndarray, label: np.ndarray, train: np.ndarray, classes: int) -> np.ndarray:
     """float64 [steps, classes], log-probabilities."""
     there = train[label[train] != MISSING]
-    count = np.ones((int(step.max()) + 1, classes))
-    np.add.at(count, (step[there], label[there]), 1)
+    cells = (int(step.max()) + 1) * classes
+    counted = np.bincount(step[there] * classes + label[there], minlength=cells)
+    count = counted.reshape(-1, classes) + 1.0
     return np.asarray(np.log(count / count.sum(1, keepdims=True)))

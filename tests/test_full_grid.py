@@ -1,0 +1,158 @@
+"""The full grid without a model: states that are made, whose layer, offset and reach are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.codelength import BLOCKS, codelengths
+from benchmark.evaluation import (
+    CROSSED_WITH,
+    FULL_GRID,
+    MEAN,
+    Job,
+    crossed_tasks,
+    first_inputs,
+    plan,
+    plan_after,
+    stage_tasks,
+    written_programs,
+)
+from benchmark.full_grid import OFFSETS, FullGrid
+from benchmark.labels import DROPPED, build_probe_set, with_original
+from benchmark.protocol import STANDARD
+from benchmark.recorder import recorder_states
+from benchmark.suites import blind_tasks, load_suite, probe_tasks
+from karel_env.features import FEATURES
+from karel_env.language import HEADER_TEXT
+from karel_env.semantics import ORIGINAL
+
+SUITE = replace(load_suite("smoke"), probe_programs=250, sha256="")
+PROTOCOL = replace(
+    STANDARD, steps=80, checks=1, seeds=(0, 1, 2), hidden=32, deep_hidden=(16, 16), alternatives=4, resamples=100,
+    random_inits=1, min_programs=5,
+)  # fmt: skip
+LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"
+TEXTS = [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
+
+
+def made(stage: str, position: str, view: str) -> np.ndarray:
+    """The record at every layer; in `TRUE_LAYER` and the mean of the model also the state now and one step ahead."""
+    tasks = stage_tasks(SUITE, stage)
+    programs = written_programs(TEXTS)[0] if stage.endswith("generated") else tasks.programs
+    inputs = first_inputs(tasks)
+    probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
+    parts = [recorder_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
+    if view in (TRUE_LAYER, MEAN) and not stage.startswith("random"):
+        heads = [FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y")]
+        for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
+            label = probe_set.at(offset).classes[0, f]
+            parts.append(np.eye(probe_set.counts[f] + 1)[label] * 2)
+    whole = np.concatenate(parts, 1)
+    seed = sum(map(ord, f"{stage}{view}"))
+    return (whole + 0.05 * np.random.default_rng(seed).normal(size=whole.shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    said: list[str] = []
+    found = FullGrid(SUITE, PROTOCOL, made, LAYERS, TEXTS, said.append).measure()
+    assert len(said) > len(found.slices)
+    return found
+
+
+def test_the_layer_and_the_verdict_are_found(grid):
+    assert grid.best_layer == TRUE_LAYER
+    assert grid.verdict == "REPRESENTS"
+    delta = {s.view: s.features["facing"].delta.value for s in grid.slices if at(s, "blind", "read", 0, "mlp1")}
+    assert delta[TRUE_LAYER] > 0.5 > 5 * abs(delta["layer 0"])
+
+
+def at(s, probe_set, position, offset, depth) -> bool:
+    return (s.probe_set, s.position, s.offset, s.depth) == (probe_set, position, offset, depth)
+
+
+def test_every_place_is_there(grid):
+    for probe_set, position in (("blind", "read"), ("generated", "emit")):
+        mapped = {(s.view, s.offset) for s in grid.slices if (s.probe_set, s.position) == (probe_set, position)}
+        assert {(view, offset) for view in [*LAYERS, MEAN] for offset in OFFSETS} <= mapped
+    places = {(s.probe_set, s.position) for s in grid.slices}
+    assert {("blind", "emit"), ("generated", "read"), ("wide", "read")} <= places
+    assert {(f"crossed {name}", "read") for name in CROSSED_WITH} <= places
+    pooled = [s for s in grid.slices if s.view == "pools" and s.position == "read" and s.offset == 0]
+    assert {s.depth for s in pooled} == {"linear", "mlp1", "mlp2"}
+    assert sorted({s.budget for s in pooled if s.probe_set in ("blind", "wide")}) == [50, 250, 1250]
+    assert max(s.alternatives for s in grid.slices) == 29
+
+
+def test_the_state_now_says_little_of_the_past_but_the_recorder_is_no_better(grid):
+    by_offset = {s.offset: s.features["facing"] for s in grid.slices if s.view == TRUE_LAYER and s.probe_set == "blind"}
+    assert by_offset[1].skill > 0.8 > by_offset[2].skill
+    assert by_offset[0].skill > 0.9
+    assert all(set(reading.controls) == {"random-init", "recorder"} for reading in by_offset.values())
+
+
+def test_crossed_slices_have_one_alternative_and_a_fifth_of_the_budget(grid):
+    crossed = [s for s in grid.slices if s.probe_set.startswith("crossed")]
+    assert [s.budget for s in crossed] == [50, 50]
+    assert all(s.alternatives == 1 and s.features["facing"].gap.high > 0 for s in crossed)
+
+
+def test_reach_is_as_far_as_the_states_look(grid):
+    """They hold the state one step ahead; two ahead follows from it and a drawn word alone."""
+    assert grid.reach == 1
+    assert set(grid.reach_p) == {1, 2}
+    assert grid.reach_p[1] < 0.05 <= grid.reach_p[2]
+
+
+def test_what_is_added_to_the_recorder_is_the_original(grid):
+    added = grid.conditional["facing"]
+    assert added.added.low > 0.2 > added.added_alternatives.high
+    assert added.recorder + added.added.value > 0.9
+
+
+def test_the_full_grid_plans_its_stages():
+    job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, 0, FULL_GRID)  # type: ignore[arg-type]
+    stages = {shard.stage for shard in plan(job)}
+    assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_WITH[0]}"} <= stages
+    assert {shard.stage for shard in plan_after(job)} == {"random-0-generated", "random-1-generated"}
+    items = sum(s.stop - s.start for s in plan(job) if s.stage == "wide")
+    assert items == 2500
+    assert len(crossed_tasks(SUITE)) == 100
+    standard = replace(job, grid="standard")
+    assert not plan_after(standard)
+    assert {s.stage for s in plan(standard)} == {"test", "generated", "blind", "random-0-blind", "random-1-blind"}
+
+
+@pytest.fixture(scope="module")
+def probe_set():
+    tasks = blind_tasks(SUITE)
+    return build_probe_set(tasks.programs, first_inputs(tasks), with_original(PROTOCOL), PROTOCOL)
+
+
+def test_a_label_that_stands_in_the_states_costs_few_bits(probe_set):
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(len(probe_set.program), 8)).astype(np.float32)
+    facing = np.eye(4, dtype=np.float32)[probe_set.classes[0, FEATURES.index("facing")]]
+    sources = {"model": [[facing]], "random-init": [[noise]], "recorder": [[noise]]}
+    code = codelengths(probe_set, sources, PROTOCOL)["facing"]
+    first = 2 * BLOCKS[0]
+    assert first <= code.original < first + 0.3
+    assert code.alternatives > 1.5
+    assert code.mdl_delta.low > 1.2
+    assert code.gap.value == pytest.approx(code.alternatives - code.original)
+    assert code.prior == pytest.approx(2, abs=0.03)
+
+
+def test_noise_costs_what_the_prior_costs(probe_set):
+    """Probes that do no better than the prior answer with it, so that the codelength is the prior's, up to the order."""
+    nothing = np.zeros((len(probe_set.program), 3), np.float32)
+    sources = {"model": [[nothing]], "random-init": [[nothing]], "recorder": [[nothing]]}
+    found = codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))
+    for name in ("facing", "obstacle"):
+        assert found[name].original == pytest.approx(found[name].prior, abs=0.03)
+        assert found[name].mdl_delta.value == pytest.approx(0, abs=1e-9)
+    assert (probe_set.fold != DROPPED).any()
