@@ -1,19 +1,25 @@
+"""The engine of the probes: against plain torch, scikit-learn, and itself one network at a time."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from benchmark import probing
+from benchmark.folder import StoredRows
 from benchmark.labels import MISSING, Split
-from benchmark.probing import fit_probes, whitened
+from benchmark.probing import _Networks, _order, fit_probes, whitened
 from benchmark.protocol import STANDARD
 
 SPLIT = Split(np.arange(600), np.arange(600, 800), np.arange(800, 1000))
 OTHER = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))
-QUICK = replace(STANDARD, steps=60, checks=3, batch=64)
+QUICK = replace(STANDARD, steps=60, checks=3, batch=64, learning_rate=1e-2, weight_decay=1.0)
+EXACT = {"products": torch.float32}
 
 
 def problem(groups=3, heads=2, classes=(4, 3), seed=0):
@@ -26,69 +32,138 @@ def problem(groups=3, heads=2, classes=(4, 3), seed=0):
             for _ in range(groups)
         ]
     )
-    return states, targets, np.broadcast_to(np.array(classes[:heads]), (groups, heads))
+    return states, targets, np.array(classes[:heads])
 
 
 @pytest.mark.parametrize("widths", [[], [16], [16, 8]])
 def test_together_is_one_by_one(widths):
     states, targets, counts = problem()
-    together = fit_probes(states, targets, counts, [SPLIT, OTHER], widths, [3, 5], QUICK)
+    together = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], widths, [3, 5], QUICK, **EXACT)
     for q, (seed, split) in enumerate([(3, SPLIT), (5, OTHER)]):
         for g in range(3):
-            alone = fit_probes(states, targets[g : g + 1], counts[g : g + 1], [split], widths, [seed], QUICK)
+            alone = fit_probes([states], targets[g : g + 1], counts, [split], widths, [seed], QUICK, **EXACT)
             np.testing.assert_allclose(alone.log_prob[0][0], together.log_prob[q][g], atol=2e-4)
-            assert np.array_equal(alone.correct[0][0].shape, together.correct[q][g].shape)
             np.testing.assert_allclose(alone.validation[0, 0], together.validation[q, g], atol=2e-4)
+            assert (alone.predicted[0][0] == together.predicted[q][g]).mean() > 0.99
 
 
-def test_seeds_differ_and_repeat():
+@pytest.mark.parametrize("widths", [[], [16], [16, 8]])
+def test_a_network_is_that_of_plain_torch(widths):
+    """Modules, autograd, cross-entropy and AdamW of torch, from the same weights and in the same order of states."""
+    states, targets, counts = problem(groups=1)
+    ours = fit_probes([states], targets, counts, [SPLIT], widths, [3], replace(QUICK, checks=1), **EXACT)
+    inputs = torch.from_numpy(whitened(states, SPLIT.train, QUICK.ridge))
+    sizes = [inputs.shape[1] + 1, *widths, int(counts.sum())]
+    start = _Networks(sizes, [0], 3, torch.float32)
+    layers = [torch.nn.Linear(a, b) for a, b in zip([inputs.shape[1], *widths], sizes[1:], strict=True)]
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            layer.weight.copy_(start.weights[i][0, :, : layer.weight.shape[1]])
+            layer.bias.zero_()
+    model = torch.nn.Sequential(*(m for layer in layers for m in (layer, torch.nn.ReLU())))[:-1]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=QUICK.learning_rate, weight_decay=QUICK.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, QUICK.steps)
+    labels = torch.from_numpy(targets[0])
+    for rows in torch.from_numpy(_order(SPLIT.train, QUICK, 3)).split(QUICK.batch):
+        parts = model(inputs[rows]).split(counts.tolist(), -1)
+        loss = sum(torch.nn.functional.cross_entropy(part, labels[k, rows]) for k, part in enumerate(parts))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        parts = model(inputs[SPLIT.test]).log_softmax(-1) if len(counts) == 1 else model(inputs[SPLIT.test])
+        for k, part in enumerate(parts.split(counts.tolist(), -1)):
+            theirs = part.log_softmax(-1).gather(1, labels[k, SPLIT.test][:, None])[:, 0]
+            np.testing.assert_allclose(ours.log_prob[0][0, k], theirs, atol=1e-4)
+            assert np.array_equal(ours.predicted[0][0, k], part.argmax(-1))
+
+
+def test_seeds_and_initialisations_differ_and_repeat():
     states, targets, counts = problem()
-    first = fit_probes(states, targets, counts, [SPLIT] * 2, [16], [0, 1], QUICK)
-    again = fit_probes(states, targets, counts, [SPLIT] * 2, [16], [0, 1], QUICK)
+    same = np.repeat(targets[:1], 2, 0)
+    first = fit_probes([states] * 2, same, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
+    again = fit_probes([states] * 2, same, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
     assert np.array_equal(first.log_prob[1], again.log_prob[1])
     assert not np.array_equal(first.log_prob[0], first.log_prob[1])
+    assert not np.array_equal(first.log_prob[0][0], first.log_prob[0][1])
+    paired = fit_probes([states], same, counts, [SPLIT], [16], [0], QUICK)
+    assert np.array_equal(paired.log_prob[0][0], paired.log_prob[0][1])
+
+
+def test_threads_and_chunks_change_nothing(monkeypatch):
+    states, targets, counts = problem(groups=5)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(fit_probes([states] * 3, targets, counts, [SPLIT] * 3, [16], [0, 1, 2], QUICK))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(*pair) for pair in zip(found[0].log_prob, found[1].log_prob, strict=True))
+    monkeypatch.setattr(probing, "TOGETHER", 2)
+    chunked = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
+    monkeypatch.setattr(probing, "TOGETHER", 5)
+    whole = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
+    np.testing.assert_allclose(chunked.log_prob[0], whole.log_prob[0], atol=1e-4)
 
 
 def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
     states, targets, counts = problem(groups=1, heads=1, classes=(4,))
     long = replace(STANDARD, steps=600, batch=256, learning_rate=2e-2, weight_decay=0.0)
-    fit = fit_probes(states, targets, counts, [SPLIT], [], [0], long)
+    fit = fit_probes([states], targets, counts, [SPLIT], [], [0], long, **EXACT)
     scaled = whitened(states, SPLIT.train, 0.0)
     judge = LogisticRegression(C=1e3, max_iter=1000).fit(scaled[SPLIT.train], targets[0, 0, SPLIT.train])
-    theirs = log_loss(targets[0, 0, SPLIT.test], judge.predict_proba(scaled[SPLIT.test]))
-    assert -fit.log_prob[0].mean() == pytest.approx(theirs, abs=0.02)
-    assert fit.correct[0].mean() == pytest.approx(judge.score(scaled[SPLIT.test], targets[0, 0, SPLIT.test]), abs=0.04)
+    truth = targets[0, 0, SPLIT.test]
+    assert -fit.log_prob[0].mean() == pytest.approx(log_loss(truth, judge.predict_proba(scaled[SPLIT.test])), abs=0.02)
+    ours = (fit.predicted[0][0, 0] == truth).mean()
+    assert ours == pytest.approx(judge.score(scaled[SPLIT.test], truth), abs=0.04)
 
 
 def test_heads_of_different_sizes_keep_their_order():
     states, targets, counts = problem(groups=1, heads=4, classes=(5, 2, 5, 3))
     longer = replace(QUICK, steps=300, learning_rate=2e-2)
-    fit = fit_probes(states, targets, counts, [SPLIT], [], [0], longer)
-    chance = np.log([5, 2, 5, 3])
-    assert (-fit.log_prob[0][0].mean(1) < 0.9 * chance).all()
+    fit = fit_probes([states], targets, counts, [SPLIT], [], [0], longer)
+    assert (-fit.log_prob[0][0].mean(1) < 0.9 * np.log([5, 2, 5, 3])).all()
     for head in range(4):
         one = slice(head, head + 1)
-        alone = fit_probes(states, targets[:, one], counts[:, one], [SPLIT], [], [0], longer)
-        assert abs(alone.correct[0].mean() - fit.correct[0][0, head].mean()) < 0.1
+        alone = fit_probes([states], targets[:, one], counts[one], [SPLIT], [], [0], longer)
+        assert abs((alone.predicted[0] == fit.predicted[0][:, one]).mean() - 1) < 0.1
+
+
+def test_groups_may_have_different_classes():
+    """The class that a group does not have is never predicted and takes no probability."""
+    states, targets, _ = problem(groups=2, heads=1, classes=(5,))
+    targets[1] %= 2
+    fit = fit_probes([states], targets, np.array([[5], [2]]), [SPLIT], [16], [0], replace(QUICK, steps=200))
+    assert fit.predicted[0][1].max() == 1
+    alone = fit_probes([states], targets[1:], np.array([2]), [SPLIT], [16], [0], replace(QUICK, steps=200))
+    assert -fit.log_prob[0][1].mean() == pytest.approx(-alone.log_prob[0][0].mean(), abs=0.1)
 
 
 def test_missing_labels_cost_and_count_nothing():
     states, targets, counts = problem(groups=1, heads=1)
     targets[0, 0, 900:] = MISSING
     targets[0, 0, :300] = MISSING
-    fit = fit_probes(states, targets, counts, [SPLIT], [8], [0], QUICK)
+    fit = fit_probes([states], targets, counts, [SPLIT], [8], [0], QUICK)
     assert (fit.log_prob[0][0, 0, 100:] == 0).all()
     assert (fit.log_prob[0][0, 0, :100] < 0).all()
-    assert not fit.correct[0][0, 0, 100:].any()
+    changed = states.copy()
+    changed[:300] = np.random.default_rng(1).permutation(changed[:300])
+    same = fit_probes([changed], targets, counts, [SPLIT], [8], [0], QUICK)
+    np.testing.assert_allclose(same.log_prob[0], fit.log_prob[0], atol=0.05)
 
 
 def test_test_labels_decide_nothing():
     states, targets, counts = problem()
     changed = targets.copy()
     changed[:, :, 800:] = 0
-    first = fit_probes(states, targets, counts, [SPLIT], [8], [0], QUICK)
-    second = fit_probes(states, changed, counts, [SPLIT], [8], [0], QUICK)
+    first = fit_probes([states], targets, counts, [SPLIT], [8], [0], QUICK)
+    second = fit_probes([states], changed, counts, [SPLIT], [8], [0], QUICK)
     assert np.array_equal(first.validation, second.validation)
+    assert np.array_equal(first.predicted[0], second.predicted[0])
     same = targets[:, :, 800:] == 0
     assert np.array_equal(first.log_prob[0][same], second.log_prob[0][same])
 
@@ -101,3 +176,35 @@ def test_whitened_states_are_uncorrelated_with_deviation_one():
     assert found.shape == (500, 6)
     np.testing.assert_allclose(np.cov(found[:400].T, bias=True), np.eye(6), atol=1e-3)
     assert whitened(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
+
+
+def test_rows_on_disk_give_what_the_array_gives(tmp_path):
+    states, targets, counts = problem()
+    parts = []
+    for i, part in enumerate(np.array_split(states, 3)):
+        np.save(tmp_path / f"{i}.npy", part)
+        parts.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
+    stored = StoredRows(parts)
+    assert stored.shape == states.shape
+    np.testing.assert_array_equal(stored[np.array([999, 0, 334, 333])], states[[999, 0, 334, 333]])
+    np.testing.assert_array_equal(stored[330:340], states[330:340])
+    ours, theirs = (fit_probes([s], targets, counts, [SPLIT], [8], [0], QUICK) for s in (stored, states))
+    assert np.array_equal(ours.log_prob[0], theirs.log_prob[0])
+
+
+def test_bfloat16_products_move_no_score():
+    states, targets, counts = problem(groups=4)
+    long = replace(STANDARD, steps=200, batch=128)
+    skills = []
+    for products in (torch.float32, torch.bfloat16):
+        fit = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], [32], [0, 1], long, products=products)
+        skills.append([-one.mean(-1) / np.log(counts) for one in fit.log_prob])
+    assert np.abs(np.subtract(*skills)).max() < 0.02
+    assert np.abs(np.subtract(*skills)).mean() < 0.005
+
+
+def test_every_step_of_every_network_is_told():
+    states, targets, counts = problem(groups=11)
+    told: list[int] = []
+    fit_probes([states] * 2, targets, counts, [SPLIT] * 2, [8], [0, 1], QUICK, told.append)
+    assert sum(told) == 11 * 2 * QUICK.steps
