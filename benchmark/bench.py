@@ -181,13 +181,15 @@ def new_network(width: int, classes: int, protocol: Protocol) -> torch.nn.Sequen
 
 def same_network(width: int, classes: int, seed: int, protocol: Protocol) -> torch.nn.Sequential:
     """The same with the first weights that ours have."""
-    network = new_network(width, classes, protocol)
+    first, _, last = network = new_network(width, classes, protocol)
     ours = probing._Networks([width + 1, protocol.hidden, classes], [0], seed, torch.float32)
     with torch.no_grad():
-        network[0].weight.copy_(ours.weights[0][0, :, :-1])
-        network[0].bias.copy_(ours.weights[0][0, :, -1])
-        network[2].weight.copy_(ours.weights[1][0])
-        network[2].bias.copy_(ours.biases[1][0, :, 0])
+        for layer, weight, bias in (
+            (first, ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1]),
+            (last, ours.weights[1][0], ours.biases[1][0, :, 0]),
+        ):
+            layer.get_parameter("weight").copy_(weight)
+            layer.get_parameter("bias").copy_(bias)
     return network
 
 

@@ -35,7 +35,7 @@ from benchmark.probing import Rows
 from benchmark.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import CONTROLS, FeatureResult, Skills, Tested
-from benchmark.sources import Source, arrays_of, evidence_of, read_source, validation_gaps
+from benchmark.sources import Source, Views, arrays_of, evidence_of, read_source, validation_gaps
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
 from benchmark.suites import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
@@ -159,7 +159,7 @@ class FullGrid:
         self.told("codelength")
         recorder, copies = self.blind.recorder(READ), self._copies(self.blind, READ, self.pools)
         at = self.blind.probe_set.at(0)
-        sources = {
+        sources: dict[str, Sequence[Views]] = {
             "model": [self._views(self.blind, READ, self.pools)],
             "random-init": copies,
             "recorder": [[recorder]],

@@ -54,7 +54,7 @@ class ProbeSet:
         fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
         folds: how many there are.
         seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
-            on it were trained on.
+            on it may have been trained on.
         semantics: S names.
         budget: programs that a probe is trained on at most; None for all of its folds.
     """
@@ -85,14 +85,16 @@ class ProbeSet:
         """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
 
         As many seeds as folds test every program once, each on probes that never saw it. With a `budget` training
-        takes the first so many programs of its folds, and validation the first fifth of that of its own.
+        takes so many programs of its folds, from a place that moves with the seed so that seeds share fewer, and
+        validation the first fifth of that number of its own.
         """
         test, validation = seed % self.folds, (seed + 1) % self.folds
         rest = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
         chosen = np.flatnonzero(self.fold == validation)
         trained = np.flatnonzero(rest)
         if self.budget is not None:
-            trained, chosen = trained[: self.budget], chosen[: max(1, self.budget // 5)]
+            trained = np.roll(trained, -(seed * len(trained) // self.folds))[: self.budget]
+            chosen = chosen[: max(1, self.budget // 5)]
         parts = (trained, chosen, np.flatnonzero(self.fold == test))
         return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
 

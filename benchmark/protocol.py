@@ -43,10 +43,10 @@ class Protocol:
 
     version: int = PROTOCOL_VERSION
     alternatives: int = 18
-    copies: int = 2
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    copies: int = 4
+    seeds: tuple[int, ...] = tuple(range(10))
     random_inits: int = 3
-    folds: int = 5
+    folds: int = 10
     hidden: int = 256
     deep_hidden: tuple[int, int] = (256, 1024)
     ridge: float = 1e-4

@@ -32,7 +32,7 @@ from karel_env.semantics import ORIGINAL
 
 SUITE = replace(load_suite("smoke"), probe_programs=250, sha256="")
 PROTOCOL = replace(
-    STANDARD, steps=40, checks=1, seeds=(0, 1), hidden=32, deep_hidden=(16, 16), alternatives=4, resamples=100,
+    STANDARD, steps=40, checks=1, folds=5, seeds=(0, 1), hidden=32, deep_hidden=(16, 16), alternatives=4, resamples=100,
     random_inits=1, min_programs=5,
 )  # fmt: skip
 LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"

@@ -22,7 +22,7 @@ from benchmark.suites import blind_tasks, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 
 SUITE = replace(load_suite("laptop"), probe_programs=1500)
-PROTOCOL = replace(STANDARD, alternatives=4, steps=200, hidden=64)
+PROTOCOL = replace(STANDARD, alternatives=4, steps=200, hidden=64, copies=2, folds=5, seeds=(0, 1, 2, 3, 4))
 PAIR_STEPS = 400
 
 
@@ -161,7 +161,7 @@ def test_every_program_is_tested_once_and_no_prefix_in_its_world_was_trained_on(
         return words.tobytes(), worlds.cells[b].tobytes(), worlds.robot[b].tobytes()
 
     tested = []
-    for seed in range(STANDARD.folds):
+    for seed in range(PROTOCOL.folds):
         split = probe_set.split(seed)
         others = {prefix(row) for row in (*split.train, *split.validation)}
         assert not others & {prefix(row) for row in split.test}

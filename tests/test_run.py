@@ -27,7 +27,10 @@ from benchmark.suites import load_suite
 from benchmark.suites import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
-QUICK = replace(STANDARD, steps=6, checks=2, hidden=8, deep_hidden=(8, 8), alternatives=3, resamples=50, min_programs=5)
+QUICK = replace(
+    STANDARD, steps=6, checks=2, folds=5, seeds=(0, 1, 2, 3, 4), copies=2, hidden=8, deep_hidden=(8, 8), alternatives=3,
+    resamples=50, min_programs=5,
+)  # fmt: skip
 
 
 @pytest.fixture

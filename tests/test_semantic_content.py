@@ -56,13 +56,9 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     return found
 
 
-@pytest.mark.parametrize(("of_seed", "low", "high"), [(0.0, 0.93, 0.99), (0.01, 0.93, 0.97), (0.04, 0.90, 0.97)])
-def test_the_intervals_of_delta_cover_the_truth(setting, of_seed, low, high):
-    """At 95%, where the seeds add about as much as the programs: 93 to 97%.
-
-    At the ends, where a fit has no chance in it or is nearly all chance, five folds tell the seeds' part badly: 97.9%
-    and 92.5% are measured.
-    """
+@pytest.mark.parametrize("of_seed", [0.0, 0.01, 0.04])
+def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
+    """93 to 97% at 95%: where a fit has no chance in it, as much as programs bring, and several times as much."""
     rng = np.random.default_rng(round(1000 * of_seed))
     covered = []
     for _ in range(SIMULATIONS):
@@ -70,7 +66,7 @@ def test_the_intervals_of_delta_cover_the_truth(setting, of_seed, low, high):
         results = analyse(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1)
         covered += [r.delta.low <= 0.20 <= r.delta.high for r in results.values()]
     assert len(covered) == SIMULATIONS * len(FEATURES)
-    assert low <= np.mean(covered) <= high
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
 def test_delta_is_less_by_the_larger_control(setting):

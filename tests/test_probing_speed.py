@@ -1,0 +1,93 @@
+"""Speed and memory of probing: benchmarks (`--benchmark-enable`), a ratio taken side by side, and the command's tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import bench
+from benchmark.labels import Split
+from benchmark.probing import fit_probes
+from benchmark.protocol import STANDARD
+
+GROUPS, HEADS = 8, np.array([4, 7, 2])
+QUICK = replace(STANDARD, steps=40, checks=1, hidden=64, seeds=(0, 1), copies=1)
+SPLIT = Split(np.arange(3000), np.arange(3000, 4000), np.arange(4000, 5000))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(5000, 64)).astype(np.float32)
+    return states, np.stack([[rng.integers(0, n, 5000) for n in HEADS] for _ in range(GROUPS)])
+
+
+@pytest.mark.parametrize("widths", [[], [64], [64, 128]], ids=["linear", "mlp1", "mlp2"])
+def test_fit(benchmark, problem, widths):
+    states, targets = problem
+    fit = benchmark(fit_probes, [states] * 2, targets, HEADS, [SPLIT] * 2, widths, [0, 1], QUICK)
+    benchmark.extra_info["networks"] = 2 * GROUPS
+    assert np.isfinite(fit.log_prob[0]).all()
+
+
+def test_grouped_products_beat_one_network_after_another(problem):
+    """Side by side, the networks of one seed with shared heads against one a head by plain torch; far more in use."""
+    states, targets = problem
+    began = time.perf_counter()
+    fit_probes([states], targets, HEADS, [SPLIT], [64], [0], QUICK)
+    ours = time.perf_counter() - began
+    inputs = torch.from_numpy(states)
+    began = time.perf_counter()
+    for group, head in np.ndindex(GROUPS, len(HEADS)):
+        network = bench.new_network(64, int(HEADS[head]), QUICK)
+        bench.plain_network(inputs, targets[group, head], network, SPLIT, 0, QUICK)
+    assert time.perf_counter() - began > 2 * ours
+
+
+def test_operations_are_those_of_the_products():
+    """One hidden layer: forward 2 b (D H + H C), gradients the same, and b H C again for the hidden layer's slope."""
+    b, d, h, c = QUICK.batch, 65, 64, 13
+    training = QUICK.steps * 2 * b * (2 * (d * h + h * c) + h * c)
+    judging = 2 * (1000 + 1000) * (d * h + h * c)
+    assert bench.operations([d, h, c], SPLIT, QUICK) == training + judging
+
+
+def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "STANDARD", replace(QUICK, alternatives=3))
+    monkeypatch.setattr(bench, "SQUARE", 64)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    words = [
+        "--suite",
+        "smoke",
+        "--programs",
+        "150",
+        "--sample",
+        "2",
+        "--width",
+        "16",
+        "--layers",
+        "2",
+        "--rows",
+        "2000",
+    ]
+    assert bench.main(["probing", *words, "--json", str(tmp_path / "bench.json")]) == 0
+    out = capsys.readouterr().out
+    assert "SCALED from 2 of" in out
+    stored = json.loads((tmp_path / "bench.json").read_text())
+    assert {"grid", "identical", "precision", "throughput", "memory"} <= set(stored)
+    assert stored["identical"][0]["largest difference of skill"] < 1e-3
+    assert all(row["share"] > 0 for row in stored["throughput"])
+    with pytest.raises(SystemExit):
+        bench.main(["probing", "--sample", "0"])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_wide_states_are_probed_in_less_than_three_gigabytes():
+    (row,) = bench.memory_rows(100_000, 2)
+    assert row["last less imports"] < 3
+    assert row["after the last"] < 3.5
