@@ -330,7 +330,7 @@ class FullGrid:
             for name, states in (("recorder", recorder), ("both", both))
         }
         n = len(tested.programs)
-        weights = bootstrap_weights(n, protocol.resamples, BOOTSTRAP_SEED)
+        weights = bootstrap_weights(tested.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
         skills = Skills(evidence_of(arrays_of(sources)), tested, weights)
         three = [
             (skills.whole(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")

@@ -35,6 +35,7 @@ class Protocol:
         steps, batch: optimiser steps of a probe and states a step.
         learning_rate, weight_decay: of AdamW; the rate falls to 0 along a half cosine.
         checks: evaluations on validation during training; the best one counts, a probe and a feature.
+        units: groups of programs that the bootstrap draws whole, at most; what is stored with a run is summed over them.
         resamples: of the bootstrap over programs.
         margin: skill by which delta must exceed 0 for REPRESENTS.
         degenerate: a feature whose most frequent class has at least this share is left out of RECORD-ONLY.
@@ -55,6 +56,7 @@ class Protocol:
     learning_rate: float = 2e-2
     weight_decay: float = 0.5
     checks: int = 3
+    units: int = 500
     resamples: int = 2000
     margin: float = 0.03
     degenerate: float = 0.99

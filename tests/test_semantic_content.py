@@ -20,12 +20,12 @@ from benchmark.semantic_content import (
     analyse,
     verdict,
 )
-from benchmark.statistics import Estimate
+from benchmark.statistics import Estimate, bootstrap_weights
 from benchmark.suites import blind_tasks, load_suite
 from karel_env.features import FEATURES
 from karel_env.screen import kept
 
-PROTOCOL = replace(STANDARD, alternatives=3, resamples=200)
+PROTOCOL = replace(STANDARD, alternatives=3, resamples=200, units=10_000)
 TRUTH = {"model": 0.30, "random-init": -0.05, "recorder": 0.10}
 """Gap of each source; the larger control is always the recorder, so that delta's truth is 0.20 exactly."""
 SIMULATIONS = 80
@@ -44,6 +44,7 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     probe_set, tested = setting
     shape = tested.prior.shape
     fold = probe_set.fold[tested.programs]
+    assert len(fold) == shape[-1]
     common = rng.normal(size=(1, 1, shape[-1]))
     found = {}
     for name, gap in truth.items():
@@ -67,6 +68,18 @@ def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
         covered += [r.delta.low <= 0.20 <= r.delta.high for r in results.values()]
     assert len(covered) == SIMULATIONS * len(FEATURES)
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_groups_of_programs_tell_the_same_variance():
+    """Of a mean over 10,000 programs, by resampling 500 groups of them, against the closed form."""
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=(1, 10_000))
+    groups = semantic_content.in_units(values, 500)
+    assert groups.shape == (1, 500)
+    assert groups.sum() == pytest.approx(values.sum())
+    assert np.array_equal(semantic_content.in_units(values[:, :7], 500), values[:, :7])
+    resampled = bootstrap_weights(500, 2000, 1) @ groups[0] / 10_000
+    assert resampled.std() == pytest.approx(values.std() / 100, rel=0.12)
 
 
 def test_delta_is_less_by_the_larger_control(setting):

@@ -1,0 +1,108 @@
+"""Hidden states on their way to the probes: what each stage stores, and that a row is the word it is said to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from benchmark.checkpoint import open_checkpoint
+from benchmark.content import generated_probe_set
+from benchmark.errors import BenchmarkError
+from benchmark.evaluation import (
+    BLIND,
+    CROSSED,
+    CROSSED_WITH,
+    FULL_GRID,
+    GENERATED,
+    WIDE,
+    Job,
+    Shard,
+    Worker,
+    stage_tasks,
+)
+from benchmark.folder import RunFolder, StoredRows, mapped
+from benchmark.measurement import blind_probe_set
+from benchmark.models import ModelSpec
+from benchmark.protocol import STANDARD
+from benchmark.suites import load_suite, probe_tasks
+from karel_env.language import HEADER_TEXT
+
+SUITE = replace(load_suite("smoke"), probe_programs=40, sha256="")
+LAYERS = 3
+"""Of the tiny model: the embeddings and two blocks."""
+
+
+@pytest.fixture(scope="module")
+def worker(tiny_folder):
+    texts = tuple(text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts())
+    checkpoint = open_checkpoint(ModelSpec("path", str(tiny_folder)))
+    return Worker(Job(SUITE, checkpoint, "float32", "cpu", 2, 1, FULL_GRID, texts))
+
+
+@pytest.mark.parametrize("stage", [BLIND, WIDE, f"{CROSSED}-{CROSSED_WITH[0]}", f"random-1-{WIDE}"])
+def test_a_stage_of_given_programs_stores_every_layer_at_both_positions(worker, stage):
+    states = worker.evaluate(Shard(stage, 0, 10)).states
+    views = ["mean", *(f"layer {i}" for i in range(LAYERS))]
+    assert set(states) == {f"{position}.{view}" for position in ("emit", "read") for view in views}
+    words = 10 * SUITE.blind_length
+    assert all(array.shape == (words, 32) for array in states.values())
+    layers = [states[f"read.layer {i}"] for i in range(LAYERS)]
+    np.testing.assert_allclose(states["read.mean"], np.mean(layers, 0), atol=1e-6)
+    # A word's prediction is made at the word before it.
+    np.testing.assert_allclose(states["emit.layer 1"][1], states["read.layer 1"][0], atol=1e-5)
+
+
+def test_prompts_differ_between_blind_and_crossed_sets_alone(worker):
+    blind = worker.evaluate(Shard(BLIND, 0, 10)).states["read.mean"]
+    crossed = worker.evaluate(Shard(f"{CROSSED}-{CROSSED_WITH[0]}", 0, 10)).states["read.mean"]
+    assert blind.shape == crossed.shape
+    assert not np.allclose(blind, crossed)
+    wide = worker.evaluate(Shard(WIDE, 0, 10)).states["read.mean"]
+    np.testing.assert_allclose(blind, wide, atol=1e-6)
+    assert len(stage_tasks(SUITE, WIDE)) == 5 * len(stage_tasks(SUITE, BLIND))
+
+
+def test_untrained_copies_read_what_the_model_wrote(worker):
+    first, second = (worker.evaluate(Shard(f"random-{i}-{GENERATED}", 0, 10)).states["emit.mean"] for i in (0, 1))
+    acting = sum(text.count("(") for text in worker.job.texts[:10])
+    assert first.shape == second.shape == (acting, 32)
+    assert not np.allclose(first, second)
+
+
+def test_states_are_stored_by_shard_and_read_by_view(worker, tmp_path):
+    folder, shards = RunFolder(tmp_path), [Shard(BLIND, 0, 10), Shard(BLIND, 10, 20)]
+    results = [worker.evaluate(shard) for shard in shards]
+    for shard, result in zip(shards, results, strict=True):
+        folder.commit(shard, result)
+        assert folder.committed(shard)
+    assert folder.views(shards, BLIND, "read") == ["mean", "layer 0", "layer 1", "layer 2"]
+    stored = folder.states(shards, BLIND, "read.layer 2")
+    whole = np.concatenate([result.states["read.layer 2"] for result in results])
+    assert stored.shape == whole.shape
+    np.testing.assert_array_equal(stored[:], whole)
+    rows = np.array([79, 0, 40, 39, 0])
+    np.testing.assert_array_equal(stored[rows], whole[rows])
+    raw = mapped(tmp_path / "shards" / f"{shards[0].name}.safetensors")
+    assert all(isinstance(array, np.memmap) for array in raw.values())
+    for name, array in load_file(tmp_path / "shards" / f"{shards[0].name}.safetensors").items():
+        np.testing.assert_array_equal(raw[name], array)
+    with pytest.raises(BenchmarkError, match="none are stored"):
+        StoredRows([])
+
+
+def test_the_index_names_the_word_of_each_row(worker, tmp_path):
+    folder = RunFolder(tmp_path)
+    probe_set = blind_probe_set(SUITE, replace(STANDARD, alternatives=3))
+    folder.write_index(BLIND, probe_set)
+    index = load_file(tmp_path / "shards" / f"index-{BLIND}.safetensors")
+    assert set(index) == {"task", "step", "token", "split"}
+    tasks = stage_tasks(SUITE, BLIND)
+    assert len(index["task"]) == SUITE.blind_length * len(tasks)
+    assert np.array_equal(index["task"], np.repeat(np.arange(len(tasks)), SUITE.blind_length))
+    assert np.array_equal(index["split"], probe_set.fold[index["task"]])
+    generated = generated_probe_set(SUITE, STANDARD, worker.job.texts)
+    assert generated.budget is None
+    assert len(generated.program) == sum(text.count("(") for text in worker.job.texts)
