@@ -1,20 +1,20 @@
 """How fast and how small probing is, beside plain torch in the same run: `python -m benchmark.bench probing`.
 
 Ours and plain torch take turns, `ROUNDS` of them, and the fastest turn counts, so that what else the machine does weighs
-on all alike. All use torch's default threads. Plain torch is how the released code of Jin & Rinard 2024 trains: one
-network after another (a feature, semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an
-execution of its own for each semantics; with our protocol's states, steps, batch, hidden width and checks, so that it
-does the same work. Where it is measured on a sample and scaled, its row says so.
+on all alike. Plain torch is how the released code of Jin & Rinard 2024 trains: one network after another (a feature,
+semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
+semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
+sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
+each other on a busy machine, so plain torch on one thread stands beside it (divide by the cores for as many processes).
 
-Floating-point operations, for a network of layers [in_i, out_i] that takes `b` states a step for `t` steps, is checked `c`
-times on `V` validation states, and is tested on `T`: with A = sum of in_i * out_i over all layers, and A' the same
-without the first,
+Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on
+`V` states and tested on `T`; A = sum of in_i * out_i over all layers, A' without the first:
 
     2 b t (2 A + A') + 2 (c V + T) A
 
-forward and the weights' gradient A each, the inner layers' gradient A' (that of the input is not needed), evaluation
-forward alone. Whitening, AdamW, softmax and copies are in the seconds but not among these operations. The peak is a large
-square product by as many single-thread workers at a time as the engine uses.
+forward and the weights' gradient A each, the inner layers' gradient A' (the input's is not needed), evaluation forward
+alone. Whitening, AdamW and softmax take seconds but are not among these operations. The peak is a large square product
+by as many single-thread workers at a time as the engine uses.
 
 Letters: `Q` seeds, `S` semantics, `G` groups, `F` features, `R` states, `D` width.
 """
@@ -58,14 +58,13 @@ from karel_env.features import FEATURES, PRIMARY
 ROUNDS = 2
 IDENTICAL, SQUARE = 20, 2048
 """Networks that ours and plain torch train weight for weight; rows of the product that stands for the machine's peak."""
-STORED = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20}
+STORED = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20, "most layers": 25}
 """The probing of stored states: its size, rows of a shard, and how little is trained, since that is not its point."""
-ALL_LAYERS = 25
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the standard grid probes of one source: the blind set of a suite, and states of some width."""
+    """What the standard grid probes of one source: a suite's blind set, and states of some width."""
 
     suite: Suite
     protocol: Protocol
@@ -88,10 +87,13 @@ class Load:
     def splits(self) -> list[Split]:
         return [self.probe_set.split(seed) for seed in self.protocol.seeds]
 
+    def whitened_for(self, q: int) -> torch.Tensor:
+        """float32 [R, D'], the states as the probes of seed q read them, for plain torch."""
+        return torch.from_numpy(whitened(self.states, self.splits[q].train, self.protocol.ridge))
+
     @cached_property
     def inputs(self) -> list[torch.Tensor]:
-        """float32 [R, D'] a seed, whitened, for plain torch."""
-        return [torch.from_numpy(whitened(self.states, s.train, self.protocol.ridge).copy()) for s in self.splits]
+        return [self.whitened_for(q) for q in range(len(self.splits))]
 
     @cached_property
     def semantics(self) -> np.ndarray:
@@ -130,21 +132,15 @@ def plain_network(
 ) -> np.ndarray:
     """Train one network as one writes it by hand, from our first weights and in our batches.
 
-    Args:
-        states: float32 [R, D'], whitened.
-        labels: int [R], of so many classes.
-        split, seed, protocol: as in `fit_probes`.
-
-    Returns:
-        float32 [Rt], log-probability of each test label at the best check; 0 where it is missing.
+    Takes whitened states [R, D'] and labels [R]; gives float32 [Rt], log-probability of each test label at the best check.
     """
     sizes = [states.shape[1] + 1, protocol.hidden, classes]
-    layers = torch.nn.Linear(sizes[0] - 1, sizes[1]), torch.nn.ReLU(), torch.nn.Linear(sizes[1], classes)
-    network = torch.nn.Sequential(*layers)
+    both = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
+    network = torch.nn.Sequential(both[0], torch.nn.ReLU(), both[1])
     ours = probing._Networks(sizes, [0], seed, torch.float32)
     first = [ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1], ours.weights[1][0], ours.biases[1][0, :, 0]]
     network.load_state_dict(dict(zip(network.state_dict(), first, strict=True)))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.steps)
     wanted = torch.from_numpy(labels.astype(np.int64))
     entropy = partial(torch.nn.functional.cross_entropy, ignore_index=MISSING, reduction="sum")
@@ -170,48 +166,51 @@ def dtypes() -> dict[str, torch.dtype]:
     return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, fast_products()))}
 
 
-def plain_sample(load: Load, sample: int) -> None:
+def on_both(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
+    """An action of plain torch on torch's threads, and on one."""
+    return {"plain torch": action, "plain torch, one thread": probing._one_thread_each()(action)}
+
+
+def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> None:
     """Train `sample` networks by plain torch, spread over features, semantics and seeds; on states already whitened."""
     groups, seeds = len(load.semantics), load.protocol.seeds
     for i in range(sample):
         q, f, s = i % len(seeds), i * len(FEATURES) // sample, load.semantics[i * groups // sample]
         given = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
-        plain_network(load.inputs[q], *given, load.protocol)
+        plain_network(inputs[q], *given, load.protocol)
 
 
 def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Fit]]:
     """The standard grid's probing of one view by ours and by plain torch; and seconds and fits of ours."""
     protocol, tasks = load.protocol, blind_tasks(load.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
-    seeds, heads = len(protocol.seeds), len(load.semantics) * len(FEATURES) * len(protocol.seeds)
-    sample = min(sample, heads)
-    _ = load.inputs
+    heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
     ours = {name: partial(load.fit, dtype) for name, dtype in dtypes().items()}
+    plain = on_both(partial(plain_sample, load, load.inputs, sample))
     others: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
-        "sample": partial(plain_sample, load, sample),
         "plain labels": lambda: [build([one], protocol) for one in with_original(protocol, EXTRAS)],
-        "whitening": partial(whitened, load.states, load.splits[0].train, protocol.ridge),
+        "whitening": lambda: load.whitened_for(0),
     }
-    seconds, found = fastest({**ours, **others})
-    fit = seconds["sample"] / sample * heads + seconds["whitening"] * seeds
-    told = f"plain torch, SCALED from {sample} of {heads} networks, {seconds['sample'] / sample:.2f} s each"
+    seconds, found = fastest({**ours, **others, **plain})
     given = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
-    given.append((told, heads, seconds["plain labels"], fit))
+    for name in plain:
+        told = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
+        fit = seconds[name] / sample * heads + seconds["whitening"] * len(protocol.seeds)
+        given.append((told, heads, seconds["plain labels"], fit))
     rows = [
         {
-            "probing of one view": name, "networks": networks, "heads": heads, "labels, s": labels, "fit, s": trained,
-            "both, s": labels + trained, "times as fast": (seconds["plain labels"] + fit) / (labels + trained),
+            "probing of one view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
+            "both, s": labels + fit, "times as fast": sum(given[-2][2:]) / (labels + fit),
         }
-        for name, networks, labels, trained in given
+        for name, networks, labels, fit in given
     ]  # fmt: skip
     return rows, {name: seconds[name] for name in ours}, {name: found[name] for name in ours}
 
 
 def identical_rows(load: Load) -> list[dict[str, Any]]:
     """The same networks of the primary feature, one head each, by ours and by plain torch, and how far they differ."""
-    protocol, split = load.protocol, load.splits[0]
-    seed, f = protocol.seeds[0], FEATURES.index(PRIMARY)
+    protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
     labels = load.probe_set.classes[np.arange(IDENTICAL) % len(load.probe_set.classes), f]
     count = load.probe_set.counts[[f]]
 
@@ -220,11 +219,11 @@ def identical_rows(load: Load) -> list[dict[str, Any]]:
         return fit_probes(*given, products=products).log_prob[0][:, 0]
 
     def plain() -> np.ndarray:
-        states = torch.from_numpy(whitened(load.states, split.train, protocol.ridge))
+        states = load.whitened_for(0)
         return np.stack([plain_network(states, one, int(count[0]), split, seed, protocol) for one in labels])
 
     names = {f"ours, {name}": partial(ours, dtype) for name, dtype in dtypes().items()}
-    seconds, found = fastest({**names, "plain torch": plain})
+    seconds, found = fastest({**names, **on_both(plain)})
     moved = {name: found[name] - found["plain torch"] for name in found}
     return [
         {
@@ -245,33 +244,27 @@ def peak(products: torch.dtype) -> float:
 
 
 def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
-    """Of the grid's fits: how far the products' precision moves skills, and the share of the machine's peak reached.
-
-    Skills are compared over groups (copies apart) and features; of the peak all seconds of the fit count.
-    """
+    """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
     sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
     each = [operations(*given, load.protocol) for given in zip(sizes, load.splits, strict=True)]
     done = len(load.semantics) * sum(each) / 1e9
     prior = Tested.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
     skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for name, dtype in dtypes().items():
         moved, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
         reached, most = done / seconds[name], peak(dtype) / 1e9
         one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
         one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
         one |= {"largest difference": float(np.nanmax(moved)), "mean": float(np.nanmean(moved))}
-        one |= {"10^9 operations": done, "10^9/s": reached, "peak, 10^9/s": most, "share": reached / most}
-        rows.append(one)
+        rows.append(one | {"10^9 operations": done, "10^9/s": reached, "peak, 10^9/s": most, "share": reached / most})
     return rows
 
 
 def peak_memory() -> float:
-    """GB that this process had in memory at most, pages of mapped files among them.
-
-    Linux starts `ru_maxrss` from that of the process that started this one, so what it keeps of this program comes first.
-    """
+    """GB that this process had in memory at most, pages of mapped files among them."""
+    # Linux starts `ru_maxrss` from that of the process that started this one, so what it keeps of this one comes first.
     status = Path("/proc/self/status")
     found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
     most = int(found[0].split()[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -300,20 +293,16 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
     shards = [(start, min(start + STORED["shard"], rows)) for start in range(0, rows, STORED["shard"])]
     with tempfile.TemporaryDirectory() as folder:
         for start, stop in shards:
-            states = {
-                f"read.layer {i}": random.standard_normal((stop - start, width), np.float32) for i in range(layers)
-            }
+            drawn = random.standard_normal((layers, stop - start, width), np.float32)
+            states = {f"read.layer {i}": part for i, part in enumerate(drawn)}
             RunFolder(Path(folder)).commit(Shard(BLIND, start, stop), ShardResult([], states))
         code = f"from benchmark.bench import probe_stored; probe_stored({folder!r}, {shards}, {layers})"
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        spent = time.perf_counter() - began
-    if done.returncode:
-        raise BenchmarkError(f"bench: the probing of stored states ended with {done.returncode}: {done.stderr[-500:]}")
-    imports, *peaks = json.loads(done.stdout)
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        spent, (imports, *peaks) = time.perf_counter() - began, json.loads(done.stdout)
+    held = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED["most layers"]})}
     one = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
     one |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
-    held = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, ALL_LAYERS})}
     return [one | held]
 
 
@@ -323,8 +312,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     load = Load(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
     memory = memory_rows(options.layers)
     grid, seconds, fits = grid_rows(load, options.sample)
-    products = product_rows(load, seconds, fits)
-    return {"grid": grid, "identical": identical_rows(load), "products": products, "memory": memory}
+    rest = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
+    return {"grid": grid, **rest}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -339,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--layers", type=int, default=3, metavar="N", help="stored and probed for memory (default: 3; all: 25)")
     add("--json", type=Path, metavar="FILE", help="store the figures")
     options = parser.parse_args(arguments)
-    if min(options.sample, options.width, options.layers, options.programs or 100) < 1:
+    if min(options.sample, options.width, options.layers, 1 if options.programs is None else options.programs) < 1:
         parser.error("--sample, --width, --layers and --programs: expected at least 1")
     try:
         tables = measured(options)

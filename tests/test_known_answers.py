@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark import trained_pair
-from benchmark.calibrate import EXPECTED, _Bench, calibrate, judge_falling, main, table
+from benchmark.calibrate import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
 from benchmark.content import _content
 from benchmark.evaluation import first_inputs
 from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
@@ -64,12 +64,14 @@ def test_the_place_of_the_state_is_found(cells, name):
     assert cells[name]["found"] == cells[name]["expected"]
     gaps = cells[name]["gaps"]
     values = sorted(gaps.values() if isinstance(gaps, dict) else gaps)
-    assert values[-1] > 0.5 > 10 * abs(values[0])
+    assert values[-1] > 0.5
+    assert values[-1] > 1.5 * values[-2]
 
 
 def test_at_the_full_budget_a_recorder_is_found_to_be_one():
-    """The whole standard protocol at 5,000 programs; a smaller budget is INCONCLUSIVE, since it cannot tell."""
-    bench = _Bench(replace(load_suite("laptop"), seed=99, sha256="", official=False), STANDARD, 3)
+    """The standard protocol at 5,000 programs, as calibrated; a smaller budget is INCONCLUSIVE, since it cannot tell."""
+    protocol = replace(STANDARD, alternatives=ALTERNATIVES)
+    bench = _Bench(replace(load_suite("laptop"), seed=99, sha256="", official=False), protocol, 3)
     cell = bench.cell("recorder", [[bench.content.pseudo_models()["recorder"]]], bench.controls())
     assert cell["found"] == cell["expected"] == EXPECTED["recorder"] == RECORD_ONLY
     assert cell["right"]

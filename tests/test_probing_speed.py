@@ -12,8 +12,10 @@ import torch
 
 from benchmark import bench
 from benchmark.labels import Split
-from benchmark.probing import fit_probes
+from benchmark.probing import fast_products, fit_probes
 from benchmark.protocol import STANDARD
+from benchmark.sources import fit_view
+from benchmark.suites import load_suite
 
 GROUPS, HEADS = 8, np.array([4, 7, 2])
 QUICK = replace(STANDARD, steps=40, checks=1, hidden=64, seeds=(0, 1), copies=1)
@@ -44,9 +46,19 @@ def test_grouped_products_beat_one_network_after_another(problem):
     inputs = torch.from_numpy(states)
     began = time.perf_counter()
     for group, head in np.ndindex(GROUPS, len(HEADS)):
-        network = bench.new_network(64, int(HEADS[head]), QUICK)
-        bench.plain_network(inputs, targets[group, head], network, SPLIT, 0, QUICK)
+        bench.plain_network(inputs, targets[group, head], int(HEADS[head]), SPLIT, 0, QUICK)
     assert time.perf_counter() - began > 2 * ours
+
+
+def test_the_grid_that_is_measured_is_the_one_in_use():
+    """The bench calls the engine itself, to choose the products; a source's fit must be the same."""
+    load = bench.Load(replace(load_suite("smoke"), probe_programs=150), replace(QUICK, copies=2, alternatives=3), 16)
+    ours = load.fit(fast_products())
+    used = fit_view(load.probe_set, [load.states], load.protocol, [load.protocol.hidden])
+    for q in range(len(load.protocol.seeds)):
+        assert np.array_equal(ours.log_prob[q][:2].mean(0), used.log_prob[q][0])
+        assert np.array_equal(ours.log_prob[q][2:], used.log_prob[q][1:])
+        assert np.array_equal(ours.predicted[q][1:], used.predicted[q])
 
 
 def test_operations_are_those_of_the_products():
@@ -61,33 +73,23 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(bench, "STANDARD", replace(QUICK, alternatives=3))
     monkeypatch.setattr(bench, "SQUARE", 64)
     monkeypatch.setattr(bench, "ROUNDS", 1)
-    words = [
-        "--suite",
-        "smoke",
-        "--programs",
-        "150",
-        "--sample",
-        "2",
-        "--width",
-        "16",
-        "--layers",
-        "2",
-        "--rows",
-        "2000",
-    ]
+    monkeypatch.setattr(bench, "STORED", {**bench.STORED, "rows": 2000})
+    words = ["--suite", "smoke", "--programs", "150", "--sample", "2", "--width", "16", "--layers", "2"]
     assert bench.main(["probing", *words, "--json", str(tmp_path / "bench.json")]) == 0
     out = capsys.readouterr().out
     assert "SCALED from 2 of" in out
     stored = json.loads((tmp_path / "bench.json").read_text())
-    assert {"grid", "identical", "precision", "throughput", "memory"} <= set(stored)
-    assert stored["identical"][0]["largest difference of skill"] < 1e-3
-    assert all(row["share"] > 0 for row in stored["throughput"])
+    assert {"grid", "identical", "products", "memory"} <= set(stored)
+    exact, *_, plain, alone = stored["identical"]
+    assert exact["of a log-probability"] < 1e-3
+    assert plain["of a log-probability"] == 0
+    assert alone["of a log-probability"] < 1e-3
+    assert all(row["share"] > 0 for row in stored["products"])
     with pytest.raises(SystemExit):
         bench.main(["probing", "--sample", "0"])
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_wide_states_are_probed_in_less_than_three_gigabytes():
-    (row,) = bench.memory_rows(100_000, 2)
-    assert row["last less imports"] < 3
-    assert row["after the last"] < 3.5
+    (row,) = bench.memory_rows(layers=2)
+    assert row["after the last"] < 3
