@@ -91,7 +91,7 @@ def test_every_place_is_there(grid):
 def test_the_state_now_says_little_of_the_past_but_the_recorder_is_no_better(grid):
     by_offset = {s.offset: s.features["facing"] for s in grid.slices if s.view == TRUE_LAYER and s.probe_set == "blind"}
     assert by_offset[1].skill > 0.8 > by_offset[2].skill
-    assert by_offset[0].skill > 0.9
+    assert by_offset[0].skill > 0.8
     assert all(set(reading.controls) == {"random-init", "recorder"} for reading in by_offset.values())
 
 
