@@ -71,7 +71,7 @@ def test_control_flow_suites_repeat_no_program():
 def test_blind_programs_are_straight_and_uniform():
     suite = replace(load_suite("control"), probe_programs=400)
     tasks = blind_tasks(suite)
-    body = tasks.programs.words.reshape(400, suite.blind_length + 4)[:, 3:-1]
+    body = tasks.programs.words.reshape(800, suite.blind_length + 4)[:, 3:-1]
     assert (body < FIRST_CONDITION).all()
     assert np.abs(np.bincount(body.ravel()) / body.size - 0.2).max() < 0.03
 
