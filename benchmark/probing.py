@@ -66,7 +66,8 @@ class Fit:
 def fast_products() -> torch.dtype:
     """bfloat16 where the processor multiplies it in hardware, else float32.
 
-    Weights, their updates and all sums are float32 either way; docs/probing.md shows that scores do not move.
+    Weights, their updates and what is summed over states are float32 either way; results of products are rounded to what
+    their factors are.
     """
     capable = torch.cpu.get_capabilities()
     return torch.bfloat16 if capable.get("avx512_bf16") or capable.get("amx_bf16") else torch.float32
@@ -89,7 +90,7 @@ def fit_probes(
     Args:
         states: a seed, the states that it reads, float32 [R, D].
         targets: int [G, K, R], class of each state, `MISSING` where there is none.
-        counts: int64 [K] or [G, K], number of classes of each head.
+        counts: int64 [K], number of classes of each head; or [G, 1], where groups of one head differ.
         splits: a seed, the states that it is trained on, chooses by, and is tested on.
         widths: of the hidden layers; empty for linear probes.
         seeds: Q; each draws its initialisations and its batches.
@@ -102,6 +103,8 @@ def fit_probes(
     factors = products or fast_products()
     starts = np.broadcast_to(np.zeros(len(targets), int) if inits is None else np.array(inits), len(targets))
     counts = np.broadcast_to(counts, targets.shape[:2])
+    if counts.shape[1] > 1 and (counts != counts[0]).any():
+        raise ValueError("counts: groups of several heads differ in their classes; fit them one by one, or give [K]")
     shared = [_Shared(mine, split.train, protocol.ridge, factors) for mine, split in zip(states, splits, strict=True)]
     chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // TOGETHER))
     heads = [_Heads(counts[chunk], targets[chunk]) for chunk in chunks]
