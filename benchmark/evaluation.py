@@ -30,7 +30,7 @@ from karel_env.generator import Tasks
 from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
 from karel_env.parser import ParseError, parse
-from karel_env.semantics import mirror_classes
+from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
@@ -142,8 +142,7 @@ def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
 
     `first` is the number of the first task given.
     """
-    (meaning,) = (s for s in mirror_classes() if s.name == name)
-    other = run(tasks.programs, tasks.inputs, meaning).worlds
+    other = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
     cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
     odd = slice(1 - first % 2, None, 2)
     cells[odd], robot[odd] = other.cells[odd], other.robot[odd]

@@ -30,7 +30,7 @@ from benchmark.evaluation import (
 )
 from benchmark.grid import Conditional, Grid, Reading, Slice
 from benchmark.labels import ProbeSet, build_probe_set, with_original
-from benchmark.measurement import EXTRAS, judged
+from benchmark.measurement import Meaning, judged
 from benchmark.probing import Rows
 from benchmark.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.recorder import recorder_states
@@ -41,7 +41,7 @@ from benchmark.suites import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import Programs
 from karel_env.screen import kept
-from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
+from karel_env.semantics import ORIGINAL, Semantics, mirror_class
 from karel_env.world import Worlds
 
 EVERY = 29
@@ -56,6 +56,7 @@ POOLED = "pools"
 States = Callable[[str, str, str], Rows]
 """The stored states of (stage, position, view)."""
 Told = Callable[[str], None]
+Shown = Callable[[Source, Tested, Meaning], None]
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class FullGrid:
         offset: int = 0,
         depth: str = "mlp1",
         protocol: Protocol | None = None,
-        fits: Callable[[Source, Tested], None] = lambda source, tested: None,
+        shown: Shown = lambda source, tested, meaning: None,
         prior: Tested | None = None,
         ahead: int = 0,
     ) -> Slice:
@@ -191,7 +192,7 @@ class FullGrid:
         Args:
             place, position, view, offset, depth: where and how; see `Slice`.
             protocol: `swept` unless given.
-            fits: is shown the model's source.
+            shown: is shown the model's source, and what is found.
             prior: another prior than the step's.
             ahead: words that the recorder is given beyond the position.
         """
@@ -208,9 +209,9 @@ class FullGrid:
         model = read_source(probe_set, tested, [self._views(place, position, views)], protocol, widths=widths)
         copies = self._copies(place, position, views)
         untrained = read_source(probe_set, tested, copies, protocol, widths=widths)
-        fits(model, tested)
         sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
         meaning = judged(probe_set, tested, arrays_of(sources), protocol, views)
+        shown(model, tested, meaning)
         readings = self._readings(probe_set, tested, sources, meaning.features)
         return Slice(
             place.name, position, view, offset, depth, probe_set.budget or self.suite.probe_programs,
@@ -235,26 +236,16 @@ class FullGrid:
         return found
 
     def _verdict(self) -> tuple[str, Slice]:
-        """The blind set at `read` with every alternative and the extras."""
+        """The blind set at `read` with every alternative."""
         protocol = replace(self.protocol, alternatives=EVERY)
-        self.told("verdict with every alternative")
-        place = self.blind
-        meanings = with_original(protocol, EXTRAS)
-        budget = place.probe_set.budget
-        whole = self._place(BLIND, BLIND, place.programs, place.inputs, None, budget, meanings)
-        probe_set = whole.probe_set.at(0)
-        tested = Tested.of(probe_set, protocol)
-        sources = {
-            "model": read_source(probe_set, tested, [self._views(place, READ, self.pools)], protocol),
-            "random-init": read_source(probe_set, tested, self._copies(place, READ, self.pools), protocol),
-            "recorder": read_source(probe_set, tested, [[whole.recorder(READ)]], protocol),
-        }
-        meaning = judged(probe_set, tested, arrays_of(sources), protocol, self.pools)
-        readings = self._readings(probe_set, tested, sources, meaning.features)
-        found = Slice(
-            BLIND, READ, POOLED, 0, "mlp1", budget or 0, EVERY, meaning.test_programs, meaning.test_states, readings
+        blind = self.blind
+        meanings = with_original(protocol)
+        whole = self._place(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, meanings)
+        found: list[str] = []
+        one = self.slice(
+            whole, READ, POOLED, protocol=protocol, shown=lambda s, t, meaning: found.append(meaning.verdict)
         )
-        return meaning.verdict, found
+        return found[0], one
 
     def _layers(self, place: Place, position: str) -> tuple[list[Slice], str]:
         """Every layer and the mean at every offset; the layer with the largest gap on validation at offset 0."""
@@ -262,11 +253,11 @@ class FullGrid:
         allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in kept(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def keep(source: Source, tested: Tested, view: str = view) -> None:
+            def keep(source: Source, tested: Tested, meaning: Meaning, view: str = view) -> None:
                 gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
 
             slices += [
-                self.slice(place, position, view, offset, fits=keep if offset == 0 else _ignore)
+                self.slice(place, position, view, offset, shown=keep if offset == 0 else _ignore)
                 for offset in sorted(OFFSETS)
             ]
         return slices, max(self.layers, key=lambda layer: gaps[layer])
@@ -287,8 +278,7 @@ class FullGrid:
         slices = []
         tasks = crossed_tasks(self.suite)
         for name in CROSSED_WITH:
-            (meaning,) = (s for s in mirror_classes() if s.name == name)
-            semantics = [ORIGINAL, meaning]
+            semantics = [ORIGINAL, mirror_class(name)]
             outputs = crossed_outputs(tasks, name)[:, 0]
             budget = self.suite.probe_programs // 5
             stage = f"{CROSSED}-{name}"
@@ -353,5 +343,5 @@ class FullGrid:
         return found
 
 
-def _ignore(source: Source, tested: Tested) -> None:
+def _ignore(source: Source, tested: Tested, meaning: Meaning) -> None:
     """Shown a source, keeps nothing."""

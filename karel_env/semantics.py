@@ -80,6 +80,11 @@ def mirror_classes() -> list[Semantics]:
     return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)
 
 
+def mirror_class(name: str) -> Semantics:
+    """The one of `mirror_classes` that is called so; raises KeyError for another name."""
+    return {s.name: s for s in mirror_classes()}[name]
+
+
 def condition_flips() -> list[Semantics]:
     """Each condition's value inverted alone, in the order of the vocabulary, and all of them together."""
     alone = [tuple(i == j for i in range(len(CONDITIONS))) for j in range(len(CONDITIONS))]
