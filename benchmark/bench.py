@@ -44,7 +44,7 @@ from tabulate import tabulate
 from benchmark import probing
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import BLIND, Shard, ShardResult, first_inputs
-from benchmark.folder import RunFolder, write_durably
+from benchmark.folder import RunFolder
 from benchmark.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
 from benchmark.measurement import EXTRAS, blind_probe_set
 from benchmark.prior import PRESENT
@@ -52,6 +52,7 @@ from benchmark.probing import Fit, fast_products, fit_probes, whitened
 from benchmark.protocol import STANDARD, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import Tested
+from benchmark.shards import write_durably
 from benchmark.suites import Suite, blind_tasks, load_suite
 from karel_env.features import FEATURES, PRIMARY
 

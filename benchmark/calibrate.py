@@ -25,7 +25,6 @@ from tabulate import tabulate
 from benchmark import trained_pair
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.evaluation import first_inputs
-from benchmark.folder import write_durably
 from benchmark.labels import build_probe_set, with_original
 from benchmark.measurement import judged
 from benchmark.protocol import STANDARD, Protocol
@@ -33,6 +32,7 @@ from benchmark.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.record import environment, source_digest
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
+from benchmark.shards import write_durably
 from benchmark.sources import Source, Views, arrays_of, fit_view, read_source, validation_gaps
 from benchmark.suites import Suite, blind_tasks, load_suite
 from karel_env.features import FEATURES, PRIMARY

@@ -1,137 +1,262 @@
-"""Who computes the shards: this process, or actors on Ray. The only module that imports ray, and only when asked.
+"""Workers on Ray, embedded or on a cluster. The only module that imports ray, and only when asked.
 
-Plain actors with one call in flight each; the pool replaces dead ones itself and only the driver commits. A shard
-that kills its worker three times, or raises twice, is given up and named; the rest goes on.
+Ray places actors and notices their deaths. What a death means for a piece of work is the pool's to say, so every one of
+Ray's own retries is off: a piece that kills its worker would otherwise be run again and again, out of order.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchmarkError, UsageError
-from benchmark.evaluation import Job, Shard, ShardResult, Worker
-
-CRASHES_ALLOWED = 3
-ERRORS_ALLOWED = 2
-OBJECT_STORE_BYTES = 200_000_000
-Commit = Callable[[Shard, ShardResult], None]
+from benchmark.errors import UsageError
+from benchmark.pool import CRASHED, DONE, INVALID, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
+from benchmark.record import processor, source_digest, versions
+from benchmark.work import EVALUATION, Desk
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone
-    "RAY_BACKEND_LOG_LEVEL": "error",  # raylet chatter would mix with the driver's output
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep a GPU visible to the driver's own probes
+    "RAY_BACKEND_LOG_LEVEL": "error",  # a raylet's chatter would mix with the driver's output
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
+    "RAY_DEDUP_LOGS": "0",  # held back lines of one worker would come out under another's name
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
+"""Set where the user has not set them: Ray's defaults that bite. Threads are set in the actors, see `_Actor`."""
+OBJECT_STORE_BYTES = 200_000_000
+"""Of an embedded Ray. Ray would take 30% of memory; here it only carries what workers hold (settings, not weights)."""
+SAME_EVERYWHERE = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
+"""Packages whose version must be the driver's on every node, since results may depend on them."""
+NODE_GONE = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
+"""Words of Ray's messages by which a death is the node's, not the work's."""
+POLL = 2.0
 
 
-def timed(worker: Any, shard: Shard) -> ShardResult:
-    """The result of a shard with the seconds that it took."""
-    began = time.perf_counter()
-    result: ShardResult = worker.evaluate(shard)
-    return replace(result, seconds=round(time.perf_counter() - began, 3))
+@dataclass(frozen=True)
+class Demand:
+    """What a run asks of a cluster.
+
+    Attributes:
+        workers: at a time; 0 takes what is there.
+        address: of a cluster to join; None starts one here, embedded in this process.
+        cpus, gpus: of an evaluation worker; 0 CPUs shares this machine's cores out. Others take one CPU.
+        memory: bytes that an evaluation worker needs, 0 unknown.
+        wait: seconds to wait for nodes that an autoscaler may bring.
+    """
+
+    workers: int = 0
+    address: str | None = None
+    cpus: int = 0
+    gpus: float = 0.0
+    memory: int = 0
+    wait: float = 0.0
 
 
-def run_serially(job: Job, shards: Sequence[Shard], commit: Commit) -> None:
-    """All shards in this process, in order, without Ray."""
-    worker = Worker(job)
-    for shard in shards:
-        commit(shard, timed(worker, shard))
+@dataclass(frozen=True)
+class Node:
+    """What a node has in all."""
+
+    name: str
+    cpus: float
+    gpus: float
+    memory: float
+
+    def holds(self, demand: Demand, cpus: int) -> int:
+        """How many evaluation workers fit on it."""
+        shares = [self.cpus // cpus]
+        if demand.gpus:
+            shares.append((self.gpus + 1e-6) // demand.gpus)
+        if demand.memory and self.memory:
+            shares.append(self.memory // demand.memory)
+        return int(min(shares))
 
 
-def run_on_ray(job: Job, shards: Sequence[Shard], commit: Commit, workers: int, address: str | None) -> None:
-    """All shards on `workers` actors of an embedded Ray, or of the cluster at `address`.
+def join(demand: Demand) -> RayCrew:
+    """Start Ray, or join a cluster, and see that it can do what is asked.
 
     Raises:
-        UsageError: no cluster at the address.
-        BenchmarkError: shards that were given up, by name and reason; the others are committed.
+        UsageError: no cluster at the address, or no node that can hold a worker.
     """
-    ray = _start(workers, address)
-    try:
-        _Pool(ray, job, workers).run(shards, commit)
-    finally:
-        ray.shutdown()
-
-
-def _start(workers: int, address: str | None) -> Any:
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
     import ray
 
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    cores = os.cpu_count() or 1
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        if demand.address:
+            ray.init(address=demand.address, runtime_env=_code(), **quiet)
         else:
+            asked = max(demand.workers * max(demand.cpus, 1), cores)
             # A bare init would join whatever cluster it finds on the machine.
             ray.init(
-                address="local", num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, logging_level="ERROR",
-            )  # fmt: skip
+                address="local",
+                num_cpus=asked,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise UsageError(
-            f"--address {address}: no Ray cluster there ({' '.join(str(problem).split())[:150]})"
+            f"--address {demand.address}: no Ray cluster there ({' '.join(str(problem).split())[:150]}); "
+            "see docs/cluster.md"
         ) from problem
-    return ray
+    cpus = demand.cpus or (1 if demand.address else max(1, cores // max(demand.workers, 1)))
+    try:
+        room = _room(ray, demand, cpus)
+    except UsageError:
+        ray.shutdown()
+        raise
+    return RayCrew(ray, demand, cpus, demand.workers or room, room)
 
 
-class _RemoteWorker:
-    """The body of an actor."""
+def _code() -> dict[str, Any]:
+    """A runtime environment that brings the driver's own code to every node; a submitted job has it already."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    packages = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "karel_env")]
+    return {"py_modules": packages, "excludes": ["**/__pycache__"]}
 
-    def __init__(self, job: Job) -> None:
+
+def _room(ray: Any, demand: Demand, cpus: int) -> int:
+    """How many evaluation workers fit on the nodes that are there, once at least one does."""
+    until = time.monotonic() + demand.wait
+    while True:
+        nodes = [
+            Node(node["NodeManagerHostname"], *(node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", "memory")))
+            for node in ray.nodes() if node["Alive"]
+        ]  # fmt: skip
+        room = sum(node.holds(demand, cpus) for node in nodes)
+        if room:
+            return room
+        if time.monotonic() >= until:
+            raise UsageError(too_much(demand, cpus, nodes))
+        time.sleep(POLL)
+
+
+def too_much(demand: Demand, cpus: int, nodes: Sequence[Node]) -> str:
+    """Why no worker fits, in words."""
+    memory = f" and {demand.memory / 1e9:.1f} GB of memory" if demand.memory else ""
+    there = "; ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus:g} GPUs, {n.memory / 1e9:.1f} GB" for n in nodes)
+    return (
+        f"a worker asks {cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({there}); ask less "
+        "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler brings"
+    )
+
+
+class _Actor:
+    """The body of every actor; a kind has an actor class of its own name, so that Ray's tools tell them apart."""
+
+    def __init__(self, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(job.threads or 1)
-        self.worker = Worker(job)
+        # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
+        torch.set_num_threads(threads)
+        self.desk = Desk()
 
-    def evaluate(self, shard: Shard) -> ShardResult:
-        return timed(self.worker, shard)
+    def hello(self, expected: dict[str, Any]) -> Answer:
+        """Ready, if this node has the driver's code and packages."""
+        here = _versions()
+        other = [f"{name} {here[name]}, not {expected[name]}" for name in expected if here[name] != expected[name]]
+        if other:
+            node = os.uname().nodename
+            return Answer(INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere")
+        return Answer(DONE, processor())
+
+    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
+        """See `Desk.answer`."""
+        return self.desk.answer(held, work, call, share)
 
 
-class _Pool:
-    """Actors, their calls in flight, and what failed."""
+def _versions() -> dict[str, Any]:
+    return {"source": source_digest(), **versions(SAME_EVERYWHERE)}
 
-    def __init__(self, ray: Any, job: Job, workers: int) -> None:
-        self.ray, self.job, self.workers = ray, job, workers
-        gpus = 1 if job.device.startswith("cuda") else 0
-        self.remote = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_RemoteWorker)
-        self.crashes: Counter[Shard] = Counter()
-        self.errors: Counter[Shard] = Counter()
-        self.failed: dict[Shard, str] = {}
 
-    def run(self, shards: Sequence[Shard], commit: Commit) -> None:
-        queue = deque(shards)
-        idle = [self._actor() for _ in range(min(self.workers, len(shards)))]
-        flying: dict[Any, tuple[Any, Shard]] = {}
-        while queue or flying:
-            while queue and idle:
-                actor, shard = idle.pop(), queue.popleft()
-                flying[actor.evaluate.remote(shard)] = (actor, shard)
-            done, _ = self.ray.wait(list(flying), num_returns=1)
-            actor, shard = flying.pop(done[0])
-            try:
-                commit(shard, self.ray.get(done[0]))
-            except self.ray.exceptions.RayTaskError as problem:
-                self.errors[shard] += 1
-                self._again(queue, shard, str(problem.cause), self.errors[shard] >= ERRORS_ALLOWED)
-            except self.ray.exceptions.RayError as problem:
-                self.crashes[shard] += 1
-                self._again(queue, shard, str(problem), self.crashes[shard] >= CRASHES_ALLOWED)
-                actor = self._actor()
-            idle.append(actor)
-        if self.failed:
-            names = "; ".join(f"{shard.name}: {' '.join(why.split())[:200]}" for shard, why in self.failed.items())
-            raise BenchmarkError(
-                f"{len(self.failed)} shards failed ({names}); run the same command again to retry them"
-            )
+@dataclass(eq=False)
+class RayCrew:
+    """See `pool.Crew`.
 
-    def _actor(self) -> Any:
-        return self.remote.remote(self.job)
+    Attributes:
+        ray: the module.
+        demand, cpus: what an evaluation worker asks.
+        workers: at a time.
+        room: how many fit on the nodes that were there at the start.
+        processors: of the workers so far.
+    """
 
-    def _again(self, queue: deque[Shard], shard: Shard, why: str, given_up: bool) -> None:
-        if given_up:
-            self.failed[shard] = why
-        else:
-            queue.append(shard)
+    ray: Any
+    demand: Demand
+    cpus: int
+    workers: int
+    room: int
+    processors: set[str] = field(default_factory=set)
+    sent: dict[Hashable, Any] = field(default_factory=dict)
+    hellos: set[Any] = field(default_factory=set)
+
+    def hire(self, kind: str) -> tuple[Any, Any]:
+        """See `Crew`."""
+        evaluates = kind == EVALUATION
+        cpus, gpus = (self.cpus, self.demand.gpus) if evaluates else (1, 0)
+        body = type(f"{kind.capitalize()}Actor", (_Actor,), {})
+        # A worker that dies is replaced by the pool, which knows what it was computing.
+        actor = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(body).remote(cpus)
+        call = actor.hello.remote(_versions())
+        self.hellos.add(call)
+        return actor, call
+
+    def call(self, handle: Any, piece: Piece, share: float) -> Any:
+        """See `Crew`."""
+        if piece.held not in self.sent:
+            self.sent[piece.held] = self.ray.put(piece.work)
+        return handle.compute.remote(piece.held, self.sent[piece.held], piece.call, share)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """See `Crew`."""
+        done, _ = self.ray.wait(list(calls), num_returns=1, timeout=seconds)
+        if done:
+            # All of them, or the first worker in the list would be served first for ever.
+            done, _ = self.ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return list(done)
+
+    def answer(self, call: Any) -> Answer:
+        """See `Crew`."""
+        errors = self.ray.exceptions
+        try:
+            answer: Answer = self.ray.get(call)
+        except errors.OutOfMemoryError as problem:
+            return Answer(MEMORY, why=_first(problem))
+        except errors.RayTaskError as problem:
+            return Answer(RAISED, why=str(problem.cause))
+        except errors.OutOfDiskError as problem:
+            return Answer(STORAGE, why=_first(problem))
+        except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
+            said = str(problem)
+            return Answer(LOST if any(words in said.lower() for words in NODE_GONE) else CRASHED, why=_first(problem))
+        except errors.RayError as problem:
+            return Answer(LOST, why=_first(problem))
+        if call in self.hellos:
+            self.hellos.discard(call)
+            self.processors.add(str(answer.value))
+        return answer
+
+    def dismiss(self, handle: Any) -> None:
+        """See `Crew`."""
+        self.ray.kill(handle, no_restart=True)
+
+    def shortage(self) -> str:
+        """See `Crew`."""
+        has, free = self.ray.cluster_resources(), self.ray.available_resources()
+        return (
+            f"a worker asks {self.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
+            f"{has.get('GPU', 0):g}, free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}"
+        )
+
+    def leave(self) -> None:
+        """Leave the cluster, or stop the embedded one."""
+        self.ray.shutdown()
+
+
+def _first(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:400]

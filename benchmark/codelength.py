@@ -13,6 +13,7 @@ import numpy as np
 from benchmark.grid import Codelength
 from benchmark.labels import DROPPED, MISSING, ProbeSet, Split
 from benchmark.prior import step_prior
+from benchmark.probing import Fitter, fit_probes
 from benchmark.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.semantic_content import CONTROLS
 from benchmark.sources import Views, fit_semantics
@@ -27,7 +28,7 @@ HELD = 10
 
 
 def codelengths(
-    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol
+    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: Fitter = fit_probes
 ) -> dict[str, Codelength]:
     """Bits a label of each feature, of the model against the controls.
 
@@ -35,9 +36,10 @@ def codelengths(
         probe_set: labels.
         sources: `model` and each of `CONTROLS`, the views of each of its copies.
         protocol: of the probes; each seed puts the programs in an order of its own.
+        fit: fits the probes.
     """
     blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
-    coded = {name: _bits(probe_set, copies, blocks, protocol) for name, copies in sources.items()}
+    coded = {name: _bits(probe_set, copies, blocks, protocol, fit) for name, copies in sources.items()}
     prior = _prior_bits(probe_set, blocks)
     labels = _labels(probe_set)
     weights = bootstrap_weights(labels.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
@@ -104,7 +106,11 @@ def _uniform(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
 
 
 def _bits(
-    probe_set: ProbeSet, copies: Sequence[Views], blocks: Sequence[Sequence[np.ndarray]], protocol: Protocol
+    probe_set: ProbeSet,
+    copies: Sequence[Views],
+    blocks: Sequence[Sequence[np.ndarray]],
+    protocol: Protocol,
+    fit: Fitter,
 ) -> np.ndarray:
     """float64 [Q, S, F, P], bits of each program's labels; of the views that which codes the held programs best."""
     splits = [_splits(probe_set, mine) for mine in blocks]
@@ -113,7 +119,7 @@ def _bits(
     fits = []
     for view in range(len(copies[0])):
         states = [copies[seed % len(copies)][view] for seed in seeds]
-        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden]))
+        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden], fit=fit))
     found = np.stack([_uniform(probe_set, mine[0]) for mine in blocks])
     semantics, features = np.indices(probe_set.classes.shape[:2])
     for i, (seed, split) in enumerate(zip(seeds, flat, strict=True)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.evaluation import first_inputs, written_programs
 from benchmark.labels import MISSING, ProbeSet, Split, build_probe_set
-from benchmark.probing import Fit, Rows, fit_probes
+from benchmark.probing import Fit, Fitter, Rows, fit_probes
 from benchmark.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.semantic_content import over_programs, tested_programs
 from benchmark.sources import Progress
@@ -51,6 +51,7 @@ def measure_content(
     texts: Sequence[str],
     states: Rows,
     progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
 ) -> Content | None:
     """The paper's semantic content of the model's own programs; None with too few distinct programs to tell.
 
@@ -60,6 +61,7 @@ def measure_content(
         texts: what it wrote for each probe task.
         states: float32 [R, D], the mean over layers at the emission of each action word of the valid programs among them.
         progress: is told of the steps done, see `content_steps`.
+        fit: fits the probes.
     """
     programs, _ = written_programs(texts)
     known: dict[bytes, int] = {}
@@ -79,8 +81,8 @@ def measure_content(
     read = [states] * len(protocol.seeds)
     arithmetic, geometric = {}, {}
     for depth in CONTENT_DEPTHS:
-        fit = fit_probes(read, targets, counts, splits, widths[depth], protocol.seeds, protocol, progress)
-        arithmetic[depth], geometric[depth] = _content(fit, probe_set, splits, kind, protocol)
+        found = fit(read, targets, counts, splits, widths[depth], protocol.seeds, protocol, progress)
+        arithmetic[depth], geometric[depth] = _content(found, probe_set, splits, kind, protocol)
     tested = np.unique(np.concatenate([split.test for split in splits]))
     return Content(arithmetic, geometric, distinct, len(tested))
 

@@ -1,6 +1,8 @@
 """What can go wrong, and the exit code of each.
 
     BenchmarkError              1, run incomplete
+    ├── StorageError            1, a disk that is full, or a folder that a worker does not see
+    ├── ShardsFailed            1, shards that were given up (3 if it is the model's doing alone)
     ├── UsageError              2, an option, a suite or a value that cannot be
     ├── ModelError              3, a model or submission that cannot be used
     └── VerificationError       4, recomputed and stored figures differ
@@ -10,11 +12,36 @@ A message is one line: what was received, what was expected, what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BenchmarkError(Exception):
     """The run cannot go on; what is already computed stays in its folder."""
 
     exit_code = 1
+
+
+class StorageError(BenchmarkError):
+    """The run folder cannot be written to, or is not seen by a worker."""
+
+
+class ShardsFailed(BenchmarkError):
+    """Shards that were tried again and given up.
+
+    Args:
+        reasons: by shard, why.
+        invalid: whether every one failed by a `ModelError`.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], invalid: bool = False) -> None:
+        named = "; ".join(f"{name}: {' '.join(why.split())[:300]}" for name, why in list(reasons.items())[:5])
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        super().__init__(
+            f"{len(reasons)} of the shards failed ({named}{more}); no record is written, run the same command again "
+            "to retry them"
+        )
+        if invalid:
+            self.exit_code = ModelError.exit_code
 
 
 class UsageError(BenchmarkError):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark import suites
 from benchmark.checkpoint import Checkpoint
 from benchmark.errors import ModelError
 from benchmark.huggingface import HuggingFaceModel
@@ -53,7 +54,6 @@ class Job:
         checkpoint: files of the model.
         dtype, device: how it computes.
         random_inits: untrained copies to read.
-        threads: CPU threads of a worker; 0 leaves torch's choice.
         grid: which states are kept: the pooled ones that the standard grid reads, or every layer at both positions.
         texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
     """
@@ -63,7 +63,6 @@ class Job:
     dtype: str
     device: str
     random_inits: int
-    threads: int = 0
     grid: str = STANDARD_GRID
     texts: tuple[str, ...] = ()
 
@@ -127,9 +126,20 @@ def stage_tasks(suite: Suite, stage: str) -> Tasks:
     return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
 
 
+def task_sets(job: Job) -> dict[str, str]:
+    """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
+    purposes = [suites.TEST, suites.PROBE, suites.BLIND]
+    purposes += [] if job.grid == STANDARD_GRID else [suites.blind_purpose(_wide(job.suite))]
+    return {f"tasks-{purpose}": purpose for purpose in purposes}
+
+
 def wide_tasks(suite: Suite) -> Tasks:
     """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
-    return blind_tasks(suite, 2 * suite.probe_programs * WIDE_BUDGET // 5_000)
+    return blind_tasks(suite, _wide(suite))
+
+
+def _wide(suite: Suite) -> int:
+    return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
 
 
 def crossed_tasks(suite: Suite) -> Tasks:
@@ -172,11 +182,12 @@ class Worker:
     """Holds one model and computes shards; an untrained copy replaces it while its stage lasts."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self.job, self.batch = job, job.suite.batch
         self.loaded: tuple[int | None, LanguageModel] | None = None
 
-    def evaluate(self, shard: Shard) -> ShardResult:
-        """The result of one shard."""
+    def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
+        """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
+        self.batch = max(1, int(self.job.suite.batch * share))
         if shard.stage in (TEST, GENERATED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage.endswith(GENERATED):
@@ -253,8 +264,7 @@ class Worker:
         return found
 
     def _batches(self, shard: Shard) -> list[tuple[int, int]]:
-        size = self.job.suite.batch
-        return [(a, min(a + size, shard.stop)) for a in range(shard.start, shard.stop, size)]
+        return [(a, min(a + self.batch, shard.stop)) for a in range(shard.start, shard.stop, self.batch)]
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

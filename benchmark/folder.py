@@ -1,30 +1,36 @@
-"""The folder of a run: shards committed one by one, found again by the same command.
+"""The folder of a run: what is committed, what happened, and one driver at a time.
 
-A shard is two files, its states and then its samples, each written aside, synced and renamed; the samples' file
-holds the digest of the states, so a torn or altered pair counts as not there. States are one tensor a position and
-view in a safetensors file, and are read through memory maps: what is probed is never all in memory.
+`shards/` holds the committed pieces, `events.jsonl` one line an event, `lock` the driver that has the folder; a finished
+run has `record.json`, `samples.jsonl.gz`, `probes.data` and figures. The same command finds the folder again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gzip
-import hashlib
 import json
 import os
+import shutil
 import struct
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import Shard, ShardResult
 from benchmark.labels import ProbeSet
+from benchmark.shards import Attempt, Shards, StoredRows, mapped, packed, write_durably
 
 PROBES = "probes.data"
+RETRIED = "retried"
+"""Event of a piece that is computed again; its `cause` is one of `pool.CAUSES` or `damaged`."""
 
 
 class RunFolder:
@@ -36,46 +42,59 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.shards = root / "shards"
-        self.shards.mkdir(parents=True, exist_ok=True)
+        self.pieces = Shards(root / "shards")
+        self.pieces.root.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other driver has the folder; the lock goes with the process, however it ends.
+
+        Raises:
+            BenchmarkError: another driver has it.
+        """
+        with (self.root / "lock").open("a+") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as problem:
+                file.seek(0)
+                raise BenchmarkError(
+                    f"{self.root}: another driver computes this run ({file.read().strip() or 'starting'}); wait for it, "
+                    "stop it, or use another --out"
+                ) from problem
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename} since {_now()}")
+            file.flush()
+            yield
 
     def commit(self, shard: Shard, result: ShardResult) -> None:
-        """Store a shard for good."""
-        states = save({name: np.ascontiguousarray(array) for name, array in result.states.items()})
-        write_durably(self.shards / f"{shard.name}.safetensors", states)
-        entry = {
-            "stop": shard.stop,
-            "seconds": result.seconds,
-            "states": hashlib.sha256(states).hexdigest(),
-            "samples": result.samples,
-        }
-        write_durably(self.shards / f"{shard.name}.json", json.dumps(entry).encode())
+        """Store a shard that was computed in this process."""
+        self.pieces.commit(attempt_of(self.pieces, shard, result))
 
     def committed(self, shard: Shard) -> bool:
         """Whether a shard is there, whole and unaltered."""
-        states = self.shards / f"{shard.name}.safetensors"
-        try:
-            entry = json.loads((self.shards / f"{shard.name}.json").read_bytes())
-            intact = hashlib.sha256(states.read_bytes()).hexdigest() == entry["states"]
-        except (OSError, ValueError, KeyError):
-            return False
-        return bool(intact and entry["stop"] == shard.stop)
+        return self.condition(shard) == "whole"
+
+    def condition(self, shard: Shard) -> str:
+        """See `Shards.condition`."""
+        return self.pieces.condition(shard.name, stop=shard.stop)
 
     def samples(self, shards: Sequence[Shard], stage: str) -> list[dict[str, Any]]:
         """All samples of a stage, in order."""
-        return [sample for shard in shards if shard.stage == stage for sample in self._entry(shard)["samples"]]
+        mine = [shard for shard in shards if shard.stage == stage]
+        return [sample for shard in mine for sample in self.pieces.entry(shard.name)["samples"]]
 
     def states(self, shards: Sequence[Shard], stage: str, view: str) -> StoredRows:
         """float32 [rows, D], the states of a stage at a position and view, such as `read.mean`, in order, as stored."""
-        files = [self.shards / f"{shard.name}.safetensors" for shard in shards if shard.stage == stage]
-        return StoredRows([part for file in files for name, part in mapped(file).items() if name == view])
+        return StoredRows.of(self._files(shards, stage), view)
 
     def views(self, shards: Sequence[Shard], stage: str, position: str) -> list[str]:
         """Names of the views that a stage stores at a position."""
-        files = [self.shards / f"{shard.name}.safetensors" for shard in shards if shard.stage == stage]
-        names = dict.fromkeys(name for file in files for name in mapped(file))
+        names = dict.fromkeys(name for file in self._files(shards, stage) for name in mapped(file))
         found = [name.removeprefix(f"{position}.") for name in names if name.startswith(f"{position}.")]
         return sorted(found, key=lambda view: (view.startswith("layer"), int(view.split()[-1]) if " " in view else 0))
+
+    def _files(self, shards: Sequence[Shard], stage: str) -> list[Path]:
+        return [self.pieces.arrays_of(shard.name) for shard in shards if shard.stage == stage]
 
     def write_index(self, stage: str, probe_set: ProbeSet) -> None:
         """`index-STAGE.safetensors`: of each row of a stage's states its program, step, word and fold, int32 each."""
@@ -83,19 +102,15 @@ class RunFolder:
             "task": probe_set.program, "step": probe_set.step, "token": probe_set.word,
             "split": probe_set.fold[probe_set.program],
         }  # fmt: skip
-        whole = save({name: np.ascontiguousarray(column, np.int32) for name, column in columns.items()})
-        write_durably(self.shards / f"index-{stage}.safetensors", whole)
+        whole = packed({name: np.asarray(column, np.int32) for name, column in columns.items()})
+        write_durably(self.pieces.root / f"index-{stage}.safetensors", whole)
 
     def seconds(self, shards: Sequence[Shard]) -> dict[str, float]:
         """Worker seconds of each stage."""
         spent: dict[str, float] = {}
         for shard in shards:
-            spent[shard.stage] = spent.get(shard.stage, 0.0) + self._entry(shard)["seconds"]
+            spent[shard.stage] = spent.get(shard.stage, 0.0) + self.pieces.entry(shard.name)["seconds"]
         return {stage: round(value, 1) for stage, value in spent.items()}
-
-    def _entry(self, shard: Shard) -> dict[str, Any]:
-        entry: dict[str, Any] = json.loads((self.shards / f"{shard.name}.json").read_bytes())
-        return entry
 
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> Path:
         """`samples.jsonl.gz`, the same bytes for the same rows."""
@@ -106,59 +121,63 @@ class RunFolder:
 
     def write_probes(self, arrays: Mapping[str, np.ndarray]) -> None:
         """`probes.data`: what the verdict is computed from, as safetensors."""
-        # The format takes an array's memory as it lies, so one that is a view in another order would come back mixed up.
-        write_durably(self.root / PROBES, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        write_durably(self.root / PROBES, packed(arrays))
 
     def drop_states(self) -> None:
         """Delete the shards once the record holds what they were for."""
-        for path in self.shards.iterdir():
-            path.unlink()
-        self.shards.rmdir()
+        shutil.rmtree(self.pieces.root)
 
-    def log(self, message: str) -> None:
-        """Append a line with the time (UTC) to `log.txt`."""
-        with (self.root / "log.txt").open("a") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
+    def log(self, event: str, **details: Any) -> None:
+        """Append an event with the time (UTC) to `events.jsonl`."""
+        line = json.dumps({"time": _now(), "event": event, **details}) + "\n"
+        with (self.root / "events.jsonl").open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                # A driver that was killed may have left half a line.
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
 
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        return self.events_of(self.root)
 
-class StoredRows:
-    """Rows that lie in several memory-mapped arrays [rows, D] one behind the other; indexing reads only what it asks."""
-
-    def __init__(self, parts: Sequence[np.ndarray]) -> None:
-        if not parts:
-            raise BenchmarkError("states: none are stored for this stage and view; run the same command again")
-        self.parts = parts
-        self.ends = np.cumsum([len(part) for part in parts])
-        self.shape = (int(self.ends[-1]), parts[0].shape[1])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """float32 [asked, D]."""
-        if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(len(self)))
-        found = np.empty((len(rows), self.shape[1]), np.float32)
-        owner = np.searchsorted(self.ends, rows, side="right")
-        for part in np.unique(owner):
-            mine = owner == part
-            start = self.ends[part] - len(self.parts[part])
-            found[mine] = self.parts[part][rows[mine] - start]
+    @staticmethod
+    def events_of(root: Path) -> list[dict[str, Any]]:
+        """All events of a run folder; a line that a killed driver left unfinished is passed over."""
+        found = []
+        path = root / "events.jsonl"
+        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and "event" in entry:
+                found.append(entry)
         return found
 
+    def retries(self) -> dict[str, int]:
+        """How often a piece was computed again, by cause, in all sessions of the run."""
+        return dict(sorted(Counter(entry["cause"] for entry in self.events() if entry["event"] == RETRIED).items()))
 
-def mapped(path: Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a safetensors file, memory-mapped (8 bytes of header length, JSON header, data)."""
+
+def holder(root: Path) -> int | None:
+    """The process that has a run folder, None if there is none; asked without taking the lock."""
+    path = root / "lock"
+    if not path.is_file():
+        return None
+    # `struct flock` of the C library: type, whence, start, length, process; macOS has them in another order.
+    layout, order = ("qqihh", (3, 4, 0, 1, 2)) if sys.platform == "darwin" else ("hhqqi4x", (0, 1, 2, 3, 4))
+    wanted = (fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {
-        name: np.memmap(path, "<f4", "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
-        if entry["data_offsets"][1] > entry["data_offsets"][0]
-        else np.zeros(entry["shape"], np.float32)
-        for name, entry in header.items()
-    }
+        asked = struct.pack(layout, *(wanted[i] for i in np.argsort(order)))
+        found = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    return None if found[order[0]] == fcntl.F_UNLCK else int(found[order[4]])
+
+
+def attempt_of(pieces: Shards, shard: Shard, result: ShardResult) -> Attempt:
+    """A shard's result, written aside."""
+    entry = {"stop": shard.stop, "seconds": result.seconds, "samples": result.samples}
+    return pieces.attempt(shard.name, result.states, entry)
 
 
 def read_probes(folder: Path) -> dict[str, np.ndarray]:
@@ -167,11 +186,5 @@ def read_probes(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

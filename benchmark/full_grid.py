@@ -31,7 +31,7 @@ from benchmark.evaluation import (
 from benchmark.grid import Conditional, Grid, Reading, Slice
 from benchmark.labels import ProbeSet, build_probe_set, with_original
 from benchmark.measurement import Meaning, judged
-from benchmark.probing import Rows
+from benchmark.probing import Fitter, Rows, fit_probes
 from benchmark.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import CONTROLS, FeatureResult, Skills, Tested
@@ -93,6 +93,7 @@ class FullGrid:
         layers: names of the model's layers, the embeddings first.
         texts: what the model wrote for the probe tasks.
         told: hears what is being measured.
+        fit: fits the probes.
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class FullGrid:
         layers: Sequence[str],
         texts: Sequence[str],
         told: Told = lambda what: None,
+        fit: Fitter = fit_probes,
     ) -> None:
         self.suite, self.states, self.layers, self.texts, self.told = suite, states, list(layers), texts, told
-        self.protocol = protocol
+        self.protocol, self.fit = protocol, fit
         self.swept = replace(protocol, alternatives=min(SWEPT, protocol.alternatives), copies=1)
         self.recorders: dict[tuple[object, ...], Source] = {}
 
@@ -165,7 +167,7 @@ class FullGrid:
             "random-init": copies,
             "recorder": [[recorder]],
         }
-        code = codelengths(at, sources, self.swept)
+        code = codelengths(at, sources, self.swept, self.fit)
         return Grid(verdict, slices, best, code, reach, reach_p, self._conditional())
 
     def _views(self, place: Place, position: str, views: Sequence[str], copy: int | None = None) -> list[Rows]:
@@ -205,10 +207,12 @@ class FullGrid:
         key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
         if key not in self.recorders:
             recorder = [[place.recorder(position, ahead)]]
-            self.recorders[key] = read_source(probe_set, tested, recorder, protocol, widths=widths)
-        model = read_source(probe_set, tested, [self._views(place, position, views)], protocol, widths=widths)
+            self.recorders[key] = read_source(probe_set, tested, recorder, protocol, widths=widths, fit=self.fit)
+        model = read_source(
+            probe_set, tested, [self._views(place, position, views)], protocol, widths=widths, fit=self.fit
+        )
         copies = self._copies(place, position, views)
-        untrained = read_source(probe_set, tested, copies, protocol, widths=widths)
+        untrained = read_source(probe_set, tested, copies, protocol, widths=widths, fit=self.fit)
         sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
         meaning = judged(probe_set, tested, arrays_of(sources), protocol, views)
         shown(model, tested, meaning)
@@ -316,7 +320,7 @@ class FullGrid:
         recorder = place.recorder(READ)
         both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
         sources = {
-            name: read_source(probe_set, tested, [[states]], protocol)
+            name: read_source(probe_set, tested, [[states]], protocol, fit=self.fit)
             for name, states in (("recorder", recorder), ("both", both))
         }
         n = len(tested.programs)

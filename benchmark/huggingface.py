@@ -22,7 +22,9 @@ from benchmark.errors import ModelError
 from benchmark.models import Generation, HiddenStates
 from karel_env.language import WORDS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+STRICT = "float64"
+"""What is computed in it and rounded to float32 does not depend on what else is in the batch."""
 LONGEST_WORD = max(WORDS, key=len)
 
 

@@ -35,10 +35,10 @@ from tabulate import tabulate
 from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.evaluation import GENERATED, Job, Worker, first_inputs, plan, written_programs
-from benchmark.folder import write_durably
 from benchmark.labels import build_probe_set
 from benchmark.models import ModelSpec
 from benchmark.protocol import STANDARD
+from benchmark.shards import write_durably
 from benchmark.suites import load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs

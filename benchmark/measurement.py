@@ -13,6 +13,7 @@ import numpy as np
 from benchmark.diagnostics import Diagnostics, diagnose, with_control_labels
 from benchmark.evaluation import first_inputs
 from benchmark.labels import DROPPED, ProbeSet, build_probe_set, with_original
+from benchmark.probing import Fitter, fit_probes
 from benchmark.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import FeatureResult, Tested, analyse, verdict
@@ -60,6 +61,7 @@ def measure_meaning(
     model: Views,
     random: Sequence[Views],
     progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
 ) -> tuple[Meaning, dict[str, np.ndarray]]:
     """Skill, gap, delta and verdict on the blind set; and the arrays that they are computed from, to be stored.
 
@@ -69,15 +71,16 @@ def measure_meaning(
         model: its pooled states at the reading of each action word, in the order of `POOLS`.
         random: the same of each untrained copy.
         progress: is told of the steps done, see `blind_steps`.
+        fit: fits the probes.
     """
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
     tested = Tested.of(probe_set, protocol)
     recorder = recorder_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
-        "model": read_source(probe_set, tested, [model], protocol, progress),
-        "random-init": read_source(probe_set, tested, random, protocol, progress),
-        "recorder": read_source(probe_set, tested, [[recorder]], protocol, progress),
+        "model": read_source(probe_set, tested, [model], protocol, progress, fit=fit),
+        "random-init": read_source(probe_set, tested, random, protocol, progress, fit=fit),
+        "recorder": read_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
     }
     arrays = arrays_of(sources)
     found = diagnose(sources["model"].fits, arrays["model.pool"], probe_set, tested, protocol)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from benchmark.checkpoint import Checkpoint, available_memory
@@ -21,6 +20,8 @@ from benchmark.suites import test_tasks
 from karel_env.features import class_counts
 
 PRODUCT_SIZE = 768
+SAMPLED = 200
+"""Tasks whose prompts are measured."""
 OVERHEAD = 1.6
 """Time of a run over the time of its matrix products alone, as measured on the shipped model."""
 
@@ -34,6 +35,7 @@ class Estimate:
         prompt_tokens, new_tokens: longest prompt, and room for a program.
         evaluation_seconds, probing_seconds: rough, from the speed of a matrix product measured just now.
         memory_bytes: largest at any time, rough.
+        model_bytes: of a worker that evaluates, rough.
         available_bytes: of memory now.
     """
 
@@ -43,6 +45,7 @@ class Estimate:
     evaluation_seconds: float
     probing_seconds: float
     memory_bytes: int
+    model_bytes: int
     available_bytes: int
 
 
@@ -54,7 +57,8 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     """
     config = json.loads((job.checkpoint.folder / "config.json").read_text())
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
-    sample = test_tasks(job.suite).take(np.arange(min(200, job.suite.tasks)))
+    # The first tasks of a suite do not depend on how many there are.
+    sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
     prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample))["input_ids"])
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words)
     context = config.get("max_position_embeddings") or config.get("n_positions")
@@ -93,9 +97,10 @@ def _estimate(job: Job, protocol: Protocol, prompt: int, new: int, config: dict[
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     cache = suite.batch * (prompt + new) * width * layers * 4 * item
     probes = torch.get_num_threads() * TOGETHER * (width + classes) * protocol.hidden * 4 * 6
-    memory = checkpoint.parameters * item * 2 + stored + cache + 3 * states + probes + 600_000_000
+    model = checkpoint.parameters * item * 2 + stored + cache + 600_000_000
+    memory = model + 3 * states + probes
     return Estimate(
-        len(shards), prompt, new, OVERHEAD * evaluation, OVERHEAD * probing, int(memory), available_memory()
+        len(shards), prompt, new, OVERHEAD * evaluation, OVERHEAD * probing, int(memory), int(model), available_memory()
     )
 
 

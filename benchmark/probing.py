@@ -47,6 +47,25 @@ class Rows(typing.Protocol):
         ...
 
 
+class Fitter(typing.Protocol):
+    """`fit_probes`, or what takes its place and has others compute."""
+
+    def __call__(
+        self,
+        states: Sequence[Rows],
+        targets: np.ndarray,
+        counts: np.ndarray,
+        splits: Sequence[Split],
+        widths: Sequence[int],
+        seeds: Sequence[int],
+        protocol: Protocol,
+        progress: Callable[[int], None] = ...,
+        inits: Sequence[int] | None = ...,
+    ) -> Fit:
+        """See `fit_probes`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Fit:
     """What the probes of one source of states predict.

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmark.measurement import Meaning
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
 SOURCE_ROOT = Path(__file__).parent.parent
 
@@ -68,6 +69,11 @@ class Provenance(_Strict):
     cores: int
     packages: dict[str, str | None]
     workers: int
+    """Ray actors at a time; 0 is the driver's own process."""
+    processors: list[str] = []
+    """Of the workers."""
+    retries: dict[str, int] = {}
+    """How often a piece of work was computed again, by cause, in all sessions of the run."""
     started: str
     finished: str
     seconds: dict[str, float]
@@ -161,8 +167,13 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count() or 1,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(PACKAGES),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """The installed version of each package, None for one that is not there."""
+    return {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str | None:

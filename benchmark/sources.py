@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.labels import ProbeSet, Split
-from benchmark.probing import Fit, Rows, fit_probes
+from benchmark.probing import Fit, Fitter, Rows, fit_probes
 from benchmark.protocol import Protocol
 from benchmark.semantic_content import Evidence, Tested, choose_pool, gather_evidence
 
@@ -35,6 +35,7 @@ def read_source(
     protocol: Protocol,
     progress: Progress = lambda steps: None,
     widths: Sequence[int] | None = None,
+    fit: Fitter = fit_probes,
 ) -> Source:
     """Fit the probes of one source.
 
@@ -45,10 +46,11 @@ def read_source(
         protocol: of the probes.
         progress: is told of the steps done, see `network_steps`.
         widths: of the hidden layers; the protocol's one unless given.
+        fit: fits the probes.
     """
     hidden = [protocol.hidden] if widths is None else list(widths)
     fits = [
-        fit_view(probe_set, [views[view] for views in copies], protocol, hidden, progress)
+        fit_view(probe_set, [views[view] for views in copies], protocol, hidden, progress, fit)
         for view in range(len(copies[0]))
     ]
     return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set, tested, protocol))
@@ -60,11 +62,12 @@ def fit_view(
     protocol: Protocol,
     widths: Sequence[int],
     progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
 ) -> Fit:
     """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
     chosen = [copies[seed % len(copies)] for seed in protocol.seeds]
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    return fit_semantics(probe_set, chosen, protocol.seeds, splits, protocol, widths, progress)
+    return fit_semantics(probe_set, chosen, protocol.seeds, splits, protocol, widths, progress, fit)
 
 
 def network_steps(protocol: Protocol, semantics: int) -> int:
@@ -90,16 +93,17 @@ def fit_semantics(
     protocol: Protocol,
     widths: Sequence[int],
     progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
 ) -> Fit:
     """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
     copies = protocol.copies
     targets = np.concatenate([np.repeat(probe_set.classes[:1], copies, 0), probe_set.classes[1:]])
     inits = [*range(copies), *[0] * (len(targets) - copies)]
-    fit = fit_probes(states, targets, probe_set.counts, splits, widths, seeds, protocol, progress, inits)
+    found = fit(states, targets, probe_set.counts, splits, widths, seeds, protocol, progress, inits)
     return Fit(
-        np.stack([_over_copies(one, copies) for one in fit.validation]),
-        [_over_copies(one, copies) for one in fit.log_prob],
-        [one[copies - 1 :] for one in fit.predicted],
+        np.stack([_over_copies(one, copies) for one in found.validation]),
+        [_over_copies(one, copies) for one in found.log_prob],
+        [one[copies - 1 :] for one in found.predicted],
     )
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,16 @@ from benchmark.errors import UsageError, VerificationError
 from karel_env import control_flow, generator
 from karel_env.control_flow import KINDS, ControlRecipe
 from karel_env.generator import Recipe, Tasks
-from karel_env.language import ACTIONS
+from karel_env.language import ACTIONS, Programs
+from karel_env.world import Worlds
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
+TEST, PROBE, BLIND = "test", "probe", "blind"
+TASK_FIELDS = (
+    "words", "offsets", "input cells", "input robot", "input size", "output cells", "output robot", "output size", "key",
+)  # fmt: skip
+SETS_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,11 @@ class Suite:
     def shards(self, count: int) -> list[tuple[int, int]]:
         """(start, stop) of each shard of `count` tasks."""
         return [(a, min(a + self.shard, count)) for a in range(0, count, self.shard)]
+
+
+_KNOWN: dict[tuple[Suite, str], Tasks] = {}
+_KNOWN_LOCK = Lock()
+"""Task sets drawn or adopted in this process, the latest `SETS_KEPT`."""
 
 
 def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
@@ -165,14 +177,51 @@ def _span(value: int | list[int]) -> tuple[int, int]:
     return int(low), int(high)
 
 
-@lru_cache(maxsize=4)
-def test_tasks(suite: Suite) -> Tasks:
-    """The test set, checked against the pinned digest.
+def tasks_for(suite: Suite, purpose: str) -> Tasks:
+    """A task set by its purpose: `test`, `probe`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
 
     Raises:
-        VerificationError: the digest differs, so the generator does not draw what was pinned.
+        VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
     """
-    tasks = _evaluation_tasks(suite, "test", suite.tasks)
+    known = _KNOWN.get((suite, purpose))
+    if known is None:
+        kind, _, count = purpose.partition("-")
+        if kind == TEST:
+            known = _checked(suite, _evaluation_tasks(suite, TEST, suite.tasks))
+        elif kind == PROBE:
+            known = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
+        else:
+            known = _draw_blind(suite, int(count or 0))
+        _remember(suite, purpose, known)
+    return known
+
+
+def adopt_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Take a task set that was drawn elsewhere, as `stored_tasks` gave it, instead of drawing it here.
+
+    Raises:
+        VerificationError: a test set that is not the pinned one.
+    """
+    words, offsets, *rest, key = (arrays[name] for name in TASK_FIELDS)
+    tasks = Tasks(Programs(words, offsets), Worlds(*rest[:3]), Worlds(*rest[3:]), key)
+    _remember(suite, purpose, _checked(suite, tasks) if purpose == TEST else tasks)
+
+
+def stored_tasks(tasks: Tasks) -> dict[str, np.ndarray]:
+    """The arrays of a task set, by the names of `TASK_FIELDS`."""
+    inputs, outputs = ((each.cells, each.robot, each.size) for each in (tasks.inputs, tasks.outputs))
+    parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
+    return dict(zip(TASK_FIELDS, parts, strict=True))
+
+
+def _remember(suite: Suite, purpose: str, tasks: Tasks) -> None:
+    with _KNOWN_LOCK:
+        _KNOWN[suite, purpose] = tasks
+        while len(_KNOWN) > SETS_KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)))
+
+
+def _checked(suite: Suite, tasks: Tasks) -> Tasks:
     found = digest(tasks)
     if suite.sha256 and found != suite.sha256:
         raise VerificationError(
@@ -182,10 +231,14 @@ def test_tasks(suite: Suite) -> Tasks:
     return tasks
 
 
-@lru_cache(maxsize=4)
+def test_tasks(suite: Suite) -> Tasks:
+    """The test set, checked against the pinned digest."""
+    return tasks_for(suite, TEST)
+
+
 def probe_tasks(suite: Suite) -> Tasks:
     """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
-    return _evaluation_tasks(suite, "probe", suite.probe_programs, test_tasks(suite).key)
+    return tasks_for(suite, PROBE)
 
 
 def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:
@@ -195,13 +248,21 @@ def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarr
     return generator.generate(suite.recipe, suite.seed, purpose, np.arange(count), excluded=excluded)
 
 
-@lru_cache(maxsize=4)
 def blind_tasks(suite: Suite, programs: int = 0) -> Tasks:
     """The tasks of the `blind` probe set: uniform actions of one length, no program twice.
 
     Where there are fewer programs of that length than asked for, all of them; a program then comes again, in other
     worlds, only where `programs` (0: twice the suite's label budget, and no program twice) asks for more pairs.
     """
+    return tasks_for(suite, blind_purpose(programs))
+
+
+def blind_purpose(programs: int = 0) -> str:
+    """The purpose of a blind set of so many pairs, see `blind_tasks`."""
+    return f"{BLIND}-{programs}" if programs else BLIND
+
+
+def _draw_blind(suite: Suite, programs: int) -> Tasks:
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     every = len(ACTIONS) ** suite.blind_length
     wanted = programs or min(2 * suite.probe_programs, every)

@@ -16,12 +16,14 @@ LAYERS = [
     ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
     ["huggingface", "sources", "diagnostics"],
-    ["evaluation", "codelength"],
+    ["evaluation", "codelength", "shards", "pool"],
     ["folder", "measurement", "content"],
-    ["full_grid", "figures"],
-    ["cluster", "preflight", "record"],
-    ["leaderboard"],
-    ["run", "calibrate", "legacy", "bench"],
+    ["full_grid", "figures", "work"],
+    ["fits", "preflight", "record"],
+    ["cluster", "driver"],
+    ["leaderboard", "options"],
+    ["run", "status", "calibrate", "legacy", "bench"],
+    ["sweep"],
 ]
 TORCH_FREE = {
     "errors",
@@ -38,6 +40,9 @@ TORCH_FREE = {
     "checkpoint",
     "grid",
     "figures",
+    "shards",
+    "pool",
+    "status",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import benchmark.driver
 import benchmark.run
 from benchmark.checkpoint import open_checkpoint
 from benchmark.evaluation import Job, Worker, plan, prompts_of
@@ -35,7 +36,7 @@ QUICK = replace(
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(benchmark.run, "STANDARD", QUICK)
+    monkeypatch.setattr(benchmark.driver, "STANDARD", QUICK)
 
 
 def call(*words: object) -> int:
@@ -74,11 +75,11 @@ def test_an_interrupted_run_goes_on(tiny_folder, tmp_path, monkeypatch, capsys):
     computed: list[str] = []
     real = Worker.evaluate
 
-    def evaluate(self, shard):
+    def evaluate(self, shard, share=1.0):
         if len(computed) == 5:
             raise KeyboardInterrupt
         computed.append(shard.name)
-        return real(self, shard)
+        return real(self, shard, share)
 
     monkeypatch.setattr(Worker, "evaluate", evaluate)
     assert call(*words) == 1
@@ -179,8 +180,8 @@ def test_dry_run_computes_nothing(tiny_folder, tmp_path, capsys):
 @pytest.mark.usefixtures("quick")
 def test_a_killed_run_goes_on_to_the_same_bytes(tiny_folder, tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_run, benchmark.run; "
-        "benchmark.run.STANDARD = test_run.QUICK; sys.exit(benchmark.run.main())"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_run, benchmark.run, benchmark.driver; "
+        "benchmark.driver.STANDARD = test_run.QUICK; sys.exit(benchmark.run.main())"
     )
     words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", str(tmp_path / "killed")]
     with subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), *words]) as victim:

@@ -23,10 +23,11 @@ from benchmark.evaluation import (
     Worker,
     stage_tasks,
 )
-from benchmark.folder import RunFolder, StoredRows, mapped
+from benchmark.folder import RunFolder
 from benchmark.measurement import blind_probe_set
 from benchmark.models import ModelSpec
 from benchmark.protocol import STANDARD
+from benchmark.shards import StoredRows, mapped
 from benchmark.suites import load_suite, probe_tasks
 from karel_env.language import HEADER_TEXT
 

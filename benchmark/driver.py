@@ -1,0 +1,375 @@
+"""One run: its settings, its folder, its stages. The driver hands out, commits, scores, and writes the record.
+
+Stages: task sets; what the model writes and its hidden states; probe fits; the record. The first three are pieces of work
+of a pool, so they may be computed anywhere and are kept; the last is computed from them in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors.numpy import load_file
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.content import Content, content_steps, generated_probe_set, measure_content
+from benchmark.evaluation import (
+    BLIND,
+    FULL_GRID,
+    GENERATED,
+    MEAN,
+    RANDOM,
+    TEST,
+    Job,
+    Shard,
+    plan,
+    plan_after,
+    task_sets,
+)
+from benchmark.figures import write_figures
+from benchmark.fits import StoredFits
+from benchmark.folder import RETRIED, RunFolder
+from benchmark.full_grid import FullGrid
+from benchmark.grid import Grid
+from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
+from benchmark.pool import MEMORY, Piece, Pool
+from benchmark.probing import Rows, fast_products
+from benchmark.protocol import STANDARD
+from benchmark.protocol import Protocol as Settings
+from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
+from benchmark.scoring import OUTCOMES, check_references, score, summarize
+from benchmark.shards import DAMAGED, WHOLE, Attempt, write_durably
+from benchmark.suites import Suite, adopt_tasks, digest, load_suite, test_tasks
+from benchmark.work import EVALUATION, TASKS, EvaluationWork, TaskWork
+
+PROBES_PER_LIMITED_TASK = 5
+HALVED = "half the batch"
+TASK_STAGE, GRID_STAGE, PROBING = "tasks", "full grid", "probing"
+
+
+class View(Protocol):
+    """Who watches a run: a bar, a row of a table, or nobody."""
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+        """A stage of so many steps, some of which are done already."""
+        ...
+
+    def advance(self, steps: int, what: str | None = None) -> None:
+        """Steps that are done, and what is being done now."""
+        ...
+
+    def say(self, message: str) -> None:
+        """A line for whoever reads along."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes.
+
+    Attributes:
+        pool: the workers.
+        workers: Ray actors at a time, 0 for this process.
+        threads: of one worker that fits probes.
+        processors: of the workers; filled as they start.
+    """
+
+    pool: Pool
+    workers: int
+    threads: int
+    processors: set[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated, as the command line says it.
+
+    Attributes:
+        suite: name or file.
+        limit, seed: of its tasks, None for all and its own.
+        dtype, device, grid, batch: how the model computes, what is read, prompts a forward pass (None: the suite's).
+        keep_states: whether stored states stay.
+        out: folder in which the run folder is made.
+        command: for the record.
+    """
+
+    suite: str
+    limit: int | None = None
+    seed: int | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    grid: str = "standard"
+    batch: int | None = None
+    keep_states: bool = False
+    out: Path = Path("runs")
+    command: str = ""
+
+
+class Run:
+    """One model on one suite.
+
+    Args:
+        request: what is asked.
+        checkpoint: the model.
+    """
+
+    def __init__(self, request: Request, checkpoint: Checkpoint) -> None:
+        self.request, self.checkpoint = request, checkpoint
+        self.protocol: Settings = STANDARD
+        full = load_suite(request.suite, request.seed)
+        self.tasks_digest = full.sha256 or digest(test_tasks(full))
+        self.suite = limited(full, request.limit)
+        if request.batch is not None:
+            self.suite = replace(self.suite, batch=request.batch)
+        inits = self.protocol.random_inits
+        self.job = Job(self.suite, checkpoint, request.dtype, request.device, inits, request.grid)
+        self.environment = environment()
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over everything that can change a result; not over workers, paths or times."""
+        parts = {
+            "model": self.checkpoint.digest,
+            "dtype": self.job.dtype,
+            "device": self.job.device.split(":")[0],
+            "suite": asdict(self.suite),
+            "tasks": self.tasks_digest,
+            "protocol": self.protocol.digest(),
+            "grid": self.job.grid,
+            "source": self.environment["source"],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def root(self) -> Path:
+        """Where the run lives; found again by the same command."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.checkpoint.name)
+        return self.request.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
+
+    def finished(self) -> Record | None:
+        """The record, if the run is done already."""
+        path = self.root() / "record.json"
+        return read_record(path) if path.is_file() else None
+
+    def execute(self, place: Place, view: View) -> Record:
+        """All stages that are not done yet."""
+        folder = RunFolder(self.root())
+        with folder.locked():
+            done = self.finished()
+            if done is not None:
+                return done
+            folder.pieces.clear_attempts()
+            stages = _Stages(self, folder, place, view)
+            folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
+            record = stages.execute()
+            write_durably(folder.root / "record.json", record.to_json().encode())
+            folder.log("finished")
+            if self.request.keep_states:
+                folder.pieces.clear_attempts()
+            else:
+                folder.drop_states()
+        return record
+
+    def unofficial(self, halved: bool) -> list[str]:
+        """Why the run may not enter the leaderboard."""
+        request, reasons = self.request, []
+        if request.limit is not None:
+            reasons.append(f"--limit {request.limit}")
+        if request.batch is not None and request.batch != load_suite(request.suite).batch:
+            reasons.append(f"--batch {request.batch}")
+        if halved:
+            reasons.append("a batch was halved where memory was short")
+        if not load_suite(request.suite, request.seed).sha256:
+            reasons.append("the suite's test set is not the pinned one")
+        elif not load_suite(request.suite).official:
+            reasons.append(f"suite {self.suite.name} is never official")
+        if self.environment["dirty"]:
+            reasons.append("the source has uncommitted changes")
+        return reasons
+
+
+class _Stages:
+    """The stages of a run in its folder."""
+
+    def __init__(self, run: Run, folder: RunFolder, place: Place, view: View) -> None:
+        self.run, self.folder, self.place, self.view = run, folder, place, view
+        self.suite, self.protocol = run.suite, run.protocol
+        self.shards: list[Shard] = []
+
+    def total(self) -> dict[str, int]:
+        """Pieces of each stage that the run will commit, as far as is known at its start."""
+        counts = {TASK_STAGE: len(task_sets(self.run.job))}
+        for shard in plan(self.run.job) + plan_after(self.run.job):
+            counts[shard.stage] = counts.get(shard.stage, 0) + 1
+        return counts
+
+    def execute(self) -> Record:
+        """From what is committed to the record."""
+        job, folder = self.run.job, self.folder
+        self._draw_tasks()
+        check_references(self.suite, test_tasks(self.suite))
+        self._evaluate(job, plan(job))
+        texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
+        self._evaluate(replace(job, texts=texts), plan_after(job))
+        began = time.perf_counter()
+        meaning, content = self._probe(texts)
+        grid = self._full_grid(texts) if job.grid == FULL_GRID else None
+        seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - began, 1)}
+        figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
+        return self._record((meaning, content, grid), figures, seconds)
+
+    def _missing(self, names: dict[str, dict[str, Any]]) -> list[str]:
+        """The pieces, by name and what is expected of their entries, that are not there whole; damage is reported."""
+        conditions = {name: self.folder.pieces.condition(name, **expected) for name, expected in names.items()}
+        for name, found in conditions.items():
+            if found == DAMAGED:
+                self.folder.log(RETRIED, piece=name, cause=DAMAGED, why="its checksum or entry does not fit")
+                self.view.say(f"{name}: stored files are damaged (checksum); computed again")
+        return [name for name, found in conditions.items() if found != WHOLE]
+
+    def _piece(self, name: str, kind: str, held: str, work: Any, call: Any, steps: int, what: str) -> Piece:
+        def commit(attempts: list[Attempt]) -> None:
+            for attempt in attempts:
+                self.folder.pieces.commit(attempt)
+                self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
+            self.view.advance(steps, what)
+
+        return Piece(name, kind, held, work, call, commit, partial(self._again, name))
+
+    def _again(self, name: str, cause: str, why: str) -> None:
+        """Log what a piece is computed again for, or given up for."""
+        if cause == "failed":
+            self.folder.log("failed", piece=name, why=why)
+        else:
+            self.folder.log(RETRIED, piece=name, cause=cause, why=why)
+            if cause == MEMORY:
+                self.folder.log(HALVED, piece=name)
+        self.view.say(f"{name}: {cause}: {' '.join(why.split())[:200]}")
+
+    def _draw_tasks(self) -> None:
+        sets = task_sets(self.run.job)
+        missing = self._missing({name: {} for name in sets})
+        self.view.begin("drawing tasks", len(sets), len(sets) - len(missing))
+        work = TaskWork(self.suite, self.folder.pieces.root)
+        self.place.pool.drain(
+            [self._piece(name, TASKS, self.run.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
+        )
+        for purpose, path in self._task_files():
+            adopt_tasks(self.suite, purpose, load_file(path))
+
+    def _task_files(self) -> list[tuple[str, Path]]:
+        return [(purpose, self.folder.pieces.arrays_of(name)) for name, purpose in task_sets(self.run.job).items()]
+
+    def _evaluate(self, job: Job, shards: list[Shard]) -> None:
+        """Compute the shards that are not committed."""
+        self.shards += shards
+        missing = set(self._missing({shard.name: {"stop": shard.stop} for shard in shards}))
+        left = [shard for shard in shards if shard.name in missing]
+        if len(left) < len(shards):
+            self.view.say(f"continuing: {len(shards) - len(left)} of {len(shards)} shards are done")
+        if shards:
+            total = sum(s.stop - s.start for s in shards)
+            self.view.begin("evaluating", total, total - sum(s.stop - s.start for s in left))
+        work = EvaluationWork(job, self.folder.pieces.root, tuple(self._task_files()))
+        held = f"{self.run.identity} {len(job.texts)}"
+        self.place.pool.drain(
+            [
+                self._piece(s.name, EVALUATION, held, work, s, s.stop - s.start, f"evaluating: {s.stage}")
+                for s in left
+            ]
+        )  # fmt: skip
+
+    def _fits(self, kept: bool) -> StoredFits:
+        return StoredFits(self.folder.pieces, self.place.pool, self.place.threads, kept, self._again)
+
+    def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
+        """The verdict and the paper's columns; writes what the verdict is computed from."""
+        folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
+        last = folder.views(shards, BLIND, "read")[-1]
+
+        def pools(stage: str) -> list[Rows]:
+            return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]
+
+        self.view.begin("probing: blind", blind_steps(protocol) + content_steps(protocol))
+        copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
+        fits = self._fits(kept=True)
+        folder.write_index(BLIND, blind_probe_set(suite, protocol))
+        meaning, arrays = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
+        folder.write_probes(arrays)
+        self.view.advance(0, "probing: generated")
+        content = None
+        if folder.views(shards, GENERATED, "emit"):
+            folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
+            states = folder.states(shards, GENERATED, f"emit.{MEAN}")
+            content = measure_content(suite, protocol, texts, states, self.view.advance, fits)
+        return meaning, content
+
+    def _full_grid(self, texts: Sequence[str]) -> Grid:
+        layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
+        self.view.begin(GRID_STAGE, None)
+
+        def told(what: str) -> None:
+            self.folder.log(GRID_STAGE, what=what)
+            self.view.advance(1, f"{GRID_STAGE}: {what}")
+
+        def states(stage: str, position: str, view: str) -> Rows:
+            return self.folder.states(self.shards, stage, f"{position}.{view}")
+
+        return FullGrid(self.suite, self.protocol, states, layers, texts, told, self._fits(kept=False)).measure()
+
+    def _record(
+        self, found: tuple[Meaning, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]
+    ) -> Record:
+        run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
+        meaning, content, grid = found
+        samples = folder.samples(self.shards, TEST)
+        scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
+        rows: list[dict[str, Any]] = [
+            {"stage": TEST, **sample, "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
+             "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i])}
+            for i, sample in enumerate(samples)
+        ]  # fmt: skip
+        rows += [{"stage": GENERATED, **sample} for sample in folder.samples(self.shards, GENERATED)]
+        written = folder.write_samples(rows)
+        reasons = run.unofficial(any(entry["event"] == HALVED for entry in folder.events()))
+        return Record(
+            official=not reasons,
+            unofficial=reasons,
+            model=ModelEntry(
+                spec=checkpoint.spec, name=checkpoint.name, digest=checkpoint.digest,
+                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device,
+            ),
+            suite=SuiteEntry(
+                name=suite.name, version=suite.version, seed=suite.seed, sha256=run.tasks_digest,
+                tasks=suite.tasks, equality=suite.equality,
+            ),
+            protocol=self.protocol,
+            accuracy=summarize(scores),
+            meaning=meaning,
+            content=content,
+            grid=grid,
+            figures=figures,
+            samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
+            provenance=Provenance(
+                command=run.request.command, identity=run.identity, workers=self.place.workers, started=run.started,
+                finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
+                processors=sorted(self.place.processors), retries=folder.retries(),
+                products=str(fast_products()).removeprefix("torch."), **run.environment,
+            ),
+        )  # fmt: skip
+
+
+def limited(suite: Suite, limit: int | None) -> Suite:
+    """The suite with only its first `limit` tasks, and probe sets in proportion."""
+    if limit is None:
+        return suite
+    probes = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
+    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=probes, sha256="", official=False)

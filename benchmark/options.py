@@ -1,0 +1,129 @@
+"""Options that the commands share: where to compute, and how a model computes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from benchmark.driver import Place
+from benchmark.errors import UsageError
+from benchmark.evaluation import GRIDS, STANDARD_GRID
+from benchmark.huggingface import DTYPES, STRICT
+from benchmark.pool import Pool
+from benchmark.work import SerialCrew
+
+AUTO = "auto"
+JOB_FOLDER = "runtime_resources"
+"""In the path of the temporary copy in which Ray runs a submitted job; it goes with the job."""
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """How a model computes, and what is read."""
+    add = parser.add_argument
+    add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add(
+        "--strict",
+        action="store_true",
+        help="compute the model in float64 and round to float32, so that no figure depends on the batch; twice the time",
+    )
+    add("--batch", type=int, help="prompts a forward pass; official only with the suite's own (the default)")
+    add(
+        "--grid",
+        choices=GRIDS,
+        default=STANDARD_GRID,
+        help="standard: the verdict and the paper's columns; full: also every layer, offset, position, depth and label "
+        "budget, codelength, reach, crossed prompts (default: standard)",
+    )
+    add("--keep-states", action="store_true", help="keep the stored hidden states in the run folder")
+    add("--limit", type=int, help="only the first N test tasks, and smaller probe sets; not official")
+    add("--seed", type=int, help="another seed of the suite's tasks; not official")
+    add("--out", default="runs", help="folder in which the run folder is made (default: runs)")
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Who computes."""
+    add = parser.add_argument
+    add(
+        "--workers",
+        default="0",
+        metavar="N|auto",
+        help="actors on Ray at a time; auto: as many as fit; 0: this process, without Ray (default: 0)",
+    )
+    add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
+    add("--gpus-per-worker", type=float, metavar="F", help="whole or a fraction (default: 1 on cuda, else 0)")
+    add("--cpus-per-worker", type=int, metavar="N", help="default: this machine's cores shared out; on a cluster 1")
+    add("--deadline", type=float, metavar="SECONDS", help="for a shard; default: 20 times the slowest, at least 120")
+    add("--wait", type=float, default=0.0, metavar="SECONDS", help="for nodes that an autoscaler brings (default: 0)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Put the options into their final form.
+
+    Raises:
+        UsageError: one that cannot be.
+    """
+    words = options.workers
+    if words != AUTO and not words.isdigit():
+        raise UsageError(f"--workers {words}: expected a number, 0 or more, or auto")
+    if options.address and words == "0":
+        raise UsageError("--address: needs --workers, the number of actors on that cluster, or --workers auto")
+    for name, least in (("limit", 1), ("batch", 1), ("deadline", 1), ("cpus_per_worker", 1), ("gpus_per_worker", 0)):
+        value = getattr(options, name, None)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+    gpus = options.gpus_per_worker
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
+    options.device = _device(options.device, options.address)
+    if options.strict:
+        options.dtype = STRICT
+    options.out = Path(options.out).resolve()
+    if JOB_FOLDER in options.out.parts:
+        raise UsageError(
+            f"--out {options.out}: lies in the job's own copy, which Ray deletes; give a path on shared storage"
+        )
+
+
+def _device(asked: str, address: str | None) -> str:
+    if asked == AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available() and not address:
+        raise UsageError(f"--device {asked}: no CUDA device here; use --device cpu")
+    return asked
+
+
+@contextmanager
+def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Place, str]]:
+    """Workers as the options say, while the context lasts; and a line on them, empty for this process.
+
+    `memory` is what an evaluation worker needs, in bytes.
+    """
+    if options.workers == "0":
+        pool = Pool(SerialCrew(), 1)
+        yield Place(pool, 0, torch.get_num_threads(), set()), ""
+        return
+    from benchmark.cluster import Demand, join
+
+    gpus = options.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if options.device.startswith("cuda") else 0.0
+    asked = 0 if options.workers == AUTO else int(options.workers)
+    if asked == 0 and not options.address:
+        asked = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
+    demand = Demand(asked, options.address, options.cpus_per_worker or 0, gpus, memory, options.wait)
+    crew = join(demand)
+    pool = Pool(crew, crew.workers, options.deadline, max(600.0, options.wait))
+    line = f"{crew.workers} workers of {crew.cpus} CPUs and {gpus:g} GPUs"
+    if crew.room < crew.workers:
+        line += f"; {crew.room} fit on the nodes that are there, others start when nodes come"
+    try:
+        yield Place(pool, crew.workers, 1, crew.processors), line
+    finally:
+        pool.close()
+        crew.leave()

@@ -1,0 +1,319 @@
+"""Pieces of work handed out to workers that may die: who computes what next, and what follows when it does not come back.
+
+One call in flight a worker; whoever is free takes the next piece, so that slow workers hold nobody up. A piece that
+
+- raises, or misses its deadline, is tried once more on a new worker, then given up with its reason;
+- kills its worker three times is given up;
+- is lost with its node, or runs out of memory, goes to the back of the queue, ten times at most; after running out of
+  memory with half the batch.
+
+What is given up is reported at the end; the rest goes on. The pool knows neither Ray nor models: a `Crew` has the
+workers, and a piece says by itself what to compute and how to commit it. Several threads may drain one pool; whichever
+of them has the turn moves it on for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Protocol
+
+from benchmark.errors import BenchmarkError, ShardsFailed, StorageError
+
+DONE, RAISED, INVALID, MEMORY, STORAGE, CRASHED, LOST, LATE = CAUSES = (
+    "done", "raised", "invalid model", "out of memory", "storage", "worker died", "node lost", "deadline",
+)  # fmt: skip
+RAISES_ALLOWED, CRASHES_ALLOWED, LOSSES_ALLOWED, STARTS_ALLOWED = 2, 3, 10, 3
+FIRST_DEADLINE, LEAST_DEADLINE, SLOWER = 1800.0, 120.0, 20.0
+"""Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
+TURN = 0.2
+"""Seconds that one turn waits at most."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call: `value` if it is `DONE`, else why not, in words."""
+
+    outcome: str
+    value: Any = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something to compute and commit.
+
+    Attributes:
+        name: of it, for messages.
+        kind: of the worker that computes it.
+        held: key of what a worker holds for it, such as a model; who holds it already is preferred.
+        work: what it holds, made there by `work.begin()`; sent once.
+        call: what to compute of it, small.
+        commit: takes the value in the driver.
+        told: hears of retries: cause and reason.
+    """
+
+    name: str
+    kind: str
+    held: Hashable
+    work: Any
+    call: Any
+    commit: Callable[[Any], None]
+    told: Callable[[str, str], None] = lambda cause, why: None
+
+
+class Crew(Protocol):
+    """Workers, and calls in flight. Handles and calls are opaque to the pool."""
+
+    def hire(self, kind: str) -> tuple[Any, Any]:
+        """A new worker of a kind; its handle, and the call that ends when it is ready."""
+        ...
+
+    def call(self, handle: Any, piece: Piece, share: float) -> Any:
+        """Start to compute a piece, with this share of its batch."""
+        ...
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """The calls that have ended, after at most so long."""
+        ...
+
+    def answer(self, call: Any) -> Answer:
+        """What came of a call that has ended."""
+        ...
+
+    def dismiss(self, handle: Any) -> None:
+        """End a worker, whatever it does."""
+        ...
+
+    def shortage(self) -> str:
+        """Why workers may not start, in words, for messages."""
+        ...
+
+
+@dataclass(eq=False)
+class _Pending:
+    piece: Piece
+    done: Future[None] = field(default_factory=Future)
+    raises: int = 0
+    crashes: int = 0
+    losses: int = 0
+    share: float = 1.0
+
+
+@dataclass(eq=False)
+class _Worker:
+    kind: str
+    handle: Any
+    call: Any
+    began: float
+    held: Hashable = None
+    pending: _Pending | None = None
+    ready: bool = False
+
+
+class Pool:
+    """At most `workers` workers of a crew at a time.
+
+    Args:
+        crew: has them.
+        workers: how many.
+        deadline: seconds a piece may take; by the slowest so far unless given.
+        patience: seconds without any worker that is ready, after which nothing is waited for.
+    """
+
+    def __init__(self, crew: Crew, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
+        self.crew, self.size, self.deadline, self.patience = crew, workers, deadline, patience
+        self.inbox: deque[_Pending] = deque()
+        self.queue: deque[_Pending] = deque()
+        self.workers: list[_Worker] = []
+        self.slowest: dict[Hashable, float] = {}
+        self.turn, self.stopped = Lock(), False
+        self.failed_starts = 0
+        self.waiting_since = time.monotonic()
+
+    def drain(self, pieces: Sequence[Piece]) -> None:
+        """Compute and commit pieces; returns when none is left.
+
+        Raises:
+            ShardsFailed: some were given up, by name and reason; the others are committed.
+            StorageError: what is computed cannot be stored.
+            BenchmarkError: no worker starts.
+        """
+        mine = [_Pending(piece) for piece in pieces]
+        if not self.workers:
+            self.waiting_since = time.monotonic()
+        self.inbox.extend(mine)
+        for pending in mine:
+            while not pending.done.done():
+                # The turn is not waited for long, since another thread's turn may end this thread's wait.
+                if self.turn.acquire(timeout=TURN):
+                    try:
+                        self._step()
+                    finally:
+                        self.turn.release()
+        problems = {pending.piece.name: pending.done.exception() for pending in mine}
+        for problem in problems.values():
+            if problem is not None and not isinstance(problem, _GivenUp):
+                raise problem
+        given_up = {name: problem for name, problem in problems.items() if isinstance(problem, _GivenUp)}
+        if given_up:
+            reasons = {name: problem.why for name, problem in given_up.items()}
+            raise ShardsFailed(reasons, all(problem.cause == INVALID for problem in given_up.values()))
+
+    def stop(self) -> None:
+        """Every thread that drains gets a `BenchmarkError` at its next turn."""
+        self.stopped = True
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            self.crew.dismiss(worker.handle)
+        self.workers = []
+
+    def _step(self) -> None:
+        """One turn: start workers, hand out pieces, take what has ended."""
+        while self.inbox:
+            self.queue.append(self.inbox.popleft())
+        try:
+            if self.stopped:
+                raise BenchmarkError("stopped; what is committed is kept, run the same command again to continue")
+            self._staff()
+            self._hand_out()
+            calls = [worker.call for worker in self.workers if worker.call is not None]
+            for call in self.crew.wait(calls, TURN) if calls else []:
+                self._take(next(worker for worker in self.workers if worker.call == call))
+            self._overdue()
+        except BenchmarkError as problem:
+            self._abandon(problem)
+
+    def _staff(self) -> None:
+        """Start workers for what waits; idle ones of a kind that nothing waits for make room."""
+        wanted = [pending.piece.kind for pending in self.queue]
+        starting = [worker.kind for worker in self.workers if not worker.ready]
+        for kind in dict.fromkeys(wanted):
+            free = [w for w in self.workers if w.kind == kind and w.ready and w.pending is None]
+            short = wanted.count(kind) - len(free) - starting.count(kind)
+            while short > 0:
+                if len(self.workers) >= self.size:
+                    other = next((w for w in self.workers if not w.pending and w.kind not in wanted), None)
+                    if other is None:
+                        return
+                    self._end(other)
+                handle, call = self.crew.hire(kind)
+                self.workers.append(_Worker(kind, handle, call, time.monotonic()))
+                short -= 1
+
+    def _hand_out(self) -> None:
+        for worker in self.workers:
+            if not worker.ready or worker.pending or not self.queue:
+                continue
+            fitting = [pending for pending in self.queue if pending.piece.kind == worker.kind]
+            if fitting:
+                pending = next((p for p in fitting if p.piece.held == worker.held), fitting[0])
+                self.queue.remove(pending)
+                worker.pending, worker.held, worker.began = pending, pending.piece.held, time.monotonic()
+                worker.call = self.crew.call(worker.handle, pending.piece, pending.share)
+
+    def _take(self, worker: _Worker) -> None:
+        """What follows from a call that has ended."""
+        answer = self.crew.answer(worker.call)
+        worker.call = None
+        if not worker.ready:
+            self._started(worker, answer)
+            return
+        pending, worker.pending = worker.pending, None
+        assert pending is not None
+        if answer.outcome == DONE:
+            spent = time.monotonic() - worker.began
+            try:
+                pending.piece.commit(answer.value)
+            except FileNotFoundError as problem:
+                answer = Answer(LOST, why=f"what it wrote is gone: {problem}")
+            except BaseException as problem:
+                pending.done.set_exception(problem)
+                raise
+            else:
+                self.slowest[pending.piece.held] = max(spent, self.slowest.get(pending.piece.held, 0.0))
+                pending.done.set_result(None)
+                return
+        # Also one that merely raised: it may hold a device or memory in a state that makes the next piece fail.
+        self._end(worker)
+        self._again(pending, answer)
+
+    def _started(self, worker: _Worker, answer: Answer) -> None:
+        if answer.outcome == DONE:
+            worker.ready = True
+            self.failed_starts = 0
+            return
+        self._end(worker)
+        self.failed_starts += 1
+        if answer.outcome == STORAGE or self.failed_starts >= STARTS_ALLOWED * self.size:
+            raise BenchmarkError(f"workers do not start: {' '.join(answer.why.split())[:500]}")
+
+    def _overdue(self) -> None:
+        """Ends workers whose piece is late, and gives up if none ever starts."""
+        now = time.monotonic()
+        for worker in list(self.workers):
+            if worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.piece)):
+                pending, worker.pending = worker.pending, None
+                self._end(worker)
+                self._again(pending, Answer(LATE, why=f"no answer within {allowed:.0f} s (--deadline)"))
+        if not self.workers or any(worker.ready for worker in self.workers):
+            self.waiting_since = now
+        elif now - self.waiting_since > self.patience:
+            raise BenchmarkError(f"no worker started within {self.patience:.0f} s: {self.crew.shortage()}")
+
+    def _allowed(self, piece: Piece) -> float:
+        if self.deadline is not None:
+            return self.deadline
+        slowest = self.slowest.get(piece.held)
+        return FIRST_DEADLINE if slowest is None else max(LEAST_DEADLINE, SLOWER * slowest)
+
+    def _again(self, pending: _Pending, answer: Answer) -> None:
+        """Queue a piece once more, or give it up."""
+        cause, why = answer.outcome, answer.why
+        if cause == STORAGE:
+            pending.done.set_exception(StorageError(why))
+            raise StorageError(why)
+        if cause == CRASHED:
+            pending.crashes += 1
+        elif cause in (LOST, MEMORY):
+            pending.losses += 1
+        else:
+            pending.raises += 1
+        if cause == MEMORY:
+            pending.share /= 2
+        spent = pending.crashes >= CRASHES_ALLOWED or pending.losses >= LOSSES_ALLOWED
+        if spent or pending.raises >= RAISES_ALLOWED:
+            pending.done.set_exception(_GivenUp(cause, f"{cause}: {why}" if why else cause))
+            pending.piece.told("failed", f"{cause}: {why}")
+        else:
+            pending.piece.told(cause, why)
+            self.queue.append(pending)
+
+    def _end(self, worker: _Worker) -> None:
+        self.workers.remove(worker)
+        self.crew.dismiss(worker.handle)
+
+    def _abandon(self, problem: BenchmarkError) -> None:
+        """Nothing can go on: every piece ends with the problem."""
+        left = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
+        self.queue.clear()
+        self.inbox.clear()
+        self.close()
+        self.failed_starts = 0
+        for pending in left:
+            if not pending.done.done():
+                pending.done.set_exception(problem)
+
+
+class _GivenUp(Exception):
+    """A piece that was tried as often as it may be."""
+
+    def __init__(self, cause: str, why: str) -> None:
+        super().__init__(why)
+        self.cause, self.why = cause, why

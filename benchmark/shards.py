@@ -1,0 +1,197 @@
+"""Committed pieces of work: two files each, arrays and an entry, that are there whole or count as not there.
+
+Whoever computes a piece writes its arrays under a name that no other attempt has, on storage that all nodes share, and
+commits nothing. Only the driver commits: it renames the arrays, then writes the entry, which holds their digest. So a
+worker that was cut off may finish its piece a second time and harm nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from benchmark.errors import BenchmarkError, StorageError
+
+WHOLE, ABSENT, DAMAGED = "whole", "absent", "damaged"
+ASIDE = ".attempt-"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A computed piece that is not committed yet.
+
+    Attributes:
+        name: of the piece.
+        file: of its arrays, beside where they will be.
+        entry: what is stored beside the arrays; `arrays` in it is their SHA-256.
+    """
+
+    name: str
+    file: str
+    entry: dict[str, Any]
+
+
+class Shards:
+    """The pieces in one folder.
+
+    Args:
+        root: the folder, which all workers see at the same path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def attempt(self, name: str, arrays: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> Attempt:
+        """Write the arrays of a piece aside.
+
+        Raises:
+            StorageError: the folder is not there, or is full.
+        """
+        content = packed(arrays)
+        file = f"{ASIDE}{uuid.uuid4().hex}"
+        if not self.root.is_dir():
+            raise StorageError(
+                f"{self.root}: not there on {os.uname().nodename}; --out must be on storage that all nodes share"
+            )
+        try:
+            _write(self.root / file, content)
+        except OSError as problem:
+            (self.root / file).unlink(missing_ok=True)
+            raise _full(self.root, problem) from problem
+        return Attempt(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
+
+    def commit(self, attempt: Attempt) -> None:
+        """Make a piece count.
+
+        Raises:
+            FileNotFoundError: the arrays of the attempt are not where they were written.
+            StorageError: the folder is full.
+        """
+        (self.root / attempt.file).replace(self.arrays_of(attempt.name))
+        write_durably(self._entry_file(attempt.name), json.dumps(attempt.entry).encode())
+
+    def condition(self, name: str, **expected: Any) -> str:
+        """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or not made from what is `expected` of its entry)."""
+        try:
+            entry = self.entry(name)
+            with self.arrays_of(name).open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["arrays"]
+        except FileNotFoundError:
+            # The arrays come first, so a driver that was stopped between the two leaves them alone: no damage.
+            return DAMAGED if self._entry_file(name).exists() else ABSENT
+        except (OSError, ValueError, KeyError, TypeError):
+            return DAMAGED
+        return WHOLE if intact and all(entry.get(key) == value for key, value in expected.items()) else DAMAGED
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What is stored beside the arrays of a piece."""
+        found: dict[str, Any] = json.loads(self._entry_file(name).read_bytes())
+        return found
+
+    def arrays_of(self, name: str) -> Path:
+        """The file of a piece's arrays."""
+        return self.root / f"{name}.safetensors"
+
+    def _entry_file(self, name: str) -> Path:
+        return self.root / f"{name}.json"
+
+    def forget(self, name: str) -> None:
+        """Remove a piece."""
+        for path in (self._entry_file(name), self.arrays_of(name)):
+            path.unlink(missing_ok=True)
+
+    def clear_attempts(self) -> None:
+        """Remove what workers that were cut off left behind."""
+        for path in self.root.glob(f"{ASIDE}*"):
+            path.unlink(missing_ok=True)
+
+
+class StoredRows:
+    """Rows that lie in several memory-mapped arrays [rows, D] one behind the other; indexing reads only what it asks.
+
+    Args:
+        parts: the arrays.
+        files, tensor: where they are, if in files: the tensor of that name in each file that has it.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], files: Sequence[Path] = (), tensor: str = "") -> None:
+        if not parts:
+            raise BenchmarkError("states: none are stored for this stage and view; run the same command again")
+        self.parts, self.files, self.tensor = parts, tuple(files), tensor
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self.ends[-1]), parts[0].shape[1])
+
+    @classmethod
+    def of(cls, files: Sequence[Path], tensor: str) -> StoredRows:
+        """The rows of a tensor in safetensors files."""
+        return cls([part for file in files for name, part in mapped(file).items() if name == tensor], files, tensor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """float32 [asked, D]."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        owner = np.searchsorted(self.ends, rows, side="right")
+        for part in np.unique(owner):
+            mine = owner == part
+            start = self.ends[part] - len(self.parts[part])
+            found[mine] = self.parts[part][rows[mine] - start]
+        return found
+
+
+def mapped(path: Path) -> dict[str, np.ndarray]:
+    """The float32 tensors of a safetensors file, memory-mapped (8 bytes of header length, JSON header, data)."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: np.memmap(path, "<f4", "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+        if entry["data_offsets"][1] > entry["data_offsets"][0]
+        else np.zeros(entry["shape"], np.float32)
+        for name, entry in header.items()
+    }
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a safetensors file."""
+    # The format takes an array's memory as it lies, so one that is a view in another order would come back mixed up.
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write(aside, content)
+        aside.replace(path)
+    except OSError as problem:
+        aside.unlink(missing_ok=True)
+        raise _full(path.parent, problem) from problem
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _full(folder: Path, problem: OSError) -> StorageError:
+    return StorageError(
+        f"{folder}: cannot be written to ({problem.strerror}); make room there, or choose another --out, and run the "
+        "same command again: what is committed is kept"
+    )

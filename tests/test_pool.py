@@ -1,0 +1,228 @@
+"""The pool with scripted workers: who gets what, what is tried again and how often, and what is given up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from threading import Thread
+
+import pytest
+
+from benchmark import pool as pool_module
+from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
+from benchmark.pool import CRASHED, DONE, INVALID, LATE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece, Pool
+
+
+class ScriptedCrew:
+    """Answers by a script: (piece, attempt) -> outcome; `HANG` never answers. A call takes one turn of waiting."""
+
+    HANG = "hang"
+
+    def __init__(self, script=None, start=DONE):
+        self.script, self.start = script or {}, start
+        self.attempts: Counter[str] = Counter()
+        self.calls: list[tuple[int, str, float]] = []
+        self.kinds: dict[int, str] = {}
+        self.alive: set[int] = set()
+        self.most_alive = 0
+        self.answers: dict[object, Answer | None] = {}
+
+    def hire(self, kind):
+        number = len(self.kinds)
+        self.kinds[number] = kind
+        self.alive.add(number)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        call = ("hello", number)
+        self.answers[call] = None if self.start == self.HANG else Answer(self.start, why="no such module")
+        return number, call
+
+    def call(self, handle, piece, share):
+        assert handle in self.alive
+        attempt = self.attempts[piece.name]
+        self.attempts[piece.name] += 1
+        self.calls.append((handle, piece.name, share))
+        outcome = self.script.get((piece.name, attempt), DONE)
+        call = (piece.name, attempt)
+        self.answers[call] = None if outcome == self.HANG else Answer(outcome, piece.call, "as scripted")
+        return call
+
+    def wait(self, calls, seconds):
+        ended = [call for call in calls if self.answers[call] is not None]
+        if not ended:
+            time.sleep(0.01)
+        return ended
+
+    def answer(self, call):
+        return self.answers[call]
+
+    def dismiss(self, handle):
+        self.alive.discard(handle)
+
+    def shortage(self):
+        return "there is one CPU"
+
+
+def pieces(names, kind="evaluation", held="model", told=None, committed=None):
+    done = committed if committed is not None else []
+    heard = told if told is not None else []
+    return [
+        Piece(name, kind, held, None, name, done.append, lambda cause, why, name=name: heard.append((name, cause)))
+        for name in names
+    ]
+
+
+def test_everything_is_committed_once_and_shared_out():
+    crew, done = ScriptedCrew(), []
+    Pool(crew, 3).drain(pieces("abcdefgh", committed=done))
+    assert sorted(done) == list("abcdefgh")
+    assert crew.most_alive == 3
+    assert {handle for handle, _, _ in crew.calls} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("cause", "times"), [(RAISED, 1), (INVALID, 1), (CRASHED, 2), (LOST, 9), (MEMORY, 9)])
+def test_what_may_pass_is_tried_again_on_a_new_worker(cause, times):
+    crew = ScriptedCrew({("b", attempt): cause for attempt in range(times)})
+    done, told = [], []
+    Pool(crew, 1).drain(pieces("abc", committed=done, told=told))
+    assert sorted(done) == ["a", "b", "c"]
+    assert told == [("b", cause)] * times
+    workers = [handle for handle, name, _ in crew.calls if name == "b"]
+    assert len(set(workers)) == times + 1
+    assert crew.calls[1][1] == "b"
+    assert crew.calls[2][1] == "c", "it goes to the back of the queue"
+
+
+@pytest.mark.parametrize(("cause", "times"), [(RAISED, 2), (INVALID, 2), (CRASHED, 3), (LOST, 10), (MEMORY, 10)])
+def test_what_does_not_pass_is_given_up_and_named(cause, times):
+    crew = ScriptedCrew({("b", attempt): cause for attempt in range(99)})
+    done, told = [], []
+    with pytest.raises(ShardsFailed, match=f"1 of the shards failed .b: {cause}: as scripted") as caught:
+        Pool(crew, 2).drain(pieces("abc", committed=done, told=told))
+    assert sorted(done) == ["a", "c"]
+    assert crew.attempts["b"] == times
+    assert told[-1] == ("b", "failed")
+    assert caught.value.exit_code == (ModelError.exit_code if cause == INVALID else 1)
+
+
+def test_after_running_out_of_memory_the_batch_is_halved():
+    crew = ScriptedCrew({("a", 0): MEMORY, ("a", 1): MEMORY, ("b", 0): CRASHED})
+    Pool(crew, 1).drain(pieces("ab"))
+    assert [share for _, name, share in crew.calls if name == "a"] == [1, 0.5, 0.25]
+    assert [share for _, name, share in crew.calls if name == "b"] == [1, 1]
+
+
+def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
+    crew = ScriptedCrew({("b", 0): ScriptedCrew.HANG})
+    done, told = [], []
+    Pool(crew, 2, deadline=0.05).drain(pieces("abcd", committed=done, told=told))
+    assert sorted(done) == list("abcd")
+    assert told == [("b", LATE)]
+    crew = ScriptedCrew({("b", attempt): ScriptedCrew.HANG for attempt in range(9)})
+    with pytest.raises(ShardsFailed, match="b: deadline: no answer within 0 s"):
+        Pool(crew, 2, deadline=0.05).drain(pieces("abcd"))
+    assert crew.attempts["b"] == 2
+
+
+def test_the_deadline_follows_the_slowest_so_far(monkeypatch):
+    monkeypatch.setattr(pool_module, "LEAST_DEADLINE", 0.1)
+    crew = ScriptedCrew({("z", 0): ScriptedCrew.HANG})
+    pool, told = Pool(crew, 1), []
+    began = time.monotonic()
+    pool.drain(pieces("az", told=told))
+    assert told == [("z", LATE)]
+    assert time.monotonic() - began < 5, "without a piece that was done it would be half an hour"
+
+
+def test_a_worker_keeps_the_model_that_it_has():
+    crew = ScriptedCrew()
+    mixed = [p for pair in zip(pieces("abcd", held="one"), pieces("wxyz", held="two"), strict=True) for p in pair]
+    Pool(crew, 2).drain(mixed)
+    by_worker = {n: [name in "abcd" for handle, name, _ in crew.calls if handle == n] for n in (0, 1)}
+    changes = sum(a != b for names in by_worker.values() for a, b in zip(names, names[1:], strict=False))
+    assert changes <= 1
+
+
+def test_workers_of_another_kind_make_room():
+    crew = ScriptedCrew()
+    pool = Pool(crew, 2)
+    pool.drain(pieces("abc"))
+    pool.drain(pieces("fg", kind="fit"))
+    assert crew.most_alive == 2
+    assert sorted(crew.kinds.values()) == ["evaluation", "evaluation", "fit", "fit"]
+
+
+@pytest.mark.parametrize("problem", [StorageError("disk full"), RuntimeError("a bug")])
+def test_what_cannot_be_committed_stops_everything(problem):
+    def fail(value):
+        raise problem
+
+    work = pieces("abc")
+    work[1] = Piece("b", "evaluation", "model", None, "b", fail)
+    with pytest.raises(type(problem), match=str(problem)):
+        Pool(ScriptedCrew(), 1).drain(work)
+
+
+def test_a_worker_without_room_on_disk_stops_everything():
+    crew = ScriptedCrew({("a", 0): STORAGE})
+    with pytest.raises(StorageError, match="as scripted"):
+        Pool(crew, 1).drain(pieces("abc"))
+    assert not crew.alive
+
+
+def test_an_attempt_whose_file_is_gone_is_made_again():
+    tried = []
+
+    def commit(value):
+        tried.append(value)
+        if len(tried) == 1:
+            raise FileNotFoundError("attempt")
+
+    Pool(ScriptedCrew(), 1).drain([Piece("a", "evaluation", "model", None, "a", commit)])
+    assert tried == ["a", "a"]
+
+
+def test_workers_that_cannot_start_are_not_waited_for():
+    with pytest.raises(BenchmarkError, match="no such module"):
+        Pool(ScriptedCrew(start=RAISED), 2).drain(pieces("ab"))
+    with pytest.raises(BenchmarkError, match="no worker started within 0 s: there is one CPU"):
+        Pool(ScriptedCrew(start=ScriptedCrew.HANG), 2, patience=0.1).drain(pieces("ab"))
+
+
+def test_several_runs_share_a_pool_and_fail_apart():
+    crew = ScriptedCrew({("m", attempt): RAISED for attempt in range(9)})
+    pool, done, failed = Pool(crew, 2), [], []
+
+    def one(names):
+        try:
+            pool.drain(pieces(names, held=names, committed=done))
+        except ShardsFailed as problem:
+            failed.append(str(problem))
+
+    threads = [Thread(target=one, args=(names,)) for names in ("abcdef", "klmnop", "uvwxyz")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(done) == sorted("abcdefklnopuvwxyz")
+    assert len(failed) == 1
+    assert "m: raised" in failed[0]
+
+
+def test_a_pool_that_is_stopped_ends_whoever_waits():
+    crew = ScriptedCrew({("a", 0): ScriptedCrew.HANG})
+    pool = Pool(crew, 1)
+    said: list[str] = []
+
+    def wait():
+        try:
+            pool.drain(pieces("ab"))
+        except BenchmarkError as problem:
+            said.append(str(problem))
+
+    thread = Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    pool.stop()
+    thread.join(timeout=10)
+    assert "what is committed is kept" in said[0]
+    assert not crew.alive
