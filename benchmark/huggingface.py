@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from benchmark.checkpoint import Checkpoint
 from benchmark.errors import ModelError
@@ -50,6 +58,16 @@ class BracketClosed(StoppingCriteria):
         """bool [B], whether a sequence is done."""
         depth = 1 + self.opens.to(input_ids.device)[input_ids[:, self.prompt_length :]].cumsum(-1)
         return (depth <= 0).any(-1)
+
+
+class NumbersOnly(LogitsProcessor):
+    """Refuses logits that are not numbers: the most probable token among them would be any."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, as they are."""
+        if scores.isnan().any():
+            raise ModelError("logits: NaN; try another --dtype, or see whether the weights are sound")
+        return scores
 
 
 class HuggingFaceModel:
@@ -132,6 +150,7 @@ class HuggingFaceModel:
             do_sample=False,
             num_beams=1,
             pad_token_id=self.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([NumbersOnly()]),
             stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
         )
         if batch.cache is not None:

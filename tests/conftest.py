@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick_protocol import QUICK
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import benchmark.driver
 from baselines.tokenizer import build_tokenizer
 
 
@@ -31,3 +33,9 @@ def tiny_folder(tmp_path_factory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Runs take seconds."""
+    monkeypatch.setattr(benchmark.driver, "STANDARD", QUICK)

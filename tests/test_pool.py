@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import pairwise
 from threading import Thread
 
 import pytest
@@ -138,7 +139,7 @@ def test_a_worker_keeps_the_model_that_it_has():
     mixed = [p for pair in zip(pieces("abcd", held="one"), pieces("wxyz", held="two"), strict=True) for p in pair]
     Pool(crew, 2).drain(mixed)
     by_worker = {n: [name in "abcd" for handle, name, _ in crew.calls if handle == n] for n in (0, 1)}
-    changes = sum(a != b for names in by_worker.values() for a, b in zip(names, names[1:], strict=False))
+    changes = sum(a != b for names in by_worker.values() for a, b in pairwise(names))
     assert changes <= 1
 
 

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import benchmark.driver
 import benchmark.run
 from benchmark.checkpoint import open_checkpoint
 from benchmark.evaluation import Job, Worker, plan, prompts_of
 from benchmark.folder import RunFolder
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
-from benchmark.protocol import STANDARD
 from benchmark.record import read_record
 from benchmark.scoring import score, summarize
 from benchmark.suites import load_suite
 from benchmark.suites import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
-
-QUICK = replace(
-    STANDARD, steps=6, checks=2, folds=5, seeds=(0, 1, 2, 3, 4), copies=2, hidden=8, deep_hidden=(8, 8), alternatives=3,
-    resamples=50, min_programs=5,
-)  # fmt: skip
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(benchmark.driver, "STANDARD", QUICK)
 
 
 def call(*words: object) -> int:
@@ -175,30 +158,6 @@ def test_dry_run_computes_nothing(tiny_folder, tmp_path, capsys):
     assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path, "--dry-run") == 0
     assert "memory" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_killed_run_goes_on_to_the_same_bytes(tiny_folder, tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_run, benchmark.run, benchmark.driver; "
-        "benchmark.driver.STANDARD = test_run.QUICK; sys.exit(benchmark.run.main())"
-    )
-    words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", str(tmp_path / "killed")]
-    with subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), *words]) as victim:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("killed/*/shards/test-000010.json")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        victim.kill()
-    folder = only(tmp_path / "killed")
-    assert not (folder / "record.json").exists()
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "shards").glob("test-*.json")}
-    assert kept
-    assert call(*words) == 0
-    assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path / "whole") == 0
-    whole = only(tmp_path / "whole")
-    assert (folder / "samples.jsonl.gz").read_bytes() == (whole / "samples.jsonl.gz").read_bytes()
-    log = (folder / "log.txt").read_text()
-    assert all(log.count(f"committed {path.stem} ") <= 1 for path in kept)
 
 
 def test_too_little_memory_is_said_beforehand(tiny_folder, tmp_path, capsys, monkeypatch):

@@ -1,0 +1,258 @@
+"""A run that is stopped anywhere goes on to the same bytes; what is damaged is computed again; one driver at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quick_protocol import QUICK
+from safetensors.numpy import load_file, save_file
+
+import benchmark.driver
+import benchmark.run
+from benchmark.checkpoint import open_checkpoint
+from benchmark.driver import Request, Run
+from benchmark.errors import BenchmarkError
+from benchmark.evaluation import BLIND, Shard, ShardResult, Worker
+from benchmark.folder import RunFolder, holder
+from benchmark.models import ModelSpec
+from benchmark.record import read_record
+from benchmark.shards import DAMAGED, WHOLE, write_durably
+from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
+from benchmark.status import main as status
+
+KILLS = 20
+HERE = Path(__file__).parent
+
+
+def call(*words: object) -> int:
+    return benchmark.run.main([str(word) for word in words])
+
+
+def only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture
+def words(tiny_folder):
+    return ["--model", f"path:{tiny_folder}", "--suite", "smoke"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark.driver, "STANDARD", QUICK)
+        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", out) == 0
+    return only(out)
+
+
+def same(one: Path, two: Path) -> None:
+    """The final files hold the same results; a record's times and counts of retries may differ."""
+    for name in ("samples.jsonl.gz", "probes.data"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    a, b = read_record(one / "record.json"), read_record(two / "record.json")
+    assert a.model_copy(update={"provenance": b.provenance}) == b
+
+
+def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed):
+    out = tmp_path / "killed" / "runs"
+    out.parent.mkdir()
+    command = [sys.executable, str(HERE / "killed_driver.py"), "1", str(KILLS), str(out), *words]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    sessions = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"killed"')]
+    assert [each["killed"] for each in sessions] == [True] * KILLS + [False]
+    kept: set[str] = set()
+    for each in sessions:
+        assert not kept & set(each["computed"]), "a committed piece was computed again"
+        kept |= set(each["committed"])
+    same(only(out), undisturbed)
+    status = status_of(only(out))
+    assert (status.state, status.sessions) == (DONE, read_sessions(only(out)))
+
+
+def read_sessions(root: Path) -> int:
+    return sum(entry["event"] == "started" for entry in RunFolder(root).events())
+
+
+def stop_after(monkeypatch, count: int) -> None:
+    real, done = Worker.evaluate, []
+
+    def evaluate(self, shard, share=1.0):
+        if len(done) == count:
+            raise KeyboardInterrupt
+        done.append(shard)
+        return real(self, shard, share)
+
+    monkeypatch.setattr(Worker, "evaluate", evaluate)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "entry"])
+def test_damage_is_found_by_checksum_and_reported(words, tmp_path, undisturbed, quick, monkeypatch, capsys, damage):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 10)
+        assert call(*words, "--out", tmp_path / "runs") == 1
+    root = only(tmp_path / "runs")
+    assert status_of(root).state == STOPPED
+    hit = sorted((root / "shards").glob("test-*.json" if damage == "entry" else "test-*.safetensors"))[2]
+    content = hit.read_bytes()
+    changed = {"truncated": content[:-1], "altered": content[:-1] + b"?", "entry": content[: len(content) // 2]}
+    hit.write_bytes(changed[damage])
+    capsys.readouterr()
+    assert call(*words, "--out", tmp_path / "runs") == 0
+    assert f"{hit.stem}: stored files are damaged" in capsys.readouterr().err.replace("\n", " ")
+    same(root, undisturbed)
+    assert read_record(root / "record.json").provenance.retries == {DAMAGED: 1}
+
+
+def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
+    run = Run(Request("smoke", out=tmp_path), open_checkpoint(ModelSpec.parse(words[1])))
+    folder = RunFolder(run.root())
+    code = (
+        "import sys, pathlib; from benchmark.folder import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
+    )
+    holding = [sys.executable, "-c", code, str(folder.root)]
+    assert holder(folder.root) is None
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as other:
+        assert other.stdout.readline() == "held\n"
+        folder.log("started", total={})
+        assert holder(folder.root) == other.pid
+        assert status_of(folder.root).state == RUNNING
+        with pytest.raises(BenchmarkError, match=f"another driver computes this run .process {other.pid} on"):
+            run.execute(None, None)
+        other.kill()
+    assert holder(folder.root) is None
+    with folder.locked():
+        assert status_of(folder.root).state == STOPPED, "a process does not see its own lock"
+
+
+def test_a_shard_that_fails_is_named_and_nothing_is_published(words, tmp_path, quick, monkeypatch, capsys):
+    real, tried = Worker.evaluate, []
+
+    def evaluate(self, shard, share=1.0):
+        if shard.name == "test-000020":
+            tried.append(shard)
+            raise ValueError("this task is too much")
+        return real(self, shard, share)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "evaluate", evaluate)
+        assert call(*words, "--out", tmp_path) == 1
+    assert len(tried) == 2
+    root = only(tmp_path)
+    message = capsys.readouterr().err
+    assert "test-000020: raised: ValueError at test_resume.py" in message.replace("\n", " ")
+    assert not (root / "record.json").exists()
+    found = status_of(root)
+    assert found.state == STOPPED
+    assert list(found.failed) == ["test-000020"]
+    assert found.committed["test"] == found.total["test"] - 1
+    assert found.committed["random-2-blind"] == found.total["random-2-blind"], "the rest goes on"
+    assert "failed     test-000020: raised: ValueError" in describe(found)
+    assert status([str(root)]) == 1
+    assert call(*words, "--out", tmp_path) == 0
+    assert status([str(root), "--json"]) == 0
+    record = read_record(root / "record.json")
+    assert record.provenance.retries == {"raised": 1}
+
+
+def test_a_model_that_gives_no_numbers_is_invalid(tiny_folder, tmp_path, quick, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = np.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    assert call("--model", f"path:{broken}", "--suite", "smoke", "--out", tmp_path / "runs") == 3
+    message = " ".join(capsys.readouterr().err.split())
+    assert "test-000000: invalid model: logits: NaN" in message
+    assert "blind-000000: invalid model: hidden states: NaN or infinity" in message
+    assert status_of(only(tmp_path / "runs")).state == STOPPED
+
+
+def test_a_full_disk_is_said_and_what_is_there_is_kept(words, tmp_path, quick, capsys):
+    if os.geteuid():
+        pytest.skip("needs root to mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)], check=True)
+    try:
+        assert call(*words, "--out", disk) == 1
+        message = capsys.readouterr().err
+        assert "No space left on device" in message
+        assert "run the same command again" in message
+        root = only(disk)
+        kept = {p.stem for p in (root / "shards").glob("*.json") if RunFolder(root).pieces.condition(p.stem) == WHOLE}
+        assert kept
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        assert call(*words, "--out", disk) == 0
+        again = [entry["piece"] for entry in RunFolder(root).events() if entry["event"] == "committed"]
+        assert all(again.count(piece) == 1 for piece in kept)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_events_outlive_a_torn_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.log("one", piece="a")
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"time": "2026-')
+    folder.log("two", why="ü")
+    assert [entry["event"] for entry in folder.events()] == ["one", "two"]
+
+
+def test_attempts_are_apart_until_one_is_committed(tmp_path):
+    pieces = RunFolder(tmp_path).pieces
+    first, second = pieces.attempt("a", {}, {"n": 1}), pieces.attempt("a", {}, {"n": 2})
+    assert first.file != second.file
+    assert pieces.condition("a") == "absent"
+    pieces.commit(second)
+    pieces.commit(first)
+    assert (pieces.condition("a"), pieces.entry("a")["n"]) == (WHOLE, 1)
+    with pytest.raises(FileNotFoundError):
+        pieces.commit(first)
+    pieces.attempt("b", {}, {})
+    pieces.clear_attempts()
+    assert sorted(path.name for path in pieces.root.iterdir()) == ["a.json", "a.safetensors"]
+
+
+def test_half_a_batch_makes_a_run_unofficial(words, tmp_path, quick, monkeypatch):
+    real, failed = Worker.evaluate, []
+
+    def evaluate(self, shard, share=1.0):
+        if shard.name == "test-000000" and not failed:
+            failed.append(share)
+            raise MemoryError
+        if shard.name == "test-000000":
+            failed.append(share)
+        return real(self, shard, share)
+
+    monkeypatch.setattr(Worker, "evaluate", evaluate)
+    assert call(*words, "--out", tmp_path) == 0
+    record = read_record(only(tmp_path) / "record.json")
+    assert failed == [1.0, 0.5]
+    assert any("a batch was halved" in reason for reason in record.unofficial)
+    assert record.provenance.retries == {"out of memory": 1}
+
+
+def test_nothing_of_a_run_reaches_the_disk_in_halves(tmp_path):
+    path = tmp_path / "file"
+    write_durably(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_shard_of_another_plan_does_not_count(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.commit(Shard(BLIND, 0, 10), ShardResult([]))
+    assert folder.committed(Shard(BLIND, 0, 10))
+    assert folder.condition(Shard(BLIND, 0, 20)) == DAMAGED
