@@ -51,6 +51,7 @@ from benchmark.prior import PRESENT
 from benchmark.probing import Fit, fast_products, fit_probes, whitened
 from benchmark.protocol import STANDARD, Protocol
 from benchmark.recorder import recorder_states
+from benchmark.run import guarded
 from benchmark.semantic_content import Tested
 from benchmark.shards import write_durably
 from benchmark.suites import Suite, blind_tasks, load_suite
@@ -319,16 +320,21 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["cluster"]:
+        from benchmark import cluster_bench
+
+        return guarded(lambda: cluster_bench.main(words[1:]))
     parser = argparse.ArgumentParser(prog="python -m benchmark.bench", description="speed and memory of probing")
     add = parser.add_argument
-    add("what", choices=["probing"], help="what is measured")
+    add("what", choices=["probing", "cluster"], help="what is measured (options of cluster: bench cluster --help)")
     add("--suite", default="laptop", help="whose blind set (default: %(default)s)")
     add("--programs", type=int, metavar="N", help="that a probe is trained on (default: the suite's)")
     add("--sample", type=int, default=6, metavar="K", help="networks of plain torch that are measured (default: 6)")
     add("--width", type=int, default=128, metavar="D", help="of the states (default: %(default)s)")
     add("--layers", type=int, default=3, metavar="N", help="stored and probed for memory (default: 3; all: 25)")
     add("--json", type=Path, metavar="FILE", help="store the figures")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if min(options.sample, options.width, options.layers, 1 if options.programs is None else options.programs) < 1:
         parser.error("--sample, --width, --layers and --programs: expected at least 1")
     try:

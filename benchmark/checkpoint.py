@@ -67,7 +67,7 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     shapes = [shape for path in weights for shape in _tensor_shapes(path)]
     return Checkpoint(
         spec=named,
-        folder=folder,
+        folder=folder.resolve(),
         name=_short_name(spec, folder),
         parameters=sum(prod(shape) for shape in shapes),
         weight_bytes=sum(path.stat().st_size for path in weights),

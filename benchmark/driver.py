@@ -48,7 +48,8 @@ from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environ
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import DAMAGED, WHOLE, Attempt, write_durably
 from benchmark.suites import Suite, adopt_tasks, digest, load_suite, test_tasks
-from benchmark.work import EVALUATION, TASKS, EvaluationWork, TaskWork
+from benchmark.work import EVALUATION, TASKS, EvaluationWork, SerialCrew, TaskWork
+from karel_env.control_flow import ControlRecipe
 
 PROBES_PER_LIMITED_TASK = 5
 HALVED = "half the batch"
@@ -259,7 +260,10 @@ class _Stages:
         missing = self._missing({name: {} for name in sets})
         self.view.begin("drawing tasks", len(sets), len(sets) - len(missing))
         work = TaskWork(self.suite, self.folder.pieces.root)
-        self.place.pool.drain(
+        # Straight-line tasks are drawn faster than a worker starts; those with control flow take seconds to minutes.
+        slow = isinstance(self.suite.recipe, ControlRecipe)
+        pool = self.place.pool if slow else Pool(SerialCrew(), 1)
+        pool.drain(
             [self._piece(name, TASKS, self.run.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
         )
         for purpose, path in self._task_files():

@@ -30,6 +30,8 @@ DONE, RAISED, INVALID, MEMORY, STORAGE, CRASHED, LOST, LATE = CAUSES = (
 RAISES_ALLOWED, CRASHES_ALLOWED, LOSSES_ALLOWED, STARTS_ALLOWED = 2, 3, 10, 3
 FIRST_DEADLINE, LEAST_DEADLINE, SLOWER = 1800.0, 120.0, 20.0
 """Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
+START_DEADLINE = 120.0
+"""Seconds until a worker that has not said that it is ready is asked for anew: the message may be lost."""
 TURN = 0.2
 """Seconds that one turn waits at most."""
 
@@ -262,6 +264,8 @@ class Pool:
                 pending, worker.pending = worker.pending, None
                 self._end(worker)
                 self._again(pending, Answer(LATE, why=f"no answer within {allowed:.0f} s (--deadline)"))
+            elif not worker.ready and now - worker.began > START_DEADLINE:
+                self._end(worker)
         if not self.workers or any(worker.ready for worker in self.workers):
             self.waiting_since = now
         elif now - self.waiting_since > self.patience:

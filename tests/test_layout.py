@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts"],
+    ["statistics", "suites", "prompts", "simulation"],
     ["labels", "scoring", "grid"],
     ["recorder", "prior"],
     ["probing", "models", "pseudo_models", "trained_pair"],
@@ -22,8 +22,9 @@ LAYERS = [
     ["fits", "preflight", "record"],
     ["cluster", "driver"],
     ["leaderboard", "options"],
-    ["run", "status", "calibrate", "legacy", "bench"],
-    ["sweep"],
+    ["run", "status", "calibrate", "legacy"],
+    ["sweep", "cluster_bench"],
+    ["bench"],
 ]
 TORCH_FREE = {
     "errors",
@@ -42,6 +43,7 @@ TORCH_FREE = {
     "figures",
     "shards",
     "pool",
+    "simulation",
     "status",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

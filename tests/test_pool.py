@@ -189,6 +189,22 @@ def test_workers_that_cannot_start_are_not_waited_for():
         Pool(ScriptedCrew(start=ScriptedCrew.HANG), 2, patience=0.1).drain(pieces("ab"))
 
 
+def test_a_worker_that_never_reports_is_asked_for_anew(monkeypatch):
+    monkeypatch.setattr(pool_module, "START_DEADLINE", 0.05)
+    crew, done = ScriptedCrew(start=ScriptedCrew.HANG), []
+    hire = crew.hire
+
+    def second_works(kind):
+        handle, call = hire(kind)
+        crew.start = DONE
+        return handle, call
+
+    crew.hire = second_works
+    Pool(crew, 1).drain(pieces("ab", committed=done))
+    assert sorted(done) == ["a", "b"]
+    assert crew.alive == {1}
+
+
 def test_several_runs_share_a_pool_and_fail_apart():
     crew = ScriptedCrew({("m", attempt): RAISED for attempt in range(9)})
     pool, done, failed = Pool(crew, 2), [], []

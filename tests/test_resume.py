@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_protocol import QUICK
 from safetensors.numpy import load_file, save_file
+from whole_runs import HERE, call, only, same
 
-import benchmark.driver
-import benchmark.run
 from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Request, Run
 from benchmark.errors import BenchmarkError
@@ -28,38 +26,6 @@ from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
 from benchmark.status import main as status
 
 KILLS = 20
-HERE = Path(__file__).parent
-
-
-def call(*words: object) -> int:
-    return benchmark.run.main([str(word) for word in words])
-
-
-def only(folder: Path) -> Path:
-    (found,) = folder.iterdir()
-    return found
-
-
-@pytest.fixture
-def words(tiny_folder):
-    return ["--model", f"path:{tiny_folder}", "--suite", "smoke"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tiny_folder, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.driver, "STANDARD", QUICK)
-        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", out) == 0
-    return only(out)
-
-
-def same(one: Path, two: Path) -> None:
-    """The final files hold the same results; a record's times and counts of retries may differ."""
-    for name in ("samples.jsonl.gz", "probes.data"):
-        assert (one / name).read_bytes() == (two / name).read_bytes(), name
-    a, b = read_record(one / "record.json"), read_record(two / "record.json")
-    assert a.model_copy(update={"provenance": b.provenance}) == b
 
 
 def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed):

@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from whole_runs import call, only
 
-import benchmark.run
 from benchmark.checkpoint import open_checkpoint
 from benchmark.evaluation import Job, Worker, plan, prompts_of
 from benchmark.folder import RunFolder
@@ -20,15 +20,6 @@ from benchmark.scoring import score, summarize
 from benchmark.suites import load_suite
 from benchmark.suites import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
-
-
-def call(*words: object) -> int:
-    return benchmark.run.main([str(word) for word in words])
-
-
-def only(folder):
-    (found,) = folder.iterdir()
-    return found
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,0 +1,198 @@
+"""Ray for real: the same bytes for any number of workers and nodes, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+from ray.cluster_utils import Cluster
+from whole_runs import call, committed, only, same
+
+import benchmark.sweep
+from benchmark.cluster import Demand, Node, too_much
+from benchmark.record import read_record
+
+STORE = 100_000_000
+
+
+@pytest.fixture
+def cluster():
+    """A head that computes nothing, and three nodes of one CPU on this machine."""
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
+    )
+    nodes = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(3)]
+    yield made, nodes
+    made.shutdown()
+
+
+def actors() -> list[int]:
+    """Processes of workers that evaluate now, anywhere on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if title.startswith("ray::EvaluationActor.compute"):
+            found.append(int(path.parent.name))
+    return found
+
+
+class Murderer(threading.Thread):
+    """Kills a worker in the middle of a shard whenever so many more pieces are committed."""
+
+    def __init__(self, out: Path, every: int, kills: int) -> None:
+        super().__init__(daemon=True)
+        self.out, self.every, self.left, self.killed = out, every, kills, 0
+
+    def run(self) -> None:
+        due = self.every
+        until = time.monotonic() + 300
+        while self.left and time.monotonic() < until:
+            if committed(self.out) >= due:
+                for process in actors()[:1]:
+                    os.kill(process, signal.SIGKILL)
+                    self.killed, self.left, due = self.killed + 1, self.left - 1, due + self.every
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_gives_the_same_bytes(words, tmp_path, undisturbed, quick, workers):
+    assert call(*words, "--out", tmp_path, "--workers", workers) == 0
+    same(only(tmp_path), undisturbed)
+    assert only(tmp_path).name == undisturbed.name
+    provenance = read_record(only(tmp_path) / "record.json").provenance
+    assert (provenance.workers, provenance.retries) == (workers, {})
+    assert len(provenance.processors) == 1
+
+
+def test_workers_killed_in_mid_shard_change_nothing(words, tmp_path, undisturbed, quick):
+    murderer = Murderer(tmp_path, every=20, kills=5)
+    murderer.start()
+    assert call(*words, "--out", tmp_path, "--workers", 2) == 0
+    assert murderer.killed == 5
+    same(only(tmp_path), undisturbed)
+    assert read_record(only(tmp_path) / "record.json").provenance.retries == {"worker died": 5}
+
+
+def test_three_nodes_of_which_one_is_removed_give_the_same_bytes(words, tmp_path, undisturbed, quick, cluster):
+    made, nodes = cluster
+
+    def remove():
+        while committed(tmp_path) < 40:
+            time.sleep(0.01)
+        made.remove_node(nodes[1], allow_graceful=False)
+
+    thread = threading.Thread(target=remove, daemon=True)
+    thread.start()
+    assert call(*words, "--out", tmp_path, "--workers", 3, "--address", made.address) == 0
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    same(only(tmp_path), undisturbed)
+    retries = read_record(only(tmp_path) / "record.json").provenance.retries
+    assert set(retries) <= {"node lost", "worker died"}
+    assert sum(retries.values()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("demand", "says"),
+    [
+        (["--gpus-per-worker", "64"], "a worker asks 1 CPUs, 64 GPUs"),
+        (["--cpus-per-worker", "2"], "a worker asks 2 CPUs"),
+    ],
+)
+def test_what_can_never_be_met_is_said_at_once(words, tmp_path, cluster, capsys, demand, says):
+    made, _ = cluster
+    began = time.monotonic()
+    assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address, *demand) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert says in message
+    assert "no node has them" in message
+    assert time.monotonic() - began < 30
+
+
+def test_no_cluster_there_is_said_in_a_line(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ray.init", refuse)
+    assert call(*words, "--out", tmp_path, "--workers", 2, "--address", "127.0.0.1:1") == 2
+    assert "--address 127.0.0.1:1: no Ray cluster there" in capsys.readouterr().err
+
+
+def refuse(**_):
+    raise ConnectionError("nobody listens")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--workers", "some"], "expected a number, 0 or more, or auto"),
+        (["--address", "auto"], "needs --workers"),
+        (["--workers", "1", "--gpus-per-worker", "1.5"], "a fraction of one GPU, or a whole number"),
+        (["--workers", "1", "--deadline", "0"], "--deadline 0.0: expected at least 1"),
+        (["--out", "/tmp/ray/session_x/runtime_resources/working_dir_files/y"], "which Ray deletes"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(words, tmp_path, capsys, options, says):
+    assert call(*words, "--out", tmp_path, *options) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_room_on_a_node_is_the_scarcest_share():
+    node = Node("a", cpus=16, gpus=2, memory=64e9)
+    assert node.holds(Demand(), 1) == 16
+    assert node.holds(Demand(gpus=0.5), 1) == 4
+    assert node.holds(Demand(gpus=2), 4) == 1
+    assert node.holds(Demand(memory=20_000_000_000), 1) == 3
+    assert node.holds(Demand(gpus=3), 1) == 0
+    message = too_much(Demand(gpus=3, memory=2_000_000_000), 1, [node])
+    assert "3 GPUs and 2.0 GB of memory" in message
+    assert "a: 16 CPUs, 2 GPUs, 64.0 GB" in message
+
+
+def test_a_sweep_is_one_queue_that_goes_on(words, tmp_path, tiny_folder, quick, capsys):
+    other = tmp_path / "models" / "other"
+    shutil.copytree(tiny_folder, other)
+    (other / "generation_config.json").write_text("{}")
+    listed = tmp_path / "models.yaml"
+    listed.write_text(f"suites: [smoke]\nmodels:\n  - path:{tiny_folder}\n  - model: path:{other}\n  - path:nowhere\n")
+    options = ["--models", str(listed), "--out", str(tmp_path / "runs"), "--json"]
+    assert benchmark.sweep.main([*options, "--workers", "2"]) == 3
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)
+    assert [each["state"] for each in rows] == ["done", "done", "failed"]
+    assert "path:nowhere: no folder" in captured.err
+    assert rows[0]["valid %"] == rows[1]["valid %"]
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert len(folders) == 2
+    before = [(folder / "record.json").read_bytes() for folder in folders]
+    shutil.copytree(tiny_folder, tmp_path / "nowhere")
+    listed.write_text(listed.read_text().replace("path:nowhere", f"path:{tmp_path / 'nowhere'}"))
+    assert benchmark.sweep.main(options) == 0
+    assert [(folder / "record.json").read_bytes() for folder in folders] == before
+    same(*(path for path in (tmp_path / "runs").iterdir() if path.name.startswith(("tiny", "nowhere"))))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("models: [path:a, {suites: [smoke]}]", "'model'"),
+        ("models: [{model: path:a, extra: 1}]", "unknown entry 'extra'"),
+        ("- path:a", "expected a list `models`"),
+        ("models: [a]", "expected path:FOLDER"),
+        ("models: []", "nothing to evaluate"),
+    ],
+)
+def test_a_list_of_models_that_cannot_be_read_is_refused(tmp_path, capsys, content, says):
+    listed = tmp_path / "models.yaml"
+    listed.write_text(content)
+    assert benchmark.sweep.main(["--models", str(listed)]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,204 @@
+"""What goes wrong on a cluster, done for real: bad models, frozen and cut-off nodes, memory, storage, dead drivers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+pytest.importorskip("ray")
+from ray.cluster_utils import Cluster
+from test_cluster import STORE, actors
+from whole_runs import HERE, call, committed, only, same
+
+from benchmark.folder import RunFolder, holder
+from benchmark.record import read_record
+from benchmark.status import STOPPED, status_of
+
+pytestmark = pytest.mark.slow
+DRIVER = (
+    "import sys; import benchmark.driver, benchmark.run; from quick_protocol import QUICK; "
+    "benchmark.driver.STANDARD = QUICK; sys.exit(benchmark.run.main())"
+)
+
+
+def driver(*words: object, **environment: str) -> subprocess.Popen[str]:
+    """A driver in a process of its own."""
+    known = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, "-c", DRIVER, *map(str, words)]
+    return subprocess.Popen(command, env=known, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finished(process: subprocess.Popen[str], seconds: float = 400) -> str:
+    """What a driver that has to succeed said."""
+    _, said = process.communicate(timeout=seconds)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def wait_for(what, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def spoilt(tiny_folder, tmp_path):
+    """A model that gives NaN wherever a prompt has a rare token: some tasks, not all."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(tiny_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    weights["model.embed_tokens.weight"][vocabulary["v1"]] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_model_that_fails_on_some_tasks_is_not_published(spoilt, tmp_path, quick, capsys):
+    out = tmp_path / "runs"
+    assert call("--model", f"path:{spoilt}", "--suite", "smoke", "--out", out, "--workers", 2) == 3
+    found = status_of(only(out))
+    assert found.state == STOPPED
+    assert found.failed
+    assert all("logits: NaN" in why or "hidden states: NaN" in why for why in found.failed.values())
+    assert found.retries == {"invalid model": len(found.failed)}, "each was tried once more"
+    assert sum(found.committed.values()) + len(found.failed) == sum(found.total.values()), "the rest went on"
+    assert not (only(out) / "record.json").exists()
+
+
+def test_a_worker_that_hangs_is_replaced(words, tmp_path, undisturbed, quick):
+    frozen = []
+
+    def freeze():
+        wait_for(lambda: committed(tmp_path) >= 30)
+        wait_for(actors)
+        frozen.append(actors()[0])
+        os.kill(frozen[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=freeze, daemon=True)
+    thread.start()
+    assert call(*words, "--out", tmp_path, "--workers", 2, "--deadline", 15) == 0
+    assert frozen
+    same(only(tmp_path), undisturbed)
+    assert read_record(only(tmp_path) / "record.json").provenance.retries == {"deadline": 1}
+
+
+def test_a_driver_killed_on_ray_goes_on_to_the_same_bytes(words, tmp_path, undisturbed, quick):
+    for goal in (30, 90, 150):
+        process = driver(*words, "--out", tmp_path, "--workers", 2)
+        wait_for(lambda goal=goal: committed(tmp_path) >= goal)
+        process.kill()
+        process.wait()
+        root = only(tmp_path)
+        assert holder(root) is None
+        wait_for(lambda: not actors(), 30)
+    kept = {path.stem for path in (root / "shards").glob("*.json")}
+    assert call(*words, "--out", tmp_path, "--workers", 2) == 0
+    same(root, undisturbed)
+    again = [e["piece"] for e in RunFolder(root).events() if e["event"] == "committed"]
+    assert all(again.count(piece) <= 1 for piece in kept)
+
+
+def test_a_full_object_store_does_not_matter(words, tmp_path, undisturbed, quick):
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False, "object_store_memory": STORE}
+    )
+    code = (
+        "import sys, time, numpy as np, ray; ray.init(address=sys.argv[1], log_to_driver=False)\n"
+        "held = []\n"
+        "for _ in range(9): held.append(ray.get(ray.put(np.zeros(10_000_000, np.uint8))))\n"
+        "print('full', flush=True); sys.stdin.read()"
+    )
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", code, made.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as hog:
+            assert "full" in hog.stdout.readline()
+            assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address) == 0
+            hog.kill()
+    finally:
+        made.shutdown()
+    same(only(tmp_path), undisturbed)
+
+
+def test_calls_that_ray_loses_are_made_again(words, tmp_path, undisturbed, quick):
+    chances = {"*": {"num_failures": 40, "req_failure_prob": 10, "resp_failure_prob": 10}}
+    process = driver(
+        *words, "--out", tmp_path, "--workers", 2, "--deadline", 15, RAY_testing_rpc_failure=json.dumps(chances)
+    )
+    finished(process)
+    same(only(tmp_path), undisturbed)
+
+
+def test_a_frozen_node_is_given_up(words, tmp_path, undisturbed, quick, monkeypatch):
+    for name, value in (("initial_delay_ms", 1000), ("period_ms", 500), ("timeout_ms", 1000), ("failure_threshold", 4)):
+        monkeypatch.setenv(f"RAY_health_check_{name}", str(value))
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
+    )
+    nodes = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
+    raylet = nodes[0].all_processes["raylet"][0].process
+    stopped: list[int] = []
+
+    def freeze():
+        wait_for(lambda: committed(tmp_path) >= 30)
+        for process in [raylet.pid, *children(raylet.pid)]:
+            os.kill(process, signal.SIGSTOP)
+            stopped.append(process)
+
+    thread = threading.Thread(target=freeze, daemon=True)
+    thread.start()
+    try:
+        assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address) == 0
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+        made.shutdown()
+    assert stopped
+    same(only(tmp_path), undisturbed)
+    retries = read_record(only(tmp_path) / "record.json").provenance.retries
+    assert sum(retries.values()) >= 1
+    assert set(retries) <= {"node lost", "worker died"}
+
+
+def children(process: int) -> list[int]:
+    """All processes below one."""
+    path = Path(f"/proc/{process}/task/{process}/children")
+    mine = [int(word) for word in path.read_text().split()]
+    return mine + [below for one in mine for below in children(one)]
+
+
+def memory_used() -> float:
+    """Share of this machine's memory that is in use, as Ray's monitor counts it."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    return 1 - free / total
+
+
+def test_a_worker_out_of_memory_goes_on_with_half_the_batch(tmp_path, quick, wide_folder):
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    limit = memory_used() + WIDE_ROOM / total
+    process = driver(
+        "--model", f"path:{wide_folder}", "--suite", "smoke", "--limit", 10, "--out", tmp_path, "--workers", 1,
+        RAY_memory_usage_threshold=f"{limit:.4f}", RAY_memory_monitor_refresh_ms="20",
+    )  # fmt: skip
+    finished(process)
+    record = read_record(only(tmp_path) / "record.json")
+    assert record.provenance.retries["out of memory"] >= 1
+    assert "a batch was halved where memory was short" in record.unofficial
+    assert any(entry["event"] == "half the batch" for entry in RunFolder(only(tmp_path)).events())
+
+
+WIDE_ROOM = 1_700_000_000
+"""Bytes beyond what is in use before the wide model's worker starts: enough for half a batch, too little for one."""
