@@ -93,7 +93,9 @@ class StoredFits:
 
         name = call.names[0]
         work = FitWork(self.shards.root)
-        return Piece(name, FIT, FIT, work, call, commit, lambda cause, why: self.told(name, cause, why))
+        return Piece(
+            name, FIT, f"{FIT} {work.root}", work, call, commit, lambda cause, why: self.told(name, cause, why)
+        )
 
     def _read(self, names: Sequence[str]) -> Fit:
         found = [load_file(self.shards.arrays_of(name)) for name in names]

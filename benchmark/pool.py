@@ -5,7 +5,7 @@ One call in flight a worker; whoever is free takes the next piece, so that slow 
 - raises, or misses its deadline, is tried once more on a new worker, then given up with its reason;
 - kills its worker three times is given up;
 - is lost with its node, or runs out of memory, goes to the back of the queue, ten times at most; after running out of
-  memory with half the batch.
+  memory this and all later pieces of the same work have half the batch.
 
 What is given up is reported at the end; the rest goes on. The pool knows neither Ray nor models: a `Crew` has the
 workers, and a piece says by itself what to compute and how to commit it. Several threads may drain one pool; whichever
@@ -133,6 +133,7 @@ class Pool:
         self.queue: deque[_Pending] = deque()
         self.workers: list[_Worker] = []
         self.slowest: dict[Hashable, float] = {}
+        self.shares: dict[Hashable, float] = {}
         self.turn, self.stopped = Lock(), False
         self.failed_starts = 0
         self.waiting_since = time.monotonic()
@@ -218,6 +219,7 @@ class Pool:
                 pending = next((p for p in fitting if p.piece.held == worker.held), fitting[0])
                 self.queue.remove(pending)
                 worker.pending, worker.held, worker.began = pending, pending.piece.held, time.monotonic()
+                pending.share = self.shares.get(worker.held, 1.0)
                 worker.call = self.crew.call(worker.handle, pending.piece, pending.share)
 
     def _take(self, worker: _Worker) -> None:
@@ -290,7 +292,9 @@ class Pool:
         else:
             pending.raises += 1
         if cause == MEMORY:
-            pending.share /= 2
+            # What is too much for one piece of a model is too much for the next.
+            held = pending.piece.held
+            self.shares[held] = min(self.shares.get(held, 1.0), pending.share / 2)
         spent = pending.crashes >= CRASHES_ALLOWED or pending.losses >= LOSSES_ALLOWED
         if spent or pending.raises >= RAISES_ALLOWED:
             pending.done.set_exception(_GivenUp(cause, f"{cause}: {why}" if why else cause))

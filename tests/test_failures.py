@@ -202,3 +202,88 @@ def test_a_worker_out_of_memory_goes_on_with_half_the_batch(tmp_path, quick, wid
 
 WIDE_ROOM = 1_700_000_000
 """Bytes beyond what is in use before the wide model's worker starts: enough for half a batch, too little for one."""
+
+
+@pytest.fixture
+def apart():
+    """A head here, and a node in a network namespace of its own; gives the head's address and the link between them."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and the ip command")
+    name, link = f"karel{os.getpid()}", f"k{os.getpid() % 100000}"
+    inside = ["ip", "netns", "exec", name]
+    health = {
+        f"RAY_health_check_{key}": str(value)
+        for key, value in {
+            "initial_delay_ms": 1000,
+            "period_ms": 500,
+            "timeout_ms": 1000,
+            "failure_threshold": 6,
+        }.items()
+    }
+    known = os.environ | health | {"OMP_NUM_THREADS": "1"}
+
+    def do(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True, env=known, timeout=120)
+
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", f"--object-store-memory={STORE}"]
+    do("ip", "netns", "add", name)
+    try:
+        do("ip", "link", "add", link, "type", "veth", "peer", "name", f"{link}n")
+        do("ip", "link", "set", f"{link}n", "netns", name)
+        do("ip", "addr", "add", "10.98.7.1/24", "dev", link)
+        do("ip", "link", "set", link, "up")
+        do(*inside, "ip", "addr", "add", "10.98.7.2/24", "dev", f"{link}n")
+        do(*inside, "ip", "link", "set", f"{link}n", "up")
+        do(*inside, "ip", "link", "set", "lo", "up")
+        do(*start, "--head", "--node-ip-address=10.98.7.1", "--port=6399", "--include-dashboard=false")
+        do(*inside, *start, "--address=10.98.7.1:6399", "--node-ip-address=10.98.7.2")
+        yield "10.98.7.1:6399", link
+    finally:
+        subprocess.run([start[0], "stop", "--force"], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def test_a_network_partition_costs_time_only(words, tmp_path, undisturbed, quick, apart):
+    address, link = apart
+    cut: list[float] = []
+
+    def part():
+        wait_for(lambda: committed(tmp_path) >= 30)
+        subprocess.run(["ip", "link", "set", link, "down"], check=True)
+        cut.append(time.monotonic())
+        time.sleep(12)
+        subprocess.run(["ip", "link", "set", link, "up"], check=True)
+
+    thread = threading.Thread(target=part, daemon=True)
+    thread.start()
+    assert call(*words, "--out", tmp_path, "--workers", 2, "--address", address) == 0
+    assert cut
+    thread.join(timeout=60)
+    same(only(tmp_path), undisturbed)
+    retries = read_record(only(tmp_path) / "record.json").provenance.retries
+    assert sum(retries.values()) >= 1
+
+
+def test_a_submitted_job_runs_where_its_code_is_sent(words, tmp_path, undisturbed, quick):
+    pytest.importorskip("aiohttp", reason="ray job submit needs pip install -e '.[cluster]'")
+    ray = str(Path(sys.executable).with_name("ray"))
+    known = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def do(*command: str, seconds: float = 120) -> str:
+        done = subprocess.run([ray, *command], capture_output=True, text=True, env=known, timeout=seconds, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+        return done.stdout
+
+    do("start", "--head", "--num-cpus=3", "--port=6398", "--dashboard-port=8299", f"--object-store-memory={STORE}")
+    try:
+        environment = {
+            "working_dir": str(HERE.parent), "excludes": ["/submissions", "/runs", "/.git"],
+            "env_vars": {"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
+        }  # fmt: skip
+        options = ["--address", "http://127.0.0.1:8299", "--runtime-env-json", json.dumps(environment), "--"]
+        run = [sys.executable, "-c", DRIVER, *words, "--workers", "2", "--address", "auto", "--out", str(tmp_path)]
+        do("job", "submit", *options, *run, seconds=600)
+    finally:
+        subprocess.run([ray, "stop", "--force"], capture_output=True, check=False)
+    same(only(tmp_path), undisturbed)

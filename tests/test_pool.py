@@ -106,10 +106,17 @@ def test_what_does_not_pass_is_given_up_and_named(cause, times):
 
 
 def test_after_running_out_of_memory_the_batch_is_halved():
-    crew = ScriptedCrew({("a", 0): MEMORY, ("a", 1): MEMORY, ("b", 0): CRASHED})
-    Pool(crew, 1).drain(pieces("ab"))
+    crew = ScriptedCrew({("a", 0): MEMORY, ("a", 1): MEMORY, ("z", 0): CRASHED})
+    Pool(crew, 1).drain(pieces("ab") + pieces("z", held="other"))
     assert [share for _, name, share in crew.calls if name == "a"] == [1, 0.5, 0.25]
-    assert [share for _, name, share in crew.calls if name == "b"] == [1, 1]
+    assert [share for _, name, share in crew.calls if name == "b"] == [0.5], "the same model, so the same memory"
+    assert [share for _, name, share in crew.calls if name == "z"] == [1, 1]
+
+
+def test_two_that_run_out_of_memory_together_halve_it_once():
+    crew = ScriptedCrew({("a", 0): MEMORY, ("b", 0): MEMORY})
+    Pool(crew, 2).drain(pieces("abc"))
+    assert {share for _, name, share in crew.calls if name in "ab"} == {1, 0.5}
 
 
 def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):

@@ -222,3 +222,14 @@ def test_a_shard_of_another_plan_does_not_count(tmp_path):
     folder.commit(Shard(BLIND, 0, 10), ShardResult([]))
     assert folder.committed(Shard(BLIND, 0, 10))
     assert folder.condition(Shard(BLIND, 0, 20)) == DAMAGED
+
+
+def test_strict_results_do_not_depend_on_the_batch(words, tmp_path, quick):
+    for batch in (1, 7):
+        assert call(*words, "--out", tmp_path / str(batch), "--strict", "--batch", batch) == 0
+    one, seven = only(tmp_path / "1"), only(tmp_path / "7")
+    same(one, seven)
+    assert one.name != seven.name
+    record = read_record(one / "record.json")
+    assert record.model.dtype == "float64"
+    assert "--batch 1" in record.unofficial
