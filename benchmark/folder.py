@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import Shard, ShardResult
 from benchmark.labels import ProbeSet
-from benchmark.shards import Attempt, Shards, StoredRows, mapped, packed, write_durably
+from benchmark.shards import Attempt, Shards, StoredRows, mapped, packed, storage_problem, write_durably
 
 PROBES = "probes.data"
 RETRIED = "retried"
@@ -130,12 +130,15 @@ class RunFolder:
     def log(self, event: str, **details: Any) -> None:
         """Append an event with the time (UTC) to `events.jsonl`."""
         line = json.dumps({"time": _now(), "event": event, **details}) + "\n"
-        with (self.root / "events.jsonl").open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                # A driver that was killed may have left half a line.
-                line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
+        try:
+            with (self.root / "events.jsonl").open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    # A driver that was killed may have left half a line.
+                    line = line if file.read(1) == b"\n" else "\n" + line
+                file.write(line.encode())
+        except OSError as problem:
+            raise storage_problem(self.root, problem) from problem
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -161,7 +164,10 @@ class RunFolder:
 
 
 def holder(root: Path) -> int | None:
-    """The process that has a run folder, None if there is none; asked without taking the lock."""
+    """The process that has a run folder, None if there is none; asked without taking the lock.
+
+    Not for the process that has it: the system would take its lock away when the file is closed here.
+    """
     path = root / "lock"
     if not path.is_file():
         return None

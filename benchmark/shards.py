@@ -67,7 +67,7 @@ class Shards:
             _write(self.root / file, content)
         except OSError as problem:
             (self.root / file).unlink(missing_ok=True)
-            raise _full(self.root, problem) from problem
+            raise storage_problem(self.root, problem) from problem
         return Attempt(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
 
     def commit(self, attempt: Attempt) -> None:
@@ -180,7 +180,7 @@ def write_durably(path: Path, content: bytes) -> None:
         aside.replace(path)
     except OSError as problem:
         aside.unlink(missing_ok=True)
-        raise _full(path.parent, problem) from problem
+        raise storage_problem(path.parent, problem) from problem
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -190,7 +190,8 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _full(folder: Path, problem: OSError) -> StorageError:
+def storage_problem(folder: Path, problem: OSError) -> StorageError:
+    """What to say of a folder that cannot be written to."""
     return StorageError(
         f"{folder}: cannot be written to ({problem.strerror}); make room there, or choose another --out, and run the "
         "same command again: what is committed is kept"

@@ -22,8 +22,8 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def wide_folder(tmp_path_factory) -> Path:
-    """One whose forward pass takes some 100 MB a prompt."""
-    return save_llama(tmp_path_factory.mktemp("models") / "wide", hidden_size=16, intermediate_size=150_000)
+    """One whose forward pass takes some 60 MB a prompt."""
+    return save_llama(tmp_path_factory.mktemp("models") / "wide", hidden_size=16, intermediate_size=75_000)
 
 
 def save_llama(folder: Path, **sizes: int) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("ray")
@@ -24,6 +25,7 @@ from whole_runs import HERE, call, committed, only, same
 from benchmark.folder import RunFolder, holder
 from benchmark.record import read_record
 from benchmark.status import STOPPED, status_of
+from benchmark.suites import SUITE_FOLDER
 
 pytestmark = pytest.mark.slow
 DRIVER = (
@@ -41,7 +43,11 @@ def driver(*words: object, **environment: str) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str], seconds: float = 400) -> str:
     """What a driver that has to succeed said."""
-    _, said = process.communicate(timeout=seconds)
+    with process:
+        try:
+            _, said = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
     assert process.returncode == 0, said[-3000:]
     return said
 
@@ -96,10 +102,9 @@ def test_a_worker_that_hangs_is_replaced(words, tmp_path, undisturbed, quick):
 
 def test_a_driver_killed_on_ray_goes_on_to_the_same_bytes(words, tmp_path, undisturbed, quick):
     for goal in (30, 90, 150):
-        process = driver(*words, "--out", tmp_path, "--workers", 2)
-        wait_for(lambda goal=goal: committed(tmp_path) >= goal)
-        process.kill()
-        process.wait()
+        with driver(*words, "--out", tmp_path, "--workers", 2) as process:
+            wait_for(lambda goal=goal: committed(tmp_path) >= goal)
+            process.kill()
         root = only(tmp_path)
         assert holder(root) is None
         wait_for(lambda: not actors(), 30)
@@ -187,20 +192,22 @@ def memory_used() -> float:
 
 
 def test_a_worker_out_of_memory_goes_on_with_half_the_batch(tmp_path, quick, wide_folder):
+    suite = tmp_path / "large_batches.yaml"
+    entry = yaml.safe_load((SUITE_FOLDER / "smoke.yaml").read_text()) | {"batch": 40, "shard": 40, "sha256": ""}
+    suite.write_text(yaml.safe_dump(entry | {"probe": {**entry["probe"], "programs": 40}}))
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     limit = memory_used() + WIDE_ROOM / total
-    process = driver(
-        "--model", f"path:{wide_folder}", "--suite", "smoke", "--limit", 10, "--out", tmp_path, "--workers", 1,
-        RAY_memory_usage_threshold=f"{limit:.4f}", RAY_memory_monitor_refresh_ms="20",
-    )  # fmt: skip
-    finished(process)
-    record = read_record(only(tmp_path) / "record.json")
+    words = ["--model", f"path:{wide_folder}", "--suite", suite, "--out", tmp_path / "runs", "--workers", 1]
+    memory = {"RAY_memory_usage_threshold": f"{limit:.4f}", "RAY_memory_monitor_refresh_ms": "20"}
+    finished(driver(*words, **memory))
+    root = only(tmp_path / "runs")
+    record = read_record(root / "record.json")
     assert record.provenance.retries["out of memory"] >= 1
     assert "a batch was halved where memory was short" in record.unofficial
-    assert any(entry["event"] == "half the batch" for entry in RunFolder(only(tmp_path)).events())
+    assert any(entry["event"] == "half the batch" for entry in RunFolder(root).events())
 
 
-WIDE_ROOM = 1_700_000_000
+WIDE_ROOM = 2_400_000_000
 """Bytes beyond what is in use before the wide model's worker starts: enough for half a batch, too little for one."""
 
 
@@ -284,6 +291,18 @@ def test_a_submitted_job_runs_where_its_code_is_sent(words, tmp_path, undisturbe
         options = ["--address", "http://127.0.0.1:8299", "--runtime-env-json", json.dumps(environment), "--"]
         run = [sys.executable, "-c", DRIVER, *words, "--workers", "2", "--address", "auto", "--out", str(tmp_path)]
         do("job", "submit", *options, *run, seconds=600)
+    finally:
+        subprocess.run([ray, "stop", "--force"], capture_output=True, check=False)
+    same(only(tmp_path), undisturbed)
+
+
+def test_a_driver_outside_the_cluster_gives_the_same_bytes(words, tmp_path, undisturbed, quick):
+    ray = str(Path(sys.executable).with_name("ray"))
+    start = [ray, "start", "--head", "--num-cpus=3", "--port=6397", "--ray-client-server-port=10097"]
+    start += ["--include-dashboard=false", f"--object-store-memory={STORE}"]
+    subprocess.run(start, check=True, capture_output=True, timeout=120)
+    try:
+        finished(driver(*words, "--out", tmp_path, "--workers", 2, "--address", "ray://127.0.0.1:10097"))
     finally:
         subprocess.run([ray, "stop", "--force"], capture_output=True, check=False)
     same(only(tmp_path), undisturbed)

@@ -98,8 +98,7 @@ def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
             run.execute(None, None)
         other.kill()
     assert holder(folder.root) is None
-    with folder.locked():
-        assert status_of(folder.root).state == STOPPED, "a process does not see its own lock"
+    assert status_of(folder.root).state == STOPPED
 
 
 def test_a_shard_that_fails_is_named_and_nothing_is_published(words, tmp_path, quick, monkeypatch, capsys):
