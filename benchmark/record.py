@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import karel_env
 from benchmark.content import Content
 from benchmark.errors import BenchmarkError
 from benchmark.grid import Grid
@@ -123,9 +124,10 @@ def read_record(path: Path) -> Record:
 def source_digest() -> str:
     """SHA-256 over the source of karel_env and benchmark: the code version that results depend on."""
     whole = hashlib.sha256()
-    for package in ("benchmark", "karel_env"):
-        for path in sorted((SOURCE_ROOT / package).rglob("*.py")):
-            whole.update(path.relative_to(SOURCE_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    # Ray may put the two packages into different folders of a node.
+    for package in (SOURCE_ROOT / "benchmark", Path(karel_env.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            whole.update(path.relative_to(package.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return whole.hexdigest()
 
 

@@ -298,11 +298,11 @@ def test_a_submitted_job_runs_where_its_code_is_sent(words, tmp_path, undisturbe
 
 def test_a_driver_outside_the_cluster_gives_the_same_bytes(words, tmp_path, undisturbed, quick):
     ray = str(Path(sys.executable).with_name("ray"))
-    start = [ray, "start", "--head", "--num-cpus=3", "--port=6397", "--ray-client-server-port=10097"]
+    start = [ray, "start", "--head", "--num-cpus=3", "--port=6397", "--ray-client-server-port=10001"]
     start += ["--include-dashboard=false", f"--object-store-memory={STORE}"]
     subprocess.run(start, check=True, capture_output=True, timeout=120)
     try:
-        finished(driver(*words, "--out", tmp_path, "--workers", 2, "--address", "ray://127.0.0.1:10097"))
+        finished(driver(*words, "--out", tmp_path, "--workers", 2, "--address", "ray://127.0.0.1:10001"))
     finally:
         subprocess.run([ray, "stop", "--force"], capture_output=True, check=False)
     same(only(tmp_path), undisturbed)
