@@ -149,7 +149,7 @@ class Sweep:
         for entry in self.entries:
             cells = row(entry.record) if entry.record else {}
             results = (cells.get(name, "") for name in ("held-out %", "delta", "verdict"))
-            table.add_row(entry.model, entry.suite, entry.state, entry.progress, *results)
+            table.add_row(entry.model.rpartition("/")[2], entry.suite, entry.state, entry.progress, *results)
         return Group(
             table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.lines[-LINES:])
         )

@@ -250,3 +250,7 @@ def test_a_pool_that_is_stopped_ends_whoever_waits():
     thread.join(timeout=10)
     assert "what is committed is kept" in said[0]
     assert not crew.alive
+
+
+def test_handing_out_costs_little(benchmark):
+    benchmark(lambda: Pool(ScriptedCrew(), 4).drain(pieces([f"piece-{i}" for i in range(200)])))
