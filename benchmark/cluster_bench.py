@@ -1,7 +1,8 @@
 """What the workers cost: `python -m benchmark.bench cluster`.
 
 Measured on this machine, embedded: start-up and memory of a worker, what a shard costs beside its own work, and how much
-of a second worker is gained by work that is bound by the model (each worker has one thread). Then a simulation from
+is gained by a second worker where the model is the work (each worker has one thread), beside what two plain processes gain,
+since cores share caches and memory. Then a simulation from
 these figures of 1 to 1,024 workers, checked against the runs that were made.
 """
 
@@ -15,16 +16,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
 from benchmark.cluster import Demand, join
 from benchmark.errors import UsageError
-from benchmark.evaluation import BLIND, Job, Shard
+from benchmark.evaluation import BLIND, Job, Shard, Worker
 from benchmark.models import ModelSpec
 from benchmark.pool import Piece, Pool
 from benchmark.run import SHIPPED, SUBMISSIONS
@@ -78,6 +81,30 @@ def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: 
     return [Piece(name, EVALUATION, id(work), work, call, commit) for name, call in calls]
 
 
+def _alone(job: Job, shards: Sequence[Shard], together: Any, spent: Any) -> None:
+    torch.set_num_threads(1)
+    worker = Worker(job)
+    worker.evaluate(shards[0])
+    together.wait()
+    began = time.perf_counter()
+    for shard in shards:
+        worker.evaluate(shard)
+    spent.put(time.perf_counter() - began)
+
+
+def plain_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
+    """Shards a second of so many plain processes of one thread, each of which computes all of these, without Ray."""
+    context = get_context("spawn")
+    together, spent = context.Barrier(processes), context.Queue()
+    started = [context.Process(target=_alone, args=(job, shards, together, spent)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    slowest = max(spent.get() for _ in started)
+    for process in started:
+        process.join()
+    return processes * len(shards) / slowest
+
+
 def memory_of(names: str) -> float:
     """Bytes that a process of this machine whose title begins so has to itself, on average."""
     found = []
@@ -126,6 +153,9 @@ class ClusterBench:
                 pool.close()
                 crew.leave()
         one, two = runs
+        told("the same in plain processes")
+        some = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
+        machine = plain_rate(self.job, some, 2) / (2 * plain_rate(self.job, some, 1))
         efficiency = one.seconds / (2 * two.seconds)
         costs = Costs(start["worker"], serial, DEATHS)
         checks = [
@@ -134,7 +164,7 @@ class ClusterBench:
         ]  # fmt: skip
         sweep = np.tile(one.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(one.shards)))
         return {
-            "start": start, "memory": memory, "serial": serial, "efficiency": efficiency,
+            "start": start, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
             "shard": {"mean": float(np.mean(one.shards)), "deviation": float(np.std(one.shards))},
             "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
             "checks": checks, "costs": asdict(costs), "model": curve(one.shards, WORKERS, costs),
@@ -181,7 +211,8 @@ def describe(found: dict[str, Any]) -> str:
         f"a worker takes {found['memory'] / 1e6:.0f} MB of its own",
         f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * found['serial']:.1f} ms of "
         "hand-out, storage and commit",
-        f"two workers: {100 * found['efficiency']:.0f}% of twice one; "
+        f"two workers: {100 * found['efficiency']:.0f}% of twice one, where two plain processes reach "
+        f"{100 * found['machine']:.0f}%, so {100 * found['efficiency'] / found['machine']:.0f}% of what the machine gives; "
         + " and ".join(f"{rate:.0f}" for rate in found["tasks a second"])
         + " tasks a second",
         "",

@@ -240,10 +240,13 @@ class _Stages:
         def commit(attempts: list[Attempt]) -> None:
             for attempt in attempts:
                 self.folder.pieces.commit(attempt)
-                self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
+                self._committed(attempt)
             self.view.advance(steps, what)
 
         return Piece(name, kind, held, work, call, commit, partial(self._again, name))
+
+    def _committed(self, attempt: Attempt) -> None:
+        self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
 
     def _again(self, name: str, cause: str, why: str) -> None:
         """Log what a piece is computed again for, or given up for."""
@@ -292,7 +295,8 @@ class _Stages:
         )  # fmt: skip
 
     def _fits(self, kept: bool) -> StoredFits:
-        return StoredFits(self.folder.pieces, self.place.pool, self.place.threads, kept, self._again)
+        pieces, place = self.folder.pieces, self.place
+        return StoredFits(pieces, place.pool, place.threads, kept, self._again, self._committed)
 
     def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
         """The verdict and the paper's columns; writes what the verdict is computed from."""

@@ -36,12 +36,20 @@ class StoredFits:
         together: seeds of one piece of work; as many as a worker has threads.
         kept: whether fits stay in the folder, to be found by the run that goes on; otherwise they go when read.
         told: hears of retries: piece, cause and reason.
+        committed: hears of each piece that is.
     """
 
     def __init__(
-        self, shards: Shards, pool: Pool, together: int = 1, kept: bool = True, told: Told = lambda *words: None
+        self,
+        shards: Shards,
+        pool: Pool,
+        together: int = 1,
+        kept: bool = True,
+        told: Told = lambda *words: None,
+        committed: Callable[[Attempt], None] = lambda attempt: None,
     ) -> None:
-        self.shards, self.pool, self.together, self.kept, self.told = shards, pool, together, kept, told
+        self.shards, self.pool, self.together, self.kept = shards, pool, together, kept
+        self.told, self.committed = told, committed
 
     def __call__(
         self,
@@ -89,6 +97,7 @@ class StoredFits:
         def commit(attempts: list[Attempt]) -> None:
             for attempt in attempts:
                 self.shards.commit(attempt)
+                self.committed(attempt)
             progressed()
 
         name = call.names[0]

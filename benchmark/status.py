@@ -103,9 +103,10 @@ def stage_of(piece: str) -> str:
 def describe(status: Status) -> str:
     """The status in words and a table."""
     by_whom = f" (process {status.process})" if status.process else ""
+    sessions = f"{status.sessions} session{'' if status.sessions == 1 else 's'}"
     lines = [
         f"run        {status.folder}",
-        f"state      {status.state}{by_whom}; {status.sessions} sessions, last event {status.last}",
+        f"state      {status.state}{by_whom}; {sessions}, last event {status.last}",
     ]
     if status.retries:
         lines.append("retries    " + ", ".join(f"{cause}: {count}" for cause, count in sorted(status.retries.items())))
