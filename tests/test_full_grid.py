@@ -115,7 +115,7 @@ def test_what_is_added_to_the_recorder_is_the_original(grid):
 
 
 def test_the_full_grid_plans_its_stages():
-    job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, 0, FULL_GRID)  # type: ignore[arg-type]
+    job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, FULL_GRID)  # type: ignore[arg-type]
     stages = {shard.stage for shard in plan(job)}
     assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_WITH[0]}"} <= stages
     assert {shard.stage for shard in plan_after(job)} == {"random-0-generated", "random-1-generated"}

@@ -40,7 +40,7 @@ LAYERS = 3
 def worker(tiny_folder):
     texts = tuple(text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts())
     checkpoint = open_checkpoint(ModelSpec("path", str(tiny_folder)))
-    return Worker(Job(SUITE, checkpoint, "float32", "cpu", 2, 1, FULL_GRID, texts))
+    return Worker(Job(SUITE, checkpoint, "float32", "cpu", 2, FULL_GRID, texts))
 
 
 @pytest.mark.parametrize("stage", [BLIND, WIDE, f"{CROSSED}-{CROSSED_WITH[0]}", f"random-1-{WIDE}"])
