@@ -42,14 +42,14 @@ class Demand:
     Attributes:
         workers: at a time; 0 takes what is there.
         address: of a cluster to join; None starts one here, embedded in this process.
-        cpus, gpus: of an evaluation worker; 0 CPUs shares this machine's cores out. Others take one CPU.
+        cpus, gpus: of an evaluation worker. Others take one CPU.
         memory: bytes that an evaluation worker needs, 0 unknown.
         wait: seconds to wait for nodes that an autoscaler may bring.
     """
 
     workers: int = 0
     address: str | None = None
-    cpus: int = 0
+    cpus: int = 1
     gpus: float = 0.0
     memory: int = 0
     wait: float = 0.0
@@ -64,9 +64,9 @@ class Node:
     gpus: float
     memory: float
 
-    def holds(self, demand: Demand, cpus: int) -> int:
+    def holds(self, demand: Demand) -> int:
         """How many evaluation workers fit on it."""
-        shares = [self.cpus // cpus]
+        shares = [self.cpus // demand.cpus]
         if demand.gpus:
             shares.append((self.gpus + 1e-6) // demand.gpus)
         if demand.memory and self.memory:
@@ -89,7 +89,7 @@ def join(demand: Demand) -> RayCrew:
         if demand.address:
             ray.init(address=demand.address, runtime_env=_code(), **quiet)
         else:
-            asked = max(demand.workers * max(demand.cpus, 1), cores)
+            asked = max(demand.workers * demand.cpus, cores)
             # A bare init would join whatever cluster it finds on the machine.
             ray.init(
                 address="local",
@@ -103,13 +103,12 @@ def join(demand: Demand) -> RayCrew:
             f"--address {demand.address}: no Ray cluster there ({' '.join(str(problem).split())[:150]}); "
             "see docs/cluster.md"
         ) from problem
-    cpus = demand.cpus or (1 if demand.address else max(1, cores // max(demand.workers, 1)))
     try:
-        room = _room(ray, demand, cpus)
+        room = _room(ray, demand)
     except UsageError:
         ray.shutdown()
         raise
-    return RayCrew(ray, demand, cpus, demand.workers or room, room)
+    return RayCrew(ray, demand, demand.workers or room, room)
 
 
 def _code() -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _code() -> dict[str, Any]:
     return {"py_modules": packages, "excludes": ["**/__pycache__"]}
 
 
-def _room(ray: Any, demand: Demand, cpus: int) -> int:
+def _room(ray: Any, demand: Demand) -> int:
     """How many evaluation workers fit on the nodes that are there, once at least one does."""
     until = time.monotonic() + demand.wait
     while True:
@@ -128,20 +127,20 @@ def _room(ray: Any, demand: Demand, cpus: int) -> int:
             Node(node["NodeManagerHostname"], *(node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", "memory")))
             for node in ray.nodes() if node["Alive"]
         ]  # fmt: skip
-        room = sum(node.holds(demand, cpus) for node in nodes)
+        room = sum(node.holds(demand) for node in nodes)
         if room:
             return room
         if time.monotonic() >= until:
-            raise UsageError(too_much(demand, cpus, nodes))
+            raise UsageError(too_much(demand, nodes))
         time.sleep(POLL)
 
 
-def too_much(demand: Demand, cpus: int, nodes: Sequence[Node]) -> str:
+def too_much(demand: Demand, nodes: Sequence[Node]) -> str:
     """Why no worker fits, in words."""
     memory = f" and {demand.memory / 1e9:.1f} GB of memory" if demand.memory else ""
     there = "; ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus:g} GPUs, {n.memory / 1e9:.1f} GB" for n in nodes)
     return (
-        f"a worker asks {cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({there}); ask less "
+        f"a worker asks {demand.cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({there}); ask less "
         "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler brings"
     )
 
@@ -180,7 +179,7 @@ class RayCrew:
 
     Attributes:
         ray: the module.
-        demand, cpus: what an evaluation worker asks.
+        demand: what an evaluation worker asks.
         workers: at a time.
         room: how many fit on the nodes that were there at the start.
         processors: of the workers so far.
@@ -188,7 +187,6 @@ class RayCrew:
 
     ray: Any
     demand: Demand
-    cpus: int
     workers: int
     room: int
     processors: set[str] = field(default_factory=set)
@@ -198,7 +196,7 @@ class RayCrew:
     def hire(self, kind: str) -> tuple[Any, Any]:
         """See `Crew`."""
         evaluates = kind == EVALUATION
-        cpus, gpus = (self.cpus, self.demand.gpus) if evaluates else (1, 0)
+        cpus, gpus = (self.demand.cpus, self.demand.gpus) if evaluates else (1, 0)
         body = type(f"{kind.capitalize()}Actor", (_Actor,), {})
         # A worker that dies is replaced by the pool, which knows what it was computing.
         actor = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(body).remote(cpus)
@@ -249,7 +247,7 @@ class RayCrew:
         """See `Crew`."""
         has, free = self.ray.cluster_resources(), self.ray.available_resources()
         return (
-            f"a worker asks {self.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
+            f"a worker asks {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
             f"{has.get('GPU', 0):g}, free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}"
         )
 

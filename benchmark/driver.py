@@ -96,7 +96,8 @@ class Request:
     Attributes:
         suite: name or file.
         limit, seed: of its tasks, None for all and its own.
-        dtype, device, grid, batch: how the model computes, what is read, prompts a forward pass (None: the suite's).
+        dtype, device, grid, batch, threads: how the model computes, what is read, prompts a forward pass (None: the
+            suite's), CPU threads of one.
         keep_states: whether stored states stay.
         out: folder in which the run folder is made.
         command: for the record.
@@ -109,6 +110,7 @@ class Request:
     device: str = "cpu"
     grid: str = "standard"
     batch: int | None = None
+    threads: int = 1
     keep_states: bool = False
     out: Path = Path("runs")
     command: str = ""
@@ -131,7 +133,7 @@ class Run:
         if request.batch is not None:
             self.suite = replace(self.suite, batch=request.batch)
         inits = self.protocol.random_inits
-        self.job = Job(self.suite, checkpoint, request.dtype, request.device, inits, request.grid)
+        self.job = Job(self.suite, checkpoint, request.dtype, request.device, inits, request.grid, (), request.threads)
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -142,6 +144,7 @@ class Run:
             "model": self.checkpoint.digest,
             "dtype": self.job.dtype,
             "device": self.job.device.split(":")[0],
+            "threads": self.job.threads,
             "suite": asdict(self.suite),
             "tasks": self.tasks_digest,
             "protocol": self.protocol.digest(),

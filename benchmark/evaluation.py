@@ -56,6 +56,8 @@ class Job:
         random_inits: untrained copies to read.
         grid: which states are kept: the pooled ones that the standard grid reads, or every layer at both positions.
         texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
+        threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
+            identity and does not depend on how many workers there are.
     """
 
     suite: Suite
@@ -65,6 +67,7 @@ class Job:
     random_inits: int
     grid: str = STANDARD_GRID
     texts: tuple[str, ...] = ()
+    threads: int = 1
 
 
 @dataclass(frozen=True, order=True)

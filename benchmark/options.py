@@ -32,6 +32,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the model in float64 and round to float32, so that no figure depends on the batch; twice the time",
     )
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads of one forward pass; another number may change the last digits, as another processor may, so "
+        "it counts as another run; for speed take more --workers (default: 1)",
+    )
     add("--batch", type=int, help="prompts a forward pass; official only with the suite's own (the default)")
     add(
         "--grid",
@@ -57,7 +64,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
     add("--gpus-per-worker", type=float, metavar="F", help="whole or a fraction (default: 1 on cuda, else 0)")
-    add("--cpus-per-worker", type=int, metavar="N", help="default: this machine's cores shared out; on a cluster 1")
+    add("--cpus-per-worker", type=int, metavar="N", help="of a worker that evaluates (default: --threads)")
     add("--deadline", type=float, metavar="SECONDS", help="for a shard; default: 20 times the slowest, at least 120")
     add("--wait", type=float, default=0.0, metavar="SECONDS", help="for nodes that an autoscaler brings (default: 0)")
 
@@ -73,7 +80,14 @@ def check_options(options: argparse.Namespace) -> None:
         raise UsageError(f"--workers {words}: expected a number, 0 or more, or auto")
     if options.address and words == "0":
         raise UsageError("--address: needs --workers, the number of actors on that cluster, or --workers auto")
-    for name, least in (("limit", 1), ("batch", 1), ("deadline", 1), ("cpus_per_worker", 1), ("gpus_per_worker", 0)):
+    for name, least in (
+        ("limit", 1),
+        ("batch", 1),
+        ("threads", 1),
+        ("deadline", 1),
+        ("cpus_per_worker", 1),
+        ("gpus_per_worker", 0),
+    ):
         value = getattr(options, name, None)
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
@@ -116,10 +130,10 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     asked = 0 if options.workers == AUTO else int(options.workers)
     if asked == 0 and not options.address:
         asked = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
-    demand = Demand(asked, options.address, options.cpus_per_worker or 0, gpus, memory, options.wait)
+    demand = Demand(asked, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
     crew = join(demand)
     pool = Pool(crew, crew.workers, options.deadline, max(600.0, options.wait))
-    line = f"{crew.workers} workers of {crew.cpus} CPUs and {gpus:g} GPUs"
+    line = f"{crew.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"
     if crew.room < crew.workers:
         line += f"; {crew.room} fit on the nodes that are there, others start when nodes come"
     try:

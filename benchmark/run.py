@@ -95,7 +95,7 @@ def request_of(options: argparse.Namespace, suite: str, command: str) -> Request
     """What the options ask for one suite."""
     return Request(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
-        options.keep_states, options.out, command,
+        options.threads, options.keep_states, options.out, command,
     )  # fmt: skip
 
 

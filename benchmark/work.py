@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,23 @@ class EvaluationWork:
 
         def compute(shard: Shard, share: float) -> list[Attempt]:
             began = time.perf_counter()
-            result = worker.evaluate(shard, share)
+            with _threads(self.job.threads):
+                result = worker.evaluate(shard, share)
             seconds = round(time.perf_counter() - began, 3)
             return [attempt_of(shards, shard, replace(result, seconds=seconds))]
 
         return compute
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Within, torch has so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _here(job: Job) -> Job:
@@ -191,10 +204,6 @@ def _is_shortage(problem: Exception) -> bool:
 
 class SerialCrew:
     """One worker: this process. A call is answered before it returns, so no deadline can end it."""
-
-    def __init__(self, threads: int = 0) -> None:
-        if threads:
-            torch.set_num_threads(threads)
 
     def hire(self, kind: str) -> tuple[Desk, list[Answer]]:
         """See `Crew`."""

@@ -143,12 +143,12 @@ def test_options_that_cannot_be_are_refused(words, tmp_path, capsys, options, sa
 
 def test_room_on_a_node_is_the_scarcest_share():
     node = Node("a", cpus=16, gpus=2, memory=64e9)
-    assert node.holds(Demand(), 1) == 16
-    assert node.holds(Demand(gpus=0.5), 1) == 4
-    assert node.holds(Demand(gpus=2), 4) == 1
-    assert node.holds(Demand(memory=20_000_000_000), 1) == 3
-    assert node.holds(Demand(gpus=3), 1) == 0
-    message = too_much(Demand(gpus=3, memory=2_000_000_000), 1, [node])
+    assert node.holds(Demand()) == 16
+    assert node.holds(Demand(gpus=0.5)) == 4
+    assert node.holds(Demand(gpus=2, cpus=4)) == 1
+    assert node.holds(Demand(memory=20_000_000_000)) == 3
+    assert node.holds(Demand(gpus=3)) == 0
+    message = too_much(Demand(gpus=3, memory=2_000_000_000), [node])
     assert "3 GPUs and 2.0 GB of memory" in message
     assert "a: 16 CPUs, 2 GPUs, 64.0 GB" in message
 
