@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from benchmark.checkpoint import open_checkpoint
@@ -27,8 +28,10 @@ from benchmark.folder import RunFolder
 from benchmark.measurement import blind_probe_set
 from benchmark.models import ModelSpec
 from benchmark.protocol import STANDARD
-from benchmark.shards import StoredRows, mapped
+from benchmark.run import SHIPPED, SUBMISSIONS
+from benchmark.shards import Shards, StoredRows, mapped
 from benchmark.suites import load_suite, probe_tasks
+from benchmark.work import EvaluationWork
 from karel_env.language import HEADER_TEXT
 
 SUITE = replace(load_suite("smoke"), probe_programs=40, sha256="")
@@ -107,3 +110,23 @@ def test_the_index_names_the_word_of_each_row(worker, tmp_path):
     generated = generated_probe_set(SUITE, STANDARD, worker.job.texts)
     assert generated.budget is None
     assert len(generated.program) == sum(text.count("(") for text in worker.job.texts)
+
+
+def test_states_do_not_depend_on_the_threads_of_the_process(tmp_path):
+    """Two threads change the last bits of the shipped model's states, so a forward pass has the job's, wherever it is."""
+    checkpoint = open_checkpoint(ModelSpec("path", str(SUBMISSIONS / SHIPPED)))
+    suite = replace(load_suite("laptop"), probe_programs=100)
+    shards = Shards(tmp_path)
+
+    def states(threads: int) -> bytes:
+        compute = EvaluationWork(Job(suite, checkpoint, "float32", "cpu", 0), tmp_path).begin()
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            (attempt,) = compute(Shard(BLIND, 0, 50), 1.0)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        return (shards.root / attempt.file).read_bytes()
+
+    assert states(1) == states(2)
