@@ -30,7 +30,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--strict",
         action="store_true",
-        help="compute the model in float64 and round to float32, so that no figure depends on the batch; twice the time",
+        help="compute the model in float64 and round to float32, so that no figure depends on the batch; 2 to 3 times slower",
     )
     add(
         "--threads",
