@@ -2,8 +2,8 @@
 
 Measured on this machine, embedded: start-up and memory of a worker, what a shard costs beside its own work, and how much
 is gained by a second worker where the model is the work (each worker has one thread), beside what two plain processes gain,
-since cores share caches and memory. Then a simulation from
-these figures of 1 to 1,024 workers, checked against the runs that were made.
+since cores share caches and memory. Then a simulation from these figures of 1 to 1,024 workers, checked against the runs
+that were made.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: 
             shards.commit(attempt)
             spent.append(float(attempt.entry["seconds"]))
 
-    return [Piece(name, EVALUATION, id(work), work, call, commit) for name, call in calls]
+    # Not the identity of `work`, which Python gives to another object once this one is gone.
+    return [Piece(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
 
 
 def _alone(job: Job, shards: Sequence[Shard], together: Any, spent: Any) -> None:
