@@ -13,15 +13,17 @@ from karel_env.generator import Tasks
 from karel_env.language import WORDS
 from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds
 
+LOSSES = ("outputs", "program", "all")
+"""Tokens that a model is trained to predict: output grids and the program; the program; every token but the first."""
 IGNORED = -100
 """Label of a token that no loss is taken on (the convention of `torch.nn.functional.cross_entropy`)."""
 
 
-def encode(tasks: Tasks, shown: int, show_under_robot: bool) -> tuple[np.ndarray, np.ndarray]:
+def encode(tasks: Tasks, shown: int, show_under_robot: bool, loss: str = LOSSES[0]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids [N, S] of prompt, program and end mark, padded; and labels [N, S] for next-token training.
 
-    Labels are the tokens of the output grids, the program and the end mark; all others are `IGNORED`: inputs
-    are noise that cannot be predicted.
+    Labels are the tokens that `loss` (one of `LOSSES`) says, the end mark among the program's; all others are
+    `IGNORED`. Inputs are noise that cannot be predicted.
 
     Raises:
         ValueError: worlds of several sizes (the word-level tokenizer drops line ends).
@@ -37,8 +39,9 @@ def encode(tasks: Tasks, shown: int, show_under_robot: bool) -> tuple[np.ndarray
     before = _grid(tasks.inputs[:, :shown], show_under_robot, ids)
     after = _grid(tasks.outputs[:, :shown], show_under_robot, ids)
     grids = np.concatenate([column(INPUT), before, column(OUTPUT), after], -1)
-    wanted = np.zeros(grids.shape[1:], bool)
-    wanted[:, -after.shape[-1] :] = True
+    wanted = np.full(grids.shape[1:], loss == "all")
+    if loss == "outputs":
+        wanted[:, -after.shape[-1] :] = True
     lengths = tasks.programs.lengths
     tail = np.full((count, int(lengths.max()) + 2), ids[PAD], np.int64)
     tail[:, 0] = ids[PROGRAM]
@@ -48,7 +51,7 @@ def encode(tasks: Tasks, shown: int, show_under_robot: bool) -> tuple[np.ndarray
     tail[np.arange(count), lengths + 1] = ids[END]
     tokens = np.concatenate([grids.reshape(count, -1), tail], 1)
     place = np.arange(tail.shape[1])
-    wanted_tail = (place >= 4) & (place <= lengths[:, None] + 1)
+    wanted_tail = (place >= (0 if loss == "all" else 4)) & (place <= lengths[:, None] + 1)
     mask = np.concatenate([np.broadcast_to(wanted.reshape(-1), (count, wanted.size)), wanted_tail], 1)
     return tokens, np.where(mask, tokens, IGNORED)
 

@@ -1,100 +1,50 @@
-"""Train a baseline on endless fresh tasks of a suite: `python -m baselines.train RECIPE.yaml --out FOLDER`.
+"""Train a baseline on fresh tasks of a suite: `python -m baselines.train RECIPE --out FOLDER`.
 
-Each step draws its own tasks by number, so a run resumed from its last saved state goes on exactly as it would
-have. The folder ends as a plain Hugging Face model: config, safetensors weights, tokenizer, and `training.json`
-with what made it. Not covered: data that is not generated, several machines.
+Each step draws its own tasks by number, so a run resumed from its last saved state goes on exactly as it would have.
+The folder ends as a plain Hugging Face model: config, safetensors weights, tokenizer, and `training.json` with what
+made it; `checkpoints/step-N` are the same at the steps of the recipe, `logs` is read by tensorboard. One process, or
+several by `accelerate launch`, which share each step's tasks. Not covered: data that is not generated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from copy import deepcopy
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import transformers
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baselines.encoding import encode
+from baselines.encoding import IGNORED, encode
+from baselines.lstm import LstmForCausalLM
 from baselines.muon import Muon
+from baselines.recipe import Training, load_recipe, recipe_path
+from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer
+from benchmark.record import processor, versions
 from benchmark.suites import Suite, load_suite, training_tasks
 
-
-@dataclass(frozen=True)
-class Training:
-    """One training run, as its recipe says.
-
-    Attributes:
-        suite: name of the suite whose tasks are learnt.
-        model_class: a causal LM class of `transformers`.
-        config: its configuration; the vocabulary is set here.
-        batch, tasks: tasks a step, and in all.
-        muon_lr: learning rate of the matrices inside the blocks (Muon); 0 gives them to Adam as well.
-        adam_lr: of everything else.
-        weight_decay: decoupled, on matrices.
-        warmup, decay: share of the steps with rising and with falling learning rate, both linear.
-        clip: largest gradient norm.
-        seed: of initialisation and data.
-    """
-
-    suite: str
-    model_class: str
-    config: dict[str, Any]
-    batch: int
-    tasks: int
-    muon_lr: float
-    adam_lr: float
-    weight_decay: float
-    warmup: float
-    decay: float
-    clip: float
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-        return self.tasks // self.batch
-
-    def rate(self, step: int) -> float:
-        """The factor on the learning rates at `step`."""
-        rise = (step + 1) / max(1.0, self.warmup * self.steps)
-        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(1.0, rise, fall)
-
-
-def load_recipe(path: Path) -> Training:
-    """A recipe file; raises ValueError with the file's name where an entry is missing or unknown."""
-    entry = yaml.safe_load(path.read_text())
-    try:
-        architecture = entry["architecture"]
-        return Training(
-            suite=entry["suite"],
-            model_class=architecture["class"],
-            config=architecture["config"],
-            seed=entry["seed"],
-            **entry["optimizer"],
-        )
-    except (KeyError, TypeError) as problem:
-        raise ValueError(f"{path}: {problem}; see baselines/recipes/llama-laptop.yaml") from problem
+OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
+PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+LOG_EVERY = 50
 
 
 def build_model(training: Training) -> torch.nn.Module:
     """The untrained model, initialised from the recipe's seed."""
     set_seed(training.seed)
     tokenizer = build_tokenizer()
-    model_class = getattr(transformers, training.model_class)
+    model_class = OWN_CLASSES.get(training.model_class) or getattr(transformers, training.model_class)
     config = model_class.config_class(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -106,8 +56,9 @@ def build_model(training: Training) -> torch.nn.Module:
 
 
 def build_optimizers(model: torch.nn.Module, training: Training) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms and biases."""
+    """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms, biases and all else."""
     ends = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore[operator]
+    ends |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends and training.muon_lr > 0]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
@@ -127,27 +78,49 @@ def build_optimizers(model: torch.nn.Module, training: Training) -> list[torch.o
 
 def batch_of(suite: Suite, training: Training, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
-    numbers = np.arange(step * training.batch, (step + 1) * training.batch)
-    tasks = training_tasks(suite, numbers, training.seed)
-    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot)
+    tasks = training_tasks(suite, training.numbers(step), training.seed)
+    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, training.loss)
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 
 
 class Run:
-    """A training run in a folder: state, steps, saving."""
+    """A training run in a folder: state, steps, saving.
 
-    def __init__(self, training: Training, folder: Path, compile_model: bool, precision: str) -> None:
-        self.training, self.folder = training, folder
+    Args:
+        training: the recipe.
+        folder: of the run.
+        compile_model: with torch.compile.
+        precision: `no` or `bf16`, of autocast.
+        command: for `training.json`.
+
+    Raises:
+        ValueError: the tasks of a step cannot be shared evenly among the processes.
+    """
+
+    def __init__(
+        self, training: Training, folder: Path, compile_model: bool, precision: str, command: str = ""
+    ) -> None:
+        self.training, self.folder, self.command, self.precision = training, folder, command, precision
         self.suite = load_suite(training.suite)
-        self.accelerator = Accelerator(mixed_precision=precision)
+        logged = {"log_with": "tensorboard", "project_dir": str(folder)} if find_spec("tensorboardX") else {}
+        self.accelerator = Accelerator(mixed_precision=precision, **logged)
+        if training.batch % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch {training.batch} cannot be shared by {self.accelerator.num_processes} processes; "
+                "use a number of processes that divides it"
+            )
         self.raw = build_model(training)
+        if training.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
+            use_for_training()
         optimizers = build_optimizers(self.raw, training)
         prepared = self.accelerator.prepare(self.raw, *optimizers)
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.forward = torch.compile(self.model) if compile_model else self.model
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.tokens = 0, 0.0, 0
         self.log: list[dict[str, float]] = []
+        if logged:
+            self.accelerator.init_trackers("logs")
 
     def resume(self) -> None:
         """Go on from the last saved state of the folder, if there is one."""
@@ -155,82 +128,133 @@ class Run:
         if progress.is_file():
             self.accelerator.load_state(str(progress.parent))
             saved = json.loads(progress.read_text())
-            self.step, self.seconds, self.log = saved["step"], saved["seconds"], saved["log"]
+            self.step, self.seconds, self.tokens = saved["step"], saved["seconds"], saved["tokens"]
+            self.log = saved["log"]
 
     def save_state(self) -> None:
         """Everything that is needed to go on; replaces the state before it only once it is whole."""
         new, old = self.folder / "state.new", self.folder / "state"
         self.accelerator.save_state(str(new))
-        (new / "progress.json").write_text(json.dumps({"step": self.step, "seconds": self.seconds, "log": self.log}))
-        if old.exists():
-            old.rename(self.folder / "state.old")
-        new.rename(old)
-        _remove(self.folder / "state.old")
+        if self.accelerator.is_main_process:
+            progress = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "log": self.log}
+            (new / "progress.json").write_text(json.dumps(progress))
+            if old.exists():
+                old.rename(self.folder / "state.old")
+            new.rename(old)
+            shutil.rmtree(self.folder / "state.old", ignore_errors=True)
+        self.accelerator.wait_for_everyone()
 
-    def train_step(self) -> float:
-        """One optimiser step; returns its loss in nats a predicted token."""
+    def train_step(self) -> torch.Tensor:
+        """One optimiser step; returns its loss in nats a predicted token, as a scalar that is not waited for."""
         tokens, labels = batch_of(self.suite, self.training, self.step)
         factor = self.training.rate(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        logits = self.forward(input_ids=tokens.to(self.accelerator.device), use_cache=False).logits
-        targets = labels[:, 1:].reshape(-1).to(logits.device)
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets)
-        self.accelerator.backward(loss)
+        self.tokens += tokens.numel()
+        predicted = int((labels[:, 1:] != IGNORED).sum())
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
+        micro = self.training.micro or len(tokens)
+        parts = list(zip(tokens[mine].split(micro), labels[mine].split(micro), strict=True))
+        total = torch.zeros((), device=self.accelerator.device)
+        for i, (ids, wanted) in enumerate(parts):
+            if i < len(parts) - 1:
+                with self.accelerator.no_sync(self.model):
+                    total += self._backward(ids, wanted, predicted)
+            else:
+                total += self._backward(ids, wanted, predicted)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return float(loss.detach())
+        return self.accelerator.reduce(total, "sum")
 
-    def save_model(self, command: str) -> None:
-        """The folder as a plain Hugging Face model, with what made it."""
-        self.raw.save_pretrained(self.folder)  # type: ignore[operator]
-        build_tokenizer().save_pretrained(self.folder)
-        facts = {
-            "command": command,
+    def _backward(self, ids: torch.Tensor, wanted: torch.Tensor, predicted: int) -> torch.Tensor:
+        """Add the gradient of some tasks to the step's; returns their share of its mean loss."""
+        logits = self.forward(input_ids=ids.to(self.accelerator.device), use_cache=False).logits
+        targets = wanted[:, 1:].reshape(-1).to(logits.device)
+        summed = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
+        # Several processes average their gradients; the step's mean is over the predicted tokens of all of them.
+        self.accelerator.backward(summed * (self.accelerator.num_processes / predicted))
+        return summed.detach() / predicted
+
+    def save_model(self, folder: Path) -> None:
+        """The model as a plain Hugging Face folder, its weights in bfloat16, with what made it."""
+        # Only the main process looks at the folder, and all wait: otherwise one might see it before it is there.
+        if self.accelerator.is_main_process and not (folder != self.folder and folder.exists()):
+            new = folder if folder == self.folder else folder.with_name(f"{folder.name}.new")
+            deepcopy(self.raw).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
+            build_tokenizer().save_pretrained(new)
+            (new / "training.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
+            if new != folder:
+                new.rename(folder)
+        self.accelerator.wait_for_everyone()
+
+    def facts(self) -> dict[str, object]:
+        """What made the model, as far as it has come."""
+        return {
+            "command": self.command,
             "recipe": asdict(self.training),
+            "step": self.step,
             "tasks_seen": self.step * self.training.batch,
+            "tokens_seen": self.tokens,
+            "parameters": sum(p.numel() for p in self.raw.parameters()),
             "minutes": round(self.seconds / 60, 1),
+            "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(),
-            "packages": {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")},
+            "device": str(self.accelerator.device),
+            "precision": self.precision,
+            "processor": processor(),
+            "packages": versions(PACKAGES),
             "log": self.log,
         }
-        (self.folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+    def keep_checkpoint(self) -> None:
+        """Keep the model where the recipe says so."""
+        if self.step in self.training.checkpoint_steps():
+            self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        folder.rmdir()
-
-
-def train(run: Run, save_every: int, command: str) -> None:
+def train(run: Run, save_every: int) -> None:
     """Train to the end of the recipe with a progress bar, saving the state every `save_every` steps."""
+    main, last = run.accelerator.is_main_process, run.training.steps
+    bars = main and sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
-        shown = bar.add_task("training", total=run.training.steps, completed=run.step)
-        recent: list[float] = []
-        while run.step < run.training.steps:
+    with Progress(*columns, disable=not bars) as bar:
+        shown = bar.add_task("training", total=last, completed=run.step)
+        recent: list[torch.Tensor] = []
+        run.keep_checkpoint()
+        while run.step < last:
             began = time.perf_counter()
             recent.append(run.train_step())
-            run.seconds += time.perf_counter() - began
-            bar.update(shown, completed=run.step, description=f"loss {recent[-1]:.4f}")
-            if run.step % 50 == 0 or run.step == run.training.steps:
-                run.log.append(
-                    {"step": run.step, "loss": round(float(np.mean(recent)), 5), "seconds": round(run.seconds)}
-                )
+            if run.step % LOG_EVERY == 0 or run.step == last:
+                loss = float(torch.stack(recent).mean())
                 recent = []
-                if not sys.stderr.isatty():
-                    print(json.dumps(run.log[-1]), file=sys.stderr, flush=True)
+            run.seconds += time.perf_counter() - began
+            if not recent:
+                _note(run, loss, told=main and not bars)
+                bar.update(shown, description=f"loss {loss:.4f}")
+            bar.update(shown, completed=run.step)
+            run.keep_checkpoint()
             if run.step % save_every == 0:
                 run.save_state()
     run.save_state()
-    run.save_model(command)
+    run.save_model(run.folder)
+    run.accelerator.end_training()
+
+
+def _note(run: Run, loss: float, told: bool) -> None:
+    """Put the loss of the last steps into the logs."""
+    speed = run.step * run.training.batch / run.seconds
+    left = (run.training.steps - run.step) * run.training.batch / speed
+    run.log.append({"step": run.step, "loss": round(loss, 5), "seconds": round(run.seconds)})
+    rate = run.training.rate(run.step - 1)
+    run.accelerator.log({"loss": loss, "rate": rate, "tasks_per_second": speed}, step=run.step)
+    if told:
+        line = run.log[-1] | {"steps": run.training.steps, "tasks_per_second": round(speed, 1), "left": round(left)}
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -238,20 +262,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("recipe", type=Path, help="YAML file, such as baselines/recipes/llama-laptop.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
-    parser.add_argument("--compile", action="store_true", help="compile the model (about 1.4 times faster on a CPU)")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where it is faster")
-    parser.add_argument("--save-every", type=int, default=200, help="steps between saved states")
+    add = parser.add_argument
+    add("recipe", help="name of a shipped recipe, such as gpt-laptop, or a YAML file")
+    add("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
+    add("--seed", type=int, help="in place of the recipe's")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry, such as optimizer.batch=32")
+    add("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+    add("--compile", action="store_true", help="compile the model")
+    add("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where the hardware multiplies it")
+    add("--save-every", type=int, default=200, help="steps between saved states")
     options = parser.parse_args(arguments)
+    transformers.utils.logging.disable_progress_bar()
     if options.threads:
         torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(load_recipe(options.recipe), options.out, options.compile, options.precision)
-    run.resume()
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
     words = sys.argv[1:] if arguments is None else list(arguments)
-    train(run, options.save_every, " ".join(["python -m baselines.train", *words]))
+    try:
+        training = load_recipe(recipe_path(options.recipe), changes)
+        options.out.mkdir(parents=True, exist_ok=True)
+        command = " ".join(["python -m baselines.train", *words])
+        run = Run(training, options.out, options.compile, options.precision, command)
+    except ValueError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    run.resume()
+    train(run, options.save_every)
     return 0
 
 

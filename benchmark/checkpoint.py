@@ -1,11 +1,14 @@
 """A model's files: found on disk or on the hub, checked before anything is loaded, and digested.
 
+A baseline that is no network (`baseline:NAME`) is the source of its package; it has no weights and no states.
+
 Weights are safetensors only: other formats can run code when they are opened. Errors are `ModelError`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import struct
@@ -35,6 +38,7 @@ class Checkpoint:
         parameters: number of stored weights.
         weight_bytes: size of the stored weights in bytes.
         digest: SHA-256 over configuration, weights and tokenizer files.
+        network: whether there are hidden states to read.
     """
 
     spec: str
@@ -43,10 +47,17 @@ class Checkpoint:
     parameters: int
     weight_bytes: int
     digest: str
+    network: bool = True
+
+
+BASELINES = "baselines.registry"
+"""Module of the baselines; imported where one is asked for by name, since nothing here depends on them."""
 
 
 def open_checkpoint(spec: ModelSpec) -> Checkpoint:
     """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
+    if spec.scheme == "baseline":
+        return _baseline(spec)
     folder = Path(spec.target) if spec.scheme == "path" else _download(spec)
     if not folder.is_dir():
         raise ModelError(f"{spec}: no folder at {folder}; give a folder that save_pretrained wrote")
@@ -73,6 +84,17 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         weight_bytes=sum(path.stat().st_size for path in weights),
         digest=_digest(folder),
     )
+
+
+def _baseline(spec: ModelSpec) -> Checkpoint:
+    registry = importlib.import_module(BASELINES)
+    if spec.target not in registry.BASELINES:
+        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
+    folder = Path(str(registry.__file__)).parent
+    whole = hashlib.sha256(spec.target.encode())
+    for path in sorted(folder.glob("*.py")):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return Checkpoint(str(spec), folder, spec.target, 0, 0, whole.hexdigest(), network=False)
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:

@@ -13,11 +13,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-from safetensors.numpy import load_file
+from typing import Any
 
 from benchmark.checkpoint import Checkpoint
 from benchmark.content import Content, content_steps, generated_probe_set, measure_content
@@ -29,64 +26,26 @@ from benchmark.evaluation import (
     RANDOM,
     TEST,
     Job,
-    Shard,
     plan,
     plan_after,
     task_sets,
 )
 from benchmark.figures import write_figures
-from benchmark.fits import StoredFits
-from benchmark.folder import RETRIED, RunFolder
+from benchmark.folder import RunFolder
 from benchmark.full_grid import FullGrid
 from benchmark.grid import Grid
 from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
-from benchmark.pool import MEMORY, Piece, Pool
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
 from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
-from benchmark.shards import DAMAGED, WHOLE, Attempt, write_durably
-from benchmark.suites import Suite, adopt_tasks, digest, load_suite, test_tasks
-from benchmark.work import EVALUATION, TASKS, EvaluationWork, SerialCrew, TaskWork
-from karel_env.control_flow import ControlRecipe
+from benchmark.shards import write_durably
+from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
+from benchmark.suites import Suite, digest, load_suite, test_tasks
 
 PROBES_PER_LIMITED_TASK = 5
-HALVED = "half the batch"
-TASK_STAGE, GRID_STAGE, PROBING = "tasks", "full grid", "probing"
-
-
-class View(Protocol):
-    """Who watches a run: a bar, a row of a table, or nobody."""
-
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
-        """A stage of so many steps, some of which are done already."""
-        ...
-
-    def advance(self, steps: int, what: str | None = None) -> None:
-        """Steps that are done, and what is being done now."""
-        ...
-
-    def say(self, message: str) -> None:
-        """A line for whoever reads along."""
-        ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run computes.
-
-    Attributes:
-        pool: the workers.
-        workers: Ray actors at a time, 0 for this process.
-        threads: of one worker that fits probes.
-        processors: of the workers; filled as they start.
-    """
-
-    pool: Pool
-    workers: int
-    threads: int
-    processors: set[str]
+GRID_STAGE, PROBING = "full grid", "probing"
 
 
 @dataclass(frozen=True)
@@ -171,7 +130,7 @@ class Run:
             if done is not None:
                 return done
             folder.pieces.clear_attempts()
-            stages = _Stages(self, folder, place, view)
+            stages = _RunStages(self, folder, place, view)
             folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
             record = stages.execute()
             write_durably(folder.root / "record.json", record.to_json().encode())
@@ -200,106 +159,36 @@ class Run:
         return reasons
 
 
-class _Stages:
-    """The stages of a run in its folder."""
+class _RunStages(Stages):
+    """The stages of a run in its folder, and its record."""
 
     def __init__(self, run: Run, folder: RunFolder, place: Place, view: View) -> None:
-        self.run, self.folder, self.place, self.view = run, folder, place, view
-        self.suite, self.protocol = run.suite, run.protocol
-        self.shards: list[Shard] = []
+        super().__init__(run.job, run.identity, folder, place, view)
+        self.run, self.protocol = run, run.protocol
 
     def total(self) -> dict[str, int]:
         """Pieces of each stage that the run will commit, as far as is known at its start."""
-        counts = {TASK_STAGE: len(task_sets(self.run.job))}
-        for shard in plan(self.run.job) + plan_after(self.run.job):
+        counts = {TASK_STAGE: len(task_sets(self.job))}
+        for shard in plan(self.job) + plan_after(self.job):
             counts[shard.stage] = counts.get(shard.stage, 0) + 1
         return counts
 
     def execute(self) -> Record:
         """From what is committed to the record."""
-        job, folder = self.run.job, self.folder
-        self._draw_tasks()
+        job, folder = self.job, self.folder
+        self.draw_tasks()
         check_references(self.suite, test_tasks(self.suite))
-        self._evaluate(job, plan(job))
+        self.evaluate(job, plan(job))
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
-        self._evaluate(replace(job, texts=texts), plan_after(job))
+        self.evaluate(replace(job, texts=texts), plan_after(job))
+        if not self.run.checkpoint.network:
+            return self._record((None, None, None), [], folder.seconds(self.shards))
         began = time.perf_counter()
         meaning, content = self._probe(texts)
         grid = self._full_grid(texts) if job.grid == FULL_GRID else None
         seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - began, 1)}
         figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
         return self._record((meaning, content, grid), figures, seconds)
-
-    def _missing(self, names: dict[str, dict[str, Any]]) -> list[str]:
-        """The pieces, by name and what is expected of their entries, that are not there whole; damage is reported."""
-        conditions = {name: self.folder.pieces.condition(name, **expected) for name, expected in names.items()}
-        for name, found in conditions.items():
-            if found == DAMAGED:
-                self.folder.log(RETRIED, piece=name, cause=DAMAGED, why="its checksum or entry does not fit")
-                self.view.say(f"{name}: stored files are damaged (checksum); computed again")
-        return [name for name, found in conditions.items() if found != WHOLE]
-
-    def _piece(self, name: str, kind: str, held: str, work: Any, call: Any, steps: int, what: str) -> Piece:
-        def commit(attempts: list[Attempt]) -> None:
-            for attempt in attempts:
-                self.folder.pieces.commit(attempt)
-                self._committed(attempt)
-            self.view.advance(steps, what)
-
-        return Piece(name, kind, held, work, call, commit, partial(self._again, name))
-
-    def _committed(self, attempt: Attempt) -> None:
-        self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
-
-    def _again(self, name: str, cause: str, why: str) -> None:
-        """Log what a piece is computed again for, or given up for."""
-        if cause == "failed":
-            self.folder.log("failed", piece=name, why=why)
-        else:
-            self.folder.log(RETRIED, piece=name, cause=cause, why=why)
-            if cause == MEMORY:
-                self.folder.log(HALVED, piece=name)
-        self.view.say(f"{name}: {cause}: {' '.join(why.split())[:200]}")
-
-    def _draw_tasks(self) -> None:
-        sets = task_sets(self.run.job)
-        missing = self._missing({name: {} for name in sets})
-        self.view.begin("drawing tasks", len(sets), len(sets) - len(missing))
-        work = TaskWork(self.suite, self.folder.pieces.root)
-        # Straight-line tasks are drawn faster than a worker starts; those with control flow take seconds to minutes.
-        slow = isinstance(self.suite.recipe, ControlRecipe)
-        pool = self.place.pool if slow else Pool(SerialCrew(), 1)
-        pool.drain(
-            [self._piece(name, TASKS, self.run.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
-        )
-        for purpose, path in self._task_files():
-            adopt_tasks(self.suite, purpose, load_file(path))
-
-    def _task_files(self) -> list[tuple[str, Path]]:
-        return [(purpose, self.folder.pieces.arrays_of(name)) for name, purpose in task_sets(self.run.job).items()]
-
-    def _evaluate(self, job: Job, shards: list[Shard]) -> None:
-        """Compute the shards that are not committed."""
-        self.shards += shards
-        missing = set(self._missing({shard.name: {"stop": shard.stop} for shard in shards}))
-        left = [shard for shard in shards if shard.name in missing]
-        if len(left) < len(shards):
-            self.view.say(f"continuing: {len(shards) - len(left)} of {len(shards)} shards are done")
-        if shards:
-            total = sum(s.stop - s.start for s in shards)
-            self.view.begin("evaluating", total, total - sum(s.stop - s.start for s in left))
-        work = EvaluationWork(job, self.folder.pieces.root, tuple(self._task_files()))
-        held = f"{self.run.identity} {len(job.texts)}"
-        self.place.pool.drain(
-            [
-                self._piece(s.name, EVALUATION, held, work, s, s.stop - s.start, f"evaluating: {s.stage}")
-                for s in left
-            ]
-        )  # fmt: skip
-
-    def _fits(self, kept: bool) -> StoredFits:
-        pieces, place = self.folder.pieces, self.place
-        return StoredFits(pieces, place.pool, place.threads, kept, self._again, self._committed)
 
     def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
         """The verdict and the paper's columns; writes what the verdict is computed from."""
@@ -311,7 +200,7 @@ class _Stages:
 
         self.view.begin("probing: blind", blind_steps(protocol) + content_steps(protocol))
         copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
-        fits = self._fits(kept=True)
+        fits = self.fits(kept=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
         meaning, arrays = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
         folder.write_probes(arrays)
@@ -334,10 +223,10 @@ class _Stages:
         def states(stage: str, position: str, view: str) -> Rows:
             return self.folder.states(self.shards, stage, f"{position}.{view}")
 
-        return FullGrid(self.suite, self.protocol, states, layers, texts, told, self._fits(kept=False)).measure()
+        return FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False)).measure()
 
     def _record(
-        self, found: tuple[Meaning, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]
+        self, found: tuple[Meaning | None, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
         meaning, content, grid = found

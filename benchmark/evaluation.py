@@ -5,7 +5,8 @@ Stages: `test` (programs for the test tasks), `generated` (programs for the prob
 their words were emitted), `blind` (states at the words of given programs, outputs hidden), and `random-0-blind`,
 `random-1-blind`, ... (the same of untrained copies of the model). The full grid adds `wide` (a blind set of the
 largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their untrained
-copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote.
+copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote. The evaluation of
+training checkpoints (`trajectory`) also has `likelihood`: how probable the model finds the test tasks' own programs.
 
 Letters: `L` layers + 1, `D` hidden width.
 """
@@ -13,6 +14,7 @@ Letters: `L` layers + 1, `D` hidden width.
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from benchmark import suites
-from benchmark.checkpoint import Checkpoint
+from benchmark.checkpoint import BASELINES, Checkpoint
 from benchmark.errors import ModelError
 from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import HiddenStates, LanguageModel
+from benchmark.models import HiddenStates, LanguageModel, Writer
 from benchmark.prompts import prompt_text
 from benchmark.protocol import POOLS
 from benchmark.suites import Suite, blind_tasks, probe_tasks, test_tasks
@@ -35,6 +37,7 @@ from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
+LIKELIHOOD = "likelihood"
 STANDARD_GRID, FULL_GRID = GRIDS = ("standard", "full")
 MEAN, LAST = POOLS
 CROSSED_WITH = ("lmpru", "pulmr")
@@ -89,7 +92,8 @@ class ShardResult:
     """What a shard gives.
 
     Attributes:
-        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished.
+        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished; for `likelihood`:
+            task, log_likelihood (nats), tokens.
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: that it took.
@@ -103,6 +107,8 @@ class ShardResult:
 def plan(job: Job) -> list[Shard]:
     """All shards of a run that need no other's result, in order."""
     suite = job.suite
+    if not job.checkpoint.network:
+        return shards_of(suite, TEST)
     stages = [(TEST, suite.tasks), (GENERATED, suite.probe_programs)]
     forced = [BLIND] if job.grid == STANDARD_GRID else [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)]
     for stage in forced:
@@ -111,9 +117,14 @@ def plan(job: Job) -> list[Shard]:
     return [Shard(stage, a, b) for stage, count in stages for a, b in suite.shards(count)]
 
 
+def shards_of(suite: Suite, stage: str) -> list[Shard]:
+    """The shards of one stage."""
+    return [Shard(stage, a, b) for a, b in suite.shards(len(stage_tasks(suite, stage)))]
+
+
 def plan_after(job: Job) -> list[Shard]:
     """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
-    if job.grid == STANDARD_GRID:
+    if job.grid == STANDARD_GRID or not job.checkpoint.network:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
     return [Shard(stage, a, b) for stage in stages for a, b in job.suite.shards(job.suite.probe_programs)]
@@ -122,8 +133,10 @@ def plan_after(job: Job) -> list[Shard]:
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
     """The tasks of a stage or of its untrained copies."""
     kind = stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
-    if kind in (TEST, GENERATED):
-        return test_tasks(suite) if kind == TEST else probe_tasks(suite)
+    if kind in (TEST, LIKELIHOOD):
+        return test_tasks(suite)
+    if kind == GENERATED:
+        return probe_tasks(suite)
     if kind == WIDE:
         return wide_tasks(suite)
     return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
@@ -131,6 +144,8 @@ def stage_tasks(suite: Suite, stage: str) -> Tasks:
 
 def task_sets(job: Job) -> dict[str, str]:
     """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
+    if not job.checkpoint.network:
+        return {f"tasks-{suites.TEST}": suites.TEST}
     purposes = [suites.TEST, suites.PROBE, suites.BLIND]
     purposes += [] if job.grid == STANDARD_GRID else [suites.blind_purpose(_wide(job.suite))]
     return {f"tasks-{purpose}": purpose for purpose in purposes}
@@ -187,12 +202,15 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job, self.batch = job, job.suite.batch
         self.loaded: tuple[int | None, LanguageModel] | None = None
+        self.baseline: Writer | None = None
 
     def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
         """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
         self.batch = max(1, int(self.job.suite.batch * share))
         if shard.stage in (TEST, GENERATED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
+        if shard.stage == LIKELIHOOD:
+            return self._weigh(shard)
         if shard.stage.endswith(GENERATED):
             return self._reread(shard)
         return self._read(stage_tasks(self.job.suite, shard.stage), shard)
@@ -207,19 +225,39 @@ class Worker:
             self.loaded = (copy, model)
         return self.loaded[1]
 
+    def writer(self, stage: str) -> Writer:
+        """What writes the programs of a stage: the model, or a baseline that is no network."""
+        if self.job.checkpoint.network:
+            return self.model(stage)
+        if self.baseline is None:
+            self.baseline = importlib.import_module(BASELINES).BASELINES[self.job.checkpoint.name](self.job.suite)
+        return self.baseline
+
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
-        model = self.model(shard.stage)
+        writer = self.writer(shard.stage)
         samples: list[dict[str, Any]] = []
         read: list[dict[str, np.ndarray]] = []
         for start, stop in self._batches(shard):
             prompts = prompts_of(self.job.suite, tasks.take(np.arange(start, stop)))
-            written = model.generate(prompts, self.job.suite.max_new_words)
+            written = writer.generate(prompts, self.job.suite.max_new_words)
             for task, (prompt, one) in enumerate(zip(prompts, written, strict=True), start):
                 digest = hashlib.sha256(prompt.encode()).hexdigest()
                 samples.append({"task": task, "prompt": digest, **vars(one)})
             if shard.stage == GENERATED:
-                read += self._states(model, prompts, [one.text for one in written])
+                read += self._states(self.model(shard.stage), prompts, [one.text for one in written])
         return ShardResult(samples, _joined(read))
+
+    def _weigh(self, shard: Shard) -> ShardResult:
+        tasks, samples = stage_tasks(self.job.suite, shard.stage), []
+        for start, stop in self._batches(shard):
+            batch = tasks.take(np.arange(start, stop))
+            texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in batch.programs.texts()]
+            found = self.model(shard.stage).log_likelihoods(prompts_of(self.job.suite, batch), texts)
+            samples += [
+                {"task": task, "log_likelihood": value, "tokens": tokens}
+                for task, (value, tokens) in enumerate(found, start)
+            ]
+        return ShardResult(samples)
 
     def _states(
         self, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]

@@ -7,7 +7,7 @@ it can be printed alone; nothing is told by colour only. Source: shared/PROBING.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,20 +74,25 @@ def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) 
                 drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
         if points := _points(grid.slices):
             drawn["budgets"] = partial(_budgets, name, points)
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
+
+
+def save_figures(drawn: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
+    """Draw each figure in the common style and write it to `folder` as STEM.png and STEM.svg; the files, sorted."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with style.context(["default", _STYLE]):
         for stem, draw in drawn.items():
             figure = draw()
             for kind in ("png", "svg"):
-                path = folder / FOLDER / f"{stem}.{kind}"
+                path = folder / f"{stem}.{kind}"
                 figure.savefig(path, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
                 figure.set_layout_engine("none")  # the layout of the first file holds for both
-                paths.append(path.relative_to(folder).as_posix())
+                paths.append(path)
     return sorted(paths)
 
 
-def _figure(height: float, *title: str) -> Figure:
+def titled_figure(height: float, *title: str) -> Figure:
     """An empty figure of `height` inches with a paragraph of title for each text."""
     lines = [line for text in title for line in textwrap.wrap(text, 98)]
     figure = Figure((WIDTH, height + 0.16 * len(lines)), layout="constrained")
@@ -100,7 +105,7 @@ def _features(name: str, meaning: Meaning) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
     found = meaning.features
     counts = _span(len(one.alternatives) for one in found.values())
-    figure = _figure(
+    figure = titled_figure(
         1.1 + 0.3 * len(found),
         f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
         f"Blind probe set at read, offset 0; n = {meaning.test_programs:,} programs, {meaning.test_states:,} states. "
@@ -167,7 +172,7 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     offsets = sorted({offset for _, offset in cells})
     deltas = {key: one.features[PRIMARY].delta for key, one in cells.items()}
     clear = {key: delta.value for key, delta in deltas.items() if not delta.low <= 0 <= delta.high}
-    figure = _figure(
+    figure = titled_figure(
         1.0 + 0.19 * len(views),
         f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
         f"Skill, ± half of the 95% interval; n = {_span(one.programs for one in cells.values())} programs, "
@@ -210,7 +215,7 @@ def _points(slices: Sequence[Slice]) -> list[Slice]:
 
 def _budgets(name: str, points: list[Slice]) -> Figure:
     """Skill of model and recorder above, delta below, by label budget."""
-    figure = _figure(
+    figure = titled_figure(
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
         f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "

@@ -292,6 +292,12 @@ class FullGrid:
             slices.append(self.slice(place, READ, POOLED))
         return slices
 
+    def future(self, place: Place, offset: int, view: str = POOLED) -> Slice:
+        """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
+        probe_set = place.probe_set.at(offset)
+        prior = Tested.of(probe_set, self.swept, place.probe_set.at(0))
+        return self.slice(place, EMIT, view, offset, prior=prior, ahead=1 + offset)
+
     def _reach(self) -> tuple[int, dict[int, float]]:
         """See `Grid.reach`: the prior is given the present state, the recorder the words up to the offset."""
         place = self.generated
@@ -299,10 +305,7 @@ class FullGrid:
             return 0, {}
         raw = {}
         for offset in FUTURE:
-            probe_set = place.probe_set.at(offset)
-            prior = Tested.of(probe_set, self.swept, place.probe_set.at(0))
-            found = self.slice(place, EMIT, POOLED, offset, prior=prior, ahead=1 + offset)
-            raw[offset] = found.features[PRIMARY].p
+            raw[offset] = self.future(place, offset).features[PRIMARY].p
         adjusted = {int(name): p for name, p in holm({str(k): p for k, p in raw.items()}).items()}
         reach = 0
         for offset in FUTURE:

@@ -7,7 +7,9 @@ A cache that cannot be cut back (state space models) is replaced by one full pas
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from karel_env.language import WORDS
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 STRICT = "float64"
 """What is computed in it and rounded to float32 does not depend on what else is in the batch."""
+OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
+"""Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 LONGEST_WORD = max(WORDS, key=len)
 
 
@@ -117,6 +121,9 @@ class HuggingFaceModel:
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
         """The model's fast tokenizer, padding on the left; raises `ModelError`."""
+        model_type = json.loads((checkpoint.folder / "config.json").read_text()).get("model_type")
+        if model_type in OWN_CLASSES:
+            importlib.import_module(OWN_CLASSES[model_type])
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 str(checkpoint.folder), padding_side="left", trust_remote_code=False
@@ -145,7 +152,7 @@ class HuggingFaceModel:
         output = self.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
-            **{self.cache_name: batch.cache},
+            **self._past(batch),
             max_new_tokens=self.room(self.tokenizer, max_new_words),
             do_sample=False,
             num_beams=1,
@@ -176,17 +183,30 @@ class HuggingFaceModel:
         """See `LanguageModel.hidden_states`."""
         spans = [self._pieces(*pair) for pair in zip(prompts, programs, strict=True)]
         batch = self._prefill(prompts)
-        width = max(len(ids) for ids, _, _ in spans)
-        ids = torch.full((len(spans), 1 + width), self.tokenizer.pad_token_id)
+        ids, mask = self._behind(batch, [pieces for pieces, _, _ in spans])
+        states = self._read(batch, ids, mask)
+        return _gather(states, [(first, last) for _, first, last in spans])
+
+    @torch.inference_mode()
+    def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
+        pieces = [self._pieces(*pair)[0] for pair in zip(prompts, programs, strict=True)]
+        batch = self._prefill(prompts)
+        ids, mask = self._behind(batch, pieces)
+        logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
+        log_prob = logits[:, -ids.shape[1] : -1].double().log_softmax(-1)
+        found = log_prob.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+        return list(zip(found.sum(-1).tolist(), map(len, pieces), strict=True))
+
+    def _behind(self, batch: _Batch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
+        ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
-        for row, (pieces, _, _) in enumerate(spans):
-            ids[row, 1 : 1 + len(pieces)] = torch.tensor(pieces)
-            mask[row, 1 : 1 + len(pieces)] = 1
-        states = self._read(batch, ids.to(self.device), mask.to(self.device))
-        if batch.cache is not None:
-            batch.cache.crop(-ids.shape[1])
-        return _gather(states, [(first, last) for _, first, last in spans])
+        for row, mine in enumerate(pieces):
+            ids[row, 1 : 1 + len(mine)] = torch.tensor(mine)
+            mask[row, 1 : 1 + len(mine)] = 1
+        return ids.to(self.device), mask.to(self.device)
 
     def _pieces(self, prompt: str, program: str) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Token ids of a program behind its prompt; of each word, the index of its first and last piece.
@@ -225,6 +245,10 @@ class HuggingFaceModel:
         self.prefilled = (tuple(prompts), batch)
         return batch
 
+    def _past(self, batch: _Batch) -> dict[str, Any]:
+        """The cache, if there is one, under the name that the model knows it by."""
+        return {} if batch.cache is None else {self.cache_name: batch.cache}
+
     def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
         """Attention mask and, where the model takes them, positions of the last `width` tokens."""
         places = {"attention_mask": mask}
@@ -235,13 +259,21 @@ class HuggingFaceModel:
     def _read(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
         width = ids.shape[1]
-        whole = torch.cat([batch.mask[:, :-1], mask], 1)
-        past = {} if batch.cache is None else {self.cache_name: batch.cache}
-        tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
         with self._captured(width) as layers:
-            output = self.base(input_ids=tokens, use_cache=bool(past), **past, **self._places(whole, tokens.shape[1]))
+            output = self._passed(self.base, batch, ids, mask)
             layers.append(output.last_hidden_state[:, -width:].float().cpu())
         return torch.stack(layers, 2).numpy()
+
+    def _passed(self, module: Any, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
+        """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
+        whole = torch.cat([batch.mask[:, :-1], mask], 1)
+        past = self._past(batch)
+        tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
+        places = self._places(whole, tokens.shape[1])
+        output = module(input_ids=tokens, use_cache=bool(past), **past, **places, **wanted)
+        if batch.cache is not None:
+            batch.cache.crop(-ids.shape[1])
+        return output
 
     @contextmanager
     def _captured(self, width: int) -> Iterator[list[torch.Tensor]]:

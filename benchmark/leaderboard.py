@@ -31,50 +31,64 @@ COLUMNS = (
 )  # fmt: skip
 
 
+UNDEFINED = "-"
+
+
 def percent(estimate: Estimate | None) -> str:
     """A share with its 95% interval, in percent; a dash where it is not defined."""
-    return (
-        "-" if estimate is None else f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    )
+    if estimate is None:
+        return UNDEFINED
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def points(estimate: Estimate) -> str:
-    """A skill or a difference of skills with its 95% interval."""
+def points(estimate: Estimate | None) -> str:
+    """A skill or a difference of skills with its 95% interval; a dash where it is not defined."""
+    if estimate is None:
+        return UNDEFINED
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def row(record: Record) -> dict[str, str]:
     """The cells of one record."""
-    accuracy, facing = record.accuracy, record.meaning.features[PRIMARY]
+    accuracy, meaning = record.accuracy, record.meaning
+    facing = meaning.features[PRIMARY] if meaning else None
     content = record.content.arithmetic if record.content else {}
     cells = [
         record.model.name,
-        f"{record.model.parameters:,}",
+        f"{record.model.parameters:,}" if record.model.parameters else UNDEFINED,
         percent(accuracy.shown),
         percent(accuracy.held_out),
         percent(accuracy.exact),
         percent(accuracy.valid),
         *(percent(content.get(depth)) for depth in ("linear", "mlp1", "mlp2")),
-        points(facing.skill),
-        points(facing.gap),
-        points(facing.delta),
-        record.meaning.verdict,
+        *(points(part) for part in ((facing.skill, facing.gap, facing.delta) if facing else (None,) * 3)),
+        meaning.verdict if meaning else UNDEFINED,
     ]
     return dict(zip(COLUMNS, cells, strict=True))
 
 
 def card(record: Record) -> str:
     """One row, printed upright for a terminal, with what it rests on."""
-    facing = record.meaning.features[PRIMARY]
     lines = [
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
         *([name, value] for name, value in row(record).items()),
-        ["controls' gaps", ", ".join(f"{name} {gap.value:+.3f}" for name, gap in facing.control_gaps.items())],
-        ["rests on", f"{record.meaning.test_programs} test programs, {len(record.protocol.seeds)} probe seeds, "
-                     f"{len(facing.alternatives)} alternatives"],
+        *_grounds(record),
         ["official", "yes" if record.official else "no: " + "; ".join(record.unofficial)],
     ]  # fmt: skip
     return tabulate(lines, tablefmt="simple_outline", disable_numparse=True)
+
+
+def _grounds(record: Record) -> list[list[str]]:
+    """What the verdict rests on; nothing where there is none."""
+    if record.meaning is None:
+        return []
+    facing = record.meaning.features[PRIMARY]
+    gaps = ", ".join(f"{name} {gap.value:+.3f}" for name, gap in facing.control_gaps.items())
+    return [
+        ["controls' gaps", gaps],
+        ["rests on", f"{record.meaning.test_programs} test programs, {len(record.protocol.seeds)} probe seeds, "
+                     f"{len(facing.alternatives)} alternatives"],
+    ]  # fmt: skip
 
 
 def board(records: Sequence[tuple[str, Record]]) -> str:
@@ -123,11 +137,13 @@ def _agree(said: Any, found: Any) -> bool:
 
 
 def check_stored(folder: Path, record: Record) -> None:
-    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores.
+    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores, if it has one.
 
     Raises:
         VerificationError: the arrays are not there, or they do not give what the record says.
     """
+    if record.meaning is None:
+        return
     try:
         arrays = read_probes(folder)
         probe_set = blind_probe_set(load_suite(record.suite.name), record.protocol)

@@ -1,6 +1,7 @@
 """What the benchmark asks of a model, and how a model is named.
 
-A model is any object with the two methods of `LanguageModel`. Models know nothing of probes; what they return is
+A model is any object with the methods of `LanguageModel`; a `Writer` has the first alone: it writes programs and has no
+hidden states. Models know nothing of probes; what they return is
 text and arrays. Letters: `B` prompts, `L` layers + 1, `D` hidden width, `R` rows of hidden states.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmark.errors import UsageError
 
-SCHEMES = ("path", "hf")
+SCHEMES = ("path", "hf", "baseline")
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,23 @@ class HiddenStates:
     offsets: np.ndarray
 
 
-class LanguageModel(Protocol):
-    """A causal language model under test."""
+class Writer(Protocol):
+    """What writes programs: a language model, or a baseline that is no network."""
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
         """Continue each prompt greedily, as one batch, with room for a program of `max_new_words` words."""
         ...
 
+
+class LanguageModel(Writer, Protocol):
+    """A causal language model under test."""
+
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """Read each program (canonical text without its header) behind its prompt, as one batch."""
+        ...
+
+    def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
         ...
 
 
@@ -67,8 +76,8 @@ class ModelSpec:
     """A model's name, taken apart.
 
     Attributes:
-        scheme: `path` or `hf`.
-        target: a folder, or `org/name`.
+        scheme: one of `SCHEMES`.
+        target: a folder, `org/name`, or the name of a baseline.
         revision: of a hub model; empty for its default branch.
     """
 
@@ -78,10 +87,10 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """From `path:FOLDER` or `hf:org/name@revision`; raises `UsageError`."""
+        """From `path:FOLDER`, `hf:org/name@revision` or `baseline:NAME`; raises `UsageError`."""
         scheme, colon, target = text.partition(":")
         if not colon or scheme not in SCHEMES or not target:
-            raise UsageError(f"--model {text}: expected path:FOLDER or hf:org/name@revision")
+            raise UsageError(f"--model {text}: expected path:FOLDER, hf:org/name@revision or baseline:NAME")
         revision = ""
         if scheme == "hf":
             target, _, revision = target.partition("@")

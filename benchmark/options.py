@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from benchmark.driver import Place
 from benchmark.errors import UsageError
 from benchmark.evaluation import GRIDS, STANDARD_GRID
 from benchmark.huggingface import DTYPES, STRICT
 from benchmark.pool import Pool
+from benchmark.stages import Place
 from benchmark.work import SerialCrew
 
 AUTO = "auto"

@@ -25,7 +25,7 @@ from benchmark.measurement import Meaning
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
 SOURCE_ROOT = Path(__file__).parent.parent
 
@@ -86,8 +86,8 @@ class Provenance(_Strict):
 class Record(_Strict):
     """One run.
 
-    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `grid` is there after a run of
-    the full grid; `figures` are paths in the run folder.
+    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `meaning` is not
+    there for a baseline that is no network; `grid` is there after a run of the full grid; `figures` are paths in the run folder.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -97,7 +97,7 @@ class Record(_Strict):
     suite: SuiteEntry
     protocol: Protocol
     accuracy: Summary
-    meaning: Meaning
+    meaning: Meaning | None
     content: Content | None
     grid: Grid | None
     figures: list[str]

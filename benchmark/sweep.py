@@ -32,7 +32,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.driver import Place, Run
+from benchmark.driver import Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import row
 from benchmark.models import ModelSpec
@@ -40,6 +40,7 @@ from benchmark.options import add_model_options, add_worker_options, check_optio
 from benchmark.preflight import check
 from benchmark.record import Record
 from benchmark.run import guarded, request_of
+from benchmark.stages import Place
 
 WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"
 REFRESH = 0.25

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation"],
+    ["statistics", "suites", "prompts", "simulation", "phases"],
     ["labels", "scoring", "grid"],
     ["recorder", "prior"],
     ["probing", "models", "pseudo_models", "trained_pair"],
@@ -20,10 +20,11 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "driver"],
-    ["leaderboard", "options"],
+    ["cluster", "stages"],
+    ["driver", "options", "trajectory"],
+    ["leaderboard", "curves"],
     ["run", "status", "calibrate", "legacy"],
-    ["sweep", "cluster_bench"],
+    ["sweep", "cluster_bench", "emergence"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -45,6 +46,7 @@ TORCH_FREE = {
     "pool",
     "simulation",
     "status",
+    "phases",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,18 +1,30 @@
-"""Training: a stopped run resumed equals one that was never stopped; Muon's update is orthogonal."""
+"""Training: a stopped run resumed equals one that was never stopped, several processes equal one; Muon is orthogonal."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboardX.proto.event_pb2 import Event
 
 import baselines.train
+from baselines import speed
 from baselines.muon import orthogonalize
+from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
+from baselines.speed import measure
+from baselines.tokenizer import vocabulary
+from baselines.train import batch_of
 from benchmark.checkpoint import open_checkpoint
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
+from benchmark.suites import load_suite
 
 RECIPE = """
 suite: smoke
@@ -60,7 +72,7 @@ def test_a_resumed_training_is_the_same_training(recipe, tmp_path, monkeypatch):
 
 def test_training_lowers_the_loss(recipe, tmp_path):
     recipe.write_text(RECIPE.replace("tasks: 24", "tasks: 320"))
-    run = baselines.train.Run(baselines.train.load_recipe(recipe), tmp_path, False, "no")
+    run = baselines.train.Run(load_recipe(recipe), tmp_path, False, "no")
     losses = [run.train_step() for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -68,7 +80,7 @@ def test_training_lowers_the_loss(recipe, tmp_path):
 def test_a_wrong_recipe_names_its_file(recipe):
     recipe.write_text(RECIPE.replace("clip: 1.0", "clap: 1.0"))
     with pytest.raises(ValueError, match=r"recipe\.yaml.*clap"):
-        baselines.train.load_recipe(recipe)
+        load_recipe(recipe)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (1, 20, 6)])
@@ -77,3 +89,90 @@ def test_orthogonalized_singular_values_are_near_one(shape):
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), steps=8))
     assert values.max() < 1.4
     assert values.min() > 0.4
+
+
+def test_several_processes_make_the_model_that_one_makes(recipe, tmp_path):
+    """Each takes its share of a step's tasks, and of each share a few at a time."""
+    recipe.write_text(RECIPE + "micro: 1\ncheckpoints: 2\n")
+    words = ["-m", "baselines.train", str(recipe), "--threads", "1", "--out"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *words, str(tmp_path / "two")]
+    subprocess.run(launcher, env=environment, check=True, timeout=240, cwd=Path(__file__).parent.parent)
+    recipe.write_text(recipe.read_text().replace("micro: 1", "micro: 0"))
+    assert baselines.train.main([str(recipe), "--out", str(tmp_path / "one"), "--threads", "1"]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name].float(), value.float(), atol=1e-2, rtol=1e-2)
+    facts = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two")]
+    assert [each["processes"] for each in facts] == [1, 2]
+    assert facts[0]["log"][-1]["loss"] == pytest.approx(facts[1]["log"][-1]["loss"], rel=1e-3)
+    assert len(list((tmp_path / "two" / "checkpoints").iterdir())) == 3
+
+
+def test_tensorboard_reads_the_logs(recipe, tmp_path):
+    assert baselines.train.main([str(recipe), "--out", str(tmp_path / "run"), "--threads", "1"]) == 0
+    content = next((tmp_path / "run" / "logs").rglob("events.*")).read_bytes()
+    tags, place = set(), 0
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 8], "little")
+        event = Event.FromString(content[place + 12 : place + 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        place += 16 + length
+    assert {"loss", "rate", "tasks_per_second"} <= tags
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_steps(path, tmp_path):
+    training = load_recipe(path, ["optimizer.batch=2", "optimizer.tasks=4", "micro=0", "checkpoints=0"])
+    if path.stem == "icml24-paper":
+        training = load_recipe(path, [
+            "optimizer.batch=2", "optimizer.tasks=4", "micro=0", "checkpoints=0", "architecture.config.n_layer=1",
+            "architecture.config.n_embd=64", "architecture.config.n_head=4", "architecture.config.rotary_dim=16",
+        ])  # fmt: skip
+    run = baselines.train.Run(training, tmp_path, False, "no")
+    first = float(run.train_step())
+    assert np.isfinite(first)
+    assert 1 < first < 10
+
+
+def test_a_pool_is_seen_whole_each_epoch_in_another_order():
+    training = Training("smoke", "x", {}, 4, 40, 0, 0, 0, 0, 0, 1, 7, pool=10)
+    seen = np.concatenate([training.numbers(step) for step in range(10)])
+    epochs = seen.reshape(4, 10)
+    assert (np.sort(epochs, 1) == np.arange(10)).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
+
+
+def test_checkpoints_are_dense_at_the_beginning():
+    training = Training("smoke", "x", {}, 1, 100, 0, 0, 0, 0, 0, 1, 7, checkpoints=10)
+    assert training.checkpoint_steps() == [0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
+
+
+def test_entries_are_changed_by_name(recipe):
+    assert load_recipe(recipe, ["optimizer.batch=8", "seed=9"]).batch == 8
+    for change, said in (("optimizer.batch", "NAME=VALUE"), ("nothing.batch=1", "nothing"), ("loss=none", "none")):
+        with pytest.raises(ValueError, match=said):
+            load_recipe(recipe, [change])
+
+
+def test_an_unknown_recipe_is_named_with_the_known_ones(capsys):
+    assert baselines.train.main(["nothing", "--out", "x"]) == 2
+    assert "llama-laptop" in capsys.readouterr().err
+    assert recipe_path("llama-laptop").is_file()
+
+
+def test_products_are_counted_as_the_formula_says(recipe, capsys):
+    """Three passes of two operations a weight and token, and the attention's two products."""
+    training = load_recipe(recipe)
+    found = measure(training, False, "no", 1)
+    suite = load_suite(training.suite)
+    length = batch_of(suite, training, 0)[0].shape[1]
+    width, inner, words = 16, 32, len(vocabulary())
+    weights = 4 * width * width + 3 * width * inner + width * words
+    attention = 2 * 2 * length * length * width
+    # Attention is counted once more where its backward pass computes the scores again.
+    low = 3 * (2 * weights * length + attention)
+    assert low * 0.8 <= found.products <= low + attention
+    assert 0 < found.share < 1
+    assert speed.main([str(recipe), "--steps", "1"]) == 0
+    assert "tasks/s" in capsys.readouterr().out

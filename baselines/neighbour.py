@@ -1,0 +1,68 @@
+"""Nearest neighbour: the program of the training task whose examples look most like those of the prompt.
+
+Two tasks are compared by what their programs did, not by their worlds: for each shown example the robot's displacement
+and turn, and where markers came or went, seen from the robot's start and heading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from baselines.prompt_reading import read_prompt
+from benchmark.models import Generation
+from benchmark.suites import Suite, training_tasks
+from karel_env.language import HEADER_TEXT
+from karel_env.world import Worlds
+
+SEED, TASKS = 90_003, 50_000
+"""Training tasks that are kept, and their seed."""
+REACH = 3
+"""Cells to each side of the robot's start in which markers are looked at."""
+
+
+class Neighbour:
+    """Answers each prompt with the program of its nearest training task; of equally near ones, the shortest."""
+
+    def __init__(self, suite: Suite) -> None:
+        tasks = training_tasks(suite, np.arange(TASKS), SEED)
+        shown = slice(0, suite.shown)
+        # A stable order by length makes the first of equally near tasks the shortest.
+        order = np.argsort(tasks.programs.lengths, kind="stable")
+        self.effects = effects(tasks.inputs[:, shown], tasks.outputs[:, shown])[order]
+        self.programs = tasks.programs.take(order)
+        self.squares = (self.effects**2).sum(1)
+
+    def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
+        """See `Writer.generate`."""
+        found = []
+        for prompt in prompts:
+            before, after = read_prompt(prompt)
+            asked = effects(before[None], after[None])[0]
+            nearest = int((self.squares - 2 * self.effects @ asked).argmin())
+            text = self.programs.take([nearest]).texts()[0].removeprefix(HEADER_TEXT)
+            found.append(Generation(text, len(text.split()), True))
+        return found
+
+
+def effects(before: Worlds, after: Worlds) -> np.ndarray:
+    """float32 [N, E * K], what was done to worlds [N, E], each example seen from its robot's start.
+
+    The K figures of an example: steps ahead and to the right, the turn (four figures, one of them 1), and the change of
+    the number of markers in the (2 * `REACH` + 1) squared cells around the start.
+    """
+    row, column, heading = np.moveaxis(before.robot.astype(np.int64), -1, 0)
+    end_row, end_column, end_heading = np.moveaxis(after.robot.astype(np.int64), -1, 0)
+    north, east = row - end_row, end_column - column
+    sine, cosine = np.array([0, 1, 0, -1])[heading], np.array([1, 0, -1, 0])[heading]
+    moved = np.stack([north * cosine + east * sine, east * cosine - north * sine], -1)
+    turned = np.eye(4)[(end_heading - heading) % 4]
+    wide = before.cells.shape[-1]
+    change = np.clip(after.cells, 0, None) - np.clip(before.cells, 0, None)
+    change = np.pad(change, [(0, 0)] * (change.ndim - 2) + [(REACH, REACH)] * 2).reshape(*row.shape, -1)
+    ahead, right = (part.reshape(-1) for part in np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1])
+    rows = row[..., None] - (ahead * cosine[..., None] - right * sine[..., None]) + REACH
+    columns = column[..., None] + ahead * sine[..., None] + right * cosine[..., None] + REACH
+    seen = np.take_along_axis(change, rows * (wide + 2 * REACH) + columns, -1)
+    return np.concatenate([moved, turned, seen], -1).reshape(len(row), -1).astype(np.float32)

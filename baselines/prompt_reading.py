@@ -1,0 +1,40 @@
+"""The worlds of a prompt, read back from its text: what a baseline that is no network goes by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmark.prompts import INPUT, OUTPUT, PROGRAM
+from karel_env.world import Worlds, parse_world
+
+
+def read_prompt(prompt: str) -> tuple[Worlds, Worlds]:
+    """Inputs and outputs, worlds [E] each, of the examples that a prompt shows.
+
+    Where the suite prints no markers under the robot there are none here.
+
+    Raises:
+        ValueError: no examples, or as many inputs as outputs are not there; a `WorldError` for a grid.
+    """
+    grids: dict[str, list[Worlds]] = {INPUT: [], OUTPUT: []}
+    lines, kind = [], ""
+    for line in prompt.splitlines():
+        if line not in (INPUT, OUTPUT, PROGRAM):
+            lines.append(line)
+            continue
+        if kind:
+            grids[kind].append(parse_world("\n".join(lines)))
+        lines, kind = [], line
+    if kind != PROGRAM or not grids[INPUT] or len(grids[INPUT]) != len(grids[OUTPUT]):
+        raise ValueError(f"prompt: {len(grids[INPUT])} inputs and {len(grids[OUTPUT])} outputs; expected pairs")
+    before, after = (_stacked(grids[name]) for name in (INPUT, OUTPUT))
+    return before, after
+
+
+def _stacked(worlds: list[Worlds]) -> Worlds:
+    """Worlds [E] in one array, smaller ones padded with wall."""
+    high, wide = (max(world.cells.shape[axis] for world in worlds) for axis in (0, 1))
+    cells = np.full((len(worlds), high, wide), -1, np.int16)
+    for cell, world in zip(cells, worlds, strict=True):
+        cell[: world.cells.shape[0], : world.cells.shape[1]] = world.cells
+    return Worlds.of(cells, np.stack([w.robot for w in worlds]), np.stack([w.size for w in worlds]))

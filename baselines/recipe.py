@@ -1,0 +1,130 @@
+"""What a training run does: a recipe file, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from baselines.encoding import LOSSES
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run, as its recipe says.
+
+    Attributes:
+        suite: name of the suite whose tasks are learnt.
+        model_class: a causal LM class of `transformers`, or `LstmForCausalLM` of `baselines.lstm`.
+        config: its configuration; the vocabulary is set here.
+        batch, tasks: tasks a step, and in all.
+        muon_lr: learning rate of the matrices inside the blocks (Muon); 0 gives them to Adam as well.
+        adam_lr: of everything else.
+        weight_decay: decoupled, on matrices.
+        warmup, decay: share of the steps with rising and with falling learning rate, both linear.
+        clip: largest gradient norm.
+        seed: of initialisation and data.
+        loss: tokens that are predicted, see `encoding.LOSSES`.
+        pool: distinct tasks, seen again in another order each epoch; 0: every task is seen once.
+        micro: tasks a forward pass of one process, gradients are summed; 0: all of a step.
+        checkpoints: models kept along the way, the untrained and the last one beside; 0: none.
+        spacing: checkpoint k of n is taken at the share (k / n) ** spacing of the steps.
+    """
+
+    suite: str
+    model_class: str
+    config: dict[str, Any]
+    batch: int
+    tasks: int
+    muon_lr: float
+    adam_lr: float
+    weight_decay: float
+    warmup: float
+    decay: float
+    clip: float
+    seed: int
+    loss: str = "outputs"
+    pool: int = 0
+    micro: int = 0
+    checkpoints: int = 0
+    spacing: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss {self.loss!r}: expected one of {', '.join(LOSSES)}")
+        if not 1 <= self.batch <= self.tasks or min(self.pool, self.micro, self.checkpoints) < 0:
+            raise ValueError("batch must be from 1 to tasks, and pool, micro and checkpoints not below 0")
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return self.tasks // self.batch
+
+    def rate(self, step: int) -> float:
+        """The factor on the learning rates at `step`."""
+        rise = (step + 1) / max(1.0, self.warmup * self.steps)
+        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(1.0, rise, fall)
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps after which a model is kept, 0 (untrained) and the last included; empty without checkpoints."""
+        shares = (np.arange(self.checkpoints + 1) / max(1, self.checkpoints)) ** self.spacing
+        return sorted({round(share * self.steps) for share in shares}) if self.checkpoints else []
+
+    def numbers(self, step: int) -> np.ndarray:
+        """int64 [batch], the training tasks of a step."""
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        if not self.pool:
+            return places
+        epochs = places // self.pool
+        orders = {
+            epoch: np.random.default_rng([self.seed, epoch]).permutation(self.pool) for epoch in np.unique(epochs)
+        }
+        return np.array([orders[e][p % self.pool] for e, p in zip(epochs, places, strict=True)])
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe's file, by its path or by the name of a shipped one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise ValueError(f"recipe {name}: no such file; give the path of a .yaml file, or one of {known}")
+    return path
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Training:
+    """A recipe file, with `changes` such as `optimizer.batch=32` put in.
+
+    Raises:
+        ValueError: an entry is missing, unknown or out of range; names the file.
+    """
+    entry = yaml.safe_load(path.read_text())
+    try:
+        for change in changes:
+            _change(entry, change)
+        architecture = entry.pop("architecture")
+        return Training(
+            model_class=architecture["class"], config=architecture["config"], **entry.pop("optimizer"), **entry
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise ValueError(f"{path}: {problem}; see baselines/recipes/llama-laptop.yaml") from problem
+
+
+def _change(entry: dict[str, Any], change: str) -> None:
+    name, equals, value = change.partition("=")
+    *sections, last = name.split(".")
+    for section in sections:
+        entry = entry[section]
+    if not equals or not isinstance(entry, dict):
+        raise ValueError(f"--set {change}: expected NAME=VALUE, such as optimizer.batch=32 or seed=2")
+    entry[last] = yaml.safe_load(value)

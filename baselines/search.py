@@ -1,0 +1,79 @@
+"""Enumerative search: the shortest straight-line program that explains the examples, the symbolic anchor.
+
+Programs are tried in order of length, and of `ACTIONS` among equally long ones. Two programs that leave every shown
+world in the same state have the same future, so only the first is continued (observational equivalence: Albarghouthi,
+Gulwani & Kincaid 2013). Not covered: conditionals and loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from baselines.prompt_reading import read_prompt
+from benchmark.models import Generation
+from benchmark.suites import Suite
+from karel_env.interpreter import run
+from karel_env.language import ACTIONS, CLOSE, Programs, text_of
+from karel_env.world import Worlds
+
+BUDGET = 200_000
+"""Programs tried for a task before it is given up; a given-up task gets an empty answer."""
+
+
+class Search:
+    """Answers each prompt with the shortest program that turns every shown input into its output.
+
+    Args:
+        suite: gives the equality that counts.
+        budget: programs tried for a task at most.
+    """
+
+    def __init__(self, suite: Suite, budget: int = BUDGET) -> None:
+        self.drawn, self.budget = suite.equality == "drawn", budget
+
+    def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
+        """See `Writer.generate`."""
+        return [self._answer(prompt, max_new_words - 1) for prompt in prompts]
+
+    def _answer(self, prompt: str, longest: int) -> Generation:
+        found = self.shortest(*read_prompt(prompt), longest)
+        if found is None:
+            return Generation("", 0, False)
+        words = [*found, CLOSE]
+        return Generation(" " + text_of(words), len(words), True)
+
+    def shortest(self, inputs: Worlds, outputs: Worlds, longest: int) -> list[int] | None:
+        """Actions of the shortest program for worlds [E], at least one action; None if the budget ends before."""
+        count = len(ACTIONS)
+        reached, tried = inputs[None], 0
+        seen = _hashes(reached)
+        paths = np.zeros((1, 0), np.int8)
+        for _ in range(longest):
+            tried += count * len(paths)
+            if tried > self.budget:
+                return None
+            actions = np.tile(np.arange(count, dtype=np.int8), len(paths))[:, None]
+            steps = Programs.straight_line(actions, np.ones(len(actions), np.int64))
+            reached = run(steps, reached[np.repeat(np.arange(len(paths)), count)]).worlds
+            paths = np.concatenate([np.repeat(paths, count, 0), actions], 1)
+            goal = outputs[None][np.zeros(len(paths), int)]
+            same = reached.same_drawing(goal) if self.drawn else reached.same_state(goal)
+            right = np.flatnonzero(same.all(1))
+            if len(right):
+                return [int(a) for a in paths[right[0]]]
+            hashes = _hashes(reached)
+            _, first = np.unique(hashes, return_index=True)
+            new = np.sort(first)
+            new = new[~np.isin(hashes[new], seen)]
+            seen = np.concatenate([seen, hashes[new]])
+            reached, paths = reached[new], paths[new]
+        return None
+
+
+def _hashes(worlds: Worlds) -> np.ndarray:
+    """uint64 [N], of the joint state of worlds [N, E]; two different ones agree with probability 2^-64."""
+    flat = np.concatenate([worlds.cells.reshape(len(worlds), -1), worlds.robot.reshape(len(worlds), -1)], 1)
+    factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return (flat.astype(np.uint64) * factors).sum(1, dtype=np.uint64)

@@ -1,0 +1,114 @@
+"""Training speed of the recipes, side by side: `python -m baselines.speed [RECIPE ...]`.
+
+Prints, for each, tasks a second and the share of this machine's bfloat16 matrix throughput that its matrix products
+reach. Products are counted by torch in one uncompiled step; the throughput is that of one large product, measured anew
+before each recipe, since other work on the machine changes it. Not covered: several processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
+
+from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
+from baselines.train import Run
+
+PRODUCT_SIZE = 2048
+WARM_STEPS = 2
+"""Steps that are not timed: compilation and first touches."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a recipe trains.
+
+    Attributes:
+        parameters: of the model.
+        products: floating-point operations of the matrix products of one task, forward and backward.
+        tasks: a second.
+        share: of the measured bfloat16 throughput.
+        throughput: that throughput, operations a second.
+    """
+
+    parameters: int
+    products: float
+    tasks: float
+    share: float
+    throughput: float
+
+
+def throughput(device: str = "cpu") -> float:
+    """Floating-point operations a second of a large bfloat16 matrix product."""
+    a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    float((a @ b)[0, 0])
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.5:
+        float((a @ b)[0, 0])
+        count += 1
+    return 2.0 * PRODUCT_SIZE**3 * count / (time.perf_counter() - began)
+
+
+def measure(training: Training, compile_model: bool, precision: str, steps: int) -> Speed:
+    """The speed of a recipe over so many steps, after `WARM_STEPS`."""
+    with tempfile.TemporaryDirectory() as folder:
+        counted = Run(training, Path(folder), False, "no")
+        with FlopCounterMode(display=False) as counter:
+            counted.train_step()
+        run = Run(training, Path(folder), compile_model, precision)
+        peak = throughput(str(run.accelerator.device))
+        for _ in range(WARM_STEPS):
+            float(run.train_step())
+        began = time.perf_counter()
+        for _ in range(steps):
+            float(run.train_step())
+        tasks = steps * training.batch / (time.perf_counter() - began)
+        run.accelerator.end_training()
+    products = counter.get_total_flops() / training.batch
+    parameters = sum(p.numel() for p in run.raw.parameters())
+    return Speed(parameters, products, tasks, products * tasks / peak, peak)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m baselines.speed", description="Training speed of recipes.")
+    add = parser.add_argument
+    add("recipes", nargs="*", help="names or YAML files (default: all shipped for the laptop suite)")
+    add("--steps", type=int, default=5, help="timed steps of each (default: 5)")
+    add("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+    add("--compile", action="store_true", help="compile the model")
+    add("--precision", choices=("no", "bf16"), default="no", help="autocast")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    rows = []
+    try:
+        trainings = {
+            name: load_recipe(recipe_path(name))
+            for name in options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
+        }
+    except ValueError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    for name, training in trainings.items():
+        found = measure(training, options.compile, options.precision, options.steps)
+        rows.append([
+            name, f"{found.parameters:,}", f"{found.products / 1e9:.2f}", f"{found.tasks:.0f}",
+            f"{100 * found.share:.0f}", f"{found.throughput / 1e9:.0f}",
+        ])  # fmt: skip
+        print(f"{name}: {found.tasks:.0f} tasks a second", file=sys.stderr, flush=True)
+    head = ["recipe", "parameters", "GFLOP a task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
+    print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""What a model learns when: `python -m benchmark.emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
+
+A RUN is a folder that `baselines.train` wrote: `checkpoints/step-N`, each a model with the `training.json` that says
+when it was taken. Several runs of one recipe, with other seeds, make one figure. Points are kept, so the same command
+goes on where it stopped and adds checkpoints that are new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from tabulate import tabulate
+
+from benchmark.checkpoint import open_checkpoint
+from benchmark.curves import write_figure, write_table
+from benchmark.errors import UsageError
+from benchmark.models import ModelSpec
+from benchmark.options import AUTO, add_worker_options, check_options, place_of
+from benchmark.phases import PAPER_R2, PAPER_SHARES, Phases, Relation, find_phases, relate
+from benchmark.run import BarView, guarded
+from benchmark.suites import load_suite
+from benchmark.trajectory import Moment, Point, Trajectory
+
+WHEN = "training.json"
+
+
+class OneBar(BarView):
+    """A single bar, which each stage of each checkpoint takes over from the one before."""
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+        """See `View`."""
+        if self.shown is None:
+            super().begin(what, total, done)
+        else:
+            self.bars.reset(self.shown, total=total, completed=done, description=what)
+
+
+def moments_of(run: Path) -> list[Moment]:
+    """The checkpoints of a training run, in order.
+
+    Raises:
+        UsageError: there are none, or one does not say when it was taken.
+    """
+    found = []
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        if folder.name.endswith(".new"):
+            continue
+        try:
+            facts = json.loads((folder / WHEN).read_text())
+            step, tasks, tokens = (int(facts[name]) for name in ("step", "tasks_seen", "tokens_seen"))
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
+        found.append(Moment(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
+    if not found:
+        raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
+    return found
+
+
+def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
+    """How semantic content (each depth) and delta go together with accuracy on shown examples."""
+    tokens, accuracy = [float(p.tokens) for p in points], [p.accuracy.shown.value for p in points]
+    curves: dict[str, list[float | None]] = {
+        f"sc_{depth}": [p.content[depth].value if p.content else None for p in points]
+        for depth in ("linear", "mlp1", "mlp2")
+    }
+    curves["delta"] = [p.delta.value for p in points]
+    return {name: relate(tokens, curve, accuracy) for name, curve in curves.items()}
+
+
+def phases_of(points: Sequence[Point]) -> Phases:
+    """The phases of one run."""
+    return find_phases(
+        np.array([p.tokens for p in points], float),
+        np.array([p.distinct for p in points]),
+        np.array([p.accuracy.shown.value for p in points]),
+    )
+
+
+def over_seeds(runs: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """Mean, smallest and largest over runs of the last checkpoint's figures."""
+    last = [points[-1] for points in runs.values()]
+    figures: dict[str, list[float]] = {
+        "shown": [p.accuracy.shown.value for p in last],
+        "held_out": [p.accuracy.held_out.value for p in last],
+        "delta": [p.delta.value for p in last],
+        "mdl_delta": [p.mdl_delta.value for p in last],
+        **{f"delta ahead {k}": [p.future[k].value for p in last if k in p.future] for k in (1, 2)},
+        **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in ("linear", "mlp1", "mlp2")},
+    }
+    return {
+        name: {"mean": float(np.mean(each)), "low": min(each), "high": max(each), "runs": len(each)}
+        for name, each in figures.items()
+        if each
+    }
+
+
+def report(phases: Mapping[str, Phases], related: Mapping[str, Mapping[str, Relation | None]]) -> str:
+    """The phases and relations, for a terminal."""
+    shares = [
+        [name, *(f"{100 * share:.1f}" for share in found.shares), *(f"{100 * a:.1f}" for a in found.accuracy)]
+        for name, found in phases.items()
+    ]
+    shares.append(["the paper", *(f"{100 * share:.0f}" for share in PAPER_SHARES), "", "", "92.4"])
+    head = ["run", "babbling %", "syntax %", "semantics %", "shown % after", "after", "at the end"]
+    lines = []
+    for name, each in related.items():
+        for curve, found in each.items():
+            if found is not None:
+                late = "" if found.r2_second_half is None else f"{found.r2_second_half:.3f}"
+                lines.append([
+                    name, curve, found.n, f"{found.r2:.3f}", late,
+                    *(f"{value:+.2f} (p {p:.2g})" for value, p in (found.changes, found.rank_changes)),
+                ])  # fmt: skip
+    lines.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
+    titles = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
+    return "\n\n".join([tabulate(shares, head, disable_numparse=True), tabulate(lines, titles, disable_numparse=True)])
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.emergence", description="What a model learns when.")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training run; several seeds of one recipe")
+    add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
+    add(
+        "--full",
+        action="store_true",
+        help="with the programs, seeds and alternatives of a whole run; several times slower",
+    )
+    add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first)")
+    add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
+    add("--threads", type=int, default=1, help="CPU threads of one forward pass (default: 1)")
+    add("--name", help="of the model, for the figure (default: name of the first folder)")
+    add_worker_options(parser)
+    parser.set_defaults(strict=False)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out the options; returns the exit code."""
+    options.out = options.out or options.runs[0] / "emergence"
+    check_options(options)
+    out: Path = options.out
+    suite, view = load_suite(options.suite), OneBar(Console(stderr=True, highlight=False))
+    if len({path.name for path in options.runs}) < len(options.runs):
+        raise UsageError("RUN: two folders of the same name; points are told apart by it")
+    moments = {path.name: moments_of(path) for path in options.runs}
+    runs: dict[str, list[Point]] = {}
+    with place_of(options) as (place, line), view.shown_while():
+        if line:
+            view.say(line)
+        trajectory = Trajectory(suite, out / "points", place, view, options.full, options.device, options.threads)
+        for name, each in moments.items():
+            runs[name] = []
+            for number, moment in enumerate(each, 1):
+                view.say(f"{name}: step {moment.step} ({number} of {len(each)})")
+                runs[name].append(trajectory.measure(moment))
+    phases = {name: phases_of(points) for name, points in runs.items()}
+    related = {name: relations(points) for name, points in runs.items()}
+    write_table(out / "points.csv", runs)
+    figures = write_figure(out, options.name or options.runs[0].name, runs, phases)
+    summary = {
+        "phases": {name: asdict(found) for name, found in phases.items()},
+        "relations": {
+            name: {curve: asdict(found) if found else None for curve, found in each.items()}
+            for name, each in related.items()
+        },
+        "last checkpoint, over runs": over_seeds(runs),
+        "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(report(phases, related))
+    print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = parse_options(arguments)
+    return guarded(lambda: run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

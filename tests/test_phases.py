@@ -1,0 +1,64 @@
+"""The phases of curves whose phases are known, and relations against scipy and by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmark.phases import crossing, find_phases, relate
+
+TOKENS = np.linspace(0, 100, 101)
+
+
+def ramp(begin, end):
+    return np.clip((TOKENS - begin) / (end - begin), 0, 1)
+
+
+def test_the_papers_shares_are_found_where_they_are_put():
+    distinct, accuracy = ramp(48.75, 76.25), 0.1 + 0.15 * ramp(50, 75) + 0.65 * ramp(75, 95)
+    found = find_phases(TOKENS, distinct, accuracy)
+    assert found.shares == pytest.approx((0.515, 0.22, 0.265), abs=1e-9)
+    assert found.accuracy[2] == pytest.approx(0.9)
+    assert found.syntax < found.solved < 95
+    assert sum(found.to_solved) == pytest.approx(1)
+
+
+def test_a_run_that_knows_syntax_from_the_start_has_no_babbling():
+    found = find_phases(TOKENS, np.ones(101), ramp(0, 50))
+    assert found.shares == (0, 0, 1)
+
+
+def test_accuracy_that_comes_before_syntax_gives_no_semantics_phase():
+    assert find_phases(TOKENS, ramp(40, 90), ramp(0, 20)).to_solved is None
+
+
+def test_crossings_lie_between_checkpoints():
+    assert crossing(np.array([0.0, 10, 20]), np.array([0.0, 0, 1]), 0.25) == 12.5
+
+
+def test_too_few_checkpoints_are_refused():
+    with pytest.raises(ValueError, match="3 checkpoints"):
+        find_phases(TOKENS[:3], TOKENS[:3], TOKENS[:3])
+
+
+def test_two_trends_with_nothing_in_common_relate_by_level_and_not_by_change():
+    rng = np.random.default_rng(5)
+    apart = relate(TOKENS, TOKENS + rng.normal(0, 1, 101), TOKENS + rng.normal(0, 1, 101))
+    assert apart.r2 > 0.99
+    assert abs(apart.changes[0]) < 0.2
+    assert abs(apart.rank_changes[0]) < 0.2
+
+
+def test_curves_that_move_together_relate_by_change():
+    steps = np.random.default_rng(6).random(101).cumsum()
+    together = relate(TOKENS, steps, 0.5 * steps**1.5)
+    assert together.rank_changes[0] > 0.8
+    assert together.changes[1] < 1e-6
+    assert together.n == 101
+
+
+def test_checkpoints_without_a_figure_are_left_out():
+    steps = np.random.default_rng(6).random(20).cumsum()
+    values = [None] * 12 + steps[12:].tolist()
+    assert relate(TOKENS[:20], values, steps).n == 8
+    assert relate(TOKENS[:20], [None] * 18 + [1.0, 2.0], steps) is None
