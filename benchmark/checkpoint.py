@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import struct
@@ -90,11 +91,11 @@ def _baseline(spec: ModelSpec) -> Checkpoint:
     registry = importlib.import_module(BASELINES)
     if spec.target not in registry.BASELINES:
         raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
-    folder = Path(str(registry.__file__)).parent
+    source = Path(inspect.getfile(registry.BASELINES[spec.target]))
     whole = hashlib.sha256(spec.target.encode())
-    for path in sorted(folder.glob("*.py")):
+    for path in (source, source.with_name("prompt_reading.py")):
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return Checkpoint(str(spec), folder, spec.target, 0, 0, whole.hexdigest(), network=False)
+    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, whole.hexdigest(), network=False)
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:
