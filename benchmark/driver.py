@@ -22,8 +22,10 @@ from benchmark.evaluation import (
     BLIND,
     FULL_GRID,
     GENERATED,
+    LAST,
     MEAN,
     RANDOM,
+    STANDARD_GRID,
     TEST,
     Job,
     plan,
@@ -193,7 +195,7 @@ class _RunStages(Stages):
     def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
         """The verdict and the paper's columns; writes what the verdict is computed from."""
         folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
-        last = folder.views(shards, BLIND, "read")[-1]
+        last = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
 
         def pools(stage: str) -> list[Rows]:
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]

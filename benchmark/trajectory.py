@@ -29,6 +29,7 @@ from benchmark.evaluation import (
     RANDOM,
     TEST,
     Job,
+    Shard,
     first_inputs,
     shards_of,
 )
@@ -38,7 +39,7 @@ from benchmark.full_grid import FUTURE, READ, FullGrid
 from benchmark.labels import build_probe_set, with_original
 from benchmark.measurement import judged
 from benchmark.probing import Fit, Fitter, Rows
-from benchmark.protocol import POOLS, STANDARD, Protocol
+from benchmark.protocol import POOLS, STANDARD
 from benchmark.record import source_digest
 from benchmark.recorder import recorder_states
 from benchmark.scoring import Summary, score, summarize
@@ -50,8 +51,9 @@ from benchmark.statistics import Estimate
 from benchmark.suites import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
 
-REDUCED = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, steps=300, random_inits=2)
-REDUCED_PROGRAMS = 1_500
+REDUCED = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
+REDUCED_ANSWERS = 2_500
+"""Probe tasks that the model answers. The blind set stays whole: with fewer programs probes do not find facing."""
 CODED = 4
 """Alternatives whose codelength is taken, from the mean over layers alone."""
 RECORDER = "recorder"
@@ -113,7 +115,7 @@ class Trajectory:
     """Measures the checkpoints of training runs of one architecture.
 
     Args:
-        suite: of the tasks; its probe sets are cut to `REDUCED_PROGRAMS` unless `full`.
+        suite: of the tasks; the model answers only `REDUCED_ANSWERS` of its probe tasks unless `full`.
         out: folder of all points and controls.
         place: who computes.
         view: who watches.
@@ -131,8 +133,8 @@ class Trajectory:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        self.suite = suite if full else replace(suite, probe_programs=min(REDUCED_PROGRAMS, suite.probe_programs))
-        self.protocol: Protocol = STANDARD if full else REDUCED
+        self.suite, self.protocol = suite, STANDARD if full else REDUCED
+        self.answers = suite.probe_programs if full else min(REDUCED_ANSWERS, suite.probe_programs)
         self.out, self.place, self.view = out, place, view
         self.device, self.threads = device, threads
 
@@ -152,6 +154,10 @@ class Trajectory:
         parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    def _shards(self, stage: str) -> list[Shard]:
+        every = shards_of(self.suite, stage)
+        return [s for s in every if s.start < self.answers] if stage.endswith(GENERATED) else every
+
     def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
         job = Job(self.suite, checkpoint, "float32", self.device, self.protocol.random_inits, threads=self.threads)
         folder.pieces.clear_attempts()
@@ -165,7 +171,7 @@ class Trajectory:
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(stages.job, shards_of(self.suite, f"{RANDOM}-{copy}-{BLIND}"))
+            stages.evaluate(stages.job, self._shards(f"{RANDOM}-{copy}-{BLIND}"))
         pieces = stages.folder.pieces
         if pieces.condition(RECORDER) != "whole":
             tasks = blind_tasks(self.suite)
@@ -179,7 +185,7 @@ class Trajectory:
     def _point(self, moment: Moment, stages: Stages) -> Point:
         suite, protocol, folder = self.suite, self.protocol, stages.folder
         for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
-            stages.evaluate(stages.job, shards_of(suite, stage))
+            stages.evaluate(stages.job, self._shards(stage))
         texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
         controls = self._controls(moment.checkpoint)
         fit = _Shared(controls.fits(kept=True), stages.fits(kept=True))
@@ -235,7 +241,7 @@ class Trajectory:
     def _future(self, stages: Stages, texts: tuple[str, ...], fit: Fitter) -> dict[int, Estimate]:
         job = replace(stages.job, texts=texts)
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(job, shards_of(self.suite, f"{RANDOM}-{copy}-{GENERATED}"))
+            stages.evaluate(job, self._shards(f"{RANDOM}-{copy}-{GENERATED}"))
 
         def states(stage: str, position: str, view: str) -> Rows:
             return stages.folder.states(stages.shards, stage, f"{position}.{view}")
