@@ -12,6 +12,7 @@ from benchmark import trained_pair
 from benchmark.calibrate import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
 from benchmark.content import _content
 from benchmark.evaluation import first_inputs
+from benchmark.full_grid import EVERY
 from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
 from benchmark.prior import step_prior
 from benchmark.probing import Fit
@@ -77,6 +78,35 @@ def test_at_the_full_budget_a_recorder_is_found_to_be_one():
     assert cell["right"]
     assert cell["widest"] < STANDARD.margin
     assert cell["skill"] > 0.4
+
+
+def verdicts(suite, protocol, alternatives, names):
+    """Of the pseudo-models of these names, with so many alternatives."""
+    bench = _Bench(suite, replace(protocol, alternatives=alternatives), 3)
+    held, controls = bench.content.pseudo_models(), bench.controls()
+    return {name: bench.cell(name, [[held[name]]], controls)["found"] for name in names}
+
+
+GRIDS = (STANDARD.alternatives, EVERY)
+"""Alternatives of the verdict in the standard and in the full grid."""
+
+
+def test_the_verdicts_of_both_grids_agree_on_who_represents():
+    """At this budget what does not is INCONCLUSIVE or RECORD-ONLY."""
+    names = ("recorder", "oracle + recorder")
+    standard, full = (verdicts(SUITE, PROTOCOL, count, names) for count in GRIDS)
+    assert standard["oracle + recorder"] == full["oracle + recorder"] == REPRESENTS
+    assert REPRESENTS not in (standard["recorder"], full["recorder"])
+
+
+@pytest.mark.slow
+def test_the_verdicts_of_both_grids_agree():
+    """At the budget and with the settings of a run."""
+    names = ("noise", "recorder", "oracle", "oracle + recorder", f"oracle degraded {DEGRADED[0]:.0%}")
+    standard, full = (verdicts(load_suite("laptop"), STANDARD, count, names) for count in GRIDS)
+    assert standard == full
+    assert standard["recorder"] == standard["noise"] == RECORD_ONLY
+    assert standard["oracle"] == REPRESENTS
 
 
 def test_the_oracle_of_an_alternative_has_a_negative_gap_for_it(cells):
