@@ -38,6 +38,8 @@ from benchmark.suites import Suite, load_suite, training_tasks
 OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 LOG_EVERY = 50
+STATES = ("state", "state.new", "state.old")
+"""Saved states by the order in which they count; `progress.json` is written last, so one that has it is whole."""
 
 
 def build_model(training: Training) -> torch.nn.Module:
@@ -124,8 +126,10 @@ class Run:
 
     def resume(self) -> None:
         """Go on from the last saved state of the folder, if there is one."""
-        progress = self.folder / "state" / "progress.json"
-        if progress.is_file():
+        # A run that was killed while one state took the place of another has only the new and the old one.
+        whole = (self.folder / name / "progress.json" for name in STATES)
+        progress = next((path for path in whole if path.is_file()), None)
+        if progress is not None:
             self.accelerator.load_state(str(progress.parent))
             saved = json.loads(progress.read_text())
             self.step, self.seconds, self.tokens = saved["step"], saved["seconds"], saved["tokens"]
@@ -133,15 +137,19 @@ class Run:
 
     def save_state(self) -> None:
         """Everything that is needed to go on; replaces the state before it only once it is whole."""
-        new, old = self.folder / "state.new", self.folder / "state"
+        old, new, last = (self.folder / name for name in STATES)
+        if self.accelerator.is_main_process:
+            shutil.rmtree(new, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(new))
         if self.accelerator.is_main_process:
             progress = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "log": self.log}
             (new / "progress.json").write_text(json.dumps(progress))
+            shutil.rmtree(last, ignore_errors=True)
             if old.exists():
-                old.rename(self.folder / "state.old")
+                old.rename(last)
             new.rename(old)
-            shutil.rmtree(self.folder / "state.old", ignore_errors=True)
+            shutil.rmtree(last, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def train_step(self) -> torch.Tensor:

@@ -70,6 +70,18 @@ def test_a_resumed_training_is_the_same_training(recipe, tmp_path, monkeypatch):
     assert len(model.generate(["program\ndef run() {"], 4)) == 1
 
 
+@pytest.mark.parametrize("left", ["state.new", "state.old"])
+def test_a_run_killed_while_its_state_is_replaced_goes_on(recipe, tmp_path, left):
+    words = [str(recipe), "--out", str(tmp_path / "run"), "--threads", "1"]
+    assert baselines.train.main(words) == 0
+    (tmp_path / "run" / "state").rename(tmp_path / "run" / left)
+    run = baselines.train.Run(load_recipe(recipe), tmp_path / "run", False, "no")
+    run.resume()
+    assert run.step == 6
+    run.save_state()
+    assert [path.name for path in (tmp_path / "run").glob("state*")] == ["state"]
+
+
 def test_training_lowers_the_loss(recipe, tmp_path):
     recipe.write_text(RECIPE.replace("tasks: 24", "tasks: 320"))
     run = baselines.train.Run(load_recipe(recipe), tmp_path, False, "no")
