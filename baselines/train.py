@@ -3,7 +3,7 @@
 Each step draws its own tasks by number, so a run resumed from its last saved state goes on exactly as it would have.
 The folder ends as a plain Hugging Face model: config, safetensors weights, tokenizer, and `training.json` with what
 made it; `checkpoints/step-N` are the same at the steps of the recipe, `logs` is read by tensorboard. One process, or
-several by `accelerate launch`, which share each step's tasks. Not covered: data that is not generated.
+several by `torchrun` or `accelerate launch`, which share each step's tasks. Not covered: data that is not generated.
 """
 
 from __future__ import annotations
@@ -281,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--save-every", type=int, default=200, help="steps between saved states")
     options = parser.parse_args(arguments)
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
