@@ -278,6 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError("--repeats and --programs: expected at least 1")
         suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
         job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
+        if not job.checkpoint.network:
+            raise UsageError(
+                f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name"
+            )
         recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
         recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
         given = answers(job)

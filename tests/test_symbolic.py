@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from whole_runs import call, only
 
+import benchmark.legacy
 from baselines.neighbour import Neighbour, effects
 from baselines.ngram import Ngram, most_probable
 from baselines.prompt_reading import read_prompt
@@ -142,6 +143,11 @@ def test_random_programs_are_valid_and_do_not_depend_on_the_batch():
 def test_an_unknown_baseline_is_named_with_the_known_ones():
     with pytest.raises(ModelError, match="expected one of random, n-gram, nearest-neighbour, search"):
         open_checkpoint(ModelSpec.parse("baseline:none"))
+
+
+def test_what_has_no_states_is_refused_where_states_are_probed(capsys):
+    assert benchmark.legacy.main(["--model", "baseline:search"]) == 2
+    assert "no hidden states" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", BASELINES)
