@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,17 @@ class Training:
         places = np.arange(step * self.batch, (step + 1) * self.batch)
         if not self.pool:
             return places
-        epochs = places // self.pool
-        orders = {
-            epoch: np.random.default_rng([self.seed, epoch]).permutation(self.pool) for epoch in np.unique(epochs)
-        }
-        return np.array([orders[e][p % self.pool] for e, p in zip(epochs, places, strict=True)])
+        epochs, numbers = places // self.pool, places % self.pool
+        for epoch in np.unique(epochs).tolist():
+            mine = epochs == epoch
+            numbers[mine] = _order(self.seed, epoch, self.pool)[numbers[mine]]
+        return numbers
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, pool: int) -> np.ndarray:
+    """int64 [pool], in which an epoch sees its tasks; kept, since the steps of an epoch share it."""
+    return np.random.default_rng([seed, epoch]).permutation(pool)
 
 
 def recipe_path(name: str) -> Path:

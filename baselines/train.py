@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -119,6 +119,7 @@ class Run:
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.forward = torch.compile(self.model) if compile_model else self.model
+        self.kept_steps = set(training.checkpoint_steps())
         self.step, self.seconds, self.tokens = 0, 0.0, 0
         self.log: list[dict[str, float]] = []
         if logged:
@@ -166,11 +167,9 @@ class Run:
         micro = self.training.micro or len(tokens)
         parts = list(zip(tokens[mine].split(micro), labels[mine].split(micro), strict=True))
         total = torch.zeros((), device=self.accelerator.device)
-        for i, (ids, wanted) in enumerate(parts):
-            if i < len(parts) - 1:
-                with self.accelerator.no_sync(self.model):
-                    total += self._backward(ids, wanted, predicted)
-            else:
+        for left, (ids, wanted) in zip(reversed(range(len(parts))), parts, strict=True):
+            # Processes exchange gradients once a step, with the last of its parts.
+            with self.accelerator.no_sync(self.model) if left else nullcontext():
                 total += self._backward(ids, wanted, predicted)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
         for optimizer in self.optimizers:
@@ -221,7 +220,7 @@ class Run:
 
     def keep_checkpoint(self) -> None:
         """Keep the model where the recipe says so."""
-        if self.step in self.training.checkpoint_steps():
+        if self.step in self.kept_steps:
             self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
 
 
@@ -284,7 +283,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers.utils.logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:

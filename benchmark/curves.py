@@ -14,12 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.content import CONTENT_DEPTHS
 from benchmark.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
+from benchmark.full_grid import FUTURE
 from benchmark.phases import Phases
 from benchmark.statistics import Estimate
 from benchmark.trajectory import Point
 
-GREEN, PURPLE = "#009e73", "#cc79a7"
+GREEN = "#009e73"
 PHASES = ("babbling", "syntax", "semantics")
 STEM = "emergence"
 PERPLEXITY = "perplexity of reference programs; words of a program"
@@ -33,9 +35,9 @@ def columns_of(point: Point) -> dict[str, float | str | None]:
     content = point.content or {}
     estimates = {
         "shown": accuracy.shown, "held_out": accuracy.held_out, "valid": accuracy.valid,
-        **{f"sc_{depth}": content.get(depth) for depth in ("linear", "mlp1", "mlp2")},
+        **{f"sc_{depth}": content.get(depth) for depth in CONTENT_DEPTHS},
         "skill": point.skill, "gap": point.gap, "delta": point.delta, "mdl_delta": point.mdl_delta,
-        **{f"delta_ahead_{offset}": point.future.get(offset) for offset in (1, 2)},
+        **{f"delta_ahead_{offset}": point.future.get(offset) for offset in FUTURE},
     }  # fmt: skip
     for name, estimate in estimates.items():
         found[name] = estimate.value if estimate else None
@@ -64,7 +66,7 @@ def write_table(path: Path, runs: Mapping[str, Sequence[Point]]) -> None:
 def write_figure(
     folder: Path, name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, Phases]
 ) -> list[Path]:
-    """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean, shades the phases of the mean run."""
+    """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean; dotted lines divide the phases."""
     return save_figures({STEM: partial(_draw, name, runs, phases)}, folder)
 
 
@@ -78,11 +80,12 @@ def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, P
         "the model's own programs.",
     )
     axes = figure.subplots(3, 2, sharex=True)
-    content: dict[str, Curve] = {depth: partial(_content, depth) for depth in ("linear", "mlp1", "mlp2")}
+    edges = [float(np.mean([getattr(found, edge) for found in phases.values()])) for edge in ("babbling", "syntax")]
+    content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
     accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
     words: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
-    ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in (1, 2)}
+    ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
     meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits a label)": lambda p: p.mdl_delta}
     panels: list[tuple[str, dict[str, Curve]]] = [
         ("accuracy on test tasks", accuracy),
@@ -94,9 +97,9 @@ def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, P
     ]
     for panel, (title, curves) in zip(axes.flat, panels, strict=True):
         _panel(panel, title, curves, runs)
-        for edge in ("babbling", "syntax"):
-            panel.axvline(float(np.mean([getattr(p, edge) for p in phases.values()])) / 1e6, color=GREY, ls=":", lw=0.9)
-    _name_phases(axes[0, 0], phases, max(points[-1].tokens for points in runs.values()))
+        for edge in edges:
+            panel.axvline(edge / 1e6, color=GREY, ls=":", lw=0.9)
+    _name_phases(axes[0, 0], [0.0, *edges, max(points[-1].tokens for points in runs.values())])
     for panel in axes[-1]:
         panel.set_xlabel("training tokens, millions")
     return figure
@@ -129,9 +132,9 @@ def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[s
     panel.margins(x=0.01)
 
 
-def _name_phases(panel: Axes, phases: Mapping[str, Phases], end: float) -> None:
-    edges = [0.0, *(float(np.mean([getattr(p, e) for p in phases.values()])) for e in ("babbling", "syntax")), end]
-    for name, left, right in zip(PHASES, edges, edges[1:], strict=False):
-        if right - left > 0.08 * end:
+def _name_phases(panel: Axes, edges: Sequence[float]) -> None:
+    """Write each phase's name between its edges, in training tokens, where there is room."""
+    for name, left, right in zip(PHASES, edges[:-1], edges[1:], strict=True):
+        if right - left > 0.08 * edges[-1]:
             panel.text((left + right) / 2e6, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
                        transform=panel.get_xaxis_transform())  # fmt: skip

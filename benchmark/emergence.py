@@ -20,8 +20,10 @@ from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.content import CONTENT_DEPTHS
 from benchmark.curves import write_figure, write_table
 from benchmark.errors import UsageError
+from benchmark.full_grid import FUTURE
 from benchmark.models import ModelSpec
 from benchmark.options import AUTO, add_worker_options, check_options, place_of
 from benchmark.phases import PAPER_R2, PAPER_SHARES, Phases, Relation, find_phases, relate
@@ -68,8 +70,7 @@ def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
     """How semantic content (each depth) and delta go together with accuracy on shown examples."""
     tokens, accuracy = [float(p.tokens) for p in points], [p.accuracy.shown.value for p in points]
     curves: dict[str, list[float | None]] = {
-        f"sc_{depth}": [p.content[depth].value if p.content else None for p in points]
-        for depth in ("linear", "mlp1", "mlp2")
+        f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
     }
     curves["delta"] = [p.delta.value for p in points]
     return {name: relate(tokens, curve, accuracy) for name, curve in curves.items()}
@@ -92,8 +93,8 @@ def over_seeds(runs: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
         "held_out": [p.accuracy.held_out.value for p in last],
         "delta": [p.delta.value for p in last],
         "mdl_delta": [p.mdl_delta.value for p in last],
-        **{f"delta ahead {k}": [p.future[k].value for p in last if k in p.future] for k in (1, 2)},
-        **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in ("linear", "mlp1", "mlp2")},
+        **{f"delta ahead {k}": [p.future[k].value for p in last if k in p.future] for k in FUTURE},
+        **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in CONTENT_DEPTHS},
     }
     return {
         name: {"mean": float(np.mean(each)), "low": min(each), "high": max(each), "runs": len(each)}

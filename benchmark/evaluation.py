@@ -109,17 +109,23 @@ def plan(job: Job) -> list[Shard]:
     suite = job.suite
     if not job.checkpoint.network:
         return shards_of(suite, TEST)
-    stages = [(TEST, suite.tasks), (GENERATED, suite.probe_programs)]
+    stages = [TEST, GENERATED]
     forced = [BLIND] if job.grid == STANDARD_GRID else [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)]
     for stage in forced:
-        count = len(stage_tasks(suite, stage))
-        stages += [(stage, count), *((f"{RANDOM}-{i}-{stage}", count) for i in range(job.random_inits))]
-    return [Shard(stage, a, b) for stage, count in stages for a, b in suite.shards(count)]
+        stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
+    return [shard for stage in stages for shard in shards_of(suite, stage)]
 
 
 def shards_of(suite: Suite, stage: str) -> list[Shard]:
-    """The shards of one stage."""
-    return [Shard(stage, a, b) for a, b in suite.shards(len(stage_tasks(suite, stage)))]
+    """The shards of one stage; test and probe tasks are counted without being drawn."""
+    known = {TEST: suite.tasks, LIKELIHOOD: suite.tasks, GENERATED: suite.probe_programs}
+    count = known.get(_kind(stage)) or len(stage_tasks(suite, stage))
+    return [Shard(stage, a, b) for a, b in suite.shards(count)]
+
+
+def _kind(stage: str) -> str:
+    """The stage that an untrained copy repeats; any other is its own."""
+    return stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
 
 
 def plan_after(job: Job) -> list[Shard]:
@@ -127,12 +133,12 @@ def plan_after(job: Job) -> list[Shard]:
     if job.grid == STANDARD_GRID or not job.checkpoint.network:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
-    return [Shard(stage, a, b) for stage in stages for a, b in job.suite.shards(job.suite.probe_programs)]
+    return [shard for stage in stages for shard in shards_of(job.suite, stage)]
 
 
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
     """The tasks of a stage or of its untrained copies."""
-    kind = stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
+    kind = _kind(stage)
     if kind in (TEST, LIKELIHOOD):
         return test_tasks(suite)
     if kind == GENERATED:

@@ -121,10 +121,10 @@ class HuggingFaceModel:
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
         """The model's fast tokenizer, padding on the left; raises `ModelError`."""
-        model_type = json.loads((checkpoint.folder / "config.json").read_text()).get("model_type")
-        if model_type in OWN_CLASSES:
-            importlib.import_module(OWN_CLASSES[model_type])
         try:
+            model_type = json.loads((checkpoint.folder / "config.json").read_text()).get("model_type")
+            if model_type in OWN_CLASSES:
+                importlib.import_module(OWN_CLASSES[model_type])
             tokenizer = AutoTokenizer.from_pretrained(
                 str(checkpoint.folder), padding_side="left", trust_remote_code=False
             )

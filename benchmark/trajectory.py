@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from benchmark.evaluation import (
 from benchmark.fits import StoredFits
 from benchmark.folder import RunFolder
 from benchmark.full_grid import FUTURE, READ, FullGrid
-from benchmark.labels import build_probe_set, with_original
+from benchmark.labels import ProbeSet, build_probe_set, with_original
 from benchmark.measurement import judged
 from benchmark.probing import Fit, Fitter, Rows
 from benchmark.protocol import POOLS, STANDARD
@@ -44,12 +45,13 @@ from benchmark.record import source_digest
 from benchmark.recorder import recorder_states
 from benchmark.scoring import Summary, score, summarize
 from benchmark.semantic_content import Tested
-from benchmark.shards import StoredRows, write_durably
+from benchmark.shards import WHOLE, StoredRows, write_durably
 from benchmark.sources import Views, arrays_of, read_source
 from benchmark.stages import Place, Stages, View
 from benchmark.statistics import Estimate
 from benchmark.suites import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
+from karel_env.language import HEADER
 
 REDUCED = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
 REDUCED_ANSWERS = 2_500
@@ -154,6 +156,13 @@ class Trajectory:
         parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def _blind(self) -> ProbeSet:
+        """Labels of the blind set, the same for every checkpoint."""
+        tasks, semantics = blind_tasks(self.suite), with_original(self.protocol)
+        budget = self.suite.probe_programs
+        return build_probe_set(tasks.programs, first_inputs(tasks), semantics, self.protocol, budget=budget)
+
     def _shards(self, stage: str) -> list[Shard]:
         every = shards_of(self.suite, stage)
         return [s for s in every if s.start < self.answers] if stage.endswith(GENERATED) else every
@@ -173,12 +182,9 @@ class Trajectory:
         for copy in range(self.protocol.random_inits):
             stages.evaluate(stages.job, self._shards(f"{RANDOM}-{copy}-{BLIND}"))
         pieces = stages.folder.pieces
-        if pieces.condition(RECORDER) != "whole":
+        if pieces.condition(RECORDER) != WHOLE:
             tasks = blind_tasks(self.suite)
-            probe_set = build_probe_set(
-                tasks.programs, first_inputs(tasks), with_original(self.protocol), self.protocol
-            )
-            states = recorder_states(tasks.programs, first_inputs(tasks), probe_set)
+            states = recorder_states(tasks.programs, first_inputs(tasks), self._blind)
             pieces.commit(pieces.attempt(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
         return stages
 
@@ -202,7 +208,7 @@ class Trajectory:
             accuracy=summarize(scores),
             distinct=len({text for text in scores.programs if text}) / len(scores.programs),
             perplexity=exp(nats),
-            reference_words=float(tasks.programs.lengths.mean()) - 3,
+            reference_words=float(tasks.programs.lengths.mean()) - len(HEADER),
             content=content.arithmetic if content else None,
             **self._meaning(stages, controls, fit),
             future=self._future(stages, texts, fit) if content else {},
@@ -210,10 +216,7 @@ class Trajectory:
 
     def _meaning(self, stages: Stages, controls: Stages, fit: Fitter) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
-        suite, protocol, tasks = self.suite, self.protocol, blind_tasks(self.suite)
-        probe_set = build_probe_set(
-            tasks.programs, first_inputs(tasks), with_original(protocol), protocol, budget=suite.probe_programs
-        )
+        protocol, probe_set = self.protocol, self._blind
         tested = Tested.of(probe_set, protocol)
 
         def pools(of: Stages, stage: str) -> list[Rows]:
