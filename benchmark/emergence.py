@@ -24,6 +24,7 @@ from benchmark.content import CONTENT_DEPTHS
 from benchmark.curves import write_figure, write_table
 from benchmark.errors import UsageError
 from benchmark.full_grid import FUTURE
+from benchmark.huggingface import DTYPES
 from benchmark.models import ModelSpec
 from benchmark.options import AUTO, add_worker_options, check_options, place_of
 from benchmark.phases import PAPER_R2, PAPER_SHARES, Phases, Relation, find_phases, relate
@@ -138,6 +139,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first)")
     add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
     add("--threads", type=int, default=1, help="CPU threads of one forward pass (default: 1)")
     add("--name", help="of the model, for the figure (default: name of the first folder)")
     add_worker_options(parser)
@@ -158,7 +160,9 @@ def run(options: argparse.Namespace) -> int:
     with place_of(options) as (place, line), view.shown_while():
         if line:
             view.say(line)
-        trajectory = Trajectory(suite, out / "points", place, view, options.full, options.device, options.threads)
+        trajectory = Trajectory(
+            suite, out / "points", place, view, options.full, options.device, options.threads, options.dtype
+        )
         for name, each in moments.items():
             runs[name] = []
             for number, moment in enumerate(each, 1):

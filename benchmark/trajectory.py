@@ -122,7 +122,7 @@ class Trajectory:
         place: who computes.
         view: who watches.
         full: with the settings of a whole run in place of the reduced ones.
-        device, threads: how a model computes.
+        device, threads, dtype: how a model computes.
     """
 
     def __init__(
@@ -134,11 +134,12 @@ class Trajectory:
         full: bool = False,
         device: str = "cpu",
         threads: int = 1,
+        dtype: str = "float32",
     ) -> None:
         self.suite, self.protocol = suite, STANDARD if full else REDUCED
         self.answers = suite.probe_programs if full else min(REDUCED_ANSWERS, suite.probe_programs)
         self.out, self.place, self.view = out, place, view
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.dtype = device, threads, dtype
 
     def measure(self, moment: Moment) -> Point:
         """The point of a checkpoint, computed unless it is there already."""
@@ -153,7 +154,7 @@ class Trajectory:
 
     def _identity(self, of: str) -> str:
         """SHA-256 over a digest and everything else that can change a point."""
-        parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads]
+        parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -168,7 +169,7 @@ class Trajectory:
         return [s for s in every if s.start < self.answers] if stage.endswith(GENERATED) else every
 
     def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
-        job = Job(self.suite, checkpoint, "float32", self.device, self.protocol.random_inits, threads=self.threads)
+        job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
         folder.pieces.clear_attempts()
         stages = Stages(job, identity, folder, self.place, self.view)
         stages.draw_tasks()
