@@ -16,18 +16,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmark.answers import constrained_figures, sampled_figures
 from benchmark.checkpoint import Checkpoint
 from benchmark.content import Content, content_steps, generated_probe_set, measure_content
+from benchmark.errors import UsageError
 from benchmark.evaluation import (
     BLIND,
+    CONSTRAINED,
     FULL_GRID,
     GENERATED,
     LAST,
     MEAN,
+    PLAIN,
     RANDOM,
+    SAMPLED,
     STANDARD_GRID,
     TEST,
+    Asked,
     Job,
+    Worker,
     plan,
     plan_after,
     task_sets,
@@ -40,11 +47,12 @@ from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
-from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
+from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
 from benchmark.suites import Suite, digest, load_suite, test_tasks
+from benchmark.tracks import TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "full grid", "probing"
@@ -62,6 +70,7 @@ class Request:
         keep_states: whether stored states stay.
         out: folder in which the run folder is made.
         command: for the record.
+        asked: how programs are asked for.
     """
 
     suite: str
@@ -75,6 +84,7 @@ class Request:
     keep_states: bool = False
     out: Path = Path("runs")
     command: str = ""
+    asked: Asked = PLAIN
 
 
 class Run:
@@ -94,7 +104,19 @@ class Run:
         if request.batch is not None:
             self.suite = replace(self.suite, batch=request.batch)
         inits = self.protocol.random_inits
-        self.job = Job(self.suite, checkpoint, request.dtype, request.device, inits, request.grid, (), request.threads)
+        self.job = Job(
+            self.suite,
+            checkpoint,
+            request.dtype,
+            request.device,
+            inits,
+            request.grid,
+            (),
+            request.threads,
+            request.asked,
+        )
+        if replace(request.asked, states=True) != PLAIN and not checkpoint.network:
+            raise UsageError(f"{checkpoint.spec}: a baseline that is no network has no other track, draws or grammar")
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -110,6 +132,7 @@ class Run:
             "tasks": self.tasks_digest,
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
+            "asked": asdict(self.job.asked),
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -183,7 +206,7 @@ class _RunStages(Stages):
         self.evaluate(job, plan(job))
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
         self.evaluate(replace(job, texts=texts), plan_after(job))
-        if not self.run.checkpoint.network:
+        if not job.reads:
             return self._record((None, None, None), [], folder.seconds(self.shards))
         began = time.perf_counter()
         meaning, content = self._probe(texts)
@@ -239,7 +262,8 @@ class _RunStages(Stages):
              "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i])}
             for i, sample in enumerate(samples)
         ]  # fmt: skip
-        rows += [{"stage": GENERATED, **sample} for sample in folder.samples(self.shards, GENERATED)]
+        for stage in (GENERATED, CONSTRAINED, SAMPLED):
+            rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
         written = folder.write_samples(rows)
         reasons = run.unofficial(any(entry["event"] == HALVED for entry in folder.events()))
         return Record(
@@ -255,6 +279,7 @@ class _RunStages(Stages):
             ),
             protocol=self.protocol,
             accuracy=summarize(scores),
+            **self._besides(),
             meaning=meaning,
             content=content,
             grid=grid,
@@ -267,6 +292,20 @@ class _RunStages(Stages):
                 products=str(fast_products()).removeprefix("torch."), **run.environment,
             ),
         )  # fmt: skip
+
+    def _besides(self) -> dict[str, Any]:
+        """What a record says of the track, and of answers under the grammar and at a temperature."""
+        asked, suite = self.job.asked, self.suite
+        found: dict[str, Any] = {"track": asked.track}
+        if asked.track != TRAINED:
+            frame = Worker(self.job).frame
+            found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
+        if asked.constrained:
+            found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
+        if asked.samples:
+            drawn = self.folder.samples(self.shards, SAMPLED)
+            found["sampled"] = sampled_figures(suite, drawn, asked.samples, asked.temperature)
+        return found
 
 
 def limited(suite: Suite, limit: int | None) -> Suite:

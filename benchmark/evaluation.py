@@ -5,7 +5,8 @@ Stages: `test` (programs for the test tasks), `generated` (programs for the prob
 their words were emitted), `blind` (states at the words of given programs, outputs hidden), and `random-0-blind`,
 `random-1-blind`, ... (the same of untrained copies of the model). The full grid adds `wide` (a blind set of the
 largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their untrained
-copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote. The evaluation of
+copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote. `constrained` is
+`test` again with only what the grammar allows, `sampled` several draws a test task. The evaluation of
 training checkpoints (`trajectory`) also has `likelihood`: how probable the model finds the test tasks' own programs.
 
 Letters: `L` layers + 1, `D` hidden width.
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,13 @@ import numpy as np
 from benchmark import suites
 from benchmark.checkpoint import BASELINES, Checkpoint
 from benchmark.errors import ModelError
+from benchmark.extraction import answered
 from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import HiddenStates, LanguageModel, Writer
-from benchmark.prompts import prompt_text
+from benchmark.models import Decoding, Generation, HiddenStates, LanguageModel, Writer
+from benchmark.prompts import examples_text
 from benchmark.protocol import POOLS
 from benchmark.suites import Suite, blind_tasks, probe_tasks, test_tasks
+from benchmark.tracks import BARE, FEWSHOT, ROOM, TRAINED, Frame, frame_of, seeds_of
 from karel_env.generator import Tasks
 from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
@@ -37,7 +41,8 @@ from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
-LIKELIHOOD = "likelihood"
+LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
+OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 STANDARD_GRID, FULL_GRID = GRIDS = ("standard", "full")
 MEAN, LAST = POOLS
 CROSSED_WITH = ("lmpru", "pulmr")
@@ -46,6 +51,28 @@ WIDE_BUDGET = 25_000
 """Label budget of the wide set, in program-world pairs."""
 RANDOM_SEED = 52_711
 """Untrained copy i is initialised from this plus i."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How programs are asked for.
+
+    Attributes:
+        track: one of `tracks.TRACKS`.
+        constrained: whether the test tasks are also answered under the grammar.
+        samples: draws a test task besides the greedy answer, 0 for none.
+        temperature: of the draws.
+        states: whether hidden states are read; without them a run gives no verdict.
+    """
+
+    track: str = TRAINED
+    constrained: bool = False
+    samples: int = 0
+    temperature: float = 0.0
+    states: bool = True
+
+
+PLAIN = Asked()
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,7 @@ class Job:
         texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
         threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
             identity and does not depend on how many workers there are.
+        asked: what is asked besides, see `Asked`.
     """
 
     suite: Suite
@@ -71,6 +99,12 @@ class Job:
     grid: str = STANDARD_GRID
     texts: tuple[str, ...] = ()
     threads: int = 1
+    asked: Asked = PLAIN
+
+    @property
+    def reads(self) -> bool:
+        """Whether hidden states are read."""
+        return self.checkpoint.network and self.asked.states
 
 
 @dataclass(frozen=True, order=True)
@@ -92,8 +126,9 @@ class ShardResult:
     """What a shard gives.
 
     Attributes:
-        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished; for `likelihood`:
-            task, log_likelihood (nats), tokens.
+        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished; in the few-shot
+            track also raw, what the program in text was found in, where it is other; for `sampled` also sample, the
+            number of the draw; for `likelihood`: task, log_likelihood (nats), tokens.
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: that it took.
@@ -107,9 +142,12 @@ class ShardResult:
 def plan(job: Job) -> list[Shard]:
     """All shards of a run that need no other's result, in order."""
     suite = job.suite
-    if not job.checkpoint.network:
-        return shards_of(suite, TEST)
-    stages = [TEST, GENERATED]
+    stages = [TEST]
+    stages += [CONSTRAINED] if job.asked.constrained else []
+    stages += [SAMPLED] if job.asked.samples else []
+    if not job.reads:
+        return [shard for stage in stages for shard in shards_of(suite, stage)]
+    stages.append(GENERATED)
     forced = [BLIND] if job.grid == STANDARD_GRID else [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)]
     for stage in forced:
         stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
@@ -118,7 +156,7 @@ def plan(job: Job) -> list[Shard]:
 
 def shards_of(suite: Suite, stage: str) -> list[Shard]:
     """The shards of one stage; test and probe tasks are counted without being drawn."""
-    known = {TEST: suite.tasks, LIKELIHOOD: suite.tasks, GENERATED: suite.probe_programs}
+    known = dict.fromkeys(OF_TEST_TASKS, suite.tasks) | {GENERATED: suite.probe_programs}
     count = known.get(_kind(stage)) or len(stage_tasks(suite, stage))
     return [Shard(stage, a, b) for a, b in suite.shards(count)]
 
@@ -130,7 +168,7 @@ def _kind(stage: str) -> str:
 
 def plan_after(job: Job) -> list[Shard]:
     """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
-    if job.grid == STANDARD_GRID or not job.checkpoint.network:
+    if job.grid == STANDARD_GRID or not job.reads:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
@@ -139,7 +177,7 @@ def plan_after(job: Job) -> list[Shard]:
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
     """The tasks of a stage or of its untrained copies."""
     kind = _kind(stage)
-    if kind in (TEST, LIKELIHOOD):
+    if kind in OF_TEST_TASKS:
         return test_tasks(suite)
     if kind == GENERATED:
         return probe_tasks(suite)
@@ -150,9 +188,12 @@ def stage_tasks(suite: Suite, stage: str) -> Tasks:
 
 def task_sets(job: Job) -> dict[str, str]:
     """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
-    if not job.checkpoint.network:
+    if not job.reads and job.asked.track == TRAINED:
         return {f"tasks-{suites.TEST}": suites.TEST}
+    if not job.reads:
+        return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
     purposes = [suites.TEST, suites.PROBE, suites.BLIND]
+    purposes += [suites.SHOTS] if job.asked.track == FEWSHOT else []
     purposes += [] if job.grid == STANDARD_GRID else [suites.blind_purpose(_wide(job.suite))]
     return {f"tasks-{purpose}": purpose for purpose in purposes}
 
@@ -183,11 +224,11 @@ def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
     return Worlds(cells, robot, tasks.outputs.size)
 
 
-def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
-    """The prompt of each task, with its outputs or with those given [N, E] in their place."""
-    shown = suite.shown
+def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: Frame = BARE) -> list[str]:
+    """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
+    shown, under = suite.shown, suite.show_under_robot
     after = tasks.outputs if outputs is None else outputs
-    return [prompt_text(tasks.inputs[i, :shown], after[i, :shown], suite.show_under_robot) for i in range(len(tasks))]
+    return [frame.around(examples_text(tasks.inputs[i, :shown], after[i, :shown], under)) for i in range(len(tasks))]
 
 
 def written_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
@@ -213,7 +254,7 @@ class Worker:
     def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
         """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
         self.batch = max(1, int(self.job.suite.batch * share))
-        if shard.stage in (TEST, GENERATED):
+        if shard.stage in (TEST, GENERATED, CONSTRAINED, SAMPLED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage == LIKELIHOOD:
             return self._weigh(shard)
@@ -227,7 +268,9 @@ class Worker:
         if self.loaded is None or self.loaded[0] != copy:
             self.loaded = None
             seed = None if copy is None else RANDOM_SEED + copy
-            model = HuggingFaceModel(self.job.checkpoint, self.job.dtype, self.job.device, random_seed=seed)
+            model = HuggingFaceModel(
+                self.job.checkpoint, self.job.dtype, self.job.device, random_seed=seed, preamble=self.frame.before
+            )
             self.loaded = (copy, model)
         return self.loaded[1]
 
@@ -239,26 +282,58 @@ class Worker:
             self.baseline = importlib.import_module(BASELINES).BASELINES[self.job.checkpoint.name](self.job.suite)
         return self.baseline
 
+    @cached_property
+    def frame(self) -> Frame:
+        """What stands around the worlds of a task, laid out for the model's tokenizer."""
+        if self.job.asked.track == TRAINED:
+            return BARE
+        return frame_of(self.job.suite, self.job.asked.track, HuggingFaceModel.load_tokenizer(self.job.checkpoint))
+
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
-        writer = self.writer(shard.stage)
         samples: list[dict[str, Any]] = []
         read: list[dict[str, np.ndarray]] = []
         for start, stop in self._batches(shard):
-            prompts = prompts_of(self.job.suite, tasks.take(np.arange(start, stop)))
-            written = writer.generate(prompts, self.job.suite.max_new_words)
-            for task, (prompt, one) in enumerate(zip(prompts, written, strict=True), start):
-                digest = hashlib.sha256(prompt.encode()).hexdigest()
-                samples.append({"task": task, "prompt": digest, **vars(one)})
+            prompts = self._prompts(tasks.take(np.arange(start, stop)))
+            digests = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
+            for draw, written in self._answers(shard.stage, prompts, np.arange(start, stop)):
+                for task, (digest, one) in enumerate(zip(digests, written, strict=True), start):
+                    samples.append({"task": task, **draw, "prompt": digest, **self._sample(one)})
             if shard.stage == GENERATED:
-                read += self._states(self.model(shard.stage), prompts, [one.text for one in written])
+                texts = [sample["text"] for sample in samples[-len(prompts) :]]
+                read += self._states(self.model(shard.stage), prompts, texts)
         return ShardResult(samples, _joined(read))
+
+    def _answers(
+        self, stage: str, prompts: Sequence[str], tasks: np.ndarray
+    ) -> Iterator[tuple[dict[str, int], list[Generation]]]:
+        """What is written behind the prompts: once, or draw by draw with the draw's number."""
+        room = self.job.suite.max_new_words * ROOM[self.job.asked.track]
+        if stage == SAMPLED:
+            for draw in range(self.job.asked.samples):
+                seeds = seeds_of(self.job.suite, tasks, draw)
+                decoding = Decoding(temperature=self.job.asked.temperature, seeds=seeds)
+                yield {"sample": draw}, self.model(stage).generate(prompts, room, decoding)
+        elif stage == CONSTRAINED:
+            yield {}, self.model(stage).generate(prompts, room, Decoding(constrained=True))
+        else:
+            yield {}, self.writer(stage).generate(prompts, room)
+
+    def _sample(self, one: Generation) -> dict[str, Any]:
+        """The entries of one answer, its program found in it where the track looks for one."""
+        if self.job.asked.track == TRAINED:
+            return vars(one)
+        text = answered(one.text)
+        return vars(one) | {"text": text} | ({} if text == one.text else {"raw": one.text})
+
+    def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
+        return prompts_of(self.job.suite, tasks, outputs, self.frame)
 
     def _weigh(self, shard: Shard) -> ShardResult:
         tasks, samples = stage_tasks(self.job.suite, shard.stage), []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
             texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in batch.programs.texts()]
-            found = self.model(shard.stage).log_likelihoods(prompts_of(self.job.suite, batch), texts)
+            found = self.model(shard.stage).log_likelihoods(self._prompts(batch), texts)
             samples += [
                 {"task": task, "log_likelihood": value, "tokens": tokens}
                 for task, (value, tokens) in enumerate(found, start)
@@ -276,7 +351,7 @@ class Worker:
         model, read = self.model(shard.stage), []
         tasks = probe_tasks(self.job.suite)
         for start, stop in self._batches(shard):
-            prompts = prompts_of(self.job.suite, tasks.take(np.arange(start, stop)))
+            prompts = self._prompts(tasks.take(np.arange(start, stop)))
             read += self._states(model, prompts, self.job.texts[start:stop])
         return ShardResult([], _joined(read))
 
@@ -287,7 +362,7 @@ class Worker:
             batch = tasks.take(np.arange(start, stop))
             crossed = CROSSED in shard.stage
             outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if crossed else batch.inputs
-            read.append(self._at_words(model, prompts_of(self.job.suite, batch, outputs), batch.programs, "read"))
+            read.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
         return ShardResult([], _joined(read))
 
     def _at_words(

@@ -1,35 +1,30 @@
 """Causal language models of `transformers`: generation, and hidden states at the words of a program.
 
-A prompt is prefilled once. Its key-value cache, all but the last token, then serves generation and the
-teacher-forced pass over the program; hooks take the hidden states of that short pass alone, never of the prompt.
-A cache that cannot be cut back (state space models) is replaced by one full pass.
+A prompt is prefilled once; what all prompts begin with (`preamble`), once for all of them. The key-value cache, all but
+the last token, then serves generation and the teacher-forced pass over the program; hooks take the hidden states of that
+short pass alone, never of the prompt. A cache that cannot be cut back (state space models) is replaced by one full pass.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, StoppingCriteriaList
 
 from benchmark.checkpoint import Checkpoint
+from benchmark.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
 from benchmark.errors import ModelError
-from benchmark.models import Generation, HiddenStates
+from benchmark.models import GREEDY, Decoding, Generation, HiddenStates
 from karel_env.language import WORDS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -49,31 +44,6 @@ class _Batch:
     cache: Any
 
 
-class BracketClosed(StoppingCriteria):
-    """Stops each sequence once the bracket that the prompt's header opened is closed again.
-
-    Works on any tokenizer: brackets are counted in the text of each token.
-    """
-
-    def __init__(self, opens: torch.Tensor, prompt_length: int) -> None:
-        self.opens, self.prompt_length = opens, prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """bool [B], whether a sequence is done."""
-        depth = 1 + self.opens.to(input_ids.device)[input_ids[:, self.prompt_length :]].cumsum(-1)
-        return (depth <= 0).any(-1)
-
-
-class NumbersOnly(LogitsProcessor):
-    """Refuses logits that are not numbers: the most probable token among them would be any."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, as they are."""
-        if scores.isnan().any():
-            raise ModelError("logits: NaN; try another --dtype, or see whether the weights are sound")
-        return scores
-
-
 class HuggingFaceModel:
     """A `LanguageModel` over a folder of transformers.
 
@@ -82,13 +52,19 @@ class HuggingFaceModel:
         dtype: one of `DTYPES`.
         device: such as `cpu` or `cuda`.
         random_seed: load the architecture with fresh random weights from this seed instead of the stored ones.
+        preamble: what prompts begin with; its cache is computed once and shared.
 
     Raises:
         ModelError: files that cannot be loaded as a causal language model with a fast tokenizer.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", random_seed: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        dtype: str = "float32",
+        device: str = "cpu",
+        random_seed: int | None = None,
+        preamble: str = "",
     ) -> None:
         folder = str(checkpoint.folder)
         self.tokenizer = self.load_tokenizer(checkpoint)
@@ -117,6 +93,9 @@ class HuggingFaceModel:
         vocabulary = self.tokenizer.batch_decode([[i] for i in range(self.model.config.get_text_config().vocab_size)])
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
+        # The last token of a preamble may take in what follows it, so it is left to the prompts.
+        self.preamble: list[int] = self.tokenizer(preamble)["input_ids"][:-1] if preamble else []
+        self.grammar: Grammar | None = None
 
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -145,7 +124,7 @@ class HuggingFaceModel:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
+    def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel.generate`."""
         batch = self._prefill(prompts)
         length = batch.ids.shape[1]
@@ -157,12 +136,22 @@ class HuggingFaceModel:
             do_sample=False,
             num_beams=1,
             pad_token_id=self.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([NumbersOnly()]),
+            logits_processor=self._processors(decoding, *batch.ids.shape),
             stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
         )
         if batch.cache is not None:
             batch.cache.crop(length - 1 - batch.cache.get_seq_length())
         return [self._finish(row) for row in output[:, length:].tolist()]
+
+    def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
+        chosen: list[Any] = [NumbersOnly()]
+        if decoding.constrained:
+            if self.grammar is None:
+                self.grammar = Grammar(self.tokenizer, len(self.opens))
+            chosen.append(GrammarOnly(self.grammar, rows, prompt_length))
+        if decoding.temperature:
+            chosen.append(Drawn(decoding))
+        return LogitsProcessorList(chosen)
 
     def _finish(self, ids: list[int]) -> Generation:
         """Cut a row of new tokens at its closing bracket or end mark."""
@@ -233,10 +222,14 @@ class HuggingFaceModel:
         if self.prefilled and self.prefilled[0] == tuple(prompts):
             return self.prefilled[1]
         self.prefilled = None
-        encoded = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.device)
-        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        ids, mask, known = self._laid_out(self.tokenizer(list(prompts))["input_ids"])
+        fresh = ids.shape[1] - 1 - known
         output = self.model(
-            input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1, **self._places(mask[:, :-1], ids.shape[1] - 1)
+            input_ids=ids[:, known:-1],
+            use_cache=True,
+            logits_to_keep=1,
+            **self._places(mask[:, :-1], fresh),
+            **({self.cache_name: self._repeated(len(prompts))} if known else {}),
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
@@ -244,6 +237,43 @@ class HuggingFaceModel:
         batch = _Batch(ids, mask, cache)
         self.prefilled = (tuple(prompts), batch)
         return batch
+
+    def _laid_out(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Ids and mask [B, S] of prompts, padded on the left or behind a shared preamble; and tokens of the preamble.
+
+        It is shared where the model's cache can be cut back and copied, places are given to it, and every prompt begins so.
+        """
+        head = self.preamble
+        shared = bool(head) and all(row[: len(head)] == head and len(row) > len(head) + 1 for row in rows)
+        known = len(head) if shared and self._shares else 0
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, :known], mask[place, :known] = torch.tensor(row[:known], dtype=ids.dtype), 1
+            ids[place, width - len(row) + known :] = torch.tensor(row[known:])
+            mask[place, width - len(row) + known :] = 1
+        return ids.to(self.device), mask.to(self.device), known
+
+    @cached_property
+    def _shared(self) -> Any:
+        """The cache over the preamble, one row."""
+        ids = torch.tensor([self.preamble], device=self.device)
+        output = self.model(
+            input_ids=ids, use_cache=True, logits_to_keep=1, **self._places(torch.ones_like(ids), ids.shape[1])
+        )
+        return getattr(output, self.cache_name, None)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places."""
+        return self.takes_positions and bool(getattr(self._shared, "is_croppable", False))
+
+    def _repeated(self, rows: int) -> Any:
+        """The cache over the preamble for so many rows."""
+        cache = copy.deepcopy(self._shared)
+        cache.batch_repeat_interleave(rows)
+        return cache
 
     def _past(self, batch: _Batch) -> dict[str, Any]:
         """The cache, if there is one, under the name that the model knows it by."""

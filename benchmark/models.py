@@ -51,6 +51,24 @@ class HiddenStates:
     offsets: np.ndarray
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a continuation is chosen, token by token.
+
+    Attributes:
+        constrained: only tokens that the language's grammar allows next.
+        temperature: of the softmax that tokens are drawn from; 0 takes the most probable one.
+        seeds: of the draws, one a prompt; empty at temperature 0.
+    """
+
+    constrained: bool = False
+    temperature: float = 0.0
+    seeds: tuple[int, ...] = ()
+
+
+GREEDY = Decoding()
+
+
 class Writer(Protocol):
     """What writes programs: a language model, or a baseline that is no network."""
 
@@ -59,8 +77,12 @@ class Writer(Protocol):
         ...
 
 
-class LanguageModel(Writer, Protocol):
+class LanguageModel(Protocol):
     """A causal language model under test."""
+
+    def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
+        """Continue each prompt as one batch, with room for a program of `max_new_words` words."""
+        ...
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """Read each program (canonical text without its header) behind its prompt, as one batch."""

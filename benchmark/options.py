@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from benchmark.errors import UsageError
-from benchmark.evaluation import GRIDS, STANDARD_GRID
+from benchmark.evaluation import GRIDS, STANDARD_GRID, Asked
 from benchmark.huggingface import DTYPES, STRICT
 from benchmark.pool import Pool
 from benchmark.stages import Place
+from benchmark.tracks import FEWSHOT, TRACKS, TRAINED
 from benchmark.work import SerialCrew
 
 AUTO = "auto"
@@ -47,6 +48,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="standard: the verdict and the paper's columns; full: also every layer, offset, position, depth and label "
         "budget, codelength, reach, crossed prompts (default: standard)",
     )
+    add(
+        "--track",
+        choices=TRACKS,
+        default=TRAINED,
+        help="fewshot: for models that were not trained on Karel; the language is described and solved examples come "
+        "first (default: trained)",
+    )
+    add(
+        "--constrained",
+        action="store_true",
+        help="answer the test tasks once more with only what the grammar allows; always so in the few-shot track",
+    )
+    add("--samples", type=int, default=0, metavar="K", help="also draw K programs a test task, for pass@k (default: 0)")
+    add("--temperature", type=float, default=0.8, metavar="T", help="of the draws (default: 0.8)")
+    add("--no-states", action="store_true", help="programs only: no hidden states are read, and there is no verdict")
     add("--keep-states", action="store_true", help="keep the stored hidden states in the run folder")
     add("--limit", type=int, help="only the first N test tasks, and smaller probe sets; not official")
     add("--seed", type=int, help="another seed of the suite's tasks; not official")
@@ -87,10 +103,15 @@ def check_options(options: argparse.Namespace) -> None:
         ("deadline", 1),
         ("cpus_per_worker", 1),
         ("gpus_per_worker", 0),
+        ("samples", 0),
     ):
         value = getattr(options, name, None)
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+    if getattr(options, "temperature", 1.0) <= 0:
+        raise UsageError(
+            f"--temperature {options.temperature:g}: expected more than 0; the greedy answer is always there"
+        )
     gpus = options.gpus_per_worker
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
@@ -102,6 +123,13 @@ def check_options(options: argparse.Namespace) -> None:
         raise UsageError(
             f"--out {options.out}: lies in the job's own copy, which Ray deletes; give a path on shared storage"
         )
+
+
+def asked_of(options: argparse.Namespace) -> Asked:
+    """How programs are asked for."""
+    constrained = options.constrained or options.track == FEWSHOT
+    temperature = options.temperature if options.samples else 0.0
+    return Asked(options.track, constrained, options.samples, temperature, states=not options.no_states)
 
 
 def _device(asked: str, address: str | None) -> str:

@@ -17,6 +17,7 @@ from benchmark.measurement import blind_steps
 from benchmark.probing import TOGETHER
 from benchmark.protocol import Protocol
 from benchmark.suites import test_tasks
+from benchmark.tracks import ROOM, frame_of
 from karel_env.features import class_counts
 
 PRODUCT_SIZE = 768
@@ -61,13 +62,15 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
-    prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample))["input_ids"])
-    new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words)
+    frame = frame_of(job.suite, job.asked.track, tokenizer)
+    prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample, frame=frame))["input_ids"])
+    new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
     context = config.get("max_position_embeddings") or config.get("n_positions")
     if context and prompt + new > context:
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
-            f"and {new} for the program; choose a suite with smaller worlds or a model with a longer context"
+            f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "
+            "with a longer context"
         )
     estimate = _estimate(job, protocol, prompt, new, config)
     if estimate.memory_bytes > estimate.available_bytes:

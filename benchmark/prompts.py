@@ -6,6 +6,8 @@ from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds, world_text
 
 INPUT, OUTPUT, PROGRAM = "input", "output", "program"
+ASKED = f"{PROGRAM}\n{HEADER_TEXT}"
+"""How a prompt ends: a model continues it with the program's statements and its closing bracket."""
 
 
 def example_text(before: Worlds, after: Worlds, show_under_robot: bool) -> str:
@@ -13,10 +15,11 @@ def example_text(before: Worlds, after: Worlds, show_under_robot: bool) -> str:
     return f"{INPUT}\n{world_text(before, show_under_robot)}\n{OUTPUT}\n{world_text(after, show_under_robot)}\n"
 
 
-def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
-    """The prompt of one task: all examples of `inputs` and `outputs` (worlds [E]), ending in the header.
+def examples_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
+    """All examples of one task, `inputs` and `outputs` (worlds [E]), one below the other."""
+    return "".join(example_text(inputs[e], outputs[e], show_under_robot) for e in range(len(inputs)))
 
-    A model continues it with the program's statements and its closing bracket.
-    """
-    pairs = (example_text(inputs[e], outputs[e], show_under_robot) for e in range(len(inputs)))
-    return "".join(pairs) + f"{PROGRAM}\n{HEADER_TEXT}"
+
+def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
+    """The prompt of one task for a model that was trained on such prompts."""
+    return examples_text(inputs, outputs, show_under_robot) + ASKED

@@ -18,12 +18,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import karel_env
+from benchmark.answers import Constrained, Sampled
 from benchmark.content import Content
 from benchmark.errors import BenchmarkError
 from benchmark.grid import Grid
 from benchmark.measurement import Meaning
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
+from benchmark.tracks import TRAINED
 
 SCHEMA_VERSION = 4
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
@@ -56,6 +58,14 @@ class SuiteEntry(_Strict):
     equality: str
 
 
+class FrameEntry(_Strict):
+    """What stood around each task in a few-shot prompt: its digest, solved examples, and who laid it out."""
+
+    sha256: str
+    shots: int
+    chat_template: bool
+
+
 class Provenance(_Strict):
     """Where the figures come from."""
 
@@ -86,8 +96,9 @@ class Provenance(_Strict):
 class Record(_Strict):
     """One run.
 
-    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `meaning` is not
-    there for a baseline that is no network; `grid` is there after a run of the full grid; `figures` are paths in the run folder.
+    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `frame` is there in the few-shot
+    track, `constrained` and `sampled` where they were asked for; `meaning` is not there for a baseline that is no network
+    and after `--no-states`; `grid` is there after a run of the full grid; `figures` are paths in the run folder.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -96,7 +107,11 @@ class Record(_Strict):
     model: ModelEntry
     suite: SuiteEntry
     protocol: Protocol
+    track: str = TRAINED
+    frame: FrameEntry | None = None
     accuracy: Summary
+    constrained: Constrained | None = None
+    sampled: Sampled | None = None
     meaning: Meaning | None
     content: Content | None
     grid: Grid | None

@@ -31,7 +31,7 @@ from benchmark.driver import Request, Run
 from benchmark.errors import BenchmarkError, ModelError
 from benchmark.leaderboard import card, row
 from benchmark.models import ModelSpec
-from benchmark.options import add_model_options, add_worker_options, check_options, place_of
+from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, place_of
 from benchmark.preflight import check, describe
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
@@ -95,7 +95,7 @@ def request_of(options: argparse.Namespace, suite: str, command: str) -> Request
     """What the options ask for one suite."""
     return Request(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
-        options.threads, options.keep_states, options.out, command,
+        options.threads, options.keep_states, options.out, command, asked_of(options),
     )  # fmt: skip
 
 

@@ -25,11 +25,12 @@ from karel_env.world import Worlds
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
-TEST, PROBE, BLIND = "test", "probe", "blind"
+TEST, PROBE, BLIND, SHOTS = "test", "probe", "blind", "shots"
 TASK_FIELDS = (
     "words", "offsets", "input cells", "input robot", "input size", "output cells", "output robot", "output size", "key",
 )  # fmt: skip
 SETS_KEPT = 8
+USUAL_SHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Suite:
         probe_programs: the label budget: programs that a probe is trained on, and tasks of the `generated` set. The
             `blind` set has twice as many, so that each fold leaves that many for training.
         blind_length: actions of each program of the blind set.
+        shots: solved examples in a prompt of the few-shot track; `USUAL_SHOTS` where a file says nothing.
         sha256: pinned digest of the test set; empty in an unpinned file of one's own.
     """
 
@@ -70,6 +72,7 @@ class Suite:
     max_new_words: int
     probe_programs: int
     blind_length: int
+    shots: int
     sha256: str
 
     @property
@@ -135,6 +138,7 @@ def _read(entry: dict[str, Any]) -> Suite:
         max_new_words=int(entry["max_new_words"]),
         probe_programs=int(entry["probe"]["programs"]),
         blind_length=int(entry["probe"]["blind_length"]),
+        shots=int(entry.get("shots", USUAL_SHOTS)),
         sha256=str(entry.get("sha256") or ""),
     )
     if suite.equality not in EQUALITIES:
@@ -178,7 +182,7 @@ def _span(value: int | list[int]) -> tuple[int, int]:
 
 
 def tasks_for(suite: Suite, purpose: str) -> Tasks:
-    """A task set by its purpose: `test`, `probe`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
+    """A task set by its purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
 
     Raises:
         VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
@@ -190,6 +194,9 @@ def tasks_for(suite: Suite, purpose: str) -> Tasks:
             known = _checked(suite, _evaluation_tasks(suite, TEST, suite.tasks))
         elif kind == PROBE:
             known = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
+        elif kind == SHOTS:
+            asked = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key])
+            known = _evaluation_tasks(suite, SHOTS, suite.shots, asked)
         else:
             known = _draw_blind(suite, int(count or 0))
         _remember(suite, purpose, known)
@@ -239,6 +246,11 @@ def test_tasks(suite: Suite) -> Tasks:
 def probe_tasks(suite: Suite) -> Tasks:
     """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
     return tasks_for(suite, PROBE)
+
+
+def shot_tasks(suite: Suite) -> Tasks:
+    """The solved examples of few-shot prompts, [shots]: drawn as the test set is, and none of what is asked."""
+    return tasks_for(suite, SHOTS)
 
 
 def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:

@@ -11,11 +11,12 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
     ["statistics", "suites", "prompts", "simulation", "phases"],
-    ["labels", "scoring", "grid"],
-    ["recorder", "prior"],
+    ["labels", "scoring", "grid", "tracks", "extraction"],
+    ["recorder", "prior", "answers"],
     ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
-    ["huggingface", "sources", "diagnostics"],
+    ["decoding", "sources", "diagnostics"],
+    ["huggingface"],
     ["evaluation", "codelength", "shards", "pool"],
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
@@ -47,6 +48,9 @@ TORCH_FREE = {
     "simulation",
     "status",
     "phases",
+    "tracks",
+    "extraction",
+    "answers",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,0 +1,45 @@
+"""The program in an answer: the rule of the few-shot track, whose models may write around it.
+
+The answer continues `HEADER_TEXT`. The program is the first of these that is one:
+1. the header with the answer up to the bracket that closes the header's;
+2. each `def run() {` within the answer, with what follows up to the bracket that closes it.
+White space counts as the language counts it; nothing is corrected. If none is a program, the answer stands as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from karel_env.language import HEADER_TEXT
+from karel_env.parser import ParseError, parse
+
+_HEADER = re.compile(r"def\s+run\s*\(\s*\)\s*\{", re.ASCII)
+
+
+def answered(text: str) -> str:
+    """What follows the header in the program of an answer; the answer itself where there is no program in it."""
+    for body in _bodies(text):
+        try:
+            parse(f"{HEADER_TEXT} {body}")
+        except ParseError:
+            continue
+        return body
+    return text
+
+
+def _bodies(text: str) -> Iterator[str]:
+    for start in (0, *(match.end() for match in _HEADER.finditer(text))):
+        end = _closing(text, start)
+        if end is not None:
+            yield text[start:end]
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Place behind the bracket that closes one opened before `start`; None where none does."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0:
+            return place + 1
+    return None

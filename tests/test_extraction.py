@@ -1,0 +1,39 @@
+"""The rule that finds a program in an answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.extraction import answered
+from karel_env.language import HEADER_TEXT
+from karel_env.parser import ParseError, parse
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        (" move(); }", " move(); }"),
+        (" move(); } I hope this helps }", " move(); }"),
+        (" repeat (2) { move(); }; } trailing", " repeat (2) { move(); }; }"),
+        ("```\ndef run() { turn_left(); }\n```", " turn_left(); }"),
+        (" go(); } or rather def run ( ) {move()} .", "move()}"),
+        (" // def run() { broken } then def run() { move(); }", " move(); }"),
+        (" move();", " move();"),
+        ("", ""),
+        (" jump(); }", " jump(); }"),
+    ],
+)
+def test_the_first_that_is_a_program(answer: str, program: str) -> None:
+    assert answered(answer) == program
+
+
+@given(st.text(alphabet=" {}();movedfrun", max_size=40), st.text(alphabet=" {}();movedfrun", max_size=40))
+def test_what_is_found_is_a_program_or_the_answer(before: str, after: str) -> None:
+    text = f"{before}def run() {{ move(); }}{after}"
+    found = answered(text)
+    try:
+        parse(f"{HEADER_TEXT} {found}")
+    except ParseError:
+        pytest.fail(f"{found!r} of {text!r}")

@@ -1,0 +1,112 @@
+"""Tracks: what stands around a task in a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.errors import ModelError
+from benchmark.evaluation import prompts_of
+from benchmark.prompts import prompt_text
+from benchmark.suites import blind_tasks, load_suite, probe_tasks, shot_tasks
+from benchmark.suites import test_tasks as tasks_of
+from benchmark.tracks import BARE, FEWSHOT, TRAINED, description, frame_of, seeds_of
+from karel_env.interpreter import run
+from karel_env.parser import parse
+
+SUITE = replace(load_suite("smoke"), tasks=20, probe_programs=50, sha256="")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class Chatty:
+    """A tokenizer as far as frames ask: its template, and what it puts before a text."""
+
+    bos_token, bos_token_id = "<s>", 1
+
+    def __init__(self, template: str, adds_bos: bool = False) -> None:
+        self.chat_template, self.adds_bos = template, adds_bos
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [1] * self.adds_bos}
+
+    def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> str:
+        from jinja2 import Environment
+
+        return str(Environment().from_string(self.chat_template).render(messages=turns, **options))
+
+
+def test_the_trained_track_shows_the_task_alone() -> None:
+    tasks, frame = tasks_of(SUITE), frame_of(SUITE, TRAINED, Chatty(CHATML))
+    assert frame == BARE
+    shown = slice(0, SUITE.shown)
+    expected = prompt_text(tasks.inputs[3, shown], tasks.outputs[3, shown], SUITE.show_under_robot)
+    assert prompts_of(SUITE, tasks, frame=frame)[3] == expected
+
+
+def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
+    shots = shot_tasks(SUITE)
+    assert len(shots) == SUITE.shots
+    assert run(shots.programs, shots.inputs).worlds.same_state(shots.outputs).all()
+    asked = np.concatenate([tasks_of(SUITE).key, probe_tasks(SUITE).key, blind_tasks(SUITE).key])
+    assert not np.isin(shots.key, asked).any()
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_few_shot_prompt_holds_description_examples_and_task(template: str | None) -> None:
+    frame = frame_of(SUITE, FEWSHOT, Chatty(template) if template else None)
+    assert (frame.chat, frame.shots) == (template is not None, SUITE.shots)
+    tasks = tasks_of(SUITE)
+    for bare, prompt in zip(prompts_of(SUITE, tasks), prompts_of(SUITE, tasks, frame=frame), strict=True):
+        worlds = bare.removesuffix(BARE.after)
+        assert prompt.startswith(frame.before)
+        assert description(SUITE) in frame.before
+        assert worlds in prompt.removeprefix(frame.before)
+        assert prompt.endswith("def run() {")
+    for text in shot_tasks(SUITE).programs.texts():
+        assert text in frame.before
+
+
+def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
+    template = "<s>" + CHATML
+    assert not frame_of(SUITE, FEWSHOT, Chatty(template, adds_bos=True)).before.startswith("<s>")
+    assert frame_of(SUITE, FEWSHOT, Chatty(template)).before.startswith("<s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages[0]['content'] }}", "does not show every turn"),
+        ("{{ messages[-1]['content'] }}", "does not show every turn"),
+        ("{{ messages[0].content.none.none }}", "chat template: "),
+    ],
+)
+def test_a_template_that_hides_turns_is_refused(template: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        frame_of(SUITE, FEWSHOT, Chatty(template))
+
+
+def test_suites_with_control_flow_are_told_of_it() -> None:
+    control = replace(load_suite("control"), tasks=5, probe_programs=5, sha256="")
+    assert "while (C)" in description(control)
+    assert "while" not in description(SUITE)
+    assert "3" not in description(load_suite("icml24")), "drawn worlds print no number under the robot"
+
+
+def test_each_draw_of_each_task_has_a_seed_of_its_own() -> None:
+    tasks = np.arange(30)
+    seeds = [seed for draw in range(4) for seed in seeds_of(SUITE, tasks, draw)]
+    assert len(set(seeds)) == len(seeds) == 120
+    assert seeds_of(SUITE, tasks[7:9], 2) == seeds_of(SUITE, tasks, 2)[7:9]
+    assert seeds_of(replace(SUITE, seed=SUITE.seed + 1), tasks, 0) != seeds_of(SUITE, tasks, 0)
+
+
+def test_the_examples_in_a_frame_parse() -> None:
+    frame = frame_of(SUITE, FEWSHOT)
+    programs = [line for line in frame.before.splitlines() if line.startswith("def run() { ")]
+    assert len([parse(line) for line in programs]) == SUITE.shots
