@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases"],
-    ["labels", "scoring", "grid"],
-    ["recorder", "prior"],
+    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["labels", "scoring", "grid", "images"],
+    ["recorder", "prior", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
     ["huggingface", "sources", "diagnostics"],
@@ -47,6 +47,9 @@ TORCH_FREE = {
     "simulation",
     "status",
     "phases",
+    "intake",
+    "images",
+    "submission",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
