@@ -30,7 +30,6 @@ from benchmark.intake import (
     entries_named,
     read_bytes,
     read_json,
-    read_text,
     read_yaml,
     shown,
     tensor_header,
