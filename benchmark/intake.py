@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -41,6 +41,16 @@ def shown(value: object) -> str:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes, through no link."""
+    with opened(path) as file:
+        content = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+    if len(content) > limit:
+        raise SubmissionError(f"{path.name}: {size:,} bytes; at most {limit:,} are read")
+    return content
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file, open for reading, through no link."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -48,14 +58,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
         raise SubmissionError(f"{path.name}: not there; python -m benchmark.submit new makes it") from problem
     except OSError as problem:
         raise SubmissionError(f"{path.name}: cannot be opened as a plain file ({problem.strerror})") from problem
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise SubmissionError(f"{path.name}: not a plain file")
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise SubmissionError(f"{path.name}: {max(found.st_size, len(content)):,} bytes; at most {limit:,} are read")
-    return content
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SubmissionError(f"{path.name}: not a plain file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
@@ -92,6 +98,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SubmissionError(f"{path.name}: not YAML: {shown(str(problem))}") from problem
     except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as problem:
         raise SubmissionError(f"{path.name}: a value that YAML cannot read: {shown(str(problem))}") from problem
+    for word in _strings(found):
+        clean(word, path.name)
     if not isinstance(found, dict):
         raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(found).__name__}")
     return found
@@ -241,16 +249,13 @@ def unpacked(content: bytes, where: str, limit: int = ROWS_BYTES) -> bytes:
 
 def tensor_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file, by tensor its `dtype` and `shape`, once it fits the file to the byte."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
-            if not 2 <= length <= min(HEADER_BYTES, size - 8):
-                raise SubmissionError(f"{path.name}: no safetensors file: its header would have {length:,} bytes")
-            content = file.read(length)
-    except OSError as problem:
-        raise SubmissionError(f"{path.name}: cannot be read as a plain file ({problem.strerror})") from problem
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
+        if not 2 <= length <= min(HEADER_BYTES, size - 8):
+            raise SubmissionError(f"{path.name}: no safetensors file: its header would have {length:,} bytes")
+        content = file.read(length)
     header = parse_json(content, f"{path.name} header")
     if not isinstance(header, dict):
         raise SubmissionError(f"{path.name} header: expected an object, got {type(header).__name__}")

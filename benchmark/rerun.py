@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from benchmark.checkpoint import Checkpoint, open_checkpoint
 from benchmark.errors import ModelError, UsageError
@@ -78,6 +79,7 @@ def written_again(job: Job, shards: Sequence[Shard], protocol: Any) -> list[tupl
 
 
 def _write(job: Job, shards: list[Shard]) -> list[tuple[str, dict[str, Any]]]:
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(job.threads)
     worker = Worker(job)
     return [(shard.stage, sample) for shard in shards for sample in worker.evaluate(shard).samples]

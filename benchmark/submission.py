@@ -95,6 +95,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,7
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=0, le=10**15)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -123,7 +124,7 @@ class Training(_Strict):
     data: Line | None = None
     suite: Line | None = None
     tasks: Count | None = None
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(max_length=1000)] = []
+    seeds: Annotated[list[Seed], Field(max_length=1000)] = []
     minutes: Amount | None = None
     threads: Count | None = None
     processes: Count | None = None
@@ -184,7 +185,7 @@ class Rerun(_Strict):
 class Audit(_Strict):
     """Accuracy on the public suite and on tasks whose seed comes from the weights."""
 
-    seed: Count
+    seed: Seed
     tasks: Count
     public: Share
     audit: Share
