@@ -13,7 +13,7 @@ LAYERS = [
     ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
     ["labels", "scoring", "grid", "images"],
     ["recorder", "prior", "submission"],
-    ["probing", "models", "pseudo_models", "trained_pair"],
+    ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
     ["checkpoint", "semantic_content"],
     ["huggingface", "sources", "diagnostics"],
     ["evaluation", "codelength", "shards", "pool"],
@@ -24,7 +24,7 @@ LAYERS = [
     ["driver", "options", "trajectory", "rerun", "draft"],
     ["leaderboard", "curves", "audit"],
     ["run", "status", "calibrate", "legacy", "submit"],
-    ["sweep", "cluster_bench", "emergence"],
+    ["sweep", "cluster_bench", "emergence", "export"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -50,6 +50,7 @@ TORCH_FREE = {
     "intake",
     "images",
     "submission",
+    "sealed",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
