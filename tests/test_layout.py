@@ -24,7 +24,7 @@ LAYERS = [
     ["driver", "options", "trajectory", "rerun", "draft"],
     ["leaderboard", "curves", "audit"],
     ["run", "status", "calibrate", "legacy", "submit"],
-    ["sweep", "cluster_bench", "emergence", "export"],
+    ["sweep", "cluster_bench", "emergence", "export", "incoming"],
     ["bench"],
 ]
 TORCH_FREE = {
