@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases"],
-    ["labels", "scoring", "grid", "tracks", "extraction"],
-    ["recorder", "prior", "answers"],
-    ["probing", "models", "pseudo_models", "trained_pair"],
+    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images"],
+    ["recorder", "prior", "answers", "submission"],
+    ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
     ["checkpoint", "semantic_content"],
     ["decoding", "sources", "diagnostics"],
     ["huggingface"],
@@ -21,11 +21,11 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages"],
-    ["driver", "options", "trajectory"],
-    ["leaderboard", "curves"],
-    ["run", "status", "calibrate", "legacy"],
-    ["sweep", "cluster_bench", "emergence"],
+    ["cluster", "stages", "verification"],
+    ["driver", "options", "trajectory", "rerun", "draft"],
+    ["leaderboard", "curves", "audit"],
+    ["run", "status", "calibrate", "legacy", "submit"],
+    ["sweep", "cluster_bench", "emergence", "export", "incoming"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -51,6 +51,10 @@ TORCH_FREE = {
     "tracks",
     "extraction",
     "answers",
+    "intake",
+    "images",
+    "submission",
+    "sealed",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
