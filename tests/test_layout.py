@@ -23,6 +23,7 @@ LAYERS = [
     ["cluster", "stages"],
     ["driver", "options", "trajectory"],
     ["compare", "curves"],
+    ["standings"],
     ["leaderboard"],
     ["run", "status", "calibrate", "legacy"],
     ["sweep", "cluster_bench", "emergence"],
