@@ -16,7 +16,7 @@ LAYERS = [
     ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
     ["huggingface", "sources", "diagnostics"],
-    ["evaluation", "codelength", "shards", "pool"],
+    ["evaluation", "codelength", "shards", "pool", "readings"],
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["standings"],
     ["leaderboard"],
     ["run", "status", "calibrate", "legacy"],
-    ["sweep", "cluster_bench", "emergence"],
+    ["sweep", "cluster_bench", "emergence", "reread"],
     ["bench"],
 ]
 TORCH_FREE = {
