@@ -68,11 +68,11 @@ def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) 
     drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
     if grid is not None:
         for probe_set, position in MAPS:
-            if cells := _cells(grid.slices, probe_set, position):
+            if cells := map_cells(grid.slices, probe_set, position):
                 best = grid.best_layer if (probe_set, position) == MAPS[0] else ""
                 where = f"{probe_set} probe set at {position}"
                 drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
-        if points := _points(grid.slices):
+        if points := budget_points(grid.slices):
             drawn["budgets"] = partial(_budgets, name, points)
     return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
 
@@ -159,7 +159,7 @@ def _span(counts: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
+def map_cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
     """The slices of a layer map by view and offset."""
     found = [one for one in slices if (one.probe_set, one.position, one.depth) == (probe_set, position, DEPTH)]
     found = [one for one in found if one.view == "mean" or one.view.startswith("layer ")]
@@ -204,7 +204,7 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     return figure
 
 
-def _points(slices: Sequence[Slice]) -> list[Slice]:
+def budget_points(slices: Sequence[Slice]) -> list[Slice]:
     """The slices of the budget curve, by budget; of two at one place, that with the fewest alternatives, as the others."""
     place = ("read", "pools", 0, DEPTH)
     found = [one for one in slices if (one.position, one.view, one.offset, one.depth) == place]
