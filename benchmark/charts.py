@@ -105,7 +105,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = 10.0 ** math.floor(math.log10(span / wanted))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
 def chart(

@@ -104,7 +104,7 @@ def titled_figure(height: float, *title: str) -> Figure:
 def _features(name: str, meaning: Meaning) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
     found = meaning.features
-    counts = _span(len(one.alternatives) for one in found.values())
+    counts = span_of(len(one.alternatives) for one in found.values())
     figure = titled_figure(
         1.1 + 0.3 * len(found),
         f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
@@ -153,7 +153,7 @@ def _interval(axes: Axes, row: float, one: Estimate, marker: str, face: str = BL
     axes.errorbar(one.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
 
 
-def _span(counts: Iterable[int]) -> str:
+def span_of(counts: Iterable[int]) -> str:
     """`5` or `3 to 5`, of any numbers; `0` of none."""
     low, *_, high = sorted([*counts] * 2) or [0, 0]
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -175,9 +175,9 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     figure = titled_figure(
         1.0 + 0.19 * len(views),
         f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
-        f"Skill, ± half of the 95% interval; n = {_span(one.programs for one in cells.values())} programs, "
-        f"{_span(one.states for one in cells.values())} states; "
-        f"{_span(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
+        f"Skill, ± half of the 95% interval; n = {span_of(one.programs for one in cells.values())} programs, "
+        f"{span_of(one.states for one in cells.values())} states; "
+        f"{span_of(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
         + ("Blank: not measured. " if len(cells) < len(views) * len(offsets) else "")
         + ("*: largest gap at offset 0 on validation." if best in views else ""),
     )
@@ -219,7 +219,7 @@ def _budgets(name: str, points: list[Slice]) -> Figure:
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
         f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
-        f"{_span(one.alternatives for one in points)} alternatives. n: test programs.",
+        f"{span_of(one.alternatives for one in points)} alternatives. n: test programs.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     budgets = [one.budget for one in points]

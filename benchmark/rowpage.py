@@ -19,7 +19,7 @@ from benchmark.charts import Chart, Point, Series, chart
 from benchmark.compare import SAMPLES, probed, suite_of
 from benchmark.diagnostics import CONTROL
 from benchmark.evaluation import TEST
-from benchmark.figures import MAPS, budget_points, map_cells
+from benchmark.figures import MAPS, budget_points, map_cells, span_of
 from benchmark.folder import PROBES, read_probes
 from benchmark.leaderboard import UNDEFINED, percent, points
 from benchmark.player import MEANINGS, meaning_of, played_readings, played_tasks
@@ -156,13 +156,17 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
     skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
     names = [name for name in probe_set.semantics if name != CONTROL]
     rows: list[tuple[str, list[Cell | None]]] = []
+    limit = float(np.abs(skill[[probe_set.semantics.index(name) for name in names]]).max())
     for f, feature in enumerate(FEATURES):
         if record.meaning is None or feature not in record.meaning.features:
             continue
         values = [float(skill[probe_set.semantics.index(name), f]) for name in names]
         allowed = {names[0], *kept(feature)}
         rows.append(
-            (feature, [Cell(f"{v:+.2f}", _shade(v, 1.0), n not in allowed) for n, v in zip(names, values, strict=True)])
+            (
+                feature,
+                [Cell(f"{v:+.2f}", _shade(v, limit), n not in allowed) for n, v in zip(names, values, strict=True)],
+            )
         )
     note = (
         f"Skill of the model's probes (0: prior, 1: all); n = {len(tested.programs):,} test programs, "
@@ -185,10 +189,9 @@ def _layer_maps(record: Record) -> list[HeatMap]:
         deltas = {key: one.features[PRIMARY].delta for key, one in cells.items()}
         limit = max(STANDARD.margin, *(abs(delta.value) for delta in deltas.values()))
         rows = [(view, [_delta_cell(deltas.get((view, offset)), limit) for offset in offsets]) for view in views]
-        programs = sorted({one.programs for one in cells.values()})
         note = (
             f"Delta of {PRIMARY}, ± half of its 95% interval, {probe_set} probe set at {position}; "
-            f"n = {programs[0]:,} to {programs[-1]:,} programs. Grey italics: the interval contains 0."
+            f"n = {span_of(one.programs for one in cells.values())} programs. Grey italics: the interval contains 0."
         )
         found.append(
             HeatMap(

@@ -179,10 +179,13 @@
       for (const { name } of this.plays.blind ? this.plays.blind.semantics.slice(1) : []) {
         this.other.append(make("option", { value: name }, `${name}: ${data.meanings[name]}`));
       }
-      const label = (words, field) => make("label", {}, words, field);
-      this.whichLabel = label("Example", this.which);
-      this.otherLabel = label("Other meaning", this.other);
-      const choices = make("div", { class: "choices" }, label("Play", this.what), this.whichLabel, this.otherLabel);
+      const label = (words, field) => {
+        field.id = `${this.place.closest(".view").id}-${words.split(" ")[0].toLowerCase()}`;
+        return make("div", {}, make("label", { for: field.id }, words), field);
+      };
+      this.whichChoice = label("Example", this.which);
+      this.otherChoice = label("Other meaning", this.other);
+      const choices = make("div", { class: "choices" }, label("What to play", this.what), this.whichChoice, this.otherChoice);
       this.stage = make("div", { class: "stage", tabindex: 0, role: "group", "aria-label": "Worlds and program; arrow keys step, Home and End go to the ends" });
       const control = (name, act) => {
         const made = make("button", { type: "button" });
@@ -222,8 +225,8 @@
       const { task, program } = this.pieces[Number(this.what.value)];
       this.task = task;
       this.program = program;
-      this.whichLabel.hidden = !(task && task.words);
-      this.otherLabel.hidden = !program;
+      this.whichChoice.hidden = !(task && task.words);
+      this.otherChoice.hidden = !program;
       if (task) {
         this.which.replaceChildren(...task.examples.map((one, i) =>
           make("option", { value: i }, `${i + 1}, ${one.shown ? "shown" : "held out"}: ${one.right ? "right" : "wrong"}`)));
@@ -299,8 +302,8 @@
     ofProgram() {
       const program = this.program, other = this.other.value;
       return [
-        this.world("As the words mean", "the original semantics", program.input, program.under.original.steps, this.step),
-        this.world(`As ${other} means`, data.meanings[other], program.input, program.under[other].steps, this.step),
+        this.world("Original meaning", data.meanings.original, program.input, program.under.original.steps, this.step),
+        this.world(`Other meaning: ${other}`, data.meanings[other], program.input, program.under[other].steps, this.step),
       ];
     }
 
