@@ -22,7 +22,7 @@ from tabulate import tabulate
 from benchmark.driver import limited
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.evaluation import TEST
-from benchmark.folder import PROBES, read_probes
+from benchmark.folder import read_probes
 from benchmark.labels import ProbeSet
 from benchmark.measurement import blind_probe_set
 from benchmark.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
@@ -31,13 +31,13 @@ from benchmark.record import Record, read_record
 from benchmark.semantic_content import Draws, Tested, delta_of, gaps_of, skills_of
 from benchmark.sources import evidence_of
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
+from benchmark.submission import PROBES, SAMPLES
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 
 ROOT = Path(__file__).parent.parent
 SHARES = ("shown", "held_out")
-SAMPLES = "samples.jsonl.gz"
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
-from benchmark.readings import FILE as READINGS
 from benchmark.readings import packed_readings
 from benchmark.record import ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
+from benchmark.submission import READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 
 PROBES_PER_LIMITED_TASK = 5

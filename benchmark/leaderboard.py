@@ -1,7 +1,8 @@
 """The leaderboard: `python -m benchmark.leaderboard` writes `leaderboard.md` from the records of `submissions/`.
 
 Beside it go the same rows as JSON and CSV. Only official records enter; a row is never edited by hand. Suites, tracks
-and other versions of suite or protocol stand apart, families together. `--check` also computes each verdict and its figures again from the arrays that the submission stores.
+and other versions of suite or protocol stand apart, families together. `--check` also computes each verdict and its
+figures again from the arrays that the submission stores.
 """
 
 from __future__ import annotations
@@ -22,18 +23,14 @@ from tabulate import tabulate
 
 from benchmark.content import CONTENT_DEPTHS
 from benchmark.errors import BenchmarkError, VerificationError
-from benchmark.folder import read_probes
-from benchmark.measurement import blind_probe_set, judged
 from benchmark.record import Record
-from benchmark.semantic_content import Tested
 from benchmark.standings import TRAINED, Calibration, Entry, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
-from benchmark.suites import load_suite
+from benchmark.verification import check_stored
 from karel_env.features import PRIMARY
 
 ROOT = Path(__file__).parent.parent
 CALIBRATION = ROOT / "docs" / "calibration.json"
-ROUNDING = 1e-6
 COLUMNS = (
     "model", "parameters", "shown %", "held-out %", "exact %", "valid %",
     "sc linear", "sc mlp1", "sc mlp2", "skill", "gap", "delta", "verdict",
@@ -220,46 +217,6 @@ def _names(one: Ranked) -> dict[str, Any]:
         "parameters": model.parameters or None,
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None,
     }  # fmt: skip
-
-
-def _agree(said: Any, found: Any) -> bool:
-    """Whether two entries of a result are the same, figures to within the rounding of another processor."""
-    if isinstance(said, Estimate):
-        said, found = vars(said), vars(found)
-    if isinstance(said, dict):
-        return said.keys() == found.keys() and all(_agree(value, found[name]) for name, value in said.items())
-    if isinstance(said, float) and not isinstance(found, bool):
-        return abs(said - found) <= ROUNDING
-    return bool(said == found)
-
-
-def check_stored(folder: Path, record: Record) -> None:
-    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores, if it has one.
-
-    Raises:
-        VerificationError: the arrays are not there, or they do not give what the record says.
-    """
-    if record.meaning is None:
-        return
-    try:
-        arrays = read_probes(folder)
-        probe_set = blind_probe_set(load_suite(record.suite.name), record.protocol)
-        found = judged(probe_set, Tested.of(probe_set, record.protocol), arrays, record.protocol)
-    except (OSError, KeyError, ValueError) as problem:
-        raise VerificationError(
-            f"{folder}: its probes.data cannot be judged ({problem}); run the model again"
-        ) from problem
-    for name, said in record.meaning.features.items():
-        for entry, value in vars(said).items():
-            again = getattr(found.features[name], entry)
-            if not _agree(value, again):
-                raise VerificationError(
-                    f"{folder}: {name}.{entry}: the record says {value}, probes.data gives {again}; run the model again"
-                )
-    if found.verdict != record.meaning.verdict:
-        raise VerificationError(
-            f"{folder}: probes.data gives {found.verdict}, the record says {record.meaning.verdict}; run the model again"
-        )
 
 
 def files_of(entries: Sequence[Entry], calibration: Calibration | None) -> dict[str, str]:

@@ -20,9 +20,9 @@ from benchmark.labels import MISSING, ProbeSet
 from benchmark.probing import Fit
 from benchmark.protocol import Protocol
 from benchmark.semantic_content import Tested, choose_pool
+from benchmark.submission import READINGS
 from karel_env.features import FEATURES, PRIMARY
 
-FILE = "readings.json.gz"
 PROGRAMS = 40
 DIGITS = 4
 LARGEST = 4_000_000
@@ -131,7 +131,7 @@ def read_readings(folder: Path, probe_set: ProbeSet) -> Readings | None:
     Raises:
         VerificationError: they do not fit the schema, or are not of this blind set.
     """
-    path = folder / FILE
+    path = folder / READINGS
     if not path.is_file():
         return None
     try:

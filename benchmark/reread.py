@@ -22,12 +22,13 @@ from benchmark.labels import with_original
 from benchmark.measurement import EXTRAS, blind_probe_set
 from benchmark.models import ModelSpec
 from benchmark.protocol import POOLS
-from benchmark.readings import FILE, Readings, packed_readings, readings_of
+from benchmark.readings import Readings, packed_readings, readings_of
 from benchmark.record import read_record
 from benchmark.run import guarded
 from benchmark.semantic_content import Tested
 from benchmark.shards import write_durably
 from benchmark.sources import read_source
+from benchmark.submission import READINGS
 from benchmark.suites import load_suite
 from karel_env.features import FEATURES, PRIMARY
 
@@ -82,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(arguments).folder
 
     def carry_out() -> int:
-        write_durably(folder / FILE, packed_readings(reread(folder)))
-        print(f"wrote {folder / FILE}")
+        write_durably(folder / READINGS, packed_readings(reread(folder)))
+        print(f"wrote {folder / READINGS}")
         return 0
 
     return guarded(carry_out)

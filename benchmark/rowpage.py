@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.charts import Chart, Point, Series, chart
-from benchmark.compare import SAMPLES, probed, suite_of
+from benchmark.compare import probed, suite_of
 from benchmark.diagnostics import CONTROL
 from benchmark.evaluation import TEST
 from benchmark.figures import MAPS, budget_points, map_cells, span_of
-from benchmark.folder import PROBES, read_probes
+from benchmark.folder import read_probes
 from benchmark.leaderboard import UNDEFINED, percent, points
 from benchmark.player import MEANINGS, meaning_of, played_readings, played_tasks
 from benchmark.protocol import STANDARD
@@ -29,6 +29,7 @@ from benchmark.record import Record
 from benchmark.sources import evidence_of
 from benchmark.standings import Entry, Ranked
 from benchmark.statistics import Estimate
+from benchmark.submission import PROBES, SAMPLES
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 
@@ -290,7 +291,7 @@ def _declared(entry: Entry) -> list[tuple[str, str]]:
         text = ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
         return [(name, text if text else UNDEFINED)]
 
-    return flat(entry.declared, "") if entry.declared else []
+    return flat(entry.declared.model_dump(exclude_none=True), "")
 
 
 def _command(record: Record) -> str:

@@ -26,13 +26,15 @@ from rich.progress import (
 )
 from transformers.utils import logging as transformers_logging
 
+from benchmark.audit import audit_seed
 from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Request, Run
-from benchmark.errors import BenchmarkError, ModelError
+from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import card, row
 from benchmark.models import ModelSpec
 from benchmark.options import add_model_options, add_worker_options, check_options, place_of
 from benchmark.preflight import check, describe
+from benchmark.suites import load_suite
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 SHIPPED = "2026-11-23_llama-laptop"
@@ -86,6 +88,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
     add_model_options(parser)
+    add("--audit", action="store_true", help="on tasks whose seed comes from the model's files; see docs/submitting.md")
     add("--dry-run", action="store_true", help="say what would run, with estimates of time and memory")
     add("--json", action="store_true", help="the row as JSON on standard output")
     return parser.parse_args(arguments)
@@ -103,7 +106,12 @@ def run(options: argparse.Namespace, command: str) -> int:
     """Carry out the options; returns the exit code."""
     check_options(options)
     console = Console(stderr=True, highlight=False)
-    whole = Run(request_of(options, options.suite, command), open_checkpoint(ModelSpec.parse(options.model)))
+    checkpoint = open_checkpoint(ModelSpec.parse(options.model))
+    if options.audit:
+        if options.seed is not None:
+            raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
+        options.seed = audit_seed(checkpoint.digest, load_suite(options.suite).name)
+    whole = Run(request_of(options, options.suite, command), checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:
         estimate = check(whole.job, whole.protocol)

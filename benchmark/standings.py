@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmark.compare import solved_tasks
 from benchmark.errors import BenchmarkError
 from benchmark.paired import ALPHA, mcnemar
 from benchmark.record import Record, read_record
 from benchmark.statistics import Estimate, holm, wilson
+from benchmark.submission import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
 TRAINED = "trained"
-SELF_REPORTED, FLAGGED, WITHDRAWN = "self_reported", "flagged", "withdrawn"
 UNRANKED = (FLAGGED, WITHDRAWN)
 """Statuses of rows that are shown without a rank and enter no other row's."""
-UNDECLARED = "undeclared"
 DIGITS = 6
 """Of what the calibration's record holds, and so of means over it."""
 
@@ -39,20 +37,20 @@ class Entry:
         folder: name of the submission.
         record: of its run.
         held_out: bool [N], test tasks solved on the held-out examples.
-        declared: the entries of its `submission.yaml`, empty without one.
+        declared: its `submission.yaml`.
         status: what verification last wrote.
     """
 
     folder: str
     record: Record
     held_out: np.ndarray
-    declared: dict[str, Any]
+    declared: Submission
     status: str
 
     @property
     def family(self) -> str:
         """The declared family of models."""
-        return str(self.declared.get("family") or UNDECLARED)
+        return self.declared.family
 
     @property
     def track(self) -> str:
@@ -122,7 +120,11 @@ class Calibration:
 
 
 def read_entries(folder: Path) -> list[Entry]:
-    """Every submission's row; raises `BenchmarkError` on one whose record may not enter, or is not of its samples."""
+    """Every submission's row.
+
+    Raises:
+        BenchmarkError: a record that may not enter, or is not of its samples; a description or status that does not fit.
+    """
     found = []
     for path in sorted(folder.glob("*/record.json")):
         record = read_record(path)
@@ -132,26 +134,14 @@ def read_entries(folder: Path) -> list[Entry]:
             )
         home = path.parent
         held_out = solved_tasks(home, record)["held_out"]
-        found.append(Entry(home.name, record, held_out, declaration(home), status_of(home)))
+        found.append(Entry(home.name, record, held_out, read_submission(home), status_of(home)))
     return found
 
 
-def declaration(folder: Path) -> dict[str, Any]:
-    """The entries of a submission's `submission.yaml`; empty without one."""
-    path = folder / "submission.yaml"
-    try:
-        entries = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise BenchmarkError(f"{path}: {' '.join(str(problem).split())}; expected YAML") from problem
-    if not isinstance(entries, dict):
-        raise BenchmarkError(f"{path}: expected entries with names, such as family: gpt")
-    return entries
-
-
 def status_of(folder: Path) -> str:
-    """What verification wrote of a submission; `self_reported` until it has."""
-    path = folder / "status.json"
-    return str(json.loads(path.read_text())["status"]) if path.is_file() else SELF_REPORTED
+    """What verification wrote of a submission; `self_reported` until it has, and where files were changed since."""
+    status = read_status(folder)
+    return status.status if status else SELF_REPORTED
 
 
 def standings(entries: Sequence[Entry]) -> list[Group]:

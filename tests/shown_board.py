@@ -13,6 +13,7 @@ import yaml
 from benchmark.leaderboard import CALIBRATION, ROOT
 from benchmark.page import render
 from benchmark.standings import read_calibration, read_entries, standings
+from benchmark.submission import Status
 
 ROWS = ("2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search")
 SCRIPT = "</script><script>window.hacked = 1</script>"
@@ -45,14 +46,16 @@ def add_hostile(target: Path) -> None:
     record["model"].update(name=IMAGE, spec=f"path:{SCRIPT}")
     record["provenance"].update(processor=SCRIPT, commit=f"{IMAGE}; rm -r x")
     (folder / "record.json").write_text(json.dumps(record))
-    declared = {
+    declared = yaml.safe_load((folder / "submission.yaml").read_text())
+    declared |= {
         "family": IMAGE,
-        "authors": [SCRIPT, IMAGE],
-        SCRIPT: "javascript:alert(1)",
-        "licence": '"><svg onload=x>',
+        "authors": [SCRIPT, IMAGE, '"><svg onload=x>'],
+        "url": "https://a/'><script>x</script>",
     }
     (folder / "submission.yaml").write_text(yaml.safe_dump(declared))
-    (folder / "status.json").write_text(json.dumps({"status": "flagged"}))
+    digest = "0" * 64
+    status = Status(status="flagged", reason=IMAGE, files=digest, source=digest, at="2026-01-01T00:00:00+00:00")
+    (folder / "status.json").write_text(status.model_dump_json())
 
 
 def rendered(folder: Path) -> str:

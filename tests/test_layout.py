@@ -10,26 +10,26 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases"],
-    ["labels", "scoring", "grid", "paired"],
-    ["recorder", "prior"],
-    ["probing", "models", "pseudo_models", "trained_pair"],
+    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["labels", "scoring", "grid", "paired", "images"],
+    ["recorder", "prior", "submission"],
+    ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
     ["checkpoint", "semantic_content"],
     ["huggingface", "sources", "diagnostics"],
     ["evaluation", "codelength", "shards", "pool", "readings"],
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages"],
-    ["driver", "options", "trajectory"],
-    ["compare", "curves"],
+    ["cluster", "stages", "verification"],
+    ["driver", "options", "trajectory", "rerun", "draft"],
+    ["compare", "curves", "audit"],
     ["standings"],
     ["leaderboard"],
     ["player", "charts"],
     ["rowpage"],
     ["page"],
-    ["run", "status", "calibrate", "legacy"],
-    ["sweep", "cluster_bench", "emergence", "reread"],
+    ["run", "status", "calibrate", "legacy", "submit"],
+    ["sweep", "cluster_bench", "emergence", "export", "incoming", "reread"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -53,6 +53,10 @@ TORCH_FREE = {
     "simulation",
     "status",
     "phases",
+    "intake",
+    "images",
+    "submission",
+    "sealed",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -14,8 +14,9 @@ from benchmark.folder import PROBES, RunFolder, read_probes
 from benchmark.leaderboard import ROOT, as_csv, board, card, files_of, main, row
 from benchmark.paired import mcnemar
 from benchmark.record import read_record
-from benchmark.standings import FLAGGED, WITHDRAWN, Entry, read_calibration, read_entries, standings
+from benchmark.standings import Entry, read_calibration, read_entries, standings
 from benchmark.statistics import holm
+from benchmark.submission import FLAGGED, WITHDRAWN
 
 SUBMISSIONS = ROOT / "submissions"
 
@@ -24,7 +25,7 @@ SUBMISSIONS = ROOT / "submissions"
 def copied(tmp_path):
     for record in SUBMISSIONS.glob("*/record.json"):
         (tmp_path / record.parent.name).mkdir()
-        for name in ("record.json", "samples.jsonl.gz", PROBES):
+        for name in ("record.json", "samples.jsonl.gz", "submission.yaml", PROBES):
             if (record.parent / name).is_file():
                 shutil.copy(record.parent / name, tmp_path / record.parent.name)
     return tmp_path
@@ -195,10 +196,11 @@ def test_tracks_and_versions_stand_apart_and_families_together():
 
 
 def test_what_a_submitter_writes_stays_text():
-    hostile = replace(ENTRY, declared={"family": "x|y <b>[a](http://b) `c`"})
+    declared = ENTRY.declared.model_copy(update={"family": "x|y <b>[a](http://b) `c`"})
+    hostile = replace(ENTRY, declared=declared)
     (line,) = [text for text in board(standings([hostile])).splitlines() if "<b" in text]
     assert r"x\|y \<b\>\[a\](http://b) \`c\`" in line
-    hostile = replace(ENTRY, declared={"family": "=1+1"})
+    hostile = replace(ENTRY, declared=declared.model_copy(update={"family": "=1+1"}))
     assert ",'=1+1," in as_csv(standings([hostile]))
 
 

@@ -16,7 +16,8 @@ from benchmark.errors import VerificationError
 from benchmark.labels import MISSING
 from benchmark.measurement import blind_probe_set
 from benchmark.probing import Fit
-from benchmark.readings import FILE, PROGRAMS, packed_readings, read_readings, readings_of
+from benchmark.readings import PROGRAMS, packed_readings, read_readings, readings_of
+from benchmark.submission import READINGS
 from benchmark.suites import load_suite
 from karel_env.features import FEATURES
 
@@ -84,7 +85,7 @@ def test_what_is_never_executed_is_missing(probe_set, fits, readings):
 
 def test_the_file_gives_them_back(tmp_path, probe_set, readings):
     assert read_readings(tmp_path, probe_set) is None
-    (tmp_path / FILE).write_bytes(packed_readings(readings))
+    (tmp_path / READINGS).write_bytes(packed_readings(readings))
     assert read_readings(tmp_path, probe_set) == readings
     assert packed_readings(readings) == packed_readings(readings)
     assert len(packed_readings(readings)) < 200_000
@@ -118,7 +119,7 @@ def test_a_run_stores_them(undisturbed, probe_set):
 def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set, readings, change, says):
     stored = json.loads(readings.model_dump_json())
     change(stored)
-    (tmp_path / FILE).write_bytes(gzip.compress(json.dumps(stored).encode()))
+    (tmp_path / READINGS).write_bytes(gzip.compress(json.dumps(stored).encode()))
     with pytest.raises(VerificationError, match=says) as refused:
         read_readings(tmp_path, probe_set)
     assert "\n" not in str(refused.value)
@@ -126,6 +127,6 @@ def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set,
 
 @pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"{}")[:-9]])
 def test_a_damaged_file_is_refused(tmp_path, probe_set, content):
-    (tmp_path / FILE).write_bytes(content)
+    (tmp_path / READINGS).write_bytes(content)
     with pytest.raises(VerificationError, match="run the model again"):
         read_readings(tmp_path, probe_set)

@@ -10,22 +10,22 @@ import pytest
 
 from benchmark.folder import PROBES, RunFolder, read_probes
 from benchmark.leaderboard import ROOT
-from benchmark.readings import FILE
 from benchmark.reread import main
+from benchmark.submission import READINGS
 
 
 @pytest.fixture
 def copied(undisturbed, tmp_path):
     """A finished run of the tiny model without its readings."""
     shutil.copytree(undisturbed, tmp_path / "run")
-    (tmp_path / "run" / FILE).unlink()
+    (tmp_path / "run" / READINGS).unlink()
     return tmp_path / "run"
 
 
 def test_a_finished_run_gets_the_readings_that_it_would_have_stored(copied, undisturbed, capsys):
     assert main([str(copied)]) == 0
-    assert (copied / FILE).read_bytes() == (undisturbed / FILE).read_bytes()
-    assert FILE in capsys.readouterr().out
+    assert (copied / READINGS).read_bytes() == (undisturbed / READINGS).read_bytes()
+    assert READINGS in capsys.readouterr().out
 
 
 def test_probes_that_do_not_give_what_is_stored_are_refused(copied, capsys):
@@ -34,7 +34,7 @@ def test_probes_that_do_not_give_what_is_stored_are_refused(copied, capsys):
     assert main([str(copied)]) == 4
     assert "cross-entropies differ" in capsys.readouterr().err
     assert (copied / PROBES).is_file()
-    assert not (copied / FILE).exists()
+    assert not (copied / READINGS).exists()
 
 
 def test_another_model_is_refused(copied, capsys):
