@@ -103,7 +103,7 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
         "# Leaderboard",
         "",
         "Written by `python -m benchmark.leaderboard` from the records in `submissions/`; do not edit. Brackets hold 95%",
-        "intervals. Rows of one rank cannot be told apart on the same tasks. What the columns mean:",
+        "intervals. Rank: 1 + the rows that are better on the same held-out tasks beyond chance. What the columns mean:",
         "[README](README.md#what-the-numbers-mean); ranks and statuses: [docs/board.md](docs/board.md).",
     ]
     for group in groups:

@@ -1,7 +1,7 @@
 """The standings: official rows in groups of one suite, protocol and track, with ranks that ties are kept in.
 
 Rank of a row: 1 + the number of rows of its group that are better on held-out examples, by exact McNemar on the same
-tasks at 5% after Holm's adjustment over all pairs of the group. Rows that cannot be told apart share their rank.
+tasks at 5% after Holm's adjustment over all pairs of the group. Rows that nothing tells apart share their rank.
 """
 
 from __future__ import annotations
