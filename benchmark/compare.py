@@ -7,7 +7,6 @@ delta by a bootstrap that draws the same programs for both; p values are Holm-ad
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 import sys
@@ -23,6 +22,7 @@ from benchmark.driver import limited
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.evaluation import TEST
 from benchmark.folder import read_probes
+from benchmark.intake import read_bytes, read_rows
 from benchmark.labels import ProbeSet
 from benchmark.measurement import blind_probe_set
 from benchmark.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
@@ -31,7 +31,7 @@ from benchmark.record import Record, read_record
 from benchmark.semantic_content import Draws, Tested, delta_of, gaps_of, skills_of
 from benchmark.sources import evidence_of
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
-from benchmark.submission import PROBES, SAMPLES
+from benchmark.submission import LIMITS, PROBES, SAMPLES
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
@@ -90,19 +90,17 @@ def solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     """bool [N], which tasks a run solves on their shown and on their held-out examples, from its samples.
 
     Raises:
-        VerificationError: they are not there, or not those of the record.
+        SubmissionError: they cannot be read.
+        VerificationError: they are not those of the record.
     """
-    try:
-        packed = (folder / SAMPLES).read_bytes()
-    except OSError as problem:
-        raise VerificationError(
-            f"{folder}: {SAMPLES} cannot be read ({problem.strerror}); run the model again"
-        ) from problem
-    if hashlib.sha256(packed).hexdigest() != record.samples_sha256:
+    limit = LIMITS[SAMPLES]
+    if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
         raise VerificationError(f"{folder}: {SAMPLES} is not the file of its record (SHA-256); run the model again")
-    rows = [row for row in map(json.loads, gzip.decompress(packed).splitlines()) if row["stage"] == TEST]
-    if [row["task"] for row in rows] != list(range(record.suite.tasks)):
+    rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
+    if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
+    if any(not isinstance(row.get(name), bool) for row in rows for name in SHARES):
+        raise VerificationError(f"{folder}: a sample that does not say whether it is right; run the model again")
     return {name: np.array([row[name] for row in rows], bool) for name in SHARES}
 
 

@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import VerificationError
+from benchmark.intake import read_bytes, unpacked
 from benchmark.labels import MISSING, ProbeSet
 from benchmark.probing import Fit
 from benchmark.protocol import Protocol
 from benchmark.semantic_content import Tested, choose_pool
-from benchmark.submission import READINGS
+from benchmark.submission import LIMITS, READINGS
 from karel_env.features import FEATURES, PRIMARY
 
 PROGRAMS = 40
 DIGITS = 4
 LARGEST = 4_000_000
-"""Bytes of the file's text; a larger one is refused before it is read whole."""
+"""Bytes of the file's text."""
 _Class = Annotated[int, Field(ge=0, le=100)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -129,19 +130,17 @@ def read_readings(folder: Path, probe_set: ProbeSet) -> Readings | None:
         probe_set: of the blind set that they must be of.
 
     Raises:
+        SubmissionError: the file cannot be read.
         VerificationError: they do not fit the schema, or are not of this blind set.
     """
     path = folder / READINGS
     if not path.is_file():
         return None
+    text = unpacked(read_bytes(path, LIMITS[READINGS]), path.name, LARGEST)
     try:
-        with gzip.open(path) as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ValueError(f"more than {LARGEST:,} bytes")
         readings = Readings.model_validate_json(text)
         _check(readings, probe_set)
-    except (OSError, EOFError, ValueError, ValidationError) as problem:
+    except ValueError as problem:
         why = " ".join(str(problem).split())[:200]
         raise VerificationError(
             f"{path}: {why}; expected the readings of this suite's blind set, run the model again"

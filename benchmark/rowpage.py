@@ -5,8 +5,6 @@ Letters: `S` semantics, `F` features.
 
 from __future__ import annotations
 
-import gzip
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +16,11 @@ import numpy as np
 from benchmark.charts import Chart, Point, Series, chart
 from benchmark.compare import probed, suite_of
 from benchmark.diagnostics import CONTROL
+from benchmark.errors import SubmissionError
 from benchmark.evaluation import TEST
 from benchmark.figures import MAPS, budget_points, map_cells, span_of
 from benchmark.folder import read_probes
+from benchmark.intake import read_json, read_rows
 from benchmark.leaderboard import UNDEFINED, percent, points
 from benchmark.player import MEANINGS, meaning_of, played_readings, played_tasks
 from benchmark.protocol import STANDARD
@@ -29,7 +29,7 @@ from benchmark.record import Record
 from benchmark.sources import evidence_of
 from benchmark.standings import Entry, Ranked
 from benchmark.statistics import Estimate
-from benchmark.submission import PROBES, SAMPLES
+from benchmark.submission import LIMITS, PROBES, SAMPLES
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 
@@ -102,8 +102,7 @@ def row_page(folder: Path, ranked: Ranked) -> RowPage:
         readings = read_readings(folder, probe_set)
         unread = "" if readings else "What the probes read step by step was not stored for this row."
     maps += _layer_maps(record)
-    with gzip.open(folder / SAMPLES, "rt") as file:
-        samples = [row for row in map(json.loads, file) if row["stage"] == TEST]
+    samples = [row for row in read_rows(folder / SAMPLES, LIMITS[SAMPLES]) if row["stage"] == TEST]
     plays = {"tasks": played_tasks(suite, samples), "blind": played_readings(suite, readings) if readings else None}
     return RowPage(
         ranked, _figures(record), list(record.accuracy.failures.items()), _features(record),
@@ -257,11 +256,10 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
 
 def training_log(folder: Path) -> list[tuple[float, float]]:
     """(step, loss) of a submission's `training.json`; empty where there is none, or none that can be read."""
-    path = folder / "training.json"
     try:
-        log = json.loads(path.read_text())["log"] if path.is_file() else []
+        log = read_json(folder / "training.json")["log"]
         found = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (SubmissionError, ValueError, TypeError, KeyError):
         return []
     return found if np.isfinite(found).all() else []
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +169,24 @@ def test_samples_that_are_not_the_records_are_found(altered, capsys):
     folder = altered(lambda r: r.update(samples_sha256="0" * 64))
     assert main([folder, LLAMA]) == 4
     assert "run the model again" in capsys.readouterr().err
+    (Path(folder) / "samples.jsonl.gz").unlink()
+    assert main([folder, LLAMA]) == 3
+    assert "samples.jsonl.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(lambda row: row.pop("held_out"), "does not say"), (lambda row: row.update(task=7), "1000 tasks")],
+)
+def test_samples_that_do_not_fit_are_refused(altered, capsys, change, says):
+    path = ROOT / "submissions" / SEARCH / "samples.jsonl.gz"
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    change(rows[0])
+    packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    folder = altered(lambda r: r.update(samples_sha256=hashlib.sha256(packed).hexdigest()))
+    (Path(folder) / "samples.jsonl.gz").write_bytes(packed)
+    assert main([folder, LLAMA]) == 4
+    assert says in capsys.readouterr().err
 
 
 def test_a_suite_that_is_not_the_records_is_refused():

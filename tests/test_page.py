@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import math
@@ -140,7 +141,9 @@ def test_a_row_without_readings_says_so(folder, plain, tmp_path):
 
 def test_altered_readings_are_refused(tmp_path, capsys):
     target = copy_rows(tmp_path / "rows")
-    (target / ROWS[0] / "readings.json.gz").write_bytes(b"x")
+    path = target / ROWS[0] / "readings.json.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace('"true":[[0', '"true":[[1', 1).encode()))
     assert main(["--submissions", str(target), "--out", str(tmp_path / "site")]) == 4
     message = capsys.readouterr().err
     assert "readings.json.gz" in message
