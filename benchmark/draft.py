@@ -25,6 +25,7 @@ from benchmark.submission import (
     NAME,
     OWN_WEIGHTS,
     PROBES,
+    READINGS,
     README,
     RECORD,
     SAMPLES,
@@ -63,7 +64,7 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
     model, source = _model_of(record, withheld)
     folder.mkdir(parents=True)
     try:
-        _copy(run, folder, (RECORD, SAMPLES, PROBES))
+        _copy(run, folder, (RECORD, SAMPLES, PROBES, READINGS))
         if record.figures:
             (folder / FIGURES).mkdir()
             for place in record.figures:

@@ -16,7 +16,8 @@ from tabulate import tabulate
 
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError
 from benchmark.intake import shown
-from benchmark.leaderboard import official_records, row
+from benchmark.leaderboard import row
+from benchmark.standings import read_entries
 from benchmark.submit import SUBMISSIONS
 from benchmark.verification import Verified, verify
 
@@ -82,9 +83,8 @@ def _on(folder: Path) -> tuple[str, int]:
 def _beside(name: str, found: Verified) -> str:
     """The row of a submission among those of its suite, best first."""
     mine = found.record
-    others = [
-        one for folder, one in official_records(SUBMISSIONS) if folder != name and one.suite.name == mine.suite.name
-    ]
+    rows_there = [entry for entry in read_entries(SUBMISSIONS) if entry.folder != name]
+    others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
     ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
     rows = []
     for one in ranked:

@@ -2,7 +2,7 @@
 
     submissions/2026-11-25_gpt-laptop/
         submission.yaml     whose model, from where, trained on what, evaluated how, and what is claimed
-        record.json, samples.jsonl.gz, probes.data, figures/    of an official run
+        record.json, samples.jsonl.gz, probes.data, readings.json.gz, figures/    of an official run
         README.md           for readers
         status.json         written by the verification alone
         config.json, tokenizer.json, *.safetensors, ...         the model, where it is small
@@ -35,8 +35,8 @@ from benchmark.intake import (
     tensor_header,
 )
 
-DESCRIPTION, RECORD, SAMPLES, PROBES, README, STATUS = (
-    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "README.md", "status.json",
+DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, README, STATUS = (
+    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "README.md", "status.json",
 )  # fmt: skip
 FIGURES = "figures"
 OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
@@ -46,7 +46,7 @@ MODEL_FILES = {
     "added_tokens.json", "model.safetensors.index.json", "training.json",
 }  # fmt: skip
 LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
-          STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+          READINGS: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")

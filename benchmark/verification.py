@@ -28,6 +28,7 @@ from benchmark.labels import MISSING, ProbeSet
 from benchmark.measurement import Meaning, blind_probe_set, judged
 from benchmark.models import ModelSpec
 from benchmark.protocol import POOLS, STANDARD, Protocol
+from benchmark.readings import read_readings
 from benchmark.record import Record, source_digest
 from benchmark.scoring import OUTCOMES, score, summarize
 from benchmark.semantic_content import CONTROLS, Tested
@@ -37,6 +38,7 @@ from benchmark.submission import (
     LIMITS,
     OWN_WEIGHTS,
     PROBES,
+    READINGS,
     README,
     RECORD,
     REPRODUCED,
@@ -359,6 +361,8 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
             )
             same = bool(np.allclose(by_unit, by_seed, rtol=ONE_SUM, atol=ONE_SUM))
             found.compare(f"{PROBES}: {source}.probe and .totals give one sum", same, True)
+    if read_readings(folder, probe_set) is not None:
+        found.checked.append(f"{READINGS}: labels, and the form of what is read")
     found.checked.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
