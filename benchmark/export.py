@@ -26,7 +26,8 @@ from benchmark.record import versions
 from benchmark.statistics import Estimate
 from benchmark.submission import OWN_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit import SUBMISSIONS, settle
-from benchmark.verification import Verified, verify
+from benchmark.verification import verify
+from benchmark.verified import Verified
 from karel_env.features import PRIMARY
 
 SCHEMA = "0.3.0"

@@ -19,7 +19,8 @@ from benchmark.intake import shown
 from benchmark.leaderboard import row
 from benchmark.standings import read_entries
 from benchmark.submit import SUBMISSIONS
-from benchmark.verification import Verified, verify
+from benchmark.verification import verify
+from benchmark.verified import Verified
 
 FOLDERS = 5
 """Of submissions in one change, at most; each takes seconds to minutes."""

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from benchmark.answer_check import WRITTEN as STAGES
+from benchmark.answer_check import asked_of
 from benchmark.checkpoint import Checkpoint, open_checkpoint
 from benchmark.errors import ModelError, UsageError
-from benchmark.evaluation import GENERATED, TEST, Job, Shard, Worker, shards_of
+from benchmark.evaluation import Job, Shard, Worker, plan
 from benchmark.models import ModelSpec
 from benchmark.preflight import check
 from benchmark.record import Record, processor
 from benchmark.submission import OWN_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.suites import Suite, load_suite
-from benchmark.verification import Sample, Verified
+from benchmark.verified import Sample, Verified
 
 WRITTEN = ("prompt", "text", "tokens", "finished")
 
@@ -37,7 +39,9 @@ def checkpoint_of(folder: Path, submission: Submission) -> Checkpoint:
 
 def job_of(suite: Suite, checkpoint: Checkpoint, record: Record) -> Job:
     """What a worker needs to write the programs of a record again."""
-    return Job(suite, checkpoint, record.model.dtype, record.model.device, record.protocol.random_inits)
+    model = record.model
+    inits = record.protocol.random_inits
+    return Job(suite, checkpoint, model.dtype, model.device, inits, asked=asked_of(record))
 
 
 def rerun(folder: Path, found: Verified, share: float) -> Rerun:
@@ -55,13 +59,14 @@ def rerun(folder: Path, found: Verified, share: float) -> Rerun:
     if not 0 < share <= 1:
         raise UsageError(f"--rerun {share:g}: expected a share above 0 and at most 1")
     job = job_of(load_suite(found.record.suite.name), checkpoint_of(folder, found.submission), found.record)
-    stages = (TEST, GENERATED) if job.checkpoint.network else (TEST,)
-    shards = [shard for stage in stages for shard in shards_of(job.suite, stage)]
+    shards = [shard for shard in plan(job) if shard.stage in STAGES]
     chosen = sorted(random.SystemRandom().sample(shards, math.ceil(share * len(shards))))
     samples = written_again(job, chosen, found.record.protocol)
-    stored: dict[tuple[str, int], Sample] = {(one.stage, one.task): one for one in found.samples}
+    stored: dict[tuple[str, int, int | None], Sample] = {
+        (one.stage, one.task, one.sample): one for one in found.samples
+    }
     for stage, again in samples:
-        said = stored.get((stage, again["task"]))
+        said = stored.get((stage, again["task"], again.get("sample")))
         before = {name: getattr(said, name) for name in WRITTEN} if said is not None else None
         found.compare(f"rerun.{stage}.{again['task']}", before, {name: again[name] for name in WRITTEN})
     found.checked.append(f"rerun: {len(samples):,} samples of {len(chosen)} of {len(shards)} shards")

@@ -36,7 +36,8 @@ from benchmark.submission import (
     files_digest,
     read_status,
 )
-from benchmark.verification import Verified, validate, verify
+from benchmark.verification import validate, verify
+from benchmark.verified import Verified
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 TABLE_ROWS = 20

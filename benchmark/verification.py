@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field, StringConstraints
 from safetensors.numpy import load
 
+from benchmark.answer_check import asked_of, compare_answers, submitted_samples
 from benchmark.checkpoint import open_checkpoint
-from benchmark.content import generated_probe_set
 from benchmark.errors import SubmissionError, VerificationError
-from benchmark.evaluation import GENERATED, GRIDS, TEST, prompts_of, stage_tasks, written_programs
-from benchmark.intake import read_bytes, read_json, read_rows, read_text, shown, tensor_header
+from benchmark.evaluation import GRIDS
+from benchmark.intake import read_bytes, read_json, read_text, shown, tensor_header
 from benchmark.labels import MISSING, ProbeSet
 from benchmark.measurement import Meaning, blind_probe_set, judged
 from benchmark.models import ModelSpec
 from benchmark.protocol import POOLS, STANDARD, Protocol
 from benchmark.readings import read_readings
 from benchmark.record import Record, source_digest
-from benchmark.scoring import OUTCOMES, score, summarize
 from benchmark.semantic_content import CONTROLS, Tested
 from benchmark.submission import (
     FIGURES,
@@ -45,80 +42,22 @@ from benchmark.submission import (
     SAMPLES,
     WITHDRAWN,
     WITHHELD,
-    Digest,
-    Submission,
     checked,
     files_digest,
     read_status,
     read_submission,
     screen_folder,
 )
-from benchmark.suites import SUITE_FOLDER, Suite, load_suite, test_tasks
-from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
+from benchmark.suites import SUITE_FOLDER, Suite, load_suite
+from benchmark.verified import Verified, differing
+from karel_env.features import FEATURES, PRIMARY
 
-EXACT, ROUNDING = 1e-9, 1e-6
-"""Largest difference of a recomputed figure: of accuracy, and of what another processor may sum in another order."""
+ROUNDING = 1e-6
+"""Largest difference of a recomputed figure, which another processor may sum in another order."""
 CLAIMED = 5e-4
 MOST_THREADS = 256
 ONE_SUM = 1e-4
 """Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An entry, what the submission says, and what is found."""
-
-    entry: str
-    said: Any
-    found: Any
-
-
-@dataclass
-class Verified:
-    """What verification found.
-
-    Attributes:
-        checked: what was compared, a line each.
-        differences: none if the submission is what it says.
-    """
-
-    submission: Submission
-    record: Record
-    samples: list[Sample]
-    checked: list[str] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-
-    def compare(self, entry: str, said: Any, found: Any, tolerance: float = 0.0) -> None:
-        """Note where two values differ, entry by entry."""
-        self.differences += differing(entry, said, found, tolerance)
-
-
-class Sample(BaseModel, extra="forbid", frozen=True, strict=True):
-    """A line of `samples.jsonl.gz`; the last four are of the stage `test` alone."""
-
-    stage: Literal["test", "generated"]
-    task: Annotated[int, Field(ge=0, lt=10**6)]
-    prompt: Digest
-    text: Annotated[str, StringConstraints(max_length=10_000)]
-    tokens: Annotated[int, Field(ge=0, lt=10**6)]
-    finished: bool
-    outcome: Literal["solved", "empty", "unparsable", "step limit", "wrong output"] | None = None
-    shown: bool | None = None
-    held_out: bool | None = None
-    exact: bool | None = None
-
-
-def differing(entry: str, said: Any, found: Any, tolerance: float = 0.0) -> Iterator[Difference]:
-    """Where two nested values differ; floats by more than a tolerance."""
-    said, found = (vars(value) if hasattr(value, "__dataclass_fields__") else value for value in (said, found))
-    if isinstance(said, Mapping) and isinstance(found, Mapping):
-        for name in sorted(said.keys() | found.keys()):
-            yield from differing(f"{entry}.{name}", said.get(name), found.get(name), tolerance)
-    elif isinstance(said, float) and isinstance(found, float):
-        if not abs(said - found) <= tolerance:
-            yield Difference(entry, said, found)
-    elif said != found:
-        yield Difference(entry, said, found)
 
 
 def submitted_record(folder: Path) -> Record:
@@ -146,12 +85,6 @@ def submitted_record(folder: Path) -> Record:
 
 def _figures(folder: Path) -> set[str]:
     return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")}
-
-
-def submitted_samples(folder: Path) -> list[Sample]:
-    """The lines of `samples.jsonl.gz`; raises `SubmissionError`."""
-    rows = read_rows(folder / SAMPLES, LIMITS[SAMPLES])
-    return [checked(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
 def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> dict[str, np.ndarray]:
@@ -218,7 +151,7 @@ def verify(folder: Path, incoming: bool = False) -> Verified:
     written = hashlib.sha256(read_bytes(folder / SAMPLES, LIMITS[SAMPLES])).hexdigest()
     found.compare("samples_sha256", record.samples_sha256, written)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
-        _compare_samples(found, suite)
+        compare_answers(found, suite)
         _compare_meaning(found, suite, folder)
     _compare_claims(found)
     _compare_status(found, folder)
@@ -260,6 +193,7 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
         "model": record.model.digest, "dtype": record.model.dtype, "device": record.model.device.split(":")[0],
         "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": origin.source,
     }  # fmt: skip
+    parts["asked"] = asdict(asked_of(record))
     for threads in range(1, MOST_THREADS + 1):
         for grid in GRIDS:
             text = json.dumps(parts | {"threads": threads, "grid": grid}, sort_keys=True)
@@ -267,57 +201,6 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
                 found.checked.append("identity of the run")
                 return
     found.compare("provenance.identity", origin.identity, "another, whatever its threads and grid")
-
-
-@lru_cache(maxsize=8)
-def prompt_digests(suite: Suite, stage: str) -> list[str]:
-    """SHA-256 of the prompt of each task of a stage."""
-    return [hashlib.sha256(text.encode()).hexdigest() for text in prompts_of(suite, stage_tasks(suite, stage))]
-
-
-def _compare_samples(found: Verified, suite: Suite) -> None:
-    """Every line of the samples, and all figures of accuracy."""
-    record, network = found.record, not found.record.model.spec.startswith("baseline:")
-    tested = [sample for sample in found.samples if sample.stage == TEST]
-    written = [sample for sample in found.samples if sample.stage == GENERATED]
-    for stage, rows in ((TEST, tested), (GENERATED, written) if network else (TEST, tested)):
-        expected = prompt_digests(suite, stage)
-        found.compare(f"samples.{stage}: tasks", [row.task for row in rows] == list(range(len(expected))), True)
-        for row, prompt in zip(rows, expected, strict=False):
-            found.compare(f"samples.{stage}.{row.task}.prompt", row.prompt, prompt)
-    if not network:
-        found.compare("samples.generated: tasks", len(written), 0)
-    if len(tested) != suite.tasks:
-        return
-    scores = score(suite, test_tasks(suite), [row.text for row in tested])
-    for i, row in enumerate(tested):
-        again = {
-            "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
-            "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i]),
-        }  # fmt: skip
-        found.compare(f"samples.test.{row.task}", {name: getattr(row, name) for name in again}, again)
-    found.compare("accuracy", record.accuracy, summarize(scores), EXACT)
-    found.checked.append(f"samples: {len(found.samples):,} prompts' digests, {len(tested):,} programs executed again")
-    found.checked.append("accuracy: every figure and interval")
-    if network and len(written) == suite.probe_programs:
-        _compare_content(found, suite, [row.text for row in written])
-
-
-def _compare_content(found: Verified, suite: Suite, texts: Sequence[str]) -> None:
-    """What of the paper's columns does not need the states: how many programs and states they rest on."""
-    content, protocol = found.record.content, found.record.protocol
-    programs, _ = written_programs(texts)
-    distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
-    found.compare("content is there", content is not None, distinct >= protocol.min_programs)
-    if content is None or distinct < protocol.min_programs:
-        return
-    probe_set = generated_probe_set(suite, protocol, texts)
-    tested = np.unique(np.concatenate([probe_set.split(seed).test for seed in protocol.seeds]))
-    heads = [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
-    executed = (probe_set.classes[0, heads] != MISSING).all(0)
-    found.compare("content.programs", content.programs, distinct)
-    found.compare("content.test_states", content.test_states, int(executed[tested].sum()))
-    found.checked.append("content: numbers of programs and states (its figures need the states)")
 
 
 @lru_cache(maxsize=2)
@@ -337,8 +220,12 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
     """The verdict and every figure of the blind set, from the stored arrays."""
     record = found.record
     network = not record.model.spec.startswith("baseline:")
-    found.compare("meaning is there", record.meaning is not None, network)
-    if record.meaning is None or not network:
+    if record.meaning is None:
+        # A run with --no-states, or a baseline.
+        found.compare("content and grid are there", (record.content, record.grid), (None, None))
+        return
+    found.compare("meaning is there", True, network)
+    if not network:
         return
     again, protocol = judged_again(folder, record), record.protocol
     for name in ("verdict", "features", "semantics", "programs", "dropped", "test_programs", "test_states"):

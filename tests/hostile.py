@@ -222,7 +222,7 @@ CASES: dict[str, tuple[Deed, str]] = {
     "long program": (sample(lambda row: row.update(text="x" * 10_001)), "text: String should have at most 10000"),
     "half a pair in a program": (sample(lambda row: row.update(text="\udfff")), "half of a surrogate pair"),
     "task as text": (sample(lambda row: row.update(task="0")), "line 1: task: Input should be a valid integer"),
-    "stage of its own": (sample(lambda row: row.update(stage="train")), "stage: Input should be 'test' or 'generated'"),
+    "stage of its own": (sample(lambda row: row.update(stage="train")), "stage: Input should be 'test', 'generated', "),
     # README.md and figures
     "direction in the text": (append("README.md", "\u2066"), "README.md: character U+2066"),
     "escape in the text": (append("README.md", "\x1b[2J"), "README.md: character U+001B"),

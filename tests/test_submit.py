@@ -101,7 +101,7 @@ EDITS = {
     "arrays": (NETWORK, alter_arrays("model.probe", 0.9), "meaning.features.facing.skill.value"),
     "one array": (NETWORK, alter_arrays("recorder.totals", 1.01), "probes.data: recorder.probe and .totals"),
     "content": (NETWORK, entry("content.programs", 5000, RECORD), "content.programs"),
-    "nothing measured": (NETWORK, no_meaning, "meaning is there"),
+    "nothing measured": (NETWORK, no_meaning, "samples.generated: tasks"),
 }  # fmt: skip
 
 
