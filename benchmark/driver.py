@@ -116,7 +116,7 @@ class Run:
             request.asked,
         )
         if replace(request.asked, states=True) != PLAIN and not checkpoint.network:
-            raise UsageError(f"{checkpoint.spec}: a baseline that is no network has no other track, draws or grammar")
+            raise UsageError(f"{checkpoint.spec}: a model without hidden states has no other track, draws or grammar")
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -125,6 +125,7 @@ class Run:
         """SHA-256 over everything that can change a result; not over workers, paths or times."""
         parts = {
             "model": self.checkpoint.digest,
+            "loading": asdict(self.checkpoint.loading),
             "dtype": self.job.dtype,
             "device": self.job.device.split(":")[0],
             "threads": self.job.threads,
@@ -179,6 +180,13 @@ class Run:
             reasons.append("the suite's test set is not the pinned one")
         elif not load_suite(request.suite).official:
             reasons.append(f"suite {self.suite.name} is never official")
+        loading = self.checkpoint.loading
+        if loading.quantization:
+            reasons.append(f"--quantization {loading.quantization}")
+        if loading.remote_code:
+            reasons.append("--trust-remote-code: code that came with the model ran")
+        if self.checkpoint.own:
+            reasons.append("--allow-code: the model is a class of the user's")
         if self.environment["dirty"]:
             reasons.append("the source has uncommitted changes")
         return reasons
@@ -271,7 +279,7 @@ class _RunStages(Stages):
             unofficial=reasons,
             model=ModelEntry(
                 spec=checkpoint.spec, name=checkpoint.name, digest=checkpoint.digest,
-                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device,
+                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
             ),
             suite=SuiteEntry(
                 name=suite.name, version=suite.version, seed=suite.seed, sha256=run.tasks_digest,

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class ModelEntry(_Strict):
-    """The model: its name, its files' digest, its size, and how it computed."""
+    """The model: its name, its files' digest, its size, how it was loaded (see `Loading`), and how it computed."""
 
     spec: str
     name: str
@@ -45,6 +45,10 @@ class ModelEntry(_Strict):
     parameters: int
     dtype: str
     device: str
+    attention: str = ""
+    quantization: str = ""
+    remote_code: bool = False
+    own_code: bool = False
 
 
 class SuiteEntry(_Strict):

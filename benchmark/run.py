@@ -30,8 +30,8 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Request, Run
 from benchmark.errors import BenchmarkError, ModelError
 from benchmark.leaderboard import card, row
-from benchmark.models import ModelSpec
-from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, place_of
+from benchmark.models import FORMS, ModelSpec, series
+from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, loading_of, place_of
 from benchmark.preflight import check, describe
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
@@ -81,7 +81,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--model",
         default=f"path:{SUBMISSIONS / SHIPPED}",
-        help="path:FOLDER or hf:org/name@revision (default: the shipped model)",
+        help=f"{FORMS}; hf:org/name@{{one,two}}: one run a revision (default: the shipped model)",
     )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
@@ -100,16 +100,24 @@ def request_of(options: argparse.Namespace, suite: str, command: str) -> Request
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    """Carry out the options; returns the exit code."""
+    """Carry out the options, of a series one revision after the other; returns the exit code."""
     check_options(options)
+    for model in series(options.model):
+        run_one(options, model, command)
+    return 0
+
+
+def run_one(options: argparse.Namespace, model: str, command: str) -> None:
+    """One model's run and its row."""
     console = Console(stderr=True, highlight=False)
-    whole = Run(request_of(options, options.suite, command), open_checkpoint(ModelSpec.parse(options.model)))
+    checkpoint = open_checkpoint(ModelSpec.parse(model), loading_of(options))
+    whole = Run(request_of(options, options.suite, command), checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:
         estimate = check(whole.job, whole.protocol)
         if options.dry_run:
             print(describe(whole.checkpoint, whole.job, estimate))
-            return 0
+            return
         view = BarView(console)
         with place_of(options, estimate.model_bytes) as (place, line), view.shown_while():
             if line:
@@ -123,7 +131,6 @@ def run(options: argparse.Namespace, command: str) -> int:
     else:
         print(card(record))
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
-    return 0
 
 
 def guarded(carry_out: Callable[[], int]) -> int:
