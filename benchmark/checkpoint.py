@@ -16,13 +16,13 @@ import os
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from math import prod
 from pathlib import Path
 
 from benchmark import factory, hub
-from benchmark.errors import ModelError
+from benchmark.errors import ModelError, UsageError
 from benchmark.models import AS_STORED, Loading, ModelSpec
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -70,10 +70,11 @@ BASELINES = "baselines.registry"
 
 def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint:
     """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
-    if spec.scheme == "baseline":
-        return _baseline(spec)
-    if spec.scheme == "py":
-        return _own(spec, loading)
+    if spec.scheme in ("baseline", "py"):
+        if replace(loading, own_code=False) != AS_STORED:
+            raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
+        return _baseline(spec) if spec.scheme == "baseline" else _own(spec, loading)
+    loading = replace(loading, own_code=False)
     wanted = (*WANTED, CODE) if loading.remote_code else WANTED
     folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
     if not folder.is_dir():

@@ -52,7 +52,7 @@ from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
 from benchmark.suites import Suite, digest, load_suite, test_tasks
-from benchmark.tracks import TRAINED
+from benchmark.tracks import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "full grid", "probing"
@@ -104,6 +104,10 @@ class Run:
         if request.batch is not None:
             self.suite = replace(self.suite, batch=request.batch)
         inits = self.protocol.random_inits
+        asked = request.asked
+        if checkpoint.own and asked.track == FEWSHOT:
+            # Elsewhere always so there; but only a class itself can hold its decoding to the grammar.
+            asked = replace(asked, constrained=False)
         self.job = Job(
             self.suite,
             checkpoint,
@@ -113,10 +117,11 @@ class Run:
             request.grid,
             (),
             request.threads,
-            request.asked,
+            asked,
         )
-        if replace(request.asked, states=True) != PLAIN and not checkpoint.network:
-            raise UsageError(f"{checkpoint.spec}: a model without hidden states has no other track, draws or grammar")
+        track = TRAINED if checkpoint.own else asked.track
+        if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
+            raise UsageError(f"{checkpoint.spec}: a model without hidden states has no draws or grammar, and a baseline no other track")
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 

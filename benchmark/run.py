@@ -100,11 +100,20 @@ def request_of(options: argparse.Namespace, suite: str, command: str) -> Request
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    """Carry out the options, of a series one revision after the other; returns the exit code."""
+    """Carry out the options, of a series one revision after the other; returns the exit code, of a series the first failure's."""
     check_options(options)
-    for model in series(options.model):
-        run_one(options, model, command)
-    return 0
+    models = series(options.model)
+    if len(models) == 1:
+        run_one(options, options.model, command)
+        return 0
+    failed = 0
+    for model in models:
+        try:
+            run_one(options, model, command)
+        except BenchmarkError as problem:
+            code = _fail(str(problem), problem.exit_code)
+            failed = failed or code
+    return failed
 
 
 def run_one(options: argparse.Namespace, model: str, command: str) -> None:
