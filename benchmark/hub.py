@@ -68,7 +68,7 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
         if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):
             raise ModelError(f"{spec}: the hub refuses the token that it was given; renew it, or unset HF_TOKEN") from problem
         raise ModelError(
-            f"{spec}: the download broke off ({type(problem).__name__}); run the same command again, it goes on from there"
+            f"{spec}: the download broke off ({type(problem).__name__}); run the same command again, whole files are kept"
         ) from problem
 
 

@@ -57,7 +57,8 @@ class HubServer(ThreadingHTTPServer):
 
     Attributes:
         requests: all that came, in order.
-        broken: files that are cut off halfway, once; afterwards they are not to be had until they are taken off this.
+        broken: files whose next download is cut off halfway; true if they are then not to be had until taken off this.
+        cut: those that have been.
     """
 
     daemon_threads = True
@@ -67,6 +68,7 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Asked] = []
         self.broken: dict[str, bool] = {}
+        self.cut: set[str] = set()
 
     @property
     def endpoint(self) -> str:
@@ -165,11 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(wanted[1])
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if self.command == "GET" and path in self.server.broken:
+            if path not in self.server.cut:
+                self.server.cut.add(path)
+                self._send(200, content, headers, until=len(content) // 2)
+                return
             if self.server.broken[path]:
                 raise _Refused(503, "ServiceUnavailable")
-            self.server.broken[path] = True
-            self._send(200, content, headers, until=len(content) // 2)
-            return
         self._send(206 if start else 200, content[start:], headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], until: int | None = None) -> None:

@@ -65,20 +65,28 @@ def test_only_what_is_wanted_is_fetched_and_once(hub, repository, tiny_folder):
     assert hub.requests
 
 
-def test_a_broken_download_is_resumed(hub, repository, monkeypatch):
+def test_a_broken_download_goes_on_where_it_broke(hub, repository, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    size = len(repository.commits[repository.refs["main"]][WEIGHTS])
+    content = repository.commits[repository.refs["main"]][WEIGHTS]
     hub.broken[WEIGHTS] = False
+    found = opened()
+    first, again = [asked.range for asked in hub.requests if asked.method == "GET" and asked.file == WEIGHTS]
+    assert first is None
+    start = int(str(again).removeprefix("bytes=").removesuffix("-"))
+    assert len(content) // 2 - 1000 <= start <= len(content) // 2
+    assert (found.folder / WEIGHTS).read_bytes() == content
+
+
+def test_after_a_failed_download_only_what_is_missing_is_fetched(hub, repository):
+    hub.broken[WEIGHTS] = True
     with pytest.raises(ModelError, match="broke off.*same command again") as caught:
         opened()
     assert "\n" not in str(caught.value)
+    assert len(hub.got()) > 2
     hub.broken.clear()
     hub.requests.clear()
     found = opened()
-    (again,) = [asked.range for asked in hub.requests if asked.method == "GET" and asked.file == WEIGHTS]
-    assert again is not None
-    start = int(again.removeprefix("bytes=").removesuffix("-"))
-    assert size // 2 - 1000 <= start <= size // 2
+    assert hub.got() == [WEIGHTS]
     assert (found.folder / WEIGHTS).read_bytes() == repository.commits[repository.refs["main"]][WEIGHTS]
 
 
