@@ -121,7 +121,9 @@ class Run:
         )
         track = TRAINED if checkpoint.own else asked.track
         if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
-            raise UsageError(f"{checkpoint.spec}: a model without hidden states has no draws or grammar, and a baseline no other track")
+            raise UsageError(
+                f"{checkpoint.spec}: a model without hidden states has no draws or grammar, and a baseline no other track"
+            )
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 

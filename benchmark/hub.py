@@ -66,7 +66,9 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
         ) from problem
     except (HfHubHTTPError, HTTPError, OSError) as problem:
         if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):
-            raise ModelError(f"{spec}: the hub refuses the token that it was given; renew it, or unset HF_TOKEN") from problem
+            raise ModelError(
+                f"{spec}: the hub refuses the token that it was given; renew it, or unset HF_TOKEN"
+            ) from problem
         raise ModelError(
             f"{spec}: the download broke off ({type(problem).__name__}); run the same command again, whole files are kept"
         ) from problem
