@@ -62,7 +62,7 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
     except LocalEntryNotFoundError as problem:
         why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise ModelError(
-            f"{spec}: not whole in the local cache, and {why}; download it where there is a network, or use path:FOLDER"
+            f"{spec}: not whole in the local hub cache, and {why}; download it where there is a network, or use path:FOLDER"
         ) from problem
     except (HfHubHTTPError, HTTPError, OSError) as problem:
         if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):

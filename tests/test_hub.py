@@ -79,7 +79,7 @@ def test_a_broken_download_goes_on_where_it_broke(hub, repository, monkeypatch):
 
 def test_after_a_failed_download_only_what_is_missing_is_fetched(hub, repository):
     hub.broken[WEIGHTS] = True
-    with pytest.raises(ModelError, match="broke off.*same command again") as caught:
+    with pytest.raises(ModelError, match=r"broke off.*same command again") as caught:
         opened()
     assert "\n" not in str(caught.value)
     assert len(hub.got()) > 2
@@ -156,7 +156,7 @@ def test_offline_what_is_cached_is_enough_and_what_is_not_is_said(hub, repositor
     hub.requests.clear()
     assert opened("hf:org/tiny@v1") == found
     assert opened(found.spec).digest == found.digest
-    with pytest.raises(ModelError, match="not whole in the local cache, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match="not whole in the local hub cache, and HF_HUB_OFFLINE is set"):
         opened("hf:org/tiny@step1000")
     assert hub.requests == []
 
