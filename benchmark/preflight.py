@@ -51,8 +51,7 @@ class Estimate:
 
 
 def check(job: Job, protocol: Protocol) -> Estimate:
-    """Load the tokenizer and the configuration only, and estimate; of a baseline or a class of
-    the user's nothing is known beforehand.
+    """Load the tokenizer and the configuration only, and estimate; only memory for a baseline or a class of the user's.
 
     Raises:
         ModelError: the context is too short for the suite's prompts, or memory will not do.
