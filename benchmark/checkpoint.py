@@ -184,7 +184,7 @@ def _digest(folder: Path, patterns: Sequence[str]) -> str:
     return whole.hexdigest()
 
 
-NOT_THE_MODEL = ("record.json", "training.json", "README.txt")
+NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
 """Files of a submission beside its model."""
 
 

@@ -47,10 +47,12 @@ from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
+from benchmark.readings import packed_readings
 from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
+from benchmark.submission import READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from benchmark.tracks import FEWSHOT, TRAINED
 
@@ -242,8 +244,9 @@ class _RunStages(Stages):
         copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
         fits = self.fits(kept=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
-        meaning, arrays = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
+        meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
         folder.write_probes(arrays)
+        write_durably(folder.root / READINGS, packed_readings(readings))
         self.view.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):

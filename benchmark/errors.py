@@ -4,7 +4,8 @@
     ├── StorageError            1, a disk that is full, or a folder that a worker does not see
     ├── ShardsFailed            1, shards that were given up (3 if it is the model's doing alone)
     ├── UsageError              2, an option, a suite or a value that cannot be
-    ├── ModelError              3, a model or submission that cannot be used
+    ├── ModelError              3, a model that cannot be used
+    ├── SubmissionError         3, a submission that is refused
     └── VerificationError       4, recomputed and stored figures differ
 
 A message is one line: what was received, what was expected, what to do next.
@@ -52,6 +53,12 @@ class UsageError(BenchmarkError):
 
 class ModelError(BenchmarkError):
     """The model cannot be loaded or cannot take the suite."""
+
+    exit_code = 3
+
+
+class SubmissionError(BenchmarkError):
+    """A file of a submission is not what it may be."""
 
     exit_code = 3
 

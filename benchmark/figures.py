@@ -68,11 +68,11 @@ def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) 
     drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
     if grid is not None:
         for probe_set, position in MAPS:
-            if cells := _cells(grid.slices, probe_set, position):
+            if cells := map_cells(grid.slices, probe_set, position):
                 best = grid.best_layer if (probe_set, position) == MAPS[0] else ""
                 where = f"{probe_set} probe set at {position}"
                 drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
-        if points := _points(grid.slices):
+        if points := budget_points(grid.slices):
             drawn["budgets"] = partial(_budgets, name, points)
     return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
 
@@ -104,7 +104,7 @@ def titled_figure(height: float, *title: str) -> Figure:
 def _features(name: str, meaning: Meaning) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
     found = meaning.features
-    counts = _span(len(one.alternatives) for one in found.values())
+    counts = span_of(len(one.alternatives) for one in found.values())
     figure = titled_figure(
         1.1 + 0.3 * len(found),
         f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
@@ -153,13 +153,13 @@ def _interval(axes: Axes, row: float, one: Estimate, marker: str, face: str = BL
     axes.errorbar(one.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
 
 
-def _span(counts: Iterable[int]) -> str:
+def span_of(counts: Iterable[int]) -> str:
     """`5` or `3 to 5`, of any numbers; `0` of none."""
     low, *_, high = sorted([*counts] * 2) or [0, 0]
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
+def map_cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
     """The slices of a layer map by view and offset."""
     found = [one for one in slices if (one.probe_set, one.position, one.depth) == (probe_set, position, DEPTH)]
     found = [one for one in found if one.view == "mean" or one.view.startswith("layer ")]
@@ -175,9 +175,9 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     figure = titled_figure(
         1.0 + 0.19 * len(views),
         f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
-        f"Skill, ± half of the 95% interval; n = {_span(one.programs for one in cells.values())} programs, "
-        f"{_span(one.states for one in cells.values())} states; "
-        f"{_span(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
+        f"Skill, ± half of the 95% interval; n = {span_of(one.programs for one in cells.values())} programs, "
+        f"{span_of(one.states for one in cells.values())} states; "
+        f"{span_of(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
         + ("Blank: not measured. " if len(cells) < len(views) * len(offsets) else "")
         + ("*: largest gap at offset 0 on validation." if best in views else ""),
     )
@@ -204,7 +204,7 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     return figure
 
 
-def _points(slices: Sequence[Slice]) -> list[Slice]:
+def budget_points(slices: Sequence[Slice]) -> list[Slice]:
     """The slices of the budget curve, by budget; of two at one place, that with the fewest alternatives, as the others."""
     place = ("read", "pools", 0, DEPTH)
     found = [one for one in slices if (one.position, one.view, one.offset, one.depth) == place]
@@ -219,7 +219,7 @@ def _budgets(name: str, points: list[Slice]) -> Figure:
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
         f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
-        f"{_span(one.alternatives for one in points)} alternatives. n: test programs.",
+        f"{span_of(one.alternatives for one in points)} alternatives. n: test programs.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     budgets = [one.budget for one in points]

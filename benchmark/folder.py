@@ -1,7 +1,8 @@
 """The folder of a run: what is committed, what happened, and one driver at a time.
 
 `shards/` holds the committed pieces, `events.jsonl` one line an event, `lock` the driver that has the folder; a finished
-run has `record.json`, `samples.jsonl.gz`, `probes.data` and figures. The same command finds the folder again.
+run has `record.json`, `samples.jsonl.gz`, `probes.data`, `readings.json.gz` and figures. The same command finds the
+folder again.
 """
 
 from __future__ import annotations

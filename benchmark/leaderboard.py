@@ -1,30 +1,36 @@
 """The leaderboard: `python -m benchmark.leaderboard` writes `leaderboard.md` from the records of `submissions/`.
 
-Only official records enter; a row is never edited by hand. Rows of other protocol or suite versions stand apart.
-`--check` also computes each verdict and its figures again from the arrays that the submission stores.
+Beside it go the same rows as JSON and CSV. Only official records enter; a row is never edited by hand. Suites, tracks
+and other versions of suite or protocol stand apart, families together. `--check` also computes each verdict and its
+figures again from the arrays that the submission stores.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tabulate import tabulate
 
+from benchmark.content import CONTENT_DEPTHS
 from benchmark.errors import BenchmarkError, VerificationError
-from benchmark.folder import read_probes
-from benchmark.measurement import blind_probe_set, judged
-from benchmark.record import Record, read_record
-from benchmark.semantic_content import Tested
+from benchmark.record import Record
+from benchmark.standings import TRAINED, Calibration, Entry, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
-from benchmark.suites import load_suite
+from benchmark.verification import check_stored
 from karel_env.features import PRIMARY
 
 ROOT = Path(__file__).parent.parent
-ROUNDING = 1e-6
+CALIBRATION = ROOT / "docs" / "calibration.json"
 COLUMNS = (
     "model", "parameters", "shown %", "held-out %", "exact %", "valid %",
     "sc linear", "sc mlp1", "sc mlp2", "skill", "gap", "delta", "verdict",
@@ -60,7 +66,7 @@ def row(record: Record) -> dict[str, str]:
         percent(accuracy.held_out),
         percent(accuracy.exact),
         percent(accuracy.valid),
-        *(percent(content.get(depth)) for depth in ("linear", "mlp1", "mlp2")),
+        *(percent(content.get(depth)) for depth in CONTENT_DEPTHS),
         *(points(part) for part in ((facing.skill, facing.gap, facing.delta) if facing else (None,) * 3)),
         meaning.verdict if meaning else UNDEFINED,
     ]
@@ -91,111 +97,176 @@ def _grounds(record: Record) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def board(records: Sequence[tuple[str, Record]]) -> str:
-    """The page: a table for each (suite, version, protocol), best accuracy on held-out examples first."""
+def board(groups: Sequence[Group], calibration: Calibration | None = None) -> str:
+    """The page as Markdown: a table a group, families together; below a suite's tables its calibration rows."""
     parts = [
         "# Leaderboard",
         "",
         "Written by `python -m benchmark.leaderboard` from the records in `submissions/`; do not edit. Brackets hold 95%",
-        "intervals. What the columns mean: [README](README.md#what-the-numbers-mean).",
+        "intervals. Rank: 1 + the rows that are better on the same held-out tasks beyond chance. What the columns mean:",
+        "[README](README.md#what-the-numbers-mean); ranks and statuses: [docs/board.md](docs/board.md).",
     ]
-    groups: dict[tuple[str, int, int], list[tuple[str, Record]]] = {}
-    for folder, record in records:
-        key = (record.suite.name, record.suite.version, record.protocol.version)
-        groups.setdefault(key, []).append((folder, record))
-    for (suite, suite_version, protocol), members in sorted(groups.items()):
-        members.sort(key=lambda item: (-item[1].accuracy.held_out.value, item[0]))
-        n = members[0][1].accuracy.shown.n
-        parts += ["", f"## {suite} (suite v{suite_version}, protocol v{protocol}, n = {n} tasks)", ""]
-        rows = [row(record) | {"submission": f"[{folder}](submissions/{folder})"} for folder, record in members]
-        parts.append(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    for group in groups:
+        title = f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite
+        version = f"suite v{group.suite_version}, protocol v{group.protocol}, n = {group.tasks} tasks"
+        rows = [_board_row(one) for _, members in group.families() for one in members]
+        parts += [
+            "",
+            f"## {title} ({version})",
+            "",
+            tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True),
+        ]
+        if calibration and calibration.suite == group.suite and group.track == TRAINED:
+            parts += ["", *_calibration_lines(calibration)]
     return "\n".join(parts) + "\n"
 
 
-def official_records(folder: Path) -> list[tuple[str, Record]]:
-    """(submission, record) of every record that may enter; raises `BenchmarkError` on one that may not."""
-    found = []
-    for path in sorted(folder.glob("*/record.json")):
-        record = read_record(path)
-        if not record.official:
-            raise BenchmarkError(
-                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole"
-            )
-        found.append((path.parent.name, record))
-    return found
+def _board_row(one: Ranked) -> dict[str, str]:
+    entry = one.entry
+    cells = row(entry.record)
+    return {
+        "family": _plain(entry.family),
+        "rank": UNDEFINED if one.rank is None else str(one.rank),
+        **cells,
+        "model": _plain(cells["model"]),
+        "status": _plain(entry.status),
+        "submission": f"[{_plain(entry.folder)}](submissions/{quote(entry.folder)})",
+    }
 
 
-def _agree(said: Any, found: Any) -> bool:
-    """Whether two entries of a result are the same, figures to within the rounding of another processor."""
-    if isinstance(said, Estimate):
-        said, found = vars(said), vars(found)
-    if isinstance(said, dict):
-        return said.keys() == found.keys() and all(_agree(value, found[name]) for name, value in said.items())
-    if isinstance(said, float) and not isinstance(found, bool):
-        return abs(said - found) <= ROUNDING
-    return bool(said == found)
+def _plain(text: str) -> str:
+    """What a submitter wrote, as Markdown that shows it as it is in one cell: no link, no markup."""
+    return re.sub(r"([\\`*{}<>|\[\]!&])", r"\\\1", " ".join(text.split()))
 
 
-def check_stored(folder: Path, record: Record) -> None:
-    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores, if it has one.
+def _calibration_lines(calibration: Calibration) -> list[str]:
+    rows = [
+        {
+            "pseudo-model": known.name,
+            "expected": known.expected,
+            "found": ", ".join(f"{verdict} {count}" for verdict, count in known.found.items()),
+            "as expected %": percent(known.right),
+            "skill": UNDEFINED if known.skill is None else f"{known.skill:+.3f}",
+            "delta": points(known.delta),
+            "draws": str(known.right.n),
+        }
+        for known in calibration.rows
+    ]
+    return [
+        f"Calibration: pseudo-models whose answer is known, measured as models are ({calibration.alternatives} alternatives;",
+        "skill and delta are means over draws, and so are the ends of its interval). See [docs/probing.md](docs/probing.md).",
+        "",
+        tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True),
+    ]
 
-    Raises:
-        VerificationError: the arrays are not there, or they do not give what the record says.
-    """
-    if record.meaning is None:
-        return
-    try:
-        arrays = read_probes(folder)
-        probe_set = blind_probe_set(load_suite(record.suite.name), record.protocol)
-        found = judged(probe_set, Tested.of(probe_set, record.protocol), arrays, record.protocol)
-    except (OSError, KeyError, ValueError) as problem:
-        raise VerificationError(
-            f"{folder}: its probes.data cannot be judged ({problem}); run the model again"
-        ) from problem
-    for name, said in record.meaning.features.items():
-        for entry, value in vars(said).items():
-            again = getattr(found.features[name], entry)
-            if not _agree(value, again):
-                raise VerificationError(
-                    f"{folder}: {name}.{entry}: the record says {value}, probes.data gives {again}; run the model again"
-                )
-    if found.verdict != record.meaning.verdict:
-        raise VerificationError(
-            f"{folder}: probes.data gives {found.verdict}, the record says {record.meaning.verdict}; run the model again"
-        )
+
+def figures_of(record: Record) -> dict[str, Estimate | None]:
+    """Every figure of a row that has an interval, by the name it has in the JSON and CSV."""
+    accuracy, meaning = record.accuracy, record.meaning
+    facing = meaning.features[PRIMARY] if meaning else None
+    content = record.content.arithmetic if record.content else {}
+    return {
+        **{name: getattr(accuracy, name) for name in ("shown", "held_out", "both", "exact", "valid")},
+        **{f"sc_{depth}": content.get(depth) for depth in CONTENT_DEPTHS},
+        **{name: getattr(facing, name) if facing else None for name in ("skill", "gap", "delta")},
+    }
+
+
+def as_json(groups: Sequence[Group], calibration: Calibration | None = None) -> str:
+    """The board as data: what `leaderboard.md` shows, with every n."""
+    found = [
+        {
+            **{name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")},
+            "rows": [
+                {**_names(one), **{name: asdict(e) if e else None for name, e in figures_of(one.entry.record).items()}}
+                for one in group.rows
+            ],
+        }
+        for group in groups
+    ]
+    return json.dumps({"groups": found, "calibration": asdict(calibration) if calibration else None}, indent=1) + "\n"
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """A line a row: each figure with both ends of its 95% interval and its n; empty where it is not defined."""
+    lines = []
+    for group in groups:
+        shared = {name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")}
+        for one in group.rows:
+            cells: dict[str, Any] = shared | _names(one)
+            for name, estimate in figures_of(one.entry.record).items():
+                ends = (estimate.value, estimate.low, estimate.high, estimate.n) if estimate else ("",) * 4
+                cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), ends, strict=True))
+            lines.append({name: _unread(cell) for name, cell in cells.items()})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _unread(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell
+
+
+def _names(one: Ranked) -> dict[str, Any]:
+    entry, model = one.entry, one.entry.record.model
+    return {
+        "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": model.name,
+        "parameters": model.parameters or None,
+        "verdict": entry.record.meaning.verdict if entry.record.meaning else None,
+    }  # fmt: skip
+
+
+def files_of(entries: Sequence[Entry], calibration: Calibration | None) -> dict[str, str]:
+    """What is written, by the ending of its name."""
+    groups = standings(entries)
+    return {".md": board(groups, calibration), ".json": as_json(groups, calibration), ".csv": as_csv(groups)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.leaderboard", description="Write leaderboard.md.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.leaderboard",
+        description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
+    )
     parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
-    parser.add_argument("--out", type=Path, default=ROOT / "leaderboard.md", help="file to write")
+    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "leaderboard.md", help="file to write; JSON and CSV go beside it"
+    )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit 4 if the file is not up to date, or if stored arrays do not give a record's figures",
+        help="write nothing; exit 4 if a file is not up to date, or if stored arrays do not give a record's figures",
     )
     options = parser.parse_args(arguments)
     try:
-        records = official_records(options.submissions)
-        text = board(records)
+        entries = read_entries(options.submissions)
+        texts = {
+            options.out.with_suffix(end): text
+            for end, text in files_of(entries, read_calibration(options.calibration)).items()
+        }
         if options.check:
-            for name, record in records:
-                check_stored(options.submissions / name, record)
+            _check(options.submissions, entries, texts)
     except BenchmarkError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return problem.exit_code
     if options.check:
-        if not options.out.is_file() or options.out.read_text() != text:
-            print(
-                f"error: {options.out} is not what the records give; run python -m benchmark.leaderboard",
-                file=sys.stderr,
-            )
-            return 4
         return 0
-    options.out.write_text(text)
-    print(f"wrote {options.out}")
+    for path, text in texts.items():
+        path.write_text(text)
+    print(f"wrote {', '.join(str(path) for path in texts)}")
     return 0
+
+
+def _check(submissions: Path, entries: Sequence[Entry], texts: Mapping[Path, str]) -> None:
+    for path, text in texts.items():
+        if not path.is_file() or path.read_text() != text:
+            raise VerificationError(f"{path} is not what the records give; run python -m benchmark.leaderboard")
+    for entry in entries:
+        check_stored(submissions / entry.folder, entry.record)
 
 
 if __name__ == "__main__":

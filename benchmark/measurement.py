@@ -15,6 +15,7 @@ from benchmark.evaluation import first_inputs
 from benchmark.labels import DROPPED, ProbeSet, build_probe_set, with_original
 from benchmark.probing import Fitter, fit_probes
 from benchmark.protocol import BOOTSTRAP_SEED, POOLS, Protocol
+from benchmark.readings import Readings, readings_of
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import FeatureResult, Tested, analyse, verdict
 from benchmark.sources import Progress, Views, arrays_of, evidence_of, network_steps, read_source
@@ -62,8 +63,8 @@ def measure_meaning(
     random: Sequence[Views],
     progress: Progress = lambda steps: None,
     fit: Fitter = fit_probes,
-) -> tuple[Meaning, dict[str, np.ndarray]]:
-    """Skill, gap, delta and verdict on the blind set; and the arrays that they are computed from, to be stored.
+) -> tuple[Meaning, dict[str, np.ndarray], Readings]:
+    """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
 
     Args:
         suite: whose blind set was read.
@@ -84,7 +85,9 @@ def measure_meaning(
     }
     arrays = arrays_of(sources)
     found = diagnose(sources["model"].fits, arrays["model.pool"], probe_set, tested, protocol)
-    return judged(probe_set, tested, arrays, protocol, POOLS, found), arrays
+    names = [semantics.name for semantics in with_original(protocol, EXTRAS)]
+    readings = readings_of(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
+    return judged(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:

@@ -23,6 +23,7 @@ from benchmark.content import Content
 from benchmark.errors import BenchmarkError
 from benchmark.grid import Grid
 from benchmark.measurement import Meaning
+from benchmark.models import Loading
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
 from benchmark.tracks import TRAINED
@@ -49,6 +50,11 @@ class ModelEntry(_Strict):
     quantization: str = ""
     remote_code: bool = False
     own_code: bool = False
+
+    @property
+    def loading(self) -> Loading:
+        """How it was loaded."""
+        return Loading(self.attention, self.quantization, self.remote_code, self.own_code)
 
 
 class SuiteEntry(_Strict):

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,13 +27,15 @@ from rich.progress import (
 )
 from transformers.utils import logging as transformers_logging
 
+from benchmark.audit import audit_seed
 from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Request, Run
-from benchmark.errors import BenchmarkError, ModelError
+from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import card, row
 from benchmark.models import FORMS, ModelSpec, series
 from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, loading_of, place_of
 from benchmark.preflight import check, describe
+from benchmark.suites import load_suite
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 SHIPPED = "2026-11-23_llama-laptop"
@@ -86,6 +89,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
     add_model_options(parser)
+    add("--audit", action="store_true", help="on tasks whose seed comes from the model's files; see docs/submitting.md")
     add("--dry-run", action="store_true", help="say what would run, with estimates of time and memory")
     add("--json", action="store_true", help="the row as JSON on standard output")
     return parser.parse_args(arguments)
@@ -120,7 +124,12 @@ def run_one(options: argparse.Namespace, model: str, command: str) -> None:
     """One model's run and its row."""
     console = Console(stderr=True, highlight=False)
     checkpoint = open_checkpoint(ModelSpec.parse(model), loading_of(options))
-    whole = Run(request_of(options, options.suite, command), checkpoint)
+    request = request_of(options, options.suite, command)
+    if options.audit:
+        if options.seed is not None:
+            raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
+        request = replace(request, seed=audit_seed(checkpoint.digest, load_suite(options.suite).name))
+    whole = Run(request, checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:
         estimate = check(whole.job, whole.protocol)

@@ -21,6 +21,8 @@ from karel_env.features import FEATURES, PRIMARY
 
 REPRESENTS, RECORD_ONLY, INCONCLUSIVE = "REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"
 CONTROLS = ("random-init", "recorder")
+Draws = tuple[np.ndarray, ...]
+"""A figure over all programs, in each bootstrap resample, and of each seed."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,24 @@ class Skills:
         return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
 
 
+def skills_of(evidence: Mapping[str, Evidence], tested: Tested, protocol: Protocol, seed: int) -> dict[str, Draws]:
+    """Skills of each source, [1, S, F] over all programs, [W, S, F] in each bootstrap resample, [Q, S, F] by seed."""
+    skills = Skills(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
+    return {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
+
+
+def gaps_of(draws: Mapping[str, Draws], feature: int, columns: Sequence[int]) -> dict[str, Draws]:
+    """Of each source the skill of one feature under the original less its mean under the alternatives at `columns`."""
+    return {
+        s: tuple(d[:, 0, feature] - d[:, list(columns), feature].mean(1) for d in three) for s, three in draws.items()
+    }
+
+
+def delta_of(gaps: Mapping[str, Draws]) -> Draws:
+    """The gap of the model less the larger of those of the controls, over all, in each resample, by seed."""
+    return tuple(gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3))
+
+
 def analyse(
     evidence: Mapping[str, Evidence],
     probe_set: ProbeSet,
@@ -201,8 +221,7 @@ def analyse(
         seed: of the bootstrap.
     """
     n = len(tested.programs)
-    skills = Skills(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
-    draws = {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
+    draws = skills_of(evidence, tested, protocol, seed)
     screened = {name for names in kept.values() for name in names}
     raw: dict[str, FeatureResult] = {}
     p_values: dict[str, float] = {}
@@ -210,9 +229,8 @@ def analyse(
         columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept[feature]]
         if not columns:
             continue
-        gaps = {s: tuple(d[:, 0, f] - d[:, columns, f].mean(1) for d in three) for s, three in draws.items()}
-        largest = [np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)]
-        delta = tuple(gaps["model"][i] - largest[i] for i in range(3))
+        gaps = gaps_of(draws, f, columns)
+        delta = delta_of(gaps)
         whole = draws["model"][0][0, :, f]
         estimate = _estimate(delta, n, 0.95)
         p_values[feature] = above_zero(estimate)
@@ -241,7 +259,7 @@ def above_zero(estimate: Estimate) -> float:
     return float(stats.norm.sf(estimate.value / spread)) if spread > 0 else 1.0
 
 
-def _estimate(three: tuple[np.ndarray, ...], n: int, level: float) -> Estimate:
+def _estimate(three: Draws, n: int, level: float) -> Estimate:
     whole, resampled, seeds = three
     return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
 

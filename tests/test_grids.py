@@ -63,5 +63,5 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     mean, last = pools(BLIND)
     assert not np.allclose(mean[:], last[:])
     copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(QUICK.random_inits)]
-    found, _ = measure_meaning(run.suite, QUICK, pools(BLIND), copies)
+    found, *_ = measure_meaning(run.suite, QUICK, pools(BLIND), copies)
     assert found == read_record(root / "record.json").meaning

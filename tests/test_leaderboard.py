@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmark.folder import PROBES, RunFolder, read_probes
-from benchmark.leaderboard import ROOT, board, card, main, official_records, row
+from benchmark.leaderboard import ROOT, as_csv, board, card, files_of, main, row
+from benchmark.paired import mcnemar
 from benchmark.record import read_record
+from benchmark.standings import Entry, read_calibration, read_entries, standings
+from benchmark.statistics import holm
+from benchmark.submission import FLAGGED, WITHDRAWN
 
 SUBMISSIONS = ROOT / "submissions"
 
@@ -19,7 +25,7 @@ SUBMISSIONS = ROOT / "submissions"
 def copied(tmp_path):
     for record in SUBMISSIONS.glob("*/record.json"):
         (tmp_path / record.parent.name).mkdir()
-        for name in ("record.json", PROBES):
+        for name in ("record.json", "samples.jsonl.gz", "submission.yaml", PROBES):
             if (record.parent / name).is_file():
                 shutil.copy(record.parent / name, tmp_path / record.parent.name)
     return tmp_path
@@ -35,14 +41,15 @@ def alter(copied, change):
 
 def test_the_shipped_board_is_up_to_date():
     assert main(["--check"]) == 0
-    assert (ROOT / "leaderboard.md").read_text() == board(official_records(SUBMISSIONS))
+    written = files_of(read_entries(SUBMISSIONS), read_calibration(ROOT / "docs" / "calibration.json"))
+    assert all((ROOT / f"leaderboard{end}").read_text() == text for end, text in written.items())
 
 
 def test_every_column_stands_in_the_row_and_on_the_card():
-    name, record = official_records(SUBMISSIONS)[0]
-    cells = row(record)
-    assert all(value in card(record) for value in cells.values())
-    assert name in board([(name, record)])
+    entry = read_entries(SUBMISSIONS)[0]
+    cells = row(entry.record)
+    assert all(value in card(entry.record) for value in cells.values())
+    assert entry.folder in board(standings([entry]))
 
 
 def test_an_altered_board_is_found(copied, tmp_path, capsys):
@@ -52,6 +59,14 @@ def test_an_altered_board_is_found(copied, tmp_path, capsys):
     out.write_text(out.read_text().replace("92.6", "99.9"))
     assert main(["--submissions", str(copied), "--out", str(out), "--check"]) == 4
     assert "python -m benchmark.leaderboard" in capsys.readouterr().err
+    assert main(["--submissions", str(copied), "--out", str(out)]) == 0
+    for end in (".json", ".csv"):
+        path = out.with_suffix(end)
+        whole = path.read_text()
+        path.write_text(whole.replace("0.926", "0.999"))
+        assert main(["--submissions", str(copied), "--out", str(out), "--check"]) == 4
+        assert path.name in capsys.readouterr().err
+        path.write_text(whole)
 
 
 @pytest.mark.parametrize(
@@ -109,4 +124,105 @@ def test_arrays_are_stored_as_they_are_read_whatever_their_order(tmp_path):
 
 def test_records_survive_a_round_trip():
     path = next(SUBMISSIONS.glob("*/record.json"))
-    assert read_record(path).to_json() == path.read_text()
+    stored, again = json.loads(path.read_text()), json.loads(read_record(path).to_json())
+    assert {name: again[name] for name in stored} == stored
+    new = {name: value for name, value in again.items() if name not in stored}
+    assert all(value in (None, "trained") for value in new.values()), "entries that the record is older than"
+
+
+ENTRY = read_entries(SUBMISSIONS)[0]
+
+
+def entries_of(solved: dict[str, np.ndarray], **kept: str) -> list[Entry]:
+    """Rows of these outcomes; every record is that of a shipped row with its accuracy changed to fit."""
+    found = []
+    for name, hits in solved.items():
+        share = replace(ENTRY.record.accuracy.held_out, value=float(hits.mean()))
+        accuracy = replace(ENTRY.record.accuracy, held_out=share)
+        record = ENTRY.record.model_copy(update={"accuracy": accuracy})
+        found.append(replace(ENTRY, folder=name, record=record, held_out=hits, status=kept.get(name, "validated")))
+    return found
+
+
+def outcomes(shares: dict[str, float], n: int = 1000) -> dict[str, np.ndarray]:
+    """Of each row the first so many tasks solved, so that pairs differ on as few tasks as can be."""
+    return {name: np.arange(n) < round(n * share) for name, share in shares.items()}
+
+
+@pytest.mark.parametrize(
+    ("shares", "kept", "ranks"),
+    [
+        ({"a": 0.5, "b": 0.5}, {}, {"a": 1, "b": 1}),
+        ({"a": 0.5, "b": 0.9}, {}, {"b": 1, "a": 2}),
+        # b is told apart from c, a from neither (5 of 5 discordant tasks: p = 0.06).
+        ({"a": 0.505, "b": 0.51, "c": 0.5}, {}, {"b": 1, "a": 1, "c": 2}),
+        ({"a": 0.9, "b": 0.5}, {"a": WITHDRAWN}, {"b": 1, "a": None}),
+        ({"a": 0.9, "b": 0.5, "c": 0.2}, {"b": FLAGGED}, {"a": 1, "c": 2, "b": None}),
+    ],
+)
+def test_rows_that_cannot_be_told_apart_share_their_rank(shares, kept, ranks):
+    (group,) = standings(entries_of(outcomes(shares), **kept))
+    assert {one.entry.folder: one.rank for one in group.rows} == ranks
+    assert [one.entry.folder for one in group.rows] == list(ranks)
+
+
+def test_ranks_are_adjusted_for_the_number_of_pairs():
+    """A pair that alone would be told apart is not among many."""
+    solved = outcomes({"a": 0.507, "b": 0.5})
+    assert mcnemar(*solved.values()).p < 0.05
+    (group,) = standings(entries_of(solved))
+    assert [one.rank for one in group.rows] == [1, 2]
+    many = solved | {f"c{i}": solved["b"] for i in range(5)}
+    (group,) = standings(entries_of(many))
+    assert {one.rank for one in group.rows} == {1}
+
+
+def test_rows_of_equal_models_are_seldom_told_apart():
+    """Family-wise: some pair of six equal models is told apart in at most 5% of draws."""
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(200):
+        solved = {name: rng.random(200) < 0.6 for name in "abcdef"}
+        p = {a + b: mcnemar(solved[a], solved[b]).p for a in solved for b in solved if a < b}
+        wrong += min(holm(p).values()) <= 0.05
+    assert wrong / 200 <= 0.08
+
+
+def test_tracks_and_versions_stand_apart_and_families_together():
+    entries = read_entries(SUBMISSIONS)
+    old = entries[0].record.model_copy(update={"protocol": replace(entries[0].record.protocol, version=2)})
+    groups = standings([*entries, replace(entries[0], folder="old", record=old)])
+    assert [(g.suite, g.protocol) for g in groups] == [("icml24", 3), ("laptop", 2), ("laptop", 3)]
+    for group in groups:
+        named = [name for name, members in group.families() for _ in members]
+        assert sorted(named) == sorted(one.entry.family for one in group.rows)
+        assert len(dict.fromkeys(named)) == sum(a != b for a, b in zip(named, [None, *named], strict=False))
+
+
+def test_what_a_submitter_writes_stays_text():
+    declared = ENTRY.declared.model_copy(update={"family": "x|y <b>[a](http://b) `c`"})
+    hostile = replace(ENTRY, declared=declared)
+    (line,) = [text for text in board(standings([hostile])).splitlines() if "<b" in text]
+    assert r"x\|y \<b\>\[a\](http://b) \`c\`" in line
+    hostile = replace(ENTRY, declared=declared.model_copy(update={"family": "=1+1"}))
+    assert ",'=1+1," in as_csv(standings([hostile]))
+
+
+def test_data_says_what_the_board_shows():
+    groups = json.loads((ROOT / "leaderboard.json").read_text())["groups"]
+    lines = list(csv.DictReader((ROOT / "leaderboard.csv").read_text().splitlines()))
+    shown = [(g["suite"], r) for g in groups for r in g["rows"]]
+    assert len(lines) == len(shown) == len(read_entries(SUBMISSIONS))
+    for (suite, one), line in zip(shown, lines, strict=True):
+        record = read_record(SUBMISSIONS / one["submission"] / "record.json")
+        assert line["suite"] == suite == record.suite.name
+        assert float(line["held_out_low"]) == one["held_out"]["low"] == record.accuracy.held_out.low
+        assert (line["delta"] == "") == (one["delta"] is None) == (record.meaning is None)
+
+
+def test_calibration_rows_stand_below_their_suite():
+    text = (ROOT / "leaderboard.md").read_text()
+    assert text.index("## laptop") < text.index("| trained to copy") < len(text)
+    known = {one.name: one for one in read_calibration(ROOT / "docs" / "calibration.json").rows}
+    assert known["oracle"].found == {"REPRESENTS": 20}
+    assert known["oracle"].delta.value == pytest.approx(0.943, abs=5e-4)
+    assert known["planted layer"].delta is None

@@ -28,7 +28,7 @@ def committed(out: Path) -> int:
 
 def same(one: Path, two: Path) -> None:
     """The final files hold the same results; a record's times and counts of retries may differ."""
-    for name in ("samples.jsonl.gz", "probes.data"):
+    for name in ("samples.jsonl.gz", "probes.data", "readings.json.gz"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = read_record(one / "record.json"), read_record(two / "record.json")
     assert a.model_copy(update={"provenance": b.provenance, "unofficial": b.unofficial}) == b

@@ -1,0 +1,186 @@
+"""Charts as geometry: what a template draws as SVG. Pixels are of the chart's own box; the page scales it.
+
+Nothing is told by colour only: series differ in mark and line too, and every point has its words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmark.statistics import Estimate
+
+WIDTH, HEIGHT = 460, 300
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
+LANE = 34
+"""Height below the axis for what has no second figure."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One figure, in data units.
+
+    Attributes:
+        x, y: its place; y None puts it into the lane.
+        words: what it is, in full.
+        label: drawn beside it; empty for none.
+        across, along: its intervals in y and in x.
+        link: fragment of the page that it leads to.
+    """
+
+    x: float
+    y: float | None
+    words: str
+    label: str = ""
+    across: Estimate | None = None
+    along: Estimate | None = None
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one kind; `line` joins them. `kind` is the class that gives mark and colour, 0 to 5."""
+
+    name: str
+    kind: int
+    points: Sequence[Point]
+    line: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in pixels: place, ends of its bars, and its words."""
+
+    x: float
+    y: float
+    point: Point
+    up: tuple[float, float] | None
+    side: tuple[float, float] | None
+    left: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A series in pixels; `path` of its line, empty without one."""
+
+    name: str
+    kind: int
+    marks: list[Mark]
+    path: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in pixels.
+
+    Attributes:
+        title, x_label, y_label: words.
+        width, height: of its box; left, right, top, bottom: of its plot in it.
+        x_ticks, y_ticks: place and words.
+        series: what is drawn.
+        levels: places on y of reference lines, with their words.
+        lane: place on y of the lane, None without one.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    series: list[Drawn]
+    levels: list[tuple[float, str]] = field(default_factory=list)
+    lane: float | None = None
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, some `wanted` of them."""
+    span = high - low or abs(high) or 1.0
+    step = 10.0 ** math.floor(math.log10(span / wanted))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    logarithmic: bool = False,
+    x_range: tuple[float, float] | None = None,
+    levels: Sequence[tuple[float, str]] = (),
+) -> Chart:
+    """Lay out a chart whose axes hold every point and interval.
+
+    Args:
+        title, x_label, y_label: words.
+        series: at least one point in all.
+        logarithmic: the x axis; its ticks are then the points' own places.
+        x_range: of the x axis; by default what the points need.
+        levels: reference lines, by their y.
+    """
+    points = [point for one in series for point in one.points]
+    heights = [
+        v for p in points if p.y is not None for v in (p.y, *((p.across.low, p.across.high) if p.across else ()))
+    ]
+    widths = [v for p in points for v in (p.x, *((p.along.low, p.along.high) if p.along else ()))]
+    y_ticks = ticks(min([*heights, 0.0]), max([*heights, *(y for y, _ in levels), 0.01]))
+    lane = any(point.y is None for point in points)
+    bottom = HEIGHT - BOTTOM - (LANE if lane else 0)
+    right = WIDTH - RIGHT
+    if logarithmic:
+        x_ticks = sorted({point.x for point in points})
+        low, high = x_ticks[0] / 1.3, x_ticks[-1] * 1.3
+    else:
+        x_ticks = ticks(*(x_range or (min(widths), max(widths))))
+        low, high = x_ticks[0], x_ticks[-1]
+
+    def x_of(x: float) -> float:
+        part = math.log(x / low) / math.log(high / low) if logarithmic else (x - low) / ((high - low) or 1)
+        return round(LEFT + part * (right - LEFT), 1)
+
+    def y_of(y: float) -> float:
+        return round(bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - TOP), 1)
+
+    lane_y = bottom + LANE / 2 if lane else None
+
+    def mark(point: Point) -> Mark:
+        y = y_of(point.y) if point.y is not None else float(lane_y or 0)
+        up = (y_of(point.across.low), y_of(point.across.high)) if point.across else None
+        side = (x_of(point.along.low), x_of(point.along.high)) if point.along else None
+        return Mark(x_of(point.x), y, point, up, side, x_of(point.x) > (LEFT + right) / 2)
+
+    drawn = []
+    for one in series:
+        marks = [mark(point) for point in one.points]
+        path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if one.line and len(marks) > 1 else ""
+        drawn.append(Drawn(one.name, one.kind, marks, path))
+    return Chart(
+        title, x_label, y_label, WIDTH, HEIGHT, LEFT, right, TOP, bottom,
+        [(x_of(x), short(x)) for x in x_ticks], [(y_of(y), short(y)) for y in y_ticks], drawn,
+        [(y_of(y), words) for y, words in levels], lane_y,
+    )  # fmt: skip
+
+
+def short(number: float) -> str:
+    """An axis' number: 2,500 or 0.05, no needless digits."""
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.4g}"
+
+
+def bar(estimate: Estimate, low: float, high: float, width: int = 64) -> dict[str, float]:
+    """Places of an interval and its value on a strip from `low` to `high`, in pixels."""
+
+    def place(value: float) -> float:
+        return round((min(max(value, low), high) - low) / (high - low) * width, 1)
+
+    start, end = place(estimate.low), place(estimate.high)
+    return {"start": start, "length": max(1.5, round(end - start, 1)), "at": place(estimate.value), "width": width,
+            "zero": place(0.0)}  # fmt: skip

@@ -1,0 +1,289 @@
+"""How files of a submission are read: as data that may be hostile, within bounds, and never executed.
+
+Every refusal is a `SubmissionError` of one line that names the file and the reason. What comes from the files is shown
+in it only through `shown`. The threats and what is done about each: docs/security.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from benchmark.errors import SubmissionError
+
+YAML_BYTES, TEXT_BYTES, JSON_BYTES = 64_000, 200_000, 8_000_000
+ROWS_BYTES, ROW_BYTES, ROWS = 64_000_000, 20_000, 50_000
+"""Of a gzip file of lines: unpacked, of one line, and how many."""
+HEADER_BYTES, TENSORS = 1_000_000, 20_000
+DEPTH = 24
+SHOWN = 60
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+def shown(value: object) -> str:
+    """Something of a submission as it may stand in a message: printable ASCII, short."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]}...{text[-1]}"
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes, through no link."""
+    with opened(path) as file:
+        content = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+    if len(content) > limit:
+        raise SubmissionError(f"{path.name}: {size:,} bytes; at most {limit:,} are read")
+    return content
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file, open for reading, through no link."""
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError as problem:
+        raise SubmissionError(f"{path.name}: not there; python -m benchmark.submit new makes it") from problem
+    except OSError as problem:
+        raise SubmissionError(f"{path.name}: cannot be opened as a plain file ({problem.strerror})") from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SubmissionError(f"{path.name}: not a plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
+    """A text in UTF-8 without control or direction characters."""
+    return clean(decoded(read_bytes(path, limit), path.name), path.name)
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Bytes as UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise SubmissionError(f"{where}: byte {problem.start} is not UTF-8; save it as UTF-8") from problem
+
+
+def clean(text: str, where: str) -> str:
+    """The text, if it has no character that a reader does not see or that turns the direction of writing."""
+    for place, one in enumerate(text):
+        if one not in "\n\t\r" and unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co"):
+            raise SubmissionError(
+                f"{where}: character U+{ord(one):04X} at {place} is a control, direction or private character; remove it"
+            )
+    return text
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping in YAML of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
+    text = read_text(path, YAML_BYTES)
+    try:
+        _check_events(yaml.parse(text, yaml.SafeLoader), path.name)
+        node = yaml.compose(text, yaml.SafeLoader)
+        found = _plain(node, path.name) if node is not None else None
+    except yaml.YAMLError as problem:
+        raise SubmissionError(f"{path.name}: not YAML: {shown(str(problem))}") from problem
+    except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as problem:
+        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {shown(str(problem))}") from problem
+    for word in _strings(found):
+        clean(word, path.name)
+    if not isinstance(found, dict):
+        raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(found).__name__}")
+    return found
+
+
+def _check_events(events: Iterable[yaml.Event], where: str) -> None:
+    depth = documents = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise SubmissionError(f"{where}: alias *{shown(event.anchor)}; write the value out")
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
+            raise SubmissionError(f"{where}: anchor &{shown(event.anchor)}; write plain values")
+        if getattr(event, "tag", None):
+            raise SubmissionError(f"{where}: tag {shown(getattr(event, 'tag', ''))}; write plain values")
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise SubmissionError(f"{where}: nested deeper than {DEPTH}")
+        if documents > 1:
+            raise SubmissionError(f"{where}: more than one document")
+
+
+def _plain(node: yaml.Node, where: str) -> Any:
+    """The value of a node: strings, numbers, booleans, null, lists and mappings with distinct string keys."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(one, where) for one in node.value]
+    if not isinstance(node, yaml.MappingNode):
+        # A date stays the text that it is.
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return node.value
+        loader = yaml.SafeLoader("")
+        return loader.construct_object(node)
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.tag != "tag:yaml.org,2002:str":
+            raise SubmissionError(f"{where}: key {shown(key.value)} is not a word; quote it, or remove it")
+        if key.value in found:
+            raise SubmissionError(f"{where}: key {shown(key.value)} comes twice")
+        found[key.value] = _plain(value, where)
+    return found
+
+
+def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
+    """A JSON file without repeated keys, NaN, infinity, or deep nesting; its strings have no control characters."""
+    found = parse_json(read_bytes(path, limit), path.name)
+    for text in _strings(found):
+        clean(text, path.name)
+    return found
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """JSON as `read_json` takes it, but with any characters other than halves of surrogate pairs in its strings."""
+    text = decoded(content, where)
+    try:
+        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+    except RecursionError as problem:
+        raise SubmissionError(f"{where}: nested deeper than {DEPTH}") from problem
+    except ValueError as problem:
+        raise SubmissionError(f"{where}: not JSON that is read here: {shown(str(problem))}") from problem
+    level, depth = [found], 0
+    while level:
+        depth += 1
+        if depth > DEPTH:
+            raise SubmissionError(f"{where}: nested deeper than {DEPTH}")
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    for text in _strings(found):
+        if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+            raise SubmissionError(f"{where}: half of a surrogate pair, which is no character")
+    return found
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys too."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+
+
+def entries_named(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Every (name, value) of these names, at any depth of a JSON value."""
+    wanted, left = set(names), [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield from ((name, inner) for name, inner in one.items() if name in wanted)
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+
+
+def read_rows(path: Path, packed_limit: int) -> list[dict[str, Any]]:
+    """The objects of a gzip file of JSON lines; unpacked only up to the limits."""
+    rows = []
+    for number, line in enumerate(unpacked(read_bytes(path, packed_limit), path.name).split(b"\n"), 1):
+        where = f"{path.name} line {number}"
+        if not line:
+            continue
+        if number > ROWS:
+            raise SubmissionError(f"{path.name}: more than {ROWS:,} lines")
+        if len(line) > ROW_BYTES:
+            raise SubmissionError(f"{where}: {len(line):,} bytes; at most {ROW_BYTES:,} are read")
+        row = parse_json(line, where)
+        if not isinstance(row, dict):
+            raise SubmissionError(f"{where}: expected an object, got {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def unpacked(content: bytes, where: str, limit: int = ROWS_BYTES) -> bytes:
+    """What one gzip member holds; nothing may follow it."""
+    machine = zlib.decompressobj(wbits=31)
+    try:
+        found = machine.decompress(content, limit + 1)
+    except zlib.error as problem:
+        raise SubmissionError(f"{where}: not a gzip file ({problem})") from problem
+    if len(found) > limit:
+        raise SubmissionError(f"{where}: unpacks to more than {limit:,} bytes")
+    if not machine.eof:
+        raise SubmissionError(f"{where}: the gzip file ends too early")
+    if machine.unused_data:
+        raise SubmissionError(f"{where}: {len(machine.unused_data):,} bytes behind the end of the gzip file")
+    return found
+
+
+def tensor_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, by tensor its `dtype` and `shape`, once it fits the file to the byte."""
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
+        if not 2 <= length <= min(HEADER_BYTES, size - 8):
+            raise SubmissionError(f"{path.name}: no safetensors file: its header would have {length:,} bytes")
+        content = file.read(length)
+    header = parse_json(content, f"{path.name} header")
+    if not isinstance(header, dict):
+        raise SubmissionError(f"{path.name} header: expected an object, got {type(header).__name__}")
+    header.pop("__metadata__", None)
+    if len(header) > TENSORS:
+        raise SubmissionError(f"{path.name}: {len(header):,} tensors; at most {TENSORS:,} are read")
+    spans = sorted(_span(entry, f"{path.name} tensor {shown(name)}") for name, entry in header.items())
+    end = 0
+    for start, stop in spans:
+        if start != end:
+            raise SubmissionError(f"{path.name}: tensors overlap or leave a gap at byte {min(start, end):,}")
+        end = stop
+    if end != size - 8 - length:
+        raise SubmissionError(f"{path.name}: tensors of {end:,} bytes in {size - 8 - length:,} bytes of data")
+    return header
+
+
+def _span(entry: Any, where: str) -> tuple[int, int]:
+    """First and last byte of a tensor, as many as its shape takes."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise SubmissionError(f"{where}: expected dtype, shape and data_offsets")
+    shape, offsets, item = entry["shape"], entry["data_offsets"], entry["dtype"]
+    if not isinstance(item, str) or item not in ITEM_BYTES:
+        raise SubmissionError(f"{where}: dtype {shown(item)} is not read here")
+    for numbers, most in ((shape, 8), (offsets, 2)):
+        whole = isinstance(numbers, list) and len(numbers) <= most and all(type(n) is int for n in numbers)
+        if not whole or any(not 0 <= n < 2**48 for n in numbers):
+            raise SubmissionError(f"{where}: shape or offsets that are not whole numbers from 0")
+    if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * ITEM_BYTES[item]:
+        raise SubmissionError(f"{where}: shape and offsets do not agree")
+    return offsets[0], offsets[1]

@@ -1,0 +1,218 @@
+"""`python -m benchmark.page --out site/`: the board as one static page that needs no server and fetches nothing.
+
+Style, script and data are in the file; its content security policy allows these two texts by their digests and nothing
+else, and everything that a submitter wrote is escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmark.charts import Chart, Point, Series, bar, chart
+from benchmark.errors import BenchmarkError
+from benchmark.leaderboard import CALIBRATION, ROOT, UNDEFINED, figures_of, points
+from benchmark.protocol import STANDARD
+from benchmark.rowpage import RowPage, meanings, row_page
+from benchmark.shards import write_durably
+from benchmark.standings import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
+from benchmark.statistics import Estimate
+from karel_env.world import HEADINGS
+
+NAME = "index.html"
+SHARES = {"shown": "shown %", "held_out": "held-out %", "exact": "exact %", "valid": "valid %"}
+SKILLS = {"skill": "skill", "gap": "gap", "delta": "delta"}
+STRIPS = {"held_out": (0.0, 1.0), "delta": (-0.1, 1.0)}
+"""Columns whose intervals are drawn beside their figures, and the ends of the strip."""
+MARKS = 6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One cell: words of the value and of its interval, what is sorted by, and its strip."""
+
+    value: str
+    interval: str
+    order: float | None
+    n: int | None
+    strip: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: its fragment, its cells, its page."""
+
+    slug: str
+    ranked: Ranked
+    figures: dict[str, Figure]
+    page: RowPage
+
+
+@dataclass(frozen=True)
+class Table:
+    """One group as the page shows it."""
+
+    slug: str
+    group: Group
+    lines: list[Line]
+    plot: Chart | None
+    calibration: Calibration | None
+
+
+def figure_of(name: str, estimate: Estimate | None) -> Figure:
+    """A cell of the table."""
+    if estimate is None:
+        return Figure(UNDEFINED, "", None, None, None)
+    scale, sign = (100, ".1f") if name in SHARES else (1, "+.3f")
+    value, low, high = (f"{scale * v:{sign}}" for v in (estimate.value, estimate.low, estimate.high))
+    strip = bar(estimate, *STRIPS[name]) if name in STRIPS else None
+    return Figure(value, f"[{low}, {high}]", estimate.value, estimate.n, strip)
+
+
+def slug_of(text: str, taken: set[str]) -> str:
+    """A fragment for a name: letters, digits and hyphens only, none twice."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:80] or "row"
+    slug, number = stem, 1
+    while slug in taken:
+        number += 1
+        slug = f"{stem}-{number}"
+    taken.add(slug)
+    return slug
+
+
+def table_of(folder: Path, group: Group, calibration: Calibration | None, taken: set[str]) -> Table:
+    """A group with the pages of its rows.
+
+    Args:
+        folder: of all submissions.
+        group: of the standings.
+        calibration: if it is this suite's.
+        taken: fragments so far.
+    """
+    lines = []
+    for ranked in group.rows:
+        figures = figures_of(ranked.entry.record)
+        cells = {name: figure_of(name, figures[name]) for name in (*SHARES, *SKILLS)}
+        name = ranked.entry.folder
+        lines.append(Line(slug_of(name, taken), ranked, cells, row_page(folder / name, ranked)))
+    slug = slug_of(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", taken)
+    return Table(slug, group, lines, plot_of(lines), calibration)
+
+
+def plot_of(lines: Sequence[Line]) -> Chart | None:
+    """Delta against accuracy on held-out examples; None where no row has a delta."""
+    families = list(dict.fromkeys(line.ranked.entry.family for line in lines))
+    series = []
+    for kind, family in enumerate(families):
+        spots = []
+        for line in lines:
+            record = line.ranked.entry.record
+            if line.ranked.entry.family != family:
+                continue
+            held, delta = record.accuracy.held_out, figures_of(record)["delta"]
+            words = f"{record.model.name}: held-out {100 * held.value:.1f}%, delta {points(delta)}"
+            along = Estimate(100 * held.value, 100 * held.low, 100 * held.high, held.n)
+            label = record.model.name if delta else ""
+            spots.append(Point(100 * held.value, delta.value if delta else None, words, label, delta, along, line.slug))
+        series.append(Series(family, kind % MARKS, spots))
+    if all(point.y is None for one in series for point in one.points):
+        return None
+    return chart(
+        "Accuracy against delta", "held-out examples solved, %", "delta (skill)", series, x_range=(0.0, 100.0),
+        levels=[(STANDARD.margin, f"REPRESENTS: lower end above {STANDARD.margin:g}")],
+    )  # fmt: skip
+
+
+def render(folder: Path, groups: Sequence[Group], calibration: Calibration | None) -> str:
+    """The page.
+
+    Args:
+        folder: of all submissions.
+        groups: of their standings.
+        calibration: shown below the suite that it is of.
+    """
+    taken: set[str] = {"board", "main", "data"}
+    tables = [
+        table_of(
+            folder,
+            g,
+            calibration if calibration and (calibration.suite, TRAINED) == (g.suite, g.track) else None,
+            taken,
+        )
+        for g in groups
+    ]
+    environment = Environment(
+        loader=PackageLoader("benchmark", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    style, script = (_source(environment, name) for name in ("board.css", "board.js"))
+    lines = [line for table in tables for line in table.lines]
+    said: dict[str, str] = {}
+    for line in lines:
+        said |= meanings(line.page.plays)
+    data = {"rows": {line.slug: line.page.plays for line in lines}, "meanings": said, "headings": HEADINGS}
+    return environment.get_template("board.html").render(
+        tables=tables, shares=SHARES, skills=SKILLS, style=Markup(style), script=Markup(script),
+        policy=policy(style, script), data=data_block(data),
+        families=sorted({line.ranked.entry.family for line in lines}),
+        statuses=sorted({line.ranked.entry.status for line in lines}),
+    )  # fmt: skip
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    text = environment.loader.get_source(environment, name)[0]
+    if "</" in text:
+        raise ValueError(f"{name}: holds '</', which would end its element")
+    return text
+
+
+def policy(style: str, script: str) -> str:
+    """The content security policy: these two texts, and nothing from anywhere."""
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def data_block(data: dict[str, Any]) -> Markup:
+    """JSON that no text in it can end: as in jinja's `tojson`, without the spaces."""
+    text = json.dumps(data, separators=(",", ":"))
+    for sign in "<>&'":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.page", description="Write the board as one static page.")
+    parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {NAME} (default: site)")
+    parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
+    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
+    options = parser.parse_args(arguments)
+    try:
+        groups = standings(read_entries(options.submissions))
+        text = render(options.submissions, groups, read_calibration(options.calibration))
+    except BenchmarkError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_durably(options.out / NAME, text.encode())
+    print(f"wrote {options.out / NAME} ({len(text.encode()) / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Two models on the same tasks: the exact test of their difference, its interval, and what n could have shown.
+
+Letters: `N` tasks, `K` clusters of them. Sources: McNemar 1947, exact two-sided binomial form; power after its
+definition, over the number of discordant pairs (Connor 1987 gives the normal approximation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from benchmark.statistics import Estimate
+
+ALPHA, POWER = 0.05, 0.80
+TOGETHER = 100
+"""Bootstrap resamples that are drawn at a time, for memory."""
+
+
+@dataclass(frozen=True)
+class Discordance:
+    """Tasks on which two models differ.
+
+    Attributes:
+        first, second: those that only the one and only the other has right.
+        n: of all tasks.
+        p: exact two-sided McNemar; 1 where they differ on none.
+    """
+
+    first: int
+    second: int
+    n: int
+    p: float
+
+    @property
+    def rate(self) -> float:
+        """Share of tasks on which they differ."""
+        return (self.first + self.second) / self.n
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
+    """Exact McNemar test that both models solve tasks equally often; assumes tasks that are drawn independently.
+
+    Args:
+        first, second: bool [N], whether each task is solved.
+
+    Raises:
+        ValueError: different or no tasks.
+    """
+    if first.shape != second.shape or not len(first):
+        raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
+    only = int((first & ~second).sum()), int((second & ~first).sum())
+    p = float(stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+    return Discordance(*only, len(first), min(1.0, p))
+
+
+def clustered_difference(
+    first: np.ndarray, second: np.ndarray, cluster: np.ndarray, resamples: int, seed: int, level: float = 0.95
+) -> Estimate:
+    """Difference of two shares with the percentile interval of a bootstrap that draws whole clusters; n is K.
+
+    Args:
+        first, second: bool [N].
+        cluster: int [N], 0 to K - 1; tasks of one program are one cluster.
+        resamples, seed: of the bootstrap.
+        level: of the interval.
+    """
+    each = first.astype(np.int64) - second
+    sums, sizes = np.bincount(cluster, each), np.bincount(cluster)
+    count = len(sizes)
+    random = np.random.Generator(np.random.Philox(seed))
+    drawn = []
+    for start in range(0, resamples, TOGETHER):
+        chosen = random.integers(count, size=(min(TOGETHER, resamples - start), count))
+        drawn.append(sums[chosen].sum(1) / sizes[chosen].sum(1))
+    low, high = np.quantile(np.concatenate(drawn), [0.5 - level / 2, 0.5 + level / 2])
+    return Estimate(float(each.mean()), float(low), float(high), count)
+
+
+def power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float:
+    """Probability that the exact McNemar test rejects, in the direction of the difference.
+
+    Args:
+        n: tasks.
+        rate: share of them on which two models differ, above 0.
+        difference: of the models' shares, at most `rate`.
+        alpha: two-sided level.
+    """
+    spread = 6 * np.sqrt(n * rate * (1 - rate)) + 6
+    discordant = np.arange(max(0, int(n * rate - spread)), min(n, int(n * rate + spread)) + 1)
+    critical = stats.binom.isf(alpha / 2, discordant, 0.5) + 1
+    rejects = stats.binom.sf(critical - 1, discordant, (1 + difference / rate) / 2)
+    return float(stats.binom.pmf(discordant, n, rate) @ rejects)
+
+
+def smallest_difference(n: int, rate: float, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+    """The smallest difference of shares that n tasks show with this power; None if these show none at any.
+
+    Args:
+        n: tasks.
+        rate: share of them on which the two models differ, as observed.
+        alpha, wanted: level and power of the test.
+    """
+    if rate <= 0 or power(n, rate, rate, alpha) < wanted:
+        return None
+    return float(optimize.brentq(lambda d: power(n, rate, d, alpha) - wanted, 0.0, rate, xtol=1e-5))
+
+
+def smallest_of_width(estimate: Estimate, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+    """The same of a figure whose 95% interval is normal: its standard error times both quantiles; None without a width."""
+    error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(wanted)) * error) if error > 0 else None
+
+
+def from_zero(estimate: Estimate) -> float:
+    """Two-sided p of a figure whose 95% interval is normal; 1 without a width."""
+    error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float(2 * stats.norm.sf(abs(estimate.value) / error)) if error > 0 else 1.0

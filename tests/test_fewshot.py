@@ -1,0 +1,146 @@
+"""Whole runs of a model with a sub-word tokenizer: few-shot prompts, the grammar, draws, programs without states."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from byte_pairs import byte_pairs
+from transformers import LlamaConfig, LlamaForCausalLM
+from whole_runs import call, only
+
+from benchmark.checkpoint import open_checkpoint
+from benchmark.evaluation import Asked, Job, Worker, prompts_of
+from benchmark.huggingface import HuggingFaceModel
+from benchmark.models import Decoding, Generation, ModelSpec
+from benchmark.record import read_record
+from benchmark.suites import load_suite
+from benchmark.suites import test_tasks as tasks_of
+from benchmark.tracks import FEWSHOT, frame_of
+from karel_env.language import HEADER_TEXT
+
+SUITE = load_suite("smoke")
+CHAT = (
+    "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Llama with a byte-level tokenizer and a chat template."""
+    path, tokenizer = tmp_path_factory.mktemp("models") / "subword", byte_pairs()
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=4096, pad_token_id=0, eos_token_id=0, bos_token_id=None, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def stages(run: Path) -> dict[str, list[dict[str, object]]]:
+    found: dict[str, list[dict[str, object]]] = {}
+    for line in gzip.decompress((run / "samples.jsonl.gz").read_bytes()).decode().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["stage"], []).append(row)
+    return found
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
+    words = ["--model", f"path:{folder}", "--suite", "smoke", "--track", "fewshot", "--samples", 2, "--limit", 20]
+    assert call(*words, "--out", tmp_path) == 0
+    run = only(tmp_path)
+    record, kept = read_record(run / "record.json"), stages(run)
+    assert record.track == FEWSHOT
+    assert record.frame is not None
+    assert (record.frame.shots, record.frame.chat_template) == (SUITE.shots, True)
+    assert record.constrained is not None
+    assert record.constrained.valid is None or record.constrained.valid.value == 1
+    assert record.constrained.accuracy.valid.value == record.constrained.finished.value
+    assert record.accuracy.valid.value < 1, "an untrained model writes no programs of its own accord"
+    assert record.sampled is not None
+    assert (record.sampled.samples, record.sampled.temperature, set(record.sampled.shown)) == (2, 0.8, {1, 2})
+    assert [len(kept[name]) for name in ("test", "constrained", "sampled")] == [20, 20, 40]
+    assert len({str(row["text"]) for row in kept["sampled"]}) > 20
+    assert record.meaning is not None
+
+
+@pytest.mark.usefixtures("quick")
+def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--model", f"path:{folder}", "--suite", "smoke", "--limit", 20, "--no-states", "--out", tmp_path) == 0
+    record = read_record(only(tmp_path) / "record.json")
+    assert (record.meaning, record.content, record.constrained, record.track) == (None, None, None, "trained")
+    assert set(stages(only(tmp_path))) == {"test"}
+    (verdict,) = (line for line in capsys.readouterr().out.splitlines() if "verdict" in line)
+    assert verdict.split("│")[2].strip() == "-"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "baseline:search", "--track", "fewshot"], "no network"),
+        (["--model", "baseline:search", "--samples", "3"], "no network"),
+        (["--samples", "-1"], "at least 0"),
+        (["--samples", "2", "--temperature", "0"], "more than 0"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*options, "--suite", "smoke", "--out", tmp_path) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short"
+    model = LlamaForCausalLM.from_pretrained(folder)
+    model.config.max_position_embeddings = 400
+    model.save_pretrained(short)
+    byte_pairs().save_pretrained(short)
+    words = ["--model", f"path:{short}", "--suite", "smoke", "--out", tmp_path / "runs"]
+    assert call(*words, "--dry-run") == 0
+    assert call(*words, "--track", "fewshot") == 3
+    assert f"({SUITE.shots} solved examples)" in capsys.readouterr().err
+
+
+def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
+    checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(6))
+    frame = frame_of(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
+    prompts = prompts_of(SUITE, tasks, frame=frame)
+    prompts[::2] = [frame.before + prompt[prompt.rindex("output") :] for prompt in prompts[::2]]
+    texts = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
+    shared = HuggingFaceModel(checkpoint, "float64", preamble=frame.before)
+    plain = HuggingFaceModel(checkpoint, "float64")
+    assert 100 < len(shared.preamble) < len(shared.tokenizer(prompts[0])["input_ids"])
+    for decoding in (Decoding(), Decoding(constrained=True), Decoding(temperature=1.0, seeds=(1, 2, 3, 4, 5, 6))):
+        assert shared.generate(prompts, 12, decoding) == plain.generate(prompts, 12, decoding)
+    one, two = shared.hidden_states(prompts, texts), plain.hidden_states(prompts, texts)
+    assert np.abs(one.values - two.values).max() < 1e-5
+    for (a, n), (b, m) in zip(
+        shared.log_likelihoods(prompts, texts), plain.log_likelihoods(prompts, texts), strict=True
+    ):
+        assert (a, n) == (pytest.approx(b, abs=1e-6), m)
+    assert shared.prefilled is not None
+    other = shared.generate([prompt[5:] for prompt in prompts], 3)
+    assert other == plain.generate([prompt[5:] for prompt in prompts], 3), "prompts that do not begin so"
+
+
+def test_raw_answers_are_kept_where_a_program_was_found_in_them() -> None:
+    checkpoint = open_checkpoint(ModelSpec("baseline", "random"))
+    worker = Worker(Job(SUITE, checkpoint, "float32", "cpu", 1, asked=Asked(track=FEWSHOT)))
+    chatty = Generation("```def run() { move(); }```", 9, False)
+    assert worker._sample(chatty) == {"text": " move(); }", "raw": chatty.text, "tokens": 9, "finished": False}
+    assert "raw" not in worker._sample(Generation(" move(); }", 4, True))
+    trained = Worker(replace(worker.job, asked=Asked()))
+    assert trained._sample(chatty)["text"] == chatty.text

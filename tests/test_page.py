@@ -1,0 +1,213 @@
+"""The page holds what the records say, fetches nothing, and takes nothing from a submitter for markup."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
+
+from benchmark.charts import Point, Series, bar, chart, ticks
+from benchmark.page import NAME, figure_of, main, slug_of
+from benchmark.record import read_record
+from benchmark.rowpage import training_log
+from benchmark.statistics import Estimate
+
+VOID = {"meta", "br", "img", "input", "link", "hr"}
+
+
+class Reader(HTMLParser):
+    """Elements, their attributes and texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return copy_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    return rendered(folder)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    target = copy_rows(tmp_path_factory.mktemp("hostile"))
+    add_hostile(target)
+    return rendered(target)
+
+
+def test_the_page_is_the_same_twice_and_well_nested(plain, folder):
+    assert rendered(folder) == plain
+    assert Reader(plain).open == []
+
+
+def test_the_page_holds_every_figure_of_every_row(plain, folder):
+    words = "".join(Reader(plain).texts)
+    for row in ROWS:
+        record = read_record(folder / row / "record.json")
+        for estimate in (record.accuracy.shown, record.accuracy.held_out):
+            assert f"{100 * estimate.value:.1f}" in words
+            assert f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]" in words
+        if record.meaning:
+            for one in record.meaning.features.values():
+                assert f"{one.delta.value:+.3f} [{one.delta.low:+.3f}, {one.delta.high:+.3f}]" in words
+        if record.grid:
+            delta = record.grid.slices[2].features["facing"].delta
+            assert f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}" in words
+        assert record.provenance.commit in words
+        assert record.model.digest in words
+    assert f"python -m benchmark.run --model path:submissions/{ROWS[1]} --suite laptop --grid full" in words
+
+
+def test_nothing_is_fetched(plain, hostile):
+    for text in (plain, hostile):
+        for tag, attributes in Reader(text).elements:
+            assert tag not in {"link", "img", "iframe", "object", "embed", "base"}
+            assert "src" not in attributes
+            assert "style" not in attributes
+            assert not any(name.startswith("on") for name in attributes)
+            assert (attributes.get("href") or "#").startswith("#")
+    style, script = re.search(r"<style>(.*?)</style>.*<script>(.*?)</script>", plain, re.DOTALL).groups()
+    assert "url(" not in style
+    assert "@import" not in style
+    assert re.findall(r"https?://[^\"]*", script) == ["http://www.w3.org/2000/svg"]
+    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
+        assert sink not in script
+
+
+def test_the_policy_allows_only_what_is_in_the_file(plain):
+    policy = next(a["content"] for _, a in Reader(plain).elements if a.get("http-equiv") == "Content-Security-Policy")
+    style, script = re.search(r"<style>(.*?)</style>.*<script>(.*?)</script>", plain, re.DOTALL).groups()
+    digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in (style, script)]
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_what_a_submitter_wrote_is_text(hostile, plain):
+    reader = Reader(hostile)
+    assert reader.open == []
+    count = [sum(tag == "script" for tag, _ in Reader(text).elements) for text in (hostile, plain)]
+    assert count == [2, 2]
+    words = "".join(reader.texts)
+    assert IMAGE in words
+    assert SCRIPT in words
+    data = json.loads(re.search(r'id="data">(.*?)</script>', hostile, re.DOTALL).group(1))
+    played = [task for plays in data["rows"].values() for task in plays["tasks"] if task["kind"] == "unparsable"]
+    assert played[0]["text"] == SCRIPT + IMAGE
+    ids = [a["id"] for _, a in reader.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", one) for one in ids)
+
+
+def test_a_row_without_readings_says_so(folder, plain, tmp_path):
+    said = "What the probes read step by step was not stored for this row."
+    assert said not in plain
+    assert "search is no network, so there are no hidden states to read." in plain
+    target = copy_rows(tmp_path / "rows")
+    (target / ROWS[1] / "readings.json.gz").unlink()
+    assert rendered(target).count(said) == 1
+
+
+def test_altered_readings_are_refused(tmp_path, capsys):
+    target = copy_rows(tmp_path / "rows")
+    path = target / ROWS[0] / "readings.json.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress(text.replace('"true":[[0', '"true":[[1', 1).encode()))
+    assert main(["--submissions", str(target), "--out", str(tmp_path / "site")]) == 4
+    message = capsys.readouterr().err
+    assert "readings.json.gz" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "site" / NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"log": [{"step": "x", "loss": 1}]}', '{"log": [{"step": 1, "loss": 1e999}]}']
+)
+def test_a_training_log_that_is_none_is_left_out(tmp_path, text):
+    (tmp_path / "training.json").write_text(text)
+    assert training_log(tmp_path) == []
+    (tmp_path / "training.json").write_text('{"log": [{"step": 1, "loss": 2.5}, {"step": 2}]}')
+    assert training_log(tmp_path) == [(1.0, 2.5)]
+
+
+def test_fragments_are_plain_and_differ():
+    taken: set[str] = set()
+    found = [slug_of(text, taken) for text in ("a b", "a_b", "<script>", "", "é")]
+    assert found == ["a-b", "a-b-2", "script", "row", "row-2"]
+
+
+def test_a_cell_is_sorted_by_its_value_and_missing_is_not_0():
+    cell = figure_of("held_out", Estimate(0.5, 0.4, 0.6, 9))
+    assert (cell.value, cell.interval, cell.order, cell.n) == ("50.0", "[40.0, 60.0]", 0.5, 9)
+    assert figure_of("delta", None).order is None
+    assert figure_of("delta", Estimate(0.0, -0.1, 0.1, 9)).order == 0.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.02, 0.19), (0, 0), (3, 1234), (-5, -4)])
+def test_ticks_are_round_and_hold_the_range(low, high):
+    found = ticks(low, high)
+    assert found[0] <= low
+    assert found[-1] >= high
+    assert 2 <= len(found) <= 8
+    steps = {round(b - a, 9) for a, b in pairwise(found)}
+    assert len(steps) == 1
+    assert f"{steps.pop():e}"[0] in "125"
+
+
+def test_a_chart_puts_points_in_proportion():
+    delta = Estimate(0.2, 0.1, 0.3, 5)
+    made = chart(
+        "t", "x", "y", [Series("s", 0, [Point(0, 0, "a"), Point(50, 0.2, "b", across=delta), Point(100, None, "c")])]
+    )
+    a, b, c = made.series[0].marks
+    assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)
+    (top, _), (bottom, _) = made.y_ticks[-1], made.y_ticks[0]
+    assert (a.y - b.y) / (bottom - top) == pytest.approx(0.2 / 0.3, abs=0.01)
+    assert b.up[0] - b.y == pytest.approx(b.y - b.up[1], abs=0.2)
+    assert c.y == made.lane > bottom
+    logarithmic = chart(
+        "t", "x", "y", [Series("s", 0, [Point(x, 1, "") for x in (10, 100, 1000)], True)], logarithmic=True
+    )
+    x = [m.x for m in logarithmic.series[0].marks]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
+    assert [words for _, words in logarithmic.x_ticks] == ["10", "100", "1,000"]
+    assert logarithmic.series[0].path.count("L") == 2
+
+
+def test_a_strip_shows_the_interval_within_its_ends():
+    found = bar(Estimate(0.5, 0.25, 0.75, 4), 0, 1, 64)
+    assert (found["start"], found["length"], found["at"]) == (16, 32, 32)
+    beyond = bar(Estimate(2.0, 1.5, math.inf, 4), 0, 1, 64)
+    assert beyond["at"] == 64
+    assert beyond["length"] == 1.5

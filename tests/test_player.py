@@ -1,0 +1,103 @@
+"""What is played is what the interpreter does and the record says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from benchmark.compare import probed
+from benchmark.leaderboard import ROOT
+from benchmark.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
+from benchmark.readings import read_readings
+from benchmark.record import read_record
+from benchmark.suites import blind_tasks, load_suite, tasks_for
+from karel_env.interpreter import run
+from karel_env.language import Programs
+from karel_env.parser import parse
+from karel_env.semantics import ADVERSARIAL, ORIGINAL
+from karel_env.world import parse_world
+
+FOLDER = ROOT / "submissions" / "2026-11-25_gpt-laptop"
+SUITE = load_suite("laptop")
+
+
+def samples() -> list[dict]:
+    with gzip.open(FOLDER / "samples.jsonl.gz", "rt") as file:
+        return [row for row in map(json.loads, file) if row["stage"] == "test"]
+
+
+def ended(world, steps):
+    """Cells and robot after all steps of what is played."""
+    cells, robot = list(world[2]), world[3]
+    for _, moved, changed, _ in steps:
+        robot = moved
+        for place, content in changed:
+            cells[place] = content
+    return cells, robot
+
+
+def test_every_example_ends_as_it_was_scored():
+    stored, tasks = {row["task"]: row for row in samples()}, tasks_for(SUITE, "test")
+    played = played_tasks(SUITE, list(stored.values()))
+    assert {one["kind"] for one in played} == {"solved", "shown examples only", "wrong output"}
+    for one in played:
+        row = stored[one["task"]]
+        shown = [e["right"] for e in one["examples"] if e["shown"]]
+        held_out = [e["right"] for e in one["examples"] if not e["shown"]]
+        assert (len(shown), len(held_out)) == (SUITE.shown, SUITE.held_out)
+        assert (all(shown), all(held_out)) == (row["shown"], row["held_out"])
+        assert " ".join(one["words"]) == row["text"]
+        for e, example in enumerate(one["examples"]):
+            done = run(Programs.of([parse(f"def run() {{ {row['text']}")]), tasks.inputs[one["task"], e][None])
+            cells, robot = ended(example["input"], example["steps"])
+            np.testing.assert_array_equal(cells, done.worlds.cells[0].ravel())
+            assert robot == done.worlds.robot[0].tolist()
+            same = [cells, robot] == example["wanted"][2:]
+            assert same == example["right"]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"), [("no program", "unparsable"), ("", "empty"), ("</script>" * 900, "unparsable")]
+)
+def test_what_is_no_program_is_shown_as_text(text, outcome):
+    row = samples()[0] | {"text": text, "outcome": outcome, "shown": False, "held_out": False}
+    (one,) = played_tasks(SUITE, [row])
+    assert one["words"] is None
+    assert one["text"] == text[:2000]
+    assert one["problem"]
+
+
+def test_conditions_and_long_programs_are_steps_too():
+    world = parse_world("> . .\n. . .")
+    steps = steps_of(parse("def run() { while (front_is_clear()) { move(); } }"), world)
+    assert [(word, value) for word, _, _, value in steps] == [(1, True), (3, None), (1, True), (3, None), (1, False)]
+    assert steps[-1][1] == [1, 3, 1]
+    endless = steps_of(parse("def run() { while (no_markers_present()) { turn_left(); } }"), world)
+    assert len(endless) == MOST_STEPS
+    marked = steps_of(parse("def run() { put_marker(); pick_marker(); pick_marker(); }"), world)
+    assert [changed for _, _, changed, _ in marked] == [[[6, 1]], [[6, 0]], []]
+
+
+def test_readings_are_played_under_their_own_semantics():
+    record = read_record(FOLDER / "record.json")
+    probe_set, _ = probed(SUITE, record.protocol)
+    readings = read_readings(FOLDER, probe_set)
+    played = played_readings(SUITE, readings)
+    assert len(played["programs"]) == PLAYED
+    worlds = blind_tasks(SUITE).inputs[:, 0]
+    for place, program in enumerate(played["programs"]):
+        for one in readings.by_semantics:
+            under = program["under"][one.semantics]
+            assert [step[1][2] for step in under["steps"]] == one.true[place] == under["true"]
+            assert under["probability"] == one.probability[place]
+        words = blind_tasks(SUITE).programs.program(program["task"])
+        done = run(Programs.of([words]), worlds[program["task"]][None], MEANINGS["adversarial"])
+        assert program["under"]["adversarial"]["steps"][-1][1] == done.worlds.robot[0].tolist()
+
+
+def test_meanings_are_told_in_words():
+    assert meaning_of(ORIGINAL) == "every word means what it says"
+    assert meaning_of(ADVERSARIAL) == "move turns left, turn_left turns right, turn_right moves"

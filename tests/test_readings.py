@@ -1,0 +1,131 @@
+"""Readings are what the probes of the first seed found, and a file that says otherwise is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from quick_protocol import QUICK
+
+from benchmark.errors import SubmissionError, VerificationError
+from benchmark.labels import MISSING
+from benchmark.measurement import blind_probe_set
+from benchmark.probing import Fit
+from benchmark.readings import PROGRAMS, packed_readings, read_readings, readings_of
+from benchmark.submission import READINGS
+from benchmark.suites import load_suite
+from karel_env.features import FEATURES
+
+FACING = FEATURES.index("facing")
+
+
+@pytest.fixture(scope="module")
+def probe_set():
+    return blind_probe_set(load_suite("smoke"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def fits(probe_set):
+    """Two views with figures drawn by chance; the second is the better one under the original and the worse elsewhere."""
+    rng = np.random.default_rng(1)
+    shape = (len(probe_set.semantics), len(FEATURES))
+    rows = [len(probe_set.split(seed).test) for seed in QUICK.seeds]
+
+    def fit(validation: np.ndarray) -> Fit:
+        log_prob = [np.log(rng.random((*shape, n))).astype(np.float32) for n in rows]
+        predicted = [rng.integers(0, 4, (*shape, n)).astype(np.int16) for n in rows]
+        return Fit(np.repeat(validation[None], len(QUICK.seeds), 0), log_prob, predicted)
+
+    first, second = np.full(shape, 1.0), np.full(shape, 1.2)
+    second[0] = 0.8
+    return [fit(first), fit(second)]
+
+
+@pytest.fixture(scope="module")
+def readings(probe_set, fits):
+    validation = np.full((len(probe_set.semantics), len(FEATURES)), 1.1)
+    validation[1] = 0.9
+    tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
+    return readings_of(probe_set, tested, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
+
+
+def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, readings):
+    split = probe_set.split(QUICK.seeds[0])
+    assert readings.task == np.unique(probe_set.program[split.test])[:PROGRAMS].tolist()
+    assert [one.semantics for one in readings.by_semantics] == list(probe_set.semantics[:-1])
+    for s, one in enumerate(readings.by_semantics):
+        assert one.view == ("last" if s == 0 else "mean")
+        assert one.prior == (s == 1)
+        fit = fits[s == 0]
+        for place, task in enumerate(readings.task):
+            rows = np.flatnonzero(probe_set.program[split.test] == task)
+            label = probe_set.classes[s, FACING, split.test[rows]]
+            assert (label != MISSING).all()
+            assert one.true[place] == label.tolist()
+            assert one.read[place] == fit.predicted[0][s, FACING, rows].tolist()
+            np.testing.assert_allclose(one.probability[place], np.exp(fit.log_prob[0][s, FACING, rows]), atol=6e-5)
+
+
+def test_what_is_never_executed_is_missing(probe_set, fits, readings):
+    around = probe_set.around.copy()
+    row = probe_set.split(0).test[0]
+    around[:, :, :, row] = MISSING
+    validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
+    tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
+    found = readings_of(replace(probe_set, around=around), tested, fits, ("mean", "last"), ("original",), QUICK)
+    (one,) = found.by_semantics
+    assert one.true[0][0] is one.read[0][0] is one.probability[0][0] is None
+    assert one.true[0][1:] == readings.by_semantics[0].true[0][1:]
+
+
+def test_the_file_gives_them_back(tmp_path, probe_set, readings):
+    assert read_readings(tmp_path, probe_set) is None
+    (tmp_path / READINGS).write_bytes(packed_readings(readings))
+    assert read_readings(tmp_path, probe_set) == readings
+    assert packed_readings(readings) == packed_readings(readings)
+    assert len(packed_readings(readings)) < 200_000
+
+
+def test_a_run_stores_them(undisturbed, probe_set):
+    found = read_readings(Path(undisturbed), probe_set)
+    assert found is not None
+    assert found.seed == QUICK.seeds[0]
+    assert len(found.task) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda r: r["by_semantics"][1]["true"][0].__setitem__(0, (r["by_semantics"][1]["true"][0][0] + 1) % 4),
+            "labels",
+        ),
+        (lambda r: r["by_semantics"][0]["probability"][0].__setitem__(0, 1.5), "less than or equal to 1"),
+        (lambda r: r["by_semantics"][0]["probability"][0].pop(), "not one reading a word"),
+        (lambda r: r["by_semantics"][0]["read"][0].__setitem__(0, None), "not one reading a word"),
+        (lambda r: r["by_semantics"][0]["read"][0].__setitem__(0, 4), "has not"),
+        (lambda r: r["by_semantics"][0].update(semantics="<b>"), "unknown semantics"),
+        (lambda r: r["task"].__setitem__(0, 10**9), "has not"),
+        (lambda r: r.update(feature="obstacle"), "obstacle"),
+        (lambda r: r.update(more=1), "more"),
+    ],
+)
+def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set, readings, change, says):
+    stored = json.loads(readings.model_dump_json())
+    change(stored)
+    (tmp_path / READINGS).write_bytes(gzip.compress(json.dumps(stored).encode()))
+    with pytest.raises(VerificationError, match=says) as refused:
+        read_readings(tmp_path, probe_set)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"{}")[:-9], gzip.compress(b" " * 5_000_000)])
+def test_a_damaged_or_oversized_file_is_refused(tmp_path, probe_set, content):
+    (tmp_path / READINGS).write_bytes(content)
+    with pytest.raises(SubmissionError, match=READINGS):
+        read_readings(tmp_path, probe_set)
