@@ -99,7 +99,7 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
 
 def _weights(spec: ModelSpec, folder: Path) -> list[Path]:
     """The safetensors of a folder, as many as its index names."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = [path for path in sorted(folder.glob("*.safetensors")) if not fnmatch(path.name, hub.SECOND_COPY)]
     if not weights:
         names = sorted(path.name for path in folder.iterdir())
         names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
@@ -176,7 +176,7 @@ def _digest(folder: Path, patterns: Sequence[str]) -> str:
     whole = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
-            if path.name in NOT_THE_MODEL:
+            if path.name in NOT_THE_MODEL or fnmatch(path.name, hub.SECOND_COPY):
                 continue
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()

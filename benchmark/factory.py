@@ -44,7 +44,10 @@ def source(spec: ModelSpec, loading: Loading) -> tuple[Path, str]:
     """
     if not loading.own_code:
         raise UsageError(f"{spec}: runs code of your own; add --allow-code (such a run is never official)")
-    path = Path(inspect.getfile(_module(spec)))
+    try:
+        path = Path(inspect.getfile(_module(spec)))
+    except TypeError as problem:
+        raise ModelError(f"{spec}: its module has no file to be digested; expected a module of your own") from problem
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

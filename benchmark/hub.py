@@ -23,8 +23,10 @@ from huggingface_hub.errors import (
 from benchmark.errors import ModelError
 from benchmark.models import ModelSpec
 
-UNWANTED = ("*/*", "consolidated*")
-"""Never fetched: subfolders (other formats of the same model), and a second copy of the weights in their maker's layout."""
+SECOND_COPY = "consolidated*"
+"""The same weights once more in their maker's layout; not read, wherever they lie."""
+UNWANTED = ("*/*", SECOND_COPY)
+"""Never fetched; subfolders hold other formats of the same model."""
 
 
 def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
-TOKEN = "hf_let_me_in"
+TOKEN, EXPIRED = "hf_let_me_in", "hf_expired"
 
 
 @dataclass
@@ -100,7 +100,7 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 
 
 class _Refused(Exception):
-    """An answer that is an error: status, and the hub's word for it."""
+    """An answer that is an error: status, the hub's word for it, and perhaps its message."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append(Asked(self.command, path, self.headers.get("Range")))
         try:
+            if self.headers.get("Authorization") == f"Bearer {EXPIRED}":
+                raise _Refused(401, "", "Invalid credentials in Authorization header")
             if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
                 self._describe(*found.groups())
             elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -127,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 raise _Refused(404, "RepoNotFound")
         except _Refused as refused:
-            status, word = refused.args
-            self._send(status, b"", {"X-Error-Code": word})
+            status, *words = refused.args
+            self._send(status, b"", dict(zip(("X-Error-Code", "X-Error-Message"), words, strict=False)))
 
     def _repository(self, name: str) -> Repository:
         found = self.server.repositories.get(name)
@@ -156,8 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, revision: str, path: str) -> None:
         commit = self._commit(name, revision)
         repository = self._repository(name)
-        if repository.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise _Refused(401, "GatedRepo")
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if repository.gated and token != TOKEN:
+            raise _Refused(403 if token else 401, "GatedRepo")
         content = repository.commits[commit].get(path)
         if content is None:
             raise _Refused(404, "EntryNotFound")

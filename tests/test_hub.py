@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, HubServer, Repository, folder_files, serving
-from huggingface_hub import constants
+from hub_server import EXPIRED, TOKEN, HubServer, Repository, folder_files, serving
+from huggingface_hub import constants, snapshot_download
 from whole_runs import call
 
+from benchmark.audit import audit_seed
 from benchmark.checkpoint import INDEX, open_checkpoint
 from benchmark.errors import ModelError
 from benchmark.models import Loading, ModelSpec
@@ -36,6 +40,7 @@ def repository(hub: HubServer, tiny_folder: Path) -> Repository:
     found = hub.repositories["org/tiny"] = Repository()
     files = folder_files(tiny_folder)
     extra = {"README.md": b"# tiny", "pytorch_model.bin": b"pickle", "code.py": b"x = 1", "onnx/config.json": b"{}"}
+    extra |= {"consolidated.safetensors": files[WEIGHTS], "consolidated.safetensors.index.json": b"{}"}
     found.commit(changed(files), "step1000")
     found.commit(files | extra, "main", "v1")
     return found
@@ -57,12 +62,19 @@ def test_only_what_is_wanted_is_fetched_and_once(hub, repository, tiny_folder):
     assert found.digest == opened(f"path:{tiny_folder}").digest
     fetched = hub.got()
     assert fetched.count(WEIGHTS) == 1
-    assert not {"README.md", "pytorch_model.bin", "code.py"} & set(fetched)
+    assert not {"README.md", "pytorch_model.bin", "code.py", "consolidated.safetensors"} & set(fetched)
     assert fetched.count("config.json") == 1
     hub.requests.clear()
     assert opened() == found
     assert hub.got() == []
     assert hub.requests
+
+
+def test_what_another_program_has_fetched_besides_is_not_the_model(hub, repository):
+    found = opened()
+    snapshot_download("org/tiny", endpoint=hub.endpoint)
+    assert (found.folder / "consolidated.safetensors").is_file()
+    assert opened() == found
 
 
 def test_a_broken_download_goes_on_where_it_broke(hub, repository, monkeypatch):
@@ -143,9 +155,19 @@ def test_each_refusal_has_its_line(hub, repository, tiny_folder, spec, said):
     assert "pytorch_model.bin" not in hub.got()
 
 
-def test_a_gated_model_opens_with_the_token(hub, tiny_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("hf_someone_else", "gated; accept its terms"),
+        (EXPIRED, "the hub refuses the token that it was given; renew it"),
+    ],
+)
+def test_a_gated_model_opens_with_the_right_token_only(hub, tiny_folder, monkeypatch, token, said):
     hub.repositories["org/gated"] = Repository(gated=True)
     hub.repositories["org/gated"].commit(folder_files(tiny_folder), "main")
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelError, match=said):
+        opened("hf:org/gated")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert opened("hf:org/gated").parameters > 0
 
@@ -181,6 +203,26 @@ def test_a_series_is_run_one_revision_after_the_other(hub, repository, tmp_path,
     assert sorted(record.model.spec for record in records) == sorted(
         f"hf:org/tiny@{repository.refs[name]}" for name in ("main", "step1000")
     )
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_revision_is_audited_on_tasks_of_its_own(hub, repository, tmp_path, capsys):
+    words = ("--suite", "smoke", "--limit", 2, "--no-states", "--audit", "--out", tmp_path / "runs")
+    assert call("--model", "hf:org/tiny@{step1000,main}", *words) == 0
+    found = [read_record(path) for path in (tmp_path / "runs").glob("*/record.json")]
+    assert len(found) == 2
+    for record in found:
+        assert record.suite.seed == audit_seed(record.model.digest, "smoke")
+
+
+def test_the_command_takes_the_clients_settings(repository, hub, tmp_path):
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
+    words = ["--model", "hf:org/tiny@v1", "--suite", "smoke", "--limit", "4", "--no-states", "--workers", "0"]
+    command = [sys.executable, "-m", "benchmark.run", *words, "--out", str(tmp_path / "runs"), "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["record"]["model"]["spec"] == f"hf:org/tiny@{repository.refs['v1']}"
+    assert (tmp_path / "home" / "hub" / "models--org--tiny").is_dir()
 
 
 @pytest.mark.usefixtures("quick")

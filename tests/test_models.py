@@ -68,6 +68,7 @@ def test_a_sweep_takes_a_series_apart(tmp_path):
         ("own_writer:no_argument", "cannot be called with random_seed"),
         ("own_writer:no_model", "made a object, which has no method generate"),
         ("own_writer:failing", r"failing failed: FileNotFoundError: weights\.pt"),
+        ("sys:exit", "its module has no file"),
         ("not_there:load", "cannot import not_there .* PYTHONPATH"),
     ],
 )
