@@ -123,9 +123,8 @@ class Run:
         )
         track = TRAINED if checkpoint.own else asked.track
         if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
-            raise UsageError(
-                f"{checkpoint.spec}: a model without hidden states has no draws or grammar, and a baseline no other track"
-            )
+            who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 

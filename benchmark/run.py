@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,6 +156,9 @@ def guarded(carry_out: Callable[[], int]) -> int:
     """The exit code of what is carried out; every foreseen failure is one line on standard error."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # transformers imports torchao wherever it is installed, which then tells of kernels that this machine cannot use.
+    for noisy in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return carry_out()
     except BenchmarkError as problem:

@@ -90,7 +90,7 @@ def test_options_that_cannot_apply_are_refused():
         open_checkpoint(ModelSpec.parse("py:own_writer:load"), Loading(attention="eager", own_code=True))
 
 
-def test_a_writer_has_a_row_and_no_meaning_in_both_tracks(tmp_path):
+def test_a_writer_has_a_row_and_no_meaning_in_both_tracks(tmp_path, capsys):
     words = ("--model", "py:own_writer:load", "--allow-code", "--suite", "smoke", "--limit", 20)
     assert call(*words, "--out", tmp_path / "a") == 0
     assert call(*words, "--out", tmp_path / "b", "--track", "fewshot") == 0
@@ -105,6 +105,7 @@ def test_a_writer_has_a_row_and_no_meaning_in_both_tracks(tmp_path):
     assert not record.frame.chat_template
     assert record.constrained is None
     assert call(*words, "--out", tmp_path / "c", "--samples", 2) == 2
+    assert "a class without states has no draws or grammar" in capsys.readouterr().err
 
 
 @pytest.fixture
