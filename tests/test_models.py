@@ -191,7 +191,7 @@ def test_attention_is_the_one_asked_for_and_another_run(tiny_folder, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao, of the extra quantization")
-def test_quantized_weights_give_states_that_are_near(tiny_folder):
+def test_quantized_weights_give_states_that_are_near(tiny_folder, tmp_path):
     spec = ModelSpec("path", str(tiny_folder))
     exact, rounded = (
         HuggingFaceModel(open_checkpoint(spec, Loading(quantization=name))).hidden_states(
@@ -201,6 +201,11 @@ def test_quantized_weights_give_states_that_are_near(tiny_folder):
     )
     assert not np.array_equal(exact.values, rounded.values)
     assert np.allclose(exact.values, rounded.values, atol=0.1)
+    words = ("--model", str(spec), "--suite", "smoke", "--limit", 4, "--no-states", "--quantization", "int8")
+    assert call(*words, "--out", tmp_path) == 0
+    record = read_record(only(tmp_path) / "record.json")
+    assert record.model.quantization == "int8"
+    assert "--quantization int8" in record.unofficial
 
 
 def test_quantization_without_its_package_is_said(tiny_folder, monkeypatch):
