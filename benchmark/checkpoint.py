@@ -1,6 +1,7 @@
 """A model's files: found on disk or on the hub, checked before anything is loaded, and digested.
 
-A baseline that is no network (`baseline:NAME`) is the source of its package; it has no weights and no states.
+A baseline that is no network (`baseline:NAME`) is the source of its package; it has no weights and no states. A model of
+one's own class (`py:`) is the source of its module.
 
 Weights are safetensors only: other formats can run code when they are opened. Errors are `ModelError`.
 """
@@ -12,20 +13,25 @@ import importlib
 import inspect
 import json
 import os
+import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from math import prod
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-from benchmark.errors import ModelError
-from benchmark.models import ModelSpec
+from benchmark import factory, hub
+from benchmark.errors import ModelError, UsageError
+from benchmark.models import AS_STORED, Loading, ModelSpec
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files of a hub model that are fetched: configuration, weights, tokenizer."""
+CODE = "*.py"
+"""Fetched, and part of the digest, where code that comes with a model may run."""
+INDEX = "model.safetensors.index.json"
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Checkpoint:
         weight_bytes: size of the stored weights in bytes.
         digest: SHA-256 over configuration, weights and tokenizer files.
         network: whether there are hidden states to read.
+        loading: how it is loaded.
     """
 
     spec: str
@@ -49,30 +56,32 @@ class Checkpoint:
     weight_bytes: int
     digest: str
     network: bool = True
+    loading: Loading = AS_STORED
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a class of the user's, not a folder of transformers."""
+        return self.spec.startswith("py:")
 
 
 BASELINES = "baselines.registry"
 """Module of the baselines; imported where one is asked for by name, since nothing here depends on them."""
 
 
-def open_checkpoint(spec: ModelSpec) -> Checkpoint:
+def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint:
     """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
-    if spec.scheme == "baseline":
-        return _baseline(spec)
-    folder = Path(spec.target) if spec.scheme == "path" else _download(spec)
+    if spec.scheme in ("baseline", "py"):
+        if replace(loading, own_code=False) != AS_STORED:
+            raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
+        return _baseline(spec) if spec.scheme == "baseline" else _own(spec, loading)
+    loading = replace(loading, own_code=False)
+    wanted = (*WANTED, CODE) if loading.remote_code else WANTED
+    folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
     if not folder.is_dir():
         raise ModelError(f"{spec}: no folder at {folder}; give a folder that save_pretrained wrote")
+    weights = _weights(spec, folder)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{spec}: {folder} has no config.json; expected a folder that save_pretrained wrote")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
-        if pickles:
-            raise ModelError(
-                f"{spec}: weights only as {pickles[0]}, a format that can run code when opened; "
-                "save them as safetensors (model.save_pretrained of transformers does)"
-            )
-        raise ModelError(f"{spec}: {folder} has no *.safetensors weights; save them with model.save_pretrained")
     named = str(spec)
     if spec.scheme == "hf":
         named = f"hf:{spec.target}@{folder.resolve().name}"
@@ -83,7 +92,51 @@ def open_checkpoint(spec: ModelSpec) -> Checkpoint:
         name=_short_name(spec, folder),
         parameters=sum(prod(shape) for shape in shapes),
         weight_bytes=sum(path.stat().st_size for path in weights),
-        digest=_digest(folder),
+        digest=_digest(folder, wanted),
+        loading=loading,
+    )
+
+
+def _weights(spec: ModelSpec, folder: Path) -> list[Path]:
+    """The safetensors of a folder, as many as its index names."""
+    weights = [path for path in sorted(folder.glob("*.safetensors")) if not fnmatch(path.name, hub.SECOND_COPY)]
+    if not weights:
+        names = sorted(path.name for path in folder.iterdir())
+        names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
+        pickles = [name for name in names if any(fnmatch(name, pattern) for pattern in PICKLES)]
+        if pickles:
+            raise ModelError(
+                f"{spec}: weights only as {pickles[0]}, a format that can run code when opened; "
+                "save them as safetensors (model.save_pretrained of transformers does)"
+            )
+        raise ModelError(f"{spec}: {folder} has no *.safetensors weights; save them with model.save_pretrained")
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise ModelError(f"{index}: not an index of shards ({problem}); save the weights again") from problem
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise ModelError(
+                f"{spec}: {missing[0]} is not there, one of {len(missing)} missing of the {len(shards)} shards that "
+                f"{INDEX} names; fetch or save the model again"
+            )
+    return weights
+
+
+def _own(spec: ModelSpec, loading: Loading) -> Checkpoint:
+    path, digest = factory.source(spec, loading)
+    model = factory.made(spec)
+    return Checkpoint(
+        spec=str(spec),
+        folder=path.parent,
+        name=spec.target,
+        parameters=int(getattr(model, "parameters", 0)),
+        weight_bytes=0,
+        digest=digest,
+        network=hasattr(model, "hidden_states"),
+        loading=loading,
     )
 
 
@@ -99,21 +152,10 @@ def _baseline(spec: ModelSpec) -> Checkpoint:
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:
-    return folder.resolve().name if spec.scheme == "path" else spec.target
-
-
-def _download(spec: ModelSpec) -> Path:
-    try:
-        return Path(snapshot_download(spec.target, revision=spec.revision or None, allow_patterns=list(WANTED)))
-    except (RepositoryNotFoundError, HFValidationError) as problem:
-        raise ModelError(
-            f"{spec}: no such model on the hub, or no access to it; check the name and your token"
-        ) from problem
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
-        raise ModelError(
-            f"{spec}: not in the local hub cache and the hub cannot be reached "
-            f"({type(problem).__name__}); download it where there is a network, or use path:FOLDER"
-        ) from problem
+    if spec.scheme == "path":
+        return folder.resolve().name
+    revision = spec.revision[:8] if COMMIT.fullmatch(spec.revision) else spec.revision
+    return spec.target + (f"@{revision}" if revision else "")
 
 
 def _tensor_shapes(path: Path) -> list[list[int]]:
@@ -129,12 +171,12 @@ def _tensor_shapes(path: Path) -> list[list[int]]:
         raise ModelError(f"{path}: not a safetensors file ({problem}); save the weights again") from problem
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, patterns: Sequence[str]) -> str:
     """SHA-256 over name and content of every file that can change what the model computes."""
     whole = hashlib.sha256()
-    for pattern in WANTED:
+    for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
-            if path.name in NOT_THE_MODEL:
+            if path.name in NOT_THE_MODEL or fnmatch(path.name, hub.SECOND_COPY):
                 continue
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()

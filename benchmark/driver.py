@@ -54,7 +54,7 @@ from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
 from benchmark.submission import READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
-from benchmark.tracks import TRAINED
+from benchmark.tracks import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "full grid", "probing"
@@ -106,6 +106,10 @@ class Run:
         if request.batch is not None:
             self.suite = replace(self.suite, batch=request.batch)
         inits = self.protocol.random_inits
+        asked = request.asked
+        if checkpoint.own and asked.track == FEWSHOT:
+            # Elsewhere always so there; but only a class itself can hold its decoding to the grammar.
+            asked = replace(asked, constrained=False)
         self.job = Job(
             self.suite,
             checkpoint,
@@ -115,10 +119,12 @@ class Run:
             request.grid,
             (),
             request.threads,
-            request.asked,
+            asked,
         )
-        if replace(request.asked, states=True) != PLAIN and not checkpoint.network:
-            raise UsageError(f"{checkpoint.spec}: a baseline that is no network has no other track, draws or grammar")
+        track = TRAINED if checkpoint.own else asked.track
+        if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
+            who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -127,6 +133,7 @@ class Run:
         """SHA-256 over everything that can change a result; not over workers, paths or times."""
         parts = {
             "model": self.checkpoint.digest,
+            "loading": asdict(self.checkpoint.loading),
             "dtype": self.job.dtype,
             "device": self.job.device.split(":")[0],
             "threads": self.job.threads,
@@ -181,6 +188,13 @@ class Run:
             reasons.append("the suite's test set is not the pinned one")
         elif not load_suite(request.suite).official:
             reasons.append(f"suite {self.suite.name} is never official")
+        loading = self.checkpoint.loading
+        if loading.quantization:
+            reasons.append(f"--quantization {loading.quantization}")
+        if loading.remote_code:
+            reasons.append("--trust-remote-code: code that came with the model ran")
+        if self.checkpoint.own:
+            reasons.append("--allow-code: the model is a class of the user's")
         if self.environment["dirty"]:
             reasons.append("the source has uncommitted changes")
         return reasons
@@ -274,7 +288,7 @@ class _RunStages(Stages):
             unofficial=reasons,
             model=ModelEntry(
                 spec=checkpoint.spec, name=checkpoint.name, digest=checkpoint.digest,
-                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device,
+                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
             ),
             suite=SuiteEntry(
                 name=suite.name, version=suite.version, seed=suite.seed, sha256=run.tasks_digest,

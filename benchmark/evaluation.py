@@ -15,7 +15,6 @@ Letters: `L` layers + 1, `D` hidden width.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmark import suites
-from benchmark.checkpoint import BASELINES, Checkpoint
+from benchmark.checkpoint import Checkpoint
 from benchmark.errors import ModelError
 from benchmark.extraction import answered
-from benchmark.huggingface import HuggingFaceModel
+from benchmark.loading import load, load_writer, tokenizer_of
 from benchmark.models import Decoding, Generation, HiddenStates, LanguageModel, Writer
 from benchmark.prompts import examples_text
 from benchmark.protocol import POOLS
@@ -268,18 +267,16 @@ class Worker:
         if self.loaded is None or self.loaded[0] != copy:
             self.loaded = None
             seed = None if copy is None else RANDOM_SEED + copy
-            model = HuggingFaceModel(
-                self.job.checkpoint, self.job.dtype, self.job.device, random_seed=seed, preamble=self.frame.before
-            )
+            model = load(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.frame.before)
             self.loaded = (copy, model)
         return self.loaded[1]
 
     def writer(self, stage: str) -> Writer:
-        """What writes the programs of a stage: the model, or a baseline that is no network."""
+        """What writes the programs of a stage: the model, or one without hidden states."""
         if self.job.checkpoint.network:
             return self.model(stage)
         if self.baseline is None:
-            self.baseline = importlib.import_module(BASELINES).BASELINES[self.job.checkpoint.name](self.job.suite)
+            self.baseline = load_writer(self.job.checkpoint, self.job.suite)
         return self.baseline
 
     @cached_property
@@ -287,7 +284,7 @@ class Worker:
         """What stands around the worlds of a task, laid out for the model's tokenizer."""
         if self.job.asked.track == TRAINED:
             return BARE
-        return frame_of(self.job.suite, self.job.asked.track, HuggingFaceModel.load_tokenizer(self.job.checkpoint))
+        return frame_of(self.job.suite, self.job.asked.track, tokenizer_of(self.job.checkpoint))
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []

@@ -66,22 +66,25 @@ class HuggingFaceModel:
         random_seed: int | None = None,
         preamble: str = "",
     ) -> None:
-        folder = str(checkpoint.folder)
+        folder, loading = str(checkpoint.folder), checkpoint.loading
+        how: dict[str, Any] = {"trust_remote_code": loading.remote_code}
+        if loading.attention:
+            how["attn_implementation"] = loading.attention
         self.tokenizer = self.load_tokenizer(checkpoint)
         try:
             if random_seed is None:
                 self.model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
+                    folder, dtype=DTYPES[dtype], use_safetensors=True, **how
                 )
             else:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.remote_code)
                 with torch.random.fork_rng():
                     torch.manual_seed(random_seed)
-                    self.model = AutoModelForCausalLM.from_config(config).to(DTYPES[dtype])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
-            raise ModelError(
-                f"{checkpoint.spec}: cannot be loaded: {' '.join(str(problem).split())[:300]}"
-            ) from problem
+                    self.model = AutoModelForCausalLM.from_config(config, **how).to(DTYPES[dtype])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as problem:
+            raise ModelError(f"{checkpoint.spec}: cannot be loaded: {_said(problem, 300)}") from problem
+        if loading.quantization:
+            _quantize(self.model)
         self.device = torch.device(device)
         self.model.to(self.device).eval()
         self.base = self.model.base_model
@@ -105,12 +108,10 @@ class HuggingFaceModel:
             if model_type in OWN_CLASSES:
                 importlib.import_module(OWN_CLASSES[model_type])
             tokenizer = AutoTokenizer.from_pretrained(
-                str(checkpoint.folder), padding_side="left", trust_remote_code=False
+                str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
             )
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            raise ModelError(
-                f"{checkpoint.spec}: no usable tokenizer: {' '.join(str(problem).split())[:200]}"
-            ) from problem
+        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as problem:
+            raise ModelError(f"{checkpoint.spec}: no usable tokenizer: {_said(problem, 200)}") from problem
         if not tokenizer.is_fast:
             raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
         if tokenizer.pad_token_id is None:
@@ -320,6 +321,23 @@ class HuggingFaceModel:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _quantize(model: torch.nn.Module) -> None:
+    """Weights of the linear layers to int8, one scale an output; products are taken in the model's dtype."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as problem:
+        raise ModelError("--quantization int8: needs torchao; pip install torchao") from problem
+    quantize_(model, Int8WeightOnlyConfig())
+
+
+def _said(problem: Exception, length: int) -> str:
+    """A message of transformers on one line, in this command's words where code that comes with a model is meant."""
+    text = " ".join(str(problem).split())
+    if "trust_remote_code" in text:
+        return "it comes with code of its own; --trust-remote-code runs it (such a run is never official)"
+    return text[:length]
 
 
 def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:

@@ -7,6 +7,7 @@ text and arrays. Letters: `B` prompts, `L` layers + 1, `D` hidden width, `R` row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,10 @@ import numpy as np
 
 from benchmark.errors import UsageError
 
-SCHEMES = ("path", "hf", "baseline")
+SCHEMES = ("path", "hf", "baseline", "py")
+FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
+ATTENTIONS = ("eager", "sdpa")
+QUANTIZATIONS = ("int8",)
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,32 @@ class LanguageModel(Protocol):
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, where that can change what it computes.
+
+    Attributes:
+        attention: one of `ATTENTIONS`, empty for the one that transformers takes.
+        quantization: one of `QUANTIZATIONS`, empty for none.
+        remote_code: whether code that comes with a model's files may run.
+        own_code: whether a module of the user's may run.
+    """
+
+    attention: str = ""
+    quantization: str = ""
+    remote_code: bool = False
+    own_code: bool = False
+
+
+AS_STORED = Loading()
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model's name, taken apart.
 
     Attributes:
         scheme: one of `SCHEMES`.
-        target: a folder, `org/name`, or the name of a baseline.
+        target: a folder, `org/name`, the name of a baseline, or `package.module:factory`.
         revision: of a hub model; empty for its default branch.
     """
 
@@ -109,16 +133,34 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """From `path:FOLDER`, `hf:org/name@revision` or `baseline:NAME`; raises `UsageError`."""
+        """From one of `FORMS`; raises `UsageError`."""
         scheme, colon, target = text.partition(":")
         if not colon or scheme not in SCHEMES or not target:
-            raise UsageError(f"--model {text}: expected path:FOLDER, hf:org/name@revision or baseline:NAME")
+            raise UsageError(f"--model {text}: expected {FORMS}")
         revision = ""
         if scheme == "hf":
-            target, _, revision = target.partition("@")
-            if target.count("/") != 1:
+            target, at, revision = target.partition("@")
+            if target.count("/") != 1 or bool(at) != bool(revision):
                 raise UsageError(f"--model {text}: expected hf:org/name or hf:org/name@revision")
+        if scheme == "py" and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", target):
+            raise UsageError(f"--model {text}: expected py:package.module:factory")
         return cls(scheme, target, revision)
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.target}" + (f"@{self.revision}" if self.revision else "")
+
+
+def series(text: str) -> list[str]:
+    """The models that `hf:org/name@{one,two}` names, in order; any other text names one. Raises `UsageError`."""
+    if not text.startswith("hf:"):
+        return [text]
+    found = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
+    if found is None:
+        if "{" in text or "}" in text:
+            raise UsageError(f"--model {text}: expected one pair of braces, as in hf:org/name@{{step1,step2}}")
+        return [text]
+    before, listed, after = found.groups()
+    parts = [part.strip() for part in listed.split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"--model {text}: expected revisions that differ, parted by commas, within the braces")
+    return [before + part + after for part in parts]

@@ -13,6 +13,7 @@ import torch
 from benchmark.errors import UsageError
 from benchmark.evaluation import GRIDS, STANDARD_GRID, Asked
 from benchmark.huggingface import DTYPES, STRICT
+from benchmark.models import ATTENTIONS, QUANTIZATIONS, Loading
 from benchmark.pool import Pool
 from benchmark.stages import Place
 from benchmark.tracks import FEWSHOT, TRACKS, TRAINED
@@ -40,6 +41,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="CPU threads of one forward pass; another number may change the last digits, as another processor may, so "
         "it counts as another run; for speed take more --workers (default: 1)",
     )
+    add("--attention", choices=ATTENTIONS, default="", help="implementation (default: the one transformers takes)")
+    add("--quantization", choices=QUANTIZATIONS, default="", help="of the weights, by torchao; not official")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model's files; not official")
+    add("--allow-code", action="store_true", help="run the module of a py: model; not official")
     add("--batch", type=int, help="prompts a forward pass; official only with the suite's own (the default)")
     add(
         "--grid",
@@ -130,6 +135,11 @@ def asked_of(options: argparse.Namespace) -> Asked:
     constrained = options.constrained or options.track == FEWSHOT
     temperature = options.temperature if options.samples else 0.0
     return Asked(options.track, constrained, options.samples, temperature, states=not options.no_states)
+
+
+def loading_of(options: argparse.Namespace) -> Loading:
+    """How the model is loaded."""
+    return Loading(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
 
 
 def _device(asked: str, address: str | None) -> str:

@@ -51,12 +51,12 @@ class Estimate:
 
 
 def check(job: Job, protocol: Protocol) -> Estimate:
-    """Load the tokenizer and the configuration only, and estimate; a baseline that is no network takes seconds to minutes.
+    """Load the tokenizer and the configuration only, and estimate; only memory for a baseline or a class of the user's.
 
     Raises:
         ModelError: the context is too short for the suite's prompts, or memory will not do.
     """
-    if not job.checkpoint.network:
+    if not job.checkpoint.network or job.checkpoint.own:
         return Estimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
     config = json.loads((job.checkpoint.folder / "config.json").read_text())
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)

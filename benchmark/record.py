@@ -23,6 +23,7 @@ from benchmark.content import Content
 from benchmark.errors import BenchmarkError
 from benchmark.grid import Grid
 from benchmark.measurement import Meaning
+from benchmark.models import Loading
 from benchmark.protocol import Protocol
 from benchmark.scoring import Summary
 from benchmark.tracks import TRAINED
@@ -37,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class ModelEntry(_Strict):
-    """The model: its name, its files' digest, its size, and how it computed."""
+    """The model: its name, its files' digest, its size, how it was loaded (see `Loading`), and how it computed."""
 
     spec: str
     name: str
@@ -45,6 +46,15 @@ class ModelEntry(_Strict):
     parameters: int
     dtype: str
     device: str
+    attention: str = ""
+    quantization: str = ""
+    remote_code: bool = False
+    own_code: bool = False
+
+    @property
+    def loading(self) -> Loading:
+        """How it was loaded."""
+        return Loading(self.attention, self.quantization, self.remote_code, self.own_code)
 
 
 class SuiteEntry(_Strict):

@@ -48,7 +48,7 @@ def reread(folder: Path) -> Readings:
     record = read_record(folder / "record.json")
     if record.meaning is None:
         raise UsageError(f"{folder}: {record.model.name} has no hidden states; nothing can be read")
-    checkpoint = open_checkpoint(ModelSpec.parse(record.model.spec))
+    checkpoint = open_checkpoint(ModelSpec.parse(record.model.spec), record.model.loading)
     if checkpoint.digest != record.model.digest:
         raise VerificationError(
             f"{record.model.spec}: digest {checkpoint.digest}; the record's is {record.model.digest}"

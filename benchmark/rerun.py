@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def checkpoint_of(folder: Path, submission: Submission) -> Checkpoint:
 
 def job_of(suite: Suite, checkpoint: Checkpoint, record: Record) -> Job:
     """What a worker needs to write the programs of a record again."""
-    model = record.model
-    inits = record.protocol.random_inits
+    model, inits = record.model, record.protocol.random_inits
+    checkpoint = replace(checkpoint, loading=model.loading)
     return Job(suite, checkpoint, model.dtype, model.device, inits, asked=asked_of(record))
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -31,8 +33,8 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Request, Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import card, row
-from benchmark.models import ModelSpec
-from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, place_of
+from benchmark.models import FORMS, ModelSpec, series
+from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, loading_of, place_of
 from benchmark.preflight import check, describe
 from benchmark.suites import load_suite
 
@@ -83,7 +85,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--model",
         default=f"path:{SUBMISSIONS / SHIPPED}",
-        help="path:FOLDER or hf:org/name@revision (default: the shipped model)",
+        help=f"{FORMS}; hf:org/name@{{one,two}}: one run a revision (default: the shipped model)",
     )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
@@ -103,21 +105,38 @@ def request_of(options: argparse.Namespace, suite: str, command: str) -> Request
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    """Carry out the options; returns the exit code."""
+    """Carry out the options, of a series one revision after the other; returns the exit code, of a series the first failure's."""
     check_options(options)
+    models = series(options.model)
+    if len(models) == 1:
+        run_one(options, options.model, command)
+        return 0
+    failed = 0
+    for model in models:
+        try:
+            run_one(options, model, command)
+        except BenchmarkError as problem:
+            code = _fail(str(problem), problem.exit_code)
+            failed = failed or code
+    return failed
+
+
+def run_one(options: argparse.Namespace, model: str, command: str) -> None:
+    """One model's run and its row."""
     console = Console(stderr=True, highlight=False)
-    checkpoint = open_checkpoint(ModelSpec.parse(options.model))
+    checkpoint = open_checkpoint(ModelSpec.parse(model), loading_of(options))
+    request = request_of(options, options.suite, command)
     if options.audit:
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
-        options.seed = audit_seed(checkpoint.digest, load_suite(options.suite).name)
-    whole = Run(request_of(options, options.suite, command), checkpoint)
+        request = replace(request, seed=audit_seed(checkpoint.digest, load_suite(options.suite).name))
+    whole = Run(request, checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:
         estimate = check(whole.job, whole.protocol)
         if options.dry_run:
             print(describe(whole.checkpoint, whole.job, estimate))
-            return 0
+            return
         view = BarView(console)
         with place_of(options, estimate.model_bytes) as (place, line), view.shown_while():
             if line:
@@ -131,13 +150,15 @@ def run(options: argparse.Namespace, command: str) -> int:
     else:
         print(card(record))
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
-    return 0
 
 
 def guarded(carry_out: Callable[[], int]) -> int:
     """The exit code of what is carried out; every foreseen failure is one line on standard error."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # transformers imports torchao wherever it is installed, which then tells of kernels that this machine cannot use.
+    for noisy in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return carry_out()
     except BenchmarkError as problem:

@@ -6,6 +6,7 @@ The file lists models; `suites` is for those that name none of their own:
     models:
       - path:models/one
       - {model: "hf:org/name@revision", suites: [laptop, control]}
+      - hf:org/name@{step1000,step2000}
 
 Each model and suite is a run like any other, in the folder that `python -m benchmark.run` would give it, so a sweep goes
 on after any stop, and what a single run has done is not done again. A run that fails does not hold up the rest. Exit
@@ -35,8 +36,8 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.driver import Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import row
-from benchmark.models import ModelSpec
-from benchmark.options import add_model_options, add_worker_options, check_options, place_of
+from benchmark.models import FORMS, ModelSpec, series
+from benchmark.options import add_model_options, add_worker_options, check_options, loading_of, place_of
 from benchmark.preflight import check
 from benchmark.record import Record
 from benchmark.run import guarded, request_of
@@ -138,7 +139,8 @@ class Sweep:
                 entry.say(str(entry.problem))
 
     def _one(self, entry: Entry, place: Place) -> Record:
-        run = Run(request_of(self.options, entry.suite, self.command), open_checkpoint(ModelSpec.parse(entry.model)))
+        checkpoint = open_checkpoint(ModelSpec.parse(entry.model), loading_of(self.options))
+        run = Run(request_of(self.options, entry.suite, self.command), checkpoint)
         done = run.finished()
         if done is None:
             check(run.job, run.protocol)
@@ -171,7 +173,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
             model, own = str(item.pop("model")), item.pop("suites", None)
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
-            entries += [Entry(model, str(suite)) for suite in own or default]
+            entries += [Entry(one, str(suite)) for one in series(model) for suite in own or default]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -187,7 +189,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
     add = parser.add_argument
     add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
-    add("--model", action="append", default=[], metavar="SPEC", help="path:FOLDER or hf:org/name@revision; repeatable")
+    add("--model", action="append", default=[], metavar="SPEC", help=f"{FORMS}; repeatable")
     add("--suite", action="append", default=[], help="repeatable (default: those of the file, or laptop)")
     add_worker_options(parser)
     add_model_options(parser)
@@ -199,7 +201,7 @@ def run(options: argparse.Namespace, command: str) -> int:
     """Carry out the options; returns the exit code."""
     check_options(options)
     entries = read_models(options.models, options.suite) if options.models else []
-    entries += [Entry(model, suite) for model in options.model for suite in options.suite or ["laptop"]]
+    entries += [Entry(one, s) for model in options.model for one in series(model) for s in options.suite or ["laptop"]]
     unique = {(entry.model, entry.suite): entry for entry in entries}
     if not unique:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")

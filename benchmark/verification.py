@@ -192,6 +192,7 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
     parts = {
         "model": record.model.digest, "dtype": record.model.dtype, "device": record.model.device.split(":")[0],
         "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": origin.source,
+        "loading": asdict(record.model.loading),
     }  # fmt: skip
     parts["asked"] = asdict(asked_of(record))
     for threads in range(1, MOST_THREADS + 1):

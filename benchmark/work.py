@@ -104,7 +104,7 @@ def _here(job: Job) -> Job:
         return job
     if not checkpoint.spec.startswith("hf:"):
         raise ModelError(f"{checkpoint.folder}: not there on this node; put the model on storage that all nodes share")
-    found = open_checkpoint(ModelSpec.parse(checkpoint.spec))
+    found = open_checkpoint(ModelSpec.parse(checkpoint.spec), checkpoint.loading)
     if found.digest != checkpoint.digest:
         raise ModelError(f"{checkpoint.spec}: this node has files of SHA-256 {found.digest}, not {checkpoint.digest}")
     return replace(job, checkpoint=found)

@@ -1,0 +1,42 @@
+"""A checkpoint made into a model: a folder of transformers, a class of the user's, or a baseline."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from benchmark import factory
+from benchmark.checkpoint import BASELINES, Checkpoint
+from benchmark.huggingface import HuggingFaceModel
+from benchmark.models import LanguageModel, ModelSpec, Writer
+from benchmark.suites import Suite
+
+
+def load(
+    checkpoint: Checkpoint, dtype: str, device: str, random_seed: int | None = None, preamble: str = ""
+) -> LanguageModel:
+    """The model, or with a seed its untrained copy; a class of the user's has its own dtype and device.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    if checkpoint.own:
+        model: LanguageModel = factory.made(ModelSpec.parse(checkpoint.spec), random_seed)
+        return model
+    return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
+
+
+def load_writer(checkpoint: Checkpoint, suite: Suite) -> Writer:
+    """One without hidden states."""
+    if checkpoint.own:
+        writer: Writer = factory.made(ModelSpec.parse(checkpoint.spec))
+        return writer
+    baseline: Writer = importlib.import_module(BASELINES).BASELINES[checkpoint.name](suite)
+    return baseline
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Any:
+    """The model's tokenizer; None for a class of the user's that has none."""
+    if checkpoint.own:
+        return getattr(factory.made(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+    return HuggingFaceModel.load_tokenizer(checkpoint)
