@@ -15,7 +15,7 @@ LAYERS = [
     ["recorder", "prior", "answers"],
     ["probing", "models", "pseudo_models", "trained_pair"],
     ["checkpoint", "semantic_content"],
-    ["decoding", "sources", "diagnostics"],
+    ["decoding", "sources", "diagnostics", "word_pieces"],
     ["huggingface"],
     ["evaluation", "codelength", "shards", "pool"],
     ["folder", "measurement", "content"],
@@ -25,7 +25,7 @@ LAYERS = [
     ["driver", "options", "trajectory"],
     ["leaderboard", "curves"],
     ["run", "status", "calibrate", "legacy"],
-    ["sweep", "cluster_bench", "emergence"],
+    ["sweep", "cluster_bench", "emergence", "doctor"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -51,6 +51,7 @@ TORCH_FREE = {
     "tracks",
     "extraction",
     "answers",
+    "word_pieces",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
