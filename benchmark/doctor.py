@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +103,7 @@ def tokenizer(patient: Patient) -> Finding:
     a_word = len(found(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
     whole, kept = found("a")["input_ids"], prompt_ids(found, "a")
     bare = found("a", add_special_tokens=False)["input_ids"]
-    marks = f"{len(kept) - len(bare)} marks before a text, {len(whole) - len(kept)} behind it, which prompts go without"
+    marks = f"marks put before a text: {len(kept) - len(bare)}, and behind it, left out of prompts: {len(whole) - len(kept)}"
     template = "with a chat template" if getattr(found, "chat_template", None) else "no chat template"
     says = f"fast, {len(found):,} tokens, {a_word:.1f} a word of a program; {marks}; {template}"
     if a_word > SPLIT:
@@ -137,7 +136,9 @@ def loading(patient: Patient) -> Finding:
         share = 1 - np.isfinite(states).mean()
         says = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
         return Finding("loading", FAIL, says)
-    return Finding("loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included")
+    return Finding(
+        "loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included"
+    )
 
 
 def alignment(patient: Patient) -> Finding:
@@ -146,7 +147,7 @@ def alignment(patient: Patient) -> Finding:
     if not isinstance(model, HuggingFaceModel):
         return Finding("alignment", SKIPPED, "a model of one's own: only its author can say where its words are")
     prompt, program = patient.prompts[0], patient.programs[0]
-    layers, log_prob, ids, places = plain_pass(model, prompt, program)
+    layers, log_prob, places = plain_pass(model, prompt, program)
     ours = patient.states([prompt])
     if ours.shape[1] != len(layers) or any(layer.shape[1] != ours.shape[2] for layer in layers):
         layers, ours = layers[-1:], ours[:, -1:]
@@ -167,13 +168,11 @@ def alignment(patient: Patient) -> Finding:
     return Finding("alignment", OK, f"states {compared} are those of output_hidden_states at each word's tokens")
 
 
-def plain_pass(
-    model: HuggingFaceModel, prompt: str, program: str
-) -> tuple[list[np.ndarray], np.ndarray, list[int], list[int]]:
+def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
     """What transformers gives of the whole text alone, without cache or padding.
 
-    Returns the states [tokens, D] of each layer, the log-probability of each token but the first, the tokens, and the
-    tokens at which states are expected: of each word the one before it, then of each word its last.
+    Returns the states [tokens, D] of each layer, the log-probability of each token but the first, and the tokens at
+    which states are expected: of each word the one before it, then of each word its last.
     """
     text = f"{prompt} {program}"
     encoded = model.tokenizer(text, return_tensors="pt")
@@ -186,7 +185,7 @@ def plain_pass(
         ends.append(ends[-1] + 1 + len(word))
     lasts = [encoded.char_to_token(end - 1) for end in ends]
     layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states]
-    return layers, log_prob.cpu().numpy(), ids[0].tolist(), lasts[:-1] + lasts[1:]
+    return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
 
 
 def padding(patient: Patient) -> Finding:
@@ -254,7 +253,10 @@ def copies(patient: Patient) -> Finding:
     """Can untrained copies be made, which are a control, and do they differ?"""
     given = patient.prompts[:1]
     first, second = (patient.states(given, Worker(patient.job).model(f"{RANDOM}-{i}-{BLIND}")) for i in range(2))
-    if difference(first, second) < AGREEMENT["float32"] or difference(first, patient.states(given)) < AGREEMENT["float32"]:
+    if (
+        difference(first, second) < AGREEMENT["float32"]
+        or difference(first, patient.states(given)) < AGREEMENT["float32"]
+    ):
         says = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
         return Finding("untrained copies", FAIL, says)
     return Finding("untrained copies", OK, "they differ by their seeds and from the model")

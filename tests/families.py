@@ -122,14 +122,19 @@ def _trained(inner: Tokenizer, begin: bool, **options: Any) -> PreTrainedTokeniz
     prompts, programs = cases()
     marks = [END, "<begin>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 30 * bool(options), special_tokens=marks[:2] if options else marks, show_progress=False, **options
+        vocab_size=VOCABULARY - 30 * bool(options),
+        special_tokens=marks[:2] if options else marks,
+        show_progress=False,
+        **options,
     )
     inner.train_from_iterator([*prompts[:2], *programs[:2]], trainer)
     if begin:
         inner.post_processor = processors.TemplateProcessing(
             single="<begin> $A", pair="<begin> $A $B", special_tokens=[("<begin>", 1)]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=END, bos_token="<begin>" if begin else None)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token=END, pad_token=END, bos_token="<begin>" if begin else None
+    )
 
 
 def save(family: str, folder: Path, tokenizer: Any = None) -> Path:
