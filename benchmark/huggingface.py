@@ -36,6 +36,8 @@ OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 LONGEST_WORD = max(WORDS, key=len)
 PADDING_ENTERS = ("recurrent_gemma", "rwkv", "xlstm")
 """Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
+WINDOWS_IN_MASKS = ("gpt_neo",)
+"""Model types with sliding windows that their caches do not tell of."""
 
 
 @dataclass
@@ -276,8 +278,17 @@ class HuggingFaceModel:
 
     @property
     def _shares(self) -> bool:
-        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places."""
-        return self.takes_positions and bool(getattr(self._shared, "is_croppable", False))
+        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places.
+
+        Padding stands behind a shared preamble, where a window of so many tokens would count it.
+        """
+        cache = self._shared
+        return (
+            self.takes_positions
+            and bool(getattr(cache, "is_croppable", False))
+            and self.model.config.model_type not in WINDOWS_IN_MASKS
+            and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
+        )
 
     def _repeated(self, rows: int) -> Any:
         """The cache over the preamble for so many rows."""

@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", GPT),
     "gpt-neo": (
         "GPTNeoForCausalLM",
-        {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8},
+        {"hidden_size": 32, "num_layers": 4, "num_heads": 2, "attention_types": [[["global", "local"], 2]], "window_size": 8},
     ),
     "gpt-neox": ("GPTNeoXForCausalLM", {**LLAMA, "num_attention_heads": 2}),
     "gpt-j": ("GPTJForCausalLM", {**GPT, "rotary_dim": 8}),

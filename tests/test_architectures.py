@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from agreement import TOLERANCE, alone, check_states, check_writing, loaded
+from agreement import TOLERANCE, WORDS, alone, check_states, check_writing, loaded
 from families import FAMILIES, cases, metaspace_tokenizer, save
 from whole_runs import call, only
 
@@ -55,6 +55,17 @@ def test_untrained_copies_differ_by_seed_only(family, model):
     assert np.array_equal(one, same)
     assert not np.allclose(one, other)
     assert not np.allclose(one, model.hidden_states(prompts, programs).values)
+
+
+def test_a_shared_preamble_changes_nothing(family, model):
+    prompts, programs = (both[:2] for both in cases())
+    head = prompts[1][: prompts[1].index("output")]
+    prompts = [f"{head}{prompt}" for prompt in prompts]
+    shared = loaded(model.tokenizer.name_or_path, preamble=head)
+    assert shared.preamble
+    assert [one.text for one in shared.generate(prompts, WORDS)] == [one.text for one in model.generate(prompts, WORDS)]
+    ours, plain = (one.hidden_states(prompts, programs).values for one in (shared, model))
+    np.testing.assert_allclose(ours, plain, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])
