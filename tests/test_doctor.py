@@ -32,6 +32,13 @@ def test_a_sound_model_is_usable(family, tmp_path, capsys):
     assert report.splitlines()[-1].startswith("usable")
 
 
+@pytest.mark.parametrize(("family", "layer"), [("mamba", 0), ("opt-projected", 2)])
+def test_a_layer_that_transformers_does_not_give(family, layer, tmp_path, capsys):
+    code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
+    assert (code, found["alignment"]) == (0, doctor.WARN)
+    assert f"it has no layer {layer}," in report
+
+
 def test_words_without_tokens_of_their_own(tmp_path, capsys):
     folder = save("gpt2", tmp_path, metaspace_tokenizer(split=False))
     code, found, report = outcomes(capsys, "--model", f"path:{folder}")
