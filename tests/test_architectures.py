@@ -1,0 +1,91 @@
+"""Families of transformers with sub-word tokenizers: what is written and read is what the model alone gives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from agreement import TOLERANCE, WORDS, alone, check_states, check_writing, loaded
+from families import FAMILIES, cases, metaspace_tokenizer, save
+from whole_runs import call, only
+
+from benchmark.huggingface import HuggingFaceModel
+from benchmark.record import read_record
+
+WHOLE_RUNS = ("gpt2", "gemma3")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family, tmp_path_factory) -> HuggingFaceModel:
+    return loaded(save(family, tmp_path_factory.mktemp(family)))
+
+
+def test_states_sit_at_the_right_pieces_in_a_padded_batch(family, model):
+    prompts, programs = cases()
+    assert len({len(ids) for ids in model.tokenizer(prompts)["input_ids"]}) > 1, "nothing is padded"
+    assert check_states(model, prompts, programs) > len(programs), "hardly a word is split, so the test says little"
+
+
+def test_what_is_written_is_what_each_prompt_alone_gives(family, model):
+    prompts, programs = cases()
+    assert check_writing(model, prompts) > 1 or family == "recurrent-gemma"
+    # The states read next use the cache that generation has used.
+    check_states(model, prompts[:2], programs[:2])
+
+
+def test_likelihoods_are_those_of_a_plain_pass(family, model):
+    prompts, programs = cases()
+    for i, (value, count) in enumerate(model.log_likelihoods(prompts, programs)):
+        _, log_prob, ids, _ = alone(model, prompts[i], programs[i])
+        expected = log_prob[:-1].gather(-1, ids[1:, None])[-count:].sum().item()
+        assert value == pytest.approx(expected, abs=TOLERANCE * count)
+        assert model.tokenizer.decode(ids[-count:]).strip() == programs[i]
+
+
+def test_untrained_copies_differ_by_seed_only(family, model):
+    prompts, programs = (both[:1] for both in cases())
+    folder = model.tokenizer.name_or_path
+    one, same, other = (loaded(folder, random_seed=s).hidden_states(prompts, programs).values for s in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.allclose(one, other)
+    assert not np.allclose(one, model.hidden_states(prompts, programs).values)
+
+
+def test_a_shared_preamble_changes_nothing(family, model):
+    prompts, programs = (both[:2] for both in cases())
+    head = prompts[1][: prompts[1].index("output")]
+    prompts = [f"{head}{prompt}" for prompt in prompts]
+    shared = loaded(model.tokenizer.name_or_path, preamble=head)
+    assert shared.preamble
+    assert [one.text for one in shared.generate(prompts, WORDS)] == [one.text for one in model.generate(prompts, WORDS)]
+    ours, plain = (one.hidden_states(prompts, programs).values for one in (shared, model))
+    np.testing.assert_allclose(ours, plain, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_a_mark_of_the_beginning_and_signs_for_spaces(name, tmp_path):
+    model = loaded(save(name, tmp_path, metaspace_tokenizer()))
+    prompts, programs = cases()
+    assert model.tokenizer(prompts[0])["input_ids"][0] == model.tokenizer.bos_token_id
+    assert check_states(model, prompts, programs) > len(programs)
+    check_writing(model, prompts)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", [n if n in WHOLE_RUNS else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
+def test_a_whole_run(name, tmp_path):
+    folder = save(name, tmp_path / name)
+    assert (
+        call("--model", f"path:{folder}", "--suite", "smoke", "--limit", 5, "--batch", 50, "--out", tmp_path / "runs")
+        == 0
+    )
+    record = read_record(only(tmp_path / "runs") / "record.json")
+    assert record.accuracy.shown.n == 5
+    assert math.isfinite(record.meaning.features["facing"].delta.value)
+    assert record.meaning.verdict != "REPRESENTS"

