@@ -111,4 +111,4 @@ def test_a_baseline_has_no_states(capsys):
 def test_what_is_no_model(tmp_path, capsys):
     assert doctor.main(["--model", "tiny"]) == 2
     assert doctor.main(["--model", f"path:{tmp_path}"]) == 3
-    assert "config.json" in capsys.readouterr().err
+    assert "no *.safetensors weights" in capsys.readouterr().err
