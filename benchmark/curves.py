@@ -24,7 +24,7 @@ from benchmark.trajectory import Point
 GREEN = "#009e73"
 PHASES = ("babbling", "syntax", "semantics")
 STEM = "emergence"
-PERPLEXITY = "perplexity of reference programs; words of a program"
+PERPLEXITY = "perplexity a token; words of a program"
 Curve = Callable[[Point], float | Estimate | None]
 
 
@@ -74,7 +74,7 @@ def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, P
     first = next(iter(runs.values()))
     figure = titled_figure(
         7.2,
-        f"{name}: what is learnt when, {len(runs)} training seeds, {len(first)} checkpoints each",
+        f"{name}: what is learnt when, training seeds: {len(runs)}, checkpoints of each: {len(first)}",
         "Thin lines are seeds, thick ones their mean; dotted lines divide babbling, syntax acquisition and semantics "
         "acquisition (mean over seeds). Delta: facing, blind set; ahead: facing one and two program states ahead, on "
         "the model's own programs.",
@@ -127,6 +127,7 @@ def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[s
         panel.plot(tokens[:count], mean, color=colour, lw=1.6, ls=line, label=label)
     if title == PERPLEXITY:
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:g}")
     panel.set_title(title, loc="left", fontsize=8)
     panel.legend(fontsize=7, loc="best")
     panel.margins(x=0.01)

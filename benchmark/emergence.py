@@ -2,7 +2,8 @@
 
 A RUN is a folder that `baselines.train` wrote: `checkpoints/step-N`, each a model with the `training.json` that says
 when it was taken. Several runs of one recipe, with other seeds, make one figure. Points are kept, so the same command
-goes on where it stopped and adds checkpoints that are new.
+goes on where it stopped and adds checkpoints that are new. The points of each run are also written as `NAME.json`, which
+may stand for the run afterwards, when its checkpoints are gone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmark.options import AUTO, add_worker_options, check_options, place_of
 from benchmark.phases import PAPER_R2, PAPER_SHARES, Phases, Relation, find_phases, relate
 from benchmark.run import BarView, guarded
 from benchmark.suites import load_suite
-from benchmark.trajectory import Moment, Point, Trajectory
+from benchmark.trajectory import Moment, Point, Trajectory, read_points, write_points
 
 WHEN = "training.json"
 
@@ -130,7 +131,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.emergence", description="What a model learns when.")
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training run; several seeds of one recipe")
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of a training run, or a .json file of its points; several seeds of one recipe",
+    )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add(
         "--full",
@@ -147,16 +154,22 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _is_points(run: Path) -> bool:
+    return run.suffix == ".json"
+
+
 def run(options: argparse.Namespace) -> int:
     """Carry out the options; returns the exit code."""
-    options.out = options.out or options.runs[0] / "emergence"
+    first: Path = options.runs[0]
+    options.out = options.out or (first.parent if _is_points(first) else first / "emergence")
     check_options(options)
     out: Path = options.out
     suite, view = load_suite(options.suite), OneBar(Console(stderr=True, highlight=False))
-    if len({path.name for path in options.runs}) < len(options.runs):
-        raise UsageError("RUN: two folders of the same name; points are told apart by it")
-    moments = {path.name: moments_of(path) for path in options.runs}
-    runs: dict[str, list[Point]] = {}
+    if len({path.stem for path in options.runs}) < len(options.runs):
+        raise UsageError("RUN: two of the same name; points are told apart by it")
+    runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
+    moments = {path.stem: moments_of(path) for path in options.runs if not _is_points(path)}
+    out.mkdir(parents=True, exist_ok=True)
     with place_of(options) as (place, line), view.shown_while():
         if line:
             view.say(line)
@@ -168,10 +181,12 @@ def run(options: argparse.Namespace) -> int:
             for number, moment in enumerate(each, 1):
                 view.say(f"{name}: step {moment.step} ({number} of {len(each)})")
                 runs[name].append(trajectory.measure(moment))
+            write_points(out / f"{name}.json", runs[name])
+    runs = {path.stem: runs[path.stem] for path in options.runs}
     phases = {name: phases_of(points) for name, points in runs.items()}
     related = {name: relations(points) for name, points in runs.items()}
     write_table(out / "points.csv", runs)
-    figures = write_figure(out, options.name or options.runs[0].name, runs, phases)
+    figures = write_figure(out, options.name or first.stem, runs, phases)
     summary = {
         "phases": {name: asdict(found) for name, found in phases.items()},
         "relations": {

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmark.checkpoint import Checkpoint
 from benchmark.codelength import codelengths
 from benchmark.content import measure_content
+from benchmark.errors import UsageError
 from benchmark.evaluation import (
     BLIND,
     GENERATED,
@@ -95,12 +96,30 @@ class Point:
     future: dict[int, Estimate]
 
 
-_POINTS = TypeAdapter(Point)
+_POINT, _POINTS = TypeAdapter(Point), TypeAdapter(list[Point])
 
 
 def read_point(path: Path) -> Point:
     """A point from its file."""
-    return _POINTS.validate_json(path.read_bytes())
+    return _POINT.validate_json(path.read_bytes())
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a run, in order, from the file of `write_points`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return _POINTS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise UsageError(f"{path}: {said}; expected a file of points that this command wrote") from problem
+
+
+def write_points(path: Path, points: Sequence[Point]) -> None:
+    """All points of a run as one JSON file, a line each."""
+    path.write_text("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n")
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,7 @@ class Trajectory:
         with folder.locked():
             if not (folder.root / POINT).is_file():
                 point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
-                write_durably(folder.root / POINT, _POINTS.dump_json(point, indent=1) + b"\n")
+                write_durably(folder.root / POINT, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.drop_states()
         return read_point(folder.root / POINT)
 

@@ -24,7 +24,7 @@ from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
 from benchmark.suites import load_suite
 from benchmark.suites import test_tasks as tasks_of
-from benchmark.trajectory import POINT, read_point
+from benchmark.trajectory import POINT, read_point, read_points
 
 RECIPE = """
 suite: smoke
@@ -100,6 +100,10 @@ def test_points_that_are_there_are_not_computed_again(training, reduced, tmp_pat
     assert emergence(*words) == 0
     assert (tmp_path / "points.csv").read_bytes() == before
     assert all(path.stat().st_mtime_ns == time for path, time in points.items() if path != first)
+    # The written points stand for the run, whose checkpoints may be gone.
+    assert emergence(tmp_path / "one.json", "--suite", "smoke", "--out", tmp_path / "redrawn") == 0
+    for name in ("points.csv", "summary.json", "emergence.svg"):
+        assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
 def test_a_point_says_what_the_model_does(training, reduced, tmp_path):
@@ -129,3 +133,9 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path):
     (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"training\.json.*expected step"):
         moments_of(tmp_path)
+
+
+def test_a_file_that_holds_no_points_is_refused(tmp_path):
+    (tmp_path / "points.json").write_text("[1]")
+    with pytest.raises(UsageError, match="expected a file of points"):
+        read_points(tmp_path / "points.json")
