@@ -325,9 +325,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmark import cluster_bench
 
         return guarded(lambda: cluster_bench.main(words[1:]))
+    if words[:1] == ["generation"]:
+        from benchmark import generation_bench
+
+        return guarded(lambda: generation_bench.main(words[1:]))
     parser = argparse.ArgumentParser(prog="python -m benchmark.bench", description="speed and memory of probing")
     add = parser.add_argument
-    add("what", choices=["probing", "cluster"], help="what is measured (options of cluster: bench cluster --help)")
+    add(
+        "what",
+        choices=["probing", "cluster", "generation"],
+        help="what is measured (options of the others: bench cluster --help, bench generation --help)",
+    )
     add("--suite", default="laptop", help="whose blind set (default: %(default)s)")
     add("--programs", type=int, metavar="N", help="that a probe is trained on (default: the suite's)")
     add("--sample", type=int, default=6, metavar="K", help="networks of plain torch that are measured (default: 6)")

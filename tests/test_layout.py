@@ -34,7 +34,7 @@ LAYERS = [
     ["rowpage"],
     ["page"],
     ["run", "status", "calibrate", "legacy", "submit"],
-    ["sweep", "cluster_bench", "emergence", "export", "incoming", "reread", "doctor"],
+    ["sweep", "cluster_bench", "emergence", "export", "incoming", "reread", "doctor", "generation_bench"],
     ["bench"],
 ]
 TORCH_FREE = {
