@@ -25,6 +25,7 @@ from benchmark.rerun import checkpoint_of, job_of, rerun
 from benchmark.shards import write_durably
 from benchmark.submission import (
     FLAGGED,
+    NAME,
     REPRODUCED,
     STATUS,
     VALIDATED,
@@ -85,8 +86,11 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def folder_of(options: argparse.Namespace) -> Path:
-    """The folder of a name or a path."""
+    """The folder of a name, with or without its date, or of a path."""
     inside = options.submissions / options.name
+    dated = sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME.fullmatch(options.name) else []
+    if not inside.is_dir() and len(dated) == 1:
+        inside = dated[0]
     folder = inside if "/" not in options.name and inside.is_dir() else Path(options.name)
     if not folder.is_dir():
         raise UsageError(

@@ -278,3 +278,10 @@ def test_usage(words, capsys):
 
 def test_the_protocol_of_the_board_is_the_shipped_one():
     assert read_record(SUBMISSIONS / PLAIN / RECORD).protocol == STANDARD
+
+
+def test_a_submission_is_found_without_its_date(capsys):
+    assert main(["validate", "gpt-laptop"]) == 0
+    assert capsys.readouterr().out.startswith("2026-11-25_gpt-laptop: valid")
+    assert main(["validate", "laptop"]) == 2
+    assert "no such submission" in capsys.readouterr().err
