@@ -98,7 +98,7 @@ def test_what_may_write_takes_nothing_but_the_report():
 def test_an_honest_submission_is_verified_and_compared(proposed):
     where, commit = proposed
     new = where / "change" / "submissions" / "2026-11-26_mine"
-    shutil.copytree(ROOT / "submissions" / PLAIN, new)
+    shutil.copytree(ROOT / "submissions" / PLAIN, new, ignore=shutil.ignore_patterns("status.json"))
     commit()
     code, text = verified(where)
     assert code == 0, text
@@ -110,7 +110,7 @@ def test_an_honest_submission_is_verified_and_compared(proposed):
 def test_an_edited_number_does_not_land(proposed):
     where, commit = proposed
     new = where / "change" / "submissions" / "2026-11-26_mine"
-    shutil.copytree(ROOT / "submissions" / PLAIN, new)
+    shutil.copytree(ROOT / "submissions" / PLAIN, new, ignore=shutil.ignore_patterns("status.json"))
     entry("accuracy.shown.value", 0.99, "record.json")(new)
     commit()
     text, code = report(where / "change")
