@@ -34,6 +34,8 @@ STRICT = "float64"
 OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 """Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 LONGEST_WORD = max(WORDS, key=len)
+STATE_BYTES = 1 << 30
+"""Most that the hidden states of one pass may take; prompts are read in smaller groups where a batch would take more."""
 PADDING_ENTERS = ("recurrent_gemma", "rwkv", "xlstm")
 """Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
 WINDOWS_IN_MASKS = ("gpt_neo",)
@@ -189,7 +191,9 @@ class HuggingFaceModel:
         """See `LanguageModel.hidden_states`."""
         pieces = [word_pieces(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
         states: dict[int, np.ndarray] = {}
-        for group in self._groups(prompts):
+        width = self.model.config.get_text_config().hidden_size
+        row = (1 + max(len(one.ids) for one in pieces)) * (len(self.blocks) + 1) * width * 4
+        for group in self._groups(prompts, most=max(1, STATE_BYTES // row)):
             batch = self._prefill([prompts[i] for i in group])
             ids, mask = self._behind(batch, [pieces[i].ids for i in group])
             states.update(zip(group, self._read(batch, ids, mask), strict=True))
@@ -209,14 +213,17 @@ class HuggingFaceModel:
             sums.update(zip(group, found.sum(-1).tolist(), strict=True))
         return [(sums[i], len(mine)) for i, mine in enumerate(pieces)]
 
-    def _groups(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`."""
-        if self.model.config.model_type not in PADDING_ENTERS:
-            return [list(range(len(prompts)))]
+    def _groups(self, prompts: Sequence[str], most: int = 0) -> list[list[int]]:
+        """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`.
+
+        `most` bounds how many they are; 0 does not.
+        """
         groups: dict[int, list[int]] = {}
+        apart = self.model.config.model_type in PADDING_ENTERS
         for place, prompt in enumerate(prompts):
-            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)), []).append(place)
-        return list(groups.values())
+            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if apart else 0, []).append(place)
+        step = most or len(prompts)
+        return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
 
     def _behind(self, batch: _Batch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""

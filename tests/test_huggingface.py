@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
+from benchmark import huggingface
 from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import ModelError, UsageError
+from benchmark.evaluation import prompts_of
+from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
+from benchmark.suites import load_suite
+from benchmark.suites import test_tasks as tasks_of
+from karel_env.language import HEADER_TEXT
 
 
 def test_a_hub_model_is_found_in_the_cache_and_named_by_its_commit(tiny_folder, tmp_path, monkeypatch):
@@ -25,6 +32,28 @@ def test_a_hub_model_is_found_in_the_cache_and_named_by_its_commit(tiny_folder, 
     assert open_checkpoint(ModelSpec.parse(f"hf:org/tiny@{commit}")).spec == found.spec
     with pytest.raises(ModelError, match="hub"):
         open_checkpoint(ModelSpec.parse("hf:org/absent"))
+
+
+def test_states_are_read_within_their_budget(tiny_folder, monkeypatch):
+    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
+    tasks = tasks_of(load_suite("smoke")).take(np.arange(9))
+    prompts, programs = (
+        prompts_of(load_suite("smoke"), tasks),
+        [t[len(HEADER_TEXT) + 1 :] for t in tasks.programs.texts()],
+    )
+    whole, read = model.hidden_states(prompts, programs), []
+    real = model._read
+    monkeypatch.setattr(model, "_read", lambda *arguments: read.append(real(*arguments)) or read[-1])
+    budget = 3 * (1 + max(len(program.split()) for program in programs)) * 3 * 32 * 4
+    monkeypatch.setattr(huggingface, "STATE_BYTES", budget)
+    parts = model.hidden_states(prompts, programs)
+    assert len(read) == 3
+    assert max(states.nbytes for states in read) <= budget
+    np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
+    assert np.array_equal(parts.read, whole.read)
+    monkeypatch.setattr(huggingface, "STATE_BYTES", 1)
+    model.hidden_states(prompts, programs)
+    assert len(read) == 3 + 9, "one at a time is the least"
 
 
 @pytest.mark.parametrize("text", ["llama", "path:", "http:x/y", "hf:alone", "hf:a/b/c"])
