@@ -192,7 +192,9 @@ def test_tracks_and_versions_stand_apart_and_families_together():
     entries = read_entries(SUBMISSIONS)
     old = entries[0].record.model_copy(update={"protocol": replace(entries[0].record.protocol, version=2)})
     groups = standings([*entries, replace(entries[0], folder="old", record=old)])
-    assert [(g.suite, g.protocol) for g in groups] == [("icml24", 3), ("laptop", 2), ("laptop", 3)]
+    assert [(g.suite, g.protocol, g.track) for g in groups] == [
+        ("icml24", 3, "trained"), ("laptop", 2, "trained"), ("laptop", 3, "fewshot"), ("laptop", 3, "trained"),
+    ]  # fmt: skip
     for group in groups:
         named = [name for name, members in group.families() for _ in members]
         assert sorted(named) == sorted(one.entry.family for one in group.rows)
