@@ -28,7 +28,7 @@ from benchmark.full_grid import FUTURE
 from benchmark.huggingface import DTYPES
 from benchmark.models import ModelSpec
 from benchmark.options import AUTO, add_worker_options, check_options, place_of
-from benchmark.phases import PAPER_R2, PAPER_SHARES, Phases, Relation, find_phases, relate
+from benchmark.phases import PAPER_R2, PAPER_SHARES, BetweenRuns, Phases, Relation, find_phases, relate, relate_runs
 from benchmark.run import BarView, guarded
 from benchmark.suites import load_suite
 from benchmark.trajectory import Moment, Point, Trajectory, read_points, write_points
@@ -68,14 +68,32 @@ def moments_of(run: Path) -> list[Moment]:
     return found
 
 
-def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
-    """How semantic content (each depth) and delta go together with accuracy on shown examples."""
-    tokens, accuracy = [float(p.tokens) for p in points], [p.accuracy.shown.value for p in points]
+def meanings(points: Sequence[Point]) -> dict[str, list[float | None]]:
+    """The curves of a run that are held against accuracy: semantic content of each depth, and delta."""
     curves: dict[str, list[float | None]] = {
         f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
     }
-    curves["delta"] = [p.delta.value for p in points]
-    return {name: relate(tokens, curve, accuracy) for name, curve in curves.items()}
+    return curves | {"delta": [p.delta.value for p in points]}
+
+
+def shown_of(points: Sequence[Point]) -> list[float]:
+    """Accuracy on shown examples, over the checkpoints of a run."""
+    return [p.accuracy.shown.value for p in points]
+
+
+def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
+    """How the `meanings` of a run go together with its accuracy."""
+    tokens = [float(p.tokens) for p in points]
+    return {name: relate(tokens, curve, shown_of(points)) for name, curve in meanings(points).items()}
+
+
+def between_runs(runs: Mapping[str, Sequence[Point]]) -> dict[str, BetweenRuns | None]:
+    """The same between runs, at the steps that all of them have."""
+    common = set.intersection(*({p.step for p in points} for points in runs.values()))
+    kept = [[p for p in points if p.step in common] for points in runs.values()]
+    curves = [meanings(points) for points in kept]
+    accuracy = [shown_of(points) for points in kept]
+    return {name: relate_runs([each[name] for each in curves], accuracy) for name in curves[0]}
 
 
 def phases_of(points: Sequence[Point]) -> Phases:
@@ -105,7 +123,11 @@ def over_seeds(runs: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
     }
 
 
-def report(phases: Mapping[str, Phases], related: Mapping[str, Mapping[str, Relation | None]]) -> str:
+def report(
+    phases: Mapping[str, Phases],
+    related: Mapping[str, Mapping[str, Relation | None]],
+    between: Mapping[str, BetweenRuns | None],
+) -> str:
     """The phases and relations, for a terminal."""
     shares = [
         [name, *(f"{100 * share:.1f}" for share in found.shares), *(f"{100 * a:.1f}" for a in found.accuracy)]
@@ -124,7 +146,13 @@ def report(phases: Mapping[str, Phases], related: Mapping[str, Mapping[str, Rela
                 ])  # fmt: skip
     lines.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
     titles = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
-    return "\n\n".join([tabulate(shares, head, disable_numparse=True), tabulate(lines, titles, disable_numparse=True)])
+    tables = [(shares, head), (lines, titles)]
+    apart = [
+        [curve, found.n, f"{found.r:+.2f} (p {found.p:.2g})"] for curve, found in between.items() if found is not None
+    ]
+    if apart:
+        tables.append((apart, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
+    return "\n\n".join(tabulate(rows, top, disable_numparse=True) for rows, top in tables)
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,6 +213,7 @@ def run(options: argparse.Namespace) -> int:
     runs = {path.stem: runs[path.stem] for path in options.runs}
     phases = {name: phases_of(points) for name, points in runs.items()}
     related = {name: relations(points) for name, points in runs.items()}
+    between = between_runs(runs)
     write_table(out / "points.csv", runs)
     figures = write_figure(out, options.name or first.stem, runs, phases)
     summary = {
@@ -193,11 +222,12 @@ def run(options: argparse.Namespace) -> int:
             name: {curve: asdict(found) if found else None for curve, found in each.items()}
             for name, each in related.items()
         },
+        "between runs": {curve: asdict(found) if found else None for curve, found in between.items()},
         "last checkpoint, over runs": over_seeds(runs),
         "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(report(phases, related))
+    print(report(phases, related, between))
     print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
     return 0
 

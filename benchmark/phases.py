@@ -122,3 +122,37 @@ def relate(tokens: Sequence[float], one: Sequence[float | None], other: Sequence
         (float(pearson.statistic), float(pearson.pvalue)),
         (float(spearman.statistic), float(spearman.pvalue)),
     )
+
+
+@dataclass(frozen=True)
+class BetweenRuns:
+    """Whether that run is ahead in one curve which is ahead in the other, at the same checkpoint.
+
+    Attributes:
+        n: checkpoints at which all runs have both figures.
+        r: correlation of the deviations from the mean over runs; the trend, which all runs share, is not in it.
+        p: two-sided, of r, as if checkpoints of a run were independent; they are not quite, so it is too small.
+    """
+
+    n: int
+    r: float
+    p: float
+
+
+def relate_runs(one: Sequence[Sequence[float | None]], other: Sequence[Sequence[float]]) -> BetweenRuns | None:
+    """The relation of two curves [runs, K] between runs; None for fewer than five common checkpoints, or runs all alike.
+
+    Source: repeated-measures correlation (Bakdash & Marusich 2017, section 2), with checkpoints in the place of subjects.
+    """
+    there = [k for k in range(len(other[0])) if all(curve[k] is not None for curve in one)]
+    if len(there) < 5:
+        return None
+    a, b = (np.array([[curve[k] for k in there] for curve in curves], float) for curves in (one, other))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    if spread == 0:
+        return None
+    r = float((a * b).sum() / spread)
+    freedom = len(there) * (len(other) - 1) - 1
+    t = r * np.sqrt(freedom / (1 - r * r))
+    return BetweenRuns(len(there), r, float(2 * stats.t.sf(abs(t), freedom)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from benchmark.phases import crossing, find_phases, relate
+from benchmark.phases import crossing, find_phases, relate, relate_runs
 
 TOKENS = np.linspace(0, 100, 101)
 
@@ -62,3 +63,38 @@ def test_checkpoints_without_a_figure_are_left_out():
     values = [None] * 12 + steps[12:].tolist()
     assert relate(TOKENS[:20], values, steps).n == 8
     assert relate(TOKENS[:20], [None] * 18 + [1.0, 2.0], steps) is None
+
+
+def test_between_runs_is_the_partial_correlation_given_the_checkpoint():
+    rng = np.random.default_rng(7)
+    trend = TOKENS[:12] / 10
+    lead = rng.normal(size=(3, 12))
+    one, other = trend + lead + rng.normal(size=(3, 12)), trend**2 + lead + rng.normal(size=(3, 12))
+    found = relate_runs(one.tolist(), other.tolist())
+    dummies = np.tile(np.eye(12), (3, 1))
+
+    def residual(y):
+        return y - dummies @ np.linalg.lstsq(dummies, y, rcond=None)[0]
+
+    assert found.r == pytest.approx(stats.pearsonr(residual(one.ravel()), residual(other.ravel())).statistic)
+    # The same test as that of the slope in the regression on dummies and the other curve.
+    design = np.column_stack([other.ravel(), dummies])
+    left = one.ravel() - design @ np.linalg.lstsq(design, one.ravel(), rcond=None)[0]
+    freedom = 36 - 13
+    cov = (left @ left / freedom) * np.linalg.inv(design.T @ design)
+    t = np.linalg.lstsq(design, one.ravel(), rcond=None)[0][0] / np.sqrt(cov[0, 0])
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), freedom))
+    assert found.n == 12
+
+
+def test_a_shared_trend_is_no_relation_between_runs():
+    rng = np.random.default_rng(8)
+    one, other = (TOKENS + rng.normal(size=(3, 101)) for _ in range(2))
+    assert abs(relate_runs(one.tolist(), other.tolist()).r) < 0.2
+
+
+def test_one_run_or_few_common_checkpoints_say_nothing_between_runs():
+    steps = np.arange(8.0).tolist()
+    assert relate_runs([steps], [steps]) is None
+    assert relate_runs([steps, steps], [steps, steps]) is None
+    assert relate_runs([steps, [None] * 4 + steps[4:]], [steps, steps]) is None
