@@ -10,312 +10,64 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 
-import numpy as np
-import torch
-
-from benchmark.checkpoint import Checkpoint, open_checkpoint
+from benchmark import checks, own_checks
+from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import BenchmarkError, ModelError
-from benchmark.evaluation import BLIND, RANDOM, TEST, Asked, Job, Worker, prompts_of
-from benchmark.huggingface import DTYPES, HuggingFaceModel
-from benchmark.models import LanguageModel, ModelSpec
-from benchmark.preflight import check
-from benchmark.protocol import STANDARD
+from benchmark.evaluation import TEST
+from benchmark.huggingface import DTYPES
+from benchmark.models import ModelSpec
+from benchmark.options import add_loading_options, loading_of
+from benchmark.patient import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
 from benchmark.run import guarded
-from benchmark.scoring import score, summarize
-from benchmark.suites import Suite, load_suite, test_tasks
-from benchmark.tracks import ROOM, TRACKS, TRAINED
-from benchmark.word_pieces import prompt_ids, word_pieces
-from karel_env.language import HEADER_TEXT
+from benchmark.suites import load_suite
+from benchmark.tracks import TRACKS, TRAINED
 
-OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
-TASKS = 2
-SAMPLED = 20
-"""Tasks whose words are looked up in the tokenizer."""
-AGREEMENT = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference (see `difference`) of two computations of the same states, by precision."""
-COARSE = 0.05
-"""The same between a precision and float32 from which probes may see it."""
-SPLIT = 10.0
-"""Tokens a word from which prompts get long."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found, in one sentence that says what to do where there is something to do."""
-
-    name: str
-    outcome: str
-    says: str
-
-
-class Patient:
-    """A model, two tasks of a suite with their own programs, and what the checks share."""
-
-    def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
-        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, asked=Asked(track))
-        self.worker = Worker(self.job)
-        self.tasks = test_tasks(suite).take(np.arange(min(SAMPLED, suite.tasks)))
-
-    @cached_property
-    def model(self) -> LanguageModel:
-        """The model under test."""
-        return self.worker.model(TEST)
-
-    @cached_property
-    def prompts(self) -> list[str]:
-        """Of the sampled tasks."""
-        return prompts_of(self.job.suite, self.tasks, frame=self.worker.frame)
-
-    @cached_property
-    def programs(self) -> list[str]:
-        """Of the sampled tasks, behind the header."""
-        return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
-
-    @cached_property
-    def uneven(self) -> list[str]:
-        """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
-        whole, other = self.prompts[:TASKS]
-        return [whole, other[len(other) // 2 :]]
-
-    def states(self, prompts: Sequence[str], model: LanguageModel | None = None) -> np.ndarray:
-        """float32 [2 words, L, D], those that emit each word of the first programs, then those that have read it."""
-        found = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
-        return np.concatenate([found.values[found.emit], found.values[found.read]])
-
-    def agree(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """Whether states are equal as far as the precision goes."""
-        return difference(one, other) <= AGREEMENT[self.job.dtype]
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance of two states [..., D] over the length of the second; infinite where one is not a number."""
-    if one.shape != other.shape:
-        return np.inf
-    apart = np.linalg.norm(one - other, axis=-1) / np.maximum(np.linalg.norm(other, axis=-1), 1e-12)
-    return float(apart.max()) if np.isfinite(apart).all() else np.inf
-
-
-def tokenizer(patient: Patient) -> Finding:
-    """Is there a fast one, how long are words, and what does it put around a text?"""
-    found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
-    program = " ".join(patient.programs)
-    a_word = len(found(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
-    whole, kept = found("a")["input_ids"], prompt_ids(found, "a")
-    bare = found("a", add_special_tokens=False)["input_ids"]
-    marks = f"marks put before a text: {len(kept) - len(bare)}, and behind it, left out of prompts: {len(whole) - len(kept)}"
-    template = "with a chat template" if getattr(found, "chat_template", None) else "no chat template"
-    says = f"fast, {len(found):,} tokens, {a_word:.1f} a word of a program; {marks}; {template}"
-    if a_word > SPLIT:
-        return Finding("tokenizer", WARN, f"{says}; prompts are long and slow: expect less of the context to be left")
-    return Finding("tokenizer", OK, says)
-
-
-def words(patient: Patient) -> Finding:
-    """Does every word of a program have tokens of its own behind a prompt?"""
-    found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
-    for prompt, program in zip(patient.prompts, patient.programs, strict=True):
-        word_pieces(found, prompt, program)
-    return Finding("words", OK, f"the words of {len(patient.programs)} programs have tokens of their own")
-
-
-def context(patient: Patient) -> Finding:
-    """Do prompts and programs fit the context, and the model the memory?"""
-    estimate = check(patient.job, STANDARD)
-    says = (
-        f"prompts of up to {estimate.prompt_tokens} tokens and programs of up to {estimate.new_tokens} fit; "
-        f"{estimate.memory_bytes / 1e9:.1f} of {estimate.available_bytes / 1e9:.1f} GB of memory"
-    )
-    return Finding("context", OK, says)
-
-
-def loading(patient: Patient) -> Finding:
-    """Can it be loaded and run at all, and are its states numbers?"""
-    states = patient.states(patient.prompts[:1])
-    if not np.isfinite(states).all():
-        share = 1 - np.isfinite(states).mean()
-        says = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
-        return Finding("loading", FAIL, says)
-    return Finding(
-        "loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included"
-    )
-
-
-def alignment(patient: Patient) -> Finding:
-    """Are states and likelihoods at each word those of one plain pass over the whole text?"""
-    model = patient.model
-    if not isinstance(model, HuggingFaceModel):
-        return Finding("alignment", SKIPPED, "a model of one's own: only its author can say where its words are")
-    prompt, program = patient.prompts[0], patient.programs[0]
-    layers, log_prob, places = plain_pass(model, prompt, program)
-    ours = patient.states([prompt])
-    absent = layers_absent(patient, ours, [layer[places] for layer in layers])
-    if len(absent) > 1:
-        return Finding(
-            "alignment", FAIL, f"{len(absent)} of {ours.shape[1]} layers are not those of output_hidden_states at the words' "
-            "tokens; the family is read wrongly: report it, and believe no probe of it",
-        )  # fmt: skip
-    ((value, count),) = model.log_likelihoods([prompt], [program])
-    expected = log_prob[-count:].sum()
-    if abs(value - expected) > AGREEMENT[patient.job.dtype] * max(1.0, abs(expected)):
-        says = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
-        return Finding("alignment", FAIL, says)
-    says = f"{ours.shape[1] - len(absent)} layers are those of output_hidden_states at each word's tokens"
-    if absent:
-        return Finding("alignment", WARN, f"{says}; it has no layer {absent[0]}, so that one could not be compared")
-    return Finding("alignment", OK, says)
-
-
-def layers_absent(patient: Patient, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
-    """Layers of `ours` [words, L, D] that are not, in this order, among those of `plain`, each [words, D]."""
-    absent, start = [], 0
-    for depth in range(ours.shape[1]):
-        found = next((i for i in range(start, len(plain)) if patient.agree(ours[:, depth], plain[i])), None)
-        if found is None:
-            absent.append(depth)
-        else:
-            start = found + 1
-    return absent
-
-
-def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
-    """What transformers gives of the whole text alone, without cache or padding.
-
-    Returns the states [tokens, D] of each layer, the log-probability of each token but the first, and the tokens at
-    which states are expected: of each word the one before it, then of each word its last.
-    """
-    text = f"{prompt} {program}"
-    encoded = model.tokenizer(text, return_tensors="pt")
-    ids = encoded["input_ids"].to(model.device)
-    with torch.inference_mode():
-        output = model.model(ids, output_hidden_states=True, use_cache=False)
-    log_prob = output.logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
-    ends = [len(prompt)]
-    for word in program.split(" "):
-        ends.append(ends[-1] + 1 + len(word))
-    lasts = [encoded.char_to_token(end - 1) for end in ends]
-    layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states]
-    return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
-
-
-def padding(patient: Patient) -> Finding:
-    """Are the states of a short prompt the same beside a long one?"""
-    together = patient.model.hidden_states(patient.uneven, patient.programs[:TASKS])
-    apart = 0.0
-    for row, (prompt, program) in enumerate(zip(patient.uneven, patient.programs, strict=False)):
-        alone = patient.model.hidden_states([prompt], [program])
-        mine = slice(*together.offsets[row : row + 2])
-        for there, here in ((together.emit, alone.emit), (together.read, alone.read)):
-            apart = max(apart, difference(together.values[there[mine]], alone.values[here]))
-    if apart > AGREEMENT[patient.job.dtype]:
-        return Finding(
-            "padding", FAIL, f"states in a padded batch differ by {apart:.2%} from those of each prompt alone; the model "
-            "does not skip padding, so run it with --batch 1",
-        )  # fmt: skip
-    return Finding("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {apart:.1e})")
-
-
-def precision(patient: Patient) -> Finding:
-    """How far are the states from those in float32?"""
-    dtype = patient.job.dtype
-    if DTYPES[dtype].itemsize >= 4:
-        return Finding("precision", OK, f"{dtype}")
-    ours = patient.states(patient.prompts[:1])
-    exact = patient.states(patient.prompts[:1], Worker(replace(patient.job, dtype="float32")).model(TEST))
-    apart = float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
-    if apart > COARSE:
-        return Finding("precision", WARN, f"{dtype} changes the states by {apart:.1%} of float32; use --dtype float32")
-    return Finding("precision", OK, f"{dtype} changes the states by {apart:.1%} of float32")
-
-
-def generation(patient: Patient) -> Finding:
-    """Does it write, does it stop, and does what it writes parse?"""
-    written = patient.model.generate(patient.prompts[:TASKS], room(patient))
-    texts = [one.text for one in written]
-    outcome = summarize(score(patient.job.suite, patient.tasks.take(np.arange(TASKS)), texts))
-    says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {TASKS} are programs"
-    if not all(one.finished for one in written):
-        return Finding(
-            "generation", WARN, f"{says}; not every one stopped before the limit of {max(one.tokens for one in written)} tokens: "
-            "a model that was not trained on Karel needs --track fewshot",
-        )  # fmt: skip
-    return Finding("generation", OK, says)
-
-
-def batches(patient: Patient) -> Finding:
-    """Is what it writes and holds the same again, and in a batch of one?"""
-    prompts = patient.prompts[:TASKS]
-    first = patient.states(prompts)
-    written = [one.text for one in patient.model.generate(prompts, room(patient))]
-    if not np.array_equal(first, patient.states(prompts)):
-        says = "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
-        return Finding("batch sizes", FAIL, says)
-    alone = [patient.model.generate([prompt], room(patient))[0].text for prompt in prompts]
-    if alone != written:
-        return Finding(
-            "batch sizes", WARN, "alone a prompt is answered otherwise than in a batch: rounding, if padding is ok; "
-            "only --strict makes figures independent of the batch",
-        )  # fmt: skip
-    return Finding("batch sizes", OK, "the same again, and answers do not depend on the batch")
-
-
-def copies(patient: Patient) -> Finding:
-    """Can untrained copies be made, which are a control, and do they differ?"""
-    given = patient.prompts[:1]
-    first, second = (patient.states(given, Worker(patient.job).model(f"{RANDOM}-{i}-{BLIND}")) for i in range(2))
-    if (
-        difference(first, second) < AGREEMENT["float32"]
-        or difference(first, patient.states(given)) < AGREEMENT["float32"]
-    ):
-        says = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
-        return Finding("untrained copies", FAIL, says)
-    return Finding("untrained copies", OK, "they differ by their seeds and from the model")
-
-
-def speed(patient: Patient) -> Finding:
-    """What will a whole run take?"""
-    estimate = check(patient.job, STANDARD)
-    minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
-    says = f"a whole run of {patient.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
-    return Finding("speed", OK, says)
-
-
-def room(patient: Patient) -> int:
-    """Words that an answer may have."""
-    return patient.job.suite.max_new_words * ROOM[patient.job.asked.track]
-
-
-CHECKS: tuple[tuple[str, Callable[[Patient], Finding], bool], ...] = (
-    ("tokenizer", tokenizer, True),
-    ("words", words, True),
-    ("context", context, True),
-    ("loading", loading, True),
-    ("alignment", alignment, False),
-    ("padding", padding, False),
-    ("precision", precision, False),
-    ("generation", generation, False),
-    ("batch sizes", batches, False),
-    ("untrained copies", copies, False),
-    ("speed", speed, False),
+Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]
+CHECKS: Checks = (
+    ("tokenizer", checks.tokenizer, True),
+    ("words", checks.words, True),
+    ("context", checks.context, True),
+    ("loading", checks.loading, True),
+    ("alignment", checks.alignment, False),
+    ("padding", checks.padding, False),
+    ("precision", checks.precision, False),
+    ("generation", checks.generation, False),
+    ("batch sizes", checks.batches, False),
+    ("untrained copies", checks.copies, False),
+    ("speed", checks.speed, False),
 )
 """Name, check, and whether those after it need it to pass."""
+OWN_CHECKS: Checks = (
+    ("loading", checks.loading, True),
+    ("causality", own_checks.causality, False),
+    ("padding", checks.padding, False),
+    ("generation", checks.generation, False),
+    ("batch sizes", checks.batches, False),
+    ("untrained copies", checks.copies, False),
+    ("speed", own_checks.speed, False),
+)
+"""The same for a class of one's own."""
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
     """Every check, one after the other; those that rest on a failed one are not made."""
     if not patient.job.checkpoint.network:
-        yield Finding("hidden states", OK, "there are none: a baseline that is no network only writes programs")
-        written = patient.worker.writer(TEST).generate(patient.prompts[:TASKS], room(patient))
-        yield Finding("generation", OK, f"wrote {written[0].text[:60]!r}")
+        yield Finding("hidden states", OK, "there are none: it is no network, and only writes programs")
+        yield _guarded("generation", writing, patient)
         return
-    for name, look, needed in CHECKS:
+    for name, look, needed in OWN_CHECKS if patient.job.checkpoint.own else CHECKS:
         finding = _guarded(name, look, patient)
         yield finding
         if needed and finding.outcome == FAIL:
             yield Finding("the rest", SKIPPED, f"not looked at; mend this first: {name}")
             return
+
+
+def writing(patient: Patient) -> Finding:
+    """What one that has no states writes."""
+    written = patient.worker.writer(TEST).generate(patient.prompts[:TASKS], patient.room)
+    return Finding("generation", OK, f"wrote {written[0].text[:60]!r}")
 
 
 def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) -> Finding:
@@ -336,11 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--suite", default="smoke", help="name of a suite, or a .yaml file of one's own (default: smoke)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_loading_options(parser)
     add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
     options = parser.parse_args(arguments)
 
     def look() -> int:
-        checkpoint = open_checkpoint(ModelSpec.parse(options.model))
+        checkpoint = open_checkpoint(ModelSpec.parse(options.model), loading_of(options))
         patient = Patient(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
         print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")
         outcomes = []

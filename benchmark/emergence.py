@@ -146,7 +146,7 @@ def report(
                 ])  # fmt: skip
     lines.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
     titles = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
-    tables = [(shares, head), (lines, titles)]
+    tables: list[tuple[list[list[Any]], list[str]]] = [(shares, head), (lines, titles)]
     apart = [
         [curve, found.n, f"{found.r:+.2f} (p {found.p:.2g})"] for curve, found in between.items() if found is not None
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmark import factory
 from benchmark.checkpoint import BASELINES, Checkpoint
+from benchmark.contract import Checked
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import LanguageModel, ModelSpec, Writer
 from benchmark.suites import Suite
@@ -21,16 +22,14 @@ def load(
         ModelError: it cannot be loaded.
     """
     if checkpoint.own:
-        model: LanguageModel = factory.made(ModelSpec.parse(checkpoint.spec), random_seed)
-        return model
+        return Checked(factory.made(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
     return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
 
 
 def load_writer(checkpoint: Checkpoint, suite: Suite) -> Writer:
     """One without hidden states."""
     if checkpoint.own:
-        writer: Writer = factory.made(ModelSpec.parse(checkpoint.spec))
-        return writer
+        return Checked(factory.made(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
     baseline: Writer = importlib.import_module(BASELINES).BASELINES[checkpoint.name](suite)
     return baseline
 

@@ -41,10 +41,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="CPU threads of one forward pass; another number may change the last digits, as another processor may, so "
         "it counts as another run; for speed take more --workers (default: 1)",
     )
-    add("--attention", choices=ATTENTIONS, default="", help="implementation (default: the one transformers takes)")
-    add("--quantization", choices=QUANTIZATIONS, default="", help="of the weights, by torchao; not official")
-    add("--trust-remote-code", action="store_true", help="run code that comes with the model's files; not official")
-    add("--allow-code", action="store_true", help="run the module of a py: model; not official")
+    add_loading_options(parser)
     add("--batch", type=int, help="prompts a forward pass; official only with the suite's own (the default)")
     add(
         "--grid",
@@ -72,6 +69,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, help="only the first N test tasks, and smaller probe sets; not official")
     add("--seed", type=int, help="another seed of the suite's tasks; not official")
     add("--out", default="runs", help="folder in which the run folder is made (default: runs)")
+
+
+def add_loading_options(parser: argparse.ArgumentParser) -> None:
+    """How the model is loaded, as `loading_of` reads it."""
+    add = parser.add_argument
+    add("--attention", choices=ATTENTIONS, default="", help="implementation (default: the one transformers takes)")
+    add("--quantization", choices=QUANTIZATIONS, default="", help="of the weights, by torchao; not official")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model's files; not official")
+    add("--allow-code", action="store_true", help="run the module of a py: model; not official")
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:

@@ -72,7 +72,9 @@ def check(job: Job, protocol: Protocol) -> Estimate:
             f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "
             "with a longer context"
         )
-    estimate = _estimate(job, protocol, prompt, new, config)
+    # What stands before every task is computed once.
+    preamble = len(tokenizer(frame.before)["input_ids"]) if frame.before else 0
+    estimate = _estimate(job, protocol, prompt, new, preamble, config)
     if estimate.memory_bytes > estimate.available_bytes:
         raise ModelError(
             f"{job.checkpoint.spec}: needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, "
@@ -81,14 +83,16 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     return estimate
 
 
-def _estimate(job: Job, protocol: Protocol, prompt: int, new: int, config: dict[str, object]) -> Estimate:
+def _estimate(
+    job: Job, protocol: Protocol, prompt: int, new: int, preamble: int, config: dict[str, object]
+) -> Estimate:
     speed = product_speed()
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
     shards = plan(job) + plan_after(job)
     items = sum(shard.stop - shard.start for shard in shards)
-    evaluation = items * (prompt + new) * 2.0 * checkpoint.parameters / speed
+    evaluation = items * (prompt - preamble + new) * 2.0 * checkpoint.parameters / speed
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import benchmark.huggingface
 from benchmark import doctor
+
+ROOT = Path(__file__).parent.parent
 
 
 def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:
@@ -112,3 +116,55 @@ def test_what_is_no_model(tmp_path, capsys):
     assert doctor.main(["--model", "tiny"]) == 2
     assert doctor.main(["--model", f"path:{tmp_path}"]) == 3
     assert "no *.safetensors weights" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Write the documents' template with some lines exchanged; returns the words that name it."""
+    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def changed(name: str, *exchanges: tuple[str, str]) -> tuple[str, ...]:
+        text = source
+        for old, new in exchanges:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (tmp_path / f"{name}.py").write_text(text)
+        return ("--model", f"py:{name}:load", "--allow-code")
+
+    return changed
+
+
+def test_the_template_of_the_documents_is_sound(own, capsys):
+    code, found, report = outcomes(capsys, *own("own_sound"))
+    assert code == 0, report
+    assert list(found) == [name for name, _, _ in doctor.OWN_CHECKS]
+    assert [name for name, outcome in found.items() if outcome != doctor.OK] in ([], ["generation"]), report
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "check", "said"),
+    [
+        ("own_ahead", "emit.append(rows + np.arange(words))", "emit.append(rows + np.arange(words) + 1)",
+         "causality", "word 1 of a program changes the emit states"),
+        ("own_behind", "read.append(rows + np.arange(words) + 1)", "read.append(rows + np.arange(words))",
+         "causality", "word 1 of a program does not change the read state"),
+        ("own_backward", "batch_first=True)", "batch_first=True, bidirectional=True)", "loading", "size"),
+        ("own_offsets", "offsets.append(offsets[-1] + words)", "offsets.append(offsets[-1] + words + 1)",
+         "loading", "expected offsets"),
+        ("own_seed", "Recurrent(0 if random_seed is None else random_seed)", "Recurrent(0)",
+         "untrained copies", "drawn from the seed"),
+        ("own_nan", "[-words - 1 :].numpy()", "[-words - 1 :].numpy() * np.float32(np.nan)", "loading", "NaN"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_class_of_ones_own(own, capsys, name, old, new, check, said):
+    code, found, report = outcomes(capsys, *own(name, (old, new)))
+    assert (code, found[check]) == (3, doctor.FAIL), report
+    assert said in report
+
+
+def test_a_class_that_only_writes(capsys):
+    code, found, report = outcomes(capsys, "--model", "py:own_writer:load", "--allow-code")
+    assert (code, list(found)) == (0, ["hidden states", "generation"]), report
+    assert doctor.main(["--model", "py:own_writer:load"]) == 2
+    assert "--allow-code" in capsys.readouterr().err

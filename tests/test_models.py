@@ -134,12 +134,12 @@ def test_the_templates_states_and_likelihoods_are_those_of_its_words(template):
     states = model.hidden_states(prompts, programs)
     assert states.offsets.tolist() == [0, 2, 5]
     for i, (prompt, program) in enumerate(zip(prompts, programs, strict=True)):
-        whole = model.layers(f"{prompt} {program}").detach().numpy()
+        whole = model.model.layers(f"{prompt} {program}").detach().numpy()
         at = slice(*states.offsets[i : i + 2])
         start = len(prompt.split())
         assert np.array_equal(states.values[states.read[at]], whole[start:])
         assert np.array_equal(states.values[states.emit[at]], whole[start - 1 : -1])
-    one, other = worker.model("random-0-blind").head.weight, worker.model("random-1-blind").head.weight
+    one, other = (worker.model(f"random-{i}-blind").model.head.weight for i in range(2))
     assert not torch.equal(one, other)
     ((value, count), _) = model.log_likelihoods(prompts, programs)
     assert count == 2
