@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.tokenizer import END, PAD, vocabulary
+from baselines.tokenizer import END, PAD, cell_pairs, vocabulary
 from benchmark.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.generator import Tasks
 from karel_env.language import WORDS
@@ -19,16 +19,18 @@ IGNORED = -100
 """Label of a token that no loss is taken on (the convention of `torch.nn.functional.cross_entropy`)."""
 
 
-def encode(tasks: Tasks, shown: int, show_under_robot: bool, loss: str = LOSSES[0]) -> tuple[np.ndarray, np.ndarray]:
+def encode(
+    tasks: Tasks, shown: int, show_under_robot: bool, loss: str = LOSSES[0], pairs: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Token ids [N, S] of prompt, program and end mark, padded; and labels [N, S] for next-token training.
 
     Labels are the tokens that `loss` (one of `LOSSES`) says, the end mark among the program's; all others are
-    `IGNORED`. Inputs are noise that cannot be predicted.
+    `IGNORED`. Inputs are noise that cannot be predicted. With `pairs` two cells are one token.
 
     Raises:
-        ValueError: worlds of several sizes (the word-level tokenizer drops line ends).
+        ValueError: worlds of several sizes (the word-level tokenizer drops line ends), or pairs in rows of an odd number.
     """
-    ids = vocabulary()
+    ids = vocabulary(cell_pairs(show_under_robot) if pairs else ())
     if (tasks.inputs.size != tasks.inputs.cells.shape[-2:]).any():
         raise ValueError("encode: worlds of several sizes; the word-level tokenizer needs one size a suite")
     count = len(tasks)
@@ -38,6 +40,10 @@ def encode(tasks: Tasks, shown: int, show_under_robot: bool, loss: str = LOSSES[
 
     before = _grid(tasks.inputs[:, :shown], show_under_robot, ids)
     after = _grid(tasks.outputs[:, :shown], show_under_robot, ids)
+    if pairs:
+        if tasks.inputs.cells.shape[-1] % 2:
+            raise ValueError("encode: pairs of cells need rows of an even number; set pairs to false")
+        before, after = _paired(before, ids), _paired(after, ids)
     grids = np.concatenate([column(INPUT), before, column(OUTPUT), after], -1)
     wanted = np.full(grids.shape[1:], loss == "all")
     if loss == "outputs":
@@ -66,3 +72,13 @@ def _grid(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -> np.nda
     task, example = np.indices(row.shape)
     grid[task, example, row, column] = robots[heading, worlds.cells[task, example, row, column]]
     return grid[..., 1:-1, 1:-1].reshape(*worlds.shape, -1)
+
+
+def _paired(grid: np.ndarray, ids: dict[str, int]) -> np.ndarray:
+    """Token ids [..., cells / 2] of the pairs of neighbours in token ids [..., cells] of single ones."""
+    table = np.full((len(ids), len(ids)), -1)
+    for word, number in ids.items():
+        one, space, other = word.partition(" ")
+        if space:
+            table[ids[one], ids[other]] = number
+    return table[grid[..., ::2], grid[..., 1::2]]

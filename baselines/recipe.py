@@ -32,6 +32,7 @@ class Training:
         clip: largest gradient norm.
         seed: of initialisation and data.
         loss: tokens that are predicted, see `encoding.LOSSES`.
+        pairs: whether two cells of a row are one token.
         pool: distinct tasks, seen again in another order each epoch; 0: every task is seen once.
         micro: tasks a forward pass of one process, gradients are summed; 0: all of a step.
         checkpoints: models kept along the way, the untrained and the last one beside; 0: none.
@@ -51,6 +52,7 @@ class Training:
     clip: float
     seed: int
     loss: str = "outputs"
+    pairs: bool = False
     pool: int = 0
     micro: int = 0
     checkpoints: int = 0

@@ -31,7 +31,7 @@ from baselines.lstm import LstmForCausalLM
 from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
 from baselines.selective_scan import use_for_training
-from baselines.tokenizer import build_tokenizer
+from baselines.tokenizer import build_tokenizer, cell_pairs
 from benchmark.record import processor, versions
 from benchmark.suites import Suite, load_suite, training_tasks
 
@@ -42,10 +42,15 @@ STATES = ("state", "state.new", "state.old")
 """Saved states by the order in which they count; `progress.json` is written last, so one that has it is whole."""
 
 
+def tokenizer_of(training: Training) -> transformers.PreTrainedTokenizerFast:
+    """The tokenizer that the recipe asks for."""
+    return build_tokenizer(cell_pairs(load_suite(training.suite).show_under_robot) if training.pairs else ())
+
+
 def build_model(training: Training) -> torch.nn.Module:
     """The untrained model, initialised from the recipe's seed."""
     set_seed(training.seed)
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of(training)
     model_class = OWN_CLASSES.get(training.model_class) or getattr(transformers, training.model_class)
     config = model_class.config_class(
         vocab_size=len(tokenizer),
@@ -81,7 +86,7 @@ def build_optimizers(model: torch.nn.Module, training: Training) -> list[torch.o
 def batch_of(suite: Suite, training: Training, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
     tasks = training_tasks(suite, training.numbers(step), training.seed)
-    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, training.loss)
+    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, training.loss, training.pairs)
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 
 
@@ -193,7 +198,7 @@ class Run:
         if self.accelerator.is_main_process and not (folder != self.folder and folder.exists()):
             new = folder if folder == self.folder else folder.with_name(f"{folder.name}.new")
             deepcopy(self.raw).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
-            build_tokenizer().save_pretrained(new)
+            tokenizer_of(self.training).save_pretrained(new)
             (new / "training.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
             if new != folder:
                 new.rename(folder)
