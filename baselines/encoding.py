@@ -62,6 +62,14 @@ def encode(
     return tokens, np.where(mask, tokens, IGNORED)
 
 
+def token_weights(words: int, program_weight: float) -> np.ndarray:
+    """float32 [words], the weight of each token id in the loss: of a program's words and the end mark, and 1 of all else."""
+    ids = vocabulary()
+    weights = np.ones(words, np.float32)
+    weights[[ids[END], *(ids[word] for word in WORDS)]] = program_weight
+    return weights
+
+
 def _grid(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -> np.ndarray:
     """Token ids [N, E, inner cells] of the worlds [N, E]."""
     table = np.array([ids["#"], ids["."], *(ids[c] for c in COUNT_GLYPHS)])

@@ -32,6 +32,7 @@ class Training:
         clip: largest gradient norm.
         seed: of initialisation and data.
         loss: tokens that are predicted, see `encoding.LOSSES`.
+        program_weight: of a program's tokens in the loss, where a grid's token weighs 1.
         pairs: whether two cells of a row are one token.
         pool: distinct tasks, seen again in another order each epoch; 0: every task is seen once.
         micro: tasks a forward pass of one process, gradients are summed; 0: all of a step.
@@ -52,6 +53,7 @@ class Training:
     clip: float
     seed: int
     loss: str = "outputs"
+    program_weight: float = 1.0
     pairs: bool = False
     pool: int = 0
     micro: int = 0

@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baselines.encoding import IGNORED, encode
+from baselines.encoding import IGNORED, encode, token_weights
 from baselines.lstm import LstmForCausalLM
 from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
@@ -123,6 +123,9 @@ class Run:
         prepared = self.accelerator.prepare(self.raw, *optimizers)
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        words = self.raw.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        weights = torch.from_numpy(token_weights(words, training.program_weight))
+        self.weights = weights.to(self.accelerator.device)
         self.forward = torch.compile(self.model) if compile_model else self.model
         self.kept_steps = set(training.checkpoint_steps())
         self.step, self.seconds, self.tokens = 0, 0.0, 0
@@ -159,14 +162,15 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def train_step(self) -> torch.Tensor:
-        """One optimiser step; returns its loss in nats a predicted token, as a scalar that is not waited for."""
+        """One optimiser step; returns its mean loss in nats a predicted token (weighted as the recipe says), not waited for."""
         tokens, labels = batch_of(self.suite, self.training, self.step)
         factor = self.training.rate(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         self.tokens += tokens.numel()
-        predicted = int((labels[:, 1:] != IGNORED).sum())
+        targets = labels[:, 1:]
+        predicted = float(self.weights.cpu()[targets[targets != IGNORED]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
         micro = self.training.micro or len(tokens)
@@ -183,11 +187,12 @@ class Run:
         self.step += 1
         return self.accelerator.reduce(total, "sum")
 
-    def _backward(self, ids: torch.Tensor, wanted: torch.Tensor, predicted: int) -> torch.Tensor:
+    def _backward(self, ids: torch.Tensor, wanted: torch.Tensor, predicted: float) -> torch.Tensor:
         """Add the gradient of some tasks to the step's; returns their share of its mean loss."""
         logits = self.forward(input_ids=ids.to(self.accelerator.device), use_cache=False).logits
         targets = wanted[:, 1:].reshape(-1).to(logits.device)
-        summed = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
+        scores = logits[:, :-1].flatten(0, 1).float()
+        summed = torch.nn.functional.cross_entropy(scores, targets, self.weights, reduction="sum")
         # Several processes average their gradients; the step's mean is over the predicted tokens of all of them.
         self.accelerator.backward(summed * (self.accelerator.num_processes / predicted))
         return summed.detach() / predicted

@@ -16,15 +16,17 @@ from tensorboardX.proto.event_pb2 import Event
 
 import baselines.train
 from baselines import speed
+from baselines.encoding import IGNORED
 from baselines.muon import orthogonalize
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.speed import measure
-from baselines.tokenizer import vocabulary
-from baselines.train import batch_of
+from baselines.tokenizer import END, vocabulary
+from baselines.train import Run, batch_of
 from benchmark.checkpoint import open_checkpoint
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
-from benchmark.suites import load_suite
+from benchmark.suites import load_suite, training_tasks
+from karel_env.language import WORDS
 
 RECIPE = """
 suite: smoke
@@ -87,6 +89,28 @@ def test_training_lowers_the_loss(recipe, tmp_path):
     run = baselines.train.Run(load_recipe(recipe), tmp_path, False, "no")
     losses = [run.train_step() for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_the_weight_of_a_program_is_that_of_its_tokens_in_the_mean(recipe, tmp_path):
+    training = load_recipe(recipe, ["program_weight=5"])
+    run = Run(training, tmp_path / "run", False, "no")
+    tokens, labels = batch_of(run.suite, training, 0)
+    with torch.no_grad():
+        log_prob = run.raw(input_ids=tokens).logits[:, :-1].log_softmax(-1)
+    targets = labels[:, 1:]
+    ours = -log_prob.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    ids = vocabulary()
+    program = torch.isin(targets, torch.tensor([ids[END], *(ids[word] for word in WORDS)]))
+    assert program.sum(1).tolist() == [len(text.split()) - 2 for text in program_texts(run.suite, training)]
+    weights = torch.where(program, 5.0, 1.0) * (targets != IGNORED)
+    expected = (weights * ours).sum() / weights.sum()
+    assert float(run.train_step()) == pytest.approx(float(expected), rel=1e-5)
+    plain = Run(load_recipe(recipe), tmp_path / "plain", False, "no")
+    assert float(plain.train_step()) == pytest.approx(float(ours[targets != IGNORED].mean()), rel=1e-5)
+
+
+def program_texts(suite, training):
+    return training_tasks(suite, training.numbers(0), training.seed).programs.texts()
 
 
 def test_a_wrong_recipe_names_its_file(recipe):
