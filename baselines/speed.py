@@ -60,7 +60,7 @@ def throughput(device: str = "cpu") -> float:
 def measure(training: Training, compile_model: bool, precision: str, steps: int) -> Speed:
     """The speed of a recipe over so many steps, after `WARM_STEPS`."""
     with tempfile.TemporaryDirectory() as folder:
-        counted = Run(training, Path(folder), False, "no")
+        counted = Run(training, Path(folder), False, precision)
         with FlopCounterMode(display=False) as counter:
             counted.train_step()
         run = Run(training, Path(folder), compile_model, precision)
