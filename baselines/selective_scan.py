@@ -65,6 +65,13 @@ class SelectiveScan(torch.autograd.Function):
         return du, dstep, da, db, dc
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def scan(u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """`SelectiveScan`; a compiler would unroll its loop over time, and be at it for longer than the training takes."""
+    y: torch.Tensor = SelectiveScan.apply(u, step, a, b, c)
+    return y
+
+
 def selective_scan(
     hidden_states: torch.Tensor,
     dt: torch.Tensor,
@@ -87,7 +94,7 @@ def selective_scan(
         dt = softplus(dt)
     u, step = (each.float().permute(2, 0, 1).contiguous() for each in (hidden_states, dt))
     b, c = (each.float().permute(2, 0, 1).contiguous() for each in (B, C))
-    y = SelectiveScan.apply(u, step, A.float(), b, c).permute(1, 2, 0)
+    y = scan(u, step, A.float(), b, c).permute(1, 2, 0)
     if D is not None:
         y = y + hidden_states * D[None, :, None]
     return y if z is None else y * silu(z)

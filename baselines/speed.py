@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name, f"{found.parameters:,}", f"{found.products / 1e9:.2f}", f"{found.tasks:.0f}",
             f"{100 * found.share:.0f}", f"{found.throughput / 1e9:.0f}",
         ])  # fmt: skip
-        print(f"{name}: {found.tasks:.0f} tasks a second", file=sys.stderr, flush=True)
+        line = f"{name}: {found.tasks:.0f} tasks a second, {100 * found.share:.0f}% of the throughput"
+        print(line, file=sys.stderr, flush=True)
     head = ["recipe", "parameters", "GFLOP a task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
     print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
     return 0
