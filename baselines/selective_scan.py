@@ -1,27 +1,94 @@
 """Mamba's recurrence with a backward pass of its own, for training where there are no CUDA kernels.
 
 transformers' plain recurrence selects each time step from large tensors, and the backward pass of each selection fills a
-whole one with zeros: its cost grows with the square of the length. Here the states are kept and everything else is computed
-again on the way back, one time step at a time, in pieces that fit the cache. Source: Gu & Dao 2023, algorithm 2. Letters:
-`B` sequences, `D` channels, `N` states a channel, `S` length.
+whole one with zeros: its cost grows with the square of the length. Here the length is cut into pieces of a few time steps;
+only the state at the start of each piece is kept, and the rest of it is computed again on the way back. What happens in a
+piece is elementwise but for sums over one axis, so that a compiler makes a few loops of it that stay in the cache. Source: Gu
+& Dao 2023, algorithm 2 and section 3.3.2. Letters: `B` sequences, `D` channels, `N` states a channel, `S` length, `P` time
+steps of a piece.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import pad, silu, softplus
 from transformers.models.mamba import modeling_mamba
 
 PLAIN = modeling_mamba.mamba_selective_scan
 """As transformers has it."""
 
+PIECE = 4
+"""Time steps of a piece."""
+
+
+def piece_forward(
+    scaled: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, state: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y [P, B, D] of a piece and the state [B, N, D] behind it; `scaled` is `step` times `u`, `state` the one before it."""
+    y = []
+    for t in range(len(step)):
+        state = (step[t, :, None] * a).exp() * state + scaled[t, :, None] * b[t, :, :, None]
+        y.append((state * c[t, :, :, None]).sum(1))
+    return torch.stack(y), state
+
+
+def piece_backward(
+    grad: torch.Tensor,
+    u: torch.Tensor,
+    step: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    state: torch.Tensor,
+    carry: torch.Tensor,
+    da: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """Gradients of a piece.
+
+    Args:
+        grad: of y, [P, B, D].
+        u, step, a, b, c: the piece's inputs.
+        state: before the piece, [B, N, D].
+        carry: gradient of the state behind the piece, [B, N, D].
+        da: of the pieces behind this one, [B, N, D].
+
+    Returns:
+        Gradients of u, step, b and c, that of the state before the piece, and `da` with this piece's.
+    """
+    before, kept, dc = [], [], []
+    for t in range(len(step)):
+        before.append(state)
+        kept.append((step[t, :, None] * a).exp())
+        state = kept[t] * state + (step[t] * u[t])[:, None] * b[t, :, :, None]
+        dc.append((state * grad[t, :, None]).sum(2))
+    du, dstep, db = [], [], []
+    for t in reversed(range(len(step))):
+        through = carry + grad[t, :, None] * c[t, :, :, None]
+        dscaled = (through * b[t, :, :, None]).sum(1)
+        db.append((through * (step[t] * u[t])[:, None]).sum(2))
+        carry = through * kept[t]
+        # Of the exponent's argument, which is `step` times `a`.
+        exponent = carry * before[t]
+        da = da + exponent * step[t, :, None]
+        dstep.append((exponent * a).sum(1) + dscaled * u[t])
+        du.append(dscaled * step[t])
+    return *(torch.stack(each[::-1]) for each in (du, dstep, db)), torch.stack(dc), carry, da
+
+
+class Pieces:
+    """What computes a piece; `use_for_training` may put compiled ones here."""
+
+    forward: Callable[..., Any] = staticmethod(piece_forward)
+    backward: Callable[..., Any] = staticmethod(piece_backward)
+
 
 class SelectiveScan(torch.autograd.Function):
-    """h[t] = exp(step[t] A) h[t-1] + step[t] u[t] b[t]; y[t] = c[t] h[t].
+    """h[t] = exp(step[t] a) h[t-1] + step[t] u[t] b[t]; y[t] = c[t] h[t].
 
-    Inputs: u, step [S, B, D]; a [D, N]; b, c [S, B, N]. Output: y [S, B, D].
+    Inputs: u, step [S, B, D]; a [N, D]; b, c [S, B, N], S a multiple of `PIECE`. Output: y [S, B, D].
     """
 
     @staticmethod
@@ -29,14 +96,14 @@ class SelectiveScan(torch.autograd.Function):
         ctx: Any, u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor
     ) -> Any:
         """y, and what the backward pass needs."""
-        states = torch.empty(*u.shape, a.shape[1])
-        y = torch.empty_like(u)
-        scaled, state = step * u, torch.zeros(*u.shape[1:], a.shape[1])
-        for t in range(len(u)):
-            state = torch.addcmul(
-                scaled[t, :, :, None] * b[t, :, None], (step[t, :, :, None] * a).exp_(), state, out=states[t]
-            )
-            torch.sum(state * c[t, :, None], -1, out=y[t])
+        # A compiler asks what it is given for its gradient, which only leaves have.
+        u, step, a, b, c = (each.detach() for each in (u, step, a, b, c))
+        states = u.new_empty(len(u) // PIECE, u.shape[1], *a.shape)
+        y, scaled, state = torch.empty_like(u), step * u, torch.zeros_like(states[0])
+        for number in range(len(states)):
+            here = slice(number * PIECE, (number + 1) * PIECE)
+            states[number] = state
+            y[here], state = Pieces.forward(scaled[here], step[here], a, b[here], c[here], state)
         ctx.save_for_backward(u, step, a, b, c, states)
         return y
 
@@ -44,32 +111,27 @@ class SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         """Gradients of all five inputs."""
         u, step, a, b, c, states = ctx.saved_tensors
-        du, dstep, db, dc = (torch.empty_like(each) for each in (u, step, b, c))
-        da = torch.zeros_like(a)
-        carry = torch.zeros_like(states[0])
-        for t in reversed(range(len(u))):
-            through = carry.addcmul_(grad[t, :, :, None], c[t, :, None])
-            torch.sum(grad[t, :, :, None] * states[t], 1, out=dc[t])
-            dscaled = (through * b[t, :, None]).sum(-1)
-            torch.sum(through * (step[t] * u[t])[..., None], 1, out=db[t])
-            kept = (step[t, :, :, None] * a).exp_()
-            carry = through * kept
-            if t:
-                # Of the exponent's argument, which is `step` times `a`.
-                exponent = carry * states[t - 1]
-                da += (exponent * step[t, :, :, None]).sum(0)
-                dstep[t] = (exponent * a).sum(-1) + dscaled * u[t]
-            else:
-                dstep[t] = dscaled * u[t]
-            torch.mul(dscaled, step[t], out=du[t])
-        return du, dstep, da, db, dc
+        found = tuple(torch.empty_like(each) for each in (u, step, b, c))
+        carry, da = torch.zeros_like(states[0]), torch.zeros_like(states[0])
+        grad = grad.contiguous()
+        for number in reversed(range(len(states))):
+            here = slice(number * PIECE, (number + 1) * PIECE)
+            given = (grad[here], u[here], step[here], a, b[here], c[here], states[number])
+            *parts, carry, da = Pieces.backward(*given, carry, da)
+            for whole, part in zip(found, parts, strict=True):
+                whole[here] = part
+        du, dstep, db, dc = found
+        return du, dstep, da.sum(0), db, dc
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def scan(u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """`SelectiveScan`; a compiler would unroll its loop over time, and be at it for longer than the training takes."""
+    """`SelectiveScan` of any length; with the model around it, a compiler would unroll its loop over time for hours."""
+    length = len(u)
+    # A step of zero leaves the state as it is.
+    u, step, b, c = (pad(each, (0, 0, 0, 0, 0, -length % PIECE)) for each in (u, step, b, c))
     y: torch.Tensor = SelectiveScan.apply(u, step, a, b, c)
-    return y
+    return y[:length]
 
 
 def selective_scan(
@@ -94,12 +156,19 @@ def selective_scan(
         dt = softplus(dt)
     u, step = (each.float().permute(2, 0, 1).contiguous() for each in (hidden_states, dt))
     b, c = (each.float().permute(2, 0, 1).contiguous() for each in (B, C))
-    y = scan(u, step, A.float(), b, c).permute(1, 2, 0)
+    y = scan(u, step, A.float().t().contiguous(), b, c).permute(1, 2, 0)
     if D is not None:
         y = y + hidden_states * D[None, :, None]
     return y if z is None else y * silu(z)
 
 
-def use_for_training() -> None:
-    """Give transformers' Mamba this recurrence, in this process."""
+def use_for_training(compile_pieces: bool) -> None:
+    """Give transformers' Mamba this recurrence, in this process.
+
+    Args:
+        compile_pieces: with torch.compile, once for each number of sequences.
+    """
     modeling_mamba.mamba_selective_scan = selective_scan
+    if compile_pieces:
+        Pieces.forward = staticmethod(torch.compile(piece_forward, dynamic=False))
+        Pieces.backward = staticmethod(torch.compile(piece_backward, dynamic=False))

@@ -118,7 +118,7 @@ class Run:
             )
         self.raw = build_model(training)
         if training.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
-            use_for_training()
+            use_for_training(compile_model)
         optimizers = build_optimizers(self.raw, training)
         prepared = self.accelerator.prepare(self.raw, *optimizers)
         self.model, self.optimizers = prepared[0], list(prepared[1:])

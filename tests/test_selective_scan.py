@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from transformers.models.mamba.modeling_mamba import mamba_selective_scan as reference
+from transformers.models.mamba import modeling_mamba
 
-from baselines.selective_scan import SelectiveScan, selective_scan
+from baselines.selective_scan import PLAIN as reference
+from baselines.selective_scan import Pieces, SelectiveScan, scan, selective_scan, use_for_training
 
 
 def test_value_and_gradients_are_those_of_transformers():
@@ -15,9 +17,9 @@ def test_value_and_gradients_are_those_of_transformers():
     shapes += [(channels,), (batch, channels, length), (channels,)]
     given = [torch.randn(shape, requires_grad=True) for shape in shapes]
     found = []
-    for scan in (reference, selective_scan):
+    for each in (reference, selective_scan):
         u, dt, a, b, c, d, z, bias = given
-        y = scan(u, dt, -a.exp(), b, c, D=d, z=z, delta_bias=bias, delta_softplus=True)
+        y = each(u, dt, -a.exp(), b, c, D=d, z=z, delta_bias=bias, delta_softplus=True)
         found.append([y, *torch.autograd.grad((y * torch.arange(length)).sum(), given)])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-4)
@@ -27,8 +29,8 @@ def test_gradients_are_those_of_small_differences():
     torch.manual_seed(1)
     torch.set_default_dtype(torch.float64)
     try:
-        u, step, b, c = torch.randn(5, 2, 3), torch.rand(5, 2, 3), torch.randn(5, 2, 4), torch.randn(5, 2, 4)
-        given = [each.requires_grad_() for each in (u, step, -torch.rand(3, 4), b, c)]
+        u, step, b, c = torch.randn(8, 2, 3), torch.rand(8, 2, 3), torch.randn(8, 2, 4), torch.randn(8, 2, 4)
+        given = [each.requires_grad_() for each in (u, step, -torch.rand(4, 3), b, c)]
         assert torch.autograd.gradcheck(SelectiveScan.apply, given)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -37,5 +39,29 @@ def test_gradients_are_those_of_small_differences():
 def test_what_asks_for_the_last_state_gets_it():
     u = torch.randn(2, 3, 4)
     rest = [torch.rand(2, 3, 4), -torch.rand(3, 5), torch.randn(2, 5, 4), torch.randn(2, 5, 4)]
-    for one, two in zip(*(scan(u, *rest, return_last_state=True) for scan in (reference, selective_scan)), strict=True):
+    for one, two in zip(*(each(u, *rest, return_last_state=True) for each in (reference, selective_scan)), strict=True):
+        torch.testing.assert_close(two, one)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_pieces_give_what_plain_ones_give(monkeypatch):
+    torch.manual_seed(2)
+    given = [
+        torch.randn(7, 2, 16),
+        torch.rand(7, 2, 16),
+        -torch.rand(4, 16),
+        torch.randn(7, 2, 4),
+        torch.randn(7, 2, 4),
+    ]
+    given = [each.requires_grad_() for each in given]
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            monkeypatch.setattr(modeling_mamba, "mamba_selective_scan", reference)
+            for name in ("forward", "backward"):
+                monkeypatch.setattr(Pieces, name, staticmethod(getattr(Pieces, name)))
+            use_for_training(compile_pieces=True)
+        y = scan(*given)
+        found.append([y, *torch.autograd.grad((y * y).sum(), given)])
+    for one, two in zip(*found, strict=True):
         torch.testing.assert_close(two, one)
