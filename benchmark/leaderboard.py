@@ -123,12 +123,11 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
 
 def _board_row(one: Ranked) -> dict[str, str]:
     entry = one.entry
-    cells = row(entry.record)
     return {
         "family": _plain(entry.family),
         "rank": UNDEFINED if one.rank is None else str(one.rank),
-        **cells,
-        "model": _plain(cells["model"]),
+        **row(entry.record),
+        "model": _plain(entry.name),
         "status": _plain(entry.status),
         "submission": f"[{_plain(entry.folder)}](submissions/{quote(entry.folder)})",
     }
@@ -213,7 +212,7 @@ def _unread(cell: Any) -> Any:
 def _names(one: Ranked) -> dict[str, Any]:
     entry, model = one.entry, one.entry.record.model
     return {
-        "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": model.name,
+        "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": entry.name,
         "parameters": model.parameters or None,
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None,
     }  # fmt: skip

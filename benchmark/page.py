@@ -117,13 +117,13 @@ def plot_of(lines: Sequence[Line]) -> Chart | None:
     for kind, family in enumerate(families):
         spots = []
         for line in lines:
-            record = line.ranked.entry.record
-            if line.ranked.entry.family != family:
+            entry = line.ranked.entry
+            if entry.family != family:
                 continue
-            held, delta = record.accuracy.held_out, figures_of(record)["delta"]
-            words = f"{record.model.name}: held-out {100 * held.value:.1f}%, delta {points(delta)}"
+            held, delta = entry.record.accuracy.held_out, figures_of(entry.record)["delta"]
+            words = f"{entry.name}: held-out {100 * held.value:.1f}%, delta {points(delta)}"
             along = Estimate(100 * held.value, 100 * held.low, 100 * held.high, held.n)
-            label = record.model.name if delta else ""
+            label = entry.name if delta else ""
             spots.append(Point(100 * held.value, delta.value if delta else None, words, label, delta, along, line.slug))
         series.append(Series(family, kind % MARKS, spots))
     if all(point.y is None for one in series for point in one.points):

@@ -94,7 +94,7 @@ def row_page(folder: Path, ranked: Ranked) -> RowPage:
     record = ranked.entry.record
     suite = suite_of(record)
     maps, readings = [], None
-    unread = f"{record.model.name} is no network, so there are no hidden states to read."
+    unread = f"{ranked.entry.name} is no network, so there are no hidden states to read."
     if record.meaning is not None:
         probe_set, _ = probed(suite, record.protocol)
         if (folder / PROBES).is_file():

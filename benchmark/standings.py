@@ -48,6 +48,11 @@ class Entry:
     status: str
 
     @property
+    def name(self) -> str:
+        """The declared name of the row."""
+        return self.declared.name
+
+    @property
     def family(self) -> str:
         """The declared family of models."""
         return self.declared.family

@@ -52,6 +52,16 @@ def test_every_column_stands_in_the_row_and_on_the_card():
     assert entry.folder in board(standings([entry]))
 
 
+def test_a_row_is_called_as_its_submission_says(copied):
+    path = min(copied.glob("*/submission.yaml"))
+    path.write_text(path.read_text().replace("name: ", "name: my-", 1))
+    name = read_record(path.parent / "record.json").model.name
+    written = files_of(read_entries(copied), None)
+    for text in written.values():
+        assert "my-llama-laptop" in text
+        assert f"| {name}" not in text
+
+
 def test_an_altered_board_is_found(copied, tmp_path, capsys):
     out = tmp_path / "leaderboard.md"
     assert main(["--submissions", str(copied), "--out", str(out)]) == 0
