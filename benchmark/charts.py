@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy import optimize
 
 from benchmark.statistics import Estimate
 
@@ -15,6 +18,8 @@ WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
 LANE = 34
 """Height below the axis for what has no second figure."""
+NAME_HEIGHT, NAME_GAP = 14, 18
+"""Of a label: height of its line, and distance from the marks of its side."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point in pixels: place, ends of its bars, and its words."""
+    """A point in pixels: place, ends of its bars, its words, and the place of its label (which ends there if `left`)."""
 
     x: float
     y: float
@@ -58,6 +63,7 @@ class Mark:
     up: tuple[float, float] | None
     side: tuple[float, float] | None
     left: bool
+    name: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,33 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places from `low` to `high`, at least `gap` apart, nearest to the wanted ones in squares; nearer where they do not fit."""
+    order = np.argsort(wanted, kind="stable")
+    gap = min(gap, (high - low) / max(len(order) - 1, 1))
+    steps = gap * np.arange(len(order))
+    # With the steps taken off, places at least `gap` apart are places that do not fall.
+    fitted = optimize.isotonic_regression(np.asarray(wanted, float)[order] - steps).x if len(order) else np.zeros(0)
+    places = np.empty(len(order))
+    places[order] = np.clip(fitted, low, high - steps[-1:]) + steps
+    return [round(float(place), 1) for place in places]
+
+
+def place_names(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]:
+    """The marks with places for their labels: one column at each side of them, and no label on another."""
+    found = list(marks)
+    for left in (True, False):
+        named = [i for i, mark in enumerate(found) if mark.point.label and mark.left == left]
+        if not named:
+            continue
+        ends = [end for i in named for end in (found[i].x, *(found[i].side or ()))]
+        x = round(min(ends) - NAME_GAP if left else max(ends) + NAME_GAP, 1)
+        places = spread([found[i].y for i in named], NAME_HEIGHT, top, bottom)
+        for i, y in zip(named, places, strict=True):
+            found[i] = replace(found[i], name=(x, y))
+    return found
 
 
 def chart(
@@ -159,8 +192,9 @@ def chart(
         return Mark(x_of(point.x), y, point, up, side, x_of(point.x) > (LEFT + right) / 2)
 
     drawn = []
+    placed = iter(place_names([mark(point) for point in points], TOP + 4, bottom - 4))
     for one in series:
-        marks = [mark(point) for point in one.points]
+        marks = [next(placed) for _ in one.points]
         path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if one.line and len(marks) > 1 else ""
         drawn.append(Drawn(one.name, one.kind, marks, path))
     return Chart(

@@ -12,9 +12,11 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
-from benchmark.charts import Point, Series, bar, chart, ticks
+from benchmark.charts import NAME_HEIGHT, Point, Series, bar, chart, spread, ticks
 from benchmark.page import NAME, figure_of, main, slug_of
 from benchmark.record import read_record
 from benchmark.rowpage import training_log
@@ -203,6 +205,31 @@ def test_a_chart_puts_points_in_proportion():
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
     assert [words for _, words in logarithmic.x_ticks] == ["10", "100", "1,000"]
     assert logarithmic.series[0].path.count("L") == 2
+
+
+@given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.5, 30))
+def test_labels_are_apart_in_order_and_within(wanted, gap):
+    places = spread(wanted, gap, 0, 100)
+    assert all(0 <= place <= 100 for place in places)
+    room = min(gap, 100 / max(len(wanted) - 1, 1))
+    placed = sorted(zip(wanted, places, strict=True), key=lambda pair: (pair[0], pair[1]))
+    assert all(b - a > room - 0.11 for (_, a), (_, b) in pairwise(placed))
+    if all(b - a >= gap for a, b in pairwise(sorted(wanted))):
+        assert all(abs(place - one) < 0.06 for place, one in zip(places, wanted, strict=True))
+
+
+def test_labels_that_would_lie_on_each_other_are_moved_by_the_least():
+    assert spread([50, 52], 14, 0, 100) == [44, 58]
+    assert spread([98, 10, 99], 14, 0, 100) == [86, 10, 100]
+
+
+def test_names_of_neighbours_do_not_overlap():
+    points = [Point(80 + i, 0.1 + i / 1000, "", f"model {i}") for i in range(5)]
+    drawn = chart("t", "x", "y", [Series("s", 0, points)], x_range=(0, 100))
+    places = [mark.name for mark in drawn.series[0].marks]
+    assert len({x for x, _ in places}) == 1
+    assert all(a - b >= NAME_HEIGHT - 0.11 for (_, a), (_, b) in pairwise(places))
+    assert all(x < mark.x for (x, _), mark in zip(places, drawn.series[0].marks, strict=True))
 
 
 def test_a_strip_shows_the_interval_within_its_ends():
