@@ -57,7 +57,7 @@ from benchmark.suites import Suite, digest, load_suite, test_tasks
 from benchmark.tracks import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
-GRID_STAGE, PROBING = "full grid", "probing"
+GRID_STAGE, PROBING = "grid", "probing"
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class _RunStages(Stages):
             return self._record((None, None, None), [], folder.seconds(self.shards))
         began = time.perf_counter()
         meaning, content = self._probe(texts)
-        grid = self._full_grid(texts) if job.grid == FULL_GRID else None
+        grid = None if job.grid == STANDARD_GRID else self._grid(texts)
         seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - began, 1)}
         figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
         return self._record((meaning, content, grid), figures, seconds)
@@ -254,7 +254,7 @@ class _RunStages(Stages):
             content = measure_content(suite, protocol, texts, states, self.view.advance, fits)
         return meaning, content
 
-    def _full_grid(self, texts: Sequence[str]) -> Grid:
+    def _grid(self, texts: Sequence[str]) -> Grid:
         layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
         self.view.begin(GRID_STAGE, None)
 
@@ -265,7 +265,8 @@ class _RunStages(Stages):
         def states(stage: str, position: str, view: str) -> Rows:
             return self.folder.states(self.shards, stage, f"{position}.{view}")
 
-        return FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False)).measure()
+        grid = FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False))
+        return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
 
     def _record(
         self, found: tuple[Meaning | None, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]

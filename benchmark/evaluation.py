@@ -42,7 +42,7 @@ from karel_env.world import Worlds
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
 LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
 OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
-STANDARD_GRID, FULL_GRID = GRIDS = ("standard", "full")
+STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
 MEAN, LAST = POOLS
 CROSSED_WITH = ("lmpru", "pulmr")
 """Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
@@ -147,7 +147,7 @@ def plan(job: Job) -> list[Shard]:
     if not job.reads:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
-    forced = [BLIND] if job.grid == STANDARD_GRID else [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)]
+    forced = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)] if job.grid == FULL_GRID else [BLIND]
     for stage in forced:
         stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]
@@ -167,7 +167,7 @@ def _kind(stage: str) -> str:
 
 def plan_after(job: Job) -> list[Shard]:
     """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
-    if job.grid == STANDARD_GRID or not job.reads:
+    if job.grid != FULL_GRID or not job.reads:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
@@ -193,7 +193,7 @@ def task_sets(job: Job) -> dict[str, str]:
         return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
     purposes = [suites.TEST, suites.PROBE, suites.BLIND]
     purposes += [suites.SHOTS] if job.asked.track == FEWSHOT else []
-    purposes += [] if job.grid == STANDARD_GRID else [suites.blind_purpose(_wide(job.suite))]
+    purposes += [suites.blind_purpose(_wide(job.suite))] if job.grid == FULL_GRID else []
     return {f"tasks-{purpose}": purpose for purpose in purposes}
 
 
@@ -365,7 +365,7 @@ class Worker:
     def _at_words(
         self, model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str
     ) -> dict[str, np.ndarray]:
-        """float32 [action words, D] by position and view: in the standard grid the pools at one position only."""
+        """float32 [action words, D] by position and view: the pools; in the other grids every layer, in the full one twice."""
         texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
         states: HiddenStates = model.hidden_states(prompts, texts)
         bodies = [programs.program(i)[len(HEADER) :] for i in range(len(programs))]
@@ -373,7 +373,7 @@ class Worker:
         if not np.isfinite(states.values).all():
             raise ModelError("hidden states: NaN or infinity; try another --dtype")
         found = {}
-        for place in (position,) if self.job.grid == STANDARD_GRID else ("emit", "read"):
+        for place in ("emit", "read") if self.job.grid == FULL_GRID else (position,):
             values = states.values[getattr(states, place)[acting]]
             found[f"{place}.{MEAN}"] = values.mean(1)
             if self.job.grid == STANDARD_GRID:

@@ -63,7 +63,7 @@ def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) 
         name: of the model, for the titles.
         meaning: figure `features`.
         grid: figures `layers-SET-POSITION` of `MAPS` and `budgets`, each only where the grid has slices for it; None
-            without the full grid.
+            after a standard run.
     """
     drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
     if grid is not None:

@@ -1,7 +1,7 @@
 """The full grid (`--grid full`): every layer, offset, position, depth, budget and alternative, and the figures over them.
 
-Each place is measured as the verdict is, with fewer alternatives, so that a map of a small model takes minutes. Source:
-shared/PROBING.md, The score and Cost. Letters: `Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
+`--grid layers` is the part of it that says which layer. Each place is measured as the verdict is, with fewer alternatives,
+so that a map of a small model takes minutes. Source: shared/PROBING.md, The score and Cost. Letters: `Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from benchmark.evaluation import (
     BLIND,
     CROSSED,
     CROSSED_WITH,
+    FULL_GRID,
     GENERATED,
     MEAN,
     RANDOM,
+    STANDARD_GRID,
     WIDE,
     WIDE_BUDGET,
     crossed_outputs,
@@ -32,10 +34,10 @@ from benchmark.grid import Conditional, Grid, Reading, Slice
 from benchmark.labels import ProbeSet, build_probe_set, with_original
 from benchmark.measurement import Meaning, judged
 from benchmark.probing import Fitter, Rows, fit_probes
-from benchmark.protocol import BOOTSTRAP_SEED, Protocol
+from benchmark.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import CONTROLS, FeatureResult, Skills, Tested
-from benchmark.sources import Source, Views, arrays_of, evidence_of, read_source, validation_gaps
+from benchmark.sources import Source, Views, arrays_of, evidence_of, network_steps, read_source, validation_gaps
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
 from benchmark.suites import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
@@ -51,6 +53,8 @@ SWEPT = 4
 OFFSETS = (0, -2, -1, 1, 2)
 FUTURE = (1, 2)
 SMALL_BUDGET = 1_000
+POOLED_PLACES = 11
+"""Of the full grid, beside those of single layers: both positions, depths, budgets, crossed prompts, and ahead."""
 READ, EMIT = "read", "emit"
 POOLED = "pools"
 States = Callable[[str, str, str], Rows]
@@ -82,6 +86,18 @@ class Place:
         """float32 [R, D], what keeps all words read so far and the prompt's first example; `ahead` words more."""
         back = 0 if position == READ else -1
         return recorder_states(self.programs, self.inputs, self.probe_set, back + ahead, self.outputs)
+
+
+def grid_steps(protocol: Protocol, grid: str, layers: int) -> int:
+    """About how many steps all networks of a grid take beyond the standard one's, for a model of so many layers."""
+    if grid == STANDARD_GRID:
+        return 0
+    swept = replace(protocol, copies=1)
+    view = 2 * network_steps(swept, 1 + min(SWEPT, protocol.alternatives))
+    if grid != FULL_GRID:
+        return (layers + 1) * view
+    every = (2 * len(POOLS) + 1) * network_steps(protocol, 1 + EVERY)
+    return (2 * len(OFFSETS) * (layers + 1) + len(POOLS) * POOLED_PLACES) * view + every
 
 
 class FullGrid:
@@ -149,10 +165,10 @@ class FullGrid:
         """The whole grid."""
         verdict, whole = self._verdict()
         slices = [whole]
-        sweep, best = self._layers(self.blind, READ)
+        sweep, best = self._layers(self.blind, READ, OFFSETS)
         slices += sweep
         if self.generated is not None:
-            slices += self._layers(self.generated, EMIT)[0]
+            slices += self._layers(self.generated, EMIT, OFFSETS)[0]
             slices.append(self.slice(self.generated, READ, POOLED))
         slices.append(self.slice(self.blind, EMIT, POOLED))
         slices += [self.slice(self.blind, READ, POOLED, depth=depth) for depth in ("linear", "mlp1", "mlp2")]
@@ -169,6 +185,11 @@ class FullGrid:
         }
         code = codelengths(at, sources, self.swept, self.fit)
         return Grid(verdict, slices, best, code, reach, reach_p, self._conditional())
+
+    def measure_layers(self) -> Grid:
+        """Every layer where the verdict is taken, and the best one: a fraction of the whole for a model of many layers."""
+        slices, best = self._layers(self.blind, READ, (0,))
+        return Grid(None, slices, best)
 
     def _views(self, place: Place, position: str, views: Sequence[str], copy: int | None = None) -> list[Rows]:
         stage = place.stage if copy is None else f"{RANDOM}-{copy}-{place.stage}"
@@ -251,8 +272,8 @@ class FullGrid:
         )
         return found[0], one
 
-    def _layers(self, place: Place, position: str) -> tuple[list[Slice], str]:
-        """Every layer and the mean at every offset; the layer with the largest gap on validation at offset 0."""
+    def _layers(self, place: Place, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
+        """Every layer and the mean at these offsets; the layer with the largest gap on validation at offset 0."""
         slices, gaps = [], {}
         allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in kept(PRIMARY)]
         for view in [*self.layers, MEAN]:
@@ -262,7 +283,7 @@ class FullGrid:
 
             slices += [
                 self.slice(place, position, view, offset, shown=keep if offset == 0 else _ignore)
-                for offset in sorted(OFFSETS)
+                for offset in sorted(offsets)
             ]
         return slices, max(self.layers, key=lambda layer: gaps[layer])
 

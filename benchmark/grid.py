@@ -1,11 +1,11 @@
-"""What the full grid finds: one slice for each place that is probed, and the figures taken over slices.
+"""What the full grid, or that of layers, finds: one slice for each place that is probed, and the figures taken over slices.
 
 Source: shared/PROBING.md, The score and Cost. Nothing here computes; `full_grid` does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmark.statistics import Estimate
 
@@ -94,22 +94,28 @@ class Conditional:
 
 @dataclass(frozen=True)
 class Grid:
-    """The full grid of one model.
+    """The full grid of one model, or that of layers, which has slices and the best layer only.
 
     Attributes:
-        verdict: with all 29 alternatives.
+        verdict: with all 29 alternatives; None in the grid of layers.
         slices: every place that was probed.
         best_layer: the layer with the largest gap of the primary feature on validation programs, blind set at `read`.
         codelength: by feature, blind set at `read`.
-        reach: the largest future offset, on `generated` at `emit`, at which and below which delta is above 0; 0 if none.
+        reach: the largest future offset, on `generated` at `emit`, at which and below which delta is above 0; 0 if none;
+            None where it was not looked for.
         reach_p: Holm-adjusted one-sided p by future offset.
         conditional: by feature.
     """
 
-    verdict: str
+    verdict: str | None
     slices: list[Slice]
     best_layer: str
-    codelength: dict[str, Codelength]
-    reach: int
-    reach_p: dict[int, float]
-    conditional: dict[str, Conditional]
+    codelength: dict[str, Codelength] = field(default_factory=dict)
+    reach: int | None = None
+    reach_p: dict[int, float] = field(default_factory=dict)
+    conditional: dict[str, Conditional] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the full grid."""
+        return self.verdict is not None

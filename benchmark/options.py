@@ -47,8 +47,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--grid",
         choices=GRIDS,
         default=STANDARD_GRID,
-        help="standard: the verdict and the paper's columns; full: also every layer, offset, position, depth and label "
-        "budget, codelength, reach, crossed prompts (default: standard)",
+        help="standard: the verdict and the paper's columns; layers: also every layer where the verdict is taken; full: "
+        "also every offset, position, depth and label budget, codelength, reach, crossed prompts (default: standard)",
     )
     add(
         "--track",

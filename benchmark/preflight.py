@@ -12,9 +12,10 @@ from benchmark.checkpoint import Checkpoint, available_memory
 from benchmark.content import content_steps
 from benchmark.errors import ModelError
 from benchmark.evaluation import Job, plan, plan_after, prompts_of
+from benchmark.full_grid import grid_steps
 from benchmark.huggingface import DTYPES, HuggingFaceModel
 from benchmark.measurement import blind_steps
-from benchmark.probing import TOGETHER
+from benchmark.probing import TOGETHER, fast_products
 from benchmark.protocol import Protocol
 from benchmark.suites import test_tasks
 from benchmark.tracks import ROOM, frame_of
@@ -86,7 +87,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
 def _estimate(
     job: Job, protocol: Protocol, prompt: int, new: int, preamble: int, config: dict[str, object]
 ) -> Estimate:
-    speed = product_speed()
+    speed, probe_speed = product_speed(DTYPES[job.dtype]), product_speed(fast_products())
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
@@ -97,9 +98,11 @@ def _estimate(
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
     content_pass = 4 * (width * (2 * first) + first * second)
-    states_a_step = protocol.batch * 6.0
-    probing = blind_steps(protocol) * states_a_step * verdict_pass / speed
-    probing += content_steps(protocol) / 12 * states_a_step * content_pass / speed
+    # Forward, and the gradient of the weights: a probe has no use for that of its states.
+    states_a_step = protocol.batch * 4.0
+    verdict_steps = blind_steps(protocol) + grid_steps(protocol, job.grid, layers + 1)
+    probing = verdict_steps * states_a_step * verdict_pass / probe_speed
+    probing += content_steps(protocol) / 12 * states_a_step * content_pass / probe_speed
     item = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
     stored = checkpoint.weight_bytes
     # States stay on disk; a probe's inputs are two bytes a value, of as many seeds as there are threads.
@@ -113,9 +116,9 @@ def _estimate(
     )
 
 
-def product_speed() -> float:
-    """Floating-point operations a second of a float32 matrix product on this machine, measured for a moment."""
-    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
+def product_speed(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a matrix product on this machine's processor, measured for a moment."""
+    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE).to(dtype)
     a @ a
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 0.15:

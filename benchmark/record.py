@@ -108,7 +108,7 @@ class Record(_Strict):
 
     `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `frame` is there in the few-shot
     track, `constrained` and `sampled` where they were asked for; `meaning` is not there for a baseline that is no network
-    and after `--no-states`; `grid` is there after a run of the full grid; `figures` are paths in the run folder.
+    and after `--no-states`; `grid` is there after `--grid layers` or `full`; `figures` are paths in the run folder.
     """
 
     schema_version: int = SCHEMA_VERSION

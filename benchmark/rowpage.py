@@ -295,7 +295,7 @@ def _declared(entry: Entry) -> list[tuple[str, str]]:
 def _command(record: Record) -> str:
     words = ["python", "-m", "benchmark.run", "--model", record.model.spec, "--suite", record.suite.name]
     if record.grid:
-        words += ["--grid", "full"]
+        words += ["--grid", "full" if record.grid.whole else "layers"]
     for option, value, usual in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):
         words += [option, value] if value != usual else []
     lines = [f"git checkout {shlex.quote(record.provenance.commit)}"] if record.provenance.commit else []

@@ -122,9 +122,10 @@ def test_the_full_grid_plans_its_stages():
     items = sum(s.stop - s.start for s in plan(job) if s.stage == "wide")
     assert items == 2500
     assert len(crossed_tasks(SUITE)) == 100
-    standard = replace(job, grid="standard")
-    assert not plan_after(standard)
-    assert {s.stage for s in plan(standard)} == {"test", "generated", "blind", "random-0-blind", "random-1-blind"}
+    for grid in ("standard", "layers"):
+        smaller = replace(job, grid=grid)
+        assert not plan_after(smaller)
+        assert {s.stage for s in plan(smaller)} == {"test", "generated", "blind", "random-0-blind", "random-1-blind"}
 
 
 @pytest.fixture(scope="module")

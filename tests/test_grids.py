@@ -27,6 +27,31 @@ def full(tiny_folder, tmp_path_factory):
     return only(out)
 
 
+@pytest.fixture(scope="module")
+def layers(tiny_folder, tmp_path_factory):
+    """A run of the grid of layers."""
+    out = tmp_path_factory.mktemp("layers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmark.driver.STANDARD", QUICK)
+        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--grid", "layers", "--out", out) == 0
+    return only(out)
+
+
+def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, full):
+    standard, one, two = (read_record(folder / "record.json") for folder in (undisturbed, layers, full))
+    assert (one.meaning, one.accuracy, one.content) == (standard.meaning, standard.accuracy, standard.content)
+    assert (undisturbed / "probes.data").read_bytes() == (layers / "probes.data").read_bytes()
+    shared = [
+        s for s in two.grid.slices if s.view != "pools" and (s.probe_set, s.position, s.offset) == ("blind", "read", 0)
+    ]
+    assert one.grid.slices == shared
+    assert [s.view for s in shared] == ["layer 0", "layer 1", "layer 2", "mean"]
+    assert one.grid.best_layer == two.grid.best_layer
+    assert (one.grid.whole, two.grid.whole) == (False, True)
+    assert (one.grid.codelength, one.grid.reach, one.grid.conditional) == ({}, None, {})
+    assert {path.name for path in (layers / "figures").glob("*.png")} == {"features.png", "layers-blind-read.png"}
+
+
 def test_both_grids_find_the_same_verdict_and_figures(undisturbed, full):
     one, two = (read_record(folder / "record.json") for folder in (undisturbed, full))
     assert one.meaning == two.meaning
