@@ -74,17 +74,25 @@ class LstmModel(_LstmBase):
         """The embeddings."""
         return self.embed
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> BaseModelOutput:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> BaseModelOutput:
         """Hidden states [B, S, D]; a text is read as if its padding, wherever it is, were not there."""
         place = None
         if attention_mask is not None and not bool((attention_mask == 1).all()):
             # Padding is read last, so that it changes nothing.
             place = (1 - attention_mask[:, -input_ids.shape[1] :].long()).argsort(dim=1, stable=True)
         hidden = self.embed(input_ids)
+        layers = []
         for layer in self.layers:
+            layers.append(hidden)
             hidden = layer(hidden, place)
         hidden = self.norm(hidden)
-        return BaseModelOutput(last_hidden_state=hidden)
+        return BaseModelOutput(hidden, (*layers, hidden) if output_hidden_states else None)
 
 
 class LstmForCausalLM(_LstmBase, GenerationMixin):
@@ -106,11 +114,20 @@ class LstmForCausalLM(_LstmBase, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         use_cache: bool = False,
         logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutput:
         """Logits [B, S, V], of the last `logits_to_keep` tokens if it is not 0."""
-        hidden = self.model(input_ids, attention_mask).last_hidden_state
-        return CausalLMOutput(logits=self.head(hidden[:, -logits_to_keep:]))
+        found = self.model(input_ids, attention_mask, output_hidden_states)
+        return CausalLMOutput(
+            logits=self.head(found.last_hidden_state[:, -logits_to_keep:]), hidden_states=found.hidden_states
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """The whole text so far for every new token, since nothing is kept of it."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 AutoConfig.register(LstmConfig.model_type, LstmConfig)

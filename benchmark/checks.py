@@ -18,6 +18,8 @@ from benchmark.word_pieces import prompt_ids, word_pieces
 
 COARSE = 0.05
 """The same between a precision and float32 from which probes may see it."""
+PLAIN_TOKENS = 40
+"""Most tokens of an answer that are written again without a cache."""
 SPLIT = 10.0
 """Tokens a word from which prompts get long."""
 
@@ -75,7 +77,7 @@ def alignment(patient: Patient) -> Finding:
     layers, log_prob, places = plain_pass(model, prompt, program)
     ours = patient.states([prompt])
     absent = layers_absent(patient, ours, [layer[places] for layer in layers])
-    if len(absent) > 1:
+    if layers and len(absent) > 1:
         return Finding(
             "alignment", FAIL, f"{len(absent)} of {ours.shape[1]} layers are not those of output_hidden_states at the words' "
             "tokens; the family is read wrongly: report it, and believe no probe of it",
@@ -85,6 +87,9 @@ def alignment(patient: Patient) -> Finding:
     if abs(value - expected) > AGREEMENT[patient.job.dtype] * max(1.0, abs(expected)):
         says = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
         return Finding("alignment", FAIL, says)
+    if not layers:
+        says = "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
+        return Finding("alignment", WARN, says)
     says = f"{ours.shape[1] - len(absent)} layers are those of output_hidden_states at each word's tokens"
     if absent:
         return Finding("alignment", WARN, f"{says}; it has no layer {absent[0]}, so that one could not be compared")
@@ -106,7 +111,7 @@ def layers_absent(patient: Patient, ours: np.ndarray, plain: Sequence[np.ndarray
 def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
     """What transformers gives of the whole text alone, without cache or padding.
 
-    Returns the states [tokens, D] of each layer, the log-probability of each token but the first, and the tokens at
+    Returns the states [tokens, D] of each layer (none if it gives none), the log-probability of each token but the first, and the tokens at
     which states are expected: of each word the one before it, then of each word its last.
     """
     text = f"{prompt} {program}"
@@ -119,7 +124,7 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     for word in program.split(" "):
         ends.append(ends[-1] + 1 + len(word))
     lasts = [encoded.char_to_token(end - 1) for end in ends]
-    layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states]
+    layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states or ()]
     return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
 
 
@@ -154,9 +159,18 @@ def precision(patient: Patient) -> Finding:
 
 
 def generation(patient: Patient) -> Finding:
-    """Does it write, does it stop, and does what it writes parse?"""
+    """Does it write, as it does without a cache, does it stop, and does what it writes parse?"""
     written = patient.model.generate(patient.prompts[:TASKS], patient.room)
     texts = [one.text for one in written]
+    if isinstance(patient.model, HuggingFaceModel):
+        plain = plainly_written(patient.model, patient.prompts[0], min(written[0].tokens, PLAIN_TOKENS))
+        if not (texts[0].startswith(plain) or plain.startswith(texts[0])):
+            says = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {plain[:60]!r}: "
+            if DTYPES[patient.job.dtype].itemsize < 4:
+                says += f"rounding in {patient.job.dtype}, if --dtype float32 does not say so too"
+                return Finding("generation", WARN, says)
+            says += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
+            return Finding("generation", FAIL, says)
     outcome = summarize(score(patient.job.suite, patient.tasks.take(np.arange(TASKS)), texts))
     says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {TASKS} are programs"
     if not all(one.finished for one in written):
@@ -165,6 +179,17 @@ def generation(patient: Patient) -> Finding:
             "a model that was not trained on Karel needs --track fewshot",
         )  # fmt: skip
     return Finding("generation", OK, says)
+
+
+@torch.inference_mode()
+def plainly_written(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
+    """The most probable tokens behind a prompt, the whole text read anew for each."""
+    ids = torch.tensor([prompt_ids(model.tokenizer, prompt)], device=model.device)
+    length = ids.shape[1]
+    for _ in range(tokens):
+        best = model.model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
+        ids = torch.cat([ids, best], 1)
+    return str(model.tokenizer.decode(ids[0, length:].tolist(), skip_special_tokens=True))
 
 
 def batches(patient: Patient) -> Finding:

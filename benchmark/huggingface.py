@@ -33,6 +33,8 @@ STRICT = "float64"
 """What is computed in it and rounded to float32 does not depend on what else is in the batch."""
 OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 """Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
+CACHES = ("cache", "past_key_values", "cache_params", "state")
+"""Names under which models of transformers give what generation goes on from."""
 LONGEST_WORD = max(WORDS, key=len)
 STATE_BYTES = 1 << 30
 """Most that the hidden states of one pass may take; prompts are read in smaller groups where a batch would take more."""
@@ -44,11 +46,15 @@ WINDOWS_IN_MASKS = ("gpt_neo",)
 
 @dataclass
 class _Batch:
-    """Left-padded prompts [B, S], the cache over all but their last token, and how often it was cut back."""
+    """Left-padded prompts [B, S]; the cache over all but their last token, None where it cannot be cut back.
+
+    `caching` tells whether the model has a cache of any kind.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor
     cache: Any
+    caching: bool
 
 
 class HuggingFaceModel:
@@ -251,10 +257,10 @@ class HuggingFaceModel:
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
-            return _Batch(ids, mask, None)
+            return _Batch(ids, mask, None, any(getattr(output, name, None) is not None for name in CACHES))
         # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
         cache.activate_past_recording()
-        batch = _Batch(ids, mask, cache)
+        batch = _Batch(ids, mask, cache, True)
         self.prefilled = (tuple(prompts), batch)
         return batch
 
@@ -305,8 +311,13 @@ class HuggingFaceModel:
         return cache
 
     def _past(self, batch: _Batch) -> dict[str, Any]:
-        """The cache, if there is one, under the name that the model knows it by; some configurations turn it off."""
-        return {} if batch.cache is None else {self.cache_name: batch.cache, "use_cache": True}
+        """The cache, if there is one, under the name that the model knows it by; some configurations turn it off.
+
+        Of a model without any, transformers must be told: it would give each new token alone, for a cache to complete.
+        """
+        if batch.cache is None:
+            return {} if batch.caching else {"use_cache": False}
+        return {self.cache_name: batch.cache, "use_cache": True}
 
     def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
         """Attention mask and, where the model takes them, positions of the last `width` tokens."""

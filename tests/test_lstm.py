@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationMixin
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
 from benchmark.checkpoint import open_checkpoint
+from benchmark.checks import plainly_written
+from benchmark.doctor import main
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
 
@@ -56,3 +59,38 @@ def test_untrained_copies_come_from_its_configuration(folder):
     other = HuggingFaceModel(checkpoint, random_seed=2).model.head.weight
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+@pytest.fixture
+def loud(folder):
+    """With weights so large that what is written depends on all that was read."""
+    torch.manual_seed(5)
+    raw = LstmForCausalLM.from_pretrained(folder)
+    for values in raw.parameters():
+        torch.nn.init.normal_(values, std=1.0)
+    raw.save_pretrained(folder)
+    return folder
+
+
+def test_the_benchmark_writes_what_it_writes_token_by_token(loud):
+    """It has no cache: transformers must not give it each new token alone."""
+    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(loud))))
+    for prompt, written in zip(PROMPTS, model.generate(PROMPTS, 4), strict=True):
+        assert written.tokens > 2
+        assert plainly_written(model, prompt, written.tokens).startswith(written.text)
+
+
+def test_the_doctor_finds_nothing_wrong_with_it(folder, capsys):
+    main(["--model", f"path:{folder}", "--suite", "smoke"])
+    told = capsys.readouterr().out
+    assert "fail" not in told
+    assert "4 layers are those of output_hidden_states" in told
+
+
+def test_the_doctor_finds_answers_that_are_not_those_of_the_whole_text(loud, capsys, monkeypatch):
+    monkeypatch.setattr(HuggingFaceModel, "_past", lambda self, batch: {})
+    monkeypatch.setattr(LstmForCausalLM, "prepare_inputs_for_generation", GenerationMixin.prepare_inputs_for_generation)
+    assert main(["--model", f"path:{loud}", "--suite", "smoke"]) == 3
+    told = capsys.readouterr().out
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("fail")] == ["generation"]
+    assert "prepare_inputs_for_generation" in told
