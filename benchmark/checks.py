@@ -111,8 +111,8 @@ def layers_absent(patient: Patient, ours: np.ndarray, plain: Sequence[np.ndarray
 def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
     """What transformers gives of the whole text alone, without cache or padding.
 
-    Returns the states [tokens, D] of each layer (none if it gives none), the log-probability of each token but the first, and the tokens at
-    which states are expected: of each word the one before it, then of each word its last.
+    Returns the states [tokens, D] of each layer (none if it gives none), the log-probability of each token but the first,
+    and the tokens at which states are expected: of each word the one before it, then of each word its last.
     """
     text = f"{prompt} {program}"
     encoded = model.tokenizer(text, return_tensors="pt")

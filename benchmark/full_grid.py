@@ -1,7 +1,8 @@
 """The full grid (`--grid full`): every layer, offset, position, depth, budget and alternative, and the figures over them.
 
-`--grid layers` is the part of it that says which layer. Each place is measured as the verdict is, with fewer alternatives,
-so that a map of a small model takes minutes. Source: shared/PROBING.md, The score and Cost. Letters: `Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
+`--grid layers` is the part of it that says which layer. Each place is measured as the verdict is, with fewer
+alternatives, so that a map of a small model takes minutes. Source: shared/PROBING.md, The score and Cost. Letters: `Q`
+seeds, `S` semantics, `F` features, `R` states, `P` programs.
 """
 
 from __future__ import annotations
