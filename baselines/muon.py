@@ -31,16 +31,21 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum and orthogonalised updates, for matrices inside a network.
 
     Args:
-        params: two-dimensional parameters.
+        params: two-dimensional parameters, or groups of them. An entry `parts` of a group says that each of its matrices is so
+            many of its own kind below each other, such as those of queries, keys and values, with as many rows each.
         lr: step length; an update is scaled by sqrt(max(1, rows / columns)).
         momentum: of the running mean of gradients.
         weight_decay: decoupled.
     """
 
     def __init__(
-        self, params: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -52,8 +57,10 @@ class Muon(torch.optim.Optimizer):
                     shapes.setdefault(p.shape, []).append(p)
             for shape, parameters in shapes.items():
                 updates = torch.stack([self._nesterov(p, group["momentum"]) for p in parameters])
-                scale = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(parameters, orthogonalize(updates), strict=True):
+                rows = shape[0] // group.get("parts", 1)
+                scale = -group["lr"] * max(1.0, rows / shape[1]) ** 0.5
+                updates = orthogonalize(updates.reshape(-1, rows, shape[1])).reshape(updates.shape)
+                for p, update in zip(parameters, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=scale)
 
     def _nesterov(self, p: torch.Tensor, momentum: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Training:
         config: its configuration; the vocabulary is set here.
         batch, tasks: tasks a step, and in all.
         muon_lr: learning rate of the matrices inside the blocks (Muon); 0 gives them to Adam as well.
+        muon_parts: by a part of a parameter's name, how many matrices lie below each other in it, to be taken one by one.
         adam_lr: of everything else.
         weight_decay: decoupled, on matrices.
         warmup, decay: share of the steps with rising and with falling learning rate, both linear.
@@ -53,6 +54,7 @@ class Training:
     clip: float
     seed: int
     loss: str = "outputs"
+    muon_parts: dict[str, int] = field(default_factory=dict)
     program_weight: float = 1.0
     pairs: bool = False
     pool: int = 0

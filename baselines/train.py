@@ -13,12 +13,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -80,7 +81,24 @@ def build_optimizers(model: torch.nn.Module, training: Training) -> list[torch.o
     )
     if not matrices:
         return [adam]
-    return [Muon(matrices, lr=training.muon_lr, weight_decay=training.weight_decay), adam]
+    named = {name: p for name, p in model.named_parameters() if id(p) in chosen}
+    return [Muon(_groups(named, training.muon_parts), lr=training.muon_lr, weight_decay=training.weight_decay), adam]
+
+
+def _groups(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The matrices by the number of their parts."""
+    groups: dict[int, list[torch.Tensor]] = {}
+    for part, count in parts.items():
+        rows = [len(matrix) for name, matrix in matrices.items() if part in name]
+        if not rows or any(each % count for each in rows):
+            raise ValueError(
+                f"muon_parts: {part}: {count}: the matrices of that name have {rows or 'no'} rows; name some whose rows "
+                "this divides"
+            )
+    for name, matrix in matrices.items():
+        count = next((count for part, count in parts.items() if part in name), 1)
+        groups.setdefault(count, []).append(matrix)
+    return [{"params": members, "parts": count} for count, members in groups.items()]
 
 
 def batch_of(suite: Suite, training: Training, step: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,11 +16,11 @@ from tensorboardX.proto.event_pb2 import Event
 
 import baselines.train
 from baselines.encoding import IGNORED
-from baselines.muon import orthogonalize
+from baselines.muon import Muon, orthogonalize
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.speed import measure
 from baselines.tokenizer import END, vocabulary
-from baselines.train import Run, batch_of
+from baselines.train import Run, batch_of, build_optimizers
 from benchmark.checkpoint import open_checkpoint
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
@@ -124,6 +124,33 @@ def test_orthogonalized_singular_values_are_near_one(shape):
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), steps=8))
     assert values.max() < 1.4
     assert values.min() > 0.4
+
+
+def test_parts_of_a_matrix_are_updated_as_matrices_of_their_own():
+    torch.manual_seed(1)
+    values, gradients = torch.randn(12, 6), torch.randn(3, 12, 6)
+    whole, *blocks = (each.clone().requires_grad_() for each in (values, *values.split(4)))
+    together = Muon([{"params": [whole], "parts": 3}], lr=0.1, weight_decay=0.1)
+    apart = Muon(blocks, lr=0.1, weight_decay=0.1)
+    for gradient in gradients:
+        whole.grad = gradient
+        for block, part in zip(blocks, gradient.split(4), strict=True):
+            block.grad = part
+        together.step()
+        apart.step()
+    torch.testing.assert_close(whole, torch.cat(blocks))
+
+
+def test_a_recipe_names_the_matrices_that_have_parts(recipe):
+    training = load_recipe(recipe, ["optimizer.muon_parts={q_proj: 2, gate: 4}"])
+    model = baselines.train.build_model(training)
+    muon = build_optimizers(model, training)[0]
+    found = {group["parts"]: [tuple(p.shape) for p in group["params"]] for group in muon.param_groups}
+    assert (found[2], found[4]) == ([(16, 16)], [(32, 16)])
+    assert len(found[1]) == 5
+    for wrong in ("{q_proj: 3}", "{no_such: 2}"):
+        with pytest.raises(ValueError, match="muon_parts"):
+            build_optimizers(model, load_recipe(recipe, [f"optimizer.muon_parts={wrong}"]))
 
 
 def test_several_processes_make_the_model_that_one_makes(recipe, tmp_path):
