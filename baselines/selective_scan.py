@@ -25,12 +25,12 @@ PIECE = 4
 
 
 def piece_forward(
-    scaled: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, state: torch.Tensor
+    u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y [P, B, D] of a piece and the state [B, N, D] behind it; `scaled` is `step` times `u`, `state` the one before it."""
+    """y [P, B, D] of a piece and the state [B, N, D] behind it; `state` is the one before it."""
     y = []
     for t in range(len(step)):
-        state = (step[t, :, None] * a).exp() * state + scaled[t, :, None] * b[t, :, :, None]
+        state = (step[t, :, None] * a).exp() * state + (step[t] * u[t])[:, None] * b[t, :, :, None]
         y.append((state * c[t, :, :, None]).sum(1))
     return torch.stack(y), state
 
@@ -99,11 +99,11 @@ class SelectiveScan(torch.autograd.Function):
         # A compiler asks what it is given for its gradient, which only leaves have.
         u, step, a, b, c = (each.detach() for each in (u, step, a, b, c))
         states = u.new_empty(len(u) // PIECE, u.shape[1], *a.shape)
-        y, scaled, state = torch.empty_like(u), step * u, torch.zeros_like(states[0])
+        y, state = torch.empty_like(u), torch.zeros_like(states[0])
         for number in range(len(states)):
             here = slice(number * PIECE, (number + 1) * PIECE)
             states[number] = state
-            y[here], state = Pieces.forward(scaled[here], step[here], a, b[here], c[here], state)
+            y[here], state = Pieces.forward(u[here], step[here], a, b[here], c[here], state)
         ctx.save_for_backward(u, step, a, b, c, states)
         return y
 

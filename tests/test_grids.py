@@ -17,24 +17,24 @@ from benchmark.protocol import POOLS
 from benchmark.record import read_record
 
 
+def run_of(grid, tiny_folder, out):
+    """The folder of a whole run of a grid."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmark.driver.STANDARD", QUICK)
+        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--grid", grid, "--out", out) == 0
+    return only(out)
+
+
 @pytest.fixture(scope="module")
 def full(tiny_folder, tmp_path_factory):
     """A run of the full grid."""
-    out = tmp_path_factory.mktemp("full")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.driver.STANDARD", QUICK)
-        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--grid", "full", "--out", out) == 0
-    return only(out)
+    return run_of("full", tiny_folder, tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
 def layers(tiny_folder, tmp_path_factory):
     """A run of the grid of layers."""
-    out = tmp_path_factory.mktemp("layers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.driver.STANDARD", QUICK)
-        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--grid", "layers", "--out", out) == 0
-    return only(out)
+    return run_of("layers", tiny_folder, tmp_path_factory.mktemp("layers"))
 
 
 def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, full):
