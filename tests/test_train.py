@@ -239,3 +239,17 @@ def test_products_are_counted_as_the_formula_says(recipe):
     # In a process of its own, since accelerate keeps one precision a process.
     words = [sys.executable, "-m", "baselines.speed", str(recipe), "--steps", "1", "--precision", "bf16"]
     assert "tasks/s" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_products_of_an_lstm_are_counted(tmp_path):
+    """Its layers are one operation of oneDNN each, in which torch counts nothing."""
+    width = 48
+    path = tmp_path / "lstm.yaml"
+    path.write_text(
+        "{suite: smoke, architecture: {class: LstmForCausalLM, config: {hidden_size: 48, num_hidden_layers: 2}}, seed: 1,\n"
+        " optimizer: {batch: 8, tasks: 8, muon_lr: 0, adam_lr: 0.003, weight_decay: 0, warmup: 0.1, decay: 0.5, clip: 1.0}}\n"
+    )
+    training = load_recipe(path)
+    length = batch_of(load_suite(training.suite), training, 0)[0].shape[1]
+    weights = 2 * 8 * width * width + width * len(vocabulary())
+    assert measure(training, False, "no", 1).products == pytest.approx(6 * weights * length, rel=0.15)
