@@ -243,7 +243,6 @@ def test_products_are_counted_as_the_formula_says(recipe):
 
 def test_products_of_an_lstm_are_counted(tmp_path):
     """Its layers are one operation of oneDNN each, in which torch counts nothing."""
-    width = 48
     path = tmp_path / "lstm.yaml"
     path.write_text(
         "{suite: smoke, architecture: {class: LstmForCausalLM, config: {hidden_size: 48, num_hidden_layers: 2}}, seed: 1,\n"
@@ -251,5 +250,6 @@ def test_products_of_an_lstm_are_counted(tmp_path):
     )
     training = load_recipe(path)
     length = batch_of(load_suite(training.suite), training, 0)[0].shape[1]
+    width = training.config["hidden_size"]
     weights = 2 * 8 * width * width + width * len(vocabulary())
     assert measure(training, False, "no", 1).products == pytest.approx(6 * weights * length, rel=0.15)
