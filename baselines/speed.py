@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.train import Run
 
-PRODUCT_SIZE = 2048
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}
 WARM_STEPS = 2
 """Steps that are not timed: compilation and first touches."""
 
@@ -46,15 +46,16 @@ class Speed:
     throughput: float
 
 
-def throughput(device: str = "cpu") -> float:
+def throughput(device: torch.device) -> float:
     """Floating-point operations a second of a large bfloat16 matrix product."""
-    a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    size = PRODUCT_SIZE[device.type]
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     float((a @ b)[0, 0])
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 0.5:
         float((a @ b)[0, 0])
         count += 1
-    return 2.0 * PRODUCT_SIZE**3 * count / (time.perf_counter() - began)
+    return 2.0 * size**3 * count / (time.perf_counter() - began)
 
 
 def _products(run: Run) -> int:
@@ -75,12 +76,13 @@ def measure(training: Training, compile_model: bool, precision: str, steps: int)
     with tempfile.TemporaryDirectory() as folder:
         products = _products(Run(training, Path(folder), False, precision)) / training.batch
         run = Run(training, Path(folder), compile_model, precision)
-        peak = throughput(str(run.accelerator.device))
+        peak = throughput(run.accelerator.device)
         for _ in range(WARM_STEPS):
             float(run.train_step())
         began = time.perf_counter()
-        for _ in range(steps):
-            float(run.train_step())
+        losses = [run.train_step() for _ in range(steps)]
+        # Waits for a GPU once, as training does.
+        float(losses[-1])
         tasks = steps * training.batch / (time.perf_counter() - began)
         run.accelerator.end_training()
     parameters = sum(p.numel() for p in run.raw.parameters())

@@ -142,8 +142,9 @@ class Run:
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         words = self.raw.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        weights = torch.from_numpy(token_weights(words, training.program_weight))
-        self.weights = weights.to(self.accelerator.device)
+        # Both places: counting the predicted tokens on a GPU would wait for it in every step.
+        self.counts = torch.from_numpy(token_weights(words, training.program_weight))
+        self.weights = self.counts.to(self.accelerator.device)
         self.forward = torch.compile(self.model) if compile_model else self.model
         self.kept_steps = set(training.checkpoint_steps())
         self.step, self.seconds, self.tokens = 0, 0.0, 0
@@ -188,7 +189,7 @@ class Run:
                 group["lr"] = rate * factor
         self.tokens += tokens.numel()
         targets = labels[:, 1:]
-        predicted = float(self.weights.cpu()[targets[targets != IGNORED]].sum())
+        predicted = float(self.counts[targets[targets != IGNORED]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
         micro = self.training.micro or len(tokens)
@@ -207,13 +208,18 @@ class Run:
 
     def _backward(self, ids: torch.Tensor, wanted: torch.Tensor, predicted: float) -> torch.Tensor:
         """Add the gradient of some tasks to the step's; returns their share of its mean loss."""
-        logits = self.forward(input_ids=ids.to(self.accelerator.device), use_cache=False).logits
-        targets = wanted[:, 1:].reshape(-1).to(logits.device)
+        logits = self.forward(input_ids=self._sent(ids), use_cache=False).logits
+        targets = self._sent(wanted[:, 1:].reshape(-1))
         scores = logits[:, :-1].flatten(0, 1).float()
         summed = torch.nn.functional.cross_entropy(scores, targets, self.weights, reduction="sum")
         # Several processes average their gradients; the step's mean is over the predicted tokens of all of them.
         self.accelerator.backward(summed * (self.accelerator.num_processes / predicted))
         return summed.detach() / predicted
+
+    def _sent(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens on the device; a GPU fetches them while this process prepares what follows."""
+        device = self.accelerator.device
+        return tokens.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tokens.to(device)
 
     def save_model(self, folder: Path) -> None:
         """The model as a plain Hugging Face folder, its weights in bfloat16, with what made it."""
@@ -239,7 +245,7 @@ class Run:
             "minutes": round(self.seconds / 60, 1),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
-            "device": str(self.accelerator.device),
+            "device": _named(self.accelerator.device),
             "precision": self.precision,
             "processor": processor(),
             "packages": versions(PACKAGES),
@@ -250,6 +256,11 @@ class Run:
         """Keep the model where the recipe says so."""
         if self.step in self.kept_steps:
             self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
+
+
+def _named(device: torch.device) -> str:
+    """`cpu`, or a GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def train(run: Run, save_every: int) -> None:

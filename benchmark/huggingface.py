@@ -99,6 +99,9 @@ class HuggingFaceModel:
         if loading.quantization:
             _quantize(self.model)
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            # Convolutions, such as Mamba's, would round their inputs to 10 bits there.
+            torch.backends.cudnn.allow_tf32 = False
         self.model.to(self.device).eval()
         self.base = self.model.base_model
         self.blocks = _blocks(self.base, self.model.config)

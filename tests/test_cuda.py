@@ -1,0 +1,65 @@
+"""On a GPU: models write and hold there what they do on the CPU, and training goes the same way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from agreement import TOLERANCE, WORDS, loaded
+from families import FAMILIES, cases, save
+from whole_runs import call, only
+
+from baselines.recipe import load_recipe, recipe_path
+from baselines.train import Run
+from benchmark.record import read_record
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request, tmp_path_factory):
+    """A model on the CPU and on the GPU."""
+    folder = save(request.param, tmp_path_factory.mktemp(request.param))
+    return loaded(folder), loaded(folder, device="cuda")
+
+
+def test_a_gpu_writes_and_holds_what_a_cpu_does(pair):
+    prompts, programs = cases()
+    ours, theirs = ([one.text for one in model.generate(prompts, WORDS)] for model in pair)
+    assert ours == theirs
+    ours, theirs = (model.hidden_states(prompts, programs) for model in pair)
+    assert np.array_equal(ours.read, theirs.read)
+    np.testing.assert_allclose(ours.values, theirs.values, atol=TOLERANCE)
+    ours, theirs = (np.array(model.log_likelihoods(prompts, programs)) for model in pair)
+    np.testing.assert_allclose(ours, theirs, atol=20 * TOLERANCE)
+
+
+def test_a_whole_run_scores_the_same(tiny_folder, quick, tmp_path):
+    for device in ("cpu", "cuda"):
+        words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--device", device]
+        assert call(*words, "--out", tmp_path / device) == 0
+    one, other = (only(tmp_path / device) for device in ("cpu", "cuda"))
+    assert (one / "samples.jsonl.gz").read_bytes() == (other / "samples.jsonl.gz").read_bytes()
+    one, other = (read_record(folder / "record.json") for folder in (one, other))
+    assert one.accuracy == other.accuracy
+    assert other.model.device == "cuda"
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_training_goes_as_on_a_cpu(compiled, tmp_path, monkeypatch):
+    changes = ["optimizer.batch=16", "micro=8", "optimizer.tasks=1600"]
+    training = load_recipe(recipe_path("gpt-laptop"), changes)
+    losses = {}
+    for cpu in ("true", "false"):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", cpu)
+        torch._dynamo.reset()
+        AcceleratorState._reset_state()
+        PartialState._reset_state()
+        run = Run(training, tmp_path / cpu, compiled, "no")
+        assert run.accelerator.device.type == ("cpu" if cpu == "true" else "cuda")
+        losses[cpu] = [float(run.train_step()) for _ in range(STEPS)]
+        run.save_state()
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-3)
