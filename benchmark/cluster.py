@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.errors import UsageError
 from benchmark.pool import CRASHED, DONE, INVALID, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
-from benchmark.record import processor, source_digest, versions
+from benchmark.record import gpu, processor, source_digest, versions
 from benchmark.work import EVALUATION, Desk
 
 RAY_ENVIRONMENT = {
@@ -156,13 +156,15 @@ class _Actor:
         self.desk = Desk()
 
     def hello(self, expected: dict[str, Any]) -> Answer:
-        """Ready, if this node has the driver's code and packages."""
+        """Ready, if this node has the driver's code and packages; its processor, and the GPU that it was given."""
+        import ray
+
         here = _versions()
         other = [f"{name} {here[name]}, not {expected[name]}" for name in expected if here[name] != expected[name]]
         if other:
             node = os.uname().nodename
             return Answer(INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere")
-        return Answer(DONE, processor())
+        return Answer(DONE, f"{processor()}, {gpu()}" if ray.get_gpu_ids() else processor())
 
     def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
         """See `Desk.answer`."""

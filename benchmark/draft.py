@@ -117,10 +117,16 @@ def _training(folder: Path) -> dict[str, Any]:
     known = {
         "command": told.get("command"), "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
         "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
-        "threads": told.get("threads"), "processes": told.get("processes"),
+        "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
         "alternative_semantics_seen": UNFILLED,
     }  # fmt: skip
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _hardware(told: dict[str, Any]) -> str | None:
+    """The GPU of a training, or its processor."""
+    device = str(told.get("device", "cpu"))
+    return told.get("processor") if device.startswith("cpu") else device
 
 
 def _entries(record: Record, name: str, model: str, training: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _entries(record: Record, name: str, model: str, training: dict[str, Any]) ->
         "evaluation": {
             "command": command,
             "commit": origin.commit or UNFILLED,
-            "hardware": f"{origin.processor}, {origin.cores} cores",
+            "hardware": ", ".join([f"{origin.processor}, {origin.cores} cores", *([origin.gpu] if origin.gpu else [])]),
             "seconds": round(sum(origin.seconds.values())),
         },
         "training": training,

@@ -48,7 +48,7 @@ from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
 from benchmark.readings import packed_readings
-from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, read_record
+from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import write_durably
 from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
@@ -307,7 +307,8 @@ class _RunStages(Stages):
                 command=run.request.command, identity=run.identity, workers=self.place.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
                 processors=sorted(self.place.processors), retries=folder.retries(),
-                products=str(fast_products()).removeprefix("torch."), **run.environment,
+                products=str(fast_products()).removeprefix("torch."),
+                gpu=gpu() if run.job.device.startswith("cuda") else "", **run.environment,
             ),
         )  # fmt: skip
 

@@ -88,6 +88,8 @@ class Provenance(_Strict):
     platform: str
     processor: str
     cores: int
+    gpu: str = ""
+    """Of the driver, where it computes on one; a worker's stands behind its processor."""
     packages: dict[str, str | None]
     workers: int
     """Ray actors at a time; 0 is the driver's own process."""
@@ -181,6 +183,13 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def gpu() -> str:
+    """The name of the GPU that torch takes here; empty without one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def environment() -> dict[str, Any]:

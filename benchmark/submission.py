@@ -128,6 +128,7 @@ class Training(_Strict):
     minutes: Amount | None = None
     threads: Count | None = None
     processes: Count | None = None
+    hardware: Line | None = None
     alternative_semantics_seen: bool | None
 
 

@@ -45,7 +45,8 @@ def test_a_whole_run_scores_the_same(tiny_folder, quick, tmp_path):
     assert (one / "samples.jsonl.gz").read_bytes() == (other / "samples.jsonl.gz").read_bytes()
     one, other = (read_record(folder / "record.json") for folder in (one, other))
     assert one.accuracy == other.accuracy
-    assert other.model.device == "cuda"
+    assert (other.model.device, other.provenance.gpu) == ("cuda", torch.cuda.get_device_name())
+    assert one.provenance.gpu == ""
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])

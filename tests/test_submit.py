@@ -15,6 +15,7 @@ import yaml
 from hostile import entry, sample
 from safetensors.numpy import load_file, save_file
 
+from benchmark import draft
 from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import VerificationError
 from benchmark.models import ModelSpec
@@ -145,6 +146,13 @@ def test_files_beside_the_model_are_not_the_model(name, copied):
     assert open_checkpoint(ModelSpec("path", str(folder))).digest == before.digest
 
 
+def test_a_draft_names_the_gpu_of_a_training_or_its_processor():
+    told = {"device": "cpu:0", "processor": "AMD EPYC"}
+    assert draft._hardware(told) == "AMD EPYC"
+    assert draft._hardware(told | {"device": "NVIDIA H100 80GB HBM3"}) == "NVIDIA H100 80GB HBM3"
+    assert draft._hardware({}) is None
+
+
 def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "submissions"
     shutil.copytree(SUBMISSIONS / NETWORK, run, ignore=shutil.ignore_patterns("status.json"))
@@ -161,6 +169,7 @@ def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
     assert "alternative_semantics_seen" in capsys.readouterr().err
     told = yaml.safe_load((folder / "submission.yaml").read_text())
     assert told["training"]["seeds"] == [1]
+    assert told["training"]["hardware"] == "AMD EPYC"
     told["training"]["alternative_semantics_seen"] = False
     (folder / "submission.yaml").write_text(yaml.safe_dump(told))
     assert main([*words, "verify", folder.name, "--incoming"]) == 0
