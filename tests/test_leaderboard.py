@@ -135,7 +135,8 @@ def test_arrays_are_stored_as_they_are_read_whatever_their_order(tmp_path):
 def test_records_survive_a_round_trip():
     path = next(SUBMISSIONS.glob("*/record.json"))
     stored, again = json.loads(path.read_text()), json.loads(read_record(path).to_json())
-    again["model"] = {name: again["model"][name] for name in stored["model"]}
+    for entry in ("model", "provenance"):
+        again[entry] = {name: again[entry][name] for name in stored[entry]}
     assert {name: again[name] for name in stored} == stored
     new = {name: value for name, value in again.items() if name not in stored}
     assert all(value in (None, "trained") for value in new.values()), "entries that the record is older than"
