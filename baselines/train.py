@@ -33,7 +33,7 @@ from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
 from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer, cell_pairs
-from benchmark.record import processor, versions
+from benchmark.record import gpu, processor, versions
 from benchmark.suites import Suite, load_suite, training_tasks
 
 OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
@@ -143,8 +143,8 @@ class Run:
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         words = self.raw.get_input_embeddings().num_embeddings  # type: ignore[operator]
         # Both places: counting the predicted tokens on a GPU would wait for it in every step.
-        self.counts = torch.from_numpy(token_weights(words, training.program_weight))
-        self.weights = self.counts.to(self.accelerator.device)
+        self.host_weights = torch.from_numpy(token_weights(words, training.program_weight))
+        self.weights = self.host_weights.to(self.accelerator.device)
         self.forward = torch.compile(self.model) if compile_model else self.model
         self.kept_steps = set(training.checkpoint_steps())
         self.step, self.seconds, self.tokens = 0, 0.0, 0
@@ -189,7 +189,7 @@ class Run:
                 group["lr"] = rate * factor
         self.tokens += tokens.numel()
         targets = labels[:, 1:]
-        predicted = float(self.counts[targets[targets != IGNORED]].sum())
+        predicted = float(self.host_weights[targets[targets != IGNORED]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
         micro = self.training.micro or len(tokens)
@@ -235,6 +235,7 @@ class Run:
 
     def facts(self) -> dict[str, object]:
         """What made the model, as far as it has come."""
+        device = str(self.accelerator.device)
         return {
             "command": self.command,
             "recipe": asdict(self.training),
@@ -245,7 +246,7 @@ class Run:
             "minutes": round(self.seconds / 60, 1),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
-            "device": _named(self.accelerator.device),
+            "device": gpu(device) or device,
             "precision": self.precision,
             "processor": processor(),
             "packages": versions(PACKAGES),
@@ -256,11 +257,6 @@ class Run:
         """Keep the model where the recipe says so."""
         if self.step in self.kept_steps:
             self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
-
-
-def _named(device: torch.device) -> str:
-    """`cpu`, or a GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def train(run: Run, save_every: int) -> None:

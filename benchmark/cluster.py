@@ -164,7 +164,7 @@ class _Actor:
         if other:
             node = os.uname().nodename
             return Answer(INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere")
-        return Answer(DONE, f"{processor()}, {gpu()}" if ray.get_gpu_ids() else processor())
+        return Answer(DONE, f"{processor()}, {gpu('cuda')}" if ray.get_gpu_ids() else processor())
 
     def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
         """See `Desk.answer`."""

@@ -147,7 +147,7 @@ def _entries(record: Record, name: str, model: str, training: dict[str, Any]) ->
         "evaluation": {
             "command": command,
             "commit": origin.commit or UNFILLED,
-            "hardware": ", ".join(filter(None, (f"{origin.processor}, {origin.cores} cores", origin.gpu))),
+            "hardware": origin.hardware,
             "seconds": round(sum(origin.seconds.values())),
         },
         "training": training,

@@ -308,7 +308,7 @@ class _RunStages(Stages):
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
                 processors=sorted(self.place.processors), retries=folder.retries(),
                 products=str(fast_products()).removeprefix("torch."),
-                gpu=gpu() if run.job.device.startswith("cuda") else "", **run.environment,
+                gpu=gpu(run.job.device), **run.environment,
             ),
         )  # fmt: skip
 

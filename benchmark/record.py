@@ -104,6 +104,11 @@ class Provenance(_Strict):
     products: str
     """Precision of the probes' matrix products."""
 
+    @property
+    def hardware(self) -> str:
+        """Of the driver, in words."""
+        return ", ".join(filter(None, (f"{self.processor}, {self.cores} cores", self.gpu)))
+
 
 class Record(_Strict):
     """One run.
@@ -185,11 +190,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpu() -> str:
-    """The name of the GPU that torch takes here; empty without one."""
+def gpu(device: str) -> str:
+    """The name of a device that is a GPU of this machine; empty for any other."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else ""
 
 
 def environment() -> dict[str, Any]:

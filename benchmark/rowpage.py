@@ -273,7 +273,7 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("protocol", f"v{record.protocol.version}, probe seeds {', '.join(map(str, record.protocol.seeds))}"),
         ("samples, SHA-256", record.samples_sha256), ("source, SHA-256", p.source), ("commit", p.commit or UNDEFINED),
         ("started", p.started), ("finished", p.finished), ("worker seconds", f"{sum(p.seconds.values()):,.0f}"),
-        ("machine", ", ".join(filter(None, (f"{p.processor}, {p.cores} cores", p.gpu, p.platform)))), ("Python", p.python),
+        ("machine", f"{p.hardware}, {p.platform}"), ("Python", p.python),
         ("packages", ", ".join(f"{name} {version}" for name, version in p.packages.items() if version)),
         ("products of probes", p.products),
     ]  # fmt: skip
