@@ -170,6 +170,8 @@ class Run:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(new))
+        # Each process writes its own random state; the folder must not be renamed under the slower ones.
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             progress = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "log": self.log}
             (new / "progress.json").write_text(json.dumps(progress))

@@ -154,12 +154,13 @@ def test_a_recipe_names_the_matrices_that_have_parts(recipe):
 
 
 def test_several_processes_make_the_model_that_one_makes(recipe, tmp_path):
-    """Each takes its share of a step's tasks, and of each share a few at a time."""
+    """Each takes its share of a step's tasks, and of each share a few at a time; a state waits for the slower one."""
     recipe.write_text(RECIPE + "micro: 1\ncheckpoints: 2\n")
-    words = ["-m", "baselines.train", str(recipe), "--threads", "1", "--out"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *words, str(tmp_path / "two")]
-    subprocess.run(launcher, env=environment, check=True, timeout=240, cwd=Path(__file__).parent.parent)
+    words = [str(recipe), "--threads", "1", "--save-every", "3", "--out", str(tmp_path / "two")]
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "tests/slow_process.py", *words]
+    subprocess.run(launcher, env=environment, check=True, timeout=240, cwd=root)
     recipe.write_text(recipe.read_text().replace("micro: 1", "micro: 0"))
     assert baselines.train.main([str(recipe), "--out", str(tmp_path / "one"), "--threads", "1"]) == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
@@ -169,6 +170,7 @@ def test_several_processes_make_the_model_that_one_makes(recipe, tmp_path):
     assert [each["processes"] for each in facts] == [1, 2]
     assert facts[0]["log"][-1]["loss"] == pytest.approx(facts[1]["log"][-1]["loss"], rel=1e-3)
     assert len(list((tmp_path / "two" / "checkpoints").iterdir())) == 3
+    assert len(list((tmp_path / "two" / "state").glob("random_states_*"))) == 2
 
 
 def test_tensorboard_reads_the_logs(recipe, tmp_path):
