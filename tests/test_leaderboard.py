@@ -136,7 +136,8 @@ def test_records_survive_a_round_trip():
     path = next(SUBMISSIONS.glob("*/record.json"))
     stored, again = json.loads(path.read_text()), json.loads(read_record(path).to_json())
     for entry in ("model", "provenance"):
-        again[entry] = {name: again[entry][name] for name in stored[entry]}
+        added = {name: again[entry].pop(name) for name in again[entry].keys() - stored[entry].keys()}
+        assert not any(added.values()), "what the record is older than was not there"
     assert {name: again[name] for name in stored} == stored
     new = {name: value for name, value in again.items() if name not in stored}
     assert all(value in (None, "trained") for value in new.values()), "entries that the record is older than"
