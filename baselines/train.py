@@ -282,7 +282,7 @@ def train(run: Run, save_every: int) -> None:
                 bar.update(shown, description=f"loss {loss:.4f}")
             bar.update(shown, completed=run.step)
             run.keep_checkpoint()
-            if run.step % save_every == 0:
+            if run.step % save_every == 0 and run.step < last:
                 run.save_state()
     run.save_state()
     run.save_model(run.folder)
