@@ -30,6 +30,7 @@ from benchmark.loading import load, load_writer, tokenizer_of
 from benchmark.models import Decoding, Generation, HiddenStates, LanguageModel, Writer
 from benchmark.prompts import examples_text
 from benchmark.protocol import POOLS
+from benchmark.soundness import check_soundness
 from benchmark.suites import Suite, blind_tasks, probe_tasks, test_tasks
 from benchmark.tracks import BARE, FEWSHOT, ROOM, TRAINED, Frame, frame_of, seeds_of
 from karel_env.generator import Tasks
@@ -41,6 +42,9 @@ from karel_env.world import Worlds
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
 LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
+CHECK = "check"
+"""No stage: the model is loaded and looked at before its first shard."""
+CHECKED_TASKS = 16
 OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
 MEAN, LAST = POOLS
@@ -260,6 +264,21 @@ class Worker:
         if shard.stage.endswith(GENERATED):
             return self._reread(shard)
         return self._read(stage_tasks(self.job.suite, shard.stage), shard)
+
+    def check(self) -> None:
+        """Load the model and look at it on one task: is it causal, and does it write what its logits say?
+
+        Raises:
+            ModelError: it must not be evaluated.
+        """
+        if not self.job.checkpoint.network:
+            return
+        tasks = test_tasks(self.job.suite).take(np.arange(min(CHECKED_TASKS, self.job.suite.tasks)))
+        programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
+        longest = max(range(len(programs)), key=lambda i: len(programs[i]))
+        prompt = self._prompts(tasks)[longest]
+        checkpoint = self.job.checkpoint
+        check_soundness(self.model(TEST), prompt, programs[longest], self.job.dtype, checkpoint.spec)
 
     def model(self, stage: str) -> LanguageModel:
         """The model of a stage: the one under test, or an untrained copy."""

@@ -92,5 +92,5 @@ def test_the_doctor_finds_answers_that_are_not_those_of_the_whole_text(loud, cap
     monkeypatch.setattr(LstmForCausalLM, "prepare_inputs_for_generation", GenerationMixin.prepare_inputs_for_generation)
     assert main(["--model", f"path:{loud}", "--suite", "smoke"]) == 3
     told = capsys.readouterr().out
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("fail")] == ["generation"]
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("fail")] == ["generation", "argmax"]
     assert "prepare_inputs_for_generation" in told
