@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.answers import constrained_figures, sampled_figures
-from benchmark.checkpoint import Checkpoint
+from benchmark.checkpoint import Checkpoint, check_unchanged
 from benchmark.content import Content, content_steps, generated_probe_set, measure_content
 from benchmark.errors import UsageError
 from benchmark.evaluation import (
@@ -167,6 +167,7 @@ class Run:
             stages = _RunStages(self, folder, place, view)
             folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
             record = stages.execute()
+            check_unchanged(self.checkpoint)
             write_durably(folder.root / "record.json", record.to_json().encode())
             folder.log("finished")
             if self.request.keep_states:
