@@ -125,6 +125,9 @@ class Run:
         if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
             who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
             raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
+        if asked.track != TRAINED:
+            # Rendered once: it is part of the identity, and the same for every worker.
+            self.job = replace(self.job, frame=Worker(self.job).frame)
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -142,6 +145,7 @@ class Run:
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
             "asked": asdict(self.job.asked),
+            "frame": None if self.job.frame is None else self.job.frame.digest,
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -92,6 +92,7 @@ class Job:
         threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
             identity and does not depend on how many workers there are.
         asked: what is asked besides, see `Asked`.
+        frame: what stands around the worlds of a task, rendered once per run; None to render it where it is used.
     """
 
     suite: Suite
@@ -103,6 +104,7 @@ class Job:
     texts: tuple[str, ...] = ()
     threads: int = 1
     asked: Asked = PLAIN
+    frame: Frame | None = None
 
     @property
     def reads(self) -> bool:
@@ -301,6 +303,8 @@ class Worker:
     @cached_property
     def frame(self) -> Frame:
         """What stands around the worlds of a task, laid out for the model's tokenizer."""
+        if self.job.frame is not None:
+            return self.job.frame
         if self.job.asked.track == TRAINED:
             return BARE
         return frame_of(self.job.suite, self.job.asked.track, tokenizer_of(self.job.checkpoint))

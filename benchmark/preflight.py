@@ -68,7 +68,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
-    frame = frame_of(job.suite, job.asked.track, tokenizer)
+    frame = frame_of(job.suite, job.asked.track, tokenizer) if job.frame is None else job.frame
     programs = sample.programs.texts()
     check_words(job.checkpoint.spec, tokenizer, " ".join([*prompts_of(job.suite, sample), *programs]).split())
     prompts = [prompt_ids(tokenizer, text) for text in prompts_of(job.suite, sample, frame=frame)]
