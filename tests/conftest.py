@@ -84,18 +84,10 @@ def save_llama(folder: Path, **sizes: int) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Runs take less than a second: few probes, and no figures, which `test_figures` and `test_grids` draw."""
-    make_quick(monkeypatch)
+    """Runs of this process take less than a second, see `make_runs_quick`."""
+    from quick_protocol import make_runs_quick
 
-
-def make_quick(patch: pytest.MonkeyPatch) -> None:
-    """Small settings for runs of this process."""
-    from quick_protocol import QUICK
-
-    import benchmark.driver
-
-    patch.setattr(benchmark.driver, "STANDARD", QUICK)
-    patch.setattr(benchmark.driver, "write_figures", lambda *_: [])
+    make_runs_quick(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -122,11 +114,12 @@ def smoke_run(tiny_folder, tmp_path_factory) -> Path:
 
 def finished_run(factory: pytest.TempPathFactory, name: str, model: Path, suite: str) -> Path:
     """The folder of a run that one process of the session makes."""
+    from quick_protocol import make_runs_quick
     from whole_runs import call, only
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            make_quick(patch)
+            make_runs_quick(patch.setattr)
             assert call("--model", f"path:{model}", "--suite", suite, "--out", folder) == 0
 
     return only(session_folder(factory, name, make))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import benchmark.driver
 from benchmark.protocol import STANDARD
 
 QUICK = replace(
@@ -13,3 +15,9 @@ QUICK = replace(
 )  # fmt: skip
 SMALL_SUITE = str(Path(__file__).parent / "small_suite.yaml")
 """8 tasks and 40 probe programs, for `--suite`."""
+
+
+def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
+    """Few probes and no figures, which `test_figures` and `test_grids` draw; `assign` may be a patch's `setattr`."""
+    assign(benchmark.driver, "STANDARD", QUICK)
+    assign(benchmark.driver, "write_figures", lambda *_: [])
