@@ -36,17 +36,18 @@ class ActorBody:
         self.is_placed = False
         self.desk: Desk | None = None
 
-    def start(self, expected: dict[str, Any]) -> Answer:
+    def start(self, expected: dict[str, Any], again: bool = False) -> Answer:
         """Do the next part of the start.
 
         Args:
             expected: the driver's digest of the source and versions of packages.
+            again: whether the last answer is to be given again, since it may be lost; it waits behind what is being done.
 
         Returns:
             `STARTING` with what is to come; `DONE` with the node's processor, and its GPU if it was given one, when the
             worker is ready; `INVALID` if the node has other code or packages than the driver.
         """
-        if self.is_placed and self.imports:
+        if self.is_placed and self.imports and not again:
             import_module(self.imports[0])
             # Only now, so that an import that failed fails again when it is asked for again.
             self.imports.pop(0)

@@ -321,9 +321,9 @@ class RayCrew:
         actor = remote.remote(cpus, IMPORTS)
         return actor, self.continue_start(actor)
 
-    def continue_start(self, handle: Any) -> Any:
+    def continue_start(self, handle: Any, again: bool = False) -> Any:
         """See `Crew`."""
-        call = handle.start.remote(self.expected)
+        call = handle.start.remote(self.expected, again)
         self.starts.add(call)
         return call
 

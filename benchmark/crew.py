@@ -52,8 +52,8 @@ class Crew(Protocol):
         """A new worker of a kind; its handle, and the call that ends when it is ready, or `STARTING`."""
         ...
 
-    def continue_start(self, handle: Any) -> Any:
-        """The next call of a worker whose last one ended with `STARTING`, or was not answered for long."""
+    def continue_start(self, handle: Any, again: bool = False) -> Any:
+        """The next call of a worker whose last one ended with `STARTING`; `again` if it was not answered for long."""
         ...
 
     def call(self, handle: Any, piece: Piece, share: float) -> Any:

@@ -53,7 +53,7 @@ FIRST_DEADLINE, LEAST_DEADLINE, SLOWER = 1800.0, 120.0, 20.0
 """Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
 START_DEADLINE, PLACED_DEADLINE = 120.0, 600.0
 """Seconds without a word from a worker that starts, until another is started in its place: before its first word, and
-after it, when its process is known to run. Doubled after each such worker, up to `LONGEST_START` times."""
+after it, when its process is known to run. Doubled for the next one, up to `LONGEST_START` times."""
 LONGEST_START = 8
 DEATHS_ALLOWED = 30
 """Workers that die in a row, beside one a worker, without a piece being done in between."""
@@ -82,6 +82,7 @@ class _Worker:
     pending: _Pending | None = None
     ready: bool = False
     stage: str = ""
+    growth: int = 1
 
 
 class Pool:
@@ -103,6 +104,7 @@ class Pool:
         self.shares: dict[Hashable, float] = {}
         self.turn, self.stopped = Lock(), False
         self.failed_starts = self.silent_starts = self.deaths = 0
+        self.growth = 1
         self.waiting_since = time.monotonic()
         self.listeners: tuple[tuple[Callable[..., None], Callable[[str], None]], ...] = ()
 
@@ -192,7 +194,7 @@ class Pool:
                     self._end(other)
                 handle, call = self.crew.hire(kind)
                 now = time.monotonic()
-                self.workers.append(_Worker(kind, handle, call, now, now))
+                self.workers.append(_Worker(kind, handle, call, now, now, growth=self.growth))
                 short -= 1
 
     def _hand_out(self) -> None:
@@ -288,28 +290,31 @@ class Pool:
     def _overdue(self) -> None:
         """Ends workers whose piece is late, and gives up if none ever starts."""
         now = time.monotonic()
-        for worker in list(self.workers):
-            if worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.piece)):
-                pending, worker.pending = worker.pending, None
-                self._end(worker)
-                self._again(pending, Answer(LATE, why=f"no answer within {allowed:.0f} s (--deadline)"))
-            elif not worker.ready:
-                self._hasten(worker, now)
         if not self.workers or any(worker.ready for worker in self.workers):
             self.waiting_since = now
         elif now - self.waiting_since > self.patience:
-            raise BenchmarkError(self._standstill(now))
+            problem = self._standstill(now)
+            for worker in list(self.workers):
+                self._replace(worker, f"no sign of life of any worker within {self.patience:.0f} s")
+            raise BenchmarkError(problem)
+        for worker in list(self.workers):
+            if not worker.ready:
+                self._hasten(worker, now)
+            elif worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.piece)):
+                pending, worker.pending = worker.pending, None
+                self._end(worker)
+                self._again(pending, Answer(LATE, why=f"no answer within {allowed:.0f} s (--deadline)"))
 
     def _hasten(self, worker: _Worker, now: float) -> None:
         """What follows when a worker that starts has not been heard of for long."""
-        growth = min(2**self.silent_starts, LONGEST_START)
-        allowed = (PLACED_DEADLINE if worker.stage else START_DEADLINE) * growth
+        allowed = (PLACED_DEADLINE if worker.stage else START_DEADLINE) * worker.growth
         if now - worker.last_sign > allowed:
             self.silent_starts += 1
+            self.growth = max(self.growth, min(2 * worker.growth, LONGEST_START))
             self._replace(worker, f"no sign of life within {allowed:.0f} s")
         elif worker.stage and now - worker.began > START_DEADLINE:
             # Its process runs. Either it is slow, then this call waits behind the last, or the last answer was lost.
-            worker.call, worker.began = self.crew.continue_start(worker.handle), now
+            worker.call, worker.began = self.crew.continue_start(worker.handle, again=True), now
 
     def _standstill(self, now: float) -> str:
         """Why no worker has become ready, in words."""

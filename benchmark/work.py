@@ -209,7 +209,7 @@ class SerialCrew:
         """See `Crew`."""
         return Desk(), [Answer(DONE)]
 
-    def continue_start(self, handle: Desk) -> list[Answer]:
+    def continue_start(self, handle: Desk, again: bool = False) -> list[Answer]:
         """See `Crew`."""
         return [Answer(DONE)]
 
