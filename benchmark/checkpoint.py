@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmark import factory, hub
 from benchmark.errors import ModelError, UsageError
+from benchmark.memory_limit import memory_left
 from benchmark.models import AS_STORED, Loading, ModelSpec
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -189,10 +190,13 @@ NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new process could take (Linux: MemAvailable; elsewhere the physical size)."""
+    """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
+    or what the limit of this process or of its control group leaves, where that is less."""
+    limit = memory_left()
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                available = int(line.split()[1]) * 1024
+                return available if limit is None else min(available, limit)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

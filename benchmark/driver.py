@@ -159,7 +159,7 @@ class Run:
     def execute(self, place: Place, view: View) -> Record:
         """All stages that are not done yet."""
         folder = RunFolder(self.root())
-        with folder.locked():
+        with folder.locked(), place.pool.reporting(folder.log, view.say):
             done = self.finished()
             if done is not None:
                 return done

@@ -163,7 +163,7 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     `memory` is what an evaluation worker needs, in bytes.
     """
     if options.workers == "0":
-        pool = Pool(SerialCrew(), 1)
+        pool = Pool(SerialCrew(), 1, options.deadline)
         yield Place(pool, 0, torch.get_num_threads(), set()), ""
         return
     from benchmark.cluster import Demand, join

@@ -164,7 +164,7 @@ class Trajectory:
         """The point of a checkpoint, computed unless it is there already."""
         identity = self._identity(moment.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
-        with folder.locked():
+        with folder.locked(), self.place.pool.reporting(folder.log, self.view.say):
             if not (folder.root / POINT).is_file():
                 point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
                 write_durably(folder.root / POINT, _POINT.dump_json(point, indent=1) + b"\n")

@@ -209,6 +209,10 @@ class SerialCrew:
         """See `Crew`."""
         return Desk(), [Answer(DONE)]
 
+    def continue_start(self, handle: Desk, again: bool = False) -> list[Answer]:
+        """See `Crew`."""
+        return [Answer(DONE)]
+
     def call(self, handle: Desk, piece: Piece, share: float) -> list[Answer]:
         """See `Crew`."""
         return [handle.answer(piece.held, piece.work, piece.call, share)]

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    ["errors", "protocol"],
+    ["errors", "protocol", "memory_limit", "crew"],
     ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
     ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
     ["recorder", "prior", "answers", "submission"],
@@ -23,7 +23,8 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages", "verified", "patient"],
+    ["actor", "stages", "verified", "patient"],
+    ["cluster"],
     ["checks", "own_checks"],
     ["answer_check"],
     ["verification"],
@@ -58,6 +59,8 @@ TORCH_FREE = {
     "grid",
     "figures",
     "shards",
+    "crew",
+    "memory_limit",
     "pool",
     "simulation",
     "status",
@@ -95,7 +98,7 @@ def test_benchmark_imports_downwards_only(path: Path) -> None:
     found = imports(path)
     heads = {name.split(".")[0] for name in found}
     assert "baselines" not in heads
-    assert "ray" not in heads or path.stem == "cluster"
+    assert "ray" not in heads or path.stem in ("cluster", "actor")
     assert not (path.stem in TORCH_FREE and heads & {"torch", "transformers"})
     if path.stem == "__init__":
         return
