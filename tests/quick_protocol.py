@@ -1,12 +1,15 @@
-"""A protocol so small that a whole run takes seconds."""
+"""A protocol and a suite so small that a whole run of a tiny model takes less than a second."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from benchmark.protocol import STANDARD
 
 QUICK = replace(
-    STANDARD, steps=6, checks=2, folds=5, seeds=(0, 1, 2, 3, 4), copies=2, hidden=8, deep_hidden=(8, 8), alternatives=3,
-    resamples=50, min_programs=5,
+    STANDARD, steps=6, checks=2, folds=3, seeds=(0, 1, 2), copies=2, random_inits=2, hidden=8, deep_hidden=(8, 8),
+    alternatives=3, resamples=50, min_programs=5,
 )  # fmt: skip
+SMALL_SUITE = str(Path(__file__).parent / "small_suite.yaml")
+"""8 tasks and 40 probe programs, for `--suite`."""
