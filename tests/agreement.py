@@ -9,7 +9,8 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.huggingface import HuggingFaceModel
 from benchmark.models import ModelSpec
 
-WORDS = 4
+WORDS = 2
+"""So many that an answer has more tokens than the sliding windows of `families` are wide."""
 UNEMBEDDED = ("mamba", "mamba2")
 """Their `output_hidden_states` leave out the embeddings, and give the last block before and after the final norm."""
 TOLERANCE = 1e-4
