@@ -84,7 +84,9 @@ def test_a_mark_of_the_beginning_and_signs_for_spaces(name, tmp_path):
 def test_a_whole_run(name, tmp_path):
     folder = save(name, tmp_path / name)
     assert (
-        call("--model", f"path:{folder}", "--suite", SMALL_SUITE, "--limit", 5, "--batch", 50, "--out", tmp_path / "runs")
+        call(
+            "--model", f"path:{folder}", "--suite", SMALL_SUITE, "--limit", 5, "--batch", 50, "--out", tmp_path / "runs"
+        )
         == 0
     )
     record = read_record(only(tmp_path / "runs") / "record.json")
