@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from agreement import TOLERANCE, WORDS, alone, check_states, check_writing, loaded
 from families import FAMILIES, cases, metaspace_tokenizer, save
-from quick_protocol import SMALL_SUITE
+from quick_protocol import SHORT_SUITE
 from whole_runs import call, only
 
 from benchmark.huggingface import HuggingFaceModel
@@ -85,7 +85,7 @@ def test_a_whole_run(name, tmp_path):
     folder = save(name, tmp_path / name)
     assert (
         call(
-            "--model", f"path:{folder}", "--suite", SMALL_SUITE, "--limit", 5, "--batch", 50, "--out", tmp_path / "runs"
+            "--model", f"path:{folder}", "--suite", SHORT_SUITE, "--limit", 5, "--batch", 50, "--out", tmp_path / "runs"
         )
         == 0
     )

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from families import metaspace_tokenizer, save
+from quick_protocol import SHORT_SUITE
 from safetensors.torch import load_file, save_file
 
 import benchmark.huggingface
 from benchmark import doctor
 
 ROOT = Path(__file__).parent.parent
-SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
 
 
 def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:
