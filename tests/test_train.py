@@ -86,6 +86,16 @@ def test_a_run_killed_while_its_state_is_replaced_goes_on(recipe, tmp_path, left
     assert [path.name for path in (tmp_path / "run").glob("state*")] == ["state"]
 
 
+def test_a_state_replaces_the_last_one_when_all_have_written_theirs(recipe, tmp_path, monkeypatch):
+    """What lies in the folder whenever processes wait for each other."""
+    run, seen = Run(load_recipe(recipe), tmp_path, False, "no"), []
+    look = lambda: seen.append(sorted(path.name for path in tmp_path.glob("state*")))  # noqa: E731
+    run.save_state()
+    monkeypatch.setattr(run.accelerator, "wait_for_everyone", look)
+    run.save_state()
+    assert (seen[0], seen[-2], seen[-1]) == (["state"], ["state", "state.new"], ["state"])
+
+
 def test_training_lowers_the_loss(recipe, tmp_path):
     recipe.write_text(RECIPE.replace("tasks: 24", "tasks: 320"))
     run = baselines.train.Run(load_recipe(recipe), tmp_path, False, "no")
