@@ -74,7 +74,7 @@ def test_spaces_stand_together(model):
 
 def test_states_and_answers_are_those_of_the_model_alone(model):
     prompts, programs = (both[:2] for both in cases())
-    # Its states have entries of some thousands, which a batch sums in another order.
+    # Its states have entries of some hundreds, which a batch sums in another order.
     assert check_states(model, prompts, programs, relative=1e-5) > len(programs)
     check_writing(model, prompts)
     assert np.isfinite(model.log_likelihoods(prompts, programs)).all()

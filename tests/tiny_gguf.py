@@ -50,7 +50,7 @@ def _add_weights(writer: GGUFWriter, tokens: int) -> None:
               "ffn_gate": (INNER, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER)}  # fmt: skip
     matrices = {f"blk.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in shapes.items()}
     for name, shape in {"token_embd.weight": (tokens, WIDTH), **matrices}.items():
-        values = rng.normal(0, 0.3, shape).astype(np.float32)
+        values = rng.normal(0, 0.15, shape).astype(np.float32)
         writer.add_tensor(name, quantize(values, GGMLQuantizationType.Q4_1), raw_dtype=GGMLQuantizationType.Q4_1)
     norms = [f"blk.{i}.{name}_norm.weight" for i in range(LAYERS) for name in ("attn", "ffn")]
     for name in (*norms, "output_norm.weight"):
