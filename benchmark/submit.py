@@ -21,7 +21,7 @@ from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.evaluation import TEST
 from benchmark.intake import shown
 from benchmark.record import source_digest
-from benchmark.rerun import checkpoint_of, job_of, rerun
+from benchmark.rerun import Limits, rerun
 from benchmark.shards import write_durably
 from benchmark.submission import (
     FLAGGED,
@@ -73,6 +73,16 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     alarm = commands.add_parser("audit", help="run the model on tasks that its weights choose; flags a row that fails")
     alarm.add_argument("name")
     alarm.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    for loads_model in (check, alarm):
+        loads_model.add_argument(
+            "--deadline",
+            type=float,
+            metavar="SECONDS",
+            help="of the process that runs the model (default: by its shards)",
+        )
+        loads_model.add_argument(
+            "--memory", type=float, metavar="GB", help="of that process (default: 0.8 of what is available)"
+        )
     withdraw = commands.add_parser("withdraw", help="a maintainer's: mark a submission as withdrawn")
     withdraw.add_argument("name")
     withdraw.add_argument("--reason", required=True)
@@ -130,7 +140,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: Path, options: argparse.Namespace) -> str:
     found = verify(folder, options.incoming)
-    again = rerun(folder, found, options.rerun) if options.rerun is not None else None
+    again = rerun(folder, found, options.rerun, _limits(options)) if options.rerun is not None else None
     before = read_status(folder)
     if options.write_status:
         found.differences = [one for one in found.differences if not one.entry.startswith("status.")]
@@ -142,6 +152,10 @@ def _verified(folder: Path, options: argparse.Namespace) -> str:
     return (
         f"verified, {len(found.checked)} kinds of entry" if options.all else "\n  ".join(["verified", *found.checked])
     )
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
 def settle(found: Verified) -> None:
@@ -205,9 +219,10 @@ def _audit(options: argparse.Namespace) -> int:
     settle(found)
     record = found.record
     suite = audit.audit_suite(record.model.digest, record.suite.name)
-    job = job_of(suite, checkpoint_of(folder, found.submission), record)
     public = np.array([sample.shown for sample in found.samples if sample.stage == TEST])
-    result = audit.compare(suite, public, audit.audit_texts(job, record.protocol))
+    texts = audit.audit_texts(folder, found, suite, _limits(options))
+    settle(found)
+    result = audit.compare(suite, public, texts)
     if options.write_status:
         write_status(folder, found, audited=result)
     print(
