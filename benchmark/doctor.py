@@ -17,7 +17,14 @@ from benchmark.errors import BenchmarkError, ModelError
 from benchmark.evaluation import TEST
 from benchmark.huggingface import DTYPES
 from benchmark.models import ModelSpec
-from benchmark.options import add_loading_options, loading_of
+from benchmark.options import (
+    LOAD_DEADLINE,
+    add_limit_options,
+    add_loading_options,
+    check_loads,
+    device_of,
+    loading_of,
+)
 from benchmark.patient import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
 from benchmark.run import guarded
 from benchmark.suites import load_suite
@@ -27,12 +34,15 @@ Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]
 CHECKS: Checks = (
     ("tokenizer", checks.tokenizer, True),
     ("words", checks.words, True),
+    ("weights", checks.weights, True),
     ("context", checks.context, True),
     ("loading", checks.loading, True),
+    ("causality", checks.causality, False),
     ("alignment", checks.alignment, False),
     ("padding", checks.padding, False),
     ("precision", checks.precision, False),
     ("generation", checks.generation, False),
+    ("argmax", checks.argmax, False),
     ("batch sizes", checks.batches, False),
     ("untrained copies", checks.copies, False),
     ("speed", checks.speed, False),
@@ -87,13 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--model", required=True, help="as for benchmark.run")
     add("--suite", default="smoke", help="name of a suite, or a .yaml file of one's own (default: smoke)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
-    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--device", default="cpu", help="auto, cpu or cuda (default: cpu)")
     add_loading_options(parser)
+    add_limit_options(parser, LOAD_DEADLINE)
     add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
     options = parser.parse_args(arguments)
 
     def look() -> int:
+        options.device = device_of(options.device)
         checkpoint = open_checkpoint(ModelSpec.parse(options.model), loading_of(options))
+        check_loads(options, checkpoint)
         patient = Patient(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
         print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")
         outcomes = []

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.answers import constrained_figures, sampled_figures
-from benchmark.checkpoint import Checkpoint
+from benchmark.checkpoint import Checkpoint, check_unchanged
 from benchmark.content import Content, content_steps, generated_probe_set, measure_content
 from benchmark.errors import UsageError
 from benchmark.evaluation import (
@@ -125,6 +125,9 @@ class Run:
         if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
             who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
             raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
+        if asked.track != TRAINED:
+            # Rendered once: it is part of the identity, and the same for every worker.
+            self.job = replace(self.job, frame=Worker(self.job).frame)
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -142,6 +145,7 @@ class Run:
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
             "asked": asdict(self.job.asked),
+            "frame": None if self.job.frame is None else self.job.frame.digest,
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -167,6 +171,7 @@ class Run:
             stages = _RunStages(self, folder, place, view)
             folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
             record = stages.execute()
+            check_unchanged(self.checkpoint)
             write_durably(folder.root / "record.json", record.to_json().encode())
             folder.log("finished")
             if self.request.keep_states:

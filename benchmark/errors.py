@@ -35,11 +35,18 @@ class ShardsFailed(BenchmarkError):
     """
 
     def __init__(self, reasons: Mapping[str, str], invalid: bool = False) -> None:
-        named = "; ".join(f"{name}: {' '.join(why.split())[:300]}" for name, why in list(reasons.items())[:5])
-        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        self.reasons = dict(reasons)
+        by_reason: dict[str, list[str]] = {}
+        for name, why in reasons.items():
+            by_reason.setdefault(" ".join(why.split())[:300], []).append(name)
+        entries = [
+            f"{names[0]}{f' and {len(names) - 1} more, all alike' if len(names) > 1 else ''}: {why}"
+            for why, names in list(by_reason.items())[:5]
+        ]
+        more = f"; and {len(by_reason) - 5} other reasons" if len(by_reason) > 5 else ""
+        retry = "mend the model" if invalid else "run the same command again to retry them"
         super().__init__(
-            f"{len(reasons)} of the shards failed ({named}{more}); no record is written, run the same command again "
-            "to retry them"
+            f"{len(reasons)} of the shards failed ({'; '.join(entries)}{more}); no record is written, {retry}"
         )
         if invalid:
             self.exit_code = ModelError.exit_code

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from benchmark.checkpoint import Checkpoint
 from benchmark.errors import UsageError
 from benchmark.evaluation import GRIDS, STANDARD_GRID, Asked
 from benchmark.huggingface import DTYPES, STRICT
+from benchmark.loading import load_bounded
 from benchmark.models import ATTENTIONS, QUANTIZATIONS, Loading
 from benchmark.pool import Pool
 from benchmark.stages import Place
@@ -20,6 +24,11 @@ from benchmark.tracks import FEWSHOT, TRACKS, TRAINED
 from benchmark.work import SerialCrew
 
 AUTO = "auto"
+LOAD_DEADLINE = 300.0
+"""Seconds for loading a model once, where a limit is set without one."""
+LOAD_MEMORY, MEMORY_PER_BYTE = 2_000_000_000, 10
+"""Bytes for loading a model once: for libraries, and for each stored byte; bfloat16 is held as float64 with --strict."""
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 JOB_FOLDER = "runtime_resources"
 """In the path of the temporary copy in which Ray runs a submitted job; it goes with the job."""
 
@@ -80,6 +89,46 @@ def add_loading_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-code", action="store_true", help="run the module of a py: model; not official")
 
 
+def add_limit_options(parser: argparse.ArgumentParser, deadline: float) -> None:
+    """Limits for loading a model once in a process of its own, before anything else; `check_loads` reads them.
+
+    `deadline` is the default, 0 for no such process.
+    """
+    add = parser.add_argument
+    add(
+        "--load-deadline",
+        type=float,
+        default=deadline,
+        metavar="SECONDS",
+        help=f"first load the model once in a process of its own, in at most so long; 0: do not (default: {deadline:g})",
+    )
+    add(
+        "--memory-limit",
+        type=float,
+        metavar="GB",
+        help=f"memory of that process, with {LOAD_DEADLINE:g} s if no deadline is given (default: {LOAD_MEMORY / 1e9:g}, and "
+        f"{MEMORY_PER_BYTE} for each byte of weights)",
+    )
+
+
+def check_loads(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Load the model within the limits, if any are asked for.
+
+    Raises:
+        UsageError: a limit that is none.
+        ModelError: it cannot be loaded within them.
+    """
+    deadline, limit = options.load_deadline, options.memory_limit
+    if not 0 <= deadline < math.inf:
+        raise UsageError(f"--load-deadline {deadline:g}: expected seconds, 0 for none")
+    if limit is not None and not 0 < limit < math.inf:
+        raise UsageError(f"--memory-limit {limit:g}: expected gigabytes, more than 0")
+    if not deadline and limit is None:
+        return
+    memory = LOAD_MEMORY + MEMORY_PER_BYTE * checkpoint.weight_bytes if limit is None else int(limit * 1e9)
+    load_bounded(checkpoint, options.dtype, options.device, deadline or LOAD_DEADLINE, memory)
+
+
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """Who computes."""
     add = parser.add_argument
@@ -126,7 +175,7 @@ def check_options(options: argparse.Namespace) -> None:
     gpus = options.gpus_per_worker
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
-    options.device = _device(options.device, options.address)
+    options.device = device_of(options.device, options.address)
     if options.strict:
         options.dtype = STRICT
     options.out = Path(options.out).resolve()
@@ -148,12 +197,19 @@ def loading_of(options: argparse.Namespace) -> Loading:
     return Loading(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
 
 
-def _device(asked: str, address: str | None) -> str:
-    if asked == AUTO:
+def device_of(device: str, address: str | None = None) -> str:
+    """The device that the option names; raises `UsageError` for what is none, or none here."""
+    if device == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available() and not address:
-        raise UsageError(f"--device {asked}: no CUDA device here; use --device cpu")
-    return asked
+    if not DEVICE.fullmatch(device):
+        hint = "; a GPU is cuda" if device.lower() in ("gpu", "gpu:0", "nvidia", "cuda:all") else ""
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N{hint}")
+    if device.startswith("cuda") and not address:
+        if not torch.cuda.is_available():
+            raise UsageError(f"--device {device}: no CUDA device here; use --device cpu")
+        if ":" in device and int(device.partition(":")[2]) >= torch.cuda.device_count():
+            raise UsageError(f"--device {device}: there are {torch.cuda.device_count()} here, counted from 0")
+    return device
 
 
 @contextmanager

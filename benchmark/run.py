@@ -34,7 +34,16 @@ from benchmark.driver import Request, Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import card, row
 from benchmark.models import FORMS, ModelSpec, series
-from benchmark.options import add_model_options, add_worker_options, asked_of, check_options, loading_of, place_of
+from benchmark.options import (
+    add_limit_options,
+    add_model_options,
+    add_worker_options,
+    asked_of,
+    check_loads,
+    check_options,
+    loading_of,
+    place_of,
+)
 from benchmark.preflight import check, describe
 from benchmark.suites import load_suite
 
@@ -90,6 +99,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
     add_model_options(parser)
+    add_limit_options(parser, 0.0)
     add("--audit", action="store_true", help="on tasks whose seed comes from the model's files; see docs/submitting.md")
     add("--dry-run", action="store_true", help="say what would run, with estimates of time and memory")
     add("--json", action="store_true", help="the row as JSON on standard output")
@@ -125,6 +135,7 @@ def run_one(options: argparse.Namespace, model: str, command: str) -> None:
     """One model's run and its row."""
     console = Console(stderr=True, highlight=False)
     checkpoint = open_checkpoint(ModelSpec.parse(model), loading_of(options))
+    check_loads(options, checkpoint)
     request = request_of(options, options.suite, command)
     if options.audit:
         if options.seed is not None:

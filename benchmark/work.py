@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import ModelError, StorageError
-from benchmark.evaluation import Job, Shard, Worker
+from benchmark.evaluation import CHECK, Job, Shard, Worker
 from benchmark.folder import attempt_of
 from benchmark.labels import Split
 from benchmark.models import ModelSpec
@@ -28,6 +28,7 @@ from benchmark.probing import fit_probes
 from benchmark.protocol import Protocol
 from benchmark.shards import Attempt, Shards, StoredRows
 from benchmark.suites import TASK_FIELDS, Suite, adopt_tasks, stored_tasks, tasks_for
+from benchmark.tokenizers import PANIC
 
 TASKS, EVALUATION, FIT = KINDS = ("tasks", "evaluation", "fit")
 Compute = Callable[[Any, float], list[Attempt]]
@@ -74,6 +75,10 @@ class EvaluationWork:
 
         def compute(shard: Shard, share: float) -> list[Attempt]:
             began = time.perf_counter()
+            if shard.stage == CHECK:
+                with _threads(self.job.threads):
+                    worker.check()
+                return []
             with _threads(self.job.threads):
                 result = worker.evaluate(shard, share)
             seconds = round(time.perf_counter() - began, 3)
@@ -188,7 +193,9 @@ class Desk:
             return Answer(STORAGE, why=str(problem))
         except ModelError as problem:
             return Answer(INVALID, why=str(problem))
-        except Exception as problem:
+        except BaseException as problem:
+            if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+                raise
             if _is_shortage(problem):
                 return Answer(MEMORY, why=str(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]
@@ -196,7 +203,7 @@ class Desk:
             return Answer(RAISED, why=f"{type(problem).__name__} at {place}: {problem}")
 
 
-def _is_shortage(problem: Exception) -> bool:
+def _is_shortage(problem: BaseException) -> bool:
     """Whether torch says by an exception of another kind that memory is short."""
     said = str(problem)
     return isinstance(problem, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)

@@ -15,10 +15,11 @@ from quick_protocol import SMALL_SUITE
 from whole_runs import call
 
 from benchmark.audit import audit_seed
-from benchmark.checkpoint import INDEX, open_checkpoint
+from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
 from benchmark.models import Loading, ModelSpec
 from benchmark.record import read_record
+from benchmark.tensors import INDEX
 
 WEIGHTS = "model.safetensors"
 
