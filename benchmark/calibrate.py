@@ -23,7 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark import trained_pair
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import make_folder, run_command
 from benchmark.evaluation import first_inputs
 from benchmark.labels import build_probe_set, with_original
 from benchmark.measurement import judged
@@ -35,6 +35,7 @@ from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
 from benchmark.shards import write_durably
 from benchmark.sources import Source, Views, arrays_of, fit_view, read_source, validation_gaps
 from benchmark.suites import Suite, blind_tasks, load_suite
+from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 NOTHING, NEGATIVE, FALLING = "skill 0", "negative gap", "falls"
@@ -239,13 +240,17 @@ def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
+    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
     parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
-    parser.add_argument("--programs", type=int, help="label budget of a probe (default: the suite's)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many draws of everything (default: 1)")
+    parser.add_argument(
+        "--programs",
+        type=integer(STANDARD.min_programs, 1_000_000),
+        help="label budget of a probe (default: the suite's)",
+    )
+    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="how many draws of everything (default: 1)")
     parser.add_argument(
         "--alternatives",
-        type=int,
+        type=integer(SWEPT, 1000),
         default=ALTERNATIVES,
         help=f"semantics beside the original (default: {ALTERNATIVES})",
     )
@@ -256,13 +261,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> list[Cell]:
     """The cells of all seeds asked for; those that are stored are read."""
     suite = load_suite(options.suite)
-    if options.seeds < 1 or (options.programs is not None and options.programs < STANDARD.min_programs):
-        raise UsageError(f"--seeds must be at least 1 and --programs at least {STANDARD.min_programs}")
-    if options.alternatives < SWEPT:
-        raise UsageError(f"--alternatives {options.alternatives}: expected at least {SWEPT}")
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     protocol = replace(STANDARD, alternatives=options.alternatives)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out, "--out")
     cells: list[Cell] = []
     for seed in range(options.seeds):
         path = _stored(options.out, suite, protocol, seed)
@@ -278,12 +279,12 @@ def run(options: argparse.Namespace) -> list[Cell]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _options(arguments)
-    try:
-        cells = run(options)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: report(_options(arguments)))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code."""
+    cells = run(options)
     wrong, asked = false_represents(cells)
     record = {
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,

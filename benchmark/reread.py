@@ -6,7 +6,6 @@ They must give the cross-entropies that the run stored.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.evaluation import BLIND, Job, Worker, shards_of
 from benchmark.folder import read_probes
@@ -24,12 +24,12 @@ from benchmark.models import ModelSpec
 from benchmark.protocol import POOLS
 from benchmark.readings import Readings, packed_readings, readings_of
 from benchmark.record import read_record
-from benchmark.run import guarded
 from benchmark.semantic_content import Tested
 from benchmark.shards import write_durably
 from benchmark.sources import read_source
 from benchmark.submission import READINGS
 from benchmark.suites import load_suite
+from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 
 TOLERANCE = 0.02
@@ -76,18 +76,16 @@ def reread(folder: Path) -> Readings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.reread", description="Store what the probes of a run read."
-    )
+    parser = CommandParser(prog="python -m benchmark.reread", description="Store what the probes of a run read.")
     parser.add_argument("folder", type=Path, help="of a finished run, or a submission")
-    folder = parser.parse_args(arguments).folder
 
     def carry_out() -> int:
+        folder = parser.parse_args(arguments).folder
         write_durably(folder / READINGS, packed_readings(reread(folder)))
         print(f"wrote {folder / READINGS}")
         return 0
 
-    return guarded(carry_out)
+    return run_command(carry_out)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import run_command
+from benchmark.errors import UsageError
 from benchmark.folder import RETRIED, RunFolder, holder
 from benchmark.leaderboard import row
 from benchmark.record import read_record
+from karel_env.command import CommandParser
 
 DONE, RUNNING, STOPPED = "done", "running", "stopped"
 FITS = "probe fits"
@@ -121,16 +123,16 @@ def describe(status: Status) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all runs are done, 1 one is not, 2 no run there."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.status", description="What a run has done so far.")
+    parser = CommandParser(prog="python -m benchmark.status", description="What a run has done so far.")
     parser.add_argument("run", type=Path, help="run folder, or a folder of run folders")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a run")
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the status; returns the exit code."""
     inside = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
-    try:
-        found = [status_of(root) for root in inside or [options.run]]
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    found = [status_of(root) for root in inside or [options.run]]
     print("\n\n".join(json.dumps(asdict(each)) if options.json else describe(each) for each in found))
     return 0 if all(each.state == DONE for each in found) else 1
 

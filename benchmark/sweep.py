@@ -33,6 +33,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import run_command
 from benchmark.driver import Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import row
@@ -40,8 +41,9 @@ from benchmark.models import FORMS, ModelSpec, series
 from benchmark.options import add_model_options, add_worker_options, check_options, loading_of, place_of
 from benchmark.preflight import check
 from benchmark.record import Record
-from benchmark.run import guarded, request_of
+from benchmark.run import request_of
 from benchmark.stages import Place
+from karel_env.command import CommandParser
 
 WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"
 REFRESH = 0.25
@@ -186,7 +188,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
+    parser = CommandParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
     add = parser.add_argument
     add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
     add("--model", action="append", default=[], metavar="SPEC", help=f"{FORMS}; repeatable")
@@ -232,8 +234,7 @@ def _result(entry: Entry) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse_options(arguments)
-    return guarded(lambda: run(options, " ".join(["python -m benchmark.sweep", *words])))
+    return run_command(lambda: run(parse_options(arguments), " ".join(["python -m benchmark.sweep", *words])))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["command", "statistics", "suites", "prompts", "simulation", "phases", "intake"],
     ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
@@ -39,6 +39,7 @@ LAYERS = [
     ["bench"],
 ]
 TORCH_FREE = {
+    "command",
     "errors",
     "protocol",
     "statistics",
