@@ -32,7 +32,7 @@ from benchmark.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.record import environment, source_digest
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
-from benchmark.shards import write_durably
+from benchmark.shards import sealed, unsealed, write_durably
 from benchmark.sources import Source, Views, arrays_of, fit_view, read_source, validation_gaps
 from benchmark.suites import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
@@ -239,6 +239,18 @@ def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
     return folder / f"seed-{seed:03d}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
 
 
+def _stored_cells(path: Path) -> list[Cell] | None:
+    """The cells of a seed, None where they are not stored, or not as they were written."""
+    try:
+        cells: list[Cell] = unsealed(path.read_bytes())["cells"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):
+        print(f"{path}: not what was written there (its digest does not fit); computed again", file=sys.stderr)
+        return None
+    return cells
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
     parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
@@ -267,13 +279,15 @@ def run(options: argparse.Namespace) -> list[Cell]:
     cells: list[Cell] = []
     for seed in range(options.seeds):
         path = _stored(options.out, suite, protocol, seed)
-        if not path.is_file():
+        stored = _stored_cells(path)
+        if stored is None:
             told = lambda cell: print(  # noqa: E731
                 f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
                 file=sys.stderr,
             )
-            write_durably(path, json.dumps(calibrate(suite, protocol, seed, told), indent=1).encode())
-        cells += json.loads(path.read_bytes())
+            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, told)))
+            write_durably(path, sealed({"cells": stored}))
+        cells += stored
     return cells
 
 

@@ -97,6 +97,19 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     )
 
 
+def current_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    spec = ModelSpec.parse(checkpoint.spec)
+    try:
+        if spec.scheme == "baseline":
+            return _baseline(spec).digest
+        if spec.scheme == "py":
+            return factory.source(spec, checkpoint.loading)[1]
+        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+    except OSError:
+        return ""
+
+
 def _weights(spec: ModelSpec, folder: Path) -> list[Path]:
     """The safetensors of a folder, as many as its index names."""
     weights = [path for path in sorted(folder.glob("*.safetensors")) if not fnmatch(path.name, hub.SECOND_COPY)]

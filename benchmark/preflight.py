@@ -59,7 +59,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     """
     if not job.checkpoint.network or job.checkpoint.own:
         return Estimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
-    config = json.loads((job.checkpoint.folder / "config.json").read_text())
+    config = _config(job)
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
@@ -67,7 +67,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample, frame=frame))["input_ids"])
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
-    if context and prompt + new > context:
+    if isinstance(context, int) and 0 < context < prompt + new:
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
             f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "
@@ -82,6 +82,23 @@ def check(job: Job, protocol: Protocol) -> Estimate:
             f"{estimate.available_bytes / 1e9:.1f} GB are available; free some, use --dtype bfloat16, or fewer --workers"
         )
     return estimate
+
+
+def _config(job: Job) -> dict[str, object]:
+    """The model's configuration.
+
+    Raises:
+        ModelError: it is none.
+    """
+    path = job.checkpoint.folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError(f"a {type(config).__name__}")
+    except (OSError, ValueError, RecursionError) as problem:
+        said = " ".join(str(problem).split())[:150]
+        raise ModelError(f"{path}: {said}; expected a configuration as save_pretrained writes it") from problem
+    return config
 
 
 def _estimate(

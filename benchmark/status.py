@@ -18,7 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.command import run_command
-from benchmark.errors import UsageError
+from benchmark.errors import UsageError, by_reason
 from benchmark.folder import RETRIED, RunFolder, holder
 from benchmark.leaderboard import row
 from benchmark.record import read_record
@@ -75,7 +75,7 @@ def status_of(root: Path) -> Status:
             committed[stage_of(piece)].add(piece)
             failed.pop(piece, None)
         elif entry["event"] == "failed":
-            failed[piece] = str(entry["why"])
+            failed[piece] = str(entry.get("why", ""))
         elif entry["event"] == "started":
             failed.clear()
     # A driver that was killed in between committed more than it logged.
@@ -88,8 +88,8 @@ def status_of(root: Path) -> Status:
         sessions=len(starts),
         last=str(events[-1]["time"]),
         committed={stage: len(pieces) for stage, pieces in committed.items()},
-        total=dict(starts[-1]["total"]) if starts else {},
-        retries=dict(Counter(entry["cause"] for entry in events if entry["event"] == RETRIED)),
+        total=dict(starts[-1].get("total", {})) if starts else {},
+        retries=dict(Counter(str(entry.get("cause")) for entry in events if entry["event"] == RETRIED)),
         failed=failed,
         row=row(read_record(record)) if record.is_file() else None,
     )
@@ -115,7 +115,7 @@ def describe(status: Status) -> str:
     stages = [*status.total, *(stage for stage in status.committed if stage not in status.total)]
     rows = [[stage, status.committed.get(stage, 0), status.total.get(stage, "")] for stage in stages]
     lines += ["", tabulate(rows, headers=["stage", "committed", "of"])]
-    lines += [f"failed     {piece}: {why}" for piece, why in status.failed.items()]
+    lines += [f"failed     {line}" for line in by_reason(status.failed)]
     if status.row:
         lines += ["", *(f"{name:15}{value}" for name, value in status.row.items())]
     return "\n".join(lines)

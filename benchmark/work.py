@@ -28,6 +28,7 @@ from benchmark.probing import fit_probes
 from benchmark.protocol import Protocol
 from benchmark.shards import Attempt, Shards, StoredRows
 from benchmark.suites import TASK_FIELDS, Suite, adopt_tasks, stored_tasks, tasks_for
+from karel_env.command import was_interrupted
 
 TASKS, EVALUATION, FIT = KINDS = ("tasks", "evaluation", "fit")
 Compute = Callable[[Any, float], list[Attempt]]
@@ -168,6 +169,9 @@ def _split(path: Path) -> Split:
     return Split(parts["train"], parts["validation"], parts["test"])
 
 
+ENDED = "the model's own code ended the process ({}); expected it to return or to raise an error"
+
+
 class Desk:
     """Where a worker keeps what it holds, one thing at a time, and answers calls."""
 
@@ -188,7 +192,13 @@ class Desk:
             return Answer(STORAGE, why=str(problem))
         except ModelError as problem:
             return Answer(INVALID, why=str(problem))
-        except Exception as problem:
+        except KeyboardInterrupt:
+            if was_interrupted():
+                raise
+            return Answer(INVALID, why=ENDED.format("KeyboardInterrupt"))
+        except (SystemExit, GeneratorExit) as problem:
+            return Answer(INVALID, why=ENDED.format(f"{type(problem).__name__}: {problem}"))
+        except BaseException as problem:
             if _is_shortage(problem):
                 return Answer(MEMORY, why=str(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]
@@ -196,7 +206,7 @@ class Desk:
             return Answer(RAISED, why=f"{type(problem).__name__} at {place}: {problem}")
 
 
-def _is_shortage(problem: Exception) -> bool:
+def _is_shortage(problem: BaseException) -> bool:
     """Whether torch says by an exception of another kind that memory is short."""
     said = str(problem)
     return isinstance(problem, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)

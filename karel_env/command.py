@@ -78,7 +78,9 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,30}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{quoted(text)}: expected a whole number from {low} to {high}")
+            raise argparse.ArgumentTypeError(
+                f"{quoted(text)}: expected a whole number, at least {low} and at most {high}"
+            )
         return int(text)
 
     return parse
@@ -91,9 +93,9 @@ def number(low: float, high: float, above: bool = False, why: str = "") -> Calla
         decimal = re.fullmatch(r"[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", text)
         value = float(text) if decimal else float("nan")
         if not isfinite(value) or not low <= value <= high or (above and value == low):
-            start = f"more than {low:g}, at most" if above else f"from {low:g} to"
+            start = f"more than {low:g} and at most" if above else f"at least {low:g} and at most"
             reason = f" ({why})" if why else ""
-            raise argparse.ArgumentTypeError(f"{quoted(text)}: expected a number {start} {high:.15g}{reason}")
+            raise argparse.ArgumentTypeError(f"{quoted(text)}: expected a number, {start} {high:.15g}{reason}")
         return value
 
     return parse

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["command", "statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["command", "custom_code", "statistics", "suites", "prompts", "simulation", "phases", "intake"],
     ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
@@ -40,6 +40,7 @@ LAYERS = [
 ]
 TORCH_FREE = {
     "command",
+    "custom_code",
     "errors",
     "protocol",
     "statistics",
