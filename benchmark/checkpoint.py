@@ -103,18 +103,26 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     )
 
 
+def current_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    spec = ModelSpec.parse(checkpoint.spec)
+    try:
+        if spec.scheme == "baseline":
+            return _baseline(spec).digest
+        if spec.scheme == "py":
+            return factory.source(spec, checkpoint.loading)[1]
+        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+    except OSError:
+        return ""
+
+
 def check_unchanged(checkpoint: Checkpoint) -> None:
-    """Compare the files of a model with the digest that it was opened with; baselines are not read again.
+    """Compare the files of a model with the digest that it was opened with.
 
     Raises:
         ModelError: a file has changed since.
     """
-    if checkpoint.spec.startswith(("path:", "hf:")):
-        digest = _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
-    elif checkpoint.own:
-        digest = factory.source(ModelSpec.parse(checkpoint.spec), checkpoint.loading)[1]
-    else:
-        return
+    digest = current_digest(checkpoint)
     if digest != checkpoint.digest:
         raise ModelError(
             f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from tabulate import tabulate
 
+from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError
 from benchmark.intake import shown
 from benchmark.leaderboard import row
@@ -21,6 +22,7 @@ from benchmark.standings import read_entries
 from benchmark.submit import SUBMISSIONS
 from benchmark.verification import verify
 from benchmark.verified import Verified
+from karel_env.command import CommandParser
 
 FOLDERS = 5
 """Of submissions in one change, at most; each takes seconds to minutes."""
@@ -96,12 +98,16 @@ def _beside(name: str, found: Verified) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
+    parser = CommandParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
     parser.add_argument("--change", type=Path, required=True, metavar="CHECKOUT", help="merge commit, with its parent")
     parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="file to write")
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, and write the report; returns the exit code."""
     text, code = report(options.change)
-    options.report.write_text(text)
+    options.report.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     return code
 

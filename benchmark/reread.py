@@ -6,7 +6,6 @@ They must give the cross-entropies that the run stored.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmark.bounded import run_bounded
 from benchmark.checkpoint import available_memory, open_checkpoint
+from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.evaluation import BLIND, Job, Worker, shards_of
 from benchmark.folder import read_probes
@@ -26,7 +26,6 @@ from benchmark.protocol import POOLS
 from benchmark.readings import Readings, packed_readings, readings_of
 from benchmark.record import read_record
 from benchmark.rerun import MEMORY_SHARE
-from benchmark.run import guarded
 from benchmark.screening import screen_model_folder
 from benchmark.semantic_content import Tested
 from benchmark.shards import write_durably
@@ -34,6 +33,7 @@ from benchmark.sources import read_source
 from benchmark.submission import READINGS
 from benchmark.suites import load_suite
 from benchmark.verification import loading_of_record
+from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 
 SECONDS = 4 * 3600.0
@@ -87,24 +87,22 @@ def reread(folder: Path, source: str = "") -> Readings:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.reread", description="Store what the probes of a run read."
-    )
+    parser = CommandParser(prog="python -m benchmark.reread", description="Store what the probes of a run read.")
     parser.add_argument("folder", type=Path, help="of a finished run, or a submission")
     parser.add_argument(
         "--model", default="", metavar="SPEC", help="its model, where it lies elsewhere than the run says"
     )
-    options = parser.parse_args(arguments)
-    folder = options.folder
 
     def carry_out() -> int:
+        options = parser.parse_args(arguments)
+        folder = options.folder
         memory = int(MEMORY_SHARE * available_memory())
         readings = run_bounded(reread, folder, options.model, seconds=SECONDS, memory=memory, subject=str(folder))
         write_durably(folder / READINGS, packed_readings(readings))
         print(f"wrote {folder / READINGS}")
         return 0
 
-    return guarded(carry_out)
+    return run_command(carry_out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from benchmark.probing import fit_probes
 from benchmark.protocol import Protocol
 from benchmark.shards import Attempt, Shards, StoredRows
 from benchmark.suites import TASK_FIELDS, Suite, adopt_tasks, stored_tasks, tasks_for
-from benchmark.tokenizers import PANIC
+from karel_env.command import was_interrupted
 
 TASKS, EVALUATION, FIT = KINDS = ("tasks", "evaluation", "fit")
 Compute = Callable[[Any, float], list[Attempt]]
@@ -173,6 +173,9 @@ def _split(path: Path) -> Split:
     return Split(parts["train"], parts["validation"], parts["test"])
 
 
+ENDED = "the model's own code ended the process ({}); expected it to return or to raise an error"
+
+
 class Desk:
     """Where a worker keeps what it holds, one thing at a time, and answers calls."""
 
@@ -193,9 +196,13 @@ class Desk:
             return Answer(STORAGE, why=str(problem))
         except ModelError as problem:
             return Answer(INVALID, why=str(problem))
-        except BaseException as problem:
-            if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+        except KeyboardInterrupt:
+            if was_interrupted():
                 raise
+            return Answer(INVALID, why=ENDED.format("KeyboardInterrupt"))
+        except (SystemExit, GeneratorExit) as problem:
+            return Answer(INVALID, why=ENDED.format(f"{type(problem).__name__}: {problem}"))
+        except BaseException as problem:
             if _is_shortage(problem):
                 return Answer(MEMORY, why=str(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]

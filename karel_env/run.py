@@ -15,10 +15,8 @@ A line that is no task ends the run with exit code 2, after what came before it 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from karel_env.command import CommandParser, integer, run_command
 from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Execution, run
 from karel_env.language import Programs
 from karel_env.parser import ParseError
@@ -35,6 +34,7 @@ from karel_env.token_syntax import parse_either
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256
+MOST_MARKERS = int(np.iinfo(np.int16).max)
 State = list[Any]
 
 
@@ -216,29 +216,48 @@ def _states(task: _Task, done: Execution, place: int, max_markers: int | None) -
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=MODES, default="noop", help="what an illegal action does (default: noop)")
-    parser.add_argument("--max-markers", type=int, metavar="N", help="most markers a cell can hold (default: no cap)")
-    parser.add_argument("--max-events", type=int, default=MAX_EVENTS, metavar="N", help="budget (default: %(default)s)")
+    parser.add_argument(
+        "--max-markers",
+        type=integer(0, MOST_MARKERS),
+        metavar="N",
+        help="most markers a cell can hold (default: no cap)",
+    )
+    parser.add_argument(
+        "--max-events",
+        type=integer(0, EVENT_LIMIT),
+        default=MAX_EVENTS,
+        metavar="N",
+        help="budget (default: %(default)s)",
+    )
     parser.add_argument("--trace", action="store_true", help="also give the state after every action")
-    given = parser.parse_args(argv)
-    if not 0 <= given.max_events <= EVENT_LIMIT:
-        parser.error(f"--max-events {given.max_events}; expected 0 to {EVENT_LIMIT}")
-    if given.max_markers is not None and not 0 <= given.max_markers <= EVENT_LIMIT:
-        parser.error(f"--max-markers {given.max_markers}; expected 0 to {EVENT_LIMIT}")
-    options = Options(given.mode, given.max_markers, given.max_events, given.trace)
-    try:
-        # Bytes, so that a line in another encoding is an error of that line.
-        for result in results(getattr(sys.stdin, "buffer", sys.stdin), options):
+
+    def carry_out() -> int:
+        given = parser.parse_args(argv)
+        for result in results(_lines(), Options(given.mode, given.max_markers, given.max_events, given.trace)):
             print(json.dumps(result, separators=(",", ":")))
-        sys.stdout.flush()
-    except TaskError as error:
-        sys.stdout.flush()
-        print(f"karel_env.run: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+
+    return run_command(carry_out, lambda problem: (str(problem), 2) if isinstance(problem, TaskError) else None, True)
+
+
+def _lines() -> Iterator[str | bytes]:
+    """Lines of standard input.
+
+    Raises:
+        TaskError: it cannot be read.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise TaskError("standard input is closed; expected tasks as JSON lines")
+    source = getattr(sys.stdin, "buffer", None)
+    try:
+        # Bytes: JSON is UTF-8 whatever the terminal's encoding is; a line that is not is an error of its own.
+        yield from sys.stdin if source is None else source
+    except OSError as problem:
+        raise TaskError(
+            f"standard input cannot be read ({problem.strerror}); expected tasks as JSON lines"
+        ) from problem
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol", "memory_limit", "crew"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["command", "custom_code", "statistics", "suites", "prompts", "simulation", "phases", "intake"],
     ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
@@ -40,6 +40,8 @@ LAYERS = [
     ["bench"],
 ]
 TORCH_FREE = {
+    "command",
+    "custom_code",
     "errors",
     "protocol",
     "statistics",
