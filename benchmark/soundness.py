@@ -78,11 +78,13 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
 
 
 def change_before_word(model: LanguageModel, prompt: str, program: str) -> float:
-    """Largest relative change of the states of words before one that is exchanged, the first or the last but one."""
+    """Largest relative change of the states of words before one that is exchanged: the first or the last action, so that
+    the text stays a program."""
     words = program.split()
+    actions = [place for place, word in enumerate(words) if word.endswith("();")] or [0]
     largest = 0.0
     before = model.hidden_states([prompt], [program])
-    for place in {0, len(words) - 2}:
+    for place in {actions[0], actions[-1]}:
         other = words.copy()
         other[place] = SWAPPED.get(words[place], "move();")
         after = model.hidden_states([prompt], [" ".join(other)])
@@ -125,7 +127,10 @@ def check_likelihoods(model: Checked, prompt: str, spec: str) -> None:
             return
         head = words[:place]
         programs = [" ".join([*head, word]) for word in vocabulary]
-        scored = model.log_likelihoods([prompt] * len(programs), programs)
+        try:
+            scored = model.log_likelihoods([prompt] * len(programs), programs)
+        except Exception:  # it may take whole programs alone, of which these are beginnings
+            return
         if any(count != place + 1 for _, count in scored):
             return  # words of several tokens: the most probable tokens need not make the most probable word
         values = [value for value, _ in scored]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from families import LLAMA, save
 from transformers import GenerationMixin
 from whole_runs import call
 
-from baselines.lstm import LstmForCausalLM
+from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
 from benchmark import doctor
 from benchmark.checkpoint import open_checkpoint
@@ -25,7 +26,7 @@ from benchmark.suites import load_suite
 
 BERT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SEEING = {
-    "bert": ("BertLMHeadModel", {**BERT, "is_decoder": False}),
+    "bert": ("BertLMHeadModel", {**BERT, "is_decoder": False, "initializer_range": 0.5}),
     "bert, small weights": ("BertLMHeadModel", {**BERT, "is_decoder": False, "initializer_range": 0.02}),
     "roberta": ("RobertaForCausalLM", {**BERT, "is_decoder": False, "initializer_range": 0.2}),
     "gemma3": ("Gemma3ForCausalLM", {**LLAMA, "use_bidirectional_attention": True, "query_pre_attn_scalar": 8}),
@@ -97,8 +98,6 @@ def test_what_is_written_is_not_the_argmax_of_what_is_probed(tmp_path, monkeypat
 
 
 def test_a_generate_that_keeps_no_whole_text(tmp_path, monkeypatch):
-    from baselines.lstm import LstmConfig
-
     tokenizer = build_tokenizer()
     torch.manual_seed(5)
     model = LstmForCausalLM(LstmConfig(len(tokenizer), 16, 3, pad_token_id=0, eos_token_id=tokenizer.eos_token_id))
@@ -119,7 +118,7 @@ import numpy as np
 template = importlib.import_module("own_template")
 
 
-class Changed(template.{base}):
+class Changed(template.Recurrent):
 {body}
 
 
@@ -157,10 +156,9 @@ def test_a_class_of_the_users(message, tmp_path, monkeypatch):
     (source,) = re.findall(
         r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "models.md").read_text(), re.DOTALL
     )
-    (base,) = re.findall(r"return (\w+)\(Recurrent", source)
     (tmp_path / "own_template.py").write_text(source)
     name = f"own_changed_{len(message)}"
-    (tmp_path / f"{name}.py").write_text(OWN.format(base=base, body=BODIES[message]))
+    (tmp_path / f"{name}.py").write_text(OWN.format(body=BODIES[message]))
     monkeypatch.syspath_prepend(tmp_path)
     for module, refused in (("own_template", False), (name, True)):
         checkpoint = open_checkpoint(ModelSpec.parse(f"py:{module}:load"), Loading(own_code=True))
@@ -173,8 +171,6 @@ def test_a_class_of_the_users(message, tmp_path, monkeypatch):
 
 
 def test_a_doctor_finds_a_tokenizer_that_appends_its_end_mark_sound(tiny_folder, tmp_path, capsys):
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     content = json.loads((folder / "tokenizer.json").read_text())
