@@ -42,7 +42,7 @@ class RowReport:
     def text(self) -> str:
         """The lines of the report."""
         name = self.folder if NAME.fullmatch(self.folder) else shown(self.folder)
-        head = "verified" if self.kind != REMOVED else "removed"
+        head = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
         if self.code:
             head = "refused" if self.refusals else "differs"
         lines = [f"{name}: {head}", f"- {self.kind} row", *(f"- refused: {why}" for why in self.refusals)]

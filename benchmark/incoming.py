@@ -25,7 +25,7 @@ from benchmark.intake import read_text, shown
 from benchmark.leaderboard import row
 from benchmark.redaction import has_paths
 from benchmark.standings import read_entries
-from benchmark.submission import DESCRIPTION, RECORD, STATUS
+from benchmark.submission import DESCRIPTION, LIMITS, RECORD, STATUS
 from benchmark.submit import SUBMISSIONS
 from benchmark.verification import verify
 from benchmark.verified import Difference, Verified, differing
@@ -190,7 +190,7 @@ def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: Ro
     finished = verified.record.provenance.finished[:10]
     if one.kind == NEW and one.folder[: DATE_LENGTH - 1] != finished:
         one.notes.append(f"dated {shown(one.folder[: DATE_LENGTH - 1])}, while its run finished on {shown(finished)}")
-    if any(has_paths(read_text(place / name)) for name in (DESCRIPTION, RECORD)):
+    if any(has_paths(read_text(place / name, LIMITS[name])) for name in (DESCRIPTION, RECORD)):
         one.notes.append("names folders of the machine that it ran on; what is published shows their last part only")
     checks = "\n".join(f"- {line}" for line in verified.checked)
     one.details = f"{checks}\n\n{_beside(place.name, verified)}"
@@ -277,8 +277,8 @@ def _beside(name: str, found: Verified) -> str:
     mine = found.record
     try:
         rows_there = [entry for entry in read_entries(SUBMISSIONS) if entry.folder != name]
-    except BenchmarkError as problem:
-        return f"the board of the base cannot be read: {problem}"
+    except Exception as problem:
+        return f"the board of the base cannot be read: {_named(problem)}"
     others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
     ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
     rows = []

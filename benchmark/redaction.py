@@ -15,7 +15,7 @@ ABSOLUTE = re.compile(
       | [A-Za-z]:(?=[/\\])                             # a drive
       | \\\\(?={PART})                                 # a share of another machine
       | (?:\.\.[/\\])+(?={PART})                       # above the folder of the run
-      | (?=/{PART})                                    # from the root
+      | (?=/{PART})(?!(?<=<)/[\w-]+\s*>)                # from the root; </b> closes an element
     )
     [/\\]*(?:{PART}+[/\\]+)*{PART}*
     """,
