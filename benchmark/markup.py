@@ -55,7 +55,7 @@ def spreadsheet_cell(cell: Any) -> Any:
     if not isinstance(cell, str) or not cell:
         return cell
     text = FORMULA_AFTER_SEPARATOR.sub(_guarded_separator, visible(cell))
-    return f"'{text}" if _starts_formula(text) or cell[0] in "\t\r\n" else text
+    return f"'{text}" if _starts_formula(text) or _starts_formula(cell) or cell[0] in "\t\r\n" else text
 
 
 def _guarded_separator(match: re.Match[str]) -> str:
