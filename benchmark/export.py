@@ -24,6 +24,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from benchmark.record import versions
+from benchmark.redaction import strings_without_paths, without_paths
 from benchmark.statistics import Estimate
 from benchmark.submission import OWN_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit import SUBMISSIONS, settle
@@ -152,7 +153,7 @@ def every_eval_ever(found: Verified, dataset: str, status: Status | None) -> str
         },
         "evaluation_results": [_result(one, source, found) for one in metrics(found)],
     }  # fmt: skip
-    return json.dumps(whole, indent=1) + "\n"
+    return json.dumps(strings_without_paths(whole), indent=1) + "\n"
 
 
 def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, A
                 "num_samples": estimate.n,
             },
         },
-        "generation_config": {"generation_args": {"temperature": 0, "execution_command": found.submission.evaluation.command}},
+        "generation_config": {"generation_args": {"temperature": 0, "execution_command": without_paths(found.submission.evaluation.command)}},
     }  # fmt: skip
 
 

@@ -243,7 +243,7 @@ def test_what_a_submitter_writes_stays_text():
     declared = ENTRY.declared.model_copy(update={"family": "x|y <b>[a](http://b) `c`"})
     hostile = replace(ENTRY, declared=declared)
     (line,) = [text for text in board(standings([hostile])).splitlines() if "<b" in text]
-    assert r"x\|y \<b\>\[a\](http://b) \`c\`" in line
+    assert r"x\|y \<b\>\[a\](http:&#8203;//b) \`c\`" in line
     hostile = replace(ENTRY, declared=declared.model_copy(update={"family": "=1+1"}))
     assert ",'=1+1," in as_csv(standings([hostile]))
 
