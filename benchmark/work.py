@@ -215,6 +215,8 @@ def _shortage(problem: BaseException) -> BaseException | None:
 class SerialCrew:
     """One worker: this process. A call is answered before it returns, so no deadline can end it."""
 
+    computes_in_call = True
+
     def hire(self, kind: str) -> tuple[Desk, list[Answer]]:
         """See `Crew`."""
         return Desk(), [Answer(DONE)]
