@@ -46,7 +46,10 @@ class Piece:
 
 
 class Crew(Protocol):
-    """Workers, and calls in flight. Handles and calls are opaque to the pool."""
+    """Workers, and calls in flight. Handles and calls are opaque to the pool.
+
+    One that computes a piece in `call` itself, so that nothing can end it, has a true attribute `computes_in_call`.
+    """
 
     def hire(self, kind: str) -> tuple[Any, Any]:
         """A new worker of a kind; its handle, and the call that ends when it is ready, or `STARTING`."""

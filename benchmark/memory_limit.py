@@ -30,7 +30,10 @@ def group_limit() -> int | None:
 
 
 def kernel_kills() -> int:
-    """How often the kernel has killed a process for memory: in this process's control groups, else on the machine."""
+    """How often the kernel has killed a process for memory: in this process's control groups, else on the machine.
+
+    Version 1 counts in the group of the process that was killed only, which for a worker is its driver's.
+    """
     counts = [_entry(folder / name, "oom_kill") for folder in _groups() for name in KILLS]
     known = [count for count in counts if count is not None]
     return max(known, default=_entry(Path("/proc/vmstat"), "oom_kill") or 0)

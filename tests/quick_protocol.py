@@ -15,6 +15,8 @@ QUICK = replace(
 )  # fmt: skip
 SMALL_SUITE = str(Path(__file__).parent / "small_suite.yaml")
 """8 tasks and 40 probe programs, for `--suite`."""
+SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
+"""The same with answers of 5 words, for models that never end theirs and write each word in many tokens."""
 
 
 def make_runs_quick(assign: Callable[..., object] = setattr) -> None:

@@ -10,10 +10,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol", "memory_limit", "crew"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
-    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
+    [
+        "command",
+        "custom_code",
+        "statistics",
+        "suites",
+        "prompts",
+        "simulation",
+        "phases",
+        "intake",
+        "lookalike",
+        "markup",
+        "redaction",
+    ],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "change"],
     ["recorder", "prior", "answers", "submission"],
-    ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
+    ["probing", "models", "pseudo_models", "trained_pair", "sealed", "fingerprint", "change_report"],
     ["hub", "factory", "contract", "semantic_content"],
     ["checkpoint"],
     ["decoding", "sources", "diagnostics", "word_pieces"],
@@ -23,7 +35,7 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["actor", "stages", "verified", "patient"],
+    ["actor", "stages", "verified", "patient", "duplicates"],
     ["cluster"],
     ["checks", "own_checks"],
     ["answer_check"],
@@ -40,6 +52,8 @@ LAYERS = [
     ["bench"],
 ]
 TORCH_FREE = {
+    "command",
+    "custom_code",
     "errors",
     "protocol",
     "statistics",
@@ -73,6 +87,12 @@ TORCH_FREE = {
     "submission",
     "sealed",
     "word_pieces",
+    "lookalike",
+    "markup",
+    "redaction",
+    "change",
+    "fingerprint",
+    "change_report",
 }
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -216,6 +216,8 @@ def test_workers_that_die_now_and_then_do_not_stop_it():
 class Held(ScriptedCrew):
     """Computes in the call itself, as `SerialCrew` does, for some seconds."""
 
+    computes_in_call = SerialCrew.computes_in_call
+
     def __init__(self, seconds):
         super().__init__()
         self.seconds = seconds
