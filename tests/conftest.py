@@ -133,3 +133,25 @@ def ray_in_tests():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield
+
+
+@pytest.fixture(scope="session")
+def session_ray():
+    """See `SharedRay`; only for tests of the group `ray`, which run in one process."""
+    from shared_ray import SharedRay
+
+    shared = SharedRay()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def shared_workers(session_ray, monkeypatch):
+    """Runs with `--workers` use the session's."""
+    session_ray.take_over(monkeypatch.setattr)
+
+
+@pytest.fixture
+def own_ray(session_ray):
+    """Runs start Ray themselves, or join a cluster of the test's; one process has one Ray at a time."""
+    session_ray.stop()

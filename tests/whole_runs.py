@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import benchmark.run
 from benchmark.record import read_record
+from benchmark.shards import Attempt, Shards
 
 HERE = Path(__file__).parent
 
@@ -38,6 +41,18 @@ def same(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = read_record(one / "record.json"), read_record(two / "record.json")
     assert a.model_copy(update={"provenance": b.provenance, "unofficial": b.unofficial}) == b
+
+
+def at_commit(patch: pytest.MonkeyPatch, count: int, deed: Callable[[], object]) -> None:
+    """When the driver has committed so many pieces, it does this before it goes on."""
+    real, left = Shards.commit, iter(range(count - 1, -1, -1))
+
+    def commit(self: Shards, attempt: Attempt) -> None:
+        real(self, attempt)
+        if next(left, None) == 0:
+            deed()
+
+    patch.setattr(Shards, "commit", commit)
 
 
 @contextmanager
