@@ -95,7 +95,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 class _Generation(Extension):
     """Blocks that mark what the assistant wrote; their content is rendered as it stands."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         """The statements between `generation` and `endgeneration`."""

@@ -6,6 +6,7 @@ Ray's own retries is off: a piece that kills its worker would otherwise be run a
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import shutil
@@ -229,10 +230,9 @@ def _reread_authentication() -> None:
     """Ray reads mode and token once a process; where it has done so, it is to look again."""
     if "ray" in sys.modules:
         with suppress(ImportError, AttributeError):
-            from ray import _raylet
-
-            _raylet.Config.initialize("")
-            _raylet.AuthenticationTokenLoader.instance().reset_cache()
+            raylet: Any = importlib.import_module("ray._raylet")
+            raylet.Config.initialize("")
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -73,15 +73,15 @@ def reread(folder: Path, source: str = "") -> Readings:
     views = [np.concatenate([part[f"read.{view}"] for part in parts]) for view in POOLS]
     probe_set = blind_probe_set(suite, protocol)
     tested = Tested.of(probe_set, protocol)
-    source = read_source(probe_set, tested, [views], protocol)
-    stored, found = read_probes(folder)["model.totals"][0], source.evidence.totals[0]
+    model_source = read_source(probe_set, tested, [views], protocol)
+    stored, found = read_probes(folder)["model.totals"][0], model_source.evidence.totals[0]
     worst = float(np.abs(found / stored - 1)[:, FEATURES.index(PRIMARY)].max())
     if worst > TOLERANCE:
         raise VerificationError(
             f"{folder}: the probes' cross-entropies differ from the stored ones by up to {worst:.1%}; run the model again"
         )
     return readings_of(
-        probe_set, tested, source.fits, POOLS, [s.name for s in with_original(protocol, EXTRAS)], protocol
+        probe_set, tested, model_source.fits, POOLS, [s.name for s in with_original(protocol, EXTRAS)], protocol
     )
 
 
