@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from benchmark.checkpoint import Checkpoint, check_unchanged
-from benchmark.errors import ModelError
+from benchmark.errors import BenchmarkError, ModelError
 from benchmark.model_files import CONFIG, read_json
 from benchmark.weights import check_weights, files_tensors
 
@@ -24,17 +24,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 """Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 GENERATION = "generation_config.json"
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    AttributeError,
-    IndexError,
-    AssertionError,
-)
 
 
 def stored_model(checkpoint: Checkpoint, dtype: str) -> Any:
@@ -148,7 +137,9 @@ def end_marks(checkpoint: Checkpoint, vocabulary: int) -> list[int] | None:
 def _named_failures(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         yield
-    except LOADING_ERRORS as problem:
+    except (BenchmarkError, MemoryError):
+        raise
+    except Exception as problem:  # libraries, and code that comes with a model, may raise anything
         raise ModelError(f"{checkpoint.spec}: cannot be loaded: {loading_failure(problem, 300)}") from problem
 
 

@@ -77,6 +77,8 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     wanted = (*WANTED, CODE) if loading.remote_code else WANTED
     folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
     if not folder.is_dir():
+        if spec.scheme == "hf":
+            raise missing_weights_error(spec, folder, hub.listed(spec, folder.name))
         what = "is a file" if folder.is_file() else "is not there"
         raise ModelError(f"{spec}: {folder} {what}; give a folder that save_pretrained wrote")
     refuse_adapter(spec, folder)

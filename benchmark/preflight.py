@@ -20,7 +20,7 @@ from benchmark.model_files import CONFIG, read_json
 from benchmark.probing import TOGETHER, fast_products
 from benchmark.protocol import Protocol
 from benchmark.suites import test_tasks
-from benchmark.tokenizers import check_ids, check_words
+from benchmark.tokenizers import check_ids, check_words, named_failures
 from benchmark.tracks import ROOM, frame_of
 from benchmark.word_pieces import prompt_ids
 from karel_env.features import class_counts
@@ -69,11 +69,13 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
     frame = frame_of(job.suite, job.asked.track, tokenizer) if job.frame is None else job.frame
-    programs = sample.programs.texts()
-    check_words(job.checkpoint.spec, tokenizer, " ".join([*prompts_of(job.suite, sample), *programs]).split())
-    prompts = [prompt_ids(tokenizer, text) for text in prompts_of(job.suite, sample, frame=frame)]
+    texts, programs = prompts_of(job.suite, sample), sample.programs.texts()
+    with named_failures(job.checkpoint.spec):
+        check_words(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
+        prompts = [prompt_ids(tokenizer, text) for text in prompts_of(job.suite, sample, frame=frame)]
+        answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
     vocabulary = next((part["vocab_size"] for part in _parts(config) if isinstance(part.get("vocab_size"), int)), None)
-    check_ids(job.checkpoint.spec, [*prompts, *tokenizer(programs, add_special_tokens=False)["input_ids"]], vocabulary)
+    check_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
     prompt = max(map(len, prompts))
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")

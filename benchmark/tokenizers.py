@@ -14,9 +14,9 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from benchmark.architecture import LOADING_ERRORS, loading_failure, register_classes
+from benchmark.architecture import loading_failure, register_classes
 from benchmark.checkpoint import Checkpoint
-from benchmark.errors import ModelError
+from benchmark.errors import BenchmarkError, ModelError
 
 PROBE = "def run() { move(); }"
 PANIC = "PanicException"
@@ -29,20 +29,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     Raises:
         ModelError: there is none, or none that can be used.
     """
-    try:
+    with named_failures(checkpoint.spec):
         register_classes(checkpoint)
-        with _held_back_stderr():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
-            )
-            ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-    except BaseException as problem:
-        if not isinstance(problem, (*LOADING_ERRORS, RecursionError)) and type(problem).__name__ != PANIC:
-            raise
-        why = loading_failure(problem, 200)
-        raise ModelError(
-            f"{checkpoint.spec}: no usable tokenizer: {why}; save it again with save_pretrained"
-        ) from problem
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
+        )
+        ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+        tokenizer(PROBE)
     if not tokenizer.is_fast:
         raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
     if not ids:
@@ -92,6 +85,21 @@ def check_words(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
         if ids in by_tokens:
             raise ModelError(f"{spec}: its tokenizer gives {word!r} the tokens of {by_tokens[ids]!r}, {advice}")
         by_tokens[ids] = word
+
+
+@contextmanager
+def named_failures(spec: str) -> Iterator[None]:
+    """What a tokenizer raises within, panics included, as a `ModelError` of one line."""
+    try:
+        with _held_back_stderr():
+            yield
+    except (BenchmarkError, MemoryError):
+        raise
+    except BaseException as problem:
+        if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+            raise
+        why = loading_failure(problem, 200).removesuffix(".")
+        raise ModelError(f"{spec}: no usable tokenizer: {why}; save it again with save_pretrained") from problem
 
 
 @contextmanager
