@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake", "lookalike", "markup", "redaction"],
-    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "change"],
+    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
+    ["lookalike", "markup", "redaction", "change"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed", "fingerprint", "change_report"],
     ["hub", "factory", "contract", "semantic_content"],
@@ -23,9 +24,9 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages", "verified", "patient", "duplicates"],
+    ["cluster", "stages", "verified", "patient"],
     ["checks", "own_checks"],
-    ["answer_check"],
+    ["answer_check", "duplicates"],
     ["verification"],
     ["driver", "options", "trajectory", "rerun", "draft"],
     ["compare", "curves", "audit"],
