@@ -11,26 +11,25 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import json
 import os
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from math import prod
 from pathlib import Path
 
 from benchmark import factory, hub
 from benchmark.errors import ModelError, UsageError
+from benchmark.memory_limit import memory_left
+from benchmark.model_files import CONFIG, read_config
+from benchmark.model_formats import local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models import AS_STORED, Loading, ModelSpec
+from benchmark.tensors import loaded_files, num_parameters, stored_tensors
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files of a hub model that are fetched: configuration, weights, tokenizer."""
 CODE = "*.py"
 """Fetched, and part of the digest, where code that comes with a model may run."""
-INDEX = "model.safetensors.index.json"
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -42,7 +41,7 @@ class Checkpoint:
         spec: as the user named it; a hub revision is resolved to a commit.
         folder: where the files are.
         name: short, for rows and run folders.
-        parameters: number of stored weights.
+        parameters: of the model, tied ones once, see `tensors.num_parameters`.
         weight_bytes: size of the stored weights in bytes.
         digest: SHA-256 over configuration, weights and tokenizer files.
         network: whether there are hidden states to read.
@@ -78,51 +77,57 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     wanted = (*WANTED, CODE) if loading.remote_code else WANTED
     folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
     if not folder.is_dir():
-        raise ModelError(f"{spec}: no folder at {folder}; give a folder that save_pretrained wrote")
-    weights = _weights(spec, folder)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{spec}: {folder} has no config.json; expected a folder that save_pretrained wrote")
+        what = "is a file" if folder.is_file() else "is not there"
+        raise ModelError(f"{spec}: {folder} {what}; give a folder that save_pretrained wrote")
+    refuse_adapter(spec, folder)
+    weights = loaded_files(folder)
+    if not weights:
+        names = local_names(folder)
+        names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
+        raise missing_weights_error(spec, folder, names)
+    if not (folder / CONFIG).is_file():
+        raise missing_config_error(spec, folder)
+    tensors = [tensor for path in weights for tensor in stored_tensors(path)]
+    config = read_config(folder, len(tensors))
     named = str(spec)
     if spec.scheme == "hf":
         named = f"hf:{spec.target}@{folder.resolve().name}"
-    shapes = [shape for path in weights for shape in _tensor_shapes(path)]
     return Checkpoint(
         spec=named,
         folder=folder.resolve(),
         name=_short_name(spec, folder),
-        parameters=sum(prod(shape) for shape in shapes),
+        parameters=num_parameters(tensors, config.get("tie_word_embeddings")),
         weight_bytes=sum(path.stat().st_size for path in weights),
         digest=_digest(folder, wanted),
         loading=loading,
     )
 
 
-def _weights(spec: ModelSpec, folder: Path) -> list[Path]:
-    """The safetensors of a folder, as many as its index names."""
-    weights = [path for path in sorted(folder.glob("*.safetensors")) if not fnmatch(path.name, hub.SECOND_COPY)]
-    if not weights:
-        names = sorted(path.name for path in folder.iterdir())
-        names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
-        pickles = [name for name in names if any(fnmatch(name, pattern) for pattern in PICKLES)]
-        if pickles:
-            raise ModelError(
-                f"{spec}: weights only as {pickles[0]}, a format that can run code when opened; "
-                "save them as safetensors (model.save_pretrained of transformers does)"
-            )
-        raise ModelError(f"{spec}: {folder} has no *.safetensors weights; save them with model.save_pretrained")
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise ModelError(f"{index}: not an index of shards ({problem}); save the weights again") from problem
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
-        if missing:
-            raise ModelError(
-                f"{spec}: {missing[0]} is not there, one of {len(missing)} missing of the {len(shards)} shards that "
-                f"{INDEX} names; fetch or save the model again"
-            )
-    return weights
+def current_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    spec = ModelSpec.parse(checkpoint.spec)
+    try:
+        if spec.scheme == "baseline":
+            return _baseline(spec).digest
+        if spec.scheme == "py":
+            return factory.source(spec, checkpoint.loading)[1]
+        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+    except OSError:
+        return ""
+
+
+def check_unchanged(checkpoint: Checkpoint) -> None:
+    """Compare the files of a model with the digest that it was opened with.
+
+    Raises:
+        ModelError: a file has changed since.
+    """
+    digest = current_digest(checkpoint)
+    if digest != checkpoint.digest:
+        raise ModelError(
+            f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "
+            f"{checkpoint.digest[:12]}...); leave them alone while it lasts, and run the same command again"
+        )
 
 
 def _own(spec: ModelSpec, loading: Loading) -> Checkpoint:
@@ -158,19 +163,6 @@ def _short_name(spec: ModelSpec, folder: Path) -> str:
     return spec.target + (f"@{revision}" if revision else "")
 
 
-def _tensor_shapes(path: Path) -> list[list[int]]:
-    """Shapes in the header of a safetensors file (8 bytes of length, then JSON), without reading the weights."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(100_000_000, path.stat().st_size):
-                raise ValueError(f"header of {length} bytes")
-            header = json.loads(file.read(length))
-        return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, struct.error) as problem:
-        raise ModelError(f"{path}: not a safetensors file ({problem}); save the weights again") from problem
-
-
 def _digest(folder: Path, patterns: Sequence[str]) -> str:
     """SHA-256 over name and content of every file that can change what the model computes."""
     whole = hashlib.sha256()
@@ -189,10 +181,13 @@ NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new process could take (Linux: MemAvailable; elsewhere the physical size)."""
+    """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
+    or what the limit of this process or of its control group leaves, where that is less."""
+    limit = memory_left()
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                available = int(line.split()[1]) * 1024
+                return available if limit is None else min(available, limit)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

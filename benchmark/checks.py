@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmark.evaluation import BLIND, RANDOM, TEST, Worker
+from benchmark.architecture import check_architecture
+from benchmark.evaluation import BLIND, RANDOM, TEST, Worker, prompts_of
 from benchmark.huggingface import DTYPES, HuggingFaceModel
 from benchmark.patient import AGREEMENT, FAIL, OK, TASKS, WARN, Finding, Patient, difference
 from benchmark.preflight import check
 from benchmark.protocol import STANDARD
 from benchmark.scoring import score, summarize
+from benchmark.soundness import check_causality, check_greedy
+from benchmark.tokenizers import check_words
 from benchmark.word_pieces import prompt_ids, word_pieces
 
 COARSE = 0.05
@@ -44,7 +47,36 @@ def words(patient: Patient) -> Finding:
     found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
     for prompt, program in zip(patient.prompts, patient.programs, strict=True):
         word_pieces(found, prompt, program)
-    return Finding("words", OK, f"the words of {len(patient.programs)} programs have tokens of their own")
+    held = " ".join([*prompts_of(patient.job.suite, patient.tasks), *patient.programs]).split()
+    check_words(patient.job.checkpoint.spec, found, held)
+    says = (
+        f"the words of {len(patient.programs)} programs and {len(set(held))} words and signs have tokens of their own"
+    )
+    return Finding("words", OK, says)
+
+
+def weights(patient: Patient) -> Finding:
+    """Do the files hold the weights of the architecture, all of them and no others?"""
+    check_architecture(patient.job.checkpoint)
+    return Finding(
+        "weights", OK, f"all {patient.job.checkpoint.parameters:,} are in the files, and none is left unused"
+    )
+
+
+def causality(patient: Patient) -> Finding:
+    """Do earlier states and logits stay where later tokens are exchanged?"""
+    assert isinstance(patient.model, HuggingFaceModel)
+    place = max(range(len(patient.programs)), key=lambda i: len(patient.programs[i]))
+    prompt, program = patient.prompts[place], patient.programs[place]
+    check_causality(patient.model, prompt, program, patient.job.dtype, patient.job.checkpoint.spec)
+    return Finding("causality", OK, "later tokens do not change earlier states or logits")
+
+
+def argmax(patient: Patient) -> Finding:
+    """Is what is written the argmax of the logits of the pass that is probed?"""
+    assert isinstance(patient.model, HuggingFaceModel)
+    check_greedy(patient.model, patient.prompts[0], patient.job.dtype, patient.job.checkpoint.spec)
+    return Finding("argmax", OK, "what it writes has the largest logits of the pass that is probed")
 
 
 def context(patient: Patient) -> Finding:
@@ -115,8 +147,9 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     and the tokens at which states are expected: of each word the one before it, then of each word its last.
     """
     text = f"{prompt} {program}"
-    encoded = model.tokenizer(text, return_tensors="pt")
-    ids = encoded["input_ids"].to(model.device)
+    encoded = model.tokenizer(text)
+    # What the tokenizer puts behind a text is no part of the program.
+    ids = torch.tensor([prompt_ids(model.tokenizer, text)], device=model.device)
     with torch.inference_mode():
         output = model.model(ids, output_hidden_states=True, use_cache=False)
     log_prob = output.logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
@@ -189,7 +222,7 @@ def plainly_written(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
     for _ in range(tokens):
         best = model.model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat([ids, best], 1)
-    return str(model.tokenizer.decode(ids[0, length:].tolist(), skip_special_tokens=True))
+    return model.text_of(ids[0, length:].tolist())
 
 
 def batches(patient: Patient) -> Finding:

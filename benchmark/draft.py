@@ -18,6 +18,7 @@ from benchmark.errors import ModelError, SubmissionError, UsageError
 from benchmark.intake import read_json
 from benchmark.models import ModelSpec
 from benchmark.record import Record
+from benchmark.screening import WEIGHTS
 from benchmark.submission import (
     DESCRIPTION,
     FIGURES,
@@ -30,7 +31,6 @@ from benchmark.submission import (
     RECORD,
     SAMPLES,
     UNFILLED,
-    WEIGHTS,
     WITHHELD,
     screen_folder,
 )

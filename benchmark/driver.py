@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.answers import constrained_figures, sampled_figures
-from benchmark.checkpoint import Checkpoint
+from benchmark.checkpoint import Checkpoint, check_unchanged
 from benchmark.content import Content, content_steps, generated_probe_set, measure_content
 from benchmark.errors import UsageError
 from benchmark.evaluation import (
@@ -40,7 +40,7 @@ from benchmark.evaluation import (
     task_sets,
 )
 from benchmark.figures import write_figures
-from benchmark.folder import RunFolder
+from benchmark.folder import RETRIED, RunFolder
 from benchmark.full_grid import FullGrid
 from benchmark.grid import Grid
 from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
@@ -50,14 +50,15 @@ from benchmark.protocol import Protocol as Settings
 from benchmark.readings import packed_readings
 from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
-from benchmark.shards import write_durably
-from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
+from benchmark.shards import DAMAGED, WHOLE
+from benchmark.stages import TASK_STAGE, Place, Stages, View
 from benchmark.submission import READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from benchmark.tracks import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "grid", "probing"
+RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class Run:
         if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
             who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
             raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
+        if asked.track != TRAINED:
+            # Rendered once: it is part of the identity, and the same for every worker.
+            self.job = replace(self.job, frame=Worker(self.job).frame)
         self.environment = environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -142,6 +146,7 @@ class Run:
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
             "asked": asdict(self.job.asked),
+            "frame": None if self.job.frame is None else self.job.frame.digest,
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -152,22 +157,29 @@ class Run:
         return self.request.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
 
     def finished(self) -> Record | None:
-        """The record, if the run is done already."""
-        path = self.root() / "record.json"
-        return read_record(path) if path.is_file() else None
+        """The record, if the run is done already and the record is as it was written."""
+        if RunFolder.finished(self.root(), RECORD) != WHOLE:
+            return None
+        return read_record(self.root() / RECORD)
 
     def execute(self, place: Place, view: View) -> Record:
         """All stages that are not done yet."""
         folder = RunFolder(self.root())
-        with folder.locked():
+        with folder.locked(), place.pool.reporting(folder.log, view.say):
             done = self.finished()
             if done is not None:
                 return done
             folder.pieces.clear_attempts()
             stages = _RunStages(self, folder, place, view)
+            if RunFolder.finished(self.root(), RECORD) == DAMAGED:
+                folder.log(RETRIED, piece=RECORD, cause=DAMAGED, why="it is not what the run wrote")
+                view.say(
+                    f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
+                )
             folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
             record = stages.execute()
-            write_durably(folder.root / "record.json", record.to_json().encode())
+            check_unchanged(self.checkpoint)
+            folder.finish(RECORD, record.to_json().encode())
             folder.log("finished")
             if self.request.keep_states:
                 folder.pieces.clear_attempts()
@@ -245,7 +257,7 @@ class _RunStages(Stages):
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
         meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
         folder.write_probes(arrays)
-        write_durably(folder.root / READINGS, packed_readings(readings))
+        folder.write(READINGS, packed_readings(readings))
         self.view.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):
@@ -283,7 +295,7 @@ class _RunStages(Stages):
         for stage in (GENERATED, CONSTRAINED, SAMPLED):
             rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
         written = folder.write_samples(rows)
-        reasons = run.unofficial(any(entry["event"] == HALVED for entry in folder.events()))
+        reasons = run.unofficial(folder.halved(self.shards))
         return Record(
             official=not reasons,
             unofficial=reasons,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from benchmark.loading import load, load_writer, tokenizer_of
 from benchmark.models import Decoding, Generation, HiddenStates, LanguageModel, Writer
 from benchmark.prompts import examples_text
 from benchmark.protocol import POOLS
+from benchmark.soundness import check_soundness
 from benchmark.suites import Suite, blind_tasks, probe_tasks, test_tasks
 from benchmark.tracks import BARE, FEWSHOT, ROOM, TRAINED, Frame, frame_of, seeds_of
 from karel_env.generator import Tasks
@@ -41,6 +42,9 @@ from karel_env.world import Worlds
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
 LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
+CHECK = "check"
+"""No stage: the model is loaded and looked at before its first shard."""
+CHECKED_TASKS = 16
 OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
 MEAN, LAST = POOLS
@@ -88,6 +92,7 @@ class Job:
         threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
             identity and does not depend on how many workers there are.
         asked: what is asked besides, see `Asked`.
+        frame: what stands around the worlds of a task, rendered once per run; None to render it where it is used.
     """
 
     suite: Suite
@@ -99,6 +104,7 @@ class Job:
     texts: tuple[str, ...] = ()
     threads: int = 1
     asked: Asked = PLAIN
+    frame: Frame | None = None
 
     @property
     def reads(self) -> bool:
@@ -131,11 +137,13 @@ class ShardResult:
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: that it took.
+        share: of the suite's batch that was computed at a time; less than 1 where memory was short.
     """
 
     samples: list[dict[str, Any]]
     states: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
+    share: float = 1.0
 
 
 def plan(job: Job) -> list[Shard]:
@@ -253,6 +261,9 @@ class Worker:
     def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
         """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
         self.batch = max(1, int(self.job.suite.batch * share))
+        return replace(self._evaluate(shard), share=share)
+
+    def _evaluate(self, shard: Shard) -> ShardResult:
         if shard.stage in (TEST, GENERATED, CONSTRAINED, SAMPLED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage == LIKELIHOOD:
@@ -260,6 +271,21 @@ class Worker:
         if shard.stage.endswith(GENERATED):
             return self._reread(shard)
         return self._read(stage_tasks(self.job.suite, shard.stage), shard)
+
+    def check(self) -> None:
+        """Load the model and look at it on one task: is it causal, and does it write what its logits say?
+
+        Raises:
+            ModelError: it must not be evaluated.
+        """
+        if not self.job.checkpoint.network:
+            return
+        tasks = test_tasks(self.job.suite).take(np.arange(min(CHECKED_TASKS, self.job.suite.tasks)))
+        programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
+        longest = max(range(len(programs)), key=lambda i: len(programs[i]))
+        prompt = self._prompts(tasks)[longest]
+        checkpoint = self.job.checkpoint
+        check_soundness(self.model(TEST), prompt, programs[longest], self.job.dtype, checkpoint.spec)
 
     def model(self, stage: str) -> LanguageModel:
         """The model of a stage: the one under test, or an untrained copy."""
@@ -282,6 +308,8 @@ class Worker:
     @cached_property
     def frame(self) -> Frame:
         """What stands around the worlds of a task, laid out for the model's tokenizer."""
+        if self.job.frame is not None:
+            return self.job.frame
         if self.job.asked.track == TRAINED:
             return BARE
         return frame_of(self.job.suite, self.job.asked.track, tokenizer_of(self.job.checkpoint))

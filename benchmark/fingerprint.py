@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmark.errors import BenchmarkError
 from benchmark.intake import opened, read_rows, tensor_header
-from benchmark.submission import LIMITS, PROBES, SAMPLES, WEIGHTS
+from benchmark.screening import WEIGHTS
+from benchmark.submission import LIMITS, PROBES, SAMPLES
 
 NEAR_WEIGHTS = 0.01
 """Largest relative distance of weights that count as a copy: a cast to bfloat16 moves them by 0.002, training on by 0.1."""

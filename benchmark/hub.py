@@ -77,12 +77,11 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
 
 
 def listed(spec: ModelSpec, commit: str) -> list[str]:
-    """Names of all files of a model at a commit, fetched or not; empty where the hub does not say."""
+    """Names of all files of a model at a commit, subfolders included, fetched or not; empty where the hub does not say."""
     try:
-        found = HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit)
+        return list(HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit))
     except (HfHubHTTPError, HTTPError, OSError):
         return []
-    return [name for name in found if "/" not in name]
 
 
 def _endpoint() -> str | None:

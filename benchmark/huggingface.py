@@ -8,9 +8,7 @@ short pass alone, never of the prompt. A cache that cannot be cut back (state sp
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,20 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from benchmark.architecture import DTYPES as DTYPES
+from benchmark.architecture import stored_model, untrained_copy
 from benchmark.checkpoint import Checkpoint
 from benchmark.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
 from benchmark.errors import ModelError
 from benchmark.models import GREEDY, Decoding, Generation, HiddenStates
+from benchmark.tokenizers import load_tokenizer
 from benchmark.word_pieces import prompt_ids, states_at_words, word_pieces
 from karel_env.language import WORDS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 STRICT = "float64"
 """What is computed in it and rounded to float32 does not depend on what else is in the batch."""
-OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
-"""Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 CACHES = ("cache", "past_key_values", "cache_params", "state")
 """Names under which models of transformers give what generation goes on from."""
 LONGEST_WORD = max(WORDS, key=len)
@@ -79,23 +77,11 @@ class HuggingFaceModel:
         random_seed: int | None = None,
         preamble: str = "",
     ) -> None:
-        folder, loading = str(checkpoint.folder), checkpoint.loading
-        how: dict[str, Any] = {"trust_remote_code": loading.remote_code}
-        if loading.attention:
-            how["attn_implementation"] = loading.attention
+        loading = checkpoint.loading
         self.tokenizer = self.load_tokenizer(checkpoint)
-        try:
-            if random_seed is None:
-                self.model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=DTYPES[dtype], use_safetensors=True, **how
-                )
-            else:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.remote_code)
-                with torch.random.fork_rng():
-                    torch.manual_seed(random_seed)
-                    self.model = AutoModelForCausalLM.from_config(config, **how).to(DTYPES[dtype])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as problem:
-            raise ModelError(f"{checkpoint.spec}: cannot be loaded: {_said(problem, 300)}") from problem
+        self.model = (
+            stored_model(checkpoint, dtype) if random_seed is None else untrained_copy(checkpoint, dtype, random_seed)
+        )
         if loading.quantization:
             _quantize(self.model)
         self.device = torch.device(device)
@@ -111,8 +97,14 @@ class HuggingFaceModel:
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
         size = self.model.config.get_text_config().vocab_size
         vocabulary = self.tokenizer.batch_decode([[i] for i in range(size)])
-        # A tokenizer may pad with a token that was added to it alone; what stands there is masked.
-        self.padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id < size else 0
+        pad = self.tokenizer.pad_token_id
+        # A tokenizer may pad with a token that was added to it alone, or not at all; what stands there is masked.
+        self.padding = pad if pad is not None and pad < size else 0
+        ends = self.model.generation_config.eos_token_id
+        self.ends = frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
+        marks = {pad, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
+        # A word of the language stays in answers, whatever the tokenizer marks it as.
+        self.silent = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
@@ -122,20 +114,7 @@ class HuggingFaceModel:
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
         """The model's fast tokenizer, padding on the left; raises `ModelError`."""
-        try:
-            model_type = json.loads((checkpoint.folder / "config.json").read_text()).get("model_type")
-            if model_type in OWN_CLASSES:
-                importlib.import_module(OWN_CLASSES[model_type])
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
-            )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as problem:
-            raise ModelError(f"{checkpoint.spec}: no usable tokenizer: {_said(problem, 200)}") from problem
-        if not tokenizer.is_fast:
-            raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-        return tokenizer
+        return load_tokenizer(checkpoint)
 
     @staticmethod
     def room(tokenizer: Any, max_new_words: int) -> int:
@@ -154,13 +133,19 @@ class HuggingFaceModel:
         return [found[i] for i in range(len(prompts))]
 
     def _write(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
+        room = self.room(self.tokenizer, max_new_words)
+        return [self._finish(row) for row in self.new_tokens(prompts, room, decoding)]
+
+    @torch.inference_mode()
+    def new_tokens(self, prompts: Sequence[str], room: int, decoding: Decoding = GREEDY) -> list[list[int]]:
+        """Token ids that are written behind each prompt as one batch, at most `room`; rows that end sooner are padded."""
         batch = self._prefill(prompts)
         length = batch.ids.shape[1]
         output = self.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
             **self._past(batch),
-            max_new_tokens=self.room(self.tokenizer, max_new_words),
+            max_new_tokens=room,
             do_sample=False,
             num_beams=1,
             pad_token_id=self.padding,
@@ -169,7 +154,8 @@ class HuggingFaceModel:
         )
         if batch.cache is not None:
             batch.cache.crop(length - 1 - batch.cache.get_seq_length())
-        return [self._finish(row) for row in output[:, length:].tolist()]
+        rows: list[list[int]] = output[:, length:].tolist()
+        return rows
 
     def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
         chosen: list[Any] = [NumbersOnly()]
@@ -183,17 +169,20 @@ class HuggingFaceModel:
 
     def _finish(self, ids: list[int]) -> Generation:
         """Cut a row of new tokens at its closing bracket or end mark."""
-        ends = self.model.generation_config.eos_token_id
-        ends = set(ends) if isinstance(ends, list) else {ends}
-        used = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+        used = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
         ended = used < len(ids)
-        text = self.tokenizer.decode(ids[:used], skip_special_tokens=True)
+        text = self.text_of(ids[:used])
         depth = 1
         for place, character in enumerate(text):
             depth += (character == "{") - (character == "}")
             if depth == 0:
                 return Generation(text[: place + 1], used, True)
         return Generation(text, used, ended)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of new tokens; marks of the end, of the beginning and of padding have none, all others do."""
+        text: str = self.tokenizer.decode([i for i in ids if i not in self.silent], skip_special_tokens=False)
+        return text
 
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
@@ -214,13 +203,30 @@ class HuggingFaceModel:
         pieces = [word_pieces(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
         sums: dict[int, float] = {}
         for group in self._groups(prompts):
-            batch = self._prefill([prompts[i] for i in group])
-            ids, mask = self._behind(batch, [pieces[i] for i in group])
-            logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
-            log_prob = logits[:, -ids.shape[1] : -1].double().log_softmax(-1)
-            found = log_prob.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+            logits, ids, mask = self.forced_logits([prompts[i] for i in group], [pieces[i] for i in group])
+            log_prob = logits.double().log_softmax(-1)
+            found = log_prob.gather(-1, ids[..., None])[..., 0] * mask
             sums.update(zip(group, found.sum(-1).tolist(), strict=True))
         return [(sums[i], len(mine)) for i, mine in enumerate(pieces)]
+
+    @torch.inference_mode()
+    def forced_logits(
+        self, prompts: Sequence[str], pieces: Sequence[list[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [B, width, V] from which each of the tokens behind the prompts is predicted in the pass that is
+        probed; and those tokens' ids and mask [B, width]."""
+        batch = self._prefill(prompts)
+        ids, mask = self._behind(batch, pieces)
+        logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
+        return logits[:, -ids.shape[1] : -1], ids[:, 1:], mask[:, 1:]
+
+    @torch.inference_mode()
+    def plain_pass(self, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [L, tokens, D] and logits [tokens, V] of one text, alone and read as a whole, without a cache."""
+        row = torch.tensor([list(ids)], device=self.device)
+        with self._captured(row.shape[1]) as layers:
+            output = self.model(input_ids=row, use_cache=False, **self._places(torch.ones_like(row), row.shape[1]))
+        return torch.cat(layers), output.logits[0].float().cpu()
 
     def _groups(self, prompts: Sequence[str], most: int = 0) -> list[list[int]]:
         """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`.
@@ -378,14 +384,6 @@ def _quantize(model: torch.nn.Module) -> None:
     except ImportError as problem:
         raise ModelError("--quantization int8: needs torchao; pip install torchao") from problem
     quantize_(model, Int8WeightOnlyConfig())
-
-
-def _said(problem: Exception, length: int) -> str:
-    """A message of transformers on one line, in this command's words where code that comes with a model is meant."""
-    text = " ".join(str(problem).split())
-    if "trust_remote_code" in text:
-        return "it comes with code of its own; --trust-remote-code runs it (such a run is never official)"
-    return text[:length]
 
 
 def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:

@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from benchmark.change import Change, ChangedFile, read_change
 from benchmark.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
+from benchmark.command import run_command
 from benchmark.duplicates import DATE_LENGTH, Row, colliding_folder, find_overlap, read_row
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.intake import read_text, shown
@@ -29,6 +30,7 @@ from benchmark.submission import DESCRIPTION, LIMITS, RECORD, STATUS
 from benchmark.submit import SUBMISSIONS
 from benchmark.verification import verify
 from benchmark.verified import Difference, Verified, differing
+from karel_env.command import CommandParser
 
 FOLDERS = 5
 """Of submissions in one change, at most; each takes seconds to minutes."""
@@ -294,7 +296,7 @@ def _named(problem: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
+    parser = CommandParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
     parser.add_argument("--change", type=Path, required=True, metavar="CHECKOUT", help="merge commit, with its parent")
     parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
@@ -303,7 +305,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--maintainer", action="store_true", help="the change is a maintainer's own: it may edit rows and statuses"
     )
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, and write the report; returns the exit code."""
     try:
         # Should the process be killed, this is what is found.
         options.report.write_text(UNFINISHED)
@@ -316,8 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as problem:
         where = problem.filename or options.report
         error = UsageError(f"{where}: cannot be written ({problem.strerror}); give a file in a folder that is there")
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        raise error from problem
     sys.stdout.write(found.text())
     return found.exit_code
 

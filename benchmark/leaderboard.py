@@ -20,14 +20,16 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
+from benchmark.command import run_command
 from benchmark.content import CONTENT_DEPTHS
-from benchmark.errors import BenchmarkError, VerificationError
+from benchmark.errors import VerificationError
 from benchmark.markup import markdown_cell, spreadsheet_cell
 from benchmark.record import Record
 from benchmark.standings import TRAINED, Calibration, Entry, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
 from benchmark.submission import OWN_WEIGHTS, REPRODUCED
 from benchmark.verification import check_stored
+from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
 ROOT = Path(__file__).parent.parent
@@ -237,7 +239,7 @@ def files_of(entries: Sequence[Entry], calibration: Calibration | None) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m benchmark.leaderboard",
         description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
     )
@@ -251,29 +253,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write nothing; exit 4 if a file is not up to date, or if stored arrays do not give a record's figures",
     )
-    options = parser.parse_args(arguments)
-    try:
-        entries = read_entries(options.submissions)
-        texts = {
-            options.out.with_suffix(end): text
-            for end, text in files_of(entries, read_calibration(options.calibration)).items()
-        }
-        if options.check:
-            _check(options.submissions, entries, texts)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files, or check them; returns the exit code."""
+    entries = read_entries(options.submissions)
+    texts = {
+        options.out.with_suffix(end): text
+        for end, text in files_of(entries, read_calibration(options.calibration)).items()
+    }
     if options.check:
+        _check(options.submissions, entries, texts)
         return 0
     for path, text in texts.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     print(f"wrote {', '.join(str(path) for path in texts)}")
     return 0
 
 
 def _check(submissions: Path, entries: Sequence[Entry], texts: Mapping[Path, str]) -> None:
     for path, text in texts.items():
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise VerificationError(f"{path} is not what the records give; run python -m benchmark.leaderboard")
     for entry in entries:
         check_stored(submissions / entry.folder, entry.record)

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from benchmark import factory
+from benchmark.bounded import run_bounded
 from benchmark.checkpoint import BASELINES, Checkpoint
 from benchmark.contract import Checked
 from benchmark.huggingface import HuggingFaceModel
@@ -39,3 +40,18 @@ def tokenizer_of(checkpoint: Checkpoint) -> Any:
     if checkpoint.own:
         return getattr(factory.made(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
     return HuggingFaceModel.load_tokenizer(checkpoint)
+
+
+def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float, memory: int) -> None:
+    """Load the model once in a process of its own, which ends with it; see `bounded` for the limits.
+
+    Raises:
+        ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
+    """
+    if checkpoint.network:
+        run_bounded(load_and_write, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
+
+
+def load_and_write(checkpoint: Checkpoint, dtype: str, device: str) -> int:
+    """Load the model, let it write one word, and give the number of tokens that it wrote."""
+    return load(checkpoint, dtype, device).generate(["program\ndef run() {"], 1)[0].tokens

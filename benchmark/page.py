@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.charts import Chart, Point, Series, bar, chart
-from benchmark.errors import BenchmarkError
+from benchmark.command import make_folder, run_command
 from benchmark.leaderboard import CALIBRATION, ROOT, UNDEFINED, claims_of, figures_of, points
 from benchmark.markup import visible
 from benchmark.protocol import STANDARD
@@ -29,6 +29,7 @@ from benchmark.rowpage import RowPage, meanings, row_page
 from benchmark.shards import write_durably
 from benchmark.standings import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
+from karel_env.command import CommandParser
 from karel_env.world import HEADINGS
 
 NAME = "index.html"
@@ -214,18 +215,18 @@ def _all_seen(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.page", description="Write the board as one static page.")
+    parser = CommandParser(prog="python -m benchmark.page", description="Write the board as one static page.")
     parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {NAME} (default: site)")
     parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
-    options = parser.parse_args(arguments)
-    try:
-        groups = standings(read_entries(options.submissions))
-        text = render(options.submissions, groups, read_calibration(options.calibration))
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    options.out.mkdir(parents=True, exist_ok=True)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page; returns the exit code."""
+    groups = standings(read_entries(options.submissions))
+    text = render(options.submissions, groups, read_calibration(options.calibration))
+    make_folder(options.out, "--out")
     write_durably(options.out / NAME, text.encode())
     print(f"wrote {options.out / NAME} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

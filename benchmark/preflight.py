@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from benchmark.architecture import check_architecture
 from benchmark.checkpoint import Checkpoint, available_memory
 from benchmark.content import content_steps
 from benchmark.errors import ModelError
@@ -15,10 +16,13 @@ from benchmark.evaluation import Job, plan, plan_after, prompts_of
 from benchmark.full_grid import grid_steps
 from benchmark.huggingface import DTYPES, HuggingFaceModel
 from benchmark.measurement import blind_steps
+from benchmark.model_files import CONFIG, read_json
 from benchmark.probing import TOGETHER, fast_products
 from benchmark.protocol import Protocol
 from benchmark.suites import test_tasks
+from benchmark.tokenizers import check_ids, check_words
 from benchmark.tracks import ROOM, frame_of
+from benchmark.word_pieces import prompt_ids
 from karel_env.features import class_counts
 
 PRODUCT_SIZE = 768
@@ -59,15 +63,21 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     """
     if not job.checkpoint.network or job.checkpoint.own:
         return Estimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
-    config = json.loads((job.checkpoint.folder / "config.json").read_text())
+    config = read_json(job.checkpoint.folder / CONFIG)
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
+    check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(SAMPLED, job.suite.tasks), sha256=""))
-    frame = frame_of(job.suite, job.asked.track, tokenizer)
-    prompt = max(len(ids) for ids in tokenizer(prompts_of(job.suite, sample, frame=frame))["input_ids"])
+    frame = frame_of(job.suite, job.asked.track, tokenizer) if job.frame is None else job.frame
+    programs = sample.programs.texts()
+    check_words(job.checkpoint.spec, tokenizer, " ".join([*prompts_of(job.suite, sample), *programs]).split())
+    prompts = [prompt_ids(tokenizer, text) for text in prompts_of(job.suite, sample, frame=frame)]
+    vocabulary = next((part["vocab_size"] for part in _parts(config) if isinstance(part.get("vocab_size"), int)), None)
+    check_ids(job.checkpoint.spec, [*prompts, *tokenizer(programs, add_special_tokens=False)["input_ids"]], vocabulary)
+    prompt = max(map(len, prompts))
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
-    if context and prompt + new > context:
+    if isinstance(context, int) and 0 < context < prompt + new:
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
             f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "
@@ -82,6 +92,11 @@ def check(job: Job, protocol: Protocol) -> Estimate:
             f"{estimate.available_bytes / 1e9:.1f} GB are available; free some, use --dtype bfloat16, or fewer --workers"
         )
     return estimate
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A configuration's parts that may speak of the text model, the most specific first."""
+    return [part for part in (config.get("text_config"), config) if isinstance(part, dict)]
 
 
 def _estimate(

@@ -144,7 +144,9 @@ class Record(_Strict):
 def read_record(path: Path) -> Record:
     """A record from its file; raises `BenchmarkError` naming the first entry that does not fit the schema."""
     try:
-        return Record.model_validate_json(path.read_text())
+        return Record.model_validate_json(path.read_bytes())
+    except OSError as problem:
+        raise BenchmarkError(f"{path}: {problem.strerror}; expected the record of a finished run") from problem
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -5,6 +5,7 @@ Whoever runs them (`driver`, `trajectory`) says which shards, and makes figures 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
-from benchmark.evaluation import Job, Shard, task_sets
+from benchmark.errors import ModelError, ShardsFailed
+from benchmark.evaluation import CHECK, Job, Shard, task_sets
 from benchmark.fits import StoredFits
 from benchmark.folder import RETRIED, RunFolder
 from benchmark.pool import MEMORY, Piece, Pool
@@ -23,6 +25,8 @@ from karel_env.control_flow import ControlRecipe
 
 HALVED = "half the batch"
 TASK_STAGE = "tasks"
+SEVERAL = 10
+"""Pieces with one trouble after which it is said once more, with their number."""
 
 
 class View(Protocol):
@@ -73,6 +77,8 @@ class Stages:
         self.job, self.identity, self.folder, self.place, self.view = job, identity, folder, place, view
         self.suite = job.suite
         self.shards: list[Shard] = []
+        self.model_checked = False
+        self.reported: Counter[str] = Counter()
 
     def _missing(self, names: dict[str, dict[str, Any]]) -> list[str]:
         """The pieces, by name and what is expected of their entries, that are not there whole; damage is reported."""
@@ -103,7 +109,13 @@ class Stages:
             self.folder.log(RETRIED, piece=name, cause=cause, why=why)
             if cause == MEMORY:
                 self.folder.log(HALVED, piece=name)
-        self.view.say(f"{name}: {cause}: {' '.join(why.split())[:200]}")
+        line = f"{cause}: {' '.join(why.split())[:200]}"
+        self.reported[line] += 1
+        # The rest of a kind is counted: hundreds of shards may fail for one reason.
+        if self.reported[line] == 1:
+            self.view.say(f"{name}: {line}")
+        elif self.reported[line] == SEVERAL:
+            self.view.say(f"{SEVERAL} pieces so far: {line}")
 
     def draw_tasks(self) -> None:
         sets = task_sets(self.job)
@@ -134,12 +146,30 @@ class Stages:
             self.view.begin("evaluating", total, total - sum(s.stop - s.start for s in left))
         work = EvaluationWork(job, self.folder.pieces.root, tuple(self._task_files()))
         held = f"{self.identity} {len(job.texts)}"
+        if left and job.checkpoint.network and not self.model_checked:
+            self._check_model(held, work)
         self.place.pool.drain(
             [
                 self._piece(s.name, EVALUATION, held, work, s, s.stop - s.start, f"evaluating: {s.stage}")
                 for s in left
             ]
         )  # fmt: skip
+
+    def _check_model(self, held: str, work: EvaluationWork) -> None:
+        """One worker loads the model and looks at it before the others do; it stays loaded there.
+
+        Raises:
+            ModelError: it must not be evaluated.
+        """
+        try:
+            self.place.pool.drain(
+                [self._piece(CHECK, EVALUATION, held, work, Shard(CHECK, 0, 0), 0, "checking the model")]
+            )
+        except ShardsFailed as problem:
+            if problem.exit_code == ModelError.exit_code:
+                raise ModelError(problem.reasons[CHECK]) from problem
+            raise
+        self.model_checked = True
 
     def fits(self, kept: bool) -> StoredFits:
         pieces, place = self.folder.pieces, self.place

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.compare import solved_tasks
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, UsageError
 from benchmark.paired import ALPHA, mcnemar
 from benchmark.record import Record, read_record
 from benchmark.statistics import Estimate, holm, wilson
@@ -181,12 +181,16 @@ def read_calibration(path: Path) -> Calibration | None:
     """The calibration rows of a file that `benchmark.calibrate` wrote; None without one."""
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text())
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for cell in stored["cells"]:
-        by_name.setdefault(cell["pseudo-model"], []).append(cell)
-    rows = tuple(_known(name, cells) for name, cells in by_name.items())
-    return Calibration(stored["suite"], stored["alternatives"], rows)
+    try:
+        stored = json.loads(path.read_bytes())
+        for cell in stored["cells"]:
+            by_name.setdefault(cell["pseudo-model"], []).append(cell)
+        rows = tuple(_known(name, cells) for name, cells in by_name.items())
+        return Calibration(stored["suite"], stored["alternatives"], rows)
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        said = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
+        raise UsageError(f"{path}: {said}; expected the file that python -m benchmark.calibrate writes") from problem
 
 
 def _known(name: str, cells: Sequence[dict[str, Any]]) -> KnownAnswer:

@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import stat
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -27,13 +28,13 @@ from benchmark.images import check_image
 from benchmark.intake import (
     TEXT_BYTES,
     YAML_BYTES,
-    entries_named,
     read_bytes,
     read_json,
     read_yaml,
     shown,
     tensor_header,
 )
+from benchmark.screening import INDEX, WEIGHTS, check_index, screen_model_file
 
 DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, README, STATUS = (
     "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "README.md", "status.json",
@@ -43,16 +44,13 @@ OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
 UNFILLED = "FILL IN"
 MODEL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "model.safetensors.index.json", "training.json",
+    "added_tokens.json", INDEX, "training.json",
 }  # fmt: skip
 LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
           READINGS: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-CODE_ENTRIES = ("auto_map", "custom_pipelines", "trust_remote_code", "kernel_config", "use_kernels")
-ATTENTION_ENTRIES = ("attn_implementation", "_attn_implementation")
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",
 )  # fmt: skip
@@ -267,13 +265,19 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
         raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
     for path in files:
         _screen_file(path)
+    if (folder / INDEX).exists():
+        check_index(read_json(folder / INDEX, OTHER_BYTES), {path.name for path in files})
     return files
 
 
 def _files(folder: Path, below: str) -> list[Path]:
     """The plain files of a folder or of its figures; what is neither is refused."""
     found = []
-    for entry in sorted(os.scandir(folder / below), key=lambda one: one.name):
+    with os.scandir(folder / below) as listing:
+        entries = list(islice(listing, FILES + 2))
+    if len(entries) > FILES + 1:
+        raise SubmissionError(f"more than {FILES} files; a submission has at most {FILES}")
+    for entry in sorted(entries, key=lambda one: one.name):
         inside = f"{below}/{entry.name}" if below else entry.name
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
@@ -305,28 +309,16 @@ def _screen_file(path: Path) -> None:
             raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
         tensor_header(path)
     elif name in MODEL_FILES:
-        _screen_model_file(name, read_json(path, LIMITS.get(name, OTHER_BYTES)))
+        screen_model_file(name, read_json(path, LIMITS.get(name, OTHER_BYTES)))
     return None
-
-
-def _screen_model_file(name: str, found: Any) -> None:
-    """Refuse what would make a loader run code that comes with the model, or fetch code from elsewhere."""
-    if not isinstance(found, dict):
-        raise SubmissionError(f"{name}: expected an object, got {type(found).__name__}")
-    for entry, _ in entries_named(found, CODE_ENTRIES):
-        raise SubmissionError(f"{name}: {entry}: asks for code of its own, which is never run; remove it")
-    for entry, value in entries_named(found, ATTENTION_ENTRIES):
-        if not isinstance(value, str) or "/" in value:
-            raise SubmissionError(f"{name}: {entry}: {shown(value)} would fetch code from a hub; remove it")
-    if name == "config.json" and not isinstance(found.get("model_type"), str):
-        raise SubmissionError(f"{name}: no model_type; expected what save_pretrained writes")
 
 
 def files_digest(folder: Path) -> str:
     """SHA-256 over name and content of every file of a submission, its status left out."""
     whole = hashlib.sha256()
     for path in own_files(folder):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        content = read_bytes(path, FOLDER_BYTES)
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
     return whole.hexdigest()
 
 

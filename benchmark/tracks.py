@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.chat_template import render_chat
 from benchmark.errors import ModelError
 from benchmark.prompts import ASKED, PROGRAM, examples_text
 from benchmark.suites import Suite, shot_tasks
+from benchmark.word_pieces import prompt_ids
 from karel_env.control_flow import ControlRecipe
 from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
 
@@ -24,6 +26,15 @@ TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
 ROOM = {TRAINED: 1, FEWSHOT: 2}
 """Words that a model may write, in the suite's `max_new_words`: a chatty one writes around its program."""
 _HERE = "\x00"
+THOUGHTS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "[THINK]": "[/THINK]",
+}
+"""Marks between which models think before they answer."""
 Template = Callable[..., str]
 
 
@@ -116,20 +127,41 @@ def frame_of(suite: Suite, track: str, tokenizer: Any = None) -> Frame:
 
 
 def _laid_out(tokenizer: Any, turns: list[dict[str, str]], shots: int) -> Frame:
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as problem:  # a template is a program of the model's author; it may raise anything
-        said = " ".join(str(problem).split())[:200]
-        raise ModelError(f"chat template: {said}; remove it from the tokenizer to run without one") from problem
+    text = _rendered(tokenizer, turns, {})
+    if _ends_in_thought(text):
+        # A model that thinks before it answers would take the program's header as a thought.
+        text = _rendered(tokenizer, turns, {"enable_thinking": False})
+        if _ends_in_thought(text):
+            raise ModelError(
+                f"chat template: its prompt ends inside a thought ({text.rstrip()[-20:]!r}), also with "
+                "enable_thinking=False, so that a program would be a thought; edit the template to end its prompt behind "
+                "the thought, or remove it from the tokenizer"
+            )
     parts = text.split(_HERE)
     if len(parts) != 2 or not all(turn["content"].strip(f"{_HERE}\n") in text for turn in turns):
         raise ModelError("chat template: it does not show every turn; remove it from the tokenizer to run without one")
     before = parts[0]
     # The tokenizer puts its mark of a text's beginning before every prompt; a template that writes it too would double it.
     begin = tokenizer.bos_token
-    if begin and before.startswith(begin) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+    if begin and before.startswith(begin) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
         before = before.removeprefix(begin)
     return Frame(before, parts[1] + HEADER_TEXT, shots, chat=True)
+
+
+def _rendered(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, object]) -> str:
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as problem:
+        message = " ".join(str(problem).split())[:200]
+        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return render_chat(template, turns, special, variables)
+
+
+def _ends_in_thought(text: str) -> bool:
+    """Whether a prompt has opened a block of thoughts behind the last turn and not closed it."""
+    behind = text.rpartition(_HERE)[2]
+    return any(behind.rpartition(mark)[1] and end not in behind.rpartition(mark)[2] for mark, end in THOUGHTS.items())
 
 
 def seeds_of(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:

@@ -24,10 +24,11 @@ from benchmark.evaluation import GRIDS
 from benchmark.intake import read_bytes, read_json, read_text, shown, tensor_header
 from benchmark.labels import MISSING, ProbeSet
 from benchmark.measurement import Meaning, blind_probe_set, judged
-from benchmark.models import ModelSpec
+from benchmark.models import Loading, ModelSpec
 from benchmark.protocol import POOLS, STANDARD, Protocol
 from benchmark.readings import read_readings
 from benchmark.record import Record, source_digest
+from benchmark.screening import safe_loading
 from benchmark.semantic_content import CONTROLS, Tested
 from benchmark.submission import (
     FIGURES,
@@ -77,10 +78,20 @@ def submitted_record(folder: Path) -> Record:
         raise SubmissionError(
             f"{RECORD}: not measured by protocol v{STANDARD.version} as it stands; run the model again with this version"
         )
+    loading_of_record(record)
+    figures = _figures(folder)
     for place in record.figures:
-        if place not in _figures(folder):
+        if place not in figures:
             raise SubmissionError(f"{RECORD}: figure {shown(place)} is not in the folder")
     return record
+
+
+def loading_of_record(record: Record) -> Loading:
+    """How the model of a submission may be loaded; raises `SubmissionError` where its record asks for anything else."""
+    model = record.model
+    return safe_loading(
+        model.spec, model.dtype, model.device, model.attention, model.quantization, model.remote_code, model.own_code
+    )
 
 
 def _figures(folder: Path) -> set[str]:

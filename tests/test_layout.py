@@ -9,10 +9,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
-    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
-    ["lookalike", "markup", "redaction", "change"],
+    ["errors", "protocol", "memory_limit", "crew"],
+    [
+        "command",
+        "custom_code",
+        "statistics",
+        "suites",
+        "prompts",
+        "simulation",
+        "phases",
+        "intake",
+        "lookalike",
+        "markup",
+        "redaction",
+    ],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "change"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed", "fingerprint", "change_report"],
     ["hub", "factory", "contract", "semantic_content"],
@@ -24,9 +35,10 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages", "verified", "patient"],
+    ["actor", "stages", "verified", "patient", "duplicates"],
+    ["cluster"],
     ["checks", "own_checks"],
-    ["answer_check", "duplicates"],
+    ["answer_check"],
     ["verification"],
     ["driver", "options", "trajectory", "rerun", "draft"],
     ["compare", "curves", "audit"],
@@ -40,6 +52,8 @@ LAYERS = [
     ["bench"],
 ]
 TORCH_FREE = {
+    "command",
+    "custom_code",
     "errors",
     "protocol",
     "statistics",
@@ -59,6 +73,8 @@ TORCH_FREE = {
     "grid",
     "figures",
     "shards",
+    "crew",
+    "memory_limit",
     "pool",
     "simulation",
     "status",
@@ -102,7 +118,7 @@ def test_benchmark_imports_downwards_only(path: Path) -> None:
     found = imports(path)
     heads = {name.split(".")[0] for name in found}
     assert "baselines" not in heads
-    assert "ray" not in heads or path.stem == "cluster"
+    assert "ray" not in heads or path.stem in ("cluster", "actor")
     assert not (path.stem in TORCH_FREE and heads & {"torch", "transformers"})
     if path.stem == "__init__":
         return

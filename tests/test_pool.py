@@ -192,7 +192,7 @@ def test_an_attempt_whose_file_is_gone_is_made_again():
 def test_workers_that_cannot_start_are_not_waited_for():
     with pytest.raises(BenchmarkError, match="no such module"):
         Pool(ScriptedCrew(start=RAISED), 2).drain(pieces("ab"))
-    with pytest.raises(BenchmarkError, match="no worker started within 0 s: there is one CPU"):
+    with pytest.raises(BenchmarkError, match=r"no worker started within 0 s: .*there is one CPU"):
         Pool(ScriptedCrew(start=ScriptedCrew.HANG), 2, patience=0.1).drain(pieces("ab"))
 
 

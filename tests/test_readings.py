@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from quick_protocol import QUICK
+from quick_protocol import QUICK, SMALL_SUITE
 
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.labels import MISSING
@@ -26,7 +26,7 @@ FACING = FEATURES.index("facing")
 
 @pytest.fixture(scope="module")
 def probe_set():
-    return blind_probe_set(load_suite("smoke"), QUICK)
+    return blind_probe_set(load_suite(SMALL_SUITE), QUICK)
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,15 @@ class Chatty:
     def __init__(self, template: str, adds_bos: bool = False) -> None:
         self.chat_template, self.adds_bos = template, adds_bos
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [1] * self.adds_bos}
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        return {"input_ids": [1] * self.adds_bos + [2], "special_tokens_mask": [1] * self.adds_bos + [0]}
 
-    def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> str:
-        from jinja2 import Environment
+    def get_chat_template(self) -> str:
+        return self.chat_template
 
-        return str(Environment().from_string(self.chat_template).render(messages=turns, **options))
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        return {"bos_token": self.bos_token}
 
 
 def test_the_trained_track_shows_the_task_alone() -> None:

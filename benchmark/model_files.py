@@ -1,0 +1,89 @@
+"""JSON files of a model, read within bounds: a stranger wrote them. Errors are `ModelError`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import ModelError
+
+CONFIG = "config.json"
+MOST_BYTES = {CONFIG: 2_000_000}
+OTHER_BYTES = 200_000_000
+"""Vocabularies of 200,000 tokens with their merges take some 20 MB."""
+MOST_LABELS = 100_000
+"""Configurations name each label, at some 500 bytes."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+COUNTS = (*LAYERS, "vocab_size", "hidden_size", "n_embd", "d_model")
+MOST_DEPTH = 100
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    size, most = path.stat().st_size, MOST_BYTES.get(path.name, OTHER_BYTES)
+    if size > most:
+        raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,} of a model's {path.name}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as problem:
+        raise ModelError(f"{path}: nested too deep for JSON of a model; save the model again") from problem
+    except ValueError as problem:
+        raise ModelError(f"{path}: not JSON ({problem}); save the model again, or fetch it again") from problem
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected an object; save the model again")
+    if _depth(content) > MOST_DEPTH:
+        raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; save the model again")
+    return content
+
+
+def _depth(content: object) -> int:
+    """Levels of lists and objects."""
+    depth, level = 0, [content]
+    while level:
+        depth += 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return depth
+
+
+def read_config(folder: Path, num_tensors: int) -> dict[str, Any]:
+    """The configuration of a model, its sizes looked at before a library builds anything from them.
+
+    Args:
+        folder: of the model.
+        num_tensors: that its files store; each block has at least one of them.
+
+    Raises:
+        ModelError: not a configuration, or sizes that no model of these files has.
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise ModelError(f"{path}: names no model_type; expected what save_pretrained of transformers writes")
+    if "transformers_weights" in config:
+        raise ModelError(
+            f"{path}: names its weights by transformers_weights; remove it and name them model.safetensors"
+        )
+    nested = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for part in nested:
+        labels = part.get("num_labels", 0)
+        if isinstance(labels, int) and labels > MOST_LABELS:
+            raise ModelError(f"{path}: num_labels is {labels:,}; expected at most {MOST_LABELS:,}; remove it")
+        for name in COUNTS:
+            value = part.get(name)
+            if isinstance(value, int | float) and not 0 < value < 1 << 31:
+                raise ModelError(f"{path}: {name} is {value}; expected a number of 1 or more; save the model again")
+        for name in LAYERS:
+            layers = part.get(name)
+            if part is config and isinstance(layers, int) and layers > num_tensors:
+                raise ModelError(
+                    f"{path}: {name} is {layers:,}, but the files store {num_tensors:,} tensors; weights of blocks are "
+                    "missing; save the model again"
+                )
+    return config

@@ -1,0 +1,97 @@
+"""Chat templates: rendered as transformers renders them, at a fixed date, without chance, within bounds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from baselines.tokenizer import build_tokenizer
+from benchmark.chat_template import render, render_chat
+from benchmark.errors import ModelError
+from benchmark.suites import load_suite
+from benchmark.tracks import FEWSHOT, frame_of
+
+TURNS = [
+    {"role": "user", "content": "one\n"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "<3>"},
+]
+TEMPLATES = {
+    "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "blocks": "{{- bos_token }}\n{%- set ns = namespace(first=true) %}\n{%- for m in messages %}\n"
+    "    {%- if m['role'] == 'user' and not ns.first %}{{ '\\n' }}{%- endif %}\n{%- set ns.first = false %}"
+    "{%- generation %}{{ m.content | trim | tojson }}{%- endgeneration %}{%- if loop.index > 5 %}{%- break %}{%- endif %}"
+    "\n{%- endfor %}\n{%- if tools is not none %}tools{%- endif %}{{ dict(a=1)['a'] }}",
+    "macro": "{% macro turn(m) %}[{{ m.role | upper }}]{{ m.content }}{% endmacro %}"
+    "{% for m in messages %}{{ turn(m) }}{% endfor %}{{ eos_token }}",
+}  # fmt: skip
+DATED = "{{ strftime_now('%Y-%m-%d %H:%M:%S %f') }}" + TEMPLATES["chatml"]
+SUITE = replace(load_suite("smoke"), tasks=20, probe_programs=50, sha256="")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_as_transformers_renders_it(name):
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = "<start>"
+    expected = tokenizer.apply_chat_template(
+        TURNS, chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=True
+    )
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+    assert render_chat(TEMPLATES[name], TURNS, special, {}) == expected
+
+
+def test_the_date_is_fixed():
+    first = render(DATED, {"messages": TURNS})
+    time.sleep(0.002)
+    assert render(DATED, {"messages": TURNS}) == first
+    assert first.startswith("2026-01-01 00:00:00")
+
+
+@pytest.mark.parametrize("template", ["{{ [1, 2, 3] | random }}", "{{ lipsum() }}"])
+def test_chance_is_not_there(template):
+    with pytest.raises(ModelError, match="chat template: "):
+        render(template, {"messages": TURNS})
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% set c = a %}{% endfor %}{% endfor %}",
+            "2,000,000 steps",
+        ),
+        ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "recursion|steps"),
+        ("{% for a in range(50000) %}{{ 'x' * 1000 }}{% endfor %}", "4,000,000 characters"),
+        ("{{ messages[0].__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception('only one\nturn') }}", "chat template: only one turn; remove it"),
+        ("{% if", "chat template: "),
+    ],
+)
+def test_work_without_end(template, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        render(template, {"messages": TURNS})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_operation_that_takes_all_memory():
+    with pytest.raises(ModelError, match=r"chat template: took more than 1\.1 GB of memory"):
+        render_chat("{{ ('x' * 9999999999) | length }}", TURNS, {}, {})
+
+
+THINKING = (
+    TEMPLATES["chatml"]
+    + "{% if enable_thinking | default(true) %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def test_a_prompt_that_ends_inside_a_thought():
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = THINKING
+    frame = frame_of(SUITE, FEWSHOT, tokenizer)
+    assert frame.after.endswith("</think>\n\ndef run() {")
+    tokenizer.chat_template = TEMPLATES["chatml"] + "<think>\n"
+    with pytest.raises(ModelError, match=r"chat template: its prompt ends inside a thought \(.*<think>'\)"):
+        frame_of(SUITE, FEWSHOT, tokenizer)
