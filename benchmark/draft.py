@@ -18,6 +18,8 @@ from benchmark.errors import ModelError, SubmissionError, UsageError
 from benchmark.intake import read_json
 from benchmark.models import ModelSpec
 from benchmark.record import Record
+from benchmark.record_check import submitted_record
+from benchmark.screening import WEIGHTS
 from benchmark.submission import (
     DESCRIPTION,
     FIGURES,
@@ -30,11 +32,9 @@ from benchmark.submission import (
     RECORD,
     SAMPLES,
     UNFILLED,
-    WEIGHTS,
     WITHHELD,
     screen_folder,
 )
-from benchmark.verification import submitted_record
 
 TRAINING = "training.json"
 

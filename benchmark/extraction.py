@@ -15,7 +15,6 @@ from karel_env.language import HEADER_TEXT
 from karel_env.parser import ParseError, parse
 
 _HEADER = re.compile(r"def\s+run\s*\(\s*\)\s*\{", re.ASCII)
-_BRACKET = re.compile(r"[{}]")
 
 
 def answered(text: str) -> str:
@@ -30,26 +29,22 @@ def answered(text: str) -> str:
 
 
 def _bodies(text: str) -> Iterator[str]:
-    """Candidates, none within another: what holds a second header is no program, so the work is linear in the text."""
-    starts = [0, *(match.end() for match in _HEADER.finditer(text))]
-    headers = [match.start() for match in _HEADER.finditer(text)]
-    closing = _closing_brackets(text)
-    for start, next_header in zip(starts, [*headers, len(text)], strict=True):
-        # The first candidate continues the header of the prompt, whose bracket is not in the text.
-        end = closing.get(start - 1)
-        if end is not None and end <= next_header:
+    for start in (0, *(match.end() for match in _HEADER.finditer(text))):
+        end = _closing(text, start)
+        if end is not None:
             yield text[start:end]
 
 
-def _closing_brackets(text: str) -> dict[int, int]:
-    """By the place of each opening bracket, the place after the one that closes it; by -1, that of the first unopened."""
-    closing: dict[int, int] = {}
-    opened: list[int] = []
-    for match in _BRACKET.finditer(text):
-        if match[0] == "{":
-            opened.append(match.start())
-        elif opened:
-            closing[opened.pop()] = match.end()
-        else:
-            closing.setdefault(-1, match.end())
-    return closing
+def _closing(text: str, start: int) -> int | None:
+    """Place behind the bracket that closes one opened before `start`; None where none does."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0:
+            return place + 1
+    return None
+
+
+def count_headers(text: str) -> int:
+    """How many programs a text begins."""
+    return sum(1 for _ in _HEADER.finditer(text))
