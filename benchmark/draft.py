@@ -18,6 +18,7 @@ from benchmark.errors import ModelError, SubmissionError, UsageError
 from benchmark.intake import read_json
 from benchmark.models import ModelSpec
 from benchmark.record import Record
+from benchmark.record_check import submitted_record
 from benchmark.screening import WEIGHTS
 from benchmark.submission import (
     DESCRIPTION,
@@ -34,7 +35,6 @@ from benchmark.submission import (
     WITHHELD,
     screen_folder,
 )
-from benchmark.verification import submitted_record
 
 TRAINING = "training.json"
 
