@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    ["errors", "protocol"],
-    ["statistics", "suites", "prompts", "simulation", "phases", "intake"],
-    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired"],
+    ["errors", "protocol", "redaction"],
+    ["statistics", "suites", "prompts", "simulation", "phases", "intake", "bounded"],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "screening", "bounds"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed"],
     ["hub", "factory", "contract", "semantic_content"],
@@ -23,8 +23,8 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["cluster", "stages", "verified", "patient"],
-    ["checks", "own_checks"],
+    ["cluster", "stages", "verified", "patient", "frames", "record_check"],
+    ["checks", "own_checks", "reading_check"],
     ["answer_check"],
     ["verification"],
     ["driver", "options", "trajectory", "rerun", "draft"],
