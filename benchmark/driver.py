@@ -350,7 +350,7 @@ class _RunStages(Stages):
             frame = Worker(self.job).frame
             found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
             if frame.chat:
-                write_durably(self.folder.root / FRAME, frame_bytes(frame))
+                self.folder.write(FRAME, frame_bytes(frame))
         if asked.constrained:
             found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
         if asked.samples:

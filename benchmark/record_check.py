@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.bounds import check_figures, check_times
 from benchmark.errors import SubmissionError
-from benchmark.intake import read_json, shown
+from benchmark.intake import read_json, shown, tensor_header
+from benchmark.measurement import CONTENT_HITS, DIAGNOSTICS
 from benchmark.models import Loading
 from benchmark.protocol import STANDARD
 from benchmark.record import Record
 from benchmark.redaction import has_paths
 from benchmark.screening import check_loading
-from benchmark.submission import DESCRIPTION, FIGURES, LIMITS, OTHER_BYTES, RECORD, Submission, checked
+from benchmark.submission import DESCRIPTION, FIGURES, LIMITS, OTHER_BYTES, PROBES, RECORD, Submission, checked
 from benchmark.suites import SUITE_FOLDER
 from benchmark.tracks import TRACKS
 
@@ -115,3 +117,20 @@ def check_privacy(folder: Path, record: Record, said: Submission) -> None:
     for entry, text in texts.items():
         if has_paths(text):
             raise SubmissionError(f"{entry}: names a folder of a machine; draft it with python -m benchmark.submit new")
+
+
+def recomputable(folder: Path, record: Record) -> Record:
+    """The record without what nobody computes again, which is how the board sees it.
+
+    Semantic content and diagnostics stay where the run stored what they are computed from; a grid has no evidence.
+
+    Args:
+        folder: of the submission, with `probes.data` if it has any.
+        record: of the same.
+    """
+    names = set(tensor_header(folder / PROBES)) if (folder / PROBES).is_file() else set()
+    meaning = record.meaning
+    if meaning is not None and f"{DIAGNOSTICS}.confusion" not in names:
+        meaning = replace(meaning, diagnostics={})
+    content = record.content if CONTENT_HITS in names else None
+    return record.model_copy(update={"meaning": meaning, "content": content, "grid": None})

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    ["errors", "protocol", "memory_limit", "crew"],
+    ["errors", "protocol", "memory_limit", "crew", "redaction"],
     [
         "command",
         "custom_code",
@@ -21,9 +21,8 @@ LAYERS = [
         "intake",
         "lookalike",
         "markup",
-        "redaction",
     ],
-    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "change"],
+    ["labels", "scoring", "grid", "tracks", "extraction", "images", "paired", "change", "bounds"],
     ["recorder", "prior", "answers", "submission"],
     ["probing", "models", "pseudo_models", "trained_pair", "sealed", "fingerprint", "change_report"],
     ["hub", "factory", "contract", "semantic_content"],
@@ -35,9 +34,9 @@ LAYERS = [
     ["folder", "measurement", "content"],
     ["full_grid", "figures", "work"],
     ["fits", "preflight", "record"],
-    ["actor", "stages", "verified", "patient", "duplicates"],
+    ["actor", "stages", "verified", "patient", "duplicates", "frames", "record_check"],
     ["cluster"],
-    ["checks", "own_checks"],
+    ["checks", "own_checks", "reading_check"],
     ["answer_check"],
     ["verification"],
     ["driver", "options", "trajectory", "rerun", "draft"],
