@@ -87,7 +87,7 @@ def _temporary_cache(folder: Path) -> Path:
 def _compile_without_cache() -> None:
     from numba.core.dispatcher import Dispatcher
 
-    Dispatcher.enable_caching = lambda self: None
+    Dispatcher.enable_caching = lambda self: None  # type: ignore[method-assign]
 
 
 _forget_stale_code(_FOLDER)
