@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hostile import entry, sample, svg
+from hostile import PNG, entry, sample, svg
 
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.images import check_image
@@ -263,6 +264,52 @@ def test_a_figure_may_hold_pictures_and_refer_to_its_own_parts(value):
 def test_a_style_fetches_nothing(where, value):
     with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
         check_image("figures/a.svg", drawn(where.format(value)))
+
+
+@pytest.mark.parametrize(
+    "function", ["image-set", "-webkit-image-set", "src", "image", "cross-fade", "paint", "IMAGE-SET"]
+)
+@pytest.mark.parametrize(
+    "where", ['<g style="fill: {}"/>', "<style>g {{fill: {}}}</style>", "<s:style>g {{x: {}}}</s:style>"]
+)
+def test_a_style_calls_no_function_that_takes_an_address(where, function):
+    content = where.format(f"{function}('https://evil.example/x.png' 1x)")
+    with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
+        check_image("figures/a.svg", drawn(f'<g xmlns:s="http://www.w3.org/2000/svg">{content}</g>'))
+
+
+def test_a_style_may_turn_and_colour():
+    style = "fill: rgb(1, 2, 3); transform: rotate(9deg) translate(calc(1px + 2px), 0)"
+    check_image(
+        "figures/a.svg", drawn(f'<style>g {{{style}}}</style><g style="{style}" transform="matrix(1 0 0 1 0 0)"/>')
+    )
+    check_image("figures/a.svg", drawn("<title>skill(linear), f (x) of image-set(s)</title><text>src(a)</text>"))
+
+
+@pytest.mark.parametrize("start", [*range(8186, 8196), 16380, 65532])
+def test_a_style_is_read_as_one_wherever_the_parser_cuts_it(start):
+    """Character references make the parser hand over what is before and behind them apart."""
+    content = f"<style>{'a' * start}{{}}b{{fill:u&#114;&#108;&#40;https://evil.example/x)}}</style>"
+    with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
+        check_image("figures/a.svg", drawn(content))
+
+
+@pytest.mark.parametrize("attribute", ["onload", "ONLOAD", "OnClick", "s:onload", "s:OnEnd", "xml:base"])
+def test_a_figure_has_no_handler_and_no_other_base(attribute):
+    inside = f'<g xmlns:s="http://www.w3.org/2000/svg" {attribute}="https://evil.example/"/>'
+    with pytest.raises(SubmissionError, match=r"attribute .*; a figure only draws"):
+        check_image("figures/a.svg", drawn(inside))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fits"),
+    [(1, 1, True), (8000, 8000, True), (8001, 1, False), (1, 8001, False), (0, 1, False), (1, 0, False),
+     (2**32 - 1, 1, False), (1, 2**32 - 1, False)],
+)  # fmt: skip
+def test_a_picture_is_bounded_on_both_sides(width, height, fits):
+    content = PNG + struct.pack(">II", width, height) + bytes(20)
+    with nullcontext() if fits else pytest.raises(SubmissionError, match=f"{width} by {height} pixels; at most"):
+        check_image("figures/a.png", content)
 
 
 def test_a_reference_in_a_figure_is_refused_with_its_folder(copied):
