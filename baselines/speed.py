@@ -21,6 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.train import Run
+from benchmark.command import run_command
+from benchmark.errors import UsageError
+from benchmark.options import MOST_THREADS
+from karel_env.command import CommandParser, integer
 
 PRODUCT_SIZE, GPU_PRODUCT_SIZE = 2048, 8192
 WARM_STEPS = 2
@@ -91,25 +95,26 @@ def measure(training: Training, compile_model: bool, precision: str, steps: int)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m baselines.speed", description="Training speed of recipes.")
+    parser = CommandParser(prog="python -m baselines.speed", description="Training speed of recipes.")
     add = parser.add_argument
     add("recipes", nargs="*", help="names or YAML files (default: all shipped for the laptop suite)")
-    add("--steps", type=int, default=5, help="timed steps of each (default: 5)")
-    add("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+    add("--steps", type=integer(1, 1_000_000), default=5, help="timed steps of each (default: 5)")
+    add("--threads", type=integer(0, MOST_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast")
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Time the recipes and print; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     rows = []
+    names = options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
     try:
-        trainings = {
-            name: load_recipe(recipe_path(name))
-            for name in options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
-        }
+        trainings = {name: load_recipe(recipe_path(name)) for name in names}
     except ValueError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        raise UsageError(str(problem)) from problem
     for name, training in trainings.items():
         found = measure(training, options.compile, options.precision, options.steps)
         rows.append([

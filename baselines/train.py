@@ -33,8 +33,12 @@ from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
 from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer, cell_pairs
+from benchmark.command import make_folder, run_command
+from benchmark.errors import UsageError
+from benchmark.options import MOST_THREADS, SEED
 from benchmark.record import gpu, processor, versions
 from benchmark.suites import Suite, load_suite, training_tasks
+from karel_env.command import CommandParser, integer
 
 OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
@@ -303,33 +307,31 @@ def _note(run: Run, loss: float, told: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
+    parser = CommandParser(prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else "")
     add = parser.add_argument
     add("recipe", help="name of a shipped recipe, such as gpt-laptop, or a YAML file")
     add("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
-    add("--seed", type=int, help="in place of the recipe's")
+    add("--seed", type=SEED, help="in place of the recipe's")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry, such as optimizer.batch=32")
-    add("--threads", type=int, default=0, help="CPU threads (default: as torch chooses)")
+    add("--threads", type=integer(0, MOST_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where the hardware multiplies it")
-    add("--save-every", type=int, default=200, help="steps between saved states")
-    options = parser.parse_args(arguments)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    add("--save-every", type=integer(1, 1_000_000_000), default=200, help="steps between saved states")
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command(lambda: carry_out(parser.parse_args(arguments), " ".join(["python -m baselines.train", *words])))
+
+
+def carry_out(options: argparse.Namespace, command: str) -> int:
+    """Train as the options say; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
-    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         training = load_recipe(recipe_path(options.recipe), changes)
-        options.out.mkdir(parents=True, exist_ok=True)
-        command = " ".join(["python -m baselines.train", *words])
+        make_folder(options.out, "--out")
         run = Run(training, options.out, options.compile, options.precision, command)
     except ValueError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        raise UsageError(str(problem)) from problem
     run.resume()
     train(run, options.save_every)
     return 0

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from benchmark.evaluation import TEST, Job, shards_of
-from benchmark.protocol import Protocol
-from benchmark.rerun import written_again
+from benchmark.evaluation import TEST
+from benchmark.rerun import DEFAULT_LIMITS, Limits, order_of, write_again
 from benchmark.scoring import score
 from benchmark.statistics import wilson
 from benchmark.submission import Audit
 from benchmark.suites import Suite, load_suite, test_tasks
+from benchmark.verified import Verified
 
 LEVEL = 0.99
 """Of the interval: one honest model in 200 is flagged."""
@@ -35,9 +36,18 @@ def audit_suite(digest: str, suite: str) -> Suite:
     return load_suite(suite, audit_seed(digest, suite))
 
 
-def audit_texts(job: Job, protocol: Protocol) -> list[str]:
-    """What the model of a job writes for all test tasks of its suite, in a fresh process."""
-    return [sample["text"] for _, sample in written_again(job, shards_of(job.suite, TEST), protocol)]
+def audit_texts(folder: Path, found: Verified, suite: Suite, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+    """What a submission's model writes for all test tasks of an audit suite, in a process of its own.
+
+    Args:
+        folder: of the submission.
+        found: of its verification; what the files of the model say otherwise is noted in it.
+        suite: the audit suite.
+        limits: of the process.
+    """
+    again = write_again(order_of(folder, found.submission, found.record, suite, stage=TEST), limits)
+    found.compare("audit.digest", found.record.model.digest, again.digest)
+    return [sample["text"] for _, sample in again.samples]
 
 
 def compare(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:

@@ -42,7 +42,7 @@ import torch
 from tabulate import tabulate
 
 from benchmark import probing
-from benchmark.errors import BenchmarkError
+from benchmark.command import run_command
 from benchmark.evaluation import BLIND, Shard, ShardResult, first_inputs
 from benchmark.folder import RunFolder
 from benchmark.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
@@ -51,10 +51,10 @@ from benchmark.prior import PRESENT
 from benchmark.probing import Fit, fast_products, fit_probes, whitened
 from benchmark.protocol import STANDARD, Protocol
 from benchmark.recorder import recorder_states
-from benchmark.run import guarded
 from benchmark.semantic_content import Tested
 from benchmark.shards import write_durably
 from benchmark.suites import Suite, blind_tasks, load_suite
+from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 ROUNDS = 2
@@ -324,12 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["cluster"]:
         from benchmark import cluster_bench
 
-        return guarded(lambda: cluster_bench.main(words[1:]))
+        return cluster_bench.main(words[1:])
     if words[:1] == ["generation"]:
         from benchmark import generation_bench
 
-        return guarded(lambda: generation_bench.main(words[1:]))
-    parser = argparse.ArgumentParser(prog="python -m benchmark.bench", description="speed and memory of probing")
+        return generation_bench.main(words[1:])
+    parser = CommandParser(prog="python -m benchmark.bench", description="speed and memory of probing")
     add = parser.add_argument
     add(
         "what",
@@ -337,19 +337,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what is measured (options of the others: bench cluster --help, bench generation --help)",
     )
     add("--suite", default="laptop", help="whose blind set (default: %(default)s)")
-    add("--programs", type=int, metavar="N", help="that a probe is trained on (default: the suite's)")
-    add("--sample", type=int, default=6, metavar="K", help="networks of plain torch that are measured (default: 6)")
-    add("--width", type=int, default=128, metavar="D", help="of the states (default: %(default)s)")
-    add("--layers", type=int, default=3, metavar="N", help="stored and probed for memory (default: 3; all: 25)")
+    add("--programs", type=integer(1, 1_000_000), metavar="N", help="that a probe is trained on (default: the suite's)")
+    add(
+        "--sample",
+        type=integer(1, 100_000),
+        default=6,
+        metavar="K",
+        help="networks of plain torch that are measured (default: 6)",
+    )
+    add("--width", type=integer(1, 100_000), default=128, metavar="D", help="of the states (default: %(default)s)")
+    add(
+        "--layers",
+        type=integer(1, 1000),
+        default=3,
+        metavar="N",
+        help="stored and probed for memory (default: 3; all: 25)",
+    )
     add("--json", type=Path, metavar="FILE", help="store the figures")
-    options = parser.parse_args(words)
-    if min(options.sample, options.width, options.layers, 1 if options.programs is None else options.programs) < 1:
-        parser.error("--sample, --width, --layers and --programs: expected at least 1")
-    try:
-        tables = measured(options)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: run(parser.parse_args(words)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    tables = measured(options)
     said = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     said |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
     print(", ".join(f"{name} {value}" for name, value in said.items()), end="\n\n")

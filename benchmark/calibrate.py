@@ -23,7 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark import trained_pair
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import make_folder, run_command
 from benchmark.evaluation import first_inputs
 from benchmark.labels import build_probe_set, with_original
 from benchmark.measurement import judged
@@ -32,9 +32,10 @@ from benchmark.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.record import environment, source_digest
 from benchmark.recorder import recorder_states
 from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, Tested
-from benchmark.shards import write_durably
+from benchmark.shards import sealed, unsealed, write_durably
 from benchmark.sources import Source, Views, arrays_of, fit_view, read_source, validation_gaps
 from benchmark.suites import Suite, blind_tasks, load_suite
+from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 NOTHING, NEGATIVE, FALLING = "skill 0", "negative gap", "falls"
@@ -238,14 +239,30 @@ def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
     return folder / f"seed-{seed:03d}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
 
 
+def _stored_cells(path: Path) -> list[Cell] | None:
+    """The cells of a seed, None where they are not stored, or not as they were written."""
+    try:
+        cells: list[Cell] = unsealed(path.read_bytes())["cells"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):
+        print(f"{path}: not what was written there (its digest does not fit); computed again", file=sys.stderr)
+        return None
+    return cells
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
+    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
     parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
-    parser.add_argument("--programs", type=int, help="label budget of a probe (default: the suite's)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many draws of everything (default: 1)")
+    parser.add_argument(
+        "--programs",
+        type=integer(STANDARD.min_programs, 1_000_000),
+        help="label budget of a probe (default: the suite's)",
+    )
+    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="how many draws of everything (default: 1)")
     parser.add_argument(
         "--alternatives",
-        type=int,
+        type=integer(SWEPT, 1000),
         default=ALTERNATIVES,
         help=f"semantics beside the original (default: {ALTERNATIVES})",
     )
@@ -256,34 +273,32 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> list[Cell]:
     """The cells of all seeds asked for; those that are stored are read."""
     suite = load_suite(options.suite)
-    if options.seeds < 1 or (options.programs is not None and options.programs < STANDARD.min_programs):
-        raise UsageError(f"--seeds must be at least 1 and --programs at least {STANDARD.min_programs}")
-    if options.alternatives < SWEPT:
-        raise UsageError(f"--alternatives {options.alternatives}: expected at least {SWEPT}")
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     protocol = replace(STANDARD, alternatives=options.alternatives)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out, "--out")
     cells: list[Cell] = []
     for seed in range(options.seeds):
         path = _stored(options.out, suite, protocol, seed)
-        if not path.is_file():
+        stored = _stored_cells(path)
+        if stored is None:
             told = lambda cell: print(  # noqa: E731
                 f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
                 file=sys.stderr,
             )
-            write_durably(path, json.dumps(calibrate(suite, protocol, seed, told), indent=1).encode())
-        cells += json.loads(path.read_bytes())
+            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, told)))
+            write_durably(path, sealed({"cells": stored}))
+        cells += stored
     return cells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _options(arguments)
-    try:
-        cells = run(options)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: report(_options(arguments)))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code."""
+    cells = run(options)
     wrong, asked = false_represents(cells)
     record = {
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -95,7 +95,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 class _Generation(Extension):
     """Blocks that mark what the assistant wrote; their content is rendered as it stands."""
 
-    tags = {"generation"}  # noqa: RUF012 (an instance variable of its base class)
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         """The statements between `generation` and `endgeneration`."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmark import factory, hub
 from benchmark.errors import ModelError, UsageError
+from benchmark.memory_limit import memory_left
 from benchmark.model_files import CONFIG, read_config
 from benchmark.model_formats import local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models import AS_STORED, Loading, ModelSpec
@@ -104,18 +105,26 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     )
 
 
+def current_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    spec = ModelSpec.parse(checkpoint.spec)
+    try:
+        if spec.scheme == "baseline":
+            return _baseline(spec).digest
+        if spec.scheme == "py":
+            return factory.source(spec, checkpoint.loading)[1]
+        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+    except OSError:
+        return ""
+
+
 def check_unchanged(checkpoint: Checkpoint) -> None:
-    """Compare the files of a model with the digest that it was opened with; baselines are not read again.
+    """Compare the files of a model with the digest that it was opened with.
 
     Raises:
         ModelError: a file has changed since.
     """
-    if checkpoint.spec.startswith(("path:", "hf:")):
-        digest = _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
-    elif checkpoint.own:
-        digest = factory.source(ModelSpec.parse(checkpoint.spec), checkpoint.loading)[1]
-    else:
-        return
+    digest = current_digest(checkpoint)
     if digest != checkpoint.digest:
         raise ModelError(
             f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "
@@ -174,10 +183,13 @@ NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new process could take (Linux: MemAvailable; elsewhere the physical size)."""
+    """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
+    or what the limit of this process or of its control group leaves, where that is less."""
+    limit = memory_left()
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                available = int(line.split()[1]) * 1024
+                return available if limit is None else min(available, limit)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

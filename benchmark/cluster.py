@@ -6,33 +6,51 @@ Ray's own retries is off: a piece that kills its worker would otherwise be run a
 
 from __future__ import annotations
 
+import importlib
 import os
+import secrets
+import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import UsageError
-from benchmark.pool import CRASHED, DONE, INVALID, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
-from benchmark.record import gpu, processor, source_digest, versions
-from benchmark.work import EVALUATION, Desk
+from benchmark.actor import IMPORTS, ActorBody, same_everywhere
+from benchmark.crew import CRASHED, DONE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
+from benchmark.errors import BenchmarkError, StorageError, UsageError
+from benchmark.memory_limit import group_limit, kernel_kills
+from benchmark.pool import load
+from benchmark.work import EVALUATION
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone
     "RAY_BACKEND_LOG_LEVEL": "error",  # a raylet's chatter would mix with the driver's output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
     "RAY_DEDUP_LOGS": "0",  # held back lines of one worker would come out under another's name
+    "RAY_worker_register_timeout_seconds": "600",  # 60: on a busy machine every new process would be killed and begun anew
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
-"""Set where the user has not set them: Ray's defaults that bite. Threads are set in the actors, see `_Actor`."""
+"""Set where the user has not set them: Ray's defaults that bite. Threads are set in the actors, see `ActorBody`."""
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""0: Ray takes 127.0.0.1 for this node and listens there only, its default on systems where it has no clusters."""
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 OBJECT_STORE_BYTES = 200_000_000
 """Of an embedded Ray. Ray would take 30% of memory; here it only carries what workers hold (settings, not weights)."""
-SAME_EVERYWHERE = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
-"""Packages whose version must be the driver's on every node, since results may depend on them."""
+SHARED_MEMORY = Path("/dev/shm")
+SOCKET_PATH, BELOW_FOLDER = 103, 85
+"""Bytes that a socket's path may have on every system, and that Ray's sockets take of them below the folder given."""
+RAY_STARTS = 3
+"""Times that an embedded Ray is started; it allows itself 30 s, which a busy machine may need more than."""
 NODE_GONE = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
 """Words of Ray's messages by which a death is the node's, not the work's."""
 POLL = 2.0
+LEAST_DISK = 50_000_000
+"""Bytes free in the folder of an embedded Ray, below which its failure to start is the disk's."""
+QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -79,36 +97,160 @@ def join(demand: Demand) -> RayCrew:
 
     Raises:
         UsageError: no cluster at the address, or no node that can hold a worker.
+        BenchmarkError: Ray does not start here.
+        StorageError: there is no room for Ray's own files.
     """
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    cores = os.cpu_count() or 1
+    stack = ExitStack()
     try:
         if demand.address:
-            ray.init(address=demand.address, runtime_env=_code(), **quiet)
+            stack.callback(ray.shutdown)
+            _connect(ray, demand.address)
         else:
-            asked = max(demand.workers * demand.cpus, cores)
-            # A bare init would join whatever cluster it finds on the machine.
-            ray.init(
-                address="local",
-                num_cpus=asked,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise UsageError(
-            f"--address {demand.address}: no Ray cluster there ({' '.join(str(problem).split())[:150]}); "
-            "see docs/cluster.md"
-        ) from problem
-    try:
+            folder = stack.enter_context(private_folder())
+            stack.enter_context(private_token())
+            stack.enter_context(_loopback(ray))
+            stack.callback(ray.shutdown)
+            _embed(ray, max(demand.workers * demand.cpus, os.cpu_count() or 1), folder)
         room = _room(ray, demand)
-    except UsageError:
-        ray.shutdown()
+    except BaseException:
+        stack.close()
         raise
-    return RayCrew(ray, demand, demand.workers or room, room)
+    return RayCrew(ray, demand, demand.workers or room, room, stack.close)
+
+
+def _connect(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, runtime_env=_code(), **QUIET)
+    except Exception as problem:
+        if isinstance(problem, ray.exceptions.AuthenticationError):
+            raise UsageError(
+                f"--address {address}: the cluster's token is not this one ({_first(problem)[:150]}); set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN as the cluster has them, see docs/cluster.md"
+            ) from problem
+        if not isinstance(problem, (ConnectionError, ValueError, RuntimeError, ImportError)):
+            raise
+        raise UsageError(
+            f"--address {address}: no Ray cluster there ({_first(problem)[:150]}); see docs/cluster.md"
+        ) from problem
+
+
+def _embed(ray: Any, cpus: int, folder: Path) -> None:
+    """Start Ray in this process, for as many workers as are asked, with its files in the folder."""
+    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    if sys.platform == "linux" and shared_memory() < OBJECT_STORE_BYTES:
+        # Ray would warn of it, or fail where there is none at all; here only settings go through it.
+        options["_plasma_directory"] = str(folder)
+    for attempt in range(1, RAY_STARTS + 1):
+        try:
+            # A bare init would join whatever cluster it finds on the machine.
+            ray.init(address="local", _temp_dir=str(folder), **options, **QUIET)
+        except Exception as problem:
+            ray.shutdown()
+            free = shutil.disk_usage(folder).free
+            if free < LEAST_DISK:
+                raise StorageError(
+                    f"{folder.parent.parent}: {free / 1e6:.0f} MB free, and Ray needs {LEAST_DISK / 1e6:.0f} MB for its own files; "
+                    "free some, or set RAY_TMPDIR to a short path with room"
+                ) from problem
+            if attempt == RAY_STARTS:
+                raise BenchmarkError(
+                    f"Ray did not start on this machine in {attempt} attempts ({_first(problem)[:150]}); {load()}; run the same "
+                    "command again when it is less busy, or with --workers 0"
+                ) from problem
+        else:
+            return
+
+
+def shared_memory() -> int:
+    """Bytes free in /dev/shm, 0 where there is none."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return 0
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for the files and sockets of one embedded Ray, which others cannot enter; removed afterwards.
+
+    It lies in RAY_TMPDIR or the system's folder for temporary files where sockets below have a path short enough.
+
+    Raises:
+        UsageError: there is no such place.
+    """
+    tried = []
+    for place in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp"))):
+        if len(os.fsencode(place)) > SOCKET_PATH - BELOW_FOLDER:
+            tried.append(f"{place}: {len(os.fsencode(place))} bytes, at most {SOCKET_PATH - BELOW_FOLDER} fit")
+            continue
+        try:
+            outer = Path(tempfile.mkdtemp(prefix="karel-", dir=place))
+        except OSError as problem:
+            tried.append(f"{place}: {problem.strerror}")
+            continue
+        try:
+            # Ray opens the folder that it is given to everybody, so it gets one inside.
+            inner = outer / "r"
+            inner.mkdir()
+            yield inner
+        finally:
+            shutil.rmtree(outer, ignore_errors=True)
+        return
+    raise UsageError(
+        f"no folder for Ray's sockets ({'; '.join(tried)}); set RAY_TMPDIR to a short path that can be written to"
+    )
+
+
+@contextmanager
+def private_token() -> Iterator[str]:
+    """Within, every Ray that this process and its children start demands a random token, which only they have.
+
+    It is in the environment alone; no file holds it. Tests that start clusters themselves do so within.
+    """
+    before = {name: os.environ.get(name) for name in AUTHENTICATION}
+    token = secrets.token_hex(32)
+    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    _reread_authentication()
+    try:
+        yield token
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _reread_authentication()
+
+
+def _reread_authentication() -> None:
+    """Ray reads mode and token once a process; where it has done so, it is to look again."""
+    if "ray" in sys.modules:
+        with suppress(ImportError, AttributeError):
+            raylet: Any = importlib.import_module("ray._raylet")
+            raylet.Config.initialize("")
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _loopback(ray: Any) -> Iterator[None]:
+    """Within, a Ray that is started listens on 127.0.0.1 only."""
+    before = os.environ.get(LOOPBACK)
+    os.environ[LOOPBACK] = "0"
+    # The module reads the variable when it is imported, which may have been before.
+    constants = ray._private.ray_constants
+    clusters = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
+        os.environ.pop(LOOPBACK)
+        if before is not None:
+            os.environ[LOOPBACK] = before
 
 
 def _code() -> dict[str, Any]:
@@ -145,36 +287,6 @@ def too_much(demand: Demand, nodes: Sequence[Node]) -> str:
     )
 
 
-class _Actor:
-    """The body of every actor; a kind has an actor class of its own name, so that Ray's tools tell them apart."""
-
-    def __init__(self, threads: int) -> None:
-        import torch
-
-        # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
-        torch.set_num_threads(threads)
-        self.desk = Desk()
-
-    def hello(self, expected: dict[str, Any]) -> Answer:
-        """Ready, if this node has the driver's code and packages; its processor, and the GPU that it was given."""
-        import ray
-
-        here = _versions()
-        other = [f"{name} {here[name]}, not {expected[name]}" for name in expected if here[name] != expected[name]]
-        if other:
-            node = os.uname().nodename
-            return Answer(INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere")
-        return Answer(DONE, f"{processor()}, {gpu('cuda')}" if ray.get_gpu_ids() else processor())
-
-    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
-        """See `Desk.answer`."""
-        return self.desk.answer(held, work, call, share)
-
-
-def _versions() -> dict[str, Any]:
-    return {"source": source_digest(), **versions(SAME_EVERYWHERE)}
-
-
 @dataclass(eq=False)
 class RayCrew:
     """See `pool.Crew`.
@@ -184,6 +296,7 @@ class RayCrew:
         demand: what an evaluation worker asks.
         workers: at a time.
         room: how many fit on the nodes that were there at the start.
+        close: leaves the cluster, or ends the embedded one.
         processors: of the workers so far.
     """
 
@@ -191,20 +304,28 @@ class RayCrew:
     demand: Demand
     workers: int
     room: int
+    close: Callable[[], None]
     processors: set[str] = field(default_factory=set)
     sent: dict[Hashable, Any] = field(default_factory=dict)
-    hellos: set[Any] = field(default_factory=set)
+    starts: set[Any] = field(default_factory=set)
+    kills: int = field(default_factory=kernel_kills)
+    expected: dict[str, Any] = field(default_factory=same_everywhere)
 
     def hire(self, kind: str) -> tuple[Any, Any]:
         """See `Crew`."""
         evaluates = kind == EVALUATION
         cpus, gpus = (self.demand.cpus, self.demand.gpus) if evaluates else (1, 0)
-        body = type(f"{kind.capitalize()}Actor", (_Actor,), {})
+        body = type(f"{kind.capitalize()}Actor", (ActorBody,), {})
         # A worker that dies is replaced by the pool, which knows what it was computing.
-        actor = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(body).remote(cpus)
-        call = actor.hello.remote(_versions())
-        self.hellos.add(call)
-        return actor, call
+        remote = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(body)
+        actor = remote.remote(cpus, IMPORTS)
+        return actor, self.continue_start(actor)
+
+    def continue_start(self, handle: Any, again: bool = False) -> Any:
+        """See `Crew`."""
+        call = handle.start.remote(self.expected, again)
+        self.starts.add(call)
+        return call
 
     def call(self, handle: Any, piece: Piece, share: float) -> Any:
         """See `Crew`."""
@@ -232,14 +353,25 @@ class RayCrew:
         except errors.OutOfDiskError as problem:
             return Answer(STORAGE, why=_first(problem))
         except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
-            said = str(problem)
-            return Answer(LOST if any(words in said.lower() for words in NODE_GONE) else CRASHED, why=_first(problem))
+            return self._death(problem)
         except errors.RayError as problem:
             return Answer(LOST, why=_first(problem))
-        if call in self.hellos:
-            self.hellos.discard(call)
-            self.processors.add(str(answer.value))
+        if call in self.starts:
+            self.starts.discard(call)
+            if answer.outcome == DONE:
+                self.processors.add(str(answer.value))
         return answer
+
+    def _death(self, problem: Exception) -> Answer:
+        """Whether a worker died with its node, was killed by the kernel for memory, or by what it computed."""
+        if any(words in str(problem).lower() for words in NODE_GONE):
+            return Answer(LOST, why=_first(problem))
+        before, self.kills = self.kills, kernel_kills()
+        if not self.demand.address and self.kills > before:
+            limit = group_limit()
+            whose = f"the control group's limit is {limit / 1e9:.1f} GB" if limit else "the machine had none left"
+            return Answer(MEMORY, why=f"the kernel killed the worker for memory: {whose}")
+        return Answer(CRASHED, why=_first(problem))
 
     def dismiss(self, handle: Any) -> None:
         """See `Crew`."""
@@ -255,7 +387,7 @@ class RayCrew:
 
     def leave(self) -> None:
         """Leave the cluster, or stop the embedded one."""
-        self.ray.shutdown()
+        self.close()
 
 
 def _first(problem: Exception) -> str:

@@ -26,6 +26,7 @@ from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
 from benchmark.cluster import Demand, join
+from benchmark.command import run_command
 from benchmark.errors import UsageError
 from benchmark.evaluation import BLIND, Job, Shard, Worker
 from benchmark.models import ModelSpec
@@ -35,6 +36,7 @@ from benchmark.shards import Attempt, Shards, write_durably
 from benchmark.simulation import Costs, curve, finish_time
 from benchmark.suites import load_suite
 from benchmark.work import EVALUATION, Compute, EvaluationWork
+from karel_env.command import CommandParser, integer
 
 EMPTY = 200
 """Shards without work, of which the cost of one is taken."""
@@ -243,12 +245,16 @@ def describe(found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.bench cluster", description="what the workers cost")
+    parser = CommandParser(prog="python -m benchmark.bench cluster", description="what the workers cost")
     parser.add_argument("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="(default: the shipped model)")
     parser.add_argument("--suite", default="laptop", help="whose blind set is read (default: laptop)")
-    parser.add_argument("--shards", type=int, default=20, help="of a run (default: 20)")
+    parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="of a run (default: 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
     bench = ClusterBench(options.model, options.suite, options.shards)
     found = bench.measure(lambda what: print(f"measuring: {what}", file=sys.stderr))
     print(describe(found))

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from benchmark.command import run_command
 from benchmark.driver import limited
-from benchmark.errors import BenchmarkError, UsageError, VerificationError
+from benchmark.errors import UsageError, VerificationError
 from benchmark.evaluation import TEST
 from benchmark.folder import read_probes
 from benchmark.intake import read_bytes, read_rows
@@ -33,6 +34,7 @@ from benchmark.sources import evidence_of
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
 from benchmark.submission import LIMITS, PROBES, SAMPLES
 from benchmark.suites import Suite, digest, load_suite, test_tasks
+from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 
@@ -233,18 +235,18 @@ def _cells(one: Contrast) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.compare", description=__doc__.split("\n")[0])
+    parser = CommandParser(prog="python -m benchmark.compare", description=__doc__.split("\n")[0])
     parser.add_argument("first", metavar="A", help="a submission by name, or the folder of a finished run")
     parser.add_argument("second", metavar="B", help="another of the same suite and protocol")
     parser.add_argument("--suite", metavar="FILE", help="the suite's file, where it is not a shipped one")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args(arguments)
-    try:
-        first, second = read_rival(options.first), read_rival(options.second)
-        contrasts = compare(first, second, options.suite)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare and print; returns the exit code."""
+    first, second = read_rival(options.first), read_rival(options.second)
+    contrasts = compare(first, second, options.suite)
     if options.json:
         print(json.dumps([{**vars(one), "difference": vars(one.difference)} for one in contrasts], indent=1))
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.custom_code import contained
 from benchmark.errors import ModelError
 from benchmark.models import GREEDY, Decoding, Generation, HiddenStates
 
@@ -30,7 +31,8 @@ class Checked:
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel`; a writer is not asked for a decoding."""
         more = () if decoding == GREEDY else (decoding,)
-        found = self.model.generate(prompts, max_new_words, *more)
+        with contained(self.spec, "generate"):
+            found = self.model.generate(prompts, max_new_words, *more)
         self._expect(
             isinstance(found, list) and len(found) == len(prompts), "generate", f"a list of {len(prompts)}", found
         )
@@ -46,7 +48,9 @@ class Checked:
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel`."""
-        found = self._method("hidden_states")(prompts, programs)
+        method = self._method("hidden_states")
+        with contained(self.spec, "hidden_states"):
+            found = method(prompts, programs)
         counts = [len(program.split()) for program in programs]
         total = sum(counts)
         for name in ("values", "emit", "read", "offsets"):
@@ -69,7 +73,9 @@ class Checked:
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """See `LanguageModel`."""
-        found = self._method("log_likelihoods")(prompts, programs)
+        method = self._method("log_likelihoods")
+        with contained(self.spec, "log_likelihoods"):
+            found = method(prompts, programs)
         self._expect(
             isinstance(found, list) and len(found) == len(prompts),
             "log_likelihoods",

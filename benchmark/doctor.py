@@ -7,12 +7,12 @@ Exit codes: 0 usable, 2 usage, 3 not usable.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmark import checks, own_checks
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, ModelError
 from benchmark.evaluation import TEST
 from benchmark.huggingface import DTYPES
@@ -26,9 +26,9 @@ from benchmark.options import (
     loading_of,
 )
 from benchmark.patient import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
-from benchmark.run import guarded
 from benchmark.suites import load_suite
 from benchmark.tracks import TRACKS, TRAINED
+from karel_env.command import CommandParser
 
 Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]
 CHECKS: Checks = (
@@ -92,7 +92,7 @@ def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.doctor", description="What is wrong with a model?")
+    parser = CommandParser(prog="python -m benchmark.doctor", description="What is wrong with a model?")
     add = parser.add_argument
     add("--model", required=True, help="as for benchmark.run")
     add("--suite", default="smoke", help="name of a suite, or a .yaml file of one's own (default: smoke)")
@@ -101,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_loading_options(parser)
     add_limit_options(parser, LOAD_DEADLINE)
     add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
-    options = parser.parse_args(arguments)
 
     def look() -> int:
+        options = parser.parse_args(arguments)
         options.device = device_of(options.device)
         checkpoint = open_checkpoint(ModelSpec.parse(options.model), loading_of(options))
         check_loads(options, checkpoint)
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usable" + (", with warnings" if WARN in outcomes else ""))
         return 0
 
-    return guarded(look)
+    return run_command(look)
 
 
 if __name__ == "__main__":

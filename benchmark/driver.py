@@ -18,7 +18,14 @@ from typing import Any
 
 from benchmark.answers import constrained_figures, sampled_figures
 from benchmark.checkpoint import Checkpoint, check_unchanged
-from benchmark.content import Content, content_steps, generated_probe_set, measure_content
+from benchmark.content import (
+    Content,
+    content_of_hits,
+    content_steps,
+    generated_probe_set,
+    measure_content_hits,
+    packed_hits,
+)
 from benchmark.errors import UsageError
 from benchmark.evaluation import (
     BLIND,
@@ -40,24 +47,27 @@ from benchmark.evaluation import (
     task_sets,
 )
 from benchmark.figures import write_figures
-from benchmark.folder import RunFolder
+from benchmark.folder import RETRIED, RunFolder
+from benchmark.frames import frame_bytes
 from benchmark.full_grid import FullGrid
 from benchmark.grid import Grid
-from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
+from benchmark.measurement import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
 from benchmark.readings import packed_readings
 from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
+from benchmark.redaction import without_paths
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
-from benchmark.shards import write_durably
-from benchmark.stages import HALVED, TASK_STAGE, Place, Stages, View
-from benchmark.submission import READINGS
+from benchmark.shards import DAMAGED, WHOLE
+from benchmark.stages import TASK_STAGE, Place, Stages, View
+from benchmark.submission import FRAME, READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from benchmark.tracks import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "grid", "probing"
+RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -156,23 +166,35 @@ class Run:
         return self.request.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
 
     def finished(self) -> Record | None:
-        """The record, if the run is done already."""
-        path = self.root() / "record.json"
-        return read_record(path) if path.is_file() else None
+        """The record, if the run is done already and the record is as it was written."""
+        if RunFolder.finished(self.root(), RECORD) != WHOLE:
+            return None
+        return read_record(self.root() / RECORD)
 
     def execute(self, place: Place, view: View) -> Record:
         """All stages that are not done yet."""
         folder = RunFolder(self.root())
-        with folder.locked():
+        with folder.locked(), place.pool.reporting(folder.log, view.say):
             done = self.finished()
             if done is not None:
                 return done
             folder.pieces.clear_attempts()
             stages = _RunStages(self, folder, place, view)
-            folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
+            if RunFolder.finished(self.root(), RECORD) == DAMAGED:
+                folder.log(RETRIED, piece=RECORD, cause=DAMAGED, why="it is not what the run wrote")
+                view.say(
+                    f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
+                )
+            folder.log(
+                "started",
+                command=self.request.command,
+                model=self.checkpoint.spec,
+                workers=place.workers,
+                total=stages.total(),
+            )
             record = stages.execute()
             check_unchanged(self.checkpoint)
-            write_durably(folder.root / "record.json", record.to_json().encode())
+            folder.finish(RECORD, record.to_json().encode())
             folder.log("finished")
             if self.request.keep_states:
                 folder.pieces.clear_attempts()
@@ -249,14 +271,17 @@ class _RunStages(Stages):
         fits = self.fits(kept=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
         meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
-        folder.write_probes(arrays)
-        write_durably(folder.root / READINGS, packed_readings(readings))
+        folder.write(READINGS, packed_readings(readings))
         self.view.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):
             folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
             states = folder.states(shards, GENERATED, f"emit.{MEAN}")
-            content = measure_content(suite, protocol, texts, states, self.view.advance, fits)
+            hits = measure_content_hits(suite, protocol, texts, states, self.view.advance, fits)
+            if hits is not None:
+                content = content_of_hits(suite, protocol, texts, hits)
+                arrays[CONTENT_HITS] = packed_hits(hits)
+        folder.write_probes(arrays)
         return meaning, content
 
     def _grid(self, texts: Sequence[str]) -> Grid:
@@ -288,12 +313,12 @@ class _RunStages(Stages):
         for stage in (GENERATED, CONSTRAINED, SAMPLED):
             rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
         written = folder.write_samples(rows)
-        reasons = run.unofficial(any(entry["event"] == HALVED for entry in folder.events()))
+        reasons = run.unofficial(folder.halved(self.shards))
         return Record(
             official=not reasons,
             unofficial=reasons,
             model=ModelEntry(
-                spec=checkpoint.spec, name=checkpoint.name, digest=checkpoint.digest,
+                spec=without_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
                 parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
             ),
             suite=SuiteEntry(
@@ -309,7 +334,7 @@ class _RunStages(Stages):
             figures=figures,
             samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
             provenance=Provenance(
-                command=run.request.command, identity=run.identity, workers=self.place.workers, started=run.started,
+                command=without_paths(run.request.command), identity=run.identity, workers=self.place.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
                 processors=sorted(self.place.processors), retries=folder.retries(),
                 products=str(fast_products()).removeprefix("torch."),
@@ -324,6 +349,8 @@ class _RunStages(Stages):
         if asked.track != TRAINED:
             frame = Worker(self.job).frame
             found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
+            if frame.chat:
+                self.folder.write(FRAME, frame_bytes(frame))
         if asked.constrained:
             found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
         if asked.samples:

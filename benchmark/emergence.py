@@ -21,17 +21,19 @@ from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import make_folder, run_command
 from benchmark.content import CONTENT_DEPTHS
 from benchmark.curves import write_figure, write_table
 from benchmark.errors import UsageError
 from benchmark.full_grid import FUTURE
 from benchmark.huggingface import DTYPES
 from benchmark.models import ModelSpec
-from benchmark.options import AUTO, add_worker_options, check_options, place_of
+from benchmark.options import AUTO, THREADS, add_worker_options, check_options, place_of
 from benchmark.phases import PAPER_R2, PAPER_SHARES, BetweenRuns, Phases, Relation, find_phases, relate, relate_runs
-from benchmark.run import BarView, guarded
+from benchmark.run import BarView
 from benchmark.suites import load_suite
 from benchmark.trajectory import Moment, Point, Trajectory, read_points, write_points
+from karel_env.command import CommandParser
 
 WHEN = "training.json"
 
@@ -58,9 +60,9 @@ def moments_of(run: Path) -> list[Moment]:
         if folder.name.endswith(".new"):
             continue
         try:
-            facts = json.loads((folder / WHEN).read_text())
+            facts = json.loads((folder / WHEN).read_bytes())
             step, tasks, tokens = (int(facts[name]) for name in ("step", "tasks_seen", "tokens_seen"))
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
         found.append(Moment(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
     if not found:
@@ -157,7 +159,7 @@ def report(
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.emergence", description="What a model learns when.")
+    parser = CommandParser(prog="python -m benchmark.emergence", description="What a model learns when.")
     add = parser.add_argument
     add(
         "runs",
@@ -175,7 +177,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first)")
     add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
-    add("--threads", type=int, default=1, help="CPU threads of one forward pass (default: 1)")
+    add("--threads", type=THREADS, default=1, help="CPU threads of one forward pass (default: 1)")
     add("--name", help="of the model, for the figure (default: name of the first folder)")
     add_worker_options(parser)
     parser.set_defaults(strict=False)
@@ -197,7 +199,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("RUN: two of the same name; points are told apart by it")
     runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
     moments = {path.stem: moments_of(path) for path in options.runs if not _is_points(path)}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--out")
     with place_of(options) as (place, line), view.shown_while():
         if line:
             view.say(line)
@@ -226,7 +228,7 @@ def run(options: argparse.Namespace) -> int:
         "last checkpoint, over runs": over_seeds(runs),
         "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(report(phases, related, between))
     print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
     return 0
@@ -234,8 +236,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = parse_options(arguments)
-    return guarded(lambda: run(options))
+    return run_command(lambda: run(parse_options(arguments)))
 
 
 if __name__ == "__main__":

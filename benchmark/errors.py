@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+REASONS_NAMED = 5
+
 
 class BenchmarkError(Exception):
     """The run cannot go on; what is already computed stays in its folder."""
@@ -36,18 +38,11 @@ class ShardsFailed(BenchmarkError):
 
     def __init__(self, reasons: Mapping[str, str], invalid: bool = False) -> None:
         self.reasons = dict(reasons)
-        by_reason: dict[str, list[str]] = {}
-        for name, why in reasons.items():
-            by_reason.setdefault(" ".join(why.split())[:300], []).append(name)
-        entries = [
-            f"{names[0]}{f' and {len(names) - 1} more, all alike' if len(names) > 1 else ''}: {why}"
-            for why, names in list(by_reason.items())[:5]
-        ]
-        more = f"; and {len(by_reason) - 5} other reasons" if len(by_reason) > 5 else ""
+        lines = by_reason(reasons)
+        named = "; ".join(lines[:REASONS_NAMED])
+        more = f"; and {len(lines) - REASONS_NAMED} more reasons" if len(lines) > REASONS_NAMED else ""
         retry = "mend the model" if invalid else "run the same command again to retry them"
-        super().__init__(
-            f"{len(reasons)} of the shards failed ({'; '.join(entries)}{more}); no record is written, {retry}"
-        )
+        super().__init__(f"{len(reasons)} of the shards failed ({named}{more}); no record is written, {retry}")
         if invalid:
             self.exit_code = ModelError.exit_code
 
@@ -74,3 +69,12 @@ class VerificationError(BenchmarkError):
     """A recomputed figure or digest differs from the stored one."""
 
     exit_code = 4
+
+
+def by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """A line for each different reason, with the piece that failed for it, or how many did; the most frequent first."""
+    pieces: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        pieces.setdefault(" ".join(why.split())[:300], []).append(name)
+    ordered = sorted(pieces.items(), key=lambda item: -len(item[1]))
+    return [f"{names[0] if len(names) == 1 else f'{len(names)} pieces'}: {why}" for why, names in ordered]

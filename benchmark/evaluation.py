@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -137,11 +137,13 @@ class ShardResult:
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: that it took.
+        share: of the suite's batch that was computed at a time; less than 1 where memory was short.
     """
 
     samples: list[dict[str, Any]]
     states: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
+    share: float = 1.0
 
 
 def plan(job: Job) -> list[Shard]:
@@ -259,6 +261,9 @@ class Worker:
     def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
         """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
         self.batch = max(1, int(self.job.suite.batch * share))
+        return replace(self._evaluate(shard), share=share)
+
+    def _evaluate(self, shard: Shard) -> ShardResult:
         if shard.stage in (TEST, GENERATED, CONSTRAINED, SAMPLED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage == LIKELIHOOD:

@@ -21,13 +21,16 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import run_command
+from benchmark.errors import UsageError
 from benchmark.record import versions
+from benchmark.redaction import strings_without_paths, without_paths
 from benchmark.statistics import Estimate
 from benchmark.submission import OWN_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit import SUBMISSIONS, settle
 from benchmark.verification import verify
 from benchmark.verified import Verified
+from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
 SCHEMA = "0.3.0"
@@ -150,7 +153,7 @@ def every_eval_ever(found: Verified, dataset: str, status: Status | None) -> str
         },
         "evaluation_results": [_result(one, source, found) for one in metrics(found)],
     }  # fmt: skip
-    return json.dumps(whole, indent=1) + "\n"
+    return json.dumps(strings_without_paths(whole), indent=1) + "\n"
 
 
 def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, A
                 "num_samples": estimate.n,
             },
         },
-        "generation_config": {"generation_args": {"temperature": 0, "execution_command": found.submission.evaluation.command}},
+        "generation_config": {"generation_args": {"temperature": 0, "execution_command": without_paths(found.submission.evaluation.command)}},
     }  # fmt: skip
 
 
@@ -192,27 +195,27 @@ FORMATS: dict[str, Callable[[Verified, str, Status | None], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.export", description="Export a row of the board.")
+    parser = CommandParser(prog="python -m benchmark.export", description="Export a row of the board.")
     parser.add_argument("name", help="a folder of submissions")
     parser.add_argument("--format", choices=sorted(FORMATS), required=True)
     parser.add_argument("--dataset", default=BENCHMARK, metavar="ID", help="of the benchmark's data set on the hub")
     parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    options = parser.parse_args(arguments)
-    try:
-        folder = options.submissions / options.name
-        if not folder.is_dir():
-            raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")
-        found = verify(folder)
-        settle(found)
-        text = FORMATS[options.format](found, options.dataset, read_status(folder))
-        if options.out is None:
-            sys.stdout.write(text)
-        else:
-            options.out.write_text(text)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the row in the form asked for; returns the exit code."""
+    folder = options.submissions / options.name
+    if not folder.is_dir():
+        raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")
+    found = verify(folder)
+    settle(found)
+    text = FORMATS[options.format](found, options.dataset, read_status(folder))
+    if options.out is None:
+        sys.stdout.write(text)
+    else:
+        options.out.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmark.custom_code import contained
 from benchmark.errors import ModelError, UsageError
 from benchmark.models import Loading, ModelSpec
 
@@ -28,7 +29,10 @@ def made(spec: ModelSpec, random_seed: int | None = None) -> Any:
     except TypeError as problem:
         raise ModelError(f"{spec}: {name} cannot be called with random_seed=None alone ({problem})") from problem
     try:
-        model = factory(random_seed=random_seed)
+        with contained(str(spec), name):
+            model = factory(random_seed=random_seed)
+    except ModelError:
+        raise
     except Exception as problem:  # someone else's code; it may raise anything
         raise ModelError(f"{spec}: {name} failed: {type(problem).__name__}: {_line(problem)}") from problem
     if not callable(getattr(model, "generate", None)):
@@ -54,7 +58,10 @@ def source(spec: ModelSpec, loading: Loading) -> tuple[Path, str]:
 def _module(spec: ModelSpec) -> ModuleType:
     name = spec.target.partition(":")[0]
     try:
-        return importlib.import_module(name)
+        with contained(str(spec), f"importing {name}"):
+            return importlib.import_module(name)
+    except ModelError:
+        raise
     except Exception as problem:  # as above
         raise ModelError(
             f"{spec}: cannot import {name} ({type(problem).__name__}: {_line(problem)}); "

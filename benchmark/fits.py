@@ -21,7 +21,7 @@ from benchmark.labels import Split
 from benchmark.pool import Piece, Pool
 from benchmark.probing import Fit, Rows, fast_products
 from benchmark.protocol import Protocol
-from benchmark.shards import WHOLE, Attempt, Shards, StoredRows, packed, write_durably
+from benchmark.shards import WHOLE, Attempt, Shards, StoredRows, packed, write_into
 from benchmark.work import FIT, FitCall, FitWork
 
 Told = Callable[[str, str, str], None]
@@ -128,6 +128,6 @@ class StoredFits:
         """The file of these arrays, written unless it is there."""
         content = packed(arrays)
         path = self.shards.root / f"given-{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
-        if not path.is_file():
-            write_durably(path, content)
+        if not path.is_file() or path.read_bytes() != content:
+            write_into(path.parent, path.name, content)
         return path

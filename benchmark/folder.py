@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -19,17 +20,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, StorageError
 from benchmark.evaluation import Shard, ShardResult
 from benchmark.labels import ProbeSet
-from benchmark.shards import Attempt, Shards, StoredRows, mapped, packed, storage_problem, write_durably
+from benchmark.shards import (
+    ABSENT,
+    DAMAGED,
+    SEAL,
+    WHOLE,
+    Attempt,
+    Shards,
+    StoredRows,
+    mapped,
+    packed,
+    sealed,
+    storage_problem,
+    unsealed,
+    write_into,
+)
 
-PROBES = "probes.data"
+PROBES, EVENTS = "probes.data", "events.jsonl"
+FINAL = "final"
+"""Event that holds the digest of the file that makes a run done."""
 RETRIED = "retried"
 """Event of a piece that is computed again; its `cause` is one of `pool.CAUSES` or `damaged`."""
 
@@ -42,9 +59,15 @@ class RunFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.pieces = Shards(root / "shards")
-        self.pieces.root.mkdir(parents=True, exist_ok=True)
+        # Resolved once: whoever shares the storage cannot lead later writes elsewhere by a link in its place.
+        self.root = root.resolve()
+        self.pieces = Shards(self.root / "shards")
+        try:
+            self.pieces.root.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise storage_problem(self.root, problem) from problem
+        if self.pieces.root.is_symlink():
+            raise StorageError(f"{self.pieces.root}: is a symbolic link; expected a folder, remove it and run again")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -53,19 +76,49 @@ class RunFolder:
         Raises:
             BenchmarkError: another driver has it.
         """
-        with (self.root / "lock").open("a+") as file:
+        with self._appended("lock") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as problem:
                 file.seek(0)
+                who = " ".join(file.read(300).decode(errors="replace").split())
                 raise BenchmarkError(
-                    f"{self.root}: another driver computes this run ({file.read().strip() or 'starting'}); wait for it, "
-                    "stop it, or use another --out"
+                    f"{self.root}: another driver computes this run ({who or 'starting'}); wait for it, stop it, or use "
+                    "another --out"
                 ) from problem
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename} since {_now()}")
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {os.uname().nodename} since {_now()}".encode())
+                file.flush()
+            except OSError as problem:
+                raise storage_problem(self.root, problem) from problem
             yield
+
+    def _appended(self, name: str) -> BinaryIO:
+        """A file of the folder, to read and append to; never one that a link leads to."""
+        try:
+            number = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        except OSError as problem:
+            raise storage_problem(self.root, problem) from problem
+        return os.fdopen(number, "ab+")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder durably."""
+        write_into(self.root, name, content)
+
+    def finish(self, name: str, content: bytes) -> None:
+        """Write the file that makes the run done, once the events hold its digest, see `finished`."""
+        self.log(FINAL, file=name, digest=hashlib.sha256(content).hexdigest())
+        self.write(name, content)
+
+    @staticmethod
+    def finished(root: Path, name: str) -> str:
+        """`WHOLE`, `ABSENT` or `DAMAGED`: whether a file of `finish` is there as it was written."""
+        path = root / name
+        if not path.is_file():
+            return ABSENT
+        digests = [e.get("digest") for e in RunFolder.events_of(root) if e["event"] == FINAL and e.get("file") == name]
+        return WHOLE if digests and hashlib.sha256(path.read_bytes()).hexdigest() == digests[-1] else DAMAGED
 
     def commit(self, shard: Shard, result: ShardResult) -> None:
         """Store a shard that was computed in this process."""
@@ -104,7 +157,7 @@ class RunFolder:
             "split": probe_set.fold[probe_set.program],
         }  # fmt: skip
         whole = packed({name: np.asarray(column, np.int32) for name, column in columns.items()})
-        write_durably(self.pieces.root / f"index-{stage}.safetensors", whole)
+        write_into(self.pieces.root, f"index-{stage}.safetensors", whole)
 
     def seconds(self, shards: Sequence[Shard]) -> dict[str, float]:
         """Worker seconds of each stage."""
@@ -116,28 +169,31 @@ class RunFolder:
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> Path:
         """`samples.jsonl.gz`, the same bytes for the same rows."""
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-        path = self.root / "samples.jsonl.gz"
-        write_durably(path, gzip.compress(text.encode(), mtime=0))
-        return path
+        name = "samples.jsonl.gz"
+        self.write(name, gzip.compress(text.encode(), mtime=0))
+        return self.root / name
 
     def write_probes(self, arrays: Mapping[str, np.ndarray]) -> None:
         """`probes.data`: what the verdict is computed from, as safetensors."""
-        write_durably(self.root / PROBES, packed(arrays))
+        self.write(PROBES, packed(arrays))
 
     def drop_states(self) -> None:
         """Delete the shards once the record holds what they were for."""
-        shutil.rmtree(self.pieces.root)
+        try:
+            shutil.rmtree(self.pieces.root)
+        except OSError as problem:
+            raise storage_problem(self.pieces.root, problem) from problem
 
     def log(self, event: str, **details: Any) -> None:
         """Append an event with the time (UTC) to `events.jsonl`."""
-        line = json.dumps({"time": _now(), "event": event, **details}) + "\n"
+        line = sealed({"time": _now(), "event": event, **details}) + b"\n"
         try:
-            with (self.root / "events.jsonl").open("ab+") as file:
-                if file.tell():
+            with self._appended(EVENTS) as file:
+                if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     # A driver that was killed may have left half a line.
-                    line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode())
+                    line = line if file.read(1) == b"\n" else b"\n" + line
+                file.write(line)
         except OSError as problem:
             raise storage_problem(self.root, problem) from problem
 
@@ -147,21 +203,31 @@ class RunFolder:
 
     @staticmethod
     def events_of(root: Path) -> list[dict[str, Any]]:
-        """All events of a run folder; a line that a killed driver left unfinished is passed over."""
-        found = []
-        path = root / "events.jsonl"
-        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        """All events of a run folder; a line that a killed driver left unfinished, or that was altered, is passed over.
+
+        A log whose first event has no digest of itself is of an earlier version, and none of its lines is asked for one.
+        """
+        path, events, is_earlier = root / EVENTS, [], None
+        for line in path.read_bytes().decode(errors="replace").split("\n") if path.is_file() else []:
             try:
                 entry = json.loads(line)
-            except ValueError:
+                if is_earlier is None:
+                    is_earlier = isinstance(entry, dict) and "event" in entry and SEAL not in entry
+                entry = entry if is_earlier else unsealed(line)
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict) and "event" in entry:
-                found.append(entry)
-        return found
+            if isinstance(entry, dict) and "event" in entry and "time" in entry:
+                events.append(entry)
+        return events
 
     def retries(self) -> dict[str, int]:
         """How often a piece was computed again, by cause, in all sessions of the run."""
-        return dict(sorted(Counter(entry["cause"] for entry in self.events() if entry["event"] == RETRIED).items()))
+        causes = Counter(str(entry.get("cause")) for entry in self.events() if entry["event"] == RETRIED)
+        return dict(sorted(causes.items()))
+
+    def halved(self, shards: Sequence[Shard]) -> bool:
+        """Whether a shard was computed with less than its batch."""
+        return any(self.pieces.entry(shard.name).get("share", 1.0) < 1.0 for shard in shards)
 
 
 def holder(root: Path) -> int | None:
@@ -183,7 +249,7 @@ def holder(root: Path) -> int | None:
 
 def attempt_of(pieces: Shards, shard: Shard, result: ShardResult) -> Attempt:
     """A shard's result, written aside."""
-    entry = {"stop": shard.stop, "seconds": result.seconds, "samples": result.samples}
+    entry = {"stop": shard.stop, "seconds": result.seconds, "share": result.share, "samples": result.samples}
     return pieces.attempt(shard.name, result.states, entry)
 
 

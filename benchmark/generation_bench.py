@@ -28,6 +28,7 @@ from tabulate import tabulate
 from transformers import LogitsProcessor, StoppingCriteriaList
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import run_command
 from benchmark.decoding import BracketClosed
 from benchmark.errors import UsageError
 from benchmark.evaluation import prompts_of
@@ -35,6 +36,7 @@ from benchmark.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models import Decoding, Generation, ModelSpec
 from benchmark.suites import load_suite, test_tasks
 from benchmark.tracks import ROOM, TRACKS, TRAINED, frame_of
+from karel_env.command import CommandParser, integer
 
 ROUNDS = 3
 HARNESS = "lm_eval.models.huggingface"
@@ -194,17 +196,19 @@ def measured(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.bench generation", description="speed of generation")
+    parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
     add = parser.add_argument
     shipped = Path(__file__).parent.parent / "submissions" / "2026-11-25_gpt-laptop"
     add("--model", default=f"path:{shipped}", help="path:FOLDER or hf:org/name (default: a shipped model)")
     add("--suite", default="laptop", help="whose test tasks (default: %(default)s)")
     add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")
-    add("--prompts", type=int, default=16, metavar="B", help="in the batch (default: %(default)s)")
+    add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="in the batch (default: %(default)s)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="default: %(default)s")
-    options = parser.parse_args(list(arguments))
-    if options.prompts < 1:
-        parser.error("--prompts: expected at least 1")
+    return run_command(lambda: run(parser.parse_args(list(arguments))))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
     tables = measured(options)
     print(f"{options.model}, {options.dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", end="\n\n")
     for rows in tables.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import struct
 import unicodedata
@@ -22,10 +23,13 @@ import yaml
 from benchmark.errors import SubmissionError
 
 YAML_BYTES, TEXT_BYTES, JSON_BYTES = 64_000, 200_000, 8_000_000
-ROWS_BYTES, ROW_BYTES, ROWS = 64_000_000, 20_000, 50_000
-"""Of a gzip file of lines: unpacked, of one line, and how many."""
+ROWS_BYTES, ROW_BYTES, ROWS, ROW_ENTRIES = 64_000_000, 20_000, 50_000, 32
+"""Of a gzip file of lines: unpacked, of one line, how many, and entries of one."""
 HEADER_BYTES, TENSORS = 1_000_000, 20_000
 DEPTH = 24
+JSON_VALUES = 4_000_000
+"""In one JSON file; a list of nothing takes 3 bytes of a file and 64 of memory."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 SHOWN = 60
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -153,6 +157,9 @@ def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
 def parse_json(content: bytes, where: str) -> Any:
     """JSON as `read_json` takes it, but with any characters other than halves of surrogate pairs in its strings."""
     text = decoded(content, where)
+    count = _value_count(content)
+    if count > JSON_VALUES:
+        raise SubmissionError(f"{where}: {count:,} values; at most {JSON_VALUES:,} are read")
     try:
         found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
     except RecursionError as problem:
@@ -176,11 +183,20 @@ def parse_json(content: bytes, where: str) -> Any:
     return found
 
 
+def _value_count(content: bytes) -> int:
+    """Values of a JSON text, before any is built: one more than its brackets and commas outside of strings."""
+    if len(content) <= JSON_VALUES:
+        return 0
+    outside = _STRING.sub(b"", content)
+    return 1 + sum(outside.count(sign) for sign in (b"[", b"{", b","))
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"key {name[:SHOWN]!r} comes twice")
+        found[name] = value
     return found
 
 
@@ -214,21 +230,46 @@ def entries_named(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]
 
 
 def read_rows(path: Path, packed_limit: int) -> list[dict[str, Any]]:
-    """The objects of a gzip file of JSON lines; unpacked only up to the limits."""
-    rows = []
-    for number, line in enumerate(unpacked(read_bytes(path, packed_limit), path.name).split(b"\n"), 1):
-        where = f"{path.name} line {number}"
+    """The objects of a gzip file of JSON lines; see `stream_rows`."""
+    return list(stream_rows(path, packed_limit))
+
+
+def stream_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
+    """The objects of a gzip file of JSON lines, one after the other, unpacked only up to the limits.
+
+    An object holds a few plain values, no lists or objects, so that a row takes little more memory than its line.
+    """
+    return _rows(unpacked(read_bytes(path, packed_limit), path.name), path.name)
+
+
+def _rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(content), 1):
+        where = f"{name} line {number}"
+        if number > ROWS:
+            raise SubmissionError(f"{name}: more than {ROWS:,} lines")
         if not line:
             continue
-        if number > ROWS:
-            raise SubmissionError(f"{path.name}: more than {ROWS:,} lines")
         if len(line) > ROW_BYTES:
             raise SubmissionError(f"{where}: {len(line):,} bytes; at most {ROW_BYTES:,} are read")
         row = parse_json(line, where)
         if not isinstance(row, dict):
             raise SubmissionError(f"{where}: expected an object, got {type(row).__name__}")
-        rows.append(row)
-    return rows
+        if len(row) > ROW_ENTRIES:
+            raise SubmissionError(f"{where}: {len(row):,} entries; at most {ROW_ENTRIES} are read")
+        nested = next((key for key, value in row.items() if isinstance(value, dict | list)), None)
+        if nested is not None:
+            raise SubmissionError(f"{where}: {shown(nested)}: expected a plain value, got {type(row[nested]).__name__}")
+        yield row
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """The lines of a text without their ends, none built before it is asked for."""
+    start = 0
+    while start <= len(content):
+        stop = content.find(b"\n", start)
+        stop = len(content) if stop < 0 else stop
+        yield content[start:stop]
+        start = stop + 1
 
 
 def unpacked(content: bytes, where: str, limit: int = ROWS_BYTES) -> bytes:

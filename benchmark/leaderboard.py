@@ -11,7 +11,6 @@ import argparse
 import csv
 import io
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,12 +20,16 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
+from benchmark.command import run_command
 from benchmark.content import CONTENT_DEPTHS
-from benchmark.errors import BenchmarkError, VerificationError
+from benchmark.errors import VerificationError
+from benchmark.markup import markdown_cell, spreadsheet_cell
 from benchmark.record import Record
 from benchmark.standings import TRAINED, Calibration, Entry, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
+from benchmark.submission import OWN_WEIGHTS, REPRODUCED
 from benchmark.verification import check_stored
+from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
 ROOT = Path(__file__).parent.parent
@@ -104,10 +107,11 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
         "",
         "Written by `python -m benchmark.leaderboard` from the records in `submissions/`; do not edit. Brackets hold 95%",
         "intervals. Rank: 1 + the rows that are better on the same held-out tasks beyond chance. What the columns mean:",
-        "[README](README.md#what-the-numbers-mean); ranks and statuses: [docs/board.md](docs/board.md).",
+        "[README](README.md#what-the-numbers-mean); ranks and statuses: [docs/board.md](docs/board.md). Families are as claimed",
+        "by the authors, and so are parameters marked `*`: nobody has counted the weights.",
     ]
     for group in groups:
-        title = f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite
+        title = markdown_cell(f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite)
         version = f"suite v{group.suite_version}, protocol v{group.protocol}, n = {group.tasks} tasks"
         rows = [_board_row(one) for _, members in group.families() for one in members]
         parts += [
@@ -124,18 +128,29 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
 def _board_row(one: Ranked) -> dict[str, str]:
     entry = one.entry
     return {
-        "family": _plain(entry.family),
+        "family": markdown_cell(entry.family),
         "rank": UNDEFINED if one.rank is None else str(one.rank),
-        **row(entry.record),
-        "model": _plain(entry.name),
-        "status": _plain(entry.status),
-        "submission": f"[{_plain(entry.folder)}](submissions/{quote(entry.folder)})",
+        **(cells := row(entry.record)),
+        "verdict": markdown_cell(cells["verdict"]),
+        "model": markdown_cell(entry.name),
+        "parameters": parameters_of(entry),
+        "status": markdown_cell(entry.status),
+        "submission": f"[{markdown_cell(entry.folder)}](submissions/{quote(entry.folder, safe='')})",
     }
 
 
-def _plain(text: str) -> str:
-    """What a submitter wrote, as Markdown that shows it as it is in one cell: no link, no markup."""
-    return re.sub(r"([\\`*{}<>|\[\]!&])", r"\\\1", " ".join(text.split()))
+def claims_of(entry: Entry) -> list[str]:
+    """What of a row nobody but its authors has checked: its family, and its size where the weights are not at hand."""
+    declared = entry.declared.model
+    counted = declared == OWN_WEIGHTS or declared.startswith("baseline:") or entry.status == REPRODUCED
+    return ["family"] if counted or not entry.record.model.parameters else ["family", "parameters"]
+
+
+def parameters_of(entry: Entry) -> str:
+    """Number of weights of a row, with a mark where it is claimed only."""
+    parameters = entry.record.model.parameters
+    mark = r"\*" if "parameters" in claims_of(entry) else ""
+    return f"{parameters:,}{mark}" if parameters else UNDEFINED
 
 
 def _calibration_lines(calibration: Calibration) -> list[str]:
@@ -183,7 +198,9 @@ def as_json(groups: Sequence[Group], calibration: Calibration | None = None) -> 
         }
         for group in groups
     ]
-    return json.dumps({"groups": found, "calibration": asdict(calibration) if calibration else None}, indent=1) + "\n"
+    text = json.dumps({"groups": found, "calibration": asdict(calibration) if calibration else None}, indent=1)
+    # The same JSON, which cannot end the element of a page that it is put into.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e") + "\n"
 
 
 def as_csv(groups: Sequence[Group]) -> str:
@@ -192,11 +209,12 @@ def as_csv(groups: Sequence[Group]) -> str:
     for group in groups:
         shared = {name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")}
         for one in group.rows:
-            cells: dict[str, Any] = shared | _names(one)
+            names = _names(one)
+            cells: dict[str, Any] = shared | names | {"claimed": " ".join(names["claimed"])}
             for name, estimate in figures_of(one.entry.record).items():
                 ends = (estimate.value, estimate.low, estimate.high, estimate.n) if estimate else ("",) * 4
                 cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), ends, strict=True))
-            lines.append({name: _unread(cell) for name, cell in cells.items()})
+            lines.append({name: spreadsheet_cell(cell) for name, cell in cells.items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
@@ -204,16 +222,11 @@ def as_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def _unread(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell
-
-
 def _names(one: Ranked) -> dict[str, Any]:
     entry, model = one.entry, one.entry.record.model
     return {
         "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": entry.name,
-        "parameters": model.parameters or None,
+        "parameters": model.parameters or None, "claimed": claims_of(entry),
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None,
     }  # fmt: skip
 
@@ -226,7 +239,7 @@ def files_of(entries: Sequence[Entry], calibration: Calibration | None) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m benchmark.leaderboard",
         description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
     )
@@ -240,29 +253,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write nothing; exit 4 if a file is not up to date, or if stored arrays do not give a record's figures",
     )
-    options = parser.parse_args(arguments)
-    try:
-        entries = read_entries(options.submissions)
-        texts = {
-            options.out.with_suffix(end): text
-            for end, text in files_of(entries, read_calibration(options.calibration)).items()
-        }
-        if options.check:
-            _check(options.submissions, entries, texts)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files, or check them; returns the exit code."""
+    entries = read_entries(options.submissions)
+    texts = {
+        options.out.with_suffix(end): text
+        for end, text in files_of(entries, read_calibration(options.calibration)).items()
+    }
     if options.check:
+        _check(options.submissions, entries, texts)
         return 0
     for path, text in texts.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     print(f"wrote {', '.join(str(path) for path in texts)}")
     return 0
 
 
 def _check(submissions: Path, entries: Sequence[Entry], texts: Mapping[Path, str]) -> None:
     for path, text in texts.items():
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise VerificationError(f"{path} is not what the records give; run python -m benchmark.leaderboard")
     for entry in entries:
         check_stored(submissions / entry.folder, entry.record)

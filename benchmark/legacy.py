@@ -33,13 +33,15 @@ import torch
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import make_folder, run_command
+from benchmark.errors import UsageError
 from benchmark.evaluation import GENERATED, Job, Worker, first_inputs, plan, written_programs
 from benchmark.labels import build_probe_set
 from benchmark.models import ModelSpec
 from benchmark.protocol import STANDARD
 from benchmark.shards import write_durably
 from benchmark.suites import load_suite, probe_tasks
+from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs
 from karel_env.semantics import ORIGINAL
@@ -262,34 +264,30 @@ def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.legacy", description=LABEL)
+    parser = CommandParser(prog="python -m benchmark.legacy", description=LABEL)
     add = parser.add_argument
     add("--model", required=True, help="path:FOLDER or hf:org/name@revision")
     add("--suite", default="laptop", help="of straight-line programs (default: laptop)")
-    add("--programs", type=int, help="probe tasks that the model answers (default: the suite's)")
-    add("--repeats", type=int, default=5, help="trainings of each network (default: 5, as released)")
+    add("--programs", type=integer(1, 1_000_000), help="probe tasks that the model answers (default: the suite's)")
+    add("--repeats", type=integer(1, 1000), default=5, help="trainings of each network (default: 5, as released)")
     add("--seed-unset", action="store_true", help="leave seeds to the machine, as released (default: seed 0)")
     add("--fixed", action="store_true", help="beside it: chosen on validation, programs apart, seed 0")
     add("--out", type=Path, default=Path("runs/legacy"), help="folder of legacy.json (default: runs/legacy)")
-    options = parser.parse_args(arguments)
-    try:
-        suite = load_suite(options.suite)
-        if options.repeats < 1 or (options.programs is not None and options.programs < 1):
-            raise UsageError("--repeats and --programs: expected at least 1")
-        suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
-        job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
-        if not job.checkpoint.network:
-            raise UsageError(
-                f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name"
-            )
-        recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
-        recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
-        given = answers(job)
-        done = [legacy_content(*given, one, lambda _: print(end=".", file=sys.stderr, flush=True)) for one in recipes]
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    options.out.mkdir(parents=True, exist_ok=True)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code."""
+    suite = load_suite(options.suite)
+    suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
+    job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
+    if not job.checkpoint.network:
+        raise UsageError(f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
+    make_folder(options.out, "--out")
+    recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
+    recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
+    given = answers(job)
+    done = [legacy_content(*given, one, lambda _: print(end=".", file=sys.stderr, flush=True)) for one in recipes]
     stored = {
         "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
         "results": [asdict(one) | {"gaps": gaps(one.on_test)} for one in done],

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmark.checkpoint import Checkpoint
+from benchmark.command import check_folder
 from benchmark.errors import UsageError
 from benchmark.evaluation import GRIDS, STANDARD_GRID, Asked
 from benchmark.huggingface import DTYPES, STRICT
@@ -22,6 +23,7 @@ from benchmark.pool import Pool
 from benchmark.stages import Place
 from benchmark.tracks import FEWSHOT, TRACKS, TRAINED
 from benchmark.work import SerialCrew
+from karel_env.command import integer, number
 
 AUTO = "auto"
 LOAD_DEADLINE = 300.0
@@ -29,6 +31,14 @@ LOAD_DEADLINE = 300.0
 LOAD_MEMORY, MEMORY_PER_BYTE = 2_000_000_000, 10
 """Bytes for loading a model once: for libraries, and for each stored byte; bfloat16 is held as float64 with --strict."""
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+MOST_THREADS = 512
+THREADS = integer(1, MOST_THREADS)
+SEED = integer(0, 2**63 - 1)
+COUNT = integer(1, 10_000_000)
+TEMPERATURE = number(0.01, 100, why="more than 0, since the greedy answer is always there")
+YEAR = 31_536_000.0
+"""Longest that is waited for anything, in seconds."""
+MOST_WORKERS, WORKERS_PER_CORE = 1024, 16
 JOB_FOLDER = "runtime_resources"
 """In the path of the temporary copy in which Ray runs a submitted job; it goes with the job."""
 
@@ -45,13 +55,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--threads",
-        type=int,
+        type=THREADS,
         default=1,
         help="CPU threads of one forward pass; another number may change the last digits, as another processor may, so "
         "it counts as another run; for speed take more --workers (default: 1)",
     )
     add_loading_options(parser)
-    add("--batch", type=int, help="prompts a forward pass; official only with the suite's own (the default)")
+    add("--batch", type=COUNT, help="prompts a forward pass; official only with the suite's own (the default)")
     add(
         "--grid",
         choices=GRIDS,
@@ -71,12 +81,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="answer the test tasks once more with only what the grammar allows; always so in the few-shot track",
     )
-    add("--samples", type=int, default=0, metavar="K", help="also draw K programs a test task, for pass@k (default: 0)")
-    add("--temperature", type=float, default=0.8, metavar="T", help="of the draws (default: 0.8)")
+    add(
+        "--samples",
+        type=integer(0, 10_000),
+        default=0,
+        metavar="K",
+        help="also draw K programs a test task, for pass@k (default: 0)",
+    )
+    add("--temperature", type=TEMPERATURE, default=0.8, metavar="T", help="of the draws (default: 0.8)")
     add("--no-states", action="store_true", help="programs only: no hidden states are read, and there is no verdict")
     add("--keep-states", action="store_true", help="keep the stored hidden states in the run folder")
-    add("--limit", type=int, help="only the first N test tasks, and smaller probe sets; not official")
-    add("--seed", type=int, help="another seed of the suite's tasks; not official")
+    add("--limit", type=COUNT, help="only the first N test tasks, and smaller probe sets; not official")
+    add("--seed", type=SEED, help="another seed of the suite's tasks; not official")
     add("--out", default="runs", help="folder in which the run folder is made (default: runs)")
 
 
@@ -134,15 +150,37 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--workers",
+        type=worker_count,
         default="0",
         metavar="N|auto",
         help="actors on Ray at a time; auto: as many as fit; 0: this process, without Ray (default: 0)",
     )
     add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
-    add("--gpus-per-worker", type=float, metavar="F", help="whole or a fraction (default: 1 on cuda, else 0)")
-    add("--cpus-per-worker", type=int, metavar="N", help="of a worker that evaluates (default: --threads)")
-    add("--deadline", type=float, metavar="SECONDS", help="for a shard; default: 20 times the slowest, at least 120")
-    add("--wait", type=float, default=0.0, metavar="SECONDS", help="for nodes that an autoscaler brings (default: 0)")
+    add("--gpus-per-worker", type=number(0, 64), metavar="F", help="whole or a fraction (default: 1 on cuda, else 0)")
+    add("--cpus-per-worker", type=THREADS, metavar="N", help="of a worker that evaluates (default: --threads)")
+    add(
+        "--deadline",
+        type=number(1, YEAR),
+        metavar="SECONDS",
+        help="for a shard; default: 20 times the slowest, at least 120",
+    )
+    add(
+        "--wait",
+        type=number(0, YEAR),
+        default=0.0,
+        metavar="SECONDS",
+        help="for nodes that an autoscaler brings (default: 0)",
+    )
+
+
+def worker_count(text: str) -> str:
+    """Type of `--workers`: `AUTO`, or a number in its shortest form."""
+    if text == AUTO:
+        return text
+    try:
+        return str(integer(0, MOST_WORKERS)(text))
+    except argparse.ArgumentTypeError as problem:
+        raise argparse.ArgumentTypeError(f"{problem}, or {AUTO}") from problem
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -151,26 +189,13 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         UsageError: one that cannot be.
     """
-    words = options.workers
-    if words != AUTO and not words.isdigit():
-        raise UsageError(f"--workers {words}: expected a number, 0 or more, or auto")
-    if options.address and words == "0":
+    if options.address and options.workers == "0":
         raise UsageError("--address: needs --workers, the number of actors on that cluster, or --workers auto")
-    for name, least in (
-        ("limit", 1),
-        ("batch", 1),
-        ("threads", 1),
-        ("deadline", 1),
-        ("cpus_per_worker", 1),
-        ("gpus_per_worker", 0),
-        ("samples", 0),
-    ):
-        value = getattr(options, name, None)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
-    if getattr(options, "temperature", 1.0) <= 0:
+    cores = os.cpu_count() or 1
+    if not options.address and options.workers not in (AUTO, "0") and int(options.workers) > WORKERS_PER_CORE * cores:
         raise UsageError(
-            f"--temperature {options.temperature:g}: expected more than 0; the greedy answer is always there"
+            f"--workers {options.workers}: expected at most {WORKERS_PER_CORE * cores} on this machine of {cores} cores, or "
+            "the --address of a cluster"
         )
     gpus = options.gpus_per_worker
     if gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -183,6 +208,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise UsageError(
             f"--out {options.out}: lies in the job's own copy, which Ray deletes; give a path on shared storage"
         )
+    check_folder(options.out, "--out")
 
 
 def asked_of(options: argparse.Namespace) -> Asked:
@@ -219,7 +245,7 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     `memory` is what an evaluation worker needs, in bytes.
     """
     if options.workers == "0":
-        pool = Pool(SerialCrew(), 1)
+        pool = Pool(SerialCrew(), 1, options.deadline)
         yield Place(pool, 0, torch.get_num_threads(), set()), ""
         return
     from benchmark.cluster import Demand, join

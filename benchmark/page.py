@@ -21,13 +21,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.charts import Chart, Point, Series, bar, chart
-from benchmark.errors import BenchmarkError
-from benchmark.leaderboard import CALIBRATION, ROOT, UNDEFINED, figures_of, points
+from benchmark.command import make_folder, run_command
+from benchmark.leaderboard import CALIBRATION, ROOT, UNDEFINED, claims_of, figures_of, points
+from benchmark.markup import visible
 from benchmark.protocol import STANDARD
 from benchmark.rowpage import RowPage, meanings, row_page
 from benchmark.shards import write_durably
 from benchmark.standings import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
+from karel_env.command import CommandParser
 from karel_env.world import HEADINGS
 
 NAME = "index.html"
@@ -51,12 +53,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table: its fragment, its cells, its page."""
+    """One row of a table: its fragment, its cells, its page, and what of it is claimed only."""
 
     slug: str
     ranked: Ranked
     figures: dict[str, Figure]
     page: RowPage
+    claims: list[str]
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ def table_of(folder: Path, group: Group, calibration: Calibration | None, taken:
         figures = figures_of(ranked.entry.record)
         cells = {name: figure_of(name, figures[name]) for name in (*SHARES, *SKILLS)}
         name = ranked.entry.folder
-        lines.append(Line(slug_of(name, taken), ranked, cells, row_page(folder / name, ranked)))
+        lines.append(
+            Line(slug_of(name, taken), ranked, cells, row_page(folder / name, ranked), claims_of(ranked.entry))
+        )
     slug = slug_of(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", taken)
     return Table(slug, group, lines, plot_of(lines), calibration)
 
@@ -154,7 +159,7 @@ def render(folder: Path, groups: Sequence[Group], calibration: Calibration | Non
     ]
     environment = Environment(
         loader=PackageLoader("benchmark", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
     style, script = (_source(environment, name) for name in ("board.css", "board.js"))
     lines = [line for table in tables for line in table.lines]
@@ -168,6 +173,11 @@ def render(folder: Path, groups: Sequence[Group], calibration: Calibration | Non
         families=sorted({line.ranked.entry.family for line in lines}),
         statuses=sorted({line.ranked.entry.status for line in lines}),
     )  # fmt: skip
+
+
+def _seen(value: Any) -> Any:
+    """Text of a record or a submitter without characters that turn or hide what stands beside them."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -189,26 +199,34 @@ def policy(style: str, script: str) -> str:
 
 def data_block(data: dict[str, Any]) -> Markup:
     """JSON that no text in it can end: as in jinja's `tojson`, without the spaces."""
-    text = json.dumps(data, separators=(",", ":"))
+    text = json.dumps(_all_seen(data), separators=(",", ":"))
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
 
 
+def _all_seen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {visible(str(key)): _all_seen(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_seen(inner) for inner in value]
+    return visible(value) if isinstance(value, str) else value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.page", description="Write the board as one static page.")
+    parser = CommandParser(prog="python -m benchmark.page", description="Write the board as one static page.")
     parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {NAME} (default: site)")
     parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
-    options = parser.parse_args(arguments)
-    try:
-        groups = standings(read_entries(options.submissions))
-        text = render(options.submissions, groups, read_calibration(options.calibration))
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
-    options.out.mkdir(parents=True, exist_ok=True)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page; returns the exit code."""
+    groups = standings(read_entries(options.submissions))
+    text = render(options.submissions, groups, read_calibration(options.calibration))
+    make_folder(options.out, "--out")
     write_durably(options.out / NAME, text.encode())
     print(f"wrote {options.out / NAME} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

@@ -79,7 +79,7 @@ def check(job: Job, protocol: Protocol) -> Estimate:
     prompt = max(map(len, prompts))
     new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * ROOM[job.asked.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
-    if context and prompt + new > context:
+    if isinstance(context, int) and 0 < context < prompt + new:
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
             f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "

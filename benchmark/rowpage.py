@@ -26,6 +26,7 @@ from benchmark.player import MEANINGS, meaning_of, played_readings, played_tasks
 from benchmark.protocol import STANDARD
 from benchmark.readings import read_readings
 from benchmark.record import Record
+from benchmark.redaction import without_paths
 from benchmark.sources import evidence_of
 from benchmark.standings import Entry, Ranked
 from benchmark.statistics import Estimate
@@ -277,7 +278,7 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("packages", ", ".join(f"{name} {version}" for name, version in p.packages.items() if version)),
         ("products of probes", p.products),
     ]  # fmt: skip
-    return [(name, str(value)) for name, value in rows]
+    return [(name, without_paths(str(value))) for name, value in rows]
 
 
 def _declared(entry: Entry) -> list[tuple[str, str]]:
@@ -287,13 +288,13 @@ def _declared(entry: Entry) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             return [pair for key, inner in value.items() for pair in flat(inner, f"{name}.{key}" if name else str(key))]
         text = ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-        return [(name, text if text else UNDEFINED)]
+        return [(name, without_paths(text) if text else UNDEFINED)]
 
     return flat(entry.declared.model_dump(exclude_none=True), "")
 
 
 def _command(record: Record) -> str:
-    words = ["python", "-m", "benchmark.run", "--model", record.model.spec, "--suite", record.suite.name]
+    words = ["python", "-m", "benchmark.run", "--model", without_paths(record.model.spec), "--suite", record.suite.name]
     if record.grid:
         words += ["--grid", "full" if record.grid.whole else "layers"]
     for option, value, usual in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):

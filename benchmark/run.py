@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +25,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from transformers.utils import logging as transformers_logging
 
 from benchmark.audit import audit_seed
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import run_command
 from benchmark.driver import Request, Run
-from benchmark.errors import BenchmarkError, ModelError, UsageError
+from benchmark.errors import BenchmarkError, UsageError
 from benchmark.leaderboard import card, row
 from benchmark.models import FORMS, ModelSpec, series
 from benchmark.options import (
@@ -46,10 +45,10 @@ from benchmark.options import (
 )
 from benchmark.preflight import check, describe
 from benchmark.suites import load_suite
+from karel_env.command import CommandParser
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 SHIPPED = "2026-11-23_llama-laptop"
-SHORT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
 
 
 class BarView:
@@ -85,7 +84,7 @@ class BarView:
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m benchmark.run",
         description="Evaluate a causal language model: does it write Karel programs, and represent what they mean?",
         epilog="Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch.",
@@ -121,14 +120,14 @@ def run(options: argparse.Namespace, command: str) -> int:
     if len(models) == 1:
         run_one(options, options.model, command)
         return 0
-    failed = 0
+    problems: list[BenchmarkError] = []
     for model in models:
         try:
             run_one(options, model, command)
         except BenchmarkError as problem:
-            code = _fail(str(problem), problem.exit_code)
-            failed = failed or code
-    return failed
+            problems.append(problem)
+            print(f"error: {problem}", file=sys.stderr)
+    return problems[0].exit_code if problems else 0
 
 
 def run_one(options: argparse.Namespace, model: str, command: str) -> None:
@@ -163,37 +162,10 @@ def run_one(options: argparse.Namespace, model: str, command: str) -> None:
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
 
 
-def guarded(carry_out: Callable[[], int]) -> int:
-    """The exit code of what is carried out; every foreseen failure is one line on standard error."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    # transformers imports torchao wherever it is installed, which then tells of kernels that this machine cannot use.
-    for noisy in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        return carry_out()
-    except BenchmarkError as problem:
-        return _fail(str(problem), problem.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is computed is kept, run the same command again to continue", 1)
-    except MemoryError:
-        return _fail(SHORT_OF_MEMORY, 1)
-    except RuntimeError as problem:
-        if "out of memory" not in str(problem) and "can't allocate memory" not in str(problem):
-            raise
-        return _fail(SHORT_OF_MEMORY, ModelError.exit_code)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse_options(arguments)
-    return guarded(lambda: run(options, " ".join(["python -m benchmark.run", *words])))
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
+    return run_command(lambda: run(parse_options(arguments), " ".join(["python -m benchmark.run", *words])))
 
 
 if __name__ == "__main__":

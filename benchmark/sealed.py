@@ -26,10 +26,12 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, Field, StringConstraints
 
-from benchmark.errors import BenchmarkError, UsageError, VerificationError
+from benchmark.command import run_command
+from benchmark.errors import UsageError, VerificationError
 from benchmark.intake import read_json, read_yaml
 from benchmark.submission import NAME, Digest, Seed, checked
 from benchmark.suites import load_suite
+from karel_env.command import CommandParser
 
 ROOT = Path(__file__).parent.parent
 Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
@@ -140,7 +142,7 @@ def _today() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
+    parser = CommandParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
     parser.add_argument("--folder", type=Path, default=ROOT / "sealed", help="of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, says in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
@@ -154,12 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("following")
             command.add_argument("--next", type=Path, required=True, metavar="FILE", help="for the next round's secret")
     commands.add_parser("check", help="every revealed round against its commitment")
-    options = parser.parse_args(arguments)
-    try:
-        return _carry_out(options)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: _carry_out(parser.parse_args(arguments)))
 
 
 def _carry_out(options: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ import json
 import os
 import struct
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from benchmark.errors import BenchmarkError, StorageError
 
 WHOLE, ABSENT, DAMAGED = "whole", "absent", "damaged"
 ASIDE = ".attempt-"
+SEAL = "sha256"
+"""Name of the digest that a stored JSON object carries of its own other entries."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ class Shards:
                 f"{self.root}: not there on {os.uname().nodename}; --out must be on storage that all nodes share"
             )
         try:
-            _write(self.root / file, content)
+            with opened_folder(self.root) as folder:
+                _write(folder, file, content)
         except OSError as problem:
-            (self.root / file).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.root / file).unlink(missing_ok=True)
             raise storage_problem(self.root, problem) from problem
         return Attempt(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
 
@@ -77,8 +82,9 @@ class Shards:
             FileNotFoundError: the arrays of the attempt are not where they were written.
             StorageError: the folder is full.
         """
-        (self.root / attempt.file).replace(self.arrays_of(attempt.name))
-        write_durably(self._entry_file(attempt.name), json.dumps(attempt.entry).encode())
+        with opened_folder(self.root) as folder:
+            os.replace(attempt.file, self.arrays_of(attempt.name).name, src_dir_fd=folder, dst_dir_fd=folder)
+        write_into(self.root, self._entry_file(attempt.name).name, sealed(attempt.entry))
 
     def condition(self, name: str, **expected: Any) -> str:
         """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or not made from what is `expected` of its entry)."""
@@ -89,14 +95,17 @@ class Shards:
         except FileNotFoundError:
             # The arrays come first, so a driver that was stopped between the two leaves them alone: no damage.
             return DAMAGED if self._entry_file(name).exists() else ABSENT
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return DAMAGED
         return WHOLE if intact and all(entry.get(key) == value for key, value in expected.items()) else DAMAGED
 
     def entry(self, name: str) -> dict[str, Any]:
-        """What is stored beside the arrays of a piece."""
-        found: dict[str, Any] = json.loads(self._entry_file(name).read_bytes())
-        return found
+        """What is stored beside the arrays of a piece.
+
+        Raises:
+            ValueError: it is not what was written, or has no digest of itself.
+        """
+        return unsealed(self._entry_file(name).read_bytes())
 
     def arrays_of(self, name: str) -> Path:
         """The file of a piece's arrays."""
@@ -172,22 +181,75 @@ def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
+def sealed(entry: Mapping[str, Any]) -> bytes:
+    """A JSON object with a digest of itself, see `unsealed`."""
+    return json.dumps({**entry, SEAL: _seal(entry)}).encode()
+
+
+def unsealed(content: bytes | str) -> dict[str, Any]:
+    """The object of `sealed`.
+
+    Raises:
+        ValueError: it is not as it was written. One without a digest is not either: nothing that this version finds
+            again was written without.
+    """
+    try:
+        entry = json.loads(content)
+    except RecursionError as problem:
+        raise ValueError("nested too deep") from problem
+    if not isinstance(entry, dict) or entry.pop(SEAL, None) != _seal(entry):
+        raise ValueError("its digest of itself does not fit")
+    return entry
+
+
+def _seal(entry: Mapping[str, Any]) -> str:
+    # Through JSON once, so that what is digested is what a reader gets: tuples as lists, keys as texts.
+    plain = json.loads(json.dumps(dict(entry)))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even if the machine stops."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(aside, content)
-        aside.replace(path)
+        folder = path.parent.resolve(strict=True)
     except OSError as problem:
-        aside.unlink(missing_ok=True)
         raise storage_problem(path.parent, problem) from problem
+    write_into(folder, path.name, content)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+def write_into(folder: Path, name: str, content: bytes) -> None:
+    """As `write_durably`, into a folder that must not be a symbolic link by now, whoever shares the storage."""
+    aside = f".{name[:100]}.{uuid.uuid4().hex}"
+    try:
+        with opened_folder(folder) as number:
+            try:
+                _write(number, aside, content)
+                os.replace(aside, name, src_dir_fd=number, dst_dir_fd=number)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(aside, dir_fd=number)
+                raise
+    except OSError as problem:
+        raise storage_problem(folder, problem) from problem
+
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """The number of an open folder; what is done by it is done there, even if the path leads elsewhere by then."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _write(folder: int, name: str, content: bytes) -> None:
+    """A new file in an open folder; never one that is there, nor where a link leads."""
+    number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+    with os.fdopen(number, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(number)
 
 
 def storage_problem(folder: Path, problem: OSError) -> StorageError:

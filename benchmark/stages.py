@@ -5,6 +5,7 @@ Whoever runs them (`driver`, `trajectory`) says which shards, and makes figures 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from karel_env.control_flow import ControlRecipe
 
 HALVED = "half the batch"
 TASK_STAGE = "tasks"
+SEVERAL = 10
+"""Pieces with one trouble after which it is said once more, with their number."""
 
 
 class View(Protocol):
@@ -75,7 +78,7 @@ class Stages:
         self.suite = job.suite
         self.shards: list[Shard] = []
         self.model_checked = False
-        self.reported: set[tuple[str, str]] = set()
+        self.reported: Counter[str] = Counter()
 
     def _missing(self, names: dict[str, dict[str, Any]]) -> list[str]:
         """The pieces, by name and what is expected of their entries, that are not there whole; damage is reported."""
@@ -106,9 +109,13 @@ class Stages:
             self.folder.log(RETRIED, piece=name, cause=cause, why=why)
             if cause == MEMORY:
                 self.folder.log(HALVED, piece=name)
-        if (cause, why) not in self.reported:
-            self.reported.add((cause, why))
-            self.view.say(f"{name}: {cause}: {' '.join(why.split())[:200]}")
+        line = f"{cause}: {' '.join(why.split())[:200]}"
+        self.reported[line] += 1
+        # The rest of a kind is counted: hundreds of shards may fail for one reason.
+        if self.reported[line] == 1:
+            self.view.say(f"{name}: {line}")
+        elif self.reported[line] == SEVERAL:
+            self.view.say(f"{SEVERAL} pieces so far: {line}")
 
     def draw_tasks(self) -> None:
         sets = task_sets(self.job)

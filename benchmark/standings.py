@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.compare import solved_tasks
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, UsageError
 from benchmark.paired import ALPHA, mcnemar
 from benchmark.record import Record, read_record
+from benchmark.record_check import recomputable
 from benchmark.statistics import Estimate, holm, wilson
 from benchmark.submission import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
@@ -35,7 +36,7 @@ class Entry:
 
     Attributes:
         folder: name of the submission.
-        record: of its run.
+        record: of its run, without what cannot be computed again (`record_check.recomputable`).
         held_out: bool [N], test tasks solved on the held-out examples.
         declared: its `submission.yaml`.
         status: what verification last wrote.
@@ -139,7 +140,7 @@ def read_entries(folder: Path) -> list[Entry]:
             )
         home = path.parent
         held_out = solved_tasks(home, record)["held_out"]
-        found.append(Entry(home.name, record, held_out, read_submission(home), status_of(home)))
+        found.append(Entry(home.name, recomputable(home, record), held_out, read_submission(home), status_of(home)))
     return found
 
 
@@ -181,12 +182,16 @@ def read_calibration(path: Path) -> Calibration | None:
     """The calibration rows of a file that `benchmark.calibrate` wrote; None without one."""
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text())
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for cell in stored["cells"]:
-        by_name.setdefault(cell["pseudo-model"], []).append(cell)
-    rows = tuple(_known(name, cells) for name, cells in by_name.items())
-    return Calibration(stored["suite"], stored["alternatives"], rows)
+    try:
+        stored = json.loads(path.read_bytes())
+        for cell in stored["cells"]:
+            by_name.setdefault(cell["pseudo-model"], []).append(cell)
+        rows = tuple(_known(name, cells) for name, cells in by_name.items())
+        return Calibration(stored["suite"], stored["alternatives"], rows)
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        said = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
+        raise UsageError(f"{path}: {said}; expected the file that python -m benchmark.calibrate writes") from problem
 
 
 def _known(name: str, cells: Sequence[dict[str, Any]]) -> KnownAnswer:

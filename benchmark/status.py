@@ -17,10 +17,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.errors import BenchmarkError, UsageError
+from benchmark.command import run_command
+from benchmark.errors import UsageError, by_reason
 from benchmark.folder import RETRIED, RunFolder, holder
 from benchmark.leaderboard import row
 from benchmark.record import read_record
+from karel_env.command import CommandParser
 
 DONE, RUNNING, STOPPED = "done", "running", "stopped"
 FITS = "probe fits"
@@ -73,7 +75,7 @@ def status_of(root: Path) -> Status:
             committed[stage_of(piece)].add(piece)
             failed.pop(piece, None)
         elif entry["event"] == "failed":
-            failed[piece] = str(entry["why"])
+            failed[piece] = str(entry.get("why", ""))
         elif entry["event"] == "started":
             failed.clear()
     # A driver that was killed in between committed more than it logged.
@@ -86,8 +88,8 @@ def status_of(root: Path) -> Status:
         sessions=len(starts),
         last=str(events[-1]["time"]),
         committed={stage: len(pieces) for stage, pieces in committed.items()},
-        total=dict(starts[-1]["total"]) if starts else {},
-        retries=dict(Counter(entry["cause"] for entry in events if entry["event"] == RETRIED)),
+        total=dict(starts[-1].get("total", {})) if starts else {},
+        retries=dict(Counter(str(entry.get("cause")) for entry in events if entry["event"] == RETRIED)),
         failed=failed,
         row=row(read_record(record)) if record.is_file() else None,
     )
@@ -113,7 +115,7 @@ def describe(status: Status) -> str:
     stages = [*status.total, *(stage for stage in status.committed if stage not in status.total)]
     rows = [[stage, status.committed.get(stage, 0), status.total.get(stage, "")] for stage in stages]
     lines += ["", tabulate(rows, headers=["stage", "committed", "of"])]
-    lines += [f"failed     {piece}: {why}" for piece, why in status.failed.items()]
+    lines += [f"failed     {line}" for line in by_reason(status.failed)]
     if status.row:
         lines += ["", *(f"{name:15}{value}" for name, value in status.row.items())]
     return "\n".join(lines)
@@ -121,16 +123,16 @@ def describe(status: Status) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 all runs are done, 1 one is not, 2 no run there."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.status", description="What a run has done so far.")
+    parser = CommandParser(prog="python -m benchmark.status", description="What a run has done so far.")
     parser.add_argument("run", type=Path, help="run folder, or a folder of run folders")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a run")
-    options = parser.parse_args(arguments)
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the status; returns the exit code."""
     inside = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
-    try:
-        found = [status_of(root) for root in inside or [options.run]]
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    found = [status_of(root) for root in inside or [options.run]]
     print("\n\n".join(json.dumps(asdict(each)) if options.json else describe(each) for each in found))
     return 0 if all(each.state == DONE for each in found) else 1
 

@@ -2,7 +2,7 @@
 
     submissions/2026-11-25_gpt-laptop/
         submission.yaml     whose model, from where, trained on what, evaluated how, and what is claimed
-        record.json, samples.jsonl.gz, probes.data, readings.json.gz, figures/    of an official run
+        record.json, samples.jsonl.gz, probes.data, readings.json.gz, frame.json, figures/    of an official run
         README.md           for readers
         status.json         written by the verification alone
         config.json, tokenizer.json, *.safetensors, ...         the model, where it is small
@@ -16,43 +16,44 @@ import hashlib
 import os
 import re
 import stat
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from benchmark.bounds import check_folder_date
 from benchmark.errors import SubmissionError
 from benchmark.images import check_image
 from benchmark.intake import (
     TEXT_BYTES,
     YAML_BYTES,
-    entries_named,
     read_bytes,
     read_json,
     read_yaml,
     shown,
     tensor_header,
 )
+from benchmark.screening import INDEX, WEIGHTS, check_index, screen_model_file
 
-DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, README, STATUS = (
-    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "README.md", "status.json",
+DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
+    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
+    "status.json",
 )  # fmt: skip
 FIGURES = "figures"
 OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
 UNFILLED = "FILL IN"
 MODEL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "model.safetensors.index.json", "training.json",
+    "added_tokens.json", INDEX, "training.json",
 }  # fmt: skip
 LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
-          READINGS: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+          READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-CODE_ENTRIES = ("auto_map", "custom_pipelines", "trust_remote_code", "kernel_config", "use_kernels")
-ATTENTION_ENTRIES = ("attn_implementation", "_attn_implementation")
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",
 )  # fmt: skip
@@ -82,6 +83,11 @@ def _model(text: str) -> str:
     raise ValueError(f"expected {OWN_WEIGHTS}, hf:org/name@(40 digits of a commit), baseline:NAME or {WITHHELD}")
 
 
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
         raise ValueError("expected one line")
@@ -96,7 +102,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0, le=1e12)]
+Amount = Annotated[float, Field(ge=0, le=1e10)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -209,7 +215,7 @@ class Status(_Strict):
     audit: Audit | None = None
     files: Digest
     source: Digest
-    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_time)]
 
 
 def read_submission(folder: Path) -> Submission:
@@ -255,6 +261,7 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
         raise SubmissionError(f"{shown(str(folder))}: no folder; expected submissions/NAME")
     if not NAME.fullmatch(folder.resolve().name):
         raise SubmissionError(f"{shown(folder.name)}: a folder's name has letters, digits, '.', '_' and '-' only")
+    check_folder_date(folder.resolve().name)
     files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     if len(files) > FILES:
         raise SubmissionError(f"{len(files):,} files; a submission has at most {FILES}")
@@ -267,13 +274,19 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
         raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
     for path in files:
         _screen_file(path)
+    if (folder / INDEX).exists():
+        check_index(read_json(folder / INDEX, OTHER_BYTES), {path.name for path in files})
     return files
 
 
 def _files(folder: Path, below: str) -> list[Path]:
     """The plain files of a folder or of its figures; what is neither is refused."""
     found = []
-    for entry in sorted(os.scandir(folder / below), key=lambda one: one.name):
+    with os.scandir(folder / below) as listing:
+        entries = list(islice(listing, FILES + 2))
+    if len(entries) > FILES + 1:
+        raise SubmissionError(f"more than {FILES} files; a submission has at most {FILES}")
+    for entry in sorted(entries, key=lambda one: one.name):
         inside = f"{below}/{entry.name}" if below else entry.name
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
@@ -305,28 +318,16 @@ def _screen_file(path: Path) -> None:
             raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
         tensor_header(path)
     elif name in MODEL_FILES:
-        _screen_model_file(name, read_json(path, LIMITS.get(name, OTHER_BYTES)))
+        screen_model_file(name, read_json(path, LIMITS.get(name, OTHER_BYTES)))
     return None
-
-
-def _screen_model_file(name: str, found: Any) -> None:
-    """Refuse what would make a loader run code that comes with the model, or fetch code from elsewhere."""
-    if not isinstance(found, dict):
-        raise SubmissionError(f"{name}: expected an object, got {type(found).__name__}")
-    for entry, _ in entries_named(found, CODE_ENTRIES):
-        raise SubmissionError(f"{name}: {entry}: asks for code of its own, which is never run; remove it")
-    for entry, value in entries_named(found, ATTENTION_ENTRIES):
-        if not isinstance(value, str) or "/" in value:
-            raise SubmissionError(f"{name}: {entry}: {shown(value)} would fetch code from a hub; remove it")
-    if name == "config.json" and not isinstance(found.get("model_type"), str):
-        raise SubmissionError(f"{name}: no model_type; expected what save_pretrained writes")
 
 
 def files_digest(folder: Path) -> str:
     """SHA-256 over name and content of every file of a submission, its status left out."""
     whole = hashlib.sha256()
     for path in own_files(folder):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        content = read_bytes(path, FOLDER_BYTES)
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
     return whole.hexdigest()
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark import audit
+from benchmark.command import run_command
 from benchmark.draft import draft, pack
-from benchmark.errors import BenchmarkError, UsageError, VerificationError
+from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.evaluation import TEST
 from benchmark.intake import shown
 from benchmark.record import source_digest
-from benchmark.rerun import checkpoint_of, job_of, rerun
+from benchmark.rerun import Limits, rerun
 from benchmark.shards import write_durably
 from benchmark.submission import (
     FLAGGED,
@@ -39,6 +40,7 @@ from benchmark.submission import (
 )
 from benchmark.verification import validate, verify
 from benchmark.verified import Verified
+from karel_env.command import CommandParser, integer, number
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 TABLE_ROWS = 20
@@ -47,7 +49,7 @@ SEEN = {"yes": True, "no": False, "unknown": None}
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m benchmark.submit",
         description="Make, check and verify submissions; see docs/submitting.md.",
         epilog="Exit codes: 0 done, 2 usage, 3 a submission that is refused, 4 verification mismatch.",
@@ -60,7 +62,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     new.add_argument("--family", help="of the model, such as llama")
     new.add_argument("--author", action="append", dest="authors", metavar="NAME", help="once for each author")
     new.add_argument("--licence", metavar="SPDX", help="of the weights, such as Apache-2.0")
-    new.add_argument("--attempts", type=int, help="models evaluated on this test set before choosing, this one counted")
+    new.add_argument(
+        "--attempts",
+        type=integer(1, 1_000_000),
+        help="models evaluated on this test set before choosing, this one counted",
+    )
     new.add_argument("--withheld", action="store_true", help="the weights are not published")
     _add_folders(commands.add_parser("validate", help="read a submission; nothing is computed"))
     archive = commands.add_parser("pack", help="write a submission as an archive")
@@ -68,11 +74,26 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     archive.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.tar.gz")
     check = commands.add_parser("verify", help="compute everything again that can be")
     _add_folders(check)
-    check.add_argument("--rerun", type=float, metavar="P", help="also run a share of the shards again with the weights")
+    check.add_argument(
+        "--rerun",
+        type=number(0, 1, above=True),
+        metavar="P",
+        help="also run a share of the shards again with the weights",
+    )
     check.add_argument("--write-status", action="store_true", help="write what is found into status.json")
     alarm = commands.add_parser("audit", help="run the model on tasks that its weights choose; flags a row that fails")
     alarm.add_argument("name")
     alarm.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    for loads_model in (check, alarm):
+        loads_model.add_argument(
+            "--deadline",
+            type=float,
+            metavar="SECONDS",
+            help="of the process that runs the model (default: by its shards)",
+        )
+        loads_model.add_argument(
+            "--memory", type=float, metavar="GB", help="of that process (default: 0.8 of what is available)"
+        )
     withdraw = commands.add_parser("withdraw", help="a maintainer's: mark a submission as withdrawn")
     withdraw.add_argument("name")
     withdraw.add_argument("--reason", required=True)
@@ -130,7 +151,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: Path, options: argparse.Namespace) -> str:
     found = verify(folder, options.incoming)
-    again = rerun(folder, found, options.rerun) if options.rerun is not None else None
+    again = rerun(folder, found, options.rerun, _limits(options)) if options.rerun is not None else None
     before = read_status(folder)
     if options.write_status:
         found.differences = [one for one in found.differences if not one.entry.startswith("status.")]
@@ -142,6 +163,10 @@ def _verified(folder: Path, options: argparse.Namespace) -> str:
     return (
         f"verified, {len(found.checked)} kinds of entry" if options.all else "\n  ".join(["verified", *found.checked])
     )
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
 def settle(found: Verified) -> None:
@@ -167,6 +192,10 @@ def _each(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
         except BenchmarkError as problem:
             print(f"error: {shown(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
             worst = max(worst, problem.exit_code)
+        except Exception as problem:  # one folder never stops the rest
+            what = f"{type(problem).__name__}: {shown(str(problem))}"
+            print(f"error: {shown(folder.name)[1:-1]}: cannot be checked ({what})", file=sys.stderr, flush=True)
+            worst = max(worst, SubmissionError.exit_code)
     return worst
 
 
@@ -205,9 +234,10 @@ def _audit(options: argparse.Namespace) -> int:
     settle(found)
     record = found.record
     suite = audit.audit_suite(record.model.digest, record.suite.name)
-    job = job_of(suite, checkpoint_of(folder, found.submission), record)
     public = np.array([sample.shown for sample in found.samples if sample.stage == TEST])
-    result = audit.compare(suite, public, audit.audit_texts(job, record.protocol))
+    texts = audit.audit_texts(folder, found, suite, _limits(options))
+    settle(found)
+    result = audit.compare(suite, public, texts)
     if options.write_status:
         write_status(folder, found, audited=result)
     print(
@@ -242,12 +272,12 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = parse_options(arguments)
-    try:
+
+    def carry_out() -> int:
+        options = parse_options(arguments)
         return COMMANDS[options.command](options)
-    except BenchmarkError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+
+    return run_command(carry_out)
 
 
 if __name__ == "__main__":

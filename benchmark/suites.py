@@ -106,8 +106,8 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
         known = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
         raise UsageError(f"--suite {name_or_path}: no such suite; use one of {known}, or the path of a .yaml file")
     try:
-        suite = _read(yaml.safe_load(path.read_text()))
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as problem:
+        suite = _read(yaml.safe_load(path.read_bytes()))
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as problem:
         raise UsageError(f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/suites/laptop.yaml") from problem
     if own:
         suite = replace(suite, official=False)
@@ -119,6 +119,14 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
 def _one_line(problem: Exception) -> str:
     text = f"missing entry {problem}" if isinstance(problem, KeyError) else str(problem)
     return " ".join(text.split())
+
+
+LIMITS = {
+    "seed": (0, 2**63 - 1), "tasks": (1, 10_000_000), "shown": (1, 1000), "held_out": (0, 1000), "batch": (1, 10_000_000),
+    "shard": (1, 10_000_000), "max_new_words": (1, 100_000), "probe_programs": (0, 10_000_000), "blind_length": (0, 1000),
+    "shots": (0, 1000),
+}  # fmt: skip
+"""Least and most of the numbers of a suite."""
 
 
 def _read(entry: dict[str, Any]) -> Suite:
@@ -141,6 +149,13 @@ def _read(entry: dict[str, Any]) -> Suite:
         shots=int(entry.get("shots", USUAL_SHOTS)),
         sha256=str(entry.get("sha256") or ""),
     )
+    for name, (low, high) in LIMITS.items():
+        if not low <= getattr(suite, name) <= high:
+            raise ValueError(f"{name} {getattr(suite, name)}: expected at least {low} and at most {high}")
+    if not 0 <= suite.recipe.wall < 1 or not 0 <= suite.recipe.marker <= 1:
+        raise ValueError(
+            f"wall {suite.recipe.wall} and marker {suite.recipe.marker}: expected shares, at least 0 and below 1"
+        )
     if suite.equality not in EQUALITIES:
         raise ValueError(f"equality {suite.equality!r} is not one of {', '.join(EQUALITIES)}")
     if suite.shown < 1 or suite.tasks < 1 or suite.batch < 1 or suite.shard % suite.batch:

@@ -19,6 +19,8 @@ import argparse
 import json
 import sys
 import time
+import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.command import explain, run_command
 from benchmark.driver import Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.leaderboard import row
@@ -40,8 +43,9 @@ from benchmark.models import FORMS, ModelSpec, series
 from benchmark.options import add_model_options, add_worker_options, check_options, loading_of, place_of
 from benchmark.preflight import check
 from benchmark.record import Record
-from benchmark.run import guarded, request_of
+from benchmark.run import request_of
 from benchmark.stages import Place
+from karel_env.command import CommandParser
 
 WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"
 REFRESH = 0.25
@@ -131,11 +135,9 @@ class Sweep:
             try:
                 entry.record = self._one(entry, place)
                 entry.state = DONE
-            except BenchmarkError as problem:
-                entry.state, entry.problem = FAILED, problem
-                entry.say(str(problem))
-            except Exception as problem:
-                entry.state, entry.problem = FAILED, BenchmarkError(f"{type(problem).__name__}: {problem}")
+            except BaseException as problem:
+                # Also what would end a process: in a thread it would end the thread, and nobody would hear of it.
+                entry.state, entry.problem = FAILED, _as_own(problem)
                 entry.say(str(entry.problem))
 
     def _one(self, entry: Entry, place: Place) -> Record:
@@ -158,6 +160,20 @@ class Sweep:
         )
 
 
+def _as_own(problem: BaseException) -> BenchmarkError:
+    """A problem of a run as an error of the benchmark; a fault of the program names the line that raised it."""
+    if isinstance(problem, BenchmarkError):
+        return problem
+    explanation = explain(problem)
+    if explanation is None:
+        last = traceback.extract_tb(problem.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return BenchmarkError(" ".join(f"{type(problem).__name__} at {where}: {problem}".split()))
+    error = BenchmarkError(explanation[0])
+    error.exit_code = explanation[1]
+    return error
+
+
 def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
     """The entries of a file of models.
 
@@ -165,7 +181,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
         UsageError: it is not there, or not as the module's docstring says.
     """
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(path.read_bytes())
         default = list(suites) or found.get("suites") or ["laptop"]
         entries = []
         for item in found["models"]:
@@ -176,7 +192,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
             entries += [Entry(one, str(suite)) for one in series(model) for suite in own or default]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise UsageError(
             f"--models {path}: {said}; expected a list `models` of specs or of entries model, suites"
@@ -186,7 +202,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
+    parser = CommandParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
     add = parser.add_argument
     add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
     add("--model", action="append", default=[], metavar="SPEC", help=f"{FORMS}; repeatable")
@@ -218,8 +234,8 @@ def run(options: argparse.Namespace, command: str) -> int:
         json.dumps(rows) if options.json else tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     )
     problems = [entry.problem for entry in sweep.entries if entry.problem]
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+    for message, count in Counter(str(problem) for problem in problems).items():
+        print(f"error: {f'{count} runs: ' if count > 1 else ''}{message}", file=sys.stderr)
     invalid = bool(problems) and all(problem.exit_code == ModelError.exit_code for problem in problems)
     return ModelError.exit_code if invalid else int(bool(problems))
 
@@ -232,8 +248,7 @@ def _result(entry: Entry) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse_options(arguments)
-    return guarded(lambda: run(options, " ".join(["python -m benchmark.sweep", *words])))
+    return run_command(lambda: run(parse_options(arguments), " ".join(["python -m benchmark.sweep", *words])))
 
 
 if __name__ == "__main__":

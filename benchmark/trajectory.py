@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.checkpoint import Checkpoint
+from benchmark.checkpoint import Checkpoint, current_digest
 from benchmark.codelength import codelengths
 from benchmark.content import measure_content
-from benchmark.errors import UsageError
+from benchmark.errors import ModelError, UsageError
 from benchmark.evaluation import (
     BLIND,
     GENERATED,
@@ -119,7 +119,7 @@ def read_points(path: Path) -> list[Point]:
 
 def write_points(path: Path, points: Sequence[Point]) -> None:
     """All points of a run as one JSON file, a line each."""
-    path.write_text("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n")
+    write_durably(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,12 @@ class Trajectory:
         """The point of a checkpoint, computed unless it is there already."""
         identity = self._identity(moment.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
-        with folder.locked():
-            if not (folder.root / POINT).is_file():
+        with folder.locked(), self.place.pool.reporting(folder.log, self.view.say):
+            if folder.finished(folder.root, POINT) != WHOLE:
                 point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
-                write_durably(folder.root / POINT, _POINT.dump_json(point, indent=1) + b"\n")
+                if current_digest(moment.checkpoint) != moment.checkpoint.digest:
+                    raise ModelError(f"{moment.checkpoint.spec}: its files changed while it was measured; run again")
+                folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.drop_states()
         return read_point(folder.root / POINT)
 

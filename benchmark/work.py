@@ -6,6 +6,7 @@ runs in this process (`SerialCrew`) and in actors.
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from benchmark.probing import fit_probes
 from benchmark.protocol import Protocol
 from benchmark.shards import Attempt, Shards, StoredRows
 from benchmark.suites import TASK_FIELDS, Suite, adopt_tasks, stored_tasks, tasks_for
-from benchmark.tokenizers import PANIC
+from karel_env.command import was_interrupted
 
 TASKS, EVALUATION, FIT = KINDS = ("tasks", "evaluation", "fit")
 Compute = Callable[[Any, float], list[Attempt]]
@@ -173,6 +174,9 @@ def _split(path: Path) -> Split:
     return Split(parts["train"], parts["validation"], parts["test"])
 
 
+ENDED = "the model's own code ended the process ({}); expected it to return or to raise an error"
+
+
 class Desk:
     """Where a worker keeps what it holds, one thing at a time, and answers calls."""
 
@@ -187,34 +191,53 @@ class Desk:
                 self.compute = None
                 self.compute, self.held = work.begin(), held
             return Answer(DONE, self.compute(call, share))
-        except MemoryError as problem:
-            return Answer(MEMORY, why=str(problem) or "no memory")
         except StorageError as problem:
             return Answer(STORAGE, why=str(problem))
-        except ModelError as problem:
-            return Answer(INVALID, why=str(problem))
-        except BaseException as problem:
-            if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+        except KeyboardInterrupt:
+            if was_interrupted():
                 raise
-            if _is_shortage(problem):
-                return Answer(MEMORY, why=str(problem))
+            return Answer(INVALID, why=ENDED.format("KeyboardInterrupt"))
+        except (SystemExit, GeneratorExit) as problem:
+            return Answer(INVALID, why=ENDED.format(f"{type(problem).__name__}: {problem}"))
+        except BaseException as problem:
+            shortage = _shortage(problem)
+            if shortage is not None:
+                return Answer(MEMORY, why=str(shortage) or "no memory")
+            if isinstance(problem, ModelError):
+                return Answer(INVALID, why=str(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"
             return Answer(RAISED, why=f"{type(problem).__name__} at {place}: {problem}")
 
 
-def _is_shortage(problem: BaseException) -> bool:
-    """Whether torch says by an exception of another kind that memory is short."""
-    said = str(problem)
-    return isinstance(problem, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+SHORTAGES = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
+"""Words by which libraries say that memory is short, in errors of other kinds."""
+
+
+def _shortage(problem: BaseException) -> BaseException | None:
+    """The error among this one and those behind it that says that memory is short; a loader may have put its own around it."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+            return cause
+        if isinstance(cause, (RuntimeError, OSError)) and any(words in str(cause) for words in SHORTAGES):
+            return cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
 
 
 class SerialCrew:
     """One worker: this process. A call is answered before it returns, so no deadline can end it."""
 
+    computes_in_call = True
+
     def hire(self, kind: str) -> tuple[Desk, list[Answer]]:
         """See `Crew`."""
         return Desk(), [Answer(DONE)]
+
+    def continue_start(self, handle: Desk, again: bool = False) -> list[Answer]:
+        """See `Crew`."""
+        return [Answer(DONE)]
 
     def call(self, handle: Desk, piece: Piece, share: float) -> list[Answer]:
         """See `Crew`."""

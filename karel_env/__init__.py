@@ -1,8 +1,19 @@
 """Karel: the language, the worlds, the machine, the generators. NumPy and Numba only."""
 
+import hashlib
+import os
+import stat
+import sys
+import tempfile
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+
+
+def _sources(folder: Path) -> str:
+    """Names, times and sizes of the sources."""
+    sources = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.glob("*.py"))]
+    return "\n".join(f"{name} {changed} {size}" for name, changed, size in sources)
 
 
 def _forget_stale_code(folder: Path) -> None:
@@ -10,10 +21,9 @@ def _forget_stale_code(folder: Path) -> None:
 
     Numba looks at the file that defines a function only, and would keep the old values of what it took from others.
     """
-    sources = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.glob("*.py"))]
     cache = folder / "__pycache__"
     stamp = cache / "sources.txt"
-    present = "\n".join(f"{name} {changed} {size}" for name, changed, size in sources)
+    present = _sources(folder)
     try:
         if stamp.exists() and stamp.read_text() == present:
             return
@@ -22,8 +32,63 @@ def _forget_stale_code(folder: Path) -> None:
         cache.mkdir(exist_ok=True)
         stamp.write_text(present)
     except OSError:
-        # A folder that cannot be written holds no compiled code either: Numba keeps it with the user's files.
+        # A folder that cannot be written holds no compiled code either: Numba keeps it elsewhere, see `_place_cache`.
         return
 
 
+def _place_cache(folder: Path) -> None:
+    """Tell Numba where to keep compiled functions if neither the package nor the user's home folder will do."""
+    if os.environ.get("NUMBA_CACHE_DIR") or _is_writable(folder / "__pycache__") or _is_writable(_user_cache()):
+        return
+    try:
+        cache = _temporary_cache(folder)
+    except OSError:
+        _compile_without_cache()
+        return
+    os.environ["NUMBA_CACHE_DIR"] = str(cache)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.reload_config()
+
+
+def _user_cache() -> Path:
+    """Where Numba keeps what it cannot keep beside the source."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - without a home folder Path raises
+    base = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or base) / "numba"
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the nearest one above it that is there."""
+    if not folder.is_absolute():
+        return False
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            return True
+    except OSError:
+        return False
+
+
+def _temporary_cache(folder: Path) -> Path:
+    """A folder for temporary files that is the user's alone, since compiled code is read from it without a check.
+
+    Raises:
+        OSError: there is none.
+    """
+    sources = hashlib.sha256(f"{folder} {_sources(folder)}".encode()).hexdigest()[:12]
+    cache = Path(tempfile.gettempdir()) / f"karel-numba-{os.getuid()}-{sources}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    status = cache.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise OSError(f"{cache} belongs to someone else")
+    return cache
+
+
+def _compile_without_cache() -> None:
+    from numba.core.dispatcher import Dispatcher
+
+    Dispatcher.enable_caching = lambda self: None  # type: ignore[method-assign]
+
+
 _forget_stale_code(_FOLDER)
+_place_cache(_FOLDER)

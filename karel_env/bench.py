@@ -24,6 +24,7 @@ from numba import njit
 from tabulate import tabulate
 
 from karel_env import control_flow, generator
+from karel_env.command import CommandParser, UsageExit, integer, run_command
 from karel_env.compiler import Code, compile_programs
 from karel_env.control_flow import ControlRecipe
 from karel_env.generator import Recipe, Tasks
@@ -203,17 +204,26 @@ def start_rows() -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m karel_env.bench", description="speed, beside other machines")
-    parser.add_argument("--programs", type=int, default=2000, metavar="N", help="of each class (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="the fastest counts (default: %(default)s)")
-    given = parser.parse_args(argv)
-    if given.programs < 1 or given.rounds < 1:
-        parser.error("--programs and --rounds must be at least 1")
+    parser = CommandParser(prog="python -m karel_env.bench", description="speed, beside other machines")
+    parser.add_argument(
+        "--programs",
+        type=integer(1, 10_000_000),
+        default=2000,
+        metavar="N",
+        help="of each class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=integer(1, 100_000), default=5, metavar="N", help="the fastest counts (default: %(default)s)"
+    )
+    return run_command(lambda: measure(parser.parse_args(argv)))
+
+
+def measure(given: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
     try:
         rows = [execution_rows(load, trace, given.rounds) for load in loads(given.programs) for trace in (False, True)]
-    except ImportError:
-        print("karel_env.bench: karel-for-synthesis is missing; install it: pip install -e '.[test]'", file=sys.stderr)
-        return 2
+    except ImportError as problem:
+        raise UsageExit("karel-for-synthesis is missing; install it: pip install -e '.[test]'") from problem
     generated, floor, started = generation_rows(given.rounds, GENERATED), floor_rows(given.rounds), start_rows()
     for table, digits in ((rows, ".1f"), (generated, ".0f"), (floor, ".2f"), (started, ".2f")):
         print(tabulate(table, headers="keys", floatfmt=digits, intfmt=",", tablefmt="github"), end="\n\n")

@@ -47,10 +47,11 @@ class ParseError(ValueError):
         super().__init__(f"line {self.line}, column {self.column}: found {found}, expected {expected}")
 
 
-_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z_0-9]*|[0-9]+|[(){};]|\S)", re.ASCII)
+# No white space within the pattern: beside what must follow it, a long stretch would be tried at every length.
+_TOKEN = re.compile(r"([A-Za-z_][A-Za-z_0-9]*|[0-9]+|[(){};]|\S)", re.ASCII)
 _STRAIGHT = re.compile(
     r"\s*def\s+run\s*\(\s*\)\s*\{((?:\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)\s*;)*"
-    r"\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)\s*;?)\s*\}\s*",
+    r"\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)(?:\s*;)?)\s*\}\s*",
     re.ASCII,
 )
 _ACTION = re.compile("|".join(ACTIONS))

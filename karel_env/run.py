@@ -3,7 +3,7 @@
     python -m karel_env.run [--mode noop|crash|turn180] [--max-markers N] [--max-events N] [--trace] < tasks.jsonl
 
 In:  {"id", "program", "world": {"h", "w", "walls", "markers", "y", "x", "d"}}
-     `program` in either syntax; `h` and `w` with the border; `walls` h strings of w characters, `#` or `.`;
+     `id` text, a number, true, false or null, which the result repeats; `program` in either syntax; `h` and `w` with the border; `walls` h strings of w characters, `#` or `.`;
      `markers` [[row, column, count], ...]; `y`, `x` the robot's row and column; `d` 0 north, 1 east, 2 south, 3 west.
 Out: {"id", "status": "ok" | "crash" | "timeout", "actions", "final": [y, x, d, [[row, column, count], ...]]}
      `actions` counts what was executed, without an action that crashed; markers are sorted. With `--trace` also
@@ -15,9 +15,8 @@ A line that is no task ends the run with exit code 2, after what came before it 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,15 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from karel_env.command import CommandParser, integer, run_command
 from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Execution, run
 from karel_env.language import Programs
 from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
 from karel_env.token_syntax import parse_either
-from karel_env.world import WALL, WorldError, Worlds
+from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256
-MAX_SIDE = 1000
+MOST_MARKERS = int(np.iinfo(np.int16).max)
 State = list[Any]
 
 
@@ -60,8 +60,8 @@ class _Task:
     error: str = ""
 
 
-def results(lines: Iterable[str], options: Options) -> Iterator[dict[str, Any]]:
-    """One result a task, in the order of the lines; blank lines are skipped.
+def results(lines: Iterable[str | bytes], options: Options) -> Iterator[dict[str, Any]]:
+    """One result a task, in the order of the lines (text, or bytes in UTF-8); blank lines are skipped.
 
     Raises:
         TaskError: a line is no task; what came before it has been yielded.
@@ -72,7 +72,13 @@ def results(lines: Iterable[str], options: Options) -> Iterator[dict[str, Any]]:
         for number, line in batch:
             try:
                 tasks.append(_read(line))
-            except (TaskError, WorldError, json.JSONDecodeError) as error:
+            except RecursionError:
+                failure = TaskError(
+                    f"line {number}: brackets nested too deeply; expected an object of the form of a task"
+                )
+                break
+            except ValueError as error:
+                # Of JSON, of its numbers and encoding, of the task and its world.
                 failure = TaskError(f"line {number}: {error}")
                 break
         yield from _execute(tasks, options)
@@ -80,12 +86,14 @@ def results(lines: Iterable[str], options: Options) -> Iterator[dict[str, Any]]:
             raise failure
 
 
-def _read(line: str) -> _Task:
+def _read(line: str | bytes) -> _Task:
     given = json.loads(line)
     if not isinstance(given, dict) or not {"id", "program", "world"} <= given.keys():
         raise TaskError('expected an object with "id", "program" and "world"')
     if not isinstance(given["program"], str):
-        raise TaskError(f'"program" is {given["program"]!r}; expected text')
+        raise TaskError(f'"program" is {brief(given["program"])}; expected text')
+    if isinstance(given["id"], list | dict) or given["id"] in (math.inf, -math.inf) or given["id"] != given["id"]:
+        raise TaskError(f'"id" is {brief(given["id"])}; expected text, a finite number, true, false or null')
     world = read_world(given["world"])
     try:
         return _Task(given["id"], world, parse_either(given["program"]))
@@ -110,7 +118,7 @@ def read_world(given: Any) -> Worlds:
     if not isinstance(walls, list) or [len(r) if isinstance(r, str) else -1 for r in walls] != [wide] * high:
         raise TaskError(f'"walls" is not {high} strings of {wide} characters')
     if set("".join(walls)) - set("#."):
-        raise TaskError(f'"walls" holds {sorted(set("".join(walls)) - set("#."))}; expected "#" and "."')
+        raise TaskError(f'"walls" holds {brief(sorted(set("".join(walls)) - set("#.")))}; expected "#" and "."')
     cells = np.array([[WALL if c == "#" else 0 for c in line] for line in walls], np.int16)
     if not isinstance(given["markers"], list):
         raise TaskError('"markers" is not a list of [row, column, count]')
@@ -122,25 +130,21 @@ def read_world(given: Any) -> Worlds:
 def _integer(given: dict[str, Any], name: str) -> int:
     value = given[name]
     if type(value) is not int or abs(value) > EVENT_LIMIT:
-        raise TaskError(f'"{name}" is {value!r}; expected an integer')
+        raise TaskError(f'"{name}" is {brief(value)}; expected an integer')
     return value
 
 
 def _place(cells: np.ndarray, marker: Any) -> None:
     if not isinstance(marker, list) or len(marker) != 3 or any(type(n) is not int for n in marker):
-        raise TaskError(f"marker {marker!r}; expected [row, column, count]")
+        raise TaskError(f"marker {brief(marker)}; expected [row, column, count]")
     row, column, count = marker
     if not (0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]) or cells[row, column] == WALL:
-        raise TaskError(f"marker {marker!r} is outside the grid or in a wall")
+        raise TaskError(f"marker {brief(marker)} is outside the grid or in a wall")
     if not 0 <= count <= MAX_COUNT:
-        raise TaskError(f"marker {marker!r}; expected a count of 0 to {MAX_COUNT}")
+        raise TaskError(f"marker {brief(marker)}; expected a count of 0 to {MAX_COUNT}")
     cells[row, column] += count
     if cells[row, column] > MAX_COUNT:
         raise TaskError(f"marker {marker!r} makes more than {MAX_COUNT} in its cell")
-
-
-MAX_COUNT = int(np.iinfo(np.int16).max) - EVENT_LIMIT
-"""Most markers of a cell in an input, so that no execution can leave int16."""
 
 
 def _execute(tasks: list[_Task], options: Options) -> Iterator[dict[str, Any]]:
@@ -212,28 +216,48 @@ def _states(task: _Task, done: Execution, place: int, max_markers: int | None) -
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=MODES, default="noop", help="what an illegal action does (default: noop)")
-    parser.add_argument("--max-markers", type=int, metavar="N", help="most markers a cell can hold (default: no cap)")
-    parser.add_argument("--max-events", type=int, default=MAX_EVENTS, metavar="N", help="budget (default: %(default)s)")
+    parser.add_argument(
+        "--max-markers",
+        type=integer(0, MOST_MARKERS),
+        metavar="N",
+        help="most markers a cell can hold (default: no cap)",
+    )
+    parser.add_argument(
+        "--max-events",
+        type=integer(0, EVENT_LIMIT),
+        default=MAX_EVENTS,
+        metavar="N",
+        help="budget (default: %(default)s)",
+    )
     parser.add_argument("--trace", action="store_true", help="also give the state after every action")
-    given = parser.parse_args(argv)
-    if not 0 <= given.max_events <= EVENT_LIMIT:
-        parser.error(f"--max-events {given.max_events}; expected 0 to {EVENT_LIMIT}")
-    if given.max_markers is not None and given.max_markers < 0:
-        parser.error(f"--max-markers {given.max_markers}; expected 0 or more")
-    options = Options(given.mode, given.max_markers, given.max_events, given.trace)
-    try:
-        for result in results(sys.stdin, options):
+
+    def carry_out() -> int:
+        given = parser.parse_args(argv)
+        for result in results(_lines(), Options(given.mode, given.max_markers, given.max_events, given.trace)):
             print(json.dumps(result, separators=(",", ":")))
-        sys.stdout.flush()
-    except TaskError as error:
-        sys.stdout.flush()
-        print(f"karel_env.run: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+
+    return run_command(carry_out, lambda problem: (str(problem), 2) if isinstance(problem, TaskError) else None, True)
+
+
+def _lines() -> Iterator[str | bytes]:
+    """Lines of standard input.
+
+    Raises:
+        TaskError: it cannot be read.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise TaskError("standard input is closed; expected tasks as JSON lines")
+    source = getattr(sys.stdin, "buffer", None)
+    try:
+        # Bytes: JSON is UTF-8 whatever the terminal's encoding is; a line that is not is an error of its own.
+        yield from sys.stdin if source is None else source
+    except OSError as problem:
+        raise TaskError(
+            f"standard input cannot be read ({problem.strerror}); expected tasks as JSON lines"
+        ) from problem
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ Sources: shared/KAREL.md, The state array; github.com/carpedm20/karel; github.co
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from karel_env.world import HEADINGS, MAX_PRINTED_MARKERS, WALL, WorldError, Worlds
+from karel_env.world import HEADINGS, MAX_COUNT, MAX_PRINTED_MARKERS, MAX_SIDE, WALL, WorldError, Worlds, brief
 
 PLANES = 5 + MAX_PRINTED_MARKERS + 1
 _WALL_PLANE, _MARKER_PLANE = 4, 5
@@ -23,6 +25,15 @@ _PLANE_HEADINGS = (0, 2, 3, 1)
 """Heading of each of the first four planes: north, south, west, east."""
 _SPARSE_SIDE = 18
 """The sparse tensor is [16, 18, 18], the world in its corner; its headings are north, east, south, west."""
+_NUMBER = "(0|[1-9][0-9]{0,8})"
+_HERO = re.compile(f"{_NUMBER}:{_NUMBER}:({'|'.join(HEADINGS)})")
+_BLOCKED = re.compile(f"{_NUMBER}:{_NUMBER}")
+_MARKERS = re.compile(f"{_NUMBER}:{_NUMBER}:{_NUMBER}")
+_ONE = re.compile(rf"{_NUMBER}:1(?:\.0)?")
+_GRID_FORM = (
+    'expected rows, cols, hero, blocked, markers, such as {"rows": 2, "cols": 3, "hero": "0:0:east", "blocked": "1:2", '
+    '"markers": "0:1:8"}'
+)
 
 
 def state_array(worlds: Worlds) -> np.ndarray:
@@ -46,14 +57,25 @@ def from_state_array(array: np.ndarray) -> Worlds:
     """Worlds from `[..., H, W, 16]` of 0 and 1, of any type; all fill the array.
 
     Raises:
-        WorldError: another shape, not exactly one robot, a free cell without exactly one marker plane, or no border.
+        WorldError: another shape, a number that is not 0 or 1, not exactly one robot, a free cell without exactly one
+            marker plane, a wall with markers, or no border.
     """
-    planes = np.asarray(array).astype(bool)
-    if planes.ndim < 3 or planes.shape[-1] != PLANES:
-        raise WorldError(f"state array: shape {planes.shape}; expected [..., H, W, {PLANES}]")
+    try:
+        given = np.asarray(array)
+    except ValueError as problem:
+        raise WorldError(f"state array: {problem}; expected [..., H, W, {PLANES}]") from None
+    if given.ndim < 3 or given.shape[-1] != PLANES:
+        raise WorldError(f"state array: shape {given.shape}; expected [..., H, W, {PLANES}]")
+    if given.dtype.kind not in "biuf" or not ((given == 0) | (given == 1)).all():
+        raise WorldError(
+            f"state array: numbers of type {given.dtype} that are not all 0 or 1; expected planes of those"
+        )
+    planes = given.astype(bool)
     wall, markers = planes[..., _WALL_PLANE], planes[..., _MARKER_PLANE:]
     if ((markers.sum(-1) != 1) & ~wall).any():
         raise WorldError("state array: a free cell does not have exactly one of the planes for 0 to 10 markers")
+    if markers[wall, 1:].any():
+        raise WorldError("state array: a wall with markers; expected no plane of 1 to 10 markers beside a wall's")
     robots = planes[..., :_WALL_PLANE].reshape(*planes.shape[:-3], -1)
     if (robots.sum(-1) != 1).any():
         raise WorldError("state array: a world does not have exactly one robot")
@@ -79,28 +101,61 @@ def grid_json(world: Worlds) -> dict[str, Any]:
 
 
 def from_grid_json(grid: dict[str, Any]) -> Worlds:
-    """One world from `inpgrid_json` or `outgrid_json`.
+    """One world from `inpgrid_json` or `outgrid_json`; `crashed` may be left out, and what else is there is not read.
 
     Raises:
-        WorldError: an entry is missing or is not of the form.
+        WorldError: an entry is missing or is not of the form; a place is outside the grid, named twice, or holds a wall
+            and something else; or `crashed` is true, since a run that crashed has no world to give.
     """
-    try:
-        high, wide = int(grid["rows"]), int(grid["cols"])
-        row, column, heading = str(grid["hero"]).split(":")
-        cells = np.full((high + 2, wide + 2), WALL, np.int16)
-        cells[1:-1, 1:-1] = 0
-        for place in str(grid["markers"]).split():
-            r, c, count = (int(n) for n in place.split(":"))
-            cells[high - r, c + 1] = count
-        for place in str(grid["blocked"]).split():
-            r, c = (int(n) for n in place.split(":"))
-            cells[high - r, c + 1] = WALL
-        robot = np.array([high - int(row), int(column) + 1, HEADINGS.index(heading)], np.int16)
-    except (KeyError, ValueError, IndexError) as problem:
-        raise WorldError(
-            f"grid: {type(problem).__name__} {problem}; expected rows, cols, hero, blocked, markers"
-        ) from None
-    return Worlds.of(cells, robot)
+    if not isinstance(grid, dict):
+        raise WorldError(f"grid: {brief(grid)} is no object; {_GRID_FORM}")
+    for name in ("rows", "cols", "hero", "blocked", "markers"):
+        if name not in grid:
+            raise WorldError(f"grid: {name!r} is missing; {_GRID_FORM}")
+    crashed = grid.get("crashed", False)
+    if crashed is not False:
+        reason = "a run that crashed has no output world; leave it out" if crashed is True else "expected true or false"
+        raise WorldError(f"grid: 'crashed' is {brief(crashed)}; {reason}")
+    sides = grid["rows"], grid["cols"]
+    if any(type(side) is not int or not 1 <= side <= MAX_SIDE - 2 for side in sides):
+        given = " and ".join(map(brief, sides))
+        raise WorldError(f"grid: 'rows' and 'cols' are {given}, of 1 to {MAX_SIDE - 2}; {_GRID_FORM}")
+    high, wide = sides
+    cells = np.full((high + 2, wide + 2), WALL, np.int16)
+    cells[1:-1, 1:-1] = 0
+    for entry, (row, column) in _places(grid, "blocked", _BLOCKED):
+        if cells[high - row, column + 1] == WALL:
+            raise WorldError(f"grid: 'blocked' names {entry} twice; expected distinct cells")
+        cells[high - row, column + 1] = WALL
+    for entry, (row, column, count) in _places(grid, "markers", _MARKERS):
+        if cells[high - row, column + 1]:
+            taken = "a blocked cell" if cells[high - row, column + 1] == WALL else "a cell that has its markers already"
+            raise WorldError(f"grid: 'markers' holds {entry}, {taken}; expected distinct free cells")
+        if not 1 <= count <= MAX_COUNT:
+            raise WorldError(f"grid: 'markers' holds {entry}; expected 1 to {MAX_COUNT} markers in a cell")
+        cells[high - row, column + 1] = count
+    heroes = list(_places(grid, "hero", _HERO))
+    if len(heroes) != 1:
+        raise WorldError(f"grid: 'hero' names {len(heroes)} places, not one; {_GRID_FORM}")
+    entry, (row, column, heading) = heroes[0]
+    if cells[high - row, column + 1] == WALL:
+        raise WorldError(f"grid: 'hero' is {entry}, a blocked cell; expected a free one")
+    return Worlds.of(cells, np.array([high - row, column + 1, heading]))
+
+
+def _places(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> Iterator[tuple[str, list[int]]]:
+    """Each entry of a text of places, with its row, its column and what follows them; within the grid."""
+    if not isinstance(grid[name], str):
+        raise WorldError(f"grid: {name!r} is {brief(grid[name])}, no text; {_GRID_FORM}")
+    for entry in grid[name].split():
+        match = form.fullmatch(entry)
+        if not match:
+            raise WorldError(f"grid: {name!r} holds {brief(entry)}; {_GRID_FORM}")
+        numbers = [HEADINGS.index(part) if part in HEADINGS else int(part) for part in match.groups()]
+        if numbers[0] >= grid["rows"] or numbers[1] >= grid["cols"]:
+            size = f"{grid['rows']} rows and {grid['cols']} columns"
+            raise WorldError(f"grid: {name!r} holds {entry}, outside {size}, which count from 0; {_GRID_FORM}")
+        yield entry, numbers
 
 
 def corner_planes(worlds: Worlds) -> np.ndarray:
@@ -149,11 +204,16 @@ def from_sparse_grid(text: str) -> Worlds:
     Raises:
         WorldError: it is not a list of `index:1.0`, or not that of one world.
     """
+    if not isinstance(text, str):
+        raise WorldError(f"sparse grid: {brief(text)} is no text; expected entries such as 7:1.0")
     ones = np.zeros(PLANES * _SPARSE_SIDE**2, bool)
-    try:
-        ones[[int(entry.split(":")[0]) for entry in text.split()]] = True
-    except (ValueError, IndexError) as problem:
-        raise WorldError(f"sparse grid: {problem}; expected entries such as 7:1.0, below {len(ones)}") from None
+    for entry in text.split():
+        match = _ONE.fullmatch(entry)
+        if not match or int(match[1]) >= len(ones):
+            raise WorldError(f"sparse grid: {brief(entry)}; expected entries such as 7:1.0, below {len(ones)}")
+        if ones[int(match[1])]:
+            raise WorldError(f"sparse grid: {entry} twice; expected distinct entries")
+        ones[int(match[1])] = True
     planes = ones.reshape(PLANES, _SPARSE_SIDE, _SPARSE_SIDE)
     # In this form the plane of 0 markers holds the border instead, which tells the world's size.
     high, wide = int(planes[_MARKER_PLANE, :, 0].sum()), int(planes[_MARKER_PLANE, 0].sum())
@@ -162,9 +222,20 @@ def from_sparse_grid(text: str) -> Worlds:
         raise WorldError(f"sparse grid: {len(robots)} robots in a world of {high}x{wide}; expected one, in 3x3 or more")
     inner = planes[:, 1 : high - 1, 1 : wide - 1]
     cells = np.full((high, wide), WALL, np.int16)
-    cells[1:-1, 1:-1] = np.where(inner[_WALL_PLANE], WALL, inner[_MARKER_PLANE:].argmax(0))
+    counts = np.where(inner[_MARKER_PLANE + 1 :].any(0), inner[_MARKER_PLANE + 1 :].argmax(0) + 1, 0)
+    cells[1:-1, 1:-1] = np.where(inner[_WALL_PLANE], WALL, counts)
     heading, row, column = robots[0].tolist()
-    return Worlds.of(cells[::-1], np.array([high - 1 - row, column, heading], np.int16))
+    if row >= high or column >= wide:
+        raise WorldError(f"sparse grid: a robot outside a world of {high}x{wide}; expected it within the border")
+    world = Worlds.of(cells[::-1], np.array([high - 1 - row, column, heading]))
+    again = np.zeros_like(ones)
+    again[[int(entry.split(":")[0]) for entry in sparse_grid(world).split()]] = True
+    if wrong := np.flatnonzero(again != ones).tolist():
+        raise WorldError(
+            f"sparse grid: entry {wrong[0]} contradicts the others; expected a border, free cells and walls within it, "
+            "and at most one plane of markers for each free cell"
+        )
+    return world
 
 
 def _check_markers(worlds: Worlds) -> None:

@@ -15,10 +15,20 @@ HEADINGS = ("north", "east", "south", "west")
 ROBOT_GLYPHS = "^>v<"
 WALL = -1
 MAX_PRINTED_MARKERS = 10
+MAX_SIDE = 1000
+"""Largest height and width, border included, of a world that is read from a text or file."""
+MAX_COUNT = 2_767
+"""Most markers of a cell in a file: no execution can add so many that the cell leaves int16 (`EVENT_LIMIT` more)."""
 
 
 class WorldError(ValueError):
     """A world that cannot be: no border, a robot in a wall, an unknown glyph, ragged rows."""
+
+
+def brief(value: object) -> str:
+    """A value as an error message shows it: its `repr`, cut at 60 characters."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +48,15 @@ class Worlds:
 
     @classmethod
     def of(cls, cells: np.ndarray, robot: np.ndarray, size: np.ndarray | None = None) -> Worlds:
-        """Checked worlds; without `size`, all fill the array."""
-        cells = np.ascontiguousarray(cells, np.int16)
-        robot = np.ascontiguousarray(robot, np.int16)
+        """Checked worlds; without `size`, all fill the array.
+
+        Raises:
+            WorldError: see `check`; or a number that is no integer or does not fit in int16, which is not wrapped.
+        """
+        cells, robot = _int16("cells", cells), _int16("robot", robot)
         if size is None:
-            size = np.broadcast_to(np.array(cells.shape[-2:], np.int16), (*cells.shape[:-2], 2))
-        worlds = cls(cells, robot, np.ascontiguousarray(size, np.int16))
+            size = np.broadcast_to(np.array(cells.shape[-2:]), (*cells.shape[:-2], 2))
+        worlds = cls(cells, robot, _int16("size", size))
         worlds.check()
         return worlds
 
@@ -110,6 +123,22 @@ class Worlds:
         return (self.robot == other.robot).all(-1)
 
 
+def _int16(name: str, values: np.ndarray) -> np.ndarray:
+    """The same numbers as a contiguous int16 array."""
+    given = np.asarray(values)
+    if given.dtype != np.int16:
+        if given.dtype.kind not in "iuf":
+            raise WorldError(f"worlds: {name} of type {given.dtype}; expected integers")
+        limits = np.iinfo(np.int16)
+        fits = (given >= limits.min) & (given <= limits.max)
+        if given.dtype.kind == "f":
+            fits &= given == np.floor(given)
+        if not fits.all():
+            wrong = given[~fits].flat[0]
+            raise WorldError(f"worlds: {name} hold {wrong}; expected integers from {limits.min} to {limits.max}")
+    return np.ascontiguousarray(given, np.int16)
+
+
 def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
     """The glyphs of one world, a list a row.
 
@@ -146,10 +175,14 @@ def parse_world(text: str, border: bool = False) -> Worlds:
     """
     lines = [line.split() for line in text.strip().splitlines()]
     if not lines or len({len(line) for line in lines}) != 1:
-        raise WorldError(f"world text: rows of lengths {[len(line) for line in lines]}; expected all equal")
+        raise WorldError(f"world text: rows of lengths {brief([len(line) for line in lines])}; expected all equal")
     if not border:
         wide = len(lines[0]) + 2
         lines = [["#"] * wide, *(["#", *line, "#"] for line in lines), ["#"] * wide]
+    if max(len(lines), len(lines[0])) > MAX_SIDE:
+        raise WorldError(
+            f"world text: {len(lines)}x{len(lines[0])} with its border; expected at most {MAX_SIDE} a side"
+        )
     cells = np.zeros((len(lines), len(lines[0])), np.int16)
     robots: list[tuple[int, int, int]] = []
     for r, line in enumerate(lines):
@@ -159,7 +192,7 @@ def parse_world(text: str, border: bool = False) -> Worlds:
                 robots.append((r, c, heading))
     if len(robots) != 1:
         raise WorldError(f"world text: {len(robots)} robots; expected exactly one of {ROBOT_GLYPHS}")
-    return Worlds.of(cells, np.array(robots[0], np.int16))
+    return Worlds.of(cells, np.array(robots[0]))
 
 
 def _read_glyph(glyph: str, row: int, column: int) -> tuple[int, int]:
@@ -172,7 +205,7 @@ def _read_glyph(glyph: str, row: int, column: int) -> tuple[int, int]:
         return 0, heading
     if count in COUNT_GLYPHS:
         return int(count), heading
-    raise WorldError(f"world text: row {row}, column {column}: unknown glyph {glyph!r}")
+    raise WorldError(f"world text: row {row}, column {column}: unknown glyph {brief(glyph)}")
 
 
 COUNT_GLYPHS = tuple(str(n) for n in range(1, MAX_PRINTED_MARKERS + 1))

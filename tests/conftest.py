@@ -1,33 +1,70 @@
-"""Small models made on the spot, a small protocol, and a whole run with both."""
+"""How the suite is spread over workers, and what many of its files share: tiny models, a small protocol, whole runs.
+
+Nothing heavy is imported here, since the process that only hands tests out to workers reads this file too.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-import torch
-from quick_protocol import QUICK
-from transformers import LlamaConfig, LlamaForCausalLM
-from whole_runs import call, only
+from session_folder import session_folder
 
-import benchmark.driver
-from baselines.tokenizer import build_tokenizer
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
+    os.environ[f"{_library}_NUM_THREADS"] = "1"
+
+LONGEST_FIRST = (
+    "test_known_answers", "test_cluster", "test_architectures", "test_grids", "test_resume", "test_hub", "test_browser",
+    "test_trained_pair", "test_probing", "test_full_grid", "test_emergence", "test_train", "test_failures", "test_submit",
+    "test_hostile", "test_legacy", "test_interpreter",
+)  # fmt: skip
+"""Files that take long are handed out first, so that no worker is left alone with one at the end."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker for each processor that this process may use, in containers too."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one worker, since they share its fixtures; the longest files come first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """An untrained two-layer Llama with the word-level tokenizer, as save_pretrained writes it."""
-    return save_llama(tmp_path_factory.mktemp("models") / "tiny", hidden_size=32, intermediate_size=64)
+
+    def make(folder: Path) -> None:
+        save_llama(folder / "tiny", hidden_size=32, intermediate_size=64)
+
+    return session_folder(tmp_path_factory, "tiny-model", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def wide_folder(tmp_path_factory) -> Path:
     """One whose forward pass takes some 60 MB a prompt."""
-    return save_llama(tmp_path_factory.mktemp("models") / "wide", hidden_size=16, intermediate_size=75_000)
+
+    def make(folder: Path) -> None:
+        save_llama(folder / "wide", hidden_size=16, intermediate_size=75_000)
+
+    return session_folder(tmp_path_factory, "wide-model", make) / "wide"
 
 
 def save_llama(folder: Path, **sizes: int) -> Path:
     """An untrained Llama of these sizes."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from baselines.tokenizer import build_tokenizer
+
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -47,31 +84,74 @@ def save_llama(folder: Path, **sizes: int) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Runs take seconds."""
-    monkeypatch.setattr(benchmark.driver, "STANDARD", QUICK)
+    """Runs of this process take less than a second, see `make_runs_quick`."""
+    from quick_protocol import make_runs_quick
+
+    make_runs_quick(monkeypatch.setattr)
 
 
 @pytest.fixture
 def words(tiny_folder) -> list[str]:
-    """Options of a run of the tiny model."""
-    return ["--model", f"path:{tiny_folder}", "--suite", "smoke"]
+    """Options of a run of the tiny model on the test suite of 8 tasks."""
+    from quick_protocol import SMALL_SUITE
+
+    return ["--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE]
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tiny_folder, tmp_path_factory) -> Path:
-    """That run, in one process and without any failure."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.driver, "STANDARD", QUICK)
-        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", out) == 0
-    return only(out)
+    """That run, in one process and without any failure; read only."""
+    from quick_protocol import SMALL_SUITE
+
+    return finished_run(tmp_path_factory, "undisturbed", tiny_folder, SMALL_SUITE)
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tiny_folder, tmp_path_factory) -> Path:
+    """A run of the tiny model on the shipped suite `smoke`, for what looks a suite up by its name; read only."""
+    return finished_run(tmp_path_factory, "smoke-run", tiny_folder, "smoke")
+
+
+def finished_run(factory: pytest.TempPathFactory, name: str, model: Path, suite: str) -> Path:
+    """The folder of a run that one process of the session makes."""
+    from quick_protocol import make_runs_quick
+    from whole_runs import call, only
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            make_runs_quick(patch.setattr)
+            assert call("--model", f"path:{model}", "--suite", suite, "--out", folder) == 0
+
+    return only(session_folder(factory, name, make))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ray_in_tests():
-    """No token file in the home folder, nothing but errors in the output, one thread where several processes compute."""
+    """No token file in the home folder, and nothing but errors in the output."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield
+
+
+@pytest.fixture(scope="session")
+def session_ray():
+    """See `SharedRay`; only for tests of the group `ray`, which run in one process."""
+    from shared_ray import SharedRay
+
+    shared = SharedRay()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def shared_workers(session_ray, monkeypatch):
+    """Runs with `--workers` use the session's."""
+    session_ray.take_over(monkeypatch.setattr)
+
+
+@pytest.fixture
+def own_ray(session_ray):
+    """Runs start Ray themselves, or join a cluster of the test's; one process has one Ray at a time."""
+    session_ray.stop()

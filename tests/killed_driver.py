@@ -1,7 +1,9 @@
 """A driver that kills itself at a given event, again and again: run by `test_resume` in a process of its own.
 
-Every write of the driver has three events: its content is synced, it is renamed, an event is logged. SIGKILL comes right
-before one of them. Prints, as JSON lines, what each session computed and what was committed at its end.
+Everything is loaded once; each session is a fork. Every write of the driver has three events: its content is synced,
+it is renamed, an event is logged. SIGKILL comes right before one of them. How far apart the kills are follows from the
+number of events of a session that nothing disturbs, so that they are spread over the whole run. Prints, as JSON lines,
+what each session computed and what was committed at its end.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from quick_protocol import QUICK
+from quick_protocol import make_runs_quick
 
-import benchmark.driver
 import benchmark.folder
 import benchmark.run
 import benchmark.shards
@@ -24,14 +27,14 @@ from benchmark.shards import WHOLE, Shards
 
 
 class Killer:
-    """Counts events, and ends the process at the last one."""
+    """Counts events, and ends the process at the last one, if any is."""
 
     def __init__(self, left: int) -> None:
-        self.left = left
+        self.left, self.events = left, 0
 
     def event(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.events += 1
+        if self.events == self.left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -42,8 +45,9 @@ def named(call) -> list[str]:
     return [call.name] if hasattr(call, "name") else [call[0]]
 
 
-def session(words: list[str], left: int, computed: Path) -> None:
-    killer = Killer(left)
+@contextmanager
+def watched(killer: Killer, computed: Path) -> Iterator[None]:
+    """Within, the killer hears of every event, and what is computed is written down."""
     sync, replace, log, answer = os.fsync, Path.replace, benchmark.folder.RunFolder.log, benchmark.work.Desk.answer
 
     def before(real):
@@ -61,7 +65,9 @@ def session(words: list[str], left: int, computed: Path) -> None:
 
     os.fsync, Path.replace, benchmark.folder.RunFolder.log = before(sync), before(replace), before(log)
     benchmark.work.Desk.answer = told
-    os._exit(benchmark.run.main(words))
+    yield
+    os.fsync, Path.replace, benchmark.folder.RunFolder.log = sync, replace, log
+    benchmark.work.Desk.answer = answer
 
 
 def committed(out: Path) -> list[str]:
@@ -69,18 +75,29 @@ def committed(out: Path) -> list[str]:
     return [p.stem for s in folders for p in s.root.glob("*.json") if s.condition(p.stem) == WHOLE]
 
 
+def forked(words: list[str], left: int, computed: Path) -> int:
+    """The wait status of a session in a process of its own, which dies at its `left`-th event."""
+    computed.write_text("")
+    child = os.fork()
+    if child == 0:
+        with watched(Killer(left), computed):
+            code = benchmark.run.main(words)
+        os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
 def main() -> None:
     seed, kills, out, *words = sys.argv[1:]
-    benchmark.driver.STANDARD = QUICK
-    chance, scratch = random.Random(int(seed)), Path(out).parent / "computed"
+    make_runs_quick()
+    chance, computed = random.Random(int(seed)), Path(out).parent / "computed"
+    undisturbed = Killer(0)
+    # In this process, so that the sessions that are forked from it find everything loaded that is loaded on first use.
+    with watched(undisturbed, computed):
+        assert benchmark.run.main([*words, "--out", f"{out}-undisturbed"]) == 0
     for number in range(int(kills) + 1):
-        scratch.write_text("")
-        left = chance.randint(1, 60) if number < int(kills) else -1
-        child = os.fork()
-        if child == 0:
-            session([*words, "--out", out], left, scratch)
-        _, status = os.waitpid(child, 0)
-        done = scratch.read_text().split()
+        left = chance.randint(1, 2 * undisturbed.events // int(kills)) if number < int(kills) else 0
+        status = forked([*words, "--out", out], left, computed)
+        done = computed.read_text().split()
         print(json.dumps({"killed": os.WIFSIGNALED(status), "computed": done, "committed": committed(Path(out))}))
         sys.stdout.flush()
         if not os.WIFSIGNALED(status):

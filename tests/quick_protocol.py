@@ -1,12 +1,25 @@
-"""A protocol so small that a whole run takes seconds."""
+"""A protocol and a suite so small that a whole run of a tiny model takes less than a second."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import benchmark.driver
 from benchmark.protocol import STANDARD
 
 QUICK = replace(
-    STANDARD, steps=6, checks=2, folds=5, seeds=(0, 1, 2, 3, 4), copies=2, hidden=8, deep_hidden=(8, 8), alternatives=3,
-    resamples=50, min_programs=5,
+    STANDARD, steps=6, checks=2, folds=3, seeds=(0, 1, 2), copies=2, random_inits=2, hidden=8, deep_hidden=(8, 8),
+    alternatives=3, resamples=50, min_programs=5,
 )  # fmt: skip
+SMALL_SUITE = str(Path(__file__).parent / "small_suite.yaml")
+"""8 tasks and 40 probe programs, for `--suite`."""
+SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
+"""The same with answers of 5 words, for models that never end theirs and write each word in many tokens."""
+
+
+def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
+    """Few probes and no figures, which `test_figures` and `test_grids` draw; `assign` may be a patch's `setattr`."""
+    assign(benchmark.driver, "STANDARD", QUICK)
+    assign(benchmark.driver, "write_figures", lambda *_: [])

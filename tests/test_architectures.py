@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from agreement import TOLERANCE, WORDS, alone, check_states, check_writing, loaded
 from families import FAMILIES, cases, metaspace_tokenizer, save
+from quick_protocol import SHORT_SUITE
 from whole_runs import call, only
 
 from benchmark.huggingface import HuggingFaceModel
@@ -34,6 +35,7 @@ def test_states_sit_at_the_right_pieces_in_a_padded_batch(family, model):
 
 def test_what_is_written_is_what_each_prompt_alone_gives(family, model):
     prompts, programs = cases()
+    assert model.room(model.tokenizer, WORDS) > 24, "an answer must leave the sliding windows behind"
     assert check_writing(model, prompts) > 1 or family == "recurrent-gemma"
     # The states read next use the cache that generation has used.
     check_states(model, prompts[:2], programs[:2])
@@ -82,7 +84,9 @@ def test_a_mark_of_the_beginning_and_signs_for_spaces(name, tmp_path):
 def test_a_whole_run(name, tmp_path):
     folder = save(name, tmp_path / name)
     assert (
-        call("--model", f"path:{folder}", "--suite", "smoke", "--limit", 5, "--batch", 50, "--out", tmp_path / "runs")
+        call(
+            "--model", f"path:{folder}", "--suite", SHORT_SUITE, "--limit", 5, "--batch", 50, "--out", tmp_path / "runs"
+        )
         == 0
     )
     record = read_record(only(tmp_path / "runs") / "record.json")

@@ -109,7 +109,7 @@ def test_the_command_audits_and_flags(tmp_path, monkeypatch, capsys):
     assert main(["audit", str(folder), "--write-status"]) == 0
     assert "difference" in capsys.readouterr().out
     assert read_status(folder).status == "validated"
-    monkeypatch.setattr(audit, "audit_texts", lambda job, protocol: ["}"] * job.suite.tasks)
+    monkeypatch.setattr(audit, "audit_texts", lambda folder, found, suite, limits: ["}"] * suite.tasks)
     assert main(["audit", str(folder), "--write-status"]) == 4
     status = read_status(folder)
     assert status.status == "flagged"

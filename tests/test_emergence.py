@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from math import exp
 
@@ -57,6 +59,20 @@ def emergence(*words):
     return benchmark.emergence.main([str(word) for word in words])
 
 
+@pytest.fixture(scope="module")
+def measured(training, tmp_path_factory):
+    """What the command writes of the training and a copy of it."""
+    folder = tmp_path_factory.mktemp("emergence")
+    again = folder / "two"
+    shutil.copytree(training, again)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark.trajectory, "REDUCED", replace(QUICK, random_inits=2))
+        out = io.StringIO()
+        with redirect_stdout(out):
+            assert emergence(training, again, "--suite", "smoke", "--out", folder / "out") == 0
+    return folder / "out", out.getvalue()
+
+
 def test_checkpoints_are_kept_where_the_recipe_says(training):
     moments = moments_of(training)
     assert [m.step for m in moments] == [0, 8, 22, 40]
@@ -68,30 +84,30 @@ def test_checkpoints_are_kept_where_the_recipe_says(training):
     assert len({m.checkpoint.digest for m in moments}) == 4
 
 
-def test_the_table_and_the_figure_hold_every_checkpoint(training, reduced, tmp_path, capsys):
-    again = tmp_path / "two"
-    shutil.copytree(training, again)
-    assert emergence(training, again, "--suite", "smoke", "--out", tmp_path / "out") == 0
-    said = capsys.readouterr().out
+def test_the_table_and_the_figure_hold_every_checkpoint(measured):
+    out, said = measured
     assert "the paper" in said
-    with (tmp_path / "out" / "points.csv").open() as file:
+    with (out / "points.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["run"] for line in lines] == ["one"] * 4 + ["two"] * 4
     assert lines[0]["step"] == "0"
     assert float(lines[3]["perplexity"]) < float(lines[0]["perplexity"])
     assert float(lines[3]["delta_low"]) <= float(lines[3]["delta"]) <= float(lines[3]["delta_high"])
-    assert (tmp_path / "out" / "emergence.svg").read_text().count("accuracy on test tasks") == 1
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (out / "emergence.svg").read_text().count("accuracy on test tasks") == 1
+    summary = json.loads((out / "summary.json").read_text())
     assert sum(summary["phases"]["one"]["shares"]) == pytest.approx(1)
     # The two runs hold the same weights, so their points are one and the same, and so are their controls.
-    folders = [path.name for path in (tmp_path / "out" / "points").iterdir()]
+    folders = [path.name for path in (out / "points").iterdir()]
     assert len([name for name in folders if name.startswith("step-")]) == 4
     assert len([name for name in folders if name.startswith("controls-")]) == 1
 
 
-def test_points_that_are_there_are_not_computed_again(training, reduced, tmp_path, monkeypatch):
+def test_points_that_are_there_are_not_computed_again(training, measured, reduced, tmp_path):
+    shutil.copytree(measured[0] / "points", tmp_path / "points")
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT}")}
     words = [training, "--suite", "smoke", "--out", tmp_path]
     assert emergence(*words) == 0
+    assert stored == {path: path.stat().st_mtime_ns for path in stored}
     points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT}")}
     assert len(points) == 4
     first = min(points)
@@ -106,10 +122,10 @@ def test_points_that_are_there_are_not_computed_again(training, reduced, tmp_pat
         assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_a_point_says_what_the_model_does(training, reduced, tmp_path):
+def test_a_point_says_what_the_model_does(training, measured):
     """Perplexity against the loss that transformers computes on the same texts."""
-    assert emergence(training, "--suite", "smoke", "--out", tmp_path) == 0
-    point = read_point(max(tmp_path.glob(f"points/step-*/{POINT}")))
+    points = [read_point(path) for path in measured[0].glob(f"points/step-*/{POINT}")]
+    (point,) = (one for one in points if one.step == max(other.step for other in points))
     suite = load_suite("smoke")
     tasks = tasks_of(suite)
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(training))))

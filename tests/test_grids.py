@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quick_protocol import QUICK
+from quick_protocol import QUICK, SMALL_SUITE
 from whole_runs import call, only, same
 
 from benchmark.checkpoint import open_checkpoint
@@ -21,7 +21,7 @@ def run_of(grid, tiny_folder, out):
     """The folder of a whole run of a grid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.driver.STANDARD", QUICK)
-        assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--grid", grid, "--out", out) == 0
+        assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
     return only(out)
 
 
@@ -79,7 +79,7 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     assert call(*words, "--keep-states", "--out", tmp_path) == 0
     root = only(tmp_path)
     same(undisturbed, root)
-    run = Run(Request("smoke"), open_checkpoint(ModelSpec.parse(words[1])))
+    run = Run(Request(SMALL_SUITE), open_checkpoint(ModelSpec.parse(words[1])))
     folder, shards = RunFolder(root), plan(run.job)
 
     def pools(stage):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hub_server import EXPIRED, TOKEN, HubServer, Repository, folder_files, serving
 from huggingface_hub import constants, snapshot_download
+from quick_protocol import SMALL_SUITE
 from whole_runs import call
 
 from benchmark.audit import audit_seed
@@ -216,11 +217,32 @@ def test_each_revision_is_audited_on_tasks_of_its_own(hub, repository, tmp_path,
         assert record.suite.seed == audit_seed(record.model.digest, "smoke")
 
 
+OPENING = """
+import sys
+from benchmark.checkpoint import open_checkpoint
+from benchmark.models import ModelSpec
+print(open_checkpoint(ModelSpec.parse("hf:org/tiny@v1")).spec)
+print(*sorted({"torch", "transformers"} & sys.modules.keys()))
+"""
+
+
+def test_a_process_takes_the_clients_settings(repository, hub, tmp_path):
+    """The client reads them when it is imported; what opens a model needs neither torch nor transformers for it."""
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
+    opening = subprocess.run(
+        [sys.executable, "-c", OPENING], env=environment, capture_output=True, text=True, check=False
+    )
+    assert opening.returncode == 0, opening.stderr
+    assert opening.stdout.split("\n") == [f"hf:org/tiny@{repository.refs['v1']}", "", ""]
+    assert (tmp_path / "home" / "hub" / "models--org--tiny").is_dir()
+
+
+@pytest.mark.slow
 def test_the_command_takes_the_clients_settings(repository, hub, tmp_path):
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
     words = ["--model", "hf:org/tiny@v1", "--suite", "smoke", "--limit", "4", "--no-states", "--workers", "0"]
     command = [sys.executable, "-m", "benchmark.run", *words, "--out", str(tmp_path / "runs"), "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["record"]["model"]["spec"] == f"hf:org/tiny@{repository.refs['v1']}"
     assert (tmp_path / "home" / "hub" / "models--org--tiny").is_dir()
@@ -228,7 +250,7 @@ def test_the_command_takes_the_clients_settings(repository, hub, tmp_path):
 
 @pytest.mark.usefixtures("quick")
 def test_a_whole_run_from_a_branch(hub, repository, tmp_path):
-    assert call("--model", "hf:org/tiny@v1", "--suite", "smoke", "--limit", 8, "--out", tmp_path / "runs") == 0
+    assert call("--model", "hf:org/tiny@v1", "--suite", SMALL_SUITE, "--out", tmp_path / "runs") == 0
     (path,) = (tmp_path / "runs").glob("*/record.json")
     record = read_record(path)
     assert record.model.spec == f"hf:org/tiny@{repository.refs['v1']}"

@@ -33,7 +33,8 @@ MEANINGS = [
     *condition_flips(),
     Semantics("both", (4, 0, 3, 1, 2), (1, 0, 2, 4, 3), (True, False, False, True, False)),
 ]
-PROGRAMS, WORLDS = 74, 10
+SIZES = [pytest.param(12, 5, id="few"), pytest.param(74, 10, id="many", marks=pytest.mark.slow)]
+"""Programs of a meaning and worlds of a program, for each case: in the default suite, and with `-m slow`."""
 
 
 def reference(world, semantics, mode, cap, budget):
@@ -79,21 +80,24 @@ def assert_equals_reference(sources, batch, done, semantics, mode, cap, budget):
 
 
 def test_the_pairs_compared_are_enough():
-    assert len(CASES) * len(MEANINGS) * PROGRAMS * WORLDS >= 200_000
+    few, many = (size.values[0] * size.values[1] for size in SIZES)
+    assert len(CASES) * len(MEANINGS) * many >= 200_000
+    assert len(CASES) * len(MEANINGS) * few >= 15_000
 
 
+@pytest.mark.parametrize(("count", "each"), SIZES)
 @pytest.mark.parametrize(("mode", "cap", "budget"), CASES)
-def test_equals_the_reference_in_every_step(mode, cap, budget):
+def test_equals_the_reference_in_every_step(mode, cap, budget, count, each):
     rng, numbers = random.Random(f"{mode}{cap}{budget}"), np.random.default_rng(budget)
     compared = 0
     for semantics in MEANINGS:
-        sources = [statements(rng, rng.randint(0, 3)) for _ in range(PROGRAMS)]
+        sources = [statements(rng, rng.randint(0, 3)) for _ in range(count)]
         high, wide = rng.randint(3, 11), rng.randint(3, 11)
-        batch = worlds(numbers, PROGRAMS * WORLDS, high, wide).reshape(PROGRAMS, WORLDS)
+        batch = worlds(numbers, count * each, high, wide).reshape(count, each)
         programs = Programs.of([parse(text(s)) for s in sources])
         done = run(programs, batch, semantics, mode=mode, max_markers=cap, max_events=budget, trace=True)
         compared += assert_equals_reference(sources, batch, done, semantics, mode, cap, budget)
-    assert compared == len(MEANINGS) * PROGRAMS * WORLDS
+    assert compared == len(MEANINGS) * count * each
 
 
 @pytest.mark.parametrize(("high", "wide"), [(3, 3), (3, 102), (102, 3), (102, 102), (4, 300)])

@@ -25,6 +25,12 @@ from karel_env.token_syntax import parse_tokens, token_text
 from karel_env.world import Worlds, parse_world
 
 BATCHES, PROGRAMS, WORLDS = 20, 510, 10
+FEW_BATCHES, FEW_PROGRAMS, FEW_WORLDS = 10, 100, 4
+"""In the default suite; the rest, by which the pairs are 100,000, with `-m slow`."""
+SIZES = [
+    *(pytest.param(batch, FEW_PROGRAMS, FEW_WORLDS, id=f"few {batch}") for batch in range(FEW_BATCHES)),
+    *(pytest.param(b, PROGRAMS, WORLDS, id=f"many {b}", marks=pytest.mark.slow) for b in range(BATCHES)),
+]
 CAP = 9
 
 
@@ -87,21 +93,22 @@ def one(source: str, drawing: str) -> tuple[tuple[str, ...], np.ndarray, Worlds]
 
 def test_the_pairs_compared_are_enough():
     assert BATCHES * PROGRAMS * WORLDS >= 100_000
+    assert FEW_BATCHES * FEW_PROGRAMS * FEW_WORLDS >= 4_000
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
-def test_every_event_and_every_end_is_the_same(batch):
+@pytest.mark.parametrize(("batch", "count", "each"), SIZES)
+def test_every_event_and_every_end_is_the_same(batch, count, each):
     rng, numbers = random.Random(batch), np.random.default_rng(batch)
     mode = ("crash", "noop")[batch % 2]
     theirs = Observed(mode)
     programs: list[np.ndarray] = []
-    while len(programs) < PROGRAMS:
+    while len(programs) < count:
         words = parse(text(random_programs.statements(rng, rng.randint(0, 3))))
         tokens = token_text(words).split()
         if all(t in theirs.parser.string_to_token_map for t in tokens):
             programs.append(words)
     high, wide = rng.randint(3, 11), rng.randint(3, 11)
-    worlds = random_programs.worlds(numbers, PROGRAMS * WORLDS, high, wide).reshape(PROGRAMS, WORLDS)
+    worlds = random_programs.worlds(numbers, count * each, high, wide).reshape(count, each)
     done = run(Programs.of(programs), worlds, mode=mode, max_markers=CAP, trace=True)
     rows, columns = np.divmod(done.trace.position, wide)
     record = (done.trace.value, high - 1 - rows, columns, done.trace.heading)
@@ -110,10 +117,10 @@ def test_every_event_and_every_end_is_the_same(batch):
     expected = planes_of(done.worlds)
     for i, words in enumerate(programs):
         compiled = theirs.parser.parse(tuple(token_text(words).split()))
-        for e in range(WORLDS):
+        for e in range(each):
             status = theirs.run(compiled, grids[i, e])
             assert status == ("ok", "crash", "timeout")[done.status[i, e]]
-            assert theirs.events == ours[slice(*done.trace.offsets[i * WORLDS + e :][:2])]
+            assert theirs.events == ours[slice(*done.trace.offsets[i * each + e :][:2])]
             assert len(theirs.events) + theirs.ticks + (status == "crash") == done.events[i, e]
             if status != "timeout":
                 assert np.array_equal(theirs.parser.karel.world, expected[i, e])

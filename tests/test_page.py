@@ -22,6 +22,8 @@ from benchmark.record import read_record
 from benchmark.rowpage import training_log
 from benchmark.statistics import Estimate
 
+# With the file that shows the same rows in a browser: a process draws their tasks once.
+pytestmark = pytest.mark.xdist_group("test_browser")
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 

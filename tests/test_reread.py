@@ -15,16 +15,16 @@ from benchmark.submission import READINGS
 
 
 @pytest.fixture
-def copied(undisturbed, tmp_path):
+def copied(smoke_run, tmp_path):
     """A finished run of the tiny model without its readings."""
-    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.copytree(smoke_run, tmp_path / "run")
     (tmp_path / "run" / READINGS).unlink()
     return tmp_path / "run"
 
 
-def test_a_finished_run_gets_the_readings_that_it_would_have_stored(copied, undisturbed, capsys):
+def test_a_finished_run_gets_the_readings_that_it_would_have_stored(copied, smoke_run, capsys):
     assert main([str(copied)]) == 0
-    assert (copied / READINGS).read_bytes() == (undisturbed / READINGS).read_bytes()
+    assert (copied / READINGS).read_bytes() == (smoke_run / READINGS).read_bytes()
     assert READINGS in capsys.readouterr().out
 
 

@@ -9,6 +9,8 @@ from transformers.models.mamba import modeling_mamba
 from baselines.selective_scan import PLAIN as reference
 from baselines.selective_scan import Pieces, SelectiveScan, scan, selective_scan, use_for_training
 
+TORCH_COMPILE = torch.compile
+
 
 def test_value_and_gradients_are_those_of_transformers():
     torch.manual_seed(0)
@@ -44,7 +46,17 @@ def test_what_asks_for_the_last_state_gets_it():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_compiled_pieces_give_what_plain_ones_give(monkeypatch):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_pieces_give_what_plain_ones_give(monkeypatch, backend):
+    """Traced as a compiler traces them; with the one that is shipped, which takes a minute, in the slow tests."""
+    compiled_with = []
+
+    def compile_piece(piece, **options):
+        assert options == {"dynamic": False}
+        compiled_with.append(piece.__name__)
+        return TORCH_COMPILE(piece, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_piece)
     torch.manual_seed(2)
     given = [
         torch.randn(7, 2, 16),
@@ -61,6 +73,7 @@ def test_compiled_pieces_give_what_plain_ones_give(monkeypatch):
             for name in ("forward", "backward"):
                 monkeypatch.setattr(Pieces, name, staticmethod(getattr(Pieces, name)))
             use_for_training(compile_pieces=True)
+            assert compiled_with == ["piece_forward", "piece_backward"]
         y = scan(*given)
         found.append([y, *torch.autograd.grad((y * y).sum(), given)])
     for one, two in zip(*found, strict=True):

@@ -9,10 +9,12 @@ import pytest
 import torch
 from agreement import check_states, check_writing, loaded
 from families import cases
+from tiny_gguf import write_gguf
 
 from baselines import smollm2
 
-needs_package = [
+NEEDS_PACKAGE = [
+    pytest.mark.slow,
     pytest.mark.smollm2,
     pytest.mark.skipif(
         find_spec(smollm2.PACKAGE) is None or find_spec(smollm2.READER) is None,
@@ -22,15 +24,14 @@ needs_package = [
 TEXT = "def run() { move(); }\nThe capital of France is Paris, and that of Italy is"
 
 
-def needing(test):
-    """Marks a test that needs the package."""
-    for mark in needs_package:
-        test = mark(test)
-    return test
+TINY, SHIPPED = "a tiny one", "SmolLM2"
 
 
-@pytest.fixture(scope="module")
-def quantised():
+@pytest.fixture(scope="module", params=[TINY, pytest.param(SHIPPED, marks=NEEDS_PACKAGE)])
+def quantised(request, tmp_path_factory):
+    """The quantised model and its tokenizer: of a file of that form made here, and of the package, which takes a minute."""
+    if request.param == TINY:
+        return smollm2.load_quantised(write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
     return smollm2.load_quantised(smollm2.quantised_file())
 
 
@@ -41,7 +42,6 @@ def model(quantised, tmp_path_factory):
     return loaded(folder)
 
 
-@needing
 def test_it_is_the_quantised_model_rounded_to_bfloat16(quantised, model):
     whole, tokenizer = quantised
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
@@ -54,7 +54,7 @@ def test_it_is_the_quantised_model_rounded_to_bfloat16(quantised, model):
     assert torch.equal(exact.argmax(-1)[0, -1], ours.argmax(-1)[0, -1])
 
 
-@needing
+@pytest.mark.parametrize("quantised", [pytest.param(SHIPPED, marks=NEEDS_PACKAGE)], indirect=True)
 def test_it_answers_a_question(model):
     turns = [{"role": "user", "content": "What is the capital of France?"}]
     ids = model.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -62,15 +62,20 @@ def test_it_answers_a_question(model):
     assert "Paris" in model.tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])
 
 
-@needing
-def test_digits_stand_alone(model):
+def test_digits_stand_alone(quantised, model):
+    for tokenizer in (quantised[1], model.tokenizer):
+        assert tokenizer.tokenize("a  12")[-2:] == ["1", "2"]
+
+
+@pytest.mark.parametrize("quantised", [pytest.param(SHIPPED, marks=NEEDS_PACKAGE)], indirect=True)
+def test_spaces_stand_together(model):
     assert model.tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
 
 
-@needing
 def test_states_and_answers_are_those_of_the_model_alone(model):
     prompts, programs = (both[:2] for both in cases())
-    assert check_states(model, prompts, programs) > len(programs)
+    # Its states have entries of some hundreds, which a batch sums in another order.
+    assert check_states(model, prompts, programs, relative=1e-5) > len(programs)
     check_writing(model, prompts)
     assert np.isfinite(model.log_likelihoods(prompts, programs)).all()
 

@@ -5,6 +5,8 @@ Ratios are taken side by side in one run; no test looks at absolute time.
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -39,9 +41,11 @@ def test_the_three_machines_do_the_same_work(loads, name):
         assert all(np.array_equal(result, planes[i, e]) for e, result in enumerate(results))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [False, True], ids=["plain", "traced"])
 @pytest.mark.parametrize("name", CLASSES)
 def test_ours_is_hundreds_of_times_faster(loads, name, trace):
+    """A ratio of times, so no part of the default suite, which must pass on a busy machine."""
     row = bench.execution_rows(loads[name], trace, rounds=2)
     assert row["times it"] > REGRESSION
     assert row["times that"] > 1
@@ -69,12 +73,30 @@ def test_generation_with_control_flow(benchmark):
     assert len(tasks) == 64
 
 
+@pytest.mark.slow
+def test_first_calls_are_those_of_new_processes():
+    """Twenty seconds of compiling; what is compiled is found again."""
+    first, again = bench.start_rows()
+    assert first["first calls, s"] > again["first calls, s"] > 0
+    assert min(first["import, s"], again["import, s"]) > 0
+
+
 def test_the_command_prints_its_tables(monkeypatch, capsys):
+    """Without the compiling of `start_rows`, whose process is replaced; its lines and its code are checked."""
+    started = []
+
+    def run_short(command, **options):
+        started.append(command)
+        compile(command[-1], "start", "exec")
+        return subprocess.CompletedProcess(command, 0, "0.5 0.25\n", "")
+
+    monkeypatch.setattr(bench.subprocess, "run", run_short)
     monkeypatch.setattr(bench, "GENERATED", 2048)
     monkeypatch.setattr(bench, "FOREIGN", 5)
     assert bench.main(["--programs", "20", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     for heading in ("times it", "times that", "tasks/s", "dependent load and branch", "first calls, s"):
         assert heading in out
-    with pytest.raises(SystemExit):
-        bench.main(["--rounds", "0"])
+    assert len(started) == 2
+    assert "compiled before" in out
+    assert bench.main(["--rounds", "0"]) == 2

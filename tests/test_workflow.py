@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hostile import entry
+from markdown_it import MarkdownIt
 
 from benchmark.incoming import report
 
@@ -63,7 +65,7 @@ def run_step(one: dict, where: Path, **env: str) -> subprocess.CompletedProcess[
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", one["run"]],
         cwd=where / one.get("working-directory", "."),
         env={"PATH": path, "HOME": str(where), "OMP_NUM_THREADS": "1", **env},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -85,14 +87,18 @@ def test_what_reads_a_change_can_only_read():
     scripts = [one for one in verify["jobs"]["verify"]["steps"] if "run" in one]
     assert all(len(one["uses"].partition("@")[2]) == 40 for one in verify["jobs"]["verify"]["steps"] if "uses" in one)
     assert all("change" not in one["run"].replace("--change ../change", "") for one in scripts)
+    assert "pull_request_target" not in (FOLDER / "submission.yml").read_text()
 
 
-def test_what_may_write_takes_nothing_but_the_report():
+def test_what_may_write_takes_nothing_but_numbers():
     post = WORKFLOWS["comment"]
     assert set(post[ON]) == {"workflow_run"}
     assert post[ON]["workflow_run"]["workflows"] == [WORKFLOWS["submission"]["name"]]
-    assert post["permissions"] == {"actions": "read", "pull-requests": "write"}
+    assert post["permissions"] == {"actions": "read", "contents": "read", "pull-requests": "write"}
     assert not any("uses" in one for one in post["jobs"]["post"]["steps"])
+    assert ".github/workflows/submission.yml" in post["jobs"]["post"]["if"]
+    scripts = "".join(one["run"] for one in post["jobs"]["post"]["steps"])
+    assert "report.txt" not in scripts
 
 
 def test_an_honest_submission_is_verified_and_compared(proposed):
@@ -133,33 +139,117 @@ def test_other_files_are_refused(proposed, path, says):
     assert says in text
 
 
+@pytest.mark.parametrize(
+    ("association", "own"),
+    [("OWNER", True), ("MEMBER", True), ("COLLABORATOR", False), ("CONTRIBUTOR", False), ("NONE", False), ("", False),
+     ("--maintainer", False), ("MEMBER --x", False), ("x) own=(--maintainer)", False)],
+)  # fmt: skip
+def test_only_whom_github_names_a_maintainer_is_one(tmp_path, association, own):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "bin" / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "$HOME/words"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    assert run_step(step("submission", "Verify"), tmp_path, ASSOCIATION=association).returncode == 0
+    assert ("--maintainer" in (tmp_path / "words").read_text().splitlines()) == own
+
+
+def test_the_summary_of_a_run_shows_the_report_as_one_block_of_code(tmp_path):
+    (tmp_path / "report.txt").write_text("~~~\n```\n<b>@all</b>\n\n# x\n")
+    done = run_step(step("submission", "Show the report"), tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
+    assert done.returncode == 0, done.stderr
+    (token,) = MarkdownIt("gfm-like", {"linkify": False}).parse((tmp_path / "summary.md").read_text())
+    assert token.type == "code_block"
+
+
 FAKE = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$HOME/calls"
-case "$1" in
-  run) mkdir -p report; cp "$HOME/given.txt" report/report.txt ;;
-  api) cat "$HOME/number" ;;
+case "$*" in
+  run\\ *) mkdir -p report; cp "$HOME/summary.json" report/; cp "$HOME/report.txt" report/ ;;
+  *pulls*) cat "$HOME/pull" ;;
+  *compare*) cat "$HOME/files" ;;
 esac
 """
 """Stands for the command of GitHub, which is not here: notes what it is asked."""
+COUNTS = {"exit_code": 0, "new": 1, "changed": 0, "removed": 0, "renamed": 0, "refused": 0}
+PULL = f"17 {'b' * 40}\n"
+FILES = "submissions/2026-11-26_mine/record.json\nsubmissions/2026-11-26_mine/figures/a.svg\n"
+TEXT = "@all <b>SPAM</b> https://evil.example"
 
 
-@pytest.mark.parametrize(("number", "posted"), [("17\n", True), ("null\n", False), ("", False), ("1; id\n", False)])
-def test_the_report_is_posted_as_plain_code(tmp_path, number, posted):
-    (tmp_path / "bin").mkdir()
+def posted(
+    tmp_path: Path, summary: str = json.dumps(COUNTS), pull: str = PULL, files: str = FILES, **env: str
+) -> str | None:
+    """The comment that the steps post, None where they post none; no step fails."""
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    (tmp_path / "bin").mkdir(parents=True)
     (tmp_path / "bin" / "gh").write_text(FAKE)
     (tmp_path / "bin" / "gh").chmod(0o755)
-    (tmp_path / "number").write_text(number)
-    (tmp_path / "given.txt").write_bytes(b"row <b>\x1b[31m\xe2\x80\xae\n~~~\n@all " + b"x" * 60_000)
-    names = {"RUN": "5", "SHA": "a" * 40, "OWNER": "o", "BRANCH": "b$(id)", "GH_REPO": "o/r", "GH_TOKEN": "t"}
+    for name, content in (("pull", pull), ("files", files), ("summary.json", summary), ("report.txt", TEXT)):
+        (tmp_path / name).write_text(content)
+    names = {"RUN": "5", "SHA": "a" * 40, "OWNER": "o", "BRANCH": "b$(id)", "GH_REPO": "o/r", "GH_TOKEN": "t",
+             "SERVER": "https://github.com", "CONCLUSION": "success"} | env  # fmt: skip
     for one in WORKFLOWS["comment"]["jobs"]["post"]["steps"]:
         done = run_step(one, tmp_path, **names)
         assert done.returncode == 0, done.stderr
-    comment = (tmp_path / "comment.md").read_text()
-    assert comment.startswith("~~~text\nrow <b>[31m\n")
-    assert comment.count("~~~") == 2
-    assert comment.isascii()
-    assert len(comment) < 51_000
     calls = (tmp_path / "calls").read_text()
     assert "head=o:b$(id)" in calls
-    assert ("pr comment 17 --body-file comment.md" in calls) == posted
-    assert ("pr comment" in calls) == posted
+    if "pr comment" not in calls:
+        return None
+    assert "pr comment 17 --body-file comment.md" in calls
+    assert f"compare/{'b' * 40}...{'a' * 40}" in calls
+    return (tmp_path / "comment.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "conclusion", "verdict"),
+    [
+        (0, "success", "verified"),
+        (3, "failure", "refused"),
+        (2, "failure", "refused"),
+        (4, "failure", "figures differ"),
+    ],
+)
+def test_a_comment_is_fixed_words_and_numbers(tmp_path, code, conclusion, verdict):
+    comment = posted(tmp_path / "x", json.dumps(COUNTS | {"exit_code": code, "new": 12}), CONCLUSION=conclusion)
+    assert comment is not None
+    assert f"**{verdict}**" in comment
+    assert "| 12 | 0 | 0 | 0 | 0 |" in comment
+    assert "https://github.com/o/r/actions/runs/5" in comment
+    assert "SPAM" not in comment
+
+
+SUMMARIES = [
+    "", "{}", "null", TEXT, json.dumps(COUNTS) + TEXT, TEXT + json.dumps(COUNTS), json.dumps(COUNTS | {"new": TEXT}),
+    json.dumps(COUNTS | {"new": -1}), json.dumps(COUNTS | {"new": 100}), json.dumps(COUNTS | {"new": True}),
+    json.dumps(COUNTS | {"exit_code": 5}), json.dumps(COUNTS | {"more": TEXT}), json.dumps(COUNTS)[:-1],
+    json.dumps(COUNTS) + "\n" + TEXT, json.dumps(COUNTS).replace("1", "$(id)"), json.dumps(COUNTS, indent=1),
+    json.dumps(COUNTS | {"exit_code": 3}), json.dumps(COUNTS).replace(": 0", ": \u0660"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+def test_numbers_of_another_form_are_not_posted(tmp_path, summary):
+    assert posted(tmp_path / "x", summary) is None
+
+
+@pytest.mark.parametrize(
+    "files",
+    ["", FILES + ".github/workflows/submission.yml\n", "benchmark/incoming.py\n" + FILES, "submissions/README.md\n",
+     "submissions/../.github/x\n", "Submissions/a/b\n", "x/submissions/a/b\n", FILES + "evil\n" + FILES, FILES * 150,
+     "submissions/a/\u202e\n", FILES + "pyproject.toml"],
+)  # fmt: skip
+def test_no_comment_where_a_change_touches_more_than_submissions(tmp_path, files):
+    """The run of such a change may have been edited by it."""
+    assert posted(tmp_path / "x", files=files) is None
+
+
+@pytest.mark.parametrize(
+    "pull", ["null null\n", "", "1; id\n", f"17 {'b' * 39}\n", f"17\n{'b' * 40}\n", f"{'9' * 10} {'b' * 40}\n"]
+)
+def test_no_comment_without_the_pull_request_of_the_commit(tmp_path, pull):
+    assert posted(tmp_path / "x", pull=pull) is None
+
+
+@pytest.mark.parametrize("conclusion", ["failure", "cancelled", "timed_out", "", "success) echo"])
+def test_numbers_must_be_those_of_the_runs_end(tmp_path, conclusion):
+    assert posted(tmp_path / "x", CONCLUSION=conclusion) is None

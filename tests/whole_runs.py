@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 import benchmark.run
 from benchmark.record import read_record
+from benchmark.shards import Attempt, Shards
 
 HERE = Path(__file__).parent
 
@@ -32,3 +41,79 @@ def same(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = read_record(one / "record.json"), read_record(two / "record.json")
     assert a.model_copy(update={"provenance": b.provenance, "unofficial": b.unofficial}) == b
+
+
+def at_commit(patch: pytest.MonkeyPatch, count: int, deed: Callable[[], object]) -> None:
+    """When the driver has committed so many pieces, it does this before it goes on."""
+    real, left = Shards.commit, iter(range(count - 1, -1, -1))
+
+    def commit(self: Shards, attempt: Attempt) -> None:
+        real(self, attempt)
+        if next(left, None) == 0:
+            deed()
+
+    patch.setattr(Shards, "commit", commit)
+
+
+@contextmanager
+def forked(deed: Callable[[Callable[[], None], Callable[[], None]], None]) -> Iterator[int]:
+    """Within, a process does something; from when it says so, until it is killed at the end.
+
+    Args:
+        deed: gets what to call when it has done it, and what to wait by until the end.
+    """
+    ready, say = os.pipe()
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of threads that the child does not have; it does not need them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            deed(lambda: os.write(say, b"."), signal.pause)
+        finally:
+            os._exit(1)
+    os.close(say)
+    try:
+        assert os.read(ready, 1) == b".", "the other process failed"
+        yield child
+    finally:
+        os.close(ready)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+class Beside(threading.Thread):
+    """Does something once when it is time to, while a run goes on in the main thread; in a `with` statement.
+
+    Args:
+        due: whether it is time, asked again and again until the run has ended; never by a clock.
+        deed: what to do then.
+        times: how often; `due` is asked anew each time.
+    """
+
+    PAUSE = 0.01
+
+    def __init__(self, due: Callable[[], bool], deed: Callable[[], None], times: int = 1) -> None:
+        super().__init__(daemon=True)
+        self.due, self.deed, self.left, self.done = due, deed, times, 0
+        self.ended = threading.Event()
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while self.left and not self.ended.wait(self.PAUSE):
+                if self.due():
+                    self.deed()
+                    self.left, self.done = self.left - 1, self.done + 1
+        except BaseException as problem:
+            self.problem = problem
+
+    def __enter__(self) -> Beside:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+        if self.problem is not None:
+            raise self.problem

@@ -1,0 +1,115 @@
+"""How every command of the benchmark ends: a foreseen failure is one line and the documented exit code.
+
+Exit codes: 0 done, 1 run incomplete, 2 usage, 3 invalid model or submission, 4 verification mismatch. A fault of the
+program shows its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from benchmark.errors import BenchmarkError, ModelError, StorageError, UsageError
+from karel_env import command as shared
+from karel_env.command import Explanation, shown
+
+SHORT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
+INTERRUPTED = "interrupted; what is computed is kept, run the same command again to continue"
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Failures of the machine; those of a path (not there, not a folder, not allowed) are the user's to put right."""
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that tell of kernels which this machine cannot use; transformers imports torchao wherever it is installed."""
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """The exit code of a command; every foreseen failure is one line on standard error, see `karel_env.command`."""
+    _silence_libraries()
+    return shared.run_command(command, explain)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """See that a folder is there, or can be made, and can be written to; nothing is made.
+
+    Raises:
+        UsageError: it is no folder, or cannot be made or written to.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise UsageError(f"{option} {shown(folder, 300)}: {shown(there, 300)} is a file; expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{option} {shown(folder, 300)}: {shown(there, 300)} cannot be written to; choose another folder"
+        )
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make the folder that an option names, unless it is there, and see that it can be written to.
+
+    Raises:
+        UsageError: it is no folder, or cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        if problem.errno in STORAGE_ERRORS:
+            raise
+        why = "is a file" if folder.is_file() else problem.strerror
+        raise UsageError(f"{option} {shown(folder, 300)}: {why}; expected a folder that can be written to") from problem
+
+
+def explain(problem: BaseException) -> Explanation | None:
+    """The line and the exit code of a foreseen failure, None for a fault of the program."""
+    if isinstance(problem, BenchmarkError):
+        return str(problem), problem.exit_code
+    if isinstance(problem, KeyboardInterrupt):
+        return INTERRUPTED, BenchmarkError.exit_code
+    if isinstance(problem, MemoryError):
+        return SHORT_OF_MEMORY, BenchmarkError.exit_code
+    if isinstance(problem, SystemExit):
+        return (
+            f"the model's own code ended the process (SystemExit: {shown(problem.code)}); expected it to return or to "
+            "raise an error",
+            ModelError.exit_code,
+        )
+    if isinstance(problem, OSError):
+        return _explain_path(problem)
+    if isinstance(problem, RuntimeError) and is_memory_shortage(problem):
+        return SHORT_OF_MEMORY, ModelError.exit_code
+    return None
+
+
+def is_memory_shortage(problem: RuntimeError) -> bool:
+    """Whether torch says by an error of another kind that memory is short."""
+    return "out of memory" in str(problem) or "can't allocate memory" in str(problem)
+
+
+def _explain_path(problem: OSError) -> Explanation | None:
+    if problem.errno in STORAGE_ERRORS:
+        where = f"{shown(problem.filename, 300)}: " if problem.filename else ""
+        return (
+            f"{where}{problem.strerror}; make room, and run the same command again: what is committed is kept",
+            StorageError.exit_code,
+        )
+    if problem.filename is None or problem.strerror is None:
+        return None
+    return (
+        f"{shown(problem.filename, 300)}: {problem.strerror}; give a path that this command can use",
+        UsageError.exit_code,
+    )
+
+
+def _silence_libraries() -> None:
+    # Whoever computes has imported it already; tables and checks of submissions do without.
+    loaded = sys.modules.get("transformers.utils.logging")
+    if loaded is not None:
+        loaded.set_verbosity_error()
+        loaded.disable_progress_bar()
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)

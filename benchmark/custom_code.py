@@ -1,0 +1,72 @@
+"""Calls of code that is not the benchmark's: whatever it does to end the process becomes an error of the model."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from benchmark.errors import ModelError
+from karel_env.command import shown, was_interrupted
+
+_lock = threading.RLock()
+_depth = 0
+_exit = os._exit
+
+
+class ProcessExit(BaseException):
+    """`os._exit` was called."""
+
+
+@contextmanager
+def contained(spec: str, what: str) -> Iterator[None]:
+    """Within, `sys.exit`, `os._exit` and what else is no plain exception are a `ModelError`; others pass.
+
+    A signal that the code sends itself, or an exit from compiled code, is not held: the exit code is then not 0.
+    """
+    owner = os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != owner:
+            # A process that the code forked may end itself.
+            _exit(status)
+        raise ProcessExit(status)
+
+    _enter(leave)
+    try:
+        yield
+    except Exception:
+        raise
+    except KeyboardInterrupt as problem:
+        if was_interrupted():
+            raise
+        raise _ended(spec, what, problem) from problem
+    except BaseException as problem:
+        raise _ended(spec, what, problem) from problem
+    finally:
+        _leave()
+
+
+def _enter(leave: object) -> None:
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            os._exit = leave  # type: ignore[assignment]
+
+
+def _leave() -> None:
+    global _depth
+    with _lock:
+        _depth -= 1
+        if _depth == 0:
+            os._exit = _exit
+
+
+def _ended(spec: str, what: str, problem: BaseException) -> ModelError:
+    return ModelError(
+        f"{spec}: {what} ended the process ({type(problem).__name__}: {shown(problem, 200)}); expected it to return or to "
+        "raise an exception"
+    )

@@ -1,0 +1,96 @@
+"""No isolation between what is evaluated and what evaluates.
+
+Wang, Mang, Cheung, Sen and Song (UC Berkeley RDI), "How We Broke Top AI Agent Benchmarks: And What Comes Next", April 2026:
+a `conftest.py` of the submitter turned every test of SWE-bench into a pass, a wrapped `curl` those of Terminal-Bench.
+
+The exploit brings code wherever a runner or a loader could pick it up, in a change that the workflow's own step checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from proposals import NGRAM, ROOT, copy_row, make_base, merge_change
+
+from benchmark.incoming import check_change
+from benchmark.submit import main
+
+MINE = "2026-11-26_mine"
+PAYLOAD = "import pathlib\npathlib.Path({!r}).write_text('ran')\n"
+PLACES = [
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "benchmark/__init__.py", "benchmark/verification.py", "numpy.py",
+    f"submissions/{MINE}/conftest.py", f"submissions/{MINE}/modeling_evil.py", f"submissions/{MINE}/evil.pth", "setup.py",
+]  # fmt: skip
+
+
+def test_code_in_a_change_never_runs(tmp_path):
+    ran = tmp_path / "ran"
+
+    def bring_code(submissions: Path) -> None:
+        copy_row(NGRAM, submissions / MINE)
+        for place in PLACES:
+            path = submissions.parent / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(PAYLOAD.format(str(ran)))
+        (submissions / MINE / "config.json").write_text(
+            json.dumps({"model_type": "x", "auto_map": {"AutoModelForCausalLM": "modeling_evil.Model"}})
+        )
+
+    merge_change(make_base(tmp_path / "change"), bring_code)
+    (tmp_path / "base").mkdir()
+    for name in ("benchmark", "karel_env", "baselines", "submissions"):
+        (tmp_path / "base" / name).symlink_to(ROOT / name)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "submission.yml").read_text())
+    (step,) = [one for one in workflow["jobs"]["verify"]["steps"] if one.get("name") == "Verify"]
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path / step["working-directory"],
+        env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "ASSOCIATION": "NONE"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert not ran.exists()
+    report = (tmp_path / "report.txt").read_text()
+    assert "'conftest.py': outside of submissions/NAME/" in report
+    assert f"{MINE}: refused" in report
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_code"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", {"model_type": "x", "auto_map": {"AutoModel": "evil--repo.Model"}}),
+     ("config.json", {"model_type": "x", "_attn_implementation": "evil/kernel"}),
+     ("tokenizer_config.json", {"a": [{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}]}),
+     ("generation_config.json", {"trust_remote_code": True})],
+)  # fmt: skip
+def test_a_configuration_cannot_ask_for_code(tmp_path, capsys, name, content):
+    folder = copy_row(NGRAM, tmp_path / MINE)
+    (folder / name).write_text(json.dumps(content))
+    assert main(["verify", str(folder), "--incoming"]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_settings_of_the_checkout_run_nothing(tmp_path):
+    """Attributes, hooks and drivers that git would follow in other commands."""
+    ran = tmp_path / "ran"
+    folder = merge_change(
+        make_base(tmp_path / "change"),
+        lambda s: (copy_row(NGRAM, s / MINE), (s / MINE / ".gitattributes").write_text("* diff=evil filter=evil")),
+    )
+    with (folder / ".git" / "config").open("a") as file:
+        file.write(
+            f'[core]\n\tfsmonitor = touch {ran}\n[diff "evil"]\n\tcommand = touch {ran}\n\ttextconv = touch {ran}\n'
+        )
+    for hook in ("post-index-change", "reference-transaction"):
+        (folder / ".git" / "hooks").mkdir(exist_ok=True)
+        (folder / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (folder / ".git" / "hooks" / hook).chmod(0o755)
+    found = check_change(folder)
+    assert found.exit_code == 3
+    assert "'.gitattributes': no file of a submission" in found.text()
+    assert not ran.exists()

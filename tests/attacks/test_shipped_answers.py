@@ -1,0 +1,84 @@
+"""Answers shipped with the tests.
+
+Wang, Mang, Cheung, Sen and Song (UC Berkeley RDI), "How We Broke Top AI Agent Benchmarks: And What Comes Next", April 2026:
+WebArena's reference answers lay in a file that its browser could open, GAIA's in a public data set.
+
+Here the answers are public on purpose: whoever has the seed draws them. So a prompt must not hold them, training on drawn
+tasks must not meet them, and a submission that copies them must not be taken for its model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from hostile import entry, lines
+from proposals import RANDOM, SHIPPED, copy_row
+
+from benchmark.audit import audit_suite
+from benchmark.evaluation import prompts_of
+from benchmark.record import read_record
+from benchmark.scoring import score, summarize
+from benchmark.submission import read_status
+from benchmark.submit import main
+from benchmark.suites import load_suite, training_tasks
+from benchmark.suites import test_tasks as drawn_tasks
+from karel_env.language import HEADER_TEXT
+
+
+def test_no_prompt_holds_its_answer():
+    suite = load_suite("laptop")
+    tasks = drawn_tasks(suite)
+    prompts = prompts_of(suite, tasks)
+    for prompt, program in zip(prompts, tasks.programs.texts(), strict=True):
+        assert program.removeprefix(HEADER_TEXT).strip() not in prompt
+    assert all(prompt.count("output") == suite.shown for prompt in prompts), "held-out examples are not asked about"
+
+
+def test_training_tasks_are_no_test_tasks():
+    suite = load_suite("smoke")
+    known = set(prompts_of(suite, drawn_tasks(suite)))
+    assert not known & set(prompts_of(suite, training_tasks(suite, np.arange(2000), seed=0)))
+
+
+def test_the_tasks_of_an_audit_are_others():
+    suite = load_suite("smoke")
+    known = set(prompts_of(suite, drawn_tasks(suite)))
+    assert not known & set(prompts_of(suite, drawn_tasks(audit_suite("a" * 64, "smoke"))))
+
+
+def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
+    """Every figure fits; the weights, asked again, write something else."""
+    folder = copy_row(RANDOM, tmp_path / RANDOM)
+    suite = load_suite("laptop")
+    tasks = drawn_tasks(suite)
+    answers = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
+    scores = score(suite, tasks, answers)
+    assert scores.shown.all()
+    prompts = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts_of(suite, tasks)]
+    rows = [
+        {"stage": "test", "task": i, "prompt": prompts[i], "text": answers[i], "tokens": 9, "finished": True,
+         "outcome": "solved", "shown": True, "held_out": True, "exact": bool(scores.exact[i])}
+        for i in range(len(tasks))
+    ]  # fmt: skip
+    lines("".join(json.dumps(row) + "\n" for row in rows))(folder)
+    record = json.loads((folder / "record.json").read_text())
+    summary = read_record(SHIPPED / RANDOM / "record.json").model_copy(update={"accuracy": summarize(scores)})
+    record["accuracy"] = json.loads(summary.model_dump_json())["accuracy"]
+    record["samples_sha256"] = hashlib.sha256((folder / "samples.jsonl.gz").read_bytes()).hexdigest()
+    (folder / "record.json").write_text(json.dumps(record))
+    entry("claimed", {"shown": 1.0})(folder)
+    assert main(["verify", str(folder), "--rerun", "0.1", "--write-status"]) == 4
+    assert "rerun.test." in capsys.readouterr().out
+    status = read_status(folder)
+    assert status is not None
+    assert status.status == "flagged"
+
+
+@pytest.mark.parametrize("place", ["audit", "public"])
+def test_the_seed_of_an_audit_is_no_choice_of_the_submitter(place):
+    seeds = {audit_suite(digest * 64, "smoke").seed for digest in "abc"}
+    assert len(seeds) == 3
+    assert load_suite("smoke").seed not in seeds

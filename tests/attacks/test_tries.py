@@ -1,0 +1,77 @@
+"""Unlimited tries: the best of many models, or one model under many names.
+
+Singh et al., "The Leaderboard Illusion", arXiv:2504.20879: providers tested many private variants and published the best.
+
+What is prevented: one model as many rows, many rows in one change, rows that do not say how many models were tried, choosing
+by a sealed suite before it is revealed. What is not: tries in private on the public suite that nobody declares; the audit and
+sealed rounds measure what such a choice is worth (docs/security.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hostile import as_text, entry
+from proposals import NGRAM, copy_row, make_base, merge_change
+
+from benchmark.errors import UsageError, VerificationError
+from benchmark.incoming import FOLDERS, check_change
+from benchmark.sealed import check, make, opened, read_round, reveal
+from benchmark.submit import main
+from benchmark.suites import load_suite
+
+
+def test_one_model_is_one_row(tmp_path):
+    def vary(submissions: Path) -> None:
+        for i in range(2):
+            folder = copy_row(NGRAM, submissions / f"2026-11-26_try{i}")
+            entry("name", f"try{i}")(folder)
+            entry("authors", [f"author {i}"])(folder)
+
+    found = check_change(merge_change(make_base(tmp_path / "change", NGRAM), vary))
+    assert found.exit_code == 3
+    assert all(row.code == 3 for row in found.rows)
+    assert found.text().count(f"the same weights, the same samples as '{NGRAM}'") == 2
+
+
+def test_a_change_does_not_flood_the_board(tmp_path):
+    def flood(submissions: Path) -> None:
+        for i in range(FOLDERS + 1):
+            (submissions / f"2026-11-26_try{i}").mkdir()
+            (submissions / f"2026-11-26_try{i}" / "README.md").write_text(str(i))
+
+    found = check_change(merge_change(make_base(tmp_path / "change"), flood))
+    assert found.exit_code == 3
+    assert "6 submissions in one change" in found.text()
+
+
+@pytest.mark.parametrize(
+    "attempts", ["", "attempts: 0", "attempts: -1", "attempts: null", "attempts: 1.5", "attempts: one"]
+)
+def test_a_row_says_how_many_models_were_tried(attempts, tmp_path, capsys):
+    folder = copy_row(NGRAM, tmp_path / NGRAM)
+    as_text("attempts: 1", attempts)(folder)
+    assert main(["verify", str(folder), "--incoming"]) == 3
+    assert "attempts" in capsys.readouterr().err
+
+
+def test_a_sealed_suite_is_known_to_nobody_before_and_to_anybody_after(tmp_path):
+    folder, secret = tmp_path / "repository" / "sealed", tmp_path / "secret.json"
+    folder.parent.mkdir()
+    made = make(folder, "round", "smoke", secret)
+    seed = opened(folder, "round", secret).seed
+    assert str(seed) not in (folder / "round.yaml").read_text()
+    assert seed != load_suite("smoke").seed
+    assert made.revealed is None
+    with pytest.raises(UsageError):
+        make(folder, "round", "smoke", tmp_path / "other.json")
+    make(folder, "other", "smoke", tmp_path / "other.json")
+    with pytest.raises(VerificationError):
+        opened(folder, "round", tmp_path / "other.json")
+    reveal(folder, "round", secret)
+    assert read_round(folder, "round").revealed is not None
+    text = (folder / "round.yaml").read_text().replace(str(seed), str(seed + 1))
+    (folder / "round.yaml").write_text(text)
+    with pytest.raises(VerificationError):
+        check(folder)
