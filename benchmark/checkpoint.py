@@ -79,8 +79,8 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
     if not folder.is_dir():
         if spec.scheme == "hf":
             raise missing_weights_error(spec, folder, hub.listed(spec, folder.name))
-        what = "is a file" if folder.is_file() else "is not there"
-        raise ModelError(f"{spec}: {folder} {what}; give a folder that save_pretrained wrote")
+        what = f"{folder} is a file" if folder.is_file() else f"no folder at {folder}"
+        raise ModelError(f"{spec}: {what}; give a folder that save_pretrained wrote")
     refuse_adapter(spec, folder)
     weights = loaded_files(folder)
     if not weights:
