@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.answers import constrained_figures, sampled_figures
-from benchmark.content import generated_probe_set
+from benchmark.content import CONTENT_DEPTHS, content_of_hits, hit_states, unpacked_hits
 from benchmark.errors import SubmissionError
 from benchmark.evaluation import (
     CONSTRAINED,
@@ -23,15 +23,16 @@ from benchmark.evaluation import (
     written_programs,
 )
 from benchmark.extraction import answered
-from benchmark.intake import read_rows, shown
-from benchmark.labels import MISSING
+from benchmark.frames import has_template, rendered_digest, stored_frame
+from benchmark.intake import stream_rows
+from benchmark.measurement import CONTENT_HITS
 from benchmark.record import Record
 from benchmark.scoring import OUTCOMES, score, summarize
-from benchmark.submission import LIMITS, RECORD, SAMPLES, checked
+from benchmark.submission import FRAME, LIMITS, OWN_WEIGHTS, PROBES, SAMPLES, checked
 from benchmark.suites import Suite, test_tasks
-from benchmark.tracks import BARE, TRACKS, TRAINED, Frame, frame_of
+from benchmark.tracks import BARE, TRAINED, Frame, frame_of
 from benchmark.verified import Sample, Verified
-from karel_env.features import FEATURES, PAPER_FEATURES
+from karel_env.features import PAPER_FEATURES
 
 WRITTEN = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 EXACT = 1e-9
@@ -40,7 +41,7 @@ EXACT = 1e-9
 
 def submitted_samples(folder: Path) -> list[Sample]:
     """The lines of `samples.jsonl.gz`; raises `SubmissionError`."""
-    rows = read_rows(folder / SAMPLES, LIMITS[SAMPLES])
+    rows = stream_rows(folder / SAMPLES, LIMITS[SAMPLES])
     return [checked(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -63,9 +64,16 @@ def prompt_digests(suite: Suite, stage: str, frame: Frame = BARE) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest() for text in prompts]
 
 
-def compare_answers(found: Verified, suite: Suite) -> None:
-    """Every line of the samples, and all figures of accuracy; differences are noted in `found`."""
-    record, asked, frame = found.record, asked_of(found.record), _frame(found, suite)
+def compare_answers(found: Verified, suite: Suite, folder: Path, incoming: bool = False) -> None:
+    """Every line of the samples, and all figures of accuracy; differences are noted in `found`.
+
+    Args:
+        found: of the verification.
+        suite: of the record.
+        folder: of the submission.
+        incoming: it comes from outside, so a prompt that a chat template laid out must be stored with it.
+    """
+    record, asked, frame = found.record, asked_of(found.record), _frame(found, suite, folder, incoming)
     network = not record.model.spec.startswith("baseline:")
     stages = {stage: [row for row in found.samples if row.stage == stage] for stage in WRITTEN}
     wanted = {
@@ -98,30 +106,52 @@ def compare_answers(found: Verified, suite: Suite) -> None:
         _compare_content(found, suite, [row.text for row in stages[GENERATED]])
 
 
-def _frame(found: Verified, suite: Suite) -> Frame | None:
-    """What stood around the tasks; None where a chat template laid it out, which is a program and is not run here."""
+def _frame(found: Verified, suite: Suite, folder: Path, incoming: bool) -> Frame | None:
+    """What stood around the tasks; None where an older run of a chat template did not store it."""
     record = found.record
-    if record.track not in TRACKS:
-        raise SubmissionError(f"{RECORD}: track {shown(record.track)} is not one of {', '.join(TRACKS)}")
     found.compare("frame is there", record.frame is not None, record.track != TRAINED)
-    if record.frame is not None and record.frame.chat_template:
-        return None
-    frame = frame_of(suite, record.track)
-    if record.frame is not None:
-        said = (record.frame.sha256, record.frame.shots)
-        found.compare("frame", said, (frame.digest, frame.shots))
+    if record.track == TRAINED:
+        return BARE
+    found.compare("constrained is there", record.constrained is not None, True)
+    plain = frame_of(suite, record.track)
+    if record.frame is None:
+        return plain
+    said = record.frame
+    found.compare("frame.shots", said.shots, plain.shots)
+    if found.submission.model == OWN_WEIGHTS:
+        found.compare("frame.chat_template", said.chat_template, has_template(folder))
+    if not said.chat_template:
+        found.compare("frame.sha256", said.sha256, plain.digest)
+        return plain
+    frame = stored_frame(folder, suite)
+    if frame is None and incoming:
+        raise SubmissionError(f"{FRAME}: not there; run the model again with this version, which stores the prompt")
+    if frame is not None:
+        found.compare("frame.sha256", said.sha256, frame.digest)
+    if found.submission.model == OWN_WEIGHTS and has_template(folder):
+        found.compare("frame.sha256, rendered again", said.sha256, rendered_digest(folder, suite, record.track))
+        found.checked.append("prompt: the chat template, rendered again")
+    elif frame is None:
+        found.checked.append("prompt: its chat template as claimed; the run did not store what it rendered")
+    else:
+        found.checked.append("prompt: shows the suite's solved examples; its chat template as claimed")
     return frame
 
 
 def _compare_rows(found: Verified, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int) -> None:
     """That a stage has each task once, or once a draw; and what was found in each answer."""
-    if draws:
+    expected = tasks * max(draws, 1)
+    if len(rows) != expected:
+        # Before anything of that size is built: a record may speak of a thousand million draws.
+        found.compare(f"samples.{stage}: tasks", len(rows), expected)
+    elif draws:
         pairs = sorted((row.task, -1 if row.sample is None else row.sample) for row in rows)
         complete = pairs == [(task, draw) for task in range(tasks) for draw in range(draws)]
+        found.compare(f"samples.{stage}: tasks", complete, True)
     else:
         complete = [row.task for row in rows] == list(range(tasks))
         complete &= all(row.sample is None for row in rows)
-    found.compare(f"samples.{stage}: tasks", complete, True)
+        found.compare(f"samples.{stage}: tasks", complete, True)
     for row in rows:
         raw = row.text if row.raw is None else row.raw
         text = raw if found.record.track == TRAINED else answered(raw)
@@ -147,10 +177,38 @@ def _compare_content(found: Verified, suite: Suite, texts: Sequence[str]) -> Non
     found.compare("content is there", content is not None, distinct >= protocol.min_programs)
     if content is None or distinct < protocol.min_programs:
         return
-    probe_set = generated_probe_set(suite, protocol, texts)
-    tested = np.unique(np.concatenate([probe_set.split(seed).test for seed in protocol.seeds]))
-    heads = [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
-    executed = (probe_set.classes[0, heads] != MISSING).all(0)
-    found.compare("content.programs", content.programs, distinct)
-    found.compare("content.test_states", content.test_states, int(executed[tested].sum()))
-    found.checked.append("content: numbers of programs and states (its figures need the states)")
+    # Where a probe that is always right would stand: its n and numbers are those of any probe.
+    states = hit_states(suite, protocol, texts) or 0
+    perfect = np.ones((len(CONTENT_DEPTHS), len(PAPER_FEATURES), states), bool)
+    known = content_of_hits(suite, protocol, texts, perfect)
+    assert known is not None
+    found.compare("content.depths", sorted(content.arithmetic), sorted(known.arithmetic))
+    found.compare("content.depths", sorted(content.geometric), sorted(known.geometric))
+    found.compare("content.programs", content.programs, known.programs)
+    found.compare("content.test_states", content.test_states, known.test_states)
+    for depth, figure in content.arithmetic.items():
+        found.compare(f"content.{depth}.n", figure.n, known.arithmetic[CONTENT_DEPTHS[0]].n)
+    found.checked.append("content: numbers of programs and states")
+
+
+def compare_content_figures(found: Verified, suite: Suite, arrays: Mapping[str, np.ndarray]) -> None:
+    """The paper's columns, from where its probes are right, if the run stored it; the board shows no others."""
+    record = found.record
+    if record.content is None:
+        found.compare(f"{PROBES}: {CONTENT_HITS} is there", CONTENT_HITS in arrays, False)
+        return
+    if CONTENT_HITS not in arrays:
+        found.checked.append(
+            "content: its figures not recomputed, the run stored no evidence of them; not on the board"
+        )
+        return
+    texts = [row.text for row in found.samples if row.stage == GENERATED]
+    states = hit_states(suite, record.protocol, texts)
+    packed = arrays[CONTENT_HITS]
+    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), -(-(states or 0) // 8))
+    if states is None or packed.shape != expected:
+        found.compare(f"{PROBES}: shape of {CONTENT_HITS}", packed.shape, expected)
+        return
+    again = content_of_hits(suite, record.protocol, texts, unpacked_hits(packed, states))
+    found.compare("content", record.content, again, EXACT)
+    found.checked.append("content: every figure and interval, from probes.data")

@@ -66,9 +66,12 @@ def sampled_figures(suite: Suite, samples: Sequence[Mapping[str, Any]], count: i
     """The figures of `count` draws a task; samples in any order."""
     tasks = test_tasks(suite)
     shown, held_out = (np.zeros((len(tasks), count), bool) for _ in range(2))
+    by_draw: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_draw.setdefault(sample["sample"], []).append(sample)
     for draw in range(count):
-        mine = sorted((one for one in samples if one["sample"] == draw), key=lambda one: one["task"])
-        scores = score(suite, tasks, [one["text"] for one in mine])
+        in_order = sorted(by_draw.get(draw, ()), key=lambda sample: int(sample["task"]))
+        scores = score(suite, tasks, [sample["text"] for sample in in_order])
         shown[:, draw], held_out[:, draw] = scores.shown, scores.held_out
     sizes = sorted({1, count, *(2**i for i in range(1, count.bit_length()) if 2**i < count)})
     return Sampled(

@@ -130,7 +130,7 @@ def _connect(ray: Any, address: str) -> None:
                 f"--address {address}: the cluster's token is not this one ({_first(problem)[:150]}); set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN as the cluster has them, see docs/cluster.md"
             ) from problem
-        if not isinstance(problem, (ConnectionError, ValueError, RuntimeError)):
+        if not isinstance(problem, (ConnectionError, ValueError, RuntimeError, ImportError)):
             raise
         raise UsageError(
             f"--address {address}: no Ray cluster there ({_first(problem)[:150]}); see docs/cluster.md"

@@ -62,24 +62,41 @@ def with_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
     return replace(probe_set, around=around, semantics=(*probe_set.semantics, CONTROL))
 
 
-def macro_f1(label: np.ndarray, predicted: np.ndarray) -> float:
-    """Unweighted mean over the classes that occur in either of 2 TP / (2 TP + FP + FN)."""
-    scores = []
-    for one in np.union1d(label, predicted):
-        hit = ((label == one) & (predicted == one)).sum()
-        scores.append(2 * hit / ((label == one).sum() + (predicted == one).sum()))
-    return float(np.mean(scores))
+@dataclass(frozen=True)
+class DiagnosticEvidence:
+    """What the diagnostics are computed from, as `probes.data` holds it; `C` is the largest number of classes.
+
+    Attributes:
+        confusion: int64 [F, C, C], test states by true and by most probable class, under the original.
+        control_hits: int64 [F], test states whose class under the control labels is the most probable one.
+        unseen: float64 [F], nats, summed over test states whose action prefix training does not have.
+    """
+
+    confusion: np.ndarray
+    control_hits: np.ndarray
+    unseen: np.ndarray
 
 
-def diagnose(
-    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
-) -> dict[str, Diagnostics]:
-    """Of each feature with any label; `pool` int [Q, S, F] is the view that each seed and semantics chose."""
+def macro_f1(confusion: np.ndarray) -> float:
+    """Unweighted mean over the classes that occur in either of 2 TP / (2 TP + FP + FN).
+
+    Args:
+        confusion: int [C, C], by true and by predicted class.
+    """
+    hits, occurrences = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
+    return float(np.mean(2 * hits[occurrences > 0] / occurrences[occurrences > 0]))
+
+
+def diagnostic_evidence(
+    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, protocol: Protocol
+) -> DiagnosticEvidence:
+    """Of all features; `pool` int [Q, S, F] is the view that each seed and semantics chose."""
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    unseen = _skill_on_unseen(fits, pool, probe_set, tested, protocol)
-    found: dict[str, Diagnostics] = {}
     control = probe_set.semantics.index(CONTROL) if CONTROL in probe_set.semantics else None
-    for f, feature in enumerate(FEATURES):
+    width = int(probe_set.counts.max())
+    confusion = np.zeros((len(FEATURES), width, width), np.int64)
+    control_hits, unseen = np.zeros(len(FEATURES), np.int64), np.zeros(len(FEATURES))
+    for f in range(len(FEATURES)):
 
         def pooled(semantics: int, f: int = f) -> tuple[np.ndarray, np.ndarray]:
             """Labels and predictions of all seeds' test states that have a label."""
@@ -88,29 +105,52 @@ def diagnose(
             return label[label != MISSING], said[label != MISSING]
 
         label, said = pooled(0)
-        if not len(label):
-            continue
-        accuracy = float((label == said).mean())
+        np.add.at(confusion[f], (label, said), 1)
         apart = pooled(control) if control is not None else (label, label)
+        control_hits[f] = int((apart[0] == apart[1]).sum())
+        for q, split in enumerate(splits):
+            fresh = ~probe_set.seen[split.test]
+            unseen[f] -= fits[pool[q, 0, f]].log_prob[q][0, f, fresh].sum()
+    return DiagnosticEvidence(confusion, control_hits, unseen)
+
+
+def diagnostics_of(
+    evidence: DiagnosticEvidence, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+) -> dict[str, Diagnostics]:
+    """The diagnostics of each feature with any label, from what a run stores."""
+    prior = _prior_on_unseen(probe_set, tested, protocol)
+    found: dict[str, Diagnostics] = {}
+    for f, feature in enumerate(FEATURES):
+        confusion = evidence.confusion[f]
+        states = int(confusion.sum())
+        if not states:
+            continue
+        accuracy = float(np.trace(confusion) / states)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            unseen = 1 - evidence.unseen[f] / prior[f]
         found[feature] = Diagnostics(
-            skill_unseen=None if np.isnan(unseen[f]) else float(unseen[f]),
+            skill_unseen=float(unseen) if np.isfinite(unseen) else None,
             accuracy=accuracy,
-            majority=float(sum(prior.correct[0, f].sum() for prior in tested.priors) / len(label)),
-            macro_f1=macro_f1(label, said),
-            selectivity=accuracy - float((apart[0] == apart[1]).mean()),
-            states=len(label),
+            majority=float(sum(one.correct[0, f].sum() for one in tested.priors) / states),
+            macro_f1=macro_f1(confusion),
+            selectivity=accuracy - float(evidence.control_hits[f] / states),
+            states=states,
         )
     return found
 
 
-def _skill_on_unseen(
-    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
-) -> np.ndarray:
-    """float64 [F], skill under the original on test states with an action prefix not seen in training; NaN if none."""
-    prior, probe = np.zeros(len(FEATURES)), np.zeros(len(FEATURES))
+def label_counts(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
+    """int64 [F, C], test states of all seeds by their class under the original: the row sums of every confusion."""
+    width = int(probe_set.counts.max())
+    tests = np.concatenate([probe_set.split(seed).test for seed in protocol.seeds])
+    labels = probe_set.classes[0][:, tests]
+    return np.stack([np.bincount(label[label != MISSING], minlength=width) for label in labels]).astype(np.int64)
+
+
+def _prior_on_unseen(probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> np.ndarray:
+    """float64 [F], nats of the prior under the original on test states with an action prefix not seen in training."""
+    prior = np.zeros(len(FEATURES))
     for q, seed in enumerate(protocol.seeds):
         fresh = ~probe_set.seen[probe_set.split(seed).test]
-        prior += tested.priors[q].log_prob[0][:, fresh].sum(-1)
-        probe += [fits[pool[q, 0, f]].log_prob[q][0, f, fresh].sum() for f in range(len(FEATURES))]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - probe / prior
+        prior -= tested.priors[q].log_prob[0][:, fresh].sum(-1)
+    return prior

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
 import shutil
 import tarfile
@@ -15,13 +16,17 @@ import yaml
 
 from benchmark.checkpoint import open_checkpoint
 from benchmark.errors import ModelError, SubmissionError, UsageError
+from benchmark.folder import RunFolder
 from benchmark.intake import read_json
 from benchmark.models import ModelSpec
 from benchmark.record import Record
+from benchmark.record_check import submitted_record
+from benchmark.redaction import strings_without_paths, without_paths
 from benchmark.screening import WEIGHTS
 from benchmark.submission import (
     DESCRIPTION,
     FIGURES,
+    FRAME,
     MODEL_FILES,
     NAME,
     OWN_WEIGHTS,
@@ -34,7 +39,6 @@ from benchmark.submission import (
     WITHHELD,
     screen_folder,
 )
-from benchmark.verification import submitted_record
 
 TRAINING = "training.json"
 
@@ -61,10 +65,11 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
     folder = out / f"{record.provenance.finished[:10]}_{name}"
     if folder.exists():
         raise UsageError(f"{folder}: there already; remove it, or choose another name")
-    model, source = _model_of(record, withheld)
+    model, source = _model_of(run, record, withheld)
     folder.mkdir(parents=True)
     try:
-        _copy(run, folder, (RECORD, SAMPLES, PROBES, READINGS))
+        _copy(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
+        (folder / RECORD).write_text(_without_paths(record).to_json())
         if record.figures:
             (folder / FIGURES).mkdir()
             for place in record.figures:
@@ -72,6 +77,9 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
         if source is not None:
             names = [path.name for path in source.iterdir() if WEIGHTS.fullmatch(path.name)]
             _copy(source, folder, (*MODEL_FILES, *names))
+            if (folder / TRAINING).is_file():
+                told = strings_without_paths(read_json(folder / TRAINING))
+                (folder / TRAINING).write_text(json.dumps(told, indent=1) + "\n")
         entries = _entries(record, name, model, _training(folder)) | dict(given)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
         (folder / DESCRIPTION).write_text(text)
@@ -89,12 +97,24 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _model_of(record: Record, withheld: bool) -> tuple[str, Path | None]:
-    """The entry `model`, and the folder that its files are copied from."""
-    spec = ModelSpec.parse(record.model.spec)
+def _without_paths(record: Record) -> Record:
+    """The record with folders of the machine reduced to their last part; those of older runs have them whole."""
+    model = record.model.model_copy(
+        update={"spec": without_paths(record.model.spec), "name": without_paths(record.model.name)}
+    )
+    origin = record.provenance.model_copy(update={"command": without_paths(record.provenance.command)})
+    return record.model_copy(update={"model": model, "provenance": origin})
+
+
+def _model_of(run: Path, record: Record, withheld: bool) -> tuple[str, Path | None]:
+    """The entry `model`, and the folder that its files are copied from, which the run's log names in full."""
+    logged = [
+        str(event["model"]) for event in RunFolder.events_of(run) if event["event"] == "started" and "model" in event
+    ]
+    spec = ModelSpec.parse(logged[-1] if logged else record.model.spec)
     if withheld:
         return WITHHELD, None
-    if spec.scheme != "path":
+    if not record.model.spec.startswith("path:"):
         return record.model.spec, None
     source = Path(spec.target)
     try:
@@ -114,8 +134,9 @@ def _training(folder: Path) -> dict[str, Any]:
         return {"data": UNFILLED, "alternative_semantics_seen": UNFILLED}
     told = read_json(folder / TRAINING)
     recipe = told.get("recipe", {})
+    command = told.get("command")
     known = {
-        "command": told.get("command"), "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
+        "command": without_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
         "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
         "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
         "alternative_semantics_seen": UNFILLED,
@@ -145,7 +166,7 @@ def _entries(record: Record, name: str, model: str, training: dict[str, Any]) ->
         "digest": record.model.digest,
         "parameters": record.model.parameters,
         "evaluation": {
-            "command": command,
+            "command": without_paths(command),
             "commit": origin.commit or UNFILLED,
             "hardware": origin.hardware,
             "seconds": round(sum(origin.seconds.values())),

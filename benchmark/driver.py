@@ -18,7 +18,14 @@ from typing import Any
 
 from benchmark.answers import constrained_figures, sampled_figures
 from benchmark.checkpoint import Checkpoint, check_unchanged
-from benchmark.content import Content, content_steps, generated_probe_set, measure_content
+from benchmark.content import (
+    Content,
+    content_of_hits,
+    content_steps,
+    generated_probe_set,
+    measure_content_hits,
+    packed_hits,
+)
 from benchmark.errors import UsageError
 from benchmark.evaluation import (
     BLIND,
@@ -41,18 +48,20 @@ from benchmark.evaluation import (
 )
 from benchmark.figures import write_figures
 from benchmark.folder import RETRIED, RunFolder
+from benchmark.frames import frame_bytes
 from benchmark.full_grid import FullGrid
 from benchmark.grid import Grid
-from benchmark.measurement import Meaning, blind_probe_set, blind_steps, measure_meaning
+from benchmark.measurement import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
 from benchmark.probing import Rows, fast_products
 from benchmark.protocol import STANDARD
 from benchmark.protocol import Protocol as Settings
 from benchmark.readings import packed_readings
 from benchmark.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
+from benchmark.redaction import without_paths
 from benchmark.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.shards import DAMAGED, WHOLE
 from benchmark.stages import TASK_STAGE, Place, Stages, View
-from benchmark.submission import READINGS
+from benchmark.submission import FRAME, READINGS
 from benchmark.suites import Suite, digest, load_suite, test_tasks
 from benchmark.tracks import FEWSHOT, TRAINED
 
@@ -176,7 +185,13 @@ class Run:
                 view.say(
                     f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
                 )
-            folder.log("started", command=self.request.command, workers=place.workers, total=stages.total())
+            folder.log(
+                "started",
+                command=self.request.command,
+                model=self.checkpoint.spec,
+                workers=place.workers,
+                total=stages.total(),
+            )
             record = stages.execute()
             check_unchanged(self.checkpoint)
             folder.finish(RECORD, record.to_json().encode())
@@ -256,14 +271,17 @@ class _RunStages(Stages):
         fits = self.fits(kept=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
         meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
-        folder.write_probes(arrays)
         folder.write(READINGS, packed_readings(readings))
         self.view.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):
             folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
             states = folder.states(shards, GENERATED, f"emit.{MEAN}")
-            content = measure_content(suite, protocol, texts, states, self.view.advance, fits)
+            hits = measure_content_hits(suite, protocol, texts, states, self.view.advance, fits)
+            if hits is not None:
+                content = content_of_hits(suite, protocol, texts, hits)
+                arrays[CONTENT_HITS] = packed_hits(hits)
+        folder.write_probes(arrays)
         return meaning, content
 
     def _grid(self, texts: Sequence[str]) -> Grid:
@@ -300,7 +318,7 @@ class _RunStages(Stages):
             official=not reasons,
             unofficial=reasons,
             model=ModelEntry(
-                spec=checkpoint.spec, name=checkpoint.name, digest=checkpoint.digest,
+                spec=without_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
                 parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
             ),
             suite=SuiteEntry(
@@ -316,7 +334,7 @@ class _RunStages(Stages):
             figures=figures,
             samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
             provenance=Provenance(
-                command=run.request.command, identity=run.identity, workers=self.place.workers, started=run.started,
+                command=without_paths(run.request.command), identity=run.identity, workers=self.place.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
                 processors=sorted(self.place.processors), retries=folder.retries(),
                 products=str(fast_products()).removeprefix("torch."),
@@ -331,6 +349,8 @@ class _RunStages(Stages):
         if asked.track != TRAINED:
             frame = Worker(self.job).frame
             found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
+            if frame.chat:
+                self.folder.write(FRAME, frame_bytes(frame))
         if asked.constrained:
             found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
         if asked.samples:

@@ -51,3 +51,8 @@ def _closing(text: str, start: int, stop: int) -> int | None:
         if depth == 0:
             return match.end()
     return None
+
+
+def count_headers(text: str) -> int:
+    """How many programs a text begins."""
+    return sum(1 for _ in _HEADER.finditer(text))

@@ -23,8 +23,8 @@ import yaml
 from benchmark.errors import SubmissionError
 
 YAML_BYTES, TEXT_BYTES, JSON_BYTES = 64_000, 200_000, 8_000_000
-ROWS_BYTES, ROW_BYTES, ROWS = 64_000_000, 20_000, 50_000
-"""Of a gzip file of lines: unpacked, of one line, and how many."""
+ROWS_BYTES, ROW_BYTES, ROWS, ROW_ENTRIES = 64_000_000, 20_000, 50_000, 32
+"""Of a gzip file of lines: unpacked, of one line, how many, and entries of one."""
 HEADER_BYTES, TENSORS = 1_000_000, 20_000
 DEPTH = 24
 JSON_VALUES = 4_000_000
@@ -229,10 +229,15 @@ def entries_named(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]
             left += one
 
 
-def read_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, packed_limit: int) -> list[dict[str, Any]]:
+    """The objects of a gzip file of JSON lines; see `stream_rows`."""
+    return list(stream_rows(path, packed_limit))
+
+
+def stream_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
     """The objects of a gzip file of JSON lines, one after the other, unpacked only up to the limits.
 
-    An object holds plain values, no lists or objects, so that a row takes little more memory than its line.
+    An object holds a few plain values, no lists or objects, so that a row takes little more memory than its line.
     """
     return _rows(unpacked(read_bytes(path, packed_limit), path.name), path.name)
 
@@ -249,6 +254,8 @@ def _rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
         row = parse_json(line, where)
         if not isinstance(row, dict):
             raise SubmissionError(f"{where}: expected an object, got {type(row).__name__}")
+        if len(row) > ROW_ENTRIES:
+            raise SubmissionError(f"{where}: {len(row):,} entries; at most {ROW_ENTRIES} are read")
         nested = next((key for key, value in row.items() if isinstance(value, dict | list)), None)
         if nested is not None:
             raise SubmissionError(f"{where}: {shown(nested)}: expected a plain value, got {type(row[nested]).__name__}")

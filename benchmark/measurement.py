@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.diagnostics import Diagnostics, diagnose, with_control_labels
+from benchmark.diagnostics import (
+    DiagnosticEvidence,
+    Diagnostics,
+    diagnostic_evidence,
+    diagnostics_of,
+    with_control_labels,
+)
 from benchmark.evaluation import first_inputs
 from benchmark.labels import DROPPED, ProbeSet, build_probe_set, with_original
 from benchmark.probing import Fitter, fit_probes
@@ -26,6 +32,16 @@ from karel_env.semantics import ADVERSARIAL, FLIP
 
 EXTRAS = (FLIP, ADVERSARIAL)
 """Semantics of the paper that are measured and named beside the alternatives, and enter no gap."""
+DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
+"""Names in `probes.data`: before the parts of `DiagnosticEvidence`; of what `content_of_hits` takes, packed."""
+
+
+def diagnostic_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
+    """What the arrays of `probes.data` hold for the diagnostics; None where an older run stored nothing."""
+    names = ("confusion", "control_hits", "unseen")
+    if any(f"{DIAGNOSTICS}.{name}" not in arrays for name in names):
+        return None
+    return DiagnosticEvidence(*(arrays[f"{DIAGNOSTICS}.{name}"] for name in names))
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,9 @@ def measure_meaning(
         "recorder": read_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
     }
     arrays = arrays_of(sources)
-    found = diagnose(sources["model"].fits, arrays["model.pool"], probe_set, tested, protocol)
+    evidence = diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
+    found = diagnostics_of(evidence, probe_set, tested, protocol)
+    arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
     names = [semantics.name for semantics in with_original(protocol, EXTRAS)]
     readings = readings_of(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
     return judged(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings

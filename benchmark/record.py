@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import karel_env
 from benchmark.answers import Constrained, Sampled
@@ -118,7 +118,7 @@ class Record(_Strict):
     and after `--no-states`; `grid` is there after `--grid layers` or `full`; `figures` are paths in the run folder.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     official: bool
     unofficial: list[str]
     model: ModelEntry

@@ -25,6 +25,7 @@ from benchmark.models import ModelSpec
 from benchmark.protocol import POOLS
 from benchmark.readings import Readings, packed_readings, readings_of
 from benchmark.record import read_record
+from benchmark.record_check import loading_of_record
 from benchmark.rerun import MEMORY_SHARE
 from benchmark.screening import screen_model_folder
 from benchmark.semantic_content import Tested
@@ -32,7 +33,6 @@ from benchmark.shards import write_durably
 from benchmark.sources import read_source
 from benchmark.submission import READINGS
 from benchmark.suites import load_suite
-from benchmark.verification import loading_of_record
 from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 
@@ -42,12 +42,12 @@ TOLERANCE = 0.02
 """Relative, of the seed's summed cross-entropies of the primary feature: another kind of processor rounds otherwise."""
 
 
-def reread(folder: Path, source: str = "") -> Readings:
+def reread(folder: Path, model: str = "") -> Readings:
     """The readings of the run in a folder.
 
     Args:
         folder: of the run.
-        source: the model, as `ModelSpec` reads it; that of the record unless given.
+        model: its spec, as `ModelSpec` reads it; that of the record unless given.
 
     Raises:
         UsageError: no probed run lies there.
@@ -59,7 +59,7 @@ def reread(folder: Path, source: str = "") -> Readings:
     record = read_record(folder / "record.json")
     if record.meaning is None:
         raise UsageError(f"{folder}: {record.model.name} has no hidden states; nothing can be read")
-    loading, spec = loading_of_record(record), ModelSpec.parse(source or record.model.spec)
+    loading, spec = loading_of_record(record), ModelSpec.parse(model or record.model.spec)
     checkpoint = open_checkpoint(spec, loading)
     screen_model_folder(checkpoint.folder, is_hub=spec.scheme == "hf")
     if checkpoint.digest != record.model.digest:

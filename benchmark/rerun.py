@@ -24,10 +24,10 @@ from benchmark.models import Loading, ModelSpec
 from benchmark.preflight import check
 from benchmark.protocol import Protocol
 from benchmark.record import Record, processor
+from benchmark.record_check import loading_of_record
 from benchmark.screening import screen_model_folder
 from benchmark.submission import OWN_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.suites import Suite, load_suite
-from benchmark.verification import loading_of_record
 from benchmark.verified import Sample, Verified
 
 WRITTEN = ("prompt", "text", "tokens", "finished")
@@ -62,7 +62,7 @@ class Order:
         folder: that holds the model's files; empty for a model from elsewhere.
         model: `hf:org/name@COMMIT` or `baseline:NAME`; empty for a model in `folder`.
         suite: whose tasks are answered.
-        dtype, device, loading: how the model computes, from `screening.safe_loading`.
+        dtype, device, loading: how the model computes, see `screening.check_loading`.
         asked: how programs are asked for.
         protocol: of the record.
         share: of the shards that write programs, chosen at random; 0 for all shards of `stage`.

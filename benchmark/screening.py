@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmark.errors import SubmissionError
 from benchmark.intake import read_json, shown
-from benchmark.models import ATTENTIONS, Loading
 
+ATTENTIONS = ("eager", "sdpa")
 DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
 HUB_JSON_BYTES, HUB_FILES = 64_000_000, 1_000
 CODE_ENTRIES = frozenset((
@@ -45,10 +45,10 @@ VOCABULARIES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
 """They hold words, of which any may be the name of an entry."""
 
 
-def safe_loading(
+def check_loading(
     spec: str, dtype: str, device: str, attention: str, quantization: str, remote_code: bool, own_code: bool
-) -> Loading:
-    """How a submission's model may be loaded: never with code, and only as these lists allow.
+) -> None:
+    """Refuse a record whose model would be loaded with code, or otherwise than these lists allow.
 
     Args:
         spec, dtype, device, attention, quantization, remote_code, own_code: as its record says.
@@ -74,7 +74,6 @@ def safe_loading(
         raise SubmissionError(
             f"{where}.spec: {shown(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
         )
-    return Loading(attention=attention)
 
 
 def screen_model_file(name: str, content: Any) -> None:

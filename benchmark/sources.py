@@ -118,6 +118,6 @@ def arrays_of(sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
 
 
 def evidence_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
-    """The evidence of all sources from the arrays of `arrays_of`."""
-    names = dict.fromkeys(key.rpartition(".")[0] for key in arrays)
+    """The evidence of all sources from the arrays of `arrays_of`; other arrays may lie beside them."""
+    names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
     return {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}

@@ -19,6 +19,7 @@ from benchmark.compare import solved_tasks
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.paired import ALPHA, mcnemar
 from benchmark.record import Record, read_record
+from benchmark.record_check import recomputable
 from benchmark.statistics import Estimate, holm, wilson
 from benchmark.submission import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
@@ -35,7 +36,7 @@ class Entry:
 
     Attributes:
         folder: name of the submission.
-        record: of its run.
+        record: of its run, without what cannot be computed again (`record_check.recomputable`).
         held_out: bool [N], test tasks solved on the held-out examples.
         declared: its `submission.yaml`.
         status: what verification last wrote.
@@ -139,7 +140,7 @@ def read_entries(folder: Path) -> list[Entry]:
             )
         home = path.parent
         held_out = solved_tasks(home, record)["held_out"]
-        found.append(Entry(home.name, record, held_out, read_submission(home), status_of(home)))
+        found.append(Entry(home.name, recomputable(home, record), held_out, read_submission(home), status_of(home)))
     return found
 
 

@@ -2,7 +2,7 @@
 
     submissions/2026-11-25_gpt-laptop/
         submission.yaml     whose model, from where, trained on what, evaluated how, and what is claimed
-        record.json, samples.jsonl.gz, probes.data, readings.json.gz, figures/    of an official run
+        record.json, samples.jsonl.gz, probes.data, readings.json.gz, frame.json, figures/    of an official run
         README.md           for readers
         status.json         written by the verification alone
         config.json, tokenizer.json, *.safetensors, ...         the model, where it is small
@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import stat
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from benchmark.bounds import check_folder_date
 from benchmark.errors import SubmissionError
 from benchmark.images import check_image
 from benchmark.intake import (
@@ -36,8 +38,9 @@ from benchmark.intake import (
 )
 from benchmark.screening import INDEX, WEIGHTS, check_index, screen_model_file
 
-DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, README, STATUS = (
-    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "README.md", "status.json",
+DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
+    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
+    "status.json",
 )  # fmt: skip
 FIGURES = "figures"
 OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
@@ -47,7 +50,7 @@ MODEL_FILES = {
     "added_tokens.json", INDEX, "training.json",
 }  # fmt: skip
 LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
-          READINGS: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+          READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -80,6 +83,11 @@ def _model(text: str) -> str:
     raise ValueError(f"expected {OWN_WEIGHTS}, hf:org/name@(40 digits of a commit), baseline:NAME or {WITHHELD}")
 
 
+def _time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
 def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
         raise ValueError("expected one line")
@@ -94,7 +102,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0, le=1e12)]
+Amount = Annotated[float, Field(ge=0, le=1e10)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -207,7 +215,7 @@ class Status(_Strict):
     audit: Audit | None = None
     files: Digest
     source: Digest
-    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_time)]
 
 
 def read_submission(folder: Path) -> Submission:
@@ -253,6 +261,7 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
         raise SubmissionError(f"{shown(str(folder))}: no folder; expected submissions/NAME")
     if not NAME.fullmatch(folder.resolve().name):
         raise SubmissionError(f"{shown(folder.name)}: a folder's name has letters, digits, '.', '_' and '-' only")
+    check_folder_date(folder.resolve().name)
     files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     if len(files) > FILES:
         raise SubmissionError(f"{len(files):,} files; a submission has at most {FILES}")

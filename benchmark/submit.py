@@ -18,7 +18,7 @@ from tabulate import tabulate
 from benchmark import audit
 from benchmark.command import run_command
 from benchmark.draft import draft, pack
-from benchmark.errors import BenchmarkError, UsageError, VerificationError
+from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.evaluation import TEST
 from benchmark.intake import shown
 from benchmark.record import source_digest
@@ -192,6 +192,10 @@ def _each(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
         except BenchmarkError as problem:
             print(f"error: {shown(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
             worst = max(worst, problem.exit_code)
+        except Exception as problem:  # one folder never stops the rest
+            what = f"{type(problem).__name__}: {shown(str(problem))}"
+            print(f"error: {shown(folder.name)[1:-1]}: cannot be checked ({what})", file=sys.stderr, flush=True)
+            worst = max(worst, SubmissionError.exit_code)
     return worst
 
 

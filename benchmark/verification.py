@@ -11,47 +11,56 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load
 
-from benchmark.answer_check import asked_of, compare_answers, submitted_samples
+from benchmark.answer_check import asked_of, compare_answers, compare_content_figures, submitted_samples
+from benchmark.bounds import check_dates
 from benchmark.checkpoint import open_checkpoint
-from benchmark.errors import SubmissionError, VerificationError
+from benchmark.content import CONTENT_DEPTHS
+from benchmark.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
+from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
 from benchmark.evaluation import GRIDS
-from benchmark.intake import read_bytes, read_json, read_text, shown, tensor_header
-from benchmark.labels import MISSING, ProbeSet
-from benchmark.measurement import Meaning, blind_probe_set, judged
-from benchmark.models import Loading, ModelSpec
-from benchmark.protocol import POOLS, STANDARD, Protocol
+from benchmark.intake import read_bytes, read_text, shown, tensor_header
+from benchmark.labels import ProbeSet
+from benchmark.measurement import (
+    CONTENT_HITS,
+    DIAGNOSTICS,
+    Meaning,
+    blind_probe_set,
+    diagnostic_arrays,
+    judged,
+)
+from benchmark.models import ModelSpec
+from benchmark.protocol import POOLS, Protocol
+from benchmark.reading_check import compare_readings
 from benchmark.readings import read_readings
 from benchmark.record import Record, source_digest
-from benchmark.screening import safe_loading
+from benchmark.record_check import check_privacy, submitted_record
 from benchmark.semantic_content import CONTROLS, Tested
 from benchmark.submission import (
-    FIGURES,
     FLAGGED,
     LIMITS,
     OWN_WEIGHTS,
     PROBES,
     READINGS,
     README,
-    RECORD,
     REPRODUCED,
     SAMPLES,
     WITHDRAWN,
     WITHHELD,
-    checked,
     files_digest,
     read_status,
     read_submission,
     screen_folder,
 )
-from benchmark.suites import SUITE_FOLDER, Suite, load_suite
+from benchmark.suites import Suite, load_suite
 from benchmark.verified import Verified, differing
-from karel_env.features import FEATURES, PRIMARY
+from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
 ROUNDING = 1e-6
 """Largest difference of a recomputed figure, which another processor may sum in another order."""
@@ -61,43 +70,6 @@ ONE_SUM = 1e-4
 """Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
 
 
-def submitted_record(folder: Path) -> Record:
-    """The record of a submission: of an official run of a shipped suite under this protocol.
-
-    Raises:
-        SubmissionError: it is not that, or no record.
-    """
-    record = checked(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
-    known = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
-    if record.suite.name not in known:
-        raise SubmissionError(f"{RECORD}: suite {shown(record.suite.name)} is not one of {', '.join(known)}")
-    if not record.official or record.unofficial:
-        why = "; ".join(shown(reason) for reason in record.unofficial[:3]) or "official is false"
-        raise SubmissionError(f"{RECORD}: not an official run ({why}); run the suite whole, from a clean commit")
-    if record.protocol != STANDARD:
-        raise SubmissionError(
-            f"{RECORD}: not measured by protocol v{STANDARD.version} as it stands; run the model again with this version"
-        )
-    loading_of_record(record)
-    figures = _figures(folder)
-    for place in record.figures:
-        if place not in figures:
-            raise SubmissionError(f"{RECORD}: figure {shown(place)} is not in the folder")
-    return record
-
-
-def loading_of_record(record: Record) -> Loading:
-    """How the model of a submission may be loaded; raises `SubmissionError` where its record asks for anything else."""
-    model = record.model
-    return safe_loading(
-        model.spec, model.dtype, model.device, model.attention, model.quantization, model.remote_code, model.own_code
-    )
-
-
-def _figures(folder: Path) -> set[str]:
-    return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")}
-
-
 def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> dict[str, np.ndarray]:
     """The arrays of `probes.data`, once they have the names, shapes and range that the verdict is computed from.
 
@@ -105,6 +77,8 @@ def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol
         SubmissionError: they do not.
     """
     header = tensor_header(folder / PROBES)
+    if sum(prod(entry["shape"]) for entry in header.values()) > LIMITS[PROBES]:
+        raise SubmissionError(f"{PROBES}: more entries than bytes; at most {LIMITS[PROBES]:,} are read")
     seeds, semantics, features, units = (
         len(protocol.seeds),
         len(probe_set.semantics),
@@ -117,6 +91,17 @@ def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol
         "pool": ("I64", [seeds, semantics, features]),
     }
     expected = {f"{source}.{part}": shapes[part] for source in ("model", *CONTROLS) for part in shapes}
+    width = int(probe_set.counts.max())
+    later = {
+        f"{DIAGNOSTICS}.confusion": ("I64", [features, width, width]),
+        f"{DIAGNOSTICS}.control_hits": ("I64", [features]),
+        f"{DIAGNOSTICS}.unseen": ("F64", [features]),
+    }
+    # A run before these were stored has none of them.
+    expected |= later if any(name in header for name in later) else {}
+    if CONTENT_HITS in header:
+        # Its last axis is as long as the model's own programs have states; see `compare_content_figures`.
+        expected[CONTENT_HITS] = ("U8", [len(CONTENT_DEPTHS), len(PAPER_FEATURES), *header[CONTENT_HITS]["shape"][2:3]])
     if set(header) != set(expected):
         odd = sorted(set(header) ^ set(expected))
         raise SubmissionError(f"{PROBES}: array {shown(odd[0])} is missing or not expected")
@@ -131,6 +116,11 @@ def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol
             # One view is always there; the last of the model's views is the last layer.
             if array.min() < 0 or array.max() >= len(POOLS):
                 raise SubmissionError(f"{PROBES}: {name} names a view that there is not")
+        elif name == CONTENT_HITS:
+            continue
+        elif array.dtype.kind == "i":
+            if array.min() < 0 or array.max() > LIMITS[PROBES]:
+                raise SubmissionError(f"{PROBES}: {name} has entries that are no counts")
         elif not np.isfinite(array).all() or array.min() < 0:
             raise SubmissionError(f"{PROBES}: {name} has entries that are no cross-entropy")
     return arrays
@@ -148,11 +138,29 @@ def validate(folder: Path, incoming: bool = False) -> Verified:
     """
     screen_folder(folder, incoming)
     read_text(folder / README)
-    return Verified(read_submission(folder), submitted_record(folder), submitted_samples(folder))
+    found = Verified(read_submission(folder), submitted_record(folder), submitted_samples(folder))
+    check_dates(folder.resolve().name, found.record.provenance.started)
+    if incoming:
+        check_privacy(folder, found.record, found.submission)
+    return found
 
 
 def verify(folder: Path, incoming: bool = False) -> Verified:
-    """Compute a submission again, as far as goes without its model; arguments and errors are those of `validate`."""
+    """Compute a submission again, as far as goes without its model; arguments and errors are those of `validate`.
+
+    Whatever a file brings about is one line: an exception of any other class is a `SubmissionError` too.
+    """
+    try:
+        return _verify(folder, incoming)
+    except BenchmarkError:
+        raise
+    except Exception as problem:  # a fault of this code must not stop the verification of other folders
+        raise SubmissionError(
+            f"cannot be verified ({type(problem).__name__}: {shown(str(problem))}); submit a run as it is, or report this"
+        ) from problem
+
+
+def _verify(folder: Path, incoming: bool) -> Verified:
     found = validate(folder, incoming)
     record = found.record
     suite = load_suite(record.suite.name)
@@ -162,7 +170,7 @@ def verify(folder: Path, incoming: bool = False) -> Verified:
     written = hashlib.sha256(read_bytes(folder / SAMPLES, LIMITS[SAMPLES])).hexdigest()
     found.compare("samples_sha256", record.samples_sha256, written)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
-        compare_answers(found, suite)
+        compare_answers(found, suite, folder, incoming)
         _compare_meaning(found, suite, folder)
     _compare_claims(found)
     _compare_status(found, folder)
@@ -189,6 +197,10 @@ def _compare_description(found: Verified, folder: Path) -> None:
         found.compare("model.digest", record.model.digest, checkpoint.digest)
         found.compare("model.parameters", record.model.parameters, checkpoint.parameters)
         found.checked.append("model: digest of its files and number of parameters")
+    elif said.model == WITHHELD:
+        found.checked.append("model: withheld; digest and number of parameters as claimed")
+    else:
+        found.checked.append("model: on a hub; digest and number of parameters as claimed, until a rerun fetches it")
     scheme = "path" if said.model in (OWN_WEIGHTS, WITHHELD) else said.model
     given = record.model.spec.partition(":")[0] if scheme == "path" else record.model.spec
     found.compare("model.spec", given, scheme)
@@ -243,13 +255,6 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
     for name in ("verdict", "features", "semantics", "programs", "dropped", "test_programs", "test_states"):
         found.compare(f"meaning.{name}", getattr(record.meaning, name), getattr(again, name), ROUNDING)
     probe_set, tested = _blind(suite, protocol)
-    for feature, said in record.meaning.diagnostics.items():
-        if feature not in FEATURES:
-            found.compare(f"meaning.diagnostics.{feature}", "there", "no such feature")
-            continue
-        states, majority = _of_labels(probe_set, tested, protocol, FEATURES.index(feature))
-        found.compare(f"meaning.diagnostics.{feature}.states", said.states, states)
-        found.compare(f"meaning.diagnostics.{feature}.majority", said.majority, majority, ROUNDING)
     arrays = submitted_probes(folder, probe_set, tested, protocol)
     if sorted(seed % protocol.folds for seed in protocol.seeds) == list(range(protocol.folds)):
         # Each program is tested by one seed, so both arrays sum the same cross-entropies.
@@ -260,16 +265,42 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
             )
             same = bool(np.allclose(by_unit, by_seed, rtol=ONE_SUM, atol=ONE_SUM))
             found.compare(f"{PROBES}: {source}.probe and .totals give one sum", same, True)
-    if read_readings(folder, probe_set) is not None:
-        found.checked.append(f"{READINGS}: labels, and the form of what is read")
+    _compare_diagnostics(found, arrays, probe_set, tested)
+    compare_content_figures(found, suite, arrays)
+    if record.grid is not None:
+        found.checked.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
+    readings = read_readings(folder, probe_set)
+    found.compare(f"{READINGS} is there", readings is not None, True)
+    if readings is not None:
+        compare_readings(found, readings, arrays, probe_set, tested, protocol)
+        found.checked.append(f"{READINGS}: labels, and that they are of the fits that probes.data sums")
     found.checked.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
-def _of_labels(probe_set: ProbeSet, tested: Tested, protocol: Protocol, feature: int) -> tuple[int, float]:
-    """Of a feature's diagnostics, those that its labels alone decide: states and majority."""
-    tests = np.concatenate([probe_set.split(seed).test for seed in protocol.seeds])
-    states = int((probe_set.classes[0, feature, tests] != MISSING).sum())
-    return states, float(sum(prior.correct[0, feature].sum() for prior in tested.priors) / states)
+def _compare_diagnostics(found: Verified, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested) -> None:
+    """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
+    assert found.record.meaning is not None
+    said, protocol = found.record.meaning.diagnostics, found.record.protocol
+    labels = label_counts(probe_set, protocol)
+    evidence = diagnostic_arrays(arrays)
+    if evidence is not None:
+        same = bool((evidence.confusion.sum(-1) == labels).all())
+        found.compare(f"{PROBES}: {DIAGNOSTICS}.confusion has the labels of the blind set", same, True)
+        if same:
+            again = diagnostics_of(evidence, probe_set, tested, protocol)
+            found.compare("meaning.diagnostics", said, again, ROUNDING)
+            found.checked.append("diagnostics: every figure, from probes.data")
+        return
+    # The counts that the labels alone give: those of a probe that is never wrong.
+    perfect = np.stack([np.diag(row) for row in labels])
+    zero = np.zeros(len(FEATURES))
+    known = diagnostics_of(DiagnosticEvidence(perfect, zero.astype(np.int64), zero), probe_set, tested, protocol)
+    found.compare("meaning.diagnostics: features", sorted(said), sorted(known))
+    for feature in sorted(said.keys() & known.keys()):
+        for name in ("states", "majority"):
+            claimed, counted = getattr(said[feature], name), getattr(known[feature], name)
+            found.compare(f"meaning.diagnostics.{feature}.{name}", claimed, counted, ROUNDING)
+    found.checked.append("diagnostics: states and majority; the run stored no evidence of the others, not on the board")
 
 
 def _compare_claims(found: Verified) -> None:

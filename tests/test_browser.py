@@ -75,6 +75,18 @@ def opened(browser, site):
     assert set(hacked) == {None}
 
 
+SETTLED = """async () => {
+  for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+  const finite = document.getAnimations().filter(one => one.effect.getComputedTiming().endTime !== Infinity);
+  await Promise.allSettled(finite.map(one => one.finished));
+}"""
+
+
+def settle(page) -> None:
+    """Wait until what was asked for is drawn and nothing moves towards it any more."""
+    page.evaluate(SETTLED)
+
+
 def column(page, key: str) -> list[str]:
     cells = page.locator(f".group:last-of-type table.board tbody tr:visible [data-key={key}]")
     return [cells.nth(i).get_attribute("data-order") for i in range(cells.count())]
@@ -268,10 +280,10 @@ def test_text_has_contrast_in_both_themes(opened, scheme, toggled):
     assert dark == (scheme == "dark")
     for fragment in ("", f"#{SLUG}", "#2026-11-23-llama-laptop"):
         page.evaluate("slug => location.hash = slug", fragment or "#board")
-        page.wait_for_timeout(50)
+        settle(page)
         if fragment:
             page.locator(".view.open .stage").press("ArrowRight")
-            page.wait_for_timeout(200)
+            settle(page)
         found = page.evaluate(CONTRAST)
         assert len(found) > 60
         assert found[0][0] >= 4.5, found[:5]
@@ -281,7 +293,7 @@ def test_everything_has_a_name_and_a_place(opened):
     page = opened()
     for fragment in ("#board", f"#{SLUG}"):
         page.evaluate("slug => location.hash = slug", fragment)
-        page.wait_for_timeout(50)
+        settle(page)
         tree = page.locator("body").aria_snapshot()
         # A role without a name behind it ends its line, or has a colon only.
         nameless = [

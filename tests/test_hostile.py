@@ -24,6 +24,7 @@ from benchmark.verification import submitted_record, verify
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
 SECONDS = 5
+"""Of the processor, not of a clock: another process may keep this one waiting."""
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,9 @@ def drawn():
 
 
 def refused(folder, capsys, says):
-    began = time.perf_counter()
+    began = time.process_time()
     assert main(["verify", str(folder), "--incoming"]) == 3
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith("error: ")
@@ -91,9 +92,9 @@ def valid(name: str) -> bytes:
 
 def survives(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
-    began = time.perf_counter()
+    began = time.process_time()
     assert "\n" not in said_by(lambda: READERS[name](folder))
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def said_by(read: Callable[[], object]) -> str:

@@ -230,7 +230,7 @@ def test_a_process_takes_the_clients_settings(repository, hub, tmp_path):
     """The client reads them when it is imported; what opens a model needs neither torch nor transformers for it."""
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
     opening = subprocess.run(
-        [sys.executable, "-c", OPENING], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", OPENING], env=environment, capture_output=True, text=True, check=False
     )
     assert opening.returncode == 0, opening.stderr
     assert opening.stdout.split("\n") == [f"hf:org/tiny@{repository.refs['v1']}", "", ""]
@@ -242,7 +242,7 @@ def test_the_command_takes_the_clients_settings(repository, hub, tmp_path):
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint}
     words = ["--model", "hf:org/tiny@v1", "--suite", "smoke", "--limit", "4", "--no-states", "--workers", "0"]
     command = [sys.executable, "-m", "benchmark.run", *words, "--out", str(tmp_path / "runs"), "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["record"]["model"]["spec"] == f"hf:org/tiny@{repository.refs['v1']}"
     assert (tmp_path / "home" / "hub" / "models--org--tiny").is_dir()

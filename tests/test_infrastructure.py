@@ -124,7 +124,7 @@ for token in json.loads(sys.argv[2]):
     _raylet.AuthenticationTokenLoader.instance().reset_cache()
     try:
         client = _raylet.GcsClient(address=sys.argv[1])
-        told.append(f"nodes {len(client.get_all_node_info(timeout=20))}")
+        told.append(f"nodes {len(client.get_all_node_info(timeout=600))}")
     except Exception as problem:
         told.append(f"{type(problem).__name__}: {problem}")
 print(json.dumps(told))
@@ -137,7 +137,7 @@ def test_who_has_not_the_token_is_refused(session, tmp_path):
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     tried = ["", "0" * 64, token]
     command = [sys.executable, "-c", CLIENT, node().gcs_address, json.dumps(tried)]
-    done = subprocess.run(command, env=known | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=known | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     without, wrong, right = json.loads(done.stdout.splitlines()[-1])
     assert "Unauthenticated" in without or "Authentication" in without, without
@@ -292,7 +292,7 @@ def test_memory_beyond_a_limit_of_the_process_is_out_of_memory():
         "import numpy as np\n"
         "try: np.ones(left + 50_000_000, np.uint8)\nexcept MemoryError: print('MemoryError')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "MemoryError"]
 
 
@@ -429,15 +429,20 @@ class KillLoop(threading.Thread):
         self.out, self.spared, self.killed, self.ended = out, spared, 0, threading.Event()
 
     def run(self) -> None:
-        from test_cluster import actors
-
         due = 0
         while not self.ended.wait(0.01):
             if committed(self.out) >= due:
-                for process in actors():
+                for process in filter(computes, below(os.getpid())):
                     with suppress(ProcessLookupError):
                         os.kill(process, 9)
                     self.killed, due = self.killed + 1, committed(self.out) + self.spared
+
+
+def computes(process: int) -> bool:
+    """Whether a process is a worker that evaluates now."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::EvaluationActor.compute")
+    return False
 
 
 @pytest.mark.slow
@@ -498,7 +503,7 @@ def in_namespace(setup: str, *words: object, **environment: str) -> subprocess.C
         DRIVER,
         *map(str, words),
     ]
-    return subprocess.run(command, env=known, text=True, capture_output=True, timeout=400, check=False)
+    return subprocess.run(command, env=known, text=True, capture_output=True, check=False)
 
 
 @pytest.mark.slow

@@ -77,10 +77,10 @@ def test_any_text_parses_or_is_refused(source):
 
 
 def test_a_long_program_of_blanks_is_refused_quickly():
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ParseError):
         parse("def run() { " + "move(); " * 3000 + " " * 20_000 + "!")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_straight_line_programs_from_arrays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_an_interrupted_run_goes_on(tiny_folder, tmp_path, monkeypatch, capsys):
 
     def evaluate(self, shard, share=1.0):
         if len(computed) == 5:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         computed.append(shard.name)
         return real(self, shard, share)
 

@@ -90,8 +90,8 @@ def clock(monkeypatch):
     return clock
 
 
-def drained(pool, names="abcd"):
-    done, events = [], Events()
+def drained(pool, names="abcd", events=None):
+    done, events = [], Events() if events is None else events
     with pool.reporting(events.log, events.lines.append):
         pool.drain(pieces(names, committed=done))
     assert sorted(done) == sorted(names)
@@ -214,24 +214,27 @@ def test_workers_that_die_now_and_then_do_not_stop_it():
 
 
 class Held(ScriptedCrew):
-    """Computes in the call itself, as `SerialCrew` does, for some seconds."""
+    """Computes in the call itself, as `SerialCrew` does; what is `late` until it has been `reported`."""
 
     computes_in_call = SerialCrew.computes_in_call
 
-    def __init__(self, seconds):
+    def __init__(self, late, reported):
         super().__init__()
-        self.seconds = seconds
+        self.late, self.reported = late, reported
 
     def call(self, handle, piece, share):
-        time.sleep(self.seconds.get(piece.name, 0.0))
+        if piece.name in self.late:
+            while not self.reported():
+                time.sleep(0.01)
         return super().call(handle, piece, share)
 
 
 def test_a_piece_that_hangs_in_this_process_is_reported():
-    events = drained(Pool(Held({"b": 0.35}), 1, deadline=0.1))
+    events = Events()
+    drained(Pool(Held("b", lambda: events), 1, deadline=1), events=events)
     assert [(event, details["piece"]) for event, details in events] == [("late", "b")] * len(events)
     assert events
-    assert "b: no end after 0 s, and in this process (--workers 0) nothing can end it" in events.lines[0]
+    assert "b: no end after 1 s, and in this process (--workers 0) nothing can end it" in events.lines[0]
     assert "--workers 1" in events.lines[0]
 
 

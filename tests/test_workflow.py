@@ -65,7 +65,7 @@ def run_step(one: dict, where: Path, **env: str) -> subprocess.CompletedProcess[
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", one["run"]],
         cwd=where / one.get("working-directory", "."),
         env={"PATH": path, "HOME": str(where), "OMP_NUM_THREADS": "1", **env},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
