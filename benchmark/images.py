@@ -5,6 +5,7 @@ Nothing embeds them; a reader may still open one in a browser, so an SVG with a 
 
 from __future__ import annotations
 
+import re
 import struct
 from xml.parsers import expat
 
@@ -19,6 +20,10 @@ SVG_ELEMENTS = {
     "clippath", "lineargradient", "stop", "symbol", "marker", "pattern", "mask",
 }  # fmt: skip
 EMBEDDED = "data:image/png;base64,"
+CSS_FUNCTIONS = {
+    "url", "matrix", "translate", "scale", "rotate", "skewx", "skewy", "rgb", "rgba", "hsl", "hsla", "calc",
+}  # fmt: skip
+"""Those that fetch nothing; `url` only of a part of the figure. Others, such as `image-set`, take an address as a string."""
 
 
 def check_image(name: str, content: bytes) -> None:
@@ -38,6 +43,8 @@ class _Svg:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.elements: list[str] = []
+        self.text: list[str] = []
 
     def check(self, text: str) -> None:
         parser = expat.ParserCreate(encoding="utf-8")
@@ -45,7 +52,8 @@ class _Svg:
         parser.StartDoctypeDeclHandler = self._doctype
         parser.ProcessingInstructionHandler = self._instruction
         parser.StartElementHandler = self._element
-        parser.CharacterDataHandler = self._style
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self.text.append
         try:
             parser.Parse(text.encode(), True)
         except expat.ExpatError as problem:
@@ -62,17 +70,38 @@ class _Svg:
         self._refuse(f"instruction {shown(target)}")
 
     def _element(self, element: str, attributes: dict[str, str]) -> None:
-        if element.rpartition(":")[2].lower() not in SVG_ELEMENTS:
+        self._check_text()
+        self.elements.append(element.rpartition(":")[2].lower())
+        if self.elements[-1] not in SVG_ELEMENTS:
             self._refuse(f"element {shown(element)}")
         for attribute, value in attributes.items():
             name = attribute.rpartition(":")[2].lower()
-            if name.startswith("on"):
+            if name.startswith("on") or name == "base":
                 self._refuse(f"attribute {shown(attribute)}")
             if name in ("href", "src") and not value.startswith(("#", EMBEDDED)):
                 self._refuse(f"reference {shown(value)}")
             self._style(value)
 
+    def _end(self, element: str) -> None:
+        self._check_text()
+        self.elements.pop()
+
+    def _check_text(self) -> None:
+        """Check the text since the last tag as one: the parser hands it over in pieces, which a reference may cut anywhere."""
+        text = "".join(self.text)
+        self.text.clear()
+        if "style" in self.elements:
+            self._style(text)
+        else:
+            self._no_address(text)
+
     def _style(self, text: str) -> None:
+        self._no_address(text)
+        for function in re.findall(r"([\w-]+)\(", text.lower()):
+            if function not in CSS_FUNCTIONS:
+                self._refuse(f"style {shown(text)}")
+
+    def _no_address(self, text: str) -> None:
         plain = "".join(text.lower().split())
         if "@import" in plain or "\\" in plain or "url(" in plain.replace("url(#", ""):
             self._refuse(f"style {shown(text)}")

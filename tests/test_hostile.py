@@ -22,7 +22,7 @@ from benchmark.submit import main
 from benchmark.verification import submitted_record, verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
-HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
+HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-26_gpt-large-laptop"
 SECONDS = 5
 """Of the processor, not of a clock: another process may keep this one waiting."""
 
