@@ -160,7 +160,13 @@ def _exchanged(ids: Sequence[int], cut: int) -> list[int]:
 
 
 def _change(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Largest distance of two arrays [..., D] over the length of the first; infinite where one is not a number."""
+    """Largest distance of two arrays [..., D] over the length of the first; infinite where it overflows.
+
+    Raises:
+        ModelError: one of them holds NaN.
+    """
+    if bool(first.isnan().any()) or bool(second.isnan().any()):
+        raise ModelError("logits: NaN, or hidden states: NaN; try another --dtype")
     distance = (first.double() - second.double()).norm(dim=-1) / first.double().norm(dim=-1).clamp(min=1e-12)
     return float(distance.max()) if bool(distance.isfinite().all()) else float("inf")
 
