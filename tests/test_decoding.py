@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from byte_pairs import byte_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmark.decoding import Drawn, Grammar, GrammarOnly
 from benchmark.errors import ModelError
@@ -25,12 +26,21 @@ from karel_env.parser import ParseError, parse
 SHIPPED = Path(__file__).parent.parent / "submissions" / "2026-11-25_gpt-laptop"
 
 
-TOKENIZERS = {"words": AutoTokenizer.from_pretrained(str(SHIPPED)), "byte pairs": byte_pairs()}
-GRAMMARS = {name: Grammar(tokenizer, len(tokenizer)) for name, tokenizer in TOKENIZERS.items()}
+TOKENIZERS = {"words": lambda: AutoTokenizer.from_pretrained(str(SHIPPED)), "byte pairs": byte_pairs}
+
+
+@cache
+def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
+    return TOKENIZERS[name]()
+
+
+@cache
+def grammar_of(name: str) -> Grammar:
+    return Grammar(tokenizer_of(name), len(tokenizer_of(name)))
 
 
 def accepts(name: str, text: str) -> bool:
-    matcher, ids = GRAMMARS[name].matcher(), TOKENIZERS[name](text, add_special_tokens=False)["input_ids"]
+    matcher, ids = grammar_of(name).matcher(), tokenizer_of(name)(text, add_special_tokens=False)["input_ids"]
     return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
 
 
@@ -81,9 +91,9 @@ def test_spellings(text: str, program: bool) -> None:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_whatever_is_chosen_under_the_grammar_is_a_program(name: str) -> None:
     """Tokens drawn at random among the allowed ones, rows done at different times."""
-    tokenizer, rows = TOKENIZERS[name], 12
+    tokenizer, rows = tokenizer_of(name), 12
     prompt = torch.zeros((rows, 3), dtype=torch.long)
-    only = GrammarOnly(GRAMMARS[name], rows, 3)
+    only = GrammarOnly(grammar_of(name), rows, 3)
     generator = torch.Generator().manual_seed(5)
     ids, end = prompt, tokenizer.eos_token_id
     for _ in range(400):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from byte_pairs import byte_pairs
+from quick_protocol import SMALL_SUITE
 from transformers import LlamaConfig, LlamaForCausalLM
 from whole_runs import call, only
 
@@ -56,7 +57,7 @@ def stages(run: Path) -> dict[str, list[dict[str, object]]]:
 
 @pytest.mark.usefixtures("quick")
 def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
-    words = ["--model", f"path:{folder}", "--suite", "smoke", "--track", "fewshot", "--samples", 2, "--limit", 20]
+    words = ["--model", f"path:{folder}", "--suite", SMALL_SUITE, "--track", "fewshot", "--samples", 2]
     assert call(*words, "--out", tmp_path) == 0
     run = only(tmp_path)
     record, kept = read_record(run / "record.json"), stages(run)
@@ -69,14 +70,14 @@ def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
     assert record.accuracy.valid.value < 1, "an untrained model writes no programs of its own accord"
     assert record.sampled is not None
     assert (record.sampled.samples, record.sampled.temperature, set(record.sampled.shown)) == (2, 0.8, {1, 2})
-    assert [len(kept[name]) for name in ("test", "constrained", "sampled")] == [20, 20, 40]
-    assert len({str(row["text"]) for row in kept["sampled"]}) > 20
+    assert [len(kept[name]) for name in ("test", "constrained", "sampled")] == [8, 8, 16]
+    assert len({str(row["text"]) for row in kept["sampled"]}) > 8
     assert record.meaning is not None
 
 
 @pytest.mark.usefixtures("quick")
 def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--model", f"path:{folder}", "--suite", "smoke", "--limit", 20, "--no-states", "--out", tmp_path) == 0
+    assert call("--model", f"path:{folder}", "--suite", SMALL_SUITE, "--no-states", "--out", tmp_path) == 0
     record = read_record(only(tmp_path) / "record.json")
     assert (record.meaning, record.content, record.constrained, record.track) == (None, None, None, "trained")
     assert set(stages(only(tmp_path))) == {"test"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -36,13 +37,18 @@ PROTOCOL = replace(
     random_inits=1, min_programs=5,
 )  # fmt: skip
 LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"
-TEXTS = [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
+
+
+@cache
+def reference_texts() -> list[str]:
+    """What the model of the grid has written: the reference programs."""
+    return [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
 
 
 def made(stage: str, position: str, view: str) -> np.ndarray:
     """The record at every layer; in `TRUE_LAYER` and the mean of the model also the state now and one step ahead."""
     tasks = stage_tasks(SUITE, stage)
-    programs = written_programs(TEXTS)[0] if stage.endswith("generated") else tasks.programs
+    programs = written_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
     inputs = first_inputs(tasks)
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
     parts = [recorder_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
@@ -59,7 +65,7 @@ def made(stage: str, position: str, view: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def grid():
     said: list[str] = []
-    found = FullGrid(SUITE, PROTOCOL, made, LAYERS, TEXTS, said.append).measure()
+    found = FullGrid(SUITE, PROTOCOL, made, LAYERS, reference_texts(), said.append).measure()
     assert len(said) > len(found.slices)
     return found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quick_protocol import SMALL_SUITE
 from whole_runs import call, only
 
 from benchmark.checkpoint import open_checkpoint
@@ -119,7 +120,7 @@ def template(tmp_path, monkeypatch) -> str:
 
 @pytest.mark.usefixtures("quick")
 def test_the_template_of_the_documents_is_a_whole_model(template, tmp_path):
-    assert call("--model", template, "--allow-code", "--suite", "smoke", "--limit", 8, "--out", tmp_path / "runs") == 0
+    assert call("--model", template, "--allow-code", "--suite", SMALL_SUITE, "--out", tmp_path / "runs") == 0
     record = read_record(only(tmp_path / "runs") / "record.json")
     assert record.meaning is not None
     assert record.model.parameters > 1000
