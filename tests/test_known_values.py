@@ -1,0 +1,195 @@
+"""Folds, intervals, scores, differences and readings on inputs so small that the right value is written beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from benchmark.compare import Rival, _share
+from benchmark.labels import DROPPED, ProbeSet, _drop_shared, _seen
+from benchmark.prior import Prior
+from benchmark.probing import Fit
+from benchmark.protocol import STANDARD
+from benchmark.scoring import score, summarize
+from benchmark.semantic_content import choose_pool, gather_evidence
+from benchmark.statistics import wilson
+from benchmark.suites import load_suite
+from benchmark.suites import test_tasks as tasks_of
+from karel_env import screen
+from karel_env.features import FEATURES
+from karel_env.interpreter import run
+from karel_env.language import HEADER_TEXT, Programs
+from karel_env.parser import parse
+from karel_env.world import Worlds, parse_world
+
+FOLDS, PROGRAMS = 5, 23
+
+
+@pytest.fixture(scope="module")
+def probe_set() -> ProbeSet:
+    """23 programs of two words; program i is in fold i modulo 5, the last one in none."""
+    fold = (np.arange(PROGRAMS) % FOLDS).astype(np.int8)
+    fold[-1] = DROPPED
+    rows = 2 * PROGRAMS
+    return ProbeSet(
+        program=np.repeat(np.arange(PROGRAMS), 2),
+        word=np.tile([0, 1], PROGRAMS),
+        step=np.tile([0, 1], PROGRAMS),
+        around=np.zeros((1, 1, len(FEATURES), rows), np.int16),
+        offsets=(0,),
+        counts=np.full(len(FEATURES), 2),
+        fold=fold,
+        folds=FOLDS,
+        seen=np.zeros(rows, bool),
+        semantics=("original",),
+    )
+
+
+def programs_of(probe_set: ProbeSet, rows: np.ndarray) -> list[int]:
+    """The programs of these words, each of which must be there with both its words."""
+    programs, counts = np.unique(probe_set.program[rows], return_counts=True)
+    assert (counts == 2).all()
+    return programs.tolist()
+
+
+@pytest.mark.parametrize("seed", range(2 * FOLDS))
+def test_a_seed_uses_every_fold_for_what_it_is_for(probe_set, seed):
+    """One fold tests, the next validates, and all the others train: none is left out, and none is used twice."""
+    split = probe_set.split(seed)
+    in_fold = {k: [i for i in range(PROGRAMS - 1) if i % FOLDS == k % FOLDS] for k in range(FOLDS)}
+    test, validation = seed % FOLDS, (seed + 1) % FOLDS
+    others = sorted(i for k in range(FOLDS) if k not in (test, validation) for i in in_fold[k])
+    assert programs_of(probe_set, split.test) == in_fold[test]
+    assert programs_of(probe_set, split.validation) == in_fold[validation]
+    assert programs_of(probe_set, split.train) == others
+    assert len(split.train) + len(split.validation) + len(split.test) == 2 * (PROGRAMS - 1)
+
+
+def test_as_many_seeds_as_folds_test_every_program_once(probe_set):
+    tested = np.concatenate([probe_set.split(seed).test for seed in range(FOLDS)])
+    assert sorted(tested.tolist()) == list(range(2 * (PROGRAMS - 1)))
+    limited = replace(probe_set, budget=7)
+    trained = {tuple(programs_of(limited, limited.split(seed).train)) for seed in range(FOLDS)}
+    assert {len(programs) for programs in trained} == {7}
+    assert {i for programs in trained for i in programs} == set(range(PROGRAMS - 1)), "seeds share few programs"
+
+
+def test_a_prefix_is_seen_if_a_training_fold_of_its_test_holds_it():
+    """Of 5 folds: neither its own fold, nor the one that validates with it, nor a dropped program's."""
+    fold = np.array([0, 1, 2, DROPPED, 4, 0, 3], np.int8)
+    for others, expected in (([1], False), ([2], True), ([3], False), ([4], True), ([5], False), ([1, 6], True)):
+        prefixes = [b"a" if row == 0 or row in others else bytes([row]) for row in range(len(fold))]
+        assert _seen(prefixes, fold, FOLDS)[0] == expected, others
+
+
+def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
+    cells = np.zeros((4, 1, 1), np.int16)
+    cells[3] = 1
+    worlds = Worlds(cells, np.zeros((4, 3), np.int16), np.ones((4, 2), np.int16))
+    fold = np.array([1, 0, 1, 2], np.int8)
+    dropped = _drop_shared([b"a", b"a", b"b", b"a"], worlds, np.arange(4), fold, FOLDS)
+    assert dropped.tolist() == [DROPPED, 0, 1, 2], "the last has the prefix in another world"
+
+
+# Newcombe 1998, Table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 by the score method without continuity correction.
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_is_that_of_the_published_table(successes, n, low, high):
+    estimate = wilson(successes, n)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+    assert (estimate.value, estimate.n) == (successes / n, n)
+
+
+@pytest.mark.parametrize(("level", "z"), [(0.90, 1.6448536269514722), (0.95, 1.959963984540054)])
+def test_wilson_is_the_closed_form(level, z):
+    for n in (1, 2, 7, 40, 1000):
+        for successes in {0, 1, n // 3, n - 1, n}:
+            p = successes / n
+            centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+            half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+            estimate = wilson(successes, n, level)
+            assert estimate.value == pytest.approx(p, abs=1e-15)
+            assert (estimate.low, estimate.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+            assert estimate.n == n
+
+
+def test_shown_and_held_out_are_scored_by_their_own_examples():
+    """Reference programs against outputs that are altered in shown or in held-out examples only."""
+    suite = load_suite("smoke")
+    tasks = tasks_of(suite).take(np.arange(3))
+    texts = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
+    headings = tasks.outputs.robot.copy()
+    headings[0, : suite.shown, 2] = (headings[0, : suite.shown, 2] + 1) % 4
+    headings[1, suite.shown :, 2] = (headings[1, suite.shown :, 2] + 1) % 4
+    altered = replace(tasks, outputs=replace(tasks.outputs, robot=headings))
+    scores = score(suite, altered, texts)
+    assert scores.shown.tolist() == [False, True, True]
+    assert scores.shown_state.tolist() == [False, True, True]
+    assert scores.held_out.tolist() == [True, False, True]
+    summary = summarize(replace(scores, held_out=np.array([False, False, True])))
+    assert (summary.shown.value, summary.held_out.value, summary.both.value) == pytest.approx((2 / 3, 1 / 3, 1 / 3))
+
+
+def test_a_contrast_is_the_first_less_the_second():
+    """40 tasks, each of a program of its own: the first alone solves 12, the second alone 2."""
+    first, second = np.zeros(40, bool), np.zeros(40, bool)
+    first[:20], second[12:22] = True, True
+    one, other = (Rival(None, None, {"held_out": hits}) for hits in (first, second))
+    contrast = _share("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
+    assert (contrast.first, contrast.second) == (0.5, 0.25)
+    assert contrast.difference.value == pytest.approx(0.25)
+    assert contrast.discordant == (12, 2)
+    assert 0 < contrast.difference.low < 0.25 < contrast.difference.high
+    back = _share("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
+    assert (back.difference.value, back.discordant, back.p) == (-contrast.difference.value, (2, 12), contrast.p)
+
+
+def test_the_view_is_the_one_that_validates_best_and_the_prior_answers_where_none_does(probe_set):
+    """One semantics, two seeds; of two views one is better with the first seed, and none beats the prior with the other."""
+    protocol = replace(STANDARD, seeds=(0, 1), folds=FOLDS)
+    rows = [len(probe_set.split(seed).test) for seed in protocol.seeds]
+    shape = (1, len(FEATURES))
+
+    def fit(validation: tuple[float, float], nats: float) -> Fit:
+        return Fit(
+            np.stack([np.full(shape, value) for value in validation]),
+            [np.full((*shape, n), -nats) for n in rows],
+            [np.zeros((*shape, n), np.int16) for n in rows],
+        )
+
+    fits = [fit((0.9, 1.3), 3.0), fit((0.5, 1.2), 2.0)]
+    pool = choose_pool(fits)
+    assert (pool == 1).all()
+    priors = [
+        Prior(np.full(shape, 1.0), np.full((*shape, n), -7.0), np.zeros((*shape, n), bool)) for n in rows
+    ]  # fmt: skip
+    totals = gather_evidence(fits, pool, probe_set, _Priors(priors), protocol).totals
+    assert totals[0] == pytest.approx(np.full(shape, 2.0 * rows[0]))
+    assert totals[1] == pytest.approx(np.full(shape, 7.0 * rows[1]))
+
+
+class _Priors:
+    """What `gather_evidence` reads of the tested programs."""
+
+    def __init__(self, priors: list[Prior]) -> None:
+        self.priors = priors
+
+
+def test_the_budget_ends_an_execution_before_the_next_event():
+    programs = Programs.of([parse("def run() { turn_left(); turn_left(); turn_left() }")])
+    for budget, status, left in ((3, 0, 3), (2, 2, 2), (0, 2, 0)):
+        done = run(programs, parse_world("> .")[None], max_events=budget)
+        assert done.status.tolist() == [status]
+        assert done.events.tolist() == [left]
+        assert done.worlds.robot[0, 2] == (1 - left) % 4
+
+
+def test_the_screen_keeps_what_is_under_its_threshold(monkeypatch):
+    skills = {"under": screen.THRESHOLD - 1e-4, "at": screen.THRESHOLD, "over": screen.THRESHOLD + 0.5}
+    monkeypatch.setattr(screen, "table", lambda: {name: dict.fromkeys(FEATURES, v) for name, v in skills.items()})
+    assert screen.kept("facing") == ("under",)
