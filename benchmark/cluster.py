@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +230,7 @@ def _reread_authentication() -> None:
     """Ray reads mode and token once a process; where it has done so, it is to look again."""
     if "ray" in sys.modules:
         with suppress(ImportError, AttributeError):
-            from ray import _raylet
-
+            _raylet: Any = import_module("ray._raylet")
             _raylet.Config.initialize("")
             _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
