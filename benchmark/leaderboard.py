@@ -40,7 +40,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-UNDEFINED = "-"
+UNDEFINED, CONTENT_COLUMN = "-", "sc "
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -113,7 +113,7 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
     for group in groups:
         title = markdown_cell(f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite)
         version = f"suite v{group.suite_version}, protocol v{group.protocol}, n = {group.tasks} tasks"
-        rows = [_board_row(one) for _, members in group.families() for one in members]
+        rows = _without_empty_content([_board_row(one) for _, members in group.families() for one in members])
         parts += [
             "",
             f"## {title} ({version})",
@@ -123,6 +123,13 @@ def board(groups: Sequence[Group], calibration: Calibration | None = None) -> st
         if calibration and calibration.suite == group.suite and group.track == TRAINED:
             parts += ["", *_calibration_lines(calibration)]
     return "\n".join(parts) + "\n"
+
+
+def _without_empty_content(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without the columns of semantic content that none of them has: only what can be computed again is shown."""
+    columns = [column for column in COLUMNS if column.startswith(CONTENT_COLUMN)]
+    empty = {column for column in columns if all(row[column] == UNDEFINED for row in rows)}
+    return [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
 
 
 def _board_row(one: Ranked) -> dict[str, str]:
