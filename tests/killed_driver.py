@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,11 @@ class Killer:
     """Counts events, and ends the process at the last one, if any is."""
 
     def __init__(self, left: int) -> None:
-        self.left, self.events = left, 0
+        self.left, self.events = left, Counter[str]()
 
-    def event(self) -> None:
-        self.events += 1
-        if self.events == self.left:
+    def event(self, kind: str) -> None:
+        self.events[kind] += 1
+        if self.events.total() == self.left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -48,11 +49,11 @@ def named(call) -> list[str]:
 @contextmanager
 def watched(killer: Killer, computed: Path) -> Iterator[None]:
     """Within, the killer hears of every event, and what is computed is written down."""
-    sync, replace, log, answer = os.fsync, Path.replace, benchmark.folder.RunFolder.log, benchmark.work.Desk.answer
+    sync, replace, log, answer = os.fsync, os.replace, benchmark.folder.RunFolder.log, benchmark.work.Desk.answer
 
     def before(real):
         def call(*arguments, **named):
-            killer.event()
+            killer.event(real.__name__)
             return real(*arguments, **named)
 
         return call
@@ -63,10 +64,10 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
             file.write("".join(f"{name}\n" for name in named(call)))
         return found
 
-    os.fsync, Path.replace, benchmark.folder.RunFolder.log = before(sync), before(replace), before(log)
+    os.fsync, os.replace, benchmark.folder.RunFolder.log = before(sync), before(replace), before(log)
     benchmark.work.Desk.answer = told
     yield
-    os.fsync, Path.replace, benchmark.folder.RunFolder.log = sync, replace, log
+    os.fsync, os.replace, benchmark.folder.RunFolder.log = sync, replace, log
     benchmark.work.Desk.answer = answer
 
 
@@ -94,8 +95,12 @@ def main() -> None:
     # In this process, so that the sessions that are forked from it find everything loaded that is loaded on first use.
     with watched(undisturbed, computed):
         assert benchmark.run.main([*words, "--out", f"{out}-undisturbed"]) == 0
+    assert set(undisturbed.events) == {"fsync", "replace", "log"}, (
+        "the driver writes in another way than is watched here"
+    )
+    apart = 2 * undisturbed.events.total() // int(kills)
     for number in range(int(kills) + 1):
-        left = chance.randint(1, 2 * undisturbed.events // int(kills)) if number < int(kills) else 0
+        left = chance.randint(1, apart) if number < int(kills) else 0
         status = forked([*words, "--out", out], left, computed)
         done = computed.read_text().split()
         print(json.dumps({"killed": os.WIFSIGNALED(status), "computed": done, "committed": committed(Path(out))}))
