@@ -69,7 +69,7 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
     folder.mkdir(parents=True)
     try:
         _copy(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
-        (folder / RECORD).write_text(_without_paths(record).to_json())
+        (folder / RECORD).write_text(_without_paths(record).to_json(), encoding="utf-8")
         if record.figures:
             (folder / FIGURES).mkdir()
             for place in record.figures:
@@ -82,8 +82,8 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
                 (folder / TRAINING).write_text(json.dumps(told, indent=1) + "\n")
         entries = _entries(record, name, model, _training(folder)) | dict(given)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
-        (folder / DESCRIPTION).write_text(text)
-        (folder / README).write_text(readme(folder.name, entries, record))
+        (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+        (folder / README).write_text(readme(folder.name, entries, record), encoding="utf-8")
         screen_folder(folder)
     except BaseException:
         shutil.rmtree(folder)

@@ -312,13 +312,13 @@ def run(options: argparse.Namespace) -> int:
     """Check, and write the report; returns the exit code."""
     try:
         # Should the process be killed, this is what is found.
-        options.report.write_text(UNFINISHED)
+        options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
         found = check_change(options.change, options.maintainer)
-        options.report.write_text(found.text())
+        options.report.write_text(found.text(), encoding="utf-8")
         if options.summary is not None:
-            options.summary.write_text(found.summary())
+            options.summary.write_text(found.summary(), encoding="utf-8")
     except OSError as problem:
         where = problem.filename or options.report
         error = UsageError(f"{where}: cannot be written ({problem.strerror}); give a file in a folder that is there")

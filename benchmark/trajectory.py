@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.checkpoint import Checkpoint, current_digest
+from benchmark.checkpoint import Checkpoint, check_unchanged
 from benchmark.codelength import codelengths
 from benchmark.content import measure_content
-from benchmark.errors import ModelError, UsageError
+from benchmark.errors import UsageError
 from benchmark.evaluation import (
     BLIND,
     GENERATED,
@@ -167,8 +167,7 @@ class Trajectory:
         with folder.locked(), self.place.pool.reporting(folder.log, self.view.say):
             if folder.finished(folder.root, POINT) != WHOLE:
                 point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
-                if current_digest(moment.checkpoint) != moment.checkpoint.digest:
-                    raise ModelError(f"{moment.checkpoint.spec}: its files changed while it was measured; run again")
+                check_unchanged(moment.checkpoint)
                 folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.drop_states()
         return read_point(folder.root / POINT)

@@ -57,6 +57,14 @@ class CommandParser(argparse.ArgumentParser):
             message = message.removeprefix("argument ").replace(": ", " ", 1)
         raise UsageExit(f"{shown(message, 1000)}; see {self.prog} --help")
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """See `argparse.ArgumentParser`, which takes `--option=--` for an option without a value and hands on a list."""
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            if re.fullmatch(r"--?[\w-]+=--", word):
+                self.error(f"argument {word.removesuffix('=--')}: '--': expected a value")
+        return super().parse_known_args(words, namespace)
+
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """See `argparse.ArgumentParser`; after `--help`."""
         raise ParserExit(status)

@@ -178,7 +178,7 @@ def main() -> int:
         "skill": {n: rows[n] for n in names[:-1]},
     }
     TABLE.write_text(json.dumps(stored, indent=1) + "\n")
-    DOCUMENT.write_text(_document(names, skills, meanings, noise))
+    DOCUMENT.write_text(_document(names, skills, meanings, noise), encoding="utf-8")
     print(f"wrote {TABLE.name} and {DOCUMENT.name}")
     return 0
 

@@ -24,7 +24,7 @@ NO_NUMBERS = [
     "1_0",
     "0x1p3",
     "1,5",
-    "--",
+    "-",
     "\u0661",
 ]
 MODEL = ["--model", "path:nowhere"]
@@ -75,6 +75,12 @@ def test_counts_are_whole_numbers_in_a_range(module, words, option, capsys):
 def test_decimals_are_finite_and_in_a_range(module, words, option, capsys):
     for value in [*NO_NUMBERS, "-1", "1e300"]:
         refused(capsys, module, words, option, value)
+
+
+@pytest.mark.parametrize("option", ["temperature", "workers", "model", "out"])
+def test_two_dashes_are_no_value(option, capsys):
+    assert importlib.import_module("benchmark.run").main([f"--{option}=--"]) == 2
+    assert f"error: --{option} '--': expected a value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("threads", ["100000", "513"])
