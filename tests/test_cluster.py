@@ -136,7 +136,7 @@ def refuse(**_):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--workers", "some"], "expected a number, 0 or more, or auto"),
+        (["--workers", "some"], "expected a whole number, at least 0 and at most 1024, or auto"),
         (["--address", "auto"], "needs --workers"),
         (["--workers", "1", "--gpus-per-worker", "1.5"], "a fraction of one GPU, or a whole number"),
         (["--workers", "1", "--deadline", "0"], "--deadline 0.0: expected at least 1"),

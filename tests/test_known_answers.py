@@ -14,7 +14,7 @@ import pytest
 
 from benchmark import semantic_content, trained_pair
 from benchmark.calibrate import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
-from benchmark.content import _content
+from benchmark.content import _content, _hits, _Probed
 from benchmark.evaluation import first_inputs
 from benchmark.full_grid import EVERY
 from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
@@ -324,7 +324,8 @@ def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
     said = [np.where(c, labels[..., s.test], labels[..., s.test] + 1) for c, s in zip(correct, splits, strict=True)]
     kind = np.arange(len(probe_set.fold)) // 3
     fit = Fit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
-    found, geometric = _content(fit, probe_set, splits, kind, PROTOCOL)
+    probed = _Probed(probe_set, splits, kind, len(np.unique(kind)))
+    found, geometric = _content(_hits(fit, probed), probed, PROTOCOL)
     whole = np.concatenate([one[:, 0] for one in correct], 1)
     assert PAPER_FEATURES[1] == ("start_x", "start_y")
     expected = [whole[0].mean(), (whole[1] & whole[2]).mean(), whole[3].mean()]

@@ -77,7 +77,7 @@ def no_meaning(folder: Path) -> None:
 
 
 EDITS = {
-    "accuracy": (PLAIN, entry("accuracy.shown.value", 0.99, RECORD), "accuracy.shown.value"),
+    "accuracy": (PLAIN, entry("accuracy.shown.value", 0.11, RECORD), "accuracy.shown.value"),
     "interval": (PLAIN, entry("accuracy.exact.high", 0.9, RECORD), "accuracy.exact.high"),
     "failures": (PLAIN, entry("accuracy.failures.solved", 999, RECORD), "accuracy.failures.solved"),
     "outcome": (PLAIN, sample(lambda row: row.update(shown=not row["shown"])), "samples.test.0.shown"),
@@ -96,7 +96,7 @@ EDITS = {
     "weights": (NETWORK, other_weights, "model.digest"),
     "parameters": (NETWORK, entry("model.parameters", 1, RECORD), "model.parameters"),
     "verdict": (NETWORK, entry("meaning.verdict", "RECORD-ONLY", RECORD), "meaning.verdict"),
-    "delta": (NETWORK, entry("meaning.features.facing.delta.low", 0.3, RECORD), "meaning.features.facing.delta.low"),
+    "delta": (NETWORK, entry("meaning.features.facing.delta.low", 0.175, RECORD), "meaning.features.facing.delta.low"),
     "tested": (NETWORK, entry("meaning.test_programs", 1, RECORD), "meaning.test_programs"),
     "majority": (NETWORK, entry("meaning.diagnostics.facing.majority", 0.1, RECORD), "meaning.diagnostics.facing.majority"),
     "arrays": (NETWORK, alter_arrays("model.probe", 0.9), "meaning.features.facing.skill.value"),
@@ -242,7 +242,7 @@ def test_a_status_that_was_not_earned_is_found(copied, capsys, change, says):
 
 def test_a_submission_that_differs_is_flagged_and_stays_so(copied, capsys):
     folder = copied(PLAIN)
-    entry("accuracy.shown.value", 0.99, RECORD)(folder)
+    entry("accuracy.shown.value", 0.11, RECORD)(folder)
     assert main(["verify", str(folder), "--write-status"]) == 4
     status = read_status(folder)
     assert status.status == "flagged"

@@ -117,7 +117,7 @@ def test_an_edited_number_does_not_land(proposed):
     where, commit = proposed
     new = where / "change" / "submissions" / "2026-11-26_mine"
     shutil.copytree(ROOT / "submissions" / PLAIN, new, ignore=shutil.ignore_patterns("status.json"))
-    entry("accuracy.shown.value", 0.99, "record.json")(new)
+    entry("accuracy.shown.value", 0.11, "record.json")(new)
     commit()
     text, code = report(where / "change")
     assert code == 4
