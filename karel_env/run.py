@@ -34,7 +34,6 @@ from karel_env.token_syntax import parse_either
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256
-MOST_MARKERS = int(np.iinfo(np.int16).max)
 State = list[Any]
 
 
@@ -220,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mode", choices=MODES, default="noop", help="what an illegal action does (default: noop)")
     parser.add_argument(
         "--max-markers",
-        type=integer(0, MOST_MARKERS),
+        type=integer(0, EVENT_LIMIT),
         metavar="N",
         help="most markers a cell can hold (default: no cap)",
     )

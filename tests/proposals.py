@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+import yaml
+
+from benchmark.redaction import strings_without_paths
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "submissions"
@@ -20,9 +25,15 @@ def git(where: Path, *words: str) -> str:
 
 
 def copy_row(source: str, target: Path, status: bool = False) -> Path:
-    """A shipped row under another path, without its status."""
-    ignored = shutil.ignore_patterns() if status else shutil.ignore_patterns("status.json")
-    shutil.copytree(SHIPPED / source, target, ignore=ignored)
+    """A shipped row under another path: as it lies there with its status, else as a new row without folders of a machine."""
+    if status:
+        return Path(shutil.copytree(SHIPPED / source, target))
+    shutil.copytree(SHIPPED / source, target, ignore=shutil.ignore_patterns("status.json"))
+    for name in ("record.json", "submission.yaml"):
+        path = target / name
+        content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+        plain = strings_without_paths(content)
+        path.write_text(json.dumps(plain) if path.suffix == ".json" else yaml.safe_dump(plain, sort_keys=False))
     return target
 
 

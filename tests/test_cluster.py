@@ -139,7 +139,7 @@ def refuse(**_):
         (["--workers", "some"], "expected a whole number, at least 0 and at most 1024, or auto"),
         (["--address", "auto"], "needs --workers"),
         (["--workers", "1", "--gpus-per-worker", "1.5"], "a fraction of one GPU, or a whole number"),
-        (["--workers", "1", "--deadline", "0"], "--deadline 0.0: expected at least 1"),
+        (["--workers", "1", "--deadline", "0"], "--deadline 0: expected a number, at least 1"),
         (["--out", "/tmp/ray/session_x/runtime_resources/working_dir_files/y"], "which Ray deletes"),
     ],
 )

@@ -26,7 +26,7 @@ from karel_env import command as shared
 COMMANDS = [
     "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor", "benchmark.calibrate",
     "benchmark.emergence", "benchmark.compare", "benchmark.leaderboard", "benchmark.page", "benchmark.submit",
-    "benchmark.legacy", "benchmark.bench", "benchmark.export", "benchmark.incoming", "benchmark.reread",
+    "benchmark.legacy", "benchmark.bench", "benchmark.export", "benchmark.incoming",
     "benchmark.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.speed", "baselines.smollm2",
 ]  # fmt: skip
 MODEL = ["--model", "path:nowhere"]
@@ -363,7 +363,7 @@ def test_processes_with_odd_streams(tmp_path):
     }
     for line, (code, says) in cases.items():
         done = shell(line)
-        assert done.returncode == code, (line, done.stderr)
+        assert done.returncode == code, f"{line}\n{done.stderr}"
         assert done.stderr.startswith(says), line
         assert done.stderr.count("\n") == bool(says), (line, done.stderr)
 

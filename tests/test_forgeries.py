@@ -22,7 +22,6 @@ from benchmark.measurement import CONTENT_HITS
 from benchmark.models import ATTENTIONS
 from benchmark.record import read_record as read_typed
 from benchmark.record_check import recomputable, submitted_record
-from benchmark.reread import main as reread
 from benchmark.rerun import Limits, order_of, rerun, screened_checkpoint
 from benchmark.submission import read_submission
 from benchmark.suites import load_suite
@@ -85,13 +84,6 @@ def test_an_order_never_carries_a_switch(folder):
     assert not order.loading.remote_code
     assert not order.loading.own_code
     assert order.loading.quantization == ""
-
-
-def test_reading_again_loads_no_code_because_of_a_record(folder, capsys):
-    edit("model.remote_code", True)(folder)
-    edit("model.spec", HUB)(folder)
-    assert reread([str(folder)]) == 3
-    assert "code of its own" in capsys.readouterr().err
 
 
 SCREENED: dict[str, tuple[str, Any, str]] = {

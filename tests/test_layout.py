@@ -76,7 +76,7 @@ LAYERS = [
     ["actor", "calibrate", "duplicates", "fits", "preflight", "record_check", "verified"],
     ["answer_check", "checks", "cluster", "draft", "reading_check", "stages"],
     ["driver", "options", "rerun", "trajectory", "verification"],
-    ["audit", "compare", "curves", "doctor", "reread"],
+    ["audit", "compare", "curves", "doctor"],
     ["standings", "submit"],
     ["export", "leaderboard"],
     ["incoming", "rowpage", "run", "status"],

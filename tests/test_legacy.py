@@ -183,4 +183,4 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
     assert np.shape(stored["results"][0]["gaps"]) == (2, 2)
     assert sum(stored["results"][0]["programs"]) == 160
     assert benchmark.legacy.main([*words[:4], "--programs", "0"]) == 2
-    assert "expected at least 1" in capsys.readouterr().err
+    assert "expected a whole number, at least 1" in capsys.readouterr().err

@@ -118,7 +118,7 @@ def test_references_solve_and_failures_are_counted():
     [
         (["--suite", "nonsense"], 2, "use one of"),
         (["--model", "tiny"], 2, "expected path:FOLDER"),
-        (["--model", "path:nowhere"], 3, "is not there"),
+        (["--model", "path:nowhere"], 3, "no folder at"),
         (["--model", "hf:nobody/nothing-like-this"], 3, "hub"),
         (["--limit", "0"], 2, "at least 1"),
     ],

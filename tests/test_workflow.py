@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hostile import entry
 from markdown_it import MarkdownIt
+from proposals import copy_row
 
 from benchmark.incoming import report
 
@@ -104,7 +105,7 @@ def test_what_may_write_takes_nothing_but_numbers():
 def test_an_honest_submission_is_verified_and_compared(proposed):
     where, commit = proposed
     new = where / "change" / "submissions" / "2026-11-26_mine"
-    shutil.copytree(ROOT / "submissions" / PLAIN, new, ignore=shutil.ignore_patterns("status.json"))
+    copy_row(PLAIN, new)
     commit()
     code, text = verified(where)
     assert code == 0, text
@@ -116,7 +117,7 @@ def test_an_honest_submission_is_verified_and_compared(proposed):
 def test_an_edited_number_does_not_land(proposed):
     where, commit = proposed
     new = where / "change" / "submissions" / "2026-11-26_mine"
-    shutil.copytree(ROOT / "submissions" / PLAIN, new, ignore=shutil.ignore_patterns("status.json"))
+    copy_row(PLAIN, new)
     entry("accuracy.shown.value", 0.11, "record.json")(new)
     commit()
     text, code = report(where / "change")
@@ -126,7 +127,7 @@ def test_an_edited_number_does_not_land(proposed):
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [("benchmark/run.py", "outside of submissions"), ("submissions/x/run.py", "no file of a submission"),
+    [("benchmark/run.py", "outside of submissions"), ("submissions/2026-11-26_x/run.py", "no file of a submission"),
      ("submissions/README.md", "outside of submissions"), ("submissions/`x`/a", "letters, digits")],
 )  # fmt: skip
 def test_other_files_are_refused(proposed, path, says):
