@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_folder import session_folder
+from xdist.scheduler import LoadScopeScheduling
 
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
@@ -29,15 +31,30 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one worker, since they share its fixtures; the longest files come first.
+GROUPS = {
+    "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
+    "test_browser": "page", "test_page": "page", "test_player": "page",
+    "test_guards": "test_submit",
+}  # fmt: skip
+"""Files that share a costly fixture or a resource of the machine; any other file is a group of its own."""
 
-    First of all hooks: that of xdist writes the groups into the names of the tests.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+class GroupScheduling(LoadScopeScheduling):
+    """A group's tests run in one worker. By name of the file: `--dist loadgroup` of xdist 3.8 does nothing on pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return GROUPS.get(Path(file).stem, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Replaces the scheduler of `--dist`."""
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
     order = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

@@ -19,7 +19,6 @@ import benchmark.sweep
 from benchmark.cluster import Demand, Node, too_much
 from benchmark.record import read_record
 
-pytestmark = pytest.mark.xdist_group("ray")
 STORE = 100_000_000
 PATIENT = ("--deadline", 86_400)
 """No piece is given up for taking long, however busy the machine is, where retries are counted."""

@@ -27,7 +27,7 @@ from benchmark.record import read_record
 from benchmark.status import STOPPED, status_of
 from benchmark.suites import SUITE_FOLDER
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 DRIVER = (
     "import sys; import benchmark.run; from quick_protocol import make_runs_quick; "
     "make_runs_quick(); sys.exit(benchmark.run.main())"

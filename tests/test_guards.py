@@ -35,7 +35,6 @@ ROUNDED = 2e-7
 """What another processor's sums may differ by."""
 
 # With the file that draws the same tasks and probe sets, which a process keeps.
-pytestmark = pytest.mark.xdist_group("test_submit")
 
 
 @pytest.fixture

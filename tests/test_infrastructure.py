@@ -35,7 +35,6 @@ from benchmark.pool import INVALID, MEMORY, RAISED, Piece, Pool
 from benchmark.record import read_record
 from benchmark.work import EVALUATION, Desk
 
-pytestmark = pytest.mark.xdist_group("ray")
 HERE = Path(__file__).parent
 LISTENING = "0A"
 

@@ -23,7 +23,6 @@ from benchmark.rowpage import training_log
 from benchmark.statistics import Estimate
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.
-pytestmark = pytest.mark.xdist_group("test_browser")
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 

@@ -21,7 +21,6 @@ from karel_env.semantics import ADVERSARIAL, ORIGINAL
 from karel_env.world import parse_world
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.
-pytestmark = pytest.mark.xdist_group("test_browser")
 FOLDER = ROOT / "submissions" / "2026-11-25_gpt-laptop"
 SUITE = load_suite("laptop")
 
