@@ -49,11 +49,7 @@ def load_quantised(path: Path) -> tuple[Any, Any]:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    if model.config.tie_word_embeddings:
-        # Seen with transformers 5.24 in a process that had loaded other models: a tied head was left without values.
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    return model, tokenizer
+    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), tokenizer
 
 
 def save_plain(quantised: Any, tokenizer: Any, out: Path) -> None:

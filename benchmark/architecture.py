@@ -10,6 +10,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 OWN_CLASSES = {"karel-lstm": "baselines.lstm"}
 """Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
 GENERATION = "generation_config.json"
+LOADING = RLock()
+"""Held while transformers makes a model. It replaces methods of its classes meanwhile (`no_tie_weights`) and a global random
+state is set; of two threads, the one that ends last would put the other's replacement back for good."""
 
 
 def stored_model(checkpoint: Checkpoint, dtype: str) -> Any:
@@ -54,7 +58,7 @@ def check_architecture(checkpoint: Checkpoint) -> None:
 
 def untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int) -> Any:
     """The architecture with weights drawn from a seed."""
-    with _named_failures(checkpoint):
+    with LOADING, _named_failures(checkpoint):
         register_classes(checkpoint)
         config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=checkpoint.loading.remote_code)
         with torch.random.fork_rng():
@@ -65,7 +69,7 @@ def untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int) -> Any:
 
 
 def _loaded(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
-    with _named_failures(checkpoint):
+    with LOADING, _named_failures(checkpoint):
         register_classes(checkpoint)
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),

@@ -7,13 +7,16 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from whole_runs import call
 
+from benchmark import architecture
 from benchmark.architecture import check_architecture
 from benchmark.checkpoint import Checkpoint, check_unchanged, open_checkpoint
 from benchmark.errors import ModelError
@@ -294,3 +297,28 @@ def test_weights_replaced_while_a_run_goes_on_end_it_without_a_record(sharp_fold
     assert call(*words) == 3
     assert "have changed since the run began" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*/record.json"))
+
+
+def test_threads_make_models_one_after_the_other(tiny_folder, monkeypatch):
+    """transformers replaces `tie_weights` of all its classes while it makes a model; two threads would leave it replaced."""
+    checkpoint = open_checkpoint(ModelSpec("path", str(tiny_folder)))
+    real, inside, most, entered = architecture.AutoModelForCausalLM.from_pretrained, [], [], Event()
+
+    def load(*arguments, **options):
+        inside.append(1)
+        most.append(len(inside))
+        # The first waits until the second has come as far as it can.
+        entered.wait(0.2)
+        model = real(*arguments, **options)
+        inside.pop()
+        return model
+
+    monkeypatch.setattr(architecture.AutoModelForCausalLM, "from_pretrained", load)
+    tie = transformers.PreTrainedModel.tie_weights
+    threads = [Thread(target=architecture.check_architecture, args=(checkpoint,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1]
+    assert transformers.PreTrainedModel.tie_weights is tie
