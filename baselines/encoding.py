@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from baselines.tokenizer import END, PAD, cell_pairs, vocabulary
-from benchmark.prompts import INPUT, OUTPUT, PROGRAM
+from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.generator import Tasks
 from karel_env.language import WORDS
 from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds

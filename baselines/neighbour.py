@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines.prompt_reading import read_prompt
-from benchmark.models import Generation
-from benchmark.suites import Suite, training_tasks
+from benchmark.models.interface import Generation
+from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds
 

@@ -9,8 +9,8 @@ from math import log
 
 import numpy as np
 
-from benchmark.models import Generation
-from benchmark.suites import Suite, training_tasks
+from benchmark.models.interface import Generation
+from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import CLOSE, CLOSE_NEXT, HEADER, HEADER_TEXT, OPEN, text_of
 from karel_env.parser import ParseError, parse
 

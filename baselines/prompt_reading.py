@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmark.prompts import INPUT, OUTPUT, PROGRAM
+from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.world import Worlds, parse_world
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.models import Generation
-from benchmark.suites import Suite, training_tasks
+from benchmark.models.interface import Generation
+from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import HEADER_TEXT
 
 SEED = 90_001

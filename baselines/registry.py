@@ -8,8 +8,8 @@ from baselines.neighbour import Neighbour
 from baselines.ngram import Ngram
 from baselines.random_program import RandomProgram
 from baselines.search import Search
-from benchmark.models import Writer
-from benchmark.suites import Suite
+from benchmark.models.interface import Writer
+from benchmark.tasks.suite import Suite
 
 BASELINES: dict[str, Callable[[Suite], Writer]] = {
     "random": RandomProgram,

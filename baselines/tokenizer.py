@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from benchmark.prompts import INPUT, OUTPUT, PROGRAM
+from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.language import WORDS
 from karel_env.world import ROBOT_GLYPHS, glyph_words
 

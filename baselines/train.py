@@ -35,9 +35,9 @@ from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer, cell_pairs
 from benchmark.command import make_folder, run_command
 from benchmark.errors import UsageError
-from benchmark.options import MOST_THREADS, SEED
-from benchmark.record import gpu, processor, versions
-from benchmark.suites import Suite, load_suite, training_tasks
+from benchmark.cli.options import MOST_THREADS, SEED
+from benchmark.runner.record import gpu, processor, versions
+from benchmark.tasks.suite import Suite, load_suite, training_tasks
 from karel_env.command import CommandParser, integer
 
 OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}

@@ -26,14 +26,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmark.audit import audit_seed
-from benchmark.checkpoint import open_checkpoint
+from benchmark.submit.audit import audit_seed
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.command import run_command
-from benchmark.driver import Request, Run
+from benchmark.runner.run import Request, Run
 from benchmark.errors import BenchmarkError, UsageError
-from benchmark.leaderboard import card, row
-from benchmark.models import FORMS, ModelSpec, series
-from benchmark.options import (
+from benchmark.board.tables import card, row
+from benchmark.models.interface import FORMS, ModelSpec, series
+from benchmark.cli.options import (
     add_limit_options,
     add_model_options,
     add_worker_options,
@@ -43,8 +43,8 @@ from benchmark.options import (
     loading_of,
     place_of,
 )
-from benchmark.preflight import check, describe
-from benchmark.suites import load_suite
+from benchmark.runner.preflight import check, describe
+from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"

@@ -19,9 +19,9 @@ from tabulate import tabulate
 
 from benchmark.command import run_command
 from benchmark.errors import UsageError, by_reason
-from benchmark.folder import RETRIED, RunFolder, holder
-from benchmark.leaderboard import row
-from benchmark.record import read_record
+from benchmark.runner.folder import RETRIED, RunFolder, holder
+from benchmark.board.tables import row
+from benchmark.runner.record import read_record
 from karel_env.command import CommandParser
 
 DONE, RUNNING, STOPPED = "done", "running", "stopped"

@@ -34,17 +34,17 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from benchmark.checkpoint import open_checkpoint
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.command import explain, run_command
-from benchmark.driver import Run
+from benchmark.runner.run import Run
 from benchmark.errors import BenchmarkError, ModelError, UsageError
-from benchmark.leaderboard import row
-from benchmark.models import FORMS, ModelSpec, series
-from benchmark.options import add_model_options, add_worker_options, check_options, loading_of, place_of
-from benchmark.preflight import check
-from benchmark.record import Record
+from benchmark.board.tables import row
+from benchmark.models.interface import FORMS, ModelSpec, series
+from benchmark.cli.options import add_model_options, add_worker_options, check_options, loading_of, place_of
+from benchmark.runner.preflight import check
+from benchmark.runner.record import Record
 from benchmark.run import request_of
-from benchmark.stages import Place
+from benchmark.runner.stages import Place
 from karel_env.command import CommandParser
 
 WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"

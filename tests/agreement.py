@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmark.checkpoint import open_checkpoint
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import ModelSpec
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
 
 WORDS = 2
 """So many that an answer has more tokens than the sliding windows of `families` are wide."""

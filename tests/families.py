@@ -12,9 +12,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from benchmark.evaluation import prompts_of
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.runner.worker import prompts_of
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
 SUITE = load_suite("smoke")

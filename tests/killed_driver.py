@@ -20,11 +20,11 @@ from pathlib import Path
 
 from quick_protocol import make_runs_quick
 
-import benchmark.folder
+import benchmark.runner.folder
 import benchmark.run
-import benchmark.shards
-import benchmark.work
-from benchmark.shards import WHOLE, Shards
+import benchmark.runner.store
+import benchmark.runner.jobs
+from benchmark.runner.store import WHOLE, Shards
 
 
 class Killer:
@@ -49,7 +49,7 @@ def named(call) -> list[str]:
 @contextmanager
 def watched(killer: Killer, computed: Path) -> Iterator[None]:
     """Within, the killer hears of every event, and what is computed is written down."""
-    sync, replace, log, answer = os.fsync, os.replace, benchmark.folder.RunFolder.log, benchmark.work.Desk.answer
+    sync, replace, log, answer = os.fsync, os.replace, benchmark.runner.folder.RunFolder.log, benchmark.runner.jobs.Desk.answer
 
     def before(real):
         def call(*arguments, **named):
@@ -64,11 +64,11 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
             file.write("".join(f"{name}\n" for name in named(call)))
         return found
 
-    os.fsync, os.replace, benchmark.folder.RunFolder.log = before(sync), before(replace), before(log)
-    benchmark.work.Desk.answer = told
+    os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = before(sync), before(replace), before(log)
+    benchmark.runner.jobs.Desk.answer = told
     yield
-    os.fsync, os.replace, benchmark.folder.RunFolder.log = sync, replace, log
-    benchmark.work.Desk.answer = answer
+    os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = sync, replace, log
+    benchmark.runner.jobs.Desk.answer = answer
 
 
 def committed(out: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.models import Generation
+from benchmark.models.interface import Generation
 
 
 class Mover:

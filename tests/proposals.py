@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.redaction import strings_without_paths
+from benchmark.runner.redaction import strings_without_paths
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "submissions"

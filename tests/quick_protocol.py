@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import benchmark.driver
-from benchmark.protocol import STANDARD
+import benchmark.runner.run
+from benchmark.probing.protocol import STANDARD
 
 QUICK = replace(
     STANDARD, steps=6, checks=2, folds=3, seeds=(0, 1, 2), copies=2, random_inits=2, hidden=8, deep_hidden=(8, 8),
@@ -21,5 +21,5 @@ SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
 
 def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
     """Few probes and no figures, which `test_figures` and `test_grids` draw; `assign` may be a patch's `setattr`."""
-    assign(benchmark.driver, "STANDARD", QUICK)
-    assign(benchmark.driver, "write_figures", lambda *_: [])
+    assign(benchmark.runner.run, "STANDARD", QUICK)
+    assign(benchmark.runner.run, "write_figures", lambda *_: [])

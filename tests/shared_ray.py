@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import benchmark.cluster
-from benchmark.actor import ActorBody
-from benchmark.cluster import Demand, RayCrew
-from benchmark.crew import DONE, Answer, Piece
-from benchmark.work import EVALUATION, Desk
+import benchmark.cluster.ray_executor
+from benchmark.cluster.ray_actor import ActorBody
+from benchmark.cluster.ray_executor import Demand, RayCrew
+from benchmark.cluster.executor import DONE, Answer, Piece
+from benchmark.runner.jobs import EVALUATION, Desk
 
 WORKERS = 4
 """For the largest run. Those that no run has asked for yet are not started."""
@@ -90,7 +90,7 @@ class SharedRay:
         self.idle: list[Any] = []
 
     def join(self, demand: Demand) -> SharedCrew:
-        """In place of `benchmark.cluster.join`."""
+        """In place of `benchmark.cluster.ray_executor.join`."""
         if self.crew is None:
             self.crew = _join(Demand(WORKERS))
         crew = SharedCrew(self.crew.ray, demand, demand.workers, self.crew.room, lambda: None)
@@ -109,8 +109,8 @@ class SharedRay:
 
         # Workers do not see the folder of the tests.
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        assign(benchmark.cluster, "join", self.join)
-        assign(benchmark.cluster, "ActorBody", _ServesAnyRun)
+        assign(benchmark.cluster.ray_executor, "join", self.join)
+        assign(benchmark.cluster.ray_executor, "ActorBody", _ServesAnyRun)
 
 
-_join = benchmark.cluster.join
+_join = benchmark.cluster.ray_executor.join

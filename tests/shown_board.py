@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.leaderboard import CALIBRATION, ROOT
-from benchmark.page import render
-from benchmark.standings import read_calibration, read_entries, standings
-from benchmark.submission import Status
+from benchmark.board.tables import CALIBRATION, ROOT
+from benchmark.board.page import render
+from benchmark.board.ranking import read_calibration, read_entries, standings
+from benchmark.submit.schema import Status
 
 ROWS = ("2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search")
 SCRIPT = "</script><script>window.hacked = 1</script>"

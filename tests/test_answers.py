@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from benchmark.answers import constrained_figures, pass_at, sampled_figures
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.tasks.pass_at_k import constrained_figures, pass_at, sampled_figures
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
 SUITE = replace(load_suite("smoke"), tasks=12, sha256="")

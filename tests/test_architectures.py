@@ -11,8 +11,8 @@ from families import FAMILIES, cases, metaspace_tokenizer, save
 from quick_protocol import SHORT_SUITE
 from whole_runs import call, only
 
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.record import read_record
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.runner.record import read_record
 
 WHOLE_RUNS = ("gpt2", "gemma3")
 

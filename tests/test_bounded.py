@@ -9,7 +9,7 @@ from pathlib import Path
 import bounded_functions as functions
 import pytest
 
-from benchmark.bounded import run_bounded
+from benchmark.isolation import run_bounded
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, UsageError
 
 ROOMY = {"seconds": 60.0, "memory": 1 << 30}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from shown_board import IMAGE, ROWS, add_hostile, copy_rows, rendered
 
-from benchmark.compare import probed
-from benchmark.readings import read_readings
-from benchmark.record import read_record
-from benchmark.suites import blind_tasks, load_suite
+from benchmark.board.comparison import probed
+from benchmark.probing.readout import read_readings
+from benchmark.runner.record import read_record
+from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.stepping import snapshots
 from karel_env.world import HEADINGS
 

@@ -24,16 +24,16 @@ from benchmark.errors import ModelError
 from karel_env import command as shared
 
 COMMANDS = [
-    "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor", "benchmark.calibrate",
-    "benchmark.emergence", "benchmark.compare", "benchmark.leaderboard", "benchmark.page", "benchmark.submit",
-    "benchmark.legacy", "benchmark.bench", "benchmark.export", "benchmark.incoming",
-    "benchmark.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.speed", "baselines.smollm2",
+    "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor.command", "benchmark.calibrate.calibration",
+    "benchmark.emergence.command", "benchmark.board.comparison", "benchmark.board.tables", "benchmark.board.page", "benchmark.submit.command",
+    "benchmark.calibrate.legacy", "benchmark.bench.probing", "benchmark.submit.export", "benchmark.review.pull_request",
+    "benchmark.submit.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.speed", "baselines.smollm2",
 ]  # fmt: skip
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [
-    ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate", ["--suite", "smoke"]),
-    ("benchmark.emergence", [str(Path(__file__).parent.parent / "docs" / "emergence")]),
-    ("baselines.train", ["gpt-laptop"]), ("benchmark.page", ["--submissions", "{empty}"]),
+    ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.calibration", ["--suite", "smoke"]),
+    ("benchmark.emergence.command", [str(Path(__file__).parent.parent / "docs" / "emergence")]),
+    ("baselines.train", ["gpt-laptop"]), ("benchmark.board.page", ["--submissions", "{empty}"]),
 ]  # fmt: skip
 DEEP = "[" * 100_000
 WORLD = {"h": 3, "w": 3, "walls": ["###", "#.#", "###"], "markers": [], "y": 1, "x": 1, "d": 0}
@@ -221,20 +221,20 @@ def test_files_that_are_read_tell_what_is_wrong(content, tmp_path, capsys):
     calls = [
         ("benchmark.sweep", ["--models", "models.yaml"], {2}),
         ("benchmark.run", ["--suite", "suite.yaml"], {2}),
-        ("benchmark.emergence", ["points.json"], {2}),
+        ("benchmark.emergence.command", ["points.json"], {2}),
         ("baselines.train", ["recipe.yaml", "--out", "trained"], {2}),
         (
-            "benchmark.leaderboard",
+            "benchmark.board.tables",
             ["--submissions", "empty", "--calibration", "calibration.json", "--out", "b.md"],
             {2},
         ),
         ("benchmark.status", ["."], {1}),
-        ("benchmark.compare", [".", "."], {1, 2, 3}),
+        ("benchmark.board.comparison", [".", "."], {1, 2, 3}),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         for module, words, codes in calls:
-            if module == "benchmark.emergence" and content == "[]":
+            if module == "benchmark.emergence.command" and content == "[]":
                 continue
             assert importlib.import_module(module).main(words) in codes, module
             assert line_of(capsys), module
@@ -243,7 +243,7 @@ def test_files_that_are_read_tell_what_is_wrong(content, tmp_path, capsys):
 OWN = """
 import os
 import sys
-from benchmark.models import Generation
+from benchmark.models.interface import Generation
 
 class Writer:
     def generate(self, prompts, max_new_words):
@@ -300,7 +300,7 @@ def test_own_code_that_exits_fails_its_run_of_a_sweep(tmp_path, monkeypatch, cap
 
 def test_an_interrupt_from_outside_is_not_the_models_fault(capsys):
     def work() -> int:
-        from benchmark.custom_code import contained
+        from benchmark.models.custom_calls import contained
 
         with contained("py:a:b", "generate"):
             signal.raise_signal(signal.SIGINT)
@@ -312,7 +312,7 @@ def test_an_interrupt_from_outside_is_not_the_models_fault(capsys):
 
 
 def test_a_process_that_own_code_forks_may_end_itself():
-    from benchmark.custom_code import contained
+    from benchmark.models.custom_calls import contained
 
     with contained("py:a:b", "generate"):
         child = os.fork()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.suites import digest
+from benchmark.tasks.suite import digest
 from karel_env.control_flow import ControlRecipe, distinct, generate
 from karel_env.coverage import alive
 from karel_env.interpreter import run

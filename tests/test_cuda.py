@@ -12,7 +12,7 @@ from whole_runs import call, only
 
 from baselines.recipe import load_recipe, recipe_path
 from baselines.train import Run
-from benchmark.record import read_record
+from benchmark.runner.record import read_record
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from benchmark.decoding import Drawn, Grammar, GrammarOnly
+from benchmark.models.decoding import Drawn, Grammar, GrammarOnly
 from benchmark.errors import ModelError
-from benchmark.models import Decoding
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.models.interface import Decoding
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT, WORDS
 from karel_env.parser import ParseError, parse
 

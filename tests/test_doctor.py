@@ -13,8 +13,8 @@ from families import metaspace_tokenizer, save
 from quick_protocol import SHORT_SUITE
 from safetensors.torch import load_file, save_file
 
-import benchmark.huggingface
-from benchmark import doctor
+import benchmark.models.huggingface
+from benchmark.doctor import command as doctor
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +65,7 @@ def test_weights_that_are_not_numbers(tmp_path, capsys):
 
 
 def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.huggingface, "PADDING_ENTERS", ())
+    monkeypatch.setattr(benchmark.models.huggingface, "PADDING_ENTERS", ())
     code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}")
     assert (code, found["padding"]) == (3, doctor.FAIL)
     assert found["alignment"] == doctor.OK
@@ -73,21 +73,21 @@ def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
 
 
 def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
-    real = benchmark.huggingface.word_pieces
+    real = benchmark.models.huggingface.word_pieces
 
     def shifted(*given):
         found = real(*given)
         return type(found)(found.ids, found.first, found.last - 1)
 
-    monkeypatch.setattr(benchmark.huggingface, "word_pieces", shifted)
+    monkeypatch.setattr(benchmark.models.huggingface, "word_pieces", shifted)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
     assert (code, found["alignment"], found["padding"]) == (3, doctor.FAIL, doctor.OK)
 
 
 def test_numbers_drawn_in_every_pass(tmp_path, capsys, monkeypatch):
-    real = benchmark.huggingface.HuggingFaceModel._read
+    real = benchmark.models.huggingface.HuggingFaceModel._read
     drawn = lambda *given: [rows + 1e-5 * np.random.default_rng().random(rows.shape) for rows in real(*given)]  # noqa: E731
-    monkeypatch.setattr(benchmark.huggingface.HuggingFaceModel, "_read", drawn)
+    monkeypatch.setattr(benchmark.models.huggingface.HuggingFaceModel, "_read", drawn)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
     assert (code, found["batch sizes"]) == (3, doctor.FAIL)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.suites import load_suite
+from benchmark.tasks.suite import load_suite
 from karel_env.draws import bernoulli_mask, draw, stream_key
 from karel_env.generator import generate
 from karel_env.language import ACTIONS

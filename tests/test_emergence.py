@@ -16,17 +16,17 @@ import torch
 from quick_protocol import QUICK
 
 import baselines.train
-import benchmark.emergence
-import benchmark.trajectory
-from benchmark.checkpoint import open_checkpoint
-from benchmark.emergence import moments_of
+import benchmark.emergence.command
+import benchmark.emergence.trajectory
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.emergence.command import moments_of
 from benchmark.errors import UsageError
-from benchmark.evaluation import prompts_of
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import ModelSpec
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
-from benchmark.trajectory import POINT, read_point, read_points
+from benchmark.runner.worker import prompts_of
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
+from benchmark.emergence.trajectory import POINT, read_point, read_points
 
 RECIPE = """
 suite: smoke
@@ -52,11 +52,11 @@ def training(tmp_path_factory):
 
 @pytest.fixture
 def reduced(monkeypatch):
-    monkeypatch.setattr(benchmark.trajectory, "REDUCED", replace(QUICK, random_inits=2))
+    monkeypatch.setattr(benchmark.emergence.trajectory, "REDUCED", replace(QUICK, random_inits=2))
 
 
 def emergence(*words):
-    return benchmark.emergence.main([str(word) for word in words])
+    return benchmark.emergence.command.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def measured(training, tmp_path_factory):
     again = folder / "two"
     shutil.copytree(training, again)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.trajectory, "REDUCED", replace(QUICK, random_inits=2))
+        patch.setattr(benchmark.emergence.trajectory, "REDUCED", replace(QUICK, random_inits=2))
         out = io.StringIO()
         with redirect_stdout(out):
             assert emergence(training, again, "--suite", "smoke", "--out", folder / "out") == 0

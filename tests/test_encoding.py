@@ -7,9 +7,9 @@ import pytest
 
 from baselines.encoding import IGNORED, encode
 from baselines.tokenizer import build_tokenizer, cell_pairs
-from benchmark.prompts import prompt_text
-from benchmark.suites import load_suite, training_tasks
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.tasks.prompts import prompt_text
+from benchmark.tasks.suite import load_suite, training_tasks
+from benchmark.tasks.suite import test_tasks as tasks_of
 
 
 @pytest.mark.parametrize(

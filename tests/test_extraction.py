@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.extraction import answered
+from benchmark.tasks.extraction import answered
 from karel_env.language import HEADER_TEXT
 from karel_env.parser import ParseError, parse
 

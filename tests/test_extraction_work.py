@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import benchmark.extraction
-from benchmark.extraction import _HEADER, answered
+import benchmark.tasks.extraction
+from benchmark.tasks.extraction import _HEADER, answered
 from karel_env.language import HEADER_TEXT
 from karel_env.parser import ParseError, parse
 
@@ -76,7 +76,7 @@ def test_the_work_grows_as_the_answer_does(kind, monkeypatch):
         parsed.append(len(text) - len(HEADER_TEXT))
         return parse(text)
 
-    monkeypatch.setattr(benchmark.extraction, "parse", counting)
+    monkeypatch.setattr(benchmark.tasks.extraction, "parse", counting)
 
     def work(text: str) -> tuple[int, int]:
         parsed.clear()

@@ -22,10 +22,10 @@ from ray.cluster_utils import Cluster
 from test_cluster import STORE
 from whole_runs import HERE, Beside, call, committed, only, same
 
-from benchmark.folder import RunFolder, holder
-from benchmark.record import read_record
+from benchmark.runner.folder import RunFolder, holder
+from benchmark.runner.record import read_record
 from benchmark.status import STOPPED, status_of
-from benchmark.suites import SUITE_FOLDER
+from benchmark.tasks.suite import SUITE_FOLDER
 
 pytestmark = pytest.mark.slow
 DRIVER = (

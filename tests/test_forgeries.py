@@ -13,20 +13,20 @@ import pytest
 from forged import SMALL, copy_small, edit, put, read_record, read_samples, write_samples
 from safetensors.numpy import load_file, save
 
-from benchmark import screening
-from benchmark.content import CONTENT_DEPTHS, content_of_hits, hit_states, packed_hits
-from benchmark.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
+from benchmark.submit import screening
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, packed_hits
+from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
 from benchmark.errors import ModelError, SubmissionError
-from benchmark.frames import frame_bytes, stored_frame
-from benchmark.measurement import CONTENT_HITS
-from benchmark.models import ATTENTIONS
-from benchmark.record import read_record as read_typed
-from benchmark.record_check import recomputable, submitted_record
-from benchmark.rerun import Limits, order_of, rerun, screened_checkpoint
-from benchmark.submission import read_submission
-from benchmark.suites import load_suite
-from benchmark.tracks import Frame, description, frame_of
-from benchmark.verification import _blind, verify
+from benchmark.submit.rendered_prompts import frame_bytes, stored_frame
+from benchmark.probing.verdict import CONTENT_HITS
+from benchmark.models.interface import ATTENTIONS
+from benchmark.runner.record import read_record as read_typed
+from benchmark.submit.check_record import recomputable, submitted_record
+from benchmark.submit.rerun import Limits, order_of, rerun, screened_checkpoint
+from benchmark.submit.schema import read_submission
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.prompt_template import Frame, description, frame_of
+from benchmark.submit.verify import _blind, verify
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import HEADER_TEXT
 
@@ -142,7 +142,7 @@ def test_words_of_a_vocabulary_are_no_entries():
 
 
 def test_the_lists_are_those_of_the_loader():
-    from benchmark.huggingface import DTYPES
+    from benchmark.models.huggingface import DTYPES
 
     assert set(DTYPES) == set(screening.DTYPE_NAMES)
     assert screening.ATTENTIONS == ATTENTIONS
@@ -351,10 +351,10 @@ def test_a_row_with_a_template_of_its_own_is_compared_with_what_it_renders(folde
             config | {"chat_template": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"}
         ).encode(),
     )
-    import benchmark.frames
+    import benchmark.submit.rendered_prompts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.frames, "SECONDS", 8.0)
+        patch.setattr(benchmark.submit.rendered_prompts, "SECONDS", 8.0)
         with pytest.raises(SubmissionError, match=r"deadline|steps"):
             verify(folder)
 

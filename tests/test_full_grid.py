@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from benchmark.checkpoint import Checkpoint
-from benchmark.codelength import BLOCKS, codelengths
-from benchmark.evaluation import (
+from benchmark.models.checkpoint import Checkpoint
+from benchmark.probing.mdl import BLOCKS, codelengths
+from benchmark.runner.worker import (
     CROSSED_WITH,
     FULL_GRID,
     MEAN,
@@ -22,11 +22,11 @@ from benchmark.evaluation import (
     stage_tasks,
     written_programs,
 )
-from benchmark.full_grid import OFFSETS, FullGrid
-from benchmark.labels import DROPPED, build_probe_set, with_original
-from benchmark.protocol import STANDARD
-from benchmark.recorder import recorder_states
-from benchmark.suites import blind_tasks, load_suite, probe_tasks
+from benchmark.probing.full_grid import OFFSETS, FullGrid
+from benchmark.probing.labels import DROPPED, build_probe_set, with_original
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.token_history import recorder_states
+from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
 from karel_env.semantics import ORIGINAL

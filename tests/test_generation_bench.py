@@ -6,9 +6,9 @@ import argparse
 
 import pytest
 
-from benchmark import generation_bench
+from benchmark.bench import generation as generation_bench
 from benchmark.errors import UsageError
-from benchmark.generation_bench import Batch, _Timed, grammar_row, speed_rows, state_bytes
+from benchmark.bench.generation import Batch, _Timed, grammar_row, speed_rows, state_bytes
 
 
 def options(folder, **given):

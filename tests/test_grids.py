@@ -7,20 +7,20 @@ import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 from whole_runs import call, only, same
 
-from benchmark.checkpoint import open_checkpoint
-from benchmark.driver import Request, Run
-from benchmark.evaluation import BLIND, RANDOM, plan
-from benchmark.folder import RunFolder
-from benchmark.measurement import measure_meaning
-from benchmark.models import ModelSpec
-from benchmark.protocol import POOLS
-from benchmark.record import read_record
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.runner.run import Request, Run
+from benchmark.runner.worker import BLIND, RANDOM, plan
+from benchmark.runner.folder import RunFolder
+from benchmark.probing.verdict import measure_meaning
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import POOLS
+from benchmark.runner.record import read_record
 
 
 def run_of(grid, tiny_folder, out):
     """The folder of a whole run of a grid."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.driver.STANDARD", QUICK)
+        patch.setattr("benchmark.runner.run.STANDARD", QUICK)
         assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
     return only(out)
 

@@ -14,12 +14,12 @@ from hostile import CASES, GOOD_STATUS, WITH_PROBES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark.answer_check import submitted_samples
+from benchmark.submit.check_samples import submitted_samples
 from benchmark.errors import BenchmarkError, SubmissionError
-from benchmark.intake import read_json, read_rows, read_yaml, tensor_header, unpacked
-from benchmark.submission import read_status, read_submission
-from benchmark.submit import main
-from benchmark.verification import submitted_record, verify
+from benchmark.files import read_json, read_rows, read_yaml, tensor_header, unpacked
+from benchmark.submit.schema import read_status, read_submission
+from benchmark.submit.command import main
+from benchmark.submit.verify import submitted_record, verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-26_gpt-large-laptop"

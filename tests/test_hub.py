@@ -14,12 +14,12 @@ from huggingface_hub import constants, snapshot_download
 from quick_protocol import SMALL_SUITE
 from whole_runs import call
 
-from benchmark.audit import audit_seed
-from benchmark.checkpoint import open_checkpoint
+from benchmark.submit.audit import audit_seed
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
-from benchmark.models import Loading, ModelSpec
-from benchmark.record import read_record
-from benchmark.tensors import INDEX
+from benchmark.models.interface import Loading, ModelSpec
+from benchmark.runner.record import read_record
+from benchmark.models.safetensors_header import INDEX
 
 WEIGHTS = "model.safetensors"
 
@@ -219,8 +219,8 @@ def test_each_revision_is_audited_on_tasks_of_its_own(hub, repository, tmp_path,
 
 OPENING = """
 import sys
-from benchmark.checkpoint import open_checkpoint
-from benchmark.models import ModelSpec
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
 print(open_checkpoint(ModelSpec.parse("hf:org/tiny@v1")).spec)
 print(*sorted({"torch", "transformers"} & sys.modules.keys()))
 """

@@ -16,11 +16,11 @@ from hostile import entry
 from proposals import NETWORK, NGRAM, RANDOM, SHIPPED, copy_row, git, make_base, merge_change
 from safetensors.numpy import load_file, save_file
 
-import benchmark.incoming
-from benchmark.change_report import REPORT_CHARACTERS, printable
-from benchmark.duplicates import colliding_folder, find_overlap, read_row
+import benchmark.review.pull_request
+from benchmark.review.change_report import REPORT_CHARACTERS, printable
+from benchmark.review.duplicates import colliding_folder, find_overlap, read_row
 from benchmark.errors import BenchmarkError
-from benchmark.fingerprint import (
+from benchmark.review.fingerprint import (
     EQUAL,
     NEAR,
     Fingerprint,
@@ -28,10 +28,10 @@ from benchmark.fingerprint import (
     compare_samples,
     compare_weights,
 )
-from benchmark.incoming import UNFINISHED, check_change, main
-from benchmark.intake import read_json
-from benchmark.lookalike import imitates_ascii, skeleton
-from benchmark.verified import Verified
+from benchmark.review.pull_request import UNFINISHED, check_change, main
+from benchmark.files import read_json
+from benchmark.review.lookalike import imitates_ascii, skeleton
+from benchmark.submit.report import Verified
 
 MINE = "2026-11-26_mine"
 FLOAT32 = "2026-11-23_llama-laptop"
@@ -57,8 +57,8 @@ def quick(monkeypatch):
         row = read_row(folder)
         return Verified(row.declared, row.record, [])
 
-    monkeypatch.setattr(benchmark.incoming, "verify", verify)
-    monkeypatch.setattr(benchmark.incoming, "read_entries", lambda folder: [])
+    monkeypatch.setattr(benchmark.review.pull_request, "verify", verify)
+    monkeypatch.setattr(benchmark.review.pull_request, "read_entries", lambda folder: [])
 
 
 def own_row(folder: Path, source: str = NGRAM, name: str = "mine") -> Path:
@@ -235,7 +235,7 @@ def test_a_clock_that_is_behind_refuses_nothing(repository, tmp_path, quick, mon
         def now(cls, tz=None):
             return cls(2001, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr(benchmark.incoming, "datetime", Behind)
+    monkeypatch.setattr(benchmark.review.pull_request, "datetime", Behind)
     found, text = checked(repository, tmp_path, lambda s: own_row(s / MINE))
     assert found.exit_code == 0, text
 
@@ -405,7 +405,7 @@ def test_a_folder_that_breaks_a_reader_is_reported(problem, repository, tmp_path
     def broken(folder: Path, incoming: bool = False) -> Verified:
         raise problem
 
-    monkeypatch.setattr(benchmark.incoming, "verify", broken)
+    monkeypatch.setattr(benchmark.review.pull_request, "verify", broken)
     found, text = checked(repository, tmp_path, lambda s: own_row(s / MINE))
     assert found.exit_code == 3
     assert f"cannot be read: {type(problem).__name__}" in text
@@ -419,7 +419,7 @@ def test_a_report_is_there_even_of_a_check_that_was_killed(repository, tmp_path,
     words = ["--change", str(folder), "--report", str(tmp_path / "report.txt"), "--summary", str(tmp_path / "summary")]
     assert main(words) == 0
     assert (tmp_path / "summary").is_file()
-    monkeypatch.setattr(benchmark.incoming, "check_change", killed)
+    monkeypatch.setattr(benchmark.review.pull_request, "check_change", killed)
     assert main(words) == 1
     assert (tmp_path / "report.txt").read_text() == UNFINISHED
     assert not (tmp_path / "summary").exists()

@@ -26,14 +26,16 @@ pytest.importorskip("ray")
 import ray
 from whole_runs import call, committed, only, same
 
-from benchmark import cluster, memory_limit
-from benchmark import pool as pool_module
-from benchmark.checkpoint import available_memory
-from benchmark.cluster import Demand, join, private_folder, private_token
+from benchmark.cluster import ray_executor as cluster
+
+from benchmark import environment as memory_limit
+from benchmark.cluster import pool as pool_module
+from benchmark.models.checkpoint import available_memory
+from benchmark.cluster.ray_executor import Demand, join, private_folder, private_token
 from benchmark.errors import ModelError, UsageError
-from benchmark.pool import INVALID, MEMORY, RAISED, Piece, Pool
-from benchmark.record import read_record
-from benchmark.work import EVALUATION, Desk
+from benchmark.cluster.pool import INVALID, MEMORY, RAISED, Piece, Pool
+from benchmark.runner.record import read_record
+from benchmark.runner.jobs import EVALUATION, Desk
 
 HERE = Path(__file__).parent
 LISTENING = "0A"
@@ -159,7 +161,7 @@ def test_the_token_is_in_no_file_and_the_files_are_private(session):
 
 def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
     crew, _, _ = session
-    monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.work", "this_is_slow"))
+    monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.runner.jobs", "this_is_slow"))
     monkeypatch.setattr(cluster, "ActorBody", SlowBody)
     asked, hired, events, done = [], [], [], []
     plain_hire, plain_continue = crew.hire, crew.continue_start
@@ -284,7 +286,7 @@ class Raiser:
 
 def test_memory_beyond_a_limit_of_the_process_is_out_of_memory():
     code = (
-        "import resource, sys\nfrom benchmark.checkpoint import available_memory\nbefore = available_memory()\n"
+        "import resource, sys\nfrom benchmark.models.checkpoint import available_memory\nbefore = available_memory()\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)\n"
         "left = available_memory()\nprint(before > 400_000_000, 100_000_000 < left <= 300_000_000)\n"

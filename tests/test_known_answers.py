@@ -12,20 +12,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark import semantic_content, trained_pair
-from benchmark.calibrate import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
-from benchmark.content import _content, _hits, _Probed
-from benchmark.evaluation import first_inputs
-from benchmark.full_grid import EVERY
-from benchmark.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
-from benchmark.measurement import judged
-from benchmark.prior import step_prior
-from benchmark.probing import Fit
-from benchmark.protocol import STANDARD
-from benchmark.pseudo_models import DEGRADED, Content
-from benchmark.semantic_content import RECORD_ONLY, REPRESENTS, over_programs
-from benchmark.sources import arrays_of
-from benchmark.suites import blind_tasks, load_suite
+from benchmark.probing import control_gap as semantic_content
+
+from benchmark.calibrate import trained_pair
+from benchmark.calibrate.calibration import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
+from benchmark.probing.semantic_content import _content, _hits, _Probed
+from benchmark.runner.worker import first_inputs
+from benchmark.probing.full_grid import EVERY
+from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
+from benchmark.probing.verdict import judged
+from benchmark.probing.prior import step_prior
+from benchmark.probing.probes import Fit
+from benchmark.probing.protocol import STANDARD
+from benchmark.calibrate.pseudo_models import DEGRADED, Content
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, over_programs
+from benchmark.probing.state_source import arrays_of
+from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 
 SUITE = replace(load_suite("laptop"), probe_programs=1500)
@@ -47,7 +49,7 @@ def cells():
     """Every pseudo-model through the code that measures a model, by name; the pair is trained for a shorter time."""
     pair = trained_pair.train_pair(SMALL_SUITE, 0, PAIR_STEPS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.calibrate.trained_pair_of", lambda *_: pair)
+        patch.setattr("benchmark.calibrate.calibration.trained_pair_of", lambda *_: pair)
         return {cell["pseudo-model"]: cell for cell in calibrate(SMALL_SUITE, SMALL, seed=0)}
 
 
@@ -195,7 +197,7 @@ def test_a_judgement_can_be_wrong(cells):
 
 def test_the_command_computes_a_seed_once(monkeypatch, tmp_path, capsys, cells):
     called = []
-    monkeypatch.setattr("benchmark.calibrate.calibrate", lambda *a: called.append(a[2]) or list(cells.values()))
+    monkeypatch.setattr("benchmark.calibrate.calibration.calibrate", lambda *a: called.append(a[2]) or list(cells.values()))
     for _ in range(2):
         assert main(["--seeds", "2", "--programs", "1500", "--out", str(tmp_path)]) == 0
     assert called == [0, 1]

@@ -8,16 +8,16 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmark.compare import Rival, _share
-from benchmark.labels import DROPPED, ProbeSet, _drop_shared, _seen
-from benchmark.prior import Prior
-from benchmark.probing import Fit
-from benchmark.protocol import STANDARD
-from benchmark.scoring import score, summarize
-from benchmark.semantic_content import choose_pool, gather_evidence
+from benchmark.board.comparison import Rival, _share
+from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
+from benchmark.probing.prior import Prior
+from benchmark.probing.probes import Fit
+from benchmark.probing.protocol import STANDARD
+from benchmark.tasks.scoring import score, summarize
+from benchmark.probing.control_gap import choose_pool, gather_evidence
 from benchmark.statistics import wilson
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env import screen
 from karel_env.features import FEATURES
 from karel_env.interpreter import run

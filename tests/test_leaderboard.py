@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.compare import solved_tasks
-from benchmark.folder import PROBES, RunFolder, read_probes
-from benchmark.leaderboard import ROOT, as_csv, board, card, files_of, main, row
-from benchmark.paired import mcnemar
-from benchmark.record import read_record
-from benchmark.standings import Entry, read_calibration, read_entries, standings, status_of
+from benchmark.board.comparison import solved_tasks
+from benchmark.runner.folder import PROBES, RunFolder, read_probes
+from benchmark.board.tables import ROOT, as_csv, board, card, files_of, main, row
+from benchmark.board.paired import mcnemar
+from benchmark.runner.record import read_record
+from benchmark.board.ranking import Entry, read_calibration, read_entries, standings, status_of
 from benchmark.statistics import holm
-from benchmark.submission import FLAGGED, WITHDRAWN, read_submission
+from benchmark.submit.schema import FLAGGED, WITHDRAWN, read_submission
 
 SUBMISSIONS = ROOT / "submissions"
 
@@ -56,7 +56,7 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     """Files as the records give them; that the arrays give the records is asked of every row, and is answered for each in
     `test_submit`, where every shipped submission is verified."""
     asked = []
-    monkeypatch.setattr("benchmark.leaderboard.check_stored", lambda folder, record: asked.append(folder.name))
+    monkeypatch.setattr("benchmark.board.tables.check_stored", lambda folder, record: asked.append(folder.name))
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
     written = files_of(shipped(), read_calibration(ROOT / "docs" / "calibration.json"))

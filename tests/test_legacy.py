@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-import benchmark.legacy
+import benchmark.calibrate.legacy
 from benchmark.errors import UsageError
-from benchmark.evaluation import ShardResult, Worker, first_inputs
-from benchmark.labels import build_probe_set
-from benchmark.legacy import ALTERNATIVES, LegacyRecipe, action_counts, gaps, legacy_content, rewrite
-from benchmark.protocol import STANDARD
-from benchmark.suites import load_suite, probe_tasks
+from benchmark.runner.worker import ShardResult, Worker, first_inputs
+from benchmark.probing.labels import build_probe_set
+from benchmark.calibrate.legacy import ALTERNATIVES, LegacyRecipe, action_counts, gaps, legacy_content, rewrite
+from benchmark.probing.protocol import STANDARD
+from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import ACTIONS, HEADER_TEXT, Programs
 from karel_env.parser import parse
@@ -128,13 +128,13 @@ def test_flaws_are_there_and_can_be_mended(drawn):
 
 def test_training_draws_and_evaluates_as_often_as_released(monkeypatch, drawn):
     seen = []
-    real = benchmark.legacy._train
+    real = benchmark.calibrate.legacy._train
 
     def train(states, wanted, widths, rows, recipe):
         seen.append((len(rows[0]), real(states, wanted, widths, rows, recipe)))
         return seen[-1][1]
 
-    monkeypatch.setattr(benchmark.legacy, "_train", train)
+    monkeypatch.setattr(benchmark.calibrate.legacy, "_train", train)
     few = replace(QUICK, depths=(("linear", ()),), alternatives=(), repeats=1, epochs=50, train_records=128, checks=20)
     legacy_content(*drawn, noise(drawn[0]), few)
     assert {drawn for drawn, _ in seen} == {128}
@@ -164,9 +164,9 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
         return ShardResult([{"text": text} for text in texts], {"emit.mean": states})
 
     monkeypatch.setattr(Worker, "evaluate", evaluate)
-    monkeypatch.setattr(benchmark.legacy, "LegacyRecipe", partial(replace, QUICK))
+    monkeypatch.setattr(benchmark.calibrate.legacy, "LegacyRecipe", partial(replace, QUICK))
     words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--repeats", "1", "--fixed", "--out", str(tmp_path)]
-    assert benchmark.legacy.main(words) == 0
+    assert benchmark.calibrate.legacy.main(words) == 0
     printed = capsys.readouterr().out
     for said in (
         "LEGACY",
@@ -182,5 +182,5 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
     assert [one["recipe"]["programs_apart"] for one in stored["results"]] == [False, True]
     assert np.shape(stored["results"][0]["gaps"]) == (2, 2)
     assert sum(stored["results"][0]["programs"]) == 160
-    assert benchmark.legacy.main([*words[:4], "--programs", "0"]) == 2
+    assert benchmark.calibrate.legacy.main([*words[:4], "--programs", "0"]) == 2
     assert "expected a whole number, at least 1" in capsys.readouterr().err

@@ -16,12 +16,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from whole_runs import call
 
-from benchmark import architecture
-from benchmark.architecture import check_architecture
-from benchmark.checkpoint import Checkpoint, check_unchanged, open_checkpoint
+from benchmark.models import architecture
+from benchmark.models.architecture import check_architecture
+from benchmark.models.checkpoint import Checkpoint, check_unchanged, open_checkpoint
 from benchmark.errors import ModelError
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import Decoding, ModelSpec
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import Decoding, ModelSpec
 from karel_env.language import HEADER_TEXT
 
 WEIGHTS = "model.safetensors"

@@ -9,11 +9,11 @@ from transformers import GenerationMixin
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
-from benchmark.checkpoint import open_checkpoint
-from benchmark.checks import plainly_written
-from benchmark.doctor import main
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import ModelSpec
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.doctor.checks import plainly_written
+from benchmark.doctor.command import main
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
 
 PROMPTS = ["program\ndef run() {", "input\n> .\noutput\n. >\nprogram\ndef run() {"]
 PROGRAMS = ["move(); turn_left(); }", "put_marker(); }"]

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from benchmark.leaderboard import ROOT, as_csv, as_json, board, claims_of, parameters_of
-from benchmark.markup import markdown_cell, spreadsheet_cell, visible
-from benchmark.page import data_block
-from benchmark.redaction import has_paths, strings_without_paths, without_paths
-from benchmark.standings import Entry, read_entries, standings
+from benchmark.board.tables import ROOT, as_csv, as_json, board, claims_of, parameters_of
+from benchmark.board.markup import markdown_cell, spreadsheet_cell, visible
+from benchmark.board.page import data_block
+from benchmark.runner.redaction import has_paths, strings_without_paths, without_paths
+from benchmark.board.ranking import Entry, read_entries, standings
 from benchmark.statistics import Estimate
-from benchmark.submission import SELF_REPORTED
+from benchmark.submit.schema import SELF_REPORTED
 
 try:
     import cmarkgfm

@@ -16,13 +16,13 @@ import torch
 from quick_protocol import SMALL_SUITE
 from whole_runs import call, only
 
-from benchmark.checkpoint import open_checkpoint
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError, UsageError
-from benchmark.evaluation import Job, Worker
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import Loading, ModelSpec, series
-from benchmark.record import read_record
-from benchmark.suites import load_suite
+from benchmark.runner.worker import Job, Worker
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import Loading, ModelSpec, series
+from benchmark.runner.record import read_record
+from benchmark.tasks.suite import load_suite
 from benchmark.sweep import read_models
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-from benchmark.suites import load_suite
+from benchmark.tasks.suite import load_suite
 from karel_env.command import integer, number
 
 NONE = ["", " ", "5 ", "\u00b2", "\uff11", "1_000", "0x10", "nan", "inf", "1e9", "1.5", "-", "9" * 40, "\u0661", "True"]
@@ -31,13 +31,13 @@ MODEL = ["--model", "path:nowhere"]
 COUNTS = [
     ("benchmark.run", [], "threads"), ("benchmark.run", [], "batch"), ("benchmark.run", [], "limit"),
     ("benchmark.run", [], "cpus-per-worker"), ("benchmark.sweep", MODEL, "limit"), ("benchmark.sweep", MODEL, "threads"),
-    ("benchmark.emergence", ["nowhere"], "threads"), ("benchmark.calibrate", [], "seeds"),
-    ("benchmark.calibrate", [], "programs"), ("benchmark.calibrate", [], "alternatives"),
-    ("benchmark.legacy", MODEL, "programs"), ("benchmark.legacy", MODEL, "repeats"),
-    ("benchmark.bench", ["probing"], "programs"), ("benchmark.bench", ["probing"], "sample"),
-    ("benchmark.bench", ["probing"], "width"), ("benchmark.bench", ["probing"], "layers"),
-    ("benchmark.bench", ["cluster"], "shards"), ("benchmark.bench", ["generation"], "prompts"),
-    ("benchmark.submit", ["new", "name", "--run", "nowhere"], "attempts"), ("karel_env.bench", [], "programs"),
+    ("benchmark.emergence.command", ["nowhere"], "threads"), ("benchmark.calibrate.calibration", [], "seeds"),
+    ("benchmark.calibrate.calibration", [], "programs"), ("benchmark.calibrate.calibration", [], "alternatives"),
+    ("benchmark.calibrate.legacy", MODEL, "programs"), ("benchmark.calibrate.legacy", MODEL, "repeats"),
+    ("benchmark.bench.probing", ["probing"], "programs"), ("benchmark.bench.probing", ["probing"], "sample"),
+    ("benchmark.bench.probing", ["probing"], "width"), ("benchmark.bench.probing", ["probing"], "layers"),
+    ("benchmark.bench.probing", ["cluster"], "shards"), ("benchmark.bench.probing", ["generation"], "prompts"),
+    ("benchmark.submit.command", ["new", "name", "--run", "nowhere"], "attempts"), ("karel_env.bench", [], "programs"),
     ("karel_env.bench", [], "rounds"), ("baselines.speed", ["nowhere"], "steps"),
     ("baselines.train", ["nowhere", "--out", "nowhere"], "save-every"),
 ]  # fmt: skip
@@ -48,8 +48,8 @@ FROM_ZERO = [
 ]  # fmt: skip
 DECIMALS = [
     ("benchmark.run", [], "temperature"), ("benchmark.run", [], "deadline"), ("benchmark.run", [], "wait"),
-    ("benchmark.run", [], "gpus-per-worker"), ("benchmark.emergence", ["nowhere"], "deadline"),
-    ("benchmark.submit", ["verify", "nowhere"], "rerun"),
+    ("benchmark.run", [], "gpus-per-worker"), ("benchmark.emergence.command", ["nowhere"], "deadline"),
+    ("benchmark.submit.command", ["verify", "nowhere"], "rerun"),
 ]  # fmt: skip
 
 
@@ -107,9 +107,9 @@ def test_what_is_a_number_is_taken():
     [("seed", "-1"), ("seed", str(2**63)), ("tasks", "0"), ("batch", "-4"), ("max_new_words", "0"), ("wall", ".nan")],
 )
 def test_numbers_of_a_suite_file_have_a_range(entry, value, tmp_path, capsys):
-    import benchmark.suites
+    import benchmark.tasks.suite
 
-    text = (benchmark.suites.SUITE_FOLDER / "smoke.yaml").read_text()
+    text = (benchmark.tasks.suite.SUITE_FOLDER / "smoke.yaml").read_text()
     lines = [
         f"{line.split(entry)[0]}{entry}: {value}" if line.strip().startswith(f"{entry}:") else line
         for line in text.splitlines()

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
-from benchmark.charts import NAME_HEIGHT, Point, Series, bar, chart, spread, ticks
-from benchmark.page import NAME, figure_of, main, slug_of
-from benchmark.record import read_record
-from benchmark.rowpage import training_log
+from benchmark.board.charts import NAME_HEIGHT, Point, Series, bar, chart, spread, ticks
+from benchmark.board.page import NAME, figure_of, main, slug_of
+from benchmark.runner.record import read_record
+from benchmark.board.row_page import training_log
 from benchmark.statistics import Estimate
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.phases import crossing, find_phases, relate, relate_runs
+from benchmark.emergence.phases import crossing, find_phases, relate, relate_runs
 
 TOKENS = np.linspace(0, 100, 101)
 

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.compare import probed
-from benchmark.leaderboard import ROOT
-from benchmark.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
-from benchmark.readings import read_readings
-from benchmark.record import read_record
-from benchmark.suites import blind_tasks, load_suite, tasks_for
+from benchmark.board.comparison import probed
+from benchmark.board.tables import ROOT
+from benchmark.board.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
+from benchmark.probing.readout import read_readings
+from benchmark.runner.record import read_record
+from benchmark.tasks.suite import blind_tasks, load_suite, tasks_for
 from karel_env.interpreter import run
 from karel_env.language import Programs
 from karel_env.parser import parse

@@ -9,9 +9,9 @@ from threading import Thread
 
 import pytest
 
-from benchmark import pool as pool_module
+from benchmark.cluster import pool as pool_module
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
-from benchmark.pool import CRASHED, DONE, INVALID, LATE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece, Pool
+from benchmark.cluster.pool import CRASHED, DONE, INVALID, LATE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece, Pool
 
 
 class Clock:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import bench
-from benchmark.labels import Split
-from benchmark.probing import fast_products, fit_probes
-from benchmark.protocol import STANDARD
-from benchmark.sources import fit_view
-from benchmark.suites import load_suite
+from benchmark.bench import probing as bench
+from benchmark.probing.labels import Split
+from benchmark.probing.probes import fast_products, fit_probes
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.state_source import fit_view
+from benchmark.tasks.suite import load_suite
 
 GROUPS, HEADS = 8, np.array([4, 7, 2])
 QUICK = replace(STANDARD, steps=40, checks=1, hidden=64, seeds=(0, 1), copies=1)

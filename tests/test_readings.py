@@ -13,12 +13,12 @@ import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 
 from benchmark.errors import SubmissionError, VerificationError
-from benchmark.labels import MISSING
-from benchmark.measurement import blind_probe_set
-from benchmark.probing import Fit
-from benchmark.readings import PROGRAMS, packed_readings, read_readings, readings_of
-from benchmark.submission import READINGS
-from benchmark.suites import load_suite
+from benchmark.probing.labels import MISSING
+from benchmark.probing.verdict import blind_probe_set
+from benchmark.probing.probes import Fit
+from benchmark.probing.readout import PROGRAMS, packed_readings, read_readings, readings_of
+from benchmark.submit.schema import READINGS
+from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES
 
 FACING = FEATURES.index("facing")

@@ -17,14 +17,14 @@ from quick_protocol import SMALL_SUITE
 from safetensors.numpy import load_file, save_file
 from whole_runs import HERE, call, forked, only, same
 
-from benchmark.checkpoint import open_checkpoint
-from benchmark.driver import Request, Run
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.runner.run import Request, Run
 from benchmark.errors import BenchmarkError
-from benchmark.evaluation import BLIND, Shard, ShardResult, Worker
-from benchmark.folder import RunFolder, holder
-from benchmark.models import ModelSpec
-from benchmark.record import read_record
-from benchmark.shards import DAMAGED, WHOLE, write_durably
+from benchmark.runner.worker import BLIND, Shard, ShardResult, Worker
+from benchmark.runner.folder import RunFolder, holder
+from benchmark.models.interface import ModelSpec
+from benchmark.runner.record import read_record
+from benchmark.runner.store import DAMAGED, WHOLE, write_durably
 from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
 from benchmark.status import main as status
 

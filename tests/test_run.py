@@ -12,15 +12,15 @@ import pytest
 import torch
 from whole_runs import call, only, same
 
-from benchmark.checkpoint import open_checkpoint
-from benchmark.evaluation import Job, Worker, plan, prompts_of
-from benchmark.folder import RunFolder
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import ModelSpec
-from benchmark.record import read_record
-from benchmark.scoring import score, summarize
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.runner.worker import Job, Worker, plan, prompts_of
+from benchmark.runner.folder import RunFolder
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
+from benchmark.runner.record import read_record
+from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
 
@@ -150,6 +150,6 @@ def test_dry_run_computes_nothing(tiny_folder, tmp_path, capsys):
 
 
 def test_too_little_memory_is_said_beforehand(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("benchmark.preflight.available_memory", lambda: 1_000_000)
+    monkeypatch.setattr("benchmark.runner.preflight.available_memory", lambda: 1_000_000)
     assert call("--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", tmp_path) == 3
     assert "GB of memory" in capsys.readouterr().err

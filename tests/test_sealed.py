@@ -9,9 +9,9 @@ import stat
 import pytest
 import yaml
 
-from benchmark.sealed import ROOT, main, read_round
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as drawn
+from benchmark.submit.sealed import ROOT, main, read_round
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as drawn
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark import semantic_content
-from benchmark.evaluation import first_inputs
-from benchmark.labels import build_probe_set, with_original
-from benchmark.protocol import STANDARD
-from benchmark.semantic_content import (
+from benchmark.probing import control_gap as semantic_content
+from benchmark.runner.worker import first_inputs
+from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.control_gap import (
     INCONCLUSIVE,
     RECORD_ONLY,
     REPRESENTS,
@@ -21,7 +21,7 @@ from benchmark.semantic_content import (
     verdict,
 )
 from benchmark.statistics import Estimate, bootstrap_weights
-from benchmark.suites import blind_tasks, load_suite
+from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES
 from karel_env.screen import kept
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.simulation import Costs, curve, finish_time
+from benchmark.cluster.simulation import Costs, curve, finish_time
 
 FREE = Costs(start=0, serial=0)
 

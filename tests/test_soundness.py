@@ -16,13 +16,13 @@ from whole_runs import call
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
-from benchmark import doctor
-from benchmark.checkpoint import open_checkpoint
+from benchmark.doctor import command as doctor
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
-from benchmark.evaluation import Job, Worker
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import Loading, ModelSpec
-from benchmark.suites import load_suite
+from benchmark.runner.worker import Job, Worker
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import Loading, ModelSpec
+from benchmark.tasks.suite import load_suite
 
 BERT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SEEING = {
@@ -141,7 +141,7 @@ BODIES = {
 """,
     "both must come of one model": """
     def generate(self, prompts, max_new_words, *more):
-        from benchmark.models import Generation
+        from benchmark.models.interface import Generation
         from karel_env.language import WORDS
         words = sorted(WORDS)
         scored = self.log_likelihoods([prompts[0]] * len(words), words)

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmark.suites import load_suite
+from benchmark.tasks.suite import load_suite
 from karel_env import bench
 from karel_env.control_flow import generate as generate_control
 from karel_env.generator import generate

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from test_pool import ScriptedCrew, pieces
 
-from benchmark import pool as pool_module
-from benchmark.actor import ActorBody
+from benchmark.cluster import pool as pool_module
+from benchmark.cluster.ray_actor import ActorBody
 from benchmark.errors import BenchmarkError
-from benchmark.pool import CRASHED, DONE, INVALID, LOST, STARTING, Answer, Pool
-from benchmark.work import SerialCrew
+from benchmark.cluster.pool import CRASHED, DONE, INVALID, LOST, STARTING, Answer, Pool
+from benchmark.runner.jobs import SerialCrew
 
 
 class Clock:
@@ -274,7 +274,7 @@ def names_called(node):
 
 
 def test_events_with_times_that_go_backwards_are_read_as_they_stand(tmp_path, monkeypatch):
-    from benchmark import folder as folder_module
+    from benchmark.runner import folder as folder_module
     from benchmark.status import status_of
 
     times = iter(["2026-01-01T10:00:00+00:00", "2026-01-01T09:00:00+00:00", "2025-12-31T09:00:00+00:00"])
@@ -291,9 +291,9 @@ def test_events_with_times_that_go_backwards_are_read_as_they_stand(tmp_path, mo
 
 def test_an_actor_says_what_comes_next_and_imports_one_module_a_call(monkeypatch):
     imported = []
-    monkeypatch.setattr("benchmark.actor.import_module", imported.append)
-    monkeypatch.setattr("benchmark.actor._processor", lambda: "a processor")
-    monkeypatch.setattr("benchmark.actor.same_everywhere", lambda: {"torch": "2"})
+    monkeypatch.setattr("benchmark.cluster.ray_actor.import_module", imported.append)
+    monkeypatch.setattr("benchmark.cluster.ray_actor._processor", lambda: "a processor")
+    monkeypatch.setattr("benchmark.cluster.ray_actor.same_everywhere", lambda: {"torch": "2"})
     body = ActorBody(1, ("one", "two"))
     assert body.start({"torch": "2"}) == Answer(STARTING, "importing one")
     assert imported == []

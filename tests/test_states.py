@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from benchmark.checkpoint import open_checkpoint
-from benchmark.content import generated_probe_set
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.probing.semantic_content import generated_probe_set
 from benchmark.errors import BenchmarkError
-from benchmark.evaluation import (
+from benchmark.runner.worker import (
     BLIND,
     CROSSED,
     CROSSED_WITH,
@@ -24,14 +24,14 @@ from benchmark.evaluation import (
     Worker,
     stage_tasks,
 )
-from benchmark.folder import RunFolder
-from benchmark.measurement import blind_probe_set
-from benchmark.models import ModelSpec
-from benchmark.protocol import STANDARD
+from benchmark.runner.folder import RunFolder
+from benchmark.probing.verdict import blind_probe_set
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import STANDARD
 from benchmark.run import SHIPPED, SUBMISSIONS
-from benchmark.shards import Shards, StoredRows, mapped
-from benchmark.suites import load_suite, probe_tasks
-from benchmark.work import EvaluationWork
+from benchmark.runner.store import Shards, StoredRows, mapped
+from benchmark.tasks.suite import load_suite, probe_tasks
+from benchmark.runner.jobs import EvaluationWork
 from karel_env.language import HEADER_TEXT
 
 SUITE = replace(load_suite("smoke"), probe_programs=40, sha256="")

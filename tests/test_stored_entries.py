@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from whole_runs import call, only, same
 
-import benchmark.checkpoint
-import benchmark.driver
+import benchmark.models.checkpoint
+import benchmark.runner.run
 from benchmark.errors import ModelError, ShardsFailed, StorageError
-from benchmark.evaluation import Worker
-from benchmark.folder import RunFolder
-from benchmark.shards import ABSENT, DAMAGED, WHOLE, Shards, sealed, unsealed, write_durably, write_into
+from benchmark.runner.worker import Worker
+from benchmark.runner.folder import RunFolder
+from benchmark.runner.store import ABSENT, DAMAGED, WHOLE, Shards, sealed, unsealed, write_durably, write_into
 
 DEEP = "[" * 100_000
 
@@ -126,9 +126,9 @@ def test_events_of_an_earlier_version_are_read(tmp_path):
 
 
 def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
-    from benchmark.fits import StoredFits
-    from benchmark.pool import Pool
-    from benchmark.work import SerialCrew
+    from benchmark.runner.cached_fits import StoredFits
+    from benchmark.cluster.pool import Pool
+    from benchmark.runner.jobs import SerialCrew
 
     fits = StoredFits(Shards(tmp_path), Pool(SerialCrew(), 1))
     path = fits._spill({"targets": np.arange(5)})
@@ -139,17 +139,17 @@ def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
 
 
 def test_the_digest_is_taken_again_from_the_files(tiny_folder, tmp_path):
-    from benchmark.models import ModelSpec
+    from benchmark.models.interface import ModelSpec
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
-    checkpoint = benchmark.checkpoint.open_checkpoint(ModelSpec("path", str(folder)))
-    assert benchmark.checkpoint.current_digest(checkpoint) == checkpoint.digest
+    checkpoint = benchmark.models.checkpoint.open_checkpoint(ModelSpec("path", str(folder)))
+    assert benchmark.models.checkpoint.current_digest(checkpoint) == checkpoint.digest
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert benchmark.checkpoint.current_digest(checkpoint) != checkpoint.digest
+    assert benchmark.models.checkpoint.current_digest(checkpoint) != checkpoint.digest
     shutil.rmtree(folder)
-    assert benchmark.checkpoint.current_digest(checkpoint) != checkpoint.digest
+    assert benchmark.models.checkpoint.current_digest(checkpoint) != checkpoint.digest
 
 
 @pytest.mark.parametrize("name", ["lock", "events.jsonl"])
@@ -191,11 +191,11 @@ def test_a_file_takes_the_place_of_a_link(tmp_path):
 
 
 def test_a_clock_set_back_disturbs_nothing(words, undisturbed, tmp_path, quick, monkeypatch, capsys):
-    import benchmark.folder
+    import benchmark.runner.folder
     import benchmark.status
 
     years = iter(range(2040, 1900, -1))
-    monkeypatch.setattr(benchmark.folder, "_now", lambda: f"{next(years, 1900)}-01-01T00:00:00+00:00")
+    monkeypatch.setattr(benchmark.runner.folder, "_now", lambda: f"{next(years, 1900)}-01-01T00:00:00+00:00")
     options = [*words, "--no-states", "--limit", "4", "--out", tmp_path]
     assert call(*options) == 0
     status = benchmark.status.status_of(only(tmp_path))

@@ -15,16 +15,16 @@ import yaml
 from hostile import entry, sample
 from safetensors.numpy import load_file, save_file
 
-from benchmark import draft
-from benchmark.checkpoint import open_checkpoint
+from benchmark.submit import scaffold as draft
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import VerificationError
-from benchmark.models import ModelSpec
-from benchmark.protocol import STANDARD
-from benchmark.record import read_record
-from benchmark.rerun import rerun
-from benchmark.submission import read_status, read_submission
-from benchmark.submit import main, settle
-from benchmark.verification import verify
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import STANDARD
+from benchmark.runner.record import read_record
+from benchmark.submit.rerun import rerun
+from benchmark.submit.schema import read_status, read_submission
+from benchmark.submit.command import main, settle
+from benchmark.submit.verify import verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark import suites
+from benchmark.tasks import suite as suites
 from benchmark.errors import UsageError, VerificationError
-from benchmark.scoring import check_references
-from benchmark.suites import SUITE_FOLDER, blind_tasks, digest, load_suite, probe_tasks, training_tasks
+from benchmark.tasks.scoring import check_references
+from benchmark.tasks.suite import SUITE_FOLDER, blind_tasks, digest, load_suite, probe_tasks, training_tasks
 from karel_env import control_flow, generator
 from karel_env.control_flow import ControlRecipe
 from karel_env.language import FIRST_CONDITION

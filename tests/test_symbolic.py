@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from whole_runs import call, only
 
-import benchmark.legacy
+import benchmark.calibrate.legacy
 from baselines.neighbour import Neighbour, effects
 from baselines.ngram import Ngram, most_probable
 from baselines.prompt_reading import read_prompt
 from baselines.random_program import RandomProgram
 from baselines.registry import BASELINES
 from baselines.search import Search
-from benchmark.checkpoint import open_checkpoint
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
-from benchmark.evaluation import prompts_of
-from benchmark.leaderboard import row
-from benchmark.models import ModelSpec
-from benchmark.record import read_record
-from benchmark.scoring import score
-from benchmark.suites import load_suite, training_tasks
-from benchmark.suites import test_tasks as tasks_of
+from benchmark.runner.worker import prompts_of
+from benchmark.board.tables import row
+from benchmark.models.interface import ModelSpec
+from benchmark.runner.record import read_record
+from benchmark.tasks.scoring import score
+from benchmark.tasks.suite import load_suite, training_tasks
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.interpreter import run
 from karel_env.language import ACTIONS, CLOSE, Programs
 from karel_env.world import Worlds
@@ -145,7 +145,7 @@ def test_an_unknown_baseline_is_named_with_the_known_ones():
 
 
 def test_what_has_no_states_is_refused_where_states_are_probed(capsys):
-    assert benchmark.legacy.main(["--model", "baseline:search"]) == 2
+    assert benchmark.calibrate.legacy.main(["--model", "baseline:search"]) == 2
     assert "no hidden states" in capsys.readouterr().err
 
 

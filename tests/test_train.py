@@ -25,10 +25,10 @@ from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.speed import measure
 from baselines.tokenizer import END, vocabulary
 from baselines.train import Run, batch_of, build_optimizers
-from benchmark.checkpoint import open_checkpoint
-from benchmark.huggingface import HuggingFaceModel
-from benchmark.models import ModelSpec
-from benchmark.suites import load_suite, training_tasks
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
+from benchmark.tasks.suite import load_suite, training_tasks
 from karel_env.language import WORDS
 
 RECIPE = """

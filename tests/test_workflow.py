@@ -15,7 +15,7 @@ from hostile import entry
 from markdown_it import MarkdownIt
 from proposals import copy_row
 
-from benchmark.incoming import report
+from benchmark.review.pull_request import report
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".github" / "workflows"
@@ -235,7 +235,7 @@ def test_numbers_of_another_form_are_not_posted(tmp_path, summary):
 
 @pytest.mark.parametrize(
     "files",
-    ["", FILES + ".github/workflows/submission.yml\n", "benchmark/incoming.py\n" + FILES, "submissions/README.md\n",
+    ["", FILES + ".github/workflows/submission.yml\n", "benchmark/review/pull_request.py\n" + FILES, "submissions/README.md\n",
      "submissions/../.github/x\n", "Submissions/a/b\n", "x/submissions/a/b\n", FILES + "evil\n" + FILES, FILES * 150,
      "submissions/a/\u202e\n", FILES + "pyproject.toml"],
 )  # fmt: skip

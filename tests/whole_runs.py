@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import benchmark.run
-from benchmark.record import read_record
-from benchmark.shards import Attempt, Shards
+from benchmark.runner.record import read_record
+from benchmark.runner.store import Attempt, Shards
 
 HERE = Path(__file__).parent
 

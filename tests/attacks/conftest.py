@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import benchmark.incoming
+import benchmark.review.pull_request
 
 
 @pytest.fixture(autouse=True)
 def no_rivals(monkeypatch):
-    monkeypatch.setattr(benchmark.incoming, "read_entries", lambda folder: [])
+    monkeypatch.setattr(benchmark.review.pull_request, "read_entries", lambda folder: [])

@@ -19,8 +19,8 @@ from hostile import entry
 from proposals import SHIPPED, copy_row
 from safetensors.numpy import load_file, save_file
 
-from benchmark.duplicates import find_overlap, read_row
-from benchmark.submit import main
+from benchmark.review.duplicates import find_overlap, read_row
+from benchmark.submit.command import main
 
 GPT, LSTM = "2026-11-26_gpt-small-laptop", "2026-11-26_lstm-laptop"
 Arrays = dict[str, np.ndarray]

@@ -18,13 +18,13 @@ import pytest
 import yaml
 from proposals import NGRAM, ROOT, copy_row, make_base, merge_change
 
-from benchmark.incoming import check_change
-from benchmark.submit import main
+from benchmark.review.pull_request import check_change
+from benchmark.submit.command import main
 
 MINE = "2026-11-26_mine"
 PAYLOAD = "import pathlib\npathlib.Path({!r}).write_text('ran')\n"
 PLACES = [
-    "conftest.py", "sitecustomize.py", "usercustomize.py", "benchmark/__init__.py", "benchmark/verification.py", "numpy.py",
+    "conftest.py", "sitecustomize.py", "usercustomize.py", "benchmark/__init__.py", "benchmark/submit/verify.py", "numpy.py",
     f"submissions/{MINE}/conftest.py", f"submissions/{MINE}/modeling_evil.py", f"submissions/{MINE}/evil.pth", "setup.py",
 ]  # fmt: skip
 

@@ -16,10 +16,10 @@ import json
 import pytest
 from proposals import SHIPPED
 
-from benchmark.evaluation import prompts_of
-from benchmark.scoring import score
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as drawn_tasks
+from benchmark.runner.worker import prompts_of
+from benchmark.tasks.scoring import score
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as drawn_tasks
 from karel_env.language import HEADER_TEXT
 
 SUITE = load_suite("smoke")

@@ -16,7 +16,7 @@ import pytest
 from hostile import entry
 from proposals import NGRAM, copy_row
 
-from benchmark.submit import main
+from benchmark.submit.command import main
 
 PERFECT = {"value": 1.0, "low": 0.996, "high": 1.0, "n": 1000}
 

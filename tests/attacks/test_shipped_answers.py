@@ -17,14 +17,14 @@ import pytest
 from hostile import entry, lines
 from proposals import RANDOM, SHIPPED, copy_row
 
-from benchmark.audit import audit_suite
-from benchmark.evaluation import prompts_of
-from benchmark.record import read_record
-from benchmark.scoring import score, summarize
-from benchmark.submission import read_status
-from benchmark.submit import main
-from benchmark.suites import load_suite, training_tasks
-from benchmark.suites import test_tasks as drawn_tasks
+from benchmark.submit.audit import audit_suite
+from benchmark.runner.worker import prompts_of
+from benchmark.runner.record import read_record
+from benchmark.tasks.scoring import score, summarize
+from benchmark.submit.schema import read_status
+from benchmark.submit.command import main
+from benchmark.tasks.suite import load_suite, training_tasks
+from benchmark.tasks.suite import test_tasks as drawn_tasks
 from karel_env.language import HEADER_TEXT
 
 

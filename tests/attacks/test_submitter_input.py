@@ -16,11 +16,11 @@ import pytest
 from hostile import append, entry, sample, write
 from proposals import NGRAM, copy_row
 
-from benchmark.redaction import has_paths
-from benchmark.scoring import OUTCOMES, score
-from benchmark.submit import main
-from benchmark.suites import load_suite
-from benchmark.suites import test_tasks as drawn_tasks
+from benchmark.runner.redaction import has_paths
+from benchmark.tasks.scoring import OUTCOMES, score
+from benchmark.submit.command import main
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import test_tasks as drawn_tasks
 
 
 class Writes:

@@ -16,10 +16,10 @@ from hostile import as_text, entry
 from proposals import NGRAM, copy_row, make_base, merge_change
 
 from benchmark.errors import UsageError, VerificationError
-from benchmark.incoming import FOLDERS, check_change
-from benchmark.sealed import check, make, opened, read_round, reveal
-from benchmark.submit import main
-from benchmark.suites import load_suite
+from benchmark.review.pull_request import FOLDERS, check_change
+from benchmark.submit.sealed import check, make, opened, read_round, reveal
+from benchmark.submit.command import main
+from benchmark.tasks.suite import load_suite
 
 
 def test_one_model_is_one_row(tmp_path):

@@ -1,0 +1,263 @@
+"""What the workers cost: `python -m benchmark.bench cluster`.
+
+Measured on this machine, embedded: start-up and memory of a worker, what a shard costs beside its own work, and how much
+is gained by a second worker where the model is the work (each worker has one thread), beside what two plain processes gain,
+since cores share caches and memory. Then a simulation from these figures of 1 to 1,024 workers, checked against the runs
+that were made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.cluster.ray_executor import Demand, join
+from benchmark.command import run_command
+from benchmark.errors import UsageError
+from benchmark.runner.worker import BLIND, Job, Shard, Worker
+from benchmark.models.interface import ModelSpec
+from benchmark.cluster.pool import Piece, Pool
+from benchmark.run import SHIPPED, SUBMISSIONS
+from benchmark.runner.store import Attempt, Shards, write_durably
+from benchmark.cluster.simulation import Costs, curve, finish_time
+from benchmark.tasks.suite import load_suite
+from benchmark.runner.jobs import EVALUATION, Compute, EvaluationWork
+from karel_env.command import CommandParser, integer
+
+EMPTY = 200
+"""Shards without work, of which the cost of one is taken."""
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+ROUNDS = 2
+"""Runs with each number of workers; the fastest counts."""
+SWEEP_MODELS = 50
+"""Models of the simulated sweep."""
+DEATHS = 1 / 3600
+"""A worker's deaths a second in the simulation, if not measured: one an hour."""
+
+
+@dataclass(frozen=True)
+class NoWork:
+    """Pieces that take no time, so that what is left is the cost of the way."""
+
+    root: Path
+
+    def begin(self) -> Compute:
+        """See `EvaluationWork.begin`."""
+        shards = Shards(self.root)
+
+        def compute(name: str, share: float) -> list[Attempt]:
+            return [shards.attempt(name, {"x": np.zeros(1, np.float32)}, {"seconds": 0.0})]
+
+        return compute
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One measured run: workers, seconds from the first hand-out to the last commit, and seconds of each shard."""
+
+    workers: int
+    seconds: float
+    shards: list[float]
+
+
+def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[Piece]:
+    def commit(attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            shards.commit(attempt)
+            spent.append(float(attempt.entry["seconds"]))
+
+    # Not the identity of `work`, which Python gives to another object once this one is gone.
+    return [Piece(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
+
+
+def _alone(job: Job, shards: Sequence[Shard], together: Any, spent: Any) -> None:
+    torch.set_num_threads(1)
+    worker = Worker(job)
+    worker.evaluate(shards[0])
+    together.wait()
+    began = time.perf_counter()
+    for shard in shards:
+        worker.evaluate(shard)
+    spent.put(time.perf_counter() - began)
+
+
+def plain_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
+    """Shards a second of so many plain processes of one thread, each of which computes all of these, without Ray."""
+    context = get_context("spawn")
+    together, spent = context.Barrier(processes), context.Queue()
+    started = [context.Process(target=_alone, args=(job, shards, together, spent)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    slowest = max(spent.get() for _ in started)
+    for process in started:
+        process.join()
+    return processes * len(shards) / slowest
+
+
+def memory_of(names: str) -> float:
+    """Bytes that a process of this machine whose title begins so has to itself, on average."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
+        try:
+            if (path.parent / "cmdline").read_bytes().decode(errors="replace").startswith(names):
+                own = [line for line in path.read_text().splitlines() if line.startswith("Private_")]
+                found.append(1024.0 * sum(int(line.split()[1]) for line in own))
+        except OSError:
+            continue
+    return float(np.mean(found)) if found else float("nan")
+
+
+class ClusterBench:
+    """The measurements.
+
+    Args:
+        model: that the workers evaluate.
+        suite: whose blind set they read.
+        count: shards of a run.
+    """
+
+    def __init__(self, model: str, suite: str, count: int) -> None:
+        job = Job(load_suite(suite), open_checkpoint(ModelSpec.parse(model)), "float32", "cpu", 0)
+        size = job.suite.shard
+        if count < 2 or count * size > 2 * job.suite.probe_programs:
+            raise UsageError(f"--shards {count}: expected 2 to {2 * job.suite.probe_programs // size}")
+        self.calls = [(f"{BLIND}-{i:06d}", Shard(BLIND, i * size, (i + 1) * size)) for i in range(count)]
+        self.job = job
+
+    def measure(self, told: Any) -> dict[str, Any]:
+        """All figures, as the command stores them."""
+        runs: list[Timed] = []
+        start: dict[str, float] = {}
+        for workers in (1, 2):
+            began = time.perf_counter()
+            crew = join(Demand(workers=workers, cpus=1))
+            start["cluster"] = time.perf_counter() - began
+            pool = Pool(crew, workers)
+            try:
+                told(f"{workers} workers")
+                start["worker"], serial = self._empty(pool, workers)
+                runs += [min((self._run(pool, workers) for _ in range(ROUNDS)), key=lambda run: run.seconds)]
+                memory = memory_of("ray::EvaluationActor")
+            finally:
+                pool.close()
+                crew.leave()
+        one, two = runs
+        told("the same in plain processes")
+        some = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
+        machine = plain_rate(self.job, some, 2) / (2 * plain_rate(self.job, some, 1))
+        efficiency = one.seconds / (2 * two.seconds)
+        costs = Costs(start["worker"], serial, DEATHS)
+        checks = [
+            {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, Costs(0, serial))}
+            for run in runs
+        ]  # fmt: skip
+        sweep = np.tile(one.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(one.shards)))
+        return {
+            "start": start, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
+            "shard": {"mean": float(np.mean(one.shards)), "deviation": float(np.std(one.shards))},
+            "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
+            "checks": checks, "costs": asdict(costs), "model": curve(one.shards, WORKERS, costs),
+            "sweep": curve(sweep.tolist(), WORKERS, costs, repeats=1), "sweep shards": len(sweep),
+        }  # fmt: skip
+
+    def _shards_a_model(self) -> int:
+        """Evaluation shards of one model on the suite: its tasks, its probe sets, its untrained copies."""
+        suite = self.job.suite
+        return -(-(suite.tasks + suite.probe_programs + 4 * 2 * suite.probe_programs) // suite.shard)
+
+    def _empty(self, pool: Pool, workers: int) -> tuple[float, float]:
+        """Seconds until all workers are ready; seconds a shard of those that have no work."""
+        with tempfile.TemporaryDirectory() as folder:
+            shards = Shards(Path(folder))
+            work = NoWork(shards.root)
+            drain = partial(_drain, pool, shards, work)
+            start = drain([f"first-{i}" for i in range(workers)])
+            return start, drain([f"empty-{i}" for i in range(EMPTY)]) / EMPTY
+
+    def _run(self, pool: Pool, workers: int) -> Timed:
+        with tempfile.TemporaryDirectory() as folder:
+            shards = Shards(Path(folder))
+            work = EvaluationWork(self.job, shards.root)
+            spent: list[float] = []
+            # Each worker loads the model and compiles on a shard that does not count.
+            pool.drain(_pieces(shards, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
+            began = time.perf_counter()
+            pool.drain(_pieces(shards, work, self.calls, spent))
+            return Timed(workers, time.perf_counter() - began, spent)
+
+
+def _drain(pool: Pool, shards: Shards, work: NoWork, names: Sequence[str]) -> float:
+    began = time.perf_counter()
+    pool.drain(_pieces(shards, work, [(name, name) for name in names], []))
+    return time.perf_counter() - began
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The figures as tables."""
+    start, shard = found["start"], found["shard"]
+    lines = [
+        f"start-up: Ray {start['cluster']:.1f} s, a worker {start['worker']:.1f} s; "
+        f"a worker takes {found['memory'] / 1e6:.0f} MB of its own",
+        f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * found['serial']:.1f} ms of "
+        "hand-out, storage and commit",
+        f"two workers: {100 * found['efficiency']:.0f}% of twice one, where two plain processes reach "
+        f"{100 * found['machine']:.0f}%, so {100 * found['efficiency'] / found['machine']:.0f}% of what the machine gives; "
+        + " and ".join(f"{rate:.0f}" for rate in found["tasks a second"])
+        + " tasks a second",
+        "",
+        tabulate(
+            [
+                [
+                    c["workers"],
+                    f"{c['measured']:.1f}",
+                    f"{c['predicted']:.1f}",
+                    f"{c['predicted'] / c['measured'] - 1:+.0%}",
+                ]
+                for c in found["checks"]
+            ],
+            headers=["workers", "measured s", "simulated s", "error"],
+        ),
+        "",
+        tabulate(
+            [
+                [w, f"{s:.0f}", f"{e:.0%}", f"{many:.0f}", f"{share:.0%}"]
+                for (w, s, e), (_, many, share) in zip(found["model"], found["sweep"], strict=True)
+            ],
+            headers=["workers", "these shards, s", "efficiency", f"{SWEEP_MODELS} models, s", "efficiency "],
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.bench cluster", description="what the workers cost")
+    parser.add_argument("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="(default: the shipped model)")
+    parser.add_argument("--suite", default="laptop", help="whose blind set is read (default: laptop)")
+    parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="of a run (default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    bench = ClusterBench(options.model, options.suite, options.shards)
+    found = bench.measure(lambda what: print(f"measuring: {what}", file=sys.stderr))
+    print(describe(found))
+    if options.json:
+        write_durably(options.json, json.dumps(found, indent=1).encode())
+    return 0

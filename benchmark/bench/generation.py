@@ -1,0 +1,216 @@
+"""What reading hidden states and obeying a grammar cost generation: `python -m benchmark.bench generation --model SPEC`.
+
+One batch of prompts is continued greedily by each way in turn, `ROUNDS` times, and the fastest turn counts:
+
+- transformers: `generate` on the whole prompts, nothing captured; the same tokens at most, the same stop rule,
+- transformers with `output_hidden_states=True`: the states of every layer, prompt and step,
+- lm-evaluation-harness, where it is installed: its own `generate_until` over the same model object,
+- ours: `generate`; and `generate` with the states of the words that were written, as a stage of a run does both.
+
+The preamble of few-shot prompts is computed once a run; its seconds stand apart and are not part of a turn. What the grammar
+costs is the time within its processor over the time of the whole constrained generation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from transformers import LogitsProcessor, StoppingCriteriaList
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.command import run_command
+from benchmark.models.decoding import BracketClosed
+from benchmark.errors import UsageError
+from benchmark.runner.worker import prompts_of
+from benchmark.models.huggingface import DTYPES, HuggingFaceModel
+from benchmark.models.interface import Decoding, Generation, ModelSpec
+from benchmark.tasks.suite import load_suite, test_tasks
+from benchmark.tasks.prompt_template import ROOM, TRACKS, TRAINED, frame_of
+from karel_env.command import CommandParser, integer
+
+ROUNDS = 3
+HARNESS = "lm_eval.models.huggingface"
+
+
+class Batch:
+    """One batch of test prompts, and the ways to continue it.
+
+    Args:
+        options: of the command.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        spec = ModelSpec.parse(options.model)
+        checkpoint = open_checkpoint(spec)
+        if not checkpoint.network or checkpoint.own:
+            raise UsageError(f"--model {options.model}: expected a model of transformers, path: or hf:")
+        suite = load_suite(options.suite)
+        tokenizer = HuggingFaceModel.load_tokenizer(checkpoint)
+        frame = frame_of(suite, options.track, tokenizer)
+        self.words = suite.max_new_words * ROOM[options.track]
+        self.ours = HuggingFaceModel(checkpoint, options.dtype, preamble=frame.before)
+        tasks = test_tasks(replace(suite, tasks=options.prompts, sha256=""))
+        self.prompts = prompts_of(suite, tasks, frame=frame)
+        encoded = self.ours.tokenizer(self.prompts, padding=True, return_tensors="pt")
+        self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
+
+    def plain(self, **wanted: Any) -> Any:
+        """`generate` of transformers on the whole prompts."""
+        length = self.ids.shape[1]
+        with torch.inference_mode():
+            return self.ours.model.generate(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                max_new_tokens=self.ours.room(self.ours.tokenizer, self.words),
+                do_sample=False,
+                pad_token_id=self.ours.padding,
+                stopping_criteria=StoppingCriteriaList([BracketClosed(self.ours.opens, length)]),
+                **wanted,
+            )
+
+    def generate(self, decoding: Decoding = Decoding()) -> list[Generation]:  # noqa: B008
+        """Ours; every turn prefills its prompts anew."""
+        self.ours.prefilled = None
+        return self.ours.generate(self.prompts, self.words, decoding)
+
+    def generate_and_read(self) -> int:
+        """Ours, and the states at the words that were written; their bytes."""
+        written = [" ".join(one.text.split()) or "}" for one in self.generate()]
+        return self.ours.hidden_states(self.prompts, written).values.nbytes
+
+    def harness(self) -> Callable[[], Any] | None:
+        """lm-evaluation-harness over the same model object; None where it is not installed."""
+        try:
+            module = importlib.import_module(HARNESS)
+        except ImportError:
+            return None
+        instance = importlib.import_module("lm_eval.api.instance").Instance
+        model = module.HFLM(pretrained=self.ours.model, tokenizer=self.ours.tokenizer, batch_size=len(self.prompts))
+        most = self.ours.room(self.ours.tokenizer, self.words)
+        asked = {"until": ["}"], "max_gen_toks": most, "do_sample": False}
+        requests = [
+            instance(request_type="generate_until", doc={}, arguments=(prompt, asked), idx=i)
+            for i, prompt in enumerate(self.prompts)
+        ]
+        return lambda: model.generate_until(requests, disable_tqdm=True)
+
+
+class _Timed(LogitsProcessor):
+    """A processor, and the seconds spent in it."""
+
+    def __init__(self, inner: LogitsProcessor) -> None:
+        self.inner, self.seconds = inner, 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        began = time.perf_counter()
+        found = self.inner(input_ids, scores)
+        self.seconds += time.perf_counter() - began
+        return found
+
+
+def fastest(ways: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Seconds of the fastest of `ROUNDS` turns, and what the last one gave, by way; each is called once beforehand."""
+    found = {name: way() for name, way in ways.items()}
+    seconds = dict.fromkeys(ways, float("inf"))
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            found[name] = way()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds, found
+
+
+def speed_rows(batch: Batch) -> list[dict[str, Any]]:
+    """Seconds and ratio to plain transformers, and bytes of states that are held, by way."""
+    plain, held = "transformers", "transformers, all states"
+    ways: dict[str, Callable[[], Any]] = {
+        plain: batch.plain,
+        held: lambda: state_bytes(batch.plain(output_hidden_states=True, return_dict_in_generate=True)),
+        "ours": batch.generate,
+        "ours, states of words": batch.generate_and_read,
+    }
+    harness = batch.harness()
+    if harness is not None:
+        ways["lm-evaluation-harness"] = harness
+    seconds, found = fastest(ways)
+    return [
+        {"way": name, "seconds": spent, "of plain": spent / seconds[plain], "of all states": spent / seconds[held],
+         "states, MB": found[name] / 1e6 if isinstance(found[name], int) else None}
+        for name, spent in seconds.items()
+    ]  # fmt: skip
+
+
+def state_bytes(output: Any) -> int:
+    """Bytes of the hidden states in an output of `generate`: a tuple of layers [B, tokens, D] a step."""
+    return sum(layer.numel() * layer.element_size() for step in output.hidden_states for layer in step)
+
+
+def grammar_row(batch: Batch) -> dict[str, Any]:
+    """What part of a constrained generation is spent on the grammar."""
+    made = batch.ours._processors
+    timed: list[_Timed] = []
+
+    def processors(*arguments: Any) -> Any:
+        chosen = made(*arguments)
+        timed.append(_Timed(chosen[-1]))
+        chosen[-1] = timed[-1]
+        return chosen
+
+    batch.generate(Decoding(constrained=True))
+    batch.ours._processors = processors  # type: ignore[method-assign, assignment]
+    try:
+        began = time.perf_counter()
+        written = batch.generate(Decoding(constrained=True))
+        spent = time.perf_counter() - began
+    finally:
+        del batch.ours._processors
+    inside = sum(one.seconds for one in timed)
+    steps = max(one.tokens for one in written)
+    return {"constrained, seconds": spent, "in the grammar": inside, "share": inside / spent, "steps": steps}
+
+
+def measured(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Everything that the command prints, by table."""
+    batch = Batch(options)
+    began = time.perf_counter()
+    if batch.ours.preamble:
+        batch.generate()
+    first = time.perf_counter() - began
+    lengths = [int(row.sum()) for row in batch.mask]
+    shape = {
+        "prompts": len(lengths), "longest, tokens": max(lengths), "mean": float(np.mean(lengths)),
+        "of which preamble": len(batch.ours.preamble), "first call, seconds": first,
+    }  # fmt: skip
+    return {"batch": [shape], "speed": speed_rows(batch), "grammar": [grammar_row(batch)]}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
+    add = parser.add_argument
+    shipped = Path(__file__).parent.parent / "submissions" / "2026-11-25_gpt-laptop"
+    add("--model", default=f"path:{shipped}", help="path:FOLDER or hf:org/name (default: a shipped model)")
+    add("--suite", default="laptop", help="whose test tasks (default: %(default)s)")
+    add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")
+    add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="in the batch (default: %(default)s)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="default: %(default)s")
+    return run_command(lambda: run(parser.parse_args(list(arguments))))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    tables = measured(options)
+    print(f"{options.model}, {options.dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", end="\n\n")
+    for rows in tables.values():
+        print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")
+    return 0

@@ -1,0 +1,374 @@
+"""How fast and how small probing is, beside plain torch in the same run: `python -m benchmark.bench probing`.
+
+Ours and plain torch take turns, `ROUNDS` of them, and the fastest turn counts, so that what else the machine does weighs
+on all alike. Plain torch is how the released code of Jin & Rinard 2024 trains: one network after another (a feature,
+semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
+semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
+sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
+each other on a busy machine, so plain torch on one thread stands beside it (divide by the cores for as many processes).
+
+Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on
+`V` states and tested on `T`; A = sum of in_i * out_i over all layers, A' without the first:
+
+    2 b t (2 A + A') + 2 (c V + T) A
+
+forward and the weights' gradient A each, the inner layers' gradient A' (the input's is not needed), evaluation forward
+alone. Whitening, AdamW and softmax take seconds but are not among these operations. The peak is a large square product
+by as many single-thread workers at a time as the engine uses.
+
+Letters: `Q` seeds, `S` semantics, `G` groups, `F` features, `R` states, `D` width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from benchmark.probing import probes as probing
+from benchmark.command import run_command
+from benchmark.runner.worker import BLIND, Shard, ShardResult, first_inputs
+from benchmark.runner.folder import RunFolder
+from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
+from benchmark.probing.verdict import EXTRAS, blind_probe_set
+from benchmark.probing.prior import PRESENT
+from benchmark.probing.probes import Fit, fast_products, fit_probes, whitened
+from benchmark.probing.protocol import STANDARD, Protocol
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.control_gap import Tested
+from benchmark.runner.store import write_durably
+from benchmark.tasks.suite import Suite, blind_tasks, load_suite
+from karel_env.command import CommandParser, integer
+from karel_env.features import FEATURES, PRIMARY
+
+ROUNDS = 2
+IDENTICAL, SQUARE = 20, 2048
+"""Networks that ours and plain torch train weight for weight; rows of the product that stands for the machine's peak."""
+STORED = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20, "most layers": 25}
+"""The probing of stored states: its size, rows of a shard, and how little is trained, since that is not its point."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the standard grid probes of one source: a suite's blind set, and states of some width."""
+
+    suite: Suite
+    protocol: Protocol
+    width: int
+
+    @cached_property
+    def probe_set(self) -> ProbeSet:
+        return blind_probe_set(self.suite, self.protocol)
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """float32 [R, D], the record and the robot's true state through a random matrix, with a little noise."""
+        tasks, probe_set, random = blind_tasks(self.suite), self.probe_set, np.random.default_rng(0)
+        true = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT)]
+        whole = np.concatenate([recorder_states(tasks.programs, first_inputs(tasks), probe_set), *true], 1)
+        mixed = whole @ random.normal(size=(whole.shape[1], self.width)) / np.sqrt(whole.shape[1])
+        return (mixed + 0.01 * random.normal(size=mixed.shape)).astype(np.float32)
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        return [self.probe_set.split(seed) for seed in self.protocol.seeds]
+
+    def whitened_for(self, q: int) -> torch.Tensor:
+        """float32 [R, D'], the states as the probes of seed q read them, for plain torch."""
+        return torch.from_numpy(whitened(self.states, self.splits[q].train, self.protocol.ridge))
+
+    @cached_property
+    def inputs(self) -> list[torch.Tensor]:
+        return [self.whitened_for(q) for q in range(len(self.splits))]
+
+    @cached_property
+    def semantics(self) -> np.ndarray:
+        """int64 [G], of each group: the original in copies, then the others, as `sources.fit_semantics` has them."""
+        return np.array([0] * self.protocol.copies + list(range(1, len(self.probe_set.classes))))
+
+    def fit(self, products: torch.dtype) -> Fit:
+        """Ours: all groups and seeds, a head a feature over a shared hidden layer; copies are left as they are."""
+        probe_set, protocol, seeds = self.probe_set, self.protocol, self.protocol.seeds
+        inits = [*range(protocol.copies), *[0] * (len(self.semantics) - protocol.copies)]
+        labels, states = probe_set.classes[self.semantics], [self.states] * len(seeds)
+        given = (states, labels, probe_set.counts, self.splits, [protocol.hidden], seeds, protocol)
+        return fit_probes(*given, inits=inits, products=products)
+
+
+def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Seconds of the fastest of `ROUNDS` turns of each action, and what it returned last."""
+    seconds, found = dict.fromkeys(actions, float("inf")), dict[str, Any]()
+    for _ in range(ROUNDS):
+        for name, action in actions.items():
+            began = time.perf_counter()
+            found[name] = action()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds, found
+
+
+def operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
+    """Floating-point operations of the fit of one network with these widths from input to output, see above."""
+    each = [wide * out for wide, out in pairwise(sizes)]
+    trained = protocol.steps * protocol.batch * (2 * sum(each) + sum(each[1:]))
+    return 2.0 * (trained + (protocol.checks * len(split.validation) + len(split.test)) * sum(each))
+
+
+def plain_network(
+    states: torch.Tensor, labels: np.ndarray, classes: int, split: Split, seed: int, protocol: Protocol
+) -> np.ndarray:
+    """Train one network as one writes it by hand, from our first weights and in our batches.
+
+    Takes whitened states [R, D'] and labels [R]; gives float32 [Rt], log-probability of each test label at the best check.
+    """
+    sizes = [states.shape[1] + 1, protocol.hidden, classes]
+    both = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
+    network = torch.nn.Sequential(both[0], torch.nn.ReLU(), both[1])
+    ours = probing._Networks(sizes, [0], seed, torch.float32)
+    first = [ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1], ours.weights[1][0], ours.biases[1][0, :, 0]]
+    network.load_state_dict(dict(zip(network.state_dict(), first, strict=True)))
+    optimizer = torch.optim.AdamW(network.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.steps)
+    wanted = torch.from_numpy(labels.astype(np.int64))
+    entropy = partial(torch.nn.functional.cross_entropy, ignore_index=MISSING, reduction="sum")
+    batches = torch.from_numpy(probing._order(split.train, protocol, seed)).split(protocol.batch)
+    best, kept = float("inf"), network.state_dict()
+    for step, rows in enumerate(batches, start=1):
+        optimizer.zero_grad()
+        (entropy(network(states[rows]), wanted[rows]) / len(rows)).backward()
+        optimizer.step()
+        schedule.step()
+        if step in {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}:
+            with torch.no_grad():
+                loss = float(entropy(network(states[split.validation]), wanted[split.validation]))
+            if loss < best:
+                best, kept = loss, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(kept)
+    with torch.no_grad():
+        return -entropy(network(states[split.test]), wanted[split.test], reduction="none").numpy()
+
+
+def dtypes() -> dict[str, torch.dtype]:
+    """The products that are measured: float32, and the fast ones where they are others."""
+    return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, fast_products()))}
+
+
+def on_both(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
+    """An action of plain torch on torch's threads, and on one."""
+    return {"plain torch": action, "plain torch, one thread": probing._one_thread_each()(action)}
+
+
+def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> None:
+    """Train `sample` networks by plain torch, spread over features, semantics and seeds; on states already whitened."""
+    groups, seeds = len(load.semantics), load.protocol.seeds
+    for i in range(sample):
+        q, f, s = i % len(seeds), i * len(FEATURES) // sample, load.semantics[i * groups // sample]
+        given = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
+        plain_network(inputs[q], *given, load.protocol)
+
+
+def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Fit]]:
+    """The standard grid's probing of one view by ours and by plain torch; and seconds and fits of ours."""
+    protocol, tasks = load.protocol, blind_tasks(load.suite)
+    build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
+    heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
+    ours = {name: partial(load.fit, dtype) for name, dtype in dtypes().items()}
+    plain = on_both(partial(plain_sample, load, load.inputs, sample))
+    others: dict[str, Callable[[], Any]] = {
+        "labels": partial(blind_probe_set, load.suite, protocol),
+        "plain labels": lambda: [build([one], protocol) for one in with_original(protocol, EXTRAS)],
+        "whitening": lambda: load.whitened_for(0),
+    }
+    seconds, found = fastest({**ours, **others, **plain})
+    given = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
+    for name in plain:
+        told = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
+        fit = seconds[name] / sample * heads + seconds["whitening"] * len(protocol.seeds)
+        given.append((told, heads, seconds["plain labels"], fit))
+    rows = [
+        {
+            "probing of one view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
+            "both, s": labels + fit, "times as fast": sum(given[-2][2:]) / (labels + fit),
+        }
+        for name, networks, labels, fit in given
+    ]  # fmt: skip
+    return rows, {name: seconds[name] for name in ours}, {name: found[name] for name in ours}
+
+
+def identical_rows(load: Load) -> list[dict[str, Any]]:
+    """The same networks of the primary feature, one head each, by ours and by plain torch, and how far they differ."""
+    protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
+    labels = load.probe_set.classes[np.arange(IDENTICAL) % len(load.probe_set.classes), f]
+    count = load.probe_set.counts[[f]]
+
+    def ours(products: torch.dtype) -> np.ndarray:
+        given = ([load.states], labels[:, None], count, [split], [protocol.hidden], [seed], protocol)
+        return fit_probes(*given, products=products).log_prob[0][:, 0]
+
+    def plain() -> np.ndarray:
+        states = load.whitened_for(0)
+        return np.stack([plain_network(states, one, int(count[0]), split, seed, protocol) for one in labels])
+
+    names = {f"ours, {name}": partial(ours, dtype) for name, dtype in dtypes().items()}
+    seconds, found = fastest({**names, **on_both(plain)})
+    moved = {name: found[name] - found["plain torch"] for name in found}
+    return [
+        {
+            f"{IDENTICAL} identical networks": name, "s": spent, "times as fast": seconds["plain torch"] / spent,
+            "largest difference of skill (prior: uniform)": float(abs(moved[name].mean(1) / np.log(count)).max()),
+            "of a log-probability": float(abs(moved[name]).max()),
+        }
+        for name, spent in seconds.items()
+    ]  # fmt: skip
+
+
+def peak(products: torch.dtype) -> float:
+    """Operations a second of a large square product, by as many single-thread workers as torch has threads."""
+    factors = [torch.randn(SQUARE, SQUARE).to(products) for _ in range(2)]
+    with probing._one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+        turn = {"turn": lambda: list(pool.map(lambda _: torch.mm(*factors), range(4 * threads)))}
+        return 4 * threads * 2.0 * SQUARE**3 / fastest(turn)[0]["turn"]
+
+
+def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
+    sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
+    each = [operations(*given, load.protocol) for given in zip(sizes, load.splits, strict=True)]
+    done = len(load.semantics) * sum(each) / 1e9
+    prior = Tested.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
+    prior[prior == 0] = np.nan
+    skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
+    rows = []
+    for name, dtype in dtypes().items():
+        moved, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
+        reached, most = done / seconds[name], peak(dtype) / 1e9
+        one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
+        one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
+        one |= {"largest difference": float(np.nanmax(moved)), "mean": float(np.nanmean(moved))}
+        rows.append(one | {"10^9 operations": done, "10^9/s": reached, "peak, 10^9/s": most, "share": reached / most})
+    return rows
+
+
+def peak_memory() -> float:
+    """GB that this process had in memory at most, pages of mapped files among them."""
+    # Linux starts `ru_maxrss` from that of the process that started this one, so what it keeps of this one comes first.
+    status = Path("/proc/self/status")
+    found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    most = int(found[0].split()[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * 1024 / 1e9
+
+
+def probe_stored(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
+    """In a process of its own: probe stored layers one after the other; prints its peaks in GB as JSON."""
+    peaks, random, rows = [peak_memory()], np.random.default_rng(0), shards[-1][1]
+    counts = random.integers(2, 8, len(FEATURES))
+    labels = (random.random((STORED["semantics"], len(counts), rows)) * counts[:, None]).astype(np.int16)
+    seeds = STANDARD.seeds[: max(1, torch.get_num_threads())]
+    protocol = replace(STANDARD, seeds=seeds, steps=STORED["steps"], checks=1)
+    parts = np.split(np.arange(rows), [rows * 3 // 5, rows * 4 // 5])
+    splits, run = [Split(*parts)] * len(seeds), RunFolder(Path(folder))
+    for layer in range(layers):
+        states = run.states([Shard(BLIND, *shard) for shard in shards], BLIND, f"read.layer {layer}")
+        fit_probes([states] * len(seeds), labels, counts, splits, [protocol.hidden], seeds, protocol)
+        peaks.append(peak_memory())
+    print(json.dumps(peaks))
+
+
+def memory_rows(layers: int) -> list[dict[str, Any]]:
+    """The peak memory of probing states that are stored as a run stores them, beside all of them in memory."""
+    rows, width, random = STORED["rows"], STORED["width"], np.random.default_rng(0)
+    shards = [(start, min(start + STORED["shard"], rows)) for start in range(0, rows, STORED["shard"])]
+    with tempfile.TemporaryDirectory() as folder:
+        for start, stop in shards:
+            drawn = random.standard_normal((layers, stop - start, width), np.float32)
+            states = {f"read.layer {i}": part for i, part in enumerate(drawn)}
+            RunFolder(Path(folder)).commit(Shard(BLIND, start, stop), ShardResult([], states))
+        code = f"from benchmark.bench.probing import probe_stored; probe_stored({folder!r}, {shards}, {layers})"
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        spent, (imports, *peaks) = time.perf_counter() - began, json.loads(done.stdout)
+    held = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED["most layers"]})}
+    one = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
+    one |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
+    return [one | held]
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that the command prints, by table."""
+    suite = load_suite(options.suite)
+    load = Load(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
+    memory = memory_rows(options.layers)
+    grid, seconds, fits = grid_rows(load, options.sample)
+    rest = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
+    return {"grid": grid, **rest}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["cluster"]:
+        from benchmark.bench import cluster as cluster_bench
+
+        return cluster_bench.main(words[1:])
+    if words[:1] == ["generation"]:
+        from benchmark.bench import generation as generation_bench
+
+        return generation_bench.main(words[1:])
+    parser = CommandParser(prog="python -m benchmark.bench", description="speed and memory of probing")
+    add = parser.add_argument
+    add(
+        "what",
+        choices=["probing", "cluster", "generation"],
+        help="what is measured (options of the others: bench cluster --help, bench generation --help)",
+    )
+    add("--suite", default="laptop", help="whose blind set (default: %(default)s)")
+    add("--programs", type=integer(1, 1_000_000), metavar="N", help="that a probe is trained on (default: the suite's)")
+    add(
+        "--sample",
+        type=integer(1, 100_000),
+        default=6,
+        metavar="K",
+        help="networks of plain torch that are measured (default: 6)",
+    )
+    add("--width", type=integer(1, 100_000), default=128, metavar="D", help="of the states (default: %(default)s)")
+    add(
+        "--layers",
+        type=integer(1, 1000),
+        default=3,
+        metavar="N",
+        help="stored and probed for memory (default: 3; all: 25)",
+    )
+    add("--json", type=Path, metavar="FILE", help="store the figures")
+    return run_command(lambda: run(parser.parse_args(words)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    tables = measured(options)
+    said = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    said |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
+    print(", ".join(f"{name} {value}" for name, value in said.items()), end="\n\n")
+    for rows in tables.values():
+        print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")
+    if options.json:
+        write_durably(options.json, json.dumps(said | tables, indent=1).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""`python -m benchmark.compare A B`: what tells two models apart, on the same tasks and the same probed programs.
+
+A and B are submissions or run folders of one suite and protocol. Shares of solved tasks are tested by exact McNemar,
+delta by a bootstrap that draws the same programs for both; p values are Holm-adjusted over the figures compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmark.command import run_command
+from benchmark.runner.run import limited
+from benchmark.errors import UsageError, VerificationError
+from benchmark.runner.worker import TEST
+from benchmark.runner.folder import read_probes
+from benchmark.files import read_bytes, read_rows
+from benchmark.probing.labels import ProbeSet
+from benchmark.probing.verdict import blind_probe_set
+from benchmark.board.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
+from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
+from benchmark.runner.record import Record, read_record
+from benchmark.probing.control_gap import Draws, Tested, delta_of, gaps_of, skills_of
+from benchmark.probing.state_source import evidence_of
+from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
+from benchmark.submit.schema import LIMITS, PROBES, SAMPLES
+from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
+from karel_env.command import CommandParser
+from karel_env.features import FEATURES, PRIMARY
+from karel_env.screen import kept
+
+ROOT = Path(__file__).parent.parent
+SHARES = ("shown", "held_out")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One figure of two models.
+
+    Attributes:
+        name: of the figure.
+        first, second: its values.
+        difference: first less second, with its 95% interval.
+        discordant: tasks that only the first and only the second solves; None for what is no share of tasks.
+        p, p_holm: two-sided, and adjusted over the figures compared.
+        smallest: difference that would have been shown with power 80% at 5%; None if none would.
+    """
+
+    name: str
+    first: float
+    second: float
+    difference: Estimate
+    discordant: tuple[int, int] | None
+    p: float
+    p_holm: float
+    smallest: float | None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One of the two: its folder, record, and which test tasks it solves (bool [N] by the names of `SHARES`)."""
+
+    folder: Path
+    record: Record
+    solved: dict[str, np.ndarray]
+
+
+def read_rival(name: str) -> Rival:
+    """A submission by name, or a folder that holds a record.
+
+    Raises:
+        UsageError: there is none.
+        VerificationError: its samples are not those of its record.
+    """
+    folder = next((path for path in (Path(name), ROOT / "submissions" / name) if path.is_dir()), Path(name))
+    if not (folder / "record.json").is_file():
+        raise UsageError(f"{name}: no record.json there; give a submission or the folder of a finished run")
+    record = read_record(folder / "record.json")
+    return Rival(folder, record, solved_tasks(folder, record))
+
+
+def solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
+    """bool [N], which tasks a run solves on their shown and on their held-out examples, from its samples.
+
+    Raises:
+        SubmissionError: they cannot be read.
+        VerificationError: they are not those of the record.
+    """
+    limit = LIMITS[SAMPLES]
+    if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
+        raise VerificationError(f"{folder}: {SAMPLES} is not the file of its record (SHA-256); run the model again")
+    rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
+    if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
+        raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
+    if any(not isinstance(row.get(name), bool) for row in rows for name in SHARES):
+        raise VerificationError(f"{folder}: a sample that does not say whether it is right; run the model again")
+    return {name: np.array([row[name] for row in rows], bool) for name in SHARES}
+
+
+def check_same(first: Record, second: Record) -> None:
+    """Raise `UsageError` unless both were asked the same tasks and measured by the same protocol."""
+    for what, a, b in (
+        ("suite", first.suite.name, second.suite.name),
+        ("suite version", first.suite.version, second.suite.version),
+        ("suite seed", first.suite.seed, second.suite.seed),
+        ("equality", first.suite.equality, second.suite.equality),
+        ("number of tasks", first.suite.tasks, second.suite.tasks),
+        ("test set", first.suite.sha256, second.suite.sha256),
+        ("protocol version", first.protocol.version, second.protocol.version),
+        ("protocol", first.protocol.digest(), second.protocol.digest()),
+    ):
+        if a != b:
+            raise UsageError(f"{what} {a} and {b}; only runs of the same suite and protocol can be compared")
+
+
+def suite_of(record: Record, own: str | None = None) -> Suite:
+    """The suite that a run was asked; `own` is the file of one that is not shipped.
+
+    Raises:
+        UsageError: it is not the one of the record.
+    """
+    suite = load_suite(own or record.suite.name, record.suite.seed)
+    if suite.version != record.suite.version or (suite.sha256 or digest(test_tasks(suite))) != record.suite.sha256:
+        raise UsageError(
+            f"suite {suite.name} v{suite.version} is not the one of the record (v{record.suite.version}, "
+            f"{record.suite.sha256[:12]}); give its file with --suite"
+        )
+    return limited(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
+
+
+def same_program(suite: Suite) -> np.ndarray:
+    """int64 [N], a number for each reference program of the test set."""
+    return np.unique(test_tasks(suite).programs.texts(), return_inverse=True)[1]
+
+
+@cache
+def probed(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
+    """The labels of a suite's blind set, and what its probes are tested on."""
+    probe_set = blind_probe_set(suite, protocol)
+    return probe_set, Tested.of(probe_set, protocol)
+
+
+def delta_draws(folder: Path, suite: Suite, protocol: Protocol) -> Draws:
+    """Delta of the primary feature over all, in each bootstrap resample, and by seed, from the arrays of a run."""
+    probe_set, tested = probed(suite, protocol)
+    draws = skills_of(evidence_of(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
+    columns = [i for i, name in enumerate(probe_set.semantics) if name in kept(PRIMARY)]
+    return delta_of(gaps_of(draws, FEATURES.index(PRIMARY), columns))
+
+
+def compare(first: Rival, second: Rival, own: str | None = None) -> list[Contrast]:
+    """Every figure that both have; `own` as of `suite_of`."""
+    check_same(first.record, second.record)
+    suite, protocol = suite_of(first.record, own), first.record.protocol
+    cluster = same_program(suite)
+    found = [_share(name, first, second, cluster, protocol) for name in SHARES]
+    if all((rival.folder / PROBES).is_file() for rival in (first, second)):
+        found.append(_delta(first, second, suite))
+    adjusted = holm({one.name: one.p for one in found})
+    return [Contrast(**{**vars(one), "p_holm": adjusted[one.name]}) for one in found]
+
+
+def _share(name: str, first: Rival, second: Rival, cluster: np.ndarray, protocol: Protocol) -> Contrast:
+    a, b = first.solved[name], second.solved[name]
+    tested = mcnemar(a, b)
+    difference = clustered_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
+    smallest = smallest_difference(tested.n, tested.rate)
+    only = (tested.first, tested.second)
+    return Contrast(name, float(a.mean()), float(b.mean()), difference, only, tested.p, 1.0, smallest)
+
+
+def _delta(first: Rival, second: Rival, suite: Suite) -> Contrast:
+    protocol = first.record.protocol
+    a, b = (delta_draws(rival.folder, suite, protocol) for rival in (first, second))
+    whole, resampled, seeds = (one - other for one, other in zip(a, b, strict=True))
+    n = len(probed(suite, protocol)[1].programs)
+    difference = interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, 0.95)
+    p, smallest = from_zero(difference), smallest_of_width(difference)
+    return Contrast("delta", float(a[0][0]), float(b[0][0]), difference, None, p, 1.0, smallest)
+
+
+def told(first: Rival, second: Rival, contrasts: Sequence[Contrast]) -> str:
+    """The table for a terminal."""
+    record = first.record
+    lines = [
+        f"A  {first.folder.name}",
+        f"B  {second.folder.name}",
+        f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}",
+        "",
+    ]
+    rows = [_cells(one) for one in contrasts]
+    lines.append(tabulate(rows, headers="keys", tablefmt="simple_outline", disable_numparse=True))
+    lines.append(
+        "A - B with its 95% interval, from a bootstrap over n programs (all tasks of a program at once). p: exact McNemar on\n"
+        "the tasks that only one solves; for delta from its interval. Holm: over the figures compared. smallest: what these\n"
+        "tasks show with power 80% at 5%, models differing on as many; '-': nothing that so few tasks could show."
+    )
+    if len(contrasts) == len(SHARES):
+        lines.append(f"delta is not compared: not both folders hold {PROBES}.")
+    return "\n".join(lines)
+
+
+def small(p: float) -> str:
+    """A p value in two digits, below what a float holds as that."""
+    return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
+
+
+def _cells(one: Contrast) -> dict[str, str]:
+    if one.discordant is not None:
+        scale, sign, name, unit = 100, ".1f", f"{one.name.replace('_', '-')} %", " points"
+    else:
+        scale, sign, name, unit = 1, ".3f", one.name, ""
+    d = one.difference
+    return {
+        "figure": name,
+        "A": f"{scale * one.first:{sign}}",
+        "B": f"{scale * one.second:{sign}}",
+        "A - B": f"{scale * d.value:+{sign}} [{scale * d.low:+{sign}}, {scale * d.high:+{sign}}]",
+        "n": str(d.n),
+        "only A, only B": "-" if one.discordant is None else "{}, {}".format(*one.discordant),
+        "p": small(one.p),
+        "p Holm": small(one.p_holm),
+        "smallest": "-" if one.smallest is None else f"{scale * one.smallest:{sign}}{unit}",
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("first", metavar="A", help="a submission by name, or the folder of a finished run")
+    parser.add_argument("second", metavar="B", help="another of the same suite and protocol")
+    parser.add_argument("--suite", metavar="FILE", help="the suite's file, where it is not a shipped one")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare and print; returns the exit code."""
+    first, second = read_rival(options.first), read_rival(options.second)
+    contrasts = compare(first, second, options.suite)
+    if options.json:
+        print(json.dumps([{**vars(one), "difference": vars(one.difference)} for one in contrasts], indent=1))
+    else:
+        print(told(first, second, contrasts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""`python -m benchmark.calibrate`."""
+
+import sys
+
+from benchmark.calibrate.calibration import main
+
+if __name__ == "__main__":
+    sys.exit(main())

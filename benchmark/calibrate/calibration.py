@@ -1,0 +1,314 @@
+"""The instrument against known answers: `python -m benchmark.calibrate [--seeds N]`.
+
+Builds the pseudo-models of `pseudo_models` and the trained pair, probes each through the code that probes a model, and
+prints what must be found beside what is found. Each seed draws other programs, other pseudo-models and other controls.
+A seed that is done stays in the folder and is not computed again by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmark.calibrate import trained_pair
+from benchmark.command import make_folder, run_command
+from benchmark.runner.worker import first_inputs
+from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.verdict import judged
+from benchmark.probing.protocol import STANDARD, Protocol
+from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
+from benchmark.runner.record import environment, source_digest
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Tested
+from benchmark.runner.store import sealed, unsealed, write_durably
+from benchmark.probing.state_source import Source, Views, arrays_of, fit_view, read_source, validation_gaps
+from benchmark.tasks.suite import Suite, blind_tasks, load_suite
+from karel_env.command import CommandParser, integer
+from karel_env.features import FEATURES, PRIMARY
+
+NOTHING, NEGATIVE, FALLING = "skill 0", "negative gap", "falls"
+PEAK, LAYER = f"peak at {AHEAD:+d}", f"layer {PLANTED}"
+EXPECTED = {
+    "noise": NOTHING,
+    "recorder": RECORD_ONLY,
+    "recorder + outputs": RECORD_ONLY,
+    "random-init": RECORD_ONLY,
+    "oracle": REPRESENTS,
+    "oracle + recorder": REPRESENTS,
+}
+"""What must be found; the oracle of an alternative must have a negative gap for it, the degraded one a falling delta."""
+NO_SKILL = 0.02
+SEEDS_APART = 1_000_003
+"""Between the seed of a suite and those of its calibrations."""
+CONTROL_SEEDS = 500
+OFFSETS = (0, -2, -1, 1, 2)
+ALTERNATIVES = 8
+"""Of a calibration, unless asked otherwise: fewer than a model gets, so its intervals are a little wider."""
+SWEPT = 3
+"""Alternatives where only the place of the largest gap is asked for: over offsets, over layers."""
+SEEDS_A_PAIR = 5
+"""Calibrations that share one trained pair."""
+Cell = dict[str, Any]
+
+
+def calibrate(
+    suite: Suite, protocol: Protocol, seed: int, told: Callable[[Cell], None] = lambda cell: None
+) -> list[Cell]:
+    """One cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
+
+    Args:
+        suite: whose worlds and program lengths are used; its seed is replaced.
+        protocol: of the probes.
+        seed: of everything.
+        told: hears of each cell.
+    """
+    drawn = replace(suite, seed=suite.seed + SEEDS_APART * (seed + 1), sha256="", official=False)
+    bench = _Bench(drawn, protocol, seed)
+    cells: list[Cell] = []
+
+    def add(name: str, measure: Callable[[], Cell]) -> None:
+        began = time.perf_counter()
+        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - began})
+        told(cells[-1])
+
+    controls = bench.controls()
+    for name, states in bench.content.pseudo_models().items():
+        add(name, lambda n=name, s=states: bench.cell(n, [[s]], controls))  # type: ignore[misc]
+    add("future oracle", lambda: bench.over_offsets(bench.content.future()))
+    add("planted layer", lambda: bench.over_layers(bench.content.planted()))
+    pair = trained_pair_of(suite, seed // SEEDS_A_PAIR)
+    controls["random-init"] = bench.read(
+        [bench.pools(pair.untrained(CONTROL_SEEDS + 10 * seed + i)) for i in range(protocol.random_inits)]
+    )
+    add("trained to track", lambda: bench.cell("trained to track", [bench.pools(pair.tracker)], controls))
+    add("trained to copy", lambda: bench.cell("trained to copy", [bench.pools(pair.copier)], controls))
+    return judge_falling(cells)
+
+
+@lru_cache(maxsize=1)
+def trained_pair_of(suite: Suite, seed: int) -> trained_pair.Pair:
+    """The pair of a seed, trained on tasks that no calibration draws."""
+    return trained_pair.train_pair(suite, seed)
+
+
+class _Bench:
+    """The probe set of one calibration, and what is measured on it."""
+
+    def __init__(self, suite: Suite, protocol: Protocol, seed: int) -> None:
+        tasks = blind_tasks(suite)
+        self.protocol, self.seed = protocol, seed
+        inputs = first_inputs(tasks)
+        semantics = with_original(protocol)
+        probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
+        self.content = Content(tasks.programs, inputs, probe_set, seed)
+        self.probe_set = probe_set.at(0)
+        self.tested = Tested.of(self.probe_set, protocol)
+
+    def read(self, copies: Sequence[Views]) -> Source:
+        """The evidence of one source."""
+        return read_source(self.probe_set, self.tested, copies, self.protocol)
+
+    def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
+        """The pooled states of a transformer of the trained pair."""
+        content = self.content
+        return list(np.moveaxis(trained_pair.states(model, content.programs, content.inputs, self.probe_set), 1, 0))
+
+    def controls(self) -> dict[str, Source]:
+        """Untrained copies and recorder of the pseudo-models, drawn apart from those that are measured."""
+        content, first = self.content, CONTROL_SEEDS + 10 * self.seed
+        recorder = recorder_states(content.programs, content.inputs, self.probe_set)
+        return {
+            "random-init": self.read([[content.untrained(first + i)] for i in range(self.protocol.random_inits)]),
+            "recorder": self.read([[recorder]]),
+        }
+
+    def cell(self, name: str, copies: Sequence[Views], controls: dict[str, Source]) -> Cell:
+        """Verdict, and delta of the primary feature, of one pseudo-model."""
+        arrays = arrays_of({"model": self.read(copies), **controls})
+        views = [f"view {i}" for i in range(len(copies[0]))]
+        meaning = judged(self.probe_set, self.tested, arrays, self.protocol, views)
+        facing = meaning.features[PRIMARY]
+        skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
+        expected, right = self._expected(name, meaning.verdict, skill)
+        return {
+            "expected": expected,
+            "found": meaning.verdict,
+            "right": right,
+            "skill": facing.skill.value,
+            "delta": [facing.delta.value, facing.delta.low, facing.delta.high],
+            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
+        }
+
+    def _expected(self, name: str, found: str, skill: np.ndarray) -> tuple[str, bool]:
+        """What must be found for a pseudo-model, and whether it is; `skill` float [S, F]."""
+        trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
+        alternative = name.removeprefix("oracle of ")
+        expected = (EXPECTED | trained).get(name, NEGATIVE if alternative != name else FALLING)
+        if expected == NOTHING:
+            return expected, bool(np.abs(skill).max() < NO_SKILL) and found != REPRESENTS
+        if expected == NEGATIVE:
+            f, k = FEATURES.index(PRIMARY), self.probe_set.semantics.index(alternative)
+            return expected, bool(skill[0, f] < skill[k, f]) and found != REPRESENTS
+        return expected, found == expected
+
+    def over_offsets(self, states: np.ndarray) -> Cell:
+        """The offset with the largest gap on test programs."""
+        gaps = {}
+        for offset in OFFSETS:
+            few = self._few(offset)
+            tested = Tested.of(few, self._swept)
+            probe = read_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
+            skill = 1 - probe / tested.prior.sum(-1)
+            gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
+        peak = max(gaps, key=lambda offset: gaps[offset])
+        found = f"peak at {peak:+d}"
+        return {"expected": PEAK, "found": found, "right": found == PEAK, "gaps": gaps}
+
+    def over_layers(self, layers: Sequence[np.ndarray]) -> Cell:
+        """The layer with the largest gap on validation programs."""
+        few = self._few(0)
+        fits = [fit_view(few, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
+        tested = Tested.of(few, self._swept)
+        gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + SWEPT)).tolist()
+        found = f"layer {int(np.argmax(gaps))}"
+        assert len(gaps) == LAYERS
+        return {"expected": LAYER, "found": found, "right": found == LAYER, "gaps": gaps}
+
+    @property
+    def _swept(self) -> Protocol:
+        return replace(self.protocol, copies=1)
+
+    def _few(self, offset: int) -> Any:
+        """The probe set at an offset with the original and its first alternatives only."""
+        whole = self.content.probe_set.at(offset)
+        return replace(whole, around=whole.around[:, : 1 + SWEPT], semantics=whole.semantics[: 1 + SWEPT])
+
+
+def judge_falling(cells: list[Cell]) -> list[Cell]:
+    """The degraded oracles are right if delta falls from each to the next, the whole oracle first."""
+    names = ["oracle", *(f"oracle degraded {share:.0%}" for share in DEGRADED)]
+    by_name = {cell["pseudo-model"]: cell for cell in cells}
+    for before, after in pairwise(names):
+        by_name[after]["right"] = by_name[after]["delta"][0] < by_name[before]["delta"][0]
+    return cells
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """A row a pseudo-model: over seeds, how often it was found as it must be, and how often REPRESENTS."""
+    rows = []
+    for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
+        mine = [cell for cell in cells if cell["pseudo-model"] == name]
+        found = [cell["found"] for cell in mine]
+        row = {
+            "pseudo-model": name,
+            "expected": mine[0]["expected"],
+            "found": ", ".join(f"{verdict} {found.count(verdict)}" for verdict in dict.fromkeys(sorted(found))),
+            "right": f"{sum(cell['right'] for cell in mine)}/{len(mine)}",
+        }
+        if "delta" in mine[0]:
+            value, low, high = np.mean([cell["delta"] for cell in mine], 0)
+            row |= {
+                "skill": f"{np.mean([cell['skill'] for cell in mine]):+.3f}",
+                "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
+                "widest 90%": f"+-{np.mean([cell['widest'] for cell in mine]):.3f}",
+            }
+        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in mine]):.0f}"})
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
+
+
+def false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
+    """How many cells that must not be found REPRESENTS were, and how many there are."""
+    mine = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING)]
+    return sum(cell["found"] == REPRESENTS for cell in mine), len(mine)
+
+
+def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
+    settings = [suite.name, suite.version, suite.seed, suite.probe_programs, protocol.digest(), source_digest()]
+    return folder / f"seed-{seed:03d}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
+
+
+def _stored_cells(path: Path) -> list[Cell] | None:
+    """The cells of a seed, None where they are not stored, or not as they were written."""
+    try:
+        cells: list[Cell] = unsealed(path.read_bytes())["cells"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):
+        print(f"{path}: not what was written there (its digest does not fit); computed again", file=sys.stderr)
+        return None
+    return cells
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
+    parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
+    parser.add_argument(
+        "--programs",
+        type=integer(STANDARD.min_programs, 1_000_000),
+        help="label budget of a probe (default: the suite's)",
+    )
+    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="how many draws of everything (default: 1)")
+    parser.add_argument(
+        "--alternatives",
+        type=integer(SWEPT, 1000),
+        default=ALTERNATIVES,
+        help=f"semantics beside the original (default: {ALTERNATIVES})",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the results")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> list[Cell]:
+    """The cells of all seeds asked for; those that are stored are read."""
+    suite = load_suite(options.suite)
+    suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
+    protocol = replace(STANDARD, alternatives=options.alternatives)
+    make_folder(options.out, "--out")
+    cells: list[Cell] = []
+    for seed in range(options.seeds):
+        path = _stored(options.out, suite, protocol, seed)
+        stored = _stored_cells(path)
+        if stored is None:
+            told = lambda cell: print(  # noqa: E731
+                f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
+                file=sys.stderr,
+            )
+            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, told)))
+            write_durably(path, sealed({"cells": stored}))
+        cells += stored
+    return cells
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run_command(lambda: report(_options(arguments)))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code."""
+    cells = run(options)
+    wrong, asked = false_represents(cells)
+    record = {
+        "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
+        "false_represents": [wrong, asked], "environment": environment(), "cells": cells,
+    }  # fmt: skip
+    write_durably(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
+    print(table(cells))
+    print(f"\nfalse REPRESENTS: {wrong} of {asked}. Record: {options.out / 'calibration.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""LEGACY: the released probing recipe of Jin & Rinard 2024, flaws included: `python -m benchmark.legacy`.
+
+It shows what each flaw is worth (`--fixed`), and is the plain baseline, one network after another, of `probing`.
+Read in github.com/charlesjin/emergent-semantics at 75e0384 (probe/*.py, lm/eval.py, scripts/train_probe.sh, README):
+every default of `LegacyRecipe`; the alternatives; networks of Linear, then for each hidden layer ReLU, batch norm and
+Linear, no dropout; states at a token's emission, mean over layers, scaled by mean and deviation of the validation data,
+which serve nothing else; labels in the first shown world alone; AdamW, decay on all weights but biases; a feature is
+right if all its heads are; of all evaluations the one with the best accuracy on the test set counts, a feature; seeds
+that name files and are never set; programs recur.
+
+Otherwise here, by choice: the paper's three of the six features (each has its own networks); the suite's worlds, with
+as many classes as can occur; decoding without a grammar, what does not parse left out; the three parts cut from the
+suite's probe tasks, in the ratio of the release's programs (50,000 : 10,000 : 10,000), while its probes train on tasks
+that its model was trained on; no least number of training records (there 10,000); constant columns left unscaled.
+
+NOT VERIFIED: how the paper joins features into one figure (no such code is released; here their mean, each is stored),
+and that its gaps are means over the five repeats at offset 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.command import make_folder, run_command
+from benchmark.errors import UsageError
+from benchmark.runner.worker import GENERATED, Job, Worker, first_inputs, plan, written_programs
+from benchmark.probing.labels import build_probe_set
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import STANDARD
+from benchmark.runner.store import write_durably
+from benchmark.tasks.suite import load_suite, probe_tasks
+from karel_env.command import CommandParser, integer
+from karel_env.features import FEATURES, PAPER_FEATURES
+from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs
+from karel_env.semantics import ORIGINAL
+from karel_env.world import Worlds
+
+LABEL = "LEGACY recipe of Jin & Rinard 2024: not comparable with any row of this benchmark"
+FLAWS = (
+    "flaws: best evaluation chosen on the test set; seeds unset (--seed-unset); programs recur; alternative 0 follows "
+    "from the state, 8 mirrors 11, 3 and 5 differ in marker words; tokens not uniform; outputs shown; no intervals"
+)
+ALTERNATIVES = {0: (0, 2, 1, 4, 3), 3: (1, 2, 0, 2, 1), 5: (1, 2, 0, 4, 3), 8: (1, 0, 2, 4, 3), 11: (2, 0, 1, 4, 3)}
+"""By its number in the release, the word that each of `ACTIONS` is rewritten to. 3 is no permutation: nothing picks."""
+
+
+@dataclass(frozen=True)
+class LegacyRecipe:
+    """All settings; the defaults are the release's.
+
+    Attributes:
+        depths: name and hidden widths of each probe.
+        alternatives, repeats: keys of `ALTERNATIVES`; trainings of each network.
+        shares: programs to train on, to test on and to validate by, relative to each other.
+        train_records, batch: records that a training draws at most, and that a step takes.
+        epochs, presented: training ends after so many passes or so many records, whichever comes first.
+        checks: evaluations, and one after the last step; fewer if an epoch is longer.
+        learning_rate, weight_decay, decay, decays: of AdamW; its rate is multiplied by `decay`, `decays` times in all.
+        drop_last, programs_apart: leave out the last action of each program; no program in two parts (not as released).
+        seed: of every draw; None leaves them to the machine.
+    """
+
+    depths: tuple[tuple[str, tuple[int, ...]], ...] = (("linear", ()), ("mlp1", (256,)), ("mlp2", (256, 1024)))
+    alternatives: tuple[int, ...] = tuple(ALTERNATIVES)
+    repeats: int = 5
+    shares: tuple[int, int, int] = (5, 1, 1)
+    train_records: int = 100_000
+    epochs: int = 200
+    presented: int = 10_000_000
+    batch: int = 1024
+    checks: int = 20
+    learning_rate: float = 0.02
+    weight_decay: float = 0.2
+    decay: float = 0.95
+    decays: int = 150
+    drop_last: bool = True
+    seed: int | None = None
+    programs_apart: bool = False
+
+
+@dataclass(frozen=True)
+class LegacyResult:
+    """Accuracies on the test records, as shares; both arrays speak of the same trained networks.
+
+    Attributes:
+        label, recipe: that this is LEGACY; the settings.
+        semantics, features: S and F names; the original first.
+        on_test: float64 [depths, S, repeats, F], at the evaluation that is best on the test records (the flaw).
+        on_validation: the same at the evaluation that is best on the validation records.
+        programs, records: numbers in training, test and validation.
+        recurring: share of the test programs that occur in training.
+    """
+
+    label: str
+    recipe: LegacyRecipe
+    semantics: tuple[str, ...]
+    features: tuple[str, ...]
+    on_test: np.ndarray
+    on_validation: np.ndarray
+    programs: list[int]
+    records: list[int]
+    recurring: float
+
+
+def gaps(accuracy: np.ndarray) -> np.ndarray:
+    """float64 [depths, S], points by which the original is above each semantics, means over repeats and features."""
+    whole = 100 * accuracy.mean((2, 3))
+    return np.asarray(whole[:, :1] - whole)
+
+
+def legacy_content(
+    programs: Programs,
+    inputs: Worlds,
+    states: np.ndarray,
+    recipe: LegacyRecipe,
+    progress: Callable[[int], None] = lambda trainings: None,
+) -> LegacyResult:
+    """The paper's semantic content of B straight-line programs; `UsageError` if they or their states are unfit or few.
+
+    Args:
+        programs, inputs: B programs, and the first shown world [B] of each.
+        states: float32 [R, D], mean over layers at the emission of each action word of all programs, in order.
+        recipe, progress: the settings; what is told of trainings done, of depths x S x repeats x F.
+    """
+    actions, straight = action_counts(programs)
+    if not straight.all() or len(states) != actions.sum():
+        given = f"{len(states)} states of {actions.sum()} actions, {(~straight).sum()} programs with control flow"
+        raise UsageError(f"legacy: {given}; expected a state an action, and straight-line programs alone")
+    protocol = replace(STANDARD, folds=sum(recipe.shares))
+    meanings = [programs, *(rewrite(programs, ALTERNATIVES[k]) for k in recipe.alternatives)]
+    probe_sets = [build_probe_set(each, inputs, [ORIGINAL], protocol) for each in meanings]
+    owner = probe_sets[0].program
+    fold = probe_sets[0].fold if recipe.programs_apart else np.arange(len(programs)) % protocol.folds
+    part = np.where(fold < 0, -1, np.repeat(np.arange(3), recipe.shares)[fold])
+    used = np.append(owner[1:] == owner[:-1], False) | (not recipe.drop_last)
+    parts = [np.flatnonzero(used & (part[owner] == i)) for i in range(3)]
+    records = [len(rows) for rows in parts]
+    if min(records[0], recipe.train_records) < recipe.batch or not all(records):
+        raise UsageError(f"legacy: {records} records; expected at least {[recipe.batch, 1, 1]}, raise --programs")
+    deviation = states[parts[2]].std(0)
+    scaled = torch.from_numpy((states - states[parts[2]].mean(0)) / np.where(deviation > 0, deviation, 1))
+    classes = np.stack([each.classes[0] for each in probe_sets])
+    found = np.zeros((2, len(recipe.depths), len(classes), recipe.repeats, len(PAPER_FEATURES)))
+    seeds = np.random.SeedSequence(recipe.seed).spawn(found[0].size)
+    for place, seed in zip(np.ndindex(*found.shape[1:]), seeds, strict=True):
+        heads = [FEATURES.index(name) for name in PAPER_FEATURES[place[3]]]
+        widths = [[*recipe.depths[place[0]][1], int(probe_sets[0].counts[head])] for head in heads]
+        found[:, *place] = _accuracy(scaled, classes[place[1], heads], widths, parts, recipe, seed)
+        progress(1)
+    members = [[programs.program(b).tobytes() for b in np.flatnonzero(part == i).tolist()] for i in range(3)]
+    return LegacyResult(
+        LABEL, recipe, ("original", *map(str, recipe.alternatives)), tuple(map("+".join, PAPER_FEATURES)),
+        found[0], found[1], [len(each) for each in members], records, float(np.isin(members[1], members[0]).mean()),
+    )  # fmt: skip
+
+
+def action_counts(programs: Programs) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [B] actions of each program, and bool [B] whether it holds nothing else."""
+    counts = np.add.reduceat(programs.words < FIRST_CONDITION, programs.offsets[:-1], dtype=np.int64)
+    return counts, counts == programs.lengths - len(HEADER) - 1
+
+
+def rewrite(programs: Programs, table: Sequence[int]) -> Programs:
+    """The programs with each action word replaced: how the release gives words another meaning."""
+    every = np.array([*table, *range(len(table), len(WORDS))], np.int16)
+    return Programs(every[programs.words], programs.offsets)
+
+
+def _accuracy(
+    states: torch.Tensor, labels: np.ndarray, widths: list[list[int]], parts: Sequence[np.ndarray],
+    recipe: LegacyRecipe, seed: np.random.SeedSequence,
+) -> tuple[float, float]:  # fmt: skip
+    """Accuracy of one feature, a network a row of labels int [heads, R], chosen on the test set and on validation."""
+    random = np.random.default_rng(seed)
+    train = random.choice(parts[0], min(recipe.train_records, len(parts[0])), replace=False)
+    rows = [torch.from_numpy(each) for each in (train, np.concatenate(parts[1:]))]
+    hits = []
+    for wanted, own in zip(labels.astype(np.int64), widths, strict=True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(random.integers(2**62)))
+            hits.append(_train(states, torch.from_numpy(wanted), [states.shape[1], *own], rows, recipe))
+    tested, validated = (part.mean(1) for part in np.split(np.all(hits, 0), [len(parts[1])], 1))
+    return float(tested.max()), float(tested[validated.argmax()])
+
+
+def _train(
+    states: torch.Tensor, labels: torch.Tensor, widths: list[int], rows: list[torch.Tensor], recipe: LegacyRecipe
+) -> np.ndarray:
+    """Train one network on the first of two sets of rows; bool [evaluations, second set], where it is right at each."""
+    train, judged = rows
+    network = torch.nn.Sequential(torch.nn.Linear(widths[0], widths[1]))
+    for wide, out in pairwise(widths[1:]):
+        network.extend([torch.nn.ReLU(), torch.nn.BatchNorm1d(wide), torch.nn.Linear(wide, out)])
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in network.named_parameters() if name.endswith(end)], "weight_decay": decay}
+        for end, decay in (("weight", recipe.weight_decay), ("bias", 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, recipe.decay)
+    epoch = len(train) // recipe.batch
+    steps = min(recipe.presented, recipe.epochs * len(train)) // recipe.batch
+    found: list[torch.Tensor] = []
+    for step in range(1, steps + 1):
+        if (step - 1) % epoch == 0:
+            batches = iter(train[torch.randperm(len(train))].split(recipe.batch))
+        batch = next(batches)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(states[batch]), labels[batch]).backward()
+        optimizer.step()
+        if step % (steps // recipe.decays or epoch) == 0:
+            schedule.step()
+        if step % max(steps // recipe.checks, epoch) == 0 or step == steps:
+            with torch.no_grad():
+                found.append(network.eval()(states[judged]).argmax(1) == labels[judged])
+            network.train()
+    return torch.stack(found).numpy()
+
+
+def answers(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
+    """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
+    worker = Worker(job)
+    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == GENERATED]
+    programs, places = written_programs([sample["text"] for result in results for sample in result.samples])
+    if not len(programs):
+        raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
+    mean = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
+    actions, straight = action_counts(programs)
+    states = np.concatenate([each for each in mean if len(each)])[np.repeat(straight, actions)]
+    return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[places[straight]], states
+
+
+def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
+    """Accuracies [lowest, highest repeat] in percent and gaps in points, means over features."""
+    columns = {"chosen on test": legacy.on_test}
+    if fixed:
+        columns |= {"chosen on validation": legacy.on_validation, "and programs apart, seeded": fixed.on_validation}
+    rows = []
+    for (d, (depth, _)), (s, name) in product(enumerate(legacy.recipe.depths), enumerate(legacy.semantics)):
+        row = {"probe": depth, "semantics": name}
+        for column, accuracy in columns.items():
+            mean = 100 * accuracy[d, s].mean(-1)
+            row[column] = f"{mean.mean():.1f} [{mean.min():.1f}, {mean.max():.1f}]"
+            row[f"gap, {column}"] = f"{gaps(accuracy)[d, s]:+.1f}" if s else ""
+        rows.append(row)
+    sizes = [
+        f"train, test, validation: programs {one.programs}, records {one.records}; of the test programs "
+        f"{one.recurring:.0%} occur in training; [of {one.recipe.repeats} repeats], seed {one.recipe.seed}"
+        for one in (legacy, fixed) if one
+    ]  # fmt: skip
+    return "\n".join([LABEL, FLAWS, tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True), *sizes])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.legacy", description=LABEL)
+    add = parser.add_argument
+    add("--model", required=True, help="path:FOLDER or hf:org/name@revision")
+    add("--suite", default="laptop", help="of straight-line programs (default: laptop)")
+    add("--programs", type=integer(1, 1_000_000), help="probe tasks that the model answers (default: the suite's)")
+    add("--repeats", type=integer(1, 1000), default=5, help="trainings of each network (default: 5, as released)")
+    add("--seed-unset", action="store_true", help="leave seeds to the machine, as released (default: seed 0)")
+    add("--fixed", action="store_true", help="beside it: chosen on validation, programs apart, seed 0")
+    add("--out", type=Path, default=Path("runs/legacy"), help="folder of legacy.json (default: runs/legacy)")
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code."""
+    suite = load_suite(options.suite)
+    suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
+    job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
+    if not job.checkpoint.network:
+        raise UsageError(f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
+    make_folder(options.out, "--out")
+    recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
+    recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
+    given = answers(job)
+    done = [legacy_content(*given, one, lambda _: print(end=".", file=sys.stderr, flush=True)) for one in recipes]
+    stored = {
+        "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
+        "results": [asdict(one) | {"gaps": gaps(one.on_test)} for one in done],
+    }  # fmt: skip
+    write_durably(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
+    print("\n" + table(*done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Pseudo-models: states made by rule, whose verdict is known before they are measured.
+
+Each holds a stated content, mixed by a random linear map into as many columns as a small model has, so that a probe
+meets it as it meets hidden states. All draws come from a seed that no control uses.
+
+Letters: `B` programs, `R` labelled words, `D` width.
+Source of the list: shared/PROBING.md, Known answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.labels import MISSING, ProbeSet
+from benchmark.probing.token_history import recorder_states, world_columns
+from karel_env.features import FEATURES
+from karel_env.language import HEADER, WORDS, Programs
+from karel_env.world import Worlds
+
+WIDTH = 128
+NOISE = 0.01
+DEGRADED = (0.25, 0.5, 0.75)
+"""Probabilities with which the state of the degraded oracle is another's."""
+AHEAD = 1
+"""Program states by which the future oracle is ahead of the word."""
+LAYERS, PLANTED = 4, 2
+"""Layers of the planted model, and the one that holds the oracle."""
+_STATE = ("facing", "absolute_x", "absolute_y")
+_DRAW, _UNTRAINED = 90_001, 90_002
+
+
+@dataclass(frozen=True)
+class Content:
+    """What pseudo-models are made of.
+
+    Attributes:
+        programs, inputs: B programs and their first shown worlds [B].
+        probe_set: their labels.
+        seed: of everything drawn.
+    """
+
+    programs: Programs
+    inputs: Worlds
+    probe_set: ProbeSet
+    seed: int
+
+    def pseudo_models(self) -> Mapping[str, np.ndarray]:
+        """float32 [R, D] states of each pseudo-model, by name."""
+        random = np.random.default_rng([_DRAW, self.seed])
+        rows = len(self.probe_set.program)
+        recorder = recorder_states(self.programs, self.inputs, self.probe_set)
+        world = world_columns(self.inputs)[self.probe_set.program]
+        oracle = self._oracle(0)
+        whole = {
+            "recorder": [recorder],
+            # Outputs are hidden in the blind set: what is shown in their place is the input.
+            "recorder + outputs": [recorder, world],
+            "oracle": [oracle, world],
+            "oracle + recorder": [oracle, recorder],
+            f"oracle of {self.probe_set.semantics[1]}": [self._oracle(1), world],
+        }
+        for share in DEGRADED:
+            lost = random.random(rows) < share
+            source = np.where(lost, random.permutation(rows), np.arange(rows))
+            whole[f"oracle degraded {share:.0%}"] = [oracle[source], world]
+        made = {name: _mixed(parts, random) for name, parts in whole.items()}
+        noise = random.normal(size=(rows, WIDTH)).astype(np.float32)
+        return {"noise": noise, "random-init": self.untrained(self.seed), **made}
+
+    def future(self) -> np.ndarray:
+        """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
+        world = world_columns(self.inputs)[self.probe_set.program]
+        ahead = self.probe_set.at(AHEAD).classes[0]
+        return _mixed([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, AHEAD]))
+
+    def planted(self) -> list[np.ndarray]:
+        """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
+        random = np.random.default_rng([_DRAW, self.seed, LAYERS])
+        recorder = recorder_states(self.programs, self.inputs, self.probe_set)
+        oracle = self._oracle(0)
+        return [_mixed([recorder, oracle] if i == PLANTED else [recorder], random) for i in range(LAYERS)]
+
+    def untrained(self, seed: int) -> np.ndarray:
+        """float32 [R, WIDTH], a recurrent network that nobody trained, at the reading of each labelled word.
+
+        It starts from the input world and takes in a word at a time (an echo state network, Jaeger 2001).
+        """
+        random = np.random.default_rng([_UNTRAINED, seed])
+        world = world_columns(self.inputs)
+        into = random.normal(size=(world.shape[1], WIDTH)) / np.sqrt(world.shape[1])
+        recurrent = random.normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH)
+        embeddings = random.normal(size=(len(WORDS), WIDTH))
+        state = np.tanh(3 * world @ into)
+        longest = int(self.programs.lengths.max()) - len(HEADER)
+        found = np.zeros((len(self.programs), longest, WIDTH), np.float32)
+        for place in range(longest):
+            going = np.flatnonzero(self.programs.lengths - len(HEADER) > place)
+            words = self.programs.words[self.programs.offsets[going] + len(HEADER) + place]
+            state[going] = np.tanh(state[going] @ recurrent + embeddings[words])
+            found[going, place] = state[going]
+        return found[self.probe_set.program, self.probe_set.word]
+
+    def _oracle(self, semantics: int) -> np.ndarray:
+        """float64 [R, columns], the robot's one-hot heading, column and row under one semantics."""
+        return self._one_hot(self.probe_set.classes[semantics])
+
+    def _one_hot(self, classes: np.ndarray) -> np.ndarray:
+        """float64 [R, columns] of the heading, column and row in labels [F, R]; zeros where there is no label."""
+        heads = [FEATURES.index(name) for name in _STATE]
+        columns = [np.eye(self.probe_set.counts[f])[classes[f]] * (classes[f] != MISSING)[:, None] for f in heads]
+        return np.concatenate(columns, 1)
+
+
+def _mixed(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """float32 [R, WIDTH], the columns of all parts through one random linear map, with a little noise."""
+    whole = np.concatenate(parts, 1)
+    mixing = random.normal(size=(whole.shape[1], WIDTH)) / np.sqrt(whole.shape[1])
+    return (whole @ mixing + NOISE * random.normal(size=(len(whole), WIDTH))).astype(np.float32)

@@ -1,0 +1,248 @@
+"""The trained pair: two small transformers whose verdict is known from what they were trained to do.
+
+Both have one architecture, one initialisation and one stream of training tasks. The *tracker* learns to tell the
+robot's state after each action and must be found REPRESENTS; the *copier* learns to tell what it has read, the actions
+so far and where the robot started, and must be found RECORD-ONLY. (Without the start it could know nothing of facing
+under any semantics, and would test nothing.) Untrained copies with other weights are the random-init controls.
+
+Letters: `B` programs, `T` actions of a program, `L` places (world, then actions), `D` width, `R` labelled words.
+Source: shared/PROBING.md, Known answers; pre-norm decoder after Radford et al. 2019.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmark.probing.labels import MISSING, ProbeSet
+from benchmark.probing.token_history import world_columns
+from benchmark.tasks.suite import Suite
+from karel_env import generator
+from karel_env.features import class_counts, labels
+from karel_env.interpreter import run
+from karel_env.language import ACTIONS, HEADER, Programs
+from karel_env.world import Worlds
+
+TASKS = ("track", "copy")
+LAYERS, WIDTH, HEADS = 2, 64, 4
+WORLD_PLACES = 2
+TRACKED = ("facing", "absolute_x", "absolute_y", "obstacle")
+"""What the tracker is trained on, under the original semantics."""
+COPIED = ("facing", "absolute_x", "absolute_y")
+"""What the copier keeps of the input besides the actions: where the robot starts."""
+STEPS, BATCH = 1000, 128
+LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 4e-3, 0.01, 100
+_INITIAL, _UNTRAINED, _TRAINING, _FRESH = 90_003, 90_004, 90_005, 90_006
+
+
+class _Block(nn.Module):
+    """One pre-norm decoder layer, [B, L, D] to the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_attention, self.before_mlp = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.into, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        parts = self.into(self.before_attention(states)).unflatten(-1, (3, HEADS, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        states = states + self.out(mixed.transpose(1, 2).flatten(2))
+        return states + self.down(functional.gelu(self.up(self.before_mlp(states))))
+
+
+class Network(nn.Module):
+    """A causal transformer over the input world and the actions of a suite, with heads for both tasks.
+
+    Attributes:
+        suite: whose worlds and blind length, T, it is made for.
+        classes: by task, number of classes of each head.
+    """
+
+    def __init__(self, suite: Suite) -> None:
+        super().__init__()
+        self.suite = suite
+        high, wide = suite.recipe.height[1], suite.recipe.width[1]
+        counts, length = class_counts(high, wide), suite.blind_length
+        self.classes = {
+            "track": [counts[name] for name in TRACKED],
+            "copy": [len(ACTIONS)] * length + [counts[name] for name in COPIED],
+        }
+        columns = 2 * (high - 2) * (wide - 2) + high + wide + 4
+        self.world = nn.Linear(columns, WORLD_PLACES * WIDTH)
+        self.action = nn.Embedding(len(ACTIONS), WIDTH)
+        self.place = nn.Parameter(torch.randn(WORLD_PLACES + length, WIDTH))
+        self.blocks = nn.ModuleList(_Block() for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.heads = nn.ModuleDict({task: nn.Linear(WIDTH, sum(self.classes[task])) for task in TASKS})
+
+    def forward(self, world: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
+        """States [B, T, D] at the actions: of the embeddings and of each layer, the last after the final norm.
+
+        Args:
+            world: float32 [B, columns].
+            actions: int64 [B, T], indices in `ACTIONS`.
+        """
+        places = torch.cat([self.world(world).unflatten(-1, (WORLD_PLACES, WIDTH)), self.action(actions)], 1)
+        states = [places + self.place[: places.shape[1]]]
+        for block in self.blocks:
+            states.append(block(states[-1]))
+        states[-1] = self.norm(states[-1])
+        return [each[:, WORLD_PLACES:] for each in states]
+
+    def logits(self, states: torch.Tensor, task: str) -> list[torch.Tensor]:
+        """[B, T, classes] of each head of `task`, from the last states [B, T, D]."""
+        return list(self.heads[task](states).split(self.classes[task], -1))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two trained models, with the same architecture and initialisation."""
+
+    tracker: Network
+    copier: Network
+
+    def untrained(self, seed: int) -> Network:
+        """Another model of the same architecture, with fresh weights that no pair starts from."""
+        return _drawn(self.tracker.suite, _UNTRAINED, seed)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training tasks as a model meets them.
+
+    Attributes:
+        world: float32 [B, columns].
+        actions: int64 [B, T].
+        wanted: by task, int64 [heads, B, T], `MISSING` where there is none. "track": each of `TRACKED` after the
+            action. "copy": the action 0, 1, 2 ... places back, then each of `COPIED` before the first action.
+    """
+
+    world: torch.Tensor
+    actions: torch.Tensor
+    wanted: dict[str, torch.Tensor]
+
+
+def train_pair(suite: Suite, seed: int, steps: int = STEPS) -> Pair:
+    """Train both on programs of `suite.blind_length` uniform actions in the suite's worlds; the same for a seed.
+
+    On one thread: products this small gain little from two, and the weights then do not depend on the number of cores.
+    """
+    start = _drawn(suite, _INITIAL, seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return Pair(*(_trained(copy.deepcopy(start), seed, steps, task) for task in TASKS))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> np.ndarray:
+    """float32 [R, 2, D] at the reading of each labelled word, in the order of `protocol.POOLS`.
+
+    The mean over the embeddings and all layers, the last after the final norm; and that last layer.
+
+    Args:
+        model: trained or not.
+        programs: B straight-line programs.
+        inputs: their first shown worlds [B].
+        probe_set: their labels, whose order of words is kept.
+
+    Raises:
+        ValueError: a program with control flow, or longer than the model was made for.
+    """
+    actions, world = torch.from_numpy(_grid(programs)), torch.from_numpy(world_columns(inputs))
+    longest, most = actions.shape[1], model.suite.blind_length
+    if longest > most:
+        raise ValueError(f"trained pair: a program of {longest} actions; expected at most {most}, take the blind set")
+    with torch.no_grad():
+        layers = torch.stack(model(world, actions))
+    pooled = torch.stack([layers.mean(0), layers[-1]], 2).numpy()
+    return np.ascontiguousarray(pooled[probe_set.program, probe_set.word])
+
+
+def accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.ndarray:
+    """float64 [heads], share of right answers of each head of `Batch.wanted[task]`, on `count` fresh programs."""
+    batch = _draw(model.suite, [_FRESH, seed], 0, count)
+    with torch.no_grad():
+        found = model.logits(model(batch.world, batch.actions)[-1], task)
+    there = batch.wanted[task] != MISSING
+    right = torch.stack([one.argmax(-1) for one in found]) == batch.wanted[task]
+    return ((right & there).sum((1, 2)) / there.sum((1, 2))).double().numpy()
+
+
+def _number(*seeds: int) -> int:
+    """One seed of 63 bits from several."""
+    return int(np.random.default_rng(seeds).integers(2**63 - 1))
+
+
+def _drawn(suite: Suite, purpose: int, seed: int) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_number(purpose, seed))
+        return Network(suite)
+
+
+def _trained(model: Network, seed: int, steps: int, task: str) -> Network:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    for step in range(steps):
+        batch = _draw(model.suite, [_TRAINING, seed], step * BATCH, BATCH)
+        rate = min((step + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate
+        found = model.logits(model(batch.world, batch.actions)[-1], task)
+        losses = [
+            functional.cross_entropy(one.flatten(0, 1), wanted.flatten(), ignore_index=MISSING)
+            for one, wanted in zip(found, batch.wanted[task], strict=True)
+        ]
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def _draw(suite: Suite, seeds: list[int], start: int, count: int) -> Batch:
+    """`count` tasks from number `start` of a stream of their own."""
+    recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
+    tasks = generator.generate(recipe, _number(*seeds), "train", np.arange(start, start + count))
+    inputs = tasks.inputs[:, 0]
+    actions = _grid(tasks.programs)
+    earlier = np.full((suite.blind_length, *actions.shape), MISSING)
+    for back in range(suite.blind_length):
+        earlier[back, :, back:] = actions[:, : suite.blind_length - back]
+    begun = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
+    kept = np.stack([begun[name] for name in COPIED])[..., None].repeat(suite.blind_length, 2)
+    copied = torch.from_numpy(np.concatenate([earlier, kept]))
+    wanted = {"track": torch.from_numpy(_tracked(tasks.programs, inputs)), "copy": copied}
+    return Batch(torch.from_numpy(world_columns(inputs)), torch.from_numpy(actions), wanted)
+
+
+def _tracked(programs: Programs, inputs: Worlds) -> np.ndarray:
+    """int64 [heads, B, T], class of each of `TRACKED` after each action of programs of one length."""
+    done = run(programs, inputs, trace=True)
+    assert done.trace is not None
+    width = inputs.cells.shape[-1]
+    position = done.trace.position
+    robot = np.stack([position // width, position % width, done.trace.heading], 1)
+    owner = np.repeat(np.arange(len(programs)), np.diff(done.trace.offsets))
+    found = labels(inputs.cells, inputs.robot, done.worlds.robot, robot, owner)
+    return np.stack([found[name].reshape(len(programs), -1) for name in TRACKED])
+
+
+def _grid(programs: Programs) -> np.ndarray:
+    """int64 [B, T], the actions of straight-line programs, shorter ones followed by action 0."""
+    lengths = programs.lengths - len(HEADER) - 1
+    grid = np.zeros((len(programs), int(lengths.max(initial=0))), np.int64)
+    owner = np.repeat(np.arange(len(programs)), lengths)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    words = programs.words[programs.offsets[owner] + len(HEADER) + place]
+    if (words >= len(ACTIONS)).any():
+        raise ValueError("trained pair: a program with control flow; expected actions only, take the blind set")
+    grid[owner, place] = words
+    return grid

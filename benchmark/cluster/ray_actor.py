@@ -1,0 +1,99 @@
+"""The body of every Ray actor: light to arrive, and it says how far its start is.
+
+An actor process can take minutes to import torch where a machine is busy. So this module imports nothing heavy, and
+`start` does one part of the start per call: the driver hears that the process runs before it imports anything, then after
+each package, and can tell a slow start from one that stands still.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from benchmark.cluster.executor import DONE, INVALID, STARTING, Answer
+
+if TYPE_CHECKING:
+    from benchmark.runner.jobs import Desk
+
+IMPORTS = ("numpy", "torch", "numba", "transformers", "benchmark.runner.jobs")
+"""What a worker imports before it is ready, one a call, the slow ones apart."""
+SAME_EVERYWHERE = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
+"""Packages whose version must be the driver's on every node, since results may depend on them."""
+
+
+class ActorBody:
+    """What an actor does; a kind of worker has an actor class of its own name, so that Ray's tools tell them apart.
+
+    Args:
+        threads: of torch.
+        imports: modules to import, in order.
+    """
+
+    def __init__(self, threads: int, imports: tuple[str, ...] = IMPORTS) -> None:
+        self.threads, self.imports = threads, list(imports)
+        self.is_placed = False
+        self.desk: Desk | None = None
+
+    def start(self, expected: dict[str, Any], again: bool = False) -> Answer:
+        """Do the next part of the start.
+
+        Args:
+            expected: the driver's digest of the source and versions of packages.
+            again: whether the last answer is to be given again, since it may be lost; it waits behind what is being done.
+
+        Returns:
+            `STARTING` with what is to come; `DONE` with the node's processor, and its GPU if it was given one, when the
+            worker is ready; `INVALID` if the node has other code or packages than the driver.
+        """
+        if self.is_placed and self.imports and not again:
+            import_module(self.imports[0])
+            # Only now, so that an import that failed fails again when it is asked for again.
+            self.imports.pop(0)
+        self.is_placed = True
+        if self.imports:
+            return Answer(STARTING, f"importing {self.imports[0]}")
+        if self.desk is None:
+            other = _differences(expected)
+            if other:
+                node = os.uname().nodename
+                return Answer(
+                    INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
+                )
+            self._open_desk()
+        return Answer(DONE, _processor())
+
+    def _open_desk(self) -> None:
+        import torch
+
+        from benchmark.runner.jobs import Desk
+
+        # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
+        torch.set_num_threads(self.threads)
+        self.desk = Desk()
+
+    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
+        """See `Desk.answer`."""
+        assert self.desk is not None
+        return self.desk.answer(held, work, call, share)
+
+
+def same_everywhere() -> dict[str, Any]:
+    """The digest of the source, and versions of the packages that must be the same on every node."""
+    from benchmark.runner.record import source_digest, versions
+
+    return {"source": source_digest(), **versions(SAME_EVERYWHERE)}
+
+
+def _differences(expected: dict[str, Any]) -> list[str]:
+    actual = same_everywhere()
+    return [f"{name} {actual[name]}, not {expected[name]}" for name in expected if actual[name] != expected[name]]
+
+
+def _processor() -> str:
+    import ray
+
+    from benchmark.runner.record import gpu, processor
+
+    return f"{processor()}, {gpu('cuda')}" if ray.get_gpu_ids() else processor()

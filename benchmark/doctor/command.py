@@ -1,0 +1,128 @@
+"""What is wrong with a model, in plain words: `python -m benchmark.doctor --model SPEC`.
+
+Everything that a run does is done on two tasks of a suite and compared with what the model gives on its own: tokens of
+words, hidden states, padding, precision, generation, untrained copies; then time and memory of a whole run are estimated.
+Exit codes: 0 usable, 2 usage, 3 not usable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmark.doctor import checks
+
+from benchmark.doctor import custom_checks as own_checks
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.command import run_command
+from benchmark.errors import BenchmarkError, ModelError
+from benchmark.runner.worker import TEST
+from benchmark.models.huggingface import DTYPES
+from benchmark.models.interface import ModelSpec
+from benchmark.cli.options import (
+    LOAD_DEADLINE,
+    add_limit_options,
+    add_loading_options,
+    check_loads,
+    device_of,
+    loading_of,
+)
+from benchmark.doctor.context import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.prompt_template import TRACKS, TRAINED
+from karel_env.command import CommandParser
+
+Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]
+CHECKS: Checks = (
+    ("tokenizer", checks.tokenizer, True),
+    ("words", checks.words, True),
+    ("weights", checks.weights, True),
+    ("context", checks.context, True),
+    ("loading", checks.loading, True),
+    ("causality", checks.causality, False),
+    ("alignment", checks.alignment, False),
+    ("padding", checks.padding, False),
+    ("precision", checks.precision, False),
+    ("generation", checks.generation, False),
+    ("argmax", checks.argmax, False),
+    ("batch sizes", checks.batches, False),
+    ("untrained copies", checks.copies, False),
+    ("speed", checks.speed, False),
+)
+"""Name, check, and whether those after it need it to pass."""
+OWN_CHECKS: Checks = (
+    ("loading", checks.loading, True),
+    ("causality", own_checks.causality, False),
+    ("padding", checks.padding, False),
+    ("generation", checks.generation, False),
+    ("batch sizes", checks.batches, False),
+    ("untrained copies", checks.copies, False),
+    ("speed", own_checks.speed, False),
+)
+"""The same for a class of one's own."""
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """Every check, one after the other; those that rest on a failed one are not made."""
+    if not patient.job.checkpoint.network:
+        yield Finding("hidden states", OK, "there are none: it is no network, and only writes programs")
+        yield _guarded("generation", writing, patient)
+        return
+    for name, look, needed in OWN_CHECKS if patient.job.checkpoint.own else CHECKS:
+        finding = _guarded(name, look, patient)
+        yield finding
+        if needed and finding.outcome == FAIL:
+            yield Finding("the rest", SKIPPED, f"not looked at; mend this first: {name}")
+            return
+
+
+def writing(patient: Patient) -> Finding:
+    """What one that has no states writes."""
+    written = patient.worker.writer(TEST).generate(patient.prompts[:TASKS], patient.room)
+    return Finding("generation", OK, f"wrote {written[0].text[:60]!r}")
+
+
+def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) -> Finding:
+    try:
+        return look(patient)
+    except BenchmarkError as problem:
+        return Finding(name, FAIL, str(problem))
+    except Exception as problem:  # a model may raise anything; the doctor names it and goes on
+        said = " ".join(str(problem).split())[:300]
+        return Finding(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.doctor", description="What is wrong with a model?")
+    add = parser.add_argument
+    add("--model", required=True, help="as for benchmark.run")
+    add("--suite", default="smoke", help="name of a suite, or a .yaml file of one's own (default: smoke)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add("--device", default="cpu", help="auto, cpu or cuda (default: cpu)")
+    add_loading_options(parser)
+    add_limit_options(parser, LOAD_DEADLINE)
+    add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
+
+    def look() -> int:
+        options = parser.parse_args(arguments)
+        options.device = device_of(options.device)
+        checkpoint = open_checkpoint(ModelSpec.parse(options.model), loading_of(options))
+        check_loads(options, checkpoint)
+        patient = Patient(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
+        print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")
+        outcomes = []
+        for finding in examine(patient):
+            outcomes.append(finding.outcome)
+            print(f"{finding.outcome:<6}{finding.name:<18}{finding.says}", flush=True)
+        if FAIL in outcomes:
+            print("not usable")
+            return ModelError.exit_code
+        print("usable" + (", with warnings" if WARN in outcomes else ""))
+        return 0
+
+    return run_command(look)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

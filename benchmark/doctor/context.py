@@ -1,0 +1,84 @@
+"""A model under examination by `benchmark.doctor.command`: two tasks of a suite, and what the checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from benchmark.models.checkpoint import Checkpoint
+from benchmark.runner.worker import TEST, Asked, Job, Worker, prompts_of
+from benchmark.models.interface import LanguageModel
+from benchmark.tasks.suite import Suite, test_tasks
+from benchmark.tasks.prompt_template import ROOM
+from karel_env.language import HEADER_TEXT
+
+OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
+TASKS = 2
+SAMPLED = 20
+"""Tasks whose words are looked up in the tokenizer."""
+AGREEMENT = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference (see `difference`) of two computations of the same states, by precision."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, in one sentence that says what to do where there is something to do."""
+
+    name: str
+    outcome: str
+    says: str
+
+
+class Patient:
+    """A model, two tasks of a suite with their own programs, and what the checks share."""
+
+    def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
+        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, asked=Asked(track))
+        self.worker = Worker(self.job)
+        self.tasks = test_tasks(suite).take(np.arange(min(SAMPLED, suite.tasks)))
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model under test."""
+        return self.worker.model(TEST)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """Of the sampled tasks."""
+        return prompts_of(self.job.suite, self.tasks, frame=self.worker.frame)
+
+    @cached_property
+    def programs(self) -> list[str]:
+        """Of the sampled tasks, behind the header."""
+        return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
+
+    @cached_property
+    def uneven(self) -> list[str]:
+        """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
+        whole, other = self.prompts[:TASKS]
+        return [whole, other[len(other) // 2 :]]
+
+    def states(self, prompts: Sequence[str], model: LanguageModel | None = None) -> np.ndarray:
+        """float32 [2 words, L, D], those that emit each word of the first programs, then those that have read it."""
+        found = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
+        return np.concatenate([found.values[found.emit], found.values[found.read]])
+
+    @property
+    def room(self) -> int:
+        """Words that an answer may have."""
+        return self.job.suite.max_new_words * ROOM[self.job.asked.track]
+
+    def agree(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Whether states are equal as far as the precision goes."""
+        return difference(one, other) <= AGREEMENT[self.job.dtype]
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance of two states [..., D] over the length of the second; infinite where one is not a number."""
+    if one.shape != other.shape:
+        return np.inf
+    apart = np.linalg.norm(one - other, axis=-1) / np.maximum(np.linalg.norm(other, axis=-1), 1e-12)
+    return float(apart.max()) if np.isfinite(apart).all() else np.inf

@@ -1,0 +1,243 @@
+"""What a model learns when: `python -m benchmark.emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
+
+A RUN is a folder that `baselines.train` wrote: `checkpoints/step-N`, each a model with the `training.json` that says
+when it was taken. Several runs of one recipe, with other seeds, make one figure. Points are kept, so the same command
+goes on where it stopped and adds checkpoints that are new. The points of each run are also written as `NAME.json`, which
+may stand for the run afterwards, when its checkpoints are gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from tabulate import tabulate
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.command import make_folder, run_command
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.emergence.curves import write_figure, write_table
+from benchmark.errors import UsageError
+from benchmark.probing.full_grid import FUTURE
+from benchmark.models.huggingface import DTYPES
+from benchmark.models.interface import ModelSpec
+from benchmark.cli.options import AUTO, THREADS, add_worker_options, check_options, place_of
+from benchmark.emergence.phases import PAPER_R2, PAPER_SHARES, BetweenRuns, Phases, Relation, find_phases, relate, relate_runs
+from benchmark.run import BarView
+from benchmark.tasks.suite import load_suite
+from benchmark.emergence.trajectory import Moment, Point, Trajectory, read_points, write_points
+from karel_env.command import CommandParser
+
+WHEN = "training.json"
+
+
+class OneBar(BarView):
+    """A single bar, which each stage of each checkpoint takes over from the one before."""
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+        """See `View`."""
+        if self.shown is None:
+            super().begin(what, total, done)
+        else:
+            self.bars.reset(self.shown, total=total, completed=done, description=what)
+
+
+def moments_of(run: Path) -> list[Moment]:
+    """The checkpoints of a training run, in order.
+
+    Raises:
+        UsageError: there are none, or one does not say when it was taken.
+    """
+    found = []
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        if folder.name.endswith(".new"):
+            continue
+        try:
+            facts = json.loads((folder / WHEN).read_bytes())
+            step, tasks, tokens = (int(facts[name]) for name in ("step", "tasks_seen", "tokens_seen"))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+            raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
+        found.append(Moment(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
+    if not found:
+        raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
+    return found
+
+
+def meanings(points: Sequence[Point]) -> dict[str, list[float | None]]:
+    """The curves of a run that are held against accuracy: semantic content of each depth, and delta."""
+    curves: dict[str, list[float | None]] = {
+        f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
+    }
+    return curves | {"delta": [p.delta.value for p in points]}
+
+
+def shown_of(points: Sequence[Point]) -> list[float]:
+    """Accuracy on shown examples, over the checkpoints of a run."""
+    return [p.accuracy.shown.value for p in points]
+
+
+def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
+    """How the `meanings` of a run go together with its accuracy."""
+    tokens = [float(p.tokens) for p in points]
+    return {name: relate(tokens, curve, shown_of(points)) for name, curve in meanings(points).items()}
+
+
+def between_runs(runs: Mapping[str, Sequence[Point]]) -> dict[str, BetweenRuns | None]:
+    """The same between runs, at the steps that all of them have."""
+    common = set.intersection(*({p.step for p in points} for points in runs.values()))
+    kept = [[p for p in points if p.step in common] for points in runs.values()]
+    curves = [meanings(points) for points in kept]
+    accuracy = [shown_of(points) for points in kept]
+    return {name: relate_runs([each[name] for each in curves], accuracy) for name in curves[0]}
+
+
+def phases_of(points: Sequence[Point]) -> Phases:
+    """The phases of one run."""
+    return find_phases(
+        np.array([p.tokens for p in points], float),
+        np.array([p.distinct for p in points]),
+        np.array([p.accuracy.shown.value for p in points]),
+    )
+
+
+def over_seeds(runs: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """Mean, smallest and largest over runs of the last checkpoint's figures."""
+    last = [points[-1] for points in runs.values()]
+    figures: dict[str, list[float]] = {
+        "shown": [p.accuracy.shown.value for p in last],
+        "held_out": [p.accuracy.held_out.value for p in last],
+        "delta": [p.delta.value for p in last],
+        "mdl_delta": [p.mdl_delta.value for p in last],
+        **{f"delta ahead {k}": [p.future[k].value for p in last if k in p.future] for k in FUTURE},
+        **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in CONTENT_DEPTHS},
+    }
+    return {
+        name: {"mean": float(np.mean(each)), "low": min(each), "high": max(each), "runs": len(each)}
+        for name, each in figures.items()
+        if each
+    }
+
+
+def report(
+    phases: Mapping[str, Phases],
+    related: Mapping[str, Mapping[str, Relation | None]],
+    between: Mapping[str, BetweenRuns | None],
+) -> str:
+    """The phases and relations, for a terminal."""
+    shares = [
+        [name, *(f"{100 * share:.1f}" for share in found.shares), *(f"{100 * a:.1f}" for a in found.accuracy)]
+        for name, found in phases.items()
+    ]
+    shares.append(["the paper", *(f"{100 * share:.0f}" for share in PAPER_SHARES), "", "", "92.4"])
+    head = ["run", "babbling %", "syntax %", "semantics %", "shown % after", "after", "at the end"]
+    lines = []
+    for name, each in related.items():
+        for curve, found in each.items():
+            if found is not None:
+                late = "" if found.r2_second_half is None else f"{found.r2_second_half:.3f}"
+                lines.append([
+                    name, curve, found.n, f"{found.r2:.3f}", late,
+                    *(f"{value:+.2f} (p {p:.2g})" for value, p in (found.changes, found.rank_changes)),
+                ])  # fmt: skip
+    lines.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
+    titles = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
+    tables: list[tuple[list[list[Any]], list[str]]] = [(shares, head), (lines, titles)]
+    apart = [
+        [curve, found.n, f"{found.r:+.2f} (p {found.p:.2g})"] for curve, found in between.items() if found is not None
+    ]
+    if apart:
+        tables.append((apart, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
+    return "\n\n".join(tabulate(rows, top, disable_numparse=True) for rows, top in tables)
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = CommandParser(prog="python -m benchmark.emergence", description="What a model learns when.")
+    add = parser.add_argument
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of a training run, or a .json file of its points; several seeds of one recipe",
+    )
+    add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
+    add(
+        "--full",
+        action="store_true",
+        help="with the programs, seeds and alternatives of a whole run; several times slower",
+    )
+    add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first)")
+    add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add("--threads", type=THREADS, default=1, help="CPU threads of one forward pass (default: 1)")
+    add("--name", help="of the model, for the figure (default: name of the first folder)")
+    add_worker_options(parser)
+    parser.set_defaults(strict=False)
+    return parser.parse_args(arguments)
+
+
+def _is_points(run: Path) -> bool:
+    return run.suffix == ".json"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out the options; returns the exit code."""
+    first: Path = options.runs[0]
+    options.out = options.out or (first.parent if _is_points(first) else first / "emergence")
+    check_options(options)
+    out: Path = options.out
+    suite, view = load_suite(options.suite), OneBar(Console(stderr=True, highlight=False))
+    if len({path.stem for path in options.runs}) < len(options.runs):
+        raise UsageError("RUN: two of the same name; points are told apart by it")
+    runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
+    moments = {path.stem: moments_of(path) for path in options.runs if not _is_points(path)}
+    make_folder(out, "--out")
+    with place_of(options) as (place, line), view.shown_while():
+        if line:
+            view.say(line)
+        trajectory = Trajectory(
+            suite, out / "points", place, view, options.full, options.device, options.threads, options.dtype
+        )
+        for name, each in moments.items():
+            runs[name] = []
+            for number, moment in enumerate(each, 1):
+                view.say(f"{name}: step {moment.step} ({number} of {len(each)})")
+                runs[name].append(trajectory.measure(moment))
+            write_points(out / f"{name}.json", runs[name])
+    runs = {path.stem: runs[path.stem] for path in options.runs}
+    phases = {name: phases_of(points) for name, points in runs.items()}
+    related = {name: relations(points) for name, points in runs.items()}
+    between = between_runs(runs)
+    write_table(out / "points.csv", runs)
+    figures = write_figure(out, options.name or first.stem, runs, phases)
+    summary = {
+        "phases": {name: asdict(found) for name, found in phases.items()},
+        "relations": {
+            name: {curve: asdict(found) if found else None for curve, found in each.items()}
+            for name, each in related.items()
+        },
+        "between runs": {curve: asdict(found) if found else None for curve, found in between.items()},
+        "last checkpoint, over runs": over_seeds(runs),
+        "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print(report(phases, related, between))
+    print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run_command(lambda: run(parse_options(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The points of training runs as a table, and as one figure in the manner of the paper's.
+
+Source: Jin & Rinard 2024, the figures of section 4. Letters: `K` checkpoints of a run.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
+from benchmark.probing.full_grid import FUTURE
+from benchmark.emergence.phases import Phases
+from benchmark.statistics import Estimate
+from benchmark.emergence.trajectory import Point
+
+GREEN = "#009e73"
+PHASES = ("babbling", "syntax", "semantics")
+STEM = "emergence"
+PERPLEXITY = "perplexity a token; words of a program"
+Curve = Callable[[Point], float | Estimate | None]
+
+
+def columns_of(point: Point) -> dict[str, float | str | None]:
+    """The cells of one point: each estimate with the ends of its 95% interval; None where it is not defined."""
+    accuracy = point.accuracy
+    found: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
+    content = point.content or {}
+    estimates = {
+        "shown": accuracy.shown, "held_out": accuracy.held_out, "valid": accuracy.valid,
+        **{f"sc_{depth}": content.get(depth) for depth in CONTENT_DEPTHS},
+        "skill": point.skill, "gap": point.gap, "delta": point.delta, "mdl_delta": point.mdl_delta,
+        **{f"delta_ahead_{offset}": point.future.get(offset) for offset in FUTURE},
+    }  # fmt: skip
+    for name, estimate in estimates.items():
+        found[name] = estimate.value if estimate else None
+        found[f"{name}_low"] = estimate.low if estimate else None
+        found[f"{name}_high"] = estimate.high if estimate else None
+    return found | {
+        "distinct": point.distinct, "perplexity": point.perplexity, "mean_words": accuracy.mean_words,
+        "reference_words": point.reference_words, "verdict": point.verdict,
+    }  # fmt: skip
+
+
+def write_table(path: Path, runs: Mapping[str, Sequence[Point]]) -> None:
+    """Every point of every run as CSV, one line a checkpoint."""
+    lines: list[dict[str, float | str | None]] = [
+        {"run": name, **columns_of(point)} for name, points in runs.items() for point in points
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()}
+            for line in lines
+        )
+
+
+def write_figure(
+    folder: Path, name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, Phases]
+) -> list[Path]:
+    """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean; dotted lines divide the phases."""
+    return save_figures({STEM: partial(_draw, name, runs, phases)}, folder)
+
+
+def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, Phases]) -> Figure:
+    first = next(iter(runs.values()))
+    figure = titled_figure(
+        7.2,
+        f"{name}: what is learnt when, training seeds: {len(runs)}, checkpoints of each: {len(first)}",
+        "Thin lines are seeds, thick ones their mean; dotted lines divide babbling, syntax acquisition and semantics "
+        "acquisition (mean over seeds). Delta: facing, blind set; ahead: facing one and two program states ahead, on "
+        "the model's own programs.",
+    )
+    axes = figure.subplots(3, 2, sharex=True)
+    edges = [float(np.mean([getattr(found, edge) for found in phases.values()])) for edge in ("babbling", "syntax")]
+    content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
+    accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
+    shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
+    words: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
+    ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
+    meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits a label)": lambda p: p.mdl_delta}
+    panels: list[tuple[str, dict[str, Curve]]] = [
+        ("accuracy on test tasks", accuracy),
+        ("semantic content, as the paper's", content),
+        ("programs: share of test tasks", shares),
+        ("delta: meaning beyond a record", meaning),
+        (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **words}),
+        ("intention: delta of states ahead", ahead),
+    ]
+    for panel, (title, curves) in zip(axes.flat, panels, strict=True):
+        _panel(panel, title, curves, runs)
+        for edge in edges:
+            panel.axvline(edge / 1e6, color=GREY, ls=":", lw=0.9)
+    _name_phases(axes[0, 0], [0.0, *edges, max(points[-1].tokens for points in runs.values())])
+    for panel in axes[-1]:
+        panel.set_xlabel("training tokens, millions")
+    return figure
+
+
+def _content(depth: str, point: Point) -> Estimate | None:
+    return point.content[depth] if point.content else None
+
+
+def _ahead(offset: int, point: Point) -> Estimate | None:
+    return point.future.get(offset)
+
+
+def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[Point]]) -> None:
+    styles = ("-", "--", "-.")
+    for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
+        values = []
+        for points in runs.values():
+            found = [curve(point) for point in points]
+            values.append([np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in found])
+            tokens = [point.tokens / 1e6 for point in points]
+            panel.plot(tokens, values[-1], color=colour, lw=0.5, alpha=0.6, ls=line)
+        count = min(map(len, values))
+        mean = np.mean([row[:count] for row in values], axis=0)
+        panel.plot(tokens[:count], mean, color=colour, lw=1.6, ls=line, label=label)
+    if title == PERPLEXITY:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:g}")
+    panel.set_title(title, loc="left", fontsize=8)
+    panel.legend(fontsize=7, loc="best")
+    panel.margins(x=0.01)
+
+
+def _name_phases(panel: Axes, edges: Sequence[float]) -> None:
+    """Write each phase's name between its edges, in training tokens, where there is room."""
+    for name, left, right in zip(PHASES, edges[:-1], edges[1:], strict=True):
+        if right - left > 0.08 * edges[-1]:
+            panel.text((left + right) / 2e6, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
+                       transform=panel.get_xaxis_transform())  # fmt: skip

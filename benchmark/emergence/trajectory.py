@@ -1,0 +1,290 @@
+"""One checkpoint of a training run, measured on a reduced grid: a point of the curve.
+
+Everything is measured as in a whole run, with fewer programs, seeds and alternatives (`REDUCED`). The controls (untrained
+copies and recorder) depend on the architecture alone, so all checkpoints share them: their states lie in one folder and
+their fits are found again there. Source of the curves: Jin & Rinard 2024, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.models.checkpoint import Checkpoint, check_unchanged
+from benchmark.probing.mdl import codelengths
+from benchmark.probing.semantic_content import measure_content
+from benchmark.errors import UsageError
+from benchmark.runner.worker import (
+    BLIND,
+    GENERATED,
+    LIKELIHOOD,
+    MEAN,
+    RANDOM,
+    TEST,
+    Job,
+    Shard,
+    first_inputs,
+    shards_of,
+)
+from benchmark.runner.cached_fits import StoredFits
+from benchmark.runner.folder import RunFolder
+from benchmark.probing.full_grid import FUTURE, READ, FullGrid
+from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
+from benchmark.probing.verdict import judged
+from benchmark.probing.probes import Fit, Fitter, Rows
+from benchmark.probing.protocol import POOLS, STANDARD
+from benchmark.runner.record import source_digest
+from benchmark.probing.token_history import recorder_states
+from benchmark.tasks.scoring import Summary, score, summarize
+from benchmark.probing.control_gap import Tested
+from benchmark.runner.store import WHOLE, StoredRows, write_durably
+from benchmark.probing.state_source import Views, arrays_of, read_source
+from benchmark.runner.stages import Place, Stages, View
+from benchmark.statistics import Estimate
+from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
+from karel_env.features import PRIMARY
+from karel_env.language import HEADER
+
+REDUCED = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
+REDUCED_ANSWERS = 2_500
+"""Probe tasks that the model answers. The blind set stays whole: with fewer programs probes do not find facing."""
+CODED = 4
+"""Alternatives whose codelength is taken, from the mean over layers alone."""
+RECORDER = "recorder"
+POINT = "point.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one checkpoint shows.
+
+    Attributes:
+        step, tasks, tokens: of training, at the checkpoint.
+        accuracy: on the test tasks.
+        distinct: different valid programs over test tasks; texts that are no programs count for nothing.
+        perplexity: of the test tasks' own programs, a token.
+        reference_words: mean length of those programs, as `accuracy.mean_words` counts.
+        content: the paper's semantic content by depth of the probe; None with too few distinct programs.
+        skill, gap, delta: of facing on the blind set.
+        verdict: there, under the reduced protocol.
+        mdl_delta: delta in bits a label.
+        future: delta of facing at offsets ahead, on the model's own programs; empty with too few distinct programs.
+    """
+
+    step: int
+    tasks: int
+    tokens: int
+    accuracy: Summary
+    distinct: float
+    perplexity: float
+    reference_words: float
+    content: dict[str, Estimate] | None
+    skill: Estimate
+    gap: Estimate
+    delta: Estimate
+    verdict: str
+    mdl_delta: Estimate
+    future: dict[int, Estimate]
+
+
+_POINT, _POINTS = TypeAdapter(Point), TypeAdapter(list[Point])
+
+
+def read_point(path: Path) -> Point:
+    """A point from its file."""
+    return _POINT.validate_json(path.read_bytes())
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a run, in order, from the file of `write_points`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return _POINTS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise UsageError(f"{path}: {said}; expected a file of points that this command wrote") from problem
+
+
+def write_points(path: Path, points: Sequence[Point]) -> None:
+    """All points of a run as one JSON file, a line each."""
+    write_durably(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A checkpoint and when it was taken."""
+
+    checkpoint: Checkpoint
+    step: int
+    tasks: int
+    tokens: int
+
+
+class Trajectory:
+    """Measures the checkpoints of training runs of one architecture.
+
+    Args:
+        suite: of the tasks; the model answers only `REDUCED_ANSWERS` of its probe tasks unless `full`.
+        out: folder of all points and controls.
+        place: who computes.
+        view: who watches.
+        full: with the settings of a whole run in place of the reduced ones.
+        device, threads, dtype: how a model computes.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        out: Path,
+        place: Place,
+        view: View,
+        full: bool = False,
+        device: str = "cpu",
+        threads: int = 1,
+        dtype: str = "float32",
+    ) -> None:
+        self.suite, self.protocol = suite, STANDARD if full else REDUCED
+        self.answers = suite.probe_programs if full else min(REDUCED_ANSWERS, suite.probe_programs)
+        self.out, self.place, self.view = out, place, view
+        self.device, self.threads, self.dtype = device, threads, dtype
+
+    def measure(self, moment: Moment) -> Point:
+        """The point of a checkpoint, computed unless it is there already."""
+        identity = self._identity(moment.checkpoint.digest)
+        folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
+        with folder.locked(), self.place.pool.reporting(folder.log, self.view.say):
+            if folder.finished(folder.root, POINT) != WHOLE:
+                point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
+                check_unchanged(moment.checkpoint)
+                folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
+                folder.drop_states()
+        return read_point(folder.root / POINT)
+
+    def _identity(self, of: str) -> str:
+        """SHA-256 over a digest and everything else that can change a point."""
+        parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _blind(self) -> ProbeSet:
+        """Labels of the blind set, the same for every checkpoint."""
+        tasks, semantics = blind_tasks(self.suite), with_original(self.protocol)
+        budget = self.suite.probe_programs
+        return build_probe_set(tasks.programs, first_inputs(tasks), semantics, self.protocol, budget=budget)
+
+    def _shards(self, stage: str) -> list[Shard]:
+        every = shards_of(self.suite, stage)
+        return [s for s in every if s.start < self.answers] if stage.endswith(GENERATED) else every
+
+    def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
+        job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
+        folder.pieces.clear_attempts()
+        stages = Stages(job, identity, folder, self.place, self.view)
+        stages.draw_tasks()
+        return stages
+
+    def _controls(self, checkpoint: Checkpoint) -> Stages:
+        """Untrained copies of the architecture on the blind set, and the recorder, in a folder of their own."""
+        architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
+        identity = self._identity(architecture)
+        stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
+        for copy in range(self.protocol.random_inits):
+            stages.evaluate(stages.job, self._shards(f"{RANDOM}-{copy}-{BLIND}"))
+        pieces = stages.folder.pieces
+        if pieces.condition(RECORDER) != WHOLE:
+            tasks = blind_tasks(self.suite)
+            states = recorder_states(tasks.programs, first_inputs(tasks), self._blind)
+            pieces.commit(pieces.attempt(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
+        return stages
+
+    def _point(self, moment: Moment, stages: Stages) -> Point:
+        suite, protocol, folder = self.suite, self.protocol, stages.folder
+        for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
+            stages.evaluate(stages.job, self._shards(stage))
+        texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
+        controls = self._controls(moment.checkpoint)
+        fit = _Shared(controls.fits(kept=True), stages.fits(kept=True))
+        tasks = test_tasks(suite)
+        scores = score(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
+        weighed = folder.samples(stages.shards, LIKELIHOOD)
+        nats = -sum(one["log_likelihood"] for one in weighed) / sum(one["tokens"] for one in weighed)
+        content = None
+        if folder.views(stages.shards, GENERATED, "emit"):
+            states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
+            content = measure_content(suite, protocol, texts, states, fit=fit)
+        return Point(
+            moment.step, moment.tasks, moment.tokens,
+            accuracy=summarize(scores),
+            distinct=len({text for text in scores.programs if text}) / len(scores.programs),
+            perplexity=exp(nats),
+            reference_words=float(tasks.programs.lengths.mean()) - len(HEADER),
+            content=content.arithmetic if content else None,
+            **self._meaning(stages, controls, fit),
+            future=self._future(stages, texts, fit) if content else {},
+        )  # fmt: skip
+
+    def _meaning(self, stages: Stages, controls: Stages, fit: Fitter) -> dict[str, Any]:
+        """Skill, gap, delta, verdict and mdl_delta on the blind set."""
+        protocol, probe_set = self.protocol, self._blind
+        tested = Tested.of(probe_set, protocol)
+
+        def pools(of: Stages, stage: str) -> list[Rows]:
+            return [of.folder.states(of.shards, stage, f"{READ}.{view}") for view in POOLS]
+
+        model = pools(stages, BLIND)
+        copies = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
+        recorder = StoredRows.of([controls.folder.pieces.arrays_of(RECORDER)], "states")
+        views: dict[str, Sequence[Views]] = {"model": [model], "random-init": copies, RECORDER: [[recorder]]}
+        sources = {name: read_source(probe_set, tested, each, protocol, fit=fit) for name, each in views.items()}
+        found = judged(probe_set, tested, arrays_of(sources), protocol)
+        facing = found.features[PRIMARY]
+        last = len(probe_set.semantics) - 1
+        kept = [0, *np.linspace(1, last, min(CODED, last)).round().astype(int)]
+        fewer = replace(
+            probe_set, around=probe_set.around[:, kept], semantics=tuple(probe_set.semantics[i] for i in kept)
+        )
+        means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in each] for name, each in views.items()}
+        code = codelengths(fewer, means, replace(protocol, copies=1), fit)
+        return {
+            "skill": facing.skill, "gap": facing.gap, "delta": facing.delta, "verdict": found.verdict,
+            "mdl_delta": code[PRIMARY].mdl_delta,
+        }  # fmt: skip
+
+    def _future(self, stages: Stages, texts: tuple[str, ...], fit: Fitter) -> dict[int, Estimate]:
+        job = replace(stages.job, texts=texts)
+        for copy in range(self.protocol.random_inits):
+            stages.evaluate(job, self._shards(f"{RANDOM}-{copy}-{GENERATED}"))
+
+        def states(stage: str, position: str, view: str) -> Rows:
+            return stages.folder.states(stages.shards, stage, f"{position}.{view}")
+
+        grid = FullGrid(self.suite, self.protocol, states, POOLS, texts, fit=fit)
+        if grid.generated is None:
+            return {}
+        return {offset: grid.future(grid.generated, offset, MEAN).features[PRIMARY].delta for offset in FUTURE}
+
+
+class _Shared:
+    """A fitter that keeps the fits of the controls with the controls, and all others with the checkpoint."""
+
+    def __init__(self, controls: StoredFits, own: StoredFits) -> None:
+        self.controls, self.own = controls, own
+
+    def __call__(self, states: Sequence[Rows], *arguments: Any, **named: Any) -> Fit:
+        """See `fit_probes`."""
+        root = self.controls.shards.root
+        shared = all(isinstance(rows, StoredRows) and rows.files[0].parent == root for rows in states)
+        fit: Callable[..., Fit] = self.controls if shared else self.own
+        return fit(states, *arguments, **named)

@@ -1,0 +1,197 @@
+"""A model's files: found on disk or on the hub, checked before anything is loaded, and digested.
+
+A baseline that is no network (`baseline:NAME`) is the source of its package; it has no weights and no states. A model of
+one's own class (`py:`) is the source of its module.
+
+Weights are safetensors only: other formats can run code when they are opened. Errors are `ModelError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from benchmark.models import custom as factory
+
+from benchmark.models import hub
+from benchmark.errors import ModelError, UsageError
+from benchmark.environment import memory_left
+from benchmark.models.json_files import CONFIG, read_config
+from benchmark.models.formats import local_names, missing_config_error, missing_weights_error, refuse_adapter
+from benchmark.models.interface import AS_STORED, Loading, ModelSpec
+from benchmark.models.safetensors_header import loaded_files, num_parameters, stored_tensors
+
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""Files of a hub model that are fetched: configuration, weights, tokenizer."""
+CODE = "*.py"
+"""Fetched, and part of the digest, where code that comes with a model may run."""
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that holds a model.
+
+    Attributes:
+        spec: as the user named it; a hub revision is resolved to a commit.
+        folder: where the files are.
+        name: short, for rows and run folders.
+        parameters: of the model, tied ones once, see `tensors.num_parameters`.
+        weight_bytes: size of the stored weights in bytes.
+        digest: SHA-256 over configuration, weights and tokenizer files.
+        network: whether there are hidden states to read.
+        loading: how it is loaded.
+    """
+
+    spec: str
+    folder: Path
+    name: str
+    parameters: int
+    weight_bytes: int
+    digest: str
+    network: bool = True
+    loading: Loading = AS_STORED
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a class of the user's, not a folder of transformers."""
+        return self.spec.startswith("py:")
+
+
+BASELINES = "baselines.registry"
+"""Module of the baselines; imported where one is asked for by name, since nothing here depends on them."""
+
+
+def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint:
+    """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
+    if spec.scheme in ("baseline", "py"):
+        if replace(loading, own_code=False) != AS_STORED:
+            raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
+        return _baseline(spec) if spec.scheme == "baseline" else _own(spec, loading)
+    loading = replace(loading, own_code=False)
+    wanted = (*WANTED, CODE) if loading.remote_code else WANTED
+    folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
+    if not folder.is_dir():
+        if spec.scheme == "hf":
+            raise missing_weights_error(spec, folder, hub.listed(spec, folder.name))
+        what = f"{folder} is a file" if folder.is_file() else f"no folder at {folder}"
+        raise ModelError(f"{spec}: {what}; give a folder that save_pretrained wrote")
+    refuse_adapter(spec, folder)
+    weights = loaded_files(folder)
+    if not weights:
+        names = local_names(folder)
+        names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
+        raise missing_weights_error(spec, folder, names)
+    if not (folder / CONFIG).is_file():
+        raise missing_config_error(spec, folder)
+    tensors = [tensor for path in weights for tensor in stored_tensors(path)]
+    config = read_config(folder, len(tensors))
+    named = str(spec)
+    if spec.scheme == "hf":
+        named = f"hf:{spec.target}@{folder.resolve().name}"
+    return Checkpoint(
+        spec=named,
+        folder=folder.resolve(),
+        name=_short_name(spec, folder),
+        parameters=num_parameters(tensors, config.get("tie_word_embeddings")),
+        weight_bytes=sum(path.stat().st_size for path in weights),
+        digest=_digest(folder, wanted),
+        loading=loading,
+    )
+
+
+def current_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    spec = ModelSpec.parse(checkpoint.spec)
+    try:
+        if spec.scheme == "baseline":
+            return _baseline(spec).digest
+        if spec.scheme == "py":
+            return factory.source(spec, checkpoint.loading)[1]
+        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+    except OSError:
+        return ""
+
+
+def check_unchanged(checkpoint: Checkpoint) -> None:
+    """Compare the files of a model with the digest that it was opened with.
+
+    Raises:
+        ModelError: a file has changed since.
+    """
+    digest = current_digest(checkpoint)
+    if digest != checkpoint.digest:
+        raise ModelError(
+            f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "
+            f"{checkpoint.digest[:12]}...); leave them alone while it lasts, and run the same command again"
+        )
+
+
+def _own(spec: ModelSpec, loading: Loading) -> Checkpoint:
+    path, digest = factory.source(spec, loading)
+    model = factory.made(spec)
+    return Checkpoint(
+        spec=str(spec),
+        folder=path.parent,
+        name=spec.target,
+        parameters=int(getattr(model, "parameters", 0)),
+        weight_bytes=0,
+        digest=digest,
+        network=hasattr(model, "hidden_states"),
+        loading=loading,
+    )
+
+
+def _baseline(spec: ModelSpec) -> Checkpoint:
+    registry = importlib.import_module(BASELINES)
+    if spec.target not in registry.BASELINES:
+        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
+    source = Path(inspect.getfile(registry.BASELINES[spec.target]))
+    whole = hashlib.sha256(spec.target.encode())
+    for path in (source, source.with_name("prompt_reading.py")):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, whole.hexdigest(), network=False)
+
+
+def _short_name(spec: ModelSpec, folder: Path) -> str:
+    if spec.scheme == "path":
+        return folder.resolve().name
+    revision = spec.revision[:8] if COMMIT.fullmatch(spec.revision) else spec.revision
+    return spec.target + (f"@{revision}" if revision else "")
+
+
+def _digest(folder: Path, patterns: Sequence[str]) -> str:
+    """SHA-256 over name and content of every file that can change what the model computes."""
+    whole = hashlib.sha256()
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if path.name in NOT_THE_MODEL or fnmatch(path.name, hub.SECOND_COPY):
+                continue
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            whole.update(path.name.encode() + b"\0" + content)
+    return whole.hexdigest()
+
+
+NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
+"""Files of a submission beside its model."""
+
+
+def available_memory() -> int:
+    """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
+    or what the limit of this process or of its control group leaves, where that is less."""
+    limit = memory_left()
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+                return available if limit is None else min(available, limit)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

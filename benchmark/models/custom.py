@@ -1,0 +1,73 @@
+"""Models of one's own class: `py:package.module:factory`, a function that makes a `LanguageModel` or a `Writer`.
+
+The factory is called as `factory(random_seed=None)` for the model, and with a number for an untrained copy of the same
+architecture, initialised from it. Errors are `ModelError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark.models.custom_calls import contained
+from benchmark.errors import ModelError, UsageError
+from benchmark.models.interface import Loading, ModelSpec
+
+
+def made(spec: ModelSpec, random_seed: int | None = None) -> Any:
+    """What the factory makes; it has `generate`, and with states `hidden_states`."""
+    name = spec.target.partition(":")[2]
+    factory = getattr(_module(spec), name, None)
+    if not callable(factory):
+        raise ModelError(f"{spec}: the module has no function {name}; expected one that takes random_seed")
+    try:
+        inspect.signature(factory).bind(random_seed=random_seed)
+    except TypeError as problem:
+        raise ModelError(f"{spec}: {name} cannot be called with random_seed=None alone ({problem})") from problem
+    try:
+        with contained(str(spec), name):
+            model = factory(random_seed=random_seed)
+    except ModelError:
+        raise
+    except Exception as problem:  # someone else's code; it may raise anything
+        raise ModelError(f"{spec}: {name} failed: {type(problem).__name__}: {_line(problem)}") from problem
+    if not callable(getattr(model, "generate", None)):
+        raise ModelError(f"{spec}: {name} made a {type(model).__name__}, which has no method generate")
+    return model
+
+
+def source(spec: ModelSpec, loading: Loading) -> tuple[Path, str]:
+    """The module's file and its SHA-256; the weights that the module reads are not in it.
+
+    Raises:
+        UsageError: the module may not run.
+    """
+    if not loading.own_code:
+        raise UsageError(f"{spec}: runs code of your own; add --allow-code (such a run is never official)")
+    try:
+        path = Path(inspect.getfile(_module(spec)))
+    except TypeError as problem:
+        raise ModelError(f"{spec}: its module has no file to be digested; expected a module of your own") from problem
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _module(spec: ModelSpec) -> ModuleType:
+    name = spec.target.partition(":")[0]
+    try:
+        with contained(str(spec), f"importing {name}"):
+            return importlib.import_module(name)
+    except ModelError:
+        raise
+    except Exception as problem:  # as above
+        raise ModelError(
+            f"{spec}: cannot import {name} ({type(problem).__name__}: {_line(problem)}); "
+            "run from the folder that holds it, or set PYTHONPATH"
+        ) from problem
+
+
+def _line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:200]

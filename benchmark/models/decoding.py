@@ -1,0 +1,131 @@
+"""How the next token is chosen: the most probable one, one the grammar allows, or one drawn at a temperature.
+
+All are greedy choices over logits that a processor has changed: drawing adds Gumbel noise of the row's own seed (the
+Gumbel-max trick: Gumbel 1954; Maddison, Tarlow & Minka 2014), so a draw depends on its task and not on its neighbours.
+Letters: `B` rows, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.hf import from_tokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from transformers import LogitsProcessor, StoppingCriteria
+
+from benchmark.errors import ModelError
+from benchmark.models.interface import Decoding
+from karel_env.grammar import continuation_grammar
+
+
+class BracketClosed(StoppingCriteria):
+    """Stops each sequence once the bracket that the prompt's header opened is closed again.
+
+    Works on any tokenizer: brackets are counted in the text of each token, `opens` int [V]: opening less closing ones.
+    """
+
+    def __init__(self, opens: torch.Tensor, prompt_length: int) -> None:
+        self.opens, self.prompt_length = opens, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """bool [B], whether a sequence is done."""
+        depth = 1 + self.opens.to(input_ids.device)[input_ids[:, self.prompt_length :]].cumsum(-1)
+        return (depth <= 0).any(-1)
+
+
+class NumbersOnly(LogitsProcessor):
+    """Refuses logits that are not numbers: the most probable token among them would be any."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, as they are."""
+        if scores.isnan().any():
+            raise ModelError("logits: NaN; try another --dtype, or see whether the weights are sound")
+        return scores
+
+
+class Grammar:
+    """The grammar of what follows a program's header, in the tokens of one tokenizer.
+
+    Args:
+        tokenizer: a fast one of transformers.
+        vocabulary: V of the model, which may have more tokens than the tokenizer.
+
+    Raises:
+        ModelError: the tokenizer has no end mark, or no grammar can be made of it.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError("tokenizer: it has no end mark, which a grammar needs; set its eos_token")
+        try:
+            self.tokens = _tokens(tokenizer, vocabulary)
+            self.grammar = LLMatcher.grammar_from_lark(continuation_grammar())
+            self.matcher()
+        except ValueError as problem:
+            raise ModelError(
+                f"tokenizer: no grammar can be laid over it ({problem}); run it unconstrained"
+            ) from problem
+
+    def matcher(self) -> LLMatcher:
+        """A matcher at the start of the grammar."""
+        return LLMatcher(self.tokens, self.grammar)
+
+
+def _tokens(tokenizer: Any, vocabulary: int) -> LLTokenizer:
+    if tokenizer.backend_tokenizer.decoder is not None:
+        return from_tokenizer(tokenizer, n_vocab=vocabulary)
+    return LLTokenizer(TokenizerWrapper(_Words(tokenizer)), n_vocab=vocabulary)
+
+
+class _Words:
+    """A tokenizer of whole words, whose text is its tokens joined by spaces, as llguidance asks for one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.eos_token_id, self.bos_token_id = tokenizer.eos_token_id, tokenizer.bos_token_id
+        self.special_token_ids = list(tokenizer.all_special_ids)
+        self.tokens = [f" {word}".encode() for word in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+
+    def __call__(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+
+class GrammarOnly(LogitsProcessor):
+    """Leaves each row only the tokens that its grammar allows next; a row that is done, only the end mark."""
+
+    def __init__(self, grammar: Grammar, rows: int, prompt_length: int) -> None:
+        self.matchers = [grammar.matcher() for _ in range(rows)]
+        self.seen = prompt_length
+        self.allowed = allocate_token_bitmask(rows, grammar.tokens.vocab_size)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """float [B, V], minus infinity where a token is not allowed."""
+        new = input_ids[:, self.seen :].tolist()
+        self.seen = input_ids.shape[1]
+        for row, (matcher, tokens) in enumerate(zip(self.matchers, new, strict=True)):
+            # A row that is done is padded by whoever generates; its matcher has seen all it needs.
+            if not matcher.is_stopped():
+                matcher.consume_tokens(tokens)
+            fill_next_token_bitmask(matcher, self.allowed, row)
+        bits = np.unpackbits(self.allowed.view(np.uint8), axis=1, bitorder="little")[:, : scores.shape[1]]
+        return scores.masked_fill(torch.from_numpy(bits == 0).to(scores.device), -torch.inf)
+
+
+class Drawn(LogitsProcessor):
+    """Adds Gumbel noise to the logits over the temperature: the largest is then a draw from their softmax.
+
+    Row b draws from a Philox stream of its own seed, one vector of V values a step.
+    """
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.temperature = decoding.temperature
+        self.streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in decoding.seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """float [B, V]."""
+        noise = np.stack([stream.gumbel(size=scores.shape[1]) for stream in self.streams])
+        return scores / self.temperature + torch.from_numpy(noise).to(scores.device, scores.dtype)

@@ -1,0 +1,395 @@
+"""Causal language models of `transformers`: generation, and hidden states at the words of a program.
+
+A prompt is prefilled once; what all prompts begin with (`preamble`), once for all of them. The key-value cache, all but
+the last token, then serves generation and the teacher-forced pass over the program; hooks take the hidden states of that
+short pass alone, never of the prompt. A cache that cannot be cut back (state space models) is replaced by one full pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from benchmark.models.architecture import DTYPES as DTYPES
+from benchmark.models.architecture import stored_model, untrained_copy
+from benchmark.models.checkpoint import Checkpoint
+from benchmark.models.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
+from benchmark.errors import ModelError
+from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
+from benchmark.models.tokenizer import load_tokenizer
+from benchmark.models.token_alignment import prompt_ids, states_at_words, word_pieces
+from karel_env.language import WORDS
+
+STRICT = "float64"
+"""What is computed in it and rounded to float32 does not depend on what else is in the batch."""
+CACHES = ("cache", "past_key_values", "cache_params", "state")
+"""Names under which models of transformers give what generation goes on from."""
+LONGEST_WORD = max(WORDS, key=len)
+STATE_BYTES = 1 << 30
+"""Most that the hidden states of one pass may take; prompts are read in smaller groups where a batch would take more."""
+PADDING_ENTERS = ("recurrent_gemma", "rwkv", "xlstm")
+"""Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
+WINDOWS_IN_MASKS = ("gpt_neo",)
+"""Model types with sliding windows that their caches do not tell of."""
+
+
+@dataclass
+class _Batch:
+    """Left-padded prompts [B, S]; the cache over all but their last token, None where it cannot be cut back.
+
+    `caching` tells whether the model has a cache of any kind.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: Any
+    caching: bool
+
+
+class HuggingFaceModel:
+    """A `LanguageModel` over a folder of transformers.
+
+    Args:
+        checkpoint: the folder.
+        dtype: one of `DTYPES`.
+        device: such as `cpu` or `cuda`.
+        random_seed: load the architecture with fresh random weights from this seed instead of the stored ones.
+        preamble: what prompts begin with; its cache is computed once and shared.
+
+    Raises:
+        ModelError: files that cannot be loaded as a causal language model with a fast tokenizer.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: str = "float32",
+        device: str = "cpu",
+        random_seed: int | None = None,
+        preamble: str = "",
+    ) -> None:
+        loading = checkpoint.loading
+        self.tokenizer = self.load_tokenizer(checkpoint)
+        self.model = (
+            stored_model(checkpoint, dtype) if random_seed is None else untrained_copy(checkpoint, dtype, random_seed)
+        )
+        if loading.quantization:
+            _quantize(self.model)
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            # Convolutions, such as Mamba's, would round their inputs to 10 bits there.
+            torch.backends.cudnn.allow_tf32 = False
+        self.model.to(self.device).eval()
+        self.base = self.model.base_model
+        self.blocks = _blocks(self.base, self.model.config)
+        takes = inspect.signature(self.model.forward).parameters
+        self.takes_positions = "position_ids" in takes
+        # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
+        self.cache_name = "cache" if "cache" in takes else "past_key_values"
+        size = self.model.config.get_text_config().vocab_size
+        vocabulary = self.tokenizer.batch_decode([[i] for i in range(size)])
+        pad = self.tokenizer.pad_token_id
+        # A tokenizer may pad with a token that was added to it alone, or not at all; what stands there is masked.
+        self.padding = pad if pad is not None and pad < size else 0
+        ends = self.model.generation_config.eos_token_id
+        self.ends = frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
+        marks = {pad, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
+        # A word of the language stays in answers, whatever the tokenizer marks it as.
+        self.silent = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
+        self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
+        self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
+        # The last token of a preamble may take in what follows it, so it is left to the prompts.
+        self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
+        self.grammar: Grammar | None = None
+
+    @staticmethod
+    def load_tokenizer(checkpoint: Checkpoint) -> Any:
+        """The model's fast tokenizer, padding on the left; raises `ModelError`."""
+        return load_tokenizer(checkpoint)
+
+    @staticmethod
+    def room(tokenizer: Any, max_new_words: int) -> int:
+        """Tokens that a program of so many of the longest words takes, and its end mark."""
+        text = " " + " ".join([LONGEST_WORD] * max_new_words)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
+        """See `LanguageModel.generate`."""
+        found: dict[int, Generation] = {}
+        for group in self._groups(prompts):
+            seeds = tuple(decoding.seeds[i] for i in group) if decoding.seeds else ()
+            written = self._write([prompts[i] for i in group], max_new_words, replace(decoding, seeds=seeds))
+            found.update(zip(group, written, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def _write(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
+        room = self.room(self.tokenizer, max_new_words)
+        return [self._finish(row) for row in self.new_tokens(prompts, room, decoding)]
+
+    @torch.inference_mode()
+    def new_tokens(self, prompts: Sequence[str], room: int, decoding: Decoding = GREEDY) -> list[list[int]]:
+        """Token ids that are written behind each prompt as one batch, at most `room`; rows that end sooner are padded."""
+        batch = self._prefill(prompts)
+        length = batch.ids.shape[1]
+        output = self.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            **self._past(batch),
+            max_new_tokens=room,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.padding,
+            logits_processor=self._processors(decoding, *batch.ids.shape),
+            stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
+        )
+        if batch.cache is not None:
+            batch.cache.crop(length - 1 - batch.cache.get_seq_length())
+        rows: list[list[int]] = output[:, length:].tolist()
+        return rows
+
+    def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
+        chosen: list[Any] = [NumbersOnly()]
+        if decoding.constrained:
+            if self.grammar is None:
+                self.grammar = Grammar(self.tokenizer, len(self.opens))
+            chosen.append(GrammarOnly(self.grammar, rows, prompt_length))
+        if decoding.temperature:
+            chosen.append(Drawn(decoding))
+        return LogitsProcessorList(chosen)
+
+    def _finish(self, ids: list[int]) -> Generation:
+        """Cut a row of new tokens at its closing bracket or end mark."""
+        used = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
+        ended = used < len(ids)
+        text = self.text_of(ids[:used])
+        depth = 1
+        for place, character in enumerate(text):
+            depth += (character == "{") - (character == "}")
+            if depth == 0:
+                return Generation(text[: place + 1], used, True)
+        return Generation(text, used, ended)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of new tokens; marks of the end, of the beginning and of padding have none, all others do."""
+        text: str = self.tokenizer.decode([i for i in ids if i not in self.silent], skip_special_tokens=False)
+        return text
+
+    @torch.inference_mode()
+    def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
+        """See `LanguageModel.hidden_states`."""
+        pieces = [word_pieces(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
+        states: dict[int, np.ndarray] = {}
+        width = self.model.config.get_text_config().hidden_size
+        row = (1 + max(len(one.ids) for one in pieces)) * (len(self.blocks) + 1) * width * 4
+        for group in self._groups(prompts, most=max(1, STATE_BYTES // row)):
+            batch = self._prefill([prompts[i] for i in group])
+            ids, mask = self._behind(batch, [pieces[i].ids for i in group])
+            states.update(zip(group, self._read(batch, ids, mask), strict=True))
+        return states_at_words([states[i] for i in range(len(prompts))], pieces)
+
+    @torch.inference_mode()
+    def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
+        pieces = [word_pieces(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
+        sums: dict[int, float] = {}
+        for group in self._groups(prompts):
+            logits, ids, mask = self.forced_logits([prompts[i] for i in group], [pieces[i] for i in group])
+            log_prob = logits.double().log_softmax(-1)
+            found = log_prob.gather(-1, ids[..., None])[..., 0] * mask
+            sums.update(zip(group, found.sum(-1).tolist(), strict=True))
+        return [(sums[i], len(mine)) for i, mine in enumerate(pieces)]
+
+    @torch.inference_mode()
+    def forced_logits(
+        self, prompts: Sequence[str], pieces: Sequence[list[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [B, width, V] from which each of the tokens behind the prompts is predicted in the pass that is
+        probed; and those tokens' ids and mask [B, width]."""
+        batch = self._prefill(prompts)
+        ids, mask = self._behind(batch, pieces)
+        logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
+        return logits[:, -ids.shape[1] : -1], ids[:, 1:], mask[:, 1:]
+
+    @torch.inference_mode()
+    def plain_pass(self, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [L, tokens, D] and logits [tokens, V] of one text, alone and read as a whole, without a cache."""
+        row = torch.tensor([list(ids)], device=self.device)
+        with self._captured(row.shape[1]) as layers:
+            output = self.model(input_ids=row, use_cache=False, **self._places(torch.ones_like(row), row.shape[1]))
+        return torch.cat(layers), output.logits[0].float().cpu()
+
+    def _groups(self, prompts: Sequence[str], most: int = 0) -> list[list[int]]:
+        """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`.
+
+        `most` bounds how many they are; 0 does not.
+        """
+        groups: dict[int, list[int]] = {}
+        apart = self.model.config.model_type in PADDING_ENTERS
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if apart else 0, []).append(place)
+        step = most or len(prompts)
+        return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
+
+    def _behind(self, batch: _Batch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
+        ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.padding)
+        mask = torch.zeros_like(ids)
+        ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
+        for row, mine in enumerate(pieces):
+            ids[row, 1 : 1 + len(mine)] = torch.tensor(mine)
+            mask[row, 1 : 1 + len(mine)] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def _prefill(self, prompts: Sequence[str]) -> _Batch:
+        """The batch of these prompts; the last one is kept, since generation is often followed by reading."""
+        if self.prefilled and self.prefilled[0] == tuple(prompts):
+            return self.prefilled[1]
+        self.prefilled = None
+        ids, mask, known = self._laid_out([prompt_ids(self.tokenizer, prompt) for prompt in prompts])
+        fresh = ids.shape[1] - 1 - known
+        output = self.model(
+            input_ids=ids[:, known:-1],
+            use_cache=True,
+            logits_to_keep=1,
+            **self._places(mask[:, :-1], fresh),
+            **({self.cache_name: self._repeated(len(prompts))} if known else {}),
+        )
+        cache = getattr(output, self.cache_name, None)
+        if cache is None or not getattr(cache, "is_croppable", False):
+            return _Batch(ids, mask, None, any(getattr(output, name, None) is not None for name in CACHES))
+        # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
+        cache.activate_past_recording()
+        batch = _Batch(ids, mask, cache, True)
+        self.prefilled = (tuple(prompts), batch)
+        return batch
+
+    def _laid_out(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Ids and mask [B, S] of prompts, padded on the left or behind a shared preamble; and tokens of the preamble.
+
+        It is shared where the model's cache can be cut back and copied, places are given to it, and every prompt begins so.
+        """
+        head = self.preamble
+        shared = bool(head) and all(row[: len(head)] == head and len(row) > len(head) + 1 for row in rows)
+        known = len(head) if shared and self._shares else 0
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.padding)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, :known], mask[place, :known] = torch.tensor(row[:known], dtype=ids.dtype), 1
+            ids[place, width - len(row) + known :] = torch.tensor(row[known:])
+            mask[place, width - len(row) + known :] = 1
+        return ids.to(self.device), mask.to(self.device), known
+
+    @cached_property
+    def _shared(self) -> Any:
+        """The cache over the preamble, one row."""
+        ids = torch.tensor([self.preamble], device=self.device)
+        output = self.model(
+            input_ids=ids, use_cache=True, logits_to_keep=1, **self._places(torch.ones_like(ids), ids.shape[1])
+        )
+        return getattr(output, self.cache_name, None)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places.
+
+        Padding stands behind a shared preamble, where a window of so many tokens would count it.
+        """
+        cache = self._shared
+        return (
+            self.takes_positions
+            and bool(getattr(cache, "is_croppable", False))
+            and self.model.config.model_type not in WINDOWS_IN_MASKS
+            and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
+        )
+
+    def _repeated(self, rows: int) -> Any:
+        """The cache over the preamble for so many rows."""
+        cache = copy.deepcopy(self._shared)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _past(self, batch: _Batch) -> dict[str, Any]:
+        """The cache, if there is one, under the name that the model knows it by; some configurations turn it off.
+
+        Of a model without any, transformers must be told: it would give each new token alone, for a cache to complete.
+        """
+        if batch.cache is None:
+            return {} if batch.caching else {"use_cache": False}
+        return {self.cache_name: batch.cache, "use_cache": True}
+
+    def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
+        """Attention mask and, where the model takes them, positions of the last `width` tokens."""
+        places = {"attention_mask": mask}
+        if self.takes_positions:
+            places["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        return places
+
+    def _read(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+        """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
+        width = ids.shape[1]
+        with self._captured(width) as layers:
+            output = self._passed(self.base, batch, ids, mask)
+        last = output.last_hidden_state[:, -width:].float().cpu()
+        if last.shape == layers[-1].shape:  # else projected to another width behind the blocks, as in OPT of 350M
+            layers[-1] = last
+        return torch.stack(layers, 2).numpy()
+
+    def _passed(self, module: Any, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
+        """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
+        whole = torch.cat([batch.mask[:, :-1], mask], 1)
+        past = self._past(batch)
+        tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
+        places = self._places(whole, tokens.shape[1])
+        output = module(input_ids=tokens, **(past or {"use_cache": False}), **places, **wanted)
+        if batch.cache is not None:
+            batch.cache.crop(-ids.shape[1])
+        return output
+
+    @contextmanager
+    def _captured(self, width: int) -> Iterator[list[torch.Tensor]]:
+        """Collects, of the last `width` tokens, the input of every block and the output of the last."""
+        layers: list[torch.Tensor] = []
+
+        def hook(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            entering = arguments[0] if arguments else named["hidden_states"]
+            layers.append(entering[:, -width:].float().cpu())
+
+        def leave(_: torch.nn.Module, __: Any, leaving: Any) -> None:
+            hook(_, leaving if isinstance(leaving, tuple) else (leaving,), {})
+
+        handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in self.blocks]
+        handles.append(self.blocks[-1].register_forward_hook(leave))
+        try:
+            yield layers
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _quantize(model: torch.nn.Module) -> None:
+    """Weights of the linear layers to int8, one scale an output; products are taken in the model's dtype."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as problem:
+        raise ModelError("--quantization int8: needs torchao; pip install torchao") from problem
+    quantize_(model, Int8WeightOnlyConfig())
+
+
+def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
+    """The list of blocks: the outermost ModuleList as long as the configuration says."""
+    count = config.get_text_config().num_hidden_layers
+    for module in base.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"{type(base).__name__}: no list of {count} blocks found; its hidden states cannot be read")

@@ -1,0 +1,57 @@
+"""A checkpoint made into a model: a folder of transformers, a class of the user's, or a baseline."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from benchmark.models import custom as factory
+from benchmark.isolation import run_bounded
+from benchmark.models.checkpoint import BASELINES, Checkpoint
+from benchmark.models.validated import Checked
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import LanguageModel, ModelSpec, Writer
+from benchmark.tasks.suite import Suite
+
+
+def load(
+    checkpoint: Checkpoint, dtype: str, device: str, random_seed: int | None = None, preamble: str = ""
+) -> LanguageModel:
+    """The model, or with a seed its untrained copy; a class of the user's has its own dtype and device.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    if checkpoint.own:
+        return Checked(factory.made(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
+    return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
+
+
+def load_writer(checkpoint: Checkpoint, suite: Suite) -> Writer:
+    """One without hidden states."""
+    if checkpoint.own:
+        return Checked(factory.made(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
+    baseline: Writer = importlib.import_module(BASELINES).BASELINES[checkpoint.name](suite)
+    return baseline
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Any:
+    """The model's tokenizer; None for a class of the user's that has none."""
+    if checkpoint.own:
+        return getattr(factory.made(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+    return HuggingFaceModel.load_tokenizer(checkpoint)
+
+
+def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float, memory: int) -> None:
+    """Load the model once in a process of its own, which ends with it; see `bounded` for the limits.
+
+    Raises:
+        ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
+    """
+    if checkpoint.network:
+        run_bounded(load_and_write, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
+
+
+def load_and_write(checkpoint: Checkpoint, dtype: str, device: str) -> int:
+    """Load the model, let it write one word, and give the number of tokens that it wrote."""
+    return load(checkpoint, dtype, device).generate(["program\ndef run() {"], 1)[0].tokens

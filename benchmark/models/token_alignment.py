@@ -1,0 +1,74 @@
+"""Words of a program and the tokens they are split into, behind a prompt. Letters: `W` words, `L` layers + 1, `D` hidden width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import ModelError
+from benchmark.models.interface import HiddenStates
+
+ADVICE = "word positions are not defined; the tokenizer must split texts at spaces"
+
+
+@dataclass(frozen=True)
+class WordPieces:
+    """The tokens of one program. Indices count from the last token of its prompt, which is 0.
+
+    Attributes:
+        ids: token ids of the program, the space before it included.
+        first, last: int64 [W], index of each word's first and last piece.
+    """
+
+    ids: list[int]
+    first: np.ndarray
+    last: np.ndarray
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt: marks that the tokenizer puts before a text stay, those behind it would end the prompt."""
+    encoded = tokenizer(text, return_special_tokens_mask=True)
+    added = encoded["special_tokens_mask"]
+    stop = max((i + 1 for i, mark in enumerate(added) if not mark), default=0)
+    return encoded["input_ids"][:stop]
+
+
+def word_pieces(tokenizer: Any, prompt: str, program: str) -> WordPieces:
+    """The tokens of a program (canonical text without its header) behind its prompt.
+
+    Raises:
+        ModelError: the prompt's tokens change when the program follows, or a token spans two words.
+    """
+    encoded = tokenizer(f"{prompt} {program}", return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
+    inside = np.flatnonzero(offsets[:, 1] > len(prompt))
+    alone = prompt_ids(tokenizer, prompt)
+    if len(inside) == 0 or ids[: inside[0]] != alone:
+        raise ModelError(f"tokenizer: the tokens of a prompt change when a program follows; {ADVICE}")
+    words = program.split(" ")
+    ends = np.cumsum([len(word) + 1 for word in words]) + len(prompt)
+    starts = np.concatenate([[len(prompt)], ends[:-1]])
+    stop = offsets[inside, 1]
+    first = np.searchsorted(stop, starts, side="right")
+    last = np.searchsorted(stop, ends, side="left")
+    across = np.flatnonzero(stop[last] != ends)
+    if len(across):
+        raise ModelError(f"tokenizer: one token holds the end of {words[across[0]]} and what follows; {ADVICE}")
+    return WordPieces([ids[i] for i in inside], first + 1, last + 1)
+
+
+def states_at_words(states: Sequence[np.ndarray], programs: Sequence[WordPieces]) -> HiddenStates:
+    """The rows that some word needs, of the states [tokens, L, D] behind each prompt, its last token first."""
+    values, emits, reads, counts = [], [], [], [0]
+    start = 0
+    for row, words in zip(states, programs, strict=True):
+        wanted, index = np.unique(np.concatenate([words.first - 1, words.last]), return_inverse=True)
+        values.append(row[wanted])
+        emits.append(start + index[: len(words.first)])
+        reads.append(start + index[len(words.first) :])
+        start += len(wanted)
+        counts.append(counts[-1] + len(words.first))
+    return HiddenStates(np.concatenate(values), np.concatenate(emits), np.concatenate(reads), np.array(counts))

@@ -1,0 +1,129 @@
+"""Tokenizers of models: loaded from files that strangers wrote, and looked at before anything rests on them.
+
+Errors are `ModelError`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from benchmark.models.architecture import loading_failure, register_classes
+from benchmark.models.checkpoint import Checkpoint
+from benchmark.errors import BenchmarkError, ModelError
+
+PROBE = "def run() { move(); }"
+PANIC = "PanicException"
+"""What native code of tokenizers raises where its files surprise it; it is no `Exception`."""
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The model's fast tokenizer, padding on the left.
+
+    Raises:
+        ModelError: there is none, or none that can be used.
+    """
+    with named_failures(checkpoint.spec):
+        register_classes(checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
+        )
+        ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+        tokenizer(PROBE)
+    if not tokenizer.is_fast:
+        raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
+    if not ids:
+        raise ModelError(
+            f"{checkpoint.spec}: no tokenizer: {checkpoint.folder.name} has no tokenizer.json that splits texts (the word "
+            f"{PROBE.split()[0]!r} has no tokens); save the model's tokenizer beside it with save_pretrained"
+        )
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_ids(spec: str, rows: Sequence[Sequence[int]], vocabulary: int | None) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    Args:
+        spec: of the model, for messages.
+        rows: token ids of some prompts.
+        vocabulary: of the model, None if its configuration does not say.
+    """
+    largest = max((max(row) for row in rows if len(row)), default=0)
+    if vocabulary is not None and largest >= vocabulary:
+        raise ModelError(
+            f"{spec}: its tokenizer gives token {largest}, the model has {vocabulary:,} embeddings (0 to "
+            f"{vocabulary - 1}); it is another model's tokenizer: save the right one beside the weights"
+        )
+
+
+def check_words(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
+    """Refuse a tokenizer to which two words of programs, or two signs of worlds, are the same.
+
+    Args:
+        spec: of the model, for messages.
+        tokenizer: of transformers.
+        words: that prompts and programs hold, split at white space.
+
+    Raises:
+        ModelError: naming a word that is unknown to it, or two that share their tokens.
+    """
+    advice = "so the model cannot tell them apart; it needs a vocabulary that covers the prompts and programs"
+    by_tokens: dict[tuple[int, ...], str] = {}
+    for word in sorted(set(words)):
+        ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
+        if not ids or tokenizer.unk_token_id in ids:
+            mark = f"the unknown mark {tokenizer.unk_token}" if ids else "no token"
+            raise ModelError(f"{spec}: its tokenizer gives {word!r} {mark}, as it does others, {advice}")
+        if ids in by_tokens:
+            raise ModelError(f"{spec}: its tokenizer gives {word!r} the tokens of {by_tokens[ids]!r}, {advice}")
+        by_tokens[ids] = word
+
+
+@contextmanager
+def named_failures(spec: str) -> Iterator[None]:
+    """What a tokenizer raises within, panics included, as a `ModelError` of one line."""
+    try:
+        with _held_back_stderr():
+            yield
+    except (BenchmarkError, MemoryError):
+        raise
+    except BaseException as problem:
+        if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+            raise
+        why = loading_failure(problem, 200).removesuffix(".")
+        raise ModelError(f"{spec}: no usable tokenizer: {why}; save it again with save_pretrained") from problem
+
+
+@contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Native code that panics writes its trace to descriptor 2; it is dropped then, and passed on otherwise."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError):
+        yield
+        return
+    panicked = False
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException as problem:
+            panicked = type(problem).__name__ == PANIC
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            text = held.read()
+            if text and not panicked:
+                os.write(2, text)

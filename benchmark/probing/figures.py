@@ -1,0 +1,253 @@
+"""The figures of a record: skill and delta by feature, delta by layer and offset, skill by label budget.
+
+Each is written as PNG and as SVG, the same bytes for the same input. What a figure shows is told in its title, so that
+it can be printed alone; nothing is told by colour only. Source: shared/PROBING.md, The score and Cost.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from benchmark.probing.grid import Grid, Slice
+from benchmark.probing.verdict import Meaning
+from benchmark.probing.protocol import STANDARD
+from benchmark.statistics import Estimate
+from karel_env.features import PRIMARY
+
+FOLDER = "figures"
+DPI, WIDTH = 200, 7.0
+"""Pixels an inch of the PNG, and the width of every figure in inches."""
+DEPTH = "mlp1"
+MAPS = (("blind", "read"), ("generated", "emit"))
+"""Probe set and position of each layer map."""
+BUDGET_SETS = ("blind", "wide")
+BLUE, ORANGE, BAND, GREY = "#0072b2", "#d55e00", "#dddddd", "#595959"
+"""The first two from the palette of Okabe & Ito (2008), which the colour-blind tell apart."""
+_STYLE = {
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "figure.titlesize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 4,
+    "legend.columnspacing": 1.2,
+    "axes.unicode_minus": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "karel-semantics-benchmark",
+    "text.parse_math": False,
+}
+
+
+def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) -> list[str]:
+    """Write each figure as PNG and SVG below `folder / "figures"`; their paths relative to `folder`, sorted, posix.
+
+    Args:
+        folder: of the record.
+        name: of the model, for the titles.
+        meaning: figure `features`.
+        grid: figures `layers-SET-POSITION` of `MAPS` and `budgets`, each only where the grid has slices for it; None
+            after a standard run.
+    """
+    drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
+    if grid is not None:
+        for probe_set, position in MAPS:
+            if cells := map_cells(grid.slices, probe_set, position):
+                best = grid.best_layer if (probe_set, position) == MAPS[0] else ""
+                where = f"{probe_set} probe set at {position}"
+                drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
+        if points := budget_points(grid.slices):
+            drawn["budgets"] = partial(_budgets, name, points)
+    return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
+
+
+def save_figures(drawn: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
+    """Draw each figure in the common style and write it to `folder` as STEM.png and STEM.svg; the files, sorted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with style.context(["default", _STYLE]):
+        for stem, draw in drawn.items():
+            figure = draw()
+            for kind in ("png", "svg"):
+                path = folder / f"{stem}.{kind}"
+                figure.savefig(path, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+                figure.set_layout_engine("none")  # the layout of the first file holds for both
+                paths.append(path)
+    return sorted(paths)
+
+
+def titled_figure(height: float, *title: str) -> Figure:
+    """An empty figure of `height` inches with a paragraph of title for each text."""
+    lines = [line for text in title for line in textwrap.wrap(text, 98)]
+    figure = Figure((WIDTH, height + 0.16 * len(lines)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
+    return figure
+
+
+def _features(name: str, meaning: Meaning) -> Figure:
+    """Skill on the left, delta on the right, a row a feature."""
+    found = meaning.features
+    counts = span_of(len(one.alternatives) for one in found.values())
+    figure = titled_figure(
+        1.1 + 0.3 * len(found),
+        f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
+        f"Blind probe set at read, offset 0; n = {meaning.test_programs:,} programs, {meaning.test_states:,} states. "
+        f"Skill: 0 knows no more than the prior, 1 knows all. Delta: gap of the model (skill under the original less "
+        f"mean skill under {counts} alternatives) less the larger gap of random-init and recorder.",
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    plain: dict[str, Any] = {"color": BLUE}
+    marked: dict[str, Any] = {"facecolor": "white", "edgecolor": GREY, "hatch": "//////"}
+    diamond: dict[str, Any] = {"marker": "D", "ms": 4.5, "mfc": "white", "mec": ORANGE, "mew": 1.4, "ls": ""}
+    for row, one in enumerate(found.values()):
+        left.barh(row - 0.14, one.skill.value, 0.42, **(marked if one.degenerate else plain))
+        _interval(left, row - 0.14, one.skill, "none")
+        left.plot(one.skill_alternatives, row + 0.26, **diamond)
+        _interval(right, row, one.delta, "o", "white" if one.degenerate else BLUE)
+    right.axvspan(-STANDARD.margin, STANDARD.margin, color=BAND, lw=0, zorder=0)
+    right.set_xlabel(f"delta, skill (band: ±{STANDARD.margin:g})")
+    left.set_xlabel("skill (0: prior, 1: all)")
+    names = [f"{feature} (degenerate)" if one.degenerate else feature for feature, one in found.items()]
+    left.set_yticks(range(len(found)), names)
+    left.set_ylim(len(found) - 0.5, -0.5)
+    twin = right.twinx()
+    twin.set_ylim(left.get_ylim())
+    deltas = [one.delta for one in found.values()]
+    twin.set_yticks(range(len(found)), [f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in deltas])
+    for axes in (left, right):
+        axes.axvline(0, color="black", lw=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    for axes in (left, right, twin):
+        axes.tick_params(axis="y", length=0)
+    keys: dict[str, Artist] = {
+        "original": Rectangle((0, 0), 1, 1, **plain),
+        "alternatives, mean": Line2D([], [], **diamond),
+        "95% interval": Line2D([], [], color="black", lw=1.2),
+    }
+    if any(one.degenerate for one in found.values()):
+        keys["original, degenerate feature"] = Rectangle((0, 0), 1, 1, **marked)
+    figure.legend(list(keys.values()), list(keys), loc="outside lower left", ncols=len(keys))
+    return figure
+
+
+def _interval(axes: Axes, row: float, one: Estimate, marker: str, face: str = BLUE) -> None:
+    """A horizontal interval, with a marker at its value."""
+    ends = [[one.value - one.low], [one.high - one.value]]
+    axes.errorbar(one.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
+
+
+def span_of(counts: Iterable[int]) -> str:
+    """`5` or `3 to 5`, of any numbers; `0` of none."""
+    low, *_, high = sorted([*counts] * 2) or [0, 0]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def map_cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
+    """The slices of a layer map by view and offset."""
+    found = [one for one in slices if (one.probe_set, one.position, one.depth) == (probe_set, position, DEPTH)]
+    found = [one for one in found if one.view == "mean" or one.view.startswith("layer ")]
+    return {(one.view, one.offset): one for one in found if PRIMARY in one.features}
+
+
+def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: str) -> Figure:
+    """Delta of the primary feature, a row a layer with `mean` last, a column an offset."""
+    views = sorted({view for view, _ in cells}, key=lambda view: (view == "mean", len(view), view))
+    offsets = sorted({offset for _, offset in cells})
+    deltas = {key: one.features[PRIMARY].delta for key, one in cells.items()}
+    clear = {key: delta.value for key, delta in deltas.items() if not delta.low <= 0 <= delta.high}
+    figure = titled_figure(
+        1.0 + 0.19 * len(views),
+        f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
+        f"Skill, ± half of the 95% interval; n = {span_of(one.programs for one in cells.values())} programs, "
+        f"{span_of(one.states for one in cells.values())} states; "
+        f"{span_of(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
+        + ("Blank: not measured. " if len(cells) < len(views) * len(offsets) else "")
+        + ("*: largest gap at offset 0 on validation." if best in views else ""),
+    )
+    axes = figure.subplots()
+    limit = max(STANDARD.margin, *map(abs, clear.values()), 0)
+    colours = ScalarMappable(Normalize(-limit, limit), "RdBu")
+    for (view, offset), delta in deltas.items():
+        value = clear.get((view, offset))
+        x, y = offsets.index(offset), views.index(view)
+        face = "#f2f2f2" if value is None else colours.cmap((value / limit + 1) / 2)
+        ink = GREY if value is None else "white" if abs(value) > 0.68 * limit else "black"
+        axes.add_patch(Rectangle((x, y), 1, 1, fc=face, ec="white", lw=0.8))
+        words = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
+        slant = "italic" if value is None else "normal"
+        axes.text(x + 0.5, y + 0.48, words, color=ink, style=slant, ha="center", va="center_baseline")
+    if "mean" in views and len(views) > 1:
+        axes.axhline(len(views) - 1, color="black", lw=1)
+    axes.set(xlim=(0, len(offsets)), ylim=(len(views), 0), xlabel="offset in program states (0: after the word)")
+    axes.set_xticks([i + 0.5 for i in range(len(offsets))], [f"{offset:+d}" if offset else "0" for offset in offsets])
+    axes.set_yticks([i + 0.5 for i in range(len(views))], [f"{view} *" if view == best else view for view in views])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(colours, ax=axes, pad=0.02, aspect=max(8, len(views)), fraction=0.05, label="delta, skill")
+    return figure
+
+
+def budget_points(slices: Sequence[Slice]) -> list[Slice]:
+    """The slices of the budget curve, by budget; of two at one place, that with the fewest alternatives, as the others."""
+    place = ("read", "pools", 0, DEPTH)
+    found = [one for one in slices if (one.position, one.view, one.offset, one.depth) == place]
+    found = [one for one in found if one.probe_set in BUDGET_SETS and one.budget > 0 and PRIMARY in one.features]
+    found.sort(key=lambda one: (one.budget, one.probe_set, one.alternatives))
+    return list({(one.budget, one.probe_set): one for one in reversed(found)}.values())[::-1]
+
+
+def _budgets(name: str, points: list[Slice]) -> Figure:
+    """Skill of model and recorder above, delta below, by label budget."""
+    figure = titled_figure(
+        4.4,
+        f"{name}: skill and delta of {PRIMARY} by label budget",
+        f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
+        f"{span_of(one.alternatives for one in points)} alternatives. n: test programs.",
+    )
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    budgets = [one.budget for one in points]
+    readings = [one.features[PRIMARY] for one in points]
+    missing = (float("nan"), float("nan"))
+    recorder = [one.controls.get("recorder", missing) for one in readings]
+    curves = (
+        ("model, original", BLUE, "o-", BLUE, [one.skill for one in readings]),
+        ("model, alternatives", ORANGE, "D--", ORANGE, [one.alternatives for one in readings]),
+        ("recorder, original", BLUE, "s-.", "white", [original for original, _ in recorder]),
+        ("recorder, alternatives", ORANGE, "^:", "white", [others for _, others in recorder]),
+    )
+    for label, colour, line, face, values in curves:
+        upper.plot(budgets, values, line, color=colour, mfc=face, ms=5, lw=1.4, label=label)
+    deltas = [one.delta for one in readings]
+    ends = [[one.value - one.low for one in deltas], [one.high - one.value for one in deltas]]
+    lower.errorbar(budgets, [one.value for one in deltas], yerr=ends, fmt="o-", color=BLUE, ms=5, capsize=3, lw=1.4)
+    lower.axhspan(-STANDARD.margin, STANDARD.margin, color=BAND, lw=0, zorder=0)
+    lower.axhline(0, color="black", lw=0.8)
+    ticks = {budget: f"{budget:,}" for budget in budgets}
+    for one in points:
+        ticks[one.budget] += f"\n{one.probe_set}, n = {one.programs:,}"
+    lower.set_xscale("log")
+    lower.set_xticks(list(ticks), list(ticks.values()))
+    lower.set_xticks([], minor=True)
+    lower.set_xlim(min(budgets) / 1.5, max(budgets) * 1.5)
+    lower.set_xlabel("label budget, programs that a probe is trained on (log scale)")
+    lower.set_ylabel(f"delta, skill\n(95% interval; band: ±{STANDARD.margin:g})")
+    upper.set_ylabel("skill (0: prior, 1: all)")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    return figure

@@ -1,0 +1,253 @@
+"""Labels of a probe set: the robot's state around each action word, under each semantics, and the folds.
+
+Letters: `B` programs, `R` labelled words (all action words of all programs, in order), `S` semantics (0 is the
+original), `F` features, `O` offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmark.probing.protocol import Protocol
+from karel_env.compiler import Code, compile_programs
+from karel_env.features import FEATURES, PRIMARY, class_counts, labels
+from karel_env.interpreter import run
+from karel_env.language import FIRST_CONDITION, HEADER, Programs
+from karel_env.screen import kept
+from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
+from karel_env.world import Worlds
+
+MISSING = -1
+"""Class of a state that does not exist: a word that is never executed, or an offset beyond the execution's ends."""
+DROPPED = -1
+"""Fold of a program that shares an action prefix in the same world with a program of another fold."""
+
+
+class LeakError(AssertionError):
+    """Two folds share an action prefix in the same world, so a probe could have memorised its test."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled words, int64 each, that one probe seed trains on, chooses by, and is tested on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """The labelled words of a set of programs.
+
+    Attributes:
+        program: int64 [R], program of each word.
+        word: int64 [R], index of the word in its program after the header.
+        step: int64 [R], how many action words precede it in the program.
+        classes: int16 [S, F, R], class of each feature, `MISSING` where there is none.
+        around: int16 [O, S, F, R], the same at each of `offsets`, in program states from the one after the word.
+        offsets: O numbers; `classes` is at the first.
+        counts: int64 [F], number of classes of each feature.
+        fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
+        folds: how many there are.
+        seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
+            on it may have been trained on.
+        semantics: S names.
+        budget: programs that a probe is trained on at most; None for all of its folds.
+    """
+
+    program: np.ndarray
+    word: np.ndarray
+    step: np.ndarray
+    around: np.ndarray
+    offsets: tuple[int, ...]
+    counts: np.ndarray
+    fold: np.ndarray
+    folds: int
+    seen: np.ndarray
+    semantics: tuple[str, ...]
+    budget: int | None = None
+
+    @property
+    def classes(self) -> np.ndarray:
+        """int16 [S, F, R], see the attributes."""
+        return self.around[0]
+
+    def at(self, offset: int) -> ProbeSet:
+        """The same with the labels of one of its offsets."""
+        place = self.offsets.index(offset)
+        return replace(self, around=self.around[place : place + 1], offsets=(offset,))
+
+    def split(self, seed: int) -> Split:
+        """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
+
+        As many seeds as folds test every program once, each on probes that never saw it. With a `budget` training
+        takes so many programs of its folds, from a place that moves with the seed so that seeds share fewer, and
+        validation the first fifth of that number of its own.
+        """
+        test, validation = seed % self.folds, (seed + 1) % self.folds
+        rest = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
+        chosen = np.flatnonzero(self.fold == validation)
+        trained = np.flatnonzero(rest)
+        if self.budget is not None:
+            trained = np.roll(trained, -(seed * len(trained) // self.folds))[: self.budget]
+            chosen = chosen[: max(1, self.budget // 5)]
+        parts = (trained, chosen, np.flatnonzero(self.fold == test))
+        return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
+
+
+def build_probe_set(
+    programs: Programs,
+    inputs: Worlds,
+    semantics: Sequence[Semantics],
+    protocol: Protocol,
+    offsets: Sequence[int] = (0,),
+    budget: int | None = None,
+) -> ProbeSet:
+    """Label B programs in their first shown worlds, `inputs` [B]: one traced execution a semantics.
+
+    Args:
+        programs, inputs: what is labelled.
+        semantics: the original first.
+        protocol: of the folds.
+        offsets: in program states; 0 is the state after the word.
+        budget: see `ProbeSet`.
+
+    Raises:
+        LeakError: see there.
+    """
+    code = compile_programs(programs)
+    program, word, step = _action_words(programs)
+    each = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
+    prefixes = _prefixes(programs, program, word)
+    fold = _drop_shared(prefixes, inputs, program, fold_by_program(programs, protocol.folds), protocol.folds)
+    counts = class_counts(*inputs.cells.shape[-2:])
+    return ProbeSet(
+        program=program,
+        word=word,
+        step=step,
+        around=np.stack(each, 1),
+        offsets=tuple(offsets),
+        counts=np.array([counts[name] for name in FEATURES]),
+        fold=fold,
+        folds=protocol.folds,
+        seen=_seen(prefixes, fold[program], protocol.folds),
+        semantics=tuple(s.name for s in semantics),
+        budget=budget,
+    )
+
+
+def alternatives(protocol: Protocol) -> list[Semantics]:
+    """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
+    every = mirror_classes()
+    primary = [s for s in every if s.name in kept(PRIMARY)]
+    if protocol.alternatives > len(primary):
+        return every
+    return [primary[i] for i in np.linspace(0, len(primary) - 1, protocol.alternatives).round().astype(int)]
+
+
+def with_original(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list[Semantics]:
+    """The semantics of a run: the original first, then its alternatives, then named extras that enter no gap."""
+    return [ORIGINAL, *alternatives(protocol), *extras]
+
+
+def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64 [R] each: program, word index after the header, number of action words before it."""
+    owner = np.repeat(np.arange(len(programs)), programs.lengths)
+    place = np.arange(len(programs.words)) - programs.offsets[owner]
+    acting = programs.words < FIRST_CONDITION
+    before: np.ndarray = np.cumsum(acting) - acting
+    step: np.ndarray = before - before[programs.offsets[owner]]
+    return owner[acting], place[acting] - len(HEADER), step[acting]
+
+
+def _classes(
+    programs: Programs,
+    code: Code,
+    inputs: Worlds,
+    semantics: Semantics,
+    program: np.ndarray,
+    word: np.ndarray,
+    offsets: Sequence[int],
+) -> np.ndarray:
+    """int16 [O, F, R]: the states around the first execution of each action word."""
+    done = run(code, inputs, semantics, trace=True)
+    trace = done.trace
+    assert trace is not None
+    acted = np.flatnonzero(trace.value < 0)
+    owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))[acted]
+    begins = np.searchsorted(owner, np.arange(len(programs) + 1))
+    places, first = np.unique(programs.offsets[owner] + trace.word[acted], return_index=True)
+    action = np.full(len(programs.words), -1)
+    action[places] = first
+    action = action[programs.offsets[program] + len(HEADER) + word]
+    width = inputs.cells.shape[-1]
+    found = np.full((len(offsets), len(FEATURES), len(program)), MISSING, np.int16)
+    for place, offset in enumerate(offsets):
+        wanted = action + offset
+        before = wanted == begins[program] - 1
+        there = (action >= 0) & (wanted >= begins[program] - 1) & (wanted < begins[program + 1])
+        event = acted[wanted.clip(0, max(0, len(acted) - 1))]
+        position = trace.position[event]
+        robot = np.stack([position // width, position % width, trace.heading[event]], 1)
+        robot[before] = inputs.robot[program[before]]
+        each = labels(inputs.cells, inputs.robot, done.worlds.robot, robot[there], program[there])
+        found[place][:, there] = np.stack([each[name] for name in FEATURES])
+    return found
+
+
+def fold_by_program(programs: Programs, folds: int) -> np.ndarray:
+    """int8 [B]: the same program is always in the same fold; by order of first appearance, not by chance.
+
+    Programs are drawn independently, so dealing them out in order is as good as a shuffle and needs no seed.
+    """
+    first: dict[bytes, int] = {}
+    number = [first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))]
+    return (np.array(number, np.int64) % folds).astype(np.int8)
+
+
+def _seen(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
+    """bool [R], see `ProbeSet.seen`; `fold` is that of each word's program."""
+    where: dict[bytes, set[int]] = {}
+    for prefix, number in zip(prefixes, fold.tolist(), strict=True):
+        where.setdefault(prefix, set()).add(number)
+    apart = [{DROPPED, number, (number + 1) % folds} for number in range(folds)]
+    return np.array([bool(where[p] - apart[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool)
+
+
+def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list[bytes]:
+    """The words of the program up to and with each labelled word."""
+    flat, starts = programs.words, programs.offsets
+    ends = starts[program] + len(HEADER) + word + 1
+    return [flat[a:b].tobytes() for a, b in zip(starts[program], ends, strict=True)]
+
+
+def _drop_shared(
+    prefixes: list[bytes], inputs: Worlds, program: np.ndarray, fold: np.ndarray, folds: int
+) -> np.ndarray:
+    """The folds with programs dropped until no action prefix in the same world occurs in two of them.
+
+    The later fold loses the program.
+    """
+    worlds = [inputs.cells[b].tobytes() + inputs.robot[b].tobytes() for b in range(len(fold))]
+    fold = fold.copy()
+    home: dict[tuple[bytes, bytes], int] = {}
+    for current in range(folds):
+        rows = np.flatnonzero(fold[program] == current)
+        keys = [(prefixes[r], worlds[program[r]]) for r in rows]
+        shared = {program[r] for r, key in zip(rows, keys, strict=True) if home.get(key, current) != current}
+        fold[list(shared)] = DROPPED
+        home |= {key: current for r, key in zip(rows, keys, strict=True) if program[r] not in shared}
+    check_leaks(prefixes, worlds, program, fold)
+    return fold
+
+
+def check_leaks(prefixes: list[bytes], worlds: list[bytes], program: np.ndarray, fold: np.ndarray) -> None:
+    """Raise `LeakError` if two folds share an action prefix in the same world."""
+    home: dict[tuple[bytes, bytes], int] = {}
+    for prefix, b in zip(prefixes, program, strict=True):
+        if fold[b] != DROPPED and home.setdefault((prefix, worlds[b]), fold[b]) != fold[b]:
+            raise LeakError(f"probe set: program {b} shares an action prefix in the same world with another fold")

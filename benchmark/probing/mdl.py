@@ -1,0 +1,148 @@
+"""Online codelength: how many bits a label costs someone who learns as the labels come.
+
+Source: Voita & Titov 2020 (arXiv 2003.12298), section 2.2; blocks are of whole programs. Letters: `Q` seeds, `S`
+semantics, `F` features, `P` programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmark.probing.grid import Codelength
+from benchmark.probing.labels import DROPPED, MISSING, ProbeSet, Split
+from benchmark.probing.prior import step_prior
+from benchmark.probing.probes import Fitter, fit_probes
+from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
+from benchmark.probing.control_gap import CONTROLS
+from benchmark.probing.state_source import Views, fit_semantics
+from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
+from karel_env.features import FEATURES
+from karel_env.screen import kept
+
+BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+"""Ends of the blocks, as shares of the programs. The first is coded uniformly, each later one by what was learnt."""
+HELD = 10
+"""One in so many of the programs seen so far chooses the moment to stop."""
+
+
+def codelengths(
+    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: Fitter = fit_probes
+) -> dict[str, Codelength]:
+    """Bits a label of each feature, of the model against the controls.
+
+    Args:
+        probe_set: labels.
+        sources: `model` and each of `CONTROLS`, the views of each of its copies.
+        protocol: of the probes; each seed puts the programs in an order of its own.
+        fit: fits the probes.
+    """
+    blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
+    coded = {name: _bits(probe_set, copies, blocks, protocol, fit) for name, copies in sources.items()}
+    prior = _prior_bits(probe_set, blocks)
+    labels = _labels(probe_set)
+    weights = bootstrap_weights(labels.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
+    rates = {name: _rates(bits, labels, weights) for name, bits in coded.items()}
+    found = {}
+    for f, feature in enumerate(FEATURES):
+        columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept(feature)]
+        if not columns or not labels[:, f].sum(-1).all():
+            continue
+        gaps = {name: [r[:, columns, f].mean(1) - r[:, 0, f] for r in three] for name, three in rates.items()}
+        delta = [gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)]
+        whole = rates["model"][0][0]
+        found[feature] = Codelength(
+            original=float(whole[0, f]),
+            alternatives=float(whole[columns, f].mean()),
+            prior=float(prior[0, f].sum() / labels[0, f].sum()),
+            gap=_estimate(gaps["model"], labels.shape[-1]),
+            mdl_delta=_estimate(delta, labels.shape[-1]),
+        )
+    return found
+
+
+def _estimate(three: Sequence[np.ndarray], n: int) -> Estimate:
+    whole, resampled, by_seed = three
+    return interval_over_units_and_seeds(float(whole[0]), resampled, by_seed, n, 0.95, same_units=True)
+
+
+def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
+    """The programs of each block, in an order that the seed draws."""
+    random = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
+    order = random.permutation(np.flatnonzero(probe_set.fold != DROPPED))
+    ends = [round(share * len(order)) for share in BLOCKS]
+    return [order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _splits(probe_set: ProbeSet, blocks: Sequence[np.ndarray]) -> list[Split]:
+    """What codes each block but the first: trained on all before it, of which one in `HELD` chooses."""
+    found = []
+    for number in range(1, len(blocks)):
+        before = np.concatenate(blocks[:number])
+        parts = (np.delete(before, np.s_[::HELD]), before[::HELD], blocks[number])
+        found.append(Split(*(np.flatnonzero(np.isin(probe_set.program, part)) for part in parts)))
+    return found
+
+
+def _labels(probe_set: ProbeSet) -> np.ndarray:
+    """float64 [S, F, P], number of labels of each program that is kept."""
+    return _by_program(probe_set, (probe_set.classes != MISSING).astype(np.float64), np.arange(len(probe_set.program)))
+
+
+def _by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """float64 [S, F, P], sums of values [S, F, rows] over the kept programs, 0 for those without rows."""
+    summed = np.zeros((*values.shape[:2], len(probe_set.fold)))
+    programs, starts = np.unique(probe_set.program[rows], return_index=True)
+    summed[..., programs] = np.add.reduceat(values, starts, axis=-1)
+    return summed[..., probe_set.fold != DROPPED]
+
+
+def _uniform(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
+    """float64 [S, F, P], bits of a block's labels when every class costs the same."""
+    rows = np.flatnonzero(np.isin(probe_set.program, block))
+    there = probe_set.classes[:, :, rows] != MISSING
+    return _by_program(probe_set, there * np.log2(probe_set.counts)[:, None], rows)
+
+
+def _bits(
+    probe_set: ProbeSet,
+    copies: Sequence[Views],
+    blocks: Sequence[Sequence[np.ndarray]],
+    protocol: Protocol,
+    fit: Fitter,
+) -> np.ndarray:
+    """float64 [Q, S, F, P], bits of each program's labels; of the views that which codes the held programs best."""
+    splits = [_splits(probe_set, mine) for mine in blocks]
+    flat = [split for mine in splits for split in mine]
+    seeds = [seed for seed, mine in zip(protocol.seeds, splits, strict=True) for _ in mine]
+    fits = []
+    for view in range(len(copies[0])):
+        states = [copies[seed % len(copies)][view] for seed in seeds]
+        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden], fit=fit))
+    found = np.stack([_uniform(probe_set, mine[0]) for mine in blocks])
+    semantics, features = np.indices(probe_set.classes.shape[:2])
+    for i, (seed, split) in enumerate(zip(seeds, flat, strict=True)):
+        prior = step_prior(probe_set, split)
+        validation = np.stack([fit.validation[i] for fit in fits])
+        values = np.stack([fit.log_prob[i] for fit in fits])[validation.argmin(0), semantics, features]
+        values = np.where((validation.min(0) < prior.validation)[..., None], values, prior.log_prob)
+        q = list(protocol.seeds).index(seed)
+        found[q] += _by_program(probe_set, -values.astype(np.float64) / np.log(2), split.test)
+    return found
+
+
+def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """float64 [S, F, P], bits of each program's labels by the step's frequencies alone, in the first seed's order."""
+    found = _uniform(probe_set, blocks[0][0])
+    for split in _splits(probe_set, blocks[0]):
+        found += _by_program(probe_set, -step_prior(probe_set, split).log_prob / np.log(2), split.test)
+    return found
+
+
+def _rates(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """Bits a label: float64 [1, S, F] over all, [W, S, F] in each resample, [Q, S, F] of each seed."""
+    mean = bits.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled = np.tensordot(weights, mean, (1, 2)) / np.tensordot(weights, labels, (1, 2))
+        return [(mean.sum(-1) / labels.sum(-1))[None], resampled, bits.sum(-1) / labels.sum(-1)]

@@ -1,0 +1,72 @@
+"""The step-conditional prior: what is known of a label from the number of actions before it alone.
+
+It is the zero of `skill`, and what a probe falls back on that does no better on validation.
+Source: shared/PROBING.md, The score. Letters: `R` states, `S` semantics, `F` features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.labels import MISSING, ProbeSet, Split
+from karel_env.features import FEATURES
+
+PRESENT = ("facing", "absolute_x", "absolute_y")
+"""The robot's state, as the prior of `reach` is given it."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The prior of one split.
+
+    Attributes:
+        validation: float64 [S, F], cross-entropy in nats on its validation states.
+        log_prob: float64 [S, F, Rt], log-probability of each test label; 0 where the label is missing.
+        correct: bool [S, F, Rt], whether the most frequent class is the true one.
+    """
+
+    validation: np.ndarray
+    log_prob: np.ndarray
+    correct: np.ndarray
+
+
+def step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None = None) -> Prior:
+    """Frequencies of each step among the training labels, with one added to each count, on the other states.
+
+    With `present`, the labels of the present, the frequencies of each (step, robot's present state): what then remains
+    does not follow from the present alone. The present is that of the same semantics, so that no semantics is helped.
+    """
+    shape = probe_set.classes.shape[:2]
+    found = Prior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
+    for s in range(shape[0]):
+        known_by = probe_set.step if present is None else _with_present(present, s)
+        for f in range(shape[1]):
+            label = probe_set.classes[s, f]
+            log_prob = _frequencies(known_by, label, split.train, int(probe_set.counts[f]))
+            chosen = split.validation[label[split.validation] != MISSING]
+            found.validation[s, f] = -log_prob[known_by[chosen], label[chosen]].mean() if len(chosen) else 0.0
+            known = label[split.test] != MISSING
+            tested = split.test[known]
+            found.log_prob[s, f, known] = log_prob[known_by[tested], label[tested]]
+            found.correct[s, f, known] = log_prob.argmax(1)[known_by[tested]] == label[tested]
+    return found
+
+
+def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
+    """int64 [R], a number for each (step, heading, position) under one semantics."""
+    code = present.step.astype(np.int64)
+    for name in PRESENT:
+        f = FEATURES.index(name)
+        code = code * (int(present.counts[f]) + 1) + present.classes[semantics, f] + 1
+    return np.asarray(np.unique(code, return_inverse=True)[1])
+
+
+def _frequencies(step: np.ndarray, label: np.ndarray, train: np.ndarray, classes: int) -> np.ndarray:
+    """float64 [steps, classes], log-probabilities."""
+    there = train[label[train] != MISSING]
+    cells = (int(step.max()) + 1) * classes
+    counted = np.bincount(step[there] * classes + label[there], minlength=cells)
+    count = counted.reshape(-1, classes) + 1.0
+    return np.asarray(np.log(count / count.sum(1, keepdims=True)))

@@ -1,0 +1,123 @@
+"""What the probes find in one source of states: the model, untrained copies of it, or a recorder.
+
+Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.labels import ProbeSet, Split
+from benchmark.probing.probes import Fit, Fitter, Rows, fit_probes
+from benchmark.probing.protocol import Protocol
+from benchmark.probing.control_gap import Evidence, Tested, choose_pool, gather_evidence
+
+Progress = Callable[[int], None]
+Views = Sequence[Rows]
+"""The states among which each semantics chooses on validation, float32 [R, D] each: layers, or pools of layers."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A fit a view, and the evidence of the chosen ones."""
+
+    fits: list[Fit]
+    evidence: Evidence
+
+
+def read_source(
+    probe_set: ProbeSet,
+    tested: Tested,
+    copies: Sequence[Views],
+    protocol: Protocol,
+    progress: Progress = lambda steps: None,
+    widths: Sequence[int] | None = None,
+    fit: Fitter = fit_probes,
+) -> Source:
+    """Fit the probes of one source.
+
+    Args:
+        probe_set: labels.
+        tested: of the same.
+        copies: the views of each copy of the source; probe seed i reads copy i modulo them.
+        protocol: of the probes.
+        progress: is told of the steps done, see `network_steps`.
+        widths: of the hidden layers; the protocol's one unless given.
+        fit: fits the probes.
+    """
+    hidden = [protocol.hidden] if widths is None else list(widths)
+    fits = [
+        fit_view(probe_set, [views[view] for views in copies], protocol, hidden, progress, fit)
+        for view in range(len(copies[0]))
+    ]
+    return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set, tested, protocol))
+
+
+def fit_view(
+    probe_set: ProbeSet,
+    copies: Sequence[Rows],
+    protocol: Protocol,
+    widths: Sequence[int],
+    progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
+) -> Fit:
+    """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
+    chosen = [copies[seed % len(copies)] for seed in protocol.seeds]
+    splits = [probe_set.split(seed) for seed in protocol.seeds]
+    return fit_semantics(probe_set, chosen, protocol.seeds, splits, protocol, widths, progress, fit)
+
+
+def network_steps(protocol: Protocol, semantics: int) -> int:
+    """Steps of all networks of one view, as its fit reports them."""
+    return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + semantics)
+
+
+def validation_gaps(fits: Sequence[Fit], tested: Tested, feature: int, alternatives: Sequence[int]) -> np.ndarray:
+    """float64 [views], skill of the original less the mean of the alternatives (columns of S) on validation, over seeds.
+
+    By it the best layer is named, so that no test figure chooses.
+    """
+    prior = np.stack([one.validation[:, feature] for one in tested.priors])
+    skills = 1 - np.stack([fit.validation[:, :, feature] for fit in fits]) / prior
+    return (skills[:, :, 0] - skills[:, :, list(alternatives)].mean(-1)).mean(-1)
+
+
+def fit_semantics(
+    probe_set: ProbeSet,
+    states: Sequence[Rows],
+    seeds: Sequence[int],
+    splits: Sequence[Split],
+    protocol: Protocol,
+    widths: Sequence[int],
+    progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
+) -> Fit:
+    """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
+    copies = protocol.copies
+    targets = np.concatenate([np.repeat(probe_set.classes[:1], copies, 0), probe_set.classes[1:]])
+    inits = [*range(copies), *[0] * (len(targets) - copies)]
+    found = fit(states, targets, probe_set.counts, splits, widths, seeds, protocol, progress, inits)
+    return Fit(
+        np.stack([_over_copies(one, copies) for one in found.validation]),
+        [_over_copies(one, copies) for one in found.log_prob],
+        [one[copies - 1 :] for one in found.predicted],
+    )
+
+
+def _over_copies(values: np.ndarray, copies: int) -> np.ndarray:
+    """[G, ...] with the mean of the first `copies` groups in their place."""
+    return np.concatenate([values[:copies].mean(0, keepdims=True), values[copies:]])
+
+
+def arrays_of(sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+    """The evidence of all sources as a run stores it, such as `model.probe`."""
+    return {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
+
+
+def evidence_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
+    """The evidence of all sources from the arrays of `arrays_of`; other arrays may lie beside them."""
+    names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
+    return {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}

@@ -1,0 +1,147 @@
+"""The verdict: what the blind set says, from stored states to every figure of the row.
+
+Letters: `S` semantics, `F` features, `R` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.diagnostics import (
+    DiagnosticEvidence,
+    Diagnostics,
+    diagnostic_evidence,
+    diagnostics_of,
+    with_control_labels,
+)
+from benchmark.runner.worker import first_inputs
+from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, with_original
+from benchmark.probing.probes import Fitter, fit_probes
+from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
+from benchmark.probing.readout import Readings, readings_of
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.control_gap import FeatureResult, Tested, analyse, verdict
+from benchmark.probing.state_source import Progress, Views, arrays_of, evidence_of, network_steps, read_source
+from benchmark.tasks.suite import Suite, blind_tasks
+from karel_env.features import FEATURES
+from karel_env.screen import kept
+from karel_env.semantics import ADVERSARIAL, FLIP
+
+EXTRAS = (FLIP, ADVERSARIAL)
+"""Semantics of the paper that are measured and named beside the alternatives, and enter no gap."""
+DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
+"""Names in `probes.data`: before the parts of `DiagnosticEvidence`; of what `content_of_hits` takes, packed."""
+
+
+def diagnostic_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
+    """What the arrays of `probes.data` hold for the diagnostics; None where an older run stored nothing."""
+    names = ("confusion", "control_hits", "unseen")
+    if any(f"{DIAGNOSTICS}.{name}" not in arrays for name in names):
+        return None
+    return DiagnosticEvidence(*(arrays[f"{DIAGNOSTICS}.{name}"] for name in names))
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the blind set says: does the model represent the robot's state?
+
+    Attributes:
+        verdict: on facing.
+        features: results by feature.
+        diagnostics: of the model, by feature; they decide nothing.
+        semantics: names; the original, the alternatives, and those beside them.
+        programs, dropped: of the probe set in all, and those left out to keep the folds apart.
+        test_programs, test_states: what the intervals rest on.
+    """
+
+    verdict: str
+    features: dict[str, FeatureResult]
+    diagnostics: dict[str, Diagnostics]
+    semantics: tuple[str, ...]
+    programs: int
+    dropped: int
+    test_programs: int
+    test_states: int
+
+
+def blind_steps(protocol: Protocol) -> int:
+    """Steps of all networks that `measure_meaning` reports, for progress."""
+    return (2 * len(POOLS) + 1) * network_steps(protocol, len(with_original(protocol, EXTRAS)) + 1)
+
+
+def measure_meaning(
+    suite: Suite,
+    protocol: Protocol,
+    model: Views,
+    random: Sequence[Views],
+    progress: Progress = lambda steps: None,
+    fit: Fitter = fit_probes,
+) -> tuple[Meaning, dict[str, np.ndarray], Readings]:
+    """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
+
+    Args:
+        suite: whose blind set was read.
+        protocol: of the probes.
+        model: its pooled states at the reading of each action word, in the order of `POOLS`.
+        random: the same of each untrained copy.
+        progress: is told of the steps done, see `blind_steps`.
+        fit: fits the probes.
+    """
+    tasks = blind_tasks(suite)
+    probe_set = blind_probe_set(suite, protocol)
+    tested = Tested.of(probe_set, protocol)
+    recorder = recorder_states(tasks.programs, first_inputs(tasks), probe_set)
+    sources = {
+        "model": read_source(probe_set, tested, [model], protocol, progress, fit=fit),
+        "random-init": read_source(probe_set, tested, random, protocol, progress, fit=fit),
+        "recorder": read_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
+    }
+    arrays = arrays_of(sources)
+    evidence = diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
+    found = diagnostics_of(evidence, probe_set, tested, protocol)
+    arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
+    names = [semantics.name for semantics in with_original(protocol, EXTRAS)]
+    readings = readings_of(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
+    return judged(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
+
+
+def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
+    """The labels of the suite's blind set: original, alternatives, extras, and control labels."""
+    tasks = blind_tasks(suite)
+    semantics = with_original(protocol, EXTRAS)
+    probe_set = build_probe_set(tasks.programs, first_inputs(tasks), semantics, protocol, budget=suite.probe_programs)
+    return with_control_labels(probe_set, tasks.programs)
+
+
+def judged(
+    probe_set: ProbeSet,
+    tested: Tested,
+    arrays: Mapping[str, np.ndarray],
+    protocol: Protocol,
+    views: Sequence[str] = POOLS,
+    diagnostics: Mapping[str, Diagnostics] | None = None,
+) -> Meaning:
+    """What the stored arrays of a run (`probes.data`) say.
+
+    Args:
+        probe_set, tested: of `blind_probe_set`.
+        arrays: by source and part of its `Evidence`, such as `model.probe`.
+        protocol: of the run.
+        views: names of those that the model's evidence was chosen from.
+        diagnostics: of the model, which the arrays do not hold.
+    """
+    allowed = {name: kept(name) for name in FEATURES}
+    results = analyse(evidence_of(arrays), probe_set, tested, allowed, protocol, views, BOOTSTRAP_SEED)
+    return Meaning(
+        verdict=verdict(results, protocol),
+        features=results,
+        diagnostics=dict(diagnostics or {}),
+        semantics=probe_set.semantics,
+        programs=len(probe_set.fold),
+        dropped=int((probe_set.fold == DROPPED).sum()),
+        test_programs=len(tested.programs),
+        test_states=int(np.isin(probe_set.program, tested.programs).sum()),
+    )

@@ -1,0 +1,193 @@
+"""What a proposed change does to a repository: the files that a merge commit changes against its first parent.
+
+Read from the commits alone, by plumbing commands that run no hook, filter or setting of the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from benchmark.errors import UsageError
+from benchmark.files import shown
+
+SUBMISSIONS = "submissions"
+ABSENT, FILE, PROGRAM, LINK, MODULE = "000000", "100644", "100755", "120000", "160000"
+KINDS = {PROGRAM: "a program (mode 100755)", LINK: "a link", MODULE: "a submodule", "040000": "a folder"}
+ADDED, EDITED, DELETED = "added", "edited", "deleted"
+SECONDS = 120
+FILE_LIMIT = 5_000
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A file before and after.
+
+    Attributes:
+        path: from the root of the repository.
+        mode_before, mode_after: as git writes them; `ABSENT` where there is no file.
+    """
+
+    path: str
+    mode_before: str
+    mode_after: str
+
+    @property
+    def deed(self) -> str:
+        """`ADDED`, `EDITED` or `DELETED`."""
+        if self.mode_before == ABSENT:
+            return ADDED
+        return DELETED if self.mode_after == ABSENT else EDITED
+
+    @property
+    def folder(self) -> str | None:
+        """The name of the submission that it belongs to; None outside of `submissions/NAME/`."""
+        parts = PurePosixPath(self.path).parts
+        return parts[1] if len(parts) > 2 and parts[0] == SUBMISSIONS else None
+
+    @property
+    def name(self) -> str:
+        """The path within the submission, or the whole path outside of one."""
+        return "/".join(PurePosixPath(self.path).parts[2:]) if self.folder is not None else self.path
+
+    def objection(self) -> str | None:
+        """Why such a change is never taken: what it is, if it is no plain file, or where it lies."""
+        if self.folder is None:
+            where = f"{shown(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
+            return f"{where} ({KINDS[self.mode_after]})" if self.mode_after in KINDS else where
+        if self.mode_after not in (FILE, ABSENT):
+            return f"{shown(self.path)}: {KINDS.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
+        if self.mode_before not in (FILE, ABSENT):
+            return f"{shown(self.path)}: {KINDS.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
+        return None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A proposed change.
+
+    Attributes:
+        checkout: work tree of the merge commit.
+        base: the commit that it goes into.
+        base_time: seconds since 1970 at which that commit was made.
+        files: what it changes.
+        folders_before, folders_after: names in `submissions/`.
+    """
+
+    checkout: Path
+    base: str
+    base_time: int
+    files: tuple[ChangedFile, ...]
+    folders_before: frozenset[str]
+    folders_after: frozenset[str]
+
+    def folders(self) -> list[str]:
+        """Names of the submissions that it touches."""
+        return sorted({file.folder for file in self.files if file.folder is not None})
+
+    def files_of(self, folder: str) -> list[ChangedFile]:
+        """What it does to one submission."""
+        return [file for file in self.files if file.folder == folder]
+
+    def extract_base(self, folder: str, target: Path) -> Path:
+        """Write a submission as it is in the base into `target`/NAME; links and the like are left out."""
+        out = target / folder
+        out.mkdir(parents=True)
+        for mode, path in _list_tree(self.checkout, self.base, f"{SUBMISSIONS}/{folder}/", "-r"):
+            if mode in (FILE, PROGRAM):
+                place = out / PurePosixPath(path).relative_to(f"{SUBMISSIONS}/{folder}")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(git(self.checkout, "cat-file", "blob", f"{self.base}:{path}"))
+        return out
+
+
+def read_change(checkout: Path) -> Change:
+    """The change of a merge commit that is checked out.
+
+    Raises:
+        UsageError: no checkout of a merge of one branch with its base, or one whose files are not those of the commit.
+    """
+    if not checkout.is_dir():
+        raise UsageError(f"--change {checkout}: no such folder; expected a checkout of the merge commit")
+    root = Path(os.fsdecode(git(checkout, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+    if root.resolve() != checkout.resolve():
+        raise UsageError(f"--change {checkout}: inside the repository {root}; expected the root of a checkout")
+    parents = [
+        line.split()[1].decode()
+        for line in git(checkout, "cat-file", "commit", "HEAD").partition(b"\n\n")[0].splitlines()
+        if line.startswith(b"parent ")
+    ]
+    if len(parents) != 2:
+        raise UsageError(
+            f"--change {checkout}: HEAD has {len(parents)} parents; expected the merge of one branch into its base (2 parents)"
+        )
+    base = parents[0]
+    try:
+        git(checkout, "cat-file", "-e", f"{base}^{{tree}}")
+    except UsageError as problem:
+        raise UsageError(
+            f"--change {checkout}: the base commit {base[:12]} is not there, as in a shallow clone; fetch with --depth 2"
+        ) from problem
+    _check_work_tree(checkout)
+    before, after = (
+        frozenset(PurePosixPath(path).name for _, path in _list_tree(checkout, commit, f"{SUBMISSIONS}/"))
+        for commit in (base, "HEAD")
+    )
+    time = int(git(checkout, "show", "--no-patch", "--format=%ct", base).split()[-1])
+    return Change(checkout, base, time, _changed_files(checkout, base), before, after)
+
+
+def _changed_files(checkout: Path, base: str) -> tuple[ChangedFile, ...]:
+    content = git(
+        checkout, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
+        "--ignore-submodules=none", base, "HEAD",
+    )  # fmt: skip
+    fields = content.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    if len(fields) // 2 > FILE_LIMIT:
+        raise UsageError(
+            f"--change {checkout}: {len(fields) // 2:,} files are changed; at most {FILE_LIMIT:,} are looked at"
+        )
+    files = []
+    for entry, path in zip(fields[::2], fields[1::2], strict=True):
+        mode_before, mode_after = entry.lstrip(":").split(" ")[:2]
+        files.append(ChangedFile(path, mode_before, mode_after))
+    return tuple(files)
+
+
+def _check_work_tree(checkout: Path) -> None:
+    """Raise `UsageError` where the files that will be read are not those of the commit."""
+    status = git(checkout, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", SUBMISSIONS)
+    if status:
+        first = status.split(b"\0")[0][3:].decode("utf-8", "surrogateescape")
+        raise UsageError(f"--change {checkout}: {shown(first)} is not as in the commit; check the commit out anew")
+
+
+def _list_tree(checkout: Path, commit: str, folder: str, *options: str) -> list[tuple[str, str]]:
+    """(mode, path) of what lies in a folder of a commit."""
+    content = git(checkout, "ls-tree", "-z", *options, commit, "--", folder).decode("utf-8", "surrogateescape")
+    entries = [entry.partition("\t") for entry in content.split("\0")[:-1]]
+    return [(head.split(" ")[0], path) for head, _, path in entries]
+
+
+def git(checkout: Path, *arguments: str) -> bytes:
+    """What a git command prints; raises `UsageError` of one line where it fails."""
+    settings = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false"]
+    command: Sequence[str] = ["git", "-C", str(checkout), "--literal-pathspecs", *settings, *arguments]
+    # A hook or another git command may have set variables that lead elsewhere.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=SECONDS, env=environment)
+    except subprocess.CalledProcessError as problem:
+        lines = problem.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise UsageError(
+            f"--change {checkout}: git {arguments[0]} failed ({ascii(lines[0])[1:200]}); expected a checkout with its base commit"
+        ) from problem
+    except (OSError, subprocess.SubprocessError, ValueError) as problem:
+        raise UsageError(
+            f"--change {checkout}: git {arguments[0]} cannot be run ({type(problem).__name__}); expected a checkout with its base commit"
+        ) from problem
+    return done.stdout

@@ -1,0 +1,96 @@
+"""The report on a proposed change: rows with what is refused and noted of each, as bounded text and as numbers alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from benchmark.errors import SubmissionError
+from benchmark.files import shown
+from benchmark.submit.schema import NAME
+
+LISTED = 20
+REPORT_CHARACTERS, ROW_CHARACTERS, LINE_CHARACTERS = 50_000, 9_000, 400
+NEW, CHANGED, REMOVED, RENAMED = "new", "changed", "removed", "renamed"
+REFUSED = SubmissionError.exit_code
+
+
+@dataclass
+class RowReport:
+    """What is said of one row.
+
+    Attributes:
+        folder: name of the submission.
+        kind: `NEW`, `CHANGED`, `REMOVED` or `RENAMED`.
+        code: exit code.
+        refusals, notes: a line each.
+        details: what was verified, or where it differs.
+    """
+
+    folder: str
+    kind: str
+    code: int = 0
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    details: str = ""
+
+    def refuse(self, why: str, code: int = REFUSED) -> None:
+        """Note a reason against it."""
+        self.refusals.append(why)
+        self.code = max(self.code, code)
+
+    def text(self) -> str:
+        """The lines of the report."""
+        name = self.folder if NAME.fullmatch(self.folder) else shown(self.folder)
+        head = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
+        if self.code:
+            head = "refused" if self.refusals else "differs"
+        lines = [f"{name}: {head}", f"- {self.kind} row", *(f"- refused: {why}" for why in self.refusals)]
+        lines += [f"- {note}" for note in self.notes]
+        body = "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]} (cut)" for line in lines)
+        text = f"{body}\n\n{self.details}" if self.details else body
+        return text if len(text) <= ROW_CHARACTERS else f"{text[:ROW_CHARACTERS]}\n(cut)"
+
+
+@dataclass
+class ChangeReport:
+    """What is said of a change: lines on the whole of it, and its rows."""
+
+    rows: list[RowReport] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """The gravest."""
+        return max([self.code, *(one.code for one in self.rows)])
+
+    def text(self) -> str:
+        """The report in printable ASCII, bounded."""
+        parts = [f"refused: {why}" for why in self.refusals[:LISTED]]
+        if len(self.refusals) > LISTED:
+            parts.append(f"({len(self.refusals) - LISTED} more)")
+        parts += [f"- {note}" for note in self.notes[:LISTED]]
+        return printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(one.text() for one in self.rows)]))
+
+    def summary(self) -> str:
+        """Numbers only, on one line: what a comment may repeat."""
+        counts = {
+            kind: min(99, sum(one.kind == kind for one in self.rows)) for kind in (NEW, CHANGED, REMOVED, RENAMED)
+        }
+        refused = min(99, sum(one.code > 0 for one in self.rows))
+        return json.dumps({"exit_code": self.exit_code, **counts, "refused": refused}) + "\n"
+
+
+def printable(text: str) -> str:
+    """A text in printable ASCII of bounded length, no line of which is a command to the runner of a workflow."""
+    ascii_text = text.encode("ascii", "backslashreplace").decode()
+    visible = "".join(char if char.isprintable() or char == "\n" else "?" for char in ascii_text)
+    lines = [
+        f". {line}" if line.lstrip().startswith("::") else line for line in visible.replace("##[", "#_[").split("\n")
+    ]
+    whole = "\n".join(lines)
+    if len(whole) > REPORT_CHARACTERS:
+        whole = f"{whole[:REPORT_CHARACTERS]}\n(cut: {len(whole):,} characters)"
+    return whole + "\n"

@@ -1,0 +1,134 @@
+"""Whether a proposed row stands for another one: its name, its weights, its samples, its evidence."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
+from benchmark.files import read_json, shown
+from benchmark.review.lookalike import imitates_ascii, skeleton
+from benchmark.runner.record import Record
+from benchmark.submit.schema import LIMITS, RECORD, Submission, checked, read_submission
+
+DATE_LENGTH = len("2026-11-25_")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A submission as far as it can stand for another one.
+
+    Attributes:
+        folder: its name.
+        declared: its `submission.yaml`.
+        record: of its run.
+        fingerprint: of its files.
+    """
+
+    folder: str
+    declared: Submission
+    record: Record
+    fingerprint: Fingerprint
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """What the row is called: in its description, and in its folder's name behind the date."""
+        return frozenset({self.declared.name, self.folder[DATE_LENGTH:]} - {""})
+
+    @cached_property
+    def authors(self) -> frozenset[str]:
+        """Its authors, whatever case and width they are written in."""
+        return frozenset(unicodedata.normalize("NFKC", author).casefold() for author in self.declared.authors)
+
+    @property
+    def table(self) -> tuple[str, int, int, str]:
+        """The table of the board that it enters."""
+        record = self.record
+        return record.suite.name, record.suite.version, record.protocol.version, record.track
+
+    def is_of(self, other: Row) -> bool:
+        """Whether both may share what they share: the same authors, in two tables of the board."""
+        return self.authors == other.authors and self.table != other.table
+
+
+@dataclass
+class Overlap:
+    """What a row shares with others: what refuses it, and what a reader should know."""
+
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_row(folder: Path) -> Row:
+    """A row for comparison; raises `SubmissionError` where its description or record cannot be read."""
+    record = checked(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
+    return Row(folder.name, read_submission(folder), record, Fingerprint(folder))
+
+
+def find_overlap(row: Row, others: Sequence[Row]) -> Overlap:
+    """What a proposed row shares with other rows, each of which has another folder."""
+    overlap = Overlap()
+    for name in sorted({*row.names, row.declared.family}):
+        if imitates_ascii(name):
+            overlap.refusals.append(
+                f"name or family {shown(name)} reads as {shown(skeleton(name))}; write it in one script"
+            )
+    for other in others:
+        _compare_names(row, other, overlap)
+        shared = list(_shared_content(row, other))
+        if not shared:
+            continue
+        line = f"{', '.join(shared)} as {shown(other.folder)} of {shown(other.declared.authors[0])}"
+        if row.is_of(other):
+            overlap.notes.append(f"{line}, in another table by the same authors")
+        else:
+            overlap.refusals.append(f"{line}; a row stands on the board once, under the name that it has")
+    overlap.refusals += _disguised("family", row.declared.family, [other.declared.family for other in others])
+    for author in row.declared.authors:
+        overlap.refusals += _disguised("author", author, [name for other in others for name in other.declared.authors])
+    return overlap
+
+
+def colliding_folder(folder: str, others: Iterable[str]) -> str | None:
+    """The folder whose name a reader or a file system takes for this one, if there is one."""
+    mine = skeleton(folder, labels=True)
+    return next((other for other in sorted(others) if other != folder and skeleton(other, labels=True) == mine), None)
+
+
+def _compare_names(row: Row, other: Row, overlap: Overlap) -> None:
+    for name in sorted(row.names):
+        for known in sorted(other.names):
+            if skeleton(name, labels=True) != skeleton(known, labels=True):
+                continue
+            if name == known and row.is_of(other):
+                overlap.notes.append(
+                    f"name {shown(name)} as {shown(other.folder)}, in another table by the same authors"
+                )
+            else:
+                overlap.refusals.append(
+                    f"name {shown(name)} reads as {shown(known)} of {shown(other.folder)}; choose another"
+                )
+
+
+def _shared_content(row: Row, other: Row) -> Iterator[str]:
+    mine, theirs = row.fingerprint, other.fingerprint
+    weights = "the same" if row.declared.digest == other.declared.digest else compare_weights(mine, theirs)
+    if weights:
+        yield f"{weights} weights"
+    if row.table[:2] != other.table[:2]:
+        return
+    if row.table[3] == other.table[3] and (samples := compare_samples(mine, theirs)):
+        yield f"{samples} samples"
+    if evidence := compare_evidence(mine, theirs):
+        yield f"{evidence} evidence"
+
+
+def _disguised(what: str, text: str, known: Iterable[str]) -> list[str]:
+    """A line where a text reads as a known one and is spelled otherwise."""
+    for other in sorted(set(known)):
+        if text != other and skeleton(text) == skeleton(other):
+            return [f"{what} {shown(text)} reads as {shown(other)}; write it in the same way, or choose another"]
+    return []

@@ -1,0 +1,155 @@
+"""What two submissions share: their weights, samples and evidence, whatever the files around them look like.
+
+Weights are compared tensor by tensor, without the file's metadata, order, split, or names of tensors; samples as a set of
+(task, text); evidence by the model's own arrays. Near copies count: weights that were cast or disturbed a little, samples of
+which a few were edited, evidence that was scaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import opened, read_rows, tensor_header
+from benchmark.submit.screening import WEIGHTS
+from benchmark.submit.schema import LIMITS, PROBES, SAMPLES
+
+NEAR_WEIGHTS = 0.01
+"""Largest relative distance of weights that count as a copy: a cast to bfloat16 moves them by 0.002, training on by 0.1."""
+NEAR_SAMPLES = 0.98
+"""Least share of equal texts; models of one recipe share up to 0.90."""
+NEAR_EVIDENCE = 0.002
+"""Largest relative distance of the arrays after the best scaling; models of one recipe are 0.016 apart."""
+EQUAL, NEAR = "the same", "nearly the same"
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+SampleKey = tuple[str, int, int | None]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Of the submission in a folder; each part is read when it is asked for, and empty where it is not there or no file.
+
+    Attributes:
+        folder: of the submission.
+    """
+
+    folder: Path
+
+    @cached_property
+    def tensors(self) -> list[tuple[str, str, tuple[int, ...], bytes]]:
+        """(name, dtype, shape, bytes) of every tensor of the weights, by name."""
+        return sorted(
+            tensor
+            for path in self.folder.glob("*.safetensors")
+            if WEIGHTS.fullmatch(path.name)
+            for tensor in _read_tensors(path)
+        )
+
+    @cached_property
+    def tensor_digests(self) -> Counter[tuple[str, tuple[int, ...], bytes]]:
+        """How often each content stands among the weights, without names."""
+        return Counter((item, shape, hashlib.sha256(data).digest()) for _, item, shape, data in self.tensors)
+
+    @cached_property
+    def weight_values(self) -> np.ndarray:
+        """float32, every weight by name of its tensor."""
+        values = [_values(item, data) for _, item, _, data in self.tensors]
+        return np.concatenate(values) if values else np.zeros(0, np.float32)
+
+    @cached_property
+    def texts(self) -> dict[SampleKey, str]:
+        """The text of each sample, by stage, task and number."""
+        try:
+            rows = read_rows(self.folder / SAMPLES, LIMITS[SAMPLES])
+        except BenchmarkError:
+            return {}
+        return {(str(row.get("stage")), row.get("task", -1), row.get("sample")): str(row.get("text")) for row in rows}
+
+    @cached_property
+    def evidence(self) -> dict[str, np.ndarray]:
+        """The model's own float arrays of `probes.data`; those of the controls are alike for many models."""
+        if not (self.folder / PROBES).is_file():
+            return {}
+        return {
+            name: _values(item, data)
+            for name, item, _, data in _read_tensors(self.folder / PROBES)
+            if name.startswith("model.") and item in FLOATS
+        }
+
+
+def compare_weights(first: Fingerprint, second: Fingerprint) -> str | None:
+    """`EQUAL`, `NEAR`, or None where the weights differ or one has none."""
+    if not first.tensors or not second.tensors:
+        return None
+    if first.tensor_digests == second.tensor_digests:
+        return EQUAL
+    shapes = [[shape for _, _, shape, _ in one.tensors] for one in (first, second)]
+    if shapes[0] != shapes[1]:
+        return None
+    return NEAR if _distance(first.weight_values, second.weight_values) <= NEAR_WEIGHTS else None
+
+
+def compare_samples(first: Fingerprint, second: Fingerprint) -> str | None:
+    """`EQUAL`, `NEAR`, or None where the samples of common tasks differ or there are none."""
+    common = first.texts.keys() & second.texts.keys()
+    if not common:
+        return None
+    if first.texts == second.texts:
+        return EQUAL
+    share = sum(first.texts[key] == second.texts[key] for key in common) / len(common)
+    return NEAR if share >= NEAR_SAMPLES else None
+
+
+def compare_evidence(first: Fingerprint, second: Fingerprint) -> str | None:
+    """`EQUAL`, `NEAR`, or None where the evidence differs or one has none."""
+    names = sorted(first.evidence.keys() & second.evidence.keys())
+    pairs = [(first.evidence[name], second.evidence[name]) for name in names]
+    if not pairs or any(a.shape != b.shape for a, b in pairs):
+        return None
+    if all(np.array_equal(a, b) for a, b in pairs):
+        return EQUAL
+    near = [_distance(a * _best_scale(a, b), b) <= NEAR_EVIDENCE for a, b in pairs]
+    return NEAR if any(near) else None
+
+
+def _best_scale(a: np.ndarray, b: np.ndarray) -> float:
+    square = float(np.dot(a, a))
+    return float(np.dot(a, b)) / square if square else 1.0
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Relative distance of two vectors; infinite where it is not defined."""
+    scale = float(np.linalg.norm(b))
+    return float(np.linalg.norm(a - b)) / scale if scale and np.isfinite(scale) else float("inf")
+
+
+def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
+    """(name, dtype, shape, bytes) of each tensor of a file; nothing of one that is no safetensors file."""
+    try:
+        header: dict[str, Any] = tensor_header(path)
+        with opened(path) as file:
+            content = file.read()
+    except BenchmarkError:
+        return []
+    data = content[8 + int.from_bytes(content[:8], "little") :]
+    tensors = []
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        tensors.append((name, entry["dtype"], tuple(entry["shape"]), data[start:stop]))
+    return tensors
+
+
+def _values(item: str, data: bytes) -> np.ndarray:
+    """Numbers of a tensor as float32; those of other kinds as their bytes."""
+    if item == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):
+        return np.frombuffer(data, FLOATS.get(item, "u1")).astype(np.float32)

@@ -1,0 +1,331 @@
+"""Check a proposed change to `submissions/`: `python -m benchmark.incoming --change CHECKOUT --report FILE`.
+
+CHECKOUT is a merge commit with its first parent, whose files are data: this code, from the branch that is merged into,
+reads them. A change adds rows; one that edits or removes a row, or touches a status, is refused unless a maintainer's call
+says `--maintainer`. The report is plain text in printable ASCII and is written whatever happens; the summary holds numbers
+only. Exit codes are those of `benchmark.submit.command`, the gravest of all rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmark.review.change import Change, ChangedFile, read_change
+from benchmark.review.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
+from benchmark.command import run_command
+from benchmark.review.duplicates import DATE_LENGTH, Row, colliding_folder, find_overlap, read_row
+from benchmark.errors import BenchmarkError, UsageError, VerificationError
+from benchmark.files import read_text, shown
+from benchmark.board.tables import row
+from benchmark.runner.redaction import has_paths
+from benchmark.board.ranking import read_entries
+from benchmark.submit.schema import DESCRIPTION, LIMITS, RECORD, STATUS
+from benchmark.submit.command import SUBMISSIONS
+from benchmark.submit.verify import verify
+from benchmark.submit.report import Difference, Verified, differing
+from karel_env.command import CommandParser
+
+FOLDERS = 5
+"""Of submissions in one change, at most; each takes seconds to minutes."""
+COMPARED = ("model", "parameters", "shown %", "held-out %", "exact %", "delta", "verdict")
+UNFINISHED = "the check did not finish; a maintainer looks into the log of the run\n"
+MISMATCH = VerificationError.exit_code
+
+
+def check_change(checkout: Path, maintainer: bool = False) -> ChangeReport:
+    """Check a change.
+
+    Args:
+        checkout: work tree of the merge commit.
+        maintainer: it is a maintainer's own, who may edit and remove rows and statuses.
+    """
+    found = ChangeReport()
+    try:
+        change = read_change(checkout)
+        _check_files(change, found)
+        folders = change.folders()
+        if not folders and not found.refusals:
+            found.refusals.append("nothing in submissions/ is changed")
+        if len(folders) > FOLDERS:
+            found.refusals.append(f"{len(folders)} submissions in one change; at most {FOLDERS} are checked")
+        if found.refusals:
+            found.code = REFUSED
+        with tempfile.TemporaryDirectory() as scratch:
+            _check_rows(change, folders[:FOLDERS], Path(scratch), maintainer, found)
+    except BenchmarkError as problem:
+        found.refusals.append(str(problem))
+        found.code = max(found.code, problem.exit_code)
+    except Exception as problem:
+        # Whatever a folder does to the readers, there is a report, and it refuses.
+        found.refusals.append(f"the check failed with {_named(problem)}; a maintainer looks into it")
+        found.code = max(found.code, REFUSED)
+    return found
+
+
+def report(checkout: Path, maintainer: bool = False) -> tuple[str, int]:
+    """What is found of a change, and the gravest exit code."""
+    found = check_change(checkout, maintainer)
+    return found.text(), found.exit_code
+
+
+def _check_files(change: Change, found: ChangeReport) -> None:
+    found.refusals += [why for file in change.files if (why := file.objection()) is not None]
+
+
+def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintainer: bool, found: ChangeReport) -> None:
+    """Compare each row with the base, then with all others, then verify it."""
+    unsafe = {file.folder for file in change.files if file.objection() is not None}
+    kinds = {folder: _kind(change, folder) for folder in folders}
+    before = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
+    after: dict[str, Row] = {}
+    for folder in folders:
+        one = RowReport(folder, kinds[folder])
+        found.rows.append(one)
+        _check_status(change.files_of(folder), maintainer, one)
+        _check_name(change, folder, one)
+        place = change.checkout / "submissions" / folder
+        if folder in unsafe:
+            one.refuse("holds what is no plain file, so it is not read")
+        elif one.kind != REMOVED:
+            _verify(place, change.files_of(folder), maintainer, one)
+            if (row_after := _readable_row(place)) is not None:
+                after[folder] = row_after
+    standing = _standing_rows(change, folders, found)
+    for one in found.rows:
+        _compare_with_base(one, change, before, maintainer)
+        if one.folder in after:
+            _compare_with_others(one, after, before, standing, found, maintainer)
+
+
+def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[Row]:
+    """The rows that a change leaves as they are."""
+    rows = {
+        name: _readable_row(change.checkout / "submissions" / name)
+        for name in sorted(change.folders_after - set(folders))
+    }
+    unread = [name for name, row in rows.items() if row is None and (change.checkout / "submissions" / name).is_dir()]
+    if unread:
+        found.notes.append(
+            f"not compared with {len(unread)} rows of the base that cannot be read, first {shown(unread[0])}"
+        )
+    return [row for row in rows.values() if row is not None]
+
+
+def _kind(change: Change, folder: str) -> str:
+    if folder not in change.folders_before:
+        return NEW
+    return CHANGED if folder in change.folders_after else REMOVED
+
+
+def _base_row(change: Change, folder: str, scratch: Path) -> Row | None:
+    return _readable_row(change.extract_base(folder, scratch / "base"))
+
+
+def _readable_row(folder: Path) -> Row | None:
+    """A row, or None where what is there is none; `_verify` says why of a proposed one."""
+    try:
+        return read_row(folder)
+    except Exception:
+        return None
+
+
+def _check_status(files: Sequence[ChangedFile], maintainer: bool, one: RowReport) -> None:
+    """A status is written by the verification alone, so no change brings, edits or removes one."""
+    for file in files:
+        if file.name.casefold() != STATUS or (one.kind == REMOVED and maintainer):
+            continue
+        if maintainer:
+            one.notes.append(f"{file.name} {file.deed} by a maintainer")
+        elif one.kind != REMOVED:
+            one.refuse(
+                f"{shown(file.name)[1:-1]} {file.deed}: only the verification writes it; leave it as it is in the base"
+            )
+
+
+def _check_name(change: Change, folder: str, one: RowReport) -> None:
+    """The date in front of a new folder's name, and names that are taken for it."""
+    if one.kind != NEW:
+        return
+    others = change.folders_before | change.folders_after
+    if (other := colliding_folder(folder, others)) is not None:
+        one.refuse(f"its name differs from {shown(other)} by case, width or look-alike letters only; choose another")
+    day = folder[: DATE_LENGTH - 1]
+    try:
+        dated = date.fromisoformat(day) if len(day) == 10 and folder[DATE_LENGTH - 1 : DATE_LENGTH] == "_" else None
+    except ValueError:
+        dated = None
+    # A clock that is behind must not refuse what the base already is older than.
+    today = max(datetime.now(UTC), datetime.fromtimestamp(change.base_time, UTC)).date()
+    if dated is None:
+        one.refuse("its name has no date; expected YYYY-MM-DD_NAME, the day on which the run finished")
+    elif dated > today:
+        one.refuse(f"it is dated {dated}, which is after today ({today}); expected the day on which the run finished")
+
+
+def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: RowReport) -> None:
+    """Compute the row again and note what differs."""
+    try:
+        verified = verify(place, incoming=one.kind == NEW and not maintainer)
+    except BenchmarkError as problem:
+        one.refuse(str(problem), problem.exit_code)
+        return
+    except Exception as problem:
+        one.refuse(f"cannot be read: {_named(problem)}")
+        return
+    differences = verified.differences
+    if not any(file.name == STATUS for file in files):
+        # The status that lies in the base is of the files before, and nobody's claim.
+        differences = [difference for difference in differences if not difference.entry.startswith("status.")]
+    if len(differences) < len(verified.differences):
+        one.notes.append("its status is of the files before, so the row falls back to self_reported")
+    if differences:
+        one.code = max(one.code, MISMATCH)
+        one.details = f"{len(differences)} entries differ\n\n{_table_of(differences, 'submission', 'found')}"
+        return
+    finished = verified.record.provenance.finished[:10]
+    if one.kind == NEW and one.folder[: DATE_LENGTH - 1] != finished:
+        one.notes.append(f"dated {shown(one.folder[: DATE_LENGTH - 1])}, while its run finished on {shown(finished)}")
+    if any(has_paths(read_text(place / name, LIMITS[name])) for name in (DESCRIPTION, RECORD)):
+        one.notes.append("names folders of the machine that it ran on; what is published shows their last part only")
+    checks = "\n".join(f"- {line}" for line in verified.checked)
+    one.details = f"{checks}\n\n{_beside(place.name, verified)}"
+
+
+def _compare_with_base(one: RowReport, change: Change, before: dict[str, Row | None], maintainer: bool) -> None:
+    """Name what a change does to a row that is there."""
+    if one.kind == NEW:
+        return
+    files = change.files_of(one.folder)
+    listed = ", ".join(f"{shown(file.name)[1:-1]} {file.deed}" for file in files[:LISTED])
+    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    what = "removes" if one.kind == REMOVED else "changes"
+    line = f"{what} a row of the base ({listed}{more})"
+    if maintainer:
+        one.notes.append(f"{line}; a maintainer's change")
+    else:
+        one.refuse(f"{line}; ask a maintainer, or propose a row of its own")
+    old = before.get(one.folder)
+    if one.kind != CHANGED or old is None:
+        return
+    new = _readable_row(change.checkout / "submissions" / one.folder)
+    if new is not None:
+        differences = _differences_of(old, new)
+        table = (
+            _table_of(differences, "base", "change")
+            if differences
+            else "none of what the board shows or the description says"
+        )
+        one.details = f"what differs from the base:\n\n{table}\n\n{one.details}"
+
+
+def _differences_of(old: Row, new: Row) -> list[Difference]:
+    """Cells of the board and entries of the description that a change alters."""
+    found = list(differing("board", row(old.record), row(new.record)))
+    return found + list(differing("description", old.declared.model_dump(), new.declared.model_dump()))
+
+
+def _compare_with_others(
+    one: RowReport,
+    after: dict[str, Row],
+    before: dict[str, Row | None],
+    standing: Sequence[Row],
+    found: ChangeReport,
+    maintainer: bool,
+) -> None:
+    """Refuse a row that stands for another one; a removed row that it stands for was renamed."""
+    mine = after[one.folder]
+    removed = {report.folder: report for report in found.rows if report.kind in (REMOVED, RENAMED)}
+    gone = [old for folder, old in before.items() if folder in removed and old is not None]
+    # The base's version of another changed row counts too: a change could empty the row that it copies.
+    changed = [
+        old for folder, old in before.items() if folder not in removed and folder != one.folder and old is not None
+    ]
+    proposed = [other for folder, other in after.items() if folder != one.folder]
+    overlap = find_overlap(mine, [*standing, *changed, *proposed])
+    for why in dict.fromkeys(overlap.refusals):
+        if maintainer:
+            one.notes.append(why)
+        else:
+            one.refuse(why)
+    one.notes += dict.fromkeys(overlap.notes)
+    for old in gone:
+        renaming = find_overlap(mine, [old])
+        if renaming.refusals or renaming.notes:
+            removed[old.folder].kind = RENAMED
+            removed[old.folder].notes.append(f"now {shown(one.folder)}")
+            why = f"renamed from {shown(old.folder)}: {'; '.join([*renaming.refusals, *renaming.notes])}"
+            if maintainer:
+                one.notes.append(why)
+            else:
+                one.refuse(why)
+
+
+def _table_of(differences: Sequence[Difference], before: str, after: str) -> str:
+    rows = [[shown(one.entry)[1:-1], shown(one.said), shown(one.found)] for one in differences[:LISTED]]
+    table = tabulate(rows, headers=["entry", before, after], tablefmt="simple", disable_numparse=True)
+    more = len(differences) - LISTED
+    return f"{table}\n({more} more)" if more > 0 else table
+
+
+def _beside(name: str, found: Verified) -> str:
+    """The row of a submission among those of its suite, best first."""
+    mine = found.record
+    try:
+        rows_there = [entry for entry in read_entries(SUBMISSIONS) if entry.folder != name]
+    except Exception as problem:
+        return f"the board of the base cannot be read: {_named(problem)}"
+    others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
+    ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
+    rows = []
+    for one in ranked:
+        cells = row(one)
+        rows.append(["->" if one is mine else "", *(shown(cells[column])[1:-1] for column in COMPARED)])
+    return tabulate(rows, headers=["", *COMPARED], tablefmt="simple", disable_numparse=True)
+
+
+def _named(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {shown(str(problem))}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
+    parser.add_argument("--change", type=Path, required=True, metavar="CHECKOUT", help="merge commit, with its parent")
+    parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="file to write")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="file for the numbers of rows, as JSON on one line"
+    )
+    parser.add_argument(
+        "--maintainer", action="store_true", help="the change is a maintainer's own: it may edit rows and statuses"
+    )
+    return run_command(lambda: run(parser.parse_args(arguments)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, and write the report; returns the exit code."""
+    try:
+        # Should the process be killed, this is what is found.
+        options.report.write_text(UNFINISHED, encoding="utf-8")
+        if options.summary is not None:
+            options.summary.unlink(missing_ok=True)
+        found = check_change(options.change, options.maintainer)
+        options.report.write_text(found.text(), encoding="utf-8")
+        if options.summary is not None:
+            options.summary.write_text(found.summary(), encoding="utf-8")
+    except OSError as problem:
+        where = problem.filename or options.report
+        error = UsageError(f"{where}: cannot be written ({problem.strerror}); give a file in a folder that is there")
+        raise error from problem
+    sys.stdout.write(found.text())
+    return found.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

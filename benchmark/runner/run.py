@@ -1,0 +1,367 @@
+"""One run: its settings, its folder, its stages. The driver hands out, commits, scores, and writes the record.
+
+Stages: task sets; what the model writes and its hidden states; probe fits; the record. The first three are pieces of work
+of a pool, so they may be computed anywhere and are kept; the last is computed from them in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
+from benchmark.models.checkpoint import Checkpoint, check_unchanged
+from benchmark.probing.semantic_content import (
+    Content,
+    content_of_hits,
+    content_steps,
+    generated_probe_set,
+    measure_content_hits,
+    packed_hits,
+)
+from benchmark.errors import UsageError
+from benchmark.runner.worker import (
+    BLIND,
+    CONSTRAINED,
+    FULL_GRID,
+    GENERATED,
+    LAST,
+    MEAN,
+    PLAIN,
+    RANDOM,
+    SAMPLED,
+    STANDARD_GRID,
+    TEST,
+    Asked,
+    Job,
+    Worker,
+    plan,
+    plan_after,
+    task_sets,
+)
+from benchmark.probing.figures import write_figures
+from benchmark.runner.folder import RETRIED, RunFolder
+from benchmark.submit.rendered_prompts import frame_bytes
+from benchmark.probing.full_grid import FullGrid
+from benchmark.probing.grid import Grid
+from benchmark.probing.verdict import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
+from benchmark.probing.probes import Rows, fast_products
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.protocol import Protocol as Settings
+from benchmark.probing.readout import packed_readings
+from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
+from benchmark.runner.redaction import without_paths
+from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
+from benchmark.runner.store import DAMAGED, WHOLE
+from benchmark.runner.stages import TASK_STAGE, Place, Stages, View
+from benchmark.submit.schema import FRAME, READINGS
+from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
+from benchmark.tasks.prompt_template import FEWSHOT, TRAINED
+
+PROBES_PER_LIMITED_TASK = 5
+GRID_STAGE, PROBING = "grid", "probing"
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated, as the command line says it.
+
+    Attributes:
+        suite: name or file.
+        limit, seed: of its tasks, None for all and its own.
+        dtype, device, grid, batch, threads: how the model computes, what is read, prompts a forward pass (None: the
+            suite's), CPU threads of one.
+        keep_states: whether stored states stay.
+        out: folder in which the run folder is made.
+        command: for the record.
+        asked: how programs are asked for.
+    """
+
+    suite: str
+    limit: int | None = None
+    seed: int | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    grid: str = "standard"
+    batch: int | None = None
+    threads: int = 1
+    keep_states: bool = False
+    out: Path = Path("runs")
+    command: str = ""
+    asked: Asked = PLAIN
+
+
+class Run:
+    """One model on one suite.
+
+    Args:
+        request: what is asked.
+        checkpoint: the model.
+    """
+
+    def __init__(self, request: Request, checkpoint: Checkpoint) -> None:
+        self.request, self.checkpoint = request, checkpoint
+        self.protocol: Settings = STANDARD
+        full = load_suite(request.suite, request.seed)
+        self.tasks_digest = full.sha256 or digest(test_tasks(full))
+        self.suite = limited(full, request.limit)
+        if request.batch is not None:
+            self.suite = replace(self.suite, batch=request.batch)
+        inits = self.protocol.random_inits
+        asked = request.asked
+        if checkpoint.own and asked.track == FEWSHOT:
+            # Elsewhere always so there; but only a class itself can hold its decoding to the grammar.
+            asked = replace(asked, constrained=False)
+        self.job = Job(
+            self.suite,
+            checkpoint,
+            request.dtype,
+            request.device,
+            inits,
+            request.grid,
+            (),
+            request.threads,
+            asked,
+        )
+        track = TRAINED if checkpoint.own else asked.track
+        if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
+            who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
+        if asked.track != TRAINED:
+            # Rendered once: it is part of the identity, and the same for every worker.
+            self.job = replace(self.job, frame=Worker(self.job).frame)
+        self.environment = environment()
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over everything that can change a result; not over workers, paths or times."""
+        parts = {
+            "model": self.checkpoint.digest,
+            "loading": asdict(self.checkpoint.loading),
+            "dtype": self.job.dtype,
+            "device": self.job.device.split(":")[0],
+            "threads": self.job.threads,
+            "suite": asdict(self.suite),
+            "tasks": self.tasks_digest,
+            "protocol": self.protocol.digest(),
+            "grid": self.job.grid,
+            "asked": asdict(self.job.asked),
+            "frame": None if self.job.frame is None else self.job.frame.digest,
+            "source": self.environment["source"],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def root(self) -> Path:
+        """Where the run lives; found again by the same command."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.checkpoint.name)
+        return self.request.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
+
+    def finished(self) -> Record | None:
+        """The record, if the run is done already and the record is as it was written."""
+        if RunFolder.finished(self.root(), RECORD) != WHOLE:
+            return None
+        return read_record(self.root() / RECORD)
+
+    def execute(self, place: Place, view: View) -> Record:
+        """All stages that are not done yet."""
+        folder = RunFolder(self.root())
+        with folder.locked(), place.pool.reporting(folder.log, view.say):
+            done = self.finished()
+            if done is not None:
+                return done
+            folder.pieces.clear_attempts()
+            stages = _RunStages(self, folder, place, view)
+            if RunFolder.finished(self.root(), RECORD) == DAMAGED:
+                folder.log(RETRIED, piece=RECORD, cause=DAMAGED, why="it is not what the run wrote")
+                view.say(
+                    f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
+                )
+            folder.log(
+                "started",
+                command=self.request.command,
+                model=self.checkpoint.spec,
+                workers=place.workers,
+                total=stages.total(),
+            )
+            record = stages.execute()
+            check_unchanged(self.checkpoint)
+            folder.finish(RECORD, record.to_json().encode())
+            folder.log("finished")
+            if self.request.keep_states:
+                folder.pieces.clear_attempts()
+            else:
+                folder.drop_states()
+        return record
+
+    def unofficial(self, halved: bool) -> list[str]:
+        """Why the run may not enter the leaderboard."""
+        request, reasons = self.request, []
+        if request.limit is not None:
+            reasons.append(f"--limit {request.limit}")
+        if request.batch is not None and request.batch != load_suite(request.suite).batch:
+            reasons.append(f"--batch {request.batch}")
+        if halved:
+            reasons.append("a batch was halved where memory was short")
+        if not load_suite(request.suite, request.seed).sha256:
+            reasons.append("the suite's test set is not the pinned one")
+        elif not load_suite(request.suite).official:
+            reasons.append(f"suite {self.suite.name} is never official")
+        loading = self.checkpoint.loading
+        if loading.quantization:
+            reasons.append(f"--quantization {loading.quantization}")
+        if loading.remote_code:
+            reasons.append("--trust-remote-code: code that came with the model ran")
+        if self.checkpoint.own:
+            reasons.append("--allow-code: the model is a class of the user's")
+        if self.environment["dirty"]:
+            reasons.append("the source has uncommitted changes")
+        return reasons
+
+
+class _RunStages(Stages):
+    """The stages of a run in its folder, and its record."""
+
+    def __init__(self, run: Run, folder: RunFolder, place: Place, view: View) -> None:
+        super().__init__(run.job, run.identity, folder, place, view)
+        self.run, self.protocol = run, run.protocol
+
+    def total(self) -> dict[str, int]:
+        """Pieces of each stage that the run will commit, as far as is known at its start."""
+        counts = {TASK_STAGE: len(task_sets(self.job))}
+        for shard in plan(self.job) + plan_after(self.job):
+            counts[shard.stage] = counts.get(shard.stage, 0) + 1
+        return counts
+
+    def execute(self) -> Record:
+        """From what is committed to the record."""
+        job, folder = self.job, self.folder
+        self.draw_tasks()
+        check_references(self.suite, test_tasks(self.suite))
+        self.evaluate(job, plan(job))
+        texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
+        self.evaluate(replace(job, texts=texts), plan_after(job))
+        if not job.reads:
+            return self._record((None, None, None), [], folder.seconds(self.shards))
+        began = time.perf_counter()
+        meaning, content = self._probe(texts)
+        grid = None if job.grid == STANDARD_GRID else self._grid(texts)
+        seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - began, 1)}
+        figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
+        return self._record((meaning, content, grid), figures, seconds)
+
+    def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
+        """The verdict and the paper's columns; writes what the verdict is computed from."""
+        folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
+        last = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
+
+        def pools(stage: str) -> list[Rows]:
+            return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]
+
+        self.view.begin("probing: blind", blind_steps(protocol) + content_steps(protocol))
+        copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
+        fits = self.fits(kept=True)
+        folder.write_index(BLIND, blind_probe_set(suite, protocol))
+        meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
+        folder.write(READINGS, packed_readings(readings))
+        self.view.advance(0, "probing: generated")
+        content = None
+        if folder.views(shards, GENERATED, "emit"):
+            folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
+            states = folder.states(shards, GENERATED, f"emit.{MEAN}")
+            hits = measure_content_hits(suite, protocol, texts, states, self.view.advance, fits)
+            if hits is not None:
+                content = content_of_hits(suite, protocol, texts, hits)
+                arrays[CONTENT_HITS] = packed_hits(hits)
+        folder.write_probes(arrays)
+        return meaning, content
+
+    def _grid(self, texts: Sequence[str]) -> Grid:
+        layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
+        self.view.begin(GRID_STAGE, None)
+
+        def told(what: str) -> None:
+            self.folder.log(GRID_STAGE, what=what)
+            self.view.advance(1, f"{GRID_STAGE}: {what}")
+
+        def states(stage: str, position: str, view: str) -> Rows:
+            return self.folder.states(self.shards, stage, f"{position}.{view}")
+
+        grid = FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False))
+        return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
+
+    def _record(
+        self, found: tuple[Meaning | None, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]
+    ) -> Record:
+        run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
+        meaning, content, grid = found
+        samples = folder.samples(self.shards, TEST)
+        scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
+        rows: list[dict[str, Any]] = [
+            {"stage": TEST, **sample, "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
+             "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i])}
+            for i, sample in enumerate(samples)
+        ]  # fmt: skip
+        for stage in (GENERATED, CONSTRAINED, SAMPLED):
+            rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
+        written = folder.write_samples(rows)
+        reasons = run.unofficial(folder.halved(self.shards))
+        return Record(
+            official=not reasons,
+            unofficial=reasons,
+            model=ModelEntry(
+                spec=without_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
+                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
+            ),
+            suite=SuiteEntry(
+                name=suite.name, version=suite.version, seed=suite.seed, sha256=run.tasks_digest,
+                tasks=suite.tasks, equality=suite.equality,
+            ),
+            protocol=self.protocol,
+            accuracy=summarize(scores),
+            **self._besides(),
+            meaning=meaning,
+            content=content,
+            grid=grid,
+            figures=figures,
+            samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
+            provenance=Provenance(
+                command=without_paths(run.request.command), identity=run.identity, workers=self.place.workers, started=run.started,
+                finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
+                processors=sorted(self.place.processors), retries=folder.retries(),
+                products=str(fast_products()).removeprefix("torch."),
+                gpu=gpu(run.job.device), **run.environment,
+            ),
+        )  # fmt: skip
+
+    def _besides(self) -> dict[str, Any]:
+        """What a record says of the track, and of answers under the grammar and at a temperature."""
+        asked, suite = self.job.asked, self.suite
+        found: dict[str, Any] = {"track": asked.track}
+        if asked.track != TRAINED:
+            frame = Worker(self.job).frame
+            found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
+            if frame.chat:
+                self.folder.write(FRAME, frame_bytes(frame))
+        if asked.constrained:
+            found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
+        if asked.samples:
+            drawn = self.folder.samples(self.shards, SAMPLED)
+            found["sampled"] = sampled_figures(suite, drawn, asked.samples, asked.temperature)
+        return found
+
+
+def limited(suite: Suite, limit: int | None) -> Suite:
+    """The suite with only its first `limit` tasks, and probe sets in proportion."""
+    if limit is None:
+        return suite
+    probes = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
+    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=probes, sha256="", official=False)

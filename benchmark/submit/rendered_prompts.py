@@ -1,0 +1,98 @@
+"""The prompt of a submission in the few-shot track: the text around each task, as its run stores it, checked.
+
+A chat template is a program of the model's author, so what it rendered is stored (`frame.json`): the digest in the record
+is of this text, the prompts are digested with it, and it must hold the suite's solved examples in order and no others. For
+a model whose files are at hand the template is rendered again, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmark.isolation import run_bounded
+from benchmark.errors import ModelError, SubmissionError
+from benchmark.tasks.extraction import count_headers
+from benchmark.files import parse_json, read_bytes, read_json, shown
+from benchmark.tasks.prompts import examples_text
+from benchmark.submit.schema import FRAME, LIMITS
+from benchmark.tasks.suite import Suite, shot_tasks
+from benchmark.tasks.prompt_template import Frame, description, frame_of
+from karel_env.language import HEADER_TEXT
+
+SURPLUS = 20_000
+"""Characters that a chat template may add around what it is given."""
+SECONDS, MEMORY = 120.0, 4 << 30
+"""Of the process that renders a template."""
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """The content of `frame.json`."""
+    return (json.dumps({"before": frame.before, "after": frame.after}, indent=1) + "\n").encode()
+
+
+def stored_frame(folder: Path, suite: Suite) -> Frame | None:
+    """The text that a run's chat template laid out; None where an older run did not store it.
+
+    Raises:
+        SubmissionError: the file is not that, or not a few-shot prompt of this suite.
+    """
+    if not (folder / FRAME).exists():
+        return None
+    content = parse_json(read_bytes(folder / FRAME, LIMITS[FRAME]), FRAME)
+    if not isinstance(content, dict) or set(content) != {"before", "after"}:
+        raise SubmissionError(f"{FRAME}: expected the entries before and after, as a run writes them")
+    before, after = content["before"], content["after"]
+    if not isinstance(before, str) or not isinstance(after, str):
+        raise SubmissionError(f"{FRAME}: expected two texts")
+    shots = shot_tasks(suite)
+    parts = [description(suite)]
+    for i, text in enumerate(shots.programs.texts()):
+        worlds = shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown]
+        parts += [examples_text(*worlds, suite.show_under_robot), text]
+    _check_layout(before, after, [part.strip("\n") for part in parts])
+    return Frame(before, after, len(shots), chat=True)
+
+
+def _check_layout(before: str, after: str, parts: list[str]) -> None:
+    """That all parts stand in `before`, one after the other, with little else and no other program."""
+    place = 0
+    for number, part in enumerate(parts):
+        found = before.find(part, place)
+        if found < 0:
+            what = "the description of the language" if number == 0 else f"part {number} of the suite's solved examples"
+            raise SubmissionError(f"{FRAME}: {what} is not in its place; submit the run as it is")
+        place = found + len(part)
+    if len(before) + len(after) - sum(map(len, parts)) > SURPLUS:
+        raise SubmissionError(f"{FRAME}: more than {SURPLUS:,} characters beside the suite's examples")
+    if count_headers(before + after) != sum(map(count_headers, parts)) + 1 or not after.endswith(HEADER_TEXT):
+        raise SubmissionError(f"{FRAME}: it shows other programs than the suite's solved examples")
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the tokenizer in a submission's folder has a chat template."""
+    if not (folder / TOKENIZER_CONFIG).exists():
+        return False
+    config = read_json(folder / TOKENIZER_CONFIG, LIMITS[FRAME] * 10)
+    return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
+def rendered_digest(folder: Path, suite: Suite, track: str) -> str:
+    """Digest of the frame that the tokenizer in a folder renders now, in a process of its own.
+
+    Raises:
+        SubmissionError: it cannot be rendered, or not within the limits.
+    """
+    try:
+        return run_bounded(_render, str(folder), suite, track, seconds=SECONDS, memory=MEMORY, subject="chat template")
+    except ModelError as problem:
+        raise SubmissionError(f"chat template: {shown(str(problem))}") from problem
+
+
+def _render(folder: str, suite: Suite, track: str) -> str:
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.loading import tokenizer_of
+    from benchmark.models.interface import ModelSpec
+
+    return frame_of(suite, track, tokenizer_of(open_checkpoint(ModelSpec("path", folder)))).digest

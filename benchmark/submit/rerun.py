@@ -1,0 +1,196 @@
+"""Run a random share of a submission's shards again with its weights, and compare the samples.
+
+Everything that touches the model happens in a process of its own with a deadline and a memory limit: finding and
+downloading its files, screening them, loading them, and writing. Only dtype, device and attention of the record are
+used, each from a short list; nothing in it switches code on.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.submit.check_samples import WRITTEN as STAGES
+from benchmark.submit.check_samples import asked_of
+from benchmark.isolation import run_bounded
+from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
+from benchmark.errors import ModelError, UsageError
+from benchmark.runner.worker import Asked, Job, Shard, Worker, plan, shards_of
+from benchmark.models.interface import Loading, ModelSpec
+from benchmark.runner.preflight import check
+from benchmark.probing.protocol import Protocol
+from benchmark.runner.record import Record, processor
+from benchmark.submit.check_record import loading_of_record
+from benchmark.submit.screening import screen_model_folder
+from benchmark.submit.schema import OWN_WEIGHTS, WITHHELD, Rerun, Submission
+from benchmark.tasks.suite import Suite, load_suite
+from benchmark.submit.report import Sample, Verified
+
+WRITTEN = ("prompt", "text", "tokens", "finished")
+START_SECONDS, SHARD_SECONDS = 600.0, 900.0
+"""Deadline of a rerun: to fetch and load the model, and for each shard."""
+MEMORY_SHARE = 0.8
+"""Of the memory that is available when a rerun starts, what it may take."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a process that loads a submission's model.
+
+    Attributes:
+        seconds: of wall-clock time; None for `START_SECONDS` and `SHARD_SECONDS` per shard.
+        memory: in bytes; None for `MEMORY_SHARE` of what is available.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is asked to write again.
+
+    Attributes:
+        name: of the submission, for messages.
+        folder: that holds the model's files; empty for a model from elsewhere.
+        model: `hf:org/name@COMMIT` or `baseline:NAME`; empty for a model in `folder`.
+        suite: whose tasks are answered.
+        dtype, device, loading: how the model computes, see `screening.check_loading`.
+        asked: how programs are asked for.
+        protocol: of the record.
+        share: of the shards that write programs, chosen at random; 0 for all shards of `stage`.
+        stage: see `share`.
+    """
+
+    name: str
+    folder: str
+    model: str
+    suite: Suite
+    dtype: str
+    device: str
+    loading: Loading
+    asked: Asked
+    protocol: Protocol
+    share: float = 0.0
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What a process wrote.
+
+    Attributes:
+        digest, parameters: of the model's files as they are.
+        shards, of: how many shards were written, of how many.
+        samples: stage and sample of each task, in order.
+    """
+
+    digest: str
+    parameters: int
+    shards: int
+    of: int
+    samples: list[tuple[str, dict[str, Any]]]
+
+
+def order_of(
+    folder: Path, submission: Submission, record: Record, suite: Suite, share: float = 0.0, stage: str = ""
+) -> Order:
+    """What is written again of a submission.
+
+    Raises:
+        ModelError: its weights are not to be had.
+        SubmissionError: its record asks for code, or for a way of loading that is not on the lists.
+    """
+    if submission.model == WITHHELD:
+        raise ModelError(f"{submission.name}: its weights are withheld, so nothing can be run again")
+    own = submission.model == OWN_WEIGHTS
+    return Order(
+        submission.name, str(folder) if own else "", "" if own else submission.model, suite, record.model.dtype,
+        record.model.device, loading_of_record(record), asked_of(record), record.protocol, share, stage,
+    )  # fmt: skip
+
+
+def rerun(folder: Path, found: Verified, share: float, limits: Limits = DEFAULT_LIMITS) -> Rerun:
+    """Write the programs of some shards again; what differs is noted in `found`.
+
+    Args:
+        folder: of the submission.
+        found: of its verification.
+        share: of the shards that write programs, above 0 and at most 1; which ones, nobody can know before.
+        limits: of the process.
+
+    Raises:
+        UsageError: another share.
+        ModelError: the weights cannot be had or loaded, or not within the limits.
+        SubmissionError: the record or a file of the model asks for code.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"--rerun {share:g}: expected a share above 0 and at most 1")
+    suite = load_suite(found.record.suite.name)
+    again = write_again(order_of(folder, found.submission, found.record, suite, share), limits)
+    found.compare("rerun.digest", found.record.model.digest, again.digest)
+    found.compare("rerun.parameters", found.record.model.parameters, again.parameters)
+    stored: dict[tuple[str, int, int | None], Sample] = {
+        (one.stage, one.task, one.sample): one for one in found.samples
+    }
+    for stage, sample in again.samples:
+        said = stored.get((stage, sample["task"], sample.get("sample")))
+        before = {name: getattr(said, name) for name in WRITTEN} if said is not None else None
+        found.compare(f"rerun.{stage}.{sample['task']}", before, {name: sample[name] for name in WRITTEN})
+    found.checked.append(
+        f"rerun: {len(again.samples):,} samples of {again.shards} of {again.of} shards, with the weights; not its states"
+    )
+    return Rerun(share=share, shards=again.shards, samples=len(again.samples), processor=processor())
+
+
+def write_again(order: Order, limits: Limits = DEFAULT_LIMITS) -> Rewritten:
+    """Carry out an order in a process of its own; raises as `rerun` does."""
+    shards = math.ceil(sum(len(shards_of(order.suite, stage)) for stage in STAGES) * (order.share or 1))
+    seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * shards
+    memory = limits.memory if limits.memory is not None else int(MEMORY_SHARE * available_memory())
+    return run_bounded(_write, order, seconds=seconds, memory=memory, subject=order.name)
+
+
+def screened_checkpoint(order: Order) -> Checkpoint:
+    """The model's files, fetched if they are on a hub, once no file among them asks for code."""
+    if order.folder:
+        # Before anything else reads them: their files were screened with the folder, perhaps a while ago.
+        screen_model_folder(Path(order.folder), is_hub=False)
+        return open_checkpoint(ModelSpec("path", order.folder), order.loading)
+    checkpoint = open_checkpoint(ModelSpec.parse(order.model), order.loading)
+    if checkpoint.network:
+        screen_model_folder(checkpoint.folder, is_hub=True)
+    return checkpoint
+
+
+def _write(order: Order) -> Rewritten:
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    checkpoint = screened_checkpoint(order)
+    job = Job(
+        order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, asked=order.asked
+    )  # fmt: skip
+    chosen, of = _chosen(job, order)
+    check(job, order.protocol)
+    torch.set_num_threads(job.threads)
+    worker = Worker(job)
+    samples = [(shard.stage, sample) for shard in chosen for sample in worker.evaluate(shard).samples]
+    return Rewritten(checkpoint.digest, checkpoint.parameters, len(chosen), of, samples)
+
+
+def _chosen(job: Job, order: Order) -> tuple[Sequence[Shard], int]:
+    """The shards to write, and of how many they were chosen."""
+    if order.stage:
+        shards = shards_of(job.suite, order.stage)
+        return shards, len(shards)
+    shards = [shard for shard in plan(job) if shard.stage in STAGES]
+    return sorted(random.SystemRandom().sample(shards, math.ceil(order.share * len(shards)))), len(shards)

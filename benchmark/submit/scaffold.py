@@ -1,0 +1,222 @@
+"""Draft a submission from the folder of a finished run: its files, `submission.yaml` as far as it is known, a README."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.errors import ModelError, SubmissionError, UsageError
+from benchmark.runner.folder import RunFolder
+from benchmark.files import read_json
+from benchmark.models.interface import ModelSpec
+from benchmark.runner.record import Record
+from benchmark.submit.check_record import submitted_record
+from benchmark.runner.redaction import strings_without_paths, without_paths
+from benchmark.submit.screening import WEIGHTS
+from benchmark.submit.schema import (
+    DESCRIPTION,
+    FIGURES,
+    FRAME,
+    MODEL_FILES,
+    NAME,
+    OWN_WEIGHTS,
+    PROBES,
+    READINGS,
+    README,
+    RECORD,
+    SAMPLES,
+    UNFILLED,
+    WITHHELD,
+    screen_folder,
+)
+
+TRAINING = "training.json"
+
+
+def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: bool = False) -> Path:
+    """Make the folder of a submission.
+
+    Args:
+        run: folder of a finished official run.
+        out: where submissions lie.
+        name: of the submission; the day on which the run finished is put before it.
+        given: entries of `submission.yaml` that only the authors know; what is not given is marked to be filled in.
+        withheld: the weights are not published.
+
+    Raises:
+        UsageError: a name that cannot be, or a folder that is there already.
+        SubmissionError: the run is not finished or not official.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r}: a name has letters, digits, '.', '_' and '-', at most 80")
+    if not (run / RECORD).is_file():
+        raise SubmissionError(f"{run}: no {RECORD}; give the folder that a finished python -m benchmark.run names")
+    record = submitted_record(run)
+    folder = out / f"{record.provenance.finished[:10]}_{name}"
+    if folder.exists():
+        raise UsageError(f"{folder}: there already; remove it, or choose another name")
+    model, source = _model_of(run, record, withheld)
+    folder.mkdir(parents=True)
+    try:
+        _copy(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
+        (folder / RECORD).write_text(_without_paths(record).to_json(), encoding="utf-8")
+        if record.figures:
+            (folder / FIGURES).mkdir()
+            for place in record.figures:
+                shutil.copyfile(run / place, folder / place)
+        if source is not None:
+            names = [path.name for path in source.iterdir() if WEIGHTS.fullmatch(path.name)]
+            _copy(source, folder, (*MODEL_FILES, *names))
+            if (folder / TRAINING).is_file():
+                told = strings_without_paths(read_json(folder / TRAINING))
+                (folder / TRAINING).write_text(json.dumps(told, indent=1) + "\n")
+        entries = _entries(record, name, model, _training(folder)) | dict(given)
+        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
+        (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+        (folder / README).write_text(readme(folder.name, entries, record), encoding="utf-8")
+        screen_folder(folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _without_paths(record: Record) -> Record:
+    """The record with folders of the machine reduced to their last part; those of older runs have them whole."""
+    model = record.model.model_copy(
+        update={"spec": without_paths(record.model.spec), "name": without_paths(record.model.name)}
+    )
+    origin = record.provenance.model_copy(update={"command": without_paths(record.provenance.command)})
+    return record.model_copy(update={"model": model, "provenance": origin})
+
+
+def _model_of(run: Path, record: Record, withheld: bool) -> tuple[str, Path | None]:
+    """The entry `model`, and the folder that its files are copied from, which the run's log names in full."""
+    logged = [
+        str(event["model"]) for event in RunFolder.events_of(run) if event["event"] == "started" and "model" in event
+    ]
+    spec = ModelSpec.parse(logged[-1] if logged else record.model.spec)
+    if withheld:
+        return WITHHELD, None
+    if not record.model.spec.startswith("path:"):
+        return record.model.spec, None
+    source = Path(spec.target)
+    try:
+        found = open_checkpoint(spec)
+    except ModelError as problem:
+        raise SubmissionError(
+            f"{problem}; call it from where the run was called, or add --withheld if the weights are not published"
+        ) from problem
+    if found.digest != record.model.digest:
+        raise SubmissionError(f"{source}: not the model of the run (digest {found.digest}); run it again")
+    return OWN_WEIGHTS, source
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What `training.json` of `baselines.train` tells, if the model has one."""
+    if not (folder / TRAINING).is_file():
+        return {"data": UNFILLED, "alternative_semantics_seen": UNFILLED}
+    told = read_json(folder / TRAINING)
+    recipe = told.get("recipe", {})
+    command = told.get("command")
+    known = {
+        "command": without_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
+        "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
+        "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
+        "alternative_semantics_seen": UNFILLED,
+    }  # fmt: skip
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _hardware(told: dict[str, Any]) -> str | None:
+    """The GPU of a training, or its processor."""
+    device = str(told.get("device", "cpu"))
+    return told.get("processor") if device.startswith("cpu") else device
+
+
+def _entries(record: Record, name: str, model: str, training: dict[str, Any]) -> dict[str, Any]:
+    origin, accuracy, meaning = record.provenance, record.accuracy, record.meaning
+    claimed: dict[str, Any] = {"shown": round(accuracy.shown.value, 3), "held_out": round(accuracy.held_out.value, 3)}
+    if meaning is not None:
+        claimed |= {"delta": round(meaning.features["facing"].delta.value, 3), "verdict": meaning.verdict}
+    # The folders of whoever ran it are nobody's business.
+    command = re.sub(r"\s+--out\s+\S+", "", origin.command)
+    if model == OWN_WEIGHTS:
+        command = re.sub(r"path:\S+", f"path:submissions/{origin.finished[:10]}_{name}", command)
+    return {
+        "name": name,
+        "family": UNFILLED,
+        "model": model,
+        "digest": record.model.digest,
+        "parameters": record.model.parameters,
+        "evaluation": {
+            "command": without_paths(command),
+            "commit": origin.commit or UNFILLED,
+            "hardware": origin.hardware,
+            "seconds": round(sum(origin.seconds.values())),
+        },
+        "training": training,
+        "authors": [UNFILLED],
+        "licence": UNFILLED,
+        "attempts": 1,
+        "claimed": claimed,
+    }
+
+
+def readme(folder: str, entries: Mapping[str, Any], record: Record) -> str:
+    """The README of a submission; it repeats no figure, so that none can differ from the record's."""
+    where = {OWN_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(entries["model"], f"`{entries['model']}`")
+    training = entries["training"]
+    told = [f"{training['tasks']:,} tasks of `{training['suite']}`"] if training.get("tasks") else []
+    told += [training["data"]] if training.get("data") else []
+    told += [f"`{training['command']}`"] if training.get("command") not in (None, "none") else []
+    return "\n".join(
+        [
+            f"# {entries['name']}",
+            "",
+            f"- family: {entries['family']}",
+            f"- weights: {where}",
+            f"- suite: {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}",
+            f"- trained on: {'; '.join(told) or 'nothing'}",
+            f"- authors: {', '.join(entries['authors'])}",
+            f"- licence: {entries['licence']}",
+            "",
+            "The figures are in [record.json](record.json) and on the [leaderboard](../../leaderboard.md). Evaluated by",
+            "",
+            f"    {entries['evaluation']['command']}",
+            "",
+            "and checked, without the model, by",
+            "",
+            f"    python -m benchmark.submit verify {folder}",
+            "",
+        ]
+    )
+
+
+def pack(folder: Path, target: Path) -> Path:
+    """Write a submission's folder as a `.tar.gz`; the same files give the same bytes."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted(screen_folder(folder)):
+            entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
+            content = path.read_bytes()
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    target.write_bytes(gzip.compress(whole.getvalue(), mtime=0))
+    return target

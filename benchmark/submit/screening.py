@@ -1,0 +1,180 @@
+"""What of a submission may decide how a model is loaded: its device, its dtype, its attention, from short lists.
+
+Code is never loaded because of a submission: neither its record nor a file of its model switches it on. The files of a
+hub model are screened as those in a folder are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import SubmissionError
+from benchmark.files import read_json, shown
+
+ATTENTIONS = ("eager", "sdpa")
+DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
+HUB_JSON_BYTES, HUB_FILES = 64_000_000, 1_000
+CODE_ENTRIES = frozenset((
+    "auto_map", "custom_pipelines", "custom_generate", "custom_tools", "trust_remote_code", "code_revision", "remote_code",
+    "kernel_config", "use_kernels", "kernel_mapping",
+))  # fmt: skip
+"""Entries that make a loader import modules from the model's repository or from another one."""
+FETCHING_ENTRIES = frozenset((
+    "quantization_config", "compression_config", "adapter_config", "peft_config", "base_model_name_or_path", "gguf_file",
+    "use_pretrained_backbone", "use_timm_backbone", "assistant_model", "pretrained_model_name_or_path",
+))  # fmt: skip
+"""Entries that choose libraries, or weights that are not those of the digest."""
+FILE_ENTRIES = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "sentencepiece_model_file", "index_path")
+IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?")
+IMPLEMENTATIONS = (*ATTENTIONS, "grouped_mm", "batched_mm", None)
+CACHE_IMPLEMENTATION = "cache_implementation"
+TOKENIZER_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,60}Tokenizer(Fast)?|TokenizersBackend|PreTrainedTokenizerFast")
+MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+SPECS = re.compile(
+    r"path:[^\0\r\n]{1,1000}|hf:[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}|baseline:[a-z][a-z0-9-]{0,60}", re.ASCII
+)
+DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
+LOADED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
+BESIDE_THE_MODEL = ("record.json", "status.json", "training.json")
+VOCABULARIES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
+"""They hold words, of which any may be the name of an entry."""
+
+
+def check_loading(
+    spec: str, dtype: str, device: str, attention: str, quantization: str, remote_code: bool, own_code: bool
+) -> None:
+    """Refuse a record whose model would be loaded with code, or otherwise than these lists allow.
+
+    Args:
+        spec, dtype, device, attention, quantization, remote_code, own_code: as its record says.
+
+    Raises:
+        SubmissionError: the record asks for anything else.
+    """
+    where = "record.json: model"
+    if remote_code or own_code or spec.startswith("py:"):
+        raise SubmissionError(
+            f"{where}: loaded with code of its own, which is never run for a submission; submit a run of a model "
+            "that loads without"
+        )
+    if quantization:
+        raise SubmissionError(f"{where}.quantization: {shown(quantization)}; a submission's model is not quantized")
+    if attention not in ("", *ATTENTIONS):
+        raise SubmissionError(f"{where}.attention: {shown(attention)}; expected {', '.join(ATTENTIONS)} or none")
+    if dtype not in DTYPE_NAMES:
+        raise SubmissionError(f"{where}.dtype: {shown(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
+    if not DEVICE.fullmatch(device):
+        raise SubmissionError(f"{where}.device: {shown(device)}; expected cpu, cuda or cuda:N")
+    if not SPECS.fullmatch(spec):
+        raise SubmissionError(
+            f"{where}.spec: {shown(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
+        )
+
+
+def screen_model_file(name: str, content: Any) -> None:
+    """Refuse a JSON file that would make a loader run code, fetch from elsewhere, or choose a library.
+
+    Args:
+        name: of the file.
+        content: as `read_json` gives it.
+
+    Raises:
+        SubmissionError: naming the first such entry, at whatever depth.
+    """
+    if not isinstance(content, dict):
+        raise SubmissionError(f"{name}: expected an object, got {type(content).__name__}")
+    if name == "tokenizer.json":
+        # Words of a vocabulary are keys there; the format itself names no code.
+        content = {key: value for key, value in content.items() if key != "model"}
+    for entry, value in _entries(content):
+        if entry in CODE_ENTRIES:
+            raise SubmissionError(f"{name}: {entry}: asks for code of its own, which is never run; remove it")
+        if entry in FETCHING_ENTRIES and value not in (None, False, {}):
+            raise SubmissionError(f"{name}: {entry}: chooses a library or other weights; remove it")
+        if IMPLEMENTATION.fullmatch(entry) and entry != CACHE_IMPLEMENTATION and not _plain_implementation(value):
+            raise SubmissionError(
+                f"{name}: {entry}: {shown(value)} would fetch code from a hub or load a library; expected "
+                f"{' or '.join(ATTENTIONS)}, or remove it"
+            )
+        if entry in FILE_ENTRIES and isinstance(value, str) and re.search(r"[/\\]", value):
+            raise SubmissionError(
+                f"{name}: {entry}: {shown(value)} lies elsewhere; expected a file's name, or remove it"
+            )
+        if entry == "tokenizer_class" and value is not None and not _fits(TOKENIZER_CLASS, value):
+            raise SubmissionError(f"{name}: {entry}: {shown(value)} is no tokenizer of transformers")
+        if entry == "model_type" and name == "config.json" and not _fits(MODEL_TYPE, value):
+            raise SubmissionError(f"{name}: {entry}: {shown(value)} is no model type of transformers")
+    if name == "config.json" and not isinstance(content.get("model_type"), str):
+        raise SubmissionError(f"{name}: no model_type; expected what save_pretrained writes")
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every (name, value) of the objects in a JSON value."""
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, dict):
+            yield from current.items()
+            pending += current.values()
+        elif isinstance(current, list):
+            pending += current
+
+
+def _plain_implementation(value: Any) -> bool:
+    """One of the list, or one of them for each part of a composed model."""
+    if isinstance(value, dict):
+        return all(isinstance(part, str | None) and part in IMPLEMENTATIONS for part in value.values())
+    return isinstance(value, str | None) and value in IMPLEMENTATIONS
+
+
+def _fits(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def check_index(content: Any, names: set[str]) -> None:
+    """Refuse an index of shards that is not a mapping of tensors to weight files in the same folder.
+
+    Args:
+        content: of `model.safetensors.index.json`.
+        names: of the files that are there.
+    """
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        raise SubmissionError(f"{INDEX}: no weight_map of tensors to files; save the weights again")
+    for tensor, shard in shards.items():
+        if not _fits(WEIGHTS, shard) or shard not in names:
+            raise SubmissionError(f"{INDEX}: {shown(tensor)} lies in {shown(shard)}, no weight file of this folder")
+
+
+def screen_model_folder(folder: Path, is_hub: bool) -> None:
+    """Screen every JSON file that a loader may read in a model's folder.
+
+    Args:
+        folder: of the model.
+        is_hub: its files are links into the cache of the hub, which are followed.
+
+    Raises:
+        SubmissionError: a file that is refused.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if len(paths) > HUB_FILES:
+        raise SubmissionError(f"{len(paths):,} JSON files; at most {HUB_FILES:,} are read")
+    for path in paths:
+        if path.name == ADAPTER:
+            raise SubmissionError(f"{path.name}: an adapter loads the weights of another model; merge it into its own")
+        if path.name in BESIDE_THE_MODEL or path.name in VOCABULARIES:
+            continue
+        content = read_json(path.resolve() if is_hub else path, HUB_JSON_BYTES)
+        if path.name == INDEX:
+            check_index(content, {weights.name for weights in folder.glob("*.safetensors")})
+        if not isinstance(content, dict) and path.name not in LOADED:
+            # Such as the modules of another library; what lies in it is screened all the same.
+            content = {path.name: content}
+        screen_model_file(path.name, content)
+    if any(folder.glob("*.py")) and not is_hub:
+        raise SubmissionError(f"{shown(folder.name)}: modules beside the weights; they are never run, remove them")

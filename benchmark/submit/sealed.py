@@ -1,0 +1,180 @@
+"""Sealed rounds: a suite whose seed nobody but its maintainer knows until it is revealed.
+
+    python -m benchmark.sealed make 2026-12 --suite laptop --secret FILE
+    python -m benchmark.sealed seed 2026-12 --secret FILE
+    python -m benchmark.sealed reveal 2026-12 --secret FILE
+    python -m benchmark.sealed rotate 2026-12 2027-01 --secret FILE --next FILE
+    python -m benchmark.sealed check
+
+`sealed/ROUND.yaml` in the repository holds the commitment, SHA-256 over the salt (32 bytes) and then the seed (decimal
+digits); FILE, outside of it, holds both. Once they are revealed anyone can check the commitment and draw the tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, Field, StringConstraints
+
+from benchmark.command import run_command
+from benchmark.errors import UsageError, VerificationError
+from benchmark.files import read_json, read_yaml
+from benchmark.submit.schema import NAME, Digest, Seed, checked
+from benchmark.tasks.suite import load_suite
+from karel_env.command import CommandParser
+
+ROOT = Path(__file__).parent.parent
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+
+
+class Secret(BaseModel, extra="forbid", frozen=True, strict=True):
+    """What a commitment is made of."""
+
+    salt: Digest
+    seed: Seed
+
+    def commitment(self) -> str:
+        """SHA-256 over salt and seed."""
+        return hashlib.sha256(bytes.fromhex(self.salt) + str(self.seed).encode()).hexdigest()
+
+
+class Round(BaseModel, extra="forbid", frozen=True, strict=True):
+    """`sealed/ROUND.yaml`; `revealed` and `on` are there once it is over."""
+
+    schema_version: Literal[1] = 1
+    suite: str
+    suite_version: Annotated[int, Field(ge=1)]
+    commitment: Digest
+    made: Day
+    revealed: Secret | None = None
+    on: Day | None = None
+
+
+def read_round(folder: Path, name: str) -> Round:
+    """A round; raises `SubmissionError` on a file that is none."""
+    return checked(Round, read_yaml(_file(folder, name)), f"{name}.yaml")
+
+
+def read_secret(path: Path) -> Secret:
+    """The maintainer's file."""
+    return checked(Secret, read_json(path), path.name)
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r}: a round's name has letters, digits, '.', '_' and '-'")
+    return folder / f"{name}.yaml"
+
+
+def make(folder: Path, name: str, suite: str, secret: Path) -> Round:
+    """Draw a secret, keep it in a file that only its owner reads, and write the commitment.
+
+    Raises:
+        UsageError: the secret would lie in the repository, or either file is there already.
+    """
+    known, path = load_suite(suite), _file(folder, name)
+    inside = secret.resolve().is_relative_to(folder.resolve().parent)
+    if inside or ((ROOT / ".git").exists() and secret.resolve().is_relative_to(ROOT)):
+        raise UsageError(f"--secret {secret}: lies in the repository, where it could be published; keep it elsewhere")
+    if path.exists() or secret.exists():
+        raise UsageError(f"{path if path.exists() else secret}: there already; choose another name")
+    drawn = Secret(salt=secrets.token_hex(32), seed=secrets.randbits(62))
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(drawn.model_dump(), file)
+    made = Round(suite=suite, suite_version=known.version, commitment=drawn.commitment(), made=_today())
+    _write(path, made)
+    return made
+
+
+def opened(folder: Path, name: str, secret: Path) -> Secret:
+    """The secret of a round, once it fits the commitment.
+
+    Raises:
+        VerificationError: it does not.
+    """
+    found = read_secret(secret)
+    if found.commitment() != read_round(folder, name).commitment:
+        raise VerificationError(f"{secret}: not the secret of round {name}; its commitment is another")
+    return found
+
+
+def reveal(folder: Path, name: str, secret: Path) -> Round:
+    """Publish the secret of a round in its file."""
+    over = read_round(folder, name).model_copy(update={"revealed": opened(folder, name, secret), "on": _today()})
+    _write(_file(folder, name), over)
+    return over
+
+
+def check(folder: Path) -> list[str]:
+    """A line for each round; raises `VerificationError` on one whose revealed secret does not fit."""
+    lines = []
+    for path in sorted(folder.glob("*.yaml")):
+        one = read_round(folder, path.stem)
+        if one.revealed is not None and one.revealed.commitment() != one.commitment:
+            raise VerificationError(f"{path.name}: the revealed salt and seed do not give the commitment")
+        state = (
+            "sealed"
+            if one.revealed is None
+            else f"revealed on {one.on}: --suite {one.suite} --seed {one.revealed.seed}"
+        )
+        lines.append(f"{path.stem}: {one.suite} v{one.suite_version}, made on {one.made}, {state}")
+    return lines
+
+
+def _write(path: Path, found: Round) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(found.model_dump(exclude_none=True), sort_keys=False))
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
+    parser.add_argument("--folder", type=Path, default=ROOT / "sealed", help="of the commitments")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, says in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
+                       ("reveal", "publish salt and seed"), ("rotate", "reveal one, make the next")):  # fmt: skip
+        command = commands.add_parser(name, help=says)
+        command.add_argument("round")
+        command.add_argument("--secret", type=Path, required=True, metavar="FILE", help="outside the repository")
+        if name == "make":
+            command.add_argument("--suite", default="laptop")
+        if name == "rotate":
+            command.add_argument("following")
+            command.add_argument("--next", type=Path, required=True, metavar="FILE", help="for the next round's secret")
+    commands.add_parser("check", help="every revealed round against its commitment")
+    return run_command(lambda: _carry_out(parser.parse_args(arguments)))
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    folder = options.folder
+    if options.command == "check":
+        print("\n".join(check(folder)) or "no rounds")
+    elif options.command == "make":
+        print(f"{options.round}: {make(folder, options.round, options.suite, options.secret).commitment}")
+    elif options.command == "seed":
+        print(opened(folder, options.round, options.secret).seed)
+    else:
+        over = read_round(folder, options.round)
+        opened(folder, options.round, options.secret)
+        if options.command == "rotate":
+            print(f"{options.following}: {make(folder, options.following, over.suite, options.next).commitment}")
+        print(f"{options.round}: revealed {reveal(folder, options.round, options.secret).revealed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Figures of what else was asked of the test tasks: answers under the grammar, and several draws a task.
+
+Letters: `N` tasks, `K` draws a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from benchmark.tasks.scoring import Summary, score, summarize
+from benchmark.statistics import Estimate, bootstrap_weights, wilson
+from benchmark.tasks.suite import Suite, test_tasks
+
+RESAMPLES, SEED = 2_000, 20_210_707
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """Answers of which each token was one that the grammar allows.
+
+    Attributes:
+        accuracy: as that of the unconstrained answers; the denominator is all tasks.
+        finished: share of answers that came to their closing bracket within the room there is; the rest is truncated.
+        valid: programs among the finished ones, None where none is: 1 unless the grammar is wrong.
+    """
+
+    accuracy: Summary
+    finished: Estimate
+    valid: Estimate | None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws at a temperature.
+
+    Attributes:
+        samples: K.
+        temperature: of the softmax.
+        shown, held_out: pass@k by k: the chance that among k draws one turns every shown (held-out) input into its
+            output; 95% interval by bootstrap over tasks.
+    """
+
+    samples: int
+    temperature: float
+    shown: dict[int, Estimate]
+    held_out: dict[int, Estimate]
+
+
+def constrained_figures(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> Constrained:
+    """The figures of constrained answers, one sample a task."""
+    scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
+    finished = np.array([sample["finished"] for sample in samples])
+    share = wilson(int(finished.sum()), len(finished))
+    if share is None:
+        raise ValueError("constrained_figures: no tasks")
+    valid = wilson(int((scores.words[finished] >= 0).sum()), int(finished.sum()))
+    return Constrained(summarize(scores), share, valid)
+
+
+def sampled_figures(suite: Suite, samples: Sequence[Mapping[str, Any]], count: int, temperature: float) -> Sampled:
+    """The figures of `count` draws a task; samples in any order."""
+    tasks = test_tasks(suite)
+    shown, held_out = (np.zeros((len(tasks), count), bool) for _ in range(2))
+    by_draw: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_draw.setdefault(sample["sample"], []).append(sample)
+    for draw in range(count):
+        in_order = sorted(by_draw.get(draw, ()), key=lambda sample: int(sample["task"]))
+        scores = score(suite, tasks, [sample["text"] for sample in in_order])
+        shown[:, draw], held_out[:, draw] = scores.shown, scores.held_out
+    sizes = sorted({1, count, *(2**i for i in range(1, count.bit_length()) if 2**i < count)})
+    return Sampled(
+        count,
+        temperature,
+        {k: pass_at(shown.sum(1), count, k) for k in sizes},
+        {k: pass_at(held_out.sum(1), count, k) for k in sizes},
+    )
+
+
+def pass_at(correct: np.ndarray, count: int, k: int) -> Estimate:
+    """pass@k, unbiased: the mean over tasks of 1 - C(count - correct, k) / C(count, k) (Chen et al. 2021, equation 1).
+
+    Args:
+        correct: int [N], right draws of each task.
+        count: draws a task, K.
+        k: draws of which one must be right, at most K.
+    """
+    wrong = count - np.asarray(correct)
+    possible = wrong >= k
+    left = np.where(possible, wrong, k)
+    log_ratio = gammaln(left + 1) - gammaln(left - k + 1) - gammaln(count + 1) + gammaln(count - k + 1)
+    each = 1 - np.where(possible, np.exp(log_ratio), 0.0)
+    means = bootstrap_weights(len(each), RESAMPLES, SEED) @ each / len(each)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Estimate(float(each.mean()), float(low), float(high), len(each))

@@ -1,0 +1,170 @@
+"""Tracks: what stands around a task in a prompt. A model that was trained on the canonical text sees the task alone
+(`trained`); any other is told the language and shown solved examples first (`fewshot`).
+
+A frame is the text before and after the worlds of a task, the same for every task of a run, so that what comes before is
+computed once. A tokenizer with a chat template gets the description and the examples as turns of a conversation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmark.tasks.chat_template import render_chat
+from benchmark.errors import ModelError
+from benchmark.tasks.prompts import ASKED, PROGRAM, examples_text
+from benchmark.tasks.suite import Suite, shot_tasks
+from benchmark.models.token_alignment import prompt_ids
+from karel_env.control_flow import ControlRecipe
+from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
+
+TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
+ROOM = {TRAINED: 1, FEWSHOT: 2}
+"""Words that a model may write, in the suite's `max_new_words`: a chatty one writes around its program."""
+_HERE = "\x00"
+THOUGHTS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "[THINK]": "[/THINK]",
+}
+"""Marks between which models think before they answer."""
+Template = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the worlds of a task.
+
+    Attributes:
+        before: up to the worlds, the same for every task.
+        after: behind them, up to and with the header of the program.
+        shots: solved examples in `before`.
+        chat: whether it is laid out by the tokenizer's chat template.
+    """
+
+    before: str
+    after: str
+    shots: int = 0
+    chat: bool = False
+
+    def around(self, worlds: str) -> str:
+        """The whole prompt of a task."""
+        return self.before + worlds + self.after
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both parts."""
+        return hashlib.sha256(f"{self.before}\0{self.after}".encode()).hexdigest()
+
+
+BARE = Frame("", ASKED)
+
+
+def description(suite: Suite) -> str:
+    """The language in a few lines: the grid's signs, the words, and what is asked."""
+    acts = "; ".join(f"{name}() {what}" for name, what in zip(ACTIONS, _ACTS, strict=True))
+    lines = [
+        "Karel is a robot on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
+        "and ^ > v < is the robot, facing up, right, down or left"
+        + (", with a number behind it where it stands on markers." if suite.show_under_robot else "."),
+        f"A program is written def run() {{ ... }} with one statement after another: {acts}.",
+        "A move into a wall or a pick from an empty cell does nothing.",
+    ]
+    if isinstance(suite.recipe, ControlRecipe):
+        lines.append(
+            f"There are also if (C) {{ ... }}; ifelse (C) {{ ... }} else {{ ... }}; while (C) {{ ... }}; and "
+            f"repeat (N) {{ ... }}; with N from 0 to {MAX_REPEAT} and C one of "
+            + ", ".join(f"{name}()" for name in CONDITIONS)
+            + ", each also as not C."
+        )
+    lines.append("Find the one program that turns each input into its output. Answer with the program alone.")
+    return "\n".join(lines)
+
+
+_ACTS = (
+    "goes one cell ahead",
+    "turns left on the spot",
+    "turns right on the spot",
+    "takes one marker from the robot's cell",
+    "puts one there",
+)
+
+
+def frame_of(suite: Suite, track: str, tokenizer: Any = None) -> Frame:
+    """The frame of a track.
+
+    Args:
+        suite: gives number and worlds of the solved examples.
+        track: one of `TRACKS`.
+        tokenizer: of transformers; its chat template is used where it has one. None for a model without one.
+
+    Raises:
+        ModelError: a chat template that does not show what it is given, or that refuses these turns.
+    """
+    if track == TRAINED:
+        return BARE
+    shots = shot_tasks(suite)
+    solved = [
+        (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
+        for i, text in enumerate(shots.programs.texts())
+    ]
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in solved)
+        return Frame(f"{description(suite)}\n\n{examples}", ASKED, len(solved))
+    turns = []
+    for worlds, text in solved:
+        turns += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
+    turns.append({"role": "user", "content": _HERE})
+    turns[0] = {"role": "user", "content": f"{description(suite)}\n\n{turns[0]['content']}"}
+    return _laid_out(tokenizer, turns, len(solved))
+
+
+def _laid_out(tokenizer: Any, turns: list[dict[str, str]], shots: int) -> Frame:
+    text = _rendered(tokenizer, turns, {})
+    if _ends_in_thought(text):
+        # A model that thinks before it answers would take the program's header as a thought.
+        text = _rendered(tokenizer, turns, {"enable_thinking": False})
+        if _ends_in_thought(text):
+            raise ModelError(
+                f"chat template: its prompt ends inside a thought ({text.rstrip()[-20:]!r}), also with "
+                "enable_thinking=False, so that a program would be a thought; edit the template to end its prompt behind "
+                "the thought, or remove it from the tokenizer"
+            )
+    parts = text.split(_HERE)
+    if len(parts) != 2 or not all(turn["content"].strip(f"{_HERE}\n") in text for turn in turns):
+        raise ModelError("chat template: it does not show every turn; remove it from the tokenizer to run without one")
+    before = parts[0]
+    # The tokenizer puts its mark of a text's beginning before every prompt; a template that writes it too would double it.
+    begin = tokenizer.bos_token
+    if begin and before.startswith(begin) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
+        before = before.removeprefix(begin)
+    return Frame(before, parts[1] + HEADER_TEXT, shots, chat=True)
+
+
+def _rendered(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, object]) -> str:
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as problem:
+        message = " ".join(str(problem).split())[:200]
+        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return render_chat(template, turns, special, variables)
+
+
+def _ends_in_thought(text: str) -> bool:
+    """Whether a prompt has opened a block of thoughts behind the last turn and not closed it."""
+    behind = text.rpartition(_HERE)[2]
+    return any(behind.rpartition(mark)[1] and end not in behind.rpartition(mark)[2] for mark, end in THOUGHTS.items())
+
+
+def seeds_of(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
+    """A seed of 128 bits for draw number `sample` of each task, from SHA-256 over suite, task and draw."""
+    names = [f"{suite.name} {suite.version} {suite.seed} {task} {sample}" for task in tasks.tolist()]
+    return tuple(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big") for name in names)

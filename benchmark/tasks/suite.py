@@ -1,0 +1,328 @@
+"""Suites: what is asked of a model. A small YAML file and a seed; tasks are generated, never downloaded.
+
+Letters: `N` tasks, `E` examples a task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmark.errors import UsageError, VerificationError
+from karel_env import control_flow, generator
+from karel_env.control_flow import KINDS, ControlRecipe
+from karel_env.generator import Recipe, Tasks
+from karel_env.language import ACTIONS, Programs
+from karel_env.world import Worlds
+
+SUITE_FOLDER = Path(__file__).parent / "suites"
+EQUALITIES = ("state", "drawn")
+TEST, PROBE, BLIND, SHOTS = "test", "probe", "blind", "shots"
+TASK_FIELDS = (
+    "words", "offsets", "input cells", "input robot", "input size", "output cells", "output robot", "output size", "key",
+)  # fmt: skip
+SETS_KEPT = 8
+USUAL_SHOTS = 4
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite.
+
+    Attributes:
+        name, version: as rows quote them.
+        official: whether runs may enter the leaderboard.
+        seed: of every task of the suite.
+        tasks: N, size of the test set.
+        shown, held_out: examples a task that the prompt shows, and that it does not.
+        recipe: how test tasks are drawn; `recipe.examples` is shown + held_out. A `ControlRecipe` draws conditionals
+            and loops, and its lengths count statements.
+        train_length: (shortest, longest) program of training data for the suite.
+        equality: `state` or `drawn`, what the headline accuracy compares (KAREL.md, Equality and drawing).
+        batch: prompts a forward pass, part of the protocol.
+        shard: tasks a shard, the unit of work and of resume; a multiple of `batch`.
+        max_new_words: longest program that is looked for, in words of the canonical text after the header.
+        probe_programs: the label budget: programs that a probe is trained on, and tasks of the `generated` set. The
+            `blind` set has twice as many, so that each fold leaves that many for training.
+        blind_length: actions of each program of the blind set.
+        shots: solved examples in a prompt of the few-shot track; `USUAL_SHOTS` where a file says nothing.
+        sha256: pinned digest of the test set; empty in an unpinned file of one's own.
+    """
+
+    name: str
+    version: int
+    official: bool
+    seed: int
+    tasks: int
+    shown: int
+    held_out: int
+    recipe: Recipe
+    train_length: tuple[int, int]
+    equality: str
+    batch: int
+    shard: int
+    max_new_words: int
+    probe_programs: int
+    blind_length: int
+    shots: int
+    sha256: str
+
+    @property
+    def show_under_robot(self) -> bool:
+        """Whether prompts print the markers under the robot."""
+        return self.equality == "state"
+
+    def shards(self, count: int) -> list[tuple[int, int]]:
+        """(start, stop) of each shard of `count` tasks."""
+        return [(a, min(a + self.shard, count)) for a in range(0, count, self.shard)]
+
+
+_KNOWN: dict[tuple[Suite, str], Tasks] = {}
+_KNOWN_LOCK = Lock()
+"""Task sets drawn or adopted in this process, the latest `SETS_KEPT`."""
+
+
+def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
+    """A shipped suite by name, or one's own by the path of its YAML file.
+
+    Args:
+        name_or_path: such as `laptop` or `my/suite.yaml`.
+        seed: replaces the suite's own; the result is then not official and has no pinned digest.
+
+    Raises:
+        UsageError: no such suite, or a file that does not describe one.
+    """
+    own = name_or_path.endswith((".yaml", ".yml"))
+    path = Path(name_or_path) if own else SUITE_FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
+        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {known}, or the path of a .yaml file")
+    try:
+        suite = _read(yaml.safe_load(path.read_bytes()))
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as problem:
+        raise UsageError(f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/tasks/suites/laptop.yaml") from problem
+    if own:
+        suite = replace(suite, official=False)
+    if seed is not None and seed != suite.seed:
+        suite = replace(suite, seed=seed, sha256="", official=False)
+    return suite
+
+
+def _one_line(problem: Exception) -> str:
+    text = f"missing entry {problem}" if isinstance(problem, KeyError) else str(problem)
+    return " ".join(text.split())
+
+
+LIMITS = {
+    "seed": (0, 2**63 - 1), "tasks": (1, 10_000_000), "shown": (1, 1000), "held_out": (0, 1000), "batch": (1, 10_000_000),
+    "shard": (1, 10_000_000), "max_new_words": (1, 100_000), "probe_programs": (0, 10_000_000), "blind_length": (0, 1000),
+    "shots": (0, 1000),
+}  # fmt: skip
+"""Least and most of the numbers of a suite."""
+
+
+def _read(entry: dict[str, Any]) -> Suite:
+    suite = Suite(
+        name=str(entry["name"]),
+        version=int(entry["version"]),
+        official=bool(entry["official"]),
+        seed=int(entry["seed"]),
+        tasks=int(entry["tasks"]),
+        shown=int(entry["shown"]),
+        held_out=int(entry["held_out"]),
+        recipe=_read_recipe(entry),
+        train_length=_span(entry["train_length"]),
+        equality=str(entry["equality"]),
+        batch=int(entry["batch"]),
+        shard=int(entry["shard"]),
+        max_new_words=int(entry["max_new_words"]),
+        probe_programs=int(entry["probe"]["programs"]),
+        blind_length=int(entry["probe"]["blind_length"]),
+        shots=int(entry.get("shots", USUAL_SHOTS)),
+        sha256=str(entry.get("sha256") or ""),
+    )
+    for name, (low, high) in LIMITS.items():
+        if not low <= getattr(suite, name) <= high:
+            raise ValueError(f"{name} {getattr(suite, name)}: expected at least {low} and at most {high}")
+    if not 0 <= suite.recipe.wall < 1 or not 0 <= suite.recipe.marker <= 1:
+        raise ValueError(
+            f"wall {suite.recipe.wall} and marker {suite.recipe.marker}: expected shares, at least 0 and below 1"
+        )
+    if suite.equality not in EQUALITIES:
+        raise ValueError(f"equality {suite.equality!r} is not one of {', '.join(EQUALITIES)}")
+    if suite.shown < 1 or suite.tasks < 1 or suite.batch < 1 or suite.shard % suite.batch:
+        raise ValueError("shown, tasks and batch must be at least 1 and shard a multiple of batch")
+    return suite
+
+
+def _read_recipe(entry: dict[str, Any]) -> Recipe:
+    """The recipe of a suite; with an entry `control` under `draw`, one that draws conditionals and loops."""
+    drawn = entry["draw"]
+    recipe = Recipe(
+        height=_span(drawn["height"]),
+        width=_span(drawn["width"]),
+        wall=float(drawn["wall"]),
+        marker=float(drawn["marker"]),
+        length=_span(drawn["length"]),
+        weights=tuple(int(drawn["weights"][action]) for action in ACTIONS),
+        examples=int(entry["shown"]) + int(entry["held_out"]),
+    )
+    if "control" not in drawn:
+        return recipe
+    control = drawn["control"]
+    return ControlRecipe(
+        **vars(recipe),
+        kinds=tuple(int(control["kinds"][kind]) for kind in KINDS),
+        depth=int(control["depth"]),
+        negate=float(control["negate"]),
+        repeats=_span(control["repeats"]),
+        most_markers=int(control["most_markers"]),
+        events=int(control["events"]),
+        live=bool(control["live"]),
+        shown=int(entry["shown"]),
+    )
+
+
+def _span(value: int | list[int]) -> tuple[int, int]:
+    low, high = (value, value) if isinstance(value, int) else value
+    return int(low), int(high)
+
+
+def tasks_for(suite: Suite, purpose: str) -> Tasks:
+    """A task set by its purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
+
+    Raises:
+        VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
+    """
+    known = _KNOWN.get((suite, purpose))
+    if known is None:
+        kind, _, count = purpose.partition("-")
+        if kind == TEST:
+            known = _checked(suite, _evaluation_tasks(suite, TEST, suite.tasks))
+        elif kind == PROBE:
+            known = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
+        elif kind == SHOTS:
+            asked = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key])
+            known = _evaluation_tasks(suite, SHOTS, suite.shots, asked)
+        else:
+            known = _draw_blind(suite, int(count or 0))
+        _remember(suite, purpose, known)
+    return known
+
+
+def adopt_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Take a task set that was drawn elsewhere, as `stored_tasks` gave it, instead of drawing it here.
+
+    Raises:
+        VerificationError: a test set that is not the pinned one.
+    """
+    words, offsets, *rest, key = (arrays[name] for name in TASK_FIELDS)
+    tasks = Tasks(Programs(words, offsets), Worlds(*rest[:3]), Worlds(*rest[3:]), key)
+    _remember(suite, purpose, _checked(suite, tasks) if purpose == TEST else tasks)
+
+
+def stored_tasks(tasks: Tasks) -> dict[str, np.ndarray]:
+    """The arrays of a task set, by the names of `TASK_FIELDS`."""
+    inputs, outputs = ((each.cells, each.robot, each.size) for each in (tasks.inputs, tasks.outputs))
+    parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
+    return dict(zip(TASK_FIELDS, parts, strict=True))
+
+
+def _remember(suite: Suite, purpose: str, tasks: Tasks) -> None:
+    with _KNOWN_LOCK:
+        _KNOWN[suite, purpose] = tasks
+        while len(_KNOWN) > SETS_KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)))
+
+
+def _checked(suite: Suite, tasks: Tasks) -> Tasks:
+    found = digest(tasks)
+    if suite.sha256 and found != suite.sha256:
+        raise VerificationError(
+            f"suite {suite.name}: the generated test set has SHA-256 {found}, pinned is {suite.sha256}; "
+            "this installation does not generate the pinned tasks, reinstall the released version"
+        )
+    return tasks
+
+
+def test_tasks(suite: Suite) -> Tasks:
+    """The test set, checked against the pinned digest."""
+    return tasks_for(suite, TEST)
+
+
+def probe_tasks(suite: Suite) -> Tasks:
+    """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
+    return tasks_for(suite, PROBE)
+
+
+def shot_tasks(suite: Suite) -> Tasks:
+    """The solved examples of few-shot prompts, [shots]: drawn as the test set is, and none of what is asked."""
+    return tasks_for(suite, SHOTS)
+
+
+def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:
+    """`count` tasks of a stream of the suite; of programs with control flow none comes twice."""
+    if isinstance(suite.recipe, ControlRecipe):
+        return control_flow.distinct(suite.recipe, suite.seed, purpose, count, excluded=excluded)
+    return generator.generate(suite.recipe, suite.seed, purpose, np.arange(count), excluded=excluded)
+
+
+def blind_tasks(suite: Suite, programs: int = 0) -> Tasks:
+    """The tasks of the `blind` probe set: uniform actions of one length, no program twice.
+
+    Where there are fewer programs of that length than asked for, all of them; a program then comes again, in other
+    worlds, only where `programs` (0: twice the suite's label budget, and no program twice) asks for more pairs.
+    """
+    return tasks_for(suite, blind_purpose(programs))
+
+
+def blind_purpose(programs: int = 0) -> str:
+    """The purpose of a blind set of so many pairs, see `blind_tasks`."""
+    return f"{BLIND}-{programs}" if programs else BLIND
+
+
+def _draw_blind(suite: Suite, programs: int) -> Tasks:
+    recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
+    every = len(ACTIONS) ** suite.blind_length
+    wanted = programs or min(2 * suite.probe_programs, every)
+    times: Counter[bytes] = Counter()
+    chosen: list[int] = []
+    start = 0
+    while len(chosen) < wanted:
+        drawn = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
+        for i in range(len(drawn)):
+            word = drawn.programs.program(i).tobytes()
+            if times[word] <= len(chosen) // every:
+                times[word] += 1
+                chosen.append(start + i)
+        start += 2 * wanted
+    return generator.generate(recipe, suite.seed, "blind", np.array(chosen[:wanted]))
+
+
+def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
+    """Tasks to train a model of the suite on; none is a test task or a task of a probe set."""
+    recipe = replace(suite.recipe, length=suite.train_length)
+    taken = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
+    if isinstance(recipe, ControlRecipe):
+        return control_flow.generate(recipe, seed, "train", indices, excluded=taken)
+    return generator.generate(recipe, seed, "train", indices, excluded=taken)
+
+
+def digest(tasks: Tasks) -> str:
+    """SHA-256 over programs, inputs and outputs, in a byte order and layout that no platform changes."""
+    whole = hashlib.sha256()
+    parts = [tasks.programs.words, tasks.programs.offsets]
+    for worlds in (tasks.inputs, tasks.outputs):
+        parts += [worlds.cells, worlds.robot, worlds.size]
+    for part in parts:
+        whole.update(str(part.shape).encode())
+        whole.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes())
+    return whole.hexdigest()
