@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.train import Run
+from benchmark.cli.options import MOST_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError
-from benchmark.cli.options import MOST_THREADS
 from karel_env.command import CommandParser, integer
 
 PRODUCT_SIZE, GPU_PRODUCT_SIZE = 2048, 8192

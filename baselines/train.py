@@ -33,10 +33,10 @@ from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
 from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer, cell_pairs
-from benchmark.command import make_folder, run_command
-from benchmark.errors import UsageError
 from benchmark.cli.options import MOST_THREADS, SEED
-from benchmark.runner.record import gpu, processor, versions
+from benchmark.command import make_folder, run_command
+from benchmark.environment import gpu, processor, versions
+from benchmark.errors import UsageError
 from benchmark.tasks.suite import Suite, load_suite, training_tasks
 from karel_env.command import CommandParser, integer
 

@@ -6,10 +6,18 @@ version 1 (a tree per resource) are read; where there is neither, there is no su
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import resource
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import karel_env
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self")
@@ -93,3 +101,86 @@ def _entry(path: Path, name: str) -> int | None:
         if len(words) == 2 and words[0] == name:
             return int(words[1])
     return None
+
+
+PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
+
+
+SOURCE_ROOT = Path(__file__).parent.parent
+
+
+def source_digest() -> str:
+    """SHA-256 over the source of karel_env and benchmark: the code version that results depend on."""
+    whole = hashlib.sha256()
+    # Ray may put the two packages into different folders of a node.
+    for package in (SOURCE_ROOT / "benchmark", Path(karel_env.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            whole.update(path.relative_to(package.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()
+
+
+def commit_state() -> tuple[str | None, bool | None]:
+    """The commit of the checkout and whether it has changes; (None, None) outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    changed = _git("status", "--porcelain", "--", "benchmark", "karel_env", "baselines")
+    return commit, bool(changed)
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def processor() -> str:
+    """The processor's model name as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def gpu(device: str) -> str:
+    """The name of a device that is a GPU of this machine; empty for any other."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else ""
+
+
+def environment() -> dict[str, Any]:
+    """The entries of `Provenance` that do not depend on the run."""
+    commit, dirty = commit_state()
+    return {
+        "source": source_digest(),
+        "commit": commit,
+        "dirty": dirty,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count() or 1,
+        "packages": versions(PACKAGES),
+    }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """The installed version of each package, None for one that is not there."""
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+
+
+SHIPPED = "2026-11-23_llama-laptop"

@@ -10,29 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from benchmark.submit.audit import audit_seed
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.command import run_command
-from benchmark.runner.run import Request, Run
-from benchmark.errors import BenchmarkError, UsageError
 from benchmark.board.tables import card, row
-from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.cli.options import (
     add_limit_options,
     add_model_options,
@@ -43,43 +26,17 @@ from benchmark.cli.options import (
     loading_of,
     place_of,
 )
+from benchmark.cli.progress import BarView
+from benchmark.command import run_command
+from benchmark.environment import SHIPPED, SUBMISSIONS
+from benchmark.errors import BenchmarkError, UsageError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.runner.preflight import check, describe
+from benchmark.runner.run import Request, Run
+from benchmark.submit.audit import audit_seed
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
-
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
-SHIPPED = "2026-11-23_llama-laptop"
-
-
-class BarView:
-    """Progress bars on a console, one a stage."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-        self.console = console
-        self.shown: TaskID | None = None
-
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
-        """See `View`."""
-        if self.shown is not None:
-            self.bars.stop_task(self.shown)
-        self.shown = self.bars.add_task(what, total=total, completed=done)
-
-    def advance(self, steps: int, what: str | None = None) -> None:
-        """See `View`."""
-        if self.shown is not None:
-            self.bars.update(self.shown, advance=steps, description=what)
-
-    def say(self, message: str) -> None:
-        """See `View`."""
-        self.console.print(message, style="dim", markup=False)
-
-    @contextmanager
-    def shown_while(self) -> Iterator[None]:
-        """Draws the bars within."""
-        with self.bars:
-            yield
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

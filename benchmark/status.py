@@ -17,10 +17,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmark.board.tables import row
 from benchmark.command import run_command
 from benchmark.errors import UsageError, by_reason
 from benchmark.runner.folder import RETRIED, RunFolder, holder
-from benchmark.board.tables import row
 from benchmark.runner.record import read_record
 from karel_env.command import CommandParser
 

@@ -34,16 +34,16 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.command import explain, run_command
-from benchmark.runner.run import Run
-from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.board.tables import row
-from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.cli.options import add_model_options, add_worker_options, check_options, loading_of, place_of
+from benchmark.command import explain, run_command
+from benchmark.errors import BenchmarkError, ModelError, UsageError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import FORMS, ModelSpec, series
+from benchmark.run import request_of
 from benchmark.runner.preflight import check
 from benchmark.runner.record import Record
-from benchmark.run import request_of
+from benchmark.runner.run import Run
 from benchmark.runner.stages import Place
 from karel_env.command import CommandParser
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from quick_protocol import make_runs_quick
 
-import benchmark.runner.folder
 import benchmark.run
-import benchmark.runner.store
+import benchmark.runner.folder
 import benchmark.runner.jobs
+import benchmark.runner.store
 from benchmark.runner.store import WHOLE, Shards
 
 
@@ -49,7 +49,12 @@ def named(call) -> list[str]:
 @contextmanager
 def watched(killer: Killer, computed: Path) -> Iterator[None]:
     """Within, the killer hears of every event, and what is computed is written down."""
-    sync, replace, log, answer = os.fsync, os.replace, benchmark.runner.folder.RunFolder.log, benchmark.runner.jobs.Desk.answer
+    sync, replace, log, answer = (
+        os.fsync,
+        os.replace,
+        benchmark.runner.folder.RunFolder.log,
+        benchmark.runner.jobs.Desk.answer,
+    )
 
     def before(real):
         def call(*arguments, **named):

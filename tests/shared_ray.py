@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import benchmark.cluster.ray_executor
+from benchmark.cluster.executor import DONE, EVALUATION, Answer, Piece
+from benchmark.cluster.local_executor import Desk
 from benchmark.cluster.ray_actor import ActorBody
 from benchmark.cluster.ray_executor import Demand, RayCrew
-from benchmark.cluster.executor import DONE, Answer, Piece
-from benchmark.runner.jobs import EVALUATION, Desk
 
 WORKERS = 4
 """For the largest run. Those that no run has asked for yet are not started."""

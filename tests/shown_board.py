@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.board.tables import CALIBRATION, ROOT
 from benchmark.board.page import render
 from benchmark.board.ranking import read_calibration, read_entries, standings
+from benchmark.board.tables import CALIBRATION, ROOT
 from benchmark.submit.schema import Status
 
 ROWS = ("2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search")

@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import binom
 
 from baselines.registry import BASELINES
+from benchmark.run import main as run_command
+from benchmark.runner.record import read_record
 from benchmark.submit import audit
 from benchmark.submit.audit import LEVEL, alarming, audit_seed, audit_suite, compare, newcombe
-from benchmark.runner.worker import prompts_of
-from benchmark.runner.record import read_record
-from benchmark.run import main as run_command
-from benchmark.tasks.scoring import score
-from benchmark.submit.schema import read_status
 from benchmark.submit.command import main
+from benchmark.submit.schema import read_status
+from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
 from karel_env.language import HEADER_TEXT

@@ -9,8 +9,8 @@ from pathlib import Path
 import bounded_functions as functions
 import pytest
 
-from benchmark.isolation import run_bounded
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, UsageError
+from benchmark.isolation import run_bounded
 
 ROOMY = {"seconds": 60.0, "memory": 1 << 30}
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from baselines.tokenizer import build_tokenizer
-from benchmark.tasks.chat_template import render, render_chat
 from benchmark.errors import ModelError
-from benchmark.tasks.suite import load_suite
+from benchmark.tasks.chat_template import render, render_chat
 from benchmark.tasks.prompt_template import FEWSHOT, frame_of
+from benchmark.tasks.suite import load_suite
 
 TURNS = [
     {"role": "user", "content": "one\n"},

@@ -112,7 +112,9 @@ def test_nodes_of_which_one_is_removed_give_the_same_bytes(words, tmp_path, undi
 def test_what_can_never_be_met_is_said_and_not_waited_for(words, tmp_path, cluster, capsys, monkeypatch):
     made, _ = cluster
     slept: list[float] = []
-    monkeypatch.setattr("benchmark.cluster.ray_executor.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    monkeypatch.setattr(
+        "benchmark.cluster.ray_executor.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
+    )
     asked = {"--gpus-per-worker": "a worker asks 1 CPUs, 64 GPUs", "--cpus-per-worker": "a worker asks 64 CPUs"}
     for option, says in asked.items():
         assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address, option, 64) == 2

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import ROOT, compare, main, read_rival, suite_of
-from benchmark.board.paired import clustered_difference, from_zero, mcnemar, power, smallest_difference, smallest_of_width
+from benchmark.board.paired import (
+    clustered_difference,
+    from_zero,
+    mcnemar,
+    power,
+    smallest_difference,
+    smallest_of_width,
+)
 from benchmark.statistics import Estimate
 
 GPT, LLAMA, SEARCH = "2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmark.models.validated import Checked
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding, Generation, HiddenStates
+from benchmark.models.validated import Checked
 
 PROGRAMS = ["move(); }", "turn_left(); move(); }"]
 GOOD = HiddenStates(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from benchmark.models.decoding import Drawn, Grammar, GrammarOnly
 from benchmark.errors import ModelError
+from benchmark.models.decoding import Drawn, Grammar, GrammarOnly
 from benchmark.models.interface import Decoding
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of

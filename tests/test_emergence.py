@@ -18,15 +18,15 @@ from quick_protocol import QUICK
 import baselines.train
 import benchmark.emergence.command
 import benchmark.emergence.trajectory
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.emergence.command import moments_of
+from benchmark.emergence.trajectory import POINT, read_point, read_points
 from benchmark.errors import UsageError
-from benchmark.runner.worker import prompts_of
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
+from benchmark.tasks.prompt_template import prompts_of
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
-from benchmark.emergence.trajectory import POINT, read_point, read_points
 
 RECIPE = """
 suite: smoke

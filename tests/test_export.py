@@ -11,8 +11,8 @@ import yaml
 from hostile import entry
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from benchmark.submit.export import FORMATS, main
 from benchmark.runner.record import read_record
+from benchmark.submit.export import FORMATS, main
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"

@@ -16,13 +16,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from whole_runs import call, only
 
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.worker import Asked, Job, Worker, prompts_of
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
+from benchmark.runner.plan import Asked, Job
 from benchmark.runner.record import read_record
+from benchmark.runner.worker import Worker
+from benchmark.tasks.prompt_template import FEWSHOT, frame_of, prompts_of
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
-from benchmark.tasks.prompt_template import FEWSHOT, frame_of
 from karel_env.language import HEADER_TEXT
 
 SUITE = load_suite("smoke")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.probing.control_gap import FeatureResult
 from benchmark.probing.figures import write_figures
 from benchmark.probing.grid import Grid, Reading, Slice
 from benchmark.probing.verdict import Meaning
-from benchmark.probing.control_gap import FeatureResult
 from benchmark.statistics import Estimate
 from karel_env.features import FEATURES, PRIMARY
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from quick_protocol import QUICK
 
-from benchmark.runner.cached_fits import StoredFits
-from benchmark.probing.labels import Split
+from benchmark.cluster.local_executor import SerialCrew
 from benchmark.cluster.pool import Pool
+from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes
+from benchmark.runner.cached_fits import StoredFits
 from benchmark.runner.store import Shards, StoredRows, packed
-from benchmark.runner.jobs import SerialCrew
 
 RANDOM = np.random.default_rng(0)
 STATES = RANDOM.normal(size=(300, 12)).astype(np.float32)

@@ -13,20 +13,20 @@ import pytest
 from forged import SMALL, copy_small, edit, put, read_record, read_samples, write_samples
 from safetensors.numpy import load_file, save
 
-from benchmark.submit import screening
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, packed_hits
-from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
 from benchmark.errors import ModelError, SubmissionError
-from benchmark.submit.rendered_prompts import frame_bytes, stored_frame
-from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.models.interface import ATTENTIONS
+from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, packed_hits
+from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
+from benchmark.submit import screening
 from benchmark.submit.check_record import recomputable, submitted_record
+from benchmark.submit.rendered_prompts import stored_frame
 from benchmark.submit.rerun import Limits, order_of, rerun, screened_checkpoint
 from benchmark.submit.schema import read_submission
-from benchmark.tasks.suite import load_suite
-from benchmark.tasks.prompt_template import Frame, description, frame_of
 from benchmark.submit.verify import _blind, verify
+from benchmark.tasks.prompt_template import Frame, description, frame_bytes, frame_of
+from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import HEADER_TEXT
 

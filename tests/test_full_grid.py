@@ -9,23 +9,13 @@ import numpy as np
 import pytest
 
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.probing.mdl import BLOCKS, codelengths
-from benchmark.runner.worker import (
-    CROSSED_WITH,
-    FULL_GRID,
-    MEAN,
-    Job,
-    crossed_tasks,
-    first_inputs,
-    plan,
-    plan_after,
-    stage_tasks,
-    written_programs,
-)
 from benchmark.probing.full_grid import OFFSETS, FullGrid
 from benchmark.probing.labels import DROPPED, build_probe_set, with_original
-from benchmark.probing.protocol import STANDARD
+from benchmark.probing.mdl import BLOCKS, codelengths
+from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
 from benchmark.probing.token_history import recorder_states
+from benchmark.runner.plan import Job, plan, plan_after
+from benchmark.tasks.probe_sets import CROSSED_WITH, crossed_tasks, first_inputs, stage_tasks, written_programs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT

@@ -7,8 +7,8 @@ import argparse
 import pytest
 
 from benchmark.bench import generation as generation_bench
-from benchmark.errors import UsageError
 from benchmark.bench.generation import Batch, _Timed, grammar_row, speed_rows, state_bytes
+from benchmark.errors import UsageError
 
 
 def options(folder, **given):

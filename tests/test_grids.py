@@ -8,13 +8,14 @@ from quick_protocol import QUICK, SMALL_SUITE
 from whole_runs import call, only, same
 
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.run import Request, Run
-from benchmark.runner.worker import BLIND, RANDOM, plan
-from benchmark.runner.folder import RunFolder
-from benchmark.probing.verdict import measure_meaning
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import POOLS
+from benchmark.probing.verdict import measure_meaning
+from benchmark.runner.folder import RunFolder
+from benchmark.runner.plan import plan
 from benchmark.runner.record import read_record
+from benchmark.runner.run import Request, Run
+from benchmark.tasks.stage import BLIND, RANDOM
 
 
 def run_of(grid, tiny_folder, out):

@@ -16,14 +16,14 @@ import pytest
 import yaml
 from hostile import PNG, entry, sample, svg
 
-from benchmark.errors import SubmissionError, VerificationError
-from benchmark.submit.images import check_image
-from benchmark.board.tables import as_csv, as_json
 from benchmark.board.page import main as write_page
-from benchmark.runner.record import read_record
 from benchmark.board.ranking import read_entries, standings
-from benchmark.submit.schema import files_digest, read_status, read_submission, screen_folder
+from benchmark.board.tables import as_csv, as_json
+from benchmark.errors import SubmissionError, VerificationError
+from benchmark.runner.record import read_record
 from benchmark.submit.command import write_status
+from benchmark.submit.images import check_image
+from benchmark.submit.schema import files_digest, read_status, read_submission, screen_folder
 from benchmark.submit.verify import check_stored, validate, verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"

@@ -14,11 +14,11 @@ from hostile import CASES, GOOD_STATUS, WITH_PROBES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark.submit.check_samples import submitted_samples
 from benchmark.errors import BenchmarkError, SubmissionError
 from benchmark.files import read_json, read_rows, read_yaml, tensor_header, unpacked
-from benchmark.submit.schema import read_status, read_submission
+from benchmark.submit.check_samples import submitted_samples
 from benchmark.submit.command import main
+from benchmark.submit.schema import read_status, read_submission
 from benchmark.submit.verify import submitted_record, verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"

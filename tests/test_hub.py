@@ -14,12 +14,12 @@ from huggingface_hub import constants, snapshot_download
 from quick_protocol import SMALL_SUITE
 from whole_runs import call
 
-from benchmark.submit.audit import audit_seed
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import Loading, ModelSpec
-from benchmark.runner.record import read_record
 from benchmark.models.safetensors_header import INDEX
+from benchmark.runner.record import read_record
+from benchmark.submit.audit import audit_seed
 
 WEIGHTS = "model.safetensors"
 

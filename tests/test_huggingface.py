@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
+from benchmark.errors import ModelError, UsageError
 from benchmark.models import huggingface
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.errors import ModelError, UsageError
-from benchmark.runner.worker import prompts_of
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
+from benchmark.tasks.prompt_template import prompts_of
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT

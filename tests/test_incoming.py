@@ -17,9 +17,10 @@ from proposals import NETWORK, NGRAM, RANDOM, SHIPPED, copy_row, git, make_base,
 from safetensors.numpy import load_file, save_file
 
 import benchmark.review.pull_request
+from benchmark.errors import BenchmarkError
+from benchmark.files import read_json
 from benchmark.review.change_report import REPORT_CHARACTERS, printable
 from benchmark.review.duplicates import colliding_folder, find_overlap, read_row
-from benchmark.errors import BenchmarkError
 from benchmark.review.fingerprint import (
     EQUAL,
     NEAR,
@@ -28,9 +29,8 @@ from benchmark.review.fingerprint import (
     compare_samples,
     compare_weights,
 )
-from benchmark.review.pull_request import UNFINISHED, check_change, main
-from benchmark.files import read_json
 from benchmark.review.lookalike import imitates_ascii, skeleton
+from benchmark.review.pull_request import UNFINISHED, check_change, main
 from benchmark.submit.report import Verified
 
 MINE = "2026-11-26_mine"

@@ -26,16 +26,16 @@ pytest.importorskip("ray")
 import ray
 from whole_runs import call, committed, only, same
 
-from benchmark.cluster import ray_executor as cluster
-
 from benchmark import environment as memory_limit
 from benchmark.cluster import pool as pool_module
-from benchmark.models.checkpoint import available_memory
+from benchmark.cluster import ray_executor as cluster
+from benchmark.cluster.executor import EVALUATION
+from benchmark.cluster.local_executor import Desk
+from benchmark.cluster.pool import INVALID, MEMORY, RAISED, Piece, Pool
 from benchmark.cluster.ray_executor import Demand, join, private_folder, private_token
 from benchmark.errors import ModelError, UsageError
-from benchmark.cluster.pool import INVALID, MEMORY, RAISED, Piece, Pool
+from benchmark.models.checkpoint import available_memory
 from benchmark.runner.record import read_record
-from benchmark.runner.jobs import EVALUATION, Desk
 
 HERE = Path(__file__).parent
 LISTENING = "0A"

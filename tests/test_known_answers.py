@@ -12,21 +12,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.probing import control_gap as semantic_content
-
 from benchmark.calibrate import trained_pair
 from benchmark.calibrate.calibration import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
-from benchmark.probing.semantic_content import _content, _hits, _Probed
-from benchmark.runner.worker import first_inputs
+from benchmark.calibrate.pseudo_models import DEGRADED, Content
+from benchmark.probing import control_gap as semantic_content
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, over_programs
 from benchmark.probing.full_grid import EVERY
 from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
-from benchmark.probing.verdict import judged
 from benchmark.probing.prior import step_prior
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import STANDARD
-from benchmark.calibrate.pseudo_models import DEGRADED, Content
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, over_programs
+from benchmark.probing.semantic_content import _content, _hits, _Probed
 from benchmark.probing.state_source import arrays_of
+from benchmark.probing.verdict import judged
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 
@@ -197,7 +196,9 @@ def test_a_judgement_can_be_wrong(cells):
 
 def test_the_command_computes_a_seed_once(monkeypatch, tmp_path, capsys, cells):
     called = []
-    monkeypatch.setattr("benchmark.calibrate.calibration.calibrate", lambda *a: called.append(a[2]) or list(cells.values()))
+    monkeypatch.setattr(
+        "benchmark.calibrate.calibration.calibrate", lambda *a: called.append(a[2]) or list(cells.values())
+    )
     for _ in range(2):
         assert main(["--seeds", "2", "--programs", "1500", "--out", str(tmp_path)]) == 0
     assert called == [0, 1]

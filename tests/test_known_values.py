@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import Rival, _share
+from benchmark.probing.control_gap import choose_pool, gather_evidence
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
 from benchmark.probing.prior import Prior
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import STANDARD
-from benchmark.tasks.scoring import score, summarize
-from benchmark.probing.control_gap import choose_pool, gather_evidence
 from benchmark.statistics import wilson
+from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env import screen

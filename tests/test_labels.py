@@ -11,11 +11,11 @@ from reference_interpreter import Karel
 from sklearn.metrics import f1_score
 
 from benchmark.probing.diagnostics import CONTROL, macro_f1, with_control_labels
-from benchmark.runner.worker import CROSSED_WITH, crossed_outputs, crossed_tasks, first_inputs
 from benchmark.probing.labels import DROPPED, MISSING, alternatives, build_probe_set, with_original
 from benchmark.probing.prior import step_prior
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.token_history import recorder_states, world_columns
+from benchmark.tasks.probe_sets import CROSSED_WITH, crossed_outputs, crossed_tasks, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.interpreter import run

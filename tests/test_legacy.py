@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import benchmark.calibrate.legacy
-from benchmark.errors import UsageError
-from benchmark.runner.worker import ShardResult, Worker, first_inputs
-from benchmark.probing.labels import build_probe_set
 from benchmark.calibrate.legacy import ALTERNATIVES, LegacyRecipe, action_counts, gaps, legacy_content, rewrite
+from benchmark.errors import UsageError
+from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD
+from benchmark.runner.plan import ShardResult
+from benchmark.runner.worker import Worker
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import ACTIONS, HEADER_TEXT, Programs

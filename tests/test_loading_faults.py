@@ -16,10 +16,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from whole_runs import call
 
+from benchmark.errors import ModelError
 from benchmark.models import architecture
 from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, check_unchanged, open_checkpoint
-from benchmark.errors import ModelError
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, ModelSpec
 from karel_env.language import HEADER_TEXT

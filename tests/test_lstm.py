@@ -9,9 +9,9 @@ from transformers import GenerationMixin
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.doctor.checks import plainly_written
 from benchmark.doctor.command import main
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
 

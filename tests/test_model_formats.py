@@ -17,13 +17,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from whole_runs import call
 
-from benchmark.doctor import command as doctor
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.errors import ModelError, UsageError
-from benchmark.models.huggingface import HuggingFaceModel
-from benchmark.models.loading import load_bounded
-from benchmark.models.interface import ModelSpec
 from benchmark.cli.options import device_of
+from benchmark.doctor import command as doctor
+from benchmark.errors import ModelError, UsageError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
+from benchmark.models.loading import load_bounded
 from karel_env.language import WORDS
 
 WEIGHTS = "model.safetensors"

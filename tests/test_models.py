@@ -16,14 +16,15 @@ import torch
 from quick_protocol import SMALL_SUITE
 from whole_runs import call, only
 
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError, UsageError
-from benchmark.runner.worker import Job, Worker
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Loading, ModelSpec, series
+from benchmark.runner.plan import Job
 from benchmark.runner.record import read_record
-from benchmark.tasks.suite import load_suite
+from benchmark.runner.worker import Worker
 from benchmark.sweep import read_models
+from benchmark.tasks.suite import load_suite
 
 ROOT = Path(__file__).parent.parent
 OWN = Loading(own_code=True)

@@ -18,8 +18,8 @@ from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
 from benchmark.board.charts import NAME_HEIGHT, Point, Series, bar, chart, spread, ticks
 from benchmark.board.page import NAME, figure_of, main, slug_of
-from benchmark.runner.record import read_record
 from benchmark.board.row_page import training_log
+from benchmark.runner.record import read_record
 from benchmark.statistics import Estimate
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.

@@ -10,8 +10,8 @@ from threading import Thread
 import pytest
 
 from benchmark.cluster import pool as pool_module
-from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
 from benchmark.cluster.pool import CRASHED, DONE, INVALID, LATE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece, Pool
+from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
 
 
 class Clock:

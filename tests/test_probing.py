@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from benchmark.probing import probes as probing
-from benchmark.runner.folder import StoredRows
 from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probes import _Networks, _order, fit_probes, whitened
 from benchmark.probing.protocol import STANDARD
+from benchmark.runner.folder import StoredRows
 
 SPLIT = Split(np.arange(600), np.arange(600, 800), np.arange(800, 1000))
 OTHER = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))

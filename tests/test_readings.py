@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 
+from benchmark.artifacts import READINGS
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.probing.labels import MISSING
-from benchmark.probing.verdict import blind_probe_set
 from benchmark.probing.probes import Fit
 from benchmark.probing.readout import PROGRAMS, packed_readings, read_readings, readings_of
-from benchmark.submit.schema import READINGS
+from benchmark.probing.verdict import blind_probe_set
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES
 

@@ -17,16 +17,18 @@ from quick_protocol import SMALL_SUITE
 from safetensors.numpy import load_file, save_file
 from whole_runs import HERE, call, forked, only, same
 
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.run import Request, Run
 from benchmark.errors import BenchmarkError
-from benchmark.runner.worker import BLIND, Shard, ShardResult, Worker
-from benchmark.runner.folder import RunFolder, holder
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.runner.folder import RunFolder, holder
+from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.record import read_record
+from benchmark.runner.run import Request, Run
 from benchmark.runner.store import DAMAGED, WHOLE, write_durably
+from benchmark.runner.worker import Worker
 from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
 from benchmark.status import main as status
+from benchmark.tasks.stage import BLIND
 
 KILLS = 20
 

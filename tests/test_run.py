@@ -13,11 +13,13 @@ import torch
 from whole_runs import call, only, same
 
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.worker import Job, Worker, plan, prompts_of
-from benchmark.runner.folder import RunFolder
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
+from benchmark.runner.folder import RunFolder
+from benchmark.runner.plan import Job, plan
 from benchmark.runner.record import read_record
+from benchmark.runner.worker import Worker
+from benchmark.tasks.prompt_template import prompts_of
 from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 
 from benchmark.probing import control_gap as semantic_content
-from benchmark.runner.worker import first_inputs
-from benchmark.probing.labels import build_probe_set, with_original
-from benchmark.probing.protocol import STANDARD
 from benchmark.probing.control_gap import (
     INCONCLUSIVE,
     RECORD_ONLY,
@@ -20,7 +17,10 @@ from benchmark.probing.control_gap import (
     analyse,
     verdict,
 )
+from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import Estimate, bootstrap_weights
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES
 from karel_env.screen import kept

@@ -17,11 +17,12 @@ from whole_runs import call
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
 from benchmark.doctor import command as doctor
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import ModelError
-from benchmark.runner.worker import Job, Worker
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Loading, ModelSpec
+from benchmark.runner.plan import Job
+from benchmark.runner.worker import Worker
 from benchmark.tasks.suite import load_suite
 
 BERT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

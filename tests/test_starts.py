@@ -12,10 +12,10 @@ import pytest
 from test_pool import ScriptedCrew, pieces
 
 from benchmark.cluster import pool as pool_module
+from benchmark.cluster.local_executor import SerialCrew
+from benchmark.cluster.pool import CRASHED, DONE, INVALID, LOST, STARTING, Answer, Pool
 from benchmark.cluster.ray_actor import ActorBody
 from benchmark.errors import BenchmarkError
-from benchmark.cluster.pool import CRASHED, DONE, INVALID, LOST, STARTING, Answer, Pool
-from benchmark.runner.jobs import SerialCrew
 
 
 class Clock:

@@ -9,29 +9,21 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.probing.semantic_content import generated_probe_set
+from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError
-from benchmark.runner.worker import (
-    BLIND,
-    CROSSED,
-    CROSSED_WITH,
-    FULL_GRID,
-    GENERATED,
-    WIDE,
-    Job,
-    Shard,
-    Worker,
-    stage_tasks,
-)
-from benchmark.runner.folder import RunFolder
-from benchmark.probing.verdict import blind_probe_set
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
-from benchmark.probing.protocol import STANDARD
-from benchmark.run import SHIPPED, SUBMISSIONS
-from benchmark.runner.store import Shards, StoredRows, mapped
-from benchmark.tasks.suite import load_suite, probe_tasks
+from benchmark.probing.protocol import FULL_GRID, STANDARD
+from benchmark.probing.semantic_content import generated_probe_set
+from benchmark.probing.verdict import blind_probe_set
+from benchmark.runner.folder import RunFolder
 from benchmark.runner.jobs import EvaluationWork
+from benchmark.runner.plan import Job, Shard
+from benchmark.runner.store import Shards, StoredRows, mapped
+from benchmark.runner.worker import Worker
+from benchmark.tasks.probe_sets import CROSSED_WITH, stage_tasks
+from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE
+from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.language import HEADER_TEXT
 
 SUITE = replace(load_suite("smoke"), probe_programs=40, sha256="")

@@ -13,9 +13,9 @@ from whole_runs import call, only, same
 import benchmark.models.checkpoint
 import benchmark.runner.run
 from benchmark.errors import ModelError, ShardsFailed, StorageError
-from benchmark.runner.worker import Worker
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.store import ABSENT, DAMAGED, WHOLE, Shards, sealed, unsealed, write_durably, write_into
+from benchmark.runner.worker import Worker
 
 DEEP = "[" * 100_000
 
@@ -126,9 +126,9 @@ def test_events_of_an_earlier_version_are_read(tmp_path):
 
 
 def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
-    from benchmark.runner.cached_fits import StoredFits
+    from benchmark.cluster.local_executor import SerialCrew
     from benchmark.cluster.pool import Pool
-    from benchmark.runner.jobs import SerialCrew
+    from benchmark.runner.cached_fits import StoredFits
 
     fits = StoredFits(Shards(tmp_path), Pool(SerialCrew(), 1))
     path = fits._spill({"targets": np.arange(5)})

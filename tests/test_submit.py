@@ -15,15 +15,15 @@ import yaml
 from hostile import entry, sample
 from safetensors.numpy import load_file, save_file
 
-from benchmark.submit import scaffold as draft
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.errors import VerificationError
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.record import read_record
+from benchmark.submit import scaffold as draft
+from benchmark.submit.command import main, settle
 from benchmark.submit.rerun import rerun
 from benchmark.submit.schema import read_status, read_submission
-from benchmark.submit.command import main, settle
 from benchmark.submit.verify import verify
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.tasks import suite as suites
 from benchmark.errors import UsageError, VerificationError
+from benchmark.tasks import suite as suites
 from benchmark.tasks.scoring import check_references
 from benchmark.tasks.suite import SUITE_FOLDER, blind_tasks, digest, load_suite, probe_tasks, training_tasks
 from karel_env import control_flow, generator

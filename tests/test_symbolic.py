@@ -17,12 +17,12 @@ from baselines.prompt_reading import read_prompt
 from baselines.random_program import RandomProgram
 from baselines.registry import BASELINES
 from baselines.search import Search
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.errors import ModelError
-from benchmark.runner.worker import prompts_of
 from benchmark.board.tables import row
+from benchmark.errors import ModelError
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.record import read_record
+from benchmark.tasks.prompt_template import prompts_of
 from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of

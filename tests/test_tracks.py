@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from benchmark.errors import ModelError
-from benchmark.runner.worker import prompts_of
+from benchmark.tasks.prompt_template import BARE, FEWSHOT, TRAINED, description, frame_of, prompts_of, seeds_of
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from benchmark.tasks.prompt_template import BARE, FEWSHOT, TRAINED, description, frame_of, seeds_of
 from karel_env.interpreter import run
 from karel_env.parser import parse
 

@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.runner.worker import first_inputs
+from benchmark.calibrate.trained_pair import (
+    COPIED,
+    TRACKED,
+    WIDTH,
+    Network,
+    Pair,
+    _draw,
+    accuracies,
+    states,
+    train_pair,
+)
 from benchmark.probing.labels import MISSING, build_probe_set
 from benchmark.probing.protocol import POOLS, STANDARD
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
-from benchmark.calibrate.trained_pair import COPIED, TRACKED, WIDTH, Network, Pair, _draw, accuracies, states, train_pair
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import ACTIONS, HEADER, Programs
 from karel_env.parser import parse

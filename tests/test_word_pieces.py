@@ -8,7 +8,8 @@ from tokenizers import processors
 
 from baselines.tokenizer import build_tokenizer
 from benchmark.errors import ModelError
-from benchmark.models.token_alignment import prompt_ids, word_pieces
+from benchmark.models.token_alignment import word_pieces
+from benchmark.tasks.prompts import prompt_ids
 
 TOKENIZERS = {"byte pairs": byte_pair_tokenizer, "signs for spaces": metaspace_tokenizer, "words": build_tokenizer}
 

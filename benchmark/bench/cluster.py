@@ -24,18 +24,22 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.cluster.ray_executor import Demand, join
-from benchmark.command import run_command
-from benchmark.errors import UsageError
-from benchmark.runner.worker import BLIND, Job, Shard, Worker
-from benchmark.models.interface import ModelSpec
+from benchmark.cluster.executor import EVALUATION
+from benchmark.cluster.local_executor import Compute
 from benchmark.cluster.pool import Piece, Pool
-from benchmark.run import SHIPPED, SUBMISSIONS
-from benchmark.runner.store import Attempt, Shards, write_durably
+from benchmark.cluster.ray_executor import Demand, join
 from benchmark.cluster.simulation import Costs, curve, finish_time
+from benchmark.command import run_command
+from benchmark.environment import SHIPPED, SUBMISSIONS
+from benchmark.errors import UsageError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
+from benchmark.runner.jobs import EvaluationWork
+from benchmark.runner.plan import Job, Shard
+from benchmark.runner.store import Attempt, Shards, write_durably
+from benchmark.runner.worker import Worker
+from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import load_suite
-from benchmark.runner.jobs import EVALUATION, Compute, EvaluationWork
 from karel_env.command import CommandParser, integer
 
 EMPTY = 200

@@ -27,15 +27,14 @@ import torch
 from tabulate import tabulate
 from transformers import LogitsProcessor, StoppingCriteriaList
 
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.command import run_command
-from benchmark.models.decoding import BracketClosed
 from benchmark.errors import UsageError
-from benchmark.runner.worker import prompts_of
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.decoding import BracketClosed
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
+from benchmark.tasks.prompt_template import ROOM, TRACKS, TRAINED, frame_of, prompts_of
 from benchmark.tasks.suite import load_suite, test_tasks
-from benchmark.tasks.prompt_template import ROOM, TRACKS, TRAINED, frame_of
 from karel_env.command import CommandParser, integer
 
 ROUNDS = 3

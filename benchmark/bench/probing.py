@@ -41,18 +41,20 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.probing import probes as probing
 from benchmark.command import run_command
-from benchmark.runner.worker import BLIND, Shard, ShardResult, first_inputs
-from benchmark.runner.folder import RunFolder
+from benchmark.probing import probes as probing
+from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
-from benchmark.probing.verdict import EXTRAS, blind_probe_set
 from benchmark.probing.prior import PRESENT
 from benchmark.probing.probes import Fit, fast_products, fit_probes, whitened
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.token_history import recorder_states
-from benchmark.probing.control_gap import Tested
+from benchmark.probing.verdict import EXTRAS, blind_probe_set
+from benchmark.runner.folder import RunFolder
+from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.store import write_durably
+from benchmark.tasks.probe_sets import first_inputs
+from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY

@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmark.command import run_command
-from benchmark.runner.run import limited
-from benchmark.errors import UsageError, VerificationError
-from benchmark.runner.worker import TEST
-from benchmark.runner.folder import read_probes
-from benchmark.files import read_bytes, read_rows
-from benchmark.probing.labels import ProbeSet
-from benchmark.probing.verdict import blind_probe_set
+from benchmark.artifacts import LIMITS, PROBES, SAMPLES
 from benchmark.board.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
-from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.runner.record import Record, read_record
+from benchmark.command import run_command
+from benchmark.errors import UsageError, VerificationError
+from benchmark.files import read_bytes, read_rows
 from benchmark.probing.control_gap import Draws, Tested, delta_of, gaps_of, skills_of
+from benchmark.probing.labels import ProbeSet
+from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import evidence_of
+from benchmark.probing.verdict import blind_probe_set
+from benchmark.runner.folder import read_probes
+from benchmark.runner.record import Record, read_record
+from benchmark.runner.run import limited
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
-from benchmark.submit.schema import LIMITS, PROBES, SAMPLES
+from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
 from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY

@@ -21,13 +21,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.board.charts import Chart, Point, Series, bar, chart
-from benchmark.command import make_folder, run_command
-from benchmark.board.tables import CALIBRATION, ROOT, UNDEFINED, claims_of, figures_of, points
 from benchmark.board.markup import visible
-from benchmark.probing.protocol import STANDARD
-from benchmark.board.row_page import RowPage, meanings, row_page
-from benchmark.runner.store import write_durably
 from benchmark.board.ranking import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
+from benchmark.board.row_page import RowPage, meanings, row_page
+from benchmark.board.tables import CALIBRATION, ROOT, UNDEFINED, claims_of, figures_of, points
+from benchmark.command import make_folder, run_command
+from benchmark.probing.protocol import STANDARD
+from benchmark.runner.store import write_durably
 from benchmark.statistics import Estimate
 from karel_env.command import CommandParser
 from karel_env.world import HEADINGS

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.runner.worker import first_inputs
 from benchmark.probing.readout import Readings
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import OUTCOMES
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.compiler import compile_programs

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.board.comparison import solved_tasks
-from benchmark.errors import BenchmarkError, UsageError
 from benchmark.board.paired import ALPHA, mcnemar
+from benchmark.errors import BenchmarkError, UsageError
 from benchmark.runner.record import Record, read_record
-from benchmark.submit.check_record import recomputable
 from benchmark.statistics import Estimate, holm, wilson
+from benchmark.submit.check_record import recomputable
 from benchmark.submit.schema import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
 TRAINED = "trained"

@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.artifacts import LIMITS, PROBES, SAMPLES
 from benchmark.board.charts import Chart, Point, Series, chart
 from benchmark.board.comparison import probed, suite_of
-from benchmark.probing.diagnostics import CONTROL
-from benchmark.errors import SubmissionError
-from benchmark.runner.worker import TEST
-from benchmark.probing.figures import MAPS, budget_points, map_cells, span_of
-from benchmark.runner.folder import read_probes
-from benchmark.files import read_json, read_rows
-from benchmark.board.tables import UNDEFINED, percent, points
 from benchmark.board.player import MEANINGS, meaning_of, played_readings, played_tasks
+from benchmark.board.ranking import Entry, Ranked
+from benchmark.board.tables import UNDEFINED, percent, points
+from benchmark.errors import SubmissionError
+from benchmark.files import read_json, read_rows
+from benchmark.probing.diagnostics import CONTROL
+from benchmark.probing.figures import MAPS, budget_points, map_cells, span_of
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import read_readings
+from benchmark.probing.state_source import evidence_of
+from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import without_paths
-from benchmark.probing.state_source import evidence_of
-from benchmark.board.ranking import Entry, Ranked
 from benchmark.statistics import Estimate
-from benchmark.submit.schema import LIMITS, PROBES, SAMPLES
+from benchmark.tasks.stage import TEST
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 

@@ -20,12 +20,21 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-from benchmark.command import run_command
-from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.errors import VerificationError
 from benchmark.board.markup import markdown_cell, spreadsheet_cell
+from benchmark.board.ranking import (
+    TRAINED,
+    Calibration,
+    Entry,
+    Group,
+    Ranked,
+    read_calibration,
+    read_entries,
+    standings,
+)
+from benchmark.command import run_command
+from benchmark.errors import VerificationError
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
-from benchmark.board.ranking import TRAINED, Calibration, Entry, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import OWN_WEIGHTS, REPRODUCED
 from benchmark.submit.verify import check_stored

@@ -23,17 +23,17 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
-from benchmark.command import make_folder, run_command
-from benchmark.runner.worker import first_inputs
-from benchmark.probing.labels import build_probe_set, with_original
-from benchmark.probing.verdict import judged
-from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
-from benchmark.runner.record import environment, source_digest
-from benchmark.probing.token_history import recorder_states
+from benchmark.command import make_folder, run_command
+from benchmark.environment import environment, source_digest
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Tested
-from benchmark.runner.store import sealed, unsealed, write_durably
+from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.state_source import Source, Views, arrays_of, fit_view, read_source, validation_gaps
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.verdict import judged
+from benchmark.runner.store import sealed, unsealed, write_durably
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY

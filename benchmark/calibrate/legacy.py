@@ -32,14 +32,17 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.models.checkpoint import open_checkpoint
 from benchmark.command import make_folder, run_command
 from benchmark.errors import UsageError
-from benchmark.runner.worker import GENERATED, Job, Worker, first_inputs, plan, written_programs
-from benchmark.probing.labels import build_probe_set
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD
+from benchmark.runner.plan import Job, plan
 from benchmark.runner.store import write_durably
+from benchmark.runner.worker import Worker
+from benchmark.tasks.probe_sets import first_inputs, written_programs
+from benchmark.tasks.stage import GENERATED
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PAPER_FEATURES

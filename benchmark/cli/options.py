@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from benchmark.models.checkpoint import Checkpoint
+from benchmark.cluster.local_executor import SerialCrew
+from benchmark.cluster.pool import Pool
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
-from benchmark.runner.worker import GRIDS, STANDARD_GRID, Asked
+from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.huggingface import DTYPES, STRICT
-from benchmark.models.loading import load_bounded
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, Loading
-from benchmark.cluster.pool import Pool
+from benchmark.models.loading import load_bounded
+from benchmark.probing.protocol import GRIDS, STANDARD_GRID
+from benchmark.runner.plan import Asked
 from benchmark.runner.stages import Place
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
-from benchmark.runner.jobs import SerialCrew
 from karel_env.command import integer, number
 
 AUTO = "auto"

@@ -78,3 +78,6 @@ class Crew(Protocol):
     def shortage(self) -> str:
         """Why workers may not start, in words, for messages."""
         ...
+
+
+TASKS, EVALUATION, FIT = KINDS = ("tasks", "evaluation", "fit")

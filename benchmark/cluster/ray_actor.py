@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.cluster.executor import DONE, INVALID, STARTING, Answer
 
 if TYPE_CHECKING:
-    from benchmark.runner.jobs import Desk
+    from benchmark.cluster.local_executor import Desk
 
 IMPORTS = ("numpy", "torch", "numba", "transformers", "benchmark.runner.jobs")
 """What a worker imports before it is ready, one a call, the slow ones apart."""
@@ -67,7 +67,7 @@ class ActorBody:
     def _open_desk(self) -> None:
         import torch
 
-        from benchmark.runner.jobs import Desk
+        from benchmark.cluster.local_executor import Desk
 
         # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
         torch.set_num_threads(self.threads)
@@ -81,7 +81,7 @@ class ActorBody:
 
 def same_everywhere() -> dict[str, Any]:
     """The digest of the source, and versions of the packages that must be the same on every node."""
-    from benchmark.runner.record import source_digest, versions
+    from benchmark.environment import source_digest, versions
 
     return {"source": source_digest(), **versions(SAME_EVERYWHERE)}
 
@@ -94,6 +94,6 @@ def _differences(expected: dict[str, Any]) -> list[str]:
 def _processor() -> str:
     import ray
 
-    from benchmark.runner.record import gpu, processor
+    from benchmark.environment import gpu, processor
 
     return f"{processor()}, {gpu('cuda')}" if ray.get_gpu_ids() else processor()

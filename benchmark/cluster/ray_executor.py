@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.ray_actor import IMPORTS, ActorBody, same_everywhere
-from benchmark.cluster.executor import CRASHED, DONE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
-from benchmark.errors import BenchmarkError, StorageError, UsageError
-from benchmark.environment import group_limit, kernel_kills
+from benchmark.cluster.executor import CRASHED, DONE, EVALUATION, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
 from benchmark.cluster.pool import load
-from benchmark.runner.jobs import EVALUATION
+from benchmark.cluster.ray_actor import IMPORTS, ActorBody, same_everywhere
+from benchmark.environment import group_limit, kernel_kills
+from benchmark.errors import BenchmarkError, StorageError, UsageError
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone

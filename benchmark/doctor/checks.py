@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmark.models.architecture import check_architecture
-from benchmark.runner.worker import BLIND, RANDOM, TEST, Worker, prompts_of
-from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.doctor.context import AGREEMENT, FAIL, OK, TASKS, WARN, Finding, Patient, difference
-from benchmark.runner.preflight import check
-from benchmark.probing.protocol import STANDARD
-from benchmark.tasks.scoring import score, summarize
+from benchmark.models.architecture import check_architecture
+from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.soundness import check_causality, check_greedy
+from benchmark.models.token_alignment import word_pieces
 from benchmark.models.tokenizer import check_words
-from benchmark.models.token_alignment import prompt_ids, word_pieces
+from benchmark.probing.protocol import STANDARD
+from benchmark.runner.preflight import check
+from benchmark.runner.worker import Worker
+from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompts import prompt_ids
+from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.stage import BLIND, RANDOM, TEST
 
 COARSE = 0.05
 """The same between a precision and float32 from which probes may see it."""

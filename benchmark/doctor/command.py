@@ -10,15 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmark.doctor import checks
-
-from benchmark.doctor import custom_checks as own_checks
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.command import run_command
-from benchmark.errors import BenchmarkError, ModelError
-from benchmark.runner.worker import TEST
-from benchmark.models.huggingface import DTYPES
-from benchmark.models.interface import ModelSpec
 from benchmark.cli.options import (
     LOAD_DEADLINE,
     add_limit_options,
@@ -27,9 +18,17 @@ from benchmark.cli.options import (
     device_of,
     loading_of,
 )
+from benchmark.command import run_command
+from benchmark.doctor import checks
+from benchmark.doctor import custom_checks as own_checks
 from benchmark.doctor.context import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
-from benchmark.tasks.suite import load_suite
+from benchmark.errors import BenchmarkError, ModelError
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.huggingface import DTYPES
+from benchmark.models.interface import ModelSpec
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
+from benchmark.tasks.stage import TEST
+from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
 Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]

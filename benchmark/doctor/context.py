@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.runner.worker import TEST, Asked, Job, Worker, prompts_of
 from benchmark.models.interface import LanguageModel
+from benchmark.runner.plan import Asked, Job
+from benchmark.runner.worker import Worker
+from benchmark.tasks.prompt_template import ROOM, prompts_of
+from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, test_tasks
-from benchmark.tasks.prompt_template import ROOM
 from karel_env.language import HEADER_TEXT
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"

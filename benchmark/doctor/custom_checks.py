@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from benchmark.runner.worker import CONSTRAINED, GENERATED, SAMPLED, TEST, plan
 from benchmark.doctor.context import FAIL, OK, TASKS, Finding, Patient, difference
+from benchmark.runner.plan import plan
+from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 
 WRITING = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 SWAPPED = {"move();": "turn_left();", "turn_left();": "move();"}

@@ -20,19 +20,28 @@ import numpy as np
 from rich.console import Console
 from tabulate import tabulate
 
-from benchmark.models.checkpoint import open_checkpoint
+from benchmark.cli.options import AUTO, THREADS, add_worker_options, check_options, place_of
+from benchmark.cli.progress import BarView
 from benchmark.command import make_folder, run_command
-from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.emergence.curves import write_figure, write_table
+from benchmark.emergence.phases import (
+    PAPER_R2,
+    PAPER_SHARES,
+    BetweenRuns,
+    Phases,
+    Relation,
+    find_phases,
+    relate,
+    relate_runs,
+)
+from benchmark.emergence.trajectory import Moment, Point, Trajectory, read_points, write_points
 from benchmark.errors import UsageError
-from benchmark.probing.full_grid import FUTURE
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
 from benchmark.models.interface import ModelSpec
-from benchmark.cli.options import AUTO, THREADS, add_worker_options, check_options, place_of
-from benchmark.emergence.phases import PAPER_R2, PAPER_SHARES, BetweenRuns, Phases, Relation, find_phases, relate, relate_runs
-from benchmark.run import BarView
+from benchmark.probing.full_grid import FUTURE
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.tasks.suite import load_suite
-from benchmark.emergence.trajectory import Moment, Point, Trajectory, read_points, write_points
 from karel_env.command import CommandParser
 
 WHEN = "training.json"

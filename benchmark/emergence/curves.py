@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.emergence.phases import Phases
+from benchmark.emergence.trajectory import Point
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
-from benchmark.emergence.phases import Phases
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.statistics import Estimate
-from benchmark.emergence.trajectory import Point
 
 GREEN = "#009e73"
 PHASES = ("babbling", "syntax", "semantics")

@@ -19,37 +19,28 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.models.checkpoint import Checkpoint, check_unchanged
-from benchmark.probing.mdl import codelengths
-from benchmark.probing.semantic_content import measure_content
+from benchmark.environment import source_digest
 from benchmark.errors import UsageError
-from benchmark.runner.worker import (
-    BLIND,
-    GENERATED,
-    LIKELIHOOD,
-    MEAN,
-    RANDOM,
-    TEST,
-    Job,
-    Shard,
-    first_inputs,
-    shards_of,
-)
-from benchmark.runner.cached_fits import StoredFits
-from benchmark.runner.folder import RunFolder
+from benchmark.models.checkpoint import Checkpoint, check_unchanged
+from benchmark.probing.control_gap import Tested
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
 from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
-from benchmark.probing.verdict import judged
+from benchmark.probing.mdl import codelengths
 from benchmark.probing.probes import Fit, Fitter, Rows
-from benchmark.probing.protocol import POOLS, STANDARD
-from benchmark.runner.record import source_digest
-from benchmark.probing.token_history import recorder_states
-from benchmark.tasks.scoring import Summary, score, summarize
-from benchmark.probing.control_gap import Tested
-from benchmark.runner.store import WHOLE, StoredRows, write_durably
+from benchmark.probing.protocol import MEAN, POOLS, STANDARD
+from benchmark.probing.semantic_content import measure_content
 from benchmark.probing.state_source import Views, arrays_of, read_source
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.verdict import judged
+from benchmark.runner.cached_fits import StoredFits
+from benchmark.runner.folder import RunFolder
+from benchmark.runner.plan import Job, Shard, shards_of
 from benchmark.runner.stages import Place, Stages, View
+from benchmark.runner.store import WHOLE, StoredRows, write_durably
 from benchmark.statistics import Estimate
+from benchmark.tasks.probe_sets import first_inputs
+from benchmark.tasks.scoring import Summary, score, summarize
+from benchmark.tasks.stage import BLIND, GENERATED, LIKELIHOOD, RANDOM, TEST
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
 from karel_env.language import HEADER

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.errors import BenchmarkError, ModelError
+from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.models.json_files import CONFIG, read_json
 from benchmark.models.weights import check_weights, files_tensors
 

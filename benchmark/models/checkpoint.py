@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmark.models import custom as factory
-
-from benchmark.models import hub
-from benchmark.errors import ModelError, UsageError
 from benchmark.environment import memory_left
-from benchmark.models.json_files import CONFIG, read_config
+from benchmark.errors import ModelError, UsageError
+from benchmark.models import custom as factory
+from benchmark.models import hub
 from benchmark.models.formats import local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import AS_STORED, Loading, ModelSpec
+from benchmark.models.json_files import CONFIG, read_config
 from benchmark.models.safetensors_header import loaded_files, num_parameters, stored_tensors
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")

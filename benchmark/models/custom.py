@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmark.models.custom_calls import contained
 from benchmark.errors import ModelError, UsageError
+from benchmark.models.custom_calls import contained
 from benchmark.models.interface import Loading, ModelSpec
 
 

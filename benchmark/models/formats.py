@@ -11,8 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from benchmark.errors import ModelError
-from benchmark.models.json_files import CONFIG, read_json
 from benchmark.models.interface import ModelSpec
+from benchmark.models.json_files import CONFIG, read_json
 from benchmark.models.safetensors_header import INDEX, SINGLE
 
 ADAPTER = "adapter_config.json"

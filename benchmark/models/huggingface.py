@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from benchmark.errors import ModelError
 from benchmark.models.architecture import DTYPES as DTYPES
 from benchmark.models.architecture import stored_model, untrained_copy
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
-from benchmark.errors import ModelError
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
+from benchmark.models.token_alignment import states_at_words, word_pieces
 from benchmark.models.tokenizer import load_tokenizer
-from benchmark.models.token_alignment import prompt_ids, states_at_words, word_pieces
+from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
 STRICT = "float64"

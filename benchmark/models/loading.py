@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from benchmark.models import custom as factory
 from benchmark.isolation import run_bounded
+from benchmark.models import custom as factory
 from benchmark.models.checkpoint import BASELINES, Checkpoint
-from benchmark.models.validated import Checked
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel, ModelSpec, Writer
+from benchmark.models.validated import Checked
 from benchmark.tasks.suite import Suite
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from benchmark.models.validated import Checked
 from benchmark.errors import ModelError
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel
-from benchmark.models.token_alignment import prompt_ids
+from benchmark.models.validated import Checked
+from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
 LEAK = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}

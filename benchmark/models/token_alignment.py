@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import HiddenStates
+from benchmark.tasks.prompts import prompt_ids
 
 ADVICE = "word positions are not defined; the tokenizer must split texts at spaces"
 
@@ -26,14 +27,6 @@ class WordPieces:
     ids: list[int]
     first: np.ndarray
     last: np.ndarray
-
-
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a prompt: marks that the tokenizer puts before a text stay, those behind it would end the prompt."""
-    encoded = tokenizer(text, return_special_tokens_mask=True)
-    added = encoded["special_tokens_mask"]
-    stop = max((i + 1 for i, mark in enumerate(added) if not mark), default=0)
-    return encoded["input_ids"][:stop]
 
 
 def word_pieces(tokenizer: Any, prompt: str, program: str) -> WordPieces:

@@ -14,9 +14,9 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from benchmark.errors import BenchmarkError, ModelError
 from benchmark.models.architecture import loading_failure, register_classes
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.errors import BenchmarkError, ModelError
 
 PROBE = "def run() { move(); }"
 PANIC = "PanicException"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.models.custom_calls import contained
 from benchmark.errors import ModelError
+from benchmark.models.custom_calls import contained
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 
 

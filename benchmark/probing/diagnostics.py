@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.control_gap import Tested
 from karel_env.features import FEATURES
 from karel_env.language import Programs
 

@@ -24,8 +24,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from benchmark.probing.grid import Grid, Slice
-from benchmark.probing.verdict import Meaning
 from benchmark.probing.protocol import STANDARD
+from benchmark.probing.verdict import Meaning
 from benchmark.statistics import Estimate
 from karel_env.features import PRIMARY
 

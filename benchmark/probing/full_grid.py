@@ -13,17 +13,26 @@ from functools import cached_property
 
 import numpy as np
 
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, Skills, Tested
+from benchmark.probing.grid import Conditional, Grid, Reading, Slice
+from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
 from benchmark.probing.mdl import codelengths
-from benchmark.runner.worker import (
-    BLIND,
-    CROSSED,
+from benchmark.probing.probes import Fitter, Rows, fit_probes
+from benchmark.probing.protocol import BOOTSTRAP_SEED, FULL_GRID, MEAN, POOLS, STANDARD_GRID, Protocol
+from benchmark.probing.state_source import (
+    Source,
+    Views,
+    arrays_of,
+    evidence_of,
+    network_steps,
+    read_source,
+    validation_gaps,
+)
+from benchmark.probing.token_history import recorder_states
+from benchmark.probing.verdict import Meaning, judged
+from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
+from benchmark.tasks.probe_sets import (
     CROSSED_WITH,
-    FULL_GRID,
-    GENERATED,
-    MEAN,
-    RANDOM,
-    STANDARD_GRID,
-    WIDE,
     WIDE_BUDGET,
     crossed_outputs,
     crossed_tasks,
@@ -31,15 +40,7 @@ from benchmark.runner.worker import (
     wide_tasks,
     written_programs,
 )
-from benchmark.probing.grid import Conditional, Grid, Reading, Slice
-from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
-from benchmark.probing.verdict import Meaning, judged
-from benchmark.probing.probes import Fitter, Rows, fit_probes
-from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, Skills, Tested
-from benchmark.probing.state_source import Source, Views, arrays_of, evidence_of, network_steps, read_source, validation_gaps
-from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
+from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, RANDOM, WIDE
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import Programs

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmark.probing.control_gap import CONTROLS
 from benchmark.probing.grid import Codelength
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet, Split
 from benchmark.probing.prior import step_prior
 from benchmark.probing.probes import Fitter, fit_probes
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.probing.control_gap import CONTROLS
 from benchmark.probing.state_source import Views, fit_semantics
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
 from karel_env.features import FEATURES

@@ -68,3 +68,9 @@ class Protocol:
 
 
 STANDARD = Protocol()
+
+
+STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
+
+
+MEAN, LAST = POOLS

@@ -15,13 +15,13 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.artifacts import LIMITS, READINGS
 from benchmark.errors import VerificationError
 from benchmark.files import read_bytes, unpacked
+from benchmark.probing.control_gap import Tested, choose_pool
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.control_gap import Tested, choose_pool
-from benchmark.submit.schema import LIMITS, READINGS
 from karel_env.features import FEATURES, PRIMARY
 
 PROGRAMS = 40

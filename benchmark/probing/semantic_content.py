@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.runner.worker import first_inputs, written_programs
+from benchmark.probing.control_gap import over_programs, tested_programs
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
 from benchmark.probing.probes import Fit, Fitter, Rows, fit_probes
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.probing.control_gap import over_programs, tested_programs
 from benchmark.probing.state_source import Progress
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
+from benchmark.tasks.probe_sets import first_inputs, written_programs
 from benchmark.tasks.suite import Suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.semantics import ORIGINAL

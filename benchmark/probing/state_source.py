@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.probing.control_gap import Evidence, Tested, choose_pool, gather_evidence
 from benchmark.probing.labels import ProbeSet, Split
 from benchmark.probing.probes import Fit, Fitter, Rows, fit_probes
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.control_gap import Evidence, Tested, choose_pool, gather_evidence
 
 Progress = Callable[[int], None]
 Views = Sequence[Rows]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.probing.control_gap import FeatureResult, Tested, analyse, verdict
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
@@ -17,14 +18,13 @@ from benchmark.probing.diagnostics import (
     diagnostics_of,
     with_control_labels,
 )
-from benchmark.runner.worker import first_inputs
 from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, with_original
 from benchmark.probing.probes import Fitter, fit_probes
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.probing.readout import Readings, readings_of
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.control_gap import FeatureResult, Tested, analyse, verdict
 from benchmark.probing.state_source import Progress, Views, arrays_of, evidence_of, network_steps, read_source
+from benchmark.probing.token_history import recorder_states
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import FEATURES
 from karel_env.screen import kept

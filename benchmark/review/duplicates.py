@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
+from benchmark.artifacts import LIMITS, RECORD
 from benchmark.files import read_json, shown
+from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
 from benchmark.review.lookalike import imitates_ascii, skeleton
 from benchmark.runner.record import Record
-from benchmark.submit.schema import LIMITS, RECORD, Submission, checked, read_submission
+from benchmark.submit.schema import Submission, checked, read_submission
 
 DATE_LENGTH = len("2026-11-25_")
 

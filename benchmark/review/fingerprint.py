@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.artifacts import LIMITS, PROBES, SAMPLES
 from benchmark.errors import BenchmarkError
 from benchmark.files import opened, read_rows, tensor_header
 from benchmark.submit.screening import WEIGHTS
-from benchmark.submit.schema import LIMITS, PROBES, SAMPLES
 
 NEAR_WEIGHTS = 0.01
 """Largest relative distance of weights that count as a copy: a cast to bfloat16 moves them by 0.002, training on by 0.1."""

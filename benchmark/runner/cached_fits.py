@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmark.probing.labels import Split
+from benchmark.cluster.executor import FIT
 from benchmark.cluster.pool import Piece, Pool
+from benchmark.probing.labels import Split
 from benchmark.probing.probes import Fit, Rows, fast_products
 from benchmark.probing.protocol import Protocol
+from benchmark.runner.jobs import FitCall, FitWork
 from benchmark.runner.store import WHOLE, Attempt, Shards, StoredRows, packed, write_into
-from benchmark.runner.jobs import FIT, FitCall, FitWork
 
 Told = Callable[[str, str, str], None]
 

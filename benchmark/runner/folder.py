@@ -26,8 +26,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmark.errors import BenchmarkError, StorageError
-from benchmark.runner.worker import Shard, ShardResult
 from benchmark.probing.labels import ProbeSet
+from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.store import (
     ABSENT,
     DAMAGED,

@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
+from benchmark.errors import ModelError
 from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, available_memory
-from benchmark.probing.semantic_content import content_steps
-from benchmark.errors import ModelError
-from benchmark.runner.worker import Job, plan, plan_after, prompts_of
-from benchmark.probing.full_grid import grid_steps
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
-from benchmark.probing.verdict import blind_steps
 from benchmark.models.json_files import CONFIG, read_json
+from benchmark.models.tokenizer import check_ids, check_words, named_failures
+from benchmark.probing.full_grid import grid_steps
 from benchmark.probing.probes import TOGETHER, fast_products
 from benchmark.probing.protocol import Protocol
+from benchmark.probing.semantic_content import content_steps
+from benchmark.probing.verdict import blind_steps
+from benchmark.runner.plan import Job, plan, plan_after
+from benchmark.tasks.prompt_template import ROOM, frame_of, prompts_of
+from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import test_tasks
-from benchmark.models.tokenizer import check_ids, check_words, named_failures
-from benchmark.tasks.prompt_template import ROOM, frame_of
-from benchmark.models.token_alignment import prompt_ids
 from karel_env.features import class_counts
 
 PRODUCT_SIZE = 768

@@ -16,8 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
+from benchmark.artifacts import FRAME, READINGS
+from benchmark.environment import environment, gpu
+from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
+from benchmark.probing.figures import write_figures
+from benchmark.probing.full_grid import FullGrid
+from benchmark.probing.grid import Grid
+from benchmark.probing.probes import Rows, fast_products
+from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
+from benchmark.probing.protocol import Protocol as Settings
+from benchmark.probing.readout import packed_readings
 from benchmark.probing.semantic_content import (
     Content,
     content_of_hits,
@@ -26,44 +35,19 @@ from benchmark.probing.semantic_content import (
     measure_content_hits,
     packed_hits,
 )
-from benchmark.errors import UsageError
-from benchmark.runner.worker import (
-    BLIND,
-    CONSTRAINED,
-    FULL_GRID,
-    GENERATED,
-    LAST,
-    MEAN,
-    PLAIN,
-    RANDOM,
-    SAMPLED,
-    STANDARD_GRID,
-    TEST,
-    Asked,
-    Job,
-    Worker,
-    plan,
-    plan_after,
-    task_sets,
-)
-from benchmark.probing.figures import write_figures
-from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.submit.rendered_prompts import frame_bytes
-from benchmark.probing.full_grid import FullGrid
-from benchmark.probing.grid import Grid
 from benchmark.probing.verdict import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
-from benchmark.probing.probes import Rows, fast_products
-from benchmark.probing.protocol import STANDARD
-from benchmark.probing.protocol import Protocol as Settings
-from benchmark.probing.readout import packed_readings
-from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, environment, gpu, read_record
+from benchmark.runner.folder import RETRIED, RunFolder
+from benchmark.runner.plan import PLAIN, Asked, Job, plan, plan_after, task_sets
+from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import without_paths
-from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
-from benchmark.runner.store import DAMAGED, WHOLE
 from benchmark.runner.stages import TASK_STAGE, Place, Stages, View
-from benchmark.submit.schema import FRAME, READINGS
+from benchmark.runner.store import DAMAGED, WHOLE
+from benchmark.runner.worker import Worker
+from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
+from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, frame_bytes
+from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
+from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, RANDOM, SAMPLED, TEST
 from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
-from benchmark.tasks.prompt_template import FEWSHOT, TRAINED
 
 PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "grid", "probing"

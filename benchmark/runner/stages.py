@@ -13,14 +13,17 @@ from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
+from benchmark.cluster.executor import EVALUATION, TASKS
+from benchmark.cluster.local_executor import SerialCrew
+from benchmark.cluster.pool import MEMORY, Piece, Pool
 from benchmark.errors import ModelError, ShardsFailed
-from benchmark.runner.worker import CHECK, Job, Shard, task_sets
 from benchmark.runner.cached_fits import StoredFits
 from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.cluster.pool import MEMORY, Piece, Pool
+from benchmark.runner.jobs import EvaluationWork, TaskWork
+from benchmark.runner.plan import Job, Shard, task_sets
 from benchmark.runner.store import DAMAGED, WHOLE, Attempt
+from benchmark.tasks.stage import CHECK
 from benchmark.tasks.suite import adopt_tasks
-from benchmark.runner.jobs import EVALUATION, TASKS, EvaluationWork, SerialCrew, TaskWork
 from karel_env.control_flow import ControlRecipe
 
 HALVED = "half the batch"

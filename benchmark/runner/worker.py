@@ -16,238 +16,38 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from benchmark.tasks import suite as suites
-from benchmark.models.checkpoint import Checkpoint
 from benchmark.errors import ModelError
-from benchmark.tasks.extraction import answered
-from benchmark.models.loading import load, load_writer, tokenizer_of
 from benchmark.models.interface import Decoding, Generation, HiddenStates, LanguageModel, Writer
-from benchmark.tasks.prompts import examples_text
-from benchmark.probing.protocol import POOLS
+from benchmark.models.loading import load, load_writer, tokenizer_of
 from benchmark.models.soundness import check_soundness
-from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks, test_tasks
-from benchmark.tasks.prompt_template import BARE, FEWSHOT, ROOM, TRAINED, Frame, frame_of, seeds_of
+from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
+from benchmark.runner.plan import Job, Shard, ShardResult
+from benchmark.tasks.extraction import answered
+from benchmark.tasks.probe_sets import crossed_outputs, stage_tasks, written_programs
+from benchmark.tasks.prompt_template import BARE, ROOM, TRAINED, Frame, frame_of, prompts_of, seeds_of
+from benchmark.tasks.stage import (
+    CONSTRAINED,
+    CROSSED,
+    GENERATED,
+    LIKELIHOOD,
+    RANDOM,
+    SAMPLED,
+    TEST,
+)
+from benchmark.tasks.suite import probe_tasks, test_tasks
 from karel_env.generator import Tasks
-from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
-from karel_env.parser import ParseError, parse
-from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
-TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
-LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
-CHECK = "check"
-"""No stage: the model is loaded and looked at before its first shard."""
 CHECKED_TASKS = 16
-OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
-STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
-MEAN, LAST = POOLS
-CROSSED_WITH = ("lmpru", "pulmr")
-"""Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
-WIDE_BUDGET = 25_000
-"""Label budget of the wide set, in program-world pairs."""
 RANDOM_SEED = 52_711
 """Untrained copy i is initialised from this plus i."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How programs are asked for.
-
-    Attributes:
-        track: one of `tracks.TRACKS`.
-        constrained: whether the test tasks are also answered under the grammar.
-        samples: draws a test task besides the greedy answer, 0 for none.
-        temperature: of the draws.
-        states: whether hidden states are read; without them a run gives no verdict.
-    """
-
-    track: str = TRAINED
-    constrained: bool = False
-    samples: int = 0
-    temperature: float = 0.0
-    states: bool = True
-
-
-PLAIN = Asked()
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker of a run needs to know.
-
-    Attributes:
-        suite: the suite, with its number of tasks already limited.
-        checkpoint: files of the model.
-        dtype, device: how it computes.
-        random_inits: untrained copies to read.
-        grid: which states are kept: the pooled ones that the standard grid reads, or every layer at both positions.
-        texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
-        threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
-            identity and does not depend on how many workers there are.
-        asked: what is asked besides, see `Asked`.
-        frame: what stands around the worlds of a task, rendered once per run; None to render it where it is used.
-    """
-
-    suite: Suite
-    checkpoint: Checkpoint
-    dtype: str
-    device: str
-    random_inits: int
-    grid: str = STANDARD_GRID
-    texts: tuple[str, ...] = ()
-    threads: int = 1
-    asked: Asked = PLAIN
-    frame: Frame | None = None
-
-    @property
-    def reads(self) -> bool:
-        """Whether hidden states are read."""
-        return self.checkpoint.network and self.asked.states
-
-
-@dataclass(frozen=True, order=True)
-class Shard:
-    """Items `start` to `stop` of a stage."""
-
-    stage: str
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return f"{self.stage}-{self.start:06d}"
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What a shard gives.
-
-    Attributes:
-        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished; in the few-shot
-            track also raw, what the program in text was found in, where it is other; for `sampled` also sample, the
-            number of the draw; for `likelihood`: task, log_likelihood (nats), tokens.
-        states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
-            `read.mean` or `emit.layer 3`; empty for `test`.
-        seconds: that it took.
-        share: of the suite's batch that was computed at a time; less than 1 where memory was short.
-    """
-
-    samples: list[dict[str, Any]]
-    states: dict[str, np.ndarray] = field(default_factory=dict)
-    seconds: float = 0.0
-    share: float = 1.0
-
-
-def plan(job: Job) -> list[Shard]:
-    """All shards of a run that need no other's result, in order."""
-    suite = job.suite
-    stages = [TEST]
-    stages += [CONSTRAINED] if job.asked.constrained else []
-    stages += [SAMPLED] if job.asked.samples else []
-    if not job.reads:
-        return [shard for stage in stages for shard in shards_of(suite, stage)]
-    stages.append(GENERATED)
-    forced = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)] if job.grid == FULL_GRID else [BLIND]
-    for stage in forced:
-        stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
-    return [shard for stage in stages for shard in shards_of(suite, stage)]
-
-
-def shards_of(suite: Suite, stage: str) -> list[Shard]:
-    """The shards of one stage; test and probe tasks are counted without being drawn."""
-    known = dict.fromkeys(OF_TEST_TASKS, suite.tasks) | {GENERATED: suite.probe_programs}
-    count = known.get(_kind(stage)) or len(stage_tasks(suite, stage))
-    return [Shard(stage, a, b) for a, b in suite.shards(count)]
-
-
-def _kind(stage: str) -> str:
-    """The stage that an untrained copy repeats; any other is its own."""
-    return stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
-
-
-def plan_after(job: Job) -> list[Shard]:
-    """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
-    if job.grid != FULL_GRID or not job.reads:
-        return []
-    stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
-    return [shard for stage in stages for shard in shards_of(job.suite, stage)]
-
-
-def stage_tasks(suite: Suite, stage: str) -> Tasks:
-    """The tasks of a stage or of its untrained copies."""
-    kind = _kind(stage)
-    if kind in OF_TEST_TASKS:
-        return test_tasks(suite)
-    if kind == GENERATED:
-        return probe_tasks(suite)
-    if kind == WIDE:
-        return wide_tasks(suite)
-    return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
-
-
-def task_sets(job: Job) -> dict[str, str]:
-    """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
-    if not job.reads and job.asked.track == TRAINED:
-        return {f"tasks-{suites.TEST}": suites.TEST}
-    if not job.reads:
-        return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
-    purposes = [suites.TEST, suites.PROBE, suites.BLIND]
-    purposes += [suites.SHOTS] if job.asked.track == FEWSHOT else []
-    purposes += [suites.blind_purpose(_wide(job.suite))] if job.grid == FULL_GRID else []
-    return {f"tasks-{purpose}": purpose for purpose in purposes}
-
-
-def wide_tasks(suite: Suite) -> Tasks:
-    """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
-    return blind_tasks(suite, _wide(suite))
-
-
-def _wide(suite: Suite) -> int:
-    return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
-
-
-def crossed_tasks(suite: Suite) -> Tasks:
-    """The first fifth of the blind set, a smaller budget, since each alternative has prompts of its own."""
-    return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
-
-
-def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
-    """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd ones.
-
-    `first` is the number of the first task given.
-    """
-    other = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
-    cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
-    odd = slice(1 - first % 2, None, 2)
-    cells[odd], robot[odd] = other.cells[odd], other.robot[odd]
-    return Worlds(cells, robot, tasks.outputs.size)
-
-
-def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: Frame = BARE) -> list[str]:
-    """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
-    shown, under = suite.shown, suite.show_under_robot
-    after = tasks.outputs if outputs is None else outputs
-    return [frame.around(examples_text(tasks.inputs[i, :shown], after[i, :shown], under)) for i in range(len(tasks))]
-
-
-def written_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
-    """The programs among what a model wrote behind the header, and int64 their places among the texts."""
-    found, places = [], []
-    for place, text in enumerate(texts):
-        try:
-            found.append(parse(f"{HEADER_TEXT} {text}"))
-        except ParseError:
-            continue
-        places.append(place)
-    return Programs.of(found), np.array(places, np.int64)
 
 
 class Worker:
@@ -416,8 +216,3 @@ class Worker:
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def first_inputs(tasks: Tasks) -> Worlds:
-    """Worlds [N], the first shown input of each task: the one that labels speak of."""
-    return tasks.inputs[:, 0]

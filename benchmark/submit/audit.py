@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.runner.worker import TEST
-from benchmark.submit.rerun import DEFAULT_LIMITS, Limits, order_of, write_again
-from benchmark.tasks.scoring import score
 from benchmark.statistics import wilson
-from benchmark.submit.schema import Audit
-from benchmark.tasks.suite import Suite, load_suite, test_tasks
 from benchmark.submit.report import Verified
+from benchmark.submit.rerun import DEFAULT_LIMITS, Limits, order_of, write_again
+from benchmark.submit.schema import Audit
+from benchmark.tasks.scoring import score
+from benchmark.tasks.stage import TEST
+from benchmark.tasks.suite import Suite, load_suite, test_tasks
 
 LEVEL = 0.99
 """Of the interval: one honest model in 200 is flagged."""

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import POOLS, Protocol
 from benchmark.probing.readout import DIGITS, Read, Readings
-from benchmark.probing.control_gap import Tested
 from benchmark.submit.report import Verified
 from karel_env.features import FEATURES, PRIMARY
 

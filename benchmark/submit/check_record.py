@@ -6,18 +6,19 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.submit.bounds import check_figures, check_times
+from benchmark.artifacts import DESCRIPTION, FIGURES, LIMITS, OTHER_BYTES, PROBES, RECORD
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, shown, tensor_header
-from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.models.interface import Loading
 from benchmark.probing.protocol import STANDARD
+from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
+from benchmark.submit.bounds import check_figures, check_times
+from benchmark.submit.schema import Submission, checked
 from benchmark.submit.screening import check_loading
-from benchmark.submit.schema import DESCRIPTION, FIGURES, LIMITS, OTHER_BYTES, PROBES, RECORD, Submission, checked
-from benchmark.tasks.suite import SUITE_FOLDER
 from benchmark.tasks.prompt_template import TRACKS
+from benchmark.tasks.suite import SUITE_FOLDER
 
 MOST_DRAWS, HOTTEST = 10_000, 100.0
 MOST = 10**15

@@ -9,29 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, unpacked_hits
+from benchmark.artifacts import FRAME, LIMITS, PROBES, SAMPLES
 from benchmark.errors import SubmissionError
-from benchmark.runner.worker import (
-    CONSTRAINED,
-    GENERATED,
-    SAMPLED,
-    TEST,
-    Asked,
-    prompts_of,
-    stage_tasks,
-    written_programs,
-)
-from benchmark.tasks.extraction import answered
-from benchmark.submit.rendered_prompts import has_template, rendered_digest, stored_frame
 from benchmark.files import stream_rows
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, unpacked_hits
 from benchmark.probing.verdict import CONTENT_HITS
+from benchmark.runner.plan import Asked
 from benchmark.runner.record import Record
-from benchmark.tasks.scoring import OUTCOMES, score, summarize
-from benchmark.submit.schema import FRAME, LIMITS, OWN_WEIGHTS, PROBES, SAMPLES, checked
-from benchmark.tasks.suite import Suite, test_tasks
-from benchmark.tasks.prompt_template import BARE, TRAINED, Frame, frame_of
+from benchmark.submit.rendered_prompts import has_template, rendered_digest, stored_frame
 from benchmark.submit.report import Sample, Verified
+from benchmark.submit.schema import OWN_WEIGHTS, checked
+from benchmark.tasks.extraction import answered
+from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
+from benchmark.tasks.probe_sets import stage_tasks, written_programs
+from benchmark.tasks.prompt_template import BARE, TRAINED, Frame, frame_of, prompts_of
+from benchmark.tasks.scoring import OUTCOMES, score, summarize
+from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
+from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.features import PAPER_FEATURES
 
 WRITTEN = (TEST, GENERATED, CONSTRAINED, SAMPLED)

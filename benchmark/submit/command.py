@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmark.submit import audit
+from benchmark.artifacts import STATUS
 from benchmark.command import run_command
-from benchmark.submit.scaffold import draft, pack
+from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
-from benchmark.runner.worker import TEST
 from benchmark.files import shown
-from benchmark.runner.record import source_digest
-from benchmark.submit.rerun import Limits, rerun
 from benchmark.runner.store import write_durably
+from benchmark.submit import audit
+from benchmark.submit.report import Verified
+from benchmark.submit.rerun import Limits, rerun
+from benchmark.submit.scaffold import draft, pack
 from benchmark.submit.schema import (
     FLAGGED,
     NAME,
     REPRODUCED,
-    STATUS,
     VALIDATED,
     WITHDRAWN,
     Audit,
@@ -39,7 +39,7 @@ from benchmark.submit.schema import (
     read_status,
 )
 from benchmark.submit.verify import validate, verify
-from benchmark.submit.report import Verified
+from benchmark.tasks.stage import TEST
 from karel_env.command import CommandParser, integer, number
 
 SUBMISSIONS = Path(__file__).parent.parent / "submissions"

@@ -7,17 +7,16 @@ a model whose files are at hand the template is rendered again, in a process of 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from benchmark.isolation import run_bounded
+from benchmark.artifacts import FRAME, LIMITS
 from benchmark.errors import ModelError, SubmissionError
-from benchmark.tasks.extraction import count_headers
 from benchmark.files import parse_json, read_bytes, read_json, shown
-from benchmark.tasks.prompts import examples_text
-from benchmark.submit.schema import FRAME, LIMITS
-from benchmark.tasks.suite import Suite, shot_tasks
+from benchmark.isolation import run_bounded
+from benchmark.tasks.extraction import count_headers
 from benchmark.tasks.prompt_template import Frame, description, frame_of
+from benchmark.tasks.prompts import examples_text
+from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import HEADER_TEXT
 
 SURPLUS = 20_000
@@ -25,11 +24,6 @@ SURPLUS = 20_000
 SECONDS, MEMORY = 120.0, 4 << 30
 """Of the process that renders a template."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
-
-
-def frame_bytes(frame: Frame) -> bytes:
-    """The content of `frame.json`."""
-    return (json.dumps({"before": frame.before, "after": frame.after}, indent=1) + "\n").encode()
 
 
 def stored_frame(folder: Path, suite: Suite) -> Frame | None:
@@ -92,7 +86,7 @@ def rendered_digest(folder: Path, suite: Suite, track: str) -> str:
 
 def _render(folder: str, suite: Suite, track: str) -> str:
     from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.models.loading import tokenizer_of
     from benchmark.models.interface import ModelSpec
+    from benchmark.models.loading import tokenizer_of
 
     return frame_of(suite, track, tokenizer_of(open_checkpoint(ModelSpec("path", folder)))).digest

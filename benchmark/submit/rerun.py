@@ -14,21 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.submit.check_samples import WRITTEN as STAGES
-from benchmark.submit.check_samples import asked_of
+from benchmark.environment import processor
+from benchmark.errors import ModelError, UsageError
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
-from benchmark.errors import ModelError, UsageError
-from benchmark.runner.worker import Asked, Job, Shard, Worker, plan, shards_of
 from benchmark.models.interface import Loading, ModelSpec
-from benchmark.runner.preflight import check
 from benchmark.probing.protocol import Protocol
-from benchmark.runner.record import Record, processor
+from benchmark.runner.plan import Asked, Job, Shard, plan, shards_of
+from benchmark.runner.preflight import check
+from benchmark.runner.record import Record
+from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import loading_of_record
-from benchmark.submit.screening import screen_model_folder
-from benchmark.submit.schema import OWN_WEIGHTS, WITHHELD, Rerun, Submission
-from benchmark.tasks.suite import Suite, load_suite
+from benchmark.submit.check_samples import WRITTEN as STAGES
+from benchmark.submit.check_samples import asked_of
 from benchmark.submit.report import Sample, Verified
+from benchmark.submit.schema import OWN_WEIGHTS, WITHHELD, Rerun, Submission
+from benchmark.submit.screening import screen_model_folder
+from benchmark.tasks.suite import Suite, load_suite
 
 WRITTEN = ("prompt", "text", "tokens", "finished")
 START_SECONDS, SHARD_SECONDS = 600.0, 900.0

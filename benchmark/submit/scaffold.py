@@ -14,31 +14,17 @@ from typing import Any
 
 import yaml
 
-from benchmark.models.checkpoint import open_checkpoint
+from benchmark.artifacts import DESCRIPTION, FIGURES, FRAME, MODEL_FILES, PROBES, READINGS, README, RECORD, SAMPLES
 from benchmark.errors import ModelError, SubmissionError, UsageError
-from benchmark.runner.folder import RunFolder
 from benchmark.files import read_json
+from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
+from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
-from benchmark.submit.check_record import submitted_record
 from benchmark.runner.redaction import strings_without_paths, without_paths
+from benchmark.submit.check_record import submitted_record
+from benchmark.submit.schema import NAME, OWN_WEIGHTS, UNFILLED, WITHHELD, screen_folder
 from benchmark.submit.screening import WEIGHTS
-from benchmark.submit.schema import (
-    DESCRIPTION,
-    FIGURES,
-    FRAME,
-    MODEL_FILES,
-    NAME,
-    OWN_WEIGHTS,
-    PROBES,
-    READINGS,
-    README,
-    RECORD,
-    SAMPLES,
-    UNFILLED,
-    WITHHELD,
-    screen_folder,
-)
 
 TRAINING = "training.json"
 

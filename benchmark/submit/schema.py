@@ -24,35 +24,31 @@ from typing import Annotated, Any, Literal, TypeVar
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from benchmark.submit.bounds import check_folder_date
+from benchmark.artifacts import (
+    DESCRIPTION,
+    FIGURES,
+    FILES,
+    FOLDER_BYTES,
+    LIMITS,
+    MODEL_FILES,
+    OTHER_BYTES,
+    PROBES,
+    STATUS,
+)
 from benchmark.errors import SubmissionError
-from benchmark.submit.images import check_image
 from benchmark.files import (
-    TEXT_BYTES,
-    YAML_BYTES,
     read_bytes,
     read_json,
     read_yaml,
     shown,
     tensor_header,
 )
+from benchmark.submit.bounds import check_folder_date
+from benchmark.submit.images import check_image
 from benchmark.submit.screening import INDEX, WEIGHTS, check_index, screen_model_file
 
-DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
-    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
-    "status.json",
-)  # fmt: skip
-FIGURES = "figures"
 OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
 UNFILLED = "FILL IN"
-MODEL_FILES = {
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", INDEX, "training.json",
-}  # fmt: skip
-LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
-          READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
-OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
-"""Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",

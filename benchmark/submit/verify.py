@@ -18,15 +18,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from benchmark.submit.check_samples import asked_of, compare_answers, compare_content_figures, submitted_samples
-from benchmark.submit.bounds import check_dates
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
+from benchmark.artifacts import LIMITS, PROBES, READINGS, README, SAMPLES
+from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
-from benchmark.runner.worker import GRIDS
 from benchmark.files import read_bytes, read_text, shown, tensor_header
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.control_gap import CONTROLS, Tested
+from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
 from benchmark.probing.labels import ProbeSet
+from benchmark.probing.protocol import GRIDS, POOLS, Protocol
+from benchmark.probing.readout import read_readings
+from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.probing.verdict import (
     CONTENT_HITS,
     DIAGNOSTICS,
@@ -35,22 +38,16 @@ from benchmark.probing.verdict import (
     diagnostic_arrays,
     judged,
 )
-from benchmark.models.interface import ModelSpec
-from benchmark.probing.protocol import POOLS, Protocol
+from benchmark.runner.record import Record
+from benchmark.submit.bounds import check_dates
 from benchmark.submit.check_readout import compare_readings
-from benchmark.probing.readout import read_readings
-from benchmark.runner.record import Record, source_digest
 from benchmark.submit.check_record import check_privacy, submitted_record
-from benchmark.probing.control_gap import CONTROLS, Tested
+from benchmark.submit.check_samples import asked_of, compare_answers, compare_content_figures, submitted_samples
+from benchmark.submit.report import Verified, differing
 from benchmark.submit.schema import (
     FLAGGED,
-    LIMITS,
     OWN_WEIGHTS,
-    PROBES,
-    READINGS,
-    README,
     REPRODUCED,
-    SAMPLES,
     WITHDRAWN,
     WITHHELD,
     files_digest,
@@ -59,7 +56,6 @@ from benchmark.submit.schema import (
     screen_folder,
 )
 from benchmark.tasks.suite import Suite, load_suite
-from benchmark.submit.report import Verified, differing
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
 ROUNDING = 1e-6

@@ -19,8 +19,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from benchmark.isolation import run_bounded
 from benchmark.errors import ModelError
+from benchmark.isolation import run_bounded
 
 DATE = datetime(2026, 1, 1)
 """What templates that write the date are told, in every run."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from benchmark.tasks.scoring import Summary, score, summarize
 from benchmark.statistics import Estimate, bootstrap_weights, wilson
+from benchmark.tasks.scoring import Summary, score, summarize
 from benchmark.tasks.suite import Suite, test_tasks
 
 RESAMPLES, SEED = 2_000, 20_210_707

@@ -8,19 +8,21 @@ computed once. A tokenizer with a chat template gets the description and the exa
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmark.tasks.chat_template import render_chat
 from benchmark.errors import ModelError
-from benchmark.tasks.prompts import ASKED, PROGRAM, examples_text
+from benchmark.tasks.chat_template import render_chat
+from benchmark.tasks.prompts import ASKED, PROGRAM, examples_text, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
-from benchmark.models.token_alignment import prompt_ids
 from karel_env.control_flow import ControlRecipe
+from karel_env.generator import Tasks
 from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
+from karel_env.world import Worlds
 
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
 ROOM = {TRAINED: 1, FEWSHOT: 2}
@@ -168,3 +170,15 @@ def seeds_of(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
     """A seed of 128 bits for draw number `sample` of each task, from SHA-256 over suite, task and draw."""
     names = [f"{suite.name} {suite.version} {suite.seed} {task} {sample}" for task in tasks.tolist()]
     return tuple(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big") for name in names)
+
+
+def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: Frame = BARE) -> list[str]:
+    """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
+    shown, under = suite.shown, suite.show_under_robot
+    after = tasks.outputs if outputs is None else outputs
+    return [frame.around(examples_text(tasks.inputs[i, :shown], after[i, :shown], under)) for i in range(len(tasks))]
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """The content of `frame.json`."""
+    return (json.dumps({"before": frame.before, "after": frame.after}, indent=1) + "\n").encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds, world_text
 
@@ -23,3 +25,11 @@ def examples_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True
 def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
     """The prompt of one task for a model that was trained on such prompts."""
     return examples_text(inputs, outputs, show_under_robot) + ASKED
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt: marks that the tokenizer puts before a text stay, those behind it would end the prompt."""
+    encoded = tokenizer(text, return_special_tokens_mask=True)
+    added = encoded["special_tokens_mask"]
+    stop = max((i + 1 for i, mark in enumerate(added) if not mark), default=0)
+    return encoded["input_ids"][:stop]

@@ -108,7 +108,9 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     try:
         suite = _read(yaml.safe_load(path.read_bytes()))
     except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as problem:
-        raise UsageError(f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/tasks/suites/laptop.yaml") from problem
+        raise UsageError(
+            f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/tasks/suites/laptop.yaml"
+        ) from problem
     if own:
         suite = replace(suite, official=False)
     if seed is not None and seed != suite.seed:

@@ -16,7 +16,7 @@ import json
 import pytest
 from proposals import SHIPPED
 
-from benchmark.runner.worker import prompts_of
+from benchmark.tasks.prompt_template import prompts_of
 from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn_tasks

@@ -16,8 +16,8 @@ from hostile import entry
 from proposals import NETWORK, NGRAM, RANDOM, copy_row, make_base, merge_change
 
 from benchmark.review.pull_request import check_change
-from benchmark.submit.schema import read_status
 from benchmark.submit.command import main
+from benchmark.submit.schema import read_status
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "a" * 39, "A" * 40, "", "a" * 40 + "\n"])

@@ -17,12 +17,12 @@ import pytest
 from hostile import entry, lines
 from proposals import RANDOM, SHIPPED, copy_row
 
-from benchmark.submit.audit import audit_suite
-from benchmark.runner.worker import prompts_of
 from benchmark.runner.record import read_record
-from benchmark.tasks.scoring import score, summarize
-from benchmark.submit.schema import read_status
+from benchmark.submit.audit import audit_suite
 from benchmark.submit.command import main
+from benchmark.submit.schema import read_status
+from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as drawn_tasks
 from karel_env.language import HEADER_TEXT

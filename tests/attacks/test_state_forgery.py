@@ -13,10 +13,10 @@ import pytest
 from hostile import GOOD_STATUS, entry, write
 from proposals import NGRAM, RANDOM, copy_row, git, make_base, merge_change
 
-from benchmark.review.pull_request import check_change
 from benchmark.board.ranking import read_entries, standings
-from benchmark.submit.schema import files_digest, read_status
+from benchmark.review.pull_request import check_change
 from benchmark.submit.command import main
+from benchmark.submit.schema import files_digest, read_status
 
 
 def flagged_base(folder: Path) -> Path:

@@ -17,8 +17,8 @@ from hostile import append, entry, sample, write
 from proposals import NGRAM, copy_row
 
 from benchmark.runner.redaction import has_paths
-from benchmark.tasks.scoring import OUTCOMES, score
 from benchmark.submit.command import main
+from benchmark.tasks.scoring import OUTCOMES, score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn_tasks
 

@@ -17,8 +17,8 @@ from proposals import NGRAM, copy_row, make_base, merge_change
 
 from benchmark.errors import UsageError, VerificationError
 from benchmark.review.pull_request import FOLDERS, check_change
-from benchmark.submit.sealed import check, make, opened, read_round, reveal
 from benchmark.submit.command import main
+from benchmark.submit.sealed import check, make, opened, read_round, reveal
 from benchmark.tasks.suite import load_suite
 
 

@@ -1,0 +1,28 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from benchmark.files import TEXT_BYTES, YAML_BYTES
+from benchmark.submit.screening import INDEX
+
+DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
+    "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
+    "status.json",
+)  # fmt: skip
+
+
+FIGURES = "figures"
+
+
+MODEL_FILES = {
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", INDEX, "training.json",
+}  # fmt: skip
+
+
+LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
+          READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+
+
+OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
+"""Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""

@@ -1,0 +1,48 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class BarView:
+    """Progress bars on a console, one a stage."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        self.console = console
+        self.shown: TaskID | None = None
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+        """See `View`."""
+        if self.shown is not None:
+            self.bars.stop_task(self.shown)
+        self.shown = self.bars.add_task(what, total=total, completed=done)
+
+    def advance(self, steps: int, what: str | None = None) -> None:
+        """See `View`."""
+        if self.shown is not None:
+            self.bars.update(self.shown, advance=steps, description=what)
+
+    def say(self, message: str) -> None:
+        """See `View`."""
+        self.console.print(message, style="dim", markup=False)
+
+    @contextmanager
+    def shown_while(self) -> Iterator[None]:
+        """Draws the bars within."""
+        with self.bars:
+            yield

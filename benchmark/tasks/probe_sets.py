@@ -1,0 +1,78 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmark.tasks.stage import CROSSED, GENERATED, OF_TEST_TASKS, WIDE, _kind
+from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks, test_tasks
+from karel_env.generator import Tasks
+from karel_env.interpreter import run
+from karel_env.language import HEADER_TEXT, Programs
+from karel_env.parser import ParseError, parse
+from karel_env.semantics import mirror_class
+from karel_env.world import Worlds
+
+CROSSED_WITH = ("lmpru", "pulmr")
+"""Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
+
+
+WIDE_BUDGET = 25_000
+"""Label budget of the wide set, in program-world pairs."""
+
+
+def stage_tasks(suite: Suite, stage: str) -> Tasks:
+    """The tasks of a stage or of its untrained copies."""
+    kind = _kind(stage)
+    if kind in OF_TEST_TASKS:
+        return test_tasks(suite)
+    if kind == GENERATED:
+        return probe_tasks(suite)
+    if kind == WIDE:
+        return wide_tasks(suite)
+    return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
+
+
+def wide_tasks(suite: Suite) -> Tasks:
+    """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
+    return blind_tasks(suite, _wide(suite))
+
+
+def _wide(suite: Suite) -> int:
+    return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
+
+
+def crossed_tasks(suite: Suite) -> Tasks:
+    """The first fifth of the blind set, a smaller budget, since each alternative has prompts of its own."""
+    return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
+
+
+def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
+    """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd ones.
+
+    `first` is the number of the first task given.
+    """
+    other = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
+    cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
+    odd = slice(1 - first % 2, None, 2)
+    cells[odd], robot[odd] = other.cells[odd], other.robot[odd]
+    return Worlds(cells, robot, tasks.outputs.size)
+
+
+def written_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
+    """The programs among what a model wrote behind the header, and int64 their places among the texts."""
+    found, places = [], []
+    for place, text in enumerate(texts):
+        try:
+            found.append(parse(f"{HEADER_TEXT} {text}"))
+        except ParseError:
+            continue
+        places.append(place)
+    return Programs.of(found), np.array(places, np.int64)
+
+
+def first_inputs(tasks: Tasks) -> Worlds:
+    """Worlds [N], the first shown input of each task: the one that labels speak of."""
+    return tasks.inputs[:, 0]

@@ -1,0 +1,20 @@
+"""TODO."""
+
+from __future__ import annotations
+
+TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
+
+
+LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
+
+
+CHECK = "check"
+"""No stage: the model is loaded and looked at before its first shard."""
+
+
+OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
+
+
+def _kind(stage: str) -> str:
+    """The stage that an untrained copy repeats; any other is its own."""
+    return stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
