@@ -1,10 +1,10 @@
-"""TODO."""
+"""The files of a run and of a submission: their names, and how large they may be."""
 
 from __future__ import annotations
 
 from benchmark.files import TEXT_BYTES, YAML_BYTES
-from benchmark.submit.screening import INDEX
 
+INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
     "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
     "status.json",

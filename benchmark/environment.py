@@ -180,7 +180,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = SOURCE_ROOT / "submissions"
 
 
 SHIPPED = "2026-11-23_llama-laptop"

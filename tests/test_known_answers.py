@@ -20,7 +20,7 @@ from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, over_programs
 from benchmark.probing.full_grid import EVERY
 from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
 from benchmark.probing.prior import step_prior
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.semantic_content import _content, _hits, _Probed
 from benchmark.probing.state_source import arrays_of

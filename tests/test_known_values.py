@@ -12,7 +12,7 @@ from benchmark.board.comparison import Rival, _share
 from benchmark.probing.control_gap import choose_pool, gather_evidence
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
 from benchmark.probing.prior import Prior
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import wilson
 from benchmark.tasks.scoring import score, summarize

@@ -15,7 +15,7 @@ from quick_protocol import QUICK, SMALL_SUITE
 from benchmark.artifacts import READINGS
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.probing.labels import MISSING
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.readout import PROGRAMS, packed_readings, read_readings, readings_of
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.tasks.suite import load_suite

@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from tabulate import tabulate
 from transformers import LogitsProcessor, StoppingCriteriaList
 
 from benchmark.command import run_command
+from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.decoding import BracketClosed
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
     add = parser.add_argument
-    shipped = Path(__file__).parent.parent / "submissions" / "2026-11-25_gpt-laptop"
+    shipped = SUBMISSIONS / "2026-11-25_gpt-laptop"
     add("--model", default=f"path:{shipped}", help="path:FOLDER or hf:org/name (default: a shipped model)")
     add("--suite", default="laptop", help="whose test tasks (default: %(default)s)")
     add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")

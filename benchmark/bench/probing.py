@@ -46,7 +46,8 @@ from benchmark.probing import probes as probing
 from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
 from benchmark.probing.prior import PRESENT
-from benchmark.probing.probes import Fit, fast_products, fit_probes, whitened
+from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probes import fast_products, fit_probes, whitened
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.token_history import recorder_states
 from benchmark.probing.verdict import EXTRAS, blind_probe_set

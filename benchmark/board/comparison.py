@@ -21,6 +21,7 @@ from tabulate import tabulate
 from benchmark.artifacts import LIMITS, PROBES, SAMPLES
 from benchmark.board.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
 from benchmark.command import run_command
+from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
 from benchmark.probing.control_gap import Draws, Tested, delta_of, gaps_of, skills_of
@@ -30,15 +31,13 @@ from benchmark.probing.state_source import evidence_of
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
-from benchmark.runner.run import limited
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
 from benchmark.tasks.stage import TEST
-from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
+from benchmark.tasks.suite import Suite, digest, limited, load_suite, test_tasks
 from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import kept
 
-ROOT = Path(__file__).parent.parent
 SHARES = ("shown", "held_out")
 
 
@@ -81,7 +80,7 @@ def read_rival(name: str) -> Rival:
         UsageError: there is none.
         VerificationError: its samples are not those of its record.
     """
-    folder = next((path for path in (Path(name), ROOT / "submissions" / name) if path.is_dir()), Path(name))
+    folder = next((path for path in (Path(name), SUBMISSIONS / name) if path.is_dir()), Path(name))
     if not (folder / "record.json").is_file():
         raise UsageError(f"{name}: no record.json there; give a submission or the folder of a finished run")
     record = read_record(folder / "record.json")

@@ -158,7 +158,7 @@ def render(folder: Path, groups: Sequence[Group], calibration: Calibration | Non
         for g in groups
     ]
     environment = Environment(
-        loader=PackageLoader("benchmark", "templates"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("benchmark.board", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
     style, script = (_source(environment, name) for name in ("board.css", "board.js"))

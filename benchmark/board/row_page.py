@@ -22,7 +22,7 @@ from benchmark.board.tables import UNDEFINED, percent, points
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.diagnostics import CONTROL
-from benchmark.probing.figures import MAPS, budget_points, map_cells, span_of
+from benchmark.probing.figure_data import MAPS, budget_points, map_cells, span_of
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import read_readings
 from benchmark.probing.state_source import evidence_of

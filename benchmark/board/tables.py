@@ -32,6 +32,7 @@ from benchmark.board.ranking import (
     standings,
 )
 from benchmark.command import run_command
+from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
 from benchmark.errors import VerificationError
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
@@ -41,8 +42,7 @@ from benchmark.submit.verify import check_stored
 from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
-ROOT = Path(__file__).parent.parent
-CALIBRATION = ROOT / "docs" / "calibration.json"
+CALIBRATION = SOURCE_ROOT / "docs" / "calibration.json"
 COLUMNS = (
     "model", "parameters", "shown %", "held-out %", "exact %", "valid %",
     "sc linear", "sc mlp1", "sc mlp2", "skill", "gap", "delta", "verdict",
@@ -259,10 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmark.leaderboard",
         description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
     )
-    parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "leaderboard.md", help="file to write; JSON and CSV go beside it"
+        "--out", type=Path, default=SOURCE_ROOT / "leaderboard.md", help="file to write; JSON and CSV go beside it"
     )
     parser.add_argument(
         "--check",

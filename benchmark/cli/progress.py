@@ -1,4 +1,4 @@
-"""TODO."""
+"""Progress of a command on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The executor of one process, and the session in which any worker holds what it computes with."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 from benchmark.cluster.pool import DONE, INVALID, MEMORY, RAISED, STORAGE, Answer, Piece
 from benchmark.errors import ModelError, StorageError
-from benchmark.runner.store import Attempt
 from karel_env.command import was_interrupted
 
-Compute = Callable[[Any, float], list[Attempt]]
+Compute = Callable[[Any, float], list[Any]]
 
 
 ENDED = "the model's own code ended the process ({}); expected it to return or to raise an error"

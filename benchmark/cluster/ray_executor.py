@@ -22,7 +22,7 @@ from typing import Any
 from benchmark.cluster.executor import CRASHED, DONE, EVALUATION, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
 from benchmark.cluster.pool import load
 from benchmark.cluster.ray_actor import IMPORTS, ActorBody, same_everywhere
-from benchmark.environment import group_limit, kernel_kills
+from benchmark.environment import SOURCE_ROOT, group_limit, kernel_kills
 from benchmark.errors import BenchmarkError, StorageError, UsageError
 
 RAY_ENVIRONMENT = {
@@ -256,7 +256,7 @@ def _code() -> dict[str, Any]:
     """A runtime environment that brings the driver's own code to every node; a submitted job has it already."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
-    packages = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "karel_env")]
+    packages = [str(SOURCE_ROOT / "benchmark"), str(SOURCE_ROOT / "karel_env")]
     return {"py_modules": packages, "excludes": ["**/__pycache__"]}
 
 

@@ -26,7 +26,7 @@ from benchmark.probing.control_gap import Tested
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
 from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
 from benchmark.probing.mdl import codelengths
-from benchmark.probing.probes import Fit, Fitter, Rows
+from benchmark.probing.probe_fit import Fit, Fitter, Rows
 from benchmark.probing.protocol import MEAN, POOLS, STANDARD
 from benchmark.probing.semantic_content import measure_content
 from benchmark.probing.state_source import Views, arrays_of, read_source

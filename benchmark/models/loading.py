@@ -8,7 +8,6 @@ from typing import Any
 from benchmark.isolation import run_bounded
 from benchmark.models import custom as factory
 from benchmark.models.checkpoint import BASELINES, Checkpoint
-from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel, ModelSpec, Writer
 from benchmark.models.validated import Checked
 from benchmark.tasks.suite import Suite
@@ -24,6 +23,8 @@ def load(
     """
     if checkpoint.own:
         return Checked(factory.made(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
+    from benchmark.models.huggingface import HuggingFaceModel
+
     return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
 
 
@@ -39,6 +40,8 @@ def tokenizer_of(checkpoint: Checkpoint) -> Any:
     """The model's tokenizer; None for a class of the user's that has none."""
     if checkpoint.own:
         return getattr(factory.made(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+    from benchmark.models.huggingface import HuggingFaceModel
+
     return HuggingFaceModel.load_tokenizer(checkpoint)
 
 

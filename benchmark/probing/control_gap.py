@@ -14,7 +14,7 @@ from scipy import stats
 
 from benchmark.probing.labels import MISSING, ProbeSet, Split
 from benchmark.probing.prior import Prior, step_prior
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.protocol import Protocol
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
 from karel_env.features import FEATURES, PRIMARY

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.protocol import Protocol
 from karel_env.features import FEATURES
 from karel_env.language import Programs

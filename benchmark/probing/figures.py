@@ -7,7 +7,7 @@ it can be printed alone; nothing is told by colour only. Source: shared/PROBING.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from benchmark.probing.figure_data import DEPTH, MAPS, budget_points, map_cells, span_of
 from benchmark.probing.grid import Grid, Slice
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import Meaning
@@ -32,10 +33,6 @@ from karel_env.features import PRIMARY
 FOLDER = "figures"
 DPI, WIDTH = 200, 7.0
 """Pixels an inch of the PNG, and the width of every figure in inches."""
-DEPTH = "mlp1"
-MAPS = (("blind", "read"), ("generated", "emit"))
-"""Probe set and position of each layer map."""
-BUDGET_SETS = ("blind", "wide")
 BLUE, ORANGE, BAND, GREY = "#0072b2", "#d55e00", "#dddddd", "#595959"
 """The first two from the palette of Okabe & Ito (2008), which the colour-blind tell apart."""
 _STYLE = {
@@ -153,19 +150,6 @@ def _interval(axes: Axes, row: float, one: Estimate, marker: str, face: str = BL
     axes.errorbar(one.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
 
 
-def span_of(counts: Iterable[int]) -> str:
-    """`5` or `3 to 5`, of any numbers; `0` of none."""
-    low, *_, high = sorted([*counts] * 2) or [0, 0]
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def map_cells(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
-    """The slices of a layer map by view and offset."""
-    found = [one for one in slices if (one.probe_set, one.position, one.depth) == (probe_set, position, DEPTH)]
-    found = [one for one in found if one.view == "mean" or one.view.startswith("layer ")]
-    return {(one.view, one.offset): one for one in found if PRIMARY in one.features}
-
-
 def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: str) -> Figure:
     """Delta of the primary feature, a row a layer with `mean` last, a column an offset."""
     views = sorted({view for view, _ in cells}, key=lambda view: (view == "mean", len(view), view))
@@ -202,15 +186,6 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     axes.spines[:].set_visible(False)
     figure.colorbar(colours, ax=axes, pad=0.02, aspect=max(8, len(views)), fraction=0.05, label="delta, skill")
     return figure
-
-
-def budget_points(slices: Sequence[Slice]) -> list[Slice]:
-    """The slices of the budget curve, by budget; of two at one place, that with the fewest alternatives, as the others."""
-    place = ("read", "pools", 0, DEPTH)
-    found = [one for one in slices if (one.position, one.view, one.offset, one.depth) == place]
-    found = [one for one in found if one.probe_set in BUDGET_SETS and one.budget > 0 and PRIMARY in one.features]
-    found.sort(key=lambda one: (one.budget, one.probe_set, one.alternatives))
-    return list({(one.budget, one.probe_set): one for one in reversed(found)}.values())[::-1]
 
 
 def _budgets(name: str, points: list[Slice]) -> Figure:

@@ -17,7 +17,7 @@ from benchmark.probing.control_gap import CONTROLS, FeatureResult, Skills, Teste
 from benchmark.probing.grid import Conditional, Grid, Reading, Slice
 from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
 from benchmark.probing.mdl import codelengths
-from benchmark.probing.probes import Fitter, Rows, fit_probes
+from benchmark.probing.probe_fit import Fitter, Rows, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, FULL_GRID, MEAN, POOLS, STANDARD_GRID, Protocol
 from benchmark.probing.state_source import (
     Source,
@@ -122,7 +122,7 @@ class FullGrid:
         layers: Sequence[str],
         texts: Sequence[str],
         told: Told = lambda what: None,
-        fit: Fitter = fit_probes,
+        fit: Fitter = fit_in_process,
     ) -> None:
         self.suite, self.states, self.layers, self.texts, self.told = suite, states, list(layers), texts, told
         self.protocol, self.fit = protocol, fit

@@ -14,19 +14,17 @@ Letters: `R` states, `D` width, `G` groups, `K` label rows (heads) of a group, `
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
 
 from benchmark.probing.labels import MISSING, Split
+from benchmark.probing.probe_fit import Fit, Rows
 from benchmark.probing.protocol import Protocol
 
 ROWS = 1024
@@ -35,51 +33,6 @@ TOGETHER = 8
 """Groups that one thread trains together at most: the work is shared out in these, whatever the number of threads."""
 LARGEST_LOGIT = 60.0
 """Logits are cut to this size, so that their exponentials can be summed as they are."""
-
-
-class Rows(typing.Protocol):
-    """States [R, D] that are indexed by a slice or by row numbers: an array, memory-mapped or not, or several."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """float32 [asked, D]."""
-        ...
-
-
-class Fitter(typing.Protocol):
-    """`fit_probes`, or what takes its place and has others compute."""
-
-    def __call__(
-        self,
-        states: Sequence[Rows],
-        targets: np.ndarray,
-        counts: np.ndarray,
-        splits: Sequence[Split],
-        widths: Sequence[int],
-        seeds: Sequence[int],
-        protocol: Protocol,
-        progress: Callable[[int], None] = ...,
-        inits: Sequence[int] | None = ...,
-    ) -> Fit:
-        """See `fit_probes`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What the probes of one source of states predict.
-
-    Attributes:
-        validation: float32 [Q, G, K], cross-entropy in nats on validation, at the best check.
-        log_prob: a seed, float32 [G, K, Rt], log-probability of the true class of each of its test states, at that
-            check; 0 where the label is missing.
-        predicted: a seed, int16 [G, K, Rt], the most probable class.
-    """
-
-    validation: np.ndarray
-    log_prob: list[np.ndarray]
-    predicted: list[np.ndarray]
 
 
 def fast_products() -> torch.dtype:

@@ -20,7 +20,7 @@ from benchmark.errors import VerificationError
 from benchmark.files import read_bytes, unpacked
 from benchmark.probing.control_gap import Tested, choose_pool
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.probes import Fit
+from benchmark.probing.probe_fit import Fit
 from benchmark.probing.protocol import Protocol
 from karel_env.features import FEATURES, PRIMARY
 

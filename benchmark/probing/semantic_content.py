@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.probing.control_gap import over_programs, tested_programs
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
-from benchmark.probing.probes import Fit, Fitter, Rows, fit_probes
+from benchmark.probing.probe_fit import Fit, Fitter, Rows, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import Progress
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
@@ -51,7 +51,7 @@ def measure_content(
     texts: Sequence[str],
     states: Rows,
     progress: Progress = lambda steps: None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> Content | None:
     """The paper's semantic content of the model's own programs; see `measure_content_hits`."""
     hits = measure_content_hits(suite, protocol, texts, states, progress, fit)
@@ -64,7 +64,7 @@ def measure_content_hits(
     texts: Sequence[str],
     states: Rows,
     progress: Progress = lambda steps: None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> np.ndarray | None:
     """Where the probes are right, which `content_of_hits` computes the figures from; None with too few programs to tell.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.probing.control_gap import Evidence, Tested, choose_pool, gather_evidence
 from benchmark.probing.labels import ProbeSet, Split
-from benchmark.probing.probes import Fit, Fitter, Rows, fit_probes
+from benchmark.probing.probe_fit import Fit, Fitter, Rows, fit_in_process
 from benchmark.probing.protocol import Protocol
 
 Progress = Callable[[int], None]
@@ -35,7 +35,7 @@ def read_source(
     protocol: Protocol,
     progress: Progress = lambda steps: None,
     widths: Sequence[int] | None = None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> Source:
     """Fit the probes of one source.
 
@@ -62,7 +62,7 @@ def fit_view(
     protocol: Protocol,
     widths: Sequence[int],
     progress: Progress = lambda steps: None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> Fit:
     """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
     chosen = [copies[seed % len(copies)] for seed in protocol.seeds]
@@ -93,7 +93,7 @@ def fit_semantics(
     protocol: Protocol,
     widths: Sequence[int],
     progress: Progress = lambda steps: None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> Fit:
     """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
     copies = protocol.copies

@@ -19,7 +19,7 @@ from benchmark.probing.diagnostics import (
     with_control_labels,
 )
 from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, with_original
-from benchmark.probing.probes import Fitter, fit_probes
+from benchmark.probing.probe_fit import Fitter, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.probing.readout import Readings, readings_of
 from benchmark.probing.state_source import Progress, Views, arrays_of, evidence_of, network_steps, read_source
@@ -78,7 +78,7 @@ def measure_meaning(
     model: Views,
     random: Sequence[Views],
     progress: Progress = lambda steps: None,
-    fit: Fitter = fit_probes,
+    fit: Fitter = fit_in_process,
 ) -> tuple[Meaning, dict[str, np.ndarray], Readings]:
     """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
 

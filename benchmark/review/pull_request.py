@@ -21,13 +21,13 @@ from benchmark.artifacts import DESCRIPTION, LIMITS, RECORD, STATUS
 from benchmark.board.ranking import read_entries
 from benchmark.board.tables import row
 from benchmark.command import run_command
+from benchmark.environment import SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, shown
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, Row, colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
-from benchmark.submit.command import SUBMISSIONS
 from benchmark.submit.report import Difference, Verified, differing
 from benchmark.submit.verify import verify
 from karel_env.command import CommandParser

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 from benchmark.cluster.executor import FIT
 from benchmark.cluster.pool import Piece, Pool
 from benchmark.probing.labels import Split
-from benchmark.probing.probes import Fit, Rows, fast_products
+from benchmark.probing.probe_fit import Fit, Rows
+from benchmark.probing.probes import fast_products
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.jobs import FitCall, FitWork
 from benchmark.runner.store import WHOLE, Attempt, Shards, StoredRows, packed, write_into

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The plan of a run: which shards of which stages it consists of, from what was asked for."""
 
 from __future__ import annotations
 

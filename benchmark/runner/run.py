@@ -23,7 +23,8 @@ from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.probing.figures import write_figures
 from benchmark.probing.full_grid import FullGrid
 from benchmark.probing.grid import Grid
-from benchmark.probing.probes import Rows, fast_products
+from benchmark.probing.probe_fit import Rows
+from benchmark.probing.probes import fast_products
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
 from benchmark.probing.protocol import Protocol as Settings
 from benchmark.probing.readout import packed_readings
@@ -47,9 +48,8 @@ from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, frame_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, RANDOM, SAMPLED, TEST
-from benchmark.tasks.suite import Suite, digest, load_suite, test_tasks
+from benchmark.tasks.suite import digest, limited, load_suite, test_tasks
 
-PROBES_PER_LIMITED_TASK = 5
 GRID_STAGE, PROBING = "grid", "probing"
 RECORD = "record.json"
 
@@ -341,11 +341,3 @@ class _RunStages(Stages):
             drawn = self.folder.samples(self.shards, SAMPLED)
             found["sampled"] = sampled_figures(suite, drawn, asked.samples, asked.temperature)
         return found
-
-
-def limited(suite: Suite, limit: int | None) -> Suite:
-    """The suite with only its first `limit` tasks, and probe sets in proportion."""
-    if limit is None:
-        return suite
-    probes = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
-    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=probes, sha256="", official=False)

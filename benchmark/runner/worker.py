@@ -25,7 +25,6 @@ import numpy as np
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding, Generation, HiddenStates, LanguageModel, Writer
 from benchmark.models.loading import load, load_writer, tokenizer_of
-from benchmark.models.soundness import check_soundness
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import answered
@@ -80,6 +79,8 @@ class Worker:
         """
         if not self.job.checkpoint.network:
             return
+        from benchmark.models.soundness import check_soundness
+
         tasks = test_tasks(self.job.suite).take(np.arange(min(CHECKED_TASKS, self.job.suite.tasks)))
         programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
         longest = max(range(len(programs)), key=lambda i: len(programs[i]))

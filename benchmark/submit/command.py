@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
 from benchmark.command import run_command
-from benchmark.environment import source_digest
+from benchmark.environment import SUBMISSIONS, source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import shown
 from benchmark.runner.store import write_durably
@@ -42,7 +42,6 @@ from benchmark.submit.verify import validate, verify
 from benchmark.tasks.stage import TEST
 from karel_env.command import CommandParser, integer, number
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
 TABLE_ROWS = 20
 SEEN = {"yes": True, "no": False, "unknown": None}
 

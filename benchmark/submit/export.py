@@ -22,11 +22,11 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from benchmark.command import run_command
-from benchmark.environment import versions
+from benchmark.environment import SUBMISSIONS, versions
 from benchmark.errors import UsageError
 from benchmark.runner.redaction import strings_without_paths, without_paths
 from benchmark.statistics import Estimate
-from benchmark.submit.command import SUBMISSIONS, settle
+from benchmark.submit.command import settle
 from benchmark.submit.report import Verified
 from benchmark.submit.schema import OWN_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit.verify import verify

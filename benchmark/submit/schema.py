@@ -29,6 +29,7 @@ from benchmark.artifacts import (
     FIGURES,
     FILES,
     FOLDER_BYTES,
+    INDEX,
     LIMITS,
     MODEL_FILES,
     OTHER_BYTES,
@@ -45,7 +46,7 @@ from benchmark.files import (
 )
 from benchmark.submit.bounds import check_folder_date
 from benchmark.submit.images import check_image
-from benchmark.submit.screening import INDEX, WEIGHTS, check_index, screen_model_file
+from benchmark.submit.screening import WEIGHTS, check_index, screen_model_file
 
 OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
 UNFILLED = "FILL IN"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark.artifacts import ADAPTER, INDEX
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, shown
 
@@ -38,7 +39,6 @@ SPECS = re.compile(
 )
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 LOADED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
 BESIDE_THE_MODEL = ("record.json", "status.json", "training.json")
 VOCABULARIES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")

@@ -27,13 +27,13 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints
 
 from benchmark.command import run_command
+from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
 from benchmark.submit.schema import NAME, Digest, Seed, checked
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
-ROOT = Path(__file__).parent.parent
 Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 
 
@@ -84,7 +84,7 @@ def make(folder: Path, name: str, suite: str, secret: Path) -> Round:
     """
     known, path = load_suite(suite), _file(folder, name)
     inside = secret.resolve().is_relative_to(folder.resolve().parent)
-    if inside or ((ROOT / ".git").exists() and secret.resolve().is_relative_to(ROOT)):
+    if inside or ((SOURCE_ROOT / ".git").exists() and secret.resolve().is_relative_to(SOURCE_ROOT)):
         raise UsageError(f"--secret {secret}: lies in the repository, where it could be published; keep it elsewhere")
     if path.exists() or secret.exists():
         raise UsageError(f"{path if path.exists() else secret}: there already; choose another name")
@@ -143,7 +143,7 @@ def _today() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
-    parser.add_argument("--folder", type=Path, default=ROOT / "sealed", help="of the commitments")
+    parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, says in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
                        ("reveal", "publish salt and seed"), ("rotate", "reveal one, make the next")):  # fmt: skip

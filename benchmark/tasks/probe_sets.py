@@ -1,4 +1,4 @@
-"""TODO."""
+"""Probe sets as tasks: blind, wide and crossed, and the programs that a model wrote for its probe tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Stages of a run: what is computed of which tasks. The untrained copies of a model have stages of their own."""
 
 from __future__ import annotations
 

@@ -328,3 +328,14 @@ def digest(tasks: Tasks) -> str:
         whole.update(str(part.shape).encode())
         whole.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes())
     return whole.hexdigest()
+
+
+def limited(suite: Suite, limit: int | None) -> Suite:
+    """The suite with only its first `limit` tasks, and probe sets in proportion."""
+    if limit is None:
+        return suite
+    probes = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
+    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=probes, sha256="", official=False)
+
+
+PROBES_PER_LIMITED_TASK = 5
