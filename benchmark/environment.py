@@ -109,14 +109,24 @@ PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensor
 SOURCE_ROOT = Path(__file__).parent.parent
 
 
-def source_digest() -> str:
-    """SHA-256 over the source of karel_env and benchmark: the code version that results depend on."""
-    whole = hashlib.sha256()
+RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runner")
+"""Modules and packages of `benchmark` that the results of a run depend on; with them all of `karel_env`."""
+
+
+def source_digest(modules: Sequence[str] = RESULT_SOURCES) -> str:
+    """SHA-256 over the source of `karel_env` and of modules or packages of `benchmark`.
+
+    With the default, the code version that the results of a run depend on: an edit of the board or of a command leaves it
+    as it is. `("",)` stands for all of `benchmark`.
+    """
     # Ray may put the two packages into different folders of a node.
-    for package in (SOURCE_ROOT / "benchmark", Path(karel_env.__file__).parent):
-        for path in sorted(package.rglob("*.py")):
-            whole.update(path.relative_to(package.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return whole.hexdigest()
+    roots = [SOURCE_ROOT / "benchmark" / name for name in modules] + [Path(karel_env.__file__).parent]
+    digest = hashlib.sha256()
+    for root in roots:
+        for path in [root] if root.is_file() else sorted(root.rglob("*.py")):
+            name = f"{root.name}/{path.relative_to(root).as_posix()}"
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def commit_state() -> tuple[str | None, bool | None]:

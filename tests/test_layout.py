@@ -1,160 +1,97 @@
-"""Imports point one way: the layers of DESIGN.md, held by reading the source."""
+"""Imports point one way: the order of the packages, held by reading the source and by importing each package."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    [
-        "crew",
-        "errors",
-        "extraction",
-        "lookalike",
-        "markup",
-        "memory_limit",
-        "phases",
-        "prompts",
-        "protocol",
-        "redaction",
-        "simulation",
-        "statistics",
-    ],
-    [
-        "bounded",
-        "charts",
-        "command",
-        "custom_code",
-        "grid",
-        "intake",
-        "labels",
-        "model_files",
-        "models",
-        "paired",
-        "pool",
-        "shards",
-        "suites",
-    ],
-    [
-        "bounds",
-        "change",
-        "chat_template",
-        "contract",
-        "decoding",
-        "factory",
-        "hub",
-        "images",
-        "prior",
-        "probing",
-        "recorder",
-        "scoring",
-        "screening",
-        "tensors",
-        "word_pieces",
-    ],
-    [
-        "answers",
-        "model_formats",
-        "pseudo_models",
-        "semantic_content",
-        "submission",
-        "tracks",
-        "trained_pair",
-        "weights",
-    ],
-    ["change_report", "checkpoint", "diagnostics", "fingerprint", "readings", "sealed", "sources"],
-    ["architecture", "codelength"],
-    ["tokenizers"],
-    ["huggingface"],
-    ["loading", "soundness"],
-    ["evaluation", "frames"],
-    ["content", "folder", "generation_bench", "legacy", "measurement", "patient", "player"],
-    ["figures", "full_grid", "own_checks", "record", "work"],
-    ["actor", "calibrate", "duplicates", "fits", "preflight", "record_check", "verified"],
-    ["answer_check", "checks", "cluster", "draft", "reading_check", "stages"],
-    ["driver", "options", "rerun", "trajectory", "verification"],
-    ["audit", "compare", "curves", "doctor"],
-    ["standings", "submit"],
-    ["export", "leaderboard"],
-    ["incoming", "rowpage", "run", "status"],
-    ["cluster_bench", "emergence", "page", "sweep"],
-    ["bench"],
+    ["errors", "statistics", "environment"],
+    ["files", "isolation", "command"],
+    ["artifacts"],
+    ["tasks"],
+    ["models", "probing", "cluster"],
+    ["causal"],
+    ["runner"],
+    ["calibrate"],
+    ["submit", "cli"],
+    ["board", "doctor"],
+    ["review", "status"],
+    ["run"],
+    ["sweep", "emergence", "bench"],
+    ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],
 ]
-TORCH_FREE = {
-    "command",
-    "custom_code",
-    "errors",
-    "protocol",
-    "statistics",
-    "paired",
-    "suites",
-    "prompts",
-    "labels",
-    "recorder",
-    "prior",
-    "pseudo_models",
-    "scoring",
-    "models",
-    "checkpoint",
-    "hub",
-    "factory",
-    "contract",
-    "grid",
-    "figures",
-    "shards",
-    "crew",
-    "memory_limit",
-    "pool",
-    "simulation",
-    "status",
-    "phases",
-    "tracks",
-    "extraction",
-    "answers",
-    "intake",
-    "images",
-    "submission",
-    "sealed",
-    "word_pieces",
-    "lookalike",
-    "markup",
-    "redaction",
-    "change",
-    "fingerprint",
-    "change_report",
-}
+"""Modules and packages of `benchmark`; each may import those of earlier lines, and a package its own modules."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(path for path in (ROOT / "benchmark").rglob("*.py") if path.name != "__init__.py")
+MOST_MODULES, MOST_LINES = 17, 425
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    """The modules that a file imports, anywhere in it."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
+            modules.add(node.module or "")
+    return modules
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "karel_env").glob("*.py")), ids=lambda p: p.stem)
-def test_karel_env_knows_no_one_else(path: Path) -> None:
+def home(path: Path) -> str:
+    """The package of `benchmark` that a file is in, or its own name at the top."""
+    return path.relative_to(ROOT / "benchmark").with_suffix("").parts[0]
+
+
+def test_every_package_has_a_layer() -> None:
+    assert {home(path) for path in MODULES} <= set(RANK)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "karel_env").rglob("*.py")), ids=lambda p: p.stem)
+def test_karel_env_imports_nothing_of_the_benchmark(path: Path) -> None:
     heads = {name.split(".")[0] for name in imports(path)}
     assert not heads & {"torch", "ray", "transformers", "benchmark", "baselines"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmark").glob("*.py")), ids=lambda p: p.stem)
-def test_benchmark_imports_downwards_only(path: Path) -> None:
-    found = imports(path)
-    heads = {name.split(".")[0] for name in found}
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT / "benchmark").as_posix())
+def test_imports_point_one_way(path: Path) -> None:
+    heads = {name.split(".")[0] for name in imports(path)}
     assert "baselines" not in heads
-    assert "ray" not in heads or path.stem in ("cluster", "actor")
-    assert not (path.stem in TORCH_FREE and heads & {"torch", "transformers"})
-    if path.stem == "__init__":
-        return
-    for name in found:
+    assert "ray" not in heads or home(path) == "cluster"
+    for name in imports(path):
         if name.startswith("benchmark."):
-            below = name.split(".")[1]
-            assert RANK[below] < RANK[path.stem], f"{path.stem} imports {below}"
+            target = name.split(".")[1]
+            assert target == home(path) or RANK[target] < RANK[home(path)], f"{home(path)} imports {target}"
+
+
+def loaded_by(*packages: str) -> set[str]:
+    """The top-level modules that a process has loaded after it imported all modules of some packages."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in MODULES
+        if home(path) in packages and path.stem != "__main__"
+    ]
+    assert names
+    code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+def test_tasks_submit_and_tables_load_no_torch() -> None:
+    assert not loaded_by("tasks", "submit", "board", "review", "cluster") & {"torch", "transformers", "ray"}
+
+
+def test_probing_loads_no_model_library() -> None:
+    assert not loaded_by("probing") & {"transformers", "ray", "huggingface_hub", "tokenizers"}
+
+
+def test_packages_and_files_are_small() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in MODULES}
+    assert not {str(path): lines for path, lines in sizes.items() if lines > MOST_LINES}
+    packages = {path.parent for path in MODULES}
+    assert not {folder.name for folder in packages if len(list(folder.glob("[a-z]*.py"))) > MOST_MODULES}

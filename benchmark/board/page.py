@@ -24,8 +24,9 @@ from benchmark.board.charts import Chart, Point, Series, bar, chart
 from benchmark.board.markup import visible
 from benchmark.board.ranking import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
 from benchmark.board.row_page import RowPage, meanings, row_page
-from benchmark.board.tables import CALIBRATION, ROOT, UNDEFINED, claims_of, figures_of, points
+from benchmark.board.tables import CALIBRATION, UNDEFINED, claims_of, figures_of, points
 from benchmark.command import make_folder, run_command
+from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_durably
 from benchmark.statistics import Estimate
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.page", description="Write the board as one static page.")
     parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {NAME} (default: site)")
-    parser.add_argument("--submissions", type=Path, default=ROOT / "submissions", help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=SOURCE_ROOT / "submissions", help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
     return run_command(lambda: run(parser.parse_args(arguments)))
 

@@ -83,7 +83,7 @@ def same_everywhere() -> dict[str, Any]:
     """The digest of the source, and versions of the packages that must be the same on every node."""
     from benchmark.environment import source_digest, versions
 
-    return {"source": source_digest(), **versions(SAME_EVERYWHERE)}
+    return {"source": source_digest(("",)), **versions(SAME_EVERYWHERE)}
 
 
 def _differences(expected: dict[str, Any]) -> list[str]:

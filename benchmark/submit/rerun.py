@@ -21,7 +21,6 @@ from benchmark.models.checkpoint import Checkpoint, available_memory, open_check
 from benchmark.models.interface import Loading, ModelSpec
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import Asked, Job, Shard, plan, shards_of
-from benchmark.runner.preflight import check
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import loading_of_record
@@ -182,6 +181,8 @@ def _write(order: Order) -> Rewritten:
         order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, asked=order.asked
     )  # fmt: skip
     chosen, of = _chosen(job, order)
+    from benchmark.runner.preflight import check
+
     check(job, order.protocol)
     torch.set_num_threads(job.threads)
     worker = Worker(job)

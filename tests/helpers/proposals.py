@@ -12,7 +12,7 @@ import yaml
 
 from benchmark.runner.redaction import strings_without_paths
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "submissions"
 NGRAM, RANDOM, NETWORK = "2026-11-25_n-gram", "2026-11-25_random", "2026-11-26_gpt-small-laptop"
 WHO = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "core.fileMode=true")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import benchmark.models.huggingface
 from benchmark.doctor import command as doctor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:

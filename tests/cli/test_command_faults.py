@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from whole_runs import HERE, call, only
+from whole_runs import ROOT, call, only
 
 import benchmark.run
 import karel_env
@@ -32,7 +32,7 @@ COMMANDS = [
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [
     ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.calibration", ["--suite", "smoke"]),
-    ("benchmark.emergence.command", [str(Path(__file__).parent.parent / "docs" / "emergence")]),
+    ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence")]),
     ("baselines.train", ["gpt-laptop"]), ("benchmark.board.page", ["--submissions", "{empty}"]),
 ]  # fmt: skip
 DEEP = "[" * 100_000
@@ -344,7 +344,7 @@ def test_compiled_code_finds_a_folder(tmp_path, monkeypatch):
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parent), **environment}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=variables, timeout=120
     )

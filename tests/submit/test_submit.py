@@ -26,7 +26,7 @@ from benchmark.submit.rerun import rerun
 from benchmark.submit.schema import read_status, read_submission
 from benchmark.submit.verify import verify
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
 RECORD, SAMPLES, PROBES = "record.json", "samples.jsonl.gz", "probes.data"
 

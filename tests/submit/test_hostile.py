@@ -21,7 +21,7 @@ from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission
 from benchmark.submit.verify import submitted_record, verify
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-26_gpt-large-laptop"
 SECONDS = 5
 """Of the processor, not of a clock: another process may keep this one waiting."""

@@ -22,7 +22,7 @@ from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
 from karel_env.language import HEADER_TEXT
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 HONEST = "2026-11-25_n-gram"
 
 

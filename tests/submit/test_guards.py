@@ -26,7 +26,7 @@ from benchmark.submit.images import check_image
 from benchmark.submit.schema import files_digest, read_status, read_submission, screen_folder
 from benchmark.submit.verify import check_stored, validate, verify
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
 RECORD = "record.json"
 DECIMALS = 1e-5

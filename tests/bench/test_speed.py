@@ -1,4 +1,4 @@
-"""Speed: benchmarks (`pytest --benchmark-enable tests/test_speed.py`), and the command that prints the table.
+"""Speed: benchmarks (`pytest --benchmark-enable tests/bench/test_speed.py`), and the command that prints the table.
 
 Ratios are taken side by side in one run; no test looks at absolute time.
 """

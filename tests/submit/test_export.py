@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from benchmark.runner.record import read_record
 from benchmark.submit.export import FORMATS, main
 
-SUBMISSIONS = Path(__file__).parent.parent / "submissions"
+SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
 
 

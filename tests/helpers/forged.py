@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SHIPPED = Path(__file__).parent.parent / "submissions"
+SHIPPED = Path(__file__).parents[2] / "submissions"
 SMALL = "2026-11-26_gpt-small-laptop"
 Deed = Callable[[Path], Any]
 

@@ -155,7 +155,7 @@ BODIES = {
 @pytest.mark.parametrize("message", BODIES)
 def test_a_class_of_the_users(message, tmp_path, monkeypatch):
     (source,) = re.findall(
-        r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "models.md").read_text(), re.DOTALL
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "models.md").read_text(), re.DOTALL
     )
     (tmp_path / "own_template.py").write_text(source)
     name = f"own_changed_{len(message)}"

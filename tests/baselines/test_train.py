@@ -206,9 +206,17 @@ def test_several_processes_make_the_model_that_one_makes(recipe, tmp_path):
     """Each takes its share of a step's tasks, and of each share a few at a time; a state waits for the slower one."""
     recipe.write_text(RECIPE + "micro: 1\ncheckpoints: 2\n")
     words = [str(recipe), "--threads", "1", "--save-every", "3", "--out", str(tmp_path / "two")]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "tests/slow_process.py", *words]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "tests/helpers/slow_process.py",
+        *words,
+    ]
     subprocess.run(launcher, env=environment, check=True, cwd=root)
     recipe.write_text(recipe.read_text().replace("micro: 1", "micro: 0"))
     assert baselines.train.main([str(recipe), "--out", str(tmp_path / "one"), "--threads", "1"]) == 0

@@ -20,7 +20,7 @@ pytest.importorskip("ray")
 from quick_protocol import SMALL_SUITE
 from ray.cluster_utils import Cluster
 from test_cluster import STORE
-from whole_runs import HERE, Beside, call, committed, only, same
+from whole_runs import HELPERS, ROOT, Beside, call, committed, only, same
 
 from benchmark.runner.folder import RunFolder, holder
 from benchmark.runner.record import read_record
@@ -36,7 +36,7 @@ DRIVER = (
 
 def driver(*words: object, **environment: str) -> subprocess.Popen[str]:
     """A driver in a process of its own."""
-    known = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"} | environment
+    known = os.environ | {"PYTHONPATH": f"{HELPERS}:{ROOT}", "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, "-c", DRIVER, *map(str, words)]
     return subprocess.Popen(command, env=known, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -290,7 +290,7 @@ def test_a_submitted_job_runs_where_its_code_is_sent(words, tmp_path, undisturbe
     do("start", "--head", "--num-cpus=3", "--port=6398", "--dashboard-port=8299", f"--object-store-memory={STORE}")
     try:
         environment = {
-            "working_dir": str(HERE.parent), "excludes": ["/submissions", "/runs", "/.git"],
+            "working_dir": str(ROOT), "excludes": ["/submissions", "/runs", "/.git"],
             "env_vars": {"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
         }  # fmt: skip
         options = ["--address", "http://127.0.0.1:8299", "--runtime-env-json", json.dumps(environment), "--"]

@@ -16,7 +16,8 @@ import benchmark.run
 from benchmark.runner.record import read_record
 from benchmark.runner.store import Attempt, Shards
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parent
+ROOT = HELPERS.parents[1]
 
 
 def call(*words: object) -> int:

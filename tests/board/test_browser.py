@@ -143,7 +143,7 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
     row = page.locator(f"[id='{SLUG}']")
     said = row.get_by_role("status")
     assert said.text_content().startswith("Before the first step.")
-    folder, suite = Path(__file__).parent.parent / "submissions" / ROWS[0], load_suite("laptop")
+    folder, suite = Path(__file__).parents[2] / "submissions" / ROWS[0], load_suite("laptop")
     probe_set, _ = probed(suite, read_record(folder / "record.json").protocol)
     original = read_readings(folder, probe_set).by_semantics[0]
     task = read_readings(folder, probe_set).task[0]

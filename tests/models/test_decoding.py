@@ -23,7 +23,7 @@ from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT, WORDS
 from karel_env.parser import ParseError, parse
 
-SHIPPED = Path(__file__).parent.parent / "submissions" / "2026-11-25_gpt-laptop"
+SHIPPED = Path(__file__).parents[2] / "submissions" / "2026-11-25_gpt-laptop"
 
 
 TOKENIZERS = {"words": lambda: AutoTokenizer.from_pretrained(str(SHIPPED)), "byte pairs": byte_pairs}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from quick_protocol import SMALL_SUITE
 from safetensors.numpy import load_file, save_file
-from whole_runs import HERE, call, forked, only, same
+from whole_runs import HELPERS, ROOT, call, forked, only, same
 
 from benchmark.errors import BenchmarkError
 from benchmark.models.checkpoint import open_checkpoint
@@ -36,8 +36,8 @@ KILLS = 20
 def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed):
     out = tmp_path / "killed" / "runs"
     out.parent.mkdir()
-    command = [sys.executable, str(HERE / "killed_driver.py"), "1", str(KILLS), str(out), *words]
-    environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HELPERS / "killed_driver.py"), "1", str(KILLS), str(out), *words]
+    environment = os.environ | {"PYTHONPATH": f"{HELPERS}:{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     sessions = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"killed"')]

@@ -17,7 +17,7 @@ from proposals import copy_row
 
 from benchmark.review.pull_request import report
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yml"))}
 PLAIN = "2026-11-25_n-gram"

@@ -26,7 +26,7 @@ from benchmark.runner.worker import Worker
 from benchmark.sweep import read_models
 from benchmark.tasks.suite import load_suite
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OWN = Loading(own_code=True)
 
 

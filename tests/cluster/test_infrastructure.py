@@ -24,7 +24,7 @@ import pytest
 
 pytest.importorskip("ray")
 import ray
-from whole_runs import call, committed, only, same
+from whole_runs import HELPERS, ROOT, call, committed, only, same
 
 from benchmark import environment as memory_limit
 from benchmark.cluster import pool as pool_module
@@ -37,7 +37,6 @@ from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import available_memory
 from benchmark.runner.record import read_record
 
-HERE = Path(__file__).parent
 LISTENING = "0A"
 
 
@@ -491,7 +490,7 @@ def in_namespace(setup: str, *words: object, **environment: str) -> subprocess.C
     """A driver in a mount namespace of its own, after some shell commands there."""
     if sys.platform != "linux" or os.geteuid() or not shutil.which("unshare"):
         pytest.skip("mount namespaces need root and the unshare command")
-    known = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"} | environment
+    known = os.environ | {"PYTHONPATH": f"{HELPERS}:{ROOT}", "OMP_NUM_THREADS": "1"} | environment
     command = [
         "unshare",
         "-m",
