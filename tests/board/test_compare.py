@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import ROOT, compare, main, read_rival, suite_of
+from benchmark.board.comparison import SOURCE_ROOT, compare, main, read_rival, suite_of
 from benchmark.board.paired import (
     clustered_difference,
     from_zero,

@@ -15,7 +15,7 @@ import pytest
 from benchmark.board.comparison import solved_tasks
 from benchmark.board.paired import mcnemar
 from benchmark.board.ranking import Entry, read_calibration, read_entries, standings, status_of
-from benchmark.board.tables import ROOT, as_csv, board, card, files_of, main, row
+from benchmark.board.tables import SOURCE_ROOT, as_csv, board, card, files_of, main, row
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
 from benchmark.runner.record import read_record
 from benchmark.statistics import holm

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from benchmark.board.markup import markdown_cell, spreadsheet_cell, visible
 from benchmark.board.page import data_block
 from benchmark.board.ranking import Entry, read_entries, standings
-from benchmark.board.tables import ROOT, as_csv, as_json, board, claims_of, parameters_of
+from benchmark.board.tables import SOURCE_ROOT, as_csv, as_json, board, claims_of, parameters_of
 from benchmark.runner.redaction import has_paths, strings_without_paths, without_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import SELF_REPORTED

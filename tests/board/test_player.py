@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.board.comparison import probed
 from benchmark.board.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
-from benchmark.board.tables import ROOT
+from benchmark.board.tables import SOURCE_ROOT
 from benchmark.probing.readout import read_readings
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite, tasks_for

@@ -9,7 +9,7 @@ import stat
 import pytest
 import yaml
 
-from benchmark.submit.sealed import ROOT, main, read_round
+from benchmark.submit.sealed import SOURCE_ROOT, main, read_round
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
 
