@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import SOURCE_ROOT, compare, main, read_rival, suite_of
+from benchmark.board.comparison import compare, main, read_rival, suite_of
 from benchmark.board.paired import (
     clustered_difference,
     from_zero,
@@ -23,6 +23,7 @@ from benchmark.board.paired import (
     smallest_difference,
     smallest_of_width,
 )
+from benchmark.environment import SOURCE_ROOT
 from benchmark.statistics import Estimate
 
 GPT, LLAMA, SEARCH = "2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search"
@@ -125,7 +126,7 @@ def test_a_model_does_not_differ_from_itself(capsys):
 
 
 def test_the_table_says_what_is_not_compared(capsys):
-    assert main([SEARCH, str(ROOT / "submissions" / LLAMA)]) == 0
+    assert main([SEARCH, str(SOURCE_ROOT / "submissions" / LLAMA)]) == 0
     out = capsys.readouterr().out
     assert "held-out %" in out
     assert "delta is not compared" in out
@@ -137,7 +138,7 @@ def altered(tmp_path):
     folder = tmp_path / "altered"
     folder.mkdir()
     for name in ("record.json", "samples.jsonl.gz"):
-        shutil.copy(ROOT / "submissions" / SEARCH / name, folder)
+        shutil.copy(SOURCE_ROOT / "submissions" / SEARCH / name, folder)
 
     def alter(change) -> str:
         record = json.loads((folder / "record.json").read_text())
@@ -186,7 +187,7 @@ def test_samples_that_are_not_the_records_are_found(altered, capsys):
     [(lambda row: row.pop("held_out"), "does not say"), (lambda row: row.update(task=7), "1000 tasks")],
 )
 def test_samples_that_do_not_fit_are_refused(altered, capsys, change, says):
-    path = ROOT / "submissions" / SEARCH / "samples.jsonl.gz"
+    path = SOURCE_ROOT / "submissions" / SEARCH / "samples.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     change(rows[0])
     packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())

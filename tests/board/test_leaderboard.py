@@ -15,13 +15,14 @@ import pytest
 from benchmark.board.comparison import solved_tasks
 from benchmark.board.paired import mcnemar
 from benchmark.board.ranking import Entry, read_calibration, read_entries, standings, status_of
-from benchmark.board.tables import SOURCE_ROOT, as_csv, board, card, files_of, main, row
+from benchmark.board.tables import as_csv, board, card, files_of, main, row
+from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
 from benchmark.runner.record import read_record
 from benchmark.statistics import holm
 from benchmark.submit.schema import FLAGGED, WITHDRAWN, read_submission
 
-SUBMISSIONS = ROOT / "submissions"
+SUBMISSIONS = SOURCE_ROOT / "submissions"
 
 
 COPIED = ("2026-11-23_llama-laptop", "2026-11-25_n-gram", "2026-11-25_search-icml24")
@@ -59,8 +60,8 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     monkeypatch.setattr("benchmark.board.tables.check_stored", lambda folder, record: asked.append(folder.name))
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
-    written = files_of(shipped(), read_calibration(ROOT / "docs" / "calibration.json"))
-    assert all((ROOT / f"leaderboard{end}").read_text() == text for end, text in written.items())
+    written = files_of(shipped(), read_calibration(SOURCE_ROOT / "docs" / "calibration.json"))
+    assert all((SOURCE_ROOT / f"leaderboard{end}").read_text() == text for end, text in written.items())
 
 
 def test_every_column_stands_in_the_row_and_on_the_card():
@@ -249,8 +250,8 @@ def test_what_a_submitter_writes_stays_text():
 
 
 def test_data_says_what_the_board_shows():
-    groups = json.loads((ROOT / "leaderboard.json").read_text())["groups"]
-    lines = list(csv.DictReader((ROOT / "leaderboard.csv").read_text().splitlines()))
+    groups = json.loads((SOURCE_ROOT / "leaderboard.json").read_text())["groups"]
+    lines = list(csv.DictReader((SOURCE_ROOT / "leaderboard.csv").read_text().splitlines()))
     shown = [(g["suite"], r) for g in groups for r in g["rows"]]
     assert len(lines) == len(shown) == len(shipped())
     for (suite, one), line in zip(shown, lines, strict=True):
@@ -261,9 +262,9 @@ def test_data_says_what_the_board_shows():
 
 
 def test_calibration_rows_stand_below_their_suite():
-    text = (ROOT / "leaderboard.md").read_text()
+    text = (SOURCE_ROOT / "leaderboard.md").read_text()
     assert text.index("## laptop") < text.index("| trained to copy") < len(text)
-    known = {one.name: one for one in read_calibration(ROOT / "docs" / "calibration.json").rows}
+    known = {one.name: one for one in read_calibration(SOURCE_ROOT / "docs" / "calibration.json").rows}
     assert known["oracle"].found == {"REPRESENTS": 20}
     assert known["oracle"].delta.value == pytest.approx(0.943, abs=5e-4)
     assert known["planted layer"].delta is None

@@ -18,7 +18,8 @@ from markdown_it import MarkdownIt
 from benchmark.board.markup import markdown_cell, spreadsheet_cell, visible
 from benchmark.board.page import data_block
 from benchmark.board.ranking import Entry, read_entries, standings
-from benchmark.board.tables import SOURCE_ROOT, as_csv, as_json, board, claims_of, parameters_of
+from benchmark.board.tables import as_csv, as_json, board, claims_of, parameters_of
+from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.redaction import has_paths, strings_without_paths, without_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import SELF_REPORTED
@@ -162,7 +163,7 @@ def test_numbers_and_words_stay_as_they_are():
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, Entry]:
-    return {entry.folder: entry for entry in read_entries(ROOT / "submissions")}
+    return {entry.folder: entry for entry in read_entries(SOURCE_ROOT / "submissions")}
 
 
 def renamed(entry: Entry, **declared: object) -> Entry:
@@ -281,7 +282,7 @@ HOMES = re.compile(r"(?<![\w.:/\\~-])(/(home|root|tmp|Users|var|work|mnt|data)/|
 
 def test_what_is_published_names_no_place_on_a_machine(shipped):
     for name in ("leaderboard.md", "leaderboard.json", "leaderboard.csv"):
-        assert not HOMES.search((ROOT / name).read_text())
+        assert not HOMES.search((SOURCE_ROOT / name).read_text())
 
 
 def test_an_interval_stays_an_interval(shipped):

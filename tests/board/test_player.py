@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.board.comparison import probed
 from benchmark.board.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
-from benchmark.board.tables import SOURCE_ROOT
+from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.readout import read_readings
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite, tasks_for
@@ -21,7 +21,7 @@ from karel_env.semantics import ADVERSARIAL, ORIGINAL
 from karel_env.world import parse_world
 
 # With the file that shows the same rows in a browser: a process draws their tasks once.
-FOLDER = ROOT / "submissions" / "2026-11-25_gpt-laptop"
+FOLDER = SOURCE_ROOT / "submissions" / "2026-11-25_gpt-laptop"
 SUITE = load_suite("laptop")
 
 

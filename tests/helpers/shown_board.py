@@ -12,7 +12,8 @@ import yaml
 
 from benchmark.board.page import render
 from benchmark.board.ranking import read_calibration, read_entries, standings
-from benchmark.board.tables import CALIBRATION, ROOT
+from benchmark.board.tables import CALIBRATION
+from benchmark.environment import SOURCE_ROOT
 from benchmark.submit.schema import Status
 
 ROWS = ("2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search")
@@ -27,8 +28,8 @@ def copy_rows(target: Path) -> Path:
     for row in ROWS:
         (target / row).mkdir(parents=True)
         for name in FILES:
-            if (ROOT / "submissions" / row / name).is_file():
-                shutil.copy(ROOT / "submissions" / row / name, target / row)
+            if (SOURCE_ROOT / "submissions" / row / name).is_file():
+                shutil.copy(SOURCE_ROOT / "submissions" / row / name, target / row)
     return target
 
 

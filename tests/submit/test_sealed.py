@@ -9,7 +9,8 @@ import stat
 import pytest
 import yaml
 
-from benchmark.submit.sealed import SOURCE_ROOT, main, read_round
+from benchmark.environment import SOURCE_ROOT
+from benchmark.submit.sealed import main, read_round
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
 
@@ -74,7 +75,7 @@ def test_a_reveal_can_be_checked_and_a_false_one_is_found(sealed, capsys):
 
 def test_a_secret_is_not_kept_in_the_repository(tmp_path, capsys):
     folder = tmp_path / "sealed"
-    for secret in (tmp_path / "secret.json", ROOT / "secret.json"):
+    for secret in (tmp_path / "secret.json", SOURCE_ROOT / "secret.json"):
         assert main(["--folder", str(folder), "make", "one", "--secret", str(secret)]) == 2
         assert not secret.exists()
     assert not folder.exists()
