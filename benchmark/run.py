@@ -34,7 +34,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.runner.preflight import check, describe
 from benchmark.runner.run import Request, Run
-from benchmark.submit.audit import audit_seed
+from benchmark.submit.audit import derive_audit_seed
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
@@ -96,7 +96,7 @@ def run_one(options: argparse.Namespace, model: str, command: str) -> None:
     if options.audit:
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
-        request = replace(request, seed=audit_seed(checkpoint.digest, load_suite(options.suite).name))
+        request = replace(request, seed=derive_audit_seed(checkpoint.digest, load_suite(options.suite).name))
     whole = Run(request, checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:

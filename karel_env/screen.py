@@ -110,7 +110,7 @@ def table() -> dict[str, dict[str, float]]:
     return stored
 
 
-def kept(feature: str) -> tuple[str, ...]:
+def valid_alternatives(feature: str) -> tuple[str, ...]:
     """Names of the alternatives that are a control for `feature`, in order; raises KeyError for an unknown one."""
     if feature not in FEATURES:
         raise KeyError(f"feature {feature!r} is not one of {', '.join(FEATURES)}")

@@ -25,9 +25,9 @@ import torch
 from tabulate import tabulate
 
 from benchmark.cluster.executor import EVALUATION
-from benchmark.cluster.local_executor import Compute
-from benchmark.cluster.pool import Piece, Pool
-from benchmark.cluster.ray_executor import Demand, join
+from benchmark.cluster.local_executor import ComputeFn
+from benchmark.cluster.pool import WorkItem, Pool
+from benchmark.cluster.ray_executor import Demand, connect
 from benchmark.cluster.simulation import Costs, curve, finish_time
 from benchmark.command import run_command
 from benchmark.environment import SHIPPED, SUBMISSIONS
@@ -59,7 +59,7 @@ class NoWork:
 
     root: Path
 
-    def begin(self) -> Compute:
+    def begin(self) -> ComputeFn:
         """See `EvaluationWork.begin`."""
         shards = Shards(self.root)
 
@@ -78,14 +78,14 @@ class Timed:
     shards: list[float]
 
 
-def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[Piece]:
+def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
     def commit(attempts: list[Attempt]) -> None:
         for attempt in attempts:
             shards.commit(attempt)
             spent.append(float(attempt.entry["seconds"]))
 
     # Not the identity of `work`, which Python gives to another object once this one is gone.
-    return [Piece(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
+    return [WorkItem(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
 
 
 def _alone(job: Job, shards: Sequence[Shard], together: Any, spent: Any) -> None:
@@ -148,7 +148,7 @@ class ClusterBench:
         start: dict[str, float] = {}
         for workers in (1, 2):
             began = time.perf_counter()
-            crew = join(Demand(workers=workers, cpus=1))
+            crew = connect(Demand(workers=workers, cpus=1))
             start["cluster"] = time.perf_counter() - began
             pool = Pool(crew, workers)
             try:

@@ -19,7 +19,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.artifacts import LIMITS, PROBES, SAMPLES
-from benchmark.board.paired import clustered_difference, from_zero, mcnemar, smallest_difference, smallest_of_width
+from benchmark.board.paired import cluster_bootstrap_difference, normal_p_value, mcnemar, min_detectable_difference, min_detectable_effect
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
@@ -36,13 +36,13 @@ from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, digest, limited, load_suite, test_tasks
 from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 
-SHARES = ("shown", "held_out")
+PASS_METRICS = ("shown", "held_out")
 
 
 @dataclass(frozen=True)
-class Contrast:
+class MetricComparison:
     """One figure of two models.
 
     Attributes:
@@ -65,7 +65,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Rival:
+class ComparedRun:
     """One of the two: its folder, record, and which test tasks it solves (bool [N] by the names of `SHARES`)."""
 
     folder: Path
@@ -73,7 +73,7 @@ class Rival:
     solved: dict[str, np.ndarray]
 
 
-def read_rival(name: str) -> Rival:
+def read_compared_run(name: str) -> ComparedRun:
     """A submission by name, or a folder that holds a record.
 
     Raises:
@@ -84,10 +84,10 @@ def read_rival(name: str) -> Rival:
     if not (folder / "record.json").is_file():
         raise UsageError(f"{name}: no record.json there; give a submission or the folder of a finished run")
     record = read_record(folder / "record.json")
-    return Rival(folder, record, solved_tasks(folder, record))
+    return ComparedRun(folder, record, read_solved_tasks(folder, record))
 
 
-def solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
+def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     """bool [N], which tasks a run solves on their shown and on their held-out examples, from its samples.
 
     Raises:
@@ -100,12 +100,12 @@ def solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
     if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
-    if any(not isinstance(row.get(name), bool) for row in rows for name in SHARES):
+    if any(not isinstance(row.get(name), bool) for row in rows for name in PASS_METRICS):
         raise VerificationError(f"{folder}: a sample that does not say whether it is right; run the model again")
-    return {name: np.array([row[name] for row in rows], bool) for name in SHARES}
+    return {name: np.array([row[name] for row in rows], bool) for name in PASS_METRICS}
 
 
-def check_same(first: Record, second: Record) -> None:
+def check_comparable(first: Record, second: Record) -> None:
     """Raise `UsageError` unless both were asked the same tasks and measured by the same protocol."""
     for what, a, b in (
         ("suite", first.suite.name, second.suite.name),
@@ -121,7 +121,7 @@ def check_same(first: Record, second: Record) -> None:
             raise UsageError(f"{what} {a} and {b}; only runs of the same suite and protocol can be compared")
 
 
-def suite_of(record: Record, own: str | None = None) -> Suite:
+def load_recorded_suite(record: Record, own: str | None = None) -> Suite:
     """The suite that a run was asked; `own` is the file of one that is not shipped.
 
     Raises:
@@ -136,58 +136,58 @@ def suite_of(record: Record, own: str | None = None) -> Suite:
     return limited(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
 
 
-def same_program(suite: Suite) -> np.ndarray:
+def program_clusters(suite: Suite) -> np.ndarray:
     """int64 [N], a number for each reference program of the test set."""
     return np.unique(test_tasks(suite).programs.texts(), return_inverse=True)[1]
 
 
 @cache
-def probed(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
+def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
     """The labels of a suite's blind set, and what its probes are tested on."""
     probe_set = blind_probe_set(suite, protocol)
     return probe_set, Tested.of(probe_set, protocol)
 
 
-def delta_draws(folder: Path, suite: Suite, protocol: Protocol) -> Draws:
+def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Draws:
     """Delta of the primary feature over all, in each bootstrap resample, and by seed, from the arrays of a run."""
-    probe_set, tested = probed(suite, protocol)
+    probe_set, tested = load_probe_set(suite, protocol)
     draws = skills_of(evidence_of(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
-    columns = [i for i, name in enumerate(probe_set.semantics) if name in kept(PRIMARY)]
+    columns = [i for i, name in enumerate(probe_set.semantics) if name in valid_alternatives(PRIMARY)]
     return delta_of(gaps_of(draws, FEATURES.index(PRIMARY), columns))
 
 
-def compare(first: Rival, second: Rival, own: str | None = None) -> list[Contrast]:
+def compare_runs(first: ComparedRun, second: ComparedRun, own: str | None = None) -> list[MetricComparison]:
     """Every figure that both have; `own` as of `suite_of`."""
-    check_same(first.record, second.record)
-    suite, protocol = suite_of(first.record, own), first.record.protocol
-    cluster = same_program(suite)
-    found = [_share(name, first, second, cluster, protocol) for name in SHARES]
+    check_comparable(first.record, second.record)
+    suite, protocol = load_recorded_suite(first.record, own), first.record.protocol
+    cluster = program_clusters(suite)
+    found = [_compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
     if all((rival.folder / PROBES).is_file() for rival in (first, second)):
-        found.append(_delta(first, second, suite))
+        found.append(_compare_delta(first, second, suite))
     adjusted = holm({one.name: one.p for one in found})
-    return [Contrast(**{**vars(one), "p_holm": adjusted[one.name]}) for one in found]
+    return [MetricComparison(**{**vars(one), "p_holm": adjusted[one.name]}) for one in found]
 
 
-def _share(name: str, first: Rival, second: Rival, cluster: np.ndarray, protocol: Protocol) -> Contrast:
+def _compare_pass_rate(name: str, first: ComparedRun, second: ComparedRun, cluster: np.ndarray, protocol: Protocol) -> MetricComparison:
     a, b = first.solved[name], second.solved[name]
     tested = mcnemar(a, b)
-    difference = clustered_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
-    smallest = smallest_difference(tested.n, tested.rate)
+    difference = cluster_bootstrap_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
+    smallest = min_detectable_difference(tested.n, tested.rate)
     only = (tested.first, tested.second)
-    return Contrast(name, float(a.mean()), float(b.mean()), difference, only, tested.p, 1.0, smallest)
+    return MetricComparison(name, float(a.mean()), float(b.mean()), difference, only, tested.p, 1.0, smallest)
 
 
-def _delta(first: Rival, second: Rival, suite: Suite) -> Contrast:
+def _compare_delta(first: ComparedRun, second: ComparedRun, suite: Suite) -> MetricComparison:
     protocol = first.record.protocol
-    a, b = (delta_draws(rival.folder, suite, protocol) for rival in (first, second))
+    a, b = (bootstrap_delta(rival.folder, suite, protocol) for rival in (first, second))
     whole, resampled, seeds = (one - other for one, other in zip(a, b, strict=True))
-    n = len(probed(suite, protocol)[1].programs)
+    n = len(load_probe_set(suite, protocol)[1].programs)
     difference = interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, 0.95)
-    p, smallest = from_zero(difference), smallest_of_width(difference)
-    return Contrast("delta", float(a[0][0]), float(b[0][0]), difference, None, p, 1.0, smallest)
+    p, smallest = normal_p_value(difference), min_detectable_effect(difference)
+    return MetricComparison("delta", float(a[0][0]), float(b[0][0]), difference, None, p, 1.0, smallest)
 
 
-def told(first: Rival, second: Rival, contrasts: Sequence[Contrast]) -> str:
+def format_table(first: ComparedRun, second: ComparedRun, contrasts: Sequence[MetricComparison]) -> str:
     """The table for a terminal."""
     record = first.record
     lines = [
@@ -196,24 +196,24 @@ def told(first: Rival, second: Rival, contrasts: Sequence[Contrast]) -> str:
         f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}",
         "",
     ]
-    rows = [_cells(one) for one in contrasts]
+    rows = [_table_row(one) for one in contrasts]
     lines.append(tabulate(rows, headers="keys", tablefmt="simple_outline", disable_numparse=True))
     lines.append(
         "A - B with its 95% interval, from a bootstrap over n programs (all tasks of a program at once). p: exact McNemar on\n"
         "the tasks that only one solves; for delta from its interval. Holm: over the figures compared. smallest: what these\n"
         "tasks show with power 80% at 5%, models differing on as many; '-': nothing that so few tasks could show."
     )
-    if len(contrasts) == len(SHARES):
+    if len(contrasts) == len(PASS_METRICS):
         lines.append(f"delta is not compared: not both folders hold {PROBES}.")
     return "\n".join(lines)
 
 
-def small(p: float) -> str:
+def format_p(p: float) -> str:
     """A p value in two digits, below what a float holds as that."""
     return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
 
 
-def _cells(one: Contrast) -> dict[str, str]:
+def _table_row(one: MetricComparison) -> dict[str, str]:
     if one.discordant is not None:
         scale, sign, name, unit = 100, ".1f", f"{one.name.replace('_', '-')} %", " points"
     else:
@@ -226,8 +226,8 @@ def _cells(one: Contrast) -> dict[str, str]:
         "A - B": f"{scale * d.value:+{sign}} [{scale * d.low:+{sign}}, {scale * d.high:+{sign}}]",
         "n": str(d.n),
         "only A, only B": "-" if one.discordant is None else "{}, {}".format(*one.discordant),
-        "p": small(one.p),
-        "p Holm": small(one.p_holm),
+        "p": format_p(one.p),
+        "p Holm": format_p(one.p_holm),
         "smallest": "-" if one.smallest is None else f"{scale * one.smallest:{sign}}{unit}",
     }
 
@@ -244,12 +244,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print; returns the exit code."""
-    first, second = read_rival(options.first), read_rival(options.second)
-    contrasts = compare(first, second, options.suite)
+    first, second = read_compared_run(options.first), read_compared_run(options.second)
+    contrasts = compare_runs(first, second, options.suite)
     if options.json:
         print(json.dumps([{**vars(one), "difference": vars(one.difference)} for one in contrasts], indent=1))
     else:
-        print(told(first, second, contrasts))
+        print(format_table(first, second, contrasts))
     return 0
 
 

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from benchmark.board.charts import Chart, Point, Series, bar, chart
 from benchmark.board.markup import visible
-from benchmark.board.ranking import TRAINED, Calibration, Group, Ranked, read_calibration, read_entries, standings
+from benchmark.board.ranking import TRAINED, Calibration, RankingGroup, RankedRow, read_calibration, read_leaderboard_rows, rank_groups
 from benchmark.board.row_page import RowPage, meanings, row_page
 from benchmark.board.tables import CALIBRATION, UNDEFINED, claims_of, figures_of, points
 from benchmark.command import make_folder, run_command
@@ -57,7 +57,7 @@ class Line:
     """One row of a table: its fragment, its cells, its page, and what of it is claimed only."""
 
     slug: str
-    ranked: Ranked
+    ranked: RankedRow
     figures: dict[str, Figure]
     page: RowPage
     claims: list[str]
@@ -68,7 +68,7 @@ class Table:
     """One group as the page shows it."""
 
     slug: str
-    group: Group
+    group: RankingGroup
     lines: list[Line]
     plot: Chart | None
     calibration: Calibration | None
@@ -95,7 +95,7 @@ def slug_of(text: str, taken: set[str]) -> str:
     return slug
 
 
-def table_of(folder: Path, group: Group, calibration: Calibration | None, taken: set[str]) -> Table:
+def table_of(folder: Path, group: RankingGroup, calibration: Calibration | None, taken: set[str]) -> Table:
     """A group with the pages of its rows.
 
     Args:
@@ -140,7 +140,7 @@ def plot_of(lines: Sequence[Line]) -> Chart | None:
     )  # fmt: skip
 
 
-def render(folder: Path, groups: Sequence[Group], calibration: Calibration | None) -> str:
+def render(folder: Path, groups: Sequence[RankingGroup], calibration: Calibration | None) -> str:
     """The page.
 
     Args:
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
-    groups = standings(read_entries(options.submissions))
+    groups = rank_groups(read_leaderboard_rows(options.submissions))
     text = render(options.submissions, groups, read_calibration(options.calibration))
     make_folder(options.out, "--out")
     write_durably(options.out / NAME, text.encode())

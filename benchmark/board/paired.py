@@ -14,12 +14,12 @@ from scipy import optimize, stats
 from benchmark.statistics import Estimate
 
 ALPHA, POWER = 0.05, 0.80
-TOGETHER = 100
+RESAMPLES_PER_CHUNK = 100
 """Bootstrap resamples that are drawn at a time, for memory."""
 
 
 @dataclass(frozen=True)
-class Discordance:
+class McNemarResult:
     """Tasks on which two models differ.
 
     Attributes:
@@ -39,7 +39,7 @@ class Discordance:
         return (self.first + self.second) / self.n
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
     """Exact McNemar test that both models solve tasks equally often; assumes tasks that are drawn independently.
 
     Args:
@@ -52,10 +52,10 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Discordance:
         raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
     only = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
-    return Discordance(*only, len(first), min(1.0, p))
+    return McNemarResult(*only, len(first), min(1.0, p))
 
 
-def clustered_difference(
+def cluster_bootstrap_difference(
     first: np.ndarray, second: np.ndarray, cluster: np.ndarray, resamples: int, seed: int, level: float = 0.95
 ) -> Estimate:
     """Difference of two shares with the percentile interval of a bootstrap that draws whole clusters; n is K.
@@ -71,14 +71,14 @@ def clustered_difference(
     count = len(sizes)
     random = np.random.Generator(np.random.Philox(seed))
     drawn = []
-    for start in range(0, resamples, TOGETHER):
-        chosen = random.integers(count, size=(min(TOGETHER, resamples - start), count))
+    for start in range(0, resamples, RESAMPLES_PER_CHUNK):
+        chosen = random.integers(count, size=(min(RESAMPLES_PER_CHUNK, resamples - start), count))
         drawn.append(sums[chosen].sum(1) / sizes[chosen].sum(1))
     low, high = np.quantile(np.concatenate(drawn), [0.5 - level / 2, 0.5 + level / 2])
     return Estimate(float(each.mean()), float(low), float(high), count)
 
 
-def power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float:
+def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float:
     """Probability that the exact McNemar test rejects, in the direction of the difference.
 
     Args:
@@ -94,7 +94,7 @@ def power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float
     return float(stats.binom.pmf(discordant, n, rate) @ rejects)
 
 
-def smallest_difference(n: int, rate: float, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
     """The smallest difference of shares that n tasks show with this power; None if these show none at any.
 
     Args:
@@ -102,18 +102,18 @@ def smallest_difference(n: int, rate: float, alpha: float = ALPHA, wanted: float
         rate: share of them on which the two models differ, as observed.
         alpha, wanted: level and power of the test.
     """
-    if rate <= 0 or power(n, rate, rate, alpha) < wanted:
+    if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < wanted:
         return None
-    return float(optimize.brentq(lambda d: power(n, rate, d, alpha) - wanted, 0.0, rate, xtol=1e-5))
+    return float(optimize.brentq(lambda d: mcnemar_power(n, rate, d, alpha) - wanted, 0.0, rate, xtol=1e-5))
 
 
-def smallest_of_width(estimate: Estimate, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
     """The same of a figure whose 95% interval is normal: its standard error times both quantiles; None without a width."""
     error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(wanted)) * error) if error > 0 else None
 
 
-def from_zero(estimate: Estimate) -> float:
+def normal_p_value(estimate: Estimate) -> float:
     """Two-sided p of a figure whose 95% interval is normal; 1 without a width."""
     error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float(2 * stats.norm.sf(abs(estimate.value) / error)) if error > 0 else 1.0

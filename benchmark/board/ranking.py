@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.board.comparison import solved_tasks
+from benchmark.board.comparison import read_solved_tasks
 from benchmark.board.paired import ALPHA, mcnemar
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, wilson
-from benchmark.submit.check_record import recomputable
+from benchmark.submit.check_record import drop_unverified
 from benchmark.submit.schema import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
 TRAINED = "trained"
-UNRANKED = (FLAGGED, WITHDRAWN)
+UNRANKED_STATUSES = (FLAGGED, WITHDRAWN)
 """Statuses of rows that are shown without a rank and enter no other row's."""
 DIGITS = 6
 """Of what the calibration's record holds, and so of means over it."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class LeaderboardRow:
     """One row before it is ranked.
 
     Attributes:
@@ -65,15 +65,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedRow:
     """A row with its rank in its group; None for a status of `UNRANKED`."""
 
-    entry: Entry
+    entry: LeaderboardRow
     rank: int | None
 
 
 @dataclass(frozen=True)
-class Group:
+class RankingGroup:
     """Rows that may be compared, best first.
 
     Attributes:
@@ -87,16 +87,16 @@ class Group:
     protocol: int
     track: str
     tasks: int
-    rows: tuple[Ranked, ...]
+    rows: tuple[RankedRow, ...]
 
-    def families(self) -> list[tuple[str, list[Ranked]]]:
+    def families(self) -> list[tuple[str, list[RankedRow]]]:
         """The rows by family; the family with the best row first, its rows best first."""
         names = dict.fromkeys(row.entry.family for row in self.rows)
         return [(name, [row for row in self.rows if row.entry.family == name]) for name in names]
 
 
 @dataclass(frozen=True)
-class KnownAnswer:
+class CalibrationRow:
     """A calibration row: pseudo-models whose verdict is known, over draws.
 
     Attributes:
@@ -122,10 +122,10 @@ class Calibration:
 
     suite: str
     alternatives: int
-    rows: tuple[KnownAnswer, ...]
+    rows: tuple[CalibrationRow, ...]
 
 
-def read_entries(folder: Path) -> list[Entry]:
+def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
     """Every submission's row.
 
     Raises:
@@ -139,39 +139,39 @@ def read_entries(folder: Path) -> list[Entry]:
                 f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole"
             )
         home = path.parent
-        held_out = solved_tasks(home, record)["held_out"]
-        found.append(Entry(home.name, recomputable(home, record), held_out, read_submission(home), status_of(home)))
+        held_out = read_solved_tasks(home, record)["held_out"]
+        found.append(LeaderboardRow(home.name, drop_unverified(home, record), held_out, read_submission(home), verification_status(home)))
     return found
 
 
-def status_of(folder: Path) -> str:
+def verification_status(folder: Path) -> str:
     """What verification wrote of a submission; `self_reported` until it has, and where files were changed since."""
     status = read_status(folder)
     return status.status if status else SELF_REPORTED
 
 
-def standings(entries: Sequence[Entry]) -> list[Group]:
+def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
     """The groups, ranked."""
-    groups: dict[tuple[str, int, int, str], list[Entry]] = {}
+    groups: dict[tuple[str, int, int, str], list[LeaderboardRow]] = {}
     for entry in entries:
         suite, protocol = entry.record.suite, entry.record.protocol
         groups.setdefault((suite.name, suite.version, protocol.version, entry.track), []).append(entry)
     return [
-        Group(*key, members[0].record.suite.tasks, tuple(ranked(members))) for key, members in sorted(groups.items())
+        RankingGroup(*key, members[0].record.suite.tasks, tuple(rank_rows(members))) for key, members in sorted(groups.items())
     ]
 
 
-def ranked(entries: Sequence[Entry]) -> list[Ranked]:
+def rank_rows(entries: Sequence[LeaderboardRow]) -> list[RankedRow]:
     """The rows of one group, by rank, then by share of held-out examples, then by name; unranked ones last."""
     better = dict.fromkeys(range(len(entries)), 0)
-    pairs = combinations([i for i, entry in enumerate(entries) if entry.status not in UNRANKED], 2)
+    pairs = combinations([i for i, entry in enumerate(entries) if entry.status not in UNRANKED_STATUSES], 2)
     tests = {f"{i} {j}": mcnemar(entries[i].held_out, entries[j].held_out) for i, j in pairs}
     for name, p in holm({name: test.p for name, test in tests.items()}).items():
         if p <= ALPHA:
             i, j = map(int, name.split())
             better[j if tests[name].first > tests[name].second else i] += 1
     rows = [
-        Ranked(entry, None if entry.status in UNRANKED else 1 + better[i]) for i, entry in enumerate(entries)
+        RankedRow(entry, None if entry.status in UNRANKED_STATUSES else 1 + better[i]) for i, entry in enumerate(entries)
     ]  # fmt: skip
     return sorted(
         rows, key=lambda row: (row.rank or len(rows) + 1, -row.entry.record.accuracy.held_out.value, row.entry.folder)
@@ -187,14 +187,14 @@ def read_calibration(path: Path) -> Calibration | None:
         stored = json.loads(path.read_bytes())
         for cell in stored["cells"]:
             by_name.setdefault(cell["pseudo-model"], []).append(cell)
-        rows = tuple(_known(name, cells) for name, cells in by_name.items())
+        rows = tuple(_calibration_row(name, cells) for name, cells in by_name.items())
         return Calibration(stored["suite"], stored["alternatives"], rows)
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         said = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
         raise UsageError(f"{path}: {said}; expected the file that python -m benchmark.calibrate writes") from problem
 
 
-def _known(name: str, cells: Sequence[dict[str, Any]]) -> KnownAnswer:
+def _calibration_row(name: str, cells: Sequence[dict[str, Any]]) -> CalibrationRow:
     found = [cell["found"] for cell in cells]
     right = wilson(sum(cell["right"] for cell in cells), len(cells))
     assert right is not None
@@ -204,7 +204,7 @@ def _known(name: str, cells: Sequence[dict[str, Any]]) -> KnownAnswer:
         skill = round(float(np.mean([cell["skill"] for cell in cells])), DIGITS)
         value, low, high = (round(float(end), DIGITS) for end in (value, low, high))
         delta = Estimate(value, low, high, len(cells))
-    return KnownAnswer(
+    return CalibrationRow(
         name,
         cells[0]["expected"],
         {verdict: found.count(verdict) for verdict in sorted(set(found))},

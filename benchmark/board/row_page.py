@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmark.artifacts import LIMITS, PROBES, SAMPLES
 from benchmark.board.charts import Chart, Point, Series, chart
-from benchmark.board.comparison import probed, suite_of
+from benchmark.board.comparison import load_probe_set, load_recorded_suite
 from benchmark.board.player import MEANINGS, meaning_of, played_readings, played_tasks
-from benchmark.board.ranking import Entry, Ranked
+from benchmark.board.ranking import LeaderboardRow, RankedRow
 from benchmark.board.tables import UNDEFINED, percent, points
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
@@ -32,7 +32,7 @@ from benchmark.runner.redaction import without_paths
 from benchmark.statistics import Estimate
 from benchmark.tasks.stage import TEST
 from karel_env.features import FEATURES, PRIMARY
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 
 SHADES = 5
 """Steps of a heat map's colour on each side of 0."""
@@ -72,7 +72,7 @@ class RowPage:
         unread: why there are no readings; empty where there are.
     """
 
-    ranked: Ranked
+    ranked: RankedRow
     figures: list[tuple[str, str, int]]
     outcomes: list[tuple[str, int]]
     features: list[dict[str, str]]
@@ -85,7 +85,7 @@ class RowPage:
     unread: str
 
 
-def row_page(folder: Path, ranked: Ranked) -> RowPage:
+def row_page(folder: Path, ranked: RankedRow) -> RowPage:
     """Everything about one row.
 
     Args:
@@ -93,11 +93,11 @@ def row_page(folder: Path, ranked: Ranked) -> RowPage:
         ranked: its row.
     """
     record = ranked.entry.record
-    suite = suite_of(record)
+    suite = load_recorded_suite(record)
     maps, readings = [], None
     unread = f"{ranked.entry.name} is no network, so there are no hidden states to read."
     if record.meaning is not None:
-        probe_set, _ = probed(suite, record.protocol)
+        probe_set, _ = load_probe_set(suite, record.protocol)
         if (folder / PROBES).is_file():
             maps.append(_semantics_map(folder, record))
         readings = read_readings(folder, probe_set)
@@ -152,7 +152,7 @@ def _features(record: Record) -> list[dict[str, str]]:
 
 def _semantics_map(folder: Path, record: Record) -> HeatMap:
     """Skill by feature and semantics, from the stored arrays."""
-    probe_set, tested = probed(suite_of(record), record.protocol)
+    probe_set, tested = load_probe_set(load_recorded_suite(record), record.protocol)
     evidence = evidence_of(read_probes(folder))["model"]
     skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
     names = [name for name in probe_set.semantics if name != CONTROL]
@@ -162,7 +162,7 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
         if record.meaning is None or feature not in record.meaning.features:
             continue
         values = [float(skill[probe_set.semantics.index(name), f]) for name in names]
-        allowed = {names[0], *kept(feature)}
+        allowed = {names[0], *valid_alternatives(feature)}
         rows.append(
             (
                 feature,
@@ -281,7 +281,7 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
     return [(name, without_paths(str(value))) for name, value in rows]
 
 
-def _declared(entry: Entry) -> list[tuple[str, str]]:
+def _declared(entry: LeaderboardRow) -> list[tuple[str, str]]:
     """The submission's own words, nested entries as `a.b`."""
 
     def flat(value: Any, name: str) -> list[tuple[str, str]]:

@@ -24,12 +24,12 @@ from benchmark.board.markup import markdown_cell, spreadsheet_cell
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
-    Entry,
-    Group,
-    Ranked,
+    LeaderboardRow,
+    RankingGroup,
+    RankedRow,
     read_calibration,
-    read_entries,
-    standings,
+    read_leaderboard_rows,
+    rank_groups,
 )
 from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
@@ -37,8 +37,8 @@ from benchmark.errors import VerificationError
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
-from benchmark.submit.schema import OWN_WEIGHTS, REPRODUCED
-from benchmark.submit.verify import check_stored
+from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
+from benchmark.submit.verify import check_stored_verdict
 from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
@@ -109,7 +109,7 @@ def _grounds(record: Record) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def board(groups: Sequence[Group], calibration: Calibration | None = None) -> str:
+def board(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
     """The page as Markdown: a table a group, families together; below a suite's tables its calibration rows."""
     parts = [
         "# Leaderboard",
@@ -141,7 +141,7 @@ def _without_empty_content(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
 
 
-def _board_row(one: Ranked) -> dict[str, str]:
+def _board_row(one: RankedRow) -> dict[str, str]:
     entry = one.entry
     return {
         "family": markdown_cell(entry.family),
@@ -155,14 +155,14 @@ def _board_row(one: Ranked) -> dict[str, str]:
     }
 
 
-def claims_of(entry: Entry) -> list[str]:
+def claims_of(entry: LeaderboardRow) -> list[str]:
     """What of a row nobody but its authors has checked: its family, and its size where the weights are not at hand."""
     declared = entry.declared.model
-    counted = declared == OWN_WEIGHTS or declared.startswith("baseline:") or entry.status == REPRODUCED
+    counted = declared == LOCAL_WEIGHTS or declared.startswith("baseline:") or entry.status == REPRODUCED
     return ["family"] if counted or not entry.record.model.parameters else ["family", "parameters"]
 
 
-def parameters_of(entry: Entry) -> str:
+def parameters_of(entry: LeaderboardRow) -> str:
     """Number of weights of a row, with a mark where it is claimed only."""
     parameters = entry.record.model.parameters
     mark = r"\*" if "parameters" in claims_of(entry) else ""
@@ -202,7 +202,7 @@ def figures_of(record: Record) -> dict[str, Estimate | None]:
     }
 
 
-def as_json(groups: Sequence[Group], calibration: Calibration | None = None) -> str:
+def as_json(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
     """The board as data: what `leaderboard.md` shows, with every n."""
     found = [
         {
@@ -219,7 +219,7 @@ def as_json(groups: Sequence[Group], calibration: Calibration | None = None) -> 
     return text.replace("<", "\\u003c").replace(">", "\\u003e") + "\n"
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[RankingGroup]) -> str:
     """A line a row: each figure with both ends of its 95% interval and its n; empty where it is not defined."""
     lines = []
     for group in groups:
@@ -238,7 +238,7 @@ def as_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def _names(one: Ranked) -> dict[str, Any]:
+def _names(one: RankedRow) -> dict[str, Any]:
     entry, model = one.entry, one.entry.record.model
     return {
         "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": entry.name,
@@ -247,9 +247,9 @@ def _names(one: Ranked) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def files_of(entries: Sequence[Entry], calibration: Calibration | None) -> dict[str, str]:
+def files_of(entries: Sequence[LeaderboardRow], calibration: Calibration | None) -> dict[str, str]:
     """What is written, by the ending of its name."""
-    groups = standings(entries)
+    groups = rank_groups(entries)
     return {".md": board(groups, calibration), ".json": as_json(groups, calibration), ".csv": as_csv(groups)}
 
 
@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files, or check them; returns the exit code."""
-    entries = read_entries(options.submissions)
+    entries = read_leaderboard_rows(options.submissions)
     texts = {
         options.out.with_suffix(end): text
         for end, text in files_of(entries, read_calibration(options.calibration)).items()
@@ -288,12 +288,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(submissions: Path, entries: Sequence[Entry], texts: Mapping[Path, str]) -> None:
+def _check(submissions: Path, entries: Sequence[LeaderboardRow], texts: Mapping[Path, str]) -> None:
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise VerificationError(f"{path} is not what the records give; run python -m benchmark.leaderboard")
     for entry in entries:
-        check_stored(submissions / entry.folder, entry.record)
+        check_stored_verdict(submissions / entry.folder, entry.record)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark.cluster.local_executor import SerialCrew
+from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
@@ -246,7 +246,7 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     `memory` is what an evaluation worker needs, in bytes.
     """
     if options.workers == "0":
-        pool = Pool(SerialCrew(), 1, options.deadline)
+        pool = Pool(LocalExecutor(), 1, options.deadline)
         yield Place(pool, 0, torch.get_num_threads(), set()), ""
         return
     from benchmark.cluster.ray_executor import Demand, join

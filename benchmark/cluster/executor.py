@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-DONE, RAISED, INVALID, MEMORY, STORAGE, CRASHED, LOST, LATE = CAUSES = (
+SUCCEEDED, RAISED, INVALID_MODEL, OUT_OF_MEMORY, STORAGE_FAILED, WORKER_DIED, NODE_LOST, TIMED_OUT = CALL_STATUSES = (
     "done", "raised", "invalid model", "out of memory", "storage", "worker died", "node lost", "deadline",
 )  # fmt: skip
 STARTING = "starting"
@@ -14,7 +14,7 @@ STARTING = "starting"
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallResult:
     """What came of a call: `value` if it is `DONE`, else why not, in words."""
 
     outcome: str
@@ -23,7 +23,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkItem:
     """Something to compute and commit.
 
     Attributes:
@@ -45,7 +45,7 @@ class Piece:
     told: Callable[[str, str], None] = lambda cause, why: None
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Workers, and calls in flight. Handles and calls are opaque to the pool.
 
     One that computes a piece in `call` itself, so that nothing can end it, has a true attribute `computes_in_call`.
@@ -59,7 +59,7 @@ class Crew(Protocol):
         """The next call of a worker whose last one ended with `STARTING`; `again` if it was not answered for long."""
         ...
 
-    def call(self, handle: Any, piece: Piece, share: float) -> Any:
+    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
         """Start to compute a piece, with this share of its batch."""
         ...
 
@@ -67,7 +67,7 @@ class Crew(Protocol):
         """The calls that have ended, after at most so long."""
         ...
 
-    def answer(self, call: Any) -> Answer:
+    def answer(self, call: Any) -> CallResult:
         """What came of a call that has ended."""
         ...
 

@@ -27,19 +27,19 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from benchmark.cluster.executor import (
-    CAUSES,
-    CRASHED,
-    DONE,
-    INVALID,
-    LATE,
-    LOST,
-    MEMORY,
+    CALL_STATUSES,
+    WORKER_DIED,
+    SUCCEEDED,
+    INVALID_MODEL,
+    TIMED_OUT,
+    NODE_LOST,
+    OUT_OF_MEMORY,
     RAISED,
     STARTING,
-    STORAGE,
-    Answer,
-    Crew,
-    Piece,
+    STORAGE_FAILED,
+    CallResult,
+    Executor,
+    WorkItem,
 )  # fmt: skip
 from benchmark.errors import BenchmarkError, ShardsFailed, StorageError
 
@@ -48,22 +48,22 @@ __all__ = [
     "Answer", "Crew", "Piece", "Pool",
 ]  # fmt: skip
 
-RAISES_ALLOWED, CRASHES_ALLOWED, LOSSES_ALLOWED, STARTS_ALLOWED = 2, 3, 10, 3
-FIRST_DEADLINE, LEAST_DEADLINE, SLOWER = 1800.0, 120.0, 20.0
+MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
+FIRST_DEADLINE, MIN_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
 """Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
 START_DEADLINE, PLACED_DEADLINE = 120.0, 600.0
 """Seconds without a word from a worker that starts, until another is started in its place: before its first word, and
 after it, when its process is known to run. Doubled for the next one, up to `LONGEST_START` times."""
-LONGEST_START = 8
-DEATHS_ALLOWED = 30
+MAX_START_GROWTH = 8
+MAX_DEATHS = 30
 """Workers that die in a row, beside one a worker, without a piece being done in between."""
-TURN = 0.2
+TURN_SECONDS = 0.2
 """Seconds that one turn waits at most."""
 
 
 @dataclass(eq=False)
-class _Pending:
-    piece: Piece
+class _PendingItem:
+    piece: WorkItem
     done: Future[None] = field(default_factory=Future)
     raises: int = 0
     crashes: int = 0
@@ -72,14 +72,14 @@ class _Pending:
 
 
 @dataclass(eq=False)
-class _Worker:
+class _PoolWorker:
     kind: str
     handle: Any
     call: Any
     began: float
     last_sign: float
     held: Hashable = None
-    pending: _Pending | None = None
+    pending: _PendingItem | None = None
     ready: bool = False
     stage: str = ""
     growth: int = 1
@@ -95,11 +95,11 @@ class Pool:
         patience: seconds without a sign of life of any worker, after which nothing is waited for.
     """
 
-    def __init__(self, crew: Crew, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
+    def __init__(self, crew: Executor, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
         self.crew, self.size, self.deadline, self.patience = crew, workers, deadline, patience
-        self.inbox: deque[_Pending] = deque()
-        self.queue: deque[_Pending] = deque()
-        self.workers: list[_Worker] = []
+        self.inbox: deque[_PendingItem] = deque()
+        self.queue: deque[_PendingItem] = deque()
+        self.workers: list[_PoolWorker] = []
         self.slowest: dict[Hashable, float] = {}
         self.shares: dict[Hashable, float] = {}
         self.turn, self.stopped = Lock(), False
@@ -108,7 +108,7 @@ class Pool:
         self.waiting_since = time.monotonic()
         self.listeners: tuple[tuple[Callable[..., None], Callable[[str], None]], ...] = ()
 
-    def drain(self, pieces: Sequence[Piece]) -> None:
+    def drain(self, pieces: Sequence[WorkItem]) -> None:
         """Compute and commit pieces; returns when none is left.
 
         Raises:
@@ -116,26 +116,26 @@ class Pool:
             StorageError: what is computed cannot be stored.
             BenchmarkError: no worker starts.
         """
-        mine = [_Pending(piece) for piece in pieces]
+        mine = [_PendingItem(piece) for piece in pieces]
         if not self.workers:
             self.waiting_since = time.monotonic()
         self.inbox.extend(mine)
         for pending in mine:
             while not pending.done.done():
                 # The turn is not waited for long, since another thread's turn may end this thread's wait.
-                if self.turn.acquire(timeout=TURN):
+                if self.turn.acquire(timeout=TURN_SECONDS):
                     try:
                         self._step()
                     finally:
                         self.turn.release()
         problems = {pending.piece.name: pending.done.exception() for pending in mine}
         for problem in problems.values():
-            if problem is not None and not isinstance(problem, _GivenUp):
+            if problem is not None and not isinstance(problem, _Abandoned):
                 raise problem
-        given_up = {name: problem for name, problem in problems.items() if isinstance(problem, _GivenUp)}
+        given_up = {name: problem for name, problem in problems.items() if isinstance(problem, _Abandoned)}
         if given_up:
             reasons = {name: problem.why for name, problem in given_up.items()}
-            raise ShardsFailed(reasons, all(problem.cause == INVALID for problem in given_up.values()))
+            raise ShardsFailed(reasons, all(problem.cause == INVALID_MODEL for problem in given_up.values()))
 
     @contextmanager
     def reporting(self, log: Callable[..., None], say: Callable[[str], None]) -> Iterator[None]:
@@ -173,7 +173,7 @@ class Pool:
             self._staff()
             self._hand_out()
             calls = [worker.call for worker in self.workers if worker.call is not None]
-            for call in self.crew.wait(calls, TURN) if calls else []:
+            for call in self.crew.wait(calls, TURN_SECONDS) if calls else []:
                 self._take(next(worker for worker in self.workers if worker.call == call))
             self._overdue()
         except BenchmarkError as problem:
@@ -194,7 +194,7 @@ class Pool:
                     self._end(other)
                 handle, call = self.crew.hire(kind)
                 now = time.monotonic()
-                self.workers.append(_Worker(kind, handle, call, now, now, growth=self.growth))
+                self.workers.append(_PoolWorker(kind, handle, call, now, now, growth=self.growth))
                 short -= 1
 
     def _hand_out(self) -> None:
@@ -211,7 +211,7 @@ class Pool:
                     worker.call = self.crew.call(worker.handle, pending.piece, pending.share)
 
     @contextmanager
-    def _watched(self, piece: Piece) -> Iterator[None]:
+    def _watched(self, piece: WorkItem) -> Iterator[None]:
         """Within, a piece that is computed in this process, where nothing can end it, is reported when it is late."""
         if not getattr(self.crew, "computes_in_call", False):
             yield
@@ -236,7 +236,7 @@ class Pool:
         finally:
             ended.set()
 
-    def _take(self, worker: _Worker) -> None:
+    def _take(self, worker: _PoolWorker) -> None:
         """What follows from a call that has ended."""
         answer = self.crew.answer(worker.call)
         worker.call = None
@@ -245,12 +245,12 @@ class Pool:
             return
         pending, worker.pending = worker.pending, None
         assert pending is not None
-        if answer.outcome == DONE:
+        if answer.outcome == SUCCEEDED:
             spent = time.monotonic() - worker.began
             try:
                 pending.piece.commit(answer.value)
             except FileNotFoundError as problem:
-                answer = Answer(LOST, why=f"what it wrote is gone: {problem}")
+                answer = CallResult(NODE_LOST, why=f"what it wrote is gone: {problem}")
             except BaseException as problem:
                 pending.done.set_exception(problem)
                 raise
@@ -263,31 +263,31 @@ class Pool:
         self._end(worker)
         self._again(pending, answer)
 
-    def _started(self, worker: _Worker, answer: Answer) -> None:
+    def _started(self, worker: _PoolWorker, answer: CallResult) -> None:
         now = time.monotonic()
-        if answer.outcome in (STARTING, DONE):
+        if answer.outcome in (STARTING, SUCCEEDED):
             worker.last_sign = worker.began = self.waiting_since = now
         if answer.outcome == STARTING:
             worker.stage = str(answer.value)
             worker.call = self.crew.continue_start(worker.handle)
             return
-        if answer.outcome == DONE:
+        if answer.outcome == SUCCEEDED:
             worker.ready = True
             self.failed_starts = 0
             return
         why = " ".join(f"{answer.outcome}: {answer.why}".split())[:500]
         self._replace(worker, why)
         self.failed_starts += 1
-        if answer.outcome == STORAGE or self.failed_starts >= STARTS_ALLOWED * self.size:
-            raise BenchmarkError(f"workers do not start ({self.failed_starts} failed, {load()}): {why}")
+        if answer.outcome == STORAGE_FAILED or self.failed_starts >= MAX_FAILED_STARTS * self.size:
+            raise BenchmarkError(f"workers do not start ({self.failed_starts} failed, {describe_load()}): {why}")
 
-    def _replace(self, worker: _Worker, why: str) -> None:
+    def _replace(self, worker: _PoolWorker, why: str) -> None:
         """Give up a worker that starts, and say so; the next turn starts another."""
         self._end(worker)
         stage = worker.stage or "not placed yet"
         self._report(
             "worker given up", f"a worker ({worker.kind}, {stage}) is given up: {why}", kind=worker.kind, stage=stage, why=why,
-            load=load(),
+            load=describe_load(),
         )  # fmt: skip
 
     def _overdue(self) -> None:
@@ -306,14 +306,14 @@ class Pool:
             elif worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.piece)):
                 pending, worker.pending = worker.pending, None
                 self._end(worker)
-                self._again(pending, Answer(LATE, why=f"no answer within {allowed:.0f} s (--deadline)"))
+                self._again(pending, CallResult(TIMED_OUT, why=f"no answer within {allowed:.0f} s (--deadline)"))
 
-    def _hasten(self, worker: _Worker, now: float) -> None:
+    def _hasten(self, worker: _PoolWorker, now: float) -> None:
         """What follows when a worker that starts has not been heard of for long."""
         allowed = (PLACED_DEADLINE if worker.stage else START_DEADLINE) * worker.growth
         if now - worker.last_sign > allowed:
             self.silent_starts += 1
-            self.growth = max(self.growth, min(2 * worker.growth, LONGEST_START))
+            self.growth = max(self.growth, min(2 * worker.growth, MAX_START_GROWTH))
             self._replace(worker, f"no sign of life within {allowed:.0f} s")
         elif worker.stage and now - worker.began > START_DEADLINE:
             # Its process runs. Either it is slow, then this call waits behind the last, or the last answer was lost.
@@ -328,49 +328,49 @@ class Pool:
             silent = max(now - worker.last_sign for worker in self.workers if worker.stage)
             return (
                 f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silent:.0f} s without a "
-                f"sign of life; {load()}; use fewer --workers, or run the same command again when the machine is less busy"
+                f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return f"{message}, none of them was given a running process; {self.crew.shortage()}; {load()}"
+        return f"{message}, none of them was given a running process; {self.crew.shortage()}; {describe_load()}"
 
-    def _allowed(self, piece: Piece) -> float:
+    def _allowed(self, piece: WorkItem) -> float:
         if self.deadline is not None:
             return self.deadline
         slowest = self.slowest.get(piece.held)
-        return FIRST_DEADLINE if slowest is None else max(LEAST_DEADLINE, SLOWER * slowest)
+        return FIRST_DEADLINE if slowest is None else max(MIN_DEADLINE, DEADLINE_FACTOR * slowest)
 
-    def _again(self, pending: _Pending, answer: Answer) -> None:
+    def _again(self, pending: _PendingItem, answer: CallResult) -> None:
         """Queue a piece once more, or give it up."""
         cause, why = answer.outcome, answer.why
-        if cause == STORAGE:
+        if cause == STORAGE_FAILED:
             pending.done.set_exception(StorageError(why))
             raise StorageError(why)
-        if cause == CRASHED:
+        if cause == WORKER_DIED:
             pending.crashes += 1
-        elif cause in (LOST, MEMORY):
+        elif cause in (NODE_LOST, OUT_OF_MEMORY):
             pending.losses += 1
         else:
             pending.raises += 1
-        if cause == MEMORY:
+        if cause == OUT_OF_MEMORY:
             # What is too much for one piece of a model is too much for the next.
             held = pending.piece.held
             self.shares[held] = min(self.shares.get(held, 1.0), pending.share / 2)
-        if cause in (CRASHED, LOST):
+        if cause in (WORKER_DIED, NODE_LOST):
             self.deaths += 1
-            if self.deaths >= DEATHS_ALLOWED + self.size:
+            if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
                     f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.piece.name}: "
                     f"{cause}: {' '.join(why.split())[:300]}; what is committed is kept, run the same command again to continue"
                 )
-        spent = pending.crashes >= CRASHES_ALLOWED or pending.losses >= LOSSES_ALLOWED
-        if spent or pending.raises >= RAISES_ALLOWED:
-            pending.done.set_exception(_GivenUp(cause, f"{cause}: {why}" if why else cause))
+        spent = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
+        if spent or pending.raises >= MAX_RAISES:
+            pending.done.set_exception(_Abandoned(cause, f"{cause}: {why}" if why else cause))
             pending.piece.told("failed", f"{cause}: {why}")
         else:
             pending.piece.told(cause, why)
             self.queue.append(pending)
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: _PoolWorker) -> None:
         self.workers.remove(worker)
         self.crew.dismiss(worker.handle)
 
@@ -386,7 +386,7 @@ class Pool:
                 pending.done.set_exception(problem)
 
 
-def load() -> str:
+def describe_load() -> str:
     """How busy the driver's machine is, in words; where workers run elsewhere it says nothing of theirs."""
     try:
         return f"this machine's load is {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
@@ -394,7 +394,7 @@ def load() -> str:
         return f"this machine has {os.cpu_count()} CPUs"
 
 
-class _GivenUp(Exception):
+class _Abandoned(Exception):
     """A piece that was tried as often as it may be."""
 
     def __init__(self, cause: str, why: str) -> None:

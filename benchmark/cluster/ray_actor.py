@@ -12,18 +12,18 @@ from collections.abc import Hashable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cluster.executor import DONE, INVALID, STARTING, Answer
+from benchmark.cluster.executor import SUCCEEDED, INVALID_MODEL, STARTING, CallResult
 
 if TYPE_CHECKING:
-    from benchmark.cluster.local_executor import Desk
+    from benchmark.cluster.local_executor import WorkerSession
 
 IMPORTS = ("numpy", "torch", "numba", "transformers", "benchmark.runner.jobs")
 """What a worker imports before it is ready, one a call, the slow ones apart."""
-SAME_EVERYWHERE = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
+PINNED_PACKAGES = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
 """Packages whose version must be the driver's on every node, since results may depend on them."""
 
 
-class ActorBody:
+class RayActor:
     """What an actor does; a kind of worker has an actor class of its own name, so that Ray's tools tell them apart.
 
     Args:
@@ -34,9 +34,9 @@ class ActorBody:
     def __init__(self, threads: int, imports: tuple[str, ...] = IMPORTS) -> None:
         self.threads, self.imports = threads, list(imports)
         self.is_placed = False
-        self.desk: Desk | None = None
+        self.desk: WorkerSession | None = None
 
-    def start(self, expected: dict[str, Any], again: bool = False) -> Answer:
+    def start(self, expected: dict[str, Any], again: bool = False) -> CallResult:
         """Do the next part of the start.
 
         Args:
@@ -53,45 +53,45 @@ class ActorBody:
             self.imports.pop(0)
         self.is_placed = True
         if self.imports:
-            return Answer(STARTING, f"importing {self.imports[0]}")
+            return CallResult(STARTING, f"importing {self.imports[0]}")
         if self.desk is None:
-            other = _differences(expected)
+            other = _version_mismatches(expected)
             if other:
                 node = os.uname().nodename
-                return Answer(
-                    INVALID, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
+                return CallResult(
+                    INVALID_MODEL, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
                 )
             self._open_desk()
-        return Answer(DONE, _processor())
+        return CallResult(SUCCEEDED, _node_hardware())
 
     def _open_desk(self) -> None:
         import torch
 
-        from benchmark.cluster.local_executor import Desk
+        from benchmark.cluster.local_executor import WorkerSession
 
         # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
         torch.set_num_threads(self.threads)
-        self.desk = Desk()
+        self.desk = WorkerSession()
 
-    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
+    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> CallResult:
         """See `Desk.answer`."""
         assert self.desk is not None
         return self.desk.answer(held, work, call, share)
 
 
-def same_everywhere() -> dict[str, Any]:
+def code_versions() -> dict[str, Any]:
     """The digest of the source, and versions of the packages that must be the same on every node."""
     from benchmark.environment import source_digest, versions
 
-    return {"source": source_digest(("",)), **versions(SAME_EVERYWHERE)}
+    return {"source": source_digest(("",)), **versions(PINNED_PACKAGES)}
 
 
-def _differences(expected: dict[str, Any]) -> list[str]:
-    actual = same_everywhere()
+def _version_mismatches(expected: dict[str, Any]) -> list[str]:
+    actual = code_versions()
     return [f"{name} {actual[name]}, not {expected[name]}" for name in expected if actual[name] != expected[name]]
 
 
-def _processor() -> str:
+def _node_hardware() -> str:
     import ray
 
     from benchmark.environment import gpu, processor

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.executor import CRASHED, DONE, EVALUATION, LOST, MEMORY, RAISED, STORAGE, Answer, Piece
-from benchmark.cluster.pool import load
-from benchmark.cluster.ray_actor import IMPORTS, ActorBody, same_everywhere
+from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, EVALUATION, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
+from benchmark.cluster.pool import describe_load
+from benchmark.cluster.ray_actor import IMPORTS, RayActor, code_versions
 from benchmark.environment import SOURCE_ROOT, group_limit, kernel_kills
 from benchmark.errors import BenchmarkError, StorageError, UsageError
 
@@ -117,7 +117,7 @@ def join(demand: Demand) -> RayCrew:
     except BaseException:
         stack.close()
         raise
-    return RayCrew(ray, demand, demand.workers or room, room, stack.close)
+    return RayExecutor(ray, demand, demand.workers or room, room, stack.close)
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -156,7 +156,7 @@ def _embed(ray: Any, cpus: int, folder: Path) -> None:
                 ) from problem
             if attempt == RAY_STARTS:
                 raise BenchmarkError(
-                    f"Ray did not start on this machine in {attempt} attempts ({_first(problem)[:150]}); {load()}; run the same "
+                    f"Ray did not start on this machine in {attempt} attempts ({_first(problem)[:150]}); {describe_load()}; run the same "
                     "command again when it is less busy, or with --workers 0"
                 ) from problem
         else:
@@ -287,7 +287,7 @@ def too_much(demand: Demand, nodes: Sequence[Node]) -> str:
 
 
 @dataclass(eq=False)
-class RayCrew:
+class RayExecutor:
     """See `pool.Crew`.
 
     Attributes:
@@ -308,13 +308,13 @@ class RayCrew:
     sent: dict[Hashable, Any] = field(default_factory=dict)
     starts: set[Any] = field(default_factory=set)
     kills: int = field(default_factory=kernel_kills)
-    expected: dict[str, Any] = field(default_factory=same_everywhere)
+    expected: dict[str, Any] = field(default_factory=code_versions)
 
     def hire(self, kind: str) -> tuple[Any, Any]:
         """See `Crew`."""
         evaluates = kind == EVALUATION
         cpus, gpus = (self.demand.cpus, self.demand.gpus) if evaluates else (1, 0)
-        body = type(f"{kind.capitalize()}Actor", (ActorBody,), {})
+        body = type(f"{kind.capitalize()}Actor", (RayActor,), {})
         # A worker that dies is replaced by the pool, which knows what it was computing.
         remote = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(body)
         actor = remote.remote(cpus, IMPORTS)
@@ -326,7 +326,7 @@ class RayCrew:
         self.starts.add(call)
         return call
 
-    def call(self, handle: Any, piece: Piece, share: float) -> Any:
+    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
         """See `Crew`."""
         if piece.held not in self.sent:
             self.sent[piece.held] = self.ray.put(piece.work)
@@ -340,37 +340,37 @@ class RayCrew:
             done, _ = self.ray.wait(list(calls), num_returns=len(calls), timeout=0)
         return list(done)
 
-    def answer(self, call: Any) -> Answer:
+    def answer(self, call: Any) -> CallResult:
         """See `Crew`."""
         errors = self.ray.exceptions
         try:
-            answer: Answer = self.ray.get(call)
+            answer: CallResult = self.ray.get(call)
         except errors.OutOfMemoryError as problem:
-            return Answer(MEMORY, why=_first(problem))
+            return CallResult(OUT_OF_MEMORY, why=_first(problem))
         except errors.RayTaskError as problem:
-            return Answer(RAISED, why=str(problem.cause))
+            return CallResult(RAISED, why=str(problem.cause))
         except errors.OutOfDiskError as problem:
-            return Answer(STORAGE, why=_first(problem))
+            return CallResult(STORAGE_FAILED, why=_first(problem))
         except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
             return self._death(problem)
         except errors.RayError as problem:
-            return Answer(LOST, why=_first(problem))
+            return CallResult(NODE_LOST, why=_first(problem))
         if call in self.starts:
             self.starts.discard(call)
-            if answer.outcome == DONE:
+            if answer.outcome == SUCCEEDED:
                 self.processors.add(str(answer.value))
         return answer
 
-    def _death(self, problem: Exception) -> Answer:
+    def _death(self, problem: Exception) -> CallResult:
         """Whether a worker died with its node, was killed by the kernel for memory, or by what it computed."""
         if any(words in str(problem).lower() for words in NODE_GONE):
-            return Answer(LOST, why=_first(problem))
+            return CallResult(NODE_LOST, why=_first(problem))
         before, self.kills = self.kills, kernel_kills()
         if not self.demand.address and self.kills > before:
             limit = group_limit()
             whose = f"the control group's limit is {limit / 1e9:.1f} GB" if limit else "the machine had none left"
-            return Answer(MEMORY, why=f"the kernel killed the worker for memory: {whose}")
-        return Answer(CRASHED, why=_first(problem))
+            return CallResult(OUT_OF_MEMORY, why=f"the kernel killed the worker for memory: {whose}")
+        return CallResult(WORKER_DIED, why=_first(problem))
 
     def dismiss(self, handle: Any) -> None:
         """See `Crew`."""

@@ -34,7 +34,7 @@ from benchmark.emergence.phases import (
     relate,
     relate_runs,
 )
-from benchmark.emergence.trajectory import Moment, Point, Trajectory, read_points, write_points
+from benchmark.emergence.trajectory import TrainingCheckpoint, CurvePoint, Trajectory, read_points, write_points
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
@@ -58,7 +58,7 @@ class OneBar(BarView):
             self.bars.reset(self.shown, total=total, completed=done, description=what)
 
 
-def moments_of(run: Path) -> list[Moment]:
+def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
     """The checkpoints of a training run, in order.
 
     Raises:
@@ -73,13 +73,13 @@ def moments_of(run: Path) -> list[Moment]:
             step, tasks, tokens = (int(facts[name]) for name in ("step", "tasks_seen", "tokens_seen"))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
-        found.append(Moment(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
+        found.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
     if not found:
         raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
     return found
 
 
-def meanings(points: Sequence[Point]) -> dict[str, list[float | None]]:
+def meanings(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
     """The curves of a run that are held against accuracy: semantic content of each depth, and delta."""
     curves: dict[str, list[float | None]] = {
         f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
@@ -87,18 +87,18 @@ def meanings(points: Sequence[Point]) -> dict[str, list[float | None]]:
     return curves | {"delta": [p.delta.value for p in points]}
 
 
-def shown_of(points: Sequence[Point]) -> list[float]:
+def shown_of(points: Sequence[CurvePoint]) -> list[float]:
     """Accuracy on shown examples, over the checkpoints of a run."""
     return [p.accuracy.shown.value for p in points]
 
 
-def relations(points: Sequence[Point]) -> dict[str, Relation | None]:
+def relations(points: Sequence[CurvePoint]) -> dict[str, Relation | None]:
     """How the `meanings` of a run go together with its accuracy."""
     tokens = [float(p.tokens) for p in points]
     return {name: relate(tokens, curve, shown_of(points)) for name, curve in meanings(points).items()}
 
 
-def between_runs(runs: Mapping[str, Sequence[Point]]) -> dict[str, BetweenRuns | None]:
+def between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, BetweenRuns | None]:
     """The same between runs, at the steps that all of them have."""
     common = set.intersection(*({p.step for p in points} for points in runs.values()))
     kept = [[p for p in points if p.step in common] for points in runs.values()]
@@ -107,7 +107,7 @@ def between_runs(runs: Mapping[str, Sequence[Point]]) -> dict[str, BetweenRuns |
     return {name: relate_runs([each[name] for each in curves], accuracy) for name in curves[0]}
 
 
-def phases_of(points: Sequence[Point]) -> Phases:
+def phases_of(points: Sequence[CurvePoint]) -> Phases:
     """The phases of one run."""
     return find_phases(
         np.array([p.tokens for p in points], float),
@@ -116,7 +116,7 @@ def phases_of(points: Sequence[Point]) -> Phases:
     )
 
 
-def over_seeds(runs: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+def over_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
     """Mean, smallest and largest over runs of the last checkpoint's figures."""
     last = [points[-1] for points in runs.values()]
     figures: dict[str, list[float]] = {
@@ -207,7 +207,7 @@ def run(options: argparse.Namespace) -> int:
     if len({path.stem for path in options.runs}) < len(options.runs):
         raise UsageError("RUN: two of the same name; points are told apart by it")
     runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
-    moments = {path.stem: moments_of(path) for path in options.runs if not _is_points(path)}
+    moments = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points(path)}
     make_folder(out, "--out")
     with place_of(options) as (place, line), view.shown_while():
         if line:

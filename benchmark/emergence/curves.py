@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.emergence.phases import Phases
-from benchmark.emergence.trajectory import Point
+from benchmark.emergence.trajectory import CurvePoint
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
@@ -25,10 +25,10 @@ GREEN = "#009e73"
 PHASES = ("babbling", "syntax", "semantics")
 STEM = "emergence"
 PERPLEXITY = "perplexity a token; words of a program"
-Curve = Callable[[Point], float | Estimate | None]
+Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
-def columns_of(point: Point) -> dict[str, float | str | None]:
+def columns_of(point: CurvePoint) -> dict[str, float | str | None]:
     """The cells of one point: each estimate with the ends of its 95% interval; None where it is not defined."""
     accuracy = point.accuracy
     found: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
@@ -49,7 +49,7 @@ def columns_of(point: Point) -> dict[str, float | str | None]:
     }  # fmt: skip
 
 
-def write_table(path: Path, runs: Mapping[str, Sequence[Point]]) -> None:
+def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
     """Every point of every run as CSV, one line a checkpoint."""
     lines: list[dict[str, float | str | None]] = [
         {"run": name, **columns_of(point)} for name, points in runs.items() for point in points
@@ -64,13 +64,13 @@ def write_table(path: Path, runs: Mapping[str, Sequence[Point]]) -> None:
 
 
 def write_figure(
-    folder: Path, name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, Phases]
+    folder: Path, name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]
 ) -> list[Path]:
     """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean; dotted lines divide the phases."""
     return save_figures({STEM: partial(_draw, name, runs, phases)}, folder)
 
 
-def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, Phases]) -> Figure:
+def _draw(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]) -> Figure:
     first = next(iter(runs.values()))
     figure = titled_figure(
         7.2,
@@ -105,15 +105,15 @@ def _draw(name: str, runs: Mapping[str, Sequence[Point]], phases: Mapping[str, P
     return figure
 
 
-def _content(depth: str, point: Point) -> Estimate | None:
+def _content(depth: str, point: CurvePoint) -> Estimate | None:
     return point.content[depth] if point.content else None
 
 
-def _ahead(offset: int, point: Point) -> Estimate | None:
+def _ahead(offset: int, point: CurvePoint) -> Estimate | None:
     return point.future.get(offset)
 
 
-def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[Point]]) -> None:
+def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[CurvePoint]]) -> None:
     styles = ("-", "--", "-.")
     for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
         values = []

@@ -55,7 +55,7 @@ POINT = "point.json"
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """What one checkpoint shows.
 
     Attributes:
@@ -87,15 +87,15 @@ class Point:
     future: dict[int, Estimate]
 
 
-_POINT, _POINTS = TypeAdapter(Point), TypeAdapter(list[Point])
+_POINT, _POINTS = TypeAdapter(CurvePoint), TypeAdapter(list[CurvePoint])
 
 
-def read_point(path: Path) -> Point:
+def read_point(path: Path) -> CurvePoint:
     """A point from its file."""
     return _POINT.validate_json(path.read_bytes())
 
 
-def read_points(path: Path) -> list[Point]:
+def read_points(path: Path) -> list[CurvePoint]:
     """The points of a run, in order, from the file of `write_points`.
 
     Raises:
@@ -108,13 +108,13 @@ def read_points(path: Path) -> list[Point]:
         raise UsageError(f"{path}: {said}; expected a file of points that this command wrote") from problem
 
 
-def write_points(path: Path, points: Sequence[Point]) -> None:
+def write_points(path: Path, points: Sequence[CurvePoint]) -> None:
     """All points of a run as one JSON file, a line each."""
     write_durably(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingCheckpoint:
     """A checkpoint and when it was taken."""
 
     checkpoint: Checkpoint
@@ -151,7 +151,7 @@ class Trajectory:
         self.out, self.place, self.view = out, place, view
         self.device, self.threads, self.dtype = device, threads, dtype
 
-    def measure(self, moment: Moment) -> Point:
+    def measure(self, moment: TrainingCheckpoint) -> CurvePoint:
         """The point of a checkpoint, computed unless it is there already."""
         identity = self._identity(moment.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
@@ -200,7 +200,7 @@ class Trajectory:
             pieces.commit(pieces.attempt(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
         return stages
 
-    def _point(self, moment: Moment, stages: Stages) -> Point:
+    def _point(self, moment: TrainingCheckpoint, stages: Stages) -> CurvePoint:
         suite, protocol, folder = self.suite, self.protocol, stages.folder
         for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
             stages.evaluate(stages.job, self._shards(stage))
@@ -215,7 +215,7 @@ class Trajectory:
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
             content = measure_content(suite, protocol, texts, states, fit=fit)
-        return Point(
+        return CurvePoint(
             moment.step, moment.tasks, moment.tokens,
             accuracy=summarize(scores),
             distinct=len({text for text in scores.programs if text}) / len(scores.programs),

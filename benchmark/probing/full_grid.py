@@ -44,7 +44,7 @@ from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, RANDOM, WIDE
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import Programs
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, Semantics, mirror_class
 from karel_env.world import Worlds
 
@@ -277,7 +277,7 @@ class FullGrid:
     def _layers(self, place: Place, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
         """Every layer and the mean at these offsets; the layer with the largest gap on validation at offset 0."""
         slices, gaps = [], {}
-        allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in kept(PRIMARY)]
+        allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
             def keep(source: Source, tested: Tested, meaning: Meaning, view: str = view) -> None:
@@ -358,7 +358,7 @@ class FullGrid:
         added = [one - other for one, other in zip(*three, strict=True)]
         found = {}
         for f, feature in enumerate(FEATURES):
-            columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept(feature)]
+            columns = [i for i, name in enumerate(probe_set.semantics) if i and name in valid_alternatives(feature)]
 
             def estimate(parts: Sequence[np.ndarray]) -> Estimate:
                 value, resampled, by_seed = parts

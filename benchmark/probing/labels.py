@@ -16,7 +16,7 @@ from karel_env.compiler import Code, compile_programs
 from karel_env.features import FEATURES, PRIMARY, class_counts, labels
 from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
@@ -143,7 +143,7 @@ def build_probe_set(
 def alternatives(protocol: Protocol) -> list[Semantics]:
     """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
     every = mirror_classes()
-    primary = [s for s in every if s.name in kept(PRIMARY)]
+    primary = [s for s in every if s.name in valid_alternatives(PRIMARY)]
     if protocol.alternatives > len(primary):
         return every
     return [primary[i] for i in np.linspace(0, len(primary) - 1, protocol.alternatives).round().astype(int)]

@@ -19,7 +19,7 @@ from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import Views, fit_semantics
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
 from karel_env.features import FEATURES
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 
 BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Ends of the blocks, as shares of the programs. The first is coded uniformly, each later one by what was learnt."""
@@ -46,7 +46,7 @@ def codelengths(
     rates = {name: _rates(bits, labels, weights) for name, bits in coded.items()}
     found = {}
     for f, feature in enumerate(FEATURES):
-        columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept(feature)]
+        columns = [i for i, name in enumerate(probe_set.semantics) if i and name in valid_alternatives(feature)]
         if not columns or not labels[:, f].sum(-1).all():
             continue
         gaps = {name: [r[:, columns, f].mean(1) - r[:, 0, f] for r in three] for name, three in rates.items()}

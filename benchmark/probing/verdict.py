@@ -27,7 +27,7 @@ from benchmark.probing.token_history import recorder_states
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import FEATURES
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 from karel_env.semantics import ADVERSARIAL, FLIP
 
 EXTRAS = (FLIP, ADVERSARIAL)
@@ -133,7 +133,7 @@ def judged(
         views: names of those that the model's evidence was chosen from.
         diagnostics: of the model, which the arrays do not hold.
     """
-    allowed = {name: kept(name) for name in FEATURES}
+    allowed = {name: valid_alternatives(name) for name in FEATURES}
     results = analyse(evidence_of(arrays), probe_set, tested, allowed, protocol, views, BOOTSTRAP_SEED)
     return Meaning(
         verdict=verdict(results, protocol),

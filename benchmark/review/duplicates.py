@@ -13,13 +13,13 @@ from benchmark.files import read_json, shown
 from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
 from benchmark.review.lookalike import imitates_ascii, skeleton
 from benchmark.runner.record import Record
-from benchmark.submit.schema import Submission, checked, read_submission
+from benchmark.submit.schema import Submission, validate_schema, read_submission
 
 DATE_LENGTH = len("2026-11-25_")
 
 
 @dataclass(frozen=True)
-class Row:
+class SubmissionRow:
     """A submission as far as it can stand for another one.
 
     Attributes:
@@ -50,7 +50,7 @@ class Row:
         record = self.record
         return record.suite.name, record.suite.version, record.protocol.version, record.track
 
-    def is_of(self, other: Row) -> bool:
+    def is_of(self, other: SubmissionRow) -> bool:
         """Whether both may share what they share: the same authors, in two tables of the board."""
         return self.authors == other.authors and self.table != other.table
 
@@ -63,13 +63,13 @@ class Overlap:
     notes: list[str] = field(default_factory=list)
 
 
-def read_row(folder: Path) -> Row:
+def read_row(folder: Path) -> SubmissionRow:
     """A row for comparison; raises `SubmissionError` where its description or record cannot be read."""
-    record = checked(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
-    return Row(folder.name, read_submission(folder), record, Fingerprint(folder))
+    record = validate_schema(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
+    return SubmissionRow(folder.name, read_submission(folder), record, Fingerprint(folder))
 
 
-def find_overlap(row: Row, others: Sequence[Row]) -> Overlap:
+def find_overlap(row: SubmissionRow, others: Sequence[SubmissionRow]) -> Overlap:
     """What a proposed row shares with other rows, each of which has another folder."""
     overlap = Overlap()
     for name in sorted({*row.names, row.declared.family}):
@@ -99,7 +99,7 @@ def colliding_folder(folder: str, others: Iterable[str]) -> str | None:
     return next((other for other in sorted(others) if other != folder and skeleton(other, labels=True) == mine), None)
 
 
-def _compare_names(row: Row, other: Row, overlap: Overlap) -> None:
+def _compare_names(row: SubmissionRow, other: SubmissionRow, overlap: Overlap) -> None:
     for name in sorted(row.names):
         for known in sorted(other.names):
             if skeleton(name, labels=True) != skeleton(known, labels=True):
@@ -114,7 +114,7 @@ def _compare_names(row: Row, other: Row, overlap: Overlap) -> None:
                 )
 
 
-def _shared_content(row: Row, other: Row) -> Iterator[str]:
+def _shared_content(row: SubmissionRow, other: SubmissionRow) -> Iterator[str]:
     mine, theirs = row.fingerprint, other.fingerprint
     weights = "the same" if row.declared.digest == other.declared.digest else compare_weights(mine, theirs)
     if weights:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmark.artifacts import DESCRIPTION, LIMITS, RECORD, STATUS
-from benchmark.board.ranking import read_entries
+from benchmark.board.ranking import read_leaderboard_rows
 from benchmark.board.tables import row
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
@@ -26,9 +26,9 @@ from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, shown
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
-from benchmark.review.duplicates import DATE_LENGTH, Row, colliding_folder, find_overlap, read_row
+from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
-from benchmark.submit.report import Difference, Verified, differing
+from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
 from karel_env.command import CommandParser
 
@@ -39,7 +39,7 @@ UNFINISHED = "the check did not finish; a maintainer looks into the log of the r
 MISMATCH = VerificationError.exit_code
 
 
-def check_change(checkout: Path, maintainer: bool = False) -> ChangeReport:
+def check_pull_request(checkout: Path, maintainer: bool = False) -> ChangeReport:
     """Check a change.
 
     Args:
@@ -71,7 +71,7 @@ def check_change(checkout: Path, maintainer: bool = False) -> ChangeReport:
 
 def report(checkout: Path, maintainer: bool = False) -> tuple[str, int]:
     """What is found of a change, and the gravest exit code."""
-    found = check_change(checkout, maintainer)
+    found = check_pull_request(checkout, maintainer)
     return found.text(), found.exit_code
 
 
@@ -84,7 +84,7 @@ def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintaine
     unsafe = {file.folder for file in change.files if file.objection() is not None}
     kinds = {folder: _kind(change, folder) for folder in folders}
     before = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
-    after: dict[str, Row] = {}
+    after: dict[str, SubmissionRow] = {}
     for folder in folders:
         one = RowReport(folder, kinds[folder])
         found.rows.append(one)
@@ -104,7 +104,7 @@ def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintaine
             _compare_with_others(one, after, before, standing, found, maintainer)
 
 
-def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[Row]:
+def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[SubmissionRow]:
     """The rows that a change leaves as they are."""
     rows = {
         name: _readable_row(change.checkout / "submissions" / name)
@@ -124,11 +124,11 @@ def _kind(change: Change, folder: str) -> str:
     return CHANGED if folder in change.folders_after else REMOVED
 
 
-def _base_row(change: Change, folder: str, scratch: Path) -> Row | None:
+def _base_row(change: Change, folder: str, scratch: Path) -> SubmissionRow | None:
     return _readable_row(change.extract_base(folder, scratch / "base"))
 
 
-def _readable_row(folder: Path) -> Row | None:
+def _readable_row(folder: Path) -> SubmissionRow | None:
     """A row, or None where what is there is none; `_verify` says why of a proposed one."""
     try:
         return read_row(folder)
@@ -198,7 +198,7 @@ def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: Ro
     one.details = f"{checks}\n\n{_beside(place.name, verified)}"
 
 
-def _compare_with_base(one: RowReport, change: Change, before: dict[str, Row | None], maintainer: bool) -> None:
+def _compare_with_base(one: RowReport, change: Change, before: dict[str, SubmissionRow | None], maintainer: bool) -> None:
     """Name what a change does to a row that is there."""
     if one.kind == NEW:
         return
@@ -225,17 +225,17 @@ def _compare_with_base(one: RowReport, change: Change, before: dict[str, Row | N
         one.details = f"what differs from the base:\n\n{table}\n\n{one.details}"
 
 
-def _differences_of(old: Row, new: Row) -> list[Difference]:
+def _differences_of(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
     """Cells of the board and entries of the description that a change alters."""
-    found = list(differing("board", row(old.record), row(new.record)))
-    return found + list(differing("description", old.declared.model_dump(), new.declared.model_dump()))
+    found = list(find_mismatches("board", row(old.record), row(new.record)))
+    return found + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
 
 
 def _compare_with_others(
     one: RowReport,
-    after: dict[str, Row],
-    before: dict[str, Row | None],
-    standing: Sequence[Row],
+    after: dict[str, SubmissionRow],
+    before: dict[str, SubmissionRow | None],
+    standing: Sequence[SubmissionRow],
     found: ChangeReport,
     maintainer: bool,
 ) -> None:
@@ -267,18 +267,18 @@ def _compare_with_others(
                 one.refuse(why)
 
 
-def _table_of(differences: Sequence[Difference], before: str, after: str) -> str:
+def _table_of(differences: Sequence[Mismatch], before: str, after: str) -> str:
     rows = [[shown(one.entry)[1:-1], shown(one.said), shown(one.found)] for one in differences[:LISTED]]
     table = tabulate(rows, headers=["entry", before, after], tablefmt="simple", disable_numparse=True)
     more = len(differences) - LISTED
     return f"{table}\n({more} more)" if more > 0 else table
 
 
-def _beside(name: str, found: Verified) -> str:
+def _beside(name: str, found: VerificationReport) -> str:
     """The row of a submission among those of its suite, best first."""
     mine = found.record
     try:
-        rows_there = [entry for entry in read_entries(SUBMISSIONS) if entry.folder != name]
+        rows_there = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
     except Exception as problem:
         return f"the board of the base cannot be read: {_named(problem)}"
     others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
@@ -315,7 +315,7 @@ def run(options: argparse.Namespace) -> int:
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
-        found = check_change(options.change, options.maintainer)
+        found = check_pull_request(options.change, options.maintainer)
         options.report.write_text(found.text(), encoding="utf-8")
         if options.summary is not None:
             options.summary.write_text(found.summary(), encoding="utf-8")

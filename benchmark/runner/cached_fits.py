@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmark.cluster.executor import FIT
-from benchmark.cluster.pool import Piece, Pool
+from benchmark.cluster.pool import WorkItem, Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probe_fit import Fit, Rows
 from benchmark.probing.probes import fast_products
@@ -95,7 +95,7 @@ class StoredFits:
         self.pool.drain(pieces)
         return self._read(names)
 
-    def _piece(self, call: FitCall, progressed: Callable[[], None]) -> Piece:
+    def _piece(self, call: FitCall, progressed: Callable[[], None]) -> WorkItem:
         def commit(attempts: list[Attempt]) -> None:
             for attempt in attempts:
                 self.shards.commit(attempt)
@@ -104,7 +104,7 @@ class StoredFits:
 
         name = call.names[0]
         work = FitWork(self.shards.root)
-        return Piece(
+        return WorkItem(
             name, FIT, f"{FIT} {work.root}", work, call, commit, lambda cause, why: self.told(name, cause, why)
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import load_file
 
-from benchmark.cluster.local_executor import Compute
+from benchmark.cluster.local_executor import ComputeFn
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
@@ -37,7 +37,7 @@ class TaskWork:
     suite: Suite
     root: Path
 
-    def begin(self) -> Compute:
+    def begin(self) -> ComputeFn:
         """Nothing is held."""
         shards = Shards(self.root)
 
@@ -63,7 +63,7 @@ class EvaluationWork:
     root: Path
     task_files: tuple[tuple[str, Path], ...] = ()
 
-    def begin(self) -> Compute:
+    def begin(self) -> ComputeFn:
         """Reads the task sets; the model is loaded by the first call."""
         for purpose, path in self.task_files:
             adopt_tasks(self.job.suite, purpose, load_file(path))
@@ -139,7 +139,7 @@ class FitWork:
 
     root: Path
 
-    def begin(self) -> Compute:
+    def begin(self) -> ComputeFn:
         """Nothing is held."""
         shards = Shards(self.root)
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from safetensors.numpy import load_file
 
 from benchmark.cluster.executor import EVALUATION, TASKS
-from benchmark.cluster.local_executor import SerialCrew
-from benchmark.cluster.pool import MEMORY, Piece, Pool
+from benchmark.cluster.local_executor import LocalExecutor
+from benchmark.cluster.pool import OUT_OF_MEMORY, WorkItem, Pool
 from benchmark.errors import ModelError, ShardsFailed
 from benchmark.runner.cached_fits import StoredFits
 from benchmark.runner.folder import RETRIED, RunFolder
@@ -92,14 +92,14 @@ class Stages:
                 self.view.say(f"{name}: stored files are damaged (checksum); computed again")
         return [name for name, found in conditions.items() if found != WHOLE]
 
-    def _piece(self, name: str, kind: str, held: str, work: Any, call: Any, steps: int, what: str) -> Piece:
+    def _piece(self, name: str, kind: str, held: str, work: Any, call: Any, steps: int, what: str) -> WorkItem:
         def commit(attempts: list[Attempt]) -> None:
             for attempt in attempts:
                 self.folder.pieces.commit(attempt)
                 self._committed(attempt)
             self.view.advance(steps, what)
 
-        return Piece(name, kind, held, work, call, commit, partial(self._again, name))
+        return WorkItem(name, kind, held, work, call, commit, partial(self._again, name))
 
     def _committed(self, attempt: Attempt) -> None:
         self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
@@ -110,7 +110,7 @@ class Stages:
             self.folder.log("failed", piece=name, why=why)
         else:
             self.folder.log(RETRIED, piece=name, cause=cause, why=why)
-            if cause == MEMORY:
+            if cause == OUT_OF_MEMORY:
                 self.folder.log(HALVED, piece=name)
         line = f"{cause}: {' '.join(why.split())[:200]}"
         self.reported[line] += 1
@@ -127,7 +127,7 @@ class Stages:
         work = TaskWork(self.suite, self.folder.pieces.root)
         # Straight-line tasks are drawn faster than a worker starts; those with control flow take seconds to minutes.
         slow = isinstance(self.suite.recipe, ControlRecipe)
-        pool = self.place.pool if slow else Pool(SerialCrew(), 1)
+        pool = self.place.pool if slow else Pool(LocalExecutor(), 1)
         pool.drain(
             [self._piece(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
         )

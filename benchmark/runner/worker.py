@@ -27,7 +27,7 @@ from benchmark.models.interface import Decoding, Generation, HiddenStates, Langu
 from benchmark.models.loading import load, load_writer, tokenizer_of
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
-from benchmark.tasks.extraction import answered
+from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.probe_sets import crossed_outputs, stage_tasks, written_programs
 from benchmark.tasks.prompt_template import BARE, ROOM, TRAINED, Frame, frame_of, prompts_of, seeds_of
 from benchmark.tasks.stage import (
@@ -148,7 +148,7 @@ class Worker:
         """The entries of one answer, its program found in it where the track looks for one."""
         if self.job.asked.track == TRAINED:
             return vars(one)
-        text = answered(one.text)
+        text = extract_program(one.text)
         return vars(one) | {"text": text} | ({} if text == one.text else {"raw": one.text})
 
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.statistics import wilson
-from benchmark.submit.report import Verified
-from benchmark.submit.rerun import DEFAULT_LIMITS, Limits, order_of, write_again
+from benchmark.submit.report import VerificationReport
+from benchmark.submit.rerun import DEFAULT_LIMITS, ProcessLimits, make_rerun_request, regenerate_samples
 from benchmark.submit.schema import Audit
 from benchmark.tasks.scoring import score
 from benchmark.tasks.stage import TEST
@@ -26,17 +26,17 @@ LEVEL = 0.99
 """Of the interval: one honest model in 200 is flagged."""
 
 
-def audit_seed(digest: str, suite: str) -> int:
+def derive_audit_seed(digest: str, suite: str) -> int:
     """The seed of the audit tasks of a model (SHA-256 of its files) on a suite: 62 bits of a hash over both."""
     return int.from_bytes(hashlib.sha256(f"audit {suite} {digest}".encode()).digest()[:8], "big") >> 2
 
 
-def audit_suite(digest: str, suite: str) -> Suite:
+def load_audit_suite(digest: str, suite: str) -> Suite:
     """The suite with that seed."""
-    return load_suite(suite, audit_seed(digest, suite))
+    return load_suite(suite, derive_audit_seed(digest, suite))
 
 
-def audit_texts(folder: Path, found: Verified, suite: Suite, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+def generate_audit_texts(folder: Path, found: VerificationReport, suite: Suite, limits: ProcessLimits = DEFAULT_LIMITS) -> list[str]:
     """What a submission's model writes for all test tasks of an audit suite, in a process of its own.
 
     Args:
@@ -45,12 +45,12 @@ def audit_texts(folder: Path, found: Verified, suite: Suite, limits: Limits = DE
         suite: the audit suite.
         limits: of the process.
     """
-    again = write_again(order_of(folder, found.submission, found.record, suite, stage=TEST), limits)
+    again = regenerate_samples(make_rerun_request(folder, found.submission, found.record, suite, stage=TEST), limits)
     found.compare("audit.digest", found.record.model.digest, again.digest)
     return [sample["text"] for _, sample in again.samples]
 
 
-def compare(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:
+def compare_accuracy(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:
     """Share of tasks whose shown examples are right, on the public suite and on the audit suite.
 
     Args:
@@ -59,7 +59,7 @@ def compare(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:
         texts: what the model wrote for each task of the audit suite.
     """
     hits = score(suite, test_tasks(suite), texts).shown
-    low, high = newcombe(int(public.sum()), len(public), int(hits.sum()), len(hits), LEVEL)
+    low, high = newcombe_interval(int(public.sum()), len(public), int(hits.sum()), len(hits), LEVEL)
     shares = float(public.mean()), float(hits.mean())
     return Audit(
         seed=suite.seed, tasks=len(hits), public=shares[0], audit=shares[1],
@@ -67,7 +67,7 @@ def compare(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:
     )  # fmt: skip
 
 
-def newcombe(hits: int, n: int, other_hits: int, other_n: int, level: float) -> tuple[float, float]:
+def newcombe_interval(hits: int, n: int, other_hits: int, other_n: int, level: float) -> tuple[float, float]:
     """Interval of a difference of two proportions of independent samples; both n above 0."""
     one, other = wilson(hits, n, level), wilson(other_hits, other_n, level)
     if one is None or other is None:
@@ -78,6 +78,6 @@ def newcombe(hits: int, n: int, other_hits: int, other_n: int, level: float) -> 
     return difference - below, difference + above
 
 
-def alarming(audit: Audit) -> bool:
+def is_alarming(audit: Audit) -> bool:
     """Whether the public tasks were easier for the model than fresh ones, beyond the interval."""
     return audit.low > 0

@@ -14,7 +14,7 @@ from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import POOLS, Protocol
 from benchmark.probing.readout import DIGITS, Read, Readings
-from benchmark.submit.report import Verified
+from benchmark.submit.report import VerificationReport
 from karel_env.features import FEATURES, PRIMARY
 
 HALF_DIGIT = 0.5 * 10.0**-DIGITS
@@ -26,8 +26,8 @@ DEVIATIONS = 8.0
 FEWEST_PROGRAMS = 10
 
 
-def compare_readings(
-    found: Verified, readings: Readings, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: Tested,
+def check_readout(
+    found: VerificationReport, readings: Readings, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: Tested,
     protocol: Protocol,
 ) -> None:  # fmt: skip
     """Note in `found` where the readings are not of the fits that the arrays sum.
@@ -57,7 +57,7 @@ def compare_readings(
 
 
 def _compare_sums(
-    found: Verified, entry: str, reading: Read, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
+    found: VerificationReport, entry: str, reading: Read, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
     tested: Tested, protocol: Protocol, s: int,
 ) -> None:  # fmt: skip
     """Cross-entropies of the single programs against those of their units and of their fold."""

@@ -15,24 +15,24 @@ from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.bounds import check_figures, check_times
-from benchmark.submit.schema import Submission, checked
+from benchmark.submit.schema import Submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
 from benchmark.tasks.suite import SUITE_FOLDER
 
-MOST_DRAWS, HOTTEST = 10_000, 100.0
-MOST = 10**15
+MAX_SAMPLES, MAX_TEMPERATURE = 10_000, 100.0
+MAX_COUNT = 10**15
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 TRAINING = "training.json"
 
 
-def submitted_record(folder: Path) -> Record:
+def read_submitted_record(folder: Path) -> Record:
     """The record of a submission: of an official run of a shipped suite under this protocol.
 
     Raises:
         SubmissionError: it is not that, or no record.
     """
-    record = checked(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
+    record = validate_schema(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
     known = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
     if record.suite.name not in known:
         raise SubmissionError(f"{RECORD}: suite {shown(record.suite.name)} is not one of {', '.join(known)}")
@@ -43,17 +43,17 @@ def submitted_record(folder: Path) -> Record:
         raise SubmissionError(
             f"{RECORD}: not measured by protocol v{STANDARD.version} as it stands; run the model again with this version"
         )
-    loading_of_record(record)
+    load_options_of_record(record)
     if record.track not in TRACKS:
         raise SubmissionError(f"{RECORD}: track {shown(record.track)} is not one of {', '.join(TRACKS)}")
     check_figures(record, RECORD)
-    if record.sampled is not None and not 1 <= record.sampled.samples <= MOST_DRAWS:
+    if record.sampled is not None and not 1 <= record.sampled.samples <= MAX_SAMPLES:
         raise SubmissionError(
-            f"{RECORD}: sampled.samples: {record.sampled.samples:,}; expected 1 to {MOST_DRAWS:,} draws per task"
+            f"{RECORD}: sampled.samples: {record.sampled.samples:,}; expected 1 to {MAX_SAMPLES:,} draws per task"
         )
-    if record.sampled is not None and not 0 < record.sampled.temperature <= HOTTEST:
+    if record.sampled is not None and not 0 < record.sampled.temperature <= MAX_TEMPERATURE:
         raise SubmissionError(
-            f"{RECORD}: sampled.temperature: {record.sampled.temperature:g}; expected more than 0, at most {HOTTEST:g}"
+            f"{RECORD}: sampled.temperature: {record.sampled.temperature:g}; expected more than 0, at most {MAX_TEMPERATURE:g}"
         )
     check_times(record.provenance.started, record.provenance.finished, f"{RECORD}: provenance")
     _check_provenance(record)
@@ -82,11 +82,11 @@ def _check_provenance(record: Record) -> None:
         **{f"accuracy.failures.{shown(name)}": count for name, count in record.accuracy.failures.items()},
     }  # fmt: skip
     for name, count in counts.items():
-        if not 0 <= count <= MOST:
-            raise SubmissionError(f"{RECORD}: {name}: {count}; expected a count from 0 to {MOST:,}")
+        if not 0 <= count <= MAX_COUNT:
+            raise SubmissionError(f"{RECORD}: {name}: {count}; expected a count from 0 to {MAX_COUNT:,}")
 
 
-def loading_of_record(record: Record) -> Loading:
+def load_options_of_record(record: Record) -> Loading:
     """How the model of a submission may be loaded; raises `SubmissionError` where its record asks for anything else."""
     model = record.model
     check_loading(
@@ -120,7 +120,7 @@ def check_privacy(folder: Path, record: Record, said: Submission) -> None:
             raise SubmissionError(f"{entry}: names a folder of a machine; draft it with python -m benchmark.submit new")
 
 
-def recomputable(folder: Path, record: Record) -> Record:
+def drop_unverified(folder: Path, record: Record) -> Record:
     """The record without what nobody computes again, which is how the board sees it.
 
     Semantic content and diagnostics stay where the run stored what they are computed from; a grid has no evidence.

@@ -17,9 +17,9 @@ from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.plan import Asked
 from benchmark.runner.record import Record
 from benchmark.submit.rendered_prompts import has_template, rendered_digest, stored_frame
-from benchmark.submit.report import Sample, Verified
-from benchmark.submit.schema import OWN_WEIGHTS, checked
-from benchmark.tasks.extraction import answered
+from benchmark.submit.report import Sample, VerificationReport
+from benchmark.submit.schema import LOCAL_WEIGHTS, validate_schema
+from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
 from benchmark.tasks.probe_sets import stage_tasks, written_programs
 from benchmark.tasks.prompt_template import BARE, TRAINED, Frame, frame_of, prompts_of
@@ -28,18 +28,18 @@ from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.features import PAPER_FEATURES
 
-WRITTEN = (TEST, GENERATED, CONSTRAINED, SAMPLED)
-EXACT = 1e-9
+GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
+ACCURACY_TOLERANCE = 1e-9
 """Largest difference of a figure of accuracy."""
 
 
-def submitted_samples(folder: Path) -> list[Sample]:
+def read_samples(folder: Path) -> list[Sample]:
     """The lines of `samples.jsonl.gz`; raises `SubmissionError`."""
     rows = stream_rows(folder / SAMPLES, LIMITS[SAMPLES])
-    return [checked(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
+    return [validate_schema(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
-def asked_of(record: Record) -> Asked:
+def generation_options_of_record(record: Record) -> Asked:
     """How the programs of a record were asked for."""
     sampled = record.sampled
     return Asked(
@@ -58,7 +58,7 @@ def prompt_digests(suite: Suite, stage: str, frame: Frame = BARE) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest() for text in prompts]
 
 
-def compare_answers(found: Verified, suite: Suite, folder: Path, incoming: bool = False) -> None:
+def check_samples(found: VerificationReport, suite: Suite, folder: Path, incoming: bool = False) -> None:
     """Every line of the samples, and all figures of accuracy; differences are noted in `found`.
 
     Args:
@@ -67,9 +67,9 @@ def compare_answers(found: Verified, suite: Suite, folder: Path, incoming: bool 
         folder: of the submission.
         incoming: it comes from outside, so a prompt that a chat template laid out must be stored with it.
     """
-    record, asked, frame = found.record, asked_of(found.record), _frame(found, suite, folder, incoming)
+    record, asked, frame = found.record, generation_options_of_record(found.record), _frame(found, suite, folder, incoming)
     network = not record.model.spec.startswith("baseline:")
-    stages = {stage: [row for row in found.samples if row.stage == stage] for stage in WRITTEN}
+    stages = {stage: [row for row in found.samples if row.stage == stage] for stage in GENERATION_STAGES}
     wanted = {
         TEST: suite.tasks,
         GENERATED: suite.probe_programs if network and asked.states else 0,
@@ -88,11 +88,11 @@ def compare_answers(found: Verified, suite: Suite, folder: Path, incoming: bool 
     _compare_scores(found, suite, stages[TEST])
     if record.constrained is not None:
         again = constrained_figures(suite, [row.model_dump() for row in stages[CONSTRAINED]])
-        found.compare("constrained", record.constrained, again, EXACT)
+        found.compare("constrained", record.constrained, again, ACCURACY_TOLERANCE)
     if record.sampled is not None:
         drawn = [row.model_dump() for row in stages[SAMPLED]]
         again_drawn = sampled_figures(suite, drawn, asked.samples, asked.temperature)
-        found.compare("sampled", record.sampled, again_drawn, EXACT)
+        found.compare("sampled", record.sampled, again_drawn, ACCURACY_TOLERANCE)
     digested = "prompts' digests" if frame is not None else "answers (prompts in a chat template need the tokenizer)"
     found.checked.append(f"samples: {len(found.samples):,} {digested}, {suite.tasks:,} programs executed again")
     found.checked.append("accuracy: every figure and interval")
@@ -100,7 +100,7 @@ def compare_answers(found: Verified, suite: Suite, folder: Path, incoming: bool 
         _compare_content(found, suite, [row.text for row in stages[GENERATED]])
 
 
-def _frame(found: Verified, suite: Suite, folder: Path, incoming: bool) -> Frame | None:
+def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool) -> Frame | None:
     """What stood around the tasks; None where an older run of a chat template did not store it."""
     record = found.record
     found.compare("frame is there", record.frame is not None, record.track != TRAINED)
@@ -112,7 +112,7 @@ def _frame(found: Verified, suite: Suite, folder: Path, incoming: bool) -> Frame
         return plain
     said = record.frame
     found.compare("frame.shots", said.shots, plain.shots)
-    if found.submission.model == OWN_WEIGHTS:
+    if found.submission.model == LOCAL_WEIGHTS:
         found.compare("frame.chat_template", said.chat_template, has_template(folder))
     if not said.chat_template:
         found.compare("frame.sha256", said.sha256, plain.digest)
@@ -122,7 +122,7 @@ def _frame(found: Verified, suite: Suite, folder: Path, incoming: bool) -> Frame
         raise SubmissionError(f"{FRAME}: not there; run the model again with this version, which stores the prompt")
     if frame is not None:
         found.compare("frame.sha256", said.sha256, frame.digest)
-    if found.submission.model == OWN_WEIGHTS and has_template(folder):
+    if found.submission.model == LOCAL_WEIGHTS and has_template(folder):
         found.compare("frame.sha256, rendered again", said.sha256, rendered_digest(folder, suite, record.track))
         found.checked.append("prompt: the chat template, rendered again")
     elif frame is None:
@@ -132,7 +132,7 @@ def _frame(found: Verified, suite: Suite, folder: Path, incoming: bool) -> Frame
     return frame
 
 
-def _compare_rows(found: Verified, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int) -> None:
+def _compare_rows(found: VerificationReport, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int) -> None:
     """That a stage has each task once, or once a draw; and what was found in each answer."""
     expected = tasks * max(draws, 1)
     if len(rows) != expected:
@@ -148,11 +148,11 @@ def _compare_rows(found: Verified, suite: Suite, rows: list[Sample], stage: str,
         found.compare(f"samples.{stage}: tasks", complete, True)
     for row in rows:
         raw = row.text if row.raw is None else row.raw
-        text = raw if found.record.track == TRAINED else answered(raw)
+        text = raw if found.record.track == TRAINED else extract_program(raw)
         found.compare(f"samples.{stage}.{row.task}.text", row.text, text)
 
 
-def _compare_scores(found: Verified, suite: Suite, rows: list[Sample]) -> None:
+def _compare_scores(found: VerificationReport, suite: Suite, rows: list[Sample]) -> None:
     scores = score(suite, test_tasks(suite), [row.text for row in rows])
     for i, row in enumerate(rows):
         again = {
@@ -160,10 +160,10 @@ def _compare_scores(found: Verified, suite: Suite, rows: list[Sample]) -> None:
             "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i]),
         }  # fmt: skip
         found.compare(f"samples.test.{row.task}", {name: getattr(row, name) for name in again}, again)
-    found.compare("accuracy", found.record.accuracy, summarize(scores), EXACT)
+    found.compare("accuracy", found.record.accuracy, summarize(scores), ACCURACY_TOLERANCE)
 
 
-def _compare_content(found: Verified, suite: Suite, texts: Sequence[str]) -> None:
+def _compare_content(found: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
     """What of the paper's columns does not need the states: how many programs and states they rest on."""
     content, protocol = found.record.content, found.record.protocol
     programs, _ = written_programs(texts)
@@ -185,7 +185,7 @@ def _compare_content(found: Verified, suite: Suite, texts: Sequence[str]) -> Non
     found.checked.append("content: numbers of programs and states")
 
 
-def compare_content_figures(found: Verified, suite: Suite, arrays: Mapping[str, np.ndarray]) -> None:
+def check_semantic_content(found: VerificationReport, suite: Suite, arrays: Mapping[str, np.ndarray]) -> None:
     """The paper's columns, from where its probes are right, if the run stored it; the board shows no others."""
     record = found.record
     if record.content is None:
@@ -204,5 +204,5 @@ def compare_content_figures(found: Verified, suite: Suite, arrays: Mapping[str, 
         found.compare(f"{PROBES}: shape of {CONTENT_HITS}", packed.shape, expected)
         return
     again = content_of_hits(suite, record.protocol, texts, unpacked_hits(packed, states))
-    found.compare("content", record.content, again, EXACT)
+    found.compare("content", record.content, again, ACCURACY_TOLERANCE)
     found.checked.append("content: every figure and interval, from probes.data")

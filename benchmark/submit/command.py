@@ -22,9 +22,9 @@ from benchmark.errors import BenchmarkError, SubmissionError, UsageError, Verifi
 from benchmark.files import shown
 from benchmark.runner.store import write_durably
 from benchmark.submit import audit
-from benchmark.submit.report import Verified
-from benchmark.submit.rerun import Limits, rerun
-from benchmark.submit.scaffold import draft, pack
+from benchmark.submit.report import VerificationReport
+from benchmark.submit.rerun import ProcessLimits, rerun
+from benchmark.submit.scaffold import scaffold, pack
 from benchmark.submit.schema import (
     FLAGGED,
     NAME,
@@ -34,7 +34,7 @@ from benchmark.submit.schema import (
     Audit,
     Rerun,
     Status,
-    checked,
+    validate_schema,
     files_digest,
     read_status,
 )
@@ -105,7 +105,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--incoming", action="store_true", help="it comes from outside: it may not bring a status")
 
 
-def folder_of(options: argparse.Namespace) -> Path:
+def find_folder(options: argparse.Namespace) -> Path:
     """The folder of a name, with or without its date, or of a path."""
     inside = options.submissions / options.name
     dated = sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME.fullmatch(options.name) else []
@@ -123,20 +123,20 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
     return (
-        sorted(path for path in options.submissions.iterdir() if path.is_dir()) if options.all else [folder_of(options)]
+        sorted(path for path in options.submissions.iterdir() if path.is_dir()) if options.all else [find_folder(options)]
     )
 
 
 def _new(options: argparse.Namespace) -> int:
     known = ("family", "authors", "licence", "attempts")
     given = {name: value for name in known if (value := getattr(options, name)) is not None}
-    folder = draft(options.run, options.submissions, options.name, given, options.withheld)
+    folder = scaffold(options.run, options.submissions, options.name, given, options.withheld)
     print(f"wrote {folder}\nfill in what submission.yaml marks, then: python -m benchmark.submit verify {folder.name}")
     return 0
 
 
 def _validate(options: argparse.Namespace) -> int:
-    return _each(_folders(options), lambda folder: _valid(folder, options.incoming))
+    return _check_folders(_folders(options), lambda folder: _valid(folder, options.incoming))
 
 
 def _valid(folder: Path, incoming: bool) -> str:
@@ -145,7 +145,7 @@ def _valid(folder: Path, incoming: bool) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    return _each(_folders(options), lambda folder: _verified(folder, options))
+    return _check_folders(_folders(options), lambda folder: _verified(folder, options))
 
 
 def _verified(folder: Path, options: argparse.Namespace) -> str:
@@ -158,17 +158,17 @@ def _verified(folder: Path, options: argparse.Namespace) -> str:
     elif before is not None and before.status in (FLAGGED, WITHDRAWN) and before.reason:
         # Such a row stands apart on the board, so it may be in any state.
         return f"{before.status}: {before.reason}; {len(found.differences)} differences"
-    settle(found)
+    raise_on_mismatch(found)
     return (
         f"verified, {len(found.checked)} kinds of entry" if options.all else "\n  ".join(["verified", *found.checked])
     )
 
 
-def _limits(options: argparse.Namespace) -> Limits:
-    return Limits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
+def _limits(options: argparse.Namespace) -> ProcessLimits:
+    return ProcessLimits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
-def settle(found: Verified) -> None:
+def raise_on_mismatch(found: VerificationReport) -> None:
     """Print the table of differences, if there are any, and raise `VerificationError`."""
     if not found.differences:
         return
@@ -182,7 +182,7 @@ def settle(found: Verified) -> None:
     )
 
 
-def _each(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
+def _check_folders(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
     """Carry out a check on each folder, a line each; returns the gravest exit code."""
     worst = 0
     for folder in folders:
@@ -198,7 +198,7 @@ def _each(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
     return worst
 
 
-def write_status(folder: Path, found: Verified, rerun: Rerun | None = None, audited: Audit | None = None) -> Status:
+def write_status(folder: Path, found: VerificationReport, rerun: Rerun | None = None, audited: Audit | None = None) -> Status:
     """Write what was found; what an earlier check of the same files found, and this one did not repeat, is kept."""
     before = read_status(folder)
     same = before is not None and before.files == files_digest(folder)
@@ -207,7 +207,7 @@ def write_status(folder: Path, found: Verified, rerun: Rerun | None = None, audi
     status, reason = (REPRODUCED if rerun else VALIDATED), None
     if found.differences:
         status, reason = FLAGGED, f"{len(found.differences)} entries differ, first {found.differences[0].entry}"
-    elif audited is not None and audit.alarming(audited):
+    elif audited is not None and audit.is_alarming(audited):
         status = FLAGGED
         reason = f"{100 * audited.difference:.1f} points better on the public tasks than on {audited.tasks} fresh ones"
     elif before is not None and before.status == WITHDRAWN:
@@ -222,41 +222,41 @@ def _write(
         "status": status, "reason": reason, "checked": done, "rerun": rerun, "audit": audited,
         "files": files_digest(folder), "source": source_digest(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    written = checked(Status, entries, STATUS)
+    written = validate_schema(Status, entries, STATUS)
     write_durably(folder / STATUS, (written.model_dump_json(indent=1) + "\n").encode())
     return written
 
 
 def _audit(options: argparse.Namespace) -> int:
-    folder = folder_of(options)
+    folder = find_folder(options)
     found = verify(folder)
-    settle(found)
+    raise_on_mismatch(found)
     record = found.record
-    suite = audit.audit_suite(record.model.digest, record.suite.name)
+    suite = audit.load_audit_suite(record.model.digest, record.suite.name)
     public = np.array([sample.shown for sample in found.samples if sample.stage == TEST])
-    texts = audit.audit_texts(folder, found, suite, _limits(options))
-    settle(found)
-    result = audit.compare(suite, public, texts)
+    texts = audit.generate_audit_texts(folder, found, suite, _limits(options))
+    raise_on_mismatch(found)
+    result = audit.compare_accuracy(suite, public, texts)
     if options.write_status:
         write_status(folder, found, audited=result)
     print(
         f"{folder.name}: public {100 * result.public:.1f}%, audit {100 * result.audit:.1f}% of {result.tasks} tasks each; "
         f"difference {100 * result.difference:+.1f} [{100 * result.low:+.1f}, {100 * result.high:+.1f}] points"
     )
-    if audit.alarming(result):
+    if audit.is_alarming(result):
         raise VerificationError(f"{folder.name}: better on the public tasks than on fresh ones; the row is flagged")
     return 0
 
 
 def _pack(options: argparse.Namespace) -> int:
-    folder = folder_of(options)
+    folder = find_folder(options)
     validate(folder)
     print(f"wrote {pack(folder, options.to or Path(f'{folder.name}.tar.gz'))}")
     return 0
 
 
 def _withdraw(options: argparse.Namespace) -> int:
-    folder = folder_of(options)
+    folder = find_folder(options)
     before = read_status(folder)
     kept = (before.checked, before.rerun, before.audit) if before is not None else ([], None, None)
     _write(folder, WITHDRAWN, options.reason, *kept)

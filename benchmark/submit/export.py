@@ -26,9 +26,9 @@ from benchmark.environment import SUBMISSIONS, versions
 from benchmark.errors import UsageError
 from benchmark.runner.redaction import strings_without_paths, without_paths
 from benchmark.statistics import Estimate
-from benchmark.submit.command import settle
-from benchmark.submit.report import Verified
-from benchmark.submit.schema import OWN_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
+from benchmark.submit.command import raise_on_mismatch
+from benchmark.submit.report import VerificationReport
+from benchmark.submit.schema import LOCAL_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit.verify import verify
 from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
@@ -55,7 +55,7 @@ class Metric:
     method: str
 
 
-def metrics(found: Verified) -> list[Metric]:
+def list_metrics(found: VerificationReport) -> list[Metric]:
     """The figures of a row that are exported."""
     accuracy, meaning = found.record.accuracy, found.record.meaning
     titles = {
@@ -72,10 +72,10 @@ def metrics(found: Verified) -> list[Metric]:
     return rows
 
 
-def eval_results(found: Verified, dataset: str, status: Status | None) -> str:
+def to_eval_results(found: VerificationReport, dataset: str, status: Status | None) -> str:
     """YAML of `.eval_results/`; `dataset` is the hub's id of the benchmark's data set."""
     record = found.record
-    notes = f"suite {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}, status {_said(status)}"
+    notes = f"suite {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}, status {_status_text(status)}"
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
@@ -84,12 +84,12 @@ def eval_results(found: Verified, dataset: str, status: Status | None) -> str:
             date=record.provenance.finished,
             notes=f"{one.title}; 95% interval [{one.estimate.low:.4f}, {one.estimate.high:.4f}], n = {one.estimate.n}; {notes}",
         )
-        for one in metrics(found)
+        for one in list_metrics(found)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=100)
 
 
-def model_index(found: Verified, dataset: str, status: Status | None) -> str:
+def to_model_index(found: VerificationReport, dataset: str, status: Status | None) -> str:
     """YAML of a model card's metadata, with its `model-index`."""
     record = found.record
     results = [
@@ -104,13 +104,13 @@ def model_index(found: Verified, dataset: str, status: Status | None) -> str:
             metric_name=f"{one.title}, 95% interval [{one.estimate.low:.4f}, {one.estimate.high:.4f}], n = {one.estimate.n}",
             metric_value=one.estimate.value,
         )
-        for one in metrics(found)
+        for one in list_metrics(found)
     ]
     card = ModelCardData(model_name=found.submission.name, eval_results=results, tags=[BENCHMARK])
     return f"---\n{card.to_yaml()}\n---\n"
 
 
-def every_eval_ever(found: Verified, dataset: str, status: Status | None) -> str:
+def to_every_eval_ever(found: VerificationReport, dataset: str, status: Status | None) -> str:
     """JSON of the every-eval-ever schema, 0.3.0."""
     record, said = found.record, found.submission
     identity = f"{said.authors[0].replace(' ', '-')}/{said.name}"
@@ -136,7 +136,7 @@ def every_eval_ever(found: Verified, dataset: str, status: Status | None) -> str
             "source_type": "evaluation_run",
             "source_organization_name": ", ".join(said.authors),
             "evaluator_relationship": "first_party",
-            "additional_details": {"status": _said(status)},
+            "additional_details": {"status": _status_text(status)},
         },
         "eval_library": {"name": BENCHMARK, "version": versions((BENCHMARK,))[BENCHMARK] or "unknown", "additional_details": {"source": record.provenance.source}},
         "model_info": {
@@ -148,15 +148,15 @@ def every_eval_ever(found: Verified, dataset: str, status: Status | None) -> str
                 "deployment_type": "self_deployed",
                 "model_availability": availability,
                 "family": said.family, "parameters": str(said.parameters), "sha256": said.digest, "licence": said.licence,
-                "source": "the submission's folder" if said.model == OWN_WEIGHTS else said.model,
+                "source": "the submission's folder" if said.model == LOCAL_WEIGHTS else said.model,
             },
         },
-        "evaluation_results": [_result(one, source, found) for one in metrics(found)],
+        "evaluation_results": [_result(one, source, found) for one in list_metrics(found)],
     }  # fmt: skip
     return json.dumps(strings_without_paths(whole), indent=1) + "\n"
 
 
-def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, Any]:
+def _result(one: Metric, source: dict[str, Any], found: VerificationReport) -> dict[str, Any]:
     estimate = one.estimate
     return {
         "evaluation_name": f"{BENCHMARK} {found.record.suite.name} {one.name}",
@@ -184,12 +184,12 @@ def _result(one: Metric, source: dict[str, Any], found: Verified) -> dict[str, A
     }  # fmt: skip
 
 
-def _said(status: Status | None) -> str:
+def _status_text(status: Status | None) -> str:
     return status.status if status is not None else SELF_REPORTED
 
 
-FORMATS: dict[str, Callable[[Verified, str, Status | None], str]] = {
-    "eval-results": eval_results, "model-index": model_index, "every-eval-ever": every_eval_ever,
+FORMATS: dict[str, Callable[[VerificationReport, str, Status | None], str]] = {
+    "eval-results": to_eval_results, "model-index": to_model_index, "every-eval-ever": to_every_eval_ever,
 }  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def run(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")
     found = verify(folder)
-    settle(found)
+    raise_on_mismatch(found)
     text = FORMATS[options.format](found, options.dataset, read_status(folder))
     if options.out is None:
         sys.stdout.write(text)

@@ -30,7 +30,7 @@ class Sample(BaseModel, extra="forbid", frozen=True, strict=True):
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """An entry, what the submission says, and what is found."""
 
     entry: str
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass
-class Verified:
+class VerificationReport:
     """What verification found.
 
     Attributes:
@@ -51,21 +51,21 @@ class Verified:
     record: Record
     samples: list[Sample]
     checked: list[str] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[Mismatch] = field(default_factory=list)
 
     def compare(self, entry: str, said: Any, found: Any, tolerance: float = 0.0) -> None:
         """Note where two values differ, entry by entry."""
-        self.differences += differing(entry, said, found, tolerance)
+        self.differences += find_mismatches(entry, said, found, tolerance)
 
 
-def differing(entry: str, said: Any, found: Any, tolerance: float = 0.0) -> Iterator[Difference]:
+def find_mismatches(entry: str, said: Any, found: Any, tolerance: float = 0.0) -> Iterator[Mismatch]:
     """Where two nested values differ; floats by more than a tolerance."""
     said, found = (vars(value) if hasattr(value, "__dataclass_fields__") else value for value in (said, found))
     if isinstance(said, Mapping) and isinstance(found, Mapping):
         for name in sorted(said.keys() | found.keys()):
-            yield from differing(f"{entry}.{name}", said.get(name), found.get(name), tolerance)
+            yield from find_mismatches(f"{entry}.{name}", said.get(name), found.get(name), tolerance)
     elif isinstance(said, float) and isinstance(found, float):
         if not abs(said - found) <= tolerance:
-            yield Difference(entry, said, found)
+            yield Mismatch(entry, said, found)
     elif said != found:
-        yield Difference(entry, said, found)
+        yield Mismatch(entry, said, found)

@@ -23,23 +23,23 @@ from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import Asked, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
-from benchmark.submit.check_record import loading_of_record
-from benchmark.submit.check_samples import WRITTEN as STAGES
-from benchmark.submit.check_samples import asked_of
-from benchmark.submit.report import Sample, Verified
-from benchmark.submit.schema import OWN_WEIGHTS, WITHHELD, Rerun, Submission
+from benchmark.submit.check_record import load_options_of_record
+from benchmark.submit.check_samples import GENERATION_STAGES as STAGES
+from benchmark.submit.check_samples import generation_options_of_record
+from benchmark.submit.report import Sample, VerificationReport
+from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.submit.screening import screen_model_folder
 from benchmark.tasks.suite import Suite, load_suite
 
-WRITTEN = ("prompt", "text", "tokens", "finished")
+COMPARED_FIELDS = ("prompt", "text", "tokens", "finished")
 START_SECONDS, SHARD_SECONDS = 600.0, 900.0
 """Deadline of a rerun: to fetch and load the model, and for each shard."""
-MEMORY_SHARE = 0.8
+MEMORY_FRACTION = 0.8
 """Of the memory that is available when a rerun starts, what it may take."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """Of a process that loads a submission's model.
 
     Attributes:
@@ -51,11 +51,11 @@ class Limits:
     memory: int | None = None
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ProcessLimits()
 
 
 @dataclass(frozen=True)
-class Order:
+class RerunRequest:
     """What a process is asked to write again.
 
     Attributes:
@@ -84,7 +84,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class RegeneratedSamples:
     """What a process wrote.
 
     Attributes:
@@ -100,9 +100,9 @@ class Rewritten:
     samples: list[tuple[str, dict[str, Any]]]
 
 
-def order_of(
+def make_rerun_request(
     folder: Path, submission: Submission, record: Record, suite: Suite, share: float = 0.0, stage: str = ""
-) -> Order:
+) -> RerunRequest:
     """What is written again of a submission.
 
     Raises:
@@ -111,14 +111,14 @@ def order_of(
     """
     if submission.model == WITHHELD:
         raise ModelError(f"{submission.name}: its weights are withheld, so nothing can be run again")
-    own = submission.model == OWN_WEIGHTS
-    return Order(
+    own = submission.model == LOCAL_WEIGHTS
+    return RerunRequest(
         submission.name, str(folder) if own else "", "" if own else submission.model, suite, record.model.dtype,
-        record.model.device, loading_of_record(record), asked_of(record), record.protocol, share, stage,
+        record.model.device, load_options_of_record(record), generation_options_of_record(record), record.protocol, share, stage,
     )  # fmt: skip
 
 
-def rerun(folder: Path, found: Verified, share: float, limits: Limits = DEFAULT_LIMITS) -> Rerun:
+def rerun(folder: Path, found: VerificationReport, share: float, limits: ProcessLimits = DEFAULT_LIMITS) -> Rerun:
     """Write the programs of some shards again; what differs is noted in `found`.
 
     Args:
@@ -135,7 +135,7 @@ def rerun(folder: Path, found: Verified, share: float, limits: Limits = DEFAULT_
     if not 0 < share <= 1:
         raise UsageError(f"--rerun {share:g}: expected a share above 0 and at most 1")
     suite = load_suite(found.record.suite.name)
-    again = write_again(order_of(folder, found.submission, found.record, suite, share), limits)
+    again = regenerate_samples(make_rerun_request(folder, found.submission, found.record, suite, share), limits)
     found.compare("rerun.digest", found.record.model.digest, again.digest)
     found.compare("rerun.parameters", found.record.model.parameters, again.parameters)
     stored: dict[tuple[str, int, int | None], Sample] = {
@@ -143,23 +143,23 @@ def rerun(folder: Path, found: Verified, share: float, limits: Limits = DEFAULT_
     }
     for stage, sample in again.samples:
         said = stored.get((stage, sample["task"], sample.get("sample")))
-        before = {name: getattr(said, name) for name in WRITTEN} if said is not None else None
-        found.compare(f"rerun.{stage}.{sample['task']}", before, {name: sample[name] for name in WRITTEN})
+        before = {name: getattr(said, name) for name in COMPARED_FIELDS} if said is not None else None
+        found.compare(f"rerun.{stage}.{sample['task']}", before, {name: sample[name] for name in COMPARED_FIELDS})
     found.checked.append(
         f"rerun: {len(again.samples):,} samples of {again.shards} of {again.of} shards, with the weights; not its states"
     )
     return Rerun(share=share, shards=again.shards, samples=len(again.samples), processor=processor())
 
 
-def write_again(order: Order, limits: Limits = DEFAULT_LIMITS) -> Rewritten:
+def regenerate_samples(order: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
     """Carry out an order in a process of its own; raises as `rerun` does."""
     shards = math.ceil(sum(len(shards_of(order.suite, stage)) for stage in STAGES) * (order.share or 1))
     seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * shards
-    memory = limits.memory if limits.memory is not None else int(MEMORY_SHARE * available_memory())
-    return run_bounded(_write, order, seconds=seconds, memory=memory, subject=order.name)
+    memory = limits.memory if limits.memory is not None else int(MEMORY_FRACTION * available_memory())
+    return run_bounded(_generate, order, seconds=seconds, memory=memory, subject=order.name)
 
 
-def screened_checkpoint(order: Order) -> Checkpoint:
+def open_screened_checkpoint(order: RerunRequest) -> Checkpoint:
     """The model's files, fetched if they are on a hub, once no file among them asks for code."""
     if order.folder:
         # Before anything else reads them: their files were screened with the folder, perhaps a while ago.
@@ -171,26 +171,26 @@ def screened_checkpoint(order: Order) -> Checkpoint:
     return checkpoint
 
 
-def _write(order: Order) -> Rewritten:
+def _generate(order: RerunRequest) -> RegeneratedSamples:
     import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    checkpoint = screened_checkpoint(order)
+    checkpoint = open_screened_checkpoint(order)
     job = Job(
         order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, asked=order.asked
     )  # fmt: skip
-    chosen, of = _chosen(job, order)
+    chosen, of = _choose_shards(job, order)
     from benchmark.runner.preflight import check
 
     check(job, order.protocol)
     torch.set_num_threads(job.threads)
     worker = Worker(job)
     samples = [(shard.stage, sample) for shard in chosen for sample in worker.evaluate(shard).samples]
-    return Rewritten(checkpoint.digest, checkpoint.parameters, len(chosen), of, samples)
+    return RegeneratedSamples(checkpoint.digest, checkpoint.parameters, len(chosen), of, samples)
 
 
-def _chosen(job: Job, order: Order) -> tuple[Sequence[Shard], int]:
+def _choose_shards(job: Job, order: RerunRequest) -> tuple[Sequence[Shard], int]:
     """The shards to write, and of how many they were chosen."""
     if order.stage:
         shards = shards_of(job.suite, order.stage)

@@ -22,14 +22,14 @@ from benchmark.models.interface import ModelSpec
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import strings_without_paths, without_paths
-from benchmark.submit.check_record import submitted_record
-from benchmark.submit.schema import NAME, OWN_WEIGHTS, UNFILLED, WITHHELD, screen_folder
+from benchmark.submit.check_record import read_submitted_record
+from benchmark.submit.schema import NAME, LOCAL_WEIGHTS, PLACEHOLDER, WITHHELD, screen_folder
 from benchmark.submit.screening import WEIGHTS
 
 TRAINING = "training.json"
 
 
-def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: bool = False) -> Path:
+def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: bool = False) -> Path:
     """Make the folder of a submission.
 
     Args:
@@ -47,7 +47,7 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
         raise UsageError(f"{name!r}: a name has letters, digits, '.', '_' and '-', at most 80")
     if not (run / RECORD).is_file():
         raise SubmissionError(f"{run}: no {RECORD}; give the folder that a finished python -m benchmark.run names")
-    record = submitted_record(run)
+    record = read_submitted_record(run)
     folder = out / f"{record.provenance.finished[:10]}_{name}"
     if folder.exists():
         raise UsageError(f"{folder}: there already; remove it, or choose another name")
@@ -69,7 +69,7 @@ def draft(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: b
         entries = _entries(record, name, model, _training(folder)) | dict(given)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
         (folder / DESCRIPTION).write_text(text, encoding="utf-8")
-        (folder / README).write_text(readme(folder.name, entries, record), encoding="utf-8")
+        (folder / README).write_text(render_readme(folder.name, entries, record), encoding="utf-8")
         screen_folder(folder)
     except BaseException:
         shutil.rmtree(folder)
@@ -111,13 +111,13 @@ def _model_of(run: Path, record: Record, withheld: bool) -> tuple[str, Path | No
         ) from problem
     if found.digest != record.model.digest:
         raise SubmissionError(f"{source}: not the model of the run (digest {found.digest}); run it again")
-    return OWN_WEIGHTS, source
+    return LOCAL_WEIGHTS, source
 
 
 def _training(folder: Path) -> dict[str, Any]:
     """What `training.json` of `baselines.train` tells, if the model has one."""
     if not (folder / TRAINING).is_file():
-        return {"data": UNFILLED, "alternative_semantics_seen": UNFILLED}
+        return {"data": PLACEHOLDER, "alternative_semantics_seen": PLACEHOLDER}
     told = read_json(folder / TRAINING)
     recipe = told.get("recipe", {})
     command = told.get("command")
@@ -125,7 +125,7 @@ def _training(folder: Path) -> dict[str, Any]:
         "command": without_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
         "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
         "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
-        "alternative_semantics_seen": UNFILLED,
+        "alternative_semantics_seen": PLACEHOLDER,
     }  # fmt: skip
     return {name: value for name, value in known.items() if value is not None}
 
@@ -143,31 +143,31 @@ def _entries(record: Record, name: str, model: str, training: dict[str, Any]) ->
         claimed |= {"delta": round(meaning.features["facing"].delta.value, 3), "verdict": meaning.verdict}
     # The folders of whoever ran it are nobody's business.
     command = re.sub(r"\s+--out\s+\S+", "", origin.command)
-    if model == OWN_WEIGHTS:
+    if model == LOCAL_WEIGHTS:
         command = re.sub(r"path:\S+", f"path:submissions/{origin.finished[:10]}_{name}", command)
     return {
         "name": name,
-        "family": UNFILLED,
+        "family": PLACEHOLDER,
         "model": model,
         "digest": record.model.digest,
         "parameters": record.model.parameters,
         "evaluation": {
             "command": without_paths(command),
-            "commit": origin.commit or UNFILLED,
+            "commit": origin.commit or PLACEHOLDER,
             "hardware": origin.hardware,
             "seconds": round(sum(origin.seconds.values())),
         },
         "training": training,
-        "authors": [UNFILLED],
-        "licence": UNFILLED,
+        "authors": [PLACEHOLDER],
+        "licence": PLACEHOLDER,
         "attempts": 1,
         "claimed": claimed,
     }
 
 
-def readme(folder: str, entries: Mapping[str, Any], record: Record) -> str:
+def render_readme(folder: str, entries: Mapping[str, Any], record: Record) -> str:
     """The README of a submission; it repeats no figure, so that none can differ from the record's."""
-    where = {OWN_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(entries["model"], f"`{entries['model']}`")
+    where = {LOCAL_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(entries["model"], f"`{entries['model']}`")
     training = entries["training"]
     told = [f"{training['tasks']:,} tasks of `{training['suite']}`"] if training.get("tasks") else []
     told += [training["data"]] if training.get("data") else []

@@ -48,8 +48,8 @@ from benchmark.submit.bounds import check_folder_date
 from benchmark.submit.images import check_image
 from benchmark.submit.screening import WEIGHTS, check_index, screen_model_file
 
-OWN_WEIGHTS, WITHHELD = "path:.", "withheld"
-UNFILLED = "FILL IN"
+LOCAL_WEIGHTS, WITHHELD = "path:.", "withheld"
+PLACEHOLDER = "FILL IN"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",
@@ -60,8 +60,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _filled(text: str) -> str:
-    if UNFILLED in text:
-        raise ValueError(f"still says {UNFILLED}")
+    if PLACEHOLDER in text:
+        raise ValueError(f"still says {PLACEHOLDER}")
     return text
 
 
@@ -73,11 +73,11 @@ def _licence(text: str) -> str:
 
 
 def _model(text: str) -> str:
-    if text in (OWN_WEIGHTS, WITHHELD) or re.fullmatch(r"baseline:[a-z][a-z0-9-]*", text):
+    if text in (LOCAL_WEIGHTS, WITHHELD) or re.fullmatch(r"baseline:[a-z][a-z0-9-]*", text):
         return text
     if re.fullmatch(r"hf:[\w.-]+/[\w.-]+@[0-9a-f]{40}", text, re.ASCII):
         return text
-    raise ValueError(f"expected {OWN_WEIGHTS}, hf:org/name@(40 digits of a commit), baseline:NAME or {WITHHELD}")
+    raise ValueError(f"expected {LOCAL_WEIGHTS}, hf:org/name@(40 digits of a commit), baseline:NAME or {WITHHELD}")
 
 
 def _time(text: str) -> str:
@@ -217,7 +217,7 @@ class Status(_Strict):
 
 def read_submission(folder: Path) -> Submission:
     """A folder's `submission.yaml`; raises `SubmissionError` naming the first entry that does not fit."""
-    return checked(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
+    return validate_schema(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
 
 
 def read_status(folder: Path) -> Status | None:
@@ -227,13 +227,13 @@ def read_status(folder: Path) -> Status | None:
     """
     if not os.path.lexists(folder / STATUS):
         return None
-    status = checked(Status, read_json(folder / STATUS, LIMITS[STATUS]), STATUS)
+    status = validate_schema(Status, read_json(folder / STATUS, LIMITS[STATUS]), STATUS)
     if status.status in (VALIDATED, REPRODUCED) and files_digest(folder) != status.files:
         return status.model_copy(update={"status": SELF_REPORTED, "reason": "files were changed after the check"})
     return status
 
 
-def checked(schema: type[Model], found: Any, where: str) -> Model:
+def validate_schema(schema: type[Model], found: Any, where: str) -> Model:
     """What was read, as its schema; raises `SubmissionError` naming the first entry that does not fit."""
     try:
         return schema.model_validate(found)
@@ -322,13 +322,13 @@ def _screen_file(path: Path) -> None:
 def files_digest(folder: Path) -> str:
     """SHA-256 over name and content of every file of a submission, its status left out."""
     whole = hashlib.sha256()
-    for path in own_files(folder):
+    for path in submission_files(folder):
         content = read_bytes(path, FOLDER_BYTES)
         whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
     return whole.hexdigest()
 
 
-def own_files(folder: Path) -> list[Path]:
+def submission_files(folder: Path) -> list[Path]:
     """The files of a submission, its status left out, by name; raises as `screen_folder` does on links and the like."""
     files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     return sorted(path for path in files if path.name != STATUS)

@@ -30,7 +30,7 @@ from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
-from benchmark.submit.schema import NAME, Digest, Seed, checked
+from benchmark.submit.schema import NAME, Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
@@ -62,12 +62,12 @@ class Round(BaseModel, extra="forbid", frozen=True, strict=True):
 
 def read_round(folder: Path, name: str) -> Round:
     """A round; raises `SubmissionError` on a file that is none."""
-    return checked(Round, read_yaml(_file(folder, name)), f"{name}.yaml")
+    return validate_schema(Round, read_yaml(_file(folder, name)), f"{name}.yaml")
 
 
 def read_secret(path: Path) -> Secret:
     """The maintainer's file."""
-    return checked(Secret, read_json(path), path.name)
+    return validate_schema(Secret, read_json(path), path.name)
 
 
 def _file(folder: Path, name: str) -> Path:

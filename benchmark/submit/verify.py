@@ -40,13 +40,13 @@ from benchmark.probing.verdict import (
 )
 from benchmark.runner.record import Record
 from benchmark.submit.bounds import check_dates
-from benchmark.submit.check_readout import compare_readings
-from benchmark.submit.check_record import check_privacy, submitted_record
-from benchmark.submit.check_samples import asked_of, compare_answers, compare_content_figures, submitted_samples
-from benchmark.submit.report import Verified, differing
+from benchmark.submit.check_readout import check_readout
+from benchmark.submit.check_record import check_privacy, read_submitted_record
+from benchmark.submit.check_samples import generation_options_of_record, check_samples, check_semantic_content, read_samples
+from benchmark.submit.report import VerificationReport, find_mismatches
 from benchmark.submit.schema import (
     FLAGGED,
-    OWN_WEIGHTS,
+    LOCAL_WEIGHTS,
     REPRODUCED,
     WITHDRAWN,
     WITHHELD,
@@ -58,15 +58,15 @@ from benchmark.submit.schema import (
 from benchmark.tasks.suite import Suite, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
-ROUNDING = 1e-6
+RECOMPUTE_TOLERANCE = 1e-6
 """Largest difference of a recomputed figure, which another processor may sum in another order."""
-CLAIMED = 5e-4
-MOST_THREADS = 256
-ONE_SUM = 1e-4
+CLAIM_TOLERANCE = 5e-4
+MAX_THREADS = 256
+SUM_TOLERANCE = 1e-4
 """Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
 
 
-def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> dict[str, np.ndarray]:
+def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> dict[str, np.ndarray]:
     """The arrays of `probes.data`, once they have the names, shapes and range that the verdict is computed from.
 
     Raises:
@@ -122,7 +122,7 @@ def submitted_probes(folder: Path, probe_set: ProbeSet, tested: Tested, protocol
     return arrays
 
 
-def validate(folder: Path, incoming: bool = False) -> Verified:
+def validate(folder: Path, incoming: bool = False) -> VerificationReport:
     """Read a submission; nothing is computed again yet.
 
     Args:
@@ -134,14 +134,14 @@ def validate(folder: Path, incoming: bool = False) -> Verified:
     """
     screen_folder(folder, incoming)
     read_text(folder / README)
-    found = Verified(read_submission(folder), submitted_record(folder), submitted_samples(folder))
+    found = VerificationReport(read_submission(folder), read_submitted_record(folder), read_samples(folder))
     check_dates(folder.resolve().name, found.record.provenance.started)
     if incoming:
         check_privacy(folder, found.record, found.submission)
     return found
 
 
-def verify(folder: Path, incoming: bool = False) -> Verified:
+def verify(folder: Path, incoming: bool = False) -> VerificationReport:
     """Compute a submission again, as far as goes without its model; arguments and errors are those of `validate`.
 
     Whatever a file brings about is one line: an exception of any other class is a `SubmissionError` too.
@@ -156,7 +156,7 @@ def verify(folder: Path, incoming: bool = False) -> Verified:
         ) from problem
 
 
-def _verify(folder: Path, incoming: bool) -> Verified:
+def _verify(folder: Path, incoming: bool) -> VerificationReport:
     found = validate(folder, incoming)
     record = found.record
     suite = load_suite(record.suite.name)
@@ -166,14 +166,14 @@ def _verify(folder: Path, incoming: bool) -> Verified:
     written = hashlib.sha256(read_bytes(folder / SAMPLES, LIMITS[SAMPLES])).hexdigest()
     found.compare("samples_sha256", record.samples_sha256, written)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
-        compare_answers(found, suite, folder, incoming)
+        check_samples(found, suite, folder, incoming)
         _compare_meaning(found, suite, folder)
     _compare_claims(found)
     _compare_status(found, folder)
     return found
 
 
-def _compare_suite(found: Verified, suite: Suite) -> None:
+def _compare_suite(found: VerificationReport, suite: Suite) -> None:
     said = found.record.suite
     for name in ("version", "seed", "sha256", "tasks", "equality"):
         found.compare(f"suite.{name}", getattr(said, name), getattr(suite, name))
@@ -181,14 +181,14 @@ def _compare_suite(found: Verified, suite: Suite) -> None:
     found.checked.append("suite: version, seed, size, equality, and the digest of its tasks, drawn again")
 
 
-def _compare_description(found: Verified, folder: Path) -> None:
+def _compare_description(found: VerificationReport, folder: Path) -> None:
     """`submission.yaml` against the record and the model's files."""
     said, record = found.submission, found.record
     found.compare("submission.digest", said.digest, record.model.digest)
     found.compare("submission.parameters", said.parameters, record.model.parameters)
     found.compare("submission.evaluation.commit", said.evaluation.commit, record.provenance.commit)
-    if said.model == OWN_WEIGHTS or said.model.startswith("baseline:"):
-        own = said.model == OWN_WEIGHTS
+    if said.model == LOCAL_WEIGHTS or said.model.startswith("baseline:"):
+        own = said.model == LOCAL_WEIGHTS
         checkpoint = open_checkpoint(ModelSpec("path", str(folder)) if own else ModelSpec.parse(said.model))
         found.compare("model.digest", record.model.digest, checkpoint.digest)
         found.compare("model.parameters", record.model.parameters, checkpoint.parameters)
@@ -197,12 +197,12 @@ def _compare_description(found: Verified, folder: Path) -> None:
         found.checked.append("model: withheld; digest and number of parameters as claimed")
     else:
         found.checked.append("model: on a hub; digest and number of parameters as claimed, until a rerun fetches it")
-    scheme = "path" if said.model in (OWN_WEIGHTS, WITHHELD) else said.model
+    scheme = "path" if said.model in (LOCAL_WEIGHTS, WITHHELD) else said.model
     given = record.model.spec.partition(":")[0] if scheme == "path" else record.model.spec
     found.compare("model.spec", given, scheme)
 
 
-def _compare_provenance(found: Verified, suite: Suite) -> None:
+def _compare_provenance(found: VerificationReport, suite: Suite) -> None:
     """The run's identity, which only the same source computes as it was; and whether that source was clean."""
     record, origin = found.record, found.record.provenance
     found.compare("provenance.dirty", bool(origin.dirty), False)
@@ -213,8 +213,8 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
         "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": origin.source,
         "loading": asdict(record.model.loading),
     }  # fmt: skip
-    parts["asked"] = asdict(asked_of(record))
-    for threads in range(1, MOST_THREADS + 1):
+    parts["asked"] = asdict(generation_options_of_record(record))
+    for threads in range(1, MAX_THREADS + 1):
         for grid in GRIDS:
             text = json.dumps(parts | {"threads": threads, "grid": grid}, sort_keys=True)
             if hashlib.sha256(text.encode()).hexdigest() == origin.identity:
@@ -229,14 +229,14 @@ def _blind(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
     return probe_set, Tested.of(probe_set, protocol)
 
 
-def judged_again(folder: Path, record: Record) -> Meaning:
+def recompute_verdict(folder: Path, record: Record) -> Meaning:
     """What the stored arrays of a submission say, its diagnostics left out; raises `SubmissionError`."""
     probe_set, tested = _blind(load_suite(record.suite.name), record.protocol)
-    arrays = submitted_probes(folder, probe_set, tested, record.protocol)
+    arrays = read_probe_evidence(folder, probe_set, tested, record.protocol)
     return judged(probe_set, tested, arrays, record.protocol)
 
 
-def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
+def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> None:
     """The verdict and every figure of the blind set, from the stored arrays."""
     record = found.record
     network = not record.model.spec.startswith("baseline:")
@@ -247,11 +247,11 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
     found.compare("meaning is there", True, network)
     if not network:
         return
-    again, protocol = judged_again(folder, record), record.protocol
+    again, protocol = recompute_verdict(folder, record), record.protocol
     for name in ("verdict", "features", "semantics", "programs", "dropped", "test_programs", "test_states"):
-        found.compare(f"meaning.{name}", getattr(record.meaning, name), getattr(again, name), ROUNDING)
+        found.compare(f"meaning.{name}", getattr(record.meaning, name), getattr(again, name), RECOMPUTE_TOLERANCE)
     probe_set, tested = _blind(suite, protocol)
-    arrays = submitted_probes(folder, probe_set, tested, protocol)
+    arrays = read_probe_evidence(folder, probe_set, tested, protocol)
     if sorted(seed % protocol.folds for seed in protocol.seeds) == list(range(protocol.folds)):
         # Each program is tested by one seed, so both arrays sum the same cross-entropies.
         for source in ("model", *CONTROLS):
@@ -259,21 +259,21 @@ def _compare_meaning(found: Verified, suite: Suite, folder: Path) -> None:
                 arrays[f"{source}.probe"].sum(-1, dtype=float),
                 arrays[f"{source}.totals"].sum(0, dtype=float),
             )
-            same = bool(np.allclose(by_unit, by_seed, rtol=ONE_SUM, atol=ONE_SUM))
+            same = bool(np.allclose(by_unit, by_seed, rtol=SUM_TOLERANCE, atol=SUM_TOLERANCE))
             found.compare(f"{PROBES}: {source}.probe and .totals give one sum", same, True)
     _compare_diagnostics(found, arrays, probe_set, tested)
-    compare_content_figures(found, suite, arrays)
+    check_semantic_content(found, suite, arrays)
     if record.grid is not None:
         found.checked.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
     readings = read_readings(folder, probe_set)
     found.compare(f"{READINGS} is there", readings is not None, True)
     if readings is not None:
-        compare_readings(found, readings, arrays, probe_set, tested, protocol)
+        check_readout(found, readings, arrays, probe_set, tested, protocol)
         found.checked.append(f"{READINGS}: labels, and that they are of the fits that probes.data sums")
     found.checked.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
-def _compare_diagnostics(found: Verified, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested) -> None:
+def _compare_diagnostics(found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested) -> None:
     """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
     assert found.record.meaning is not None
     said, protocol = found.record.meaning.diagnostics, found.record.protocol
@@ -284,7 +284,7 @@ def _compare_diagnostics(found: Verified, arrays: dict[str, np.ndarray], probe_s
         found.compare(f"{PROBES}: {DIAGNOSTICS}.confusion has the labels of the blind set", same, True)
         if same:
             again = diagnostics_of(evidence, probe_set, tested, protocol)
-            found.compare("meaning.diagnostics", said, again, ROUNDING)
+            found.compare("meaning.diagnostics", said, again, RECOMPUTE_TOLERANCE)
             found.checked.append("diagnostics: every figure, from probes.data")
         return
     # The counts that the labels alone give: those of a probe that is never wrong.
@@ -295,11 +295,11 @@ def _compare_diagnostics(found: Verified, arrays: dict[str, np.ndarray], probe_s
     for feature in sorted(said.keys() & known.keys()):
         for name in ("states", "majority"):
             claimed, counted = getattr(said[feature], name), getattr(known[feature], name)
-            found.compare(f"meaning.diagnostics.{feature}.{name}", claimed, counted, ROUNDING)
+            found.compare(f"meaning.diagnostics.{feature}.{name}", claimed, counted, RECOMPUTE_TOLERANCE)
     found.checked.append("diagnostics: states and majority; the run stored no evidence of the others, not on the board")
 
 
-def _compare_claims(found: Verified) -> None:
+def _compare_claims(found: VerificationReport) -> None:
     """The numbers of `submission.yaml`."""
     accuracy, meaning = found.record.accuracy, found.record.meaning
     known: dict[str, Any] = {name: getattr(accuracy, name).value for name in ("shown", "held_out", "exact", "valid")}
@@ -308,11 +308,11 @@ def _compare_claims(found: Verified) -> None:
         known |= {"skill": facing.skill.value, "delta": facing.delta.value, "verdict": meaning.verdict}
     for name, said in found.submission.claimed:
         if said is not None:
-            found.compare(f"claimed.{name}", said, known.get(name), CLAIMED)
+            found.compare(f"claimed.{name}", said, known.get(name), CLAIM_TOLERANCE)
     found.checked.append("claimed numbers")
 
 
-def _compare_status(found: Verified, folder: Path) -> None:
+def _compare_status(found: VerificationReport, folder: Path) -> None:
     """A status that the folder brings must be one that this verification could have written."""
     status = read_status(folder)
     if status is None:
@@ -324,7 +324,7 @@ def _compare_status(found: Verified, folder: Path) -> None:
     found.compare("status.rerun is there", status.rerun is not None, status.status == REPRODUCED)
 
 
-def check_stored(folder: Path, record: Record) -> None:
+def check_stored_verdict(folder: Path, record: Record) -> None:
     """Compute the verdict and every figure of the blind set again from the arrays that a submission stores, if it has one.
 
     Raises:
@@ -333,11 +333,11 @@ def check_stored(folder: Path, record: Record) -> None:
     if record.meaning is None:
         return
     try:
-        again = judged_again(folder, record)
+        again = recompute_verdict(folder, record)
     except SubmissionError as problem:
         raise VerificationError(f"{folder}: cannot be judged ({problem}); run the model again") from problem
     for name in ("features", "verdict"):
-        for one in differing(name, getattr(record.meaning, name), getattr(again, name), ROUNDING):
+        for one in find_mismatches(name, getattr(record.meaning, name), getattr(again, name), RECOMPUTE_TOLERANCE):
             entry = one.entry.removeprefix("features.")
             raise VerificationError(
                 f"{folder}: {entry}: the record says {one.said}, probes.data gives {one.found}; run the model again"

@@ -18,7 +18,7 @@ _HEADER = re.compile(r"def\s+run\s*\(\s*\)\s*\{", re.ASCII)
 _BRACKET = re.compile(r"[{}]")
 
 
-def answered(text: str) -> str:
+def extract_program(text: str) -> str:
     """What follows the header in the program of an answer; the answer itself where there is no program in it."""
     for body in _bodies(text):
         try:

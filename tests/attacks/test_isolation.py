@@ -18,7 +18,7 @@ import pytest
 import yaml
 from proposals import NGRAM, ROOT, copy_row, make_base, merge_change
 
-from benchmark.review.pull_request import check_change
+from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
 
 MINE = "2026-11-26_mine"
@@ -90,7 +90,7 @@ def test_settings_of_the_checkout_run_nothing(tmp_path):
         (folder / ".git" / "hooks").mkdir(exist_ok=True)
         (folder / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (folder / ".git" / "hooks" / hook).chmod(0o755)
-    found = check_change(folder)
+    found = check_pull_request(folder)
     assert found.exit_code == 3
     assert "'.gitattributes': no file of a submission" in found.text()
     assert not ran.exists()

@@ -15,7 +15,7 @@ import pytest
 from hostile import entry
 from proposals import NETWORK, NGRAM, RANDOM, copy_row, make_base, merge_change
 
-from benchmark.review.pull_request import check_change
+from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 
@@ -65,7 +65,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_row_that_stands_is_not_changed_unseen(name, tmp_path):
     change, says = CHANGES[name]
-    found = check_change(merge_change(make_base(tmp_path / "change", NGRAM, RANDOM), change))
+    found = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM, RANDOM), change))
     assert found.exit_code >= 3
     assert says in found.text()
     assert ": verified" not in found.text()

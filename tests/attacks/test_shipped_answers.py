@@ -18,7 +18,7 @@ from hostile import entry, lines
 from proposals import RANDOM, SHIPPED, copy_row
 
 from benchmark.runner.record import read_record
-from benchmark.submit.audit import audit_suite
+from benchmark.submit.audit import load_audit_suite
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 from benchmark.tasks.prompt_template import prompts_of
@@ -46,7 +46,7 @@ def test_training_tasks_are_no_test_tasks():
 def test_the_tasks_of_an_audit_are_others():
     suite = load_suite("smoke")
     known = set(prompts_of(suite, drawn_tasks(suite)))
-    assert not known & set(prompts_of(suite, drawn_tasks(audit_suite("a" * 64, "smoke"))))
+    assert not known & set(prompts_of(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
 
 
 def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
@@ -79,6 +79,6 @@ def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
 
 @pytest.mark.parametrize("place", ["audit", "public"])
 def test_the_seed_of_an_audit_is_no_choice_of_the_submitter(place):
-    seeds = {audit_suite(digest * 64, "smoke").seed for digest in "abc"}
+    seeds = {load_audit_suite(digest * 64, "smoke").seed for digest in "abc"}
     assert len(seeds) == 3
     assert load_suite("smoke").seed not in seeds

@@ -13,8 +13,8 @@ import pytest
 from hostile import GOOD_STATUS, entry, write
 from proposals import NGRAM, RANDOM, copy_row, git, make_base, merge_change
 
-from benchmark.board.ranking import read_entries, standings
-from benchmark.review.pull_request import check_change
+from benchmark.board.ranking import read_leaderboard_rows, rank_groups
+from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
 from benchmark.submit.schema import files_digest, read_status
 
@@ -71,7 +71,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_flagged_row_does_not_become_a_ranked_one(name, tmp_path):
-    found = check_change(merge_change(flagged_base(tmp_path / "change"), FORGERIES[name]))
+    found = check_pull_request(merge_change(flagged_base(tmp_path / "change"), FORGERIES[name]))
     assert found.exit_code >= 3, found.text()
     assert any(row.refusals for row in found.rows) or found.refusals
     assert ": verified" not in found.text()
@@ -95,5 +95,5 @@ def test_a_status_of_other_bytes_ranks_nothing_higher(tmp_path):
 def test_a_flagged_row_stays_unranked_whatever_else_is_edited(tmp_path):
     base = flagged_base(tmp_path / "base")
     entry("attempts", 7)(base / "submissions" / NGRAM)
-    (group,) = standings(read_entries(base / "submissions"))
+    (group,) = rank_groups(read_leaderboard_rows(base / "submissions"))
     assert {row.entry.folder: row.rank for row in group.rows} == {RANDOM: 1, NGRAM: None}

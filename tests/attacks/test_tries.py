@@ -16,7 +16,7 @@ from hostile import as_text, entry
 from proposals import NGRAM, copy_row, make_base, merge_change
 
 from benchmark.errors import UsageError, VerificationError
-from benchmark.review.pull_request import FOLDERS, check_change
+from benchmark.review.pull_request import FOLDERS, check_pull_request
 from benchmark.submit.command import main
 from benchmark.submit.sealed import check, make, opened, read_round, reveal
 from benchmark.tasks.suite import load_suite
@@ -29,7 +29,7 @@ def test_one_model_is_one_row(tmp_path):
             entry("name", f"try{i}")(folder)
             entry("authors", [f"author {i}"])(folder)
 
-    found = check_change(merge_change(make_base(tmp_path / "change", NGRAM), vary))
+    found = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM), vary))
     assert found.exit_code == 3
     assert all(row.code == 3 for row in found.rows)
     assert found.text().count(f"the same weights, the same samples as '{NGRAM}'") == 2
@@ -41,7 +41,7 @@ def test_a_change_does_not_flood_the_board(tmp_path):
             (submissions / f"2026-11-26_try{i}").mkdir()
             (submissions / f"2026-11-26_try{i}" / "README.md").write_text(str(i))
 
-    found = check_change(merge_change(make_base(tmp_path / "change"), flood))
+    found = check_pull_request(merge_change(make_base(tmp_path / "change"), flood))
     assert found.exit_code == 3
     assert "6 submissions in one change" in found.text()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shown_board import IMAGE, ROWS, add_hostile, copy_rows, rendered
 
-from benchmark.board.comparison import probed
+from benchmark.board.comparison import load_probe_set
 from benchmark.probing.readout import read_readings
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
@@ -144,7 +144,7 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
     said = row.get_by_role("status")
     assert said.text_content().startswith("Before the first step.")
     folder, suite = Path(__file__).parents[2] / "submissions" / ROWS[0], load_suite("laptop")
-    probe_set, _ = probed(suite, read_record(folder / "record.json").protocol)
+    probe_set, _ = load_probe_set(suite, read_record(folder / "record.json").protocol)
     original = read_readings(folder, probe_set).by_semantics[0]
     task = read_readings(folder, probe_set).task[0]
     worlds = snapshots(blind_tasks(suite).programs.program(task), blind_tasks(suite).inputs[task, 0])

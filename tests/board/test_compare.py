@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import compare, main, read_rival, suite_of
+from benchmark.board.comparison import compare_runs, main, read_compared_run, load_recorded_suite
 from benchmark.board.paired import (
-    clustered_difference,
-    from_zero,
+    cluster_bootstrap_difference,
+    normal_p_value,
     mcnemar,
-    power,
-    smallest_difference,
-    smallest_of_width,
+    mcnemar_power,
+    min_detectable_difference,
+    min_detectable_effect,
 )
 from benchmark.environment import SOURCE_ROOT
 from benchmark.statistics import Estimate
@@ -60,17 +60,17 @@ def simulated(rng: np.random.Generator, n: int, rate: float, difference: float) 
 @pytest.mark.parametrize(("n", "rate"), [(200, 0.3), (1000, 0.06)])
 def test_size_and_power_are_as_promised(n, rate):
     rng = np.random.default_rng([n, 1])
-    least = smallest_difference(n, rate)
+    least = min_detectable_difference(n, rate)
     assert least is not None
     rejected = {d: np.mean([mcnemar(*simulated(rng, n, rate, d)).p <= 0.05 for _ in range(1200)]) for d in (0.0, least)}
     assert 0.01 < rejected[0.0] <= 0.065
     assert rejected[least] == pytest.approx(0.80, abs=0.035)
-    assert power(n, rate, least) == pytest.approx(0.80, abs=0.01)
+    assert mcnemar_power(n, rate, least) == pytest.approx(0.80, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(1000, 0.0), (20, 0.1)])
 def test_what_too_few_tasks_could_show_is_missing(n, rate):
-    assert smallest_difference(n, rate) is None
+    assert min_detectable_difference(n, rate) is None
 
 
 def covered(own: bool) -> float:
@@ -81,7 +81,7 @@ def covered(own: bool) -> float:
         easy, edge = rng.normal(size=120)[cluster], rng.normal(size=120)[cluster]
         first, second = (easy + sign * edge + rng.normal(size=len(cluster)) * 0.5 > 0 for sign in (1, -1))
         asked = np.arange(len(cluster)) if own else cluster
-        estimate = clustered_difference(first, second, asked, 300, i)
+        estimate = cluster_bootstrap_difference(first, second, asked, 300, i)
         found += estimate.low <= 0 <= estimate.high
     return found / 400
 
@@ -93,15 +93,15 @@ def test_the_clustered_interval_covers_and_one_of_single_tasks_would_not():
 
 def test_smallest_and_p_of_a_normal_figure():
     figure = Estimate(0.02, 0.02 - 1.96 * 0.01, 0.02 + 1.96 * 0.01, 100)
-    assert smallest_of_width(figure) == pytest.approx(2.8016 * 0.01, rel=1e-3)
-    assert from_zero(figure) == pytest.approx(0.0455, abs=1e-4)
-    assert from_zero(replace(figure, value=0.0)) == 1
-    assert smallest_of_width(Estimate(0, 0, 0, 5)) is None
+    assert min_detectable_effect(figure) == pytest.approx(2.8016 * 0.01, rel=1e-3)
+    assert normal_p_value(figure) == pytest.approx(0.0455, abs=1e-4)
+    assert normal_p_value(replace(figure, value=0.0)) == 1
+    assert min_detectable_effect(Estimate(0, 0, 0, 5)) is None
 
 
 def test_the_figures_are_those_of_the_records():
-    a, b = read_rival(GPT), read_rival(LLAMA)
-    forth, back = compare(a, b), compare(b, a)
+    a, b = read_compared_run(GPT), read_compared_run(LLAMA)
+    forth, back = compare_runs(a, b), compare_runs(b, a)
     assert [one.name for one in forth] == ["shown", "held_out", "delta"]
     for one, other in zip(forth, back, strict=True):
         assert one.difference.value == pytest.approx(-other.difference.value)
@@ -198,7 +198,7 @@ def test_samples_that_do_not_fit_are_refused(altered, capsys, change, says):
 
 
 def test_a_suite_that_is_not_the_records_is_refused():
-    record = read_rival(SEARCH).record
+    record = read_compared_run(SEARCH).record
     other = record.model_copy(update={"suite": record.suite.model_copy(update={"version": 9})})
     with pytest.raises(Exception, match="give its file with --suite"):
-        suite_of(other)
+        load_recorded_suite(other)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import solved_tasks
+from benchmark.board.comparison import read_solved_tasks
 from benchmark.board.paired import mcnemar
-from benchmark.board.ranking import Entry, read_calibration, read_entries, standings, status_of
+from benchmark.board.ranking import LeaderboardRow, read_calibration, read_leaderboard_rows, rank_groups, verification_status
 from benchmark.board.tables import as_csv, board, card, files_of, main, row
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
@@ -40,9 +40,9 @@ def copied(tmp_path):
 
 
 @cache
-def shipped() -> list[Entry]:
+def shipped() -> list[LeaderboardRow]:
     """The rows of all shipped submissions, read once."""
-    return read_entries(SUBMISSIONS)
+    return read_leaderboard_rows(SUBMISSIONS)
 
 
 def alter(copied, change):
@@ -69,14 +69,14 @@ def test_every_column_stands_in_the_row_and_on_the_card():
     assert entry.folder == ENTRY.folder
     cells = row(entry.record)
     assert all(value in card(entry.record) for value in cells.values())
-    assert entry.folder in board(standings([entry]))
+    assert entry.folder in board(rank_groups([entry]))
 
 
 def test_a_row_is_called_as_its_submission_says(copied):
     path = min(copied.glob("*/submission.yaml"))
     path.write_text(path.read_text().replace("name: ", "name: my-", 1))
     name = read_record(path.parent / "record.json").model.name
-    written = files_of(read_entries(copied), None)
+    written = files_of(read_leaderboard_rows(copied), None)
     for text in written.values():
         assert "my-llama-laptop" in text
         assert f"| {name}" not in text
@@ -163,17 +163,17 @@ def test_records_survive_a_round_trip():
     assert all(value in (None, "trained") for value in new.values()), "entries that the record is older than"
 
 
-def entry_of(folder: Path) -> Entry:
+def entry_of(folder: Path) -> LeaderboardRow:
     """The row of one submission."""
     record = read_record(folder / "record.json")
-    held_out = solved_tasks(folder, record)["held_out"]
-    return Entry(folder.name, record, held_out, read_submission(folder), status_of(folder))
+    held_out = read_solved_tasks(folder, record)["held_out"]
+    return LeaderboardRow(folder.name, record, held_out, read_submission(folder), verification_status(folder))
 
 
 ENTRY = entry_of(SUBMISSIONS / COPIED[0])
 
 
-def entries_of(solved: dict[str, np.ndarray], **kept: str) -> list[Entry]:
+def entries_of(solved: dict[str, np.ndarray], **kept: str) -> list[LeaderboardRow]:
     """Rows of these outcomes; every record is that of a shipped row with its accuracy changed to fit."""
     found = []
     for name, hits in solved.items():
@@ -201,7 +201,7 @@ def outcomes(shares: dict[str, float], n: int = 1000) -> dict[str, np.ndarray]:
     ],
 )
 def test_rows_that_cannot_be_told_apart_share_their_rank(shares, kept, ranks):
-    (group,) = standings(entries_of(outcomes(shares), **kept))
+    (group,) = rank_groups(entries_of(outcomes(shares), **kept))
     assert {one.entry.folder: one.rank for one in group.rows} == ranks
     assert [one.entry.folder for one in group.rows] == list(ranks)
 
@@ -210,10 +210,10 @@ def test_ranks_are_adjusted_for_the_number_of_pairs():
     """A pair that alone would be told apart is not among many."""
     solved = outcomes({"a": 0.507, "b": 0.5})
     assert mcnemar(*solved.values()).p < 0.05
-    (group,) = standings(entries_of(solved))
+    (group,) = rank_groups(entries_of(solved))
     assert [one.rank for one in group.rows] == [1, 2]
     many = solved | {f"c{i}": solved["b"] for i in range(5)}
-    (group,) = standings(entries_of(many))
+    (group,) = rank_groups(entries_of(many))
     assert {one.rank for one in group.rows} == {1}
 
 
@@ -230,7 +230,7 @@ def test_rows_of_equal_models_are_seldom_told_apart():
 def test_tracks_and_versions_stand_apart_and_families_together():
     entries = shipped()
     old = entries[0].record.model_copy(update={"protocol": replace(entries[0].record.protocol, version=2)})
-    groups = standings([*entries, replace(entries[0], folder="old", record=old)])
+    groups = rank_groups([*entries, replace(entries[0], folder="old", record=old)])
     assert [(g.suite, g.protocol, g.track) for g in groups] == [
         ("icml24", 3, "trained"), ("laptop", 2, "trained"), ("laptop", 3, "fewshot"), ("laptop", 3, "trained"),
     ]  # fmt: skip
@@ -243,10 +243,10 @@ def test_tracks_and_versions_stand_apart_and_families_together():
 def test_what_a_submitter_writes_stays_text():
     declared = ENTRY.declared.model_copy(update={"family": "x|y <b>[a](http://b) `c`"})
     hostile = replace(ENTRY, declared=declared)
-    (line,) = [text for text in board(standings([hostile])).splitlines() if "<b" in text]
+    (line,) = [text for text in board(rank_groups([hostile])).splitlines() if "<b" in text]
     assert r"x\|y \<b\>\[a\](http:&#8203;//b) \`c\`" in line
     hostile = replace(ENTRY, declared=declared.model_copy(update={"family": "=1+1"}))
-    assert ",'=1+1," in as_csv(standings([hostile]))
+    assert ",'=1+1," in as_csv(rank_groups([hostile]))
 
 
 def test_data_says_what_the_board_shows():

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from benchmark.board.markup import markdown_cell, spreadsheet_cell, visible
 from benchmark.board.page import data_block
-from benchmark.board.ranking import Entry, read_entries, standings
+from benchmark.board.ranking import LeaderboardRow, read_leaderboard_rows, rank_groups
 from benchmark.board.tables import as_csv, as_json, board, claims_of, parameters_of
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.redaction import has_paths, strings_without_paths, without_paths
@@ -162,11 +162,11 @@ def test_numbers_and_words_stay_as_they_are():
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, Entry]:
-    return {entry.folder: entry for entry in read_entries(SOURCE_ROOT / "submissions")}
+def shipped() -> dict[str, LeaderboardRow]:
+    return {entry.folder: entry for entry in read_leaderboard_rows(SOURCE_ROOT / "submissions")}
 
 
-def renamed(entry: Entry, **declared: object) -> Entry:
+def renamed(entry: LeaderboardRow, **declared: object) -> LeaderboardRow:
     return replace(entry, declared=entry.declared.model_copy(update=declared))
 
 
@@ -176,7 +176,7 @@ def test_the_whole_board_takes_hostile_words_as_text(shipped):
     hostile = replace(
         hostile, status="#1 `x`", record=entry.record.model_copy(update={"track": "x](http://b) @you\n# head"})
     )
-    text = board(standings([hostile]))
+    text = board(rank_groups([hostile]))
     pages = [MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)]
     pages += [cmarkgfm.github_flavored_markdown_to_html(text)] if cmarkgfm is not None else []
     for page in pages:
@@ -189,7 +189,7 @@ def test_the_whole_board_takes_hostile_words_as_text(shipped):
 
 
 def test_a_link_to_a_folder_stays_below_the_submissions(shipped):
-    text = board(standings([replace(shipped["2026-11-25_search"], folder='x](http://evil) ../../"y')]))
+    text = board(rank_groups([replace(shipped["2026-11-25_search"], folder='x](http://evil) ../../"y')]))
     (address,) = re.findall(r"\]\((submissions/[^)]*)\)", text)
     assert address.count("/") == 1
     assert " " not in address
@@ -208,7 +208,7 @@ def test_what_nobody_checked_is_marked_as_claimed(shipped):
             update={"model": counted.record.model.model_copy(update={"parameters": 405 * 10**9})}
         ),
     )
-    groups = standings([hub])
+    groups = rank_groups([hub])
     assert r"405,000,000,000\*" in board(groups)
     assert json.loads(as_json(groups))["groups"][0]["rows"][0]["claimed"] == ["family", "parameters"]
     (line,) = csv.DictReader(io.StringIO(as_csv(groups)))
@@ -217,7 +217,7 @@ def test_what_nobody_checked_is_marked_as_claimed(shipped):
 
 
 def test_data_cannot_end_the_element_that_it_stands_in(shipped):
-    text = as_json(standings([renamed(shipped["2026-11-25_search"], family="</script><!-- <script>\u2028")]))
+    text = as_json(rank_groups([renamed(shipped["2026-11-25_search"], family="</script><!-- <script>\u2028")]))
     assert not re.search("[<>\u2028]", text)
     assert "</script>" in json.loads(text)["groups"][0]["rows"][0]["family"]
     block = data_block({"a": ["</script>", "<!--", "\u202e", ("]]>",)]})
@@ -288,4 +288,4 @@ def test_what_is_published_names_no_place_on_a_machine(shipped):
 def test_an_interval_stays_an_interval(shipped):
     entry = shipped["2026-11-25_search"]
     assert isinstance(entry.record.accuracy.shown, Estimate)
-    assert "| 100.0 [99.6, 100.0] |" in board(standings([entry]))
+    assert "| 100.0 [99.6, 100.0] |" in board(rank_groups([entry]))

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import probed
+from benchmark.board.comparison import load_probe_set
 from benchmark.board.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
 from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.readout import read_readings
@@ -84,7 +84,7 @@ def test_conditions_and_long_programs_are_steps_too():
 
 def test_readings_are_played_under_their_own_semantics():
     record = read_record(FOLDER / "record.json")
-    probe_set, _ = probed(SUITE, record.protocol)
+    probe_set, _ = load_probe_set(SUITE, record.protocol)
     readings = read_readings(FOLDER, probe_set)
     played = played_readings(SUITE, readings)
     assert len(played["programs"]) == PLAYED

@@ -30,8 +30,8 @@ from benchmark import environment as memory_limit
 from benchmark.cluster import pool as pool_module
 from benchmark.cluster import ray_executor as cluster
 from benchmark.cluster.executor import EVALUATION
-from benchmark.cluster.local_executor import Desk
-from benchmark.cluster.pool import INVALID, MEMORY, RAISED, Piece, Pool
+from benchmark.cluster.local_executor import WorkerSession
+from benchmark.cluster.pool import INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem, Pool
 from benchmark.cluster.ray_executor import Demand, join, private_folder, private_token
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import available_memory
@@ -180,7 +180,7 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
     pool = Pool(crew, 1)
     try:
         with pool.reporting(lambda event, **details: events.append(event), lambda line: None):
-            pool.drain([Piece("a", EVALUATION, "eater", Eater(), 10_000_000, done.append)])
+            pool.drain([WorkItem("a", EVALUATION, "eater", Eater(), 10_000_000, done.append)])
     finally:
         pool.close()
     assert done == [1]
@@ -235,10 +235,10 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
             (inner / swap).write_text(str(limit))
 
     try:
-        pool.drain([Piece("warm", EVALUATION, "eater", Eater(), 0, done.append)])
+        pool.drain([WorkItem("warm", EVALUATION, "eater", Eater(), 0, done.append)])
         confine([ray.get(pool.workers[0].handle.__ray_call__.remote(lambda actor: os.getpid()))])
         pool.drain(
-            [Piece("a", EVALUATION, "eater", Eater(), 400_000_000, done.append, lambda *said: told.append(said))]
+            [WorkItem("a", EVALUATION, "eater", Eater(), 400_000_000, done.append, lambda *said: told.append(said))]
         )
     finally:
         pool.close()
@@ -249,7 +249,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
             time.sleep(0.05)
     assert done == [0, 40]
     ((cause, why),) = told
-    assert cause == MEMORY
+    assert cause == OUT_OF_MEMORY
     assert why == "the kernel killed the worker for memory: the control group's limit is 0.1 GB"
     assert len(told) == 1, "the next worker has no limit"
 
@@ -257,22 +257,22 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
 @pytest.mark.parametrize(
     ("problem", "outcome"),
     [
-        (MemoryError(), MEMORY),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), MEMORY),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), MEMORY),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), MEMORY),
-        (RuntimeError("std::bad_alloc"), MEMORY),
-        (ModelError("no such weights"), INVALID),
+        (MemoryError(), OUT_OF_MEMORY),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), OUT_OF_MEMORY),
+        (RuntimeError("std::bad_alloc"), OUT_OF_MEMORY),
+        (ModelError("no such weights"), INVALID_MODEL),
         (RuntimeError("shape mismatch"), RAISED),
         (OSError(errno.EIO, "Input/output error"), RAISED),
     ],
 )
 def test_short_memory_is_known_in_every_guise(problem, outcome):
-    assert Desk().answer("x", Raiser(problem), None, 1.0).outcome == outcome
+    assert WorkerSession().answer("x", Raiser(problem), None, 1.0).outcome == outcome
     wrapped = ModelError("cannot load")
     wrapped.__cause__ = problem
-    assert Desk().answer("x", Raiser(wrapped), None, 1.0).outcome == (MEMORY if outcome == MEMORY else INVALID)
+    assert WorkerSession().answer("x", Raiser(wrapped), None, 1.0).outcome == (OUT_OF_MEMORY if outcome == OUT_OF_MEMORY else INVALID_MODEL)
 
 
 @dataclass(frozen=True)

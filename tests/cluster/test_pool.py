@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from benchmark.cluster import pool as pool_module
-from benchmark.cluster.pool import CRASHED, DONE, INVALID, LATE, LOST, MEMORY, RAISED, STORAGE, Answer, Piece, Pool
+from benchmark.cluster.pool import WORKER_DIED, SUCCEEDED, INVALID_MODEL, TIMED_OUT, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem, Pool
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
 
 
@@ -42,14 +42,14 @@ class ScriptedCrew:
     HANG = "hang"
     clock = Clock()
 
-    def __init__(self, script=None, start=DONE):
+    def __init__(self, script=None, start=SUCCEEDED):
         self.script, self.start = script or {}, start
         self.attempts: Counter[str] = Counter()
         self.calls: list[tuple[int, str, float]] = []
         self.kinds: dict[int, str] = {}
         self.alive: set[int] = set()
         self.most_alive = 0
-        self.answers: dict[object, Answer | None] = {}
+        self.answers: dict[object, CallResult | None] = {}
 
     def hire(self, kind):
         number = len(self.kinds)
@@ -57,7 +57,7 @@ class ScriptedCrew:
         self.alive.add(number)
         self.most_alive = max(self.most_alive, len(self.alive))
         call = ("hello", number)
-        self.answers[call] = None if self.start == self.HANG else Answer(self.start, why="no such module")
+        self.answers[call] = None if self.start == self.HANG else CallResult(self.start, why="no such module")
         return number, call
 
     def call(self, handle, piece, share):
@@ -65,9 +65,9 @@ class ScriptedCrew:
         attempt = self.attempts[piece.name]
         self.attempts[piece.name] += 1
         self.calls.append((handle, piece.name, share))
-        outcome = self.script.get((piece.name, attempt), DONE)
+        outcome = self.script.get((piece.name, attempt), SUCCEEDED)
         call = (piece.name, attempt)
-        self.answers[call] = None if outcome == self.HANG else Answer(outcome, piece.call, "as scripted")
+        self.answers[call] = None if outcome == self.HANG else CallResult(outcome, piece.call, "as scripted")
         return call
 
     def wait(self, calls, seconds):
@@ -90,7 +90,7 @@ def pieces(names, kind="evaluation", held="model", told=None, committed=None):
     done = committed if committed is not None else []
     heard = told if told is not None else []
     return [
-        Piece(name, kind, held, None, name, done.append, lambda cause, why, name=name: heard.append((name, cause)))
+        WorkItem(name, kind, held, None, name, done.append, lambda cause, why, name=name: heard.append((name, cause)))
         for name in names
     ]
 
@@ -103,7 +103,7 @@ def test_everything_is_committed_once_and_shared_out():
     assert {handle for handle, _, _ in crew.calls} == {0, 1, 2}
 
 
-@pytest.mark.parametrize(("cause", "times"), [(RAISED, 1), (INVALID, 1), (CRASHED, 2), (LOST, 9), (MEMORY, 9)])
+@pytest.mark.parametrize(("cause", "times"), [(RAISED, 1), (INVALID_MODEL, 1), (WORKER_DIED, 2), (NODE_LOST, 9), (OUT_OF_MEMORY, 9)])
 def test_what_may_pass_is_tried_again_on_a_new_worker(cause, times):
     crew = ScriptedCrew({("b", attempt): cause for attempt in range(times)})
     done, told = [], []
@@ -116,7 +116,7 @@ def test_what_may_pass_is_tried_again_on_a_new_worker(cause, times):
     assert crew.calls[2][1] == "c", "it goes to the back of the queue"
 
 
-@pytest.mark.parametrize(("cause", "times"), [(RAISED, 2), (INVALID, 2), (CRASHED, 3), (LOST, 10), (MEMORY, 10)])
+@pytest.mark.parametrize(("cause", "times"), [(RAISED, 2), (INVALID_MODEL, 2), (WORKER_DIED, 3), (NODE_LOST, 10), (OUT_OF_MEMORY, 10)])
 def test_what_does_not_pass_is_given_up_and_named(cause, times):
     crew = ScriptedCrew({("b", attempt): cause for attempt in range(99)})
     done, told = [], []
@@ -125,11 +125,11 @@ def test_what_does_not_pass_is_given_up_and_named(cause, times):
     assert sorted(done) == ["a", "c"]
     assert crew.attempts["b"] == times
     assert told[-1] == ("b", "failed")
-    assert caught.value.exit_code == (ModelError.exit_code if cause == INVALID else 1)
+    assert caught.value.exit_code == (ModelError.exit_code if cause == INVALID_MODEL else 1)
 
 
 def test_after_running_out_of_memory_the_batch_is_halved():
-    crew = ScriptedCrew({("a", 0): MEMORY, ("a", 1): MEMORY, ("z", 0): CRASHED})
+    crew = ScriptedCrew({("a", 0): OUT_OF_MEMORY, ("a", 1): OUT_OF_MEMORY, ("z", 0): WORKER_DIED})
     Pool(crew, 1).drain(pieces("ab") + pieces("z", held="other"))
     assert [share for _, name, share in crew.calls if name == "a"] == [1, 0.5, 0.25]
     assert [share for _, name, share in crew.calls if name == "b"] == [0.5], "the same model, so the same memory"
@@ -137,7 +137,7 @@ def test_after_running_out_of_memory_the_batch_is_halved():
 
 
 def test_two_that_run_out_of_memory_together_halve_it_once():
-    crew = ScriptedCrew({("a", 0): MEMORY, ("b", 0): MEMORY})
+    crew = ScriptedCrew({("a", 0): OUT_OF_MEMORY, ("b", 0): OUT_OF_MEMORY})
     Pool(crew, 2).drain(pieces("abc"))
     assert {share for _, name, share in crew.calls if name in "ab"} == {1, 0.5}
 
@@ -147,7 +147,7 @@ def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
     done, told = [], []
     Pool(crew, 2, deadline=0.05).drain(pieces("abcd", committed=done, told=told))
     assert sorted(done) == list("abcd")
-    assert told == [("b", LATE)]
+    assert told == [("b", TIMED_OUT)]
     crew = ScriptedCrew({("b", attempt): ScriptedCrew.HANG for attempt in range(9)})
     with pytest.raises(ShardsFailed, match="b: deadline: no answer within 0 s"):
         Pool(crew, 2, deadline=0.05).drain(pieces("abcd"))
@@ -160,7 +160,7 @@ def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
     pool, told = Pool(crew, 1), []
     began = clock.now
     pool.drain(pieces("az", told=told))
-    assert told == [("z", LATE)]
+    assert told == [("z", TIMED_OUT)]
     assert clock.now - began < 5, "without a piece that was done it would be half an hour"
 
 
@@ -188,13 +188,13 @@ def test_what_cannot_be_committed_stops_everything(problem):
         raise problem
 
     work = pieces("abc")
-    work[1] = Piece("b", "evaluation", "model", None, "b", fail)
+    work[1] = WorkItem("b", "evaluation", "model", None, "b", fail)
     with pytest.raises(type(problem), match=str(problem)):
         Pool(ScriptedCrew(), 1).drain(work)
 
 
 def test_a_worker_without_room_on_disk_stops_everything():
-    crew = ScriptedCrew({("a", 0): STORAGE})
+    crew = ScriptedCrew({("a", 0): STORAGE_FAILED})
     with pytest.raises(StorageError, match="as scripted"):
         Pool(crew, 1).drain(pieces("abc"))
     assert not crew.alive
@@ -208,7 +208,7 @@ def test_an_attempt_whose_file_is_gone_is_made_again():
         if len(tried) == 1:
             raise FileNotFoundError("attempt")
 
-    Pool(ScriptedCrew(), 1).drain([Piece("a", "evaluation", "model", None, "a", commit)])
+    Pool(ScriptedCrew(), 1).drain([WorkItem("a", "evaluation", "model", None, "a", commit)])
     assert tried == ["a", "a"]
 
 
@@ -226,7 +226,7 @@ def test_a_worker_that_never_reports_is_asked_for_anew(monkeypatch):
 
     def second_works(kind):
         handle, call = hire(kind)
-        crew.start = DONE
+        crew.start = SUCCEEDED
         return handle, call
 
     crew.hire = second_works

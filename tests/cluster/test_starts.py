@@ -12,9 +12,9 @@ import pytest
 from test_pool import ScriptedCrew, pieces
 
 from benchmark.cluster import pool as pool_module
-from benchmark.cluster.local_executor import SerialCrew
-from benchmark.cluster.pool import CRASHED, DONE, INVALID, LOST, STARTING, Answer, Pool
-from benchmark.cluster.ray_actor import ActorBody
+from benchmark.cluster.local_executor import LocalExecutor
+from benchmark.cluster.pool import WORKER_DIED, SUCCEEDED, INVALID_MODEL, NODE_LOST, STARTING, CallResult, Pool
+from benchmark.cluster.ray_actor import RayActor
 from benchmark.errors import BenchmarkError
 
 
@@ -56,7 +56,7 @@ class SlowCrew(ScriptedCrew):
         call = ("start", number, self.asked)
         seconds = steps[min(self.at[number], len(steps) - 1)]
         last = self.at[number] >= len(steps) - 1
-        self.answers[call] = Answer(DONE) if last else Answer(STARTING, f"importing step {self.at[number] + 1}")
+        self.answers[call] = CallResult(SUCCEEDED) if last else CallResult(STARTING, f"importing step {self.at[number] + 1}")
         if not again:
             self.busy[number] = float("inf") if seconds is None else self.clock.now + seconds
         lost = not again and (number, self.at[number]) in self.lost
@@ -129,7 +129,7 @@ def test_a_worker_without_a_word_is_replaced_after_times_that_grow(clock):
 
 def test_growth_of_the_deadline_is_bounded(clock):
     pool = Pool(SlowCrew(clock, [[None], [1]]), 1, patience=10_000)
-    pool.growth = pool_module.LONGEST_START
+    pool.growth = pool_module.MAX_START_GROWTH
     ((_, details),) = drained(pool)
     assert details["why"] == "no sign of life within 960 s"
 
@@ -172,7 +172,7 @@ def test_patience_counts_from_the_last_sign_of_life(clock):
 
 
 def test_a_start_that_fails_is_logged_with_its_reason():
-    crew, events = ScriptedCrew(start=INVALID), Events()
+    crew, events = ScriptedCrew(start=INVALID_MODEL), Events()
     pool = Pool(crew, 1)
     with pool.reporting(events.log, events.lines.append), pytest.raises(BenchmarkError, match="3 failed"):
         pool.drain(pieces("a"))
@@ -181,7 +181,7 @@ def test_a_start_that_fails_is_logged_with_its_reason():
 
 
 def test_several_listeners_log_and_one_speaks():
-    crew, one, two = ScriptedCrew(start=INVALID), Events(), Events()
+    crew, one, two = ScriptedCrew(start=INVALID_MODEL), Events(), Events()
     pool = Pool(crew, 1)
     with pool.reporting(one.log, one.lines.append):
         with pool.reporting(two.log, two.lines.append), pytest.raises(BenchmarkError):
@@ -191,7 +191,7 @@ def test_several_listeners_log_and_one_speaks():
     assert (len(one), len(two), len(one.lines), len(two.lines)) == (3, 3, 3, 0)
 
 
-@pytest.mark.parametrize("cause", [CRASHED, LOST])
+@pytest.mark.parametrize("cause", [WORKER_DIED, NODE_LOST])
 def test_workers_that_always_die_stop_the_run(cause):
     names = [f"p{i}" for i in range(200)]
     crew = ScriptedCrew({(name, attempt): cause for name in names for attempt in range(99)})
@@ -207,7 +207,7 @@ def test_workers_that_always_die_stop_the_run(cause):
 
 def test_workers_that_die_now_and_then_do_not_stop_it():
     names = [f"p{i}" for i in range(200)]
-    crew = ScriptedCrew({(name, 0): CRASHED for name in names[::2]})
+    crew = ScriptedCrew({(name, 0): WORKER_DIED for name in names[::2]})
     done = []
     Pool(crew, 2).drain(pieces(names, committed=done))
     assert sorted(done) == sorted(names)
@@ -216,7 +216,7 @@ def test_workers_that_die_now_and_then_do_not_stop_it():
 class Held(ScriptedCrew):
     """Computes in the call itself, as `SerialCrew` does; what is `late` until it has been `reported`."""
 
-    computes_in_call = SerialCrew.computes_in_call
+    computes_in_call = LocalExecutor.computes_in_call
 
     def __init__(self, late, reported):
         super().__init__()
@@ -239,20 +239,20 @@ def test_a_piece_that_hangs_in_this_process_is_reported():
 
 
 def test_a_serial_crew_is_ready_at_once():
-    crew = SerialCrew()
+    crew = LocalExecutor()
     handle, call = crew.hire("fit")
-    assert crew.answer(call).outcome == DONE
-    assert crew.answer(crew.continue_start(handle)).outcome == DONE
+    assert crew.answer(call).outcome == SUCCEEDED
+    assert crew.answer(crew.continue_start(handle)).outcome == SUCCEEDED
 
 
 def test_a_clock_that_is_set_back_changes_nothing(monkeypatch):
     clock = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
     done, told = [], []
-    crew = ScriptedCrew({("b", 0): ScriptedCrew.HANG, ("c", 0): CRASHED})
+    crew = ScriptedCrew({("b", 0): ScriptedCrew.HANG, ("c", 0): WORKER_DIED})
     Pool(crew, 2, deadline=0.3).drain(pieces("abcd", committed=done, told=told))
     assert sorted(done) == list("abcd")
-    assert sorted(told) == [("b", "deadline"), ("c", CRASHED)]
+    assert sorted(told) == [("b", "deadline"), ("c", WORKER_DIED)]
 
 
 def test_no_code_measures_time_by_a_clock_that_can_be_set():
@@ -292,27 +292,27 @@ def test_events_with_times_that_go_backwards_are_read_as_they_stand(tmp_path, mo
 def test_an_actor_says_what_comes_next_and_imports_one_module_a_call(monkeypatch):
     imported = []
     monkeypatch.setattr("benchmark.cluster.ray_actor.import_module", imported.append)
-    monkeypatch.setattr("benchmark.cluster.ray_actor._processor", lambda: "a processor")
-    monkeypatch.setattr("benchmark.cluster.ray_actor.same_everywhere", lambda: {"torch": "2"})
-    body = ActorBody(1, ("one", "two"))
-    assert body.start({"torch": "2"}) == Answer(STARTING, "importing one")
+    monkeypatch.setattr("benchmark.cluster.ray_actor._node_hardware", lambda: "a processor")
+    monkeypatch.setattr("benchmark.cluster.ray_actor.code_versions", lambda: {"torch": "2"})
+    body = RayActor(1, ("one", "two"))
+    assert body.start({"torch": "2"}) == CallResult(STARTING, "importing one")
     assert imported == []
-    assert body.start({"torch": "2"}, again=True) == Answer(STARTING, "importing one"), (
+    assert body.start({"torch": "2"}, again=True) == CallResult(STARTING, "importing one"), (
         "asked again, it answers the same"
     )
     assert imported == []
-    assert body.start({"torch": "2"}) == Answer(STARTING, "importing two")
-    assert body.start({"torch": "2"}) == Answer(DONE, "a processor")
+    assert body.start({"torch": "2"}) == CallResult(STARTING, "importing two")
+    assert body.start({"torch": "2"}) == CallResult(SUCCEEDED, "a processor")
     assert imported == ["one", "two"]
-    assert body.start({"torch": "2"}) == Answer(DONE, "a processor")
-    other = ActorBody(1, ())
+    assert body.start({"torch": "2"}) == CallResult(SUCCEEDED, "a processor")
+    other = RayActor(1, ())
     answer = other.start({"torch": "3"})
-    assert answer.outcome == INVALID
+    assert answer.outcome == INVALID_MODEL
     assert "torch 2, not 3" in answer.why
 
 
 def test_an_import_that_failed_fails_again():
-    body = ActorBody(1, ("no_such_module_anywhere",))
+    body = RayActor(1, ("no_such_module_anywhere",))
     body.start({})
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError):

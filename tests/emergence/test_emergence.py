@@ -18,7 +18,7 @@ from quick_protocol import QUICK
 import baselines.train
 import benchmark.emergence.command
 import benchmark.emergence.trajectory
-from benchmark.emergence.command import moments_of
+from benchmark.emergence.command import list_checkpoints
 from benchmark.emergence.trajectory import POINT, read_point, read_points
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
@@ -74,7 +74,7 @@ def measured(training, tmp_path_factory):
 
 
 def test_checkpoints_are_kept_where_the_recipe_says(training):
-    moments = moments_of(training)
+    moments = list_checkpoints(training)
     assert [m.step for m in moments] == [0, 8, 22, 40]
     assert [m.tasks for m in moments] == [0, 128, 352, 640]
     assert moments[0].tokens == 0
@@ -145,10 +145,10 @@ def test_a_point_says_what_the_model_does(training, measured):
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no checkpoints/step-N"):
-        moments_of(tmp_path)
+        list_checkpoints(tmp_path)
     (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"training\.json.*expected step"):
-        moments_of(tmp_path)
+        list_checkpoints(tmp_path)
 
 
 def test_a_file_that_holds_no_points_is_refused(tmp_path):

@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import benchmark.cluster.ray_executor
-from benchmark.cluster.executor import DONE, EVALUATION, Answer, Piece
-from benchmark.cluster.local_executor import Desk
-from benchmark.cluster.ray_actor import ActorBody
-from benchmark.cluster.ray_executor import Demand, RayCrew
+from benchmark.cluster.executor import SUCCEEDED, EVALUATION, CallResult, WorkItem
+from benchmark.cluster.local_executor import WorkerSession
+from benchmark.cluster.ray_actor import RayActor
+from benchmark.cluster.ray_executor import Demand, RayExecutor
 
 WORKERS = 4
 """For the largest run. Those that no run has asked for yet are not started."""
@@ -26,14 +26,14 @@ DEATHS, BEFORE, AFTER = "deaths", "before", "after"
 """Folder beside the runs' folder with a file for each shard whose worker dies once, before or after computing it."""
 
 
-class _ServesAnyRun(ActorBody):
-    def start(self, expected: dict[str, Any], again: bool = False) -> Answer:
+class _ServesAnyRun(RayActor):
+    def start(self, expected: dict[str, Any], again: bool = False) -> CallResult:
         """Ready at once for the next run, with nothing held of the last one."""
         if self.desk is not None:
-            self.desk = Desk()
+            self.desk = WorkerSession()
         return super().start(expected, again)
 
-    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> Answer:
+    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> CallResult:
         """The answer, unless the test wants this worker dead."""
         wish = work.root.parents[2] / DEATHS / getattr(call, "name", "")
         if not wish.is_file():
@@ -46,7 +46,7 @@ class _ServesAnyRun(ActorBody):
         raise AssertionError("unreachable")
 
 
-class SharedCrew(RayCrew):
+class SharedCrew(RayExecutor):
     """Hires workers that an earlier run has left, and leaves those that are well to the next one."""
 
     idle: list[Any]
@@ -62,15 +62,15 @@ class SharedCrew(RayCrew):
         self.busy[handle] = call
         return handle, call
 
-    def call(self, handle: Any, piece: Piece, share: float) -> Any:
+    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
         """See `Crew`."""
         self.busy[handle] = super().call(handle, piece, share)
         return self.busy[handle]
 
-    def answer(self, call: Any) -> Answer:
+    def answer(self, call: Any) -> CallResult:
         """See `Crew`."""
         answer = super().answer(call)
-        if answer.outcome == DONE:
+        if answer.outcome == SUCCEEDED:
             self.busy = {handle: other for handle, other in self.busy.items() if other != call}
         return answer
 
@@ -86,7 +86,7 @@ class SharedRay:
     """Ray embedded in this process from when it is first asked for until it is stopped."""
 
     def __init__(self) -> None:
-        self.crew: RayCrew | None = None
+        self.crew: RayExecutor | None = None
         self.idle: list[Any] = []
 
     def join(self, demand: Demand) -> SharedCrew:

@@ -13,7 +13,7 @@ from karel_env.features import FEATURES
 from karel_env.interpreter import run
 from karel_env.language import ACTIONS, CONDITIONS, Programs
 from karel_env.parser import parse
-from karel_env.screen import DOCUMENT, SAMPLE, TABLE, THRESHOLD, derivability, kept, table
+from karel_env.screen import DOCUMENT, SAMPLE, TABLE, THRESHOLD, derivability, valid_alternatives, table
 from karel_env.semantics import (
     FLIP,
     LEFT,
@@ -70,7 +70,7 @@ def test_exchanging_move_with_a_marker_action_leaves_facing(small):
         other = run(programs, worlds, ALTERNATIVES[name], trace=True)
         np.testing.assert_array_equal(other.trace.heading, truth.trace.heading)
         assert (other.trace.position != truth.trace.position).any()
-        assert name not in kept("facing")
+        assert name not in valid_alternatives("facing")
 
 
 def test_there_are_29_classes_and_the_mirrors_are_other_members():
@@ -100,10 +100,10 @@ def test_kept_are_those_under_the_threshold():
     assert max(entry["noise"].values()) < 0.01
     assert tuple(table()) == tuple(sorted(ALTERNATIVES))
     for feature in FEATURES:
-        assert kept(feature) == tuple(n for n in sorted(ALTERNATIVES) if table()[n][feature] < 0.2)
-    assert len(kept("facing")) == 18
+        assert valid_alternatives(feature) == tuple(n for n in sorted(ALTERNATIVES) if table()[n][feature] < 0.2)
+    assert len(valid_alternatives("facing")) == 18
     with pytest.raises(KeyError, match=r"colour.*facing, start_x"):
-        kept("colour")
+        valid_alternatives("colour")
 
 
 def test_the_document_shows_the_table():

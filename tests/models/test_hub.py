@@ -19,7 +19,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import Loading, ModelSpec
 from benchmark.models.safetensors_header import INDEX
 from benchmark.runner.record import read_record
-from benchmark.submit.audit import audit_seed
+from benchmark.submit.audit import derive_audit_seed
 
 WEIGHTS = "model.safetensors"
 
@@ -214,7 +214,7 @@ def test_each_revision_is_audited_on_tasks_of_its_own(hub, repository, tmp_path,
     found = [read_record(path) for path in (tmp_path / "runs").glob("*/record.json")]
     assert len(found) == 2
     for record in found:
-        assert record.suite.seed == audit_seed(record.model.digest, "smoke")
+        assert record.suite.seed == derive_audit_seed(record.model.digest, "smoke")
 
 
 OPENING = """

@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import Rival, _share
+from benchmark.board.comparison import ComparedRun, _compare_pass_rate
 from benchmark.probing.control_gap import choose_pool, gather_evidence
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
 from benchmark.probing.prior import Prior
@@ -139,13 +139,13 @@ def test_a_contrast_is_the_first_less_the_second():
     """40 tasks, each of a program of its own: the first alone solves 12, the second alone 2."""
     first, second = np.zeros(40, bool), np.zeros(40, bool)
     first[:20], second[12:22] = True, True
-    one, other = (Rival(None, None, {"held_out": hits}) for hits in (first, second))
-    contrast = _share("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
+    one, other = (ComparedRun(None, None, {"held_out": hits}) for hits in (first, second))
+    contrast = _compare_pass_rate("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
     assert (contrast.first, contrast.second) == (0.5, 0.25)
     assert contrast.difference.value == pytest.approx(0.25)
     assert contrast.discordant == (12, 2)
     assert 0 < contrast.difference.low < 0.25 < contrast.difference.high
-    back = _share("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
+    back = _compare_pass_rate("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
     assert (back.difference.value, back.discordant, back.p) == (-contrast.difference.value, (2, 12), contrast.p)
 
 
@@ -192,4 +192,4 @@ def test_the_budget_ends_an_execution_before_the_next_event():
 def test_the_screen_keeps_what_is_under_its_threshold(monkeypatch):
     skills = {"under": screen.THRESHOLD - 1e-4, "at": screen.THRESHOLD, "over": screen.THRESHOLD + 0.5}
     monkeypatch.setattr(screen, "table", lambda: {name: dict.fromkeys(FEATURES, v) for name, v in skills.items()})
-    assert screen.kept("facing") == ("under",)
+    assert screen.valid_alternatives("facing") == ("under",)

@@ -20,7 +20,7 @@ from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.interpreter import run
 from karel_env.language import ACTIONS, FIRST_CONDITION
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, mirror_classes
 
 SUITE = replace(load_suite("smoke"), probe_programs=150)
@@ -95,10 +95,10 @@ def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
 
 
 def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for():
-    assert [s.name for s in alternatives(STANDARD)] == list(kept("facing"))
+    assert [s.name for s in alternatives(STANDARD)] == list(valid_alternatives("facing"))
     assert [s.name for s in alternatives(replace(STANDARD, alternatives=29))] == [s.name for s in mirror_classes()]
     few = alternatives(replace(STANDARD, alternatives=4))
-    assert len({s.name for s in few} & set(kept("facing"))) == 4
+    assert len({s.name for s in few} & set(valid_alternatives("facing"))) == 4
     assert with_original(STANDARD)[0] == ORIGINAL
 
 
@@ -150,7 +150,7 @@ def test_a_prior_that_knows_the_present_knows_more(probe_set):
 def test_crossed_prompts_show_each_meaning_to_half(tasks):
     crossed = crossed_tasks(SUITE)
     for name in CROSSED_WITH:
-        assert name in kept("facing")
+        assert name in valid_alternatives("facing")
         (meaning,) = (s for s in mirror_classes() if s.name == name)
         other = run(crossed.programs, crossed.inputs, meaning).worlds
         shown = crossed_outputs(crossed, name)

@@ -23,13 +23,13 @@ from benchmark.statistics import Estimate, bootstrap_weights
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES
-from karel_env.screen import kept
+from karel_env.screen import valid_alternatives
 
 PROTOCOL = replace(STANDARD, alternatives=3, resamples=200, units=10_000)
 TRUTH = {"model": 0.30, "random-init": -0.05, "recorder": 0.10}
 """Gap of each source; the larger control is always the recorder, so that delta's truth is 0.20 exactly."""
 SIMULATIONS = 80
-ALLOWED = {name: kept(name) for name in FEATURES}
+ALLOWED = {name: valid_alternatives(name) for name in FEATURES}
 
 
 @pytest.fixture(scope="module")

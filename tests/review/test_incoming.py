@@ -30,8 +30,8 @@ from benchmark.review.fingerprint import (
     compare_weights,
 )
 from benchmark.review.lookalike import imitates_ascii, skeleton
-from benchmark.review.pull_request import UNFINISHED, check_change, main
-from benchmark.submit.report import Verified
+from benchmark.review.pull_request import UNFINISHED, check_pull_request, main
+from benchmark.submit.report import VerificationReport
 
 MINE = "2026-11-26_mine"
 FLOAT32 = "2026-11-23_llama-laptop"
@@ -53,9 +53,9 @@ def repository(tmp_path_factory):
 def quick(monkeypatch):
     """What is verified is left to the tests of verification: a readable row has no differences."""
 
-    def verify(folder: Path, incoming: bool = False) -> Verified:
+    def verify(folder: Path, incoming: bool = False) -> VerificationReport:
         row = read_row(folder)
-        return Verified(row.declared, row.record, [])
+        return VerificationReport(row.declared, row.record, [])
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", verify)
     monkeypatch.setattr(benchmark.review.pull_request, "read_entries", lambda folder: [])
@@ -77,7 +77,7 @@ def edit_samples(folder: Path, edit) -> None:
 
 
 def checked(repository, tmp_path: Path, change, maintainer: bool = False):
-    found = check_change(repository(tmp_path / "change", change), maintainer)
+    found = check_pull_request(repository(tmp_path / "change", change), maintainer)
     text = found.text()
     assert text.isascii()
     assert all(char.isprintable() or char == "\n" for char in text)
@@ -143,7 +143,7 @@ def test_a_maintainer_may_change_and_remove_rows_and_no_submitter(repository, tm
     found, text = checked(repository, tmp_path, change)
     assert found.exit_code == 3
     assert f"{RANDOM}: refused\n- removed row" in text
-    found = check_change(tmp_path / "change", maintainer=True)
+    found = check_pull_request(tmp_path / "change", maintainer=True)
     assert found.exit_code == 0, found.text()
     assert "a maintainer's change" in found.text()
     assert f"{RANDOM}: removed" in found.text()
@@ -200,7 +200,7 @@ def test_a_submodule_is_refused(repository, tmp_path, quick):
     git(folder, "checkout", "-qf", "main")
     git(folder, "merge", "-q", "--no-ff", "-m", "merge", "change")
     (folder / "submissions" / MINE / "x").mkdir(exist_ok=True)
-    found = check_change(folder)
+    found = check_pull_request(folder)
     assert found.exit_code == 3
     assert "a submodule; a submission holds plain files" in found.text()
 
@@ -385,7 +385,7 @@ def test_what_is_no_merge_with_its_base_is_refused_in_one_line(repository, tmp_p
     (tmp_path / "edited" / "submissions" / MINE / "README.md").write_text("not what is committed")
     cases["edited"] = tmp_path / "edited"
     for name, folder in cases.items():
-        found = check_change(folder)
+        found = check_pull_request(folder)
         assert found.exit_code == 2, name
         assert found.text().startswith("refused: --change"), name
         assert found.text().count("\n") == 1, found.text()
@@ -395,14 +395,14 @@ def test_a_base_with_odd_modes_is_a_maintainers_matter(tmp_path, quick):
     base = make_base(tmp_path / "base", NGRAM)
     (base / "submissions" / NGRAM / "README.md").chmod(0o755)
     git(base, "commit", "-qam", "mode")
-    found = check_change(merge_change(base, lambda s: (s / NGRAM / "README.md").chmod(0o644)))
+    found = check_pull_request(merge_change(base, lambda s: (s / NGRAM / "README.md").chmod(0o644)))
     assert found.exit_code == 3
     assert "a program (mode 100755) in the base; a maintainer repairs it first" in found.text()
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("a\nb"), ValueError("\u202e")])
 def test_a_folder_that_breaks_a_reader_is_reported(problem, repository, tmp_path, quick, monkeypatch):
-    def broken(folder: Path, incoming: bool = False) -> Verified:
+    def broken(folder: Path, incoming: bool = False) -> VerificationReport:
         raise problem
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", broken)
@@ -450,7 +450,7 @@ def test_what_cannot_be_read_in_the_base_is_said(tmp_path, quick):
     base = make_base(tmp_path / "base", NGRAM)
     (base / "submissions" / NGRAM / "record.json").write_text("{}")
     git(base, "commit", "-qam", "broken")
-    found = check_change(merge_change(base, lambda s: own_row(s / MINE)))
+    found = check_pull_request(merge_change(base, lambda s: own_row(s / MINE)))
     assert found.exit_code == 0
     assert f"not compared with 1 rows of the base that cannot be read, first '{NGRAM}'" in found.text()
     with pytest.raises(BenchmarkError):

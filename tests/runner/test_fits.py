@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quick_protocol import QUICK
 
-from benchmark.cluster.local_executor import SerialCrew
+from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes
@@ -37,7 +37,7 @@ def computed(tmp_path):
     done: list[str] = []
 
     def make(**options) -> StoredFits:
-        return StoredFits(Shards(tmp_path), Pool(SerialCrew(), 1), committed=lambda a: done.append(a.name), **options)
+        return StoredFits(Shards(tmp_path), Pool(LocalExecutor(), 1), committed=lambda a: done.append(a.name), **options)
 
     return make, done
 

@@ -126,11 +126,11 @@ def test_events_of_an_earlier_version_are_read(tmp_path):
 
 
 def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
-    from benchmark.cluster.local_executor import SerialCrew
+    from benchmark.cluster.local_executor import LocalExecutor
     from benchmark.cluster.pool import Pool
     from benchmark.runner.cached_fits import StoredFits
 
-    fits = StoredFits(Shards(tmp_path), Pool(SerialCrew(), 1))
+    fits = StoredFits(Shards(tmp_path), Pool(LocalExecutor(), 1))
     path = fits._spill({"targets": np.arange(5)})
     written = path.read_bytes()
     path.write_bytes(written[:-1] + b"\x07")

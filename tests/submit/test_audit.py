@@ -13,7 +13,7 @@ from baselines.registry import BASELINES
 from benchmark.run import main as run_command
 from benchmark.runner.record import read_record
 from benchmark.submit import audit
-from benchmark.submit.audit import LEVEL, alarming, audit_seed, audit_suite, compare, newcombe
+from benchmark.submit.audit import LEVEL, is_alarming, derive_audit_seed, load_audit_suite, compare_accuracy, newcombe_interval
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 from benchmark.tasks.prompt_template import prompts_of
@@ -51,22 +51,22 @@ class Honest:
 def audited(writer, digest: str):
     public = load_suite("laptop")
     hits = score(public, drawn(public), writer.texts(prompts_of(public, drawn(public)))).shown
-    suite = audit_suite(digest, "laptop")
-    return compare(suite, hits, writer.texts(prompts_of(suite, drawn(suite))))
+    suite = load_audit_suite(digest, "laptop")
+    return compare_accuracy(suite, hits, writer.texts(prompts_of(suite, drawn(suite))))
 
 
 def test_who_memorised_the_test_set_is_flagged():
     found = audited(Memoriser("laptop", BASELINES["n-gram"](load_suite("laptop"))), "a" * 64)
     assert found.public == 1.0
     assert found.audit < 0.3
-    assert alarming(found)
+    assert is_alarming(found)
 
 
 @pytest.mark.parametrize("name", ["n-gram", "random"])
 def test_the_honest_are_not_flagged(name):
     found = audited(Honest(BASELINES[name](load_suite("laptop"))), "a" * 64)
     assert found.low <= 0 <= found.high
-    assert not alarming(found)
+    assert not is_alarming(found)
 
 
 def test_a_tenth_memorised_is_enough():
@@ -75,16 +75,16 @@ def test_a_tenth_memorised_is_enough():
             super().__init__("laptop", BASELINES["n-gram"](load_suite("laptop")))
             self.known = dict(list(self.known.items())[::10])
 
-    assert alarming(audited(Partly(), "a" * 64))
+    assert is_alarming(audited(Partly(), "a" * 64))
 
 
 def test_the_seed_follows_the_weights_and_the_suite():
-    seeds = {audit_seed(digest, suite) for digest in ("a" * 64, "b" * 64) for suite in ("laptop", "icml24")}
+    seeds = {derive_audit_seed(digest, suite) for digest in ("a" * 64, "b" * 64) for suite in ("laptop", "icml24")}
     assert len(seeds) == 4
     assert all(0 <= seed < 2**62 for seed in seeds)
-    assert audit_seed("a" * 64, "laptop") == audit_seed("a" * 64, "laptop")
+    assert derive_audit_seed("a" * 64, "laptop") == derive_audit_seed("a" * 64, "laptop")
     public = {key.tobytes() for key in drawn(load_suite("laptop")).key}
-    fresh = drawn(audit_suite("a" * 64, "laptop")).key
+    fresh = drawn(load_audit_suite("a" * 64, "laptop")).key
     assert sum(key.tobytes() in public for key in fresh) < 10
 
 
@@ -93,13 +93,13 @@ def test_the_interval_holds_no_difference_as_often_as_it_says(share):
     n = 1000
     random = np.random.default_rng(0)
     draws = random.binomial(n, share, (400, 2))
-    alarms = sum(newcombe(int(a), n, int(b), n, LEVEL)[0] > 0 for a, b in draws)
+    alarms = sum(newcombe_interval(int(a), n, int(b), n, LEVEL)[0] > 0 for a, b in draws)
     assert alarms <= binom.ppf(0.999, 400, (1 - LEVEL) / 2)
 
 
 def test_newcombe_gives_the_published_example():
     # Newcombe 1998, table II (a): 56/70 against 48/80, method 10.
-    low, high = newcombe(56, 70, 48, 80, 0.95)
+    low, high = newcombe_interval(56, 70, 48, 80, 0.95)
     assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
 
 
@@ -122,7 +122,7 @@ def test_a_run_of_the_audit_is_one_with_that_seed(tmp_path, capsys):
     words = ["--model", "baseline:n-gram", "--suite", "smoke", "--audit", "--out", str(tmp_path)]
     assert run_command(words) == 0
     record = read_record(next(tmp_path.glob("*/record.json")))
-    assert record.suite.seed == audit_seed(record.model.digest, "smoke")
+    assert record.suite.seed == derive_audit_seed(record.model.digest, "smoke")
     assert not record.official
     assert run_command([*words, "--seed", "3"]) == 2
     assert "--audit" in capsys.readouterr().err

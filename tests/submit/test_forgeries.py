@@ -20,9 +20,9 @@ from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, 
 from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
-from benchmark.submit.check_record import recomputable, submitted_record
+from benchmark.submit.check_record import drop_unverified, read_submitted_record
 from benchmark.submit.rendered_prompts import stored_frame
-from benchmark.submit.rerun import Limits, order_of, rerun, screened_checkpoint
+from benchmark.submit.rerun import ProcessLimits, make_rerun_request, rerun, open_screened_checkpoint
 from benchmark.submit.schema import read_submission
 from benchmark.submit.verify import _blind, verify
 from benchmark.tasks.prompt_template import Frame, description, frame_bytes, frame_of
@@ -75,12 +75,12 @@ def test_a_record_does_not_decide_how_a_model_is_loaded(name, folder):
     assert "\n" not in str(raised.value)
     # What reads the record another way refuses it as well, before any model is opened.
     with pytest.raises(SubmissionError):
-        order_of(folder, read_submission(folder), read_typed(folder / "record.json"), load_suite("laptop"), 0.1)
+        make_rerun_request(folder, read_submission(folder), read_typed(folder / "record.json"), load_suite("laptop"), 0.1)
 
 
 def test_an_order_never_carries_a_switch(folder):
-    record = submitted_record(folder)
-    order = order_of(folder, read_submission(folder), record, load_suite("laptop"), 0.1)
+    record = read_submitted_record(folder)
+    order = make_rerun_request(folder, read_submission(folder), record, load_suite("laptop"), 0.1)
     assert not order.loading.remote_code
     assert not order.loading.own_code
     assert order.loading.quantization == ""
@@ -130,11 +130,11 @@ def test_a_hub_model_with_an_adapter_or_a_foreign_shard_is_refused(tmp_path):
 
 def test_a_model_is_screened_again_where_it_is_loaded(folder):
     """Whatever was seen at verification: the process that loads looks itself, before it opens anything."""
-    order = order_of(folder, read_submission(folder), submitted_record(folder), load_suite("laptop"), 0.1)
-    assert screened_checkpoint(order).digest == submitted_record(folder).model.digest
+    order = make_rerun_request(folder, read_submission(folder), read_submitted_record(folder), load_suite("laptop"), 0.1)
+    assert open_screened_checkpoint(order).digest == read_submitted_record(folder).model.digest
     put(folder, "tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
     with pytest.raises(SubmissionError, match="auto_map"):
-        screened_checkpoint(order)
+        open_screened_checkpoint(order)
 
 
 def test_words_of_a_vocabulary_are_no_entries():
@@ -151,7 +151,7 @@ def test_the_lists_are_those_of_the_loader():
 def test_a_rerun_ends_at_its_deadline(folder):
     found = verify(folder)
     with pytest.raises(ModelError, match="deadline") as raised:
-        rerun(folder, found, 0.01, Limits(seconds=0.5))
+        rerun(folder, found, 0.01, ProcessLimits(seconds=0.5))
     assert raised.value.exit_code == 3
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_is_refused(name, folder):
     place, value, says = REFUSED[name]
     edit(place, value)(folder)
     with pytest.raises(SubmissionError, match=says) as raised:
-        submitted_record(folder)
+        read_submitted_record(folder)
     assert "\n" not in str(raised.value)
 
 
@@ -227,10 +227,10 @@ def test_what_the_samples_decide_is_compared(place, value, entry, folder):
 
 
 def test_figures_without_evidence_are_in_the_record_and_not_on_the_board(folder):
-    record = submitted_record(folder)
+    record = read_submitted_record(folder)
     assert record.content is not None
     assert record.meaning is not None
-    shown = recomputable(folder, record)
+    shown = drop_unverified(folder, record)
     assert shown.content is None
     assert shown.grid is None
     assert shown.meaning is not None
@@ -269,7 +269,7 @@ def test_content_and_diagnostics_are_computed_from_their_evidence(folder):
     assert found.differences == []
     assert any("content: every figure" in line for line in found.checked)
     assert any("diagnostics: every figure" in line for line in found.checked)
-    shown = recomputable(folder, found.record)
+    shown = drop_unverified(folder, found.record)
     assert shown.content == found.record.content
     assert shown.meaning == found.record.meaning
     record = read_record(folder)

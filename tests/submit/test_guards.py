@@ -17,14 +17,14 @@ import yaml
 from hostile import PNG, entry, sample, svg
 
 from benchmark.board.page import main as write_page
-from benchmark.board.ranking import read_entries, standings
+from benchmark.board.ranking import read_leaderboard_rows, rank_groups
 from benchmark.board.tables import as_csv, as_json
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.runner.record import read_record
 from benchmark.submit.command import write_status
 from benchmark.submit.images import check_image
 from benchmark.submit.schema import files_digest, read_status, read_submission, screen_folder
-from benchmark.submit.verify import check_stored, validate, verify
+from benchmark.submit.verify import check_stored_verdict, validate, verify
 
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
@@ -53,7 +53,7 @@ def plain_entry(tmp_path_factory):
     """One shipped row before it is ranked."""
     folder = tmp_path_factory.mktemp("row")
     shutil.copytree(SUBMISSIONS / PLAIN, folder / PLAIN)
-    (row,) = read_entries(folder)
+    (row,) = read_leaderboard_rows(folder)
     return row
 
 
@@ -63,7 +63,7 @@ def test_no_cell_of_the_table_starts_a_formula(plain_entry, start):
     text = f"{start}cmd|' /C calc'!A0"
     declared = plain_entry.declared.model_copy(update={"family": text, "name": text})
     row = replace(plain_entry, declared=declared, folder=text, status=text)
-    (cells,) = csv.DictReader(as_csv(standings([row])).splitlines())
+    (cells,) = csv.DictReader(as_csv(rank_groups([row])).splitlines())
     shown = text.replace("\r", "U+000D")
     assert {cells[column] for column in ("family", "model", "submission", "status")} == {f"'{shown}"}
     assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in cells.values())
@@ -73,9 +73,9 @@ def test_a_number_below_zero_stays_a_number(plain_entry):
     shown = replace(plain_entry.record.accuracy.shown, low=-0.25)
     accuracy = replace(plain_entry.record.accuracy, shown=shown)
     row = replace(plain_entry, record=plain_entry.record.model_copy(update={"accuracy": accuracy}))
-    (cells,) = csv.DictReader(as_csv(standings([row])).splitlines())
+    (cells,) = csv.DictReader(as_csv(rank_groups([row])).splitlines())
     assert cells["shown_low"] == "-0.25"
-    assert json.loads(as_json(standings([row])))["groups"][0]["rows"][0]["shown"]["low"] == -0.25
+    assert json.loads(as_json(rank_groups([row])))["groups"][0]["rows"][0]["shown"]["low"] == -0.25
 
 
 def figures(value: Any, place: str) -> Iterator[str]:
@@ -130,7 +130,7 @@ def test_a_board_is_written_of_what_the_arrays_give_to_the_fifth_decimal(place, 
         shifted(record, other, DECIMALS if other == place else ROUNDED)
     (folder / RECORD).write_text(json.dumps(record))
     with pytest.raises(VerificationError, match=place.split(".", 2)[-1]) if refused else nullcontext():
-        check_stored(folder, read_record(folder / RECORD))
+        check_stored_verdict(folder, read_record(folder / RECORD))
 
 
 @pytest.mark.parametrize("name", ["shown", "held_out", "exact"])
@@ -213,9 +213,9 @@ def test_what_stands_apart_stays_so_whatever_changes(status, copied):
 def test_a_board_shows_the_lapsed_status(copied, tmp_path):
     folder = copied(PLAIN)
     with_status(folder, "reproduced")
-    assert [row.status for row in read_entries(tmp_path)] == ["reproduced"]
+    assert [row.status for row in read_leaderboard_rows(tmp_path)] == ["reproduced"]
     edit("README.md")(folder)
-    assert [row.status for row in read_entries(tmp_path)] == ["self_reported"]
+    assert [row.status for row in read_leaderboard_rows(tmp_path)] == ["self_reported"]
 
 
 def test_what_was_generated_again_counts_for_the_same_files_only(copied):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import BenchmarkError, SubmissionError
 from benchmark.files import read_json, read_rows, read_yaml, tensor_header, unpacked
-from benchmark.submit.check_samples import submitted_samples
+from benchmark.submit.check_samples import read_samples
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission
 from benchmark.submit.verify import submitted_record, verify
@@ -73,7 +73,7 @@ def test_each_has_a_line_of_its_own():
 READERS = {
     "submission.yaml": read_submission,
     "record.json": submitted_record,
-    "samples.jsonl.gz": submitted_samples,
+    "samples.jsonl.gz": read_samples,
     "probes.data": lambda folder: tensor_header(folder / "probes.data"),
     "status.json": read_status,
 }

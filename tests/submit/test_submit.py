@@ -21,7 +21,7 @@ from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.record import read_record
 from benchmark.submit import scaffold as draft
-from benchmark.submit.command import main, settle
+from benchmark.submit.command import main, raise_on_mismatch
 from benchmark.submit.rerun import rerun
 from benchmark.submit.schema import read_status, read_submission
 from benchmark.submit.verify import verify
@@ -114,7 +114,7 @@ def test_an_edited_number_is_found(name, copied, capsys):
     found = verify(folder)
     assert any(one.entry.startswith(says) for one in found.differences), found.differences
     with pytest.raises(VerificationError, match=r"^\d+ entries differ, first"):
-        settle(found)
+        raise_on_mismatch(found)
     assert "the submission says" in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.tasks.extraction import answered
+from benchmark.tasks.extraction import extract_program
 from karel_env.language import HEADER_TEXT
 from karel_env.parser import ParseError, parse
 
@@ -26,13 +26,13 @@ from karel_env.parser import ParseError, parse
     ],
 )
 def test_the_first_that_is_a_program(answer: str, program: str) -> None:
-    assert answered(answer) == program
+    assert extract_program(answer) == program
 
 
 @given(st.text(alphabet=" {}();movedfrun", max_size=40), st.text(alphabet=" {}();movedfrun", max_size=40))
 def test_what_is_found_is_a_program_or_the_answer(before: str, after: str) -> None:
     text = f"{before}def run() {{ move(); }}{after}"
-    found = answered(text)
+    found = extract_program(text)
     try:
         parse(f"{HEADER_TEXT} {found}")
     except ParseError:

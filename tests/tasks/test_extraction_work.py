@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import benchmark.tasks.extraction
-from benchmark.tasks.extraction import _HEADER, answered
+from benchmark.tasks.extraction import _HEADER, extract_program
 from karel_env.language import HEADER_TEXT
 from karel_env.parser import ParseError, parse
 
@@ -62,8 +62,8 @@ def test_answers_are_those_of_the_rule():
     for _ in range(4000):
         middle = rng.choice(("", "", "def run() { move(); }", "move(); } def run(){repeat (2) { move() }}"))
         text = "".join(rng.choices(PIECES, k=rng.randint(0, 6))) + middle + "".join(rng.choices(PIECES, k=6))
-        assert answered(text) == by_the_rule(text), text
-        changed += answered(text) != text
+        assert extract_program(text) == by_the_rule(text), text
+        changed += extract_program(text) != text
     assert changed > 300
 
 
@@ -90,7 +90,7 @@ def test_the_work_grows_as_the_answer_does(kind, monkeypatch):
         before = sys.gettrace()
         sys.settrace(tracer)
         try:
-            answered(text)
+            extract_program(text)
         finally:
             sys.settrace(before)
         return sum(parsed), lines
@@ -108,7 +108,7 @@ def test_the_time_grows_as_the_answer_does(kind):
         times = []
         for _ in range(5):
             began = time.process_time()
-            answered(text)
+            extract_program(text)
             times.append(time.process_time() - began)
         return min(times)
 
