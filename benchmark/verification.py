@@ -218,6 +218,7 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
         "loading": asdict(record.model.loading),
     }  # fmt: skip
     parts["asked"] = asdict(asked_of(record))
+    parts["frame"] = None if record.frame is None else record.frame.sha256
     for threads in range(1, MOST_THREADS + 1):
         for grid in GRIDS:
             text = json.dumps(parts | {"threads": threads, "grid": grid}, sort_keys=True)
