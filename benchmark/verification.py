@@ -212,7 +212,7 @@ def _compare_provenance(found: Verified, suite: Suite) -> None:
     found.compare("provenance.dirty", bool(origin.dirty), False)
     if origin.source != source_digest():
         return
-    parts = {
+    parts: dict[str, Any] = {
         "model": record.model.digest, "dtype": record.model.dtype, "device": record.model.device.split(":")[0],
         "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": origin.source,
         "loading": asdict(record.model.loading),
