@@ -249,7 +249,7 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
         pool = Pool(LocalExecutor(), 1, options.deadline)
         yield Place(pool, 0, torch.get_num_threads(), set()), ""
         return
-    from benchmark.cluster.ray_executor import Demand, join
+    from benchmark.cluster.ray_executor import Demand, connect
 
     gpus = options.gpus_per_worker
     if gpus is None:
@@ -258,7 +258,7 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     if asked == 0 and not options.address:
         asked = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
     demand = Demand(asked, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
-    crew = join(demand)
+    crew = connect(demand)
     pool = Pool(crew, crew.workers, options.deadline, max(600.0, options.wait))
     line = f"{crew.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"
     if crew.room < crew.workers:

@@ -91,7 +91,7 @@ class Node:
         return int(min(shares))
 
 
-def join(demand: Demand) -> RayCrew:
+def connect(demand: Demand) -> RayCrew:
     """Start Ray, or join a cluster, and see that it can do what is asked.
 
     Raises:

@@ -208,12 +208,13 @@ def _compare_provenance(found: VerificationReport, suite: Suite) -> None:
     found.compare("provenance.dirty", bool(origin.dirty), False)
     if origin.source != source_digest():
         return
-    parts = {
+    parts: dict[str, Any] = {
         "model": record.model.digest, "dtype": record.model.dtype, "device": record.model.device.split(":")[0],
         "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": origin.source,
         "loading": asdict(record.model.loading),
     }  # fmt: skip
     parts["asked"] = asdict(generation_options_of_record(record))
+    parts["frame"] = None if record.frame is None else record.frame.sha256
     for threads in range(1, MAX_THREADS + 1):
         for grid in GRIDS:
             text = json.dumps(parts | {"threads": threads, "grid": grid}, sort_keys=True)

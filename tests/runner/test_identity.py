@@ -1,0 +1,132 @@
+"""The identity of a run: whatever can change a result changes it, and verification computes the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.runner.run import Request, Run
+from benchmark.board.tables import ROOT
+from benchmark.models.interface import Loading, ModelSpec
+from benchmark.runner.record import FrameEntry, read_record, source_digest
+from benchmark.submit.schema import read_submission
+from benchmark.tasks.prompt_template import Frame
+from benchmark.submit.verify import _compare_provenance
+from benchmark.submit.report import Verified
+
+FOLDER = ROOT / "submissions" / "2026-11-23_llama-laptop"
+IDENTITY = "provenance.identity"
+
+
+def run_of(**request: Any) -> Run:
+    """The run of a shipped model on its suite, which is not carried out."""
+    return Run(Request("laptop", **request), open_checkpoint(ModelSpec("path", str(FOLDER))))
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return run_of()
+
+
+INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
+    "model": lambda run: {"checkpoint": replace(run.checkpoint, digest="0" * 64)},
+    "loading": lambda run: {"checkpoint": replace(run.checkpoint, loading=Loading(attention="eager"))},
+    "dtype": lambda run: {"job": replace(run.job, dtype="bfloat16")},
+    "device": lambda run: {"job": replace(run.job, device="cuda:0")},
+    "threads": lambda run: {"job": replace(run.job, threads=2)},
+    "grid": lambda run: {"job": replace(run.job, grid="full")},
+    "draws": lambda run: {"job": replace(run.job, asked=replace(run.job.asked, samples=3))},
+    "frame": lambda run: {"job": replace(run.job, frame=Frame("before", "after"))},
+    "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
+    "tasks": lambda run: {"tasks_digest": "0" * 64},
+    "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},
+    "source": lambda run: {"environment": run.environment | {"source": "0" * 64}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_identity_depends_on_every_input(name, run):
+    other = SimpleNamespace(**{**vars(run), **INPUTS[name](run)})
+    assert Run.identity.fget(other) != run.identity
+
+
+def test_the_identity_does_not_depend_on_where_and_when(run, tmp_path):
+    other = run_of(out=tmp_path, keep_states=True, command="another", device="cpu")
+    other.started = "2020-01-01T00:00:00+00:00"
+    assert other.identity == run.identity
+
+
+def verified(run: Run, **changed: Any) -> Verified:
+    """What verification reads of a row of that model, as if this code had measured it; entries by dotted name."""
+    record = read_record(FOLDER / "record.json")
+    entries = {"provenance.source": source_digest(), "provenance.identity": run.identity} | changed
+    for name, value in entries.items():
+        *outer, last = name.split(".")
+        inner = getattr(record, outer[0]).model_copy(update={last: value}) if outer else value
+        record = record.model_copy(update={outer[0] if outer else last: inner})
+    return Verified(read_submission(FOLDER), record, [])
+
+
+def differences(found: Verified, run: Run) -> list[str]:
+    _compare_provenance(found, run.suite)
+    return [difference.entry for difference in found.differences]
+
+
+@pytest.mark.parametrize(
+    "request_of", [{}, {"threads": 7}, {"grid": "full"}, {"grid": "layers", "threads": 2}], ids=str
+)
+def test_verification_finds_the_identity_that_the_run_had(request_of, run):
+    identity = run_of(**request_of).identity
+    assert (identity == run.identity) == (not request_of)
+    found = verified(run, **{IDENTITY: identity})
+    assert differences(found, run) == []
+    assert "identity of the run" in found.checked
+
+
+def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
+    frame = Frame("before", "after", shots=3)
+    asked = replace(run.job.asked, track="fewshot")
+    other = SimpleNamespace(**{**vars(run), "job": replace(run.job, asked=asked, frame=frame)})
+    said = FrameEntry(sha256=frame.digest, shots=3, chat_template=False)
+    changed = {"track": "fewshot", "frame": said, IDENTITY: Run.identity.fget(other)}
+    found = verified(run, **changed)
+    assert differences(found, run) == []
+    assert "identity of the run" in found.checked
+    moved = said.model_copy(update={"sha256": "0" * 64})
+    assert differences(verified(run, **{**changed, "frame": moved}), run) == [IDENTITY]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (IDENTITY, "0" * 64),
+        ("model.digest", "0" * 64),
+        ("model.dtype", "bfloat16"),
+        ("model.device", "cuda:0"),
+        ("model.attention", "eager"),
+        ("suite.name", "laptop-2"),
+        ("track", "fewshot"),
+        ("meaning", None),
+    ],
+)
+def test_an_identity_of_another_run_is_found(name, value, run):
+    suite = replace(run.suite, name=value) if name == "suite.name" else run.suite
+    found = verified(run, **{name: value})
+    _compare_provenance(found, suite)
+    assert [difference.entry for difference in found.differences] == [IDENTITY]
+    assert found.checked == []
+
+
+def test_the_identity_of_another_source_is_not_computed(run):
+    found = verified(run, **{"provenance.source": "0" * 64, IDENTITY: "0" * 64})
+    assert differences(found, run) == []
+    assert found.checked == []
+
+
+def test_a_source_that_was_not_committed_is_found(run):
+    assert differences(verified(run, **{"provenance.dirty": True}), run) == ["provenance.dirty"]
