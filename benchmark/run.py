@@ -33,7 +33,7 @@ from benchmark.errors import BenchmarkError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.runner.preflight import check, describe
-from benchmark.runner.run import Request, Run
+from benchmark.runner.run import RunConfig, Run
 from benchmark.submit.audit import derive_audit_seed
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
@@ -62,9 +62,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def request_of(options: argparse.Namespace, suite: str, command: str) -> Request:
+def request_of(options: argparse.Namespace, suite: str, command: str) -> RunConfig:
     """What the options ask for one suite."""
-    return Request(
+    return RunConfig(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
         options.threads, options.keep_states, options.out, command, asked_of(options),
     )  # fmt: skip

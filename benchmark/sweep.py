@@ -44,7 +44,7 @@ from benchmark.run import request_of
 from benchmark.runner.preflight import check
 from benchmark.runner.record import Record
 from benchmark.runner.run import Run
-from benchmark.runner.stages import Place
+from benchmark.runner.stages import Backend
 from karel_env.command import CommandParser
 
 WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -105,7 +105,7 @@ class Sweep:
         for entry in self.entries:
             entry.lines = self.lines
 
-    def execute(self, place: Place, console: Console) -> None:
+    def execute(self, place: Backend, console: Console) -> None:
         """All of them; returns when each is done or has failed."""
         # One more than there are workers, so that one can be scored while the others' work fills the workers.
         count = min(len(self.entries), max(1, place.workers) + 1)
@@ -124,7 +124,7 @@ class Sweep:
                 thread.join(timeout=30)
             raise
 
-    def _work(self, place: Place) -> None:
+    def _work(self, place: Backend) -> None:
         while True:
             with self.lock:
                 if self.next >= len(self.entries):
@@ -140,7 +140,7 @@ class Sweep:
                 entry.state, entry.problem = FAILED, _as_own(problem)
                 entry.say(str(entry.problem))
 
-    def _one(self, entry: Entry, place: Place) -> Record:
+    def _one(self, entry: Entry, place: Backend) -> Record:
         checkpoint = open_checkpoint(ModelSpec.parse(entry.model), loading_of(self.options))
         run = Run(request_of(self.options, entry.suite, self.command), checkpoint)
         done = run.finished()

@@ -27,8 +27,8 @@ from tabulate import tabulate
 from benchmark.cluster.executor import EVALUATION
 from benchmark.cluster.local_executor import ComputeFn
 from benchmark.cluster.pool import WorkItem, Pool
-from benchmark.cluster.ray_executor import Demand, connect
-from benchmark.cluster.simulation import Costs, curve, finish_time
+from benchmark.cluster.ray_executor import ResourceRequest, connect
+from benchmark.cluster.simulation import ClusterCosts, scaling_curve, finish_time
 from benchmark.command import run_command
 from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import UsageError
@@ -148,7 +148,7 @@ class ClusterBench:
         start: dict[str, float] = {}
         for workers in (1, 2):
             began = time.perf_counter()
-            crew = connect(Demand(workers=workers, cpus=1))
+            crew = connect(ResourceRequest(workers=workers, cpus=1))
             start["cluster"] = time.perf_counter() - began
             pool = Pool(crew, workers)
             try:
@@ -164,9 +164,9 @@ class ClusterBench:
         some = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
         machine = plain_rate(self.job, some, 2) / (2 * plain_rate(self.job, some, 1))
         efficiency = one.seconds / (2 * two.seconds)
-        costs = Costs(start["worker"], serial, DEATHS)
+        costs = ClusterCosts(start["worker"], serial, DEATHS)
         checks = [
-            {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, Costs(0, serial))}
+            {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, ClusterCosts(0, serial))}
             for run in runs
         ]  # fmt: skip
         sweep = np.tile(one.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(one.shards)))
@@ -174,8 +174,8 @@ class ClusterBench:
             "start": start, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
             "shard": {"mean": float(np.mean(one.shards)), "deviation": float(np.std(one.shards))},
             "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
-            "checks": checks, "costs": asdict(costs), "model": curve(one.shards, WORKERS, costs),
-            "sweep": curve(sweep.tolist(), WORKERS, costs, repeats=1), "sweep shards": len(sweep),
+            "checks": checks, "costs": asdict(costs), "model": scaling_curve(one.shards, WORKERS, costs),
+            "sweep": scaling_curve(sweep.tolist(), WORKERS, costs, repeats=1), "sweep shards": len(sweep),
         }  # fmt: skip
 
     def _shards_a_model(self) -> int:

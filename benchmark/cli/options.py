@@ -21,8 +21,8 @@ from benchmark.models.huggingface import DTYPES, STRICT
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, Loading
 from benchmark.models.loading import load_bounded
 from benchmark.probing.protocol import GRIDS, STANDARD_GRID
-from benchmark.runner.plan import Asked
-from benchmark.runner.stages import Place
+from benchmark.runner.plan import GenerationOptions
+from benchmark.runner.stages import Backend
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
 from karel_env.command import integer, number
 
@@ -212,11 +212,11 @@ def check_options(options: argparse.Namespace) -> None:
     check_folder(options.out, "--out")
 
 
-def asked_of(options: argparse.Namespace) -> Asked:
+def asked_of(options: argparse.Namespace) -> GenerationOptions:
     """How programs are asked for."""
     constrained = options.constrained or options.track == FEWSHOT
     temperature = options.temperature if options.samples else 0.0
-    return Asked(options.track, constrained, options.samples, temperature, states=not options.no_states)
+    return GenerationOptions(options.track, constrained, options.samples, temperature, states=not options.no_states)
 
 
 def loading_of(options: argparse.Namespace) -> Loading:
@@ -240,16 +240,16 @@ def device_of(device: str, address: str | None = None) -> str:
 
 
 @contextmanager
-def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Place, str]]:
+def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Backend, str]]:
     """Workers as the options say, while the context lasts; and a line on them, empty for this process.
 
     `memory` is what an evaluation worker needs, in bytes.
     """
     if options.workers == "0":
         pool = Pool(LocalExecutor(), 1, options.deadline)
-        yield Place(pool, 0, torch.get_num_threads(), set()), ""
+        yield Backend(pool, 0, torch.get_num_threads(), set()), ""
         return
-    from benchmark.cluster.ray_executor import Demand, connect
+    from benchmark.cluster.ray_executor import ResourceRequest, connect
 
     gpus = options.gpus_per_worker
     if gpus is None:
@@ -257,14 +257,14 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Pla
     asked = 0 if options.workers == AUTO else int(options.workers)
     if asked == 0 and not options.address:
         asked = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
-    demand = Demand(asked, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
+    demand = ResourceRequest(asked, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
     crew = connect(demand)
     pool = Pool(crew, crew.workers, options.deadline, max(600.0, options.wait))
     line = f"{crew.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"
     if crew.room < crew.workers:
         line += f"; {crew.room} fit on the nodes that are there, others start when nodes come"
     try:
-        yield Place(pool, crew.workers, 1, crew.processors), line
+        yield Backend(pool, crew.workers, 1, crew.processors), line
     finally:
         pool.close()
         crew.leave()

@@ -34,26 +34,26 @@ RAY_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
 """Set where the user has not set them: Ray's defaults that bite. Threads are set in the actors, see `ActorBody`."""
-LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0: Ray takes 127.0.0.1 for this node and listens there only, its default on systems where it has no clusters."""
-AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 OBJECT_STORE_BYTES = 200_000_000
 """Of an embedded Ray. Ray would take 30% of memory; here it only carries what workers hold (settings, not weights)."""
 SHARED_MEMORY = Path("/dev/shm")
-SOCKET_PATH, BELOW_FOLDER = 103, 85
+MAX_SOCKET_PATH, RAY_SUFFIX_BYTES = 103, 85
 """Bytes that a socket's path may have on every system, and that Ray's sockets take of them below the folder given."""
-RAY_STARTS = 3
+MAX_RAY_STARTS = 3
 """Times that an embedded Ray is started; it allows itself 30 s, which a busy machine may need more than."""
-NODE_GONE = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
+NODE_DEATH_PHRASES = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
 """Words of Ray's messages by which a death is the node's, not the work's."""
-POLL = 2.0
-LEAST_DISK = 50_000_000
+POLL_SECONDS = 2.0
+MIN_DISK_BYTES = 50_000_000
 """Bytes free in the folder of an embedded Ray, below which its failure to start is the disk's."""
-QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+LOGGING_OPTIONS = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 @dataclass(frozen=True)
-class Demand:
+class ResourceRequest:
     """What a run asks of a cluster.
 
     Attributes:
@@ -81,7 +81,7 @@ class Node:
     gpus: float
     memory: float
 
-    def holds(self, demand: Demand) -> int:
+    def holds(self, demand: ResourceRequest) -> int:
         """How many evaluation workers fit on it."""
         shares = [self.cpus // demand.cpus]
         if demand.gpus:
@@ -91,7 +91,7 @@ class Node:
         return int(min(shares))
 
 
-def connect(demand: Demand) -> RayCrew:
+def connect(demand: ResourceRequest) -> RayCrew:
     """Start Ray, or join a cluster, and see that it can do what is asked.
 
     Raises:
@@ -108,12 +108,12 @@ def connect(demand: Demand) -> RayCrew:
             stack.callback(ray.shutdown)
             _connect(ray, demand.address)
         else:
-            folder = stack.enter_context(private_folder())
-            stack.enter_context(private_token())
-            stack.enter_context(_loopback(ray))
+            folder = stack.enter_context(private_temp_dir())
+            stack.enter_context(private_auth_token())
+            stack.enter_context(_loopback_only(ray))
             stack.callback(ray.shutdown)
-            _embed(ray, max(demand.workers * demand.cpus, os.cpu_count() or 1), folder)
-        room = _room(ray, demand)
+            _start_embedded(ray, max(demand.workers * demand.cpus, os.cpu_count() or 1), folder)
+        room = _wait_for_capacity(ray, demand)
     except BaseException:
         stack.close()
         raise
@@ -122,48 +122,48 @@ def connect(demand: Demand) -> RayCrew:
 
 def _connect(ray: Any, address: str) -> None:
     try:
-        ray.init(address=address, runtime_env=_code(), **QUIET)
+        ray.init(address=address, runtime_env=_runtime_env(), **LOGGING_OPTIONS)
     except Exception as problem:
         if isinstance(problem, ray.exceptions.AuthenticationError):
             raise UsageError(
-                f"--address {address}: the cluster's token is not this one ({_first(problem)[:150]}); set RAY_AUTH_MODE=token and "
+                f"--address {address}: the cluster's token is not this one ({_one_line(problem)[:150]}); set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN as the cluster has them, see docs/cluster.md"
             ) from problem
         if not isinstance(problem, (ConnectionError, ValueError, RuntimeError, ImportError)):
             raise
         raise UsageError(
-            f"--address {address}: no Ray cluster there ({_first(problem)[:150]}); see docs/cluster.md"
+            f"--address {address}: no Ray cluster there ({_one_line(problem)[:150]}); see docs/cluster.md"
         ) from problem
 
 
-def _embed(ray: Any, cpus: int, folder: Path) -> None:
+def _start_embedded(ray: Any, cpus: int, folder: Path) -> None:
     """Start Ray in this process, for as many workers as are asked, with its files in the folder."""
     options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    if sys.platform == "linux" and shared_memory() < OBJECT_STORE_BYTES:
+    if sys.platform == "linux" and free_shared_memory() < OBJECT_STORE_BYTES:
         # Ray would warn of it, or fail where there is none at all; here only settings go through it.
         options["_plasma_directory"] = str(folder)
-    for attempt in range(1, RAY_STARTS + 1):
+    for attempt in range(1, MAX_RAY_STARTS + 1):
         try:
             # A bare init would join whatever cluster it finds on the machine.
-            ray.init(address="local", _temp_dir=str(folder), **options, **QUIET)
+            ray.init(address="local", _temp_dir=str(folder), **options, **LOGGING_OPTIONS)
         except Exception as problem:
             ray.shutdown()
             free = shutil.disk_usage(folder).free
-            if free < LEAST_DISK:
+            if free < MIN_DISK_BYTES:
                 raise StorageError(
-                    f"{folder.parent.parent}: {free / 1e6:.0f} MB free, and Ray needs {LEAST_DISK / 1e6:.0f} MB for its own files; "
+                    f"{folder.parent.parent}: {free / 1e6:.0f} MB free, and Ray needs {MIN_DISK_BYTES / 1e6:.0f} MB for its own files; "
                     "free some, or set RAY_TMPDIR to a short path with room"
                 ) from problem
-            if attempt == RAY_STARTS:
+            if attempt == MAX_RAY_STARTS:
                 raise BenchmarkError(
-                    f"Ray did not start on this machine in {attempt} attempts ({_first(problem)[:150]}); {describe_load()}; run the same "
+                    f"Ray did not start on this machine in {attempt} attempts ({_one_line(problem)[:150]}); {describe_load()}; run the same "
                     "command again when it is less busy, or with --workers 0"
                 ) from problem
         else:
             return
 
 
-def shared_memory() -> int:
+def free_shared_memory() -> int:
     """Bytes free in /dev/shm, 0 where there is none."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
@@ -172,7 +172,7 @@ def shared_memory() -> int:
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
+def private_temp_dir() -> Iterator[Path]:
     """A folder for the files and sockets of one embedded Ray, which others cannot enter; removed afterwards.
 
     It lies in RAY_TMPDIR or the system's folder for temporary files where sockets below have a path short enough.
@@ -182,8 +182,8 @@ def private_folder() -> Iterator[Path]:
     """
     tried = []
     for place in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp"))):
-        if len(os.fsencode(place)) > SOCKET_PATH - BELOW_FOLDER:
-            tried.append(f"{place}: {len(os.fsencode(place))} bytes, at most {SOCKET_PATH - BELOW_FOLDER} fit")
+        if len(os.fsencode(place)) > MAX_SOCKET_PATH - RAY_SUFFIX_BYTES:
+            tried.append(f"{place}: {len(os.fsencode(place))} bytes, at most {MAX_SOCKET_PATH - RAY_SUFFIX_BYTES} fit")
             continue
         try:
             outer = Path(tempfile.mkdtemp(prefix="karel-", dir=place))
@@ -204,16 +204,16 @@ def private_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def private_token() -> Iterator[str]:
+def private_auth_token() -> Iterator[str]:
     """Within, every Ray that this process and its children start demands a random token, which only they have.
 
     It is in the environment alone; no file holds it. Tests that start clusters themselves do so within.
     """
-    before = {name: os.environ.get(name) for name in AUTHENTICATION}
+    before = {name: os.environ.get(name) for name in AUTH_VARIABLES}
     token = secrets.token_hex(32)
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
     os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-    _reread_authentication()
+    _reset_ray_auth()
     try:
         yield token
     finally:
@@ -222,10 +222,10 @@ def private_token() -> Iterator[str]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        _reread_authentication()
+        _reset_ray_auth()
 
 
-def _reread_authentication() -> None:
+def _reset_ray_auth() -> None:
     """Ray reads mode and token once a process; where it has done so, it is to look again."""
     if "ray" in sys.modules:
         with suppress(ImportError, AttributeError):
@@ -235,10 +235,10 @@ def _reread_authentication() -> None:
 
 
 @contextmanager
-def _loopback(ray: Any) -> Iterator[None]:
+def _loopback_only(ray: Any) -> Iterator[None]:
     """Within, a Ray that is started listens on 127.0.0.1 only."""
-    before = os.environ.get(LOOPBACK)
-    os.environ[LOOPBACK] = "0"
+    before = os.environ.get(CLUSTER_VARIABLE)
+    os.environ[CLUSTER_VARIABLE] = "0"
     # The module reads the variable when it is imported, which may have been before.
     constants = ray._private.ray_constants
     clusters = constants.ENABLE_RAY_CLUSTER
@@ -247,12 +247,12 @@ def _loopback(ray: Any) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters
-        os.environ.pop(LOOPBACK)
+        os.environ.pop(CLUSTER_VARIABLE)
         if before is not None:
-            os.environ[LOOPBACK] = before
+            os.environ[CLUSTER_VARIABLE] = before
 
 
-def _code() -> dict[str, Any]:
+def _runtime_env() -> dict[str, Any]:
     """A runtime environment that brings the driver's own code to every node; a submitted job has it already."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
@@ -260,7 +260,7 @@ def _code() -> dict[str, Any]:
     return {"py_modules": packages, "excludes": ["**/__pycache__"]}
 
 
-def _room(ray: Any, demand: Demand) -> int:
+def _wait_for_capacity(ray: Any, demand: ResourceRequest) -> int:
     """How many evaluation workers fit on the nodes that are there, once at least one does."""
     until = time.monotonic() + demand.wait
     while True:
@@ -272,11 +272,11 @@ def _room(ray: Any, demand: Demand) -> int:
         if room:
             return room
         if time.monotonic() >= until:
-            raise UsageError(too_much(demand, nodes))
-        time.sleep(POLL)
+            raise UsageError(insufficient_resources_message(demand, nodes))
+        time.sleep(POLL_SECONDS)
 
 
-def too_much(demand: Demand, nodes: Sequence[Node]) -> str:
+def insufficient_resources_message(demand: ResourceRequest, nodes: Sequence[Node]) -> str:
     """Why no worker fits, in words."""
     memory = f" and {demand.memory / 1e9:.1f} GB of memory" if demand.memory else ""
     there = "; ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus:g} GPUs, {n.memory / 1e9:.1f} GB" for n in nodes)
@@ -300,7 +300,7 @@ class RayExecutor:
     """
 
     ray: Any
-    demand: Demand
+    demand: ResourceRequest
     workers: int
     room: int
     close: Callable[[], None]
@@ -346,15 +346,15 @@ class RayExecutor:
         try:
             answer: CallResult = self.ray.get(call)
         except errors.OutOfMemoryError as problem:
-            return CallResult(OUT_OF_MEMORY, why=_first(problem))
+            return CallResult(OUT_OF_MEMORY, why=_one_line(problem))
         except errors.RayTaskError as problem:
             return CallResult(RAISED, why=str(problem.cause))
         except errors.OutOfDiskError as problem:
-            return CallResult(STORAGE_FAILED, why=_first(problem))
+            return CallResult(STORAGE_FAILED, why=_one_line(problem))
         except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
             return self._death(problem)
         except errors.RayError as problem:
-            return CallResult(NODE_LOST, why=_first(problem))
+            return CallResult(NODE_LOST, why=_one_line(problem))
         if call in self.starts:
             self.starts.discard(call)
             if answer.outcome == SUCCEEDED:
@@ -363,14 +363,14 @@ class RayExecutor:
 
     def _death(self, problem: Exception) -> CallResult:
         """Whether a worker died with its node, was killed by the kernel for memory, or by what it computed."""
-        if any(words in str(problem).lower() for words in NODE_GONE):
-            return CallResult(NODE_LOST, why=_first(problem))
+        if any(words in str(problem).lower() for words in NODE_DEATH_PHRASES):
+            return CallResult(NODE_LOST, why=_one_line(problem))
         before, self.kills = self.kills, kernel_kills()
         if not self.demand.address and self.kills > before:
             limit = group_limit()
             whose = f"the control group's limit is {limit / 1e9:.1f} GB" if limit else "the machine had none left"
             return CallResult(OUT_OF_MEMORY, why=f"the kernel killed the worker for memory: {whose}")
-        return CallResult(WORKER_DIED, why=_first(problem))
+        return CallResult(WORKER_DIED, why=_one_line(problem))
 
     def dismiss(self, handle: Any) -> None:
         """See `Crew`."""
@@ -389,5 +389,5 @@ class RayExecutor:
         self.close()
 
 
-def _first(problem: Exception) -> str:
+def _one_line(problem: Exception) -> str:
     return " ".join(str(problem).split())[:400]

@@ -11,7 +11,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Costs:
+class ClusterCosts:
     """What a cluster of workers costs, in seconds.
 
     Attributes:
@@ -25,7 +25,7 @@ class Costs:
     deaths: float = 0.0
 
 
-def finish_time(shards: Sequence[float], workers: int, costs: Costs, seed: int = 0) -> float:
+def finish_time(shards: Sequence[float], workers: int, costs: ClusterCosts, seed: int = 0) -> float:
     """Seconds until all shards are committed.
 
     Args:
@@ -59,8 +59,8 @@ def finish_time(shards: Sequence[float], workers: int, costs: Costs, seed: int =
     return driver
 
 
-def curve(
-    shards: Sequence[float], workers: Sequence[int], costs: Costs, repeats: int = 5
+def scaling_curve(
+    shards: Sequence[float], workers: Sequence[int], costs: ClusterCosts, repeats: int = 5
 ) -> list[tuple[int, float, float]]:
     """(workers, seconds, efficiency) for each number of workers; means over `repeats` draws of shard times and deaths.
 

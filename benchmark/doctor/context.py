@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.interface import LanguageModel
-from benchmark.runner.plan import Asked, Job
+from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import ROOM, prompts_of
 from benchmark.tasks.stage import TEST
@@ -38,7 +38,7 @@ class Patient:
     """A model, two tasks of a suite with their own programs, and what the checks share."""
 
     def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
-        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, asked=Asked(track))
+        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, asked=GenerationOptions(track))
         self.worker = Worker(self.job)
         self.tasks = test_tasks(suite).take(np.arange(min(SAMPLED, suite.tasks)))
 

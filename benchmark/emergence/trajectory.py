@@ -35,7 +35,7 @@ from benchmark.probing.verdict import judged
 from benchmark.runner.cached_fits import StoredFits
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, Shard, shards_of
-from benchmark.runner.stages import Place, Stages, View
+from benchmark.runner.stages import Backend, Stages, View
 from benchmark.runner.store import WHOLE, StoredRows, write_durably
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
@@ -139,7 +139,7 @@ class Trajectory:
         self,
         suite: Suite,
         out: Path,
-        place: Place,
+        place: Backend,
         view: View,
         full: bool = False,
         device: str = "cpu",

@@ -28,7 +28,7 @@ from benchmark.tasks.suite import Suite
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationOptions:
     """How programs are asked for.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asked:
     states: bool = True
 
 
-PLAIN = Asked()
+DEFAULT_GENERATION = GenerationOptions()
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Job:
     grid: str = STANDARD_GRID
     texts: tuple[str, ...] = ()
     threads: int = 1
-    asked: Asked = PLAIN
+    asked: GenerationOptions = DEFAULT_GENERATION
     frame: Frame | None = None
 
     @property
@@ -139,7 +139,7 @@ def shards_of(suite: Suite, stage: str) -> list[Shard]:
     return [Shard(stage, a, b) for a, b in suite.shards(count)]
 
 
-def plan_after(job: Job) -> list[Shard]:
+def plan_dependent(job: Job) -> list[Shard]:
     """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
     if job.grid != FULL_GRID or not job.reads:
         return []

@@ -19,7 +19,7 @@ from benchmark.probing.probes import TOGETHER, fast_products
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import content_steps
 from benchmark.probing.verdict import blind_steps
-from benchmark.runner.plan import Job, plan, plan_after
+from benchmark.runner.plan import Job, plan, plan_dependent
 from benchmark.tasks.prompt_template import ROOM, frame_of, prompts_of
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import test_tasks
@@ -108,7 +108,7 @@ def _estimate(
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
-    shards = plan(job) + plan_after(job)
+    shards = plan(job) + plan_dependent(job)
     items = sum(shard.stop - shard.start for shard in shards)
     evaluation = items * (prompt - preamble + new) * 2.0 * checkpoint.parameters / speed
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())

@@ -38,10 +38,10 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.verdict import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
 from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.runner.plan import PLAIN, Asked, Job, plan, plan_after, task_sets
+from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import without_paths
-from benchmark.runner.stages import TASK_STAGE, Place, Stages, View
+from benchmark.runner.stages import TASK_STAGE, Backend, Stages, View
 from benchmark.runner.store import DAMAGED, WHOLE
 from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
@@ -55,7 +55,7 @@ RECORD = "record.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class RunConfig:
     """What is to be evaluated, as the command line says it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Request:
     keep_states: bool = False
     out: Path = Path("runs")
     command: str = ""
-    asked: Asked = PLAIN
+    asked: GenerationOptions = DEFAULT_GENERATION
 
 
 class Run:
@@ -91,7 +91,7 @@ class Run:
         checkpoint: the model.
     """
 
-    def __init__(self, request: Request, checkpoint: Checkpoint) -> None:
+    def __init__(self, request: RunConfig, checkpoint: Checkpoint) -> None:
         self.request, self.checkpoint = request, checkpoint
         self.protocol: Settings = STANDARD
         full = load_suite(request.suite, request.seed)
@@ -116,7 +116,7 @@ class Run:
             asked,
         )
         track = TRAINED if checkpoint.own else asked.track
-        if replace(asked, track=track, states=True) != PLAIN and not checkpoint.network:
+        if replace(asked, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.network:
             who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
             raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
         if asked.track != TRAINED:
@@ -155,7 +155,7 @@ class Run:
             return None
         return read_record(self.root() / RECORD)
 
-    def execute(self, place: Place, view: View) -> Record:
+    def execute(self, place: Backend, view: View) -> Record:
         """All stages that are not done yet."""
         folder = RunFolder(self.root())
         with folder.locked(), place.pool.reporting(folder.log, view.say):
@@ -163,7 +163,7 @@ class Run:
             if done is not None:
                 return done
             folder.pieces.clear_attempts()
-            stages = _RunStages(self, folder, place, view)
+            stages = _EvaluationStages(self, folder, place, view)
             if RunFolder.finished(self.root(), RECORD) == DAMAGED:
                 folder.log(RETRIED, piece=RECORD, cause=DAMAGED, why="it is not what the run wrote")
                 view.say(
@@ -211,17 +211,17 @@ class Run:
         return reasons
 
 
-class _RunStages(Stages):
+class _EvaluationStages(Stages):
     """The stages of a run in its folder, and its record."""
 
-    def __init__(self, run: Run, folder: RunFolder, place: Place, view: View) -> None:
+    def __init__(self, run: Run, folder: RunFolder, place: Backend, view: View) -> None:
         super().__init__(run.job, run.identity, folder, place, view)
         self.run, self.protocol = run, run.protocol
 
     def total(self) -> dict[str, int]:
         """Pieces of each stage that the run will commit, as far as is known at its start."""
         counts = {TASK_STAGE: len(task_sets(self.job))}
-        for shard in plan(self.job) + plan_after(self.job):
+        for shard in plan(self.job) + plan_dependent(self.job):
             counts[shard.stage] = counts.get(shard.stage, 0) + 1
         return counts
 
@@ -232,7 +232,7 @@ class _RunStages(Stages):
         check_references(self.suite, test_tasks(self.suite))
         self.evaluate(job, plan(job))
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
-        self.evaluate(replace(job, texts=texts), plan_after(job))
+        self.evaluate(replace(job, texts=texts), plan_dependent(job))
         if not job.reads:
             return self._record((None, None, None), [], folder.seconds(self.shards))
         began = time.perf_counter()

@@ -49,7 +49,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Backend:
     """Where a run computes.
 
     Attributes:
@@ -76,7 +76,7 @@ class Stages:
         view: who watches.
     """
 
-    def __init__(self, job: Job, identity: str, folder: RunFolder, place: Place, view: View) -> None:
+    def __init__(self, job: Job, identity: str, folder: RunFolder, place: Backend, view: View) -> None:
         self.job, self.identity, self.folder, self.place, self.view = job, identity, folder, place, view
         self.suite = job.suite
         self.shards: list[Shard] = []

@@ -14,7 +14,7 @@ from benchmark.errors import SubmissionError
 from benchmark.files import stream_rows
 from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, unpacked_hits
 from benchmark.probing.verdict import CONTENT_HITS
-from benchmark.runner.plan import Asked
+from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record
 from benchmark.submit.rendered_prompts import has_template, rendered_digest, stored_frame
 from benchmark.submit.report import Sample, VerificationReport
@@ -39,10 +39,10 @@ def read_samples(folder: Path) -> list[Sample]:
     return [validate_schema(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
-def generation_options_of_record(record: Record) -> Asked:
+def generation_options_of_record(record: Record) -> GenerationOptions:
     """How the programs of a record were asked for."""
     sampled = record.sampled
-    return Asked(
+    return GenerationOptions(
         track=record.track,
         constrained=record.constrained is not None,
         samples=sampled.samples if sampled else 0,

@@ -20,7 +20,7 @@ from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
 from benchmark.models.interface import Loading, ModelSpec
 from benchmark.probing.protocol import Protocol
-from benchmark.runner.plan import Asked, Job, Shard, plan, shards_of
+from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import load_options_of_record
@@ -77,7 +77,7 @@ class RerunRequest:
     dtype: str
     device: str
     loading: Loading
-    asked: Asked
+    asked: GenerationOptions
     protocol: Protocol
     share: float = 0.0
     stage: str = ""

@@ -16,7 +16,7 @@ from shared_ray import AFTER, BEFORE, DEATHS
 from whole_runs import at_commit, call, only, same
 
 import benchmark.sweep
-from benchmark.cluster.ray_executor import Demand, Node, too_much
+from benchmark.cluster.ray_executor import ResourceRequest, Node, insufficient_resources_message
 from benchmark.runner.record import read_record
 
 STORE = 100_000_000
@@ -151,12 +151,12 @@ def test_options_that_cannot_be_are_refused(words, tmp_path, capsys, options, sa
 
 def test_room_on_a_node_is_the_scarcest_share():
     node = Node("a", cpus=16, gpus=2, memory=64e9)
-    assert node.holds(Demand()) == 16
-    assert node.holds(Demand(gpus=0.5)) == 4
-    assert node.holds(Demand(gpus=2, cpus=4)) == 1
-    assert node.holds(Demand(memory=20_000_000_000)) == 3
-    assert node.holds(Demand(gpus=3)) == 0
-    message = too_much(Demand(gpus=3, memory=2_000_000_000), [node])
+    assert node.holds(ResourceRequest()) == 16
+    assert node.holds(ResourceRequest(gpus=0.5)) == 4
+    assert node.holds(ResourceRequest(gpus=2, cpus=4)) == 1
+    assert node.holds(ResourceRequest(memory=20_000_000_000)) == 3
+    assert node.holds(ResourceRequest(gpus=3)) == 0
+    message = insufficient_resources_message(ResourceRequest(gpus=3, memory=2_000_000_000), [node])
     assert "3 GPUs and 2.0 GB of memory" in message
     assert "a: 16 CPUs, 2 GPUs, 64.0 GB" in message
 

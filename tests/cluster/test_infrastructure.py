@@ -32,7 +32,7 @@ from benchmark.cluster import ray_executor as cluster
 from benchmark.cluster.executor import EVALUATION
 from benchmark.cluster.local_executor import WorkerSession
 from benchmark.cluster.pool import INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem, Pool
-from benchmark.cluster.ray_executor import Demand, join, private_folder, private_token
+from benchmark.cluster.ray_executor import ResourceRequest, connect, private_temp_dir, private_auth_token
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import available_memory
 from benchmark.runner.record import read_record
@@ -67,7 +67,7 @@ def session(tmp_path_factory):
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.delenv("RAY_TMPDIR", raising=False)
         before = dict(os.environ)
-        crew = join(Demand(workers=2, cpus=1))
+        crew = connect(ResourceRequest(workers=2, cpus=1))
         yield crew, home, before
         crew.leave()
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -341,7 +341,7 @@ def test_a_token_is_new_each_time_and_goes_with_its_context(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     tokens = set()
     for _ in range(2):
-        with private_token() as token:
+        with private_auth_token() as token:
             assert os.environ["RAY_AUTH_TOKEN"] == token
             assert os.environ["RAY_AUTH_MODE"] == "token"
             assert "RAY_AUTH_TOKEN_PATH" not in os.environ
@@ -357,9 +357,9 @@ def test_a_private_folder_is_short_closed_and_gone_afterwards(tmp_path, monkeypa
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     old = os.umask(0)
     try:
-        with private_folder() as folder:
+        with private_temp_dir() as folder:
             longest = folder / "session_2026-11-27_08-31-44_103124_1234567" / "sockets" / "plasma_store"
-            assert len(os.fsencode(longest)) <= cluster.SOCKET_PATH
+            assert len(os.fsencode(longest)) <= cluster.MAX_SOCKET_PATH
             assert folder.parent.stat().st_mode & 0o777 == 0o700
             (folder / "x").write_text("x")
     finally:
@@ -371,7 +371,7 @@ def test_no_place_for_sockets_is_said_in_a_line(monkeypatch):
     monkeypatch.setattr(cluster.tempfile, "mkdtemp", partial(refuse, OSError(errno.EROFS, "Read-only file system")))
     monkeypatch.setenv("RAY_TMPDIR", "/" + "z" * 60)
     with pytest.raises(UsageError) as caught:
-        join(Demand(workers=1))
+        connect(ResourceRequest(workers=1))
     message = str(caught.value)
     assert "61 bytes, at most 18 fit" in message
     assert "/tmp: Read-only file system" in message
@@ -392,7 +392,7 @@ def test_a_ray_that_does_not_start_is_the_machines_fault(monkeypatch):
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(cluster.BenchmarkError) as caught:
-        cluster._embed(ray, 2, Path("/tmp"))
+        cluster._start_embedded(ray, 2, Path("/tmp"))
     assert len(tried) == 3
     message = str(caught.value)
     assert "Ray did not start on this machine in 3 attempts (The current node timed out" in message
@@ -404,7 +404,7 @@ def test_a_full_disk_is_told_from_a_slow_machine(monkeypatch):
     monkeypatch.setattr(ray, "init", partial(refuse, OSError(errno.ENOSPC, "No space left on device")))
     monkeypatch.setattr(cluster.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(cluster.StorageError, match=r"0 MB free, and Ray needs 50 MB.*RAY_TMPDIR"):
-        cluster._embed(ray, 2, Path("/tmp/a/r"))
+        cluster._start_embedded(ray, 2, Path("/tmp/a/r"))
 
 
 @pytest.mark.parametrize("free", [0, 1_000_000, None])
@@ -414,7 +414,7 @@ def test_small_shared_memory_is_not_asked_of_ray(monkeypatch, free):
     monkeypatch.setattr(cluster, "SHARED_MEMORY", Path("/nowhere/at/all"))
     if free is not None:
         monkeypatch.setattr(cluster, "shared_memory", lambda: free)
-    cluster._embed(ray, 2, Path("/tmp/a/r"))
+    cluster._start_embedded(ray, 2, Path("/tmp/a/r"))
     assert asked[0].get("_plasma_directory") == ("/tmp/a/r" if sys.platform == "linux" else None)
 
 

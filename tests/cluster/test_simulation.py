@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.cluster.simulation import Costs, curve, finish_time
+from benchmark.cluster.simulation import ClusterCosts, scaling_curve, finish_time
 
-FREE = Costs(start=0, serial=0)
+FREE = ClusterCosts(start=0, serial=0)
 
 
 def test_one_worker_takes_the_sum_and_many_the_longest():
@@ -19,12 +19,12 @@ def test_one_worker_takes_the_sum_and_many_the_longest():
 
 @pytest.mark.parametrize("workers", [1, 3, 7, 16])
 def test_equal_shards_come_in_rounds(workers):
-    assert finish_time([2.0] * 40, workers, Costs(start=10, serial=0)) == 10 + 2 * -(-40 // workers)
+    assert finish_time([2.0] * 40, workers, ClusterCosts(start=10, serial=0)) == 10 + 2 * -(-40 // workers)
 
 
 def test_a_busy_driver_is_the_limit():
     shards = [1.0] * 1000
-    spent = finish_time(shards, 1024, Costs(start=0, serial=0.05))
+    spent = finish_time(shards, 1024, ClusterCosts(start=0, serial=0.05))
     # Each shard costs the driver twice: to be handed out to a new worker, and to be taken back.
     assert spent == pytest.approx(2 * 1000 * 0.05, rel=0.01)
 
@@ -40,14 +40,14 @@ def test_greedy_hand_out_is_within_its_known_bound():
 
 def test_deaths_cost_what_a_renewal_argument_says():
     rate, length = 0.2, 1.0
-    costs = Costs(start=0, serial=0, deaths=rate)
+    costs = ClusterCosts(start=0, serial=0, deaths=rate)
     spent = np.mean([finish_time([length] * 500, 1, costs, seed) for seed in range(20)]) / 500
     # Expected time of a job of length L that begins anew at each death: (exp(rate L) - 1) / rate.
     assert spent == pytest.approx((np.exp(rate * length) - 1) / rate, rel=0.02)
 
 
 def test_efficiency_falls_with_workers():
-    found = curve([1.0] * 64, (1, 2, 4, 8, 64, 1024), Costs(start=5, serial=0.001))
+    found = scaling_curve([1.0] * 64, (1, 2, 4, 8, 64, 1024), ClusterCosts(start=5, serial=0.001))
     shares = [share for _, _, share in found]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.9

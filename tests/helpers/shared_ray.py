@@ -16,7 +16,7 @@ import benchmark.cluster.ray_executor
 from benchmark.cluster.executor import SUCCEEDED, EVALUATION, CallResult, WorkItem
 from benchmark.cluster.local_executor import WorkerSession
 from benchmark.cluster.ray_actor import RayActor
-from benchmark.cluster.ray_executor import Demand, RayExecutor
+from benchmark.cluster.ray_executor import ResourceRequest, RayExecutor
 
 WORKERS = 4
 """For the largest run. Those that no run has asked for yet are not started."""
@@ -89,10 +89,10 @@ class SharedRay:
         self.crew: RayExecutor | None = None
         self.idle: list[Any] = []
 
-    def join(self, demand: Demand) -> SharedCrew:
+    def join(self, demand: ResourceRequest) -> SharedCrew:
         """In place of `benchmark.cluster.ray_executor.join`."""
         if self.crew is None:
-            self.crew = _join(Demand(WORKERS))
+            self.crew = _join(ResourceRequest(WORKERS))
         crew = SharedCrew(self.crew.ray, demand, demand.workers, self.crew.room, lambda: None)
         crew.idle = self.idle
         return crew
@@ -113,4 +113,4 @@ class SharedRay:
         assign(benchmark.cluster.ray_executor, "ActorBody", _ServesAnyRun)
 
 
-_join = benchmark.cluster.ray_executor.join
+_join = benchmark.cluster.ray_executor.connect

@@ -14,7 +14,7 @@ from benchmark.probing.labels import DROPPED, build_probe_set, with_original
 from benchmark.probing.mdl import BLOCKS, codelengths
 from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
 from benchmark.probing.token_history import recorder_states
-from benchmark.runner.plan import Job, plan, plan_after
+from benchmark.runner.plan import Job, plan, plan_dependent
 from benchmark.tasks.probe_sets import CROSSED_WITH, crossed_tasks, first_inputs, stage_tasks, written_programs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
@@ -114,13 +114,13 @@ def test_the_full_grid_plans_its_stages():
     job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, FULL_GRID)  # type: ignore[arg-type]
     stages = {shard.stage for shard in plan(job)}
     assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_WITH[0]}"} <= stages
-    assert {shard.stage for shard in plan_after(job)} == {"random-0-generated", "random-1-generated"}
+    assert {shard.stage for shard in plan_dependent(job)} == {"random-0-generated", "random-1-generated"}
     items = sum(s.stop - s.start for s in plan(job) if s.stage == "wide")
     assert items == 2500
     assert len(crossed_tasks(SUITE)) == 100
     for grid in ("standard", "layers"):
         smaller = replace(job, grid=grid)
-        assert not plan_after(smaller)
+        assert not plan_dependent(smaller)
         assert {s.stage for s in plan(smaller)} == {"test", "generated", "blind", "random-0-blind", "random-1-blind"}
 
 

@@ -14,7 +14,7 @@ from benchmark.probing.verdict import measure_meaning
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import plan
 from benchmark.runner.record import read_record
-from benchmark.runner.run import Request, Run
+from benchmark.runner.run import RunConfig, Run
 from benchmark.tasks.stage import BLIND, RANDOM
 
 
@@ -80,7 +80,7 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     assert call(*words, "--keep-states", "--out", tmp_path) == 0
     root = only(tmp_path)
     same(undisturbed, root)
-    run = Run(Request(SMALL_SUITE), open_checkpoint(ModelSpec.parse(words[1])))
+    run = Run(RunConfig(SMALL_SUITE), open_checkpoint(ModelSpec.parse(words[1])))
     folder, shards = RunFolder(root), plan(run.job)
 
     def pools(stage):

@@ -18,7 +18,7 @@ from whole_runs import call, only
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
-from benchmark.runner.plan import Asked, Job
+from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import FEWSHOT, frame_of, prompts_of
@@ -140,9 +140,9 @@ def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
 
 def test_raw_answers_are_kept_where_a_program_was_found_in_them() -> None:
     checkpoint = open_checkpoint(ModelSpec("baseline", "random"))
-    worker = Worker(Job(SUITE, checkpoint, "float32", "cpu", 1, asked=Asked(track=FEWSHOT)))
+    worker = Worker(Job(SUITE, checkpoint, "float32", "cpu", 1, asked=GenerationOptions(track=FEWSHOT)))
     chatty = Generation("```def run() { move(); }```", 9, False)
     assert worker._sample(chatty) == {"text": " move(); }", "raw": chatty.text, "tokens": 9, "finished": False}
     assert "raw" not in worker._sample(Generation(" move(); }", 4, True))
-    trained = Worker(replace(worker.job, asked=Asked()))
+    trained = Worker(replace(worker.job, asked=GenerationOptions()))
     assert trained._sample(chatty)["text"] == chatty.text

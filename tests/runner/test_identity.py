@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.run import Request, Run
+from benchmark.runner.run import RunConfig, Run
 from benchmark.board.tables import ROOT
 from benchmark.models.interface import Loading, ModelSpec
 from benchmark.runner.record import FrameEntry, read_record, source_digest
@@ -25,7 +25,7 @@ IDENTITY = "provenance.identity"
 
 def run_of(**request: Any) -> Run:
     """The run of a shipped model on its suite, which is not carried out."""
-    return Run(Request("laptop", **request), open_checkpoint(ModelSpec("path", str(FOLDER))))
+    return Run(RunConfig("laptop", **request), open_checkpoint(ModelSpec("path", str(FOLDER))))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from benchmark.models.interface import ModelSpec
 from benchmark.runner.folder import RunFolder, holder
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.record import read_record
-from benchmark.runner.run import Request, Run
+from benchmark.runner.run import RunConfig, Run
 from benchmark.runner.store import DAMAGED, WHOLE, write_durably
 from benchmark.runner.worker import Worker
 from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
@@ -88,7 +88,7 @@ def test_damage_is_found_by_checksum_and_reported(words, tmp_path, undisturbed, 
 
 
 def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
-    run = Run(Request(words[3], out=tmp_path), open_checkpoint(ModelSpec.parse(words[1])))
+    run = Run(RunConfig(words[3], out=tmp_path), open_checkpoint(ModelSpec.parse(words[1])))
     folder = RunFolder(run.root())
 
     def hold(say: Callable[[], None], wait: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from benchmark.tasks.pass_at_k import pass_at
-from benchmark.cluster.ray_executor import Demand, RayCrew
+from benchmark.cluster.ray_executor import ResourceRequest, RayCrew
 from benchmark.cluster.executor import CRASHED, LOST, MEMORY
 from benchmark.errors import SubmissionError
 from benchmark.tasks.extraction import answered
@@ -123,7 +123,7 @@ def test_the_verdict_needs_the_whole_margin_on_either_side(primary, other, expec
 def test_whose_fault_a_death_is(message, kills, address, outcome, monkeypatch):
     """A node's end is nobody's fault; kills of this machine's kernel tell of workers on this machine only."""
     monkeypatch.setattr("benchmark.cluster.ray_executor.kernel_kills", lambda: 5 + kills)
-    crew = RayCrew(None, Demand(address=address), 1, 1, lambda: None, kills=5, expected={})
+    crew = RayCrew(None, ResourceRequest(address=address), 1, 1, lambda: None, kills=5, expected={})
     assert crew._death(RuntimeError(message)).outcome == outcome
     # The kill was taken into account, so the next death is not another's.
     assert crew._death(RuntimeError("The worker died unexpectedly")).outcome == (
