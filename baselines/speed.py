@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
 from baselines.train import Run
-from benchmark.cli.options import MOST_THREADS
+from benchmark.cli.options import MAX_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import CommandParser, integer
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("recipes", nargs="*", help="names or YAML files (default: all shipped for the laptop suite)")
     add("--steps", type=integer(1, 1_000_000), default=5, help="timed steps of each (default: 5)")
-    add("--threads", type=integer(0, MOST_THREADS), default=0, help="CPU threads (default: as torch chooses)")
+    add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast")
     return run_command(lambda: run(parser.parse_args(arguments)))

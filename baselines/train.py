@@ -33,9 +33,9 @@ from baselines.muon import Muon
 from baselines.recipe import Training, load_recipe, recipe_path
 from baselines.selective_scan import use_for_training
 from baselines.tokenizer import build_tokenizer, cell_pairs
-from benchmark.cli.options import MOST_THREADS, SEED
+from benchmark.cli.options import MAX_THREADS, SEED
 from benchmark.command import make_folder, run_command
-from benchmark.environment import gpu, processor, versions
+from benchmark.environment import gpu_name, processor_name, package_versions
 from benchmark.errors import UsageError
 from benchmark.tasks.suite import Suite, load_suite, training_tasks
 from karel_env.command import CommandParser, integer
@@ -252,10 +252,10 @@ class Run:
             "minutes": round(self.seconds / 60, 1),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
-            "device": gpu(device) or device,
+            "device": gpu_name(device) or device,
             "precision": self.precision,
-            "processor": processor(),
-            "packages": versions(PACKAGES),
+            "processor": processor_name(),
+            "packages": package_versions(PACKAGES),
             "log": self.log,
         }
 
@@ -313,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
     add("--seed", type=SEED, help="in place of the recipe's")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry, such as optimizer.batch=32")
-    add("--threads", type=integer(0, MOST_THREADS), default=0, help="CPU threads (default: as torch chooses)")
+    add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where the hardware multiplies it")
     add("--save-every", type=integer(1, 1_000_000_000), default=200, help="steps between saved states")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.files import TEXT_BYTES, YAML_BYTES
+from benchmark.files import MAX_TEXT_BYTES, MAX_YAML_BYTES
 
 INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
@@ -20,9 +20,9 @@ MODEL_FILES = {
 }  # fmt: skip
 
 
-LIMITS = {DESCRIPTION: YAML_BYTES, README: TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
+MAX_BYTES = {DESCRIPTION: MAX_YAML_BYTES, README: MAX_TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
           READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 
 
-OTHER_BYTES, FOLDER_BYTES, FILES = 2_000_000, 64_000_000, 100
+MAX_OTHER_BYTES, MAX_FOLDER_BYTES, MAX_FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""

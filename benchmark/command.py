@@ -18,11 +18,11 @@ from benchmark.errors import BenchmarkError, ModelError, StorageError, UsageErro
 from karel_env import command as shared
 from karel_env.command import Explanation, shown
 
-SHORT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
+OUT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
 INTERRUPTED = "interrupted; what is computed is kept, run the same command again to continue"
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Failures of the machine; those of a path (not there, not a folder, not allowed) are the user's to put right."""
-NOISY = ("torchao", "torch.utils._pytree")
+NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
 """Loggers that tell of kernels which this machine cannot use; transformers imports torchao wherever it is installed."""
 
 
@@ -71,7 +71,7 @@ def explain(problem: BaseException) -> Explanation | None:
     if isinstance(problem, KeyboardInterrupt):
         return INTERRUPTED, BenchmarkError.exit_code
     if isinstance(problem, MemoryError):
-        return SHORT_OF_MEMORY, BenchmarkError.exit_code
+        return OUT_OF_MEMORY, BenchmarkError.exit_code
     if isinstance(problem, SystemExit):
         return (
             f"the model's own code ended the process (SystemExit: {shown(problem.code)}); expected it to return or to "
@@ -80,12 +80,12 @@ def explain(problem: BaseException) -> Explanation | None:
         )
     if isinstance(problem, OSError):
         return _explain_path(problem)
-    if isinstance(problem, RuntimeError) and is_memory_shortage(problem):
-        return SHORT_OF_MEMORY, ModelError.exit_code
+    if isinstance(problem, RuntimeError) and is_out_of_memory(problem):
+        return OUT_OF_MEMORY, ModelError.exit_code
     return None
 
 
-def is_memory_shortage(problem: RuntimeError) -> bool:
+def is_out_of_memory(problem: RuntimeError) -> bool:
     """Whether torch says by an error of another kind that memory is short."""
     return "out of memory" in str(problem) or "can't allocate memory" in str(problem)
 
@@ -111,5 +111,5 @@ def _silence_libraries() -> None:
     if loaded is not None:
         loaded.set_verbosity_error()
         loaded.disable_progress_bar()
-    for name in NOISY:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

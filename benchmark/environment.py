@@ -20,55 +20,55 @@ from typing import Any
 import karel_env
 
 CGROUPS = Path("/sys/fs/cgroup")
-OWN = Path("/proc/self")
-KILLS = ("memory.events", "memory.oom_control")
+PROC_SELF = Path("/proc/self")
+OOM_KILL_FILES = ("memory.events", "memory.oom_control")
 UNLIMITED = 1 << 62
 """Version 1 writes "no limit" as the largest multiple of the page size."""
 
 
-def memory_left() -> int | None:
+def available_limit() -> int | None:
     """Bytes that may still be taken under the limits of this process and its control groups, None without a limit."""
-    limits = [max(0, limit - used) for limit, used in (*_group_limits(), *_own_limit())]
+    limits = [max(0, limit - used) for limit, used in (*_cgroup_limits(), *_rlimit())]
     return min(limits, default=None)
 
 
-def group_limit() -> int | None:
+def cgroup_memory_limit() -> int | None:
     """The smallest memory limit in bytes of this process's control group and those above, None without one."""
-    return min((limit for limit, _ in _group_limits()), default=None)
+    return min((limit for limit, _ in _cgroup_limits()), default=None)
 
 
-def kernel_kills() -> int:
+def count_oom_kills() -> int:
     """How often the kernel has killed a process for memory: in this process's control groups, else on the machine.
 
     Version 1 counts in the group of the process that was killed only, which for a worker is its driver's.
     """
-    counts = [_entry(folder / name, "oom_kill") for folder in _groups() for name in KILLS]
+    counts = [_read_entry(folder / name, "oom_kill") for folder in _cgroup_folders() for name in OOM_KILL_FILES]
     known = [count for count in counts if count is not None]
-    return max(known, default=_entry(Path("/proc/vmstat"), "oom_kill") or 0)
+    return max(known, default=_read_entry(Path("/proc/vmstat"), "oom_kill") or 0)
 
 
-def _group_limits() -> Iterator[tuple[int, int]]:
+def _cgroup_limits() -> Iterator[tuple[int, int]]:
     """(limit, bytes used that cannot be reclaimed) of each control group with a limit, from the own one upwards."""
-    for folder in _groups():
+    for folder in _cgroup_folders():
         for limit_name, usage_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            limit, used = _number(folder / limit_name), _number(folder / usage_name)
+            limit, used = _read_int(folder / limit_name), _read_int(folder / usage_name)
             if limit is not None and used is not None and limit < UNLIMITED:
-                yield limit, used - (_entry(folder / "memory.stat", cache_name) or 0)
+                yield limit, used - (_read_entry(folder / "memory.stat", cache_name) or 0)
 
 
-def _own_limit() -> Iterator[tuple[int, int]]:
+def _rlimit() -> Iterator[tuple[int, int]]:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        pages = _text(OWN / "statm").split()
+        pages = _read_text(PROC_SELF / "statm").split()
         yield limit, int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
 
 
-def _groups() -> Iterator[Path]:
+def _cgroup_folders() -> Iterator[Path]:
     """Folders of the control groups that account for this process's memory, the own one first, then those above."""
-    for line in _text(OWN / "cgroup").splitlines():
+    for line in _read_text(PROC_SELF / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             root = CGROUPS if (CGROUPS / "cgroup.controllers").is_file() else CGROUPS / "unified"
@@ -81,22 +81,22 @@ def _groups() -> Iterator[Path]:
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root) and folder.is_dir())
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
         return ""
 
 
-def _number(path: Path) -> int | None:
+def _read_int(path: Path) -> int | None:
     """The number in a file, None if there is no file or no number ("max")."""
-    text = _text(path).strip()
+    text = _read_text(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def _entry(path: Path, name: str) -> int | None:
+def _read_entry(path: Path, name: str) -> int | None:
     """The number behind a name in a file of lines "name number"."""
-    for line in _text(path).splitlines():
+    for line in _read_text(path).splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == name:
             return int(words[1])
@@ -146,7 +146,7 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip()
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The processor's model name as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -156,14 +156,14 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpu(device: str) -> str:
+def gpu_name(device: str) -> str:
     """The name of a device that is a GPU of this machine; empty for any other."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else ""
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """The entries of `Provenance` that do not depend on the run."""
     commit, dirty = commit_state()
     return {
@@ -172,13 +172,13 @@ def environment() -> dict[str, Any]:
         "dirty": dirty,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count() or 1,
-        "packages": versions(PACKAGES),
+        "packages": package_versions(PACKAGES),
     }
 
 
-def versions(packages: Sequence[str]) -> dict[str, str | None]:
+def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
     """The installed version of each package, None for one that is not there."""
     return {name: _version(name) for name in packages}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-REASONS_NAMED = 5
+MAX_REASONS = 5
 
 
 class BenchmarkError(Exception):
@@ -38,9 +38,9 @@ class ShardsFailed(BenchmarkError):
 
     def __init__(self, reasons: Mapping[str, str], invalid: bool = False) -> None:
         self.reasons = dict(reasons)
-        lines = by_reason(reasons)
-        named = "; ".join(lines[:REASONS_NAMED])
-        more = f"; and {len(lines) - REASONS_NAMED} more reasons" if len(lines) > REASONS_NAMED else ""
+        lines = group_by_reason(reasons)
+        named = "; ".join(lines[:MAX_REASONS])
+        more = f"; and {len(lines) - MAX_REASONS} more reasons" if len(lines) > MAX_REASONS else ""
         retry = "mend the model" if invalid else "run the same command again to retry them"
         super().__init__(f"{len(reasons)} of the shards failed ({named}{more}); no record is written, {retry}")
         if invalid:
@@ -71,7 +71,7 @@ class VerificationError(BenchmarkError):
     exit_code = 4
 
 
-def by_reason(reasons: Mapping[str, str]) -> list[str]:
+def group_by_reason(reasons: Mapping[str, str]) -> list[str]:
     """A line for each different reason, with the piece that failed for it, or how many did; the most frequent first."""
     pieces: dict[str, list[str]] = {}
     for name, why in reasons.items():

@@ -22,30 +22,30 @@ import yaml
 
 from benchmark.errors import SubmissionError
 
-YAML_BYTES, TEXT_BYTES, JSON_BYTES = 64_000, 200_000, 8_000_000
-ROWS_BYTES, ROW_BYTES, ROWS, ROW_ENTRIES = 64_000_000, 20_000, 50_000, 32
+MAX_YAML_BYTES, MAX_TEXT_BYTES, MAX_JSON_BYTES = 64_000, 200_000, 8_000_000
+MAX_ROWS_BYTES, MAX_ROW_BYTES, MAX_ROWS, MAX_ROW_ENTRIES = 64_000_000, 20_000, 50_000, 32
 """Of a gzip file of lines: unpacked, of one line, how many, and entries of one."""
-HEADER_BYTES, TENSORS = 1_000_000, 20_000
-DEPTH = 24
-JSON_VALUES = 4_000_000
+MAX_HEADER_BYTES, MAX_TENSORS = 1_000_000, 20_000
+MAX_DEPTH = 24
+MAX_JSON_VALUES = 4_000_000
 """In one JSON file; a list of nothing takes 3 bytes of a file and 64 of memory."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-SHOWN = 60
+MAX_SHOWN = 60
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 
 
-def shown(value: object) -> str:
+def sanitize(value: object) -> str:
     """Something of a submission as it may stand in a message: printable ASCII, short."""
     text = ascii(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]}...{text[-1]}"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]}...{text[-1]}"
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes, through no link."""
-    with opened(path) as file:
+    with open_regular(path) as file:
         content = file.read(limit + 1)
         size = os.fstat(file.fileno()).st_size
     if len(content) > limit:
@@ -53,7 +53,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def opened(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading, through no link."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
@@ -68,12 +68,12 @@ def opened(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     """A text in UTF-8 without control or direction characters."""
-    return clean(decoded(read_bytes(path, limit), path.name), path.name)
+    return check_printable(decode_utf8(read_bytes(path, limit), path.name), path.name)
 
 
-def decoded(content: bytes, where: str) -> str:
+def decode_utf8(content: bytes, where: str) -> str:
     """Bytes as UTF-8."""
     try:
         return content.decode("utf-8")
@@ -81,7 +81,7 @@ def decoded(content: bytes, where: str) -> str:
         raise SubmissionError(f"{where}: byte {problem.start} is not UTF-8; save it as UTF-8") from problem
 
 
-def clean(text: str, where: str) -> str:
+def check_printable(text: str, where: str) -> str:
     """The text, if it has no character that a reader does not see or that turns the direction of writing."""
     for place, one in enumerate(text):
         if one not in "\n\t\r" and unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co"):
@@ -93,17 +93,17 @@ def clean(text: str, where: str) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping in YAML of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
-    text = read_text(path, YAML_BYTES)
+    text = read_text(path, MAX_YAML_BYTES)
     try:
         _check_events(yaml.parse(text, yaml.SafeLoader), path.name)
         node = yaml.compose(text, yaml.SafeLoader)
-        found = _plain(node, path.name) if node is not None else None
+        found = _construct_plain(node, path.name) if node is not None else None
     except yaml.YAMLError as problem:
-        raise SubmissionError(f"{path.name}: not YAML: {shown(str(problem))}") from problem
+        raise SubmissionError(f"{path.name}: not YAML: {sanitize(str(problem))}") from problem
     except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as problem:
-        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {shown(str(problem))}") from problem
-    for word in _strings(found):
-        clean(word, path.name)
+        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {sanitize(str(problem))}") from problem
+    for word in _iter_strings(found):
+        check_printable(word, path.name)
     if not isinstance(found, dict):
         raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(found).__name__}")
     return found
@@ -113,23 +113,23 @@ def _check_events(events: Iterable[yaml.Event], where: str) -> None:
     depth = documents = 0
     for event in events:
         if isinstance(event, yaml.AliasEvent):
-            raise SubmissionError(f"{where}: alias *{shown(event.anchor)}; write the value out")
+            raise SubmissionError(f"{where}: alias *{sanitize(event.anchor)}; write the value out")
         if isinstance(event, yaml.NodeEvent) and event.anchor:
-            raise SubmissionError(f"{where}: anchor &{shown(event.anchor)}; write plain values")
+            raise SubmissionError(f"{where}: anchor &{sanitize(event.anchor)}; write plain values")
         if getattr(event, "tag", None):
-            raise SubmissionError(f"{where}: tag {shown(getattr(event, 'tag', ''))}; write plain values")
+            raise SubmissionError(f"{where}: tag {sanitize(getattr(event, 'tag', ''))}; write plain values")
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEPTH:
-            raise SubmissionError(f"{where}: nested deeper than {DEPTH}")
+        if depth > MAX_DEPTH:
+            raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}")
         if documents > 1:
             raise SubmissionError(f"{where}: more than one document")
 
 
-def _plain(node: yaml.Node, where: str) -> Any:
+def _construct_plain(node: yaml.Node, where: str) -> Any:
     """The value of a node: strings, numbers, booleans, null, lists and mappings with distinct string keys."""
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(one, where) for one in node.value]
+        return [_construct_plain(one, where) for one in node.value]
     if not isinstance(node, yaml.MappingNode):
         # A date stays the text that it is.
         if node.tag == "tag:yaml.org,2002:timestamp":
@@ -139,72 +139,72 @@ def _plain(node: yaml.Node, where: str) -> Any:
     found: dict[str, Any] = {}
     for key, value in node.value:
         if key.tag != "tag:yaml.org,2002:str":
-            raise SubmissionError(f"{where}: key {shown(key.value)} is not a word; quote it, or remove it")
+            raise SubmissionError(f"{where}: key {sanitize(key.value)} is not a word; quote it, or remove it")
         if key.value in found:
-            raise SubmissionError(f"{where}: key {shown(key.value)} comes twice")
-        found[key.value] = _plain(value, where)
+            raise SubmissionError(f"{where}: key {sanitize(key.value)} comes twice")
+        found[key.value] = _construct_plain(value, where)
     return found
 
 
-def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
     """A JSON file without repeated keys, NaN, infinity, or deep nesting; its strings have no control characters."""
     found = parse_json(read_bytes(path, limit), path.name)
-    for text in _strings(found):
-        clean(text, path.name)
+    for text in _iter_strings(found):
+        check_printable(text, path.name)
     return found
 
 
 def parse_json(content: bytes, where: str) -> Any:
     """JSON as `read_json` takes it, but with any characters other than halves of surrogate pairs in its strings."""
-    text = decoded(content, where)
-    count = _value_count(content)
-    if count > JSON_VALUES:
-        raise SubmissionError(f"{where}: {count:,} values; at most {JSON_VALUES:,} are read")
+    text = decode_utf8(content, where)
+    count = _count_values(content)
+    if count > MAX_JSON_VALUES:
+        raise SubmissionError(f"{where}: {count:,} values; at most {MAX_JSON_VALUES:,} are read")
     try:
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        found = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except RecursionError as problem:
-        raise SubmissionError(f"{where}: nested deeper than {DEPTH}") from problem
+        raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from problem
     except ValueError as problem:
-        raise SubmissionError(f"{where}: not JSON that is read here: {shown(str(problem))}") from problem
+        raise SubmissionError(f"{where}: not JSON that is read here: {sanitize(str(problem))}") from problem
     level, depth = [found], 0
     while level:
         depth += 1
-        if depth > DEPTH:
-            raise SubmissionError(f"{where}: nested deeper than {DEPTH}")
+        if depth > MAX_DEPTH:
+            raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}")
         level = [
             inner
             for one in level
             if isinstance(one, dict | list)
             for inner in (one.values() if isinstance(one, dict) else one)
         ]
-    for text in _strings(found):
+    for text in _iter_strings(found):
         if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
             raise SubmissionError(f"{where}: half of a surrogate pair, which is no character")
     return found
 
 
-def _value_count(content: bytes) -> int:
+def _count_values(content: bytes) -> int:
     """Values of a JSON text, before any is built: one more than its brackets and commas outside of strings."""
-    if len(content) <= JSON_VALUES:
+    if len(content) <= MAX_JSON_VALUES:
         return 0
     outside = _STRING.sub(b"", content)
     return 1 + sum(outside.count(sign) for sign in (b"[", b"{", b","))
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"key {name[:SHOWN]!r} comes twice")
+            raise ValueError(f"key {name[:MAX_SHOWN]!r} comes twice")
         found[name] = value
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _iter_strings(value: Any) -> Iterator[str]:
     """Every string in a JSON value, keys too."""
     left = [value]
     while left:
@@ -217,7 +217,7 @@ def _strings(value: Any) -> Iterator[str]:
             left += one
 
 
-def entries_named(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def iter_entries(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Every (name, value) of these names, at any depth of a JSON value."""
     wanted, left = set(names), [value]
     while left:
@@ -239,30 +239,30 @@ def stream_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
 
     An object holds a few plain values, no lists or objects, so that a row takes little more memory than its line.
     """
-    return _rows(unpacked(read_bytes(path, packed_limit), path.name), path.name)
+    return _parse_rows(gunzip_bounded(read_bytes(path, packed_limit), path.name), path.name)
 
 
-def _rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(content), 1):
+def _parse_rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_iter_lines(content), 1):
         where = f"{name} line {number}"
-        if number > ROWS:
-            raise SubmissionError(f"{name}: more than {ROWS:,} lines")
+        if number > MAX_ROWS:
+            raise SubmissionError(f"{name}: more than {MAX_ROWS:,} lines")
         if not line:
             continue
-        if len(line) > ROW_BYTES:
-            raise SubmissionError(f"{where}: {len(line):,} bytes; at most {ROW_BYTES:,} are read")
+        if len(line) > MAX_ROW_BYTES:
+            raise SubmissionError(f"{where}: {len(line):,} bytes; at most {MAX_ROW_BYTES:,} are read")
         row = parse_json(line, where)
         if not isinstance(row, dict):
             raise SubmissionError(f"{where}: expected an object, got {type(row).__name__}")
-        if len(row) > ROW_ENTRIES:
-            raise SubmissionError(f"{where}: {len(row):,} entries; at most {ROW_ENTRIES} are read")
+        if len(row) > MAX_ROW_ENTRIES:
+            raise SubmissionError(f"{where}: {len(row):,} entries; at most {MAX_ROW_ENTRIES} are read")
         nested = next((key for key, value in row.items() if isinstance(value, dict | list)), None)
         if nested is not None:
-            raise SubmissionError(f"{where}: {shown(nested)}: expected a plain value, got {type(row[nested]).__name__}")
+            raise SubmissionError(f"{where}: {sanitize(nested)}: expected a plain value, got {type(row[nested]).__name__}")
         yield row
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
+def _iter_lines(content: bytes) -> Iterator[bytes]:
     """The lines of a text without their ends, none built before it is asked for."""
     start = 0
     while start <= len(content):
@@ -272,7 +272,7 @@ def _lines(content: bytes) -> Iterator[bytes]:
         start = stop + 1
 
 
-def unpacked(content: bytes, where: str, limit: int = ROWS_BYTES) -> bytes:
+def gunzip_bounded(content: bytes, where: str, limit: int = MAX_ROWS_BYTES) -> bytes:
     """What one gzip member holds; nothing may follow it."""
     machine = zlib.decompressobj(wbits=31)
     try:
@@ -288,22 +288,22 @@ def unpacked(content: bytes, where: str, limit: int = ROWS_BYTES) -> bytes:
     return found
 
 
-def tensor_header(path: Path) -> dict[str, Any]:
+def read_tensor_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file, by tensor its `dtype` and `shape`, once it fits the file to the byte."""
-    with opened(path) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
-        if not 2 <= length <= min(HEADER_BYTES, size - 8):
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise SubmissionError(f"{path.name}: no safetensors file: its header would have {length:,} bytes")
         content = file.read(length)
     header = parse_json(content, f"{path.name} header")
     if not isinstance(header, dict):
         raise SubmissionError(f"{path.name} header: expected an object, got {type(header).__name__}")
     header.pop("__metadata__", None)
-    if len(header) > TENSORS:
-        raise SubmissionError(f"{path.name}: {len(header):,} tensors; at most {TENSORS:,} are read")
-    spans = sorted(_span(entry, f"{path.name} tensor {shown(name)}") for name, entry in header.items())
+    if len(header) > MAX_TENSORS:
+        raise SubmissionError(f"{path.name}: {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
+    spans = sorted(_tensor_span(entry, f"{path.name} tensor {sanitize(name)}") for name, entry in header.items())
     end = 0
     for start, stop in spans:
         if start != end:
@@ -314,13 +314,13 @@ def tensor_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _span(entry: Any, where: str) -> tuple[int, int]:
+def _tensor_span(entry: Any, where: str) -> tuple[int, int]:
     """First and last byte of a tensor, as many as its shape takes."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise SubmissionError(f"{where}: expected dtype, shape and data_offsets")
     shape, offsets, item = entry["shape"], entry["data_offsets"], entry["dtype"]
     if not isinstance(item, str) or item not in ITEM_BYTES:
-        raise SubmissionError(f"{where}: dtype {shown(item)} is not read here")
+        raise SubmissionError(f"{where}: dtype {sanitize(item)} is not read here")
     for numbers, most in ((shape, 8), (offsets, 2)):
         whole = isinstance(numbers, list) and len(numbers) <= most and all(type(n) is int for n in numbers)
         if not whole or any(not 0 <= n < 2**48 for n in numbers):

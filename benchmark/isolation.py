@@ -74,9 +74,9 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
     finally:
         os.close(child_end)
     try:
-        answer, output, passed = _Watch(process, request, result_end, seconds, memory).wait()
+        answer, output, passed = _ProcessMonitor(process, request, result_end, seconds, memory).wait()
     finally:
-        for member in {process.pid, *_session(process.pid)}:
+        for member in {process.pid, *_session_members(process.pid)}:
             _kill(member)
         process.wait()
         os.close(result_end)
@@ -86,7 +86,7 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
     if passed:
         raise ModelError(f"{subject}: {passed}; its files ask for more than a model of this kind needs")
     if answer is None:
-        raise ModelError(f"{subject}: {_death(process.returncode, output)}")
+        raise ModelError(f"{subject}: {_describe_exit(process.returncode, output)}")
     kind, value = pickle.loads(answer)
     if kind == "result":
         return value
@@ -100,7 +100,7 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
     raise problem
 
 
-class _Watch:
+class _ProcessMonitor:
     """Feeds a process its request, and reads its answer and its output until it ends or passes a limit."""
 
     def __init__(
@@ -150,7 +150,7 @@ class _Watch:
         if now > self.deadline:
             return f"took more than {self.seconds:g} s (the deadline)"
         if now > self.next_scan:
-            self.members, self.next_scan = _session(self.process.pid) or self.members, now + SCAN_SECONDS
+            self.members, self.next_scan = _session_members(self.process.pid) or self.members, now + SCAN_SECONDS
         if sum(map(_memory_used, self.members)) > self.memory or len(self.answer) > self.memory:
             return f"took more than {_gigabytes(self.memory)} of memory (the limit)"
         return ""
@@ -224,7 +224,7 @@ def _serve() -> None:
     os._exit(0)
 
 
-def _session(leader: int) -> list[int]:
+def _session_members(leader: int) -> list[int]:
     """The processes of the session that this process leads; none where the system does not tell."""
     members = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -253,7 +253,7 @@ def _kill(process: int) -> None:
         return
 
 
-def _death(code: int, output: str) -> str:
+def _describe_exit(code: int, output: str) -> str:
     """How a process ended that gave no answer."""
     lines = [line for line in output.splitlines() if line.strip()]
     last = f" ({_one_line(lines[-1])})" if lines else ""

@@ -15,24 +15,24 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from benchmark.board.tables import card, row
+from benchmark.board.tables import format_card, row_cells
 from benchmark.cli.options import (
     add_limit_options,
     add_model_options,
     add_worker_options,
-    asked_of,
+    generation_options,
     check_loads,
-    check_options,
-    loading_of,
-    place_of,
+    normalize_options,
+    load_options,
+    open_backend,
 )
-from benchmark.cli.progress import BarView
+from benchmark.cli.progress import RichProgress
 from benchmark.command import run_command
 from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import FORMS, ModelSpec, series
-from benchmark.runner.preflight import check, describe
+from benchmark.runner.preflight import check_fits, describe_plan
 from benchmark.runner.run import RunConfig, Run
 from benchmark.submit.audit import derive_audit_seed
 from benchmark.tasks.suite import load_suite
@@ -62,37 +62,37 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def request_of(options: argparse.Namespace, suite: str, command: str) -> RunConfig:
+def run_config(options: argparse.Namespace, suite: str, command: str) -> RunConfig:
     """What the options ask for one suite."""
     return RunConfig(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
-        options.threads, options.keep_states, options.out, command, asked_of(options),
+        options.threads, options.keep_states, options.out, command, generation_options(options),
     )  # fmt: skip
 
 
-def run(options: argparse.Namespace, command: str) -> int:
+def execute(options: argparse.Namespace, command: str) -> int:
     """Carry out the options, of a series one revision after the other; returns the exit code, of a series the first failure's."""
-    check_options(options)
+    normalize_options(options)
     models = series(options.model)
     if len(models) == 1:
-        run_one(options, options.model, command)
+        evaluate_model(options, options.model, command)
         return 0
     problems: list[BenchmarkError] = []
     for model in models:
         try:
-            run_one(options, model, command)
+            evaluate_model(options, model, command)
         except BenchmarkError as problem:
             problems.append(problem)
             print(f"error: {problem}", file=sys.stderr)
     return problems[0].exit_code if problems else 0
 
 
-def run_one(options: argparse.Namespace, model: str, command: str) -> None:
+def evaluate_model(options: argparse.Namespace, model: str, command: str) -> None:
     """One model's run and its row."""
     console = Console(stderr=True, highlight=False)
-    checkpoint = open_checkpoint(ModelSpec.parse(model), loading_of(options))
+    checkpoint = open_checkpoint(ModelSpec.parse(model), load_options(options))
     check_loads(options, checkpoint)
-    request = request_of(options, options.suite, command)
+    request = run_config(options, options.suite, command)
     if options.audit:
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
@@ -100,29 +100,29 @@ def run_one(options: argparse.Namespace, model: str, command: str) -> None:
     whole = Run(request, checkpoint)
     record = whole.finished()
     if record is None or options.dry_run:
-        estimate = check(whole.job, whole.protocol)
+        estimate = check_fits(whole.job, whole.protocol)
         if options.dry_run:
-            print(describe(whole.checkpoint, whole.job, estimate))
+            print(describe_plan(whole.checkpoint, whole.job, estimate))
             return
-        view = BarView(console)
-        with place_of(options, estimate.model_bytes) as (place, line), view.shown_while():
+        view = RichProgress(console)
+        with open_backend(options, estimate.model_bytes) as (place, line), view.shown_while():
             if line:
-                view.say(line)
+                view.write(line)
             record = whole.execute(place, view)
     else:
         console.print("[dim]this run is done already; nothing to compute[/dim]")
     folder = whole.root()
     if options.json:
-        print(json.dumps({"row": row(record), "record": json.loads(record.to_json()), "folder": str(folder)}))
+        print(json.dumps({"row": row_cells(record), "record": json.loads(record.to_json()), "folder": str(folder)}))
     else:
-        print(card(record))
+        print(format_card(record))
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: run(parse_options(arguments), " ".join(["python -m benchmark.run", *words])))
+    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.run", *words])))
 
 
 if __name__ == "__main__":

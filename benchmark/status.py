@@ -17,19 +17,19 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.board.tables import row
+from benchmark.board.tables import row_cells
 from benchmark.command import run_command
-from benchmark.errors import UsageError, by_reason
-from benchmark.runner.folder import RETRIED, RunFolder, holder
+from benchmark.errors import UsageError, group_by_reason
+from benchmark.runner.folder import RETRIED, RunFolder, lock_holder
 from benchmark.runner.record import read_record
 from karel_env.command import CommandParser
 
-DONE, RUNNING, STOPPED = "done", "running", "stopped"
-FITS = "probe fits"
+FINISHED, RUNNING, STOPPED = "done", "running", "stopped"
+PROBE_FITS = "probe fits"
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """One run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Status:
     row: dict[str, Any] | None
 
 
-def status_of(root: Path) -> Status:
+def read_status(root: Path) -> RunStatus:
     """The status of a run folder.
 
     Raises:
@@ -65,7 +65,7 @@ def status_of(root: Path) -> Status:
     events = RunFolder.events_of(root)
     if not events:
         raise UsageError(f"{root}: no run folder (no events.jsonl); expected one that python -m benchmark.run made")
-    record, process = root / "record.json", holder(root)
+    record, process = root / "record.json", lock_holder(root)
     starts = [entry for entry in events if entry["event"] == "started"]
     committed: dict[str, set[str]] = defaultdict(set)
     failed: dict[str, str] = {}
@@ -81,9 +81,9 @@ def status_of(root: Path) -> Status:
     # A driver that was killed in between committed more than it logged.
     for path in (root / "shards").glob("*.json"):
         committed[stage_of(path.stem)].add(path.stem)
-    return Status(
+    return RunStatus(
         folder=str(root),
-        state=DONE if record.is_file() else RUNNING if process is not None else STOPPED,
+        state=FINISHED if record.is_file() else RUNNING if process is not None else STOPPED,
         process=process,
         sessions=len(starts),
         last=str(events[-1]["time"]),
@@ -91,18 +91,18 @@ def status_of(root: Path) -> Status:
         total=dict(starts[-1].get("total", {})) if starts else {},
         retries=dict(Counter(str(entry.get("cause")) for entry in events if entry["event"] == RETRIED)),
         failed=failed,
-        row=row(read_record(record)) if record.is_file() else None,
+        row=row_cells(read_record(record)) if record.is_file() else None,
     )
 
 
 def stage_of(piece: str) -> str:
     """The stage of a piece, by its name."""
     if piece.startswith("fit-"):
-        return FITS
+        return PROBE_FITS
     return "tasks" if piece.startswith("tasks-") else re.sub(r"-\d+$", "", piece)
 
 
-def describe(status: Status) -> str:
+def describe(status: RunStatus) -> str:
     """The status in words and a table."""
     by_whom = f" (process {status.process})" if status.process else ""
     sessions = f"{status.sessions} session{'' if status.sessions == 1 else 's'}"
@@ -115,7 +115,7 @@ def describe(status: Status) -> str:
     stages = [*status.total, *(stage for stage in status.committed if stage not in status.total)]
     rows = [[stage, status.committed.get(stage, 0), status.total.get(stage, "")] for stage in stages]
     lines += ["", tabulate(rows, headers=["stage", "committed", "of"])]
-    lines += [f"failed     {line}" for line in by_reason(status.failed)]
+    lines += [f"failed     {line}" for line in group_by_reason(status.failed)]
     if status.row:
         lines += ["", *(f"{name:15}{value}" for name, value in status.row.items())]
     return "\n".join(lines)
@@ -126,15 +126,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m benchmark.status", description="What a run has done so far.")
     parser.add_argument("run", type=Path, help="run folder, or a folder of run folders")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a run")
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: print_status(parser.parse_args(arguments)))
 
 
-def run(options: argparse.Namespace) -> int:
+def print_status(options: argparse.Namespace) -> int:
     """Print the status; returns the exit code."""
     inside = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
-    found = [status_of(root) for root in inside or [options.run]]
+    found = [read_status(root) for root in inside or [options.run]]
     print("\n\n".join(json.dumps(asdict(each)) if options.json else describe(each) for each in found))
-    return 0 if all(each.state == DONE for each in found) else 1
+    return 0 if all(each.state == FINISHED for each in found) else 1
 
 
 if __name__ == "__main__":

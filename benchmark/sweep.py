@@ -34,27 +34,27 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from benchmark.board.tables import row
-from benchmark.cli.options import add_model_options, add_worker_options, check_options, loading_of, place_of
+from benchmark.board.tables import row_cells
+from benchmark.cli.options import add_model_options, add_worker_options, normalize_options, load_options, open_backend
 from benchmark.command import explain, run_command
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import FORMS, ModelSpec, series
-from benchmark.run import request_of
-from benchmark.runner.preflight import check
+from benchmark.run import run_config
+from benchmark.runner.preflight import check_fits
 from benchmark.runner.record import Record
 from benchmark.runner.run import Run
 from benchmark.runner.stages import Backend
 from karel_env.command import CommandParser
 
-WAITING, WORKING, DONE, FAILED = "waiting", "running", "done", "failed"
-REFRESH = 0.25
-LINES = 8
+WAITING, WORKING, FINISHED, FAILED = "waiting", "running", "done", "failed"
+REFRESH_SECONDS = 0.25
+NUM_MESSAGES = 8
 """Latest messages shown below the table."""
 
 
 @dataclass
-class Entry:
+class SweepRun:
     """One model and suite of a sweep, and how far it is; a `View` of its run."""
 
     model: str
@@ -67,16 +67,16 @@ class Entry:
     record: Record | None = None
     lines: list[str] | None = None
 
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+    def start(self, description: str, total: int | None, completed: int = 0) -> None:
         """See `View`."""
         self.what, self.total, self.done = what, total, done
 
-    def advance(self, steps: int, what: str | None = None) -> None:
+    def advance(self, steps: int, description: str | None = None) -> None:
         """See `View`."""
         self.done += steps
         self.what = what or self.what
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         """See `View`."""
         if self.lines is not None:
             self.lines.append(f"{self.model} on {self.suite}: {message}")
@@ -98,33 +98,33 @@ class Sweep:
         command: for the records.
     """
 
-    def __init__(self, options: argparse.Namespace, entries: Sequence[Entry], command: str) -> None:
+    def __init__(self, options: argparse.Namespace, entries: Sequence[SweepRun], command: str) -> None:
         self.options, self.entries, self.command = options, list(entries), command
         self.lines: list[str] = []
         self.next, self.lock = 0, Lock()
         for entry in self.entries:
             entry.lines = self.lines
 
-    def execute(self, place: Backend, console: Console) -> None:
+    def execute(self, backend: Backend, console: Console) -> None:
         """All of them; returns when each is done or has failed."""
         # One more than there are workers, so that one can be scored while the others' work fills the workers.
-        count = min(len(self.entries), max(1, place.workers) + 1)
+        count = min(len(self.entries), max(1, backend.workers) + 1)
         threads = [Thread(target=self._work, args=(place,), daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         try:
             with Live(self._table(), console=console, auto_refresh=False) as live:
                 while any(thread.is_alive() for thread in threads):
-                    time.sleep(REFRESH)
+                    time.sleep(REFRESH_SECONDS)
                     live.update(self._table(), refresh=True)
                 live.update(self._table(), refresh=True)
         except BaseException:
-            place.pool.stop()
+            backend.pool.stop()
             for thread in threads:
                 thread.join(timeout=30)
             raise
 
-    def _work(self, place: Backend) -> None:
+    def _work(self, backend: Backend) -> None:
         while True:
             with self.lock:
                 if self.next >= len(self.entries):
@@ -134,33 +134,33 @@ class Sweep:
             entry.state = WORKING
             try:
                 entry.record = self._one(entry, place)
-                entry.state = DONE
+                entry.state = FINISHED
             except BaseException as problem:
                 # Also what would end a process: in a thread it would end the thread, and nobody would hear of it.
-                entry.state, entry.problem = FAILED, _as_own(problem)
-                entry.say(str(entry.problem))
+                entry.state, entry.problem = FAILED, as_benchmark_error(problem)
+                entry.write(str(entry.problem))
 
-    def _one(self, entry: Entry, place: Backend) -> Record:
-        checkpoint = open_checkpoint(ModelSpec.parse(entry.model), loading_of(self.options))
-        run = Run(request_of(self.options, entry.suite, self.command), checkpoint)
+    def _one(self, entry: SweepRun, backend: Backend) -> Record:
+        checkpoint = open_checkpoint(ModelSpec.parse(entry.model), load_options(self.options))
+        run = Run(run_config(self.options, entry.suite, self.command), checkpoint)
         done = run.finished()
         if done is None:
-            check(run.job, run.protocol)
+            check_fits(run.job, run.protocol)
             done = run.execute(place, entry)
         return done
 
     def _table(self) -> Group:
         table = Table("model", "suite", "state", "progress", "held-out %", "delta", "verdict")
         for entry in self.entries:
-            cells = row(entry.record) if entry.record else {}
+            cells = row_cells(entry.record) if entry.record else {}
             results = (cells.get(name, "") for name in ("held-out %", "delta", "verdict"))
             table.add_row(entry.model.rpartition("/")[2], entry.suite, entry.state, entry.progress, *results)
         return Group(
-            table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.lines[-LINES:])
+            table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.lines[-NUM_MESSAGES:])
         )
 
 
-def _as_own(problem: BaseException) -> BenchmarkError:
+def as_benchmark_error(problem: BaseException) -> BenchmarkError:
     """A problem of a run as an error of the benchmark; a fault of the program names the line that raised it."""
     if isinstance(problem, BenchmarkError):
         return problem
@@ -174,7 +174,7 @@ def _as_own(problem: BaseException) -> BenchmarkError:
     return error
 
 
-def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
+def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
     """The entries of a file of models.
 
     Raises:
@@ -189,7 +189,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[Entry]:
             model, own = str(item.pop("model")), item.pop("suites", None)
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
-            entries += [Entry(one, str(suite)) for one in series(model) for suite in own or default]
+            entries += [SweepRun(one, str(suite)) for one in series(model) for suite in own or default]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
@@ -213,11 +213,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, command: str) -> int:
+def execute(options: argparse.Namespace, command: str) -> int:
     """Carry out the options; returns the exit code."""
-    check_options(options)
+    normalize_options(options)
     entries = read_models(options.models, options.suite) if options.models else []
-    entries += [Entry(one, s) for model in options.model for one in series(model) for s in options.suite or ["laptop"]]
+    entries += [SweepRun(one, s) for model in options.model for one in series(model) for s in options.suite or ["laptop"]]
     unique = {(entry.model, entry.suite): entry for entry in entries}
     if not unique:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")
@@ -225,11 +225,11 @@ def run(options: argparse.Namespace, command: str) -> int:
         ModelSpec.parse(entry.model)
     console = Console(stderr=True, highlight=False)
     sweep = Sweep(options, list(unique.values()), command)
-    with place_of(options) as (place, line):
+    with open_backend(options) as (place, line):
         if line:
             console.print(line, style="dim")
         sweep.execute(place, console)
-    rows = [_result(entry) for entry in sweep.entries]
+    rows = [result_row(entry) for entry in sweep.entries]
     print(
         json.dumps(rows) if options.json else tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     )
@@ -240,15 +240,15 @@ def run(options: argparse.Namespace, command: str) -> int:
     return ModelError.exit_code if invalid else int(bool(problems))
 
 
-def _result(entry: Entry) -> dict[str, Any]:
+def result_row(entry: SweepRun) -> dict[str, Any]:
     found = {"spec": entry.model, "suite": entry.suite, "state": entry.state}
-    return found | (row(entry.record) if entry.record else {})
+    return found | (row_cells(entry.record) if entry.record else {})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: run(parse_options(arguments), " ".join(["python -m benchmark.sweep", *words])))
+    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.sweep", *words])))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from tabulate import tabulate
 
 from benchmark.cluster.executor import EVALUATION
 from benchmark.cluster.local_executor import ComputeFn
-from benchmark.cluster.pool import WorkItem, Pool
+from benchmark.cluster.executor import WorkItem
+from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_executor import ResourceRequest, connect
 from benchmark.cluster.simulation import ClusterCosts, scaling_curve, finish_time
 from benchmark.command import run_command
@@ -36,7 +37,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import Attempt, Shards, write_durably
+from benchmark.runner.store import StagedResult, ResultStore, write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import load_suite
@@ -59,12 +60,12 @@ class NoWork:
 
     root: Path
 
-    def begin(self) -> ComputeFn:
+    def prepare(self) -> ComputeFn:
         """See `EvaluationWork.begin`."""
-        shards = Shards(self.root)
+        shards = ResultStore(self.root)
 
-        def compute(name: str, share: float) -> list[Attempt]:
-            return [shards.attempt(name, {"x": np.zeros(1, np.float32)}, {"seconds": 0.0})]
+        def compute(name: str, batch_scale: float) -> list[StagedResult]:
+            return [shards.stage(name, {"x": np.zeros(1, np.float32)}, {"seconds": 0.0})]
 
         return compute
 
@@ -78,8 +79,8 @@ class Timed:
     shards: list[float]
 
 
-def _pieces(shards: Shards, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
-    def commit(attempts: list[Attempt]) -> None:
+def _pieces(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
+    def commit(attempts: list[StagedResult]) -> None:
         for attempt in attempts:
             shards.commit(attempt)
             spent.append(float(attempt.entry["seconds"]))
@@ -158,7 +159,7 @@ class ClusterBench:
                 memory = memory_of("ray::EvaluationActor")
             finally:
                 pool.close()
-                crew.leave()
+                crew.shutdown()
         one, two = runs
         told("the same in plain processes")
         some = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
@@ -186,7 +187,7 @@ class ClusterBench:
     def _empty(self, pool: Pool, workers: int) -> tuple[float, float]:
         """Seconds until all workers are ready; seconds a shard of those that have no work."""
         with tempfile.TemporaryDirectory() as folder:
-            shards = Shards(Path(folder))
+            shards = ResultStore(Path(folder))
             work = NoWork(shards.root)
             drain = partial(_drain, pool, shards, work)
             start = drain([f"first-{i}" for i in range(workers)])
@@ -194,7 +195,7 @@ class ClusterBench:
 
     def _run(self, pool: Pool, workers: int) -> Timed:
         with tempfile.TemporaryDirectory() as folder:
-            shards = Shards(Path(folder))
+            shards = ResultStore(Path(folder))
             work = EvaluationWork(self.job, shards.root)
             spent: list[float] = []
             # Each worker loads the model and compiles on a shard that does not count.
@@ -204,7 +205,7 @@ class ClusterBench:
             return Timed(workers, time.perf_counter() - began, spent)
 
 
-def _drain(pool: Pool, shards: Shards, work: NoWork, names: Sequence[str]) -> float:
+def _drain(pool: Pool, shards: ResultStore, work: NoWork, names: Sequence[str]) -> float:
     began = time.perf_counter()
     pool.drain(_pieces(shards, work, [(name, name) for name in names], []))
     return time.perf_counter() - began
@@ -263,5 +264,5 @@ def run(options: argparse.Namespace) -> int:
     found = bench.measure(lambda what: print(f"measuring: {what}", file=sys.stderr))
     print(describe(found))
     if options.json:
-        write_durably(options.json, json.dumps(found, indent=1).encode())
+        write_atomic(options.json, json.dumps(found, indent=1).encode())
     return 0

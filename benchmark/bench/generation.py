@@ -33,7 +33,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.decoding import BracketClosed
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
-from benchmark.tasks.prompt_template import ROOM, TRACKS, TRAINED, frame_of, prompts_of
+from benchmark.tasks.prompt_template import LENGTH_FACTOR, TRACKS, TRAINED, build_prompt_template, render_prompts
 from benchmark.tasks.suite import load_suite, test_tasks
 from karel_env.command import CommandParser, integer
 
@@ -55,11 +55,11 @@ class Batch:
             raise UsageError(f"--model {options.model}: expected a model of transformers, path: or hf:")
         suite = load_suite(options.suite)
         tokenizer = HuggingFaceModel.load_tokenizer(checkpoint)
-        frame = frame_of(suite, options.track, tokenizer)
-        self.words = suite.max_new_words * ROOM[options.track]
+        frame = build_prompt_template(suite, options.track, tokenizer)
+        self.words = suite.max_new_words * LENGTH_FACTOR[options.track]
         self.ours = HuggingFaceModel(checkpoint, options.dtype, preamble=frame.before)
         tasks = test_tasks(replace(suite, tasks=options.prompts, sha256=""))
-        self.prompts = prompts_of(suite, tasks, frame=frame)
+        self.prompts = render_prompts(suite, tasks, frame=frame)
         encoded = self.ours.tokenizer(self.prompts, padding=True, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
 

@@ -46,14 +46,14 @@ from benchmark.probing import probes as probing
 from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
 from benchmark.probing.prior import PRESENT
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.probes import fast_products, fit_probes, whitened
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.verdict import EXTRAS, blind_probe_set
+from benchmark.probing.token_history import token_history_states
+from benchmark.probing.verdict import EXTRA_SEMANTICS, blind_probe_set
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Shard, ShardResult
-from benchmark.runner.store import write_durably
+from benchmark.runner.store import write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
@@ -84,7 +84,7 @@ class Load:
         """float32 [R, D], the record and the robot's true state through a random matrix, with a little noise."""
         tasks, probe_set, random = blind_tasks(self.suite), self.probe_set, np.random.default_rng(0)
         true = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT)]
-        whole = np.concatenate([recorder_states(tasks.programs, first_inputs(tasks), probe_set), *true], 1)
+        whole = np.concatenate([token_history_states(tasks.programs, first_inputs(tasks), probe_set), *true], 1)
         mixed = whole @ random.normal(size=(whole.shape[1], self.width)) / np.sqrt(whole.shape[1])
         return (mixed + 0.01 * random.normal(size=mixed.shape)).astype(np.float32)
 
@@ -105,7 +105,7 @@ class Load:
         """int64 [G], of each group: the original in copies, then the others, as `sources.fit_semantics` has them."""
         return np.array([0] * self.protocol.copies + list(range(1, len(self.probe_set.classes))))
 
-    def fit(self, products: torch.dtype) -> Fit:
+    def fit(self, products: torch.dtype) -> ProbeFit:
         """Ours: all groups and seeds, a head a feature over a shared hidden layer; copies are left as they are."""
         probe_set, protocol, seeds = self.probe_set, self.protocol, self.protocol.seeds
         inits = [*range(protocol.copies), *[0] * (len(self.semantics) - protocol.copies)]
@@ -185,7 +185,7 @@ def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> Non
         plain_network(inputs[q], *given, load.protocol)
 
 
-def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, Fit]]:
+def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
     """The standard grid's probing of one view by ours and by plain torch; and seconds and fits of ours."""
     protocol, tasks = load.protocol, blind_tasks(load.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
@@ -194,7 +194,7 @@ def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, 
     plain = on_both(partial(plain_sample, load, load.inputs, sample))
     others: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
-        "plain labels": lambda: [build([one], protocol) for one in with_original(protocol, EXTRAS)],
+        "plain labels": lambda: [build([one], protocol) for one in with_original(protocol, EXTRA_SEMANTICS)],
         "whitening": lambda: load.whitened_for(0),
     }
     seconds, found = fastest({**ours, **others, **plain})
@@ -248,7 +248,7 @@ def peak(products: torch.dtype) -> float:
         return 4 * threads * 2.0 * SQUARE**3 / fastest(turn)[0]["turn"]
 
 
-def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
     """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
     sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
     each = [operations(*given, load.protocol) for given in zip(sizes, load.splits, strict=True)]
@@ -369,7 +369,7 @@ def run(options: argparse.Namespace) -> int:
     for rows in tables.values():
         print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")
     if options.json:
-        write_durably(options.json, json.dumps(said | tables, indent=1).encode())
+        write_atomic(options.json, json.dumps(said | tables, indent=1).encode())
     return 0
 
 

@@ -16,14 +16,14 @@ from benchmark.statistics import Estimate
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
-LANE = 34
+LANE_HEIGHT = 34
 """Height below the axis for what has no second figure."""
-NAME_HEIGHT, NAME_GAP = 14, 18
+LABEL_HEIGHT, LABEL_GAP = 14, 18
 """Of a label: height of its line, and distance from the marks of its side."""
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """One figure, in data units.
 
     Attributes:
@@ -44,12 +44,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
+class ChartSeries:
     """Points of one kind; `line` joins them. `kind` is the class that gives mark and colour, 0 to 5."""
 
     name: str
     kind: int
-    points: Sequence[Point]
+    points: Sequence[ChartPoint]
     line: bool = False
 
 
@@ -59,7 +59,7 @@ class Mark:
 
     x: float
     y: float
-    point: Point
+    point: ChartPoint
     up: tuple[float, float] | None
     side: tuple[float, float] | None
     left: bool
@@ -67,7 +67,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSeries:
     """A series in pixels; `path` of its line, empty without one."""
 
     name: str
@@ -100,52 +100,52 @@ class Chart:
     bottom: int
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    series: list[Drawn]
+    series: list[DrawnSeries]
     levels: list[tuple[float, str]] = field(default_factory=list)
     lane: float | None = None
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`, some `wanted` of them."""
     span = high - low or abs(high) or 1.0
-    step = 10.0 ** math.floor(math.log10(span / wanted))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted)
+    step = 10.0 ** math.floor(math.log10(span / target_count))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= target_count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_labels(preferred: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places from `low` to `high`, at least `gap` apart, nearest to the wanted ones in squares; nearer where they do not fit."""
-    order = np.argsort(wanted, kind="stable")
+    order = np.argsort(preferred, kind="stable")
     gap = min(gap, (high - low) / max(len(order) - 1, 1))
-    steps = gap * np.arange(len(order))
+    offsets = gap * np.arange(len(order))
     # With the steps taken off, places at least `gap` apart are places that do not fall.
-    fitted = optimize.isotonic_regression(np.asarray(wanted, float)[order] - steps).x if len(order) else np.zeros(0)
-    places = np.empty(len(order))
-    places[order] = np.clip(fitted, low, high - steps[-1:]) + steps
-    return [round(float(place), 1) for place in places]
+    fitted = optimize.isotonic_regression(np.asarray(preferred, float)[order] - offsets).x if len(order) else np.zeros(0)
+    positions = np.empty(len(order))
+    positions[order] = np.clip(fitted, low, high - offsets[-1:]) + offsets
+    return [round(float(position), 1) for position in positions]
 
 
-def place_names(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]:
+def place_labels(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]:
     """The marks with places for their labels: one column at each side of them, and no label on another."""
-    found = list(marks)
-    for left in (True, False):
-        named = [i for i, mark in enumerate(found) if mark.point.label and mark.left == left]
-        if not named:
+    placed = list(marks)
+    for is_left in (True, False):
+        labelled = [i for i, mark in enumerate(placed) if mark.point.label and mark.left == is_left]
+        if not labelled:
             continue
-        ends = [end for i in named for end in (found[i].x, *(found[i].side or ()))]
-        x = round(min(ends) - NAME_GAP if left else max(ends) + NAME_GAP, 1)
-        places = spread([found[i].y for i in named], NAME_HEIGHT, top, bottom)
-        for i, y in zip(named, places, strict=True):
-            found[i] = replace(found[i], name=(x, y))
-    return found
+        edges = [edge for i in labelled for edge in (placed[i].x, *(placed[i].side or ()))]
+        x = round(min(edges) - LABEL_GAP if is_left else max(edges) + LABEL_GAP, 1)
+        positions = spread_labels([placed[i].y for i in labelled], LABEL_HEIGHT, top, bottom)
+        for i, y in zip(labelled, positions, strict=True):
+            placed[i] = replace(placed[i], name=(x, y))
+    return placed
 
 
-def chart(
+def lay_out_chart(
     title: str,
     x_label: str,
     y_label: str,
-    series: Sequence[Series],
+    series: Sequence[ChartSeries],
     *,
     logarithmic: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -160,61 +160,61 @@ def chart(
         x_range: of the x axis; by default what the points need.
         levels: reference lines, by their y.
     """
-    points = [point for one in series for point in one.points]
-    heights = [
+    points = [point for chart_series in series for point in chart_series.points]
+    y_values = [
         v for p in points if p.y is not None for v in (p.y, *((p.across.low, p.across.high) if p.across else ()))
     ]
-    widths = [v for p in points for v in (p.x, *((p.along.low, p.along.high) if p.along else ()))]
-    y_ticks = ticks(min([*heights, 0.0]), max([*heights, *(y for y, _ in levels), 0.01]))
-    lane = any(point.y is None for point in points)
-    bottom = HEIGHT - BOTTOM - (LANE if lane else 0)
+    x_values = [v for p in points for v in (p.x, *((p.along.low, p.along.high) if p.along else ()))]
+    y_ticks = ticks(min([*y_values, 0.0]), max([*y_values, *(y for y, _ in levels), 0.01]))
+    has_lane = any(point.y is None for point in points)
+    bottom = HEIGHT - BOTTOM - (LANE_HEIGHT if has_lane else 0)
     right = WIDTH - RIGHT
     if logarithmic:
         x_ticks = sorted({point.x for point in points})
         low, high = x_ticks[0] / 1.3, x_ticks[-1] * 1.3
     else:
-        x_ticks = ticks(*(x_range or (min(widths), max(widths))))
+        x_ticks = ticks(*(x_range or (min(x_values), max(x_values))))
         low, high = x_ticks[0], x_ticks[-1]
 
     def x_of(x: float) -> float:
-        part = math.log(x / low) / math.log(high / low) if logarithmic else (x - low) / ((high - low) or 1)
-        return round(LEFT + part * (right - LEFT), 1)
+        fraction = math.log(x / low) / math.log(high / low) if logarithmic else (x - low) / ((high - low) or 1)
+        return round(LEFT + fraction * (right - LEFT), 1)
 
     def y_of(y: float) -> float:
         return round(bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - TOP), 1)
 
-    lane_y = bottom + LANE / 2 if lane else None
+    lane_y = bottom + LANE_HEIGHT / 2 if has_lane else None
 
-    def mark(point: Point) -> Mark:
+    def mark(point: ChartPoint) -> Mark:
         y = y_of(point.y) if point.y is not None else float(lane_y or 0)
-        up = (y_of(point.across.low), y_of(point.across.high)) if point.across else None
-        side = (x_of(point.along.low), x_of(point.along.high)) if point.along else None
-        return Mark(x_of(point.x), y, point, up, side, x_of(point.x) > (LEFT + right) / 2)
+        y_bar = (y_of(point.across.low), y_of(point.across.high)) if point.across else None
+        x_bar = (x_of(point.along.low), x_of(point.along.high)) if point.along else None
+        return Mark(x_of(point.x), y, point, y_bar, x_bar, x_of(point.x) > (LEFT + right) / 2)
 
-    drawn = []
-    placed = iter(place_names([mark(point) for point in points], TOP + 4, bottom - 4))
-    for one in series:
-        marks = [next(placed) for _ in one.points]
-        path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if one.line and len(marks) > 1 else ""
-        drawn.append(Drawn(one.name, one.kind, marks, path))
+    drawn_series = []
+    remaining_marks = iter(place_labels([mark(point) for point in points], TOP + 4, bottom - 4))
+    for chart_series in series:
+        marks = [next(remaining_marks) for _ in chart_series.points]
+        path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if chart_series.line and len(marks) > 1 else ""
+        drawn_series.append(DrawnSeries(chart_series.name, chart_series.kind, marks, path))
     return Chart(
         title, x_label, y_label, WIDTH, HEIGHT, LEFT, right, TOP, bottom,
-        [(x_of(x), short(x)) for x in x_ticks], [(y_of(y), short(y)) for y in y_ticks], drawn,
-        [(y_of(y), words) for y, words in levels], lane_y,
+        [(x_of(x), format_tick(x)) for x in x_ticks], [(y_of(y), format_tick(y)) for y in y_ticks], drawn_series,
+        [(y_of(y), label) for y, label in levels], lane_y,
     )  # fmt: skip
 
 
-def short(number: float) -> str:
+def format_tick(number: float) -> str:
     """An axis' number: 2,500 or 0.05, no needless digits."""
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.4g}"
 
 
-def bar(estimate: Estimate, low: float, high: float, width: int = 64) -> dict[str, float]:
+def interval_strip(estimate: Estimate, low: float, high: float, width: int = 64) -> dict[str, float]:
     """Places of an interval and its value on a strip from `low` to `high`, in pixels."""
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return round((min(max(value, low), high) - low) / (high - low) * width, 1)
 
-    start, end = place(estimate.low), place(estimate.high)
-    return {"start": start, "length": max(1.5, round(end - start, 1)), "at": place(estimate.value), "width": width,
-            "zero": place(0.0)}  # fmt: skip
+    start, end = x_of(estimate.low), x_of(estimate.high)
+    return {"start": start, "length": max(1.5, round(end - start, 1)), "at": x_of(estimate.value), "width": width,
+            "zero": x_of(0.0)}  # fmt: skip

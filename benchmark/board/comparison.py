@@ -18,22 +18,22 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmark.artifacts import LIMITS, PROBES, SAMPLES
+from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.board.paired import cluster_bootstrap_difference, normal_p_value, mcnemar, min_detectable_difference, min_detectable_effect
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
-from benchmark.probing.control_gap import Draws, Tested, delta_of, gaps_of, skills_of
+from benchmark.probing.control_gap import Bootstrap, Tested, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.probing.state_source import evidence_of
+from benchmark.probing.state_source import evidence_from_arrays
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
 from benchmark.tasks.stage import TEST
-from benchmark.tasks.suite import Suite, digest, limited, load_suite, test_tasks
+from benchmark.tasks.suite import Suite, hash_tasks, limit_suite, load_suite, test_tasks
 from karel_env.command import CommandParser
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
@@ -73,16 +73,16 @@ class ComparedRun:
     solved: dict[str, np.ndarray]
 
 
-def read_compared_run(name: str) -> ComparedRun:
+def read_compared_run(name_or_folder: str) -> ComparedRun:
     """A submission by name, or a folder that holds a record.
 
     Raises:
         UsageError: there is none.
         VerificationError: its samples are not those of its record.
     """
-    folder = next((path for path in (Path(name), SUBMISSIONS / name) if path.is_dir()), Path(name))
+    folder = next((path for path in (Path(name_or_folder), SUBMISSIONS / name_or_folder) if path.is_dir()), Path(name_or_folder))
     if not (folder / "record.json").is_file():
-        raise UsageError(f"{name}: no record.json there; give a submission or the folder of a finished run")
+        raise UsageError(f"{name_or_folder}: no record.json there; give a submission or the folder of a finished run")
     record = read_record(folder / "record.json")
     return ComparedRun(folder, record, read_solved_tasks(folder, record))
 
@@ -94,7 +94,7 @@ def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
         SubmissionError: they cannot be read.
         VerificationError: they are not those of the record.
     """
-    limit = LIMITS[SAMPLES]
+    limit = MAX_BYTES[SAMPLES]
     if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
         raise VerificationError(f"{folder}: {SAMPLES} is not the file of its record (SHA-256); run the model again")
     rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
@@ -107,7 +107,7 @@ def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
 
 def check_comparable(first: Record, second: Record) -> None:
     """Raise `UsageError` unless both were asked the same tasks and measured by the same protocol."""
-    for what, a, b in (
+    for field, a, b in (
         ("suite", first.suite.name, second.suite.name),
         ("suite version", first.suite.version, second.suite.version),
         ("suite seed", first.suite.seed, second.suite.seed),
@@ -118,22 +118,22 @@ def check_comparable(first: Record, second: Record) -> None:
         ("protocol", first.protocol.digest(), second.protocol.digest()),
     ):
         if a != b:
-            raise UsageError(f"{what} {a} and {b}; only runs of the same suite and protocol can be compared")
+            raise UsageError(f"{field} {a} and {b}; only runs of the same suite and protocol can be compared")
 
 
-def load_recorded_suite(record: Record, own: str | None = None) -> Suite:
+def load_recorded_suite(record: Record, suite_file: str | None = None) -> Suite:
     """The suite that a run was asked; `own` is the file of one that is not shipped.
 
     Raises:
         UsageError: it is not the one of the record.
     """
-    suite = load_suite(own or record.suite.name, record.suite.seed)
-    if suite.version != record.suite.version or (suite.sha256 or digest(test_tasks(suite))) != record.suite.sha256:
+    suite = load_suite(suite_file or record.suite.name, record.suite.seed)
+    if suite.version != record.suite.version or (suite.sha256 or hash_tasks(test_tasks(suite))) != record.suite.sha256:
         raise UsageError(
             f"suite {suite.name} v{suite.version} is not the one of the record (v{record.suite.version}, "
             f"{record.suite.sha256[:12]}); give its file with --suite"
         )
-    return limited(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
+    return limit_suite(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
 
 
 def program_clusters(suite: Suite) -> np.ndarray:
@@ -148,46 +148,46 @@ def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
     return probe_set, Tested.of(probe_set, protocol)
 
 
-def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Draws:
+def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:
     """Delta of the primary feature over all, in each bootstrap resample, and by seed, from the arrays of a run."""
     probe_set, tested = load_probe_set(suite, protocol)
-    draws = skills_of(evidence_of(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
+    draws = compute_skills(evidence_from_arrays(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
     columns = [i for i, name in enumerate(probe_set.semantics) if name in valid_alternatives(PRIMARY)]
-    return delta_of(gaps_of(draws, FEATURES.index(PRIMARY), columns))
+    return compute_delta(compute_gaps(draws, FEATURES.index(PRIMARY), columns))
 
 
-def compare_runs(first: ComparedRun, second: ComparedRun, own: str | None = None) -> list[MetricComparison]:
+def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None = None) -> list[MetricComparison]:
     """Every figure that both have; `own` as of `suite_of`."""
     check_comparable(first.record, second.record)
-    suite, protocol = load_recorded_suite(first.record, own), first.record.protocol
+    suite, protocol = load_recorded_suite(first.record, suite_file), first.record.protocol
     cluster = program_clusters(suite)
-    found = [_compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
-    if all((rival.folder / PROBES).is_file() for rival in (first, second)):
-        found.append(_compare_delta(first, second, suite))
-    adjusted = holm({one.name: one.p for one in found})
-    return [MetricComparison(**{**vars(one), "p_holm": adjusted[one.name]}) for one in found]
+    comparisons = [_compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
+    if all((compared.folder / PROBES).is_file() for compared in (first, second)):
+        comparisons.append(_compare_delta(first, second, suite))
+    adjusted = holm({comparison.name: comparison.p for comparison in comparisons})
+    return [MetricComparison(**{**vars(comparison), "p_holm": adjusted[comparison.name]}) for comparison in comparisons]
 
 
 def _compare_pass_rate(name: str, first: ComparedRun, second: ComparedRun, cluster: np.ndarray, protocol: Protocol) -> MetricComparison:
     a, b = first.solved[name], second.solved[name]
-    tested = mcnemar(a, b)
+    test = mcnemar(a, b)
     difference = cluster_bootstrap_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
-    smallest = min_detectable_difference(tested.n, tested.rate)
-    only = (tested.first, tested.second)
-    return MetricComparison(name, float(a.mean()), float(b.mean()), difference, only, tested.p, 1.0, smallest)
+    smallest = min_detectable_difference(test.n, test.rate)
+    discordant = (test.first, test.second)
+    return MetricComparison(name, float(a.mean()), float(b.mean()), difference, discordant, test.p, 1.0, smallest)
 
 
 def _compare_delta(first: ComparedRun, second: ComparedRun, suite: Suite) -> MetricComparison:
     protocol = first.record.protocol
-    a, b = (bootstrap_delta(rival.folder, suite, protocol) for rival in (first, second))
-    whole, resampled, seeds = (one - other for one, other in zip(a, b, strict=True))
+    a, b = (bootstrap_delta(compared.folder, suite, protocol) for compared in (first, second))
+    estimate, resampled, seeds = (first_part - second_part for first_part, second_part in zip(a, b, strict=True))
     n = len(load_probe_set(suite, protocol)[1].programs)
-    difference = interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, 0.95)
+    difference = interval_over_units_and_seeds(float(estimate[0]), resampled, seeds, n, 0.95)
     p, smallest = normal_p_value(difference), min_detectable_effect(difference)
     return MetricComparison("delta", float(a[0][0]), float(b[0][0]), difference, None, p, 1.0, smallest)
 
 
-def format_table(first: ComparedRun, second: ComparedRun, contrasts: Sequence[MetricComparison]) -> str:
+def format_table(first: ComparedRun, second: ComparedRun, comparisons: Sequence[MetricComparison]) -> str:
     """The table for a terminal."""
     record = first.record
     lines = [
@@ -196,14 +196,14 @@ def format_table(first: ComparedRun, second: ComparedRun, contrasts: Sequence[Me
         f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}",
         "",
     ]
-    rows = [_table_row(one) for one in contrasts]
+    rows = [_table_row(comparison) for comparison in comparisons]
     lines.append(tabulate(rows, headers="keys", tablefmt="simple_outline", disable_numparse=True))
     lines.append(
         "A - B with its 95% interval, from a bootstrap over n programs (all tasks of a program at once). p: exact McNemar on\n"
         "the tasks that only one solves; for delta from its interval. Holm: over the figures compared. smallest: what these\n"
         "tasks show with power 80% at 5%, models differing on as many; '-': nothing that so few tasks could show."
     )
-    if len(contrasts) == len(PASS_METRICS):
+    if len(comparisons) == len(PASS_METRICS):
         lines.append(f"delta is not compared: not both folders hold {PROBES}.")
     return "\n".join(lines)
 
@@ -213,22 +213,22 @@ def format_p(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
 
 
-def _table_row(one: MetricComparison) -> dict[str, str]:
-    if one.discordant is not None:
-        scale, sign, name, unit = 100, ".1f", f"{one.name.replace('_', '-')} %", " points"
+def _table_row(comparison: MetricComparison) -> dict[str, str]:
+    if comparison.discordant is not None:
+        scale, sign, name, unit = 100, ".1f", f"{comparison.name.replace('_', '-')} %", " points"
     else:
-        scale, sign, name, unit = 1, ".3f", one.name, ""
-    d = one.difference
+        scale, sign, name, unit = 1, ".3f", comparison.name, ""
+    d = comparison.difference
     return {
         "figure": name,
-        "A": f"{scale * one.first:{sign}}",
-        "B": f"{scale * one.second:{sign}}",
+        "A": f"{scale * comparison.first:{sign}}",
+        "B": f"{scale * comparison.second:{sign}}",
         "A - B": f"{scale * d.value:+{sign}} [{scale * d.low:+{sign}}, {scale * d.high:+{sign}}]",
         "n": str(d.n),
-        "only A, only B": "-" if one.discordant is None else "{}, {}".format(*one.discordant),
-        "p": format_p(one.p),
-        "p Holm": format_p(one.p_holm),
-        "smallest": "-" if one.smallest is None else f"{scale * one.smallest:{sign}}{unit}",
+        "only A, only B": "-" if comparison.discordant is None else "{}, {}".format(*comparison.discordant),
+        "p": format_p(comparison.p),
+        "p Holm": format_p(comparison.p_holm),
+        "smallest": "-" if comparison.smallest is None else f"{scale * comparison.smallest:{sign}}{unit}",
     }
 
 
@@ -245,11 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Compare and print; returns the exit code."""
     first, second = read_compared_run(options.first), read_compared_run(options.second)
-    contrasts = compare_runs(first, second, options.suite)
+    comparisons = compare_runs(first, second, options.suite)
     if options.json:
-        print(json.dumps([{**vars(one), "difference": vars(one.difference)} for one in contrasts], indent=1))
+        print(json.dumps([{**vars(comparison), "difference": vars(comparison.difference)} for comparison in comparisons], indent=1))
     else:
-        print(format_table(first, second, contrasts))
+        print(format_table(first, second, comparisons))
     return 0
 
 

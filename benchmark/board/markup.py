@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import Any
 
-BREAK = "&#8203;"
+ZERO_WIDTH_SPACE = "&#8203;"
 """A space of no width, as an entity, so that the source of the page shows it."""
 SYNTAX = re.compile(r"[\\`*{}<>|\[\]!&~]")
 LOOSE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -21,7 +21,7 @@ FORMULA_AFTER_SEPARATOR = re.compile(r"([;,|\t\r\n][\s\"']*)(?=[^\s\"'])")
 BLANKS = " \u00a0\u200b\u200c\u200d\u2060\ufeff\"'\t\r\n\x0b\x0c\x00"
 
 
-def visible(text: str) -> str:
+def spell_hidden(text: str) -> str:
     """The text with what a reader does not see, or what turns the direction of writing, spelled as its code point."""
     return "".join(f"U+{ord(char):04X}" if _is_hidden(char) else char for char in text)
 
@@ -32,35 +32,35 @@ def _is_hidden(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def markdown_cell(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Markdown that shows a text as it is, in one cell of a table on one line.
 
     No link, mention, reference, formula, emoji, markup or other cell comes of it. Characters that are not seen, and
     variants of ASCII such as full-width letters, are spelled as code points.
     """
     spelled = "".join(
-        f"U+{ord(char):04X}" if _imitates_ascii(char) else char for char in visible(" ".join(text.split()))
+        f"U+{ord(char):04X}" if _imitates_ascii(char) else char for char in spell_hidden(" ".join(text.split()))
     )
     escaped = SYNTAX.sub(r"\\\g<0>", spelled)
     escaped = LOOSE_UNDERSCORE.sub(r"\_", escaped)
-    return TRIGGERS.sub(rf"\1{BREAK}", escaped)
+    return TRIGGERS.sub(rf"\1{ZERO_WIDTH_SPACE}", escaped)
 
 
 def _imitates_ascii(char: str) -> bool:
     return not char.isascii() and char != "\u00a0" and unicodedata.normalize("NFKC", char).isascii()
 
 
-def spreadsheet_cell(cell: Any) -> Any:
+def escape_formula(cell: Any) -> Any:
     """A cell that no spreadsheet takes for a formula, whatever separator it splits lines at; numbers stay as they are."""
     if not isinstance(cell, str) or not cell:
         return cell
-    text = FORMULA_AFTER_SEPARATOR.sub(_guarded_separator, visible(cell))
+    text = FORMULA_AFTER_SEPARATOR.sub(_guard_separator, spell_hidden(cell))
     return f"'{text}" if _starts_formula(text) or _starts_formula(cell) or cell[0] in "\t\r\n" else text
 
 
-def _guarded_separator(match: re.Match[str]) -> str:
-    follows = match.string[match.end() :]
-    return f"{match[1]}'" if _starts_formula(follows) else match[1]
+def _guard_separator(match: re.Match[str]) -> str:
+    following = match.string[match.end() :]
+    return f"{match[1]}'" if _starts_formula(following) else match[1]
 
 
 def _starts_formula(text: str) -> bool:

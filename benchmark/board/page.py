@@ -20,29 +20,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark.board.charts import Chart, Point, Series, bar, chart
-from benchmark.board.markup import visible
+from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
+from benchmark.board.markup import spell_hidden
 from benchmark.board.ranking import TRAINED, Calibration, RankingGroup, RankedRow, read_calibration, read_leaderboard_rows, rank_groups
-from benchmark.board.row_page import RowPage, meanings, row_page
-from benchmark.board.tables import CALIBRATION, UNDEFINED, claims_of, figures_of, points
+from benchmark.board.row_page import RowPage, describe_row_semantics, build_row_page
+from benchmark.board.tables import CALIBRATION, UNDEFINED, unverified_claims, row_estimates, format_skill
 from benchmark.command import make_folder, run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.protocol import STANDARD
-from benchmark.runner.store import write_durably
+from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate
 from karel_env.command import CommandParser
 from karel_env.world import HEADINGS
 
-NAME = "index.html"
-SHARES = {"shown": "shown %", "held_out": "held-out %", "exact": "exact %", "valid": "valid %"}
-SKILLS = {"skill": "skill", "gap": "gap", "delta": "delta"}
-STRIPS = {"held_out": (0.0, 1.0), "delta": (-0.1, 1.0)}
+PAGE_FILE = "index.html"
+SHARE_COLUMNS = {"shown": "shown %", "held_out": "held-out %", "exact": "exact %", "valid": "valid %"}
+SKILL_COLUMNS = {"skill": "skill", "gap": "gap", "delta": "delta"}
+STRIP_RANGES = {"held_out": (0.0, 1.0), "delta": (-0.1, 1.0)}
 """Columns whose intervals are drawn beside their figures, and the ends of the strip."""
-MARKS = 6
+NUM_MARKERS = 6
 
 
 @dataclass(frozen=True)
-class Figure:
+class TableCell:
     """One cell: words of the value and of its interval, what is sorted by, and its strip."""
 
     value: str
@@ -53,49 +53,49 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One row of a table: its fragment, its cells, its page, and what of it is claimed only."""
 
     slug: str
     ranked: RankedRow
-    figures: dict[str, Figure]
+    figures: dict[str, TableCell]
     page: RowPage
     claims: list[str]
 
 
 @dataclass(frozen=True)
-class Table:
+class GroupTable:
     """One group as the page shows it."""
 
     slug: str
     group: RankingGroup
-    lines: list[Line]
+    lines: list[TableRow]
     plot: Chart | None
     calibration: Calibration | None
 
 
-def figure_of(name: str, estimate: Estimate | None) -> Figure:
+def format_cell(name: str, estimate: Estimate | None) -> TableCell:
     """A cell of the table."""
     if estimate is None:
-        return Figure(UNDEFINED, "", None, None, None)
-    scale, sign = (100, ".1f") if name in SHARES else (1, "+.3f")
+        return TableCell(UNDEFINED, "", None, None, None)
+    scale, sign = (100, ".1f") if name in SHARE_COLUMNS else (1, "+.3f")
     value, low, high = (f"{scale * v:{sign}}" for v in (estimate.value, estimate.low, estimate.high))
-    strip = bar(estimate, *STRIPS[name]) if name in STRIPS else None
-    return Figure(value, f"[{low}, {high}]", estimate.value, estimate.n, strip)
+    strip = interval_strip(estimate, *STRIP_RANGES[name]) if name in STRIP_RANGES else None
+    return TableCell(value, f"[{low}, {high}]", estimate.value, estimate.n, strip)
 
 
-def slug_of(text: str, taken: set[str]) -> str:
+def make_slug(text: str, used_slugs: set[str]) -> str:
     """A fragment for a name: letters, digits and hyphens only, none twice."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:80] or "row"
     slug, number = stem, 1
-    while slug in taken:
+    while slug in used_slugs:
         number += 1
         slug = f"{stem}-{number}"
-    taken.add(slug)
+    used_slugs.add(slug)
     return slug
 
 
-def table_of(folder: Path, group: RankingGroup, calibration: Calibration | None, taken: set[str]) -> Table:
+def build_group_table(folder: Path, group: RankingGroup, calibration: Calibration | None, used_slugs: set[str]) -> GroupTable:
     """A group with the pages of its rows.
 
     Args:
@@ -104,43 +104,43 @@ def table_of(folder: Path, group: RankingGroup, calibration: Calibration | None,
         calibration: if it is this suite's.
         taken: fragments so far.
     """
-    lines = []
-    for ranked in group.rows:
-        figures = figures_of(ranked.entry.record)
-        cells = {name: figure_of(name, figures[name]) for name in (*SHARES, *SKILLS)}
-        name = ranked.entry.folder
-        lines.append(
-            Line(slug_of(name, taken), ranked, cells, row_page(folder / name, ranked), claims_of(ranked.entry))
+    table_rows = []
+    for ranked_row in group.rows:
+        figures = row_estimates(ranked_row.entry.record)
+        cells = {name: format_cell(name, figures[name]) for name in (*SHARE_COLUMNS, *SKILL_COLUMNS)}
+        name = ranked_row.entry.folder
+        table_rows.append(
+            TableRow(make_slug(name, used_slugs), ranked_row, cells, build_row_page(folder / name, ranked_row), unverified_claims(ranked_row.entry))
         )
-    slug = slug_of(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", taken)
-    return Table(slug, group, lines, plot_of(lines), calibration)
+    slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
+    return GroupTable(slug, group, table_rows, accuracy_delta_chart(table_rows), calibration)
 
 
-def plot_of(lines: Sequence[Line]) -> Chart | None:
+def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
     """Delta against accuracy on held-out examples; None where no row has a delta."""
-    families = list(dict.fromkeys(line.ranked.entry.family for line in lines))
+    families = list(dict.fromkeys(table_row.ranked.entry.family for table_row in table_rows))
     series = []
     for kind, family in enumerate(families):
-        spots = []
-        for line in lines:
-            entry = line.ranked.entry
+        chart_points = []
+        for table_row in table_rows:
+            entry = table_row.ranked.entry
             if entry.family != family:
                 continue
-            held, delta = entry.record.accuracy.held_out, figures_of(entry.record)["delta"]
-            words = f"{entry.name}: held-out {100 * held.value:.1f}%, delta {points(delta)}"
-            along = Estimate(100 * held.value, 100 * held.low, 100 * held.high, held.n)
+            held_out, delta = entry.record.accuracy.held_out, row_estimates(entry.record)["delta"]
+            description = f"{entry.name}: held-out {100 * held_out.value:.1f}%, delta {format_skill(delta)}"
+            x_interval = Estimate(100 * held_out.value, 100 * held_out.low, 100 * held_out.high, held_out.n)
             label = entry.name if delta else ""
-            spots.append(Point(100 * held.value, delta.value if delta else None, words, label, delta, along, line.slug))
-        series.append(Series(family, kind % MARKS, spots))
-    if all(point.y is None for one in series for point in one.points):
+            chart_points.append(ChartPoint(100 * held_out.value, delta.value if delta else None, description, label, delta, x_interval, table_row.slug))
+        series.append(ChartSeries(family, kind % NUM_MARKERS, chart_points))
+    if all(point.y is None for family_series in series for point in family_series.points):
         return None
-    return chart(
+    return lay_out_chart(
         "Accuracy against delta", "held-out examples solved, %", "delta (skill)", series, x_range=(0.0, 100.0),
         levels=[(STANDARD.margin, f"REPRESENTS: lower end above {STANDARD.margin:g}")],
     )  # fmt: skip
 
 
-def render(folder: Path, groups: Sequence[RankingGroup], calibration: Calibration | None) -> str:
+def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calibration | None) -> str:
     """The page.
 
     Args:
@@ -148,40 +148,40 @@ def render(folder: Path, groups: Sequence[RankingGroup], calibration: Calibratio
         groups: of their standings.
         calibration: shown below the suite that it is of.
     """
-    taken: set[str] = {"board", "main", "data"}
+    used_slugs: set[str] = {"board", "main", "data"}
     tables = [
-        table_of(
+        build_group_table(
             folder,
-            g,
-            calibration if calibration and (calibration.suite, TRAINED) == (g.suite, g.track) else None,
-            taken,
+            group,
+            calibration if calibration and (calibration.suite, TRAINED) == (group.suite, group.track) else None,
+            used_slugs,
         )
-        for g in groups
+        for group in groups
     ]
     environment = Environment(
         loader=PackageLoader("benchmark.board", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
+        trim_blocks=True, lstrip_blocks=True, finalize=_escape_value,
     )  # fmt: skip
-    style, script = (_source(environment, name) for name in ("board.css", "board.js"))
-    lines = [line for table in tables for line in table.lines]
-    said: dict[str, str] = {}
-    for line in lines:
-        said |= meanings(line.page.plays)
-    data = {"rows": {line.slug: line.page.plays for line in lines}, "meanings": said, "headings": HEADINGS}
+    style, script = (_read_template(environment, name) for name in ("board.css", "board.js"))
+    table_rows = [table_row for table in tables for table_row in table.lines]
+    semantics_descriptions: dict[str, str] = {}
+    for table_row in table_rows:
+        semantics_descriptions |= describe_row_semantics(table_row.page.plays)
+    data = {"rows": {table_row.slug: table_row.page.plays for table_row in table_rows}, "meanings": semantics_descriptions, "headings": HEADINGS}
     return environment.get_template("board.html").render(
-        tables=tables, shares=SHARES, skills=SKILLS, style=Markup(style), script=Markup(script),
-        policy=policy(style, script), data=data_block(data),
-        families=sorted({line.ranked.entry.family for line in lines}),
-        statuses=sorted({line.ranked.entry.status for line in lines}),
+        tables=tables, shares=SHARE_COLUMNS, skills=SKILL_COLUMNS, style=Markup(style), script=Markup(script),
+        policy=content_security_policy(style, script), data=json_block(data),
+        families=sorted({table_row.ranked.entry.family for table_row in table_rows}),
+        statuses=sorted({table_row.ranked.entry.status for table_row in table_rows}),
     )  # fmt: skip
 
 
-def _seen(value: Any) -> Any:
+def _escape_value(value: Any) -> Any:
     """Text of a record or a submitter without characters that turn or hide what stands beside them."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return spell_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _source(environment: Environment, name: str) -> str:
+def _read_template(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     text = environment.loader.get_source(environment, name)[0]
     if "</" in text:
@@ -189,7 +189,7 @@ def _source(environment: Environment, name: str) -> str:
     return text
 
 
-def policy(style: str, script: str) -> str:
+def content_security_policy(style: str, script: str) -> str:
     """The content security policy: these two texts, and nothing from anywhere."""
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
@@ -198,26 +198,26 @@ def policy(style: str, script: str) -> str:
     )
 
 
-def data_block(data: dict[str, Any]) -> Markup:
+def json_block(data: dict[str, Any]) -> Markup:
     """JSON that no text in it can end: as in jinja's `tojson`, without the spaces."""
-    text = json.dumps(_all_seen(data), separators=(",", ":"))
+    text = json.dumps(_escape_nested(data), separators=(",", ":"))
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
 
 
-def _all_seen(value: Any) -> Any:
+def _escape_nested(value: Any) -> Any:
     if isinstance(value, dict):
-        return {visible(str(key)): _all_seen(inner) for key, inner in value.items()}
+        return {spell_hidden(str(key)): _escape_nested(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_all_seen(inner) for inner in value]
-    return visible(value) if isinstance(value, str) else value
+        return [_escape_nested(inner) for inner in value]
+    return spell_hidden(value) if isinstance(value, str) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.page", description="Write the board as one static page.")
-    parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {NAME} (default: site)")
+    parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {PAGE_FILE} (default: site)")
     parser.add_argument("--submissions", type=Path, default=SOURCE_ROOT / "submissions", help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
     return run_command(lambda: run(parser.parse_args(arguments)))
@@ -226,10 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
     groups = rank_groups(read_leaderboard_rows(options.submissions))
-    text = render(options.submissions, groups, read_calibration(options.calibration))
+    text = render_page(options.submissions, groups, read_calibration(options.calibration))
     make_folder(options.out, "--out")
-    write_durably(options.out / NAME, text.encode())
-    print(f"wrote {options.out / NAME} ({len(text.encode()) / 1e6:.1f} MB)")
+    write_atomic(options.out / PAGE_FILE, text.encode())
+    print(f"wrote {options.out / PAGE_FILE} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
 

@@ -50,9 +50,9 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
     """
     if first.shape != second.shape or not len(first):
         raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
-    only = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(stats.binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
-    return McNemarResult(*only, len(first), min(1.0, p))
+    discordant = int((first & ~second).sum()), int((second & ~first).sum())
+    p = float(stats.binomtest(discordant[0], sum(discordant)).pvalue) if sum(discordant) else 1.0
+    return McNemarResult(*discordant, len(first), min(1.0, p))
 
 
 def cluster_bootstrap_difference(
@@ -66,16 +66,16 @@ def cluster_bootstrap_difference(
         resamples, seed: of the bootstrap.
         level: of the interval.
     """
-    each = first.astype(np.int64) - second
-    sums, sizes = np.bincount(cluster, each), np.bincount(cluster)
-    count = len(sizes)
+    differences = first.astype(np.int64) - second
+    sums, sizes = np.bincount(cluster, differences), np.bincount(cluster)
+    num_clusters = len(sizes)
     random = np.random.Generator(np.random.Philox(seed))
-    drawn = []
+    resampled = []
     for start in range(0, resamples, RESAMPLES_PER_CHUNK):
-        chosen = random.integers(count, size=(min(RESAMPLES_PER_CHUNK, resamples - start), count))
-        drawn.append(sums[chosen].sum(1) / sizes[chosen].sum(1))
-    low, high = np.quantile(np.concatenate(drawn), [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(float(each.mean()), float(low), float(high), count)
+        cluster_indices = random.integers(num_clusters, size=(min(RESAMPLES_PER_CHUNK, resamples - start), num_clusters))
+        resampled.append(sums[cluster_indices].sum(1) / sizes[cluster_indices].sum(1))
+    low, high = np.quantile(np.concatenate(resampled), [0.5 - level / 2, 0.5 + level / 2])
+    return Estimate(float(differences.mean()), float(low), float(high), num_clusters)
 
 
 def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float:
@@ -87,14 +87,14 @@ def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) 
         difference: of the models' shares, at most `rate`.
         alpha: two-sided level.
     """
-    spread = 6 * np.sqrt(n * rate * (1 - rate)) + 6
-    discordant = np.arange(max(0, int(n * rate - spread)), min(n, int(n * rate + spread)) + 1)
+    half_range = 6 * np.sqrt(n * rate * (1 - rate)) + 6
+    discordant = np.arange(max(0, int(n * rate - half_range)), min(n, int(n * rate + half_range)) + 1)
     critical = stats.binom.isf(alpha / 2, discordant, 0.5) + 1
     rejects = stats.binom.sf(critical - 1, discordant, (1 + difference / rate) / 2)
     return float(stats.binom.pmf(discordant, n, rate) @ rejects)
 
 
-def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
     """The smallest difference of shares that n tasks show with this power; None if these show none at any.
 
     Args:
@@ -102,18 +102,18 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, wanted:
         rate: share of them on which the two models differ, as observed.
         alpha, wanted: level and power of the test.
     """
-    if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < wanted:
+    if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < target_power:
         return None
-    return float(optimize.brentq(lambda d: mcnemar_power(n, rate, d, alpha) - wanted, 0.0, rate, xtol=1e-5))
+    return float(optimize.brentq(lambda d: mcnemar_power(n, rate, d, alpha) - target_power, 0.0, rate, xtol=1e-5))
 
 
-def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
+def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
     """The same of a figure whose 95% interval is normal: its standard error times both quantiles; None without a width."""
-    error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(wanted)) * error) if error > 0 else None
+    standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error) if standard_error > 0 else None
 
 
 def normal_p_value(estimate: Estimate) -> float:
     """Two-sided p of a figure whose 95% interval is normal; 1 without a width."""
-    error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
-    return float(2 * stats.norm.sf(abs(estimate.value) / error)) if error > 0 else 1.0
+    standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float(2 * stats.norm.sf(abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0

@@ -131,17 +131,17 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
     Raises:
         BenchmarkError: a record that may not enter, or is not of its samples; a description or status that does not fit.
     """
-    found = []
+    rows = []
     for path in sorted(folder.glob("*/record.json")):
         record = read_record(path)
         if not record.official:
             raise BenchmarkError(
                 f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole"
             )
-        home = path.parent
-        held_out = read_solved_tasks(home, record)["held_out"]
-        found.append(LeaderboardRow(home.name, drop_unverified(home, record), held_out, read_submission(home), verification_status(home)))
-    return found
+        submission_folder = path.parent
+        held_out = read_solved_tasks(submission_folder, record)["held_out"]
+        rows.append(LeaderboardRow(submission_folder.name, drop_unverified(submission_folder, record), held_out, read_submission(submission_folder), verification_status(submission_folder)))
+    return rows
 
 
 def verification_status(folder: Path) -> str:
@@ -190,24 +190,24 @@ def read_calibration(path: Path) -> Calibration | None:
         rows = tuple(_calibration_row(name, cells) for name, cells in by_name.items())
         return Calibration(stored["suite"], stored["alternatives"], rows)
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        said = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
-        raise UsageError(f"{path}: {said}; expected the file that python -m benchmark.calibrate writes") from problem
+        message = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
+        raise UsageError(f"{path}: {message}; expected the file that python -m benchmark.calibrate writes") from problem
 
 
 def _calibration_row(name: str, cells: Sequence[dict[str, Any]]) -> CalibrationRow:
-    found = [cell["found"] for cell in cells]
+    verdicts = [cell["found"] for cell in cells]
     right = wilson(sum(cell["right"] for cell in cells), len(cells))
     assert right is not None
     skill = delta = None
     if "delta" in cells[0]:
         value, low, high = np.mean([cell["delta"] for cell in cells], 0)
         skill = round(float(np.mean([cell["skill"] for cell in cells])), DIGITS)
-        value, low, high = (round(float(end), DIGITS) for end in (value, low, high))
+        value, low, high = (round(float(bound), DIGITS) for bound in (value, low, high))
         delta = Estimate(value, low, high, len(cells))
     return CalibrationRow(
         name,
         cells[0]["expected"],
-        {verdict: found.count(verdict) for verdict in sorted(set(found))},
+        {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
         right,
         skill,
         delta,

@@ -13,34 +13,34 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.artifacts import LIMITS, PROBES, SAMPLES
-from benchmark.board.charts import Chart, Point, Series, chart
+from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
+from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_probe_set, load_recorded_suite
-from benchmark.board.player import MEANINGS, meaning_of, played_readings, played_tasks
+from benchmark.board.player import SEMANTICS_BY_NAME, describe_semantics, build_player_readings, build_player_tasks
 from benchmark.board.ranking import LeaderboardRow, RankedRow
-from benchmark.board.tables import UNDEFINED, percent, points
+from benchmark.board.tables import UNDEFINED, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
-from benchmark.probing.diagnostics import CONTROL
+from benchmark.probing.diagnostics import CONTROL_LABELS
 from benchmark.probing.figure_data import MAPS, budget_points, map_cells, span_of
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.readout import read_readings
-from benchmark.probing.state_source import evidence_of
+from benchmark.probing.readout import load_readout
+from benchmark.probing.state_source import evidence_from_arrays
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record
-from benchmark.runner.redaction import without_paths
+from benchmark.runner.redaction import redact_paths
 from benchmark.statistics import Estimate
 from benchmark.tasks.stage import TEST
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
 
-SHADES = 5
+NUM_SHADES = 5
 """Steps of a heat map's colour on each side of 0."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One place of a heat map: its words, its shade (-`SHADES` to `SHADES`), and whether its interval contains 0."""
+class HeatMapCell:
+    """One place of a heat map: its words, its shade (-`NUM_SHADES` to `NUM_SHADES`), and whether its interval contains 0."""
 
     words: str
     shade: int
@@ -55,7 +55,7 @@ class HeatMap:
     note: str
     corner: str
     columns: list[str]
-    rows: list[tuple[str, list[Cell | None]]]
+    rows: list[tuple[str, list[HeatMapCell | None]]]
 
 
 @dataclass(frozen=True)
@@ -85,33 +85,33 @@ class RowPage:
     unread: str
 
 
-def row_page(folder: Path, ranked: RankedRow) -> RowPage:
+def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     """Everything about one row.
 
     Args:
         folder: of the submission.
         ranked: its row.
     """
-    record = ranked.entry.record
+    record = ranked_row.entry.record
     suite = load_recorded_suite(record)
     maps, readings = [], None
-    unread = f"{ranked.entry.name} is no network, so there are no hidden states to read."
+    missing_readings_reason = f"{ranked_row.entry.name} is no network, so there are no hidden states to read."
     if record.meaning is not None:
         probe_set, _ = load_probe_set(suite, record.protocol)
         if (folder / PROBES).is_file():
             maps.append(_semantics_map(folder, record))
-        readings = read_readings(folder, probe_set)
-        unread = "" if readings else "What the probes read step by step was not stored for this row."
+        readings = load_readout(folder, probe_set)
+        missing_readings_reason = "" if readings else "What the probes read step by step was not stored for this row."
     maps += _layer_maps(record)
-    samples = [row for row in read_rows(folder / SAMPLES, LIMITS[SAMPLES]) if row["stage"] == TEST]
-    plays = {"tasks": played_tasks(suite, samples), "blind": played_readings(suite, readings) if readings else None}
+    samples = [row for row in read_rows(folder / SAMPLES, MAX_BYTES[SAMPLES]) if row["stage"] == TEST]
+    player_data = {"tasks": build_player_tasks(suite, samples), "blind": build_player_readings(suite, readings) if readings else None}
     return RowPage(
-        ranked, _figures(record), list(record.accuracy.failures.items()), _features(record),
-        _charts(folder, record), maps, _provenance(record), _declared(ranked.entry), _command(record), plays, unread,
+        ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
+        _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.entry), _rerun_command(record), player_data, missing_readings_reason,
     )  # fmt: skip
 
 
-def _figures(record: Record) -> list[tuple[str, str, int]]:
+def _figure_rows(record: Record) -> list[tuple[str, str, int]]:
     """Name, value with interval, n."""
     accuracy = record.accuracy
     shares: list[tuple[str, Estimate | None]] = [
@@ -119,44 +119,44 @@ def _figures(record: Record) -> list[tuple[str, str, int]]:
         for name in ("shown", "held_out", "both", "exact", "valid")
     ]
     shares += [
-        (f"sc {depth} %", found) for depth, found in (record.content.arithmetic if record.content else {}).items()
+        (f"sc {depth} %", estimate) for depth, estimate in (record.content.arithmetic if record.content else {}).items()
     ]
-    rows = [(name, percent(e), e.n) for name, e in shares if e]
+    rows = [(name, format_percent(e), e.n) for name, e in shares if e]
     if record.meaning:
-        facing = record.meaning.features[PRIMARY]
+        primary = record.meaning.features[PRIMARY]
         rows += [
-            (name, points(e), e.n)
-            for name, e in (("skill", facing.skill), ("gap", facing.gap), ("delta", facing.delta))
+            (name, format_skill(e), e.n)
+            for name, e in (("skill", primary.skill), ("gap", primary.gap), ("delta", primary.delta))
         ]
     return rows
 
 
-def _features(record: Record) -> list[dict[str, str]]:
+def _feature_rows(record: Record) -> list[dict[str, str]]:
     """A row a feature of the probed state."""
     if record.meaning is None:
         return []
     return [
         {
-            "feature": name + (" (degenerate)" if one.degenerate else ""),
-            "skill": points(one.skill),
-            "alternatives": f"{one.skill_alternatives:+.3f}",
-            "gap": points(one.gap),
-            **{f"gap of {control}": points(gap) for control, gap in one.control_gaps.items()},
-            "delta": points(one.delta),
-            "p Holm": f"{one.p_holm:.2g}",
-            "of alternatives": str(len(one.alternatives)),
+            "feature": name + (" (degenerate)" if feature_result.degenerate else ""),
+            "skill": format_skill(feature_result.skill),
+            "alternatives": f"{feature_result.skill_alternatives:+.3f}",
+            "gap": format_skill(feature_result.gap),
+            **{f"gap of {control}": format_skill(gap) for control, gap in feature_result.control_gaps.items()},
+            "delta": format_skill(feature_result.delta),
+            "p Holm": f"{feature_result.p_holm:.2g}",
+            "of alternatives": str(len(feature_result.alternatives)),
         }
-        for name, one in record.meaning.features.items()
+        for name, feature_result in record.meaning.features.items()
     ]
 
 
 def _semantics_map(folder: Path, record: Record) -> HeatMap:
     """Skill by feature and semantics, from the stored arrays."""
-    probe_set, tested = load_probe_set(load_recorded_suite(record), record.protocol)
-    evidence = evidence_of(read_probes(folder))["model"]
-    skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
-    names = [name for name in probe_set.semantics if name != CONTROL]
-    rows: list[tuple[str, list[Cell | None]]] = []
+    probe_set, baseline = load_probe_set(load_recorded_suite(record), record.protocol)
+    evidence = evidence_from_arrays(read_probes(folder))["model"]
+    skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / baseline.prior.sum(-1)
+    names = [name for name in probe_set.semantics if name != CONTROL_LABELS]
+    rows: list[tuple[str, list[HeatMapCell | None]]] = []
     limit = float(np.abs(skill[[probe_set.semantics.index(name) for name in names]]).max())
     for f, feature in enumerate(FEATURES):
         if record.meaning is None or feature not in record.meaning.features:
@@ -166,11 +166,11 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
         rows.append(
             (
                 feature,
-                [Cell(f"{v:+.2f}", _shade(v, limit), n not in allowed) for n, v in zip(names, values, strict=True)],
+                [HeatMapCell(f"{v:+.2f}", _shade(v, limit), n not in allowed) for n, v in zip(names, values, strict=True)],
             )
         )
     note = (
-        f"Skill of the model's probes (0: prior, 1: all); n = {len(tested.programs):,} test programs, "
+        f"Skill of the model's probes (0: prior, 1: all); n = {len(baseline.programs):,} test programs, "
         f"{len(record.protocol.seeds)} probe seeds; intervals are in the table of features. Grey italics: no control for that "
         "feature, left out of the gap. A column's name spells what move, turn_left, turn_right, pick_marker and put_marker "
         "do: m moves, l turns left, r turns right, p picks, u puts."
@@ -180,21 +180,21 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
 
 def _layer_maps(record: Record) -> list[HeatMap]:
     """Delta of the primary feature by layer and offset, one for each probe set that the full grid has it for."""
-    found = []
+    heat_maps = []
     for probe_set, position in MAPS:
         cells = map_cells(record.grid.slices, probe_set, position) if record.grid else {}
         if not cells:
             continue
         views = sorted({view for view, _ in cells}, key=lambda view: (view == "mean", len(view), view))
         offsets = sorted({offset for _, offset in cells})
-        deltas = {key: one.features[PRIMARY].delta for key, one in cells.items()}
+        deltas = {key: slice_result.features[PRIMARY].delta for key, slice_result in cells.items()}
         limit = max(STANDARD.margin, *(abs(delta.value) for delta in deltas.values()))
         rows = [(view, [_delta_cell(deltas.get((view, offset)), limit) for offset in offsets]) for view in views]
         note = (
             f"Delta of {PRIMARY}, ± half of its 95% interval, {probe_set} probe set at {position}; "
-            f"n = {span_of(one.programs for one in cells.values())} programs. Grey italics: the interval contains 0."
+            f"n = {span_of(slice_result.programs for slice_result in cells.values())} programs. Grey italics: the interval contains 0."
         )
-        found.append(
+        heat_maps.append(
             HeatMap(
                 f"Delta by layer and offset: {probe_set} at {position}",
                 note,
@@ -203,69 +203,69 @@ def _layer_maps(record: Record) -> list[HeatMap]:
                 rows,
             )
         )
-    return found
+    return heat_maps
 
 
-def _delta_cell(delta: Estimate | None, limit: float) -> Cell | None:
+def _delta_cell(delta: Estimate | None, limit: float) -> HeatMapCell | None:
     if delta is None:
         return None
-    words = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
-    return Cell(words, _shade(delta.value, limit), delta.low <= 0 <= delta.high)
+    text = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
+    return HeatMapCell(text, _shade(delta.value, limit), delta.low <= 0 <= delta.high)
 
 
 def _shade(value: float, limit: float) -> int:
-    return round(max(-1.0, min(1.0, value / limit)) * SHADES)
+    return round(max(-1.0, min(1.0, value / limit)) * NUM_SHADES)
 
 
 def _charts(folder: Path, record: Record) -> list[Chart]:
-    found = []
+    charts = []
     budgets = budget_points(record.grid.slices) if record.grid else []
     if len(budgets) > 1:
-        x = [float(one.budget) for one in budgets]
-        readings = [one.features[PRIMARY] for one in budgets]
+        x = [float(slice_result.budget) for slice_result in budgets]
+        readings = [slice_result.features[PRIMARY] for slice_result in budgets]
         lines = {
             "model, original": [r.skill for r in readings],
             "model, alternatives": [r.alternatives for r in readings],
         }
         if all("recorder" in r.controls for r in readings):
             lines["recorder, original"] = [r.controls["recorder"][0] for r in readings]
-        found.append(
-            chart(
+        charts.append(
+            lay_out_chart(
                 f"Skill of {PRIMARY} by label budget", "programs that a probe is trained on (log scale)", "skill",
                 [
-                    Series(name, kind, [Point(a, b, f"{name}: {b:+.3f} at {a:,.0f} programs") for a, b in zip(x, line, strict=True)], True)
+                    ChartSeries(name, kind, [ChartPoint(a, b, f"{name}: {b:+.3f} at {a:,.0f} programs") for a, b in zip(x, line, strict=True)], True)
                     for kind, (name, line) in enumerate(lines.items())
                 ],
                 logarithmic=True,
             )
         )  # fmt: skip
-        deltas = [Point(a, r.delta.value, f"delta {points(r.delta)} at {a:,.0f} programs, n = {r.delta.n:,}", across=r.delta)
+        deltas = [ChartPoint(a, r.delta.value, f"delta {format_skill(r.delta)} at {a:,.0f} programs, n = {r.delta.n:,}", across=r.delta)
                   for a, r in zip(x, readings, strict=True)]  # fmt: skip
-        found.append(
-            chart(f"Delta of {PRIMARY} by label budget", "programs that a probe is trained on (log scale)", "delta",
-                  [Series("delta, 95% interval", 0, deltas, True)], logarithmic=True,
+        charts.append(
+            lay_out_chart(f"Delta of {PRIMARY} by label budget", "programs that a probe is trained on (log scale)", "delta",
+                  [ChartSeries("delta, 95% interval", 0, deltas, True)], logarithmic=True,
                   levels=[(record.protocol.margin, f"margin {record.protocol.margin:g}")])
         )  # fmt: skip
-    log = training_log(folder)
+    log = read_training_log(folder)
     if len(log) > 1:
-        curve = [Point(step, loss, f"step {step:,.0f}: loss {loss:.3f}") for step, loss in log]
-        found.append(
-            chart("Training loss, as declared", "step", "loss, nats a token", [Series("loss", 0, curve, True)])
+        curve = [ChartPoint(step, loss, f"step {step:,.0f}: loss {loss:.3f}") for step, loss in log]
+        charts.append(
+            lay_out_chart("Training loss, as declared", "step", "loss, nats a token", [ChartSeries("loss", 0, curve, True)])
         )
-    return found
+    return charts
 
 
-def training_log(folder: Path) -> list[tuple[float, float]]:
+def read_training_log(folder: Path) -> list[tuple[float, float]]:
     """(step, loss) of a submission's `training.json`; empty where there is none, or none that can be read."""
     try:
         log = read_json(folder / "training.json")["log"]
-        found = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
+        losses = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
     except (SubmissionError, ValueError, TypeError, KeyError):
         return []
-    return found if np.isfinite(found).all() else []
+    return losses if np.isfinite(losses).all() else []
 
 
-def _provenance(record: Record) -> list[tuple[str, str]]:
+def _provenance_rows(record: Record) -> list[tuple[str, str]]:
     p, model = record.provenance, record.model
     rows = [
         ("model", model.spec), ("digest of its files", model.digest), ("parameters", f"{model.parameters:,}"),
@@ -278,35 +278,35 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("packages", ", ".join(f"{name} {version}" for name, version in p.packages.items() if version)),
         ("products of probes", p.products),
     ]  # fmt: skip
-    return [(name, without_paths(str(value))) for name, value in rows]
+    return [(name, redact_paths(str(value))) for name, value in rows]
 
 
-def _declared(entry: LeaderboardRow) -> list[tuple[str, str]]:
+def _declared_rows(entry: LeaderboardRow) -> list[tuple[str, str]]:
     """The submission's own words, nested entries as `a.b`."""
 
     def flat(value: Any, name: str) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             return [pair for key, inner in value.items() for pair in flat(inner, f"{name}.{key}" if name else str(key))]
         text = ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-        return [(name, without_paths(text) if text else UNDEFINED)]
+        return [(name, redact_paths(text) if text else UNDEFINED)]
 
     return flat(entry.declared.model_dump(exclude_none=True), "")
 
 
-def _command(record: Record) -> str:
-    words = ["python", "-m", "benchmark.run", "--model", without_paths(record.model.spec), "--suite", record.suite.name]
+def _rerun_command(record: Record) -> str:
+    argv = ["python", "-m", "benchmark.run", "--model", redact_paths(record.model.spec), "--suite", record.suite.name]
     if record.grid:
-        words += ["--grid", "full" if record.grid.whole else "layers"]
-    for option, value, usual in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):
-        words += [option, value] if value != usual else []
+        argv += ["--grid", "full" if record.grid.whole else "layers"]
+    for option, value, default in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):
+        argv += [option, value] if value != default else []
     lines = [f"git checkout {shlex.quote(record.provenance.commit)}"] if record.provenance.commit else []
-    return "\n".join([*lines, shlex.join(words)])
+    return "\n".join([*lines, shlex.join(argv)])
 
 
-def meanings(plays: dict[str, Any]) -> dict[str, str]:
+def describe_row_semantics(player_data: dict[str, Any]) -> dict[str, str]:
     """What each semantics of a row's readings says, in words."""
     return (
-        {one["name"]: meaning_of(MEANINGS[one["name"]]) for one in plays["blind"]["semantics"]}
-        if plays["blind"]
+        {semantics["name"]: describe_semantics(SEMANTICS_BY_NAME[semantics["name"]]) for semantics in player_data["blind"]["semantics"]}
+        if player_data["blind"]
         else {}
     )

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-from benchmark.board.markup import markdown_cell, spreadsheet_cell
+from benchmark.board.markup import escape_markdown, escape_formula
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
@@ -49,67 +49,67 @@ COLUMNS = (
 )  # fmt: skip
 
 
-UNDEFINED, CONTENT_COLUMN = "-", "sc "
+UNDEFINED, CONTENT_PREFIX = "-", "sc "
 
 
-def percent(estimate: Estimate | None) -> str:
+def format_percent(estimate: Estimate | None) -> str:
     """A share with its 95% interval, in percent; a dash where it is not defined."""
     if estimate is None:
         return UNDEFINED
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def points(estimate: Estimate | None) -> str:
+def format_skill(estimate: Estimate | None) -> str:
     """A skill or a difference of skills with its 95% interval; a dash where it is not defined."""
     if estimate is None:
         return UNDEFINED
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
-def row(record: Record) -> dict[str, str]:
+def row_cells(record: Record) -> dict[str, str]:
     """The cells of one record."""
     accuracy, meaning = record.accuracy, record.meaning
-    facing = meaning.features[PRIMARY] if meaning else None
+    primary = meaning.features[PRIMARY] if meaning else None
     content = record.content.arithmetic if record.content else {}
     cells = [
         record.model.name,
         f"{record.model.parameters:,}" if record.model.parameters else UNDEFINED,
-        percent(accuracy.shown),
-        percent(accuracy.held_out),
-        percent(accuracy.exact),
-        percent(accuracy.valid),
-        *(percent(content.get(depth)) for depth in CONTENT_DEPTHS),
-        *(points(part) for part in ((facing.skill, facing.gap, facing.delta) if facing else (None,) * 3)),
+        format_percent(accuracy.shown),
+        format_percent(accuracy.held_out),
+        format_percent(accuracy.exact),
+        format_percent(accuracy.valid),
+        *(format_percent(content.get(depth)) for depth in CONTENT_DEPTHS),
+        *(format_skill(part) for part in ((primary.skill, primary.gap, primary.delta) if primary else (None,) * 3)),
         meaning.verdict if meaning else UNDEFINED,
     ]
     return dict(zip(COLUMNS, cells, strict=True))
 
 
-def card(record: Record) -> str:
+def format_card(record: Record) -> str:
     """One row, printed upright for a terminal, with what it rests on."""
     lines = [
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
-        *([name, value] for name, value in row(record).items()),
-        *_grounds(record),
+        *([name, value] for name, value in row_cells(record).items()),
+        *_evidence_rows(record),
         ["official", "yes" if record.official else "no: " + "; ".join(record.unofficial)],
     ]  # fmt: skip
     return tabulate(lines, tablefmt="simple_outline", disable_numparse=True)
 
 
-def _grounds(record: Record) -> list[list[str]]:
+def _evidence_rows(record: Record) -> list[list[str]]:
     """What the verdict rests on; nothing where there is none."""
     if record.meaning is None:
         return []
-    facing = record.meaning.features[PRIMARY]
-    gaps = ", ".join(f"{name} {gap.value:+.3f}" for name, gap in facing.control_gaps.items())
+    primary = record.meaning.features[PRIMARY]
+    gaps = ", ".join(f"{name} {gap.value:+.3f}" for name, gap in primary.control_gaps.items())
     return [
         ["controls' gaps", gaps],
         ["rests on", f"{record.meaning.test_programs} test programs, {len(record.protocol.seeds)} probe seeds, "
-                     f"{len(facing.alternatives)} alternatives"],
+                     f"{len(primary.alternatives)} alternatives"],
     ]  # fmt: skip
 
 
-def board(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
+def render_markdown(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
     """The page as Markdown: a table a group, families together; below a suite's tables its calibration rows."""
     parts = [
         "# Leaderboard",
@@ -120,9 +120,9 @@ def board(groups: Sequence[RankingGroup], calibration: Calibration | None = None
         "by the authors, and so are parameters marked `*`: nobody has counted the weights.",
     ]
     for group in groups:
-        title = markdown_cell(f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite)
+        title = escape_markdown(f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite)
         version = f"suite v{group.suite_version}, protocol v{group.protocol}, n = {group.tasks} tasks"
-        rows = _without_empty_content([_board_row(one) for _, members in group.families() for one in members])
+        rows = _drop_empty_content_columns([_markdown_row(ranked_row) for _, members in group.families() for ranked_row in members])
         parts += [
             "",
             f"## {title} ({version})",
@@ -134,53 +134,53 @@ def board(groups: Sequence[RankingGroup], calibration: Calibration | None = None
     return "\n".join(parts) + "\n"
 
 
-def _without_empty_content(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def _drop_empty_content_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows without the columns of semantic content that none of them has: only what can be computed again is shown."""
-    columns = [column for column in COLUMNS if column.startswith(CONTENT_COLUMN)]
+    columns = [column for column in COLUMNS if column.startswith(CONTENT_PREFIX)]
     empty = {column for column in columns if all(row[column] == UNDEFINED for row in rows)}
     return [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
 
 
-def _board_row(one: RankedRow) -> dict[str, str]:
-    entry = one.entry
+def _markdown_row(ranked_row: RankedRow) -> dict[str, str]:
+    entry = ranked_row.entry
     return {
-        "family": markdown_cell(entry.family),
-        "rank": UNDEFINED if one.rank is None else str(one.rank),
-        **(cells := row(entry.record)),
-        "verdict": markdown_cell(cells["verdict"]),
-        "model": markdown_cell(entry.name),
-        "parameters": parameters_of(entry),
-        "status": markdown_cell(entry.status),
-        "submission": f"[{markdown_cell(entry.folder)}](submissions/{quote(entry.folder, safe='')})",
+        "family": escape_markdown(entry.family),
+        "rank": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
+        **(cells := row_cells(entry.record)),
+        "verdict": escape_markdown(cells["verdict"]),
+        "model": escape_markdown(entry.name),
+        "parameters": format_parameters(entry),
+        "status": escape_markdown(entry.status),
+        "submission": f"[{escape_markdown(entry.folder)}](submissions/{quote(entry.folder, safe='')})",
     }
 
 
-def claims_of(entry: LeaderboardRow) -> list[str]:
+def unverified_claims(entry: LeaderboardRow) -> list[str]:
     """What of a row nobody but its authors has checked: its family, and its size where the weights are not at hand."""
     declared = entry.declared.model
     counted = declared == LOCAL_WEIGHTS or declared.startswith("baseline:") or entry.status == REPRODUCED
     return ["family"] if counted or not entry.record.model.parameters else ["family", "parameters"]
 
 
-def parameters_of(entry: LeaderboardRow) -> str:
+def format_parameters(entry: LeaderboardRow) -> str:
     """Number of weights of a row, with a mark where it is claimed only."""
     parameters = entry.record.model.parameters
-    mark = r"\*" if "parameters" in claims_of(entry) else ""
+    mark = r"\*" if "parameters" in unverified_claims(entry) else ""
     return f"{parameters:,}{mark}" if parameters else UNDEFINED
 
 
 def _calibration_lines(calibration: Calibration) -> list[str]:
     rows = [
         {
-            "pseudo-model": known.name,
-            "expected": known.expected,
-            "found": ", ".join(f"{verdict} {count}" for verdict, count in known.found.items()),
-            "as expected %": percent(known.right),
-            "skill": UNDEFINED if known.skill is None else f"{known.skill:+.3f}",
-            "delta": points(known.delta),
-            "draws": str(known.right.n),
+            "pseudo-model": calibration_row.name,
+            "expected": calibration_row.expected,
+            "found": ", ".join(f"{verdict} {count}" for verdict, count in calibration_row.found.items()),
+            "as expected %": format_percent(calibration_row.right),
+            "skill": UNDEFINED if calibration_row.skill is None else f"{calibration_row.skill:+.3f}",
+            "delta": format_skill(calibration_row.delta),
+            "draws": str(calibration_row.right.n),
         }
-        for known in calibration.rows
+        for calibration_row in calibration.rows
     ]
     return [
         f"Calibration: pseudo-models whose answer is known, measured as models are ({calibration.alternatives} alternatives;",
@@ -190,47 +190,47 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
     ]
 
 
-def figures_of(record: Record) -> dict[str, Estimate | None]:
+def row_estimates(record: Record) -> dict[str, Estimate | None]:
     """Every figure of a row that has an interval, by the name it has in the JSON and CSV."""
     accuracy, meaning = record.accuracy, record.meaning
-    facing = meaning.features[PRIMARY] if meaning else None
+    primary = meaning.features[PRIMARY] if meaning else None
     content = record.content.arithmetic if record.content else {}
     return {
         **{name: getattr(accuracy, name) for name in ("shown", "held_out", "both", "exact", "valid")},
         **{f"sc_{depth}": content.get(depth) for depth in CONTENT_DEPTHS},
-        **{name: getattr(facing, name) if facing else None for name in ("skill", "gap", "delta")},
+        **{name: getattr(primary, name) if primary else None for name in ("skill", "gap", "delta")},
     }
 
 
-def as_json(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
+def to_json(groups: Sequence[RankingGroup], calibration: Calibration | None = None) -> str:
     """The board as data: what `leaderboard.md` shows, with every n."""
-    found = [
+    groups_json = [
         {
             **{name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")},
             "rows": [
-                {**_names(one), **{name: asdict(e) if e else None for name, e in figures_of(one.entry.record).items()}}
-                for one in group.rows
+                {**_row_metadata(ranked_row), **{name: asdict(e) if e else None for name, e in row_estimates(ranked_row.entry.record).items()}}
+                for ranked_row in group.rows
             ],
         }
         for group in groups
     ]
-    text = json.dumps({"groups": found, "calibration": asdict(calibration) if calibration else None}, indent=1)
+    text = json.dumps({"groups": groups_json, "calibration": asdict(calibration) if calibration else None}, indent=1)
     # The same JSON, which cannot end the element of a page that it is put into.
     return text.replace("<", "\\u003c").replace(">", "\\u003e") + "\n"
 
 
-def as_csv(groups: Sequence[RankingGroup]) -> str:
+def to_csv(groups: Sequence[RankingGroup]) -> str:
     """A line a row: each figure with both ends of its 95% interval and its n; empty where it is not defined."""
     lines = []
     for group in groups:
         shared = {name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")}
-        for one in group.rows:
-            names = _names(one)
+        for ranked_row in group.rows:
+            names = _row_metadata(ranked_row)
             cells: dict[str, Any] = shared | names | {"claimed": " ".join(names["claimed"])}
-            for name, estimate in figures_of(one.entry.record).items():
-                ends = (estimate.value, estimate.low, estimate.high, estimate.n) if estimate else ("",) * 4
-                cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), ends, strict=True))
-            lines.append({name: spreadsheet_cell(cell) for name, cell in cells.items()})
+            for name, estimate in row_estimates(ranked_row.entry.record).items():
+                bounds = (estimate.value, estimate.low, estimate.high, estimate.n) if estimate else ("",) * 4
+                cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), bounds, strict=True))
+            lines.append({name: escape_formula(cell) for name, cell in cells.items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
@@ -238,19 +238,19 @@ def as_csv(groups: Sequence[RankingGroup]) -> str:
     return text.getvalue()
 
 
-def _names(one: RankedRow) -> dict[str, Any]:
-    entry, model = one.entry, one.entry.record.model
+def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
+    entry, model = ranked_row.entry, ranked_row.entry.record.model
     return {
-        "submission": entry.folder, "family": entry.family, "rank": one.rank, "status": entry.status, "model": entry.name,
-        "parameters": model.parameters or None, "claimed": claims_of(entry),
+        "submission": entry.folder, "family": entry.family, "rank": ranked_row.rank, "status": entry.status, "model": entry.name,
+        "parameters": model.parameters or None, "claimed": unverified_claims(entry),
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None,
     }  # fmt: skip
 
 
-def files_of(entries: Sequence[LeaderboardRow], calibration: Calibration | None) -> dict[str, str]:
+def leaderboard_files(entries: Sequence[LeaderboardRow], calibration: Calibration | None) -> dict[str, str]:
     """What is written, by the ending of its name."""
     groups = rank_groups(entries)
-    return {".md": board(groups, calibration), ".json": as_json(groups, calibration), ".csv": as_csv(groups)}
+    return {".md": render_markdown(groups, calibration), ".json": to_json(groups, calibration), ".csv": to_csv(groups)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -276,11 +276,11 @@ def run(options: argparse.Namespace) -> int:
     """Write the files, or check them; returns the exit code."""
     entries = read_leaderboard_rows(options.submissions)
     texts = {
-        options.out.with_suffix(end): text
-        for end, text in files_of(entries, read_calibration(options.calibration)).items()
+        options.out.with_suffix(suffix): text
+        for suffix, text in leaderboard_files(entries, read_calibration(options.calibration)).items()
     }
     if options.check:
-        _check(options.submissions, entries, texts)
+        _check_files(options.submissions, entries, texts)
         return 0
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
@@ -288,7 +288,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(submissions: Path, entries: Sequence[LeaderboardRow], texts: Mapping[Path, str]) -> None:
+def _check_files(submissions: Path, entries: Sequence[LeaderboardRow], texts: Mapping[Path, str]) -> None:
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise VerificationError(f"{path} is not what the records give; run python -m benchmark.leaderboard")

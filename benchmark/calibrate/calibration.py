@@ -25,14 +25,14 @@ from tabulate import tabulate
 from benchmark.calibrate import trained_pair
 from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.command import make_folder, run_command
-from benchmark.environment import environment, source_digest
+from benchmark.environment import describe_environment, source_digest
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Tested
 from benchmark.probing.labels import build_probe_set, with_original
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.probing.state_source import Source, Views, arrays_of, fit_view, read_source, validation_gaps
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.verdict import judged
-from benchmark.runner.store import sealed, unsealed, write_durably
+from benchmark.probing.state_source import ProbedSource, Views, evidence_to_arrays, fit_view, probe_source, validation_gaps
+from benchmark.probing.token_history import token_history_states
+from benchmark.probing.verdict import verdict_from_evidence
+from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
@@ -116,29 +116,29 @@ class _Bench:
         self.probe_set = probe_set.at(0)
         self.tested = Tested.of(self.probe_set, protocol)
 
-    def read(self, copies: Sequence[Views]) -> Source:
+    def read(self, copies: Sequence[Views]) -> ProbedSource:
         """The evidence of one source."""
-        return read_source(self.probe_set, self.tested, copies, self.protocol)
+        return probe_source(self.probe_set, self.tested, copies, self.protocol)
 
     def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
         """The pooled states of a transformer of the trained pair."""
         content = self.content
         return list(np.moveaxis(trained_pair.states(model, content.programs, content.inputs, self.probe_set), 1, 0))
 
-    def controls(self) -> dict[str, Source]:
+    def controls(self) -> dict[str, ProbedSource]:
         """Untrained copies and recorder of the pseudo-models, drawn apart from those that are measured."""
         content, first = self.content, CONTROL_SEEDS + 10 * self.seed
-        recorder = recorder_states(content.programs, content.inputs, self.probe_set)
+        recorder = token_history_states(content.programs, content.inputs, self.probe_set)
         return {
             "random-init": self.read([[content.untrained(first + i)] for i in range(self.protocol.random_inits)]),
             "recorder": self.read([[recorder]]),
         }
 
-    def cell(self, name: str, copies: Sequence[Views], controls: dict[str, Source]) -> Cell:
+    def cell(self, name: str, copies: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
         """Verdict, and delta of the primary feature, of one pseudo-model."""
-        arrays = arrays_of({"model": self.read(copies), **controls})
+        arrays = evidence_to_arrays({"model": self.read(copies), **controls})
         views = [f"view {i}" for i in range(len(copies[0]))]
-        meaning = judged(self.probe_set, self.tested, arrays, self.protocol, views)
+        meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
         facing = meaning.features[PRIMARY]
         skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
         expected, right = self._expected(name, meaning.verdict, skill)
@@ -169,7 +169,7 @@ class _Bench:
         for offset in OFFSETS:
             few = self._few(offset)
             tested = Tested.of(few, self._swept)
-            probe = read_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
+            probe = probe_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
@@ -242,7 +242,7 @@ def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
 def _stored_cells(path: Path) -> list[Cell] | None:
     """The cells of a seed, None where they are not stored, or not as they were written."""
     try:
-        cells: list[Cell] = unsealed(path.read_bytes())["cells"]
+        cells: list[Cell] = load_with_digest(path.read_bytes())["cells"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError):
@@ -286,7 +286,7 @@ def run(options: argparse.Namespace) -> list[Cell]:
                 file=sys.stderr,
             )
             stored = json.loads(json.dumps(calibrate(suite, protocol, seed, told)))
-            write_durably(path, sealed({"cells": stored}))
+            write_atomic(path, dump_with_digest({"cells": stored}))
         cells += stored
     return cells
 
@@ -302,9 +302,9 @@ def report(options: argparse.Namespace) -> int:
     wrong, asked = false_represents(cells)
     record = {
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
-        "false_represents": [wrong, asked], "environment": environment(), "cells": cells,
+        "false_represents": [wrong, asked], "environment": describe_environment(), "cells": cells,
     }  # fmt: skip
-    write_durably(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_atomic(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
     print(table(cells))
     print(f"\nfalse REPRESENTS: {wrong} of {asked}. Record: {options.out / 'calibration.json'}")
     return 0

@@ -39,9 +39,9 @@ from benchmark.models.interface import ModelSpec
 from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.plan import Job, plan
-from benchmark.runner.store import write_durably
+from benchmark.runner.store import write_atomic
 from benchmark.runner.worker import Worker
-from benchmark.tasks.probe_sets import first_inputs, written_programs
+from benchmark.tasks.probe_sets import first_inputs, parse_programs
 from benchmark.tasks.stage import GENERATED
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.command import CommandParser, integer
@@ -235,7 +235,7 @@ def answers(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
     worker = Worker(job)
     results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == GENERATED]
-    programs, places = written_programs([sample["text"] for result in results for sample in result.samples])
+    programs, places = parse_programs([sample["text"] for result in results for sample in result.samples])
     if not len(programs):
         raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
     mean = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
@@ -295,7 +295,7 @@ def run(options: argparse.Namespace) -> int:
         "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
         "results": [asdict(one) | {"gaps": gaps(one.on_test)} for one in done],
     }  # fmt: skip
-    write_durably(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
+    write_atomic(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
     print("\n" + table(*done))
     return 0
 

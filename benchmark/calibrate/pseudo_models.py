@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.token_history import recorder_states, world_columns
+from benchmark.probing.token_history import token_history_states, encode_worlds
 from karel_env.features import FEATURES
 from karel_env.language import HEADER, WORDS, Programs
 from karel_env.world import Worlds
@@ -51,8 +51,8 @@ class Content:
         """float32 [R, D] states of each pseudo-model, by name."""
         random = np.random.default_rng([_DRAW, self.seed])
         rows = len(self.probe_set.program)
-        recorder = recorder_states(self.programs, self.inputs, self.probe_set)
-        world = world_columns(self.inputs)[self.probe_set.program]
+        recorder = token_history_states(self.programs, self.inputs, self.probe_set)
+        world = encode_worlds(self.inputs)[self.probe_set.program]
         oracle = self._oracle(0)
         whole = {
             "recorder": [recorder],
@@ -72,14 +72,14 @@ class Content:
 
     def future(self) -> np.ndarray:
         """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
-        world = world_columns(self.inputs)[self.probe_set.program]
+        world = encode_worlds(self.inputs)[self.probe_set.program]
         ahead = self.probe_set.at(AHEAD).classes[0]
         return _mixed([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, AHEAD]))
 
     def planted(self) -> list[np.ndarray]:
         """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
         random = np.random.default_rng([_DRAW, self.seed, LAYERS])
-        recorder = recorder_states(self.programs, self.inputs, self.probe_set)
+        recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         oracle = self._oracle(0)
         return [_mixed([recorder, oracle] if i == PLANTED else [recorder], random) for i in range(LAYERS)]
 
@@ -89,7 +89,7 @@ class Content:
         It starts from the input world and takes in a word at a time (an echo state network, Jaeger 2001).
         """
         random = np.random.default_rng([_UNTRAINED, seed])
-        world = world_columns(self.inputs)
+        world = encode_worlds(self.inputs)
         into = random.normal(size=(world.shape[1], WIDTH)) / np.sqrt(world.shape[1])
         recurrent = random.normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH)
         embeddings = random.normal(size=(len(WORDS), WIDTH))

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.token_history import world_columns
+from benchmark.probing.token_history import encode_worlds
 from benchmark.tasks.suite import Suite
 from karel_env import generator
 from karel_env.features import class_counts, labels
@@ -158,7 +158,7 @@ def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeS
     Raises:
         ValueError: a program with control flow, or longer than the model was made for.
     """
-    actions, world = torch.from_numpy(_grid(programs)), torch.from_numpy(world_columns(inputs))
+    actions, world = torch.from_numpy(_grid(programs)), torch.from_numpy(encode_worlds(inputs))
     longest, most = actions.shape[1], model.suite.blind_length
     if longest > most:
         raise ValueError(f"trained pair: a program of {longest} actions; expected at most {most}, take the blind set")
@@ -220,7 +220,7 @@ def _draw(suite: Suite, seeds: list[int], start: int, count: int) -> Batch:
     kept = np.stack([begun[name] for name in COPIED])[..., None].repeat(suite.blind_length, 2)
     copied = torch.from_numpy(np.concatenate([earlier, kept]))
     wanted = {"track": torch.from_numpy(_tracked(tasks.programs, inputs)), "copy": copied}
-    return Batch(torch.from_numpy(world_columns(inputs)), torch.from_numpy(actions), wanted)
+    return Batch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), wanted)
 
 
 def _tracked(programs: Programs, inputs: Worlds) -> np.ndarray:

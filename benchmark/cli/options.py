@@ -29,18 +29,18 @@ from karel_env.command import integer, number
 AUTO = "auto"
 LOAD_DEADLINE = 300.0
 """Seconds for loading a model once, where a limit is set without one."""
-LOAD_MEMORY, MEMORY_PER_BYTE = 2_000_000_000, 10
+LOAD_MEMORY_BYTES, MEMORY_PER_BYTE = 2_000_000_000, 10
 """Bytes for loading a model once: for libraries, and for each stored byte; bfloat16 is held as float64 with --strict."""
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-MOST_THREADS = 512
-THREADS = integer(1, MOST_THREADS)
+MAX_THREADS = 512
+THREADS = integer(1, MAX_THREADS)
 SEED = integer(0, 2**63 - 1)
 COUNT = integer(1, 10_000_000)
 TEMPERATURE = number(0.01, 100, why="more than 0, since the greedy answer is always there")
-YEAR = 31_536_000.0
+MAX_WAIT_SECONDS = 31_536_000.0
 """Longest that is waited for anything, in seconds."""
-MOST_WORKERS, WORKERS_PER_CORE = 1024, 16
-JOB_FOLDER = "runtime_resources"
+MAX_WORKERS, WORKERS_PER_CORE = 1024, 16
+RAY_JOB_FOLDER = "runtime_resources"
 """In the path of the temporary copy in which Ray runs a submitted job; it goes with the job."""
 
 
@@ -123,7 +123,7 @@ def add_limit_options(parser: argparse.ArgumentParser, deadline: float) -> None:
         "--memory-limit",
         type=float,
         metavar="GB",
-        help=f"memory of that process, with {LOAD_DEADLINE:g} s if no deadline is given (default: {LOAD_MEMORY / 1e9:g}, and "
+        help=f"memory of that process, with {LOAD_DEADLINE:g} s if no deadline is given (default: {LOAD_MEMORY_BYTES / 1e9:g}, and "
         f"{MEMORY_PER_BYTE} for each byte of weights)",
     )
 
@@ -142,7 +142,7 @@ def check_loads(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
         raise UsageError(f"--memory-limit {limit:g}: expected gigabytes, more than 0")
     if not deadline and limit is None:
         return
-    memory = LOAD_MEMORY + MEMORY_PER_BYTE * checkpoint.weight_bytes if limit is None else int(limit * 1e9)
+    memory = LOAD_MEMORY_BYTES + MEMORY_PER_BYTE * checkpoint.weight_bytes if limit is None else int(limit * 1e9)
     load_bounded(checkpoint, options.dtype, options.device, deadline or LOAD_DEADLINE, memory)
 
 
@@ -161,13 +161,13 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add("--cpus-per-worker", type=THREADS, metavar="N", help="of a worker that evaluates (default: --threads)")
     add(
         "--deadline",
-        type=number(1, YEAR),
+        type=number(1, MAX_WAIT_SECONDS),
         metavar="SECONDS",
         help="for a shard; default: 20 times the slowest, at least 120",
     )
     add(
         "--wait",
-        type=number(0, YEAR),
+        type=number(0, MAX_WAIT_SECONDS),
         default=0.0,
         metavar="SECONDS",
         help="for nodes that an autoscaler brings (default: 0)",
@@ -179,12 +179,12 @@ def worker_count(text: str) -> str:
     if text == AUTO:
         return text
     try:
-        return str(integer(0, MOST_WORKERS)(text))
+        return str(integer(0, MAX_WORKERS)(text))
     except argparse.ArgumentTypeError as problem:
         raise argparse.ArgumentTypeError(f"{problem}, or {AUTO}") from problem
 
 
-def check_options(options: argparse.Namespace) -> None:
+def normalize_options(options: argparse.Namespace) -> None:
     """Put the options into their final form.
 
     Raises:
@@ -201,30 +201,30 @@ def check_options(options: argparse.Namespace) -> None:
     gpus = options.gpus_per_worker
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
-    options.device = device_of(options.device, options.address)
+    options.device = resolve_device(options.device, options.address)
     if options.strict:
         options.dtype = STRICT
     options.out = Path(options.out).resolve()
-    if JOB_FOLDER in options.out.parts:
+    if RAY_JOB_FOLDER in options.out.parts:
         raise UsageError(
             f"--out {options.out}: lies in the job's own copy, which Ray deletes; give a path on shared storage"
         )
     check_folder(options.out, "--out")
 
 
-def asked_of(options: argparse.Namespace) -> GenerationOptions:
+def generation_options(options: argparse.Namespace) -> GenerationOptions:
     """How programs are asked for."""
     constrained = options.constrained or options.track == FEWSHOT
     temperature = options.temperature if options.samples else 0.0
     return GenerationOptions(options.track, constrained, options.samples, temperature, states=not options.no_states)
 
 
-def loading_of(options: argparse.Namespace) -> Loading:
+def load_options(options: argparse.Namespace) -> Loading:
     """How the model is loaded."""
     return Loading(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
 
 
-def device_of(device: str, address: str | None = None) -> str:
+def resolve_device(device: str, address: str | None = None) -> str:
     """The device that the option names; raises `UsageError` for what is none, or none here."""
     if device == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -240,7 +240,7 @@ def device_of(device: str, address: str | None = None) -> str:
 
 
 @contextmanager
-def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Backend, str]]:
+def open_backend(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Backend, str]]:
     """Workers as the options say, while the context lasts; and a line on them, empty for this process.
 
     `memory` is what an evaluation worker needs, in bytes.
@@ -267,4 +267,4 @@ def place_of(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Bac
         yield Backend(pool, crew.workers, 1, crew.processors), line
     finally:
         pool.close()
-        crew.leave()
+        crew.shutdown()

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 
-class BarView:
+class RichProgress:
     """Progress bars on a console, one a stage."""
 
     def __init__(self, console: Console) -> None:
@@ -26,18 +26,18 @@ class BarView:
         self.console = console
         self.shown: TaskID | None = None
 
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+    def start(self, description: str, total: int | None, completed: int = 0) -> None:
         """See `View`."""
         if self.shown is not None:
             self.bars.stop_task(self.shown)
         self.shown = self.bars.add_task(what, total=total, completed=done)
 
-    def advance(self, steps: int, what: str | None = None) -> None:
+    def advance(self, steps: int, description: str | None = None) -> None:
         """See `View`."""
         if self.shown is not None:
             self.bars.update(self.shown, advance=steps, description=what)
 
-    def say(self, message: str) -> None:
+    def write(self, message: str) -> None:
         """See `View`."""
         self.console.print(message, style="dim", markup=False)
 

@@ -17,7 +17,7 @@ STARTING = "starting"
 class CallResult:
     """What came of a call: `value` if it is `DONE`, else why not, in words."""
 
-    outcome: str
+    status: str
     value: Any = None
     why: str = ""
 
@@ -30,7 +30,7 @@ class WorkItem:
         name: of it, for messages.
         kind: of the worker that computes it.
         held: key of what a worker holds for it, such as a model; who holds it already is preferred.
-        work: what it holds, made there by `work.begin()`; sent once.
+        work: what it holds, made there by `work.prepare()`; sent once.
         call: what to compute of it, small.
         commit: takes the value in the driver.
         told: hears of retries: cause and reason.
@@ -51,15 +51,15 @@ class Executor(Protocol):
     One that computes a piece in `call` itself, so that nothing can end it, has a true attribute `computes_in_call`.
     """
 
-    def hire(self, kind: str) -> tuple[Any, Any]:
+    def start_worker(self, kind: str) -> tuple[Any, Any]:
         """A new worker of a kind; its handle, and the call that ends when it is ready, or `STARTING`."""
         ...
 
-    def continue_start(self, handle: Any, again: bool = False) -> Any:
+    def continue_start(self, handle: Any, resend: bool = False) -> Any:
         """The next call of a worker whose last one ended with `STARTING`; `again` if it was not answered for long."""
         ...
 
-    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
+    def submit(self, handle: Any, item: WorkItem, batch_scale: float) -> Any:
         """Start to compute a piece, with this share of its batch."""
         ...
 
@@ -67,15 +67,15 @@ class Executor(Protocol):
         """The calls that have ended, after at most so long."""
         ...
 
-    def answer(self, call: Any) -> CallResult:
+    def result(self, call: Any) -> CallResult:
         """What came of a call that has ended."""
         ...
 
-    def dismiss(self, handle: Any) -> None:
+    def stop_worker(self, handle: Any) -> None:
         """End a worker, whatever it does."""
         ...
 
-    def shortage(self) -> str:
+    def capacity_message(self) -> str:
         """Why workers may not start, in words, for messages."""
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.cluster.pool import SUCCEEDED, INVALID_MODEL, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
+from benchmark.cluster.executor import SUCCEEDED, INVALID_MODEL, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
 from benchmark.errors import ModelError, StorageError
 from karel_env.command import was_interrupted
 
@@ -25,30 +25,30 @@ class WorkerSession:
         self.held: object = None
         self.compute: ComputeFn | None = None
 
-    def answer(self, held: object, work: Any, call: Any, share: float) -> CallResult:
+    def run(self, held: object, work: Any, call: Any, batch_scale: float) -> CallResult:
         """The answer to a call; what goes wrong is put in words, since an exception may not survive the way back."""
         try:
             if self.compute is None or self.held != held:
                 self.compute = None
-                self.compute, self.held = work.begin(), held
+                self.compute, self.held = work.prepare(), held
             return CallResult(SUCCEEDED, self.compute(call, share))
         except StorageError as problem:
-            return CallResult(STORAGE_FAILED, why=str(problem))
+            return CallResult(STORAGE_FAILED, message=str(problem))
         except KeyboardInterrupt:
             if was_interrupted():
                 raise
-            return CallResult(INVALID_MODEL, why=PROCESS_ENDED.format("KeyboardInterrupt"))
+            return CallResult(INVALID_MODEL, message=PROCESS_ENDED.format("KeyboardInterrupt"))
         except (SystemExit, GeneratorExit) as problem:
-            return CallResult(INVALID_MODEL, why=PROCESS_ENDED.format(f"{type(problem).__name__}: {problem}"))
+            return CallResult(INVALID_MODEL, message=PROCESS_ENDED.format(f"{type(problem).__name__}: {problem}"))
         except BaseException as problem:
             shortage = _find_memory_error(problem)
             if shortage is not None:
-                return CallResult(OUT_OF_MEMORY, why=str(shortage) or "no memory")
+                return CallResult(OUT_OF_MEMORY, message=str(shortage) or "no memory")
             if isinstance(problem, ModelError):
-                return CallResult(INVALID_MODEL, why=str(problem))
+                return CallResult(INVALID_MODEL, message=str(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"
-            return CallResult(RAISED, why=f"{type(problem).__name__} at {place}: {problem}")
+            return CallResult(RAISED, message=f"{type(problem).__name__} at {place}: {problem}")
 
 
 MEMORY_ERROR_PHRASES = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
@@ -72,30 +72,30 @@ class LocalExecutor:
 
     computes_in_call = True
 
-    def hire(self, kind: str) -> tuple[WorkerSession, list[CallResult]]:
+    def start_worker(self, kind: str) -> tuple[WorkerSession, list[CallResult]]:
         """See `Crew`."""
         return WorkerSession(), [CallResult(SUCCEEDED)]
 
-    def continue_start(self, handle: WorkerSession, again: bool = False) -> list[CallResult]:
+    def continue_start(self, handle: WorkerSession, resend: bool = False) -> list[CallResult]:
         """See `Crew`."""
         return [CallResult(SUCCEEDED)]
 
-    def call(self, handle: WorkerSession, piece: WorkItem, share: float) -> list[CallResult]:
+    def submit(self, handle: WorkerSession, item: WorkItem, batch_scale: float) -> list[CallResult]:
         """See `Crew`."""
-        return [handle.answer(piece.held, piece.work, piece.call, share)]
+        return [handle.run(item.affinity_key, item.work, item.payload, share)]
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
         """See `Crew`."""
         return list(calls)
 
-    def answer(self, call: list[CallResult]) -> CallResult:
+    def result(self, call: list[CallResult]) -> CallResult:
         """See `Crew`."""
         return call[0]
 
-    def dismiss(self, handle: WorkerSession) -> None:
+    def stop_worker(self, handle: WorkerSession) -> None:
         """See `Crew`."""
         handle.compute = None
 
-    def shortage(self) -> str:
+    def capacity_message(self) -> str:
         """See `Crew`."""
         return "this process is the only worker"

@@ -43,11 +43,6 @@ from benchmark.cluster.executor import (
 )  # fmt: skip
 from benchmark.errors import BenchmarkError, ShardsFailed, StorageError
 
-__all__ = [
-    "CAUSES", "CRASHED", "DONE", "INVALID", "LATE", "LOST", "MEMORY", "RAISED", "STARTING", "STORAGE",
-    "Answer", "Crew", "Piece", "Pool",
-]  # fmt: skip
-
 MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
 FIRST_DEADLINE, MIN_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
 """Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
@@ -63,12 +58,12 @@ TURN_SECONDS = 0.2
 
 @dataclass(eq=False)
 class _PendingItem:
-    piece: WorkItem
-    done: Future[None] = field(default_factory=Future)
+    item: WorkItem
+    future: Future[None] = field(default_factory=Future)
     raises: int = 0
     crashes: int = 0
     losses: int = 0
-    share: float = 1.0
+    batch_scale: float = 1.0
 
 
 @dataclass(eq=False)
@@ -78,7 +73,7 @@ class _PoolWorker:
     call: Any
     began: float
     last_sign: float
-    held: Hashable = None
+    affinity_key: Hashable = None
     pending: _PendingItem | None = None
     ready: bool = False
     stage: str = ""
@@ -95,13 +90,13 @@ class Pool:
         patience: seconds without a sign of life of any worker, after which nothing is waited for.
     """
 
-    def __init__(self, crew: Executor, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
-        self.crew, self.size, self.deadline, self.patience = crew, workers, deadline, patience
+    def __init__(self, executor: Executor, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
+        self.executor, self.size, self.deadline, self.patience = crew, workers, deadline, patience
         self.inbox: deque[_PendingItem] = deque()
         self.queue: deque[_PendingItem] = deque()
         self.workers: list[_PoolWorker] = []
         self.slowest: dict[Hashable, float] = {}
-        self.shares: dict[Hashable, float] = {}
+        self.batch_scales: dict[Hashable, float] = {}
         self.turn, self.stopped = Lock(), False
         self.failed_starts = self.silent_starts = self.deaths = 0
         self.growth = 1
@@ -121,14 +116,14 @@ class Pool:
             self.waiting_since = time.monotonic()
         self.inbox.extend(mine)
         for pending in mine:
-            while not pending.done.done():
+            while not pending.future.done():
                 # The turn is not waited for long, since another thread's turn may end this thread's wait.
                 if self.turn.acquire(timeout=TURN_SECONDS):
                     try:
                         self._step()
                     finally:
                         self.turn.release()
-        problems = {pending.piece.name: pending.done.exception() for pending in mine}
+        problems = {pending.item.name: pending.future.exception() for pending in mine}
         for problem in problems.values():
             if problem is not None and not isinstance(problem, _Abandoned):
                 raise problem
@@ -160,7 +155,7 @@ class Pool:
     def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
-            self.crew.dismiss(worker.handle)
+            self.executor.stop_worker(worker.handle)
         self.workers = []
 
     def _step(self) -> None:
@@ -173,7 +168,7 @@ class Pool:
             self._staff()
             self._hand_out()
             calls = [worker.call for worker in self.workers if worker.call is not None]
-            for call in self.crew.wait(calls, TURN_SECONDS) if calls else []:
+            for call in self.executor.wait(calls, TURN_SECONDS) if calls else []:
                 self._take(next(worker for worker in self.workers if worker.call == call))
             self._overdue()
         except BenchmarkError as problem:
@@ -181,7 +176,7 @@ class Pool:
 
     def _staff(self) -> None:
         """Start workers for what waits; idle ones of a kind that nothing waits for make room."""
-        wanted = [pending.piece.kind for pending in self.queue]
+        wanted = [pending.item.kind for pending in self.queue]
         starting = [worker.kind for worker in self.workers if not worker.ready]
         for kind in dict.fromkeys(wanted):
             free = [w for w in self.workers if w.kind == kind and w.ready and w.pending is None]
@@ -192,7 +187,7 @@ class Pool:
                     if other is None:
                         return
                     self._end(other)
-                handle, call = self.crew.hire(kind)
+                handle, call = self.executor.start_worker(kind)
                 now = time.monotonic()
                 self.workers.append(_PoolWorker(kind, handle, call, now, now, growth=self.growth))
                 short -= 1
@@ -201,19 +196,19 @@ class Pool:
         for worker in self.workers:
             if not worker.ready or worker.pending or not self.queue:
                 continue
-            fitting = [pending for pending in self.queue if pending.piece.kind == worker.kind]
+            fitting = [pending for pending in self.queue if pending.item.kind == worker.kind]
             if fitting:
-                pending = next((p for p in fitting if p.piece.held == worker.held), fitting[0])
+                pending = next((p for p in fitting if p.item.affinity_key == worker.affinity_key), fitting[0])
                 self.queue.remove(pending)
-                worker.pending, worker.held, worker.began = pending, pending.piece.held, time.monotonic()
-                pending.share = self.shares.get(worker.held, 1.0)
-                with self._watched(pending.piece):
-                    worker.call = self.crew.call(worker.handle, pending.piece, pending.share)
+                worker.pending, worker.affinity_key, worker.began = pending, pending.item.affinity_key, time.monotonic()
+                pending.batch_scale = self.batch_scales.get(worker.affinity_key, 1.0)
+                with self._watched(pending.item):
+                    worker.call = self.executor.submit(worker.handle, pending.item, pending.batch_scale)
 
     @contextmanager
-    def _watched(self, piece: WorkItem) -> Iterator[None]:
+    def _watched(self, item: WorkItem) -> Iterator[None]:
         """Within, a piece that is computed in this process, where nothing can end it, is reported when it is late."""
-        if not getattr(self.crew, "computes_in_call", False):
+        if not getattr(self.executor, "computes_in_call", False):
             yield
             return
         ended, allowed = Event(), self._allowed(piece)
@@ -224,9 +219,9 @@ class Pool:
                 late += allowed
                 self._report(
                     "late",
-                    f"{piece.name}: no end after {late:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
+                    f"{item.name}: no end after {late:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
                     "stop it (Ctrl-C) and run the same command with --workers 1, where it is ended at its --deadline",
-                    piece=piece.name,
+                    piece=item.name,
                     seconds=round(late, 1),
                 )
 
@@ -238,26 +233,26 @@ class Pool:
 
     def _take(self, worker: _PoolWorker) -> None:
         """What follows from a call that has ended."""
-        answer = self.crew.answer(worker.call)
+        answer = self.executor.result(worker.call)
         worker.call = None
         if not worker.ready:
             self._started(worker, answer)
             return
         pending, worker.pending = worker.pending, None
         assert pending is not None
-        if answer.outcome == SUCCEEDED:
+        if answer.status == SUCCEEDED:
             spent = time.monotonic() - worker.began
             try:
-                pending.piece.commit(answer.value)
+                pending.item.commit(answer.value)
             except FileNotFoundError as problem:
-                answer = CallResult(NODE_LOST, why=f"what it wrote is gone: {problem}")
+                answer = CallResult(NODE_LOST, message=f"what it wrote is gone: {problem}")
             except BaseException as problem:
-                pending.done.set_exception(problem)
+                pending.future.set_exception(problem)
                 raise
             else:
                 self.deaths = 0
-                self.slowest[pending.piece.held] = max(spent, self.slowest.get(pending.piece.held, 0.0))
-                pending.done.set_result(None)
+                self.slowest[pending.item.affinity_key] = max(spent, self.slowest.get(pending.item.affinity_key, 0.0))
+                pending.future.set_result(None)
                 return
         # Also one that merely raised: it may hold a device or memory in a state that makes the next piece fail.
         self._end(worker)
@@ -265,23 +260,23 @@ class Pool:
 
     def _started(self, worker: _PoolWorker, answer: CallResult) -> None:
         now = time.monotonic()
-        if answer.outcome in (STARTING, SUCCEEDED):
+        if answer.status in (STARTING, SUCCEEDED):
             worker.last_sign = worker.began = self.waiting_since = now
-        if answer.outcome == STARTING:
+        if answer.status == STARTING:
             worker.stage = str(answer.value)
-            worker.call = self.crew.continue_start(worker.handle)
+            worker.call = self.executor.continue_start(worker.handle)
             return
-        if answer.outcome == SUCCEEDED:
+        if answer.status == SUCCEEDED:
             worker.ready = True
             self.failed_starts = 0
             return
-        why = " ".join(f"{answer.outcome}: {answer.why}".split())[:500]
+        why = " ".join(f"{answer.status}: {answer.message}".split())[:500]
         self._replace(worker, why)
         self.failed_starts += 1
-        if answer.outcome == STORAGE_FAILED or self.failed_starts >= MAX_FAILED_STARTS * self.size:
+        if answer.status == STORAGE_FAILED or self.failed_starts >= MAX_FAILED_STARTS * self.size:
             raise BenchmarkError(f"workers do not start ({self.failed_starts} failed, {describe_load()}): {why}")
 
-    def _replace(self, worker: _PoolWorker, why: str) -> None:
+    def _replace(self, worker: _PoolWorker, message: str) -> None:
         """Give up a worker that starts, and say so; the next turn starts another."""
         self._end(worker)
         stage = worker.stage or "not placed yet"
@@ -303,10 +298,10 @@ class Pool:
         for worker in list(self.workers):
             if not worker.ready:
                 self._hasten(worker, now)
-            elif worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.piece)):
+            elif worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.item)):
                 pending, worker.pending = worker.pending, None
                 self._end(worker)
-                self._again(pending, CallResult(TIMED_OUT, why=f"no answer within {allowed:.0f} s (--deadline)"))
+                self._again(pending, CallResult(TIMED_OUT, message=f"no answer within {allowed:.0f} s (--deadline)"))
 
     def _hasten(self, worker: _PoolWorker, now: float) -> None:
         """What follows when a worker that starts has not been heard of for long."""
@@ -317,7 +312,7 @@ class Pool:
             self._replace(worker, f"no sign of life within {allowed:.0f} s")
         elif worker.stage and now - worker.began > START_DEADLINE:
             # Its process runs. Either it is slow, then this call waits behind the last, or the last answer was lost.
-            worker.call, worker.began = self.crew.continue_start(worker.handle, again=True), now
+            worker.call, worker.began = self.executor.continue_start(worker.handle, resend=True), now
 
     def _standstill(self, now: float) -> str:
         """Why no worker has become ready, in words."""
@@ -330,19 +325,19 @@ class Pool:
                 f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silent:.0f} s without a "
                 f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return f"{message}, none of them was given a running process; {self.crew.shortage()}; {describe_load()}"
+        return f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
 
-    def _allowed(self, piece: WorkItem) -> float:
+    def _allowed(self, item: WorkItem) -> float:
         if self.deadline is not None:
             return self.deadline
-        slowest = self.slowest.get(piece.held)
+        slowest = self.slowest.get(item.affinity_key)
         return FIRST_DEADLINE if slowest is None else max(MIN_DEADLINE, DEADLINE_FACTOR * slowest)
 
     def _again(self, pending: _PendingItem, answer: CallResult) -> None:
         """Queue a piece once more, or give it up."""
-        cause, why = answer.outcome, answer.why
+        status, message = answer.status, answer.message
         if cause == STORAGE_FAILED:
-            pending.done.set_exception(StorageError(why))
+            pending.future.set_exception(StorageError(why))
             raise StorageError(why)
         if cause == WORKER_DIED:
             pending.crashes += 1
@@ -352,27 +347,27 @@ class Pool:
             pending.raises += 1
         if cause == OUT_OF_MEMORY:
             # What is too much for one piece of a model is too much for the next.
-            held = pending.piece.held
-            self.shares[held] = min(self.shares.get(held, 1.0), pending.share / 2)
+            key = pending.item.affinity_key
+            self.batch_scales[key] = min(self.batch_scales.get(key, 1.0), pending.batch_scale / 2)
         if cause in (WORKER_DIED, NODE_LOST):
             self.deaths += 1
             if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
-                    f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.piece.name}: "
+                    f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.item.name}: "
                     f"{cause}: {' '.join(why.split())[:300]}; what is committed is kept, run the same command again to continue"
                 )
         spent = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
         if spent or pending.raises >= MAX_RAISES:
-            pending.done.set_exception(_Abandoned(cause, f"{cause}: {why}" if why else cause))
-            pending.piece.told("failed", f"{cause}: {why}")
+            pending.future.set_exception(_Abandoned(cause, f"{cause}: {why}" if why else cause))
+            pending.item.on_retry("failed", f"{cause}: {why}")
         else:
-            pending.piece.told(cause, why)
+            pending.item.on_retry(cause, why)
             self.queue.append(pending)
 
     def _end(self, worker: _PoolWorker) -> None:
         self.workers.remove(worker)
-        self.crew.dismiss(worker.handle)
+        self.executor.stop_worker(worker.handle)
 
     def _abandon(self, problem: BenchmarkError) -> None:
         """Nothing can go on: every piece ends with the problem."""
@@ -382,8 +377,8 @@ class Pool:
         self.close()
         self.failed_starts = self.silent_starts = self.deaths = 0
         for pending in left:
-            if not pending.done.done():
-                pending.done.set_exception(problem)
+            if not pending.future.done():
+                pending.future.set_exception(problem)
 
 
 def describe_load() -> str:
@@ -397,6 +392,6 @@ def describe_load() -> str:
 class _Abandoned(Exception):
     """A piece that was tried as often as it may be."""
 
-    def __init__(self, cause: str, why: str) -> None:
+    def __init__(self, cause: str, message: str) -> None:
         super().__init__(why)
         self.cause, self.why = cause, why

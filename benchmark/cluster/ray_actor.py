@@ -34,9 +34,9 @@ class RayActor:
     def __init__(self, threads: int, imports: tuple[str, ...] = IMPORTS) -> None:
         self.threads, self.imports = threads, list(imports)
         self.is_placed = False
-        self.desk: WorkerSession | None = None
+        self.session: WorkerSession | None = None
 
-    def start(self, expected: dict[str, Any], again: bool = False) -> CallResult:
+    def start(self, expected: dict[str, Any], resend: bool = False) -> CallResult:
         """Do the next part of the start.
 
         Args:
@@ -54,36 +54,36 @@ class RayActor:
         self.is_placed = True
         if self.imports:
             return CallResult(STARTING, f"importing {self.imports[0]}")
-        if self.desk is None:
+        if self.session is None:
             other = _version_mismatches(expected)
             if other:
                 node = os.uname().nodename
                 return CallResult(
-                    INVALID_MODEL, why=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
+                    INVALID_MODEL, message=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
                 )
-            self._open_desk()
+            self._open_session()
         return CallResult(SUCCEEDED, _node_hardware())
 
-    def _open_desk(self) -> None:
+    def _open_session(self) -> None:
         import torch
 
         from benchmark.cluster.local_executor import WorkerSession
 
         # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
         torch.set_num_threads(self.threads)
-        self.desk = WorkerSession()
+        self.session = WorkerSession()
 
-    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> CallResult:
-        """See `Desk.answer`."""
-        assert self.desk is not None
-        return self.desk.answer(held, work, call, share)
+    def compute(self, held: Hashable, work: Any, call: Any, batch_scale: float) -> CallResult:
+        """See `WorkerSession.run`."""
+        assert self.session is not None
+        return self.session.run(held, work, call, share)
 
 
 def code_versions() -> dict[str, Any]:
     """The digest of the source, and versions of the packages that must be the same on every node."""
-    from benchmark.environment import source_digest, versions
+    from benchmark.environment import source_digest, package_versions
 
-    return {"source": source_digest(("",)), **versions(PINNED_PACKAGES)}
+    return {"source": source_digest(("",)), **package_versions(PINNED_PACKAGES)}
 
 
 def _version_mismatches(expected: dict[str, Any]) -> list[str]:
@@ -94,6 +94,6 @@ def _version_mismatches(expected: dict[str, Any]) -> list[str]:
 def _node_hardware() -> str:
     import ray
 
-    from benchmark.environment import gpu, processor
+    from benchmark.environment import gpu_name, processor_name
 
-    return f"{processor()}, {gpu('cuda')}" if ray.get_gpu_ids() else processor()
+    return f"{processor_name()}, {gpu_name('cuda')}" if ray.get_gpu_ids() else processor_name()

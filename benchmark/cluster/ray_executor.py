@@ -22,7 +22,7 @@ from typing import Any
 from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, EVALUATION, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
 from benchmark.cluster.pool import describe_load
 from benchmark.cluster.ray_actor import IMPORTS, RayActor, code_versions
-from benchmark.environment import SOURCE_ROOT, group_limit, kernel_kills
+from benchmark.environment import SOURCE_ROOT, cgroup_memory_limit, count_oom_kills
 from benchmark.errors import BenchmarkError, StorageError, UsageError
 
 RAY_ENVIRONMENT = {
@@ -91,7 +91,7 @@ class Node:
         return int(min(shares))
 
 
-def connect(demand: ResourceRequest) -> RayCrew:
+def connect(demand: ResourceRequest) -> RayExecutor:
     """Start Ray, or join a cluster, and see that it can do what is asked.
 
     Raises:
@@ -307,10 +307,10 @@ class RayExecutor:
     processors: set[str] = field(default_factory=set)
     sent: dict[Hashable, Any] = field(default_factory=dict)
     starts: set[Any] = field(default_factory=set)
-    kills: int = field(default_factory=kernel_kills)
+    kills: int = field(default_factory=count_oom_kills)
     expected: dict[str, Any] = field(default_factory=code_versions)
 
-    def hire(self, kind: str) -> tuple[Any, Any]:
+    def start_worker(self, kind: str) -> tuple[Any, Any]:
         """See `Crew`."""
         evaluates = kind == EVALUATION
         cpus, gpus = (self.demand.cpus, self.demand.gpus) if evaluates else (1, 0)
@@ -320,17 +320,17 @@ class RayExecutor:
         actor = remote.remote(cpus, IMPORTS)
         return actor, self.continue_start(actor)
 
-    def continue_start(self, handle: Any, again: bool = False) -> Any:
+    def continue_start(self, handle: Any, resend: bool = False) -> Any:
         """See `Crew`."""
         call = handle.start.remote(self.expected, again)
         self.starts.add(call)
         return call
 
-    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
+    def submit(self, handle: Any, item: WorkItem, batch_scale: float) -> Any:
         """See `Crew`."""
-        if piece.held not in self.sent:
-            self.sent[piece.held] = self.ray.put(piece.work)
-        return handle.compute.remote(piece.held, self.sent[piece.held], piece.call, share)
+        if item.affinity_key not in self.sent:
+            self.sent[item.affinity_key] = self.ray.put(item.work)
+        return handle.compute.remote(item.affinity_key, self.sent[item.affinity_key], item.payload, share)
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
         """See `Crew`."""
@@ -340,43 +340,43 @@ class RayExecutor:
             done, _ = self.ray.wait(list(calls), num_returns=len(calls), timeout=0)
         return list(done)
 
-    def answer(self, call: Any) -> CallResult:
+    def result(self, call: Any) -> CallResult:
         """See `Crew`."""
         errors = self.ray.exceptions
         try:
             answer: CallResult = self.ray.get(call)
         except errors.OutOfMemoryError as problem:
-            return CallResult(OUT_OF_MEMORY, why=_one_line(problem))
+            return CallResult(OUT_OF_MEMORY, message=_one_line(problem))
         except errors.RayTaskError as problem:
-            return CallResult(RAISED, why=str(problem.cause))
+            return CallResult(RAISED, message=str(problem.cause))
         except errors.OutOfDiskError as problem:
-            return CallResult(STORAGE_FAILED, why=_one_line(problem))
+            return CallResult(STORAGE_FAILED, message=_one_line(problem))
         except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
             return self._death(problem)
         except errors.RayError as problem:
-            return CallResult(NODE_LOST, why=_one_line(problem))
+            return CallResult(NODE_LOST, message=_one_line(problem))
         if call in self.starts:
             self.starts.discard(call)
-            if answer.outcome == SUCCEEDED:
+            if answer.status == SUCCEEDED:
                 self.processors.add(str(answer.value))
         return answer
 
     def _death(self, problem: Exception) -> CallResult:
         """Whether a worker died with its node, was killed by the kernel for memory, or by what it computed."""
         if any(words in str(problem).lower() for words in NODE_DEATH_PHRASES):
-            return CallResult(NODE_LOST, why=_one_line(problem))
-        before, self.kills = self.kills, kernel_kills()
+            return CallResult(NODE_LOST, message=_one_line(problem))
+        before, self.kills = self.kills, count_oom_kills()
         if not self.demand.address and self.kills > before:
-            limit = group_limit()
+            limit = cgroup_memory_limit()
             whose = f"the control group's limit is {limit / 1e9:.1f} GB" if limit else "the machine had none left"
-            return CallResult(OUT_OF_MEMORY, why=f"the kernel killed the worker for memory: {whose}")
-        return CallResult(WORKER_DIED, why=_one_line(problem))
+            return CallResult(OUT_OF_MEMORY, message=f"the kernel killed the worker for memory: {whose}")
+        return CallResult(WORKER_DIED, message=_one_line(problem))
 
-    def dismiss(self, handle: Any) -> None:
+    def stop_worker(self, handle: Any) -> None:
         """See `Crew`."""
         self.ray.kill(handle, no_restart=True)
 
-    def shortage(self) -> str:
+    def capacity_message(self) -> str:
         """See `Crew`."""
         has, free = self.ray.cluster_resources(), self.ray.available_resources()
         return (
@@ -384,7 +384,7 @@ class RayExecutor:
             f"{has.get('GPU', 0):g}, free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}"
         )
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Leave the cluster, or stop the embedded one."""
         self.close()
 

@@ -15,9 +15,9 @@ from benchmark.models.soundness import check_causality, check_greedy
 from benchmark.models.token_alignment import word_pieces
 from benchmark.models.tokenizer import check_words
 from benchmark.probing.protocol import STANDARD
-from benchmark.runner.preflight import check
+from benchmark.runner.preflight import check_fits
 from benchmark.runner.worker import Worker
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.stage import BLIND, RANDOM, TEST
@@ -50,7 +50,7 @@ def words(patient: Patient) -> Finding:
     found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
     for prompt, program in zip(patient.prompts, patient.programs, strict=True):
         word_pieces(found, prompt, program)
-    held = " ".join([*prompts_of(patient.job.suite, patient.tasks), *patient.programs]).split()
+    held = " ".join([*render_prompts(patient.job.suite, patient.tasks), *patient.programs]).split()
     check_words(patient.job.checkpoint.spec, found, held)
     says = (
         f"the words of {len(patient.programs)} programs and {len(set(held))} words and signs have tokens of their own"
@@ -84,7 +84,7 @@ def argmax(patient: Patient) -> Finding:
 
 def context(patient: Patient) -> Finding:
     """Do prompts and programs fit the context, and the model the memory?"""
-    estimate = check(patient.job, STANDARD)
+    estimate = check_fits(patient.job, STANDARD)
     says = (
         f"prompts of up to {estimate.prompt_tokens} tokens and programs of up to {estimate.new_tokens} fit; "
         f"{estimate.memory_bytes / 1e9:.1f} of {estimate.available_bytes / 1e9:.1f} GB of memory"
@@ -260,7 +260,7 @@ def copies(patient: Patient) -> Finding:
 
 def speed(patient: Patient) -> Finding:
     """What will a whole run take?"""
-    estimate = check(patient.job, STANDARD)
+    estimate = check_fits(patient.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
     says = f"a whole run of {patient.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
     return Finding("speed", OK, says)

@@ -15,8 +15,8 @@ from benchmark.cli.options import (
     add_limit_options,
     add_loading_options,
     check_loads,
-    device_of,
-    loading_of,
+    resolve_device,
+    load_options,
 )
 from benchmark.command import run_command
 from benchmark.doctor import checks
@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def look() -> int:
         options = parser.parse_args(arguments)
-        options.device = device_of(options.device)
-        checkpoint = open_checkpoint(ModelSpec.parse(options.model), loading_of(options))
+        options.device = resolve_device(options.device)
+        checkpoint = open_checkpoint(ModelSpec.parse(options.model), load_options(options))
         check_loads(options, checkpoint)
         patient = Patient(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
         print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")

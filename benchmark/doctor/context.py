@@ -12,7 +12,7 @@ from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.interface import LanguageModel
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
-from benchmark.tasks.prompt_template import ROOM, prompts_of
+from benchmark.tasks.prompt_template import LENGTH_FACTOR, render_prompts
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.language import HEADER_TEXT
@@ -38,7 +38,7 @@ class Patient:
     """A model, two tasks of a suite with their own programs, and what the checks share."""
 
     def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
-        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, asked=GenerationOptions(track))
+        self.job = Job(suite, checkpoint, dtype, device, random_inits=2, generation=GenerationOptions(track))
         self.worker = Worker(self.job)
         self.tasks = test_tasks(suite).take(np.arange(min(SAMPLED, suite.tasks)))
 
@@ -50,7 +50,7 @@ class Patient:
     @cached_property
     def prompts(self) -> list[str]:
         """Of the sampled tasks."""
-        return prompts_of(self.job.suite, self.tasks, frame=self.worker.frame)
+        return render_prompts(self.job.suite, self.tasks, frame=self.worker.prompt_template)
 
     @cached_property
     def programs(self) -> list[str]:
@@ -71,7 +71,7 @@ class Patient:
     @property
     def room(self) -> int:
         """Words that an answer may have."""
-        return self.job.suite.max_new_words * ROOM[self.job.asked.track]
+        return self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
 
     def agree(self, one: np.ndarray, other: np.ndarray) -> bool:
         """Whether states are equal as far as the precision goes."""

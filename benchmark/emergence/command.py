@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 from tabulate import tabulate
 
-from benchmark.cli.options import AUTO, THREADS, add_worker_options, check_options, place_of
-from benchmark.cli.progress import BarView
+from benchmark.cli.options import AUTO, THREADS, add_worker_options, normalize_options, open_backend
+from benchmark.cli.progress import RichProgress
 from benchmark.command import make_folder, run_command
 from benchmark.emergence.curves import write_figure, write_table
 from benchmark.emergence.phases import (
@@ -47,13 +47,13 @@ from karel_env.command import CommandParser
 WHEN = "training.json"
 
 
-class OneBar(BarView):
+class OneBar(RichProgress):
     """A single bar, which each stage of each checkpoint takes over from the one before."""
 
-    def begin(self, what: str, total: int | None, done: int = 0) -> None:
+    def start(self, description: str, total: int | None, completed: int = 0) -> None:
         """See `View`."""
         if self.shown is None:
-            super().begin(what, total, done)
+            super().start(what, total, done)
         else:
             self.bars.reset(self.shown, total=total, completed=done, description=what)
 
@@ -201,7 +201,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the options; returns the exit code."""
     first: Path = options.runs[0]
     options.out = options.out or (first.parent if _is_points(first) else first / "emergence")
-    check_options(options)
+    normalize_options(options)
     out: Path = options.out
     suite, view = load_suite(options.suite), OneBar(Console(stderr=True, highlight=False))
     if len({path.stem for path in options.runs}) < len(options.runs):
@@ -209,16 +209,16 @@ def run(options: argparse.Namespace) -> int:
     runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
     moments = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points(path)}
     make_folder(out, "--out")
-    with place_of(options) as (place, line), view.shown_while():
+    with open_backend(options) as (place, line), view.shown_while():
         if line:
-            view.say(line)
+            view.write(line)
         trajectory = Trajectory(
             suite, out / "points", place, view, options.full, options.device, options.threads, options.dtype
         )
         for name, each in moments.items():
             runs[name] = []
             for number, moment in enumerate(each, 1):
-                view.say(f"{name}: step {moment.step} ({number} of {len(each)})")
+                view.write(f"{name}: step {moment.step} ({number} of {len(each)})")
                 runs[name].append(trajectory.measure(moment))
             write_points(out / f"{name}.json", runs[name])
     runs = {path.stem: runs[path.stem] for path in options.runs}

@@ -26,17 +26,17 @@ from benchmark.probing.control_gap import Tested
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
 from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
 from benchmark.probing.mdl import codelengths
-from benchmark.probing.probe_fit import Fit, Fitter, Rows
+from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray
 from benchmark.probing.protocol import MEAN, POOLS, STANDARD
-from benchmark.probing.semantic_content import measure_content
-from benchmark.probing.state_source import Views, arrays_of, read_source
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.verdict import judged
-from benchmark.runner.cached_fits import StoredFits
+from benchmark.probing.semantic_content import measure_semantic_content
+from benchmark.probing.state_source import Views, evidence_to_arrays, probe_source
+from benchmark.probing.token_history import token_history_states
+from benchmark.probing.verdict import verdict_from_evidence
+from benchmark.runner.cached_fits import CachedProbeTrainer
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, Shard, shards_of
-from benchmark.runner.stages import Backend, Stages, View
-from benchmark.runner.store import WHOLE, StoredRows, write_durably
+from benchmark.runner.stages import Backend, Stages, Progress
+from benchmark.runner.store import VALID, MemmapStates, write_atomic
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import Summary, score, summarize
@@ -110,7 +110,7 @@ def read_points(path: Path) -> list[CurvePoint]:
 
 def write_points(path: Path, points: Sequence[CurvePoint]) -> None:
     """All points of a run as one JSON file, a line each."""
-    write_durably(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
+    write_atomic(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class Trajectory:
         self,
         suite: Suite,
         out: Path,
-        place: Backend,
-        view: View,
+        backend: Backend,
+        progress: Progress,
         full: bool = False,
         device: str = "cpu",
         threads: int = 1,
@@ -148,19 +148,19 @@ class Trajectory:
     ) -> None:
         self.suite, self.protocol = suite, STANDARD if full else REDUCED
         self.answers = suite.probe_programs if full else min(REDUCED_ANSWERS, suite.probe_programs)
-        self.out, self.place, self.view = out, place, view
+        self.out, self.backend, self.progress = out, place, view
         self.device, self.threads, self.dtype = device, threads, dtype
 
     def measure(self, moment: TrainingCheckpoint) -> CurvePoint:
         """The point of a checkpoint, computed unless it is there already."""
         identity = self._identity(moment.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
-        with folder.locked(), self.place.pool.reporting(folder.log, self.view.say):
-            if folder.finished(folder.root, POINT) != WHOLE:
+        with folder.lock(), self.backend.pool.reporting(folder.log, self.progress.write):
+            if folder.file_status(folder.root, POINT) != VALID:
                 point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
                 check_unchanged(moment.checkpoint)
                 folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
-                folder.drop_states()
+                folder.delete_states()
         return read_point(folder.root / POINT)
 
     def _identity(self, of: str) -> str:
@@ -181,8 +181,8 @@ class Trajectory:
 
     def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
         job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
-        folder.pieces.clear_attempts()
-        stages = Stages(job, identity, folder, self.place, self.view)
+        folder.store.delete_staged()
+        stages = Stages(job, identity, folder, self.backend, self.progress)
         stages.draw_tasks()
         return stages
 
@@ -193,11 +193,11 @@ class Trajectory:
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
         for copy in range(self.protocol.random_inits):
             stages.evaluate(stages.job, self._shards(f"{RANDOM}-{copy}-{BLIND}"))
-        pieces = stages.folder.pieces
-        if pieces.condition(RECORDER) != WHOLE:
+        pieces = stages.folder.store
+        if pieces.status(RECORDER) != VALID:
             tasks = blind_tasks(self.suite)
-            states = recorder_states(tasks.programs, first_inputs(tasks), self._blind)
-            pieces.commit(pieces.attempt(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
+            states = token_history_states(tasks.programs, first_inputs(tasks), self._blind)
+            pieces.commit(pieces.stage(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
         return stages
 
     def _point(self, moment: TrainingCheckpoint, stages: Stages) -> CurvePoint:
@@ -214,7 +214,7 @@ class Trajectory:
         content = None
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
-            content = measure_content(suite, protocol, texts, states, fit=fit)
+            content = measure_semantic_content(suite, protocol, texts, states, fit=fit)
         return CurvePoint(
             moment.step, moment.tasks, moment.tokens,
             accuracy=summarize(scores),
@@ -226,20 +226,20 @@ class Trajectory:
             future=self._future(stages, texts, fit) if content else {},
         )  # fmt: skip
 
-    def _meaning(self, stages: Stages, controls: Stages, fit: Fitter) -> dict[str, Any]:
+    def _meaning(self, stages: Stages, controls: Stages, fit: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
         tested = Tested.of(probe_set, protocol)
 
-        def pools(of: Stages, stage: str) -> list[Rows]:
+        def pools(of: Stages, stage: str) -> list[StateArray]:
             return [of.folder.states(of.shards, stage, f"{READ}.{view}") for view in POOLS]
 
         model = pools(stages, BLIND)
         copies = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
-        recorder = StoredRows.of([controls.folder.pieces.arrays_of(RECORDER)], "states")
+        recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
         views: dict[str, Sequence[Views]] = {"model": [model], "random-init": copies, RECORDER: [[recorder]]}
-        sources = {name: read_source(probe_set, tested, each, protocol, fit=fit) for name, each in views.items()}
-        found = judged(probe_set, tested, arrays_of(sources), protocol)
+        sources = {name: probe_source(probe_set, tested, each, protocol, fit=fit) for name, each in views.items()}
+        found = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol)
         facing = found.features[PRIMARY]
         last = len(probe_set.semantics) - 1
         kept = [0, *np.linspace(1, last, min(CODED, last)).round().astype(int)]
@@ -253,12 +253,12 @@ class Trajectory:
             "mdl_delta": code[PRIMARY].mdl_delta,
         }  # fmt: skip
 
-    def _future(self, stages: Stages, texts: tuple[str, ...], fit: Fitter) -> dict[int, Estimate]:
+    def _future(self, stages: Stages, texts: tuple[str, ...], fit: ProbeTrainer) -> dict[int, Estimate]:
         job = replace(stages.job, texts=texts)
         for copy in range(self.protocol.random_inits):
             stages.evaluate(job, self._shards(f"{RANDOM}-{copy}-{GENERATED}"))
 
-        def states(stage: str, position: str, view: str) -> Rows:
+        def states(stage: str, position: str, view: str) -> StateArray:
             return stages.folder.states(stages.shards, stage, f"{position}.{view}")
 
         grid = FullGrid(self.suite, self.protocol, states, POOLS, texts, fit=fit)
@@ -270,12 +270,12 @@ class Trajectory:
 class _Shared:
     """A fitter that keeps the fits of the controls with the controls, and all others with the checkpoint."""
 
-    def __init__(self, controls: StoredFits, own: StoredFits) -> None:
+    def __init__(self, controls: CachedProbeTrainer, own: CachedProbeTrainer) -> None:
         self.controls, self.own = controls, own
 
-    def __call__(self, states: Sequence[Rows], *arguments: Any, **named: Any) -> Fit:
+    def __call__(self, states: Sequence[StateArray], *arguments: Any, **named: Any) -> ProbeFit:
         """See `fit_probes`."""
         root = self.controls.shards.root
-        shared = all(isinstance(rows, StoredRows) and rows.files[0].parent == root for rows in states)
-        fit: Callable[..., Fit] = self.controls if shared else self.own
+        shared = all(isinstance(rows, MemmapStates) and rows.files[0].parent == root for rows in states)
+        fit: Callable[..., ProbeFit] = self.controls if shared else self.own
         return fit(states, *arguments, **named)

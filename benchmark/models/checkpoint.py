@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmark.environment import memory_left
+from benchmark.environment import available_limit
 from benchmark.errors import ModelError, UsageError
 from benchmark.models import custom as factory
 from benchmark.models import hub
@@ -186,7 +186,7 @@ NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
 def available_memory() -> int:
     """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
     or what the limit of this process or of its control group leaves, where that is less."""
-    limit = memory_left()
+    limit = available_limit()
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():

@@ -14,14 +14,14 @@ from scipy import stats
 
 from benchmark.probing.labels import MISSING, ProbeSet, Split
 from benchmark.probing.prior import Prior, step_prior
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
 from karel_env.features import FEATURES, PRIMARY
 
 REPRESENTS, RECORD_ONLY, INCONCLUSIVE = "REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"
 CONTROLS = ("random-init", "recorder")
-Draws = tuple[np.ndarray, ...]
+Bootstrap = tuple[np.ndarray, ...]
 """A figure over all programs, in each bootstrap resample, and of each seed."""
 
 
@@ -97,16 +97,16 @@ class Tested:
         used = {seed % probe_set.folds for seed in protocol.seeds}
         by_fold = {fold: step_prior(probe_set, probe_set.split(fold), present) for fold in used}
         each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
-        whole, totals = over_programs([-one.log_prob for one in each], splits, probe_set)
-        return cls(tested_programs(splits, probe_set), in_units(whole, protocol.units), totals, each)
+        whole, totals = sum_by_program([-one.log_prob for one in each], splits, probe_set)
+        return cls(list_test_programs(splits, probe_set), group_sums(whole, protocol.units), totals, each)
 
 
-def tested_programs(splits: Sequence[Split], probe_set: ProbeSet) -> np.ndarray:
+def list_test_programs(splits: Sequence[Split], probe_set: ProbeSet) -> np.ndarray:
     """int64 [P], the programs that any of the splits tests, in the order of `over_programs`."""
     return np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
 
 
-def over_programs(
+def sum_by_program(
     values: Sequence[np.ndarray], splits: Sequence[Split], probe_set: ProbeSet
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the test states of each program, float64 [..., P], and over those of each seed, float64 [Q, ...].
@@ -127,7 +127,7 @@ def over_programs(
     return whole[..., tested] / times[tested], totals
 
 
-def in_units(values: np.ndarray, units: int) -> np.ndarray:
+def group_sums(values: np.ndarray, units: int) -> np.ndarray:
     """[..., U], sums of [..., P] over at most `units` groups of neighbouring programs, of a size as equal as may be.
 
     Programs are drawn independently, so a bootstrap of groups tells the same variance as one of programs, within
@@ -138,13 +138,13 @@ def in_units(values: np.ndarray, units: int) -> np.ndarray:
     return np.add.reduceat(values, starts, axis=-1)
 
 
-def choose_pool(fits: Sequence[Fit]) -> np.ndarray:
+def select_pool(fits: Sequence[ProbeFit]) -> np.ndarray:
     """int [Q, S, F], the pooled state with the lowest cross-entropy on each seed's validation states."""
     return np.argmin([fit.validation for fit in fits], axis=0)
 
 
 def gather_evidence(
-    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
 ) -> Evidence:
     """Sum over programs the cross-entropies of the chosen pooled state of each seed, semantics and feature.
 
@@ -158,11 +158,11 @@ def gather_evidence(
         best = np.min([fit.validation[q] for fit in fits], axis=0)
         chosen.append(-np.where((best < prior.validation)[..., None], found, prior.log_prob))
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    probe, totals = over_programs(chosen, splits, probe_set)
-    return Evidence(in_units(probe, protocol.units).astype(np.float32), totals.astype(np.float32), pool)
+    probe, totals = sum_by_program(chosen, splits, probe_set)
+    return Evidence(group_sums(probe, protocol.units).astype(np.float32), totals.astype(np.float32), pool)
 
 
-class Skills:
+class SkillScores:
     """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
 
     def __init__(self, evidence: Mapping[str, Evidence], tested: Tested, weights: np.ndarray) -> None:
@@ -182,25 +182,25 @@ class Skills:
         return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
 
 
-def skills_of(evidence: Mapping[str, Evidence], tested: Tested, protocol: Protocol, seed: int) -> dict[str, Draws]:
+def compute_skills(evidence: Mapping[str, Evidence], tested: Tested, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
     """Skills of each source, [1, S, F] over all programs, [W, S, F] in each bootstrap resample, [Q, S, F] by seed."""
-    skills = Skills(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
+    skills = SkillScores(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
     return {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
 
 
-def gaps_of(draws: Mapping[str, Draws], feature: int, columns: Sequence[int]) -> dict[str, Draws]:
+def compute_gaps(draws: Mapping[str, Bootstrap], feature: int, columns: Sequence[int]) -> dict[str, Bootstrap]:
     """Of each source the skill of one feature under the original less its mean under the alternatives at `columns`."""
     return {
         s: tuple(d[:, 0, feature] - d[:, list(columns), feature].mean(1) for d in three) for s, three in draws.items()
     }
 
 
-def delta_of(gaps: Mapping[str, Draws]) -> Draws:
+def compute_delta(gaps: Mapping[str, Bootstrap]) -> Bootstrap:
     """The gap of the model less the larger of those of the controls, over all, in each resample, by seed."""
     return tuple(gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3))
 
 
-def analyse(
+def analyze_features(
     evidence: Mapping[str, Evidence],
     probe_set: ProbeSet,
     tested: Tested,
@@ -221,7 +221,7 @@ def analyse(
         seed: of the bootstrap.
     """
     n = len(tested.programs)
-    draws = skills_of(evidence, tested, protocol, seed)
+    draws = compute_skills(evidence, tested, protocol, seed)
     screened = {name for names in kept.values() for name in names}
     raw: dict[str, FeatureResult] = {}
     p_values: dict[str, float] = {}
@@ -229,11 +229,11 @@ def analyse(
         columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept[feature]]
         if not columns:
             continue
-        gaps = gaps_of(draws, f, columns)
-        delta = delta_of(gaps)
+        gaps = compute_gaps(draws, f, columns)
+        delta = compute_delta(gaps)
         whole = draws["model"][0][0, :, f]
         estimate = _estimate(delta, n, 0.95)
-        p_values[feature] = above_zero(estimate)
+        p_values[feature] = one_sided_p(estimate)
         raw[feature] = FeatureResult(
             skill=_estimate(tuple(d[:, 0, f] for d in draws["model"]), n, 0.95),
             skill_alternatives=float(whole[columns].mean()),
@@ -253,13 +253,13 @@ def analyse(
     return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in raw.items()}
 
 
-def above_zero(estimate: Estimate) -> float:
+def one_sided_p(estimate: Estimate) -> float:
     """One-sided p of a figure above 0, from its 95% interval; 1 without a width."""
     spread = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float(stats.norm.sf(estimate.value / spread)) if spread > 0 else 1.0
 
 
-def _estimate(three: Draws, n: int, level: float) -> Estimate:
+def _estimate(three: Bootstrap, n: int, level: float) -> Estimate:
     whole, resampled, seeds = three
     return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
 
@@ -270,7 +270,7 @@ def _degenerate(probe_set: ProbeSet, tested: Tested, feature: int, protocol: Pro
     return len(label) == 0 or float(np.bincount(label).max() / len(label)) >= protocol.degenerate
 
 
-def verdict(results: Mapping[str, FeatureResult], protocol: Protocol) -> str:
+def decide_verdict(results: Mapping[str, FeatureResult], protocol: Protocol) -> str:
     """REPRESENTS, RECORD-ONLY or INCONCLUSIVE, decided on facing (PROBING.md, The score)."""
     primary = results[PRIMARY]
     if primary.delta.low > protocol.margin:

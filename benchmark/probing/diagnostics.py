@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
 from karel_env.features import FEATURES
 from karel_env.language import Programs
 
-CONTROL = "control labels"
+CONTROL_LABELS = "control labels"
 CONTROL_SEED = 77_023
 
 
@@ -43,7 +43,7 @@ class Diagnostics:
     states: int
 
 
-def with_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
+def add_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
     """The probe set with one more semantics, `CONTROL`: a random class for each (step, word), drawn as labels fall.
 
     Hewitt & Liang give each word type a random label with the frequencies of the real ones; a type here is a word at
@@ -59,7 +59,7 @@ def with_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
         if len(known):
             drawn[f] = random.choice(known, len(types))[kind]
     around = np.concatenate([probe_set.around, np.broadcast_to(drawn, (len(probe_set.offsets), 1, *drawn.shape))], 1)
-    return replace(probe_set, around=around, semantics=(*probe_set.semantics, CONTROL))
+    return replace(probe_set, around=around, semantics=(*probe_set.semantics, CONTROL_LABELS))
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def macro_f1(confusion: np.ndarray) -> float:
     return float(np.mean(2 * hits[occurrences > 0] / occurrences[occurrences > 0]))
 
 
-def diagnostic_evidence(
-    fits: Sequence[Fit], pool: np.ndarray, probe_set: ProbeSet, protocol: Protocol
+def collect_diagnostic_evidence(
+    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, protocol: Protocol
 ) -> DiagnosticEvidence:
     """Of all features; `pool` int [Q, S, F] is the view that each seed and semantics chose."""
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    control = probe_set.semantics.index(CONTROL) if CONTROL in probe_set.semantics else None
+    control = probe_set.semantics.index(CONTROL_LABELS) if CONTROL_LABELS in probe_set.semantics else None
     width = int(probe_set.counts.max())
     confusion = np.zeros((len(FEATURES), width, width), np.int64)
     control_hits, unseen = np.zeros(len(FEATURES), np.int64), np.zeros(len(FEATURES))
@@ -114,7 +114,7 @@ def diagnostic_evidence(
     return DiagnosticEvidence(confusion, control_hits, unseen)
 
 
-def diagnostics_of(
+def compute_diagnostics(
     evidence: DiagnosticEvidence, probe_set: ProbeSet, tested: Tested, protocol: Protocol
 ) -> dict[str, Diagnostics]:
     """The diagnostics of each feature with any label, from what a run stores."""
@@ -139,7 +139,7 @@ def diagnostics_of(
     return found
 
 
-def label_counts(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
+def count_labels(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
     """int64 [F, C], test states of all seeds by their class under the original: the row sums of every confusion."""
     width = int(probe_set.counts.max())
     tests = np.concatenate([probe_set.split(seed).test for seed in protocol.seeds])

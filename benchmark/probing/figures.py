@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from benchmark.probing.figure_data import DEPTH, MAPS, budget_points, map_cells, span_of
 from benchmark.probing.grid import Grid, Slice
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.verdict import Meaning
+from benchmark.probing.verdict import ProbeResult
 from benchmark.statistics import Estimate
 from karel_env.features import PRIMARY
 
@@ -52,7 +52,7 @@ _STYLE = {
 }
 
 
-def write_figures(folder: Path, name: str, meaning: Meaning, grid: Grid | None) -> list[str]:
+def write_figures(folder: Path, name: str, meaning: ProbeResult, grid: Grid | None) -> list[str]:
     """Write each figure as PNG and SVG below `folder / "figures"`; their paths relative to `folder`, sorted, posix.
 
     Args:
@@ -98,7 +98,7 @@ def titled_figure(height: float, *title: str) -> Figure:
     return figure
 
 
-def _features(name: str, meaning: Meaning) -> Figure:
+def _features(name: str, meaning: ProbeResult) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
     found = meaning.features
     counts = span_of(len(one.alternatives) for one in found.values())

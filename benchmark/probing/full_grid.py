@@ -13,32 +13,32 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, Skills, Tested
-from benchmark.probing.grid import Conditional, Grid, Reading, Slice
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, Tested
+from benchmark.probing.grid import ConditionalSkill, Grid, SliceResult, Slice
 from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
 from benchmark.probing.mdl import codelengths
-from benchmark.probing.probe_fit import Fitter, Rows, fit_in_process
+from benchmark.probing.probe_fit import ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, FULL_GRID, MEAN, POOLS, STANDARD_GRID, Protocol
 from benchmark.probing.state_source import (
-    Source,
+    ProbedSource,
     Views,
-    arrays_of,
-    evidence_of,
-    network_steps,
-    read_source,
+    evidence_to_arrays,
+    evidence_from_arrays,
+    count_network_steps,
+    probe_source,
     validation_gaps,
 )
-from benchmark.probing.token_history import recorder_states
-from benchmark.probing.verdict import Meaning, judged
+from benchmark.probing.token_history import token_history_states
+from benchmark.probing.verdict import ProbeResult, verdict_from_evidence
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
 from benchmark.tasks.probe_sets import (
-    CROSSED_WITH,
+    CROSSED_ALTERNATIVES,
     WIDE_BUDGET,
     crossed_outputs,
     crossed_tasks,
     first_inputs,
     wide_tasks,
-    written_programs,
+    parse_programs,
 )
 from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, RANDOM, WIDE
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
@@ -48,25 +48,25 @@ from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, Semantics, mirror_class
 from karel_env.world import Worlds
 
-EVERY = 29
+NUM_ALL_ALTERNATIVES = 29
 """Alternatives of the grid's verdict: all mirror classes."""
-SWEPT = 4
+NUM_GRID_ALTERNATIVES = 4
 """Alternatives of every other slice."""
 OFFSETS = (0, -2, -1, 1, 2)
 FUTURE = (1, 2)
 SMALL_BUDGET = 1_000
-POOLED_PLACES = 11
+NUM_POOLED_SLICES = 11
 """Of the full grid, beside those of single layers: both positions, depths, budgets, crossed prompts, and ahead."""
 READ, EMIT = "read", "emit"
 POOLED = "pools"
-States = Callable[[str, str, str], Rows]
+StateLoader = Callable[[str, str, str], StateArray]
 """The stored states of (stage, position, view)."""
-Told = Callable[[str], None]
-Shown = Callable[[Source, Tested, Meaning], None]
+EventCallback = Callable[[str], None]
+ResultCallback = Callable[[ProbedSource, Tested, ProbeResult], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class ProbeSite:
     """A probe set, and what a recorder knows there.
 
     Attributes:
@@ -87,19 +87,19 @@ class Place:
     def recorder(self, position: str, ahead: int = 0) -> np.ndarray:
         """float32 [R, D], what keeps all words read so far and the prompt's first example; `ahead` words more."""
         back = 0 if position == READ else -1
-        return recorder_states(self.programs, self.inputs, self.probe_set, back + ahead, self.outputs)
+        return token_history_states(self.programs, self.inputs, self.probe_set, back + ahead, self.outputs)
 
 
-def grid_steps(protocol: Protocol, grid: str, layers: int) -> int:
+def count_grid_steps(protocol: Protocol, grid: str, layers: int) -> int:
     """About how many steps all networks of a grid take beyond the standard one's, for a model of so many layers."""
     if grid == STANDARD_GRID:
         return 0
     swept = replace(protocol, copies=1)
-    view = 2 * network_steps(swept, 1 + min(SWEPT, protocol.alternatives))
+    view = 2 * count_network_steps(swept, 1 + min(NUM_GRID_ALTERNATIVES, protocol.alternatives))
     if grid != FULL_GRID:
         return (layers + 1) * view
-    every = (2 * len(POOLS) + 1) * network_steps(protocol, 1 + EVERY)
-    return (2 * len(OFFSETS) * (layers + 1) + len(POOLS) * POOLED_PLACES) * view + every
+    every = (2 * len(POOLS) + 1) * count_network_steps(protocol, 1 + NUM_ALL_ALTERNATIVES)
+    return (2 * len(OFFSETS) * (layers + 1) + len(POOLS) * NUM_POOLED_SLICES) * view + every
 
 
 class FullGrid:
@@ -118,16 +118,16 @@ class FullGrid:
         self,
         suite: Suite,
         protocol: Protocol,
-        states: States,
+        states: StateLoader,
         layers: Sequence[str],
         texts: Sequence[str],
-        told: Told = lambda what: None,
-        fit: Fitter = fit_in_process,
+        told: EventCallback = lambda what: None,
+        fit: ProbeTrainer = fit_in_process,
     ) -> None:
         self.suite, self.states, self.layers, self.texts, self.told = suite, states, list(layers), texts, told
         self.protocol, self.fit = protocol, fit
-        self.swept = replace(protocol, alternatives=min(SWEPT, protocol.alternatives), copies=1)
-        self.recorders: dict[tuple[object, ...], Source] = {}
+        self.swept = replace(protocol, alternatives=min(NUM_GRID_ALTERNATIVES, protocol.alternatives), copies=1)
+        self.recorders: dict[tuple[object, ...], ProbedSource] = {}
 
     @property
     def pools(self) -> list[str]:
@@ -135,15 +135,15 @@ class FullGrid:
         return [MEAN, self.layers[-1]]
 
     @cached_property
-    def blind(self) -> Place:
+    def blind(self) -> ProbeSite:
         """The set of the verdict."""
         tasks = blind_tasks(self.suite)
         return self._place(BLIND, BLIND, tasks.programs, first_inputs(tasks), None, self.suite.probe_programs)
 
     @cached_property
-    def generated(self) -> Place | None:
+    def generated(self) -> ProbeSite | None:
         """The model's own programs; None with too few of them."""
-        programs, places = written_programs(self.texts)
+        programs, places = parse_programs(self.texts)
         if len({programs.program(i).tobytes() for i in range(len(programs))}) < self.protocol.min_programs:
             return None
         tasks = probe_tasks(self.suite)
@@ -158,10 +158,10 @@ class FullGrid:
         outputs: Worlds | None,
         budget: int | None,
         semantics: Sequence[Semantics] | None = None,
-    ) -> Place:
+    ) -> ProbeSite:
         meanings = semantics or with_original(self.swept)
         probe_set = build_probe_set(programs, inputs, meanings, self.protocol, OFFSETS, budget)
-        return Place(name, stage, programs, inputs, outputs, probe_set)
+        return ProbeSite(name, stage, programs, inputs, outputs, probe_set)
 
     def measure(self) -> Grid:
         """The whole grid."""
@@ -193,22 +193,22 @@ class FullGrid:
         slices, best = self._layers(self.blind, READ, (0,))
         return Grid(None, slices, best)
 
-    def _views(self, place: Place, position: str, views: Sequence[str], copy: int | None = None) -> list[Rows]:
+    def _views(self, place: ProbeSite, position: str, views: Sequence[str], copy: int | None = None) -> list[StateArray]:
         stage = place.stage if copy is None else f"{RANDOM}-{copy}-{place.stage}"
         return [self.states(stage, position, view) for view in views]
 
-    def _copies(self, place: Place, position: str, views: Sequence[str]) -> list[list[Rows]]:
+    def _copies(self, place: ProbeSite, position: str, views: Sequence[str]) -> list[list[StateArray]]:
         return [self._views(place, position, views, copy) for copy in range(self.protocol.random_inits)]
 
     def slice(
         self,
-        place: Place,
+        place: ProbeSite,
         position: str,
         view: str,
         offset: int = 0,
         depth: str = "mlp1",
         protocol: Protocol | None = None,
-        shown: Shown = lambda source, tested, meaning: None,
+        shown: ResultCallback = lambda source, tested, meaning: None,
         prior: Tested | None = None,
         ahead: int = 0,
     ) -> Slice:
@@ -230,14 +230,14 @@ class FullGrid:
         key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
         if key not in self.recorders:
             recorder = [[place.recorder(position, ahead)]]
-            self.recorders[key] = read_source(probe_set, tested, recorder, protocol, widths=widths, fit=self.fit)
-        model = read_source(
+            self.recorders[key] = probe_source(probe_set, tested, recorder, protocol, widths=widths, fit=self.fit)
+        model = probe_source(
             probe_set, tested, [self._views(place, position, views)], protocol, widths=widths, fit=self.fit
         )
         copies = self._copies(place, position, views)
-        untrained = read_source(probe_set, tested, copies, protocol, widths=widths, fit=self.fit)
+        untrained = probe_source(probe_set, tested, copies, protocol, widths=widths, fit=self.fit)
         sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
-        meaning = judged(probe_set, tested, arrays_of(sources), protocol, views)
+        meaning = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol, views)
         shown(model, tested, meaning)
         readings = self._readings(probe_set, tested, sources, meaning.features)
         return Slice(
@@ -246,8 +246,8 @@ class FullGrid:
         )  # fmt: skip
 
     def _readings(
-        self, probe_set: ProbeSet, tested: Tested, sources: dict[str, Source], features: dict[str, FeatureResult]
-    ) -> dict[str, Reading]:
+        self, probe_set: ProbeSet, tested: Tested, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
+    ) -> dict[str, SliceResult]:
         found = {}
         skills = {
             name: 1 - source.evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
@@ -257,14 +257,14 @@ class FullGrid:
             f = FEATURES.index(name)
             columns = [probe_set.semantics.index(alternative) for alternative in result.alternatives]
             controls = {c: (float(skills[c][0, f]), float(skills[c][columns, f].mean())) for c in CONTROLS}
-            found[name] = Reading(
+            found[name] = SliceResult(
                 result.skill.value, result.skill_alternatives, controls, result.gap, result.delta, result.p
             )
         return found
 
     def _verdict(self) -> tuple[str, Slice]:
         """The blind set at `read` with every alternative."""
-        protocol = replace(self.protocol, alternatives=EVERY)
+        protocol = replace(self.protocol, alternatives=NUM_ALL_ALTERNATIVES)
         blind = self.blind
         meanings = with_original(protocol)
         whole = self._place(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, meanings)
@@ -274,13 +274,13 @@ class FullGrid:
         )
         return found[0], one
 
-    def _layers(self, place: Place, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
+    def _layers(self, place: ProbeSite, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
         """Every layer and the mean at these offsets; the layer with the largest gap on validation at offset 0."""
         slices, gaps = [], {}
         allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def keep(source: Source, tested: Tested, meaning: Meaning, view: str = view) -> None:
+            def keep(source: ProbedSource, tested: Tested, meaning: ProbeResult, view: str = view) -> None:
                 gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
 
             slices += [
@@ -304,7 +304,7 @@ class FullGrid:
         """Prompts of which half show outputs under the original and half under an alternative, one alternative each."""
         slices = []
         tasks = crossed_tasks(self.suite)
-        for name in CROSSED_WITH:
+        for name in CROSSED_ALTERNATIVES:
             semantics = [ORIGINAL, mirror_class(name)]
             outputs = crossed_outputs(tasks, name)[:, 0]
             budget = self.suite.probe_programs // 5
@@ -315,7 +315,7 @@ class FullGrid:
             slices.append(self.slice(place, READ, POOLED))
         return slices
 
-    def future(self, place: Place, offset: int, view: str = POOLED) -> Slice:
+    def future(self, place: ProbeSite, offset: int, view: str = POOLED) -> Slice:
         """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
         probe_set = place.probe_set.at(offset)
         prior = Tested.of(probe_set, self.swept, place.probe_set.at(0))
@@ -337,7 +337,7 @@ class FullGrid:
             reach = offset
         return reach, dict(sorted(adjusted.items()))
 
-    def _conditional(self) -> dict[str, Conditional]:
+    def _conditional(self) -> dict[str, ConditionalSkill]:
         """What the mean over layers adds to the recorder."""
         self.told("conditional probing")
         place, protocol = self.blind, self.swept
@@ -346,12 +346,12 @@ class FullGrid:
         recorder = place.recorder(READ)
         both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
         sources = {
-            name: read_source(probe_set, tested, [[states]], protocol, fit=self.fit)
+            name: probe_source(probe_set, tested, [[states]], protocol, fit=self.fit)
             for name, states in (("recorder", recorder), ("both", both))
         }
         n = len(tested.programs)
         weights = bootstrap_weights(tested.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
-        skills = Skills(evidence_of(arrays_of(sources)), tested, weights)
+        skills = SkillScores(evidence_from_arrays(evidence_to_arrays(sources)), tested, weights)
         three = [
             (skills.whole(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")
         ]
@@ -365,7 +365,7 @@ class FullGrid:
                 return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, 0.95)
 
             if columns:
-                found[feature] = Conditional(
+                found[feature] = ConditionalSkill(
                     float(three[1][0][0, 0, f]),
                     estimate([one[:, 0, f] for one in added]),
                     estimate([one[:, columns, f].mean(1) for one in added]),
@@ -373,5 +373,5 @@ class FullGrid:
         return found
 
 
-def _ignore(source: Source, tested: Tested, meaning: Meaning) -> None:
+def _ignore(source: ProbedSource, tested: Tested, meaning: ProbeResult) -> None:
     """Shown a source, keeps nothing."""

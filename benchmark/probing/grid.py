@@ -11,7 +11,7 @@ from benchmark.statistics import Estimate
 
 
 @dataclass(frozen=True)
-class Reading:
+class SliceResult:
     """One feature of one slice.
 
     Attributes:
@@ -55,7 +55,7 @@ class Slice:
     alternatives: int
     programs: int
     states: int
-    features: dict[str, Reading]
+    features: dict[str, SliceResult]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Codelength:
 
 
 @dataclass(frozen=True)
-class Conditional:
+class ConditionalSkill:
     """What the hidden state adds to the recorder (conditional probing, Hewitt et al. 2021, arXiv 2109.09234).
 
     Attributes:
@@ -113,7 +113,7 @@ class Grid:
     codelength: dict[str, Codelength] = field(default_factory=dict)
     reach: int | None = None
     reach_p: dict[int, float] = field(default_factory=dict)
-    conditional: dict[str, Conditional] = field(default_factory=dict)
+    conditional: dict[str, ConditionalSkill] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:

@@ -14,7 +14,7 @@ from benchmark.probing.control_gap import CONTROLS
 from benchmark.probing.grid import Codelength
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet, Split
 from benchmark.probing.prior import step_prior
-from benchmark.probing.probe_fit import Fitter, fit_in_process
+from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import Views, fit_semantics
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
@@ -28,7 +28,7 @@ HELD = 10
 
 
 def codelengths(
-    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: Fitter = fit_in_process
+    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: ProbeTrainer = fit_in_process
 ) -> dict[str, Codelength]:
     """Bits a label of each feature, of the model against the controls.
 
@@ -110,7 +110,7 @@ def _bits(
     copies: Sequence[Views],
     blocks: Sequence[Sequence[np.ndarray]],
     protocol: Protocol,
-    fit: Fitter,
+    fit: ProbeTrainer,
 ) -> np.ndarray:
     """float64 [Q, S, F, P], bits of each program's labels; of the views that which codes the held programs best."""
     splits = [_splits(probe_set, mine) for mine in blocks]

@@ -16,7 +16,7 @@ from benchmark.probing.labels import Split
 from benchmark.probing.protocol import Protocol
 
 
-class Rows(typing.Protocol):
+class StateArray(typing.Protocol):
     """States [R, D] that are indexed by a slice or by row numbers: an array, memory-mapped or not, or several."""
 
     def __len__(self) -> int: ...
@@ -26,12 +26,12 @@ class Rows(typing.Protocol):
         ...
 
 
-class Fitter(typing.Protocol):
+class ProbeTrainer(typing.Protocol):
     """`fit_probes`, or what takes its place and has others compute."""
 
     def __call__(
         self,
-        states: Sequence[Rows],
+        states: Sequence[StateArray],
         targets: np.ndarray,
         counts: np.ndarray,
         splits: Sequence[Split],
@@ -40,13 +40,13 @@ class Fitter(typing.Protocol):
         protocol: Protocol,
         progress: Callable[[int], None] = ...,
         inits: Sequence[int] | None = ...,
-    ) -> Fit:
+    ) -> ProbeFit:
         """See `fit_probes`."""
         ...
 
 
 @dataclass(frozen=True)
-class Fit:
+class ProbeFit:
     """What the probes of one source of states predict.
 
     Attributes:
@@ -61,7 +61,7 @@ class Fit:
     predicted: list[np.ndarray]
 
 
-def fit_in_process(*args: Any, **options: Any) -> Fit:
+def fit_in_process(*args: Any, **options: Any) -> ProbeFit:
     """`benchmark.probing.probes.fit_probes`, the default `Fitter`; torch is imported by the first call."""
     from benchmark.probing.probes import fit_probes
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probe_fit import Fit, Rows
+from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.protocol import Protocol
 
 ROWS = 1024
@@ -46,7 +46,7 @@ def fast_products() -> torch.dtype:
 
 
 def fit_probes(
-    states: Sequence[Rows],
+    states: Sequence[StateArray],
     targets: np.ndarray,
     counts: np.ndarray,
     splits: Sequence[Split],
@@ -56,7 +56,7 @@ def fit_probes(
     progress: Callable[[int], None] = lambda steps: None,
     inits: Sequence[int] | None = None,
     products: torch.dtype | None = None,
-) -> Fit:
+) -> ProbeFit:
     """Train all groups and seeds.
 
     Args:
@@ -95,13 +95,13 @@ def fit_probes(
         found = list(pool.map(lambda one: train(*one), work))
     each = [found[q * len(chunks) : (q + 1) * len(chunks)] for q in range(len(seeds))]
     validation, log_prob, predicted = ([np.concatenate([part[i] for part in one]) for one in each] for i in range(3))
-    return Fit(np.stack(validation), log_prob, predicted)
+    return ProbeFit(np.stack(validation), log_prob, predicted)
 
 
 class _Shared:
     """The whitened states of one seed, made by the first thread that enters and dropped by the last that leaves."""
 
-    def __init__(self, states: Rows, train: np.ndarray, ridge: float, products: torch.dtype) -> None:
+    def __init__(self, states: StateArray, train: np.ndarray, ridge: float, products: torch.dtype) -> None:
         self.make = lambda: _inputs(states, train, ridge, products)
         self.lock, self.users = Lock(), 0
         self.inputs: torch.Tensor | None = None
@@ -130,7 +130,7 @@ def _one_thread_each() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _whitening(states: Rows, train: np.ndarray, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _whitening(states: StateArray, train: np.ndarray, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [D] and axes [D, D'] of the training states, float64.
 
     Sums are over parts of the states, so that a float64 copy of all of them is never held.
@@ -151,7 +151,7 @@ def _whitening(states: Rows, train: np.ndarray, ridge: float) -> tuple[torch.Ten
     return torch.from_numpy(np.asarray(mean)), axes
 
 
-def whitened(states: Rows, train: np.ndarray, ridge: float) -> np.ndarray:
+def whitened(states: StateArray, train: np.ndarray, ridge: float) -> np.ndarray:
     """float32 [R, D'], the states along the principal axes of the training states, each scaled to deviation 1.
 
     Hidden states vary mostly along a few directions (token identity); without this, what lies in the others is
@@ -161,7 +161,7 @@ def whitened(states: Rows, train: np.ndarray, ridge: float) -> np.ndarray:
     return _inputs(states, train, ridge, torch.float32)[:, :-1].numpy()
 
 
-def _inputs(states: Rows, train: np.ndarray, ridge: float, products: torch.dtype) -> torch.Tensor:
+def _inputs(states: StateArray, train: np.ndarray, ridge: float, products: torch.dtype) -> torch.Tensor:
     """[R, D' + 1], the whitened states and a column of ones, whose weights are the first layer's biases."""
     mean, axes = _whitening(states, train, ridge)
     found = torch.ones((len(states), axes.shape[1] + 1), dtype=products)

@@ -15,12 +15,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.artifacts import LIMITS, READINGS
+from benchmark.artifacts import MAX_BYTES, READINGS
 from benchmark.errors import VerificationError
-from benchmark.files import read_bytes, unpacked
-from benchmark.probing.control_gap import Tested, choose_pool
+from benchmark.files import read_bytes, gunzip_bounded
+from benchmark.probing.control_gap import Tested, select_pool
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
 from karel_env.features import FEATURES, PRIMARY
 
@@ -32,7 +32,7 @@ _Class = Annotated[int, Field(ge=0, le=100)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Read(BaseModel):
+class SemanticsReadout(BaseModel):
     """Of one semantics.
 
     Attributes:
@@ -55,7 +55,7 @@ class Read(BaseModel):
     probability: list[list[_Share | None]]
 
 
-class Readings(BaseModel):
+class Readout(BaseModel):
     """Of one run.
 
     Attributes:
@@ -70,17 +70,17 @@ class Readings(BaseModel):
     feature: str
     seed: int
     task: list[Annotated[int, Field(ge=0)]]
-    by_semantics: list[Read]
+    by_semantics: list[SemanticsReadout]
 
 
-def readings_of(
+def compute_readout(
     probe_set: ProbeSet,
     tested: Tested,
-    fits: Sequence[Fit],
+    fits: Sequence[ProbeFit],
     views: Sequence[str],
     semantics: Sequence[str],
     protocol: Protocol,
-) -> Readings:
+) -> Readout:
     """The readings of the first seed.
 
     Args:
@@ -95,7 +95,7 @@ def readings_of(
     task = np.unique(probe_set.program[test])[:PROGRAMS]
     place = np.flatnonzero(np.isin(probe_set.program[test], task))
     ends = np.flatnonzero(np.diff(probe_set.program[test][place])) + 1
-    pool, found = choose_pool(fits)[0, :, feature], []
+    pool, found = select_pool(fits)[0, :, feature], []
     for s, name in enumerate(probe_set.semantics):
         if name not in semantics:
             continue
@@ -107,8 +107,8 @@ def readings_of(
         columns = {"true": label, "read": fit.predicted[0][s, feature, place], "probability": share}
         lists = {column: _lists(values, known, ends) for column, values in columns.items()}
         prior = best >= float(tested.priors[0].validation[s, feature])
-        found.append(Read.model_validate({"semantics": name, "view": views[pool[s]], "prior": prior, **lists}))
-    return Readings(feature=PRIMARY, seed=seed, task=task.tolist(), by_semantics=found)
+        found.append(SemanticsReadout.model_validate({"semantics": name, "view": views[pool[s]], "prior": prior, **lists}))
+    return Readout(feature=PRIMARY, seed=seed, task=task.tolist(), by_semantics=found)
 
 
 def _lists(values: np.ndarray, known: np.ndarray, ends: np.ndarray) -> list[list[int | float | None]]:
@@ -117,12 +117,12 @@ def _lists(values: np.ndarray, known: np.ndarray, ends: np.ndarray) -> list[list
     return [[v if k else None for v, k in zip(one.tolist(), there, strict=True)] for one, there in programs]
 
 
-def packed_readings(readings: Readings) -> bytes:
+def pack_readout(readings: Readout) -> bytes:
     """The content of the file, the same for the same readings."""
     return gzip.compress(readings.model_dump_json().encode(), mtime=0)
 
 
-def read_readings(folder: Path, probe_set: ProbeSet) -> Readings | None:
+def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
     """The readings that a run stored; None if it has none.
 
     Args:
@@ -136,9 +136,9 @@ def read_readings(folder: Path, probe_set: ProbeSet) -> Readings | None:
     path = folder / READINGS
     if not path.is_file():
         return None
-    text = unpacked(read_bytes(path, LIMITS[READINGS]), path.name, LARGEST)
+    text = gunzip_bounded(read_bytes(path, MAX_BYTES[READINGS]), path.name, LARGEST)
     try:
-        readings = Readings.model_validate_json(text)
+        readings = Readout.model_validate_json(text)
         _check(readings, probe_set)
     except ValueError as problem:
         why = " ".join(str(problem).split())[:200]
@@ -148,7 +148,7 @@ def read_readings(folder: Path, probe_set: ProbeSet) -> Readings | None:
     return readings
 
 
-def _check(readings: Readings, probe_set: ProbeSet) -> None:
+def _check(readings: Readout, probe_set: ProbeSet) -> None:
     if readings.feature != PRIMARY or not readings.by_semantics:
         raise ValueError(f"readings of {readings.feature!r} under {len(readings.by_semantics)} semantics")
     feature = FEATURES.index(readings.feature)

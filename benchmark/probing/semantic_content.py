@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.probing.control_gap import over_programs, tested_programs
+from benchmark.probing.control_gap import sum_by_program, list_test_programs
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
-from benchmark.probing.probe_fit import Fit, Fitter, Rows, fit_in_process
+from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.probing.state_source import Progress
+from benchmark.probing.state_source import StepCallback
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
-from benchmark.tasks.probe_sets import first_inputs, written_programs
+from benchmark.tasks.probe_sets import first_inputs, parse_programs
 from benchmark.tasks.suite import Suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.semantics import ORIGINAL
@@ -25,7 +25,7 @@ CONTENT_DEPTHS = ("linear", "mlp1", "mlp2")
 
 
 @dataclass(frozen=True)
-class Content:
+class SemanticContent:
     """The paper's semantic content, of the model's own programs.
 
     Attributes:
@@ -40,31 +40,31 @@ class Content:
     test_states: int
 
 
-def content_steps(protocol: Protocol) -> int:
+def count_content_steps(protocol: Protocol) -> int:
     """Steps of all networks that `measure_content` reports, for progress."""
     return protocol.steps * len(CONTENT_DEPTHS) * len(protocol.seeds) * sum(map(len, PAPER_FEATURES))
 
 
-def measure_content(
+def measure_semantic_content(
     suite: Suite,
     protocol: Protocol,
     texts: Sequence[str],
-    states: Rows,
-    progress: Progress = lambda steps: None,
-    fit: Fitter = fit_in_process,
-) -> Content | None:
+    states: StateArray,
+    progress: StepCallback = lambda steps: None,
+    fit: ProbeTrainer = fit_in_process,
+) -> SemanticContent | None:
     """The paper's semantic content of the model's own programs; see `measure_content_hits`."""
-    hits = measure_content_hits(suite, protocol, texts, states, progress, fit)
-    return None if hits is None else content_of_hits(suite, protocol, texts, hits)
+    hits = probe_semantic_content(suite, protocol, texts, states, progress, fit)
+    return None if hits is None else semantic_content_from_hits(suite, protocol, texts, hits)
 
 
-def measure_content_hits(
+def probe_semantic_content(
     suite: Suite,
     protocol: Protocol,
     texts: Sequence[str],
-    states: Rows,
-    progress: Progress = lambda steps: None,
-    fit: Fitter = fit_in_process,
+    states: StateArray,
+    progress: StepCallback = lambda steps: None,
+    fit: ProbeTrainer = fit_in_process,
 ) -> np.ndarray | None:
     """Where the probes are right, which `content_of_hits` computes the figures from; None with too few programs to tell.
 
@@ -96,7 +96,7 @@ def measure_content_hits(
     )
 
 
-def content_of_hits(suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray) -> Content | None:
+def semantic_content_from_hits(suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray) -> SemanticContent | None:
     """The figures from what `measure_content_hits` returns, which a run stores; None with too few programs to tell.
 
     Raises:
@@ -110,7 +110,7 @@ def content_of_hits(suite: Suite, protocol: Protocol, texts: Sequence[str], hits
         raise ValueError(f"hits of shape {hits.shape}, not {expected}")
     figures = {depth: _content(hits[i], probed, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
     tested = np.unique(np.concatenate([split.test for split in probed.splits]))
-    return Content(
+    return SemanticContent(
         {depth: mean for depth, (mean, _) in figures.items()},
         {depth: geometric for depth, (_, geometric) in figures.items()},
         probed.distinct,
@@ -118,17 +118,17 @@ def content_of_hits(suite: Suite, protocol: Protocol, texts: Sequence[str], hits
     )
 
 
-def packed_hits(hits: np.ndarray) -> np.ndarray:
+def pack_hits(hits: np.ndarray) -> np.ndarray:
     """uint8 [depths, groups, ceil(states / 8)], one bit per state, as `probes.data` holds them."""
     return np.packbits(hits, axis=-1)
 
 
-def unpacked_hits(packed: np.ndarray, states: int) -> np.ndarray:
+def unpack_hits(packed: np.ndarray, states: int) -> np.ndarray:
     """What `packed_hits` was given, of so many states."""
     return np.unpackbits(packed, axis=-1, count=states).astype(bool)
 
 
-def hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
+def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
     """Test states of all seeds, the last axis of the hits; None with too few distinct programs."""
     probed = _Probed.of(suite, protocol, texts)
     return None if probed is None else probed.rows
@@ -151,7 +151,7 @@ class _Probed:
 
     @classmethod
     def of(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _Probed | None:
-        programs, _ = written_programs(texts)
+        programs, _ = parse_programs(texts)
         known: dict[bytes, int] = {}
         kind = np.array(
             [known.setdefault(programs.program(i).tobytes(), len(known)) for i in range(len(programs))], np.int64
@@ -173,7 +173,7 @@ def _heads() -> list[int]:
 
 def generated_probe_set(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> ProbeSet:
     """The labels of the programs that a model wrote for the probe tasks, under the original."""
-    programs, places = written_programs(texts)
+    programs, places = parse_programs(texts)
     inputs = first_inputs(probe_tasks(suite))[places]
     return build_probe_set(programs, inputs, [ORIGINAL], protocol)
 
@@ -183,7 +183,7 @@ def _only(split: Split, kept: np.ndarray) -> Split:
     return Split(*(rows[kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
-def _hits(fit: Fit, probed: _Probed) -> np.ndarray:
+def _hits(fit: ProbeFit, probed: _Probed) -> np.ndarray:
     """bool [groups of features, test states of all seeds], where a probe is right; a group, where all its heads are."""
     names = [name for group in PAPER_FEATURES for name in group]
     label = probed.probe_set.classes[0, _heads()]
@@ -202,9 +202,9 @@ def _content(hits: np.ndarray, probed: _Probed, protocol: Protocol) -> tuple[Est
     splits, probe_set = probed.splits, probed.probe_set
     ends = np.cumsum([len(split.test) for split in splits])[:-1]
     right = [part.astype(np.float64) for part in np.split(hits, ends, axis=1)]
-    sums, by_seed = over_programs(right, splits, probe_set)
-    sizes, seed_sizes = over_programs([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    _, cluster = np.unique(probed.kind[tested_programs(splits, probe_set)], return_inverse=True)
+    sums, by_seed = sum_by_program(right, splits, probe_set)
+    sizes, seed_sizes = sum_by_program([np.ones(len(split.test)) for split in splits], splits, probe_set)
+    _, cluster = np.unique(probed.kind[list_test_programs(splits, probe_set)], return_inverse=True)
     sums, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(each)]) for each in (sums, sizes))
     weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
     resampled = (weights @ sums.T).mean(-1) / (weights @ sizes[0])

@@ -10,33 +10,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, Tested, choose_pool, gather_evidence
+from benchmark.probing.control_gap import Evidence, Tested, select_pool, gather_evidence
 from benchmark.probing.labels import ProbeSet, Split
-from benchmark.probing.probe_fit import Fit, Fitter, Rows, fit_in_process
+from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import Protocol
 
-Progress = Callable[[int], None]
-Views = Sequence[Rows]
+StepCallback = Callable[[int], None]
+Views = Sequence[StateArray]
 """The states among which each semantics chooses on validation, float32 [R, D] each: layers, or pools of layers."""
 
 
 @dataclass(frozen=True)
-class Source:
+class ProbedSource:
     """A fit a view, and the evidence of the chosen ones."""
 
-    fits: list[Fit]
+    fits: list[ProbeFit]
     evidence: Evidence
 
 
-def read_source(
+def probe_source(
     probe_set: ProbeSet,
     tested: Tested,
     copies: Sequence[Views],
     protocol: Protocol,
-    progress: Progress = lambda steps: None,
+    progress: StepCallback = lambda steps: None,
     widths: Sequence[int] | None = None,
-    fit: Fitter = fit_in_process,
-) -> Source:
+    fit: ProbeTrainer = fit_in_process,
+) -> ProbedSource:
     """Fit the probes of one source.
 
     Args:
@@ -53,29 +53,29 @@ def read_source(
         fit_view(probe_set, [views[view] for views in copies], protocol, hidden, progress, fit)
         for view in range(len(copies[0]))
     ]
-    return Source(fits, gather_evidence(fits, choose_pool(fits), probe_set, tested, protocol))
+    return ProbedSource(fits, gather_evidence(fits, select_pool(fits), probe_set, tested, protocol))
 
 
 def fit_view(
     probe_set: ProbeSet,
-    copies: Sequence[Rows],
+    copies: Sequence[StateArray],
     protocol: Protocol,
     widths: Sequence[int],
-    progress: Progress = lambda steps: None,
-    fit: Fitter = fit_in_process,
-) -> Fit:
+    progress: StepCallback = lambda steps: None,
+    fit: ProbeTrainer = fit_in_process,
+) -> ProbeFit:
     """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
     chosen = [copies[seed % len(copies)] for seed in protocol.seeds]
     splits = [probe_set.split(seed) for seed in protocol.seeds]
     return fit_semantics(probe_set, chosen, protocol.seeds, splits, protocol, widths, progress, fit)
 
 
-def network_steps(protocol: Protocol, semantics: int) -> int:
+def count_network_steps(protocol: Protocol, semantics: int) -> int:
     """Steps of all networks of one view, as its fit reports them."""
     return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + semantics)
 
 
-def validation_gaps(fits: Sequence[Fit], tested: Tested, feature: int, alternatives: Sequence[int]) -> np.ndarray:
+def validation_gaps(fits: Sequence[ProbeFit], tested: Tested, feature: int, alternatives: Sequence[int]) -> np.ndarray:
     """float64 [views], skill of the original less the mean of the alternatives (columns of S) on validation, over seeds.
 
     By it the best layer is named, so that no test figure chooses.
@@ -87,20 +87,20 @@ def validation_gaps(fits: Sequence[Fit], tested: Tested, feature: int, alternati
 
 def fit_semantics(
     probe_set: ProbeSet,
-    states: Sequence[Rows],
+    states: Sequence[StateArray],
     seeds: Sequence[int],
     splits: Sequence[Split],
     protocol: Protocol,
     widths: Sequence[int],
-    progress: Progress = lambda steps: None,
-    fit: Fitter = fit_in_process,
-) -> Fit:
+    progress: StepCallback = lambda steps: None,
+    fit: ProbeTrainer = fit_in_process,
+) -> ProbeFit:
     """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
     copies = protocol.copies
     targets = np.concatenate([np.repeat(probe_set.classes[:1], copies, 0), probe_set.classes[1:]])
     inits = [*range(copies), *[0] * (len(targets) - copies)]
     found = fit(states, targets, probe_set.counts, splits, widths, seeds, protocol, progress, inits)
-    return Fit(
+    return ProbeFit(
         np.stack([_over_copies(one, copies) for one in found.validation]),
         [_over_copies(one, copies) for one in found.log_prob],
         [one[copies - 1 :] for one in found.predicted],
@@ -112,12 +112,12 @@ def _over_copies(values: np.ndarray, copies: int) -> np.ndarray:
     return np.concatenate([values[:copies].mean(0, keepdims=True), values[copies:]])
 
 
-def arrays_of(sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+def evidence_to_arrays(sources: Mapping[str, ProbedSource]) -> dict[str, np.ndarray]:
     """The evidence of all sources as a run stores it, such as `model.probe`."""
     return {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
 
 
-def evidence_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
+def evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
     """The evidence of all sources from the arrays of `arrays_of`; other arrays may lie beside them."""
     names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
     return {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}

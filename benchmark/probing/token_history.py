@@ -13,7 +13,7 @@ from karel_env.language import HEADER, WORDS, Programs
 from karel_env.world import Worlds
 
 
-def recorder_states(
+def token_history_states(
     programs: Programs, inputs: Worlds, probe_set: ProbeSet, ahead: int = 0, outputs: Worlds | None = None
 ) -> np.ndarray:
     """float32 [R, D], the recorder's state at each labelled word.
@@ -37,11 +37,11 @@ def recorder_states(
     row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None] + ahead)
     word = grid[probe_set.program[row], column]
     tokens[row[word >= 0], column[word >= 0], word[word >= 0]] = 1
-    shown = [world_columns(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
+    shown = [encode_worlds(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
     return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), *shown], 1)
 
 
-def world_columns(inputs: Worlds) -> np.ndarray:
+def encode_worlds(inputs: Worlds) -> np.ndarray:
     """float32 [B, columns]: where walls are, markers, and the robot's row, column and heading."""
     cells = inputs.cells[:, 1:-1, 1:-1].reshape(len(inputs), -1)
     high, wide = inputs.cells.shape[-2:]

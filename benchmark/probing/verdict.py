@@ -10,33 +10,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import FeatureResult, Tested, analyse, verdict
+from benchmark.probing.control_gap import FeatureResult, Tested, analyze_features, decide_verdict
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
-    diagnostic_evidence,
-    diagnostics_of,
-    with_control_labels,
+    collect_diagnostic_evidence,
+    compute_diagnostics,
+    add_control_labels,
 )
 from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, with_original
-from benchmark.probing.probe_fit import Fitter, fit_in_process
+from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
-from benchmark.probing.readout import Readings, readings_of
-from benchmark.probing.state_source import Progress, Views, arrays_of, evidence_of, network_steps, read_source
-from benchmark.probing.token_history import recorder_states
+from benchmark.probing.readout import Readout, compute_readout
+from benchmark.probing.state_source import StepCallback, Views, evidence_to_arrays, evidence_from_arrays, count_network_steps, probe_source
+from benchmark.probing.token_history import token_history_states
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import FEATURES
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ADVERSARIAL, FLIP
 
-EXTRAS = (FLIP, ADVERSARIAL)
+EXTRA_SEMANTICS = (FLIP, ADVERSARIAL)
 """Semantics of the paper that are measured and named beside the alternatives, and enter no gap."""
 DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
 """Names in `probes.data`: before the parts of `DiagnosticEvidence`; of what `content_of_hits` takes, packed."""
 
 
-def diagnostic_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
+def diagnostic_evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
     """What the arrays of `probes.data` hold for the diagnostics; None where an older run stored nothing."""
     names = ("confusion", "control_hits", "unseen")
     if any(f"{DIAGNOSTICS}.{name}" not in arrays for name in names):
@@ -45,7 +45,7 @@ def diagnostic_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | 
 
 
 @dataclass(frozen=True)
-class Meaning:
+class ProbeResult:
     """What the blind set says: does the model represent the robot's state?
 
     Attributes:
@@ -67,19 +67,19 @@ class Meaning:
     test_states: int
 
 
-def blind_steps(protocol: Protocol) -> int:
+def count_blind_steps(protocol: Protocol) -> int:
     """Steps of all networks that `measure_meaning` reports, for progress."""
-    return (2 * len(POOLS) + 1) * network_steps(protocol, len(with_original(protocol, EXTRAS)) + 1)
+    return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(with_original(protocol, EXTRA_SEMANTICS)) + 1)
 
 
-def measure_meaning(
+def measure(
     suite: Suite,
     protocol: Protocol,
     model: Views,
     random: Sequence[Views],
-    progress: Progress = lambda steps: None,
-    fit: Fitter = fit_in_process,
-) -> tuple[Meaning, dict[str, np.ndarray], Readings]:
+    progress: StepCallback = lambda steps: None,
+    fit: ProbeTrainer = fit_in_process,
+) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
     """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
 
     Args:
@@ -93,37 +93,37 @@ def measure_meaning(
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
     tested = Tested.of(probe_set, protocol)
-    recorder = recorder_states(tasks.programs, first_inputs(tasks), probe_set)
+    recorder = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
-        "model": read_source(probe_set, tested, [model], protocol, progress, fit=fit),
-        "random-init": read_source(probe_set, tested, random, protocol, progress, fit=fit),
-        "recorder": read_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
+        "model": probe_source(probe_set, tested, [model], protocol, progress, fit=fit),
+        "random-init": probe_source(probe_set, tested, random, protocol, progress, fit=fit),
+        "recorder": probe_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
     }
-    arrays = arrays_of(sources)
-    evidence = diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
-    found = diagnostics_of(evidence, probe_set, tested, protocol)
+    arrays = evidence_to_arrays(sources)
+    evidence = collect_diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
+    found = compute_diagnostics(evidence, probe_set, tested, protocol)
     arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
-    names = [semantics.name for semantics in with_original(protocol, EXTRAS)]
-    readings = readings_of(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
-    return judged(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
+    names = [semantics.name for semantics in with_original(protocol, EXTRA_SEMANTICS)]
+    readings = compute_readout(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
+    return verdict_from_evidence(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
     """The labels of the suite's blind set: original, alternatives, extras, and control labels."""
     tasks = blind_tasks(suite)
-    semantics = with_original(protocol, EXTRAS)
+    semantics = with_original(protocol, EXTRA_SEMANTICS)
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), semantics, protocol, budget=suite.probe_programs)
-    return with_control_labels(probe_set, tasks.programs)
+    return add_control_labels(probe_set, tasks.programs)
 
 
-def judged(
+def verdict_from_evidence(
     probe_set: ProbeSet,
     tested: Tested,
     arrays: Mapping[str, np.ndarray],
     protocol: Protocol,
     views: Sequence[str] = POOLS,
     diagnostics: Mapping[str, Diagnostics] | None = None,
-) -> Meaning:
+) -> ProbeResult:
     """What the stored arrays of a run (`probes.data`) say.
 
     Args:
@@ -134,9 +134,9 @@ def judged(
         diagnostics: of the model, which the arrays do not hold.
     """
     allowed = {name: valid_alternatives(name) for name in FEATURES}
-    results = analyse(evidence_of(arrays), probe_set, tested, allowed, protocol, views, BOOTSTRAP_SEED)
-    return Meaning(
-        verdict=verdict(results, protocol),
+    results = analyze_features(evidence_from_arrays(arrays), probe_set, tested, allowed, protocol, views, BOOTSTRAP_SEED)
+    return ProbeResult(
+        verdict=decide_verdict(results, protocol),
         features=results,
         diagnostics=dict(diagnostics or {}),
         semantics=probe_set.semantics,

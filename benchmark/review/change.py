@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from benchmark.errors import UsageError
-from benchmark.files import shown
+from benchmark.files import sanitize
 
 SUBMISSIONS = "submissions"
 ABSENT, FILE, PROGRAM, LINK, MODULE = "000000", "100644", "100755", "120000", "160000"
@@ -56,12 +56,12 @@ class ChangedFile:
     def objection(self) -> str | None:
         """Why such a change is never taken: what it is, if it is no plain file, or where it lies."""
         if self.folder is None:
-            where = f"{shown(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
+            where = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
             return f"{where} ({KINDS[self.mode_after]})" if self.mode_after in KINDS else where
         if self.mode_after not in (FILE, ABSENT):
-            return f"{shown(self.path)}: {KINDS.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
+            return f"{sanitize(self.path)}: {KINDS.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
         if self.mode_before not in (FILE, ABSENT):
-            return f"{shown(self.path)}: {KINDS.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
+            return f"{sanitize(self.path)}: {KINDS.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
         return None
 
 
@@ -162,7 +162,7 @@ def _check_work_tree(checkout: Path) -> None:
     status = git(checkout, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", SUBMISSIONS)
     if status:
         first = status.split(b"\0")[0][3:].decode("utf-8", "surrogateescape")
-        raise UsageError(f"--change {checkout}: {shown(first)} is not as in the commit; check the commit out anew")
+        raise UsageError(f"--change {checkout}: {sanitize(first)} is not as in the commit; check the commit out anew")
 
 
 def _list_tree(checkout: Path, commit: str, folder: str, *options: str) -> list[tuple[str, str]]:

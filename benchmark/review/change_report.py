@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 
 from benchmark.errors import SubmissionError
-from benchmark.files import shown
-from benchmark.submit.schema import NAME
+from benchmark.files import sanitize
+from benchmark.submit.folder import NAME
 
 LISTED = 20
 REPORT_CHARACTERS, ROW_CHARACTERS, LINE_CHARACTERS = 50_000, 9_000, 400
@@ -41,7 +41,7 @@ class RowReport:
 
     def text(self) -> str:
         """The lines of the report."""
-        name = self.folder if NAME.fullmatch(self.folder) else shown(self.folder)
+        name = self.folder if NAME.fullmatch(self.folder) else sanitize(self.folder)
         head = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
         if self.code:
             head = "refused" if self.refusals else "differs"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from benchmark.artifacts import LIMITS, RECORD
-from benchmark.files import read_json, shown
+from benchmark.artifacts import MAX_BYTES, RECORD
+from benchmark.files import read_json, sanitize
 from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
 from benchmark.review.lookalike import imitates_ascii, skeleton
 from benchmark.runner.record import Record
-from benchmark.submit.schema import Submission, validate_schema, read_submission
+from benchmark.submit.schema import Submission, read_submission, validate_schema
 
 DATE_LENGTH = len("2026-11-25_")
 
@@ -65,7 +65,7 @@ class Overlap:
 
 def read_row(folder: Path) -> SubmissionRow:
     """A row for comparison; raises `SubmissionError` where its description or record cannot be read."""
-    record = validate_schema(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
+    record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
     return SubmissionRow(folder.name, read_submission(folder), record, Fingerprint(folder))
 
 
@@ -75,14 +75,14 @@ def find_overlap(row: SubmissionRow, others: Sequence[SubmissionRow]) -> Overlap
     for name in sorted({*row.names, row.declared.family}):
         if imitates_ascii(name):
             overlap.refusals.append(
-                f"name or family {shown(name)} reads as {shown(skeleton(name))}; write it in one script"
+                f"name or family {sanitize(name)} reads as {sanitize(skeleton(name))}; write it in one script"
             )
     for other in others:
         _compare_names(row, other, overlap)
         shared = list(_shared_content(row, other))
         if not shared:
             continue
-        line = f"{', '.join(shared)} as {shown(other.folder)} of {shown(other.declared.authors[0])}"
+        line = f"{', '.join(shared)} as {sanitize(other.folder)} of {sanitize(other.declared.authors[0])}"
         if row.is_of(other):
             overlap.notes.append(f"{line}, in another table by the same authors")
         else:
@@ -106,11 +106,11 @@ def _compare_names(row: SubmissionRow, other: SubmissionRow, overlap: Overlap) -
                 continue
             if name == known and row.is_of(other):
                 overlap.notes.append(
-                    f"name {shown(name)} as {shown(other.folder)}, in another table by the same authors"
+                    f"name {sanitize(name)} as {sanitize(other.folder)}, in another table by the same authors"
                 )
             else:
                 overlap.refusals.append(
-                    f"name {shown(name)} reads as {shown(known)} of {shown(other.folder)}; choose another"
+                    f"name {sanitize(name)} reads as {sanitize(known)} of {sanitize(other.folder)}; choose another"
                 )
 
 
@@ -131,5 +131,5 @@ def _disguised(what: str, text: str, known: Iterable[str]) -> list[str]:
     """A line where a text reads as a known one and is spelled otherwise."""
     for other in sorted(set(known)):
         if text != other and skeleton(text) == skeleton(other):
-            return [f"{what} {shown(text)} reads as {shown(other)}; write it in the same way, or choose another"]
+            return [f"{what} {sanitize(text)} reads as {sanitize(other)}; write it in the same way, or choose another"]
     return []

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.artifacts import LIMITS, PROBES, SAMPLES
+from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import BenchmarkError
-from benchmark.files import opened, read_rows, tensor_header
+from benchmark.files import open_regular, read_rows, read_tensor_header
 from benchmark.submit.screening import WEIGHTS
 
 NEAR_WEIGHTS = 0.01
@@ -68,7 +68,7 @@ class Fingerprint:
     def texts(self) -> dict[SampleKey, str]:
         """The text of each sample, by stage, task and number."""
         try:
-            rows = read_rows(self.folder / SAMPLES, LIMITS[SAMPLES])
+            rows = read_rows(self.folder / SAMPLES, MAX_BYTES[SAMPLES])
         except BenchmarkError:
             return {}
         return {(str(row.get("stage")), row.get("task", -1), row.get("sample")): str(row.get("text")) for row in rows}
@@ -134,8 +134,8 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
     """(name, dtype, shape, bytes) of each tensor of a file; nothing of one that is no safetensors file."""
     try:
-        header: dict[str, Any] = tensor_header(path)
-        with opened(path) as file:
+        header: dict[str, Any] = read_tensor_header(path)
+        with open_regular(path) as file:
             content = file.read()
     except BenchmarkError:
         return []

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmark.artifacts import DESCRIPTION, LIMITS, RECORD, STATUS
+from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, STATUS
 from benchmark.board.ranking import read_leaderboard_rows
-from benchmark.board.tables import row
+from benchmark.board.tables import row_cells
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
-from benchmark.files import read_text, shown
+from benchmark.files import read_text, sanitize
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, colliding_folder, find_overlap, read_row
@@ -113,7 +113,7 @@ def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) 
     unread = [name for name, row in rows.items() if row is None and (change.checkout / "submissions" / name).is_dir()]
     if unread:
         found.notes.append(
-            f"not compared with {len(unread)} rows of the base that cannot be read, first {shown(unread[0])}"
+            f"not compared with {len(unread)} rows of the base that cannot be read, first {sanitize(unread[0])}"
         )
     return [row for row in rows.values() if row is not None]
 
@@ -145,7 +145,7 @@ def _check_status(files: Sequence[ChangedFile], maintainer: bool, one: RowReport
             one.notes.append(f"{file.name} {file.deed} by a maintainer")
         elif one.kind != REMOVED:
             one.refuse(
-                f"{shown(file.name)[1:-1]} {file.deed}: only the verification writes it; leave it as it is in the base"
+                f"{sanitize(file.name)[1:-1]} {file.deed}: only the verification writes it; leave it as it is in the base"
             )
 
 
@@ -155,7 +155,7 @@ def _check_name(change: Change, folder: str, one: RowReport) -> None:
         return
     others = change.folders_before | change.folders_after
     if (other := colliding_folder(folder, others)) is not None:
-        one.refuse(f"its name differs from {shown(other)} by case, width or look-alike letters only; choose another")
+        one.refuse(f"its name differs from {sanitize(other)} by case, width or look-alike letters only; choose another")
     day = folder[: DATE_LENGTH - 1]
     try:
         dated = date.fromisoformat(day) if len(day) == 10 and folder[DATE_LENGTH - 1 : DATE_LENGTH] == "_" else None
@@ -191,19 +191,23 @@ def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: Ro
         return
     finished = verified.record.provenance.finished[:10]
     if one.kind == NEW and one.folder[: DATE_LENGTH - 1] != finished:
-        one.notes.append(f"dated {shown(one.folder[: DATE_LENGTH - 1])}, while its run finished on {shown(finished)}")
-    if any(has_paths(read_text(place / name, LIMITS[name])) for name in (DESCRIPTION, RECORD)):
+        one.notes.append(
+            f"dated {sanitize(one.folder[: DATE_LENGTH - 1])}, while its run finished on {sanitize(finished)}"
+        )
+    if any(has_paths(read_text(place / name, MAX_BYTES[name])) for name in (DESCRIPTION, RECORD)):
         one.notes.append("names folders of the machine that it ran on; what is published shows their last part only")
     checks = "\n".join(f"- {line}" for line in verified.checked)
     one.details = f"{checks}\n\n{_beside(place.name, verified)}"
 
 
-def _compare_with_base(one: RowReport, change: Change, before: dict[str, SubmissionRow | None], maintainer: bool) -> None:
+def _compare_with_base(
+    one: RowReport, change: Change, before: dict[str, SubmissionRow | None], maintainer: bool
+) -> None:
     """Name what a change does to a row that is there."""
     if one.kind == NEW:
         return
     files = change.files_of(one.folder)
-    listed = ", ".join(f"{shown(file.name)[1:-1]} {file.deed}" for file in files[:LISTED])
+    listed = ", ".join(f"{sanitize(file.name)[1:-1]} {file.deed}" for file in files[:LISTED])
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
     what = "removes" if one.kind == REMOVED else "changes"
     line = f"{what} a row of the base ({listed}{more})"
@@ -227,7 +231,7 @@ def _compare_with_base(one: RowReport, change: Change, before: dict[str, Submiss
 
 def _differences_of(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
     """Cells of the board and entries of the description that a change alters."""
-    found = list(find_mismatches("board", row(old.record), row(new.record)))
+    found = list(find_mismatches("board", row_cells(old.record), row_cells(new.record)))
     return found + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
 
 
@@ -259,8 +263,8 @@ def _compare_with_others(
         renaming = find_overlap(mine, [old])
         if renaming.refusals or renaming.notes:
             removed[old.folder].kind = RENAMED
-            removed[old.folder].notes.append(f"now {shown(one.folder)}")
-            why = f"renamed from {shown(old.folder)}: {'; '.join([*renaming.refusals, *renaming.notes])}"
+            removed[old.folder].notes.append(f"now {sanitize(one.folder)}")
+            why = f"renamed from {sanitize(old.folder)}: {'; '.join([*renaming.refusals, *renaming.notes])}"
             if maintainer:
                 one.notes.append(why)
             else:
@@ -268,7 +272,7 @@ def _compare_with_others(
 
 
 def _table_of(differences: Sequence[Mismatch], before: str, after: str) -> str:
-    rows = [[shown(one.entry)[1:-1], shown(one.said), shown(one.found)] for one in differences[:LISTED]]
+    rows = [[sanitize(one.entry)[1:-1], sanitize(one.said), sanitize(one.found)] for one in differences[:LISTED]]
     table = tabulate(rows, headers=["entry", before, after], tablefmt="simple", disable_numparse=True)
     more = len(differences) - LISTED
     return f"{table}\n({more} more)" if more > 0 else table
@@ -285,13 +289,13 @@ def _beside(name: str, found: VerificationReport) -> str:
     ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
     rows = []
     for one in ranked:
-        cells = row(one)
-        rows.append(["->" if one is mine else "", *(shown(cells[column])[1:-1] for column in COMPARED)])
+        cells = row_cells(one)
+        rows.append(["->" if one is mine else "", *(sanitize(cells[column])[1:-1] for column in COMPARED)])
     return tabulate(rows, headers=["", *COMPARED], tablefmt="simple", disable_numparse=True)
 
 
 def _named(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {shown(str(problem))}"
+    return f"{type(problem).__name__}: {sanitize(str(problem))}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

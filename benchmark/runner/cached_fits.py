@@ -18,18 +18,19 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmark.cluster.executor import FIT
-from benchmark.cluster.pool import WorkItem, Pool
+from benchmark.cluster.executor import WorkItem
+from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
-from benchmark.probing.probe_fit import Fit, Rows
+from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.probes import fast_products
 from benchmark.probing.protocol import Protocol
-from benchmark.runner.jobs import FitCall, FitWork
-from benchmark.runner.store import WHOLE, Attempt, Shards, StoredRows, packed, write_into
+from benchmark.runner.jobs import FitPayload, FitWork
+from benchmark.runner.store import VALID, StagedResult, ResultStore, MemmapStates, to_safetensors, write_atomic_in
 
-Told = Callable[[str, str, str], None]
+OnRetry = Callable[[str, str, str], None]
 
 
-class StoredFits:
+class CachedProbeTrainer:
     """Takes the place of `fit_probes`.
 
     Args:
@@ -43,19 +44,19 @@ class StoredFits:
 
     def __init__(
         self,
-        shards: Shards,
+        shards: ResultStore,
         pool: Pool,
         together: int = 1,
         kept: bool = True,
-        told: Told = lambda *words: None,
-        committed: Callable[[Attempt], None] = lambda attempt: None,
+        told: OnRetry = lambda *words: None,
+        committed: Callable[[StagedResult], None] = lambda attempt: None,
     ) -> None:
         self.shards, self.pool, self.together, self.kept = shards, pool, together, kept
         self.told, self.committed = told, committed
 
     def __call__(
         self,
-        states: Sequence[Rows],
+        states: Sequence[StateArray],
         targets: np.ndarray,
         counts: np.ndarray,
         splits: Sequence[Split],
@@ -64,7 +65,7 @@ class StoredFits:
         protocol: Protocol,
         progress: Callable[[int], None] = lambda steps: None,
         inits: Sequence[int] | None = None,
-    ) -> Fit:
+    ) -> ProbeFit:
         """See `fit_probes`."""
         labels = self._spill(
             {
@@ -82,12 +83,12 @@ class StoredFits:
             content = [settings, int(seed), [self._content(file) for file in files], tensor, part.name]
             names.append(f"fit-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}")
         steps = protocol.steps * len(targets)
-        missing = [q for q, name in enumerate(names) if self.shards.condition(name) != WHOLE]
+        missing = [q for q, name in enumerate(names) if self.shards.status(name) != VALID]
         progress(steps * (len(names) - len(missing)))
         pieces = []
         for start in range(0, len(missing), self.together):
             some = missing[start : start + self.together]
-            call = FitCall(
+            call = FitPayload(
                 tuple(names[q] for q in some), tuple(int(seeds[q]) for q in some), tuple(rows[q] for q in some),
                 labels, tuple(parts[q] for q in some), tuple(widths), protocol,
             )  # fmt: skip
@@ -95,8 +96,8 @@ class StoredFits:
         self.pool.drain(pieces)
         return self._read(names)
 
-    def _piece(self, call: FitCall, progressed: Callable[[], None]) -> WorkItem:
-        def commit(attempts: list[Attempt]) -> None:
+    def _piece(self, call: FitPayload, progressed: Callable[[], None]) -> WorkItem:
+        def commit(attempts: list[StagedResult]) -> None:
             for attempt in attempts:
                 self.shards.commit(attempt)
                 self.committed(attempt)
@@ -108,17 +109,17 @@ class StoredFits:
             name, FIT, f"{FIT} {work.root}", work, call, commit, lambda cause, why: self.told(name, cause, why)
         )
 
-    def _read(self, names: Sequence[str]) -> Fit:
-        found = [load_file(self.shards.arrays_of(name)) for name in names]
+    def _read(self, names: Sequence[str]) -> ProbeFit:
+        found = [load_file(self.shards.arrays_path(name)) for name in names]
         if not self.kept:
             for name in names:
-                self.shards.forget(name)
+                self.shards.delete(name)
         log_prob, predicted = [one["log_prob"] for one in found], [one["predicted"] for one in found]
-        return Fit(np.stack([one["validation"] for one in found]), log_prob, predicted)
+        return ProbeFit(np.stack([one["validation"] for one in found]), log_prob, predicted)
 
-    def _rows(self, rows: Rows) -> tuple[tuple[Path, ...], str]:
+    def _rows(self, rows: StateArray) -> tuple[tuple[Path, ...], str]:
         """The files and the tensor of states; those that lie in no file are written to one."""
-        if isinstance(rows, StoredRows) and rows.files:
+        if isinstance(rows, MemmapStates) and rows.files:
             return rows.files, rows.tensor
         return (self._spill({"states": np.asarray(rows[:], np.float32)}),), "states"
 
@@ -128,8 +129,8 @@ class StoredFits:
 
     def _spill(self, arrays: dict[str, np.ndarray]) -> Path:
         """The file of these arrays, written unless it is there."""
-        content = packed(arrays)
+        content = to_safetensors(arrays)
         path = self.shards.root / f"given-{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
         if not path.is_file() or path.read_bytes() != content:
-            write_into(path.parent, path.name, content)
+            write_atomic_in(path.parent, path.name, content)
         return path

@@ -29,19 +29,19 @@ from benchmark.errors import BenchmarkError, StorageError
 from benchmark.probing.labels import ProbeSet
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.store import (
-    ABSENT,
-    DAMAGED,
-    SEAL,
-    WHOLE,
-    Attempt,
-    Shards,
-    StoredRows,
-    mapped,
-    packed,
-    sealed,
-    storage_problem,
-    unsealed,
-    write_into,
+    MISSING,
+    CORRUPT,
+    DIGEST_KEY,
+    VALID,
+    StagedResult,
+    ResultStore,
+    MemmapStates,
+    mmap_safetensors,
+    to_safetensors,
+    dump_with_digest,
+    storage_error,
+    load_with_digest,
+    write_atomic_in,
 )
 
 PROBES, EVENTS = "probes.data", "events.jsonl"
@@ -61,16 +61,16 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         # Resolved once: whoever shares the storage cannot lead later writes elsewhere by a link in its place.
         self.root = root.resolve()
-        self.pieces = Shards(self.root / "shards")
+        self.store = ResultStore(self.root / "shards")
         try:
-            self.pieces.root.mkdir(parents=True, exist_ok=True)
+            self.store.root.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise storage_problem(self.root, problem) from problem
-        if self.pieces.root.is_symlink():
-            raise StorageError(f"{self.pieces.root}: is a symbolic link; expected a folder, remove it and run again")
+            raise storage_error(self.root, problem) from problem
+        if self.store.root.is_symlink():
+            raise StorageError(f"{self.store.root}: is a symbolic link; expected a folder, remove it and run again")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Within, no other driver has the folder; the lock goes with the process, however it ends.
 
         Raises:
@@ -91,7 +91,7 @@ class RunFolder:
                 file.write(f"process {os.getpid()} on {os.uname().nodename} since {_now()}".encode())
                 file.flush()
             except OSError as problem:
-                raise storage_problem(self.root, problem) from problem
+                raise storage_error(self.root, problem) from problem
             yield
 
     def _appended(self, name: str) -> BinaryIO:
@@ -99,12 +99,12 @@ class RunFolder:
         try:
             number = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         except OSError as problem:
-            raise storage_problem(self.root, problem) from problem
+            raise storage_error(self.root, problem) from problem
         return os.fdopen(number, "ab+")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the folder durably."""
-        write_into(self.root, name, content)
+        write_atomic_in(self.root, name, content)
 
     def finish(self, name: str, content: bytes) -> None:
         """Write the file that makes the run done, once the events hold its digest, see `finished`."""
@@ -112,43 +112,43 @@ class RunFolder:
         self.write(name, content)
 
     @staticmethod
-    def finished(root: Path, name: str) -> str:
+    def file_status(root: Path, name: str) -> str:
         """`WHOLE`, `ABSENT` or `DAMAGED`: whether a file of `finish` is there as it was written."""
         path = root / name
         if not path.is_file():
-            return ABSENT
+            return MISSING
         digests = [e.get("digest") for e in RunFolder.events_of(root) if e["event"] == FINAL and e.get("file") == name]
-        return WHOLE if digests and hashlib.sha256(path.read_bytes()).hexdigest() == digests[-1] else DAMAGED
+        return VALID if digests and hashlib.sha256(path.read_bytes()).hexdigest() == digests[-1] else CORRUPT
 
     def commit(self, shard: Shard, result: ShardResult) -> None:
         """Store a shard that was computed in this process."""
-        self.pieces.commit(attempt_of(self.pieces, shard, result))
+        self.store.commit(stage_result(self.store, shard, result))
 
-    def committed(self, shard: Shard) -> bool:
+    def is_committed(self, shard: Shard) -> bool:
         """Whether a shard is there, whole and unaltered."""
-        return self.condition(shard) == "whole"
+        return self.status(shard) == "whole"
 
-    def condition(self, shard: Shard) -> str:
+    def status(self, shard: Shard) -> str:
         """See `Shards.condition`."""
-        return self.pieces.condition(shard.name, stop=shard.stop)
+        return self.store.status(shard.name, stop=shard.stop)
 
     def samples(self, shards: Sequence[Shard], stage: str) -> list[dict[str, Any]]:
         """All samples of a stage, in order."""
         mine = [shard for shard in shards if shard.stage == stage]
-        return [sample for shard in mine for sample in self.pieces.entry(shard.name)["samples"]]
+        return [sample for shard in mine for sample in self.store.entry(shard.name)["samples"]]
 
-    def states(self, shards: Sequence[Shard], stage: str, view: str) -> StoredRows:
+    def states(self, shards: Sequence[Shard], stage: str, view: str) -> MemmapStates:
         """float32 [rows, D], the states of a stage at a position and view, such as `read.mean`, in order, as stored."""
-        return StoredRows.of(self._files(shards, stage), view)
+        return MemmapStates.open(self._files(shards, stage), view)
 
     def views(self, shards: Sequence[Shard], stage: str, position: str) -> list[str]:
         """Names of the views that a stage stores at a position."""
-        names = dict.fromkeys(name for file in self._files(shards, stage) for name in mapped(file))
+        names = dict.fromkeys(name for file in self._files(shards, stage) for name in mmap_safetensors(file))
         found = [name.removeprefix(f"{position}.") for name in names if name.startswith(f"{position}.")]
         return sorted(found, key=lambda view: (view.startswith("layer"), int(view.split()[-1]) if " " in view else 0))
 
     def _files(self, shards: Sequence[Shard], stage: str) -> list[Path]:
-        return [self.pieces.arrays_of(shard.name) for shard in shards if shard.stage == stage]
+        return [self.store.arrays_path(shard.name) for shard in shards if shard.stage == stage]
 
     def write_index(self, stage: str, probe_set: ProbeSet) -> None:
         """`index-STAGE.safetensors`: of each row of a stage's states its program, step, word and fold, int32 each."""
@@ -156,14 +156,14 @@ class RunFolder:
             "task": probe_set.program, "step": probe_set.step, "token": probe_set.word,
             "split": probe_set.fold[probe_set.program],
         }  # fmt: skip
-        whole = packed({name: np.asarray(column, np.int32) for name, column in columns.items()})
-        write_into(self.pieces.root, f"index-{stage}.safetensors", whole)
+        whole = to_safetensors({name: np.asarray(column, np.int32) for name, column in columns.items()})
+        write_atomic_in(self.store.root, f"index-{stage}.safetensors", whole)
 
     def seconds(self, shards: Sequence[Shard]) -> dict[str, float]:
         """Worker seconds of each stage."""
         spent: dict[str, float] = {}
         for shard in shards:
-            spent[shard.stage] = spent.get(shard.stage, 0.0) + self.pieces.entry(shard.name)["seconds"]
+            spent[shard.stage] = spent.get(shard.stage, 0.0) + self.store.entry(shard.name)["seconds"]
         return {stage: round(value, 1) for stage, value in spent.items()}
 
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> Path:
@@ -175,18 +175,18 @@ class RunFolder:
 
     def write_probes(self, arrays: Mapping[str, np.ndarray]) -> None:
         """`probes.data`: what the verdict is computed from, as safetensors."""
-        self.write(PROBES, packed(arrays))
+        self.write(PROBES, to_safetensors(arrays))
 
-    def drop_states(self) -> None:
+    def delete_states(self) -> None:
         """Delete the shards once the record holds what they were for."""
         try:
-            shutil.rmtree(self.pieces.root)
+            shutil.rmtree(self.store.root)
         except OSError as problem:
-            raise storage_problem(self.pieces.root, problem) from problem
+            raise storage_error(self.store.root, problem) from problem
 
     def log(self, event: str, **details: Any) -> None:
         """Append an event with the time (UTC) to `events.jsonl`."""
-        line = sealed({"time": _now(), "event": event, **details}) + b"\n"
+        line = dump_with_digest({"time": _now(), "event": event, **details}) + b"\n"
         try:
             with self._appended(EVENTS) as file:
                 if file.seek(0, os.SEEK_END):
@@ -195,7 +195,7 @@ class RunFolder:
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
         except OSError as problem:
-            raise storage_problem(self.root, problem) from problem
+            raise storage_error(self.root, problem) from problem
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -212,8 +212,8 @@ class RunFolder:
             try:
                 entry = json.loads(line)
                 if is_earlier is None:
-                    is_earlier = isinstance(entry, dict) and "event" in entry and SEAL not in entry
-                entry = entry if is_earlier else unsealed(line)
+                    is_earlier = isinstance(entry, dict) and "event" in entry and DIGEST_KEY not in entry
+                entry = entry if is_earlier else load_with_digest(line)
             except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and "event" in entry and "time" in entry:
@@ -225,12 +225,12 @@ class RunFolder:
         causes = Counter(str(entry.get("cause")) for entry in self.events() if entry["event"] == RETRIED)
         return dict(sorted(causes.items()))
 
-    def halved(self, shards: Sequence[Shard]) -> bool:
+    def has_halved_batch(self, shards: Sequence[Shard]) -> bool:
         """Whether a shard was computed with less than its batch."""
-        return any(self.pieces.entry(shard.name).get("share", 1.0) < 1.0 for shard in shards)
+        return any(self.store.entry(shard.name).get("share", 1.0) < 1.0 for shard in shards)
 
 
-def holder(root: Path) -> int | None:
+def lock_holder(root: Path) -> int | None:
     """The process that has a run folder, None if there is none; asked without taking the lock.
 
     Not for the process that has it: the system would take its lock away when the file is closed here.
@@ -247,10 +247,10 @@ def holder(root: Path) -> int | None:
     return None if found[order[0]] == fcntl.F_UNLCK else int(found[order[4]])
 
 
-def attempt_of(pieces: Shards, shard: Shard, result: ShardResult) -> Attempt:
+def stage_result(pieces: ResultStore, shard: Shard, result: ShardResult) -> StagedResult:
     """A shard's result, written aside."""
     entry = {"stop": shard.stop, "seconds": result.seconds, "share": result.share, "samples": result.samples}
-    return pieces.attempt(shard.name, result.states, entry)
+    return pieces.stage(shard.name, result.states, entry)
 
 
 def read_probes(folder: Path) -> dict[str, np.ndarray]:

@@ -22,12 +22,12 @@ from benchmark.models.interface import ModelSpec
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes
 from benchmark.probing.protocol import Protocol
-from benchmark.runner.folder import attempt_of
+from benchmark.runner.folder import stage_result
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import Attempt, Shards, StoredRows
+from benchmark.runner.store import StagedResult, ResultStore, MemmapStates
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import CHECK
-from benchmark.tasks.suite import TASK_FIELDS, Suite, adopt_tasks, stored_tasks, tasks_for
+from benchmark.tasks.suite import TASK_FIELDS, Suite, cache_tasks, tasks_to_arrays, get_tasks
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class TaskWork:
     suite: Suite
     root: Path
 
-    def begin(self) -> ComputeFn:
+    def prepare(self) -> ComputeFn:
         """Nothing is held."""
-        shards = Shards(self.root)
+        shards = ResultStore(self.root)
 
-        def compute(call: tuple[str, str], share: float) -> list[Attempt]:
+        def compute(call: tuple[str, str], share: float) -> list[StagedResult]:
             name, purpose = call
-            arrays = stored_tasks(tasks_for(self.suite, purpose))
-            return [shards.attempt(name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
+            arrays = tasks_to_arrays(get_tasks(self.suite, purpose))
+            return [shards.stage(name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
 
         return compute
 
@@ -63,28 +63,28 @@ class EvaluationWork:
     root: Path
     task_files: tuple[tuple[str, Path], ...] = ()
 
-    def begin(self) -> ComputeFn:
+    def prepare(self) -> ComputeFn:
         """Reads the task sets; the model is loaded by the first call."""
         for purpose, path in self.task_files:
-            adopt_tasks(self.job.suite, purpose, load_file(path))
-        worker, shards = Worker(_here(self.job)), Shards(self.root)
+            cache_tasks(self.job.suite, purpose, load_file(path))
+        worker, shards = Worker(_localize(self.job)), ResultStore(self.root)
 
-        def compute(shard: Shard, share: float) -> list[Attempt]:
+        def compute(shard: Shard, share: float) -> list[StagedResult]:
             began = time.perf_counter()
             if shard.stage == CHECK:
-                with _threads(self.job.threads):
+                with _num_threads(self.job.threads):
                     worker.check()
                 return []
-            with _threads(self.job.threads):
+            with _num_threads(self.job.threads):
                 result = worker.evaluate(shard, share)
             seconds = round(time.perf_counter() - began, 3)
-            return [attempt_of(shards, shard, replace(result, seconds=seconds))]
+            return [stage_result(shards, shard, replace(result, seconds=seconds))]
 
         return compute
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _num_threads(count: int) -> Iterator[None]:
     """Within, torch has so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -94,7 +94,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _here(job: Job) -> Job:
+def _localize(job: Job) -> Job:
     """The job with its model's files on this node: those of a hub model are fetched where they are not there.
 
     Raises:
@@ -112,7 +112,7 @@ def _here(job: Job) -> Job:
 
 
 @dataclass(frozen=True)
-class FitCall:
+class FitPayload:
     """Probes of some seeds of one view; names of the pieces that come of it stand beside the seeds.
 
     Attributes:
@@ -139,15 +139,15 @@ class FitWork:
 
     root: Path
 
-    def begin(self) -> ComputeFn:
+    def prepare(self) -> ComputeFn:
         """Nothing is held."""
-        shards = Shards(self.root)
+        shards = ResultStore(self.root)
 
-        def compute(call: FitCall, share: float) -> list[Attempt]:
+        def compute(call: FitPayload, share: float) -> list[StagedResult]:
             began = time.perf_counter()
             labels = load_file(call.labels)
-            states = [StoredRows.of(files, tensor) for files, tensor in call.rows]
-            splits = [_split(path) for path in call.splits]
+            states = [MemmapStates.open(files, tensor) for files, tensor in call.rows]
+            splits = [_load_split(path) for path in call.splits]
             inits = labels["inits"].tolist()
             fit = fit_probes(
                 states, labels["targets"], labels["counts"], splits, call.widths, call.seeds, call.protocol, inits=inits
@@ -158,12 +158,12 @@ class FitWork:
                 arrays = {
                     "validation": fit.validation[q], "log_prob": fit.log_prob[q], "predicted": fit.predicted[q]
                 }  # fmt: skip
-                found.append(shards.attempt(name, arrays, {"seconds": seconds}))
+                found.append(shards.stage(name, arrays, {"seconds": seconds}))
             return found
 
         return compute
 
 
-def _split(path: Path) -> Split:
+def _load_split(path: Path) -> Split:
     parts = load_file(path)
     return Split(parts["train"], parts["validation"], parts["test"])

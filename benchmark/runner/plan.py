@@ -10,19 +10,19 @@ import numpy as np
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.protocol import FULL_GRID, STANDARD_GRID
 from benchmark.tasks import suite as suites
-from benchmark.tasks.probe_sets import CROSSED_WITH, _wide, stage_tasks
-from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, Frame
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, _num_wide_programs, stage_tasks
+from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, PromptTemplate
 from benchmark.tasks.stage import (
     BLIND,
     CONSTRAINED,
     CROSSED,
     GENERATED,
-    OF_TEST_TASKS,
+    TEST_SET_STAGES,
     RANDOM,
     SAMPLED,
     TEST,
     WIDE,
-    _kind,
+    base_stage,
 )
 from benchmark.tasks.suite import Suite
 
@@ -74,13 +74,13 @@ class Job:
     grid: str = STANDARD_GRID
     texts: tuple[str, ...] = ()
     threads: int = 1
-    asked: GenerationOptions = DEFAULT_GENERATION
-    frame: Frame | None = None
+    generation: GenerationOptions = DEFAULT_GENERATION
+    frame: PromptTemplate | None = None
 
     @property
-    def reads(self) -> bool:
+    def reads_states(self) -> bool:
         """Whether hidden states are read."""
-        return self.checkpoint.network and self.asked.states
+        return self.checkpoint.network and self.generation.states
 
 
 @dataclass(frozen=True, order=True)
@@ -121,12 +121,12 @@ def plan(job: Job) -> list[Shard]:
     """All shards of a run that need no other's result, in order."""
     suite = job.suite
     stages = [TEST]
-    stages += [CONSTRAINED] if job.asked.constrained else []
-    stages += [SAMPLED] if job.asked.samples else []
-    if not job.reads:
+    stages += [CONSTRAINED] if job.generation.constrained else []
+    stages += [SAMPLED] if job.generation.samples else []
+    if not job.reads_states:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
-    forced = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_WITH)] if job.grid == FULL_GRID else [BLIND]
+    forced = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
     for stage in forced:
         stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]
@@ -134,14 +134,14 @@ def plan(job: Job) -> list[Shard]:
 
 def shards_of(suite: Suite, stage: str) -> list[Shard]:
     """The shards of one stage; test and probe tasks are counted without being drawn."""
-    known = dict.fromkeys(OF_TEST_TASKS, suite.tasks) | {GENERATED: suite.probe_programs}
-    count = known.get(_kind(stage)) or len(stage_tasks(suite, stage))
+    known = dict.fromkeys(TEST_SET_STAGES, suite.tasks) | {GENERATED: suite.probe_programs}
+    count = known.get(base_stage(stage)) or len(stage_tasks(suite, stage))
     return [Shard(stage, a, b) for a, b in suite.shards(count)]
 
 
 def plan_dependent(job: Job) -> list[Shard]:
     """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
-    if job.grid != FULL_GRID or not job.reads:
+    if job.grid != FULL_GRID or not job.reads_states:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
@@ -149,11 +149,11 @@ def plan_dependent(job: Job) -> list[Shard]:
 
 def task_sets(job: Job) -> dict[str, str]:
     """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
-    if not job.reads and job.asked.track == TRAINED:
+    if not job.reads_states and job.generation.track == TRAINED:
         return {f"tasks-{suites.TEST}": suites.TEST}
-    if not job.reads:
+    if not job.reads_states:
         return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
     purposes = [suites.TEST, suites.PROBE, suites.BLIND]
-    purposes += [suites.SHOTS] if job.asked.track == FEWSHOT else []
-    purposes += [suites.blind_purpose(_wide(job.suite))] if job.grid == FULL_GRID else []
+    purposes += [suites.SHOTS] if job.generation.track == FEWSHOT else []
+    purposes += [suites.blind_purpose(_num_wide_programs(job.suite))] if job.grid == FULL_GRID else []
     return {f"tasks-{purpose}": purpose for purpose in purposes}

@@ -14,9 +14,9 @@ from benchmark.errors import BenchmarkError
 from benchmark.models.interface import Loading
 from benchmark.probing.grid import Grid
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.semantic_content import Content
-from benchmark.probing.verdict import Meaning
-from benchmark.tasks.pass_at_k import Constrained, Sampled
+from benchmark.probing.semantic_content import SemanticContent
+from benchmark.probing.verdict import ProbeResult
+from benchmark.tasks.pass_at_k import ConstrainedSummary, SampledSummary
 from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.scoring import Summary
 
@@ -117,10 +117,10 @@ class Record(_Strict):
     track: str = TRAINED
     frame: FrameEntry | None = None
     accuracy: Summary
-    constrained: Constrained | None = None
-    sampled: Sampled | None = None
-    meaning: Meaning | None
-    content: Content | None
+    constrained: ConstrainedSummary | None = None
+    sampled: SampledSummary | None = None
+    meaning: ProbeResult | None
+    content: SemanticContent | None
     grid: Grid | None
     figures: list[str]
     samples_sha256: str

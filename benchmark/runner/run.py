@@ -17,38 +17,38 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.artifacts import FRAME, READINGS
-from benchmark.environment import environment, gpu
+from benchmark.environment import describe_environment, gpu_name
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.probing.figures import write_figures
 from benchmark.probing.full_grid import FullGrid
 from benchmark.probing.grid import Grid
-from benchmark.probing.probe_fit import Rows
+from benchmark.probing.probe_fit import StateArray
 from benchmark.probing.probes import fast_products
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
 from benchmark.probing.protocol import Protocol as Settings
-from benchmark.probing.readout import packed_readings
+from benchmark.probing.readout import pack_readout
 from benchmark.probing.semantic_content import (
-    Content,
-    content_of_hits,
-    content_steps,
+    SemanticContent,
+    semantic_content_from_hits,
+    count_content_steps,
     generated_probe_set,
-    measure_content_hits,
-    packed_hits,
+    probe_semantic_content,
+    pack_hits,
 )
-from benchmark.probing.verdict import CONTENT_HITS, Meaning, blind_probe_set, blind_steps, measure_meaning
+from benchmark.probing.verdict import CONTENT_HITS, ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
-from benchmark.runner.redaction import without_paths
-from benchmark.runner.stages import TASK_STAGE, Backend, Stages, View
-from benchmark.runner.store import DAMAGED, WHOLE
+from benchmark.runner.redaction import redact_paths
+from benchmark.runner.stages import TASK_STAGE, Backend, Stages, Progress
+from benchmark.runner.store import CORRUPT, VALID
 from benchmark.runner.worker import Worker
-from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
-from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, frame_bytes
+from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
+from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, RANDOM, SAMPLED, TEST
-from benchmark.tasks.suite import digest, limited, load_suite, test_tasks
+from benchmark.tasks.suite import hash_tasks, limit_suite, load_suite, test_tasks
 
 GRID_STAGE, PROBING = "grid", "probing"
 RECORD = "record.json"
@@ -80,7 +80,7 @@ class RunConfig:
     keep_states: bool = False
     out: Path = Path("runs")
     command: str = ""
-    asked: GenerationOptions = DEFAULT_GENERATION
+    generation: GenerationOptions = DEFAULT_GENERATION
 
 
 class Run:
@@ -91,16 +91,16 @@ class Run:
         checkpoint: the model.
     """
 
-    def __init__(self, request: RunConfig, checkpoint: Checkpoint) -> None:
-        self.request, self.checkpoint = request, checkpoint
+    def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
+        self.config, self.checkpoint = request, checkpoint
         self.protocol: Settings = STANDARD
         full = load_suite(request.suite, request.seed)
-        self.tasks_digest = full.sha256 or digest(test_tasks(full))
-        self.suite = limited(full, request.limit)
+        self.tasks_digest = full.sha256 or hash_tasks(test_tasks(full))
+        self.suite = limit_suite(full, request.limit)
         if request.batch is not None:
             self.suite = replace(self.suite, batch=request.batch)
         inits = self.protocol.random_inits
-        asked = request.asked
+        asked = config.generation
         if checkpoint.own and asked.track == FEWSHOT:
             # Elsewhere always so there; but only a class itself can hold its decoding to the grammar.
             asked = replace(asked, constrained=False)
@@ -121,8 +121,8 @@ class Run:
             raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
         if asked.track != TRAINED:
             # Rendered once: it is part of the identity, and the same for every worker.
-            self.job = replace(self.job, frame=Worker(self.job).frame)
-        self.environment = environment()
+            self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
+        self.environment = describe_environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -138,8 +138,8 @@ class Run:
             "tasks": self.tasks_digest,
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
-            "asked": asdict(self.job.asked),
-            "frame": None if self.job.frame is None else self.job.frame.digest,
+            "asked": asdict(self.job.generation),
+            "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -147,48 +147,48 @@ class Run:
     def root(self) -> Path:
         """Where the run lives; found again by the same command."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.checkpoint.name)
-        return self.request.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
+        return self.config.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
 
     def finished(self) -> Record | None:
         """The record, if the run is done already and the record is as it was written."""
-        if RunFolder.finished(self.root(), RECORD) != WHOLE:
+        if RunFolder.file_status(self.root(), RECORD) != VALID:
             return None
         return read_record(self.root() / RECORD)
 
-    def execute(self, place: Backend, view: View) -> Record:
+    def execute(self, backend: Backend, progress: Progress) -> Record:
         """All stages that are not done yet."""
         folder = RunFolder(self.root())
-        with folder.locked(), place.pool.reporting(folder.log, view.say):
+        with folder.lock(), backend.pool.reporting(folder.log, view.write):
             done = self.finished()
             if done is not None:
                 return done
-            folder.pieces.clear_attempts()
+            folder.store.delete_staged()
             stages = _EvaluationStages(self, folder, place, view)
-            if RunFolder.finished(self.root(), RECORD) == DAMAGED:
-                folder.log(RETRIED, piece=RECORD, cause=DAMAGED, why="it is not what the run wrote")
-                view.say(
+            if RunFolder.file_status(self.root(), RECORD) == CORRUPT:
+                folder.log(RETRIED, piece=RECORD, cause=CORRUPT, why="it is not what the run wrote")
+                view.write(
                     f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
                 )
             folder.log(
                 "started",
-                command=self.request.command,
+                command=self.config.command,
                 model=self.checkpoint.spec,
-                workers=place.workers,
+                workers=backend.workers,
                 total=stages.total(),
             )
             record = stages.execute()
             check_unchanged(self.checkpoint)
             folder.finish(RECORD, record.to_json().encode())
             folder.log("finished")
-            if self.request.keep_states:
-                folder.pieces.clear_attempts()
+            if self.config.keep_states:
+                folder.store.delete_staged()
             else:
-                folder.drop_states()
+                folder.delete_states()
         return record
 
     def unofficial(self, halved: bool) -> list[str]:
         """Why the run may not enter the leaderboard."""
-        request, reasons = self.request, []
+        request, reasons = self.config, []
         if request.limit is not None:
             reasons.append(f"--limit {request.limit}")
         if request.batch is not None and request.batch != load_suite(request.suite).batch:
@@ -214,7 +214,7 @@ class Run:
 class _EvaluationStages(Stages):
     """The stages of a run in its folder, and its record."""
 
-    def __init__(self, run: Run, folder: RunFolder, place: Backend, view: View) -> None:
+    def __init__(self, run: Run, folder: RunFolder, backend: Backend, progress: Progress) -> None:
         super().__init__(run.job, run.identity, folder, place, view)
         self.run, self.protocol = run, run.protocol
 
@@ -233,7 +233,7 @@ class _EvaluationStages(Stages):
         self.evaluate(job, plan(job))
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
         self.evaluate(replace(job, texts=texts), plan_dependent(job))
-        if not job.reads:
+        if not job.reads_states:
             return self._record((None, None, None), [], folder.seconds(self.shards))
         began = time.perf_counter()
         meaning, content = self._probe(texts)
@@ -242,48 +242,48 @@ class _EvaluationStages(Stages):
         figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
         return self._record((meaning, content, grid), figures, seconds)
 
-    def _probe(self, texts: Sequence[str]) -> tuple[Meaning, Content | None]:
+    def _probe(self, texts: Sequence[str]) -> tuple[ProbeResult, SemanticContent | None]:
         """The verdict and the paper's columns; writes what the verdict is computed from."""
         folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
         last = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
 
-        def pools(stage: str) -> list[Rows]:
+        def pools(stage: str) -> list[StateArray]:
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]
 
-        self.view.begin("probing: blind", blind_steps(protocol) + content_steps(protocol))
+        self.progress.start("probing: blind", count_blind_steps(protocol) + count_content_steps(protocol))
         copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
         fits = self.fits(kept=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
-        meaning, arrays, readings = measure_meaning(suite, protocol, pools(BLIND), copies, self.view.advance, fits)
-        folder.write(READINGS, packed_readings(readings))
-        self.view.advance(0, "probing: generated")
+        meaning, arrays, readings = measure(suite, protocol, pools(BLIND), copies, self.progress.advance, fits)
+        folder.write(READINGS, pack_readout(readings))
+        self.progress.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):
             folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
             states = folder.states(shards, GENERATED, f"emit.{MEAN}")
-            hits = measure_content_hits(suite, protocol, texts, states, self.view.advance, fits)
+            hits = probe_semantic_content(suite, protocol, texts, states, self.progress.advance, fits)
             if hits is not None:
-                content = content_of_hits(suite, protocol, texts, hits)
-                arrays[CONTENT_HITS] = packed_hits(hits)
+                content = semantic_content_from_hits(suite, protocol, texts, hits)
+                arrays[CONTENT_HITS] = pack_hits(hits)
         folder.write_probes(arrays)
         return meaning, content
 
     def _grid(self, texts: Sequence[str]) -> Grid:
         layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
-        self.view.begin(GRID_STAGE, None)
+        self.progress.start(GRID_STAGE, None)
 
         def told(what: str) -> None:
             self.folder.log(GRID_STAGE, what=what)
-            self.view.advance(1, f"{GRID_STAGE}: {what}")
+            self.progress.advance(1, f"{GRID_STAGE}: {what}")
 
-        def states(stage: str, position: str, view: str) -> Rows:
+        def states(stage: str, position: str, view: str) -> StateArray:
             return self.folder.states(self.shards, stage, f"{position}.{view}")
 
         grid = FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False))
         return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
 
     def _record(
-        self, found: tuple[Meaning | None, Content | None, Grid | None], figures: list[str], seconds: dict[str, float]
+        self, found: tuple[ProbeResult | None, SemanticContent | None, Grid | None], figures: list[str], seconds: dict[str, float]
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
         meaning, content, grid = found
@@ -297,12 +297,12 @@ class _EvaluationStages(Stages):
         for stage in (GENERATED, CONSTRAINED, SAMPLED):
             rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
         written = folder.write_samples(rows)
-        reasons = run.unofficial(folder.halved(self.shards))
+        reasons = run.unofficial(folder.has_halved_batch(self.shards))
         return Record(
             official=not reasons,
             unofficial=reasons,
             model=ModelEntry(
-                spec=without_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
+                spec=redact_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
                 parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
             ),
             suite=SuiteEntry(
@@ -318,26 +318,26 @@ class _EvaluationStages(Stages):
             figures=figures,
             samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
             provenance=Provenance(
-                command=without_paths(run.request.command), identity=run.identity, workers=self.place.workers, started=run.started,
+                command=redact_paths(run.config.command), identity=run.identity, workers=self.backend.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
-                processors=sorted(self.place.processors), retries=folder.retries(),
+                processors=sorted(self.backend.processors), retries=folder.retries(),
                 products=str(fast_products()).removeprefix("torch."),
-                gpu=gpu(run.job.device), **run.environment,
+                gpu=gpu_name(run.job.device), **run.environment,
             ),
         )  # fmt: skip
 
     def _besides(self) -> dict[str, Any]:
         """What a record says of the track, and of answers under the grammar and at a temperature."""
-        asked, suite = self.job.asked, self.suite
+        asked, suite = self.job.generation, self.suite
         found: dict[str, Any] = {"track": asked.track}
         if asked.track != TRAINED:
-            frame = Worker(self.job).frame
+            frame = Worker(self.job).prompt_template
             found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
             if frame.chat:
-                self.folder.write(FRAME, frame_bytes(frame))
+                self.folder.write(FRAME, template_to_bytes(frame))
         if asked.constrained:
-            found["constrained"] = constrained_figures(suite, self.folder.samples(self.shards, CONSTRAINED))
+            found["constrained"] = summarize_constrained(suite, self.folder.samples(self.shards, CONSTRAINED))
         if asked.samples:
             drawn = self.folder.samples(self.shards, SAMPLED)
-            found["sampled"] = sampled_figures(suite, drawn, asked.samples, asked.temperature)
+            found["sampled"] = summarize_sampled(suite, drawn, asked.samples, asked.temperature)
         return found

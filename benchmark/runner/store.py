@@ -23,14 +23,14 @@ from safetensors.numpy import save
 
 from benchmark.errors import BenchmarkError, StorageError
 
-WHOLE, ABSENT, DAMAGED = "whole", "absent", "damaged"
-ASIDE = ".attempt-"
-SEAL = "sha256"
+VALID, MISSING, CORRUPT = "whole", "absent", "damaged"
+STAGED_PREFIX = ".attempt-"
+DIGEST_KEY = "sha256"
 """Name of the digest that a stored JSON object carries of its own other entries."""
 
 
 @dataclass(frozen=True)
-class Attempt:
+class StagedResult:
     """A computed piece that is not committed yet.
 
     Attributes:
@@ -44,7 +44,7 @@ class Attempt:
     entry: dict[str, Any]
 
 
-class Shards:
+class ResultStore:
     """The pieces in one folder.
 
     Args:
@@ -54,50 +54,50 @@ class Shards:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def attempt(self, name: str, arrays: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> Attempt:
+    def stage(self, name: str, arrays: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> StagedResult:
         """Write the arrays of a piece aside.
 
         Raises:
             StorageError: the folder is not there, or is full.
         """
-        content = packed(arrays)
-        file = f"{ASIDE}{uuid.uuid4().hex}"
+        content = to_safetensors(arrays)
+        file = f"{STAGED_PREFIX}{uuid.uuid4().hex}"
         if not self.root.is_dir():
             raise StorageError(
                 f"{self.root}: not there on {os.uname().nodename}; --out must be on storage that all nodes share"
             )
         try:
-            with opened_folder(self.root) as folder:
-                _write(folder, file, content)
+            with open_folder(self.root) as folder:
+                _create_file(folder, file, content)
         except OSError as problem:
             with suppress(OSError):
                 (self.root / file).unlink(missing_ok=True)
-            raise storage_problem(self.root, problem) from problem
-        return Attempt(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
+            raise storage_error(self.root, problem) from problem
+        return StagedResult(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
 
-    def commit(self, attempt: Attempt) -> None:
+    def commit(self, attempt: StagedResult) -> None:
         """Make a piece count.
 
         Raises:
             FileNotFoundError: the arrays of the attempt are not where they were written.
             StorageError: the folder is full.
         """
-        with opened_folder(self.root) as folder:
-            os.replace(attempt.file, self.arrays_of(attempt.name).name, src_dir_fd=folder, dst_dir_fd=folder)
-        write_into(self.root, self._entry_file(attempt.name).name, sealed(attempt.entry))
+        with open_folder(self.root) as folder:
+            os.replace(attempt.file, self.arrays_path(attempt.name).name, src_dir_fd=folder, dst_dir_fd=folder)
+        write_atomic_in(self.root, self._entry_file(attempt.name).name, dump_with_digest(attempt.entry))
 
-    def condition(self, name: str, **expected: Any) -> str:
+    def status(self, name: str, **expected: Any) -> str:
         """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or not made from what is `expected` of its entry)."""
         try:
             entry = self.entry(name)
-            with self.arrays_of(name).open("rb") as file:
+            with self.arrays_path(name).open("rb") as file:
                 intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["arrays"]
         except FileNotFoundError:
             # The arrays come first, so a driver that was stopped between the two leaves them alone: no damage.
-            return DAMAGED if self._entry_file(name).exists() else ABSENT
+            return CORRUPT if self._entry_file(name).exists() else MISSING
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return DAMAGED
-        return WHOLE if intact and all(entry.get(key) == value for key, value in expected.items()) else DAMAGED
+            return CORRUPT
+        return VALID if intact and all(entry.get(key) == value for key, value in expected.items()) else CORRUPT
 
     def entry(self, name: str) -> dict[str, Any]:
         """What is stored beside the arrays of a piece.
@@ -105,27 +105,27 @@ class Shards:
         Raises:
             ValueError: it is not what was written, or has no digest of itself.
         """
-        return unsealed(self._entry_file(name).read_bytes())
+        return load_with_digest(self._entry_file(name).read_bytes())
 
-    def arrays_of(self, name: str) -> Path:
+    def arrays_path(self, name: str) -> Path:
         """The file of a piece's arrays."""
         return self.root / f"{name}.safetensors"
 
     def _entry_file(self, name: str) -> Path:
         return self.root / f"{name}.json"
 
-    def forget(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove a piece."""
-        for path in (self._entry_file(name), self.arrays_of(name)):
+        for path in (self._entry_file(name), self.arrays_path(name)):
             path.unlink(missing_ok=True)
 
-    def clear_attempts(self) -> None:
+    def delete_staged(self) -> None:
         """Remove what workers that were cut off left behind."""
-        for path in self.root.glob(f"{ASIDE}*"):
+        for path in self.root.glob(f"{STAGED_PREFIX}*"):
             path.unlink(missing_ok=True)
 
 
-class StoredRows:
+class MemmapStates:
     """Rows that lie in several memory-mapped arrays [rows, D] one behind the other; indexing reads only what it asks.
 
     Args:
@@ -141,9 +141,9 @@ class StoredRows:
         self.shape = (int(self.ends[-1]), parts[0].shape[1])
 
     @classmethod
-    def of(cls, files: Sequence[Path], tensor: str) -> StoredRows:
+    def open(cls, files: Sequence[Path], tensor: str) -> MemmapStates:
         """The rows of a tensor in safetensors files."""
-        return cls([part for file in files for name, part in mapped(file).items() if name == tensor], files, tensor)
+        return cls([part for file in files for name, part in mmap_safetensors(file).items() if name == tensor], files, tensor)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -161,7 +161,7 @@ class StoredRows:
         return found
 
 
-def mapped(path: Path) -> dict[str, np.ndarray]:
+def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The float32 tensors of a safetensors file, memory-mapped (8 bytes of header length, JSON header, data)."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -175,18 +175,18 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+def to_safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a safetensors file."""
     # The format takes an array's memory as it lies, so one that is a view in another order would come back mixed up.
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
-def sealed(entry: Mapping[str, Any]) -> bytes:
+def dump_with_digest(entry: Mapping[str, Any]) -> bytes:
     """A JSON object with a digest of itself, see `unsealed`."""
-    return json.dumps({**entry, SEAL: _seal(entry)}).encode()
+    return json.dumps({**entry, DIGEST_KEY: _json_digest(entry)}).encode()
 
 
-def unsealed(content: bytes | str) -> dict[str, Any]:
+def load_with_digest(content: bytes | str) -> dict[str, Any]:
     """The object of `sealed`.
 
     Raises:
@@ -197,44 +197,44 @@ def unsealed(content: bytes | str) -> dict[str, Any]:
         entry = json.loads(content)
     except RecursionError as problem:
         raise ValueError("nested too deep") from problem
-    if not isinstance(entry, dict) or entry.pop(SEAL, None) != _seal(entry):
+    if not isinstance(entry, dict) or entry.pop(DIGEST_KEY, None) != _json_digest(entry):
         raise ValueError("its digest of itself does not fit")
     return entry
 
 
-def _seal(entry: Mapping[str, Any]) -> str:
+def _json_digest(entry: Mapping[str, Any]) -> str:
     # Through JSON once, so that what is digested is what a reader gets: tuples as lists, keys as texts.
     plain = json.loads(json.dumps(dict(entry)))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even if the machine stops."""
     try:
         folder = path.parent.resolve(strict=True)
     except OSError as problem:
-        raise storage_problem(path.parent, problem) from problem
-    write_into(folder, path.name, content)
+        raise storage_error(path.parent, problem) from problem
+    write_atomic_in(folder, path.name, content)
 
 
-def write_into(folder: Path, name: str, content: bytes) -> None:
+def write_atomic_in(folder: Path, name: str, content: bytes) -> None:
     """As `write_durably`, into a folder that must not be a symbolic link by now, whoever shares the storage."""
     aside = f".{name[:100]}.{uuid.uuid4().hex}"
     try:
-        with opened_folder(folder) as number:
+        with open_folder(folder) as number:
             try:
-                _write(number, aside, content)
+                _create_file(number, aside, content)
                 os.replace(aside, name, src_dir_fd=number, dst_dir_fd=number)
             except OSError:
                 with suppress(OSError):
                     os.unlink(aside, dir_fd=number)
                 raise
     except OSError as problem:
-        raise storage_problem(folder, problem) from problem
+        raise storage_error(folder, problem) from problem
 
 
 @contextmanager
-def opened_folder(folder: Path) -> Iterator[int]:
+def open_folder(folder: Path) -> Iterator[int]:
     """The number of an open folder; what is done by it is done there, even if the path leads elsewhere by then."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -243,7 +243,7 @@ def opened_folder(folder: Path) -> Iterator[int]:
         os.close(number)
 
 
-def _write(folder: int, name: str, content: bytes) -> None:
+def _create_file(folder: int, name: str, content: bytes) -> None:
     """A new file in an open folder; never one that is there, nor where a link leads."""
     number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
     with os.fdopen(number, "wb") as file:
@@ -252,7 +252,7 @@ def _write(folder: int, name: str, content: bytes) -> None:
         os.fsync(number)
 
 
-def storage_problem(folder: Path, problem: OSError) -> StorageError:
+def storage_error(folder: Path, problem: OSError) -> StorageError:
     """What to say of a folder that cannot be written to."""
     return StorageError(
         f"{folder}: cannot be written to ({problem.strerror}); make room there, or choose another --out, and run the "

@@ -28,8 +28,8 @@ from benchmark.models.loading import load, load_writer, tokenizer_of
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import extract_program
-from benchmark.tasks.probe_sets import crossed_outputs, stage_tasks, written_programs
-from benchmark.tasks.prompt_template import BARE, ROOM, TRAINED, Frame, frame_of, prompts_of, seeds_of
+from benchmark.tasks.probe_sets import crossed_outputs, stage_tasks, parse_programs
+from benchmark.tasks.prompt_template import PLAIN, LENGTH_FACTOR, TRAINED, PromptTemplate, build_prompt_template, render_prompts, sampling_seeds
 from benchmark.tasks.stage import (
     CONSTRAINED,
     CROSSED,
@@ -44,8 +44,8 @@ from karel_env.generator import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
 from karel_env.world import Worlds
 
-CHECKED_TASKS = 16
-RANDOM_SEED = 52_711
+NUM_CHECK_TASKS = 16
+RANDOM_INIT_SEED = 52_711
 """Untrained copy i is initialised from this plus i."""
 
 
@@ -81,7 +81,7 @@ class Worker:
             return
         from benchmark.models.soundness import check_soundness
 
-        tasks = test_tasks(self.job.suite).take(np.arange(min(CHECKED_TASKS, self.job.suite.tasks)))
+        tasks = test_tasks(self.job.suite).take(np.arange(min(NUM_CHECK_TASKS, self.job.suite.tasks)))
         programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
         longest = max(range(len(programs)), key=lambda i: len(programs[i]))
         prompt = self._prompts(tasks)[longest]
@@ -93,8 +93,8 @@ class Worker:
         copy = int(stage.split("-")[1]) if stage.startswith(RANDOM) else None
         if self.loaded is None or self.loaded[0] != copy:
             self.loaded = None
-            seed = None if copy is None else RANDOM_SEED + copy
-            model = load(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.frame.before)
+            seed = None if copy is None else RANDOM_INIT_SEED + copy
+            model = load(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.prompt_template.before)
             self.loaded = (copy, model)
         return self.loaded[1]
 
@@ -107,13 +107,13 @@ class Worker:
         return self.baseline
 
     @cached_property
-    def frame(self) -> Frame:
+    def frame(self) -> PromptTemplate:
         """What stands around the worlds of a task, laid out for the model's tokenizer."""
-        if self.job.frame is not None:
-            return self.job.frame
-        if self.job.asked.track == TRAINED:
-            return BARE
-        return frame_of(self.job.suite, self.job.asked.track, tokenizer_of(self.job.checkpoint))
+        if self.job.prompt_template is not None:
+            return self.job.prompt_template
+        if self.job.generation.track == TRAINED:
+            return PLAIN
+        return build_prompt_template(self.job.suite, self.job.generation.track, tokenizer_of(self.job.checkpoint))
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []
@@ -127,17 +127,17 @@ class Worker:
             if shard.stage == GENERATED:
                 texts = [sample["text"] for sample in samples[-len(prompts) :]]
                 read += self._states(self.model(shard.stage), prompts, texts)
-        return ShardResult(samples, _joined(read))
+        return ShardResult(samples, _concatenate(read))
 
     def _answers(
         self, stage: str, prompts: Sequence[str], tasks: np.ndarray
     ) -> Iterator[tuple[dict[str, int], list[Generation]]]:
         """What is written behind the prompts: once, or draw by draw with the draw's number."""
-        room = self.job.suite.max_new_words * ROOM[self.job.asked.track]
+        room = self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
         if stage == SAMPLED:
-            for draw in range(self.job.asked.samples):
-                seeds = seeds_of(self.job.suite, tasks, draw)
-                decoding = Decoding(temperature=self.job.asked.temperature, seeds=seeds)
+            for draw in range(self.job.generation.samples):
+                seeds = sampling_seeds(self.job.suite, tasks, draw)
+                decoding = Decoding(temperature=self.job.generation.temperature, seeds=seeds)
                 yield {"sample": draw}, self.model(stage).generate(prompts, room, decoding)
         elif stage == CONSTRAINED:
             yield {}, self.model(stage).generate(prompts, room, Decoding(constrained=True))
@@ -146,13 +146,13 @@ class Worker:
 
     def _sample(self, one: Generation) -> dict[str, Any]:
         """The entries of one answer, its program found in it where the track looks for one."""
-        if self.job.asked.track == TRAINED:
+        if self.job.generation.track == TRAINED:
             return vars(one)
         text = extract_program(one.text)
         return vars(one) | {"text": text} | ({} if text == one.text else {"raw": one.text})
 
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
-        return prompts_of(self.job.suite, tasks, outputs, self.frame)
+        return render_prompts(self.job.suite, tasks, outputs, self.prompt_template)
 
     def _weigh(self, shard: Shard) -> ShardResult:
         tasks, samples = stage_tasks(self.job.suite, shard.stage), []
@@ -170,7 +170,7 @@ class Worker:
         self, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]
     ) -> list[dict[str, np.ndarray]]:
         """The states at the valid programs among the texts: one batch, or none."""
-        programs, places = written_programs(texts)
+        programs, places = parse_programs(texts)
         return [self._at_words(model, [prompts[i] for i in places], programs, "emit")] if len(programs) else []
 
     def _reread(self, shard: Shard) -> ShardResult:
@@ -179,7 +179,7 @@ class Worker:
         for start, stop in self._batches(shard):
             prompts = self._prompts(tasks.take(np.arange(start, stop)))
             read += self._states(model, prompts, self.job.texts[start:stop])
-        return ShardResult([], _joined(read))
+        return ShardResult([], _concatenate(read))
 
     def _read(self, tasks: Tasks, shard: Shard) -> ShardResult:
         model = self.model(shard.stage)
@@ -189,7 +189,7 @@ class Worker:
             crossed = CROSSED in shard.stage
             outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if crossed else batch.inputs
             read.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
-        return ShardResult([], _joined(read))
+        return ShardResult([], _concatenate(read))
 
     def _at_words(
         self, model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str
@@ -215,5 +215,5 @@ class Worker:
         return [(a, min(a + self.batch, shard.stop)) for a in range(shard.start, shard.stop, self.batch)]
 
 
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

@@ -36,7 +36,9 @@ def load_audit_suite(digest: str, suite: str) -> Suite:
     return load_suite(suite, derive_audit_seed(digest, suite))
 
 
-def generate_audit_texts(folder: Path, found: VerificationReport, suite: Suite, limits: ProcessLimits = DEFAULT_LIMITS) -> list[str]:
+def generate_audit_texts(
+    folder: Path, found: VerificationReport, suite: Suite, limits: ProcessLimits = DEFAULT_LIMITS
+) -> list[str]:
     """What a submission's model writes for all test tasks of an audit suite, in a process of its own.
 
     Args:

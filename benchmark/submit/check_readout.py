@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.probing.control_gap import Tested
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import POOLS, Protocol
-from benchmark.probing.readout import DIGITS, Read, Readings
+from benchmark.probing.readout import DIGITS, SemanticsReadout, Readout
 from benchmark.submit.report import VerificationReport
 from karel_env.features import FEATURES, PRIMARY
 
@@ -27,7 +27,7 @@ FEWEST_PROGRAMS = 10
 
 
 def check_readout(
-    found: VerificationReport, readings: Readings, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: Tested,
+    found: VerificationReport, readings: Readout, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: Tested,
     protocol: Protocol,
 ) -> None:  # fmt: skip
     """Note in `found` where the readings are not of the fits that the arrays sum.
@@ -57,7 +57,7 @@ def check_readout(
 
 
 def _compare_sums(
-    found: VerificationReport, entry: str, reading: Read, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
+    found: VerificationReport, entry: str, reading: SemanticsReadout, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
     tested: Tested, protocol: Protocol, s: int,
 ) -> None:  # fmt: skip
     """Cross-entropies of the single programs against those of their units and of their fold."""

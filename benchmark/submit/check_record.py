@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmark.artifacts import DESCRIPTION, FIGURES, LIMITS, OTHER_BYTES, PROBES, RECORD
+from pydantic import BaseModel
+
+from benchmark.artifacts import DESCRIPTION, FIGURES, MAX_BYTES, MAX_OTHER_BYTES, PROBES, RECORD
 from benchmark.errors import SubmissionError
-from benchmark.files import read_json, shown, tensor_header
+from benchmark.files import read_json, sanitize, read_tensor_header
 from benchmark.models.interface import Loading
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
-from benchmark.submit.bounds import check_figures, check_times
+from benchmark.statistics import Estimate
+from benchmark.submit.folder import EARLIEST, SKEW
 from benchmark.submit.schema import Submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
@@ -32,12 +39,12 @@ def read_submitted_record(folder: Path) -> Record:
     Raises:
         SubmissionError: it is not that, or no record.
     """
-    record = validate_schema(Record, read_json(folder / RECORD, LIMITS[RECORD]), RECORD)
+    record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
     known = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
     if record.suite.name not in known:
-        raise SubmissionError(f"{RECORD}: suite {shown(record.suite.name)} is not one of {', '.join(known)}")
+        raise SubmissionError(f"{RECORD}: suite {sanitize(record.suite.name)} is not one of {', '.join(known)}")
     if not record.official or record.unofficial:
-        why = "; ".join(shown(reason) for reason in record.unofficial[:3]) or "official is false"
+        why = "; ".join(sanitize(reason) for reason in record.unofficial[:3]) or "official is false"
         raise SubmissionError(f"{RECORD}: not an official run ({why}); run the suite whole, from a clean commit")
     if record.protocol != STANDARD:
         raise SubmissionError(
@@ -45,7 +52,7 @@ def read_submitted_record(folder: Path) -> Record:
         )
     load_options_of_record(record)
     if record.track not in TRACKS:
-        raise SubmissionError(f"{RECORD}: track {shown(record.track)} is not one of {', '.join(TRACKS)}")
+        raise SubmissionError(f"{RECORD}: track {sanitize(record.track)} is not one of {', '.join(TRACKS)}")
     check_figures(record, RECORD)
     if record.sampled is not None and not 1 <= record.sampled.samples <= MAX_SAMPLES:
         raise SubmissionError(
@@ -62,7 +69,7 @@ def read_submitted_record(folder: Path) -> Record:
         raise SubmissionError(f"{RECORD}: a figure is named twice")
     for place in record.figures:
         if place not in figures:
-            raise SubmissionError(f"{RECORD}: figure {shown(place)} is not in the folder")
+            raise SubmissionError(f"{RECORD}: figure {sanitize(place)} is not in the folder")
     return record
 
 
@@ -75,11 +82,11 @@ def _check_provenance(record: Record) -> None:
     }  # fmt: skip
     for name, text in digests.items():
         if not SHA256.fullmatch(text):
-            raise SubmissionError(f"{RECORD}: {name}: {shown(text)}; expected 64 digits of a SHA-256")
+            raise SubmissionError(f"{RECORD}: {name}: {sanitize(text)}; expected 64 digits of a SHA-256")
     counts = {
         "model.parameters": model.parameters, "provenance.cores": origin.cores, "provenance.workers": origin.workers,
-        **{f"provenance.retries.{shown(cause)}": count for cause, count in origin.retries.items()},
-        **{f"accuracy.failures.{shown(name)}": count for name, count in record.accuracy.failures.items()},
+        **{f"provenance.retries.{sanitize(cause)}": count for cause, count in origin.retries.items()},
+        **{f"accuracy.failures.{sanitize(name)}": count for name, count in record.accuracy.failures.items()},
     }  # fmt: skip
     for name, count in counts.items():
         if not 0 <= count <= MAX_COUNT:
@@ -113,7 +120,7 @@ def check_privacy(folder: Path, record: Record, said: Submission) -> None:
         f"{DESCRIPTION}: training.data": said.training.data or "",
     }  # fmt: skip
     if (folder / TRAINING).exists():
-        training = read_json(folder / TRAINING, OTHER_BYTES)
+        training = read_json(folder / TRAINING, MAX_OTHER_BYTES)
         texts |= {f"{TRAINING}: {name}": text for name, text in training.items() if isinstance(text, str)}
     for entry, text in texts.items():
         if has_paths(text):
@@ -129,9 +136,154 @@ def drop_unverified(folder: Path, record: Record) -> Record:
         folder: of the submission, with `probes.data` if it has any.
         record: of the same.
     """
-    names = set(tensor_header(folder / PROBES)) if (folder / PROBES).is_file() else set()
+    names = set(read_tensor_header(folder / PROBES)) if (folder / PROBES).is_file() else set()
     meaning = record.meaning
     if meaning is not None and f"{DIAGNOSTICS}.confusion" not in names:
         meaning = replace(meaning, diagnostics={})
     content = record.content if CONTENT_HITS in names else None
     return record.model_copy(update={"meaning": meaning, "content": content, "grid": None})
+
+
+ROUNDING = 1e-9
+
+
+TEXT, LIST, ENTRIES = 2_000, 5_000, 200
+"""Characters of a text, items of a list, entries of a mapping."""
+
+
+LARGEST_INT, LARGEST_FLOAT = 2**63, 1e6
+
+
+SECONDS = 1e10
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
+
+
+SHARES = {
+    "shown", "held_out", "both", "shown_state", "exact", "valid", "distinct", "finished", "arithmetic", "geometric",
+    "majority", "accuracy", "macro_f1", "p", "p_holm", "p_rand", "reach_p",
+}  # fmt: skip
+"""Entries whose figures lie from 0 to 1."""
+
+
+AT_MOST_ONE = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
+"""Entries whose figures have no lower end of their own."""
+
+
+MAPPINGS = {"geometric", "reach_p", "extras"}
+"""Entries that hold figures by name."""
+
+
+COUNTS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
+"""Entries that count what a figure rests on: at least 1."""
+
+
+def check_figures(value: Any, where: str) -> None:
+    """Refuse a figure of a record that cannot be.
+
+    Args:
+        value: a model of pydantic or a dataclass, with all that is in it.
+        where: its name, for messages.
+
+    Raises:
+        SubmissionError: naming the first entry that is out of its bounds.
+    """
+    for path, entry in _walk(value, where):
+        names = path.split(".")
+        if isinstance(entry, Estimate):
+            _check_estimate(path, entry)
+        elif isinstance(entry, bool):
+            continue
+        elif isinstance(entry, float):
+            _check_float(path, entry, names)
+        elif isinstance(entry, int):
+            if not -LARGEST_INT < entry < LARGEST_INT:
+                raise SubmissionError(f"{path}: a number of more than 63 bits")
+            if names[-1] in COUNTS and entry < (1 if names[-1] == "n" else 0):
+                raise SubmissionError(f"{path}: {entry}; a count is at least {1 if names[-1] == 'n' else 0}")
+        elif isinstance(entry, str):
+            if len(entry) > TEXT:
+                raise SubmissionError(f"{path}: {len(entry):,} characters; at most {TEXT:,} are read")
+        elif isinstance(entry, list | tuple | Mapping):
+            limit = ENTRIES if isinstance(entry, Mapping) else LIST
+            if len(entry) > limit:
+                raise SubmissionError(f"{path}: {len(entry):,} entries; at most {limit:,} are read")
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value within a value, outer ones first, with its path; what is in a container follows only if asked for."""
+    pending = [(path, value)]
+    while pending:
+        place, current = pending.pop()
+        yield place, current
+        inner: list[tuple[str, Any]] = []
+        if isinstance(current, BaseModel):
+            inner = [(name, getattr(current, name)) for name in type(current).model_fields]
+        elif isinstance(current, Mapping):
+            inner = [(sanitize(key).strip("'"), part) for key, part in current.items()]
+            pending += [(f"{place} (a key)", key) for key in current if isinstance(key, str)]
+        elif isinstance(current, list | tuple):
+            inner = [(str(number), part) for number, part in enumerate(current)]
+        elif hasattr(current, "__dataclass_fields__"):
+            inner = list(vars(current).items())
+        pending += [(f"{place}.{name}", part) for name, part in reversed(inner)]
+
+
+def _check_float(path: str, entry: float, names: list[str]) -> None:
+    largest = SECONDS if "seconds" in names else LARGEST_FLOAT
+    if not math.isfinite(entry) or abs(entry) > largest:
+        raise SubmissionError(f"{path}: {entry:g}; no figure of a run is so large")
+    if "seconds" in names and entry < 0:
+        raise SubmissionError(f"{path}: {entry:g}; expected seconds from 0")
+    # An estimate's ends are checked with the estimate.
+    if names[-1] in ("value", "low", "high"):
+        return
+    named = names[-2] if len(names) > 1 and names[-2] in MAPPINGS else names[-1]
+    if named in SHARES and not -ROUNDING <= entry <= 1 + ROUNDING:
+        raise SubmissionError(f"{path}: {entry:g}; expected a share from 0 to 1")
+    if named in AT_MOST_ONE and entry > 1 + ROUNDING:
+        raise SubmissionError(f"{path}: {entry:g}; expected at most 1")
+
+
+def _check_estimate(path: str, estimate: Estimate) -> None:
+    ends = (estimate.low, estimate.value, estimate.high)
+    if not all(map(math.isfinite, ends)) or max(map(abs, ends)) > LARGEST_FLOAT:
+        raise SubmissionError(f"{path}: {estimate.value:g} with an end that no figure of a run has")
+    if not estimate.low - ROUNDING <= estimate.value <= estimate.high + ROUNDING:
+        raise SubmissionError(
+            f"{path}: {estimate.value:g} is not in its interval {estimate.low:g} to {estimate.high:g}"
+        )
+    if not 1 <= estimate.n <= 10**9:
+        raise SubmissionError(f"{path}.n: {sanitize(estimate.n)}; expected how many independent units it rests on")
+    names = set(path.split(".")[-2:])
+    if names & SHARES and not (estimate.low >= -ROUNDING and estimate.high <= 1 + ROUNDING):
+        raise SubmissionError(f"{path}: {estimate.low:g} to {estimate.high:g}; expected a share from 0 to 1")
+    if names & AT_MOST_ONE and estimate.value > 1 + ROUNDING:
+        raise SubmissionError(f"{path}: {estimate.value:g}; expected at most 1")
+
+
+def check_times(started: str, finished: str, where: str) -> None:
+    """Refuse times that are none, lie in the future, or end before they begin.
+
+    Args:
+        started, finished: as a record writes them, in UTC.
+        where: the entry, for messages.
+    """
+    times = {}
+    for name, text in (("started", started), ("finished", finished)):
+        try:
+            times[name] = datetime.fromisoformat(text) if TIME.fullmatch(text) else None
+        except ValueError:
+            times[name] = None
+        if times[name] is None:
+            raise SubmissionError(
+                f"{where}.{name}: {sanitize(text)}; expected a time such as 2026-11-25T03:10:46+00:00"
+            )
+    first, last = times["started"], times["finished"]
+    assert first is not None
+    assert last is not None
+    if not EARLIEST <= first <= last:
+        raise SubmissionError(f"{where}: started {started}, finished {finished}; expected one after the other")
+    if last > datetime.now(UTC) + SKEW:
+        raise SubmissionError(f"{where}.finished: {finished} is yet to come; expected a run that is over")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.artifacts import FRAME, LIMITS, PROBES, SAMPLES
+from benchmark.artifacts import FRAME, MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import SubmissionError
 from benchmark.files import stream_rows
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, unpacked_hits
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, semantic_content_from_hits, count_hit_states, unpack_hits
 from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record
@@ -20,9 +20,9 @@ from benchmark.submit.rendered_prompts import has_template, rendered_digest, sto
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, validate_schema
 from benchmark.tasks.extraction import extract_program
-from benchmark.tasks.pass_at_k import constrained_figures, sampled_figures
-from benchmark.tasks.probe_sets import stage_tasks, written_programs
-from benchmark.tasks.prompt_template import BARE, TRAINED, Frame, frame_of, prompts_of
+from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
+from benchmark.tasks.probe_sets import stage_tasks, parse_programs
+from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.scoring import OUTCOMES, score, summarize
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 from benchmark.tasks.suite import Suite, test_tasks
@@ -35,7 +35,7 @@ ACCURACY_TOLERANCE = 1e-9
 
 def read_samples(folder: Path) -> list[Sample]:
     """The lines of `samples.jsonl.gz`; raises `SubmissionError`."""
-    rows = stream_rows(folder / SAMPLES, LIMITS[SAMPLES])
+    rows = stream_rows(folder / SAMPLES, MAX_BYTES[SAMPLES])
     return [validate_schema(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -52,9 +52,9 @@ def generation_options_of_record(record: Record) -> GenerationOptions:
 
 
 @lru_cache(maxsize=8)
-def prompt_digests(suite: Suite, stage: str, frame: Frame = BARE) -> list[str]:
+def prompt_digests(suite: Suite, stage: str, frame: PromptTemplate = PLAIN) -> list[str]:
     """SHA-256 of the prompt of each task of a stage."""
-    prompts = prompts_of(suite, stage_tasks(suite, stage), frame=frame)
+    prompts = render_prompts(suite, stage_tasks(suite, stage), frame=frame)
     return [hashlib.sha256(text.encode()).hexdigest() for text in prompts]
 
 
@@ -67,7 +67,11 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
         folder: of the submission.
         incoming: it comes from outside, so a prompt that a chat template laid out must be stored with it.
     """
-    record, asked, frame = found.record, generation_options_of_record(found.record), _frame(found, suite, folder, incoming)
+    record, asked, frame = (
+        found.record,
+        generation_options_of_record(found.record),
+        _frame(found, suite, folder, incoming),
+    )
     network = not record.model.spec.startswith("baseline:")
     stages = {stage: [row for row in found.samples if row.stage == stage] for stage in GENERATION_STAGES}
     wanted = {
@@ -87,11 +91,11 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
         return
     _compare_scores(found, suite, stages[TEST])
     if record.constrained is not None:
-        again = constrained_figures(suite, [row.model_dump() for row in stages[CONSTRAINED]])
+        again = summarize_constrained(suite, [row.model_dump() for row in stages[CONSTRAINED]])
         found.compare("constrained", record.constrained, again, ACCURACY_TOLERANCE)
     if record.sampled is not None:
         drawn = [row.model_dump() for row in stages[SAMPLED]]
-        again_drawn = sampled_figures(suite, drawn, asked.samples, asked.temperature)
+        again_drawn = summarize_sampled(suite, drawn, asked.samples, asked.temperature)
         found.compare("sampled", record.sampled, again_drawn, ACCURACY_TOLERANCE)
     digested = "prompts' digests" if frame is not None else "answers (prompts in a chat template need the tokenizer)"
     found.checked.append(f"samples: {len(found.samples):,} {digested}, {suite.tasks:,} programs executed again")
@@ -100,14 +104,14 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
         _compare_content(found, suite, [row.text for row in stages[GENERATED]])
 
 
-def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool) -> Frame | None:
+def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool) -> PromptTemplate | None:
     """What stood around the tasks; None where an older run of a chat template did not store it."""
     record = found.record
     found.compare("frame is there", record.frame is not None, record.track != TRAINED)
     if record.track == TRAINED:
-        return BARE
+        return PLAIN
     found.compare("constrained is there", record.constrained is not None, True)
-    plain = frame_of(suite, record.track)
+    plain = build_prompt_template(suite, record.track)
     if record.frame is None:
         return plain
     said = record.frame
@@ -132,7 +136,9 @@ def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool
     return frame
 
 
-def _compare_rows(found: VerificationReport, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int) -> None:
+def _compare_rows(
+    found: VerificationReport, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int
+) -> None:
     """That a stage has each task once, or once a draw; and what was found in each answer."""
     expected = tasks * max(draws, 1)
     if len(rows) != expected:
@@ -166,15 +172,15 @@ def _compare_scores(found: VerificationReport, suite: Suite, rows: list[Sample])
 def _compare_content(found: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
     """What of the paper's columns does not need the states: how many programs and states they rest on."""
     content, protocol = found.record.content, found.record.protocol
-    programs, _ = written_programs(texts)
+    programs, _ = parse_programs(texts)
     distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
     found.compare("content is there", content is not None, distinct >= protocol.min_programs)
     if content is None or distinct < protocol.min_programs:
         return
     # Where a probe that is always right would stand: its n and numbers are those of any probe.
-    states = hit_states(suite, protocol, texts) or 0
+    states = count_hit_states(suite, protocol, texts) or 0
     perfect = np.ones((len(CONTENT_DEPTHS), len(PAPER_FEATURES), states), bool)
-    known = content_of_hits(suite, protocol, texts, perfect)
+    known = semantic_content_from_hits(suite, protocol, texts, perfect)
     assert known is not None
     found.compare("content.depths", sorted(content.arithmetic), sorted(known.arithmetic))
     found.compare("content.depths", sorted(content.geometric), sorted(known.geometric))
@@ -197,12 +203,12 @@ def check_semantic_content(found: VerificationReport, suite: Suite, arrays: Mapp
         )
         return
     texts = [row.text for row in found.samples if row.stage == GENERATED]
-    states = hit_states(suite, record.protocol, texts)
+    states = count_hit_states(suite, record.protocol, texts)
     packed = arrays[CONTENT_HITS]
     expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), -(-(states or 0) // 8))
     if states is None or packed.shape != expected:
         found.compare(f"{PROBES}: shape of {CONTENT_HITS}", packed.shape, expected)
         return
-    again = content_of_hits(suite, record.protocol, texts, unpacked_hits(packed, states))
+    again = semantic_content_from_hits(suite, record.protocol, texts, unpack_hits(packed, states))
     found.compare("content", record.content, again, ACCURACY_TOLERANCE)
     found.checked.append("content: every figure and interval, from probes.data")

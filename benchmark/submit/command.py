@@ -19,24 +19,23 @@ from benchmark.artifacts import STATUS
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS, source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
-from benchmark.files import shown
-from benchmark.runner.store import write_durably
+from benchmark.files import sanitize
+from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
+from benchmark.submit.folder import NAME, files_digest
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import ProcessLimits, rerun
-from benchmark.submit.scaffold import scaffold, pack
+from benchmark.submit.scaffold import pack, scaffold
 from benchmark.submit.schema import (
     FLAGGED,
-    NAME,
     REPRODUCED,
     VALIDATED,
     WITHDRAWN,
     Audit,
     Rerun,
     Status,
-    validate_schema,
-    files_digest,
     read_status,
+    validate_schema,
 )
 from benchmark.submit.verify import validate, verify
 from benchmark.tasks.stage import TEST
@@ -114,7 +113,7 @@ def find_folder(options: argparse.Namespace) -> Path:
     folder = inside if "/" not in options.name and inside.is_dir() else Path(options.name)
     if not folder.is_dir():
         raise UsageError(
-            f"{shown(options.name)}: no such submission; give a folder of {options.submissions}, or a path"
+            f"{sanitize(options.name)}: no such submission; give a folder of {options.submissions}, or a path"
         )
     return folder
 
@@ -123,7 +122,9 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
     return (
-        sorted(path for path in options.submissions.iterdir() if path.is_dir()) if options.all else [find_folder(options)]
+        sorted(path for path in options.submissions.iterdir() if path.is_dir())
+        if options.all
+        else [find_folder(options)]
     )
 
 
@@ -172,7 +173,7 @@ def raise_on_mismatch(found: VerificationReport) -> None:
     """Print the table of differences, if there are any, and raise `VerificationError`."""
     if not found.differences:
         return
-    rows = [[one.entry, shown(one.said), shown(one.found)] for one in found.differences[:TABLE_ROWS]]
+    rows = [[one.entry, sanitize(one.said), sanitize(one.found)] for one in found.differences[:TABLE_ROWS]]
     print(tabulate(rows, headers=["entry", "the submission says", "found"], tablefmt="github", disable_numparse=True))
     more = len(found.differences) - TABLE_ROWS
     raise VerificationError(
@@ -189,16 +190,18 @@ def _check_folders(folders: Sequence[Path], carry_out: Callable[[Path], str]) ->
         try:
             print(f"{folder.name}: {carry_out(folder)}", flush=True)
         except BenchmarkError as problem:
-            print(f"error: {shown(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
+            print(f"error: {sanitize(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
             worst = max(worst, problem.exit_code)
         except Exception as problem:  # one folder never stops the rest
-            what = f"{type(problem).__name__}: {shown(str(problem))}"
-            print(f"error: {shown(folder.name)[1:-1]}: cannot be checked ({what})", file=sys.stderr, flush=True)
+            what = f"{type(problem).__name__}: {sanitize(str(problem))}"
+            print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({what})", file=sys.stderr, flush=True)
             worst = max(worst, SubmissionError.exit_code)
     return worst
 
 
-def write_status(folder: Path, found: VerificationReport, rerun: Rerun | None = None, audited: Audit | None = None) -> Status:
+def write_status(
+    folder: Path, found: VerificationReport, rerun: Rerun | None = None, audited: Audit | None = None
+) -> Status:
     """Write what was found; what an earlier check of the same files found, and this one did not repeat, is kept."""
     before = read_status(folder)
     same = before is not None and before.files == files_digest(folder)
@@ -223,7 +226,7 @@ def _write(
         "files": files_digest(folder), "source": source_digest(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     written = validate_schema(Status, entries, STATUS)
-    write_durably(folder / STATUS, (written.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(folder / STATUS, (written.model_dump_json(indent=1) + "\n").encode())
     return written
 
 

@@ -22,9 +22,9 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, versions
+from benchmark.environment import SUBMISSIONS, package_versions
 from benchmark.errors import UsageError
-from benchmark.runner.redaction import strings_without_paths, without_paths
+from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.command import raise_on_mismatch
 from benchmark.submit.report import VerificationReport
@@ -138,7 +138,7 @@ def to_every_eval_ever(found: VerificationReport, dataset: str, status: Status |
             "evaluator_relationship": "first_party",
             "additional_details": {"status": _status_text(status)},
         },
-        "eval_library": {"name": BENCHMARK, "version": versions((BENCHMARK,))[BENCHMARK] or "unknown", "additional_details": {"source": record.provenance.source}},
+        "eval_library": {"name": BENCHMARK, "version": package_versions((BENCHMARK,))[BENCHMARK] or "unknown", "additional_details": {"source": record.provenance.source}},
         "model_info": {
             "name": said.name,
             "id": identity,
@@ -153,7 +153,7 @@ def to_every_eval_ever(found: VerificationReport, dataset: str, status: Status |
         },
         "evaluation_results": [_result(one, source, found) for one in list_metrics(found)],
     }  # fmt: skip
-    return json.dumps(strings_without_paths(whole), indent=1) + "\n"
+    return json.dumps(redact_json_paths(whole), indent=1) + "\n"
 
 
 def _result(one: Metric, source: dict[str, Any], found: VerificationReport) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _result(one: Metric, source: dict[str, Any], found: VerificationReport) -> d
                 "num_samples": estimate.n,
             },
         },
-        "generation_config": {"generation_args": {"temperature": 0, "execution_command": without_paths(found.submission.evaluation.command)}},
+        "generation_config": {"generation_args": {"temperature": 0, "execution_command": redact_paths(found.submission.evaluation.command)}},
     }  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.artifacts import FRAME, LIMITS
+from benchmark.artifacts import FRAME, MAX_BYTES
 from benchmark.errors import ModelError, SubmissionError
-from benchmark.files import parse_json, read_bytes, read_json, shown
+from benchmark.files import parse_json, read_bytes, read_json, sanitize
 from benchmark.isolation import run_bounded
 from benchmark.tasks.extraction import count_headers
-from benchmark.tasks.prompt_template import Frame, description, frame_of
+from benchmark.tasks.prompt_template import PromptTemplate, describe_language, build_prompt_template
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import HEADER_TEXT
@@ -26,7 +26,7 @@ SECONDS, MEMORY = 120.0, 4 << 30
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def stored_frame(folder: Path, suite: Suite) -> Frame | None:
+def stored_frame(folder: Path, suite: Suite) -> PromptTemplate | None:
     """The text that a run's chat template laid out; None where an older run did not store it.
 
     Raises:
@@ -34,19 +34,19 @@ def stored_frame(folder: Path, suite: Suite) -> Frame | None:
     """
     if not (folder / FRAME).exists():
         return None
-    content = parse_json(read_bytes(folder / FRAME, LIMITS[FRAME]), FRAME)
+    content = parse_json(read_bytes(folder / FRAME, MAX_BYTES[FRAME]), FRAME)
     if not isinstance(content, dict) or set(content) != {"before", "after"}:
         raise SubmissionError(f"{FRAME}: expected the entries before and after, as a run writes them")
     before, after = content["before"], content["after"]
     if not isinstance(before, str) or not isinstance(after, str):
         raise SubmissionError(f"{FRAME}: expected two texts")
     shots = shot_tasks(suite)
-    parts = [description(suite)]
+    parts = [describe_language(suite)]
     for i, text in enumerate(shots.programs.texts()):
         worlds = shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown]
         parts += [examples_text(*worlds, suite.show_under_robot), text]
     _check_layout(before, after, [part.strip("\n") for part in parts])
-    return Frame(before, after, len(shots), chat=True)
+    return PromptTemplate(before, after, len(shots), chat=True)
 
 
 def _check_layout(before: str, after: str, parts: list[str]) -> None:
@@ -68,7 +68,7 @@ def has_template(folder: Path) -> bool:
     """Whether the tokenizer in a submission's folder has a chat template."""
     if not (folder / TOKENIZER_CONFIG).exists():
         return False
-    config = read_json(folder / TOKENIZER_CONFIG, LIMITS[FRAME] * 10)
+    config = read_json(folder / TOKENIZER_CONFIG, MAX_BYTES[FRAME] * 10)
     return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
@@ -81,7 +81,7 @@ def rendered_digest(folder: Path, suite: Suite, track: str) -> str:
     try:
         return run_bounded(_render, str(folder), suite, track, seconds=SECONDS, memory=MEMORY, subject="chat template")
     except ModelError as problem:
-        raise SubmissionError(f"chat template: {shown(str(problem))}") from problem
+        raise SubmissionError(f"chat template: {sanitize(str(problem))}") from problem
 
 
 def _render(folder: str, suite: Suite, track: str) -> str:
@@ -89,4 +89,4 @@ def _render(folder: str, suite: Suite, track: str) -> str:
     from benchmark.models.interface import ModelSpec
     from benchmark.models.loading import tokenizer_of
 
-    return frame_of(suite, track, tokenizer_of(open_checkpoint(ModelSpec("path", folder)))).digest
+    return build_prompt_template(suite, track, tokenizer_of(open_checkpoint(ModelSpec("path", folder)))).digest

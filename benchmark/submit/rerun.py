@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.environment import processor
+from benchmark.environment import processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
@@ -77,7 +77,7 @@ class RerunRequest:
     dtype: str
     device: str
     loading: Loading
-    asked: GenerationOptions
+    generation: GenerationOptions
     protocol: Protocol
     share: float = 0.0
     stage: str = ""
@@ -148,7 +148,7 @@ def rerun(folder: Path, found: VerificationReport, share: float, limits: Process
     found.checked.append(
         f"rerun: {len(again.samples):,} samples of {again.shards} of {again.of} shards, with the weights; not its states"
     )
-    return Rerun(share=share, shards=again.shards, samples=len(again.samples), processor=processor())
+    return Rerun(share=share, shards=again.shards, samples=len(again.samples), processor=processor_name())
 
 
 def regenerate_samples(order: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
@@ -178,12 +178,12 @@ def _generate(order: RerunRequest) -> RegeneratedSamples:
     transformers_logging.disable_progress_bar()
     checkpoint = open_screened_checkpoint(order)
     job = Job(
-        order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, asked=order.asked
+        order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, generation=order.generation
     )  # fmt: skip
     chosen, of = _choose_shards(job, order)
-    from benchmark.runner.preflight import check
+    from benchmark.runner.preflight import check_fits
 
-    check(job, order.protocol)
+    check_fits(job, order.protocol)
     torch.set_num_threads(job.threads)
     worker = Worker(job)
     samples = [(shard.stage, sample) for shard in chosen for sample in worker.evaluate(shard).samples]

@@ -21,9 +21,10 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
-from benchmark.runner.redaction import strings_without_paths, without_paths
+from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.submit.check_record import read_submitted_record
-from benchmark.submit.schema import NAME, LOCAL_WEIGHTS, PLACEHOLDER, WITHHELD, screen_folder
+from benchmark.submit.folder import NAME, screen_folder
+from benchmark.submit.schema import LOCAL_WEIGHTS, PLACEHOLDER, WITHHELD
 from benchmark.submit.screening import WEIGHTS
 
 TRAINING = "training.json"
@@ -64,7 +65,7 @@ def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld
             names = [path.name for path in source.iterdir() if WEIGHTS.fullmatch(path.name)]
             _copy(source, folder, (*MODEL_FILES, *names))
             if (folder / TRAINING).is_file():
-                told = strings_without_paths(read_json(folder / TRAINING))
+                told = redact_json_paths(read_json(folder / TRAINING))
                 (folder / TRAINING).write_text(json.dumps(told, indent=1) + "\n")
         entries = _entries(record, name, model, _training(folder)) | dict(given)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
@@ -86,9 +87,9 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 def _without_paths(record: Record) -> Record:
     """The record with folders of the machine reduced to their last part; those of older runs have them whole."""
     model = record.model.model_copy(
-        update={"spec": without_paths(record.model.spec), "name": without_paths(record.model.name)}
+        update={"spec": redact_paths(record.model.spec), "name": redact_paths(record.model.name)}
     )
-    origin = record.provenance.model_copy(update={"command": without_paths(record.provenance.command)})
+    origin = record.provenance.model_copy(update={"command": redact_paths(record.provenance.command)})
     return record.model_copy(update={"model": model, "provenance": origin})
 
 
@@ -122,7 +123,7 @@ def _training(folder: Path) -> dict[str, Any]:
     recipe = told.get("recipe", {})
     command = told.get("command")
     known = {
-        "command": without_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
+        "command": redact_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
         "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
         "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
         "alternative_semantics_seen": PLACEHOLDER,
@@ -152,7 +153,7 @@ def _entries(record: Record, name: str, model: str, training: dict[str, Any]) ->
         "digest": record.model.digest,
         "parameters": record.model.parameters,
         "evaluation": {
-            "command": without_paths(command),
+            "command": redact_paths(command),
             "commit": origin.commit or PLACEHOLDER,
             "hardware": origin.hardware,
             "seconds": round(sum(origin.seconds.values())),

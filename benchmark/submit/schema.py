@@ -12,12 +12,9 @@ A submission is data: `screen_folder` says whether its files may be read at all.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,31 +23,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from benchmark.artifacts import (
     DESCRIPTION,
-    FIGURES,
-    FILES,
-    FOLDER_BYTES,
-    INDEX,
-    LIMITS,
-    MODEL_FILES,
-    OTHER_BYTES,
-    PROBES,
+    MAX_BYTES,
     STATUS,
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import (
-    read_bytes,
     read_json,
     read_yaml,
-    shown,
-    tensor_header,
+    sanitize,
 )
-from benchmark.submit.bounds import check_folder_date
-from benchmark.submit.images import check_image
-from benchmark.submit.screening import WEIGHTS, check_index, screen_model_file
+from benchmark.submit.folder import files_digest
 
 LOCAL_WEIGHTS, WITHHELD = "path:.", "withheld"
 PLACEHOLDER = "FILL IN"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",
 )  # fmt: skip
@@ -227,7 +212,7 @@ def read_status(folder: Path) -> Status | None:
     """
     if not os.path.lexists(folder / STATUS):
         return None
-    status = validate_schema(Status, read_json(folder / STATUS, LIMITS[STATUS]), STATUS)
+    status = validate_schema(Status, read_json(folder / STATUS, MAX_BYTES[STATUS]), STATUS)
     if status.status in (VALIDATED, REPRODUCED) and files_digest(folder) != status.files:
         return status.model_copy(update={"status": SELF_REPORTED, "reason": "files were changed after the check"})
     return status
@@ -239,96 +224,6 @@ def validate_schema(schema: type[Model], found: Any, where: str) -> Model:
         return schema.model_validate(found)
     except ValidationError as problem:
         first = problem.errors(include_url=False, include_input=False)[0]
-        place = ".".join(shown(part).strip("'") for part in first["loc"]) or "the file"
+        place = ".".join(sanitize(part).strip("'") for part in first["loc"]) or "the file"
         says = " ".join(first["msg"].removeprefix("Value error, ").split())
         raise SubmissionError(f"{where}: {place}: {says}; see docs/submitting.md") from problem
-
-
-def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
-    """The files of a submission, once none is of a kind that may not be read.
-
-    Args:
-        folder: of the submission.
-        incoming: it comes from outside, so it may not bring a status.
-
-    Raises:
-        SubmissionError: on the first file that is refused.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        raise SubmissionError(f"{shown(str(folder))}: no folder; expected submissions/NAME")
-    if not NAME.fullmatch(folder.resolve().name):
-        raise SubmissionError(f"{shown(folder.name)}: a folder's name has letters, digits, '.', '_' and '-' only")
-    check_folder_date(folder.resolve().name)
-    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
-    if len(files) > FILES:
-        raise SubmissionError(f"{len(files):,} files; a submission has at most {FILES}")
-    total = sum(path.stat().st_size for path in files)
-    if total > FOLDER_BYTES:
-        raise SubmissionError(
-            f"{total:,} bytes in all; at most {FOLDER_BYTES:,}: put the weights on a hub, model: hf:..."
-        )
-    if incoming and (folder / STATUS).exists():
-        raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
-    for path in files:
-        _screen_file(path)
-    if (folder / INDEX).exists():
-        check_index(read_json(folder / INDEX, OTHER_BYTES), {path.name for path in files})
-    return files
-
-
-def _files(folder: Path, below: str) -> list[Path]:
-    """The plain files of a folder or of its figures; what is neither is refused."""
-    found = []
-    with os.scandir(folder / below) as listing:
-        entries = list(islice(listing, FILES + 2))
-    if len(entries) > FILES + 1:
-        raise SubmissionError(f"more than {FILES} files; a submission has at most {FILES}")
-    for entry in sorted(entries, key=lambda one: one.name):
-        inside = f"{below}/{entry.name}" if below else entry.name
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISLNK(mode):
-            raise SubmissionError(f"{shown(inside)}: a link; a submission holds plain files")
-        if stat.S_ISDIR(mode):
-            if inside != FIGURES:
-                raise SubmissionError(f"{shown(inside)}: a folder; the only one in a submission is {FIGURES}")
-            continue
-        if not stat.S_ISREG(mode):
-            raise SubmissionError(f"{shown(inside)}: neither a file nor a folder")
-        found.append(Path(entry.path))
-        if len(found) > FILES:
-            raise SubmissionError(f"more than {FILES} files; a submission has at most {FILES}")
-    return found
-
-
-def _screen_file(path: Path) -> None:
-    name = path.name
-    if path.parent.name == FIGURES and NAME.fullmatch(name):
-        if path.suffix not in (".png", ".svg"):
-            raise SubmissionError(f"{FIGURES}/{shown(name)}: expected .png or .svg")
-        return check_image(f"{FIGURES}/{name}", read_bytes(path, OTHER_BYTES))
-    known = name in LIMITS or name in MODEL_FILES
-    if not known and not WEIGHTS.fullmatch(name):
-        raise SubmissionError(f"{shown(name)}: no file of a submission; docs/submitting.md lists them")
-    if WEIGHTS.fullmatch(name) or name == PROBES:
-        size, limit = path.stat().st_size, LIMITS.get(name, FOLDER_BYTES)
-        if size > limit:
-            raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
-        tensor_header(path)
-    elif name in MODEL_FILES:
-        screen_model_file(name, read_json(path, LIMITS.get(name, OTHER_BYTES)))
-    return None
-
-
-def files_digest(folder: Path) -> str:
-    """SHA-256 over name and content of every file of a submission, its status left out."""
-    whole = hashlib.sha256()
-    for path in submission_files(folder):
-        content = read_bytes(path, FOLDER_BYTES)
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
-    return whole.hexdigest()
-
-
-def submission_files(folder: Path) -> list[Path]:
-    """The files of a submission, its status left out, by name; raises as `screen_folder` does on links and the like."""
-    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
-    return sorted(path for path in files if path.name != STATUS)

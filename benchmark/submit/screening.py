@@ -7,13 +7,15 @@ hub model are screened as those in a folder are.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from benchmark.artifacts import ADAPTER, INDEX
 from benchmark.errors import SubmissionError
-from benchmark.files import read_json, shown
+from benchmark.files import decode_utf8, read_json, sanitize
 
 ATTENTIONS = ("eager", "sdpa")
 DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
@@ -63,16 +65,16 @@ def check_loading(
             "that loads without"
         )
     if quantization:
-        raise SubmissionError(f"{where}.quantization: {shown(quantization)}; a submission's model is not quantized")
+        raise SubmissionError(f"{where}.quantization: {sanitize(quantization)}; a submission's model is not quantized")
     if attention not in ("", *ATTENTIONS):
-        raise SubmissionError(f"{where}.attention: {shown(attention)}; expected {', '.join(ATTENTIONS)} or none")
+        raise SubmissionError(f"{where}.attention: {sanitize(attention)}; expected {', '.join(ATTENTIONS)} or none")
     if dtype not in DTYPE_NAMES:
-        raise SubmissionError(f"{where}.dtype: {shown(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
+        raise SubmissionError(f"{where}.dtype: {sanitize(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
     if not DEVICE.fullmatch(device):
-        raise SubmissionError(f"{where}.device: {shown(device)}; expected cpu, cuda or cuda:N")
+        raise SubmissionError(f"{where}.device: {sanitize(device)}; expected cpu, cuda or cuda:N")
     if not SPECS.fullmatch(spec):
         raise SubmissionError(
-            f"{where}.spec: {shown(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
+            f"{where}.spec: {sanitize(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
         )
 
 
@@ -98,17 +100,17 @@ def screen_model_file(name: str, content: Any) -> None:
             raise SubmissionError(f"{name}: {entry}: chooses a library or other weights; remove it")
         if IMPLEMENTATION.fullmatch(entry) and entry != CACHE_IMPLEMENTATION and not _plain_implementation(value):
             raise SubmissionError(
-                f"{name}: {entry}: {shown(value)} would fetch code from a hub or load a library; expected "
+                f"{name}: {entry}: {sanitize(value)} would fetch code from a hub or load a library; expected "
                 f"{' or '.join(ATTENTIONS)}, or remove it"
             )
         if entry in FILE_ENTRIES and isinstance(value, str) and re.search(r"[/\\]", value):
             raise SubmissionError(
-                f"{name}: {entry}: {shown(value)} lies elsewhere; expected a file's name, or remove it"
+                f"{name}: {entry}: {sanitize(value)} lies elsewhere; expected a file's name, or remove it"
             )
         if entry == "tokenizer_class" and value is not None and not _fits(TOKENIZER_CLASS, value):
-            raise SubmissionError(f"{name}: {entry}: {shown(value)} is no tokenizer of transformers")
+            raise SubmissionError(f"{name}: {entry}: {sanitize(value)} is no tokenizer of transformers")
         if entry == "model_type" and name == "config.json" and not _fits(MODEL_TYPE, value):
-            raise SubmissionError(f"{name}: {entry}: {shown(value)} is no model type of transformers")
+            raise SubmissionError(f"{name}: {entry}: {sanitize(value)} is no model type of transformers")
     if name == "config.json" and not isinstance(content.get("model_type"), str):
         raise SubmissionError(f"{name}: no model_type; expected what save_pretrained writes")
 
@@ -148,7 +150,9 @@ def check_index(content: Any, names: set[str]) -> None:
         raise SubmissionError(f"{INDEX}: no weight_map of tensors to files; save the weights again")
     for tensor, shard in shards.items():
         if not _fits(WEIGHTS, shard) or shard not in names:
-            raise SubmissionError(f"{INDEX}: {shown(tensor)} lies in {shown(shard)}, no weight file of this folder")
+            raise SubmissionError(
+                f"{INDEX}: {sanitize(tensor)} lies in {sanitize(shard)}, no weight file of this folder"
+            )
 
 
 def screen_model_folder(folder: Path, is_hub: bool) -> None:
@@ -177,4 +181,107 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
             content = {path.name: content}
         screen_model_file(path.name, content)
     if any(folder.glob("*.py")) and not is_hub:
-        raise SubmissionError(f"{shown(folder.name)}: modules beside the weights; they are never run, remove them")
+        raise SubmissionError(f"{sanitize(folder.name)}: modules beside the weights; they are never run, remove them")
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+SIDE = 8000
+
+
+SVG_ELEMENTS = {
+    "svg", "metadata", "rdf", "work", "type", "date", "format", "creator", "agent", "title", "desc", "defs", "style",
+    "g", "path", "use", "rect", "line", "polyline", "polygon", "circle", "ellipse", "text", "tspan", "image",
+    "clippath", "lineargradient", "stop", "symbol", "marker", "pattern", "mask",
+}  # fmt: skip
+
+
+EMBEDDED = "data:image/png;base64,"
+
+
+CSS_FUNCTIONS = {
+    "url", "matrix", "translate", "scale", "rotate", "skewx", "skewy", "rgb", "rgba", "hsl", "hsla", "calc",
+}  # fmt: skip
+"""Those that fetch nothing; `url` only of a part of the figure. Others, such as `image-set`, take an address as a string."""
+
+
+def check_image(name: str, content: bytes) -> None:
+    """Raises `SubmissionError` on what is no such figure."""
+    if name.endswith(".png"):
+        if not content.startswith(PNG) or content[12:16] != b"IHDR" or len(content) < 33:
+            raise SubmissionError(f"{name}: not a PNG file")
+        wide, high = struct.unpack(">II", content[16:24])
+        if not (0 < wide <= SIDE and 0 < high <= SIDE):
+            raise SubmissionError(f"{name}: {wide} by {high} pixels; at most {SIDE} by {SIDE}")
+        return
+    _Svg(name).check(decode_utf8(content, name))
+
+
+class _Svg:
+    """Reads an SVG file event by event and refuses what is not in the list of things that draw."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.elements: list[str] = []
+        self.text: list[str] = []
+
+    def check(self, text: str) -> None:
+        parser = expat.ParserCreate(encoding="utf-8")
+        parser.buffer_text = True
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.ProcessingInstructionHandler = self._instruction
+        parser.StartElementHandler = self._element
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self.text.append
+        try:
+            parser.Parse(text.encode(), True)
+        except expat.ExpatError as problem:
+            raise SubmissionError(f"{self.name}: not an SVG file ({problem})") from problem
+
+    def _refuse(self, what: str) -> None:
+        raise SubmissionError(f"{self.name}: {what}; a figure only draws")
+
+    def _doctype(self, kind: str, system: str | None, public: str | None, internal: int) -> None:
+        if internal or kind != "svg":
+            self._refuse("a document type with declarations of its own")
+
+    def _instruction(self, target: str, data: str) -> None:
+        self._refuse(f"instruction {sanitize(target)}")
+
+    def _element(self, element: str, attributes: dict[str, str]) -> None:
+        self._check_text()
+        self.elements.append(element.rpartition(":")[2].lower())
+        if self.elements[-1] not in SVG_ELEMENTS:
+            self._refuse(f"element {sanitize(element)}")
+        for attribute, value in attributes.items():
+            name = attribute.rpartition(":")[2].lower()
+            if name.startswith("on") or name == "base":
+                self._refuse(f"attribute {sanitize(attribute)}")
+            if name in ("href", "src") and not value.startswith(("#", EMBEDDED)):
+                self._refuse(f"reference {sanitize(value)}")
+            self._style(value)
+
+    def _end(self, element: str) -> None:
+        self._check_text()
+        self.elements.pop()
+
+    def _check_text(self) -> None:
+        """Check the text since the last tag as one: the parser hands it over in pieces, which a reference may cut anywhere."""
+        text = "".join(self.text)
+        self.text.clear()
+        if "style" in self.elements:
+            self._style(text)
+        else:
+            self._no_address(text)
+
+    def _style(self, text: str) -> None:
+        self._no_address(text)
+        for function in re.findall(r"([\w-]+)\(", text.lower()):
+            if function not in CSS_FUNCTIONS:
+                self._refuse(f"style {sanitize(text)}")
+
+    def _no_address(self, text: str) -> None:
+        plain = "".join(text.lower().split())
+        if "@import" in plain or "\\" in plain or "url(" in plain.replace("url(#", ""):
+            self._refuse(f"style {sanitize(text)}")

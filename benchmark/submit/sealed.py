@@ -30,7 +30,8 @@ from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
-from benchmark.submit.schema import NAME, Digest, Seed, validate_schema
+from benchmark.submit.folder import NAME
+from benchmark.submit.schema import Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 

@@ -18,31 +18,36 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from benchmark.artifacts import LIMITS, PROBES, READINGS, README, SAMPLES
+from benchmark.artifacts import MAX_BYTES, PROBES, READINGS, README, SAMPLES
 from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
-from benchmark.files import read_bytes, read_text, shown, tensor_header
+from benchmark.files import read_bytes, read_text, sanitize, read_tensor_header
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.control_gap import CONTROLS, Tested
-from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
+from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import GRIDS, POOLS, Protocol
-from benchmark.probing.readout import read_readings
+from benchmark.probing.readout import load_readout
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.probing.verdict import (
     CONTENT_HITS,
     DIAGNOSTICS,
-    Meaning,
+    ProbeResult,
     blind_probe_set,
-    diagnostic_arrays,
-    judged,
+    diagnostic_evidence_from_arrays,
+    verdict_from_evidence,
 )
 from benchmark.runner.record import Record
-from benchmark.submit.bounds import check_dates
 from benchmark.submit.check_readout import check_readout
 from benchmark.submit.check_record import check_privacy, read_submitted_record
-from benchmark.submit.check_samples import generation_options_of_record, check_samples, check_semantic_content, read_samples
+from benchmark.submit.check_samples import (
+    check_samples,
+    check_semantic_content,
+    generation_options_of_record,
+    read_samples,
+)
+from benchmark.submit.folder import check_dates, files_digest, screen_folder
 from benchmark.submit.report import VerificationReport, find_mismatches
 from benchmark.submit.schema import (
     FLAGGED,
@@ -50,10 +55,8 @@ from benchmark.submit.schema import (
     REPRODUCED,
     WITHDRAWN,
     WITHHELD,
-    files_digest,
     read_status,
     read_submission,
-    screen_folder,
 )
 from benchmark.tasks.suite import Suite, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
@@ -72,9 +75,9 @@ def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: Tested, proto
     Raises:
         SubmissionError: they do not.
     """
-    header = tensor_header(folder / PROBES)
-    if sum(prod(entry["shape"]) for entry in header.values()) > LIMITS[PROBES]:
-        raise SubmissionError(f"{PROBES}: more entries than bytes; at most {LIMITS[PROBES]:,} are read")
+    header = read_tensor_header(folder / PROBES)
+    if sum(prod(entry["shape"]) for entry in header.values()) > MAX_BYTES[PROBES]:
+        raise SubmissionError(f"{PROBES}: more entries than bytes; at most {MAX_BYTES[PROBES]:,} are read")
     seeds, semantics, features, units = (
         len(protocol.seeds),
         len(probe_set.semantics),
@@ -100,13 +103,13 @@ def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: Tested, proto
         expected[CONTENT_HITS] = ("U8", [len(CONTENT_DEPTHS), len(PAPER_FEATURES), *header[CONTENT_HITS]["shape"][2:3]])
     if set(header) != set(expected):
         odd = sorted(set(header) ^ set(expected))
-        raise SubmissionError(f"{PROBES}: array {shown(odd[0])} is missing or not expected")
+        raise SubmissionError(f"{PROBES}: array {sanitize(odd[0])} is missing or not expected")
     for name, (item, shape) in expected.items():
         if (header[name]["dtype"], header[name]["shape"]) != (item, shape):
             raise SubmissionError(
                 f"{PROBES}: {name} is {header[name]['dtype']} {header[name]['shape']}, not {item} {shape}"
             )
-    arrays: dict[str, np.ndarray] = load(read_bytes(folder / PROBES, LIMITS[PROBES]))
+    arrays: dict[str, np.ndarray] = load(read_bytes(folder / PROBES, MAX_BYTES[PROBES]))
     for name, array in arrays.items():
         if name.endswith(".pool"):
             # One view is always there; the last of the model's views is the last layer.
@@ -115,7 +118,7 @@ def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: Tested, proto
         elif name == CONTENT_HITS:
             continue
         elif array.dtype.kind == "i":
-            if array.min() < 0 or array.max() > LIMITS[PROBES]:
+            if array.min() < 0 or array.max() > MAX_BYTES[PROBES]:
                 raise SubmissionError(f"{PROBES}: {name} has entries that are no counts")
         elif not np.isfinite(array).all() or array.min() < 0:
             raise SubmissionError(f"{PROBES}: {name} has entries that are no cross-entropy")
@@ -152,7 +155,7 @@ def verify(folder: Path, incoming: bool = False) -> VerificationReport:
         raise
     except Exception as problem:  # a fault of this code must not stop the verification of other folders
         raise SubmissionError(
-            f"cannot be verified ({type(problem).__name__}: {shown(str(problem))}); submit a run as it is, or report this"
+            f"cannot be verified ({type(problem).__name__}: {sanitize(str(problem))}); submit a run as it is, or report this"
         ) from problem
 
 
@@ -163,7 +166,7 @@ def _verify(folder: Path, incoming: bool) -> VerificationReport:
     _compare_suite(found, suite)
     _compare_description(found, folder)
     _compare_provenance(found, suite)
-    written = hashlib.sha256(read_bytes(folder / SAMPLES, LIMITS[SAMPLES])).hexdigest()
+    written = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
     found.compare("samples_sha256", record.samples_sha256, written)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
         check_samples(found, suite, folder, incoming)
@@ -230,11 +233,11 @@ def _blind(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
     return probe_set, Tested.of(probe_set, protocol)
 
 
-def recompute_verdict(folder: Path, record: Record) -> Meaning:
+def recompute_verdict(folder: Path, record: Record) -> ProbeResult:
     """What the stored arrays of a submission say, its diagnostics left out; raises `SubmissionError`."""
     probe_set, tested = _blind(load_suite(record.suite.name), record.protocol)
     arrays = read_probe_evidence(folder, probe_set, tested, record.protocol)
-    return judged(probe_set, tested, arrays, record.protocol)
+    return verdict_from_evidence(probe_set, tested, arrays, record.protocol)
 
 
 def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> None:
@@ -266,7 +269,7 @@ def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> N
     check_semantic_content(found, suite, arrays)
     if record.grid is not None:
         found.checked.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
-    readings = read_readings(folder, probe_set)
+    readings = load_readout(folder, probe_set)
     found.compare(f"{READINGS} is there", readings is not None, True)
     if readings is not None:
         check_readout(found, readings, arrays, probe_set, tested, protocol)
@@ -274,24 +277,26 @@ def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> N
     found.checked.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
-def _compare_diagnostics(found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested) -> None:
+def _compare_diagnostics(
+    found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested
+) -> None:
     """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
     assert found.record.meaning is not None
     said, protocol = found.record.meaning.diagnostics, found.record.protocol
-    labels = label_counts(probe_set, protocol)
-    evidence = diagnostic_arrays(arrays)
+    labels = count_labels(probe_set, protocol)
+    evidence = diagnostic_evidence_from_arrays(arrays)
     if evidence is not None:
         same = bool((evidence.confusion.sum(-1) == labels).all())
         found.compare(f"{PROBES}: {DIAGNOSTICS}.confusion has the labels of the blind set", same, True)
         if same:
-            again = diagnostics_of(evidence, probe_set, tested, protocol)
+            again = compute_diagnostics(evidence, probe_set, tested, protocol)
             found.compare("meaning.diagnostics", said, again, RECOMPUTE_TOLERANCE)
             found.checked.append("diagnostics: every figure, from probes.data")
         return
     # The counts that the labels alone give: those of a probe that is never wrong.
     perfect = np.stack([np.diag(row) for row in labels])
     zero = np.zeros(len(FEATURES))
-    known = diagnostics_of(DiagnosticEvidence(perfect, zero.astype(np.int64), zero), probe_set, tested, protocol)
+    known = compute_diagnostics(DiagnosticEvidence(perfect, zero.astype(np.int64), zero), probe_set, tested, protocol)
     found.compare("meaning.diagnostics: features", sorted(said), sorted(known))
     for feature in sorted(said.keys() & known.keys()):
         for name in ("states", "majority"):

@@ -24,12 +24,12 @@ from benchmark.isolation import run_bounded
 
 DATE = datetime(2026, 1, 1)
 """What templates that write the date are told, in every run."""
-MOST_STEPS = 2_000_000
+MAX_STEPS = 2_000_000
 """Lines of compiled template that a rendering may take; templates of chat models take some thousands."""
-MOST_TEXT = 4_000_000
+MAX_OUTPUT_LENGTH = 4_000_000
 """Characters of the result."""
-TEMPLATE_LENGTH = 1_000_000
-SECONDS, MEMORY = 60.0, 1 << 30
+MAX_TEMPLATE_LENGTH = 1_000_000
+TIMEOUT_SECONDS, MEMORY_LIMIT = 60.0, 1 << 30
 """Of the process that renders: for single operations that are large."""
 CHANCE = ("random", "shuffle")
 
@@ -51,10 +51,10 @@ def render_chat(
     Raises:
         ModelError: the template raises, or takes more than the limits.
     """
-    if len(template) > TEMPLATE_LENGTH:
-        raise ModelError(f"chat template: {len(template):,} characters; expected at most {TEMPLATE_LENGTH:,}")
+    if len(template) > MAX_TEMPLATE_LENGTH:
+        raise ModelError(f"chat template: {len(template):,} characters; expected at most {MAX_TEMPLATE_LENGTH:,}")
     context = {**special_tokens, **variables, "messages": [dict(turn) for turn in turns]}
-    return run_bounded(render, template, context, seconds=SECONDS, memory=MEMORY, subject="chat template")
+    return run_bounded(render, template, context, seconds=TIMEOUT_SECONDS, memory=MEMORY_LIMIT, subject="chat template")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -64,8 +64,8 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     def count(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal steps
         steps += 1
-        if steps > MOST_STEPS:
-            raise ModelError(f"chat template: takes more than {MOST_STEPS:,} steps; remove it to run without one")
+        if steps > MAX_STEPS:
+            raise ModelError(f"chat template: takes more than {MAX_STEPS:,} steps; remove it to run without one")
         return count
 
     before = sys.gettrace()
@@ -76,9 +76,9 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         for part in compiled.generate(tools=None, documents=None, add_generation_prompt=True, **context):
             parts.append(part)
             length += len(part)
-            if length > MOST_TEXT:
+            if length > MAX_OUTPUT_LENGTH:
                 raise ModelError(
-                    f"chat template: writes more than {MOST_TEXT:,} characters; remove it to run without one"
+                    f"chat template: writes more than {MAX_OUTPUT_LENGTH:,} characters; remove it to run without one"
                 )
         return "".join(parts)
     except ModelError:

@@ -16,11 +16,11 @@ from benchmark.statistics import Estimate, bootstrap_weights, wilson
 from benchmark.tasks.scoring import Summary, score, summarize
 from benchmark.tasks.suite import Suite, test_tasks
 
-RESAMPLES, SEED = 2_000, 20_210_707
+NUM_RESAMPLES, SEED = 2_000, 20_210_707
 
 
 @dataclass(frozen=True)
-class Constrained:
+class ConstrainedSummary:
     """Answers of which each token was one that the grammar allows.
 
     Attributes:
@@ -35,7 +35,7 @@ class Constrained:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledSummary:
     """Draws at a temperature.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sampled:
     held_out: dict[int, Estimate]
 
 
-def constrained_figures(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> Constrained:
+def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
     """The figures of constrained answers, one sample a task."""
     scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
     finished = np.array([sample["finished"] for sample in samples])
@@ -59,10 +59,10 @@ def constrained_figures(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> C
     if share is None:
         raise ValueError("constrained_figures: no tasks")
     valid = wilson(int((scores.words[finished] >= 0).sum()), int(finished.sum()))
-    return Constrained(summarize(scores), share, valid)
+    return ConstrainedSummary(summarize(scores), share, valid)
 
 
-def sampled_figures(suite: Suite, samples: Sequence[Mapping[str, Any]], count: int, temperature: float) -> Sampled:
+def summarize_sampled(suite: Suite, samples: Sequence[Mapping[str, Any]], count: int, temperature: float) -> SampledSummary:
     """The figures of `count` draws a task; samples in any order."""
     tasks = test_tasks(suite)
     shown, held_out = (np.zeros((len(tasks), count), bool) for _ in range(2))
@@ -74,15 +74,15 @@ def sampled_figures(suite: Suite, samples: Sequence[Mapping[str, Any]], count: i
         scores = score(suite, tasks, [sample["text"] for sample in in_order])
         shown[:, draw], held_out[:, draw] = scores.shown, scores.held_out
     sizes = sorted({1, count, *(2**i for i in range(1, count.bit_length()) if 2**i < count)})
-    return Sampled(
+    return SampledSummary(
         count,
         temperature,
-        {k: pass_at(shown.sum(1), count, k) for k in sizes},
-        {k: pass_at(held_out.sum(1), count, k) for k in sizes},
+        {k: pass_at_k(shown.sum(1), count, k) for k in sizes},
+        {k: pass_at_k(held_out.sum(1), count, k) for k in sizes},
     )
 
 
-def pass_at(correct: np.ndarray, count: int, k: int) -> Estimate:
+def pass_at_k(correct: np.ndarray, count: int, k: int) -> Estimate:
     """pass@k, unbiased: the mean over tasks of 1 - C(count - correct, k) / C(count, k) (Chen et al. 2021, equation 1).
 
     Args:
@@ -95,6 +95,6 @@ def pass_at(correct: np.ndarray, count: int, k: int) -> Estimate:
     left = np.where(possible, wrong, k)
     log_ratio = gammaln(left + 1) - gammaln(left - k + 1) - gammaln(count + 1) + gammaln(count - k + 1)
     each = 1 - np.where(possible, np.exp(log_ratio), 0.0)
-    means = bootstrap_weights(len(each), RESAMPLES, SEED) @ each / len(each)
+    means = bootstrap_weights(len(each), NUM_RESAMPLES, SEED) @ each / len(each)
     low, high = np.quantile(means, (0.025, 0.975))
     return Estimate(float(each.mean()), float(low), float(high), len(each))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.tasks.stage import CROSSED, GENERATED, OF_TEST_TASKS, WIDE, _kind
+from benchmark.tasks.stage import CROSSED, GENERATED, TEST_SET_STAGES, WIDE, base_stage
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks, test_tasks
 from karel_env.generator import Tasks
 from karel_env.interpreter import run
@@ -15,7 +15,7 @@ from karel_env.parser import ParseError, parse
 from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
-CROSSED_WITH = ("lmpru", "pulmr")
+CROSSED_ALTERNATIVES = ("lmpru", "pulmr")
 """Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
 
 
@@ -25,8 +25,8 @@ WIDE_BUDGET = 25_000
 
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
     """The tasks of a stage or of its untrained copies."""
-    kind = _kind(stage)
-    if kind in OF_TEST_TASKS:
+    kind = base_stage(stage)
+    if kind in TEST_SET_STAGES:
         return test_tasks(suite)
     if kind == GENERATED:
         return probe_tasks(suite)
@@ -37,10 +37,10 @@ def stage_tasks(suite: Suite, stage: str) -> Tasks:
 
 def wide_tasks(suite: Suite) -> Tasks:
     """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
-    return blind_tasks(suite, _wide(suite))
+    return blind_tasks(suite, _num_wide_programs(suite))
 
 
-def _wide(suite: Suite) -> int:
+def _num_wide_programs(suite: Suite) -> int:
     return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
 
 
@@ -61,7 +61,7 @@ def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
     return Worlds(cells, robot, tasks.outputs.size)
 
 
-def written_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
+def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
     """The programs among what a model wrote behind the header, and int64 their places among the texts."""
     found, places = [], []
     for place, text in enumerate(texts):

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
-from benchmark.tasks.prompts import ASKED, PROGRAM, examples_text, prompt_ids
+from benchmark.tasks.prompts import PROMPT_END, PROGRAM, examples_text, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.control_flow import ControlRecipe
 from karel_env.generator import Tasks
@@ -25,10 +25,10 @@ from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
 from karel_env.world import Worlds
 
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
-ROOM = {TRAINED: 1, FEWSHOT: 2}
+LENGTH_FACTOR = {TRAINED: 1, FEWSHOT: 2}
 """Words that a model may write, in the suite's `max_new_words`: a chatty one writes around its program."""
-_HERE = "\x00"
-THOUGHTS = {
+_PLACEHOLDER = "\x00"
+THINKING_TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
@@ -41,7 +41,7 @@ Template = Callable[..., str]
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptTemplate:
     """What stands around the worlds of a task.
 
     Attributes:
@@ -66,12 +66,12 @@ class Frame:
         return hashlib.sha256(f"{self.before}\0{self.after}".encode()).hexdigest()
 
 
-BARE = Frame("", ASKED)
+PLAIN = PromptTemplate("", PROMPT_END)
 
 
-def description(suite: Suite) -> str:
+def describe_language(suite: Suite) -> str:
     """The language in a few lines: the grid's signs, the words, and what is asked."""
-    acts = "; ".join(f"{name}() {what}" for name, what in zip(ACTIONS, _ACTS, strict=True))
+    acts = "; ".join(f"{name}() {what}" for name, what in zip(ACTIONS, _ACTION_DESCRIPTIONS, strict=True))
     lines = [
         "Karel is a robot on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
         "and ^ > v < is the robot, facing up, right, down or left"
@@ -90,7 +90,7 @@ def description(suite: Suite) -> str:
     return "\n".join(lines)
 
 
-_ACTS = (
+_ACTION_DESCRIPTIONS = (
     "goes one cell ahead",
     "turns left on the spot",
     "turns right on the spot",
@@ -99,7 +99,7 @@ _ACTS = (
 )
 
 
-def frame_of(suite: Suite, track: str, tokenizer: Any = None) -> Frame:
+def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> PromptTemplate:
     """The frame of a track.
 
     Args:
@@ -111,7 +111,7 @@ def frame_of(suite: Suite, track: str, tokenizer: Any = None) -> Frame:
         ModelError: a chat template that does not show what it is given, or that refuses these turns.
     """
     if track == TRAINED:
-        return BARE
+        return PLAIN
     shots = shot_tasks(suite)
     solved = [
         (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
@@ -119,38 +119,38 @@ def frame_of(suite: Suite, track: str, tokenizer: Any = None) -> Frame:
     ]
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in solved)
-        return Frame(f"{description(suite)}\n\n{examples}", ASKED, len(solved))
+        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(solved))
     turns = []
     for worlds, text in solved:
         turns += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
-    turns.append({"role": "user", "content": _HERE})
-    turns[0] = {"role": "user", "content": f"{description(suite)}\n\n{turns[0]['content']}"}
-    return _laid_out(tokenizer, turns, len(solved))
+    turns.append({"role": "user", "content": _PLACEHOLDER})
+    turns[0] = {"role": "user", "content": f"{describe_language(suite)}\n\n{turns[0]['content']}"}
+    return _apply_chat_template(tokenizer, turns, len(solved))
 
 
-def _laid_out(tokenizer: Any, turns: list[dict[str, str]], shots: int) -> Frame:
-    text = _rendered(tokenizer, turns, {})
+def _apply_chat_template(tokenizer: Any, turns: list[dict[str, str]], shots: int) -> PromptTemplate:
+    text = _render_turns(tokenizer, turns, {})
     if _ends_in_thought(text):
         # A model that thinks before it answers would take the program's header as a thought.
-        text = _rendered(tokenizer, turns, {"enable_thinking": False})
+        text = _render_turns(tokenizer, turns, {"enable_thinking": False})
         if _ends_in_thought(text):
             raise ModelError(
                 f"chat template: its prompt ends inside a thought ({text.rstrip()[-20:]!r}), also with "
                 "enable_thinking=False, so that a program would be a thought; edit the template to end its prompt behind "
                 "the thought, or remove it from the tokenizer"
             )
-    parts = text.split(_HERE)
-    if len(parts) != 2 or not all(turn["content"].strip(f"{_HERE}\n") in text for turn in turns):
+    parts = text.split(_PLACEHOLDER)
+    if len(parts) != 2 or not all(turn["content"].strip(f"{_PLACEHOLDER}\n") in text for turn in turns):
         raise ModelError("chat template: it does not show every turn; remove it from the tokenizer to run without one")
     before = parts[0]
     # The tokenizer puts its mark of a text's beginning before every prompt; a template that writes it too would double it.
     begin = tokenizer.bos_token
     if begin and before.startswith(begin) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
         before = before.removeprefix(begin)
-    return Frame(before, parts[1] + HEADER_TEXT, shots, chat=True)
+    return PromptTemplate(before, parts[1] + HEADER_TEXT, shots, chat=True)
 
 
-def _rendered(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, object]) -> str:
+def _render_turns(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, object]) -> str:
     try:
         template = tokenizer.get_chat_template()
     except ValueError as problem:
@@ -162,23 +162,23 @@ def _rendered(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, 
 
 def _ends_in_thought(text: str) -> bool:
     """Whether a prompt has opened a block of thoughts behind the last turn and not closed it."""
-    behind = text.rpartition(_HERE)[2]
-    return any(behind.rpartition(mark)[1] and end not in behind.rpartition(mark)[2] for mark, end in THOUGHTS.items())
+    behind = text.rpartition(_PLACEHOLDER)[2]
+    return any(behind.rpartition(mark)[1] and end not in behind.rpartition(mark)[2] for mark, end in THINKING_TAGS.items())
 
 
-def seeds_of(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
+def sampling_seeds(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
     """A seed of 128 bits for draw number `sample` of each task, from SHA-256 over suite, task and draw."""
     names = [f"{suite.name} {suite.version} {suite.seed} {task} {sample}" for task in tasks.tolist()]
     return tuple(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big") for name in names)
 
 
-def prompts_of(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: Frame = BARE) -> list[str]:
+def render_prompts(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: PromptTemplate = PLAIN) -> list[str]:
     """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
     shown, under = suite.shown, suite.show_under_robot
     after = tasks.outputs if outputs is None else outputs
     return [frame.around(examples_text(tasks.inputs[i, :shown], after[i, :shown], under)) for i in range(len(tasks))]
 
 
-def frame_bytes(frame: Frame) -> bytes:
+def template_to_bytes(frame: PromptTemplate) -> bytes:
     """The content of `frame.json`."""
     return (json.dumps({"before": frame.before, "after": frame.after}, indent=1) + "\n").encode()

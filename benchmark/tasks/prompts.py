@@ -8,7 +8,7 @@ from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds, world_text
 
 INPUT, OUTPUT, PROGRAM = "input", "output", "program"
-ASKED = f"{PROGRAM}\n{HEADER_TEXT}"
+PROMPT_END = f"{PROGRAM}\n{HEADER_TEXT}"
 """How a prompt ends: a model continues it with the program's statements and its closing bracket."""
 
 
@@ -24,7 +24,7 @@ def examples_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True
 
 def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
     """The prompt of one task for a model that was trained on such prompts."""
-    return examples_text(inputs, outputs, show_under_robot) + ASKED
+    return examples_text(inputs, outputs, show_under_robot) + PROMPT_END
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:

@@ -12,9 +12,9 @@ CHECK = "check"
 """No stage: the model is loaded and looked at before its first shard."""
 
 
-OF_TEST_TASKS = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
+TEST_SET_STAGES = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 
 
-def _kind(stage: str) -> str:
+def base_stage(stage: str) -> str:
     """The stage that an untrained copy repeats; any other is its own."""
     return stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage

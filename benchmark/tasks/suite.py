@@ -29,8 +29,8 @@ TEST, PROBE, BLIND, SHOTS = "test", "probe", "blind", "shots"
 TASK_FIELDS = (
     "words", "offsets", "input cells", "input robot", "input size", "output cells", "output robot", "output size", "key",
 )  # fmt: skip
-SETS_KEPT = 8
-USUAL_SHOTS = 4
+TASK_CACHE_SIZE = 8
+DEFAULT_SHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Suite:
         return [(a, min(a + self.shard, count)) for a in range(0, count, self.shard)]
 
 
-_KNOWN: dict[tuple[Suite, str], Tasks] = {}
-_KNOWN_LOCK = Lock()
+_TASK_CACHE: dict[tuple[Suite, str], Tasks] = {}
+_TASK_CACHE_LOCK = Lock()
 """Task sets drawn or adopted in this process, the latest `SETS_KEPT`."""
 
 
@@ -106,10 +106,10 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
         known = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
         raise UsageError(f"--suite {name_or_path}: no such suite; use one of {known}, or the path of a .yaml file")
     try:
-        suite = _read(yaml.safe_load(path.read_bytes()))
+        suite = _parse_suite(yaml.safe_load(path.read_bytes()))
     except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as problem:
         raise UsageError(
-            f"--suite {name_or_path}: {_one_line(problem)}; see benchmark/tasks/suites/laptop.yaml"
+            f"--suite {name_or_path}: {_format_error(problem)}; see benchmark/tasks/suites/laptop.yaml"
         ) from problem
     if own:
         suite = replace(suite, official=False)
@@ -118,12 +118,12 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     return suite
 
 
-def _one_line(problem: Exception) -> str:
+def _format_error(problem: Exception) -> str:
     text = f"missing entry {problem}" if isinstance(problem, KeyError) else str(problem)
     return " ".join(text.split())
 
 
-LIMITS = {
+FIELD_LIMITS = {
     "seed": (0, 2**63 - 1), "tasks": (1, 10_000_000), "shown": (1, 1000), "held_out": (0, 1000), "batch": (1, 10_000_000),
     "shard": (1, 10_000_000), "max_new_words": (1, 100_000), "probe_programs": (0, 10_000_000), "blind_length": (0, 1000),
     "shots": (0, 1000),
@@ -131,7 +131,7 @@ LIMITS = {
 """Least and most of the numbers of a suite."""
 
 
-def _read(entry: dict[str, Any]) -> Suite:
+def _parse_suite(entry: dict[str, Any]) -> Suite:
     suite = Suite(
         name=str(entry["name"]),
         version=int(entry["version"]),
@@ -140,18 +140,18 @@ def _read(entry: dict[str, Any]) -> Suite:
         tasks=int(entry["tasks"]),
         shown=int(entry["shown"]),
         held_out=int(entry["held_out"]),
-        recipe=_read_recipe(entry),
-        train_length=_span(entry["train_length"]),
+        recipe=_parse_recipe(entry),
+        train_length=_parse_range(entry["train_length"]),
         equality=str(entry["equality"]),
         batch=int(entry["batch"]),
         shard=int(entry["shard"]),
         max_new_words=int(entry["max_new_words"]),
         probe_programs=int(entry["probe"]["programs"]),
         blind_length=int(entry["probe"]["blind_length"]),
-        shots=int(entry.get("shots", USUAL_SHOTS)),
+        shots=int(entry.get("shots", DEFAULT_SHOTS)),
         sha256=str(entry.get("sha256") or ""),
     )
-    for name, (low, high) in LIMITS.items():
+    for name, (low, high) in FIELD_LIMITS.items():
         if not low <= getattr(suite, name) <= high:
             raise ValueError(f"{name} {getattr(suite, name)}: expected at least {low} and at most {high}")
     if not 0 <= suite.recipe.wall < 1 or not 0 <= suite.recipe.marker <= 1:
@@ -165,15 +165,15 @@ def _read(entry: dict[str, Any]) -> Suite:
     return suite
 
 
-def _read_recipe(entry: dict[str, Any]) -> Recipe:
+def _parse_recipe(entry: dict[str, Any]) -> Recipe:
     """The recipe of a suite; with an entry `control` under `draw`, one that draws conditionals and loops."""
     drawn = entry["draw"]
     recipe = Recipe(
-        height=_span(drawn["height"]),
-        width=_span(drawn["width"]),
+        height=_parse_range(drawn["height"]),
+        width=_parse_range(drawn["width"]),
         wall=float(drawn["wall"]),
         marker=float(drawn["marker"]),
-        length=_span(drawn["length"]),
+        length=_parse_range(drawn["length"]),
         weights=tuple(int(drawn["weights"][action]) for action in ACTIONS),
         examples=int(entry["shown"]) + int(entry["held_out"]),
     )
@@ -185,7 +185,7 @@ def _read_recipe(entry: dict[str, Any]) -> Recipe:
         kinds=tuple(int(control["kinds"][kind]) for kind in KINDS),
         depth=int(control["depth"]),
         negate=float(control["negate"]),
-        repeats=_span(control["repeats"]),
+        repeats=_parse_range(control["repeats"]),
         most_markers=int(control["most_markers"]),
         events=int(control["events"]),
         live=bool(control["live"]),
@@ -193,22 +193,22 @@ def _read_recipe(entry: dict[str, Any]) -> Recipe:
     )
 
 
-def _span(value: int | list[int]) -> tuple[int, int]:
+def _parse_range(value: int | list[int]) -> tuple[int, int]:
     low, high = (value, value) if isinstance(value, int) else value
     return int(low), int(high)
 
 
-def tasks_for(suite: Suite, purpose: str) -> Tasks:
+def get_tasks(suite: Suite, purpose: str) -> Tasks:
     """A task set by its purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
 
     Raises:
         VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
     """
-    known = _KNOWN.get((suite, purpose))
+    known = _TASK_CACHE.get((suite, purpose))
     if known is None:
         kind, _, count = purpose.partition("-")
         if kind == TEST:
-            known = _checked(suite, _evaluation_tasks(suite, TEST, suite.tasks))
+            known = _check_digest(suite, _evaluation_tasks(suite, TEST, suite.tasks))
         elif kind == PROBE:
             known = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
         elif kind == SHOTS:
@@ -216,11 +216,11 @@ def tasks_for(suite: Suite, purpose: str) -> Tasks:
             known = _evaluation_tasks(suite, SHOTS, suite.shots, asked)
         else:
             known = _draw_blind(suite, int(count or 0))
-        _remember(suite, purpose, known)
+        _add_to_cache(suite, purpose, known)
     return known
 
 
-def adopt_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
+def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Take a task set that was drawn elsewhere, as `stored_tasks` gave it, instead of drawing it here.
 
     Raises:
@@ -228,25 +228,25 @@ def adopt_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) ->
     """
     words, offsets, *rest, key = (arrays[name] for name in TASK_FIELDS)
     tasks = Tasks(Programs(words, offsets), Worlds(*rest[:3]), Worlds(*rest[3:]), key)
-    _remember(suite, purpose, _checked(suite, tasks) if purpose == TEST else tasks)
+    _add_to_cache(suite, purpose, _check_digest(suite, tasks) if purpose == TEST else tasks)
 
 
-def stored_tasks(tasks: Tasks) -> dict[str, np.ndarray]:
+def tasks_to_arrays(tasks: Tasks) -> dict[str, np.ndarray]:
     """The arrays of a task set, by the names of `TASK_FIELDS`."""
     inputs, outputs = ((each.cells, each.robot, each.size) for each in (tasks.inputs, tasks.outputs))
     parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
     return dict(zip(TASK_FIELDS, parts, strict=True))
 
 
-def _remember(suite: Suite, purpose: str, tasks: Tasks) -> None:
-    with _KNOWN_LOCK:
-        _KNOWN[suite, purpose] = tasks
-        while len(_KNOWN) > SETS_KEPT:
-            _KNOWN.pop(next(iter(_KNOWN)))
+def _add_to_cache(suite: Suite, purpose: str, tasks: Tasks) -> None:
+    with _TASK_CACHE_LOCK:
+        _TASK_CACHE[suite, purpose] = tasks
+        while len(_TASK_CACHE) > TASK_CACHE_SIZE:
+            _TASK_CACHE.pop(next(iter(_TASK_CACHE)))
 
 
-def _checked(suite: Suite, tasks: Tasks) -> Tasks:
-    found = digest(tasks)
+def _check_digest(suite: Suite, tasks: Tasks) -> Tasks:
+    found = hash_tasks(tasks)
     if suite.sha256 and found != suite.sha256:
         raise VerificationError(
             f"suite {suite.name}: the generated test set has SHA-256 {found}, pinned is {suite.sha256}; "
@@ -257,17 +257,17 @@ def _checked(suite: Suite, tasks: Tasks) -> Tasks:
 
 def test_tasks(suite: Suite) -> Tasks:
     """The test set, checked against the pinned digest."""
-    return tasks_for(suite, TEST)
+    return get_tasks(suite, TEST)
 
 
 def probe_tasks(suite: Suite) -> Tasks:
     """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
-    return tasks_for(suite, PROBE)
+    return get_tasks(suite, PROBE)
 
 
 def shot_tasks(suite: Suite) -> Tasks:
     """The solved examples of few-shot prompts, [shots]: drawn as the test set is, and none of what is asked."""
-    return tasks_for(suite, SHOTS)
+    return get_tasks(suite, SHOTS)
 
 
 def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:
@@ -283,7 +283,7 @@ def blind_tasks(suite: Suite, programs: int = 0) -> Tasks:
     Where there are fewer programs of that length than asked for, all of them; a program then comes again, in other
     worlds, only where `programs` (0: twice the suite's label budget, and no program twice) asks for more pairs.
     """
-    return tasks_for(suite, blind_purpose(programs))
+    return get_tasks(suite, blind_purpose(programs))
 
 
 def blind_purpose(programs: int = 0) -> str:
@@ -318,7 +318,7 @@ def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
     return generator.generate(recipe, seed, "train", indices, excluded=taken)
 
 
-def digest(tasks: Tasks) -> str:
+def hash_tasks(tasks: Tasks) -> str:
     """SHA-256 over programs, inputs and outputs, in a byte order and layout that no platform changes."""
     whole = hashlib.sha256()
     parts = [tasks.programs.words, tasks.programs.offsets]
@@ -330,7 +330,7 @@ def digest(tasks: Tasks) -> str:
     return whole.hexdigest()
 
 
-def limited(suite: Suite, limit: int | None) -> Suite:
+def limit_suite(suite: Suite, limit: int | None) -> Suite:
     """The suite with only its first `limit` tasks, and probe sets in proportion."""
     if limit is None:
         return suite

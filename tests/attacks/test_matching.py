@@ -16,7 +16,7 @@ import json
 import pytest
 from proposals import SHIPPED
 
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn_tasks
@@ -25,7 +25,7 @@ from karel_env.language import HEADER_TEXT
 SUITE = load_suite("smoke")
 TASKS = drawn_tasks(SUITE)
 ANSWERS = [text.removeprefix(HEADER_TEXT).strip() for text in TASKS.programs.texts()]
-PROMPTS = prompts_of(SUITE, TASKS)
+PROMPTS = render_prompts(SUITE, TASKS)
 
 NOTHING = ["", " ", "}", "{}", "null", "PASSED", "def run() { }", "I refuse.", "ok"]
 EVERYTHING = {

@@ -21,7 +21,7 @@ from benchmark.runner.record import read_record
 from benchmark.submit.audit import load_audit_suite
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as drawn_tasks
@@ -31,7 +31,7 @@ from karel_env.language import HEADER_TEXT
 def test_no_prompt_holds_its_answer():
     suite = load_suite("laptop")
     tasks = drawn_tasks(suite)
-    prompts = prompts_of(suite, tasks)
+    prompts = render_prompts(suite, tasks)
     for prompt, program in zip(prompts, tasks.programs.texts(), strict=True):
         assert program.removeprefix(HEADER_TEXT).strip() not in prompt
     assert all(prompt.count("output") == suite.shown for prompt in prompts), "held-out examples are not asked about"
@@ -39,14 +39,14 @@ def test_no_prompt_holds_its_answer():
 
 def test_training_tasks_are_no_test_tasks():
     suite = load_suite("smoke")
-    known = set(prompts_of(suite, drawn_tasks(suite)))
-    assert not known & set(prompts_of(suite, training_tasks(suite, np.arange(2000), seed=0)))
+    known = set(render_prompts(suite, drawn_tasks(suite)))
+    assert not known & set(render_prompts(suite, training_tasks(suite, np.arange(2000), seed=0)))
 
 
 def test_the_tasks_of_an_audit_are_others():
     suite = load_suite("smoke")
-    known = set(prompts_of(suite, drawn_tasks(suite)))
-    assert not known & set(prompts_of(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
+    known = set(render_prompts(suite, drawn_tasks(suite)))
+    assert not known & set(render_prompts(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
 
 
 def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
@@ -57,7 +57,7 @@ def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
     answers = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     scores = score(suite, tasks, answers)
     assert scores.shown.all()
-    prompts = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts_of(suite, tasks)]
+    prompts = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in render_prompts(suite, tasks)]
     rows = [
         {"stage": "test", "task": i, "prompt": prompts[i], "text": answers[i], "tokens": 9, "finished": True,
          "outcome": "solved", "shown": True, "held_out": True, "exact": bool(scores.exact[i])}

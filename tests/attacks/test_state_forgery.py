@@ -16,7 +16,8 @@ from proposals import NGRAM, RANDOM, copy_row, git, make_base, merge_change
 from benchmark.board.ranking import read_leaderboard_rows, rank_groups
 from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
-from benchmark.submit.schema import files_digest, read_status
+from benchmark.submit.schema import (read_status)
+from benchmark.submit.folder import (files_digest)
 
 
 def flagged_base(folder: Path) -> Path:

@@ -17,12 +17,12 @@ from baselines.prompt_reading import read_prompt
 from baselines.random_program import RandomProgram
 from baselines.registry import BASELINES
 from baselines.search import Search
-from benchmark.board.tables import row
+from benchmark.board.tables import row_cells
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.record import read_record
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -49,7 +49,7 @@ def shortest_by_brute_force(inputs: Worlds, outputs: Worlds, longest: int) -> in
 def test_a_prompt_is_read_back(name):
     suite = replace(load_suite(name), tasks=20, sha256="")
     tasks = tasks_of(suite)
-    for i, prompt in enumerate(prompts_of(suite, tasks)):
+    for i, prompt in enumerate(render_prompts(suite, tasks)):
         before, after = read_prompt(prompt)
         same = Worlds.same_state if suite.show_under_robot else Worlds.same_drawing
         assert same(before, tasks.inputs[i, : suite.shown]).all()
@@ -73,9 +73,9 @@ def test_search_finds_the_shortest_program():
 
 def test_search_solves_every_task_that_it_does_not_give_up():
     tasks = tasks_of(LAPTOP)
-    written = Search(LAPTOP).generate(prompts_of(LAPTOP, tasks), LAPTOP.max_new_words)
+    written = Search(LAPTOP).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     assert score(LAPTOP, tasks, [one.text for one in written]).shown.all()
-    few = Search(LAPTOP, budget=5).generate(prompts_of(LAPTOP, tasks), LAPTOP.max_new_words)
+    few = Search(LAPTOP, budget=5).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     solved = score(LAPTOP, tasks, [one.text for one in few])
     assert (solved.words[solved.shown] == 2).all()
     assert [one.text for one, right in zip(few, solved.shown, strict=True) if not right] == [""] * (~solved.shown).sum()
@@ -126,13 +126,13 @@ def test_effects_do_not_depend_on_where_the_robot_stands_and_looks():
 def test_a_task_is_its_own_nearest_neighbour():
     neighbour = Neighbour(LAPTOP)
     tasks = training_tasks(LAPTOP, np.arange(30), 90_003)
-    written = neighbour.generate(prompts_of(LAPTOP, tasks), LAPTOP.max_new_words)
+    written = neighbour.generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     assert score(LAPTOP, tasks, [one.text for one in written]).shown.mean() > 0.9
 
 
 def test_random_programs_are_valid_and_do_not_depend_on_the_batch():
     tasks = tasks_of(LAPTOP)
-    prompts = prompts_of(LAPTOP, tasks)
+    prompts = render_prompts(LAPTOP, tasks)
     together = RandomProgram(LAPTOP).generate(prompts, 16)
     assert together == [RandomProgram(LAPTOP).generate([prompt], 16)[0] for prompt in prompts]
     assert (score(LAPTOP, tasks, [one.text for one in together]).words > 0).all()
@@ -159,5 +159,5 @@ def test_a_whole_run_has_accuracy_and_no_verdict(name, tmp_path, capsys):
     assert record.content is None
     assert record.accuracy.shown.n == 40
     assert name in said
-    assert row(record)["model"] == name
+    assert row_cells(record)["model"] == name
     assert call(*words) == 0

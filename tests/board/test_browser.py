@@ -11,7 +11,7 @@ import pytest
 from shown_board import IMAGE, ROWS, add_hostile, copy_rows, rendered
 
 from benchmark.board.comparison import load_probe_set
-from benchmark.probing.readout import read_readings
+from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.stepping import snapshots
@@ -145,8 +145,8 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
     assert said.text_content().startswith("Before the first step.")
     folder, suite = Path(__file__).parents[2] / "submissions" / ROWS[0], load_suite("laptop")
     probe_set, _ = load_probe_set(suite, read_record(folder / "record.json").protocol)
-    original = read_readings(folder, probe_set).by_semantics[0]
-    task = read_readings(folder, probe_set).task[0]
+    original = load_readout(folder, probe_set).by_semantics[0]
+    task = load_readout(folder, probe_set).task[0]
     worlds = snapshots(blind_tasks(suite).programs.program(task), blind_tasks(suite).inputs[task, 0])
     for step, (is_, read, share) in enumerate(
         zip(original.true[0], original.read[0], original.probability[0], strict=True), 1

@@ -15,7 +15,7 @@ import pytest
 from benchmark.board.comparison import read_solved_tasks
 from benchmark.board.paired import mcnemar
 from benchmark.board.ranking import LeaderboardRow, read_calibration, read_leaderboard_rows, rank_groups, verification_status
-from benchmark.board.tables import as_csv, board, card, files_of, main, row
+from benchmark.board.tables import to_csv, render_markdown, format_card, leaderboard_files, main, row_cells
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
 from benchmark.runner.record import read_record
@@ -60,23 +60,23 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     monkeypatch.setattr("benchmark.board.tables.check_stored", lambda folder, record: asked.append(folder.name))
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
-    written = files_of(shipped(), read_calibration(SOURCE_ROOT / "docs" / "calibration.json"))
+    written = leaderboard_files(shipped(), read_calibration(SOURCE_ROOT / "docs" / "calibration.json"))
     assert all((SOURCE_ROOT / f"leaderboard{end}").read_text() == text for end, text in written.items())
 
 
 def test_every_column_stands_in_the_row_and_on_the_card():
     entry = shipped()[0]
     assert entry.folder == ENTRY.folder
-    cells = row(entry.record)
-    assert all(value in card(entry.record) for value in cells.values())
-    assert entry.folder in board(rank_groups([entry]))
+    cells = row_cells(entry.record)
+    assert all(value in format_card(entry.record) for value in cells.values())
+    assert entry.folder in render_markdown(rank_groups([entry]))
 
 
 def test_a_row_is_called_as_its_submission_says(copied):
     path = min(copied.glob("*/submission.yaml"))
     path.write_text(path.read_text().replace("name: ", "name: my-", 1))
     name = read_record(path.parent / "record.json").model.name
-    written = files_of(read_leaderboard_rows(copied), None)
+    written = leaderboard_files(read_leaderboard_rows(copied), None)
     for text in written.values():
         assert "my-llama-laptop" in text
         assert f"| {name}" not in text
@@ -243,10 +243,10 @@ def test_tracks_and_versions_stand_apart_and_families_together():
 def test_what_a_submitter_writes_stays_text():
     declared = ENTRY.declared.model_copy(update={"family": "x|y <b>[a](http://b) `c`"})
     hostile = replace(ENTRY, declared=declared)
-    (line,) = [text for text in board(rank_groups([hostile])).splitlines() if "<b" in text]
+    (line,) = [text for text in render_markdown(rank_groups([hostile])).splitlines() if "<b" in text]
     assert r"x\|y \<b\>\[a\](http:&#8203;//b) \`c\`" in line
     hostile = replace(ENTRY, declared=declared.model_copy(update={"family": "=1+1"}))
-    assert ",'=1+1," in as_csv(rank_groups([hostile]))
+    assert ",'=1+1," in to_csv(rank_groups([hostile]))
 
 
 def test_data_says_what_the_board_shows():

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from benchmark.board.markup import markdown_cell, spreadsheet_cell, visible
-from benchmark.board.page import data_block
+from benchmark.board.markup import escape_markdown, escape_formula, spell_hidden
+from benchmark.board.page import json_block
 from benchmark.board.ranking import LeaderboardRow, read_leaderboard_rows, rank_groups
-from benchmark.board.tables import as_csv, as_json, board, claims_of, parameters_of
+from benchmark.board.tables import to_csv, to_json, render_markdown, unverified_claims, format_parameters
 from benchmark.environment import SOURCE_ROOT
-from benchmark.runner.redaction import has_paths, strings_without_paths, without_paths
+from benchmark.runner.redaction import has_paths, redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import SELF_REPORTED
 
@@ -60,18 +60,18 @@ def rendered_by_all(cell: str) -> list[list[str]]:
 def spelled(text: str) -> str:
     """What a reader must see of a text."""
     seen = " ".join(text.split())
-    return visible(
+    return spell_hidden(
         "".join(
             f"U+{ord(char):04X}"
             if not char.isascii() and char != "\u00a0" and unicodedata.normalize("NFKC", char).isascii()
             else char
-            for char in visible(seen)
+            for char in spell_hidden(seen)
         )
     )
 
 
 def assert_plain(text: str) -> None:
-    cell = markdown_cell(text)
+    cell = escape_markdown(text)
     for first, middle, end in rendered_by_all(cell):
         assert end == "end", "no cell more or less"
         assert "<" not in first, f"{text!r} became markup: {first}"
@@ -131,7 +131,7 @@ def test_the_oracle_sees_what_is_not_escaped():
 
 def test_plain_names_stay_as_they_are_written():
     for name in ("gpt", "2026-11-25_gpt-laptop", "self_reported", "smollm2-135m-instruct", "Ada Lovelace", "n.gram"):
-        assert markdown_cell(name) == name
+        assert escape_markdown(name) == name
 
 
 FORMULAS = [
@@ -142,14 +142,14 @@ FORMULAS = [
 
 @pytest.mark.parametrize("text", FORMULAS, ids=ascii)
 def test_no_cell_starts_a_formula(text):
-    assert spreadsheet_cell(text).startswith("'")
+    assert escape_formula(text).startswith("'")
 
 
 @pytest.mark.parametrize(
     "text", ["a;=1", "a,=1", "a\t=1", "a\n=1", "a|@x", "a; \uff1d1", 'a;"=1"', "a;'=1", ";=1"], ids=ascii
 )
 def test_no_separator_of_another_country_starts_a_formula(text):
-    cell = spreadsheet_cell(text)
+    cell = escape_formula(text)
     for part in re.split(r"[;,|\t\r\n]", cell)[1:]:
         assert unicodedata.normalize("NFKC", part.strip(" \"'"))[:1] not in tuple("=+-@") or part.lstrip(
             ' "'
@@ -158,7 +158,7 @@ def test_no_separator_of_another_country_starts_a_formula(text):
 
 def test_numbers_and_words_stay_as_they_are():
     for cell in (1, -0.5, None, "", "gpt", "a-b", "2026-11-25_x", "a;b", "1e-5"):
-        assert spreadsheet_cell(cell) == cell
+        assert escape_formula(cell) == cell
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_the_whole_board_takes_hostile_words_as_text(shipped):
     hostile = replace(
         hostile, status="#1 `x`", record=entry.record.model_copy(update={"track": "x](http://b) @you\n# head"})
     )
-    text = board(rank_groups([hostile]))
+    text = render_markdown(rank_groups([hostile]))
     pages = [MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)]
     pages += [cmarkgfm.github_flavored_markdown_to_html(text)] if cmarkgfm is not None else []
     for page in pages:
@@ -189,7 +189,7 @@ def test_the_whole_board_takes_hostile_words_as_text(shipped):
 
 
 def test_a_link_to_a_folder_stays_below_the_submissions(shipped):
-    text = board(rank_groups([replace(shipped["2026-11-25_search"], folder='x](http://evil) ../../"y')]))
+    text = render_markdown(rank_groups([replace(shipped["2026-11-25_search"], folder='x](http://evil) ../../"y')]))
     (address,) = re.findall(r"\]\((submissions/[^)]*)\)", text)
     assert address.count("/") == 1
     assert " " not in address
@@ -197,9 +197,9 @@ def test_a_link_to_a_folder_stays_below_the_submissions(shipped):
 
 def test_what_nobody_checked_is_marked_as_claimed(shipped):
     counted, withheld = shipped["2026-11-25_gpt-laptop"], shipped["2026-11-25_smollm2-135m-instruct"]
-    assert claims_of(counted) == ["family"]
-    assert claims_of(withheld) == ["family", "parameters"]
-    assert parameters_of(withheld) == r"134,515,008\*"
+    assert unverified_claims(counted) == ["family"]
+    assert unverified_claims(withheld) == ["family", "parameters"]
+    assert format_parameters(withheld) == r"134,515,008\*"
     hub = renamed(counted, model=f"hf:openai/gpt@{'a' * 40}", family="openai")
     hub = replace(
         hub,
@@ -209,18 +209,18 @@ def test_what_nobody_checked_is_marked_as_claimed(shipped):
         ),
     )
     groups = rank_groups([hub])
-    assert r"405,000,000,000\*" in board(groups)
-    assert json.loads(as_json(groups))["groups"][0]["rows"][0]["claimed"] == ["family", "parameters"]
-    (line,) = csv.DictReader(io.StringIO(as_csv(groups)))
+    assert r"405,000,000,000\*" in render_markdown(groups)
+    assert json.loads(to_json(groups))["groups"][0]["rows"][0]["claimed"] == ["family", "parameters"]
+    (line,) = csv.DictReader(io.StringIO(to_csv(groups)))
     assert line["claimed"] == "family parameters"
-    assert "as claimed" in board(groups)
+    assert "as claimed" in render_markdown(groups)
 
 
 def test_data_cannot_end_the_element_that_it_stands_in(shipped):
-    text = as_json(rank_groups([renamed(shipped["2026-11-25_search"], family="</script><!-- <script>\u2028")]))
+    text = to_json(rank_groups([renamed(shipped["2026-11-25_search"], family="</script><!-- <script>\u2028")]))
     assert not re.search("[<>\u2028]", text)
     assert "</script>" in json.loads(text)["groups"][0]["rows"][0]["family"]
-    block = data_block({"a": ["</script>", "<!--", "\u202e", ("]]>",)]})
+    block = json_block({"a": ["</script>", "<!--", "\u202e", ("]]>",)]})
     assert not re.search("[<>&']", block)
     assert json.loads(block) == {"a": ["</script>", "<!--", "U+202E", ["]]>"]]}
 
@@ -258,23 +258,23 @@ KEPT = [
 
 @pytest.mark.parametrize("text", PATHS)
 def test_a_path_is_reduced_to_its_last_part(text):
-    assert without_paths(text) == PATHS[text]
+    assert redact_paths(text) == PATHS[text]
     assert has_paths(text)
 
 
 @pytest.mark.parametrize("text", KEPT)
 def test_what_is_no_place_on_a_machine_stays(text):
-    assert without_paths(text) == text
+    assert redact_paths(text) == text
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from([*"/\\~ '\":=a.-", "home", "..", "C:", "file:", "path:"]), max_size=14).map("".join))
 def test_what_is_reduced_needs_no_second_look(text):
-    assert not re.search(r"(?<![\w./\\~-])/home/\w", without_paths(text))
+    assert not re.search(r"(?<![\w./\\~-])/home/\w", redact_paths(text))
 
 
 def test_nested_data_is_reduced():
-    assert strings_without_paths({"a": ["/home/ada/x", 1, None], "/k": ("~/y",)}) == {"a": ["x", 1, None], "/k": ["y"]}
+    assert redact_json_paths({"a": ["/home/ada/x", 1, None], "/k": ("~/y",)}) == {"a": ["x", 1, None], "/k": ["y"]}
 
 
 HOMES = re.compile(r"(?<![\w.:/\\~-])(/(home|root|tmp|Users|var|work|mnt|data)/|~/|[A-Z]:\\)")
@@ -288,4 +288,4 @@ def test_what_is_published_names_no_place_on_a_machine(shipped):
 def test_an_interval_stays_an_interval(shipped):
     entry = shipped["2026-11-25_search"]
     assert isinstance(entry.record.accuracy.shown, Estimate)
-    assert "| 100.0 [99.6, 100.0] |" in board(rank_groups([entry]))
+    assert "| 100.0 [99.6, 100.0] |" in render_markdown(rank_groups([entry]))

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
-from benchmark.board.charts import NAME_HEIGHT, Point, Series, bar, chart, spread, ticks
-from benchmark.board.page import NAME, figure_of, main, slug_of
-from benchmark.board.row_page import training_log
+from benchmark.board.charts import LABEL_HEIGHT, ChartPoint, ChartSeries, interval_strip, lay_out_chart, spread_labels, ticks
+from benchmark.board.page import PAGE_FILE, format_cell, main, make_slug
+from benchmark.board.row_page import read_training_log
 from benchmark.runner.record import read_record
 from benchmark.statistics import Estimate
 
@@ -152,7 +152,7 @@ def test_altered_readings_are_refused(tmp_path, capsys):
     message = capsys.readouterr().err
     assert "readings.json.gz" in message
     assert message.count("\n") == 1
-    assert not (tmp_path / "site" / NAME).exists()
+    assert not (tmp_path / "site" / PAGE_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -160,22 +160,22 @@ def test_altered_readings_are_refused(tmp_path, capsys):
 )
 def test_a_training_log_that_is_none_is_left_out(tmp_path, text):
     (tmp_path / "training.json").write_text(text)
-    assert training_log(tmp_path) == []
+    assert read_training_log(tmp_path) == []
     (tmp_path / "training.json").write_text('{"log": [{"step": 1, "loss": 2.5}, {"step": 2}]}')
-    assert training_log(tmp_path) == [(1.0, 2.5)]
+    assert read_training_log(tmp_path) == [(1.0, 2.5)]
 
 
 def test_fragments_are_plain_and_differ():
     taken: set[str] = set()
-    found = [slug_of(text, taken) for text in ("a b", "a_b", "<script>", "", "é")]
+    found = [make_slug(text, taken) for text in ("a b", "a_b", "<script>", "", "é")]
     assert found == ["a-b", "a-b-2", "script", "row", "row-2"]
 
 
 def test_a_cell_is_sorted_by_its_value_and_missing_is_not_0():
-    cell = figure_of("held_out", Estimate(0.5, 0.4, 0.6, 9))
+    cell = format_cell("held_out", Estimate(0.5, 0.4, 0.6, 9))
     assert (cell.value, cell.interval, cell.order, cell.n) == ("50.0", "[40.0, 60.0]", 0.5, 9)
-    assert figure_of("delta", None).order is None
-    assert figure_of("delta", Estimate(0.0, -0.1, 0.1, 9)).order == 0.0
+    assert format_cell("delta", None).order is None
+    assert format_cell("delta", Estimate(0.0, -0.1, 0.1, 9)).order == 0.0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.02, 0.19), (0, 0), (3, 1234), (-5, -4)])
@@ -191,8 +191,8 @@ def test_ticks_are_round_and_hold_the_range(low, high):
 
 def test_a_chart_puts_points_in_proportion():
     delta = Estimate(0.2, 0.1, 0.3, 5)
-    made = chart(
-        "t", "x", "y", [Series("s", 0, [Point(0, 0, "a"), Point(50, 0.2, "b", across=delta), Point(100, None, "c")])]
+    made = lay_out_chart(
+        "t", "x", "y", [ChartSeries("s", 0, [ChartPoint(0, 0, "a"), ChartPoint(50, 0.2, "b", across=delta), ChartPoint(100, None, "c")])]
     )
     a, b, c = made.series[0].marks
     assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)
@@ -200,8 +200,8 @@ def test_a_chart_puts_points_in_proportion():
     assert (a.y - b.y) / (bottom - top) == pytest.approx(0.2 / 0.3, abs=0.01)
     assert b.up[0] - b.y == pytest.approx(b.y - b.up[1], abs=0.2)
     assert c.y == made.lane > bottom
-    logarithmic = chart(
-        "t", "x", "y", [Series("s", 0, [Point(x, 1, "") for x in (10, 100, 1000)], True)], logarithmic=True
+    logarithmic = lay_out_chart(
+        "t", "x", "y", [ChartSeries("s", 0, [ChartPoint(x, 1, "") for x in (10, 100, 1000)], True)], logarithmic=True
     )
     x = [m.x for m in logarithmic.series[0].marks]
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
@@ -211,7 +211,7 @@ def test_a_chart_puts_points_in_proportion():
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.5, 30))
 def test_labels_are_apart_in_order_and_within(wanted, gap):
-    places = spread(wanted, gap, 0, 100)
+    places = spread_labels(wanted, gap, 0, 100)
     assert all(0 <= place <= 100 for place in places)
     room = min(gap, 100 / max(len(wanted) - 1, 1))
     placed = sorted(zip(wanted, places, strict=True), key=lambda pair: (pair[0], pair[1]))
@@ -221,22 +221,22 @@ def test_labels_are_apart_in_order_and_within(wanted, gap):
 
 
 def test_labels_that_would_lie_on_each_other_are_moved_by_the_least():
-    assert spread([50, 52], 14, 0, 100) == [44, 58]
-    assert spread([98, 10, 99], 14, 0, 100) == [86, 10, 100]
+    assert spread_labels([50, 52], 14, 0, 100) == [44, 58]
+    assert spread_labels([98, 10, 99], 14, 0, 100) == [86, 10, 100]
 
 
 def test_names_of_neighbours_do_not_overlap():
-    points = [Point(80 + i, 0.1 + i / 1000, "", f"model {i}") for i in range(5)]
-    drawn = chart("t", "x", "y", [Series("s", 0, points)], x_range=(0, 100))
+    points = [ChartPoint(80 + i, 0.1 + i / 1000, "", f"model {i}") for i in range(5)]
+    drawn = lay_out_chart("t", "x", "y", [ChartSeries("s", 0, points)], x_range=(0, 100))
     places = [mark.name for mark in drawn.series[0].marks]
     assert len({x for x, _ in places}) == 1
-    assert all(a - b >= NAME_HEIGHT - 0.11 for (_, a), (_, b) in pairwise(places))
+    assert all(a - b >= LABEL_HEIGHT - 0.11 for (_, a), (_, b) in pairwise(places))
     assert all(x < mark.x for (x, _), mark in zip(places, drawn.series[0].marks, strict=True))
 
 
 def test_a_strip_shows_the_interval_within_its_ends():
-    found = bar(Estimate(0.5, 0.25, 0.75, 4), 0, 1, 64)
+    found = interval_strip(Estimate(0.5, 0.25, 0.75, 4), 0, 1, 64)
     assert (found["start"], found["length"], found["at"]) == (16, 32, 32)
-    beyond = bar(Estimate(2.0, 1.5, math.inf, 4), 0, 1, 64)
+    beyond = interval_strip(Estimate(2.0, 1.5, math.inf, 4), 0, 1, 64)
     assert beyond["at"] == 64
     assert beyond["length"] == 1.5

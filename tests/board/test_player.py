@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import load_probe_set
-from benchmark.board.player import MEANINGS, MOST_STEPS, PLAYED, meaning_of, played_readings, played_tasks, steps_of
+from benchmark.board.player import SEMANTICS_BY_NAME, MAX_STEPS, NUM_BLIND_PROGRAMS, describe_semantics, build_player_readings, build_player_tasks, steps_to_json
 from benchmark.environment import SOURCE_ROOT
-from benchmark.probing.readout import read_readings
+from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
-from benchmark.tasks.suite import blind_tasks, load_suite, tasks_for
+from benchmark.tasks.suite import blind_tasks, load_suite, get_tasks
 from karel_env.interpreter import run
 from karel_env.language import Programs
 from karel_env.parser import parse
@@ -41,8 +41,8 @@ def ended(world, steps):
 
 
 def test_every_example_ends_as_it_was_scored():
-    stored, tasks = {row["task"]: row for row in samples()}, tasks_for(SUITE, "test")
-    played = played_tasks(SUITE, list(stored.values()))
+    stored, tasks = {row["task"]: row for row in samples()}, get_tasks(SUITE, "test")
+    played = build_player_tasks(SUITE, list(stored.values()))
     assert {one["kind"] for one in played} == {"solved", "shown examples only", "wrong output"}
     for one in played:
         row = stored[one["task"]]
@@ -65,7 +65,7 @@ def test_every_example_ends_as_it_was_scored():
 )
 def test_what_is_no_program_is_shown_as_text(text, outcome):
     row = samples()[0] | {"text": text, "outcome": outcome, "shown": False, "held_out": False}
-    (one,) = played_tasks(SUITE, [row])
+    (one,) = build_player_tasks(SUITE, [row])
     assert one["words"] is None
     assert one["text"] == text[:2000]
     assert one["problem"]
@@ -73,21 +73,21 @@ def test_what_is_no_program_is_shown_as_text(text, outcome):
 
 def test_conditions_and_long_programs_are_steps_too():
     world = parse_world("> . .\n. . .")
-    steps = steps_of(parse("def run() { while (front_is_clear()) { move(); } }"), world)
+    steps = steps_to_json(parse("def run() { while (front_is_clear()) { move(); } }"), world)
     assert [(word, value) for word, _, _, value in steps] == [(1, True), (3, None), (1, True), (3, None), (1, False)]
     assert steps[-1][1] == [1, 3, 1]
-    endless = steps_of(parse("def run() { while (no_markers_present()) { turn_left(); } }"), world)
-    assert len(endless) == MOST_STEPS
-    marked = steps_of(parse("def run() { put_marker(); pick_marker(); pick_marker(); }"), world)
+    endless = steps_to_json(parse("def run() { while (no_markers_present()) { turn_left(); } }"), world)
+    assert len(endless) == MAX_STEPS
+    marked = steps_to_json(parse("def run() { put_marker(); pick_marker(); pick_marker(); }"), world)
     assert [changed for _, _, changed, _ in marked] == [[[6, 1]], [[6, 0]], []]
 
 
 def test_readings_are_played_under_their_own_semantics():
     record = read_record(FOLDER / "record.json")
     probe_set, _ = load_probe_set(SUITE, record.protocol)
-    readings = read_readings(FOLDER, probe_set)
-    played = played_readings(SUITE, readings)
-    assert len(played["programs"]) == PLAYED
+    readings = load_readout(FOLDER, probe_set)
+    played = build_player_readings(SUITE, readings)
+    assert len(played["programs"]) == NUM_BLIND_PROGRAMS
     worlds = blind_tasks(SUITE).inputs[:, 0]
     for place, program in enumerate(played["programs"]):
         for one in readings.by_semantics:
@@ -95,10 +95,10 @@ def test_readings_are_played_under_their_own_semantics():
             assert [step[1][2] for step in under["steps"]] == one.true[place] == under["true"]
             assert under["probability"] == one.probability[place]
         words = blind_tasks(SUITE).programs.program(program["task"])
-        done = run(Programs.of([words]), worlds[program["task"]][None], MEANINGS["adversarial"])
+        done = run(Programs.of([words]), worlds[program["task"]][None], SEMANTICS_BY_NAME["adversarial"])
         assert program["under"]["adversarial"]["steps"][-1][1] == done.worlds.robot[0].tolist()
 
 
 def test_meanings_are_told_in_words():
-    assert meaning_of(ORIGINAL) == "every word means what it says"
-    assert meaning_of(ADVERSARIAL) == "move turns left, turn_left turns right, turn_right moves"
+    assert describe_semantics(ORIGINAL) == "every word means what it says"
+    assert describe_semantics(ADVERSARIAL) == "move turns left, turn_left turns right, turn_right moves"

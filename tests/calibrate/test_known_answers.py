@@ -16,15 +16,15 @@ from benchmark.calibrate import trained_pair
 from benchmark.calibrate.calibration import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
 from benchmark.calibrate.pseudo_models import DEGRADED, Content
 from benchmark.probing import control_gap as semantic_content
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, over_programs
-from benchmark.probing.full_grid import EVERY
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, sum_by_program
+from benchmark.probing.full_grid import NUM_ALL_ALTERNATIVES
 from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
 from benchmark.probing.prior import step_prior
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.semantic_content import _content, _hits, _Probed
-from benchmark.probing.state_source import arrays_of
-from benchmark.probing.verdict import judged
+from benchmark.probing.state_source import evidence_to_arrays
+from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
@@ -97,7 +97,7 @@ def test_at_the_full_budget_a_recorder_is_found_to_be_one():
     assert cell["skill"] > 0.4
 
 
-GRIDS = (STANDARD.alternatives, EVERY)
+GRIDS = (STANDARD.alternatives, NUM_ALL_ALTERNATIVES)
 """Alternatives of the verdict in the standard and in the full grid."""
 
 
@@ -109,14 +109,14 @@ def verdicts(suite, protocol, counts, names):
     """
     bench = _Bench(suite, replace(protocol, alternatives=max(counts)), 3)
     pseudo_models, controls = bench.content.pseudo_models(), bench.controls()
-    evidence = {name: arrays_of({"model": bench.read([[pseudo_models[name]]]), **controls}) for name in names}
+    evidence = {name: evidence_to_arrays({"model": bench.read([[pseudo_models[name]]]), **controls}) for name in names}
     results = []
     for count in counts:
         smaller = replace(protocol, alternatives=count)
         columns = [bench.probe_set.semantics.index(semantics.name) for semantics in with_original(smaller)]
         probe_set, tested = part_of(bench.probe_set, columns, smaller)
         parts = {name: columns_of(arrays, columns) for name, arrays in evidence.items()}
-        results.append({name: judged(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names})
+        results.append({name: verdict_from_evidence(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names})
     return results
 
 
@@ -141,12 +141,12 @@ def test_fewer_alternatives_are_a_part_of_more():
     probe_set, tested = part_of(many.probe_set, columns, tiny)
     np.testing.assert_array_equal(probe_set.around, few.probe_set.around)
     states = few.content.untrained(1)
-    arrays = [arrays_of({"model": bench.read([[states]]), **bench.controls()}) for bench in (few, many)]
+    arrays = [evidence_to_arrays({"model": bench.read([[states]]), **bench.controls()}) for bench in (few, many)]
     parts = columns_of(arrays[1], columns)
     for name, array in arrays[0].items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
-    again = judged(probe_set, tested, parts, tiny, ["view 0"])
-    assert again == judged(few.probe_set, few.tested, arrays[0], tiny, ["view 0"])
+    again = verdict_from_evidence(probe_set, tested, parts, tiny, ["view 0"])
+    assert again == verdict_from_evidence(few.probe_set, few.tested, arrays[0], tiny, ["view 0"])
 
 
 def test_the_verdicts_of_both_grids_agree_on_who_represents():
@@ -307,7 +307,7 @@ def test_evidence_sums_each_program_once(probe_set):
     seeds = (0, 1, 2, 3, 4, 1)
     splits = [probe_set.split(seed) for seed in seeds]
     values = [rng.normal(size=(2, len(split.test))) for split in splits]
-    whole, totals = over_programs(values, splits, probe_set)
+    whole, totals = sum_by_program(values, splits, probe_set)
     sums: dict[int, list[np.ndarray]] = {}
     for value, split in zip(values, splits, strict=True):
         for b in np.unique(probe_set.program[split.test]):
@@ -326,7 +326,7 @@ def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
     correct = [rng.random((heads, 1, len(split.test))) < 0.7 for split in splits]
     said = [np.where(c, labels[..., s.test], labels[..., s.test] + 1) for c, s in zip(correct, splits, strict=True)]
     kind = np.arange(len(probe_set.fold)) // 3
-    fit = Fit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
+    fit = ProbeFit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
     probed = _Probed(probe_set, splits, kind, len(np.unique(kind)))
     found, geometric = _content(_hits(fit, probed), probed, PROTOCOL)
     whole = np.concatenate([one[:, 0] for one in correct], 1)

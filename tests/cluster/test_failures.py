@@ -22,9 +22,9 @@ from ray.cluster_utils import Cluster
 from test_cluster import STORE
 from whole_runs import HELPERS, ROOT, Beside, call, committed, only, same
 
-from benchmark.runner.folder import RunFolder, holder
+from benchmark.runner.folder import RunFolder, lock_holder
 from benchmark.runner.record import read_record
-from benchmark.status import STOPPED, status_of
+from benchmark.status import STOPPED, read_status
 from benchmark.tasks.suite import SUITE_FOLDER
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def spoilt(tiny_folder, tmp_path):
 def test_a_model_that_fails_on_some_tasks_is_not_published(spoilt, tmp_path, quick, capsys):
     out = tmp_path / "runs"
     assert call("--model", f"path:{spoilt}", "--suite", SMALL_SUITE, "--out", out, "--workers", 2) == 3
-    found = status_of(only(out))
+    found = read_status(only(out))
     assert found.state == STOPPED
     assert found.failed
     assert all("logits: NaN" in why or "hidden states: NaN" in why for why in found.failed.values())
@@ -116,7 +116,7 @@ def test_a_driver_killed_on_ray_goes_on_to_the_same_bytes(words, tmp_path, undis
             wait_for(lambda goal=goal: committed(tmp_path) >= goal, lambda process=process: process.poll() is not None)
             process.kill()
         root = only(tmp_path)
-        assert holder(root) is None
+        assert lock_holder(root) is None
         wait_for(lambda: not actors())
     kept = {path.stem for path in (root / "shards").glob("*.json")}
     assert call(*words, "--out", tmp_path, "--workers", 2) == 0

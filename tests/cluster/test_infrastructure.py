@@ -31,7 +31,8 @@ from benchmark.cluster import pool as pool_module
 from benchmark.cluster import ray_executor as cluster
 from benchmark.cluster.executor import EVALUATION
 from benchmark.cluster.local_executor import WorkerSession
-from benchmark.cluster.pool import INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem, Pool
+from benchmark.cluster.executor import INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem
+from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_executor import ResourceRequest, connect, private_temp_dir, private_auth_token
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import available_memory
@@ -69,7 +70,7 @@ def session(tmp_path_factory):
         before = dict(os.environ)
         crew = connect(ResourceRequest(workers=2, cpus=1))
         yield crew, home, before
-        crew.leave()
+        crew.shutdown()
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
@@ -163,11 +164,11 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
     monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.runner.jobs", "this_is_slow"))
     monkeypatch.setattr(cluster, "ActorBody", SlowBody)
     asked, hired, events, done = [], [], [], []
-    plain_hire, plain_continue = crew.hire, crew.continue_start
+    plain_start_worker, plain_continue = crew.start_worker, crew.continue_start
 
-    def hire(kind):
+    def start_worker(kind):
         hired.append(kind)
-        return plain_hire(kind)
+        return plain_start_worker(kind)
 
     def continue_start(handle, again=False):
         # Placed: from now on a word is due every half second, and none comes while the module is imported.
@@ -175,7 +176,7 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
         asked.append(again)
         return plain_continue(handle, again)
 
-    monkeypatch.setattr(crew, "hire", hire)
+    monkeypatch.setattr(crew, "start_worker", hire)
     monkeypatch.setattr(crew, "continue_start", continue_start)
     pool = Pool(crew, 1)
     try:
@@ -201,7 +202,7 @@ class SlowBody(cluster.ActorBody):
 
 def groups_writable() -> Path | None:
     """This process's own memory control group, where groups can be made below it."""
-    for folder in memory_limit._groups():
+    for folder in memory_limit._cgroup_folders():
         if os.access(folder, os.W_OK) and os.geteuid() == 0:
             return folder
     return None
@@ -221,7 +222,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
     pool = Pool(crew, 1)
     # As it is where the driver is in the group too, which would spoil this process.
     monkeypatch.setattr(memory_limit, "_groups", lambda: [inner])
-    monkeypatch.setattr(crew, "kills", memory_limit.kernel_kills())
+    monkeypatch.setattr(crew, "kills", memory_limit.count_oom_kills())
 
     def confine(processes):
         for process in processes:
@@ -269,10 +270,10 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
     ],
 )
 def test_short_memory_is_known_in_every_guise(problem, outcome):
-    assert WorkerSession().answer("x", Raiser(problem), None, 1.0).outcome == outcome
+    assert WorkerSession().run("x", Raiser(problem), None, 1.0).status == outcome
     wrapped = ModelError("cannot load")
     wrapped.__cause__ = problem
-    assert WorkerSession().answer("x", Raiser(wrapped), None, 1.0).outcome == (OUT_OF_MEMORY if outcome == OUT_OF_MEMORY else INVALID_MODEL)
+    assert WorkerSession().run("x", Raiser(wrapped), None, 1.0).status == (OUT_OF_MEMORY if outcome == OUT_OF_MEMORY else INVALID_MODEL)
 
 
 @dataclass(frozen=True)
@@ -317,22 +318,22 @@ def test_the_limit_of_a_control_group_is_read(tmp_path, monkeypatch, version):
 
     none = "9223372036854771712" if version == 1 else "max"
     write(own, limit=none, used=100)
-    assert memory_limit.memory_left() is None
-    assert memory_limit.group_limit() is None
+    assert memory_limit.available_limit() is None
+    assert memory_limit.cgroup_memory_limit() is None
     write(own, limit=1000, used=700, kills="low 0\noom_kill 3")
     (own / "memory.stat").write_text(f"cache 5\n{cache} 200\n")
-    assert memory_limit.memory_left() == 500
+    assert memory_limit.available_limit() == 500
     write(root / "a", limit=900, used=800, kills="oom_kill 4")
-    assert memory_limit.memory_left() == 100
-    assert memory_limit.group_limit() == 900
-    assert memory_limit.kernel_kills() == 4
+    assert memory_limit.available_limit() == 100
+    assert memory_limit.cgroup_memory_limit() == 900
+    assert memory_limit.count_oom_kills() == 4
     assert available_memory() == 100
     write(root / "a", limit=100, used=800)
-    assert memory_limit.memory_left() == 0
+    assert memory_limit.available_limit() == 0
     (tmp_path / "cgroup").write_text("4:memory:/seen/outside/only\n" if version == 1 else "0::/seen/outside/only\n")
-    assert memory_limit.memory_left() is None
+    assert memory_limit.available_limit() is None
     write(root, limit=50, used=20)
-    assert memory_limit.memory_left() == 30, "a container's own group is the root that it sees"
+    assert memory_limit.available_limit() == 30, "a container's own group is the root that it sees"
 
 
 def test_a_token_is_new_each_time_and_goes_with_its_context(monkeypatch):
@@ -413,7 +414,7 @@ def test_small_shared_memory_is_not_asked_of_ray(monkeypatch, free):
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
     monkeypatch.setattr(cluster, "SHARED_MEMORY", Path("/nowhere/at/all"))
     if free is not None:
-        monkeypatch.setattr(cluster, "shared_memory", lambda: free)
+        monkeypatch.setattr(cluster, "free_shared_memory", lambda: free)
     cluster._start_embedded(ray, 2, Path("/tmp/a/r"))
     assert asked[0].get("_plasma_directory") == ("/tmp/a/r" if sys.platform == "linux" else None)
 

@@ -10,7 +10,8 @@ from threading import Thread
 import pytest
 
 from benchmark.cluster import pool as pool_module
-from benchmark.cluster.pool import WORKER_DIED, SUCCEEDED, INVALID_MODEL, TIMED_OUT, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem, Pool
+from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, INVALID_MODEL, TIMED_OUT, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
+from benchmark.cluster.pool import Pool
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
 
 
@@ -51,23 +52,23 @@ class ScriptedCrew:
         self.most_alive = 0
         self.answers: dict[object, CallResult | None] = {}
 
-    def hire(self, kind):
+    def start_worker(self, kind):
         number = len(self.kinds)
         self.kinds[number] = kind
         self.alive.add(number)
         self.most_alive = max(self.most_alive, len(self.alive))
         call = ("hello", number)
-        self.answers[call] = None if self.start == self.HANG else CallResult(self.start, why="no such module")
+        self.answers[call] = None if self.start == self.HANG else CallResult(self.start, message="no such module")
         return number, call
 
-    def call(self, handle, piece, share):
+    def submit(self, handle, item, batch_scale):
         assert handle in self.alive
-        attempt = self.attempts[piece.name]
-        self.attempts[piece.name] += 1
-        self.calls.append((handle, piece.name, share))
-        outcome = self.script.get((piece.name, attempt), SUCCEEDED)
-        call = (piece.name, attempt)
-        self.answers[call] = None if outcome == self.HANG else CallResult(outcome, piece.call, "as scripted")
+        attempt = self.attempts[item.name]
+        self.attempts[item.name] += 1
+        self.calls.append((handle, item.name, share))
+        outcome = self.script.get((item.name, attempt), SUCCEEDED)
+        call = (item.name, attempt)
+        self.answers[call] = None if outcome == self.HANG else CallResult(outcome, item.payload, "as scripted")
         return call
 
     def wait(self, calls, seconds):
@@ -76,13 +77,13 @@ class ScriptedCrew:
             self.clock.pass_by(0.01)
         return ended
 
-    def answer(self, call):
+    def result(self, call):
         return self.answers[call]
 
-    def dismiss(self, handle):
+    def stop_worker(self, handle):
         self.alive.discard(handle)
 
-    def shortage(self):
+    def capacity_message(self):
         return "there is one CPU"
 
 
@@ -155,7 +156,7 @@ def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
 
 
 def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
-    monkeypatch.setattr(pool_module, "LEAST_DEADLINE", 0.1)
+    monkeypatch.setattr(pool_module, "MIN_DEADLINE", 0.1)
     crew = ScriptedCrew({("z", 0): ScriptedCrew.HANG})
     pool, told = Pool(crew, 1), []
     began = clock.now
@@ -222,14 +223,14 @@ def test_workers_that_cannot_start_are_not_waited_for():
 def test_a_worker_that_never_reports_is_asked_for_anew(monkeypatch):
     monkeypatch.setattr(pool_module, "START_DEADLINE", 0.05)
     crew, done = ScriptedCrew(start=ScriptedCrew.HANG), []
-    hire = crew.hire
+    start_worker = crew.start_worker
 
     def second_works(kind):
         handle, call = hire(kind)
         crew.start = SUCCEEDED
         return handle, call
 
-    crew.hire = second_works
+    crew.start_worker = second_works
     Pool(crew, 1).drain(pieces("ab", committed=done))
     assert sorted(done) == ["a", "b"]
     assert crew.alive == {1}

@@ -13,7 +13,8 @@ from test_pool import ScriptedCrew, pieces
 
 from benchmark.cluster import pool as pool_module
 from benchmark.cluster.local_executor import LocalExecutor
-from benchmark.cluster.pool import WORKER_DIED, SUCCEEDED, INVALID_MODEL, NODE_LOST, STARTING, CallResult, Pool
+from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, INVALID_MODEL, NODE_LOST, STARTING, CallResult
+from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_actor import RayActor
 from benchmark.errors import BenchmarkError
 
@@ -41,8 +42,8 @@ class SlowCrew(ScriptedCrew):
         self.due: dict[object, float] = {}
         self.asked = 0
 
-    def hire(self, kind):
-        number, _ = super().hire(kind)
+    def start_worker(self, kind):
+        number, _ = super().start_worker(kind)
         self.at[number] = 0
         return number, self._step(number)
 
@@ -222,11 +223,11 @@ class Held(ScriptedCrew):
         super().__init__()
         self.late, self.reported = late, reported
 
-    def call(self, handle, piece, share):
-        if piece.name in self.late:
+    def submit(self, handle, item, batch_scale):
+        if item.name in self.late:
             while not self.reported():
                 time.sleep(0.01)
-        return super().call(handle, piece, share)
+        return super().submit(handle, item, batch_scale)
 
 
 def test_a_piece_that_hangs_in_this_process_is_reported():
@@ -240,9 +241,9 @@ def test_a_piece_that_hangs_in_this_process_is_reported():
 
 def test_a_serial_crew_is_ready_at_once():
     crew = LocalExecutor()
-    handle, call = crew.hire("fit")
-    assert crew.answer(call).outcome == SUCCEEDED
-    assert crew.answer(crew.continue_start(handle)).outcome == SUCCEEDED
+    handle, call = crew.start_worker("fit")
+    assert crew.result(call).status == SUCCEEDED
+    assert crew.result(crew.continue_start(handle)).status == SUCCEEDED
 
 
 def test_a_clock_that_is_set_back_changes_nothing(monkeypatch):
@@ -275,7 +276,7 @@ def names_called(node):
 
 def test_events_with_times_that_go_backwards_are_read_as_they_stand(tmp_path, monkeypatch):
     from benchmark.runner import folder as folder_module
-    from benchmark.status import status_of
+    from benchmark.status import read_status
 
     times = iter(["2026-01-01T10:00:00+00:00", "2026-01-01T09:00:00+00:00", "2025-12-31T09:00:00+00:00"])
     monkeypatch.setattr(folder_module, "_now", lambda: next(times))
@@ -283,7 +284,7 @@ def test_events_with_times_that_go_backwards_are_read_as_they_stand(tmp_path, mo
     run.log("started", total={"blind": 1})
     run.log("committed", piece="blind-000000")
     run.log("finished")
-    status = status_of(tmp_path)
+    status = read_status(tmp_path)
     assert status.committed == {"blind": 1}
     assert status.last == "2025-12-31T09:00:00+00:00", "the last event is the last line"
     assert datetime.fromisoformat(status.last) < datetime.now(UTC)
@@ -297,7 +298,7 @@ def test_an_actor_says_what_comes_next_and_imports_one_module_a_call(monkeypatch
     body = RayActor(1, ("one", "two"))
     assert body.start({"torch": "2"}) == CallResult(STARTING, "importing one")
     assert imported == []
-    assert body.start({"torch": "2"}, again=True) == CallResult(STARTING, "importing one"), (
+    assert body.start({"torch": "2"}, resend=True) == CallResult(STARTING, "importing one"), (
         "asked again, it answers the same"
     )
     assert imported == []
@@ -307,8 +308,8 @@ def test_an_actor_says_what_comes_next_and_imports_one_module_a_call(monkeypatch
     assert body.start({"torch": "2"}) == CallResult(SUCCEEDED, "a processor")
     other = RayActor(1, ())
     answer = other.start({"torch": "3"})
-    assert answer.outcome == INVALID_MODEL
-    assert "torch 2, not 3" in answer.why
+    assert answer.status == INVALID_MODEL
+    assert "torch 2, not 3" in answer.message
 
 
 def test_an_import_that_failed_fails_again():

@@ -24,7 +24,7 @@ from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 
@@ -130,7 +130,7 @@ def test_a_point_says_what_the_model_does(training, measured):
     tasks = tasks_of(suite)
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(training))))
     nats, tokens = 0.0, 0
-    for prompt, text in zip(prompts_of(suite, tasks), tasks.programs.texts(), strict=True):
+    for prompt, text in zip(render_prompts(suite, tasks), tasks.programs.texts(), strict=True):
         ids = model.tokenizer(f"{prompt}{text.removeprefix('def run() {')}", return_tensors="pt")["input_ids"]
         labels = ids.clone()
         labels[:, : len(model.tokenizer(prompt)["input_ids"])] = -100

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
@@ -93,7 +93,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 def cases() -> tuple[list[str], list[str]]:
     """Prompts of two lengths (two examples, and the last output of one), and programs, as tuples."""
     tasks = tasks_of(SUITE).take(np.arange(4))
-    prompts = prompts_of(SUITE, tasks)
+    prompts = render_prompts(SUITE, tasks)
     prompts[::2] = [p[p.index("output") :] for p in prompts[::2]]
     return prompts, [t.removeprefix(HEADER_TEXT).strip() for t in tasks.programs.texts()]
 

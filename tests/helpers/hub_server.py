@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "RevisionNotFound")
         return commit
 
-    def _describe(self, name: str, what: str | None, revision: str | None) -> None:
+    def _describe(self, name: str, description: str | None, revision: str | None) -> None:
         commit = self._commit(name, revision or "main")
         files = self._repository(name).commits[commit]
         found: object

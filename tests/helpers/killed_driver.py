@@ -24,7 +24,7 @@ import benchmark.run
 import benchmark.runner.folder
 import benchmark.runner.jobs
 import benchmark.runner.store
-from benchmark.runner.store import WHOLE, Shards
+from benchmark.runner.store import VALID, ResultStore
 
 
 class Killer:
@@ -53,11 +53,11 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
         os.fsync,
         os.replace,
         benchmark.runner.folder.RunFolder.log,
-        benchmark.runner.jobs.Desk.answer,
+        benchmark.runner.jobs.WorkerSession.run,
     )
 
     def before(real):
-        def call(*arguments, **named):
+        def submit(*arguments, **named):
             killer.event(real.__name__)
             return real(*arguments, **named)
 
@@ -70,15 +70,15 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
         return found
 
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = before(sync), before(replace), before(log)
-    benchmark.runner.jobs.Desk.answer = told
+    benchmark.runner.jobs.WorkerSession.run = told
     yield
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = sync, replace, log
-    benchmark.runner.jobs.Desk.answer = answer
+    benchmark.runner.jobs.WorkerSession.run = answer
 
 
 def committed(out: Path) -> list[str]:
-    folders = [Shards(path) for path in out.glob("*/shards")]
-    return [p.stem for s in folders for p in s.root.glob("*.json") if s.condition(p.stem) == WHOLE]
+    folders = [ResultStore(path) for path in out.glob("*/shards")]
+    return [p.stem for s in folders for p in s.root.glob("*.json") if s.status(p.stem) == VALID]
 
 
 def forked(words: list[str], left: int, computed: Path) -> int:

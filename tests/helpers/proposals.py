@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.runner.redaction import strings_without_paths
+from benchmark.runner.redaction import redact_json_paths
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "submissions"
@@ -32,7 +32,7 @@ def copy_row(source: str, target: Path, status: bool = False) -> Path:
     for name in ("record.json", "submission.yaml"):
         path = target / name
         content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
-        plain = strings_without_paths(content)
+        plain = redact_json_paths(content)
         path.write_text(json.dumps(plain) if path.suffix == ".json" else yaml.safe_dump(plain, sort_keys=False))
     return target
 

@@ -27,13 +27,13 @@ DEATHS, BEFORE, AFTER = "deaths", "before", "after"
 
 
 class _ServesAnyRun(RayActor):
-    def start(self, expected: dict[str, Any], again: bool = False) -> CallResult:
+    def start(self, expected: dict[str, Any], resend: bool = False) -> CallResult:
         """Ready at once for the next run, with nothing held of the last one."""
-        if self.desk is not None:
-            self.desk = WorkerSession()
+        if self.session is not None:
+            self.session = WorkerSession()
         return super().start(expected, again)
 
-    def compute(self, held: Hashable, work: Any, call: Any, share: float) -> CallResult:
+    def compute(self, held: Hashable, work: Any, call: Any, batch_scale: float) -> CallResult:
         """The answer, unless the test wants this worker dead."""
         wish = work.root.parents[2] / DEATHS / getattr(call, "name", "")
         if not wish.is_file():
@@ -51,33 +51,33 @@ class SharedCrew(RayExecutor):
 
     idle: list[Any]
 
-    def hire(self, kind: str) -> tuple[Any, Any]:
+    def start_worker(self, kind: str) -> tuple[Any, Any]:
         """See `Crew`."""
         self.busy = getattr(self, "busy", {})
         if self.idle:
             handle = self.idle.pop()
             call = self.continue_start(handle)
         else:
-            handle, call = super().hire(EVALUATION)
+            handle, call = super().start_worker(EVALUATION)
         self.busy[handle] = call
         return handle, call
 
-    def call(self, handle: Any, piece: WorkItem, share: float) -> Any:
+    def submit(self, handle: Any, item: WorkItem, batch_scale: float) -> Any:
         """See `Crew`."""
-        self.busy[handle] = super().call(handle, piece, share)
+        self.busy[handle] = super().submit(handle, item, batch_scale)
         return self.busy[handle]
 
-    def answer(self, call: Any) -> CallResult:
+    def result(self, call: Any) -> CallResult:
         """See `Crew`."""
-        answer = super().answer(call)
-        if answer.outcome == SUCCEEDED:
+        answer = super().result(call)
+        if answer.status == SUCCEEDED:
             self.busy = {handle: other for handle, other in self.busy.items() if other != call}
         return answer
 
-    def dismiss(self, handle: Any) -> None:
+    def stop_worker(self, handle: Any) -> None:
         """See `Crew`; who is in the middle of something, or failed at it, is ended."""
         if handle in self.busy:
-            super().dismiss(handle)
+            super().stop_worker(handle)
         else:
             self.idle.append(handle)
 
@@ -86,22 +86,22 @@ class SharedRay:
     """Ray embedded in this process from when it is first asked for until it is stopped."""
 
     def __init__(self) -> None:
-        self.crew: RayExecutor | None = None
+        self.executor: RayExecutor | None = None
         self.idle: list[Any] = []
 
     def join(self, demand: ResourceRequest) -> SharedCrew:
         """In place of `benchmark.cluster.ray_executor.join`."""
-        if self.crew is None:
-            self.crew = _join(ResourceRequest(WORKERS))
-        crew = SharedCrew(self.crew.ray, demand, demand.workers, self.crew.room, lambda: None)
+        if self.executor is None:
+            self.executor = _join(ResourceRequest(WORKERS))
+        crew = SharedCrew(self.executor.ray, demand, demand.workers, self.executor.room, lambda: None)
         crew.idle = self.idle
         return crew
 
     def stop(self) -> None:
         """End it; a test may then start Ray itself."""
-        if self.crew is not None:
-            self.crew.leave()
-        self.crew, self.idle = None, []
+        if self.executor is not None:
+            self.executor.shutdown()
+        self.executor, self.idle = None, []
 
     def take_over(self, assign: Callable[..., object]) -> None:
         """From now on runs with `--workers` use its workers; `assign` is a patch's `setattr`."""
@@ -109,7 +109,7 @@ class SharedRay:
 
         # Workers do not see the folder of the tests.
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        assign(benchmark.cluster.ray_executor, "join", self.join)
+        assign(benchmark.cluster.ray_executor, "connect", self.join)
         assign(benchmark.cluster.ray_executor, "ActorBody", _ServesAnyRun)
 
 

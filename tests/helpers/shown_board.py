@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmark.board.page import render
+from benchmark.board.page import render_page
 from benchmark.board.ranking import read_calibration, read_leaderboard_rows, rank_groups
 from benchmark.board.tables import CALIBRATION
 from benchmark.environment import SOURCE_ROOT
@@ -61,4 +61,4 @@ def add_hostile(target: Path) -> None:
 
 def rendered(folder: Path) -> str:
     """The page over the submissions in a folder."""
-    return render(folder, rank_groups(read_leaderboard_rows(folder)), read_calibration(CALIBRATION))
+    return render_page(folder, rank_groups(read_leaderboard_rows(folder)), read_calibration(CALIBRATION))

@@ -14,7 +14,7 @@ import pytest
 
 import benchmark.run
 from benchmark.runner.record import read_record
-from benchmark.runner.store import Attempt, Shards
+from benchmark.runner.store import StagedResult, ResultStore
 
 HELPERS = Path(__file__).parent
 ROOT = HELPERS.parents[1]
@@ -46,14 +46,14 @@ def same(one: Path, two: Path) -> None:
 
 def at_commit(patch: pytest.MonkeyPatch, count: int, deed: Callable[[], object]) -> None:
     """When the driver has committed so many pieces, it does this before it goes on."""
-    real, left = Shards.commit, iter(range(count - 1, -1, -1))
+    real, left = ResultStore.commit, iter(range(count - 1, -1, -1))
 
-    def commit(self: Shards, attempt: Attempt) -> None:
+    def commit(self: ResultStore, attempt: StagedResult) -> None:
         real(self, attempt)
         if next(left, None) == 0:
             deed()
 
-    patch.setattr(Shards, "commit", commit)
+    patch.setattr(ResultStore, "commit", commit)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from benchmark.models import huggingface
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
@@ -38,7 +38,7 @@ def test_states_are_read_within_their_budget(tiny_folder, monkeypatch):
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
     tasks = tasks_of(load_suite("smoke")).take(np.arange(9))
     prompts, programs = (
-        prompts_of(load_suite("smoke"), tasks),
+        render_prompts(load_suite("smoke"), tasks),
         [t[len(HEADER_TEXT) + 1 :] for t in tasks.programs.texts()],
     )
     whole, read = model.hidden_states(prompts, programs), []

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from whole_runs import call
 
-from benchmark.cli.options import device_of
+from benchmark.cli.options import resolve_device
 from benchmark.doctor import command as doctor
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
@@ -157,7 +157,7 @@ def test_weights_in_a_subfolder_of_the_hub(tiny_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "mps", "cuda:-1", ""])
 def test_devices_that_are_none(device, tmp_path, capsys):
     with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
-        device_of(device)
+        resolve_device(device)
     if device == "gpu":
         assert call("--device", "gpu", "--suite", "smoke", "--out", tmp_path) == 2
         assert "a GPU is cuda" in capsys.readouterr().err

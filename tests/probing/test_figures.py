@@ -13,8 +13,8 @@ import pytest
 
 from benchmark.probing.control_gap import FeatureResult
 from benchmark.probing.figures import write_figures
-from benchmark.probing.grid import Grid, Reading, Slice
-from benchmark.probing.verdict import Meaning
+from benchmark.probing.grid import Grid, SliceResult, Slice
+from benchmark.probing.verdict import ProbeResult
 from benchmark.statistics import Estimate
 from karel_env.features import FEATURES, PRIMARY
 
@@ -27,7 +27,7 @@ def estimate(value: float, half: float = 0.012) -> Estimate:
     return Estimate(value, value - half, value + half, 1000)
 
 
-def make_meaning() -> Meaning:
+def make_meaning() -> ProbeResult:
     features = {}
     for i, name in enumerate(FEATURES):
         gap = 0.09 * 0.7**i - 0.01
@@ -35,12 +35,12 @@ def make_meaning() -> Meaning:
             estimate(0.35 - 0.025 * i, 0.015), 0.35 - 0.025 * i - gap, estimate(gap), {}, estimate(gap - 0.005),
             estimate(gap - 0.005, 0.01), 0.05, 0.01, 0.02, tuple(map(str, range(18 + i))), name == "wall_east", "mean", {},
         )  # fmt: skip
-    return Meaning("REPRESENTS", features, {}, ("original",), 5000, 12, 1000, 6000)
+    return ProbeResult("REPRESENTS", features, {}, ("original",), 5000, 12, 1000, 6000)
 
 
 def make_slice(delta: float = 0.05, half: float = 0.012, **place: object) -> Slice:
     controls = {"random-init": (0.1, 0.11), "recorder": (0.2, 0.21)}
-    reading = Reading(0.3 + delta, 0.3, controls, estimate(delta + 0.01, half), estimate(delta, half), 0.01)
+    reading = SliceResult(0.3 + delta, 0.3, controls, estimate(delta + 0.01, half), estimate(delta, half), 0.01)
     return replace(
         Slice("blind", "read", "pools", 0, "mlp1", 5000, 6, 1000, 6000, {PRIMARY: reading}),
         **place,  # type: ignore[arg-type]

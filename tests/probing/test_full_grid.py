@@ -13,9 +13,9 @@ from benchmark.probing.full_grid import OFFSETS, FullGrid
 from benchmark.probing.labels import DROPPED, build_probe_set, with_original
 from benchmark.probing.mdl import BLOCKS, codelengths
 from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
-from benchmark.probing.token_history import recorder_states
+from benchmark.probing.token_history import token_history_states
 from benchmark.runner.plan import Job, plan, plan_dependent
-from benchmark.tasks.probe_sets import CROSSED_WITH, crossed_tasks, first_inputs, stage_tasks, written_programs
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_tasks, first_inputs, stage_tasks, parse_programs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
@@ -38,10 +38,10 @@ def reference_texts() -> list[str]:
 def made(stage: str, position: str, view: str) -> np.ndarray:
     """The record at every layer; in `TRUE_LAYER` and the mean of the model also the state now and one step ahead."""
     tasks = stage_tasks(SUITE, stage)
-    programs = written_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
+    programs = parse_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
     inputs = first_inputs(tasks)
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
-    parts = [recorder_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
+    parts = [token_history_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
     if view in (TRUE_LAYER, MEAN) and not stage.startswith("random"):
         heads = [FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y")]
         for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
@@ -77,7 +77,7 @@ def test_every_place_is_there(grid):
         assert {(view, offset) for view in [*LAYERS, MEAN] for offset in OFFSETS} <= mapped
     places = {(s.probe_set, s.position) for s in grid.slices}
     assert {("blind", "emit"), ("generated", "read"), ("wide", "read")} <= places
-    assert {(f"crossed {name}", "read") for name in CROSSED_WITH} <= places
+    assert {(f"crossed {name}", "read") for name in CROSSED_ALTERNATIVES} <= places
     pooled = [s for s in grid.slices if s.view == "pools" and s.position == "read" and s.offset == 0]
     assert {s.depth for s in pooled} == {"linear", "mlp1", "mlp2"}
     assert sorted({s.budget for s in pooled if s.probe_set in ("blind", "wide")}) == [50, 250, 1250]
@@ -113,7 +113,7 @@ def test_what_is_added_to_the_recorder_is_the_original(grid):
 def test_the_full_grid_plans_its_stages():
     job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, FULL_GRID)  # type: ignore[arg-type]
     stages = {shard.stage for shard in plan(job)}
-    assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_WITH[0]}"} <= stages
+    assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_ALTERNATIVES[0]}"} <= stages
     assert {shard.stage for shard in plan_dependent(job)} == {"random-0-generated", "random-1-generated"}
     items = sum(s.stop - s.start for s in plan(job) if s.stage == "wide")
     assert items == 2500

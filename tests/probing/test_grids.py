@@ -10,7 +10,7 @@ from whole_runs import call, only, same
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import POOLS
-from benchmark.probing.verdict import measure_meaning
+from benchmark.probing.verdict import measure
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import plan
 from benchmark.runner.record import read_record
@@ -89,5 +89,5 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     mean, last = pools(BLIND)
     assert not np.allclose(mean[:], last[:])
     copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(QUICK.random_inits)]
-    found, *_ = measure_meaning(run.suite, QUICK, pools(BLIND), copies)
+    found, *_ = measure(run.suite, QUICK, pools(BLIND), copies)
     assert found == read_record(root / "record.json").meaning

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import ComparedRun, _compare_pass_rate
-from benchmark.probing.control_gap import choose_pool, gather_evidence
+from benchmark.probing.control_gap import select_pool, gather_evidence
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
 from benchmark.probing.prior import Prior
-from benchmark.probing.probe_fit import Fit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import wilson
 from benchmark.tasks.scoring import score, summarize
@@ -155,15 +155,15 @@ def test_the_view_is_the_one_that_validates_best_and_the_prior_answers_where_non
     rows = [len(probe_set.split(seed).test) for seed in protocol.seeds]
     shape = (1, len(FEATURES))
 
-    def fit(validation: tuple[float, float], nats: float) -> Fit:
-        return Fit(
+    def fit(validation: tuple[float, float], nats: float) -> ProbeFit:
+        return ProbeFit(
             np.stack([np.full(shape, value) for value in validation]),
             [np.full((*shape, n), -nats) for n in rows],
             [np.zeros((*shape, n), np.int16) for n in rows],
         )
 
     fits = [fit((0.9, 1.3), 3.0), fit((0.5, 1.2), 2.0)]
-    pool = choose_pool(fits)
+    pool = select_pool(fits)
     assert (pool == 1).all()
     priors = [
         Prior(np.full(shape, 1.0), np.full((*shape, n), -7.0), np.zeros((*shape, n), bool)) for n in rows

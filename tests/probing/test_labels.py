@@ -10,12 +10,12 @@ import pytest
 from reference_interpreter import Karel
 from sklearn.metrics import f1_score
 
-from benchmark.probing.diagnostics import CONTROL, macro_f1, with_control_labels
+from benchmark.probing.diagnostics import CONTROL_LABELS, macro_f1, add_control_labels
 from benchmark.probing.labels import DROPPED, MISSING, alternatives, build_probe_set, with_original
 from benchmark.probing.prior import step_prior
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.token_history import recorder_states, world_columns
-from benchmark.tasks.probe_sets import CROSSED_WITH, crossed_outputs, crossed_tasks, first_inputs
+from benchmark.probing.token_history import token_history_states, encode_worlds
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, crossed_tasks, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.interpreter import run
@@ -103,8 +103,8 @@ def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for()
 
 
 def test_control_labels_depend_on_word_and_step_alone(tasks, probe_set):
-    with_control = with_control_labels(probe_set, tasks.programs)
-    place = with_control.semantics.index(CONTROL)
+    with_control = add_control_labels(probe_set, tasks.programs)
+    place = with_control.semantics.index(CONTROL_LABELS)
     words = tasks.programs.words[tasks.programs.offsets[probe_set.program] + 3 + probe_set.word]
     for f in range(len(FEATURES)):
         labels = with_control.classes[place, f]
@@ -127,14 +127,14 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
     inputs = first_inputs(tasks)
-    world = world_columns(inputs).shape[1]
+    world = encode_worlds(inputs).shape[1]
     for ahead in (-1, 0, 2):
-        states = recorder_states(tasks.programs, inputs, probe_set, ahead)
+        states = token_history_states(tasks.programs, inputs, probe_set, ahead)
         read = states[:, : states.shape[1] - world].sum(1)
         expected = np.minimum(probe_set.word + 1 + ahead, SUITE.blind_length + 1)
         assert np.array_equal(read, expected)
-    both = recorder_states(tasks.programs, inputs, probe_set, 0, tasks.outputs[:, 0])
-    assert np.array_equal(both[:, -world:], world_columns(tasks.outputs[:, 0])[probe_set.program])
+    both = token_history_states(tasks.programs, inputs, probe_set, 0, tasks.outputs[:, 0])
+    assert np.array_equal(both[:, -world:], encode_worlds(tasks.outputs[:, 0])[probe_set.program])
 
 
 def test_a_prior_that_knows_the_present_knows_more(probe_set):
@@ -149,7 +149,7 @@ def test_a_prior_that_knows_the_present_knows_more(probe_set):
 
 def test_crossed_prompts_show_each_meaning_to_half(tasks):
     crossed = crossed_tasks(SUITE)
-    for name in CROSSED_WITH:
+    for name in CROSSED_ALTERNATIVES:
         assert name in valid_alternatives("facing")
         (meaning,) = (s for s in mirror_classes() if s.name == name)
         other = run(crossed.programs, crossed.inputs, meaning).worlds

@@ -15,8 +15,8 @@ from quick_protocol import QUICK, SMALL_SUITE
 from benchmark.artifacts import READINGS
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.probing.labels import MISSING
-from benchmark.probing.probe_fit import Fit
-from benchmark.probing.readout import PROGRAMS, packed_readings, read_readings, readings_of
+from benchmark.probing.probe_fit import ProbeFit
+from benchmark.probing.readout import PROGRAMS, pack_readout, load_readout, compute_readout
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES
@@ -36,10 +36,10 @@ def fits(probe_set):
     shape = (len(probe_set.semantics), len(FEATURES))
     rows = [len(probe_set.split(seed).test) for seed in QUICK.seeds]
 
-    def fit(validation: np.ndarray) -> Fit:
+    def fit(validation: np.ndarray) -> ProbeFit:
         log_prob = [np.log(rng.random((*shape, n))).astype(np.float32) for n in rows]
         predicted = [rng.integers(0, 4, (*shape, n)).astype(np.int16) for n in rows]
-        return Fit(np.repeat(validation[None], len(QUICK.seeds), 0), log_prob, predicted)
+        return ProbeFit(np.repeat(validation[None], len(QUICK.seeds), 0), log_prob, predicted)
 
     first, second = np.full(shape, 1.0), np.full(shape, 1.2)
     second[0] = 0.8
@@ -51,7 +51,7 @@ def readings(probe_set, fits):
     validation = np.full((len(probe_set.semantics), len(FEATURES)), 1.1)
     validation[1] = 0.9
     tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    return readings_of(probe_set, tested, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
+    return compute_readout(probe_set, tested, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
 
 
 def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, readings):
@@ -77,22 +77,22 @@ def test_what_is_never_executed_is_missing(probe_set, fits, readings):
     around[:, :, :, row] = MISSING
     validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
     tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    found = readings_of(replace(probe_set, around=around), tested, fits, ("mean", "last"), ("original",), QUICK)
+    found = compute_readout(replace(probe_set, around=around), tested, fits, ("mean", "last"), ("original",), QUICK)
     (one,) = found.by_semantics
     assert one.true[0][0] is one.read[0][0] is one.probability[0][0] is None
     assert one.true[0][1:] == readings.by_semantics[0].true[0][1:]
 
 
 def test_the_file_gives_them_back(tmp_path, probe_set, readings):
-    assert read_readings(tmp_path, probe_set) is None
-    (tmp_path / READINGS).write_bytes(packed_readings(readings))
-    assert read_readings(tmp_path, probe_set) == readings
-    assert packed_readings(readings) == packed_readings(readings)
-    assert len(packed_readings(readings)) < 200_000
+    assert load_readout(tmp_path, probe_set) is None
+    (tmp_path / READINGS).write_bytes(pack_readout(readings))
+    assert load_readout(tmp_path, probe_set) == readings
+    assert pack_readout(readings) == pack_readout(readings)
+    assert len(pack_readout(readings)) < 200_000
 
 
 def test_a_run_stores_them(undisturbed, probe_set):
-    found = read_readings(Path(undisturbed), probe_set)
+    found = load_readout(Path(undisturbed), probe_set)
     assert found is not None
     assert found.seed == QUICK.seeds[0]
     assert len(found.task) > 0
@@ -120,7 +120,7 @@ def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set,
     change(stored)
     (tmp_path / READINGS).write_bytes(gzip.compress(json.dumps(stored).encode()))
     with pytest.raises(VerificationError, match=says) as refused:
-        read_readings(tmp_path, probe_set)
+        load_readout(tmp_path, probe_set)
     assert "\n" not in str(refused.value)
 
 
@@ -130,4 +130,4 @@ def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set,
 def test_a_damaged_or_oversized_file_is_refused(tmp_path, probe_set, content):
     (tmp_path / READINGS).write_bytes(content)
     with pytest.raises(SubmissionError, match=READINGS):
-        read_readings(tmp_path, probe_set)
+        load_readout(tmp_path, probe_set)

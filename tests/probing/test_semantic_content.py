@@ -13,9 +13,9 @@ from benchmark.probing.control_gap import (
     RECORD_ONLY,
     REPRESENTS,
     Evidence,
-    above_zero,
-    analyse,
-    verdict,
+    one_sided_p,
+    analyze_features,
+    decide_verdict,
 )
 from benchmark.probing.labels import build_probe_set, with_original
 from benchmark.probing.protocol import STANDARD
@@ -64,7 +64,7 @@ def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
     covered = []
     for _ in range(SIMULATIONS):
         evidence = simulated(setting, rng, TRUTH, of_seed, 0.3)
-        results = analyse(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1)
+        results = analyze_features(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1)
         covered += [r.delta.low <= 0.20 <= r.delta.high for r in results.values()]
     assert len(covered) == SIMULATIONS * len(FEATURES)
     assert 0.93 <= np.mean(covered) <= 0.97
@@ -74,10 +74,10 @@ def test_groups_of_programs_tell_the_same_variance():
     """Of a mean over 10,000 programs, by resampling 500 groups of them, against the closed form."""
     rng = np.random.default_rng(0)
     values = rng.exponential(size=(1, 10_000))
-    groups = semantic_content.in_units(values, 500)
+    groups = semantic_content.group_sums(values, 500)
     assert groups.shape == (1, 500)
     assert groups.sum() == pytest.approx(values.sum())
-    assert np.array_equal(semantic_content.in_units(values[:, :7], 500), values[:, :7])
+    assert np.array_equal(semantic_content.group_sums(values[:, :7], 500), values[:, :7])
     resampled = bootstrap_weights(500, 2000, 1) @ groups[0] / 10_000
     assert resampled.std() == pytest.approx(values.std() / 100, rel=0.12)
 
@@ -85,7 +85,7 @@ def test_groups_of_programs_tell_the_same_variance():
 def test_delta_is_less_by_the_larger_control(setting):
     for truth, expected in ((TRUTH, 0.20), ({**TRUTH, "random-init": 0.25}, 0.05)):
         exact = simulated(setting, np.random.default_rng(0), truth, 0.0, 0.0)
-        results = analyse(exact, *setting, ALLOWED, PROTOCOL, ["one"], 1)
+        results = analyze_features(exact, *setting, ALLOWED, PROTOCOL, ["one"], 1)
         for result in results.values():
             assert result.delta.value == pytest.approx(expected)
             assert result.gap.value == pytest.approx(truth["model"])
@@ -100,10 +100,10 @@ def test_delta_is_less_by_the_larger_control(setting):
 def test_the_verdict_needs_evidence_for_either_side(setting, gap, of_program, expected):
     truth = {"model": gap, "random-init": -0.001, "recorder": 0.0}
     evidence = simulated(setting, np.random.default_rng(2), truth, 0.0, of_program)
-    assert verdict(analyse(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1), PROTOCOL) == expected
+    assert decide_verdict(analyze_features(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1), PROTOCOL) == expected
 
 
 def test_p_is_that_of_the_normal_distribution():
-    assert above_zero(Estimate(1.96, 0.0, 3.92, 10)) == pytest.approx(0.025, abs=1e-4)
-    assert above_zero(Estimate(0.0, -1.0, 1.0, 10)) == pytest.approx(0.5)
-    assert above_zero(Estimate(0.0, 0.0, 0.0, 10)) == 1.0
+    assert one_sided_p(Estimate(1.96, 0.0, 3.92, 10)) == pytest.approx(0.025, abs=1e-4)
+    assert one_sided_p(Estimate(0.0, -1.0, 1.0, 10)) == pytest.approx(0.5)
+    assert one_sided_p(Estimate(0.0, 0.0, 0.0, 10)) == 1.0

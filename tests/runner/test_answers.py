@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from benchmark.tasks.pass_at_k import constrained_figures, pass_at, sampled_figures
+from benchmark.tasks.pass_at_k import summarize_constrained, pass_at_k, summarize_sampled
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
@@ -20,7 +20,7 @@ SUITE = replace(load_suite("smoke"), tasks=12, sha256="")
 def test_pass_at_k_counts_the_subsets_of_draws(k: int) -> None:
     right = np.random.default_rng(0).random((6, 7)) < np.linspace(0, 1, 6)[:, None]
     counted = [np.mean([row[list(chosen)].any() for chosen in combinations(range(7), k)]) for row in right]
-    found = pass_at(right.sum(1), 7, k)
+    found = pass_at_k(right.sum(1), 7, k)
     assert found.value == pytest.approx(np.mean(counted), abs=1e-12)
     assert found.low <= found.value <= found.high
     assert found.n == 6
@@ -30,7 +30,7 @@ def test_pass_at_k_is_unbiased() -> None:
     """Its mean over many tasks of one chance p of a right draw is 1 - (1 - p)^k."""
     correct = np.random.default_rng(1).binomial(10, 0.2, 40_000)
     for k in (1, 3, 10):
-        assert pass_at(correct, 10, k).value == pytest.approx(1 - 0.8**k, abs=0.006)
+        assert pass_at_k(correct, 10, k).value == pytest.approx(1 - 0.8**k, abs=0.006)
 
 
 def _texts() -> list[str]:
@@ -43,7 +43,7 @@ def test_draws_are_told_apart_whatever_their_order() -> None:
         for draw in range(3)
         for task, text in enumerate(_texts())
     ]
-    found = sampled_figures(SUITE, samples[::-1], 3, 0.5)
+    found = summarize_sampled(SUITE, samples[::-1], 3, 0.5)
     assert set(found.shown) == {1, 2, 3}
     assert found.shown[1].value == pytest.approx(1 / 3)
     assert found.shown[3].value == 1
@@ -54,10 +54,10 @@ def test_truncated_answers_are_counted_apart() -> None:
     samples = [{"text": text, "finished": True} for text in _texts()]
     samples[0] = {"text": " move();", "finished": False}
     samples[1] = {"text": " jump(); }", "finished": True}
-    found = constrained_figures(SUITE, samples)
+    found = summarize_constrained(SUITE, samples)
     assert found.finished.value == pytest.approx(11 / 12)
     assert found.valid is not None
     assert (found.valid.value, found.valid.n) == (pytest.approx(10 / 11), 11)
     assert found.accuracy.shown.value == pytest.approx(10 / 12)
-    none = constrained_figures(SUITE, [{"text": "", "finished": False}] * 12)
+    none = summarize_constrained(SUITE, [{"text": "", "finished": False}] * 12)
     assert none.valid is None

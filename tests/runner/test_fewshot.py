@@ -21,7 +21,7 @@ from benchmark.models.interface import Decoding, Generation, ModelSpec
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
-from benchmark.tasks.prompt_template import FEWSHOT, frame_of, prompts_of
+from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, render_prompts
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
@@ -118,8 +118,8 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
 
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
     checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(6))
-    frame = frame_of(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
-    prompts = prompts_of(SUITE, tasks, frame=frame)
+    frame = build_prompt_template(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
+    prompts = render_prompts(SUITE, tasks, frame=frame)
     prompts[::2] = [frame.before + prompt[prompt.rindex("output") :] for prompt in prompts[::2]]
     texts = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     shared = HuggingFaceModel(checkpoint, "float64", preamble=frame.before)
@@ -140,9 +140,9 @@ def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
 
 def test_raw_answers_are_kept_where_a_program_was_found_in_them() -> None:
     checkpoint = open_checkpoint(ModelSpec("baseline", "random"))
-    worker = Worker(Job(SUITE, checkpoint, "float32", "cpu", 1, asked=GenerationOptions(track=FEWSHOT)))
+    worker = Worker(Job(SUITE, checkpoint, "float32", "cpu", 1, generation=GenerationOptions(track=FEWSHOT)))
     chatty = Generation("```def run() { move(); }```", 9, False)
     assert worker._sample(chatty) == {"text": " move(); }", "raw": chatty.text, "tokens": 9, "finished": False}
     assert "raw" not in worker._sample(Generation(" move(); }", 4, True))
-    trained = Worker(replace(worker.job, asked=GenerationOptions()))
+    trained = Worker(replace(worker.job, generation=GenerationOptions()))
     assert trained._sample(chatty)["text"] == chatty.text

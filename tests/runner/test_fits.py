@@ -12,8 +12,8 @@ from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes
-from benchmark.runner.cached_fits import StoredFits
-from benchmark.runner.store import Shards, StoredRows, packed
+from benchmark.runner.cached_fits import CachedProbeTrainer
+from benchmark.runner.store import ResultStore, MemmapStates, to_safetensors
 
 RANDOM = np.random.default_rng(0)
 STATES = RANDOM.normal(size=(300, 12)).astype(np.float32)
@@ -36,8 +36,8 @@ def computed(tmp_path):
     """Makes fits in a folder, and lists the pieces that were computed."""
     done: list[str] = []
 
-    def make(**options) -> StoredFits:
-        return StoredFits(Shards(tmp_path), Pool(LocalExecutor(), 1), committed=lambda a: done.append(a.name), **options)
+    def make(**options) -> CachedProbeTrainer:
+        return CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1), committed=lambda a: done.append(a.name), **options)
 
     return make, done
 
@@ -93,12 +93,12 @@ def test_fits_that_are_not_kept_leave_nothing(computed, tmp_path):
 
 def test_stored_states_are_read_where_they_lie(computed, tmp_path):
     make, _ = computed
-    shards = Shards(tmp_path)
+    shards = ResultStore(tmp_path)
     for name, rows in (("a", STATES[:100]), ("b", STATES[100:])):
-        shards.commit(shards.attempt(name, {"read.mean": rows, "other": rows}, {}))
-    stored = StoredRows.of([shards.arrays_of("a"), shards.arrays_of("b")], "read.mean")
+        shards.commit(shards.stage(name, {"read.mean": rows, "other": rows}, {}))
+    stored = MemmapStates.open([shards.arrays_path("a"), shards.arrays_path("b")], "read.mean")
     given = len(list(tmp_path.glob("given-*")))
     assert_equal(make()(**arguments(stored)), fit_probes(**arguments()))
     content = [path.read_bytes() for path in tmp_path.glob("given-*")]
     assert given == 0
-    assert packed({"states": STATES}) not in content, "no copy of the states is made"
+    assert to_safetensors({"states": STATES}) not in content, "no copy of the states is made"

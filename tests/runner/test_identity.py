@@ -15,7 +15,7 @@ from benchmark.board.tables import ROOT
 from benchmark.models.interface import Loading, ModelSpec
 from benchmark.runner.record import FrameEntry, read_record, source_digest
 from benchmark.submit.schema import read_submission
-from benchmark.tasks.prompt_template import Frame
+from benchmark.tasks.prompt_template import PromptTemplate
 from benchmark.submit.verify import _compare_provenance
 from benchmark.submit.report import Verified
 
@@ -40,8 +40,8 @@ INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "device": lambda run: {"job": replace(run.job, device="cuda:0")},
     "threads": lambda run: {"job": replace(run.job, threads=2)},
     "grid": lambda run: {"job": replace(run.job, grid="full")},
-    "draws": lambda run: {"job": replace(run.job, asked=replace(run.job.asked, samples=3))},
-    "frame": lambda run: {"job": replace(run.job, frame=Frame("before", "after"))},
+    "draws": lambda run: {"job": replace(run.job, generation=replace(run.job.generation, samples=3))},
+    "frame": lambda run: {"job": replace(run.job, frame=PromptTemplate("before", "after"))},
     "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
     "tasks": lambda run: {"tasks_digest": "0" * 64},
     "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},
@@ -89,8 +89,8 @@ def test_verification_finds_the_identity_that_the_run_had(request_of, run):
 
 
 def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
-    frame = Frame("before", "after", shots=3)
-    asked = replace(run.job.asked, track="fewshot")
+    frame = PromptTemplate("before", "after", shots=3)
+    asked = replace(run.job.generation, track="fewshot")
     other = SimpleNamespace(**{**vars(run), "job": replace(run.job, asked=asked, frame=frame)})
     said = FrameEntry(sha256=frame.digest, shots=3, chat_template=False)
     changed = {"track": "fewshot", "frame": said, IDENTITY: Run.identity.fget(other)}

@@ -20,13 +20,13 @@ from whole_runs import HELPERS, ROOT, call, forked, only, same
 from benchmark.errors import BenchmarkError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
-from benchmark.runner.folder import RunFolder, holder
+from benchmark.runner.folder import RunFolder, lock_holder
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.record import read_record
 from benchmark.runner.run import RunConfig, Run
-from benchmark.runner.store import DAMAGED, WHOLE, write_durably
+from benchmark.runner.store import CORRUPT, VALID, write_atomic
 from benchmark.runner.worker import Worker
-from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
+from benchmark.status import FINISHED, RUNNING, STOPPED, describe, read_status
 from benchmark.status import main as status
 from benchmark.tasks.stage import BLIND
 
@@ -49,8 +49,8 @@ def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undistur
     counts = [len(each["committed"]) for each in sessions[:-1]]
     assert counts[0] < 0.1 * len(kept) < 0.75 * len(kept) < counts[-1], "the kills are spread over the whole run"
     same(only(out), undisturbed)
-    status = status_of(only(out))
-    assert (status.state, status.sessions) == (DONE, read_sessions(only(out)))
+    status = read_status(only(out))
+    assert (status.state, status.sessions) == (FINISHED, read_sessions(only(out)))
 
 
 def read_sessions(root: Path) -> int:
@@ -75,7 +75,7 @@ def test_damage_is_found_by_checksum_and_reported(words, tmp_path, undisturbed, 
         stop_after(patch, 10)
         assert call(*words, "--out", tmp_path / "runs") == 1
     root = only(tmp_path / "runs")
-    assert status_of(root).state == STOPPED
+    assert read_status(root).state == STOPPED
     hit = sorted((root / "shards").glob("test-*.json" if damage == "entry" else "test-*.safetensors"))[1]
     content = hit.read_bytes()
     changed = {"truncated": content[:-1], "altered": content[:-1] + b"?", "entry": content[: len(content) // 2]}
@@ -84,7 +84,7 @@ def test_damage_is_found_by_checksum_and_reported(words, tmp_path, undisturbed, 
     assert call(*words, "--out", tmp_path / "runs") == 0
     assert f"{hit.stem}: stored files are damaged" in capsys.readouterr().err.replace("\n", " ")
     same(root, undisturbed)
-    assert read_record(root / "record.json").provenance.retries == {DAMAGED: 1}
+    assert read_record(root / "record.json").provenance.retries == {CORRUPT: 1}
 
 
 def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
@@ -92,19 +92,19 @@ def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
     folder = RunFolder(run.root())
 
     def hold(say: Callable[[], None], wait: Callable[[], None]) -> None:
-        with RunFolder(folder.root).locked():
+        with RunFolder(folder.root).lock():
             say()
             wait()
 
-    assert holder(folder.root) is None
+    assert lock_holder(folder.root) is None
     with forked(hold) as other:
         folder.log("started", total={})
-        assert holder(folder.root) == other
-        assert status_of(folder.root).state == RUNNING
+        assert lock_holder(folder.root) == other
+        assert read_status(folder.root).state == RUNNING
         with pytest.raises(BenchmarkError, match=f"another driver computes this run .process {other} on"):
             run.execute(None, None)
-    assert holder(folder.root) is None
-    assert status_of(folder.root).state == STOPPED
+    assert lock_holder(folder.root) is None
+    assert read_status(folder.root).state == STOPPED
 
 
 def test_a_shard_that_fails_is_named_and_nothing_is_published(words, tmp_path, quick, monkeypatch, capsys):
@@ -124,7 +124,7 @@ def test_a_shard_that_fails_is_named_and_nothing_is_published(words, tmp_path, q
     message = capsys.readouterr().err
     assert "test-000004: raised: ValueError at test_resume.py" in message.replace("\n", " ")
     assert not (root / "record.json").exists()
-    found = status_of(root)
+    found = read_status(root)
     assert found.state == STOPPED
     assert list(found.failed) == ["test-000004"]
     assert found.committed["test"] == found.total["test"] - 1
@@ -147,7 +147,7 @@ def test_a_model_that_gives_no_numbers_is_invalid(tiny_folder, tmp_path, quick, 
     message = " ".join(capsys.readouterr().err.split())
     assert "check: invalid model: logits: NaN" in message
     assert "later tokens" not in message
-    assert status_of(only(tmp_path / "runs")).state == STOPPED
+    assert read_status(only(tmp_path / "runs")).state == STOPPED
 
 
 def test_a_full_disk_is_said_and_what_is_there_is_kept(words, tmp_path, quick, capsys):
@@ -162,7 +162,7 @@ def test_a_full_disk_is_said_and_what_is_there_is_kept(words, tmp_path, quick, c
         assert "No space left on device" in message
         assert "run the same command again" in message
         root = only(disk)
-        kept = {p.stem for p in (root / "shards").glob("*.json") if RunFolder(root).pieces.condition(p.stem) == WHOLE}
+        kept = {p.stem for p in (root / "shards").glob("*.json") if RunFolder(root).store.status(p.stem) == VALID}
         assert kept
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         assert call(*words, "--out", disk) == 0
@@ -182,17 +182,17 @@ def test_events_outlive_a_torn_line(tmp_path):
 
 
 def test_attempts_are_apart_until_one_is_committed(tmp_path):
-    pieces = RunFolder(tmp_path).pieces
-    first, second = pieces.attempt("a", {}, {"n": 1}), pieces.attempt("a", {}, {"n": 2})
+    pieces = RunFolder(tmp_path).store
+    first, second = pieces.stage("a", {}, {"n": 1}), pieces.stage("a", {}, {"n": 2})
     assert first.file != second.file
-    assert pieces.condition("a") == "absent"
+    assert pieces.status("a") == "absent"
     pieces.commit(second)
     pieces.commit(first)
-    assert (pieces.condition("a"), pieces.entry("a")["n"]) == (WHOLE, 1)
+    assert (pieces.status("a"), pieces.entry("a")["n"]) == (VALID, 1)
     with pytest.raises(FileNotFoundError):
         pieces.commit(first)
-    pieces.attempt("b", {}, {})
-    pieces.clear_attempts()
+    pieces.stage("b", {}, {})
+    pieces.delete_staged()
     assert sorted(path.name for path in pieces.root.iterdir()) == ["a.json", "a.safetensors"]
 
 
@@ -217,7 +217,7 @@ def test_half_a_batch_makes_a_run_unofficial(words, tmp_path, quick, monkeypatch
 
 def test_nothing_of_a_run_reaches_the_disk_in_halves(tmp_path):
     path = tmp_path / "file"
-    write_durably(path, b"whole")
+    write_atomic(path, b"whole")
     assert path.read_bytes() == b"whole"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -225,8 +225,8 @@ def test_nothing_of_a_run_reaches_the_disk_in_halves(tmp_path):
 def test_a_shard_of_another_plan_does_not_count(tmp_path):
     folder = RunFolder(tmp_path)
     folder.commit(Shard(BLIND, 0, 10), ShardResult([]))
-    assert folder.committed(Shard(BLIND, 0, 10))
-    assert folder.condition(Shard(BLIND, 0, 20)) == DAMAGED
+    assert folder.is_committed(Shard(BLIND, 0, 10))
+    assert folder.status(Shard(BLIND, 0, 20)) == CORRUPT
 
 
 def test_strict_results_do_not_depend_on_the_batch(words, tmp_path, quick):

@@ -19,7 +19,7 @@ from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, plan
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -69,16 +69,16 @@ def test_a_torn_shard_is_computed_again(tiny_folder, tmp_path):
     job = Job(load_suite("smoke"), open_checkpoint(ModelSpec("path", str(tiny_folder))), "float32", "cpu", 1)
     folder, shard = RunFolder(tmp_path), plan(job)[0]
     folder.commit(shard, Worker(job).evaluate(shard))
-    assert folder.committed(shard)
+    assert folder.is_committed(shard)
     (tmp_path / "shards" / f"{shard.name}.safetensors").write_bytes(b"torn")
-    assert not folder.committed(shard)
+    assert not folder.is_committed(shard)
 
 
 def test_hidden_states_are_those_of_a_plain_pass(tiny_folder):
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
     suite = load_suite("smoke")
     tasks = tasks_of(suite).take(np.arange(8))
-    prompts = prompts_of(suite, tasks)
+    prompts = render_prompts(suite, tasks)
     programs = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     model.generate(prompts, 6)
     states = model.hidden_states(prompts, programs)
@@ -96,7 +96,7 @@ def test_hidden_states_are_those_of_a_plain_pass(tiny_folder):
 def test_generation_is_that_of_transformers(tiny_folder):
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder))))
     suite = load_suite("smoke")
-    prompts = prompts_of(suite, tasks_of(suite).take(np.arange(4)))
+    prompts = render_prompts(suite, tasks_of(suite).take(np.arange(4)))
     for prompt, ours in zip(prompts, model.generate(prompts, 6), strict=True):
         ids = model.tokenizer(prompt, return_tensors="pt")
         plain = model.model.generate(**ids, max_new_tokens=7, do_sample=False)

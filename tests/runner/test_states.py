@@ -19,9 +19,9 @@ from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import Shards, StoredRows, mapped
+from benchmark.runner.store import ResultStore, MemmapStates, mmap_safetensors
 from benchmark.runner.worker import Worker
-from benchmark.tasks.probe_sets import CROSSED_WITH, stage_tasks
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, stage_tasks
 from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.language import HEADER_TEXT
@@ -38,7 +38,7 @@ def worker(tiny_folder):
     return Worker(Job(SUITE, checkpoint, "float32", "cpu", 2, FULL_GRID, texts))
 
 
-@pytest.mark.parametrize("stage", [BLIND, WIDE, f"{CROSSED}-{CROSSED_WITH[0]}", f"random-1-{WIDE}"])
+@pytest.mark.parametrize("stage", [BLIND, WIDE, f"{CROSSED}-{CROSSED_ALTERNATIVES[0]}", f"random-1-{WIDE}"])
 def test_a_stage_of_given_programs_stores_every_layer_at_both_positions(worker, stage):
     states = worker.evaluate(Shard(stage, 0, 10)).states
     views = ["mean", *(f"layer {i}" for i in range(LAYERS))]
@@ -53,7 +53,7 @@ def test_a_stage_of_given_programs_stores_every_layer_at_both_positions(worker, 
 
 def test_prompts_differ_between_blind_and_crossed_sets_alone(worker):
     blind = worker.evaluate(Shard(BLIND, 0, 10)).states["read.mean"]
-    crossed = worker.evaluate(Shard(f"{CROSSED}-{CROSSED_WITH[0]}", 0, 10)).states["read.mean"]
+    crossed = worker.evaluate(Shard(f"{CROSSED}-{CROSSED_ALTERNATIVES[0]}", 0, 10)).states["read.mean"]
     assert blind.shape == crossed.shape
     assert not np.allclose(blind, crossed)
     wide = worker.evaluate(Shard(WIDE, 0, 10)).states["read.mean"]
@@ -73,7 +73,7 @@ def test_states_are_stored_by_shard_and_read_by_view(worker, tmp_path):
     results = [worker.evaluate(shard) for shard in shards]
     for shard, result in zip(shards, results, strict=True):
         folder.commit(shard, result)
-        assert folder.committed(shard)
+        assert folder.is_committed(shard)
     assert folder.views(shards, BLIND, "read") == ["mean", "layer 0", "layer 1", "layer 2"]
     stored = folder.states(shards, BLIND, "read.layer 2")
     whole = np.concatenate([result.states["read.layer 2"] for result in results])
@@ -81,12 +81,12 @@ def test_states_are_stored_by_shard_and_read_by_view(worker, tmp_path):
     np.testing.assert_array_equal(stored[:], whole)
     rows = np.array([79, 0, 40, 39, 0])
     np.testing.assert_array_equal(stored[rows], whole[rows])
-    raw = mapped(tmp_path / "shards" / f"{shards[0].name}.safetensors")
+    raw = mmap_safetensors(tmp_path / "shards" / f"{shards[0].name}.safetensors")
     assert all(isinstance(array, np.memmap) for array in raw.values())
     for name, array in load_file(tmp_path / "shards" / f"{shards[0].name}.safetensors").items():
         np.testing.assert_array_equal(raw[name], array)
     with pytest.raises(BenchmarkError, match="none are stored"):
-        StoredRows([])
+        MemmapStates([])
 
 
 def test_the_index_names_the_word_of_each_row(worker, tmp_path):
@@ -108,10 +108,10 @@ def test_states_do_not_depend_on_the_threads_of_the_process(tmp_path):
     """Two threads change the last bits of the shipped model's states, so a forward pass has the job's, wherever it is."""
     checkpoint = open_checkpoint(ModelSpec("path", str(SUBMISSIONS / SHIPPED)))
     suite = replace(load_suite("laptop"), probe_programs=100)
-    shards = Shards(tmp_path)
+    shards = ResultStore(tmp_path)
 
     def states(threads: int) -> bytes:
-        compute = EvaluationWork(Job(suite, checkpoint, "float32", "cpu", 0), tmp_path).begin()
+        compute = EvaluationWork(Job(suite, checkpoint, "float32", "cpu", 0), tmp_path).prepare()
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:

@@ -14,24 +14,24 @@ import benchmark.models.checkpoint
 import benchmark.runner.run
 from benchmark.errors import ModelError, ShardsFailed, StorageError
 from benchmark.runner.folder import RunFolder
-from benchmark.runner.store import ABSENT, DAMAGED, WHOLE, Shards, sealed, unsealed, write_durably, write_into
+from benchmark.runner.store import MISSING, CORRUPT, VALID, ResultStore, dump_with_digest, load_with_digest, write_atomic, write_atomic_in
 from benchmark.runner.worker import Worker
 
 DEEP = "[" * 100_000
 
 
 @pytest.fixture
-def pieces(tmp_path) -> Shards:
+def pieces(tmp_path) -> ResultStore:
     """One committed piece, `test-000000`."""
-    shards = Shards(tmp_path)
-    shards.commit(shards.attempt("test-000000", {"a": np.zeros(3)}, {"stop": 1, "samples": [{"text": "move();"}]}))
+    shards = ResultStore(tmp_path)
+    shards.commit(shards.stage("test-000000", {"a": np.zeros(3)}, {"stop": 1, "samples": [{"text": "move();"}]}))
     return shards
 
 
 def test_an_entry_is_read_as_it_was_written(pieces):
-    assert pieces.condition("test-000000", stop=1) == WHOLE
+    assert pieces.status("test-000000", stop=1) == VALID
     assert pieces.entry("test-000000")["samples"] == [{"text": "move();"}]
-    assert pieces.condition("test-000001") == ABSENT
+    assert pieces.status("test-000001") == MISSING
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_an_entry_is_read_as_it_was_written(pieces):
 def test_an_altered_entry_is_damaged(pieces, alter):
     path = pieces.root / "test-000000.json"
     path.write_text(alter(path.read_text()))
-    assert pieces.condition("test-000000") == DAMAGED
+    assert pieces.status("test-000000") == CORRUPT
 
 
 def test_key_order_and_tuples_do_not_matter_to_the_digest():
-    assert unsealed(sealed({"b": (1, 2), "a": {"x": None}})) == {"a": {"x": None}, "b": [1, 2]}
+    assert load_with_digest(dump_with_digest({"b": (1, 2), "a": {"x": None}})) == {"a": {"x": None}, "b": [1, 2]}
 
 
 def test_a_run_computes_altered_entries_again(words, undisturbed, tmp_path, quick, monkeypatch, capsys):
@@ -98,13 +98,13 @@ def test_a_record_that_was_edited_is_computed_again(words, undisturbed, tmp_path
     assert call(*words, "--out", tmp_path) == 0
     assert "not what the run wrote" in capsys.readouterr().err
     same(folder, undisturbed)
-    assert RunFolder.finished(folder, "record.json") == WHOLE
+    assert RunFolder.file_status(folder, "record.json") == VALID
 
 
 def test_without_its_events_a_record_is_not_believed(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     (tmp_path / "run" / "events.jsonl").unlink()
-    assert RunFolder.finished(tmp_path / "run", "record.json") == DAMAGED
+    assert RunFolder.file_status(tmp_path / "run", "record.json") == CORRUPT
 
 
 def test_altered_events_are_passed_over(tmp_path):
@@ -128,9 +128,9 @@ def test_events_of_an_earlier_version_are_read(tmp_path):
 def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
     from benchmark.cluster.local_executor import LocalExecutor
     from benchmark.cluster.pool import Pool
-    from benchmark.runner.cached_fits import StoredFits
+    from benchmark.runner.cached_fits import CachedProbeTrainer
 
-    fits = StoredFits(Shards(tmp_path), Pool(LocalExecutor(), 1))
+    fits = CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1))
     path = fits._spill({"targets": np.arange(5)})
     written = path.read_bytes()
     path.write_bytes(written[:-1] + b"\x07")
@@ -158,7 +158,7 @@ def test_links_in_a_run_folder_are_not_followed(name, tmp_path):
     victim.write_text("precious")
     folder = RunFolder(tmp_path / "run")
     (folder.root / name).symlink_to(victim)
-    with pytest.raises(StorageError), folder.locked():
+    with pytest.raises(StorageError), folder.lock():
         folder.log("started")
     assert victim.read_text() == "precious"
 
@@ -166,13 +166,13 @@ def test_links_in_a_run_folder_are_not_followed(name, tmp_path):
 def test_a_folder_exchanged_for_a_link_is_not_written_into(tmp_path):
     (tmp_path / "other").mkdir()
     folder = RunFolder(tmp_path / "run")
-    attempt = folder.pieces.attempt("a", {"a": np.zeros(1)}, {})
-    folder.pieces.root.rename(tmp_path / "moved")
-    folder.pieces.root.symlink_to(tmp_path / "other", target_is_directory=True)
+    attempt = folder.store.stage("a", {"a": np.zeros(1)}, {})
+    folder.store.root.rename(tmp_path / "moved")
+    folder.store.root.symlink_to(tmp_path / "other", target_is_directory=True)
     with pytest.raises(OSError, match=r"link|directory"):
-        folder.pieces.commit(attempt)
+        folder.store.commit(attempt)
     with pytest.raises(StorageError):
-        folder.pieces.attempt("b", {"a": np.zeros(1)}, {})
+        folder.store.stage("b", {"a": np.zeros(1)}, {})
     assert not list((tmp_path / "other").iterdir())
     with pytest.raises(StorageError):
         RunFolder(tmp_path / "run")
@@ -182,11 +182,11 @@ def test_a_file_takes_the_place_of_a_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "record.json").symlink_to(victim)
-    write_durably(tmp_path / "record.json", b"new")
+    write_atomic(tmp_path / "record.json", b"new")
     assert victim.read_text() == "precious"
     assert not (tmp_path / "record.json").is_symlink()
     with pytest.raises(StorageError):
-        write_into(tmp_path / "nowhere", "a", b"")
+        write_atomic_in(tmp_path / "nowhere", "a", b"")
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
@@ -198,7 +198,7 @@ def test_a_clock_set_back_disturbs_nothing(words, undisturbed, tmp_path, quick, 
     monkeypatch.setattr(benchmark.runner.folder, "_now", lambda: f"{next(years, 1900)}-01-01T00:00:00+00:00")
     options = [*words, "--no-states", "--limit", "4", "--out", tmp_path]
     assert call(*options) == 0
-    status = benchmark.status.status_of(only(tmp_path))
+    status = benchmark.status.read_status(only(tmp_path))
     assert (status.state, status.sessions, status.failed) == ("done", 1, {})
     assert call(*options) == 0
     assert "done already" in capsys.readouterr().err

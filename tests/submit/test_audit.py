@@ -16,7 +16,7 @@ from benchmark.submit import audit
 from benchmark.submit.audit import LEVEL, is_alarming, derive_audit_seed, load_audit_suite, compare_accuracy, newcombe_interval
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
-from benchmark.tasks.prompt_template import prompts_of
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
@@ -32,7 +32,7 @@ class Memoriser:
     def __init__(self, suite: str, honest) -> None:
         tasks = drawn(load_suite(suite))
         programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
-        self.known = dict(zip(prompts_of(load_suite(suite), tasks), programs, strict=True))
+        self.known = dict(zip(render_prompts(load_suite(suite), tasks), programs, strict=True))
         self.honest = honest
 
     def texts(self, prompts: list[str]) -> list[str]:
@@ -50,9 +50,9 @@ class Honest:
 
 def audited(writer, digest: str):
     public = load_suite("laptop")
-    hits = score(public, drawn(public), writer.texts(prompts_of(public, drawn(public)))).shown
+    hits = score(public, drawn(public), writer.texts(render_prompts(public, drawn(public)))).shown
     suite = load_audit_suite(digest, "laptop")
-    return compare_accuracy(suite, hits, writer.texts(prompts_of(suite, drawn(suite))))
+    return compare_accuracy(suite, hits, writer.texts(render_prompts(suite, drawn(suite))))
 
 
 def test_who_memorised_the_test_set_is_flagged():

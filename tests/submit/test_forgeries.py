@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save
 
 from benchmark.errors import ModelError, SubmissionError
 from benchmark.models.interface import ATTENTIONS
-from benchmark.probing.diagnostics import DiagnosticEvidence, diagnostics_of, label_counts
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, content_of_hits, hit_states, packed_hits
+from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, semantic_content_from_hits, count_hit_states, pack_hits
 from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
@@ -25,7 +25,7 @@ from benchmark.submit.rendered_prompts import stored_frame
 from benchmark.submit.rerun import ProcessLimits, make_rerun_request, rerun, open_screened_checkpoint
 from benchmark.submit.schema import read_submission
 from benchmark.submit.verify import _blind, verify
-from benchmark.tasks.prompt_template import Frame, description, frame_bytes, frame_of
+from benchmark.tasks.prompt_template import PromptTemplate, describe_language, template_to_bytes, build_prompt_template
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import HEADER_TEXT
@@ -244,22 +244,22 @@ def with_evidence(folder: Path) -> None:
     record = read_typed(folder / "record.json")
     suite, protocol = load_suite("laptop"), record.protocol
     texts = [row["text"] for row in read_samples(folder) if row["stage"] == "generated"]
-    states = hit_states(suite, protocol, texts)
+    states = count_hit_states(suite, protocol, texts)
     assert states is not None
     random = np.random.default_rng(0)
     hits = random.random((len(CONTENT_DEPTHS), len(PAPER_FEATURES), states)) < 0.6
-    content = content_of_hits(suite, protocol, texts, hits)
+    content = semantic_content_from_hits(suite, protocol, texts, hits)
     probe_set, tested = _blind(suite, protocol)
-    labels = label_counts(probe_set, protocol)
+    labels = count_labels(probe_set, protocol)
     confusion = np.stack([np.diag(row) for row in labels])
     evidence = DiagnosticEvidence(confusion, labels.sum(1) // 3, np.full(len(FEATURES), 100.0))
-    arrays = load_file(folder / "probes.data") | {CONTENT_HITS: packed_hits(hits)}
+    arrays = load_file(folder / "probes.data") | {CONTENT_HITS: pack_hits(hits)}
     arrays |= {f"diagnostics.{name}": array for name, array in vars(evidence).items()}
     put(folder, "probes.data", save(arrays))
     meaning = record.meaning
     assert meaning is not None
     meaning.diagnostics.clear()
-    meaning.diagnostics.update(diagnostics_of(evidence, probe_set, tested, protocol))
+    meaning.diagnostics.update(compute_diagnostics(evidence, probe_set, tested, protocol))
     put(folder, "record.json", record.model_copy(update={"content": content}).to_json().encode())
 
 
@@ -318,7 +318,7 @@ def test_a_row_without_its_readings_or_with_views_of_others_is_found(folder):
 
 
 def moved(chat: bool) -> dict[str, Any]:
-    digest = frame_of(load_suite("laptop"), "fewshot").digest
+    digest = build_prompt_template(load_suite("laptop"), "fewshot").digest
     return {"sha256": digest, "shots": 4, "chat_template": chat}
 
 
@@ -360,13 +360,13 @@ def test_a_row_with_a_template_of_its_own_is_compared_with_what_it_renders(folde
 
 
 def laid_out(before: str, after: str = f"<end>{HEADER_TEXT}") -> bytes:
-    return frame_bytes(Frame(before, after, 4, chat=True))
+    return template_to_bytes(PromptTemplate(before, after, 4, chat=True))
 
 
 def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
     suite = load_suite("laptop")
-    plain = frame_of(suite, "fewshot").before
-    shown = description(suite)
+    plain = build_prompt_template(suite, "fewshot").before
+    shown = describe_language(suite)
     assert plain.startswith(shown)
     put(tmp_path, "frame.json", laid_out(f"<system>{plain}"))
     frame = stored_frame(tmp_path, suite)

@@ -22,8 +22,9 @@ from benchmark.board.tables import as_csv, as_json
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.runner.record import read_record
 from benchmark.submit.command import write_status
-from benchmark.submit.images import check_image
-from benchmark.submit.schema import files_digest, read_status, read_submission, screen_folder
+from benchmark.submit.screening import (check_image)
+from benchmark.submit.schema import (read_status, read_submission)
+from benchmark.submit.folder import (files_digest, screen_folder)
 from benchmark.submit.verify import check_stored_verdict, validate, verify
 
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"

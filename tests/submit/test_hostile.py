@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmark.errors import BenchmarkError, SubmissionError
-from benchmark.files import read_json, read_rows, read_yaml, tensor_header, unpacked
+from benchmark.files import read_json, read_rows, read_yaml, read_tensor_header, gunzip_bounded
 from benchmark.submit.check_samples import read_samples
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission
@@ -74,7 +74,7 @@ READERS = {
     "submission.yaml": read_submission,
     "record.json": submitted_record,
     "samples.jsonl.gz": read_samples,
-    "probes.data": lambda folder: tensor_header(folder / "probes.data"),
+    "probes.data": lambda folder: read_tensor_header(folder / "probes.data"),
     "status.json": read_status,
 }
 
@@ -86,7 +86,7 @@ def valid(name: str) -> bytes:
     source = WITH_STATES if name == "probes.data" else HONEST
     content = (SUBMISSIONS / source / name).read_bytes()
     if name == "samples.jsonl.gz":
-        return b"\n".join(unpacked(content, name).split(b"\n")[:20])
+        return b"\n".join(gunzip_bounded(content, name).split(b"\n")[:20])
     return content
 
 
@@ -176,7 +176,7 @@ def test_no_punctuation_brings_the_yaml_reader_down(text, tmp_path):
     assert "\n" not in said_by(lambda: read_yaml(path))
 
 
-@pytest.mark.parametrize("read", [read_yaml, read_json, lambda path: read_rows(path, 10), tensor_header])
+@pytest.mark.parametrize("read", [read_yaml, read_json, lambda path: read_rows(path, 10), read_tensor_header])
 def test_what_is_no_plain_file_is_refused(read, tmp_path):
     (tmp_path / "target").write_text("{}")
     (tmp_path / "link").symlink_to("target")

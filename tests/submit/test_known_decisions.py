@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.tasks.pass_at_k import pass_at
-from benchmark.cluster.ray_executor import ResourceRequest, RayCrew
-from benchmark.cluster.executor import CRASHED, LOST, MEMORY
+from benchmark.tasks.pass_at_k import pass_at_k
+from benchmark.cluster.ray_executor import ResourceRequest, RayExecutor
+from benchmark.cluster.executor import WORKER_DIED, NODE_LOST, OUT_OF_MEMORY
 from benchmark.errors import SubmissionError
 from benchmark.tasks.extraction import answered
-from benchmark.files import tensor_header
+from benchmark.files import read_tensor_header
 from benchmark.probing.protocol import STANDARD
 from benchmark.tasks.scoring import OUTCOMES, score
-from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS, verdict
-from benchmark.runner.store import ABSENT, DAMAGED, WHOLE, Shards
+from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS, decide_verdict
+from benchmark.runner.store import MISSING, CORRUPT, VALID, ResultStore
 from benchmark.statistics import Estimate, bootstrap_weights
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -68,7 +68,7 @@ def test_of_several_programs_the_first_is_the_answer(answer, program):
 def test_the_interval_of_pass_at_k_holds_95_of_100_resamples(right):
     """Of N tasks with one draw each the bootstrap of the mean is a binomial over N, whose quantiles are known."""
     n = 2_500
-    estimate = pass_at((np.arange(n) < right * n).astype(int), 1, 1)
+    estimate = pass_at_k((np.arange(n) < right * n).astype(int), 1, 1)
     low, high = stats.binom.ppf([0.025, 0.975], n, right) / n
     half = (high - low) / 2
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.1 * half)
@@ -103,47 +103,47 @@ def judged(low: float, reach: float, degenerate: bool = False) -> SimpleNamespac
     ],
 )
 def test_the_verdict_needs_the_whole_margin_on_either_side(primary, other, expected):
-    assert verdict({PRIMARY: primary, "another": other}, STANDARD) == expected
+    assert decide_verdict({PRIMARY: primary, "another": other}, STANDARD) == expected
 
 
 @pytest.mark.parametrize(
     ("message", "kills", "address", "outcome"),
     [
-        ("The actor died because its node has died. Node Id: 4f", 0, None, LOST),
-        ("The actor is dead because its node was terminated expectedly", 0, "auto", LOST),
-        ("The actor's Node Is Dead", 0, None, LOST),
-        ("The actor never ran - it was cancelled before it started running", 0, None, LOST),
-        ("spot instance preempted", 0, "auto", LOST),
-        ("its node has died", 1, None, LOST),
-        ("The worker died unexpectedly: SIGSEGV", 0, None, CRASHED),
-        ("The worker died unexpectedly: SIGKILL", 1, None, MEMORY),
-        ("The worker died unexpectedly: SIGKILL", 1, "auto", CRASHED),
+        ("The actor died because its node has died. Node Id: 4f", 0, None, NODE_LOST),
+        ("The actor is dead because its node was terminated expectedly", 0, "auto", NODE_LOST),
+        ("The actor's Node Is Dead", 0, None, NODE_LOST),
+        ("The actor never ran - it was cancelled before it started running", 0, None, NODE_LOST),
+        ("spot instance preempted", 0, "auto", NODE_LOST),
+        ("its node has died", 1, None, NODE_LOST),
+        ("The worker died unexpectedly: SIGSEGV", 0, None, WORKER_DIED),
+        ("The worker died unexpectedly: SIGKILL", 1, None, OUT_OF_MEMORY),
+        ("The worker died unexpectedly: SIGKILL", 1, "auto", WORKER_DIED),
     ],
 )
 def test_whose_fault_a_death_is(message, kills, address, outcome, monkeypatch):
     """A node's end is nobody's fault; kills of this machine's kernel tell of workers on this machine only."""
     monkeypatch.setattr("benchmark.cluster.ray_executor.kernel_kills", lambda: 5 + kills)
-    crew = RayCrew(None, ResourceRequest(address=address), 1, 1, lambda: None, kills=5, expected={})
+    crew = RayExecutor(None, ResourceRequest(address=address), 1, 1, lambda: None, kills=5, expected={})
     assert crew._death(RuntimeError(message)).outcome == outcome
     # The kill was taken into account, so the next death is not another's.
     assert crew._death(RuntimeError("The worker died unexpectedly")).outcome == (
-        MEMORY if outcome == LOST and kills else CRASHED
+        OUT_OF_MEMORY if outcome == NODE_LOST and kills else WORKER_DIED
     )
 
 
 def test_a_stored_piece_counts_if_it_is_whole_and_made_of_what_is_asked(tmp_path):
-    shards = Shards(tmp_path)
-    assert shards.condition("a") == ABSENT
+    shards = ResultStore(tmp_path)
+    assert shards.condition("a") == MISSING
     shards.commit(shards.attempt("a", {"values": np.arange(3.0)}, {"stop": 5, "seconds": 1.0}))
     assert [shards.condition("a", **asked) for asked in ({}, {"stop": 5}, {"stop": 6}, {"stop": 5, "start": 0})] == [
-        WHOLE, WHOLE, DAMAGED, DAMAGED,
+        VALID, VALID, CORRUPT, CORRUPT,
     ]  # fmt: skip
     content = bytearray(shards.arrays_of("a").read_bytes())
     content[-1] ^= 1
     shards.arrays_of("a").write_bytes(content)
-    assert shards.condition("a", stop=5) == DAMAGED
+    assert shards.condition("a", stop=5) == CORRUPT
     shards.arrays_of("a").unlink()
-    assert shards.condition("a", stop=5) == DAMAGED, "its entry is there"
+    assert shards.condition("a", stop=5) == CORRUPT, "its entry is there"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_tensors_fill_their_file_to_the_byte(spans, size, fits, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
     if fits:
-        assert tensor_header(path) == entries
+        assert read_tensor_header(path) == entries
         return
     with pytest.raises(SubmissionError, match=r"tensors overlap or leave a gap|tensors of \d bytes in \d bytes"):
-        tensor_header(path)
+        read_tensor_header(path)

@@ -12,7 +12,7 @@ from benchmark import semantic_content
 from benchmark.submit.check_samples import _compare_rows
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.control_gap import Evidence, analyse
+from benchmark.probing.control_gap import Evidence, analyze_features
 from benchmark.tasks.suite import load_suite
 from benchmark.submit.report import Sample, Verified
 from karel_env.features import FEATURES, PRIMARY
@@ -92,7 +92,7 @@ def test_the_figures_of_a_feature_are_those_of_its_sums():
     }
     kept = dict.fromkeys(FEATURES, ()) | {PRIMARY: names[1:]}
     protocol = replace(STANDARD, resamples=20, seeds=(0, 1), folds=2)
-    results = analyse(sources, probe_set, tested, kept, protocol, ["mean"], 1)
+    results = analyze_features(sources, probe_set, tested, kept, protocol, ["mean"], 1)
     assert set(results) == {PRIMARY}
     result = results[PRIMARY]
     assert (result.skill.value, result.skill_alternatives, result.gap.value) == (0.5, 0.5, 0.0)

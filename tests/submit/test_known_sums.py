@@ -11,14 +11,14 @@ import pytest
 
 from benchmark import submission
 from benchmark.probing.mdl import _blocks, _uniform
-from benchmark.probing.diagnostics import diagnostic_evidence
+from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.errors import SubmissionError
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
 from benchmark.board.tables import ROOT
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import STANDARD
-from benchmark.runner.store import StoredRows
-from benchmark.submit.schema import screen_folder
+from benchmark.runner.store import MemmapStates
+from benchmark.submit.folder import (screen_folder)
 from karel_env.features import FEATURES
 
 PROGRAMS, WORDS, FOLDS = 6, 3, 3
@@ -45,7 +45,7 @@ def probe_set() -> ProbeSet:
 def test_rows_of_several_files_are_those_of_one(rows):
     whole = np.arange(12, dtype=np.float32).reshape(6, 2)
     parts = [whole[:2], whole[2:2], whole[2:3], whole[3:]]
-    stored = StoredRows(parts)
+    stored = MemmapStates(parts)
     assert (len(stored), stored.shape) == (6, (6, 2))
     assert np.array_equal(stored[rows], whole[rows])
 
@@ -73,7 +73,7 @@ def test_diagnostics_count_states_and_those_whose_prefix_is_new(probe_set):
     log_prob = [np.where(probe_set.classes[0][:, split.test] == MISSING, 0.0, -1.0)[None] for split in splits]
     said = [np.full((*shape, len(split.test)), seed, np.int16) for seed, split in enumerate(splits)]
     fit = Fit(np.zeros((2, *shape)), log_prob, said)
-    found = diagnostic_evidence([fit], np.zeros((2, *shape), int), probe_set, protocol)
+    found = collect_diagnostic_evidence([fit], np.zeros((2, *shape), int), probe_set, protocol)
     # Folds 0 and 1 have two programs each, so 4 labels a seed, and of each program one word is labelled and not seen.
     assert found.confusion[:, 0, :2].tolist() == [[4, 4]] * len(FEATURES)
     assert found.confusion.sum() == 8 * len(FEATURES)

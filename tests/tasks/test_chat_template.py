@@ -10,7 +10,7 @@ import pytest
 from baselines.tokenizer import build_tokenizer
 from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render, render_chat
-from benchmark.tasks.prompt_template import FEWSHOT, frame_of
+from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template
 from benchmark.tasks.suite import load_suite
 
 TURNS = [
@@ -90,8 +90,8 @@ THINKING = (
 def test_a_prompt_that_ends_inside_a_thought():
     tokenizer = build_tokenizer()
     tokenizer.chat_template = THINKING
-    frame = frame_of(SUITE, FEWSHOT, tokenizer)
+    frame = build_prompt_template(SUITE, FEWSHOT, tokenizer)
     assert frame.after.endswith("</think>\n\ndef run() {")
     tokenizer.chat_template = TEMPLATES["chatml"] + "<think>\n"
     with pytest.raises(ModelError, match=r"chat template: its prompt ends inside a thought \(.*<think>'\)"):
-        frame_of(SUITE, FEWSHOT, tokenizer)
+        build_prompt_template(SUITE, FEWSHOT, tokenizer)

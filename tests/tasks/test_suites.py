@@ -10,7 +10,7 @@ import pytest
 from benchmark.errors import UsageError, VerificationError
 from benchmark.tasks import suite as suites
 from benchmark.tasks.scoring import check_references
-from benchmark.tasks.suite import SUITE_FOLDER, blind_tasks, digest, load_suite, probe_tasks, training_tasks
+from benchmark.tasks.suite import SUITE_FOLDER, blind_tasks, hash_tasks, load_suite, probe_tasks, training_tasks
 from karel_env import control_flow, generator
 from karel_env.control_flow import ControlRecipe
 from karel_env.language import FIRST_CONDITION
@@ -34,7 +34,7 @@ def test_all_suites_are_pinned():
 def test_the_test_set_is_the_pinned_one_and_its_references_solve_it(name):
     suite = load_suite(name)
     tasks = suites.test_tasks(suite)
-    assert suite.sha256 == PINNED[name] == digest(tasks)
+    assert suite.sha256 == PINNED[name] == hash_tasks(tasks)
     assert len(tasks) == suite.tasks == len(set(tasks.key.tolist()))
     assert tasks.inputs.shape == (suite.tasks, suite.shown + suite.held_out)
     check_references(suite, tasks)
@@ -50,7 +50,7 @@ def test_tasks_are_the_same_in_any_order_and_at_any_thread_count(name):
     alone = [draw(suite.recipe, suite.seed, "test", indices[i : i + 1]) for i in range(len(indices))]
     together = draw(suite.recipe, suite.seed, "test", indices, threads=3)
     for i, task in enumerate(alone):
-        assert digest(task) == digest(together.take([i]))
+        assert hash_tasks(task) == hash_tasks(together.take([i]))
 
 
 @pytest.mark.parametrize("name", ["smoke", "laptop", "control"])
@@ -102,7 +102,7 @@ def test_another_digest_stops_a_run():
 def test_another_seed_is_another_suite():
     suite = load_suite("smoke", seed=8)
     assert (suite.seed, suite.sha256, suite.official) == (8, "", False)
-    assert digest(suites.test_tasks(suite)) != PINNED["smoke"]
+    assert hash_tasks(suites.test_tasks(suite)) != PINNED["smoke"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark.errors import ModelError
-from benchmark.tasks.prompt_template import BARE, FEWSHOT, TRAINED, description, frame_of, prompts_of, seeds_of
+from benchmark.tasks.prompt_template import PLAIN, FEWSHOT, TRAINED, describe_language, build_prompt_template, render_prompts, sampling_seeds
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -43,11 +43,11 @@ class Chatty:
 
 
 def test_the_trained_track_shows_the_task_alone() -> None:
-    tasks, frame = tasks_of(SUITE), frame_of(SUITE, TRAINED, Chatty(CHATML))
-    assert frame == BARE
+    tasks, frame = tasks_of(SUITE), build_prompt_template(SUITE, TRAINED, Chatty(CHATML))
+    assert frame == PLAIN
     shown = slice(0, SUITE.shown)
     expected = prompt_text(tasks.inputs[3, shown], tasks.outputs[3, shown], SUITE.show_under_robot)
-    assert prompts_of(SUITE, tasks, frame=frame)[3] == expected
+    assert render_prompts(SUITE, tasks, frame=frame)[3] == expected
 
 
 def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
@@ -60,13 +60,13 @@ def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
 
 @pytest.mark.parametrize("template", [None, CHATML])
 def test_a_few_shot_prompt_holds_description_examples_and_task(template: str | None) -> None:
-    frame = frame_of(SUITE, FEWSHOT, Chatty(template) if template else None)
+    frame = build_prompt_template(SUITE, FEWSHOT, Chatty(template) if template else None)
     assert (frame.chat, frame.shots) == (template is not None, SUITE.shots)
     tasks = tasks_of(SUITE)
-    for bare, prompt in zip(prompts_of(SUITE, tasks), prompts_of(SUITE, tasks, frame=frame), strict=True):
-        worlds = bare.removesuffix(BARE.after)
+    for bare, prompt in zip(render_prompts(SUITE, tasks), render_prompts(SUITE, tasks, frame=frame), strict=True):
+        worlds = bare.removesuffix(PLAIN.after)
         assert prompt.startswith(frame.before)
-        assert description(SUITE) in frame.before
+        assert describe_language(SUITE) in frame.before
         assert worlds in prompt.removeprefix(frame.before)
         assert prompt.endswith("def run() {")
     for text in shot_tasks(SUITE).programs.texts():
@@ -75,8 +75,8 @@ def test_a_few_shot_prompt_holds_description_examples_and_task(template: str | N
 
 def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
     template = "<s>" + CHATML
-    assert not frame_of(SUITE, FEWSHOT, Chatty(template, adds_bos=True)).before.startswith("<s>")
-    assert frame_of(SUITE, FEWSHOT, Chatty(template)).before.startswith("<s>")
+    assert not build_prompt_template(SUITE, FEWSHOT, Chatty(template, adds_bos=True)).before.startswith("<s>")
+    assert build_prompt_template(SUITE, FEWSHOT, Chatty(template)).before.startswith("<s>")
 
 
 @pytest.mark.parametrize(
@@ -89,25 +89,25 @@ def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
 )
 def test_a_template_that_hides_turns_is_refused(template: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        frame_of(SUITE, FEWSHOT, Chatty(template))
+        build_prompt_template(SUITE, FEWSHOT, Chatty(template))
 
 
 def test_suites_with_control_flow_are_told_of_it() -> None:
     control = replace(load_suite("control"), tasks=5, probe_programs=5, sha256="")
-    assert "while (C)" in description(control)
-    assert "while" not in description(SUITE)
-    assert "3" not in description(load_suite("icml24")), "drawn worlds print no number under the robot"
+    assert "while (C)" in describe_language(control)
+    assert "while" not in describe_language(SUITE)
+    assert "3" not in describe_language(load_suite("icml24")), "drawn worlds print no number under the robot"
 
 
 def test_each_draw_of_each_task_has_a_seed_of_its_own() -> None:
     tasks = np.arange(30)
-    seeds = [seed for draw in range(4) for seed in seeds_of(SUITE, tasks, draw)]
+    seeds = [seed for draw in range(4) for seed in sampling_seeds(SUITE, tasks, draw)]
     assert len(set(seeds)) == len(seeds) == 120
-    assert seeds_of(SUITE, tasks[7:9], 2) == seeds_of(SUITE, tasks, 2)[7:9]
-    assert seeds_of(replace(SUITE, seed=SUITE.seed + 1), tasks, 0) != seeds_of(SUITE, tasks, 0)
+    assert sampling_seeds(SUITE, tasks[7:9], 2) == sampling_seeds(SUITE, tasks, 2)[7:9]
+    assert sampling_seeds(replace(SUITE, seed=SUITE.seed + 1), tasks, 0) != sampling_seeds(SUITE, tasks, 0)
 
 
 def test_the_examples_in_a_frame_parse() -> None:
-    frame = frame_of(SUITE, FEWSHOT)
+    frame = build_prompt_template(SUITE, FEWSHOT)
     programs = [line for line in frame.before.splitlines() if line.startswith("def run() { ")]
     assert len([parse(line) for line in programs]) == SUITE.shots

@@ -1,0 +1,151 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+
+from benchmark.artifacts import FIGURES, MAX_FILES, MAX_FOLDER_BYTES, INDEX, MAX_BYTES, MODEL_FILES, MAX_OTHER_BYTES, PROBES, STATUS
+from benchmark.errors import SubmissionError
+from benchmark.files import read_bytes, read_json, sanitize, read_tensor_header
+from benchmark.submit.screening import WEIGHTS, check_image, check_index, screen_model_file
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
+    """The files of a submission, once none is of a kind that may not be read.
+
+    Args:
+        folder: of the submission.
+        incoming: it comes from outside, so it may not bring a status.
+
+    Raises:
+        SubmissionError: on the first file that is refused.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise SubmissionError(f"{sanitize(str(folder))}: no folder; expected submissions/NAME")
+    if not NAME.fullmatch(folder.resolve().name):
+        raise SubmissionError(f"{sanitize(folder.name)}: a folder's name has letters, digits, '.', '_' and '-' only")
+    check_folder_date(folder.resolve().name)
+    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
+    if len(files) > MAX_FILES:
+        raise SubmissionError(f"{len(files):,} files; a submission has at most {MAX_FILES}")
+    total = sum(path.stat().st_size for path in files)
+    if total > MAX_FOLDER_BYTES:
+        raise SubmissionError(
+            f"{total:,} bytes in all; at most {MAX_FOLDER_BYTES:,}: put the weights on a hub, model: hf:..."
+        )
+    if incoming and (folder / STATUS).exists():
+        raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
+    for path in files:
+        _screen_file(path)
+    if (folder / INDEX).exists():
+        check_index(read_json(folder / INDEX, MAX_OTHER_BYTES), {path.name for path in files})
+    return files
+
+
+def _files(folder: Path, below: str) -> list[Path]:
+    """The plain files of a folder or of its figures; what is neither is refused."""
+    found = []
+    with os.scandir(folder / below) as listing:
+        entries = list(islice(listing, MAX_FILES + 2))
+    if len(entries) > MAX_FILES + 1:
+        raise SubmissionError(f"more than {MAX_FILES} files; a submission has at most {MAX_FILES}")
+    for entry in sorted(entries, key=lambda one: one.name):
+        inside = f"{below}/{entry.name}" if below else entry.name
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            raise SubmissionError(f"{sanitize(inside)}: a link; a submission holds plain files")
+        if stat.S_ISDIR(mode):
+            if inside != FIGURES:
+                raise SubmissionError(f"{sanitize(inside)}: a folder; the only one in a submission is {FIGURES}")
+            continue
+        if not stat.S_ISREG(mode):
+            raise SubmissionError(f"{sanitize(inside)}: neither a file nor a folder")
+        found.append(Path(entry.path))
+        if len(found) > MAX_FILES:
+            raise SubmissionError(f"more than {MAX_FILES} files; a submission has at most {MAX_FILES}")
+    return found
+
+
+def _screen_file(path: Path) -> None:
+    name = path.name
+    if path.parent.name == FIGURES and NAME.fullmatch(name):
+        if path.suffix not in (".png", ".svg"):
+            raise SubmissionError(f"{FIGURES}/{sanitize(name)}: expected .png or .svg")
+        return check_image(f"{FIGURES}/{name}", read_bytes(path, MAX_OTHER_BYTES))
+    known = name in MAX_BYTES or name in MODEL_FILES
+    if not known and not WEIGHTS.fullmatch(name):
+        raise SubmissionError(f"{sanitize(name)}: no file of a submission; docs/submitting.md lists them")
+    if WEIGHTS.fullmatch(name) or name == PROBES:
+        size, limit = path.stat().st_size, MAX_BYTES.get(name, MAX_FOLDER_BYTES)
+        if size > limit:
+            raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
+        read_tensor_header(path)
+    elif name in MODEL_FILES:
+        screen_model_file(name, read_json(path, MAX_BYTES.get(name, MAX_OTHER_BYTES)))
+    return None
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 over name and content of every file of a submission, its status left out."""
+    whole = hashlib.sha256()
+    for path in submission_files(folder):
+        content = read_bytes(path, MAX_FOLDER_BYTES)
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
+    return whole.hexdigest()
+
+
+def submission_files(folder: Path) -> list[Path]:
+    """The files of a submission, its status left out, by name; raises as `screen_folder` does on links and the like."""
+    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
+    return sorted(path for path in files if path.name != STATUS)
+
+
+SKEW = timedelta(days=1)
+"""By which clocks may differ."""
+
+
+ANTEDATED = timedelta(days=31)
+"""By which the date of a folder may lie before its run."""
+
+
+EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+DATED = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
+
+
+def check_folder_date(name: str) -> datetime:
+    """The day that a folder's name begins with.
+
+    Raises:
+        SubmissionError: there is none, or it is yet to come.
+    """
+    dated = DATED.fullmatch(name)
+    try:
+        day = datetime.fromisoformat(dated[1]).replace(tzinfo=UTC) if dated else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise SubmissionError(f"{sanitize(name)}: no date; expected a folder named such as 2026-11-25_my-llama")
+    if not EARLIEST <= day <= datetime.now(UTC) + SKEW:
+        raise SubmissionError(
+            f"{sanitize(name)}: {day:%Y-%m-%d} is yet to come or long past; expected the day of the run"
+        )
+    return day
+
+
+def check_dates(name: str, started: str) -> None:
+    """Refuse a folder that claims to be much older than its run, which started at a time that `check_times` passed."""
+    day = check_folder_date(name)
+    if day < datetime.fromisoformat(started) - ANTEDATED:
+        raise SubmissionError(
+            f"{sanitize(name)}: dated more than {ANTEDATED.days} days before its run started ({started[:10]})"
+        )
