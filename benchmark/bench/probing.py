@@ -43,11 +43,11 @@ from tabulate import tabulate
 
 from benchmark.command import run_command
 from benchmark.probing import probes as probing
-from benchmark.probing.control_gap import Tested
-from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, with_original
-from benchmark.probing.prior import PRESENT
+from benchmark.probing.control_gap import TestBaseline
+from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
+from benchmark.probing.prior import PRESENT_FEATURES
 from benchmark.probing.probe_fit import ProbeFit
-from benchmark.probing.probes import fast_products, fit_probes, whitened
+from benchmark.probing.probes import select_matmul_dtype, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import EXTRA_SEMANTICS, blind_probe_set
@@ -83,7 +83,7 @@ class Load:
     def states(self) -> np.ndarray:
         """float32 [R, D], the record and the robot's true state through a random matrix, with a little noise."""
         tasks, probe_set, random = blind_tasks(self.suite), self.probe_set, np.random.default_rng(0)
-        true = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT)]
+        true = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT_FEATURES)]
         whole = np.concatenate([token_history_states(tasks.programs, first_inputs(tasks), probe_set), *true], 1)
         mixed = whole @ random.normal(size=(whole.shape[1], self.width)) / np.sqrt(whole.shape[1])
         return (mixed + 0.01 * random.normal(size=mixed.shape)).astype(np.float32)
@@ -94,7 +94,7 @@ class Load:
 
     def whitened_for(self, q: int) -> torch.Tensor:
         """float32 [R, D'], the states as the probes of seed q read them, for plain torch."""
-        return torch.from_numpy(whitened(self.states, self.splits[q].train, self.protocol.ridge))
+        return torch.from_numpy(whiten(self.states, self.splits[q].train, self.protocol.ridge))
 
     @cached_property
     def inputs(self) -> list[torch.Tensor]:
@@ -168,12 +168,12 @@ def plain_network(
 
 def dtypes() -> dict[str, torch.dtype]:
     """The products that are measured: float32, and the fast ones where they are others."""
-    return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, fast_products()))}
+    return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, select_matmul_dtype()))}
 
 
 def on_both(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
     """An action of plain torch on torch's threads, and on one."""
-    return {"plain torch": action, "plain torch, one thread": probing._one_thread_each()(action)}
+    return {"plain torch": action, "plain torch, one thread": probing._single_threaded_ops()(action)}
 
 
 def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> None:
@@ -194,7 +194,7 @@ def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, 
     plain = on_both(partial(plain_sample, load, load.inputs, sample))
     others: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
-        "plain labels": lambda: [build([one], protocol) for one in with_original(protocol, EXTRA_SEMANTICS)],
+        "plain labels": lambda: [build([one], protocol) for one in list_semantics(protocol, EXTRA_SEMANTICS)],
         "whitening": lambda: load.whitened_for(0),
     }
     seconds, found = fastest({**ours, **others, **plain})
@@ -243,7 +243,7 @@ def identical_rows(load: Load) -> list[dict[str, Any]]:
 def peak(products: torch.dtype) -> float:
     """Operations a second of a large square product, by as many single-thread workers as torch has threads."""
     factors = [torch.randn(SQUARE, SQUARE).to(products) for _ in range(2)]
-    with probing._one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+    with probing._single_threaded_ops() as threads, ThreadPoolExecutor(threads) as pool:
         turn = {"turn": lambda: list(pool.map(lambda _: torch.mm(*factors), range(4 * threads)))}
         return 4 * threads * 2.0 * SQUARE**3 / fastest(turn)[0]["turn"]
 
@@ -253,7 +253,7 @@ def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, Pr
     sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
     each = [operations(*given, load.protocol) for given in zip(sizes, load.splits, strict=True)]
     done = len(load.semantics) * sum(each) / 1e9
-    prior = Tested.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
+    prior = TestBaseline.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
     skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
     rows = []

@@ -24,7 +24,7 @@ from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
-from benchmark.probing.control_gap import Bootstrap, Tested, compute_delta, compute_gaps, compute_skills
+from benchmark.probing.control_gap import Bootstrap, TestBaseline, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import evidence_from_arrays
@@ -142,10 +142,10 @@ def program_clusters(suite: Suite) -> np.ndarray:
 
 
 @cache
-def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
+def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, TestBaseline]:
     """The labels of a suite's blind set, and what its probes are tested on."""
     probe_set = blind_probe_set(suite, protocol)
-    return probe_set, Tested.of(probe_set, protocol)
+    return probe_set, TestBaseline.of(probe_set, protocol)
 
 
 def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:

@@ -22,7 +22,7 @@ from benchmark.board.tables import UNDEFINED, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.diagnostics import CONTROL_LABELS
-from benchmark.probing.figure_data import MAPS, budget_points, map_cells, span_of
+from benchmark.probing.figure_data import LAYER_MAPS, select_budget_curve, select_layer_map, format_range
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import load_readout
 from benchmark.probing.state_source import evidence_from_arrays
@@ -181,8 +181,8 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
 def _layer_maps(record: Record) -> list[HeatMap]:
     """Delta of the primary feature by layer and offset, one for each probe set that the full grid has it for."""
     heat_maps = []
-    for probe_set, position in MAPS:
-        cells = map_cells(record.grid.slices, probe_set, position) if record.grid else {}
+    for probe_set, position in LAYER_MAPS:
+        cells = select_layer_map(record.grid.slices, probe_set, position) if record.grid else {}
         if not cells:
             continue
         views = sorted({view for view, _ in cells}, key=lambda view: (view == "mean", len(view), view))
@@ -192,7 +192,7 @@ def _layer_maps(record: Record) -> list[HeatMap]:
         rows = [(view, [_delta_cell(deltas.get((view, offset)), limit) for offset in offsets]) for view in views]
         note = (
             f"Delta of {PRIMARY}, ± half of its 95% interval, {probe_set} probe set at {position}; "
-            f"n = {span_of(slice_result.programs for slice_result in cells.values())} programs. Grey italics: the interval contains 0."
+            f"n = {format_range(slice_result.programs for slice_result in cells.values())} programs. Grey italics: the interval contains 0."
         )
         heat_maps.append(
             HeatMap(
@@ -219,7 +219,7 @@ def _shade(value: float, limit: float) -> int:
 
 def _charts(folder: Path, record: Record) -> list[Chart]:
     charts = []
-    budgets = budget_points(record.grid.slices) if record.grid else []
+    budgets = select_budget_curve(record.grid.slices) if record.grid else []
     if len(budgets) > 1:
         x = [float(slice_result.budget) for slice_result in budgets]
         readings = [slice_result.features[PRIMARY] for slice_result in budgets]

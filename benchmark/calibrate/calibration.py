@@ -26,8 +26,8 @@ from benchmark.calibrate import trained_pair
 from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Tested
-from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, TestBaseline
+from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.state_source import ProbedSource, Views, evidence_to_arrays, fit_view, probe_source, validation_gaps
 from benchmark.probing.token_history import token_history_states
@@ -110,11 +110,11 @@ class _Bench:
         tasks = blind_tasks(suite)
         self.protocol, self.seed = protocol, seed
         inputs = first_inputs(tasks)
-        semantics = with_original(protocol)
+        semantics = list_semantics(protocol)
         probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
         self.content = Content(tasks.programs, inputs, probe_set, seed)
         self.probe_set = probe_set.at(0)
-        self.tested = Tested.of(self.probe_set, protocol)
+        self.tested = TestBaseline.of(self.probe_set, protocol)
 
     def read(self, copies: Sequence[Views]) -> ProbedSource:
         """The evidence of one source."""
@@ -168,7 +168,7 @@ class _Bench:
         gaps = {}
         for offset in OFFSETS:
             few = self._few(offset)
-            tested = Tested.of(few, self._swept)
+            tested = TestBaseline.of(few, self._swept)
             probe = probe_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
@@ -180,7 +180,7 @@ class _Bench:
         """The layer with the largest gap on validation programs."""
         few = self._few(0)
         fits = [fit_view(few, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
-        tested = Tested.of(few, self._swept)
+        tested = TestBaseline.of(few, self._swept)
         gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + SWEPT)).tolist()
         found = f"layer {int(np.argmax(gaps))}"
         assert len(gaps) == LAYERS

@@ -1,1 +1,1 @@
-"""cli"""
+"""Options and progress display that the commands share."""

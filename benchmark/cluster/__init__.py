@@ -1,1 +1,1 @@
-"""cluster"""
+"""Executors of work items: in this process or on Ray, and the pool that drives them."""

@@ -1,4 +1,4 @@
-"""What a pool and its workers say to each other: pieces of work, answers, and what a crew of workers can do."""
+"""The interface between the pool and its workers: work items, call results, and what an executor of workers does."""
 
 from __future__ import annotations
 
@@ -10,73 +10,86 @@ SUCCEEDED, RAISED, INVALID_MODEL, OUT_OF_MEMORY, STORAGE_FAILED, WORKER_DIED, NO
     "done", "raised", "invalid model", "out of memory", "storage", "worker died", "node lost", "deadline",
 )  # fmt: skip
 STARTING = "starting"
-"""Outcome of a worker's call that did a part of its start; `Answer.value` is what comes next."""
+"""Status of a start call that did one part of a worker's start; `CallResult.value` describes the next part."""
 
 
 @dataclass(frozen=True)
 class CallResult:
-    """What came of a call: `value` if it is `DONE`, else why not, in words."""
+    """The result of one call of a worker.
+
+    Attributes:
+        status: one of `CALL_STATUSES`, or `STARTING`.
+        value: the value, if the status is `SUCCEEDED`.
+        message: the reason, if it is not.
+    """
 
     status: str
     value: Any = None
-    why: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Something to compute and commit.
+    """One unit of work: computed by a worker, committed by the driver.
 
     Attributes:
-        name: of it, for messages.
-        kind: of the worker that computes it.
-        held: key of what a worker holds for it, such as a model; who holds it already is preferred.
-        work: what it holds, made there by `work.prepare()`; sent once.
-        call: what to compute of it, small.
-        commit: takes the value in the driver.
-        told: hears of retries: cause and reason.
+        name: name of the item in messages.
+        kind: kind of worker that computes it, one of `KINDS`.
+        affinity_key: key of the state that a worker prepares for it, such as a loaded model; a worker that has prepared
+            this key already is preferred.
+        work: object whose `prepare()` builds that state in the worker; sent once per key.
+        payload: small argument that says what to compute with that state.
+        commit: called with the value in the driver.
+        on_retry: called with the status and the message whenever the item is computed again or given up.
     """
 
     name: str
     kind: str
-    held: Hashable
+    affinity_key: Hashable
     work: Any
-    call: Any
+    payload: Any
     commit: Callable[[Any], None]
-    told: Callable[[str, str], None] = lambda cause, why: None
+    on_retry: Callable[[str, str], None] = lambda status, message: None
 
 
 class Executor(Protocol):
-    """Workers, and calls in flight. Handles and calls are opaque to the pool.
+    """Starts workers and runs calls on them. Handles and calls are opaque to the pool.
 
-    One that computes a piece in `call` itself, so that nothing can end it, has a true attribute `computes_in_call`.
+    An executor that computes an item inside `submit`, so that no deadline can end it, has a true attribute
+    `computes_in_call`.
     """
 
     def start_worker(self, kind: str) -> tuple[Any, Any]:
-        """A new worker of a kind; its handle, and the call that ends when it is ready, or `STARTING`."""
+        """Start a worker of a kind; returns its handle and its first start call."""
         ...
 
     def continue_start(self, handle: Any, resend: bool = False) -> Any:
-        """The next call of a worker whose last one ended with `STARTING`; `again` if it was not answered for long."""
+        """Return the next start call of a worker whose last one returned `STARTING`.
+
+        Args:
+            handle: the worker.
+            resend: whether the last result may be lost, so that the worker is to return it again.
+        """
         ...
 
     def submit(self, handle: Any, item: WorkItem, batch_scale: float) -> Any:
-        """Start to compute a piece, with this share of its batch."""
+        """Start to compute an item with this fraction of its batch size; returns the call."""
         ...
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
-        """The calls that have ended, after at most so long."""
+        """Return the calls that have ended, after at most `seconds`."""
         ...
 
     def result(self, call: Any) -> CallResult:
-        """What came of a call that has ended."""
+        """Return the result of a call that has ended."""
         ...
 
     def stop_worker(self, handle: Any) -> None:
-        """End a worker, whatever it does."""
+        """Stop a worker at once."""
         ...
 
     def capacity_message(self) -> str:
-        """Why workers may not start, in words, for messages."""
+        """Describe requested and free resources, for the message that no worker started."""
         ...
 
 

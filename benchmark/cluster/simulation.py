@@ -1,4 +1,4 @@
-"""How long a run takes on many workers, simulated from measured figures. Knows nothing of Ray or models."""
+"""Simulates how long a run takes on many workers, from measured costs. Independent of Ray and of models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClusterCosts:
-    """What a cluster of workers costs, in seconds.
+    """Overheads of a cluster, in seconds.
 
     Attributes:
-        start: until a worker is ready.
-        serial: of the driver a shard, one shard after the other: hand out, take, commit.
-        deaths: of a worker, a second of work; the shard that it computes is begun anew on a new worker.
+        start: time until a worker is ready.
+        serial: driver time per shard (hand out, receive, commit), one shard after the other.
+        deaths: deaths per worker and second of work; the shard in flight is computed again on a new worker.
     """
 
     start: float
@@ -29,51 +29,51 @@ def finish_time(shards: Sequence[float], workers: int, costs: ClusterCosts, seed
     """Seconds until all shards are committed.
 
     Args:
-        shards: seconds that each takes, in the order of the queue.
-        workers: at a time.
-        costs: of the cluster.
-        seed: of the deaths.
+        shards: seconds per shard, in queue order.
+        workers: number of workers.
+        costs: overheads of the cluster.
+        seed: seed of the deaths.
     """
-    random = np.random.Generator(np.random.Philox(seed))
+    rng = np.random.Generator(np.random.Philox(seed))
     queue = deque(shards)
-    # (time, worker, seconds of the shard that ends then; 0 for a worker that becomes ready)
+    # (time, worker, duration of the shard that ends then: 0 for a worker that becomes ready, negative for a death)
     events = [(costs.start, worker, 0.0) for worker in range(min(workers, len(shards)))]
     heapq.heapify(events)
-    driver, left = 0.0, len(shards)
-    while left:
-        time, worker, ended = heapq.heappop(events)
-        if ended < 0:
-            queue.append(-ended)
+    driver_time, num_remaining = 0.0, len(shards)
+    while num_remaining:
+        time, worker, duration = heapq.heappop(events)
+        if duration < 0:
+            queue.append(-duration)
             heapq.heappush(events, (time + costs.start, worker, 0.0))
             continue
-        if ended > 0:
-            left -= 1
-        if ended > 0 or queue:
+        if duration > 0:
+            num_remaining -= 1
+        if duration > 0 or queue:
             # One driver serves all workers, one at a time.
-            driver = max(driver, time) + costs.serial
+            driver_time = max(driver_time, time) + costs.serial
         if queue:
             seconds = queue.popleft()
-            dies = random.exponential(1 / costs.deaths) if costs.deaths else np.inf
-            spent, sign = (dies, -1) if dies < seconds else (seconds, 1)
-            heapq.heappush(events, (driver + spent, worker, sign * seconds))
-    return driver
+            death_time = rng.exponential(1 / costs.deaths) if costs.deaths else np.inf
+            elapsed, sign = (death_time, -1) if death_time < seconds else (seconds, 1)
+            heapq.heappush(events, (driver_time + elapsed, worker, sign * seconds))
+    return driver_time
 
 
 def scaling_curve(
     shards: Sequence[float], workers: Sequence[int], costs: ClusterCosts, repeats: int = 5
 ) -> list[tuple[int, float, float]]:
-    """(workers, seconds, efficiency) for each number of workers; means over `repeats` draws of shard times and deaths.
+    """(workers, seconds, efficiency) per number of workers: means over `repeats` shard orders and draws of deaths.
 
-    Efficiency is the work of the shards over the workers' time.
+    Efficiency is the sum of the shard times over workers times wall-clock time.
     """
-    random = np.random.Generator(np.random.Philox(1))
-    found = []
-    for count in workers:
-        times, shares = [], []
+    rng = np.random.Generator(np.random.Philox(1))
+    points = []
+    for num_workers in workers:
+        times, efficiencies = [], []
         for repeat in range(repeats):
-            drawn = random.permutation(np.asarray(shards))
-            spent = finish_time(drawn.tolist(), count, costs, repeat)
-            times.append(spent)
-            shares.append(drawn.sum() / (count * spent))
-        found.append((count, float(np.mean(times)), float(np.mean(shares))))
-    return found
+            shard_seconds = rng.permutation(np.asarray(shards))
+            seconds = finish_time(shard_seconds.tolist(), num_workers, costs, repeat)
+            times.append(seconds)
+            efficiencies.append(shard_seconds.sum() / (num_workers * seconds))
+        points.append((num_workers, float(np.mean(times)), float(np.mean(efficiencies))))
+    return points

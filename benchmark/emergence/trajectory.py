@@ -22,10 +22,10 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.environment import source_digest
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
-from benchmark.probing.control_gap import Tested
+from benchmark.probing.control_gap import TestBaseline
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
-from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
-from benchmark.probing.mdl import codelengths
+from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
+from benchmark.probing.mdl import measure_codelengths
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray
 from benchmark.probing.protocol import MEAN, POOLS, STANDARD
 from benchmark.probing.semantic_content import measure_semantic_content
@@ -171,7 +171,7 @@ class Trajectory:
     @cached_property
     def _blind(self) -> ProbeSet:
         """Labels of the blind set, the same for every checkpoint."""
-        tasks, semantics = blind_tasks(self.suite), with_original(self.protocol)
+        tasks, semantics = blind_tasks(self.suite), list_semantics(self.protocol)
         budget = self.suite.probe_programs
         return build_probe_set(tasks.programs, first_inputs(tasks), semantics, self.protocol, budget=budget)
 
@@ -229,7 +229,7 @@ class Trajectory:
     def _meaning(self, stages: Stages, controls: Stages, fit: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
-        tested = Tested.of(probe_set, protocol)
+        tested = TestBaseline.of(probe_set, protocol)
 
         def pools(of: Stages, stage: str) -> list[StateArray]:
             return [of.folder.states(of.shards, stage, f"{READ}.{view}") for view in POOLS]
@@ -247,7 +247,7 @@ class Trajectory:
             probe_set, around=probe_set.around[:, kept], semantics=tuple(probe_set.semantics[i] for i in kept)
         )
         means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in each] for name, each in views.items()}
-        code = codelengths(fewer, means, replace(protocol, copies=1), fit)
+        code = measure_codelengths(fewer, means, replace(protocol, copies=1), fit)
         return {
             "skill": facing.skill, "gap": facing.gap, "delta": facing.delta, "verdict": found.verdict,
             "mdl_delta": code[PRIMARY].mdl_delta,

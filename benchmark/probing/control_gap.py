@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from benchmark.probing.labels import MISSING, ProbeSet, Split
-from benchmark.probing.prior import Prior, step_prior
+from benchmark.probing.prior import LabelPrior, fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
 from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
@@ -75,7 +75,7 @@ class FeatureResult:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestBaseline:
     """The programs that the seeds of a protocol test, and their prior cross-entropies.
 
     Attributes:
@@ -88,14 +88,14 @@ class Tested:
     programs: np.ndarray
     prior: np.ndarray
     totals: np.ndarray
-    priors: list[Prior]
+    priors: list[LabelPrior]
 
     @classmethod
-    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> Tested:
+    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> TestBaseline:
         """Of the seeds of a protocol; with the prior given the state of `present`, see `step_prior`."""
         splits = [probe_set.split(seed) for seed in protocol.seeds]
         used = {seed % probe_set.folds for seed in protocol.seeds}
-        by_fold = {fold: step_prior(probe_set, probe_set.split(fold), present) for fold in used}
+        by_fold = {fold: fit_step_prior(probe_set, probe_set.split(fold), present) for fold in used}
         each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
         whole, totals = sum_by_program([-one.log_prob for one in each], splits, probe_set)
         return cls(list_test_programs(splits, probe_set), group_sums(whole, protocol.units), totals, each)
@@ -144,7 +144,7 @@ def select_pool(fits: Sequence[ProbeFit]) -> np.ndarray:
 
 
 def gather_evidence(
-    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol
 ) -> Evidence:
     """Sum over programs the cross-entropies of the chosen pooled state of each seed, semantics and feature.
 
@@ -165,7 +165,7 @@ def gather_evidence(
 class SkillScores:
     """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
 
-    def __init__(self, evidence: Mapping[str, Evidence], tested: Tested, weights: np.ndarray) -> None:
+    def __init__(self, evidence: Mapping[str, Evidence], tested: TestBaseline, weights: np.ndarray) -> None:
         self.evidence, self.tested, self.weights = evidence, tested, weights
 
     def whole(self, source: str) -> np.ndarray:
@@ -182,7 +182,7 @@ class SkillScores:
         return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
 
 
-def compute_skills(evidence: Mapping[str, Evidence], tested: Tested, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
+def compute_skills(evidence: Mapping[str, Evidence], tested: TestBaseline, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
     """Skills of each source, [1, S, F] over all programs, [W, S, F] in each bootstrap resample, [Q, S, F] by seed."""
     skills = SkillScores(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
     return {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
@@ -203,7 +203,7 @@ def compute_delta(gaps: Mapping[str, Bootstrap]) -> Bootstrap:
 def analyze_features(
     evidence: Mapping[str, Evidence],
     probe_set: ProbeSet,
-    tested: Tested,
+    tested: TestBaseline,
     kept: Mapping[str, Sequence[str]],
     protocol: Protocol,
     views: Sequence[str],
@@ -264,7 +264,7 @@ def _estimate(three: Bootstrap, n: int, level: float) -> Estimate:
     return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
 
 
-def _degenerate(probe_set: ProbeSet, tested: Tested, feature: int, protocol: Protocol) -> bool:
+def _degenerate(probe_set: ProbeSet, tested: TestBaseline, feature: int, protocol: Protocol) -> bool:
     label = probe_set.classes[0, feature, np.isin(probe_set.program, tested.programs)]
     label = label[label != MISSING]
     return len(label) == 0 or float(np.bincount(label).max() / len(label)) >= protocol.degenerate

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.probing.control_gap import Tested
+from benchmark.probing.control_gap import TestBaseline
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
@@ -115,7 +115,7 @@ def collect_diagnostic_evidence(
 
 
 def compute_diagnostics(
-    evidence: DiagnosticEvidence, probe_set: ProbeSet, tested: Tested, protocol: Protocol
+    evidence: DiagnosticEvidence, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol
 ) -> dict[str, Diagnostics]:
     """The diagnostics of each feature with any label, from what a run stores."""
     prior = _prior_on_unseen(probe_set, tested, protocol)
@@ -147,7 +147,7 @@ def count_labels(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
     return np.stack([np.bincount(label[label != MISSING], minlength=width) for label in labels]).astype(np.int64)
 
 
-def _prior_on_unseen(probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> np.ndarray:
+def _prior_on_unseen(probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol) -> np.ndarray:
     """float64 [F], nats of the prior under the original on test states with an action prefix not seen in training."""
     prior = np.zeros(len(FEATURES))
     for q, seed in enumerate(protocol.seeds):

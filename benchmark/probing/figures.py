@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.probing.figure_data import DEPTH, MAPS, budget_points, map_cells, span_of
+from benchmark.probing.figure_data import DEPTH, LAYER_MAPS, select_budget_curve, select_layer_map, format_range
 from benchmark.probing.grid import Grid, Slice
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import ProbeResult
@@ -64,12 +64,12 @@ def write_figures(folder: Path, name: str, meaning: ProbeResult, grid: Grid | No
     """
     drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
     if grid is not None:
-        for probe_set, position in MAPS:
-            if cells := map_cells(grid.slices, probe_set, position):
-                best = grid.best_layer if (probe_set, position) == MAPS[0] else ""
+        for probe_set, position in LAYER_MAPS:
+            if cells := select_layer_map(grid.slices, probe_set, position):
+                best = grid.best_layer if (probe_set, position) == LAYER_MAPS[0] else ""
                 where = f"{probe_set} probe set at {position}"
                 drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
-        if points := budget_points(grid.slices):
+        if points := select_budget_curve(grid.slices):
             drawn["budgets"] = partial(_budgets, name, points)
     return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
 
@@ -101,7 +101,7 @@ def titled_figure(height: float, *title: str) -> Figure:
 def _features(name: str, meaning: ProbeResult) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
     found = meaning.features
-    counts = span_of(len(one.alternatives) for one in found.values())
+    counts = format_range(len(one.alternatives) for one in found.values())
     figure = titled_figure(
         1.1 + 0.3 * len(found),
         f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
@@ -159,9 +159,9 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     figure = titled_figure(
         1.0 + 0.19 * len(views),
         f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
-        f"Skill, ± half of the 95% interval; n = {span_of(one.programs for one in cells.values())} programs, "
-        f"{span_of(one.states for one in cells.values())} states; "
-        f"{span_of(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
+        f"Skill, ± half of the 95% interval; n = {format_range(one.programs for one in cells.values())} programs, "
+        f"{format_range(one.states for one in cells.values())} states; "
+        f"{format_range(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
         + ("Blank: not measured. " if len(cells) < len(views) * len(offsets) else "")
         + ("*: largest gap at offset 0 on validation." if best in views else ""),
     )
@@ -194,7 +194,7 @@ def _budgets(name: str, points: list[Slice]) -> Figure:
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
         f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
-        f"{span_of(one.alternatives for one in points)} alternatives. n: test programs.",
+        f"{format_range(one.alternatives for one in points)} alternatives. n: test programs.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     budgets = [one.budget for one in points]

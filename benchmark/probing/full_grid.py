@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, Tested
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, TestBaseline
 from benchmark.probing.grid import ConditionalSkill, Grid, SliceResult, Slice
-from benchmark.probing.labels import ProbeSet, build_probe_set, with_original
-from benchmark.probing.mdl import codelengths
+from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
+from benchmark.probing.mdl import measure_codelengths
 from benchmark.probing.probe_fit import ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, FULL_GRID, MEAN, POOLS, STANDARD_GRID, Protocol
 from benchmark.probing.state_source import (
@@ -62,7 +62,7 @@ POOLED = "pools"
 StateLoader = Callable[[str, str, str], StateArray]
 """The stored states of (stage, position, view)."""
 EventCallback = Callable[[str], None]
-ResultCallback = Callable[[ProbedSource, Tested, ProbeResult], None]
+ResultCallback = Callable[[ProbedSource, TestBaseline, ProbeResult], None]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class FullGrid:
         budget: int | None,
         semantics: Sequence[Semantics] | None = None,
     ) -> ProbeSite:
-        meanings = semantics or with_original(self.swept)
+        meanings = semantics or list_semantics(self.swept)
         probe_set = build_probe_set(programs, inputs, meanings, self.protocol, OFFSETS, budget)
         return ProbeSite(name, stage, programs, inputs, outputs, probe_set)
 
@@ -185,7 +185,7 @@ class FullGrid:
             "random-init": copies,
             "recorder": [[recorder]],
         }
-        code = codelengths(at, sources, self.swept, self.fit)
+        code = measure_codelengths(at, sources, self.swept, self.fit)
         return Grid(verdict, slices, best, code, reach, reach_p, self._conditional())
 
     def measure_layers(self) -> Grid:
@@ -209,7 +209,7 @@ class FullGrid:
         depth: str = "mlp1",
         protocol: Protocol | None = None,
         shown: ResultCallback = lambda source, tested, meaning: None,
-        prior: Tested | None = None,
+        prior: TestBaseline | None = None,
         ahead: int = 0,
     ) -> Slice:
         """Measure one place.
@@ -224,7 +224,7 @@ class FullGrid:
         protocol = protocol or self.swept
         self.told(f"{place.name}, {position}, {view}, offset {offset:+d}, {depth}")
         probe_set = place.probe_set.at(offset)
-        tested = prior or Tested.of(probe_set, protocol)
+        tested = prior or TestBaseline.of(probe_set, protocol)
         views = self.pools if view == POOLED else [view]
         widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}[depth]
         key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
@@ -246,7 +246,7 @@ class FullGrid:
         )  # fmt: skip
 
     def _readings(
-        self, probe_set: ProbeSet, tested: Tested, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
+        self, probe_set: ProbeSet, tested: TestBaseline, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
     ) -> dict[str, SliceResult]:
         found = {}
         skills = {
@@ -266,7 +266,7 @@ class FullGrid:
         """The blind set at `read` with every alternative."""
         protocol = replace(self.protocol, alternatives=NUM_ALL_ALTERNATIVES)
         blind = self.blind
-        meanings = with_original(protocol)
+        meanings = list_semantics(protocol)
         whole = self._place(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, meanings)
         found: list[str] = []
         one = self.slice(
@@ -280,7 +280,7 @@ class FullGrid:
         allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def keep(source: ProbedSource, tested: Tested, meaning: ProbeResult, view: str = view) -> None:
+            def keep(source: ProbedSource, tested: TestBaseline, meaning: ProbeResult, view: str = view) -> None:
                 gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
 
             slices += [
@@ -318,7 +318,7 @@ class FullGrid:
     def future(self, place: ProbeSite, offset: int, view: str = POOLED) -> Slice:
         """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
         probe_set = place.probe_set.at(offset)
-        prior = Tested.of(probe_set, self.swept, place.probe_set.at(0))
+        prior = TestBaseline.of(probe_set, self.swept, place.probe_set.at(0))
         return self.slice(place, EMIT, view, offset, prior=prior, ahead=1 + offset)
 
     def _reach(self) -> tuple[int, dict[int, float]]:
@@ -342,7 +342,7 @@ class FullGrid:
         self.told("conditional probing")
         place, protocol = self.blind, self.swept
         probe_set = place.probe_set.at(0)
-        tested = Tested.of(probe_set, protocol)
+        tested = TestBaseline.of(probe_set, protocol)
         recorder = place.recorder(READ)
         both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
         sources = {
@@ -373,5 +373,5 @@ class FullGrid:
         return found
 
 
-def _ignore(source: ProbedSource, tested: Tested, meaning: ProbeResult) -> None:
+def _ignore(source: ProbedSource, tested: TestBaseline, meaning: ProbeResult) -> None:
     """Shown a source, keeps nothing."""

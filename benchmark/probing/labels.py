@@ -134,13 +134,13 @@ def build_probe_set(
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
         folds=protocol.folds,
-        seen=_seen(prefixes, fold[program], protocol.folds),
+        seen=_prefix_in_training(prefixes, fold[program], protocol.folds),
         semantics=tuple(s.name for s in semantics),
         budget=budget,
     )
 
 
-def alternatives(protocol: Protocol) -> list[Semantics]:
+def select_alternatives(protocol: Protocol) -> list[Semantics]:
     """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
     every = mirror_classes()
     primary = [s for s in every if s.name in valid_alternatives(PRIMARY)]
@@ -149,9 +149,9 @@ def alternatives(protocol: Protocol) -> list[Semantics]:
     return [primary[i] for i in np.linspace(0, len(primary) - 1, protocol.alternatives).round().astype(int)]
 
 
-def with_original(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list[Semantics]:
+def list_semantics(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list[Semantics]:
     """The semantics of a run: the original first, then its alternatives, then named extras that enter no gap."""
-    return [ORIGINAL, *alternatives(protocol), *extras]
+    return [ORIGINAL, *select_alternatives(protocol), *extras]
 
 
 def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,7 +209,7 @@ def fold_by_program(programs: Programs, folds: int) -> np.ndarray:
     return (np.array(number, np.int64) % folds).astype(np.int8)
 
 
-def _seen(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
+def _prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
     """bool [R], see `ProbeSet.seen`; `fold` is that of each word's program."""
     where: dict[bytes, set[int]] = {}
     for prefix, number in zip(prefixes, fold.tolist(), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.probing.control_gap import CONTROLS
 from benchmark.probing.grid import Codelength
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet, Split
-from benchmark.probing.prior import step_prior
+from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import Views, fit_semantics
@@ -21,13 +21,13 @@ from benchmark.statistics import Estimate, bootstrap_weights, interval_over_unit
 from karel_env.features import FEATURES
 from karel_env.screen import valid_alternatives
 
-BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+BLOCK_ENDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Ends of the blocks, as shares of the programs. The first is coded uniformly, each later one by what was learnt."""
-HELD = 10
+VALIDATION_INTERVAL = 10
 """One in so many of the programs seen so far chooses the moment to stop."""
 
 
-def codelengths(
+def measure_codelengths(
     probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: ProbeTrainer = fit_in_process
 ) -> dict[str, Codelength]:
     """Bits a label of each feature, of the model against the controls.
@@ -39,7 +39,7 @@ def codelengths(
         fit: fits the probes.
     """
     blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
-    coded = {name: _bits(probe_set, copies, blocks, protocol, fit) for name, copies in sources.items()}
+    coded = {name: _code_bits(probe_set, copies, blocks, protocol, fit) for name, copies in sources.items()}
     prior = _prior_bits(probe_set, blocks)
     labels = _labels(probe_set)
     weights = bootstrap_weights(labels.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
@@ -71,7 +71,7 @@ def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
     """The programs of each block, in an order that the seed draws."""
     random = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
     order = random.permutation(np.flatnonzero(probe_set.fold != DROPPED))
-    ends = [round(share * len(order)) for share in BLOCKS]
+    ends = [round(share * len(order)) for share in BLOCK_ENDS]
     return [order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
@@ -80,7 +80,7 @@ def _splits(probe_set: ProbeSet, blocks: Sequence[np.ndarray]) -> list[Split]:
     found = []
     for number in range(1, len(blocks)):
         before = np.concatenate(blocks[:number])
-        parts = (np.delete(before, np.s_[::HELD]), before[::HELD], blocks[number])
+        parts = (np.delete(before, np.s_[::VALIDATION_INTERVAL]), before[::VALIDATION_INTERVAL], blocks[number])
         found.append(Split(*(np.flatnonzero(np.isin(probe_set.program, part)) for part in parts)))
     return found
 
@@ -105,7 +105,7 @@ def _uniform(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
     return _by_program(probe_set, there * np.log2(probe_set.counts)[:, None], rows)
 
 
-def _bits(
+def _code_bits(
     probe_set: ProbeSet,
     copies: Sequence[Views],
     blocks: Sequence[Sequence[np.ndarray]],
@@ -123,7 +123,7 @@ def _bits(
     found = np.stack([_uniform(probe_set, mine[0]) for mine in blocks])
     semantics, features = np.indices(probe_set.classes.shape[:2])
     for i, (seed, split) in enumerate(zip(seeds, flat, strict=True)):
-        prior = step_prior(probe_set, split)
+        prior = fit_step_prior(probe_set, split)
         validation = np.stack([fit.validation[i] for fit in fits])
         values = np.stack([fit.log_prob[i] for fit in fits])[validation.argmin(0), semantics, features]
         values = np.where((validation.min(0) < prior.validation)[..., None], values, prior.log_prob)
@@ -136,7 +136,7 @@ def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> 
     """float64 [S, F, P], bits of each program's labels by the step's frequencies alone, in the first seed's order."""
     found = _uniform(probe_set, blocks[0][0])
     for split in _splits(probe_set, blocks[0]):
-        found += _by_program(probe_set, -step_prior(probe_set, split).log_prob / np.log(2), split.test)
+        found += _by_program(probe_set, -fit_step_prior(probe_set, split).log_prob / np.log(2), split.test)
     return found
 
 

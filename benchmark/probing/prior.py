@@ -13,12 +13,12 @@ import numpy as np
 from benchmark.probing.labels import MISSING, ProbeSet, Split
 from karel_env.features import FEATURES
 
-PRESENT = ("facing", "absolute_x", "absolute_y")
+PRESENT_FEATURES = ("facing", "absolute_x", "absolute_y")
 """The robot's state, as the prior of `reach` is given it."""
 
 
 @dataclass(frozen=True)
-class Prior:
+class LabelPrior:
     """The prior of one split.
 
     Attributes:
@@ -32,14 +32,14 @@ class Prior:
     correct: np.ndarray
 
 
-def step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None = None) -> Prior:
+def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None = None) -> LabelPrior:
     """Frequencies of each step among the training labels, with one added to each count, on the other states.
 
     With `present`, the labels of the present, the frequencies of each (step, robot's present state): what then remains
     does not follow from the present alone. The present is that of the same semantics, so that no semantics is helped.
     """
     shape = probe_set.classes.shape[:2]
-    found = Prior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
+    found = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
     for s in range(shape[0]):
         known_by = probe_set.step if present is None else _with_present(present, s)
         for f in range(shape[1]):
@@ -57,7 +57,7 @@ def step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None = Non
 def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
     """int64 [R], a number for each (step, heading, position) under one semantics."""
     code = present.step.astype(np.int64)
-    for name in PRESENT:
+    for name in PRESENT_FEATURES:
         f = FEATURES.index(name)
         code = code * (int(present.counts[f]) + 1) + present.classes[semantics, f] + 1
     return np.asarray(np.unique(code, return_inverse=True)[1])

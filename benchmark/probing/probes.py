@@ -27,15 +27,15 @@ from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.protocol import Protocol
 
-ROWS = 1024
+EVAL_BATCH_SIZE = 1024
 """States of an evaluation step, and of a step of whitening."""
-TOGETHER = 8
+GROUPS_PER_CHUNK = 8
 """Groups that one thread trains together at most: the work is shared out in these, whatever the number of threads."""
-LARGEST_LOGIT = 60.0
+MAX_LOGIT = 60.0
 """Logits are cut to this size, so that their exponentials can be summed as they are."""
 
 
-def fast_products() -> torch.dtype:
+def select_matmul_dtype() -> torch.dtype:
     """bfloat16 where the processor multiplies it in hardware, else float32.
 
     Weights, their updates and what is summed over states are float32 either way; results of products are rounded to what
@@ -72,13 +72,13 @@ def fit_probes(
             that groups are paired.
         products: of the matrix products, `fast_products()` unless given.
     """
-    factors = products or fast_products()
+    factors = products or select_matmul_dtype()
     starts = np.broadcast_to(np.zeros(len(targets), int) if inits is None else np.array(inits), len(targets))
     counts = np.broadcast_to(counts, targets.shape[:2])
     if counts.shape[1] > 1 and (counts != counts[0]).any():
         raise ValueError("counts: groups of several heads differ in their classes; fit them one by one, or give [K]")
     shared = [_Shared(mine, split.train, protocol.ridge, factors) for mine, split in zip(states, splits, strict=True)]
-    chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // TOGETHER))
+    chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // GROUPS_PER_CHUNK))
     heads = [_Heads(counts[chunk], targets[chunk]) for chunk in chunks]
 
     def train(q: int, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +91,7 @@ def fit_probes(
     work = [(q, c) for q in range(len(seeds)) for c in range(len(chunks))]
     for q, _ in work:
         shared[q].users += 1
-    with _one_thread_each() as threads, ThreadPoolExecutor(min(threads, len(work))) as pool:
+    with _single_threaded_ops() as threads, ThreadPoolExecutor(min(threads, len(work))) as pool:
         found = list(pool.map(lambda one: train(*one), work))
     each = [found[q * len(chunks) : (q + 1) * len(chunks)] for q in range(len(seeds))]
     validation, log_prob, predicted = ([np.concatenate([part[i] for part in one]) for one in each] for i in range(3))
@@ -120,7 +120,7 @@ class _Shared:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[int]:
+def _single_threaded_ops() -> Iterator[int]:
     """Within, every product takes one thread; gives how many torch had, and gives them back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -135,7 +135,7 @@ def _whitening(states: StateArray, train: np.ndarray, ridge: float) -> tuple[tor
 
     Sums are over parts of the states, so that a float64 copy of all of them is never held.
     """
-    parts = np.array_split(train, max(1, len(train) // ROWS))
+    parts = np.array_split(train, max(1, len(train) // EVAL_BATCH_SIZE))
     mean = sum(states[rows].sum(0, dtype=np.float64) for rows in parts) / len(train)
     square = sum(((states[rows] - mean) ** 2).sum(0) for rows in parts) / len(train)
     used = np.sqrt(square) > 1e-6
@@ -151,7 +151,7 @@ def _whitening(states: StateArray, train: np.ndarray, ridge: float) -> tuple[tor
     return torch.from_numpy(np.asarray(mean)), axes
 
 
-def whitened(states: StateArray, train: np.ndarray, ridge: float) -> np.ndarray:
+def whiten(states: StateArray, train: np.ndarray, ridge: float) -> np.ndarray:
     """float32 [R, D'], the states along the principal axes of the training states, each scaled to deviation 1.
 
     Hidden states vary mostly along a few directions (token identity); without this, what lies in the others is
@@ -165,9 +165,9 @@ def _inputs(states: StateArray, train: np.ndarray, ridge: float, products: torch
     """[R, D' + 1], the whitened states and a column of ones, whose weights are the first layer's biases."""
     mean, axes = _whitening(states, train, ridge)
     found = torch.ones((len(states), axes.shape[1] + 1), dtype=products)
-    for start in range(0, len(states), ROWS):
-        part = torch.from_numpy(np.asarray(states[start : start + ROWS], np.float64))
-        found[start : start + ROWS, :-1] = (part - mean) @ axes
+    for start in range(0, len(states), EVAL_BATCH_SIZE):
+        part = torch.from_numpy(np.asarray(states[start : start + EVAL_BATCH_SIZE], np.float64))
+        found[start : start + EVAL_BATCH_SIZE, :-1] = (part - mean) @ axes
     return found
 
 
@@ -199,8 +199,8 @@ class _Heads:
 
     def _cut(self, logits: torch.Tensor) -> torch.Tensor:
         """The logits within `LARGEST_LOGIT`, in place; those of classes that a group does not have at its least."""
-        logits.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
-        return logits.masked_fill_(self.unused, -LARGEST_LOGIT) if self.unused.any() else logits
+        logits.clamp_(-MAX_LOGIT, MAX_LOGIT)
+        return logits.masked_fill_(self.unused, -MAX_LOGIT) if self.unused.any() else logits
 
     def gradient(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """[G, C, b], gradient of the summed cross-entropy over b by the logits (float32 [G, C, b], overwritten)."""
@@ -304,7 +304,7 @@ class _Checks:
     def take(self) -> None:
         """Cross-entropy [G, K] on validation now; the networks are kept."""
         total = torch.zeros(self.there.shape)
-        for part in torch.from_numpy(self.split.validation).split(ROWS):
+        for part in torch.from_numpy(self.split.validation).split(EVAL_BATCH_SIZE):
             logits, _ = self.networks.forward(self.inputs[part].T.contiguous())
             total -= self.heads.log_prob(logits, part).sum(-1)
         self.losses.append(total / self.there)
@@ -319,11 +319,11 @@ class _Checks:
         for check in best.unique().tolist():
             self.networks.rounded.copy_(self.kept[check])
             mine = best == check
-            for start in range(0, len(rows), ROWS):
-                part = rows[start : start + ROWS]
+            for start in range(0, len(rows), EVAL_BATCH_SIZE):
+                part = rows[start : start + EVAL_BATCH_SIZE]
                 logits, _ = self.networks.forward(self.inputs[part].T.contiguous())
-                predicted[..., start : start + ROWS][mine] = self.heads.likely(logits)[mine]
-                log_prob[..., start : start + ROWS][mine] = self.heads.log_prob(logits, part)[mine]
+                predicted[..., start : start + EVAL_BATCH_SIZE][mine] = self.heads.likely(logits)[mine]
+                log_prob[..., start : start + EVAL_BATCH_SIZE][mine] = self.heads.log_prob(logits, part)[mine]
         return loss.numpy(), log_prob.numpy(), predicted.numpy()
 
 

@@ -18,15 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.artifacts import MAX_BYTES, READINGS
 from benchmark.errors import VerificationError
 from benchmark.files import read_bytes, gunzip_bounded
-from benchmark.probing.control_gap import Tested, select_pool
+from benchmark.probing.control_gap import TestBaseline, select_pool
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
 from karel_env.features import FEATURES, PRIMARY
 
-PROGRAMS = 40
+NUM_PROGRAMS = 40
 DIGITS = 4
-LARGEST = 4_000_000
+MAX_TEXT_BYTES = 4_000_000
 """Bytes of the file's text."""
 _Class = Annotated[int, Field(ge=0, le=100)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -75,7 +75,7 @@ class Readout(BaseModel):
 
 def compute_readout(
     probe_set: ProbeSet,
-    tested: Tested,
+    tested: TestBaseline,
     fits: Sequence[ProbeFit],
     views: Sequence[str],
     semantics: Sequence[str],
@@ -92,7 +92,7 @@ def compute_readout(
     """
     seed, feature = protocol.seeds[0], FEATURES.index(PRIMARY)
     test = probe_set.split(seed).test
-    task = np.unique(probe_set.program[test])[:PROGRAMS]
+    task = np.unique(probe_set.program[test])[:NUM_PROGRAMS]
     place = np.flatnonzero(np.isin(probe_set.program[test], task))
     ends = np.flatnonzero(np.diff(probe_set.program[test][place])) + 1
     pool, found = select_pool(fits)[0, :, feature], []
@@ -136,7 +136,7 @@ def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
     path = folder / READINGS
     if not path.is_file():
         return None
-    text = gunzip_bounded(read_bytes(path, MAX_BYTES[READINGS]), path.name, LARGEST)
+    text = gunzip_bounded(read_bytes(path, MAX_BYTES[READINGS]), path.name, MAX_TEXT_BYTES)
     try:
         readings = Readout.model_validate_json(text)
         _check(readings, probe_set)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, Tested, select_pool, gather_evidence
+from benchmark.probing.control_gap import Evidence, TestBaseline, select_pool, gather_evidence
 from benchmark.probing.labels import ProbeSet, Split
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import Protocol
@@ -30,7 +30,7 @@ class ProbedSource:
 
 def probe_source(
     probe_set: ProbeSet,
-    tested: Tested,
+    tested: TestBaseline,
     copies: Sequence[Views],
     protocol: Protocol,
     progress: StepCallback = lambda steps: None,
@@ -75,7 +75,7 @@ def count_network_steps(protocol: Protocol, semantics: int) -> int:
     return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + semantics)
 
 
-def validation_gaps(fits: Sequence[ProbeFit], tested: Tested, feature: int, alternatives: Sequence[int]) -> np.ndarray:
+def validation_gaps(fits: Sequence[ProbeFit], tested: TestBaseline, feature: int, alternatives: Sequence[int]) -> np.ndarray:
     """float64 [views], skill of the original less the mean of the alternatives (columns of S) on validation, over seeds.
 
     By it the best layer is named, so that no test figure chooses.

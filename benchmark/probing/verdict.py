@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import FeatureResult, Tested, analyze_features, decide_verdict
+from benchmark.probing.control_gap import FeatureResult, TestBaseline, analyze_features, decide_verdict
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
@@ -18,7 +18,7 @@ from benchmark.probing.diagnostics import (
     compute_diagnostics,
     add_control_labels,
 )
-from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, with_original
+from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.probing.readout import Readout, compute_readout
@@ -69,7 +69,7 @@ class ProbeResult:
 
 def count_blind_steps(protocol: Protocol) -> int:
     """Steps of all networks that `measure_meaning` reports, for progress."""
-    return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(with_original(protocol, EXTRA_SEMANTICS)) + 1)
+    return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
 
 
 def measure(
@@ -92,7 +92,7 @@ def measure(
     """
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
-    tested = Tested.of(probe_set, protocol)
+    tested = TestBaseline.of(probe_set, protocol)
     recorder = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
         "model": probe_source(probe_set, tested, [model], protocol, progress, fit=fit),
@@ -103,7 +103,7 @@ def measure(
     evidence = collect_diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
     found = compute_diagnostics(evidence, probe_set, tested, protocol)
     arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
-    names = [semantics.name for semantics in with_original(protocol, EXTRA_SEMANTICS)]
+    names = [semantics.name for semantics in list_semantics(protocol, EXTRA_SEMANTICS)]
     readings = compute_readout(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
     return verdict_from_evidence(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
 
@@ -111,14 +111,14 @@ def measure(
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
     """The labels of the suite's blind set: original, alternatives, extras, and control labels."""
     tasks = blind_tasks(suite)
-    semantics = with_original(protocol, EXTRA_SEMANTICS)
+    semantics = list_semantics(protocol, EXTRA_SEMANTICS)
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), semantics, protocol, budget=suite.probe_programs)
     return add_control_labels(probe_set, tasks.programs)
 
 
 def verdict_from_evidence(
     probe_set: ProbeSet,
-    tested: Tested,
+    tested: TestBaseline,
     arrays: Mapping[str, np.ndarray],
     protocol: Protocol,
     views: Sequence[str] = POOLS,

@@ -15,11 +15,11 @@ from benchmark.errors import UsageError
 from benchmark.files import sanitize
 
 SUBMISSIONS = "submissions"
-ABSENT, FILE, PROGRAM, LINK, MODULE = "000000", "100644", "100755", "120000", "160000"
-KINDS = {PROGRAM: "a program (mode 100755)", LINK: "a link", MODULE: "a submodule", "040000": "a folder"}
+NO_FILE, FILE, EXECUTABLE, SYMLINK, SUBMODULE = "000000", "100644", "100755", "120000", "160000"
+MODE_NAMES = {EXECUTABLE: "a program (mode 100755)", SYMLINK: "a link", SUBMODULE: "a submodule", "040000": "a folder"}
 ADDED, EDITED, DELETED = "added", "edited", "deleted"
-SECONDS = 120
-FILE_LIMIT = 5_000
+GIT_TIMEOUT = 120
+MAX_FILES = 5_000
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class ChangedFile:
     mode_after: str
 
     @property
-    def deed(self) -> str:
+    def action(self) -> str:
         """`ADDED`, `EDITED` or `DELETED`."""
-        if self.mode_before == ABSENT:
+        if self.mode_before == NO_FILE:
             return ADDED
-        return DELETED if self.mode_after == ABSENT else EDITED
+        return DELETED if self.mode_after == NO_FILE else EDITED
 
     @property
     def folder(self) -> str | None:
@@ -53,15 +53,15 @@ class ChangedFile:
         """The path within the submission, or the whole path outside of one."""
         return "/".join(PurePosixPath(self.path).parts[2:]) if self.folder is not None else self.path
 
-    def objection(self) -> str | None:
+    def rejection_reason(self) -> str | None:
         """Why such a change is never taken: what it is, if it is no plain file, or where it lies."""
         if self.folder is None:
             where = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
-            return f"{where} ({KINDS[self.mode_after]})" if self.mode_after in KINDS else where
-        if self.mode_after not in (FILE, ABSENT):
-            return f"{sanitize(self.path)}: {KINDS.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
-        if self.mode_before not in (FILE, ABSENT):
-            return f"{sanitize(self.path)}: {KINDS.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
+            return f"{where} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else where
+        if self.mode_after not in (FILE, NO_FILE):
+            return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
+        if self.mode_before not in (FILE, NO_FILE):
+            return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
         return None
 
 
@@ -97,7 +97,7 @@ class Change:
         out = target / folder
         out.mkdir(parents=True)
         for mode, path in _list_tree(self.checkout, self.base, f"{SUBMISSIONS}/{folder}/", "-r"):
-            if mode in (FILE, PROGRAM):
+            if mode in (FILE, EXECUTABLE):
                 place = out / PurePosixPath(path).relative_to(f"{SUBMISSIONS}/{folder}")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(git(self.checkout, "cat-file", "blob", f"{self.base}:{path}"))
@@ -146,9 +146,9 @@ def _changed_files(checkout: Path, base: str) -> tuple[ChangedFile, ...]:
         "--ignore-submodules=none", base, "HEAD",
     )  # fmt: skip
     fields = content.decode("utf-8", "surrogateescape").split("\0")[:-1]
-    if len(fields) // 2 > FILE_LIMIT:
+    if len(fields) // 2 > MAX_FILES:
         raise UsageError(
-            f"--change {checkout}: {len(fields) // 2:,} files are changed; at most {FILE_LIMIT:,} are looked at"
+            f"--change {checkout}: {len(fields) // 2:,} files are changed; at most {MAX_FILES:,} are looked at"
         )
     files = []
     for entry, path in zip(fields[::2], fields[1::2], strict=True):
@@ -180,7 +180,7 @@ def git(checkout: Path, *arguments: str) -> bytes:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=SECONDS, env=environment)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=GIT_TIMEOUT, env=environment)
     except subprocess.CalledProcessError as problem:
         lines = problem.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise UsageError(

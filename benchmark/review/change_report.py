@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from benchmark.errors import SubmissionError
 from benchmark.files import sanitize
-from benchmark.submit.folder import NAME
+from benchmark.submit.folder import NAME_PATTERN
 
-LISTED = 20
+MAX_LISTED = 20
 REPORT_CHARACTERS, ROW_CHARACTERS, LINE_CHARACTERS = 50_000, 9_000, 400
 NEW, CHANGED, REMOVED, RENAMED = "new", "changed", "removed", "renamed"
 REFUSED = SubmissionError.exit_code
@@ -41,7 +41,7 @@ class RowReport:
 
     def text(self) -> str:
         """The lines of the report."""
-        name = self.folder if NAME.fullmatch(self.folder) else sanitize(self.folder)
+        name = self.folder if NAME_PATTERN.fullmatch(self.folder) else sanitize(self.folder)
         head = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
         if self.code:
             head = "refused" if self.refusals else "differs"
@@ -68,11 +68,11 @@ class ChangeReport:
 
     def text(self) -> str:
         """The report in printable ASCII, bounded."""
-        parts = [f"refused: {why}" for why in self.refusals[:LISTED]]
-        if len(self.refusals) > LISTED:
-            parts.append(f"({len(self.refusals) - LISTED} more)")
-        parts += [f"- {note}" for note in self.notes[:LISTED]]
-        return printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(one.text() for one in self.rows)]))
+        parts = [f"refused: {why}" for why in self.refusals[:MAX_LISTED]]
+        if len(self.refusals) > MAX_LISTED:
+            parts.append(f"({len(self.refusals) - MAX_LISTED} more)")
+        parts += [f"- {note}" for note in self.notes[:MAX_LISTED]]
+        return make_printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(one.text() for one in self.rows)]))
 
     def summary(self) -> str:
         """Numbers only, on one line: what a comment may repeat."""
@@ -83,7 +83,7 @@ class ChangeReport:
         return json.dumps({"exit_code": self.exit_code, **counts, "refused": refused}) + "\n"
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """A text in printable ASCII of bounded length, no line of which is a command to the runner of a workflow."""
     ascii_text = text.encode("ascii", "backslashreplace").decode()
     visible = "".join(char if char.isprintable() or char == "\n" else "?" for char in ascii_text)

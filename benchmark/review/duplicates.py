@@ -50,7 +50,7 @@ class SubmissionRow:
         record = self.record
         return record.suite.name, record.suite.version, record.protocol.version, record.track
 
-    def is_of(self, other: SubmissionRow) -> bool:
+    def may_share_content(self, other: SubmissionRow) -> bool:
         """Whether both may share what they share: the same authors, in two tables of the board."""
         return self.authors == other.authors and self.table != other.table
 
@@ -83,13 +83,13 @@ def find_overlap(row: SubmissionRow, others: Sequence[SubmissionRow]) -> Overlap
         if not shared:
             continue
         line = f"{', '.join(shared)} as {sanitize(other.folder)} of {sanitize(other.declared.authors[0])}"
-        if row.is_of(other):
+        if row.may_share_content(other):
             overlap.notes.append(f"{line}, in another table by the same authors")
         else:
             overlap.refusals.append(f"{line}; a row stands on the board once, under the name that it has")
-    overlap.refusals += _disguised("family", row.declared.family, [other.declared.family for other in others])
+    overlap.refusals += _find_lookalikes("family", row.declared.family, [other.declared.family for other in others])
     for author in row.declared.authors:
-        overlap.refusals += _disguised("author", author, [name for other in others for name in other.declared.authors])
+        overlap.refusals += _find_lookalikes("author", author, [name for other in others for name in other.declared.authors])
     return overlap
 
 
@@ -104,7 +104,7 @@ def _compare_names(row: SubmissionRow, other: SubmissionRow, overlap: Overlap) -
         for known in sorted(other.names):
             if skeleton(name, labels=True) != skeleton(known, labels=True):
                 continue
-            if name == known and row.is_of(other):
+            if name == known and row.may_share_content(other):
                 overlap.notes.append(
                     f"name {sanitize(name)} as {sanitize(other.folder)}, in another table by the same authors"
                 )
@@ -127,7 +127,7 @@ def _shared_content(row: SubmissionRow, other: SubmissionRow) -> Iterator[str]:
         yield f"{evidence} evidence"
 
 
-def _disguised(what: str, text: str, known: Iterable[str]) -> list[str]:
+def _find_lookalikes(what: str, text: str, known: Iterable[str]) -> list[str]:
     """A line where a text reads as a known one and is spelled otherwise."""
     for other in sorted(set(known)):
         if text != other and skeleton(text) == skeleton(other):

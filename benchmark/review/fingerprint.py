@@ -19,7 +19,7 @@ import numpy as np
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import BenchmarkError
 from benchmark.files import open_regular, read_rows, read_tensor_header
-from benchmark.submit.screening import WEIGHTS
+from benchmark.submit.screening import WEIGHT_FILE
 
 NEAR_WEIGHTS = 0.01
 """Largest relative distance of weights that count as a copy: a cast to bfloat16 moves them by 0.002, training on by 0.1."""
@@ -49,7 +49,7 @@ class Fingerprint:
         return sorted(
             tensor
             for path in self.folder.glob("*.safetensors")
-            if WEIGHTS.fullmatch(path.name)
+            if WEIGHT_FILE.fullmatch(path.name)
             for tensor in _read_tensors(path)
         )
 
@@ -61,7 +61,7 @@ class Fingerprint:
     @cached_property
     def weight_values(self) -> np.ndarray:
         """float32, every weight by name of its tensor."""
-        values = [_values(item, data) for _, item, _, data in self.tensors]
+        values = [_to_float32(item, data) for _, item, _, data in self.tensors]
         return np.concatenate(values) if values else np.zeros(0, np.float32)
 
     @cached_property
@@ -79,7 +79,7 @@ class Fingerprint:
         if not (self.folder / PROBES).is_file():
             return {}
         return {
-            name: _values(item, data)
+            name: _to_float32(item, data)
             for name, item, _, data in _read_tensors(self.folder / PROBES)
             if name.startswith("model.") and item in FLOATS
         }
@@ -147,7 +147,7 @@ def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
     return tensors
 
 
-def _values(item: str, data: bytes) -> np.ndarray:
+def _to_float32(item: str, data: bytes) -> np.ndarray:
     """Numbers of a tensor as float32; those of other kinds as their bytes."""
     if item == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

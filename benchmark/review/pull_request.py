@@ -25,16 +25,16 @@ from benchmark.environment import SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
 from benchmark.review.change import Change, ChangedFile, read_change
-from benchmark.review.change_report import CHANGED, LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
+from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
 from karel_env.command import CommandParser
 
-FOLDERS = 5
+MAX_FOLDERS = 5
 """Of submissions in one change, at most; each takes seconds to minutes."""
-COMPARED = ("model", "parameters", "shown %", "held-out %", "exact %", "delta", "verdict")
+COMPARED_COLUMNS = ("model", "parameters", "shown %", "held-out %", "exact %", "delta", "verdict")
 UNFINISHED = "the check did not finish; a maintainer looks into the log of the run\n"
 MISMATCH = VerificationError.exit_code
 
@@ -53,36 +53,36 @@ def check_pull_request(checkout: Path, maintainer: bool = False) -> ChangeReport
         folders = change.folders()
         if not folders and not found.refusals:
             found.refusals.append("nothing in submissions/ is changed")
-        if len(folders) > FOLDERS:
-            found.refusals.append(f"{len(folders)} submissions in one change; at most {FOLDERS} are checked")
+        if len(folders) > MAX_FOLDERS:
+            found.refusals.append(f"{len(folders)} submissions in one change; at most {MAX_FOLDERS} are checked")
         if found.refusals:
             found.code = REFUSED
         with tempfile.TemporaryDirectory() as scratch:
-            _check_rows(change, folders[:FOLDERS], Path(scratch), maintainer, found)
+            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), maintainer, found)
     except BenchmarkError as problem:
         found.refusals.append(str(problem))
         found.code = max(found.code, problem.exit_code)
     except Exception as problem:
         # Whatever a folder does to the readers, there is a report, and it refuses.
-        found.refusals.append(f"the check failed with {_named(problem)}; a maintainer looks into it")
+        found.refusals.append(f"the check failed with {_describe_exception(problem)}; a maintainer looks into it")
         found.code = max(found.code, REFUSED)
     return found
 
 
-def report(checkout: Path, maintainer: bool = False) -> tuple[str, int]:
+def report_pull_request(checkout: Path, maintainer: bool = False) -> tuple[str, int]:
     """What is found of a change, and the gravest exit code."""
     found = check_pull_request(checkout, maintainer)
     return found.text(), found.exit_code
 
 
 def _check_files(change: Change, found: ChangeReport) -> None:
-    found.refusals += [why for file in change.files if (why := file.objection()) is not None]
+    found.refusals += [why for file in change.files if (why := file.rejection_reason()) is not None]
 
 
 def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintainer: bool, found: ChangeReport) -> None:
     """Compare each row with the base, then with all others, then verify it."""
-    unsafe = {file.folder for file in change.files if file.objection() is not None}
-    kinds = {folder: _kind(change, folder) for folder in folders}
+    unsafe = {file.folder for file in change.files if file.rejection_reason() is not None}
+    kinds = {folder: _row_kind(change, folder) for folder in folders}
     before = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
     after: dict[str, SubmissionRow] = {}
     for folder in folders:
@@ -97,14 +97,14 @@ def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintaine
             _verify(place, change.files_of(folder), maintainer, one)
             if (row_after := _readable_row(place)) is not None:
                 after[folder] = row_after
-    standing = _standing_rows(change, folders, found)
+    standing = _unchanged_rows(change, folders, found)
     for one in found.rows:
         _compare_with_base(one, change, before, maintainer)
         if one.folder in after:
             _compare_with_others(one, after, before, standing, found, maintainer)
 
 
-def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[SubmissionRow]:
+def _unchanged_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[SubmissionRow]:
     """The rows that a change leaves as they are."""
     rows = {
         name: _readable_row(change.checkout / "submissions" / name)
@@ -118,7 +118,7 @@ def _standing_rows(change: Change, folders: Sequence[str], found: ChangeReport) 
     return [row for row in rows.values() if row is not None]
 
 
-def _kind(change: Change, folder: str) -> str:
+def _row_kind(change: Change, folder: str) -> str:
     if folder not in change.folders_before:
         return NEW
     return CHANGED if folder in change.folders_after else REMOVED
@@ -142,10 +142,10 @@ def _check_status(files: Sequence[ChangedFile], maintainer: bool, one: RowReport
         if file.name.casefold() != STATUS or (one.kind == REMOVED and maintainer):
             continue
         if maintainer:
-            one.notes.append(f"{file.name} {file.deed} by a maintainer")
+            one.notes.append(f"{file.name} {file.action} by a maintainer")
         elif one.kind != REMOVED:
             one.refuse(
-                f"{sanitize(file.name)[1:-1]} {file.deed}: only the verification writes it; leave it as it is in the base"
+                f"{sanitize(file.name)[1:-1]} {file.action}: only the verification writes it; leave it as it is in the base"
             )
 
 
@@ -177,17 +177,17 @@ def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: Ro
         one.refuse(str(problem), problem.exit_code)
         return
     except Exception as problem:
-        one.refuse(f"cannot be read: {_named(problem)}")
+        one.refuse(f"cannot be read: {_describe_exception(problem)}")
         return
-    differences = verified.differences
+    differences = verified.mismatches
     if not any(file.name == STATUS for file in files):
         # The status that lies in the base is of the files before, and nobody's claim.
         differences = [difference for difference in differences if not difference.entry.startswith("status.")]
-    if len(differences) < len(verified.differences):
+    if len(differences) < len(verified.mismatches):
         one.notes.append("its status is of the files before, so the row falls back to self_reported")
     if differences:
         one.code = max(one.code, MISMATCH)
-        one.details = f"{len(differences)} entries differ\n\n{_table_of(differences, 'submission', 'found')}"
+        one.details = f"{len(differences)} entries differ\n\n{_format_mismatches(differences, 'submission', 'found')}"
         return
     finished = verified.record.provenance.finished[:10]
     if one.kind == NEW and one.folder[: DATE_LENGTH - 1] != finished:
@@ -197,7 +197,7 @@ def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: Ro
     if any(has_paths(read_text(place / name, MAX_BYTES[name])) for name in (DESCRIPTION, RECORD)):
         one.notes.append("names folders of the machine that it ran on; what is published shows their last part only")
     checks = "\n".join(f"- {line}" for line in verified.checked)
-    one.details = f"{checks}\n\n{_beside(place.name, verified)}"
+    one.details = f"{checks}\n\n{_board_excerpt(place.name, verified)}"
 
 
 def _compare_with_base(
@@ -207,8 +207,8 @@ def _compare_with_base(
     if one.kind == NEW:
         return
     files = change.files_of(one.folder)
-    listed = ", ".join(f"{sanitize(file.name)[1:-1]} {file.deed}" for file in files[:LISTED])
-    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    listed = ", ".join(f"{sanitize(file.name)[1:-1]} {file.action}" for file in files[:MAX_LISTED])
+    more = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
     what = "removes" if one.kind == REMOVED else "changes"
     line = f"{what} a row of the base ({listed}{more})"
     if maintainer:
@@ -220,16 +220,16 @@ def _compare_with_base(
         return
     new = _readable_row(change.checkout / "submissions" / one.folder)
     if new is not None:
-        differences = _differences_of(old, new)
+        differences = _row_differences(old, new)
         table = (
-            _table_of(differences, "base", "change")
+            _format_mismatches(differences, "base", "change")
             if differences
             else "none of what the board shows or the description says"
         )
         one.details = f"what differs from the base:\n\n{table}\n\n{one.details}"
 
 
-def _differences_of(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
+def _row_differences(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
     """Cells of the board and entries of the description that a change alters."""
     found = list(find_mismatches("board", row_cells(old.record), row_cells(new.record)))
     return found + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
@@ -271,30 +271,30 @@ def _compare_with_others(
                 one.refuse(why)
 
 
-def _table_of(differences: Sequence[Mismatch], before: str, after: str) -> str:
-    rows = [[sanitize(one.entry)[1:-1], sanitize(one.said), sanitize(one.found)] for one in differences[:LISTED]]
+def _format_mismatches(differences: Sequence[Mismatch], before: str, after: str) -> str:
+    rows = [[sanitize(one.entry)[1:-1], sanitize(one.said), sanitize(one.found)] for one in differences[:MAX_LISTED]]
     table = tabulate(rows, headers=["entry", before, after], tablefmt="simple", disable_numparse=True)
-    more = len(differences) - LISTED
+    more = len(differences) - MAX_LISTED
     return f"{table}\n({more} more)" if more > 0 else table
 
 
-def _beside(name: str, found: VerificationReport) -> str:
+def _board_excerpt(name: str, found: VerificationReport) -> str:
     """The row of a submission among those of its suite, best first."""
     mine = found.record
     try:
         rows_there = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
     except Exception as problem:
-        return f"the board of the base cannot be read: {_named(problem)}"
+        return f"the board of the base cannot be read: {_describe_exception(problem)}"
     others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
     ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
     rows = []
     for one in ranked:
         cells = row_cells(one)
-        rows.append(["->" if one is mine else "", *(sanitize(cells[column])[1:-1] for column in COMPARED)])
-    return tabulate(rows, headers=["", *COMPARED], tablefmt="simple", disable_numparse=True)
+        rows.append(["->" if one is mine else "", *(sanitize(cells[column])[1:-1] for column in COMPARED_COLUMNS)])
+    return tabulate(rows, headers=["", *COMPARED_COLUMNS], tablefmt="simple", disable_numparse=True)
 
 
-def _named(problem: Exception) -> str:
+def _describe_exception(problem: Exception) -> str:
     return f"{type(problem).__name__}: {sanitize(str(problem))}"
 
 

@@ -1,1 +1,1 @@
-"""runner"""
+"""One evaluation run: plan, shards, probe fits, record."""

@@ -22,7 +22,7 @@ from benchmark.cluster.executor import WorkItem
 from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probe_fit import ProbeFit, StateArray
-from benchmark.probing.probes import fast_products
+from benchmark.probing.probes import select_matmul_dtype
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.jobs import FitPayload, FitWork
 from benchmark.runner.store import VALID, StagedResult, ResultStore, MemmapStates, to_safetensors, write_atomic_in
@@ -77,7 +77,7 @@ class CachedProbeTrainer:
         given = {id(rows): self._rows(rows) for rows in states}
         rows = [given[id(one)] for one in states]
         parts = [self._spill(vars(split)) for split in splits]
-        settings = [sorted(asdict(protocol).items()), list(widths), str(fast_products()), labels.name]
+        settings = [sorted(asdict(protocol).items()), list(widths), str(select_matmul_dtype()), labels.name]
         names = []
         for seed, (files, tensor), part in zip(seeds, rows, parts, strict=True):
             content = [settings, int(seed), [self._content(file) for file in files], tensor, part.name]

@@ -15,7 +15,7 @@ from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.json_files import CONFIG, read_json
 from benchmark.models.tokenizer import check_ids, check_words, named_failures
 from benchmark.probing.full_grid import count_grid_steps
-from benchmark.probing.probes import TOGETHER, fast_products
+from benchmark.probing.probes import GROUPS_PER_CHUNK, select_matmul_dtype
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
@@ -104,7 +104,7 @@ def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
 def _estimate_resources(
     job: Job, protocol: Protocol, prompt: int, new: int, preamble: int, config: dict[str, object]
 ) -> ResourceEstimate:
-    speed, probe_speed = matmul_flops(DTYPES[job.dtype]), matmul_flops(fast_products())
+    speed, probe_speed = matmul_flops(DTYPES[job.dtype]), matmul_flops(select_matmul_dtype())
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
@@ -125,7 +125,7 @@ def _estimate_resources(
     # States stay on disk; a probe's inputs are two bytes a value, of as many seeds as there are threads.
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     cache = suite.batch * (prompt + new) * width * layers * 4 * item
-    probes = torch.get_num_threads() * TOGETHER * (width + classes) * protocol.hidden * 4 * 6
+    probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
     model = checkpoint.parameters * item * 2 + stored + cache + 600_000_000
     memory = model + 3 * states + probes
     return ResourceEstimate(

@@ -24,7 +24,7 @@ from benchmark.probing.figures import write_figures
 from benchmark.probing.full_grid import FullGrid
 from benchmark.probing.grid import Grid
 from benchmark.probing.probe_fit import StateArray
-from benchmark.probing.probes import fast_products
+from benchmark.probing.probes import select_matmul_dtype
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
 from benchmark.probing.protocol import Protocol as Settings
 from benchmark.probing.readout import pack_readout
@@ -321,7 +321,7 @@ class _EvaluationStages(Stages):
                 command=redact_paths(run.config.command), identity=run.identity, workers=self.backend.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
                 processors=sorted(self.backend.processors), retries=folder.retries(),
-                products=str(fast_products()).removeprefix("torch."),
+                products=str(select_matmul_dtype()).removeprefix("torch."),
                 gpu=gpu_name(run.job.device), **run.environment,
             ),
         )  # fmt: skip

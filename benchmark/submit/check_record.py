@@ -21,7 +21,7 @@ from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
 from benchmark.statistics import Estimate
-from benchmark.submit.folder import EARLIEST, SKEW
+from benchmark.submit.folder import EARLIEST, CLOCK_SKEW
 from benchmark.submit.schema import Submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
@@ -29,8 +29,8 @@ from benchmark.tasks.suite import SUITE_FOLDER
 
 MAX_SAMPLES, MAX_TEMPERATURE = 10_000, 100.0
 MAX_COUNT = 10**15
-SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-TRAINING = "training.json"
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
+TRAINING_FILE = "training.json"
 
 
 def read_submitted_record(folder: Path) -> Record:
@@ -64,7 +64,7 @@ def read_submitted_record(folder: Path) -> Record:
         )
     check_times(record.provenance.started, record.provenance.finished, f"{RECORD}: provenance")
     _check_provenance(record)
-    figures = _figures(folder)
+    figures = _figure_names(folder)
     if len(set(record.figures)) < len(record.figures):
         raise SubmissionError(f"{RECORD}: a figure is named twice")
     for place in record.figures:
@@ -81,7 +81,7 @@ def _check_provenance(record: Record) -> None:
         "provenance.identity": origin.identity, "provenance.source": origin.source,
     }  # fmt: skip
     for name, text in digests.items():
-        if not SHA256.fullmatch(text):
+        if not SHA256_PATTERN.fullmatch(text):
             raise SubmissionError(f"{RECORD}: {name}: {sanitize(text)}; expected 64 digits of a SHA-256")
     counts = {
         "model.parameters": model.parameters, "provenance.cores": origin.cores, "provenance.workers": origin.workers,
@@ -102,7 +102,7 @@ def load_options_of_record(record: Record) -> Loading:
     return Loading(attention=model.attention)
 
 
-def _figures(folder: Path) -> set[str]:
+def _figure_names(folder: Path) -> set[str]:
     return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")}
 
 
@@ -119,9 +119,9 @@ def check_privacy(folder: Path, record: Record, said: Submission) -> None:
         f"{DESCRIPTION}: training.command": said.training.command or "",
         f"{DESCRIPTION}: training.data": said.training.data or "",
     }  # fmt: skip
-    if (folder / TRAINING).exists():
-        training = read_json(folder / TRAINING, MAX_OTHER_BYTES)
-        texts |= {f"{TRAINING}: {name}": text for name, text in training.items() if isinstance(text, str)}
+    if (folder / TRAINING_FILE).exists():
+        training = read_json(folder / TRAINING_FILE, MAX_OTHER_BYTES)
+        texts |= {f"{TRAINING_FILE}: {name}": text for name, text in training.items() if isinstance(text, str)}
     for entry, text in texts.items():
         if has_paths(text):
             raise SubmissionError(f"{entry}: names a folder of a machine; draft it with python -m benchmark.submit new")
@@ -144,38 +144,38 @@ def drop_unverified(folder: Path, record: Record) -> Record:
     return record.model_copy(update={"meaning": meaning, "content": content, "grid": None})
 
 
-ROUNDING = 1e-9
+TOLERANCE = 1e-9
 
 
-TEXT, LIST, ENTRIES = 2_000, 5_000, 200
+MAX_TEXT, MAX_LIST, MAX_MAPPING = 2_000, 5_000, 200
 """Characters of a text, items of a list, entries of a mapping."""
 
 
-LARGEST_INT, LARGEST_FLOAT = 2**63, 1e6
+MAX_INT, MAX_FLOAT = 2**63, 1e6
 
 
-SECONDS = 1e10
+MAX_SECONDS = 1e10
 
 
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
+TIME_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
 
 
-SHARES = {
+FRACTION_FIELDS = {
     "shown", "held_out", "both", "shown_state", "exact", "valid", "distinct", "finished", "arithmetic", "geometric",
     "majority", "accuracy", "macro_f1", "p", "p_holm", "p_rand", "reach_p",
 }  # fmt: skip
 """Entries whose figures lie from 0 to 1."""
 
 
-AT_MOST_ONE = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
+AT_MOST_ONE_FIELDS = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
 """Entries whose figures have no lower end of their own."""
 
 
-MAPPINGS = {"geometric", "reach_p", "extras"}
+MAPPING_FIELDS = {"geometric", "reach_p", "extras"}
 """Entries that hold figures by name."""
 
 
-COUNTS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
+COUNT_FIELDS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
 """Entries that count what a figure rests on: at least 1."""
 
 
@@ -189,7 +189,7 @@ def check_figures(value: Any, where: str) -> None:
     Raises:
         SubmissionError: naming the first entry that is out of its bounds.
     """
-    for path, entry in _walk(value, where):
+    for path, entry in _iterate_values(value, where):
         names = path.split(".")
         if isinstance(entry, Estimate):
             _check_estimate(path, entry)
@@ -198,20 +198,20 @@ def check_figures(value: Any, where: str) -> None:
         elif isinstance(entry, float):
             _check_float(path, entry, names)
         elif isinstance(entry, int):
-            if not -LARGEST_INT < entry < LARGEST_INT:
+            if not -MAX_INT < entry < MAX_INT:
                 raise SubmissionError(f"{path}: a number of more than 63 bits")
-            if names[-1] in COUNTS and entry < (1 if names[-1] == "n" else 0):
+            if names[-1] in COUNT_FIELDS and entry < (1 if names[-1] == "n" else 0):
                 raise SubmissionError(f"{path}: {entry}; a count is at least {1 if names[-1] == 'n' else 0}")
         elif isinstance(entry, str):
-            if len(entry) > TEXT:
-                raise SubmissionError(f"{path}: {len(entry):,} characters; at most {TEXT:,} are read")
+            if len(entry) > MAX_TEXT:
+                raise SubmissionError(f"{path}: {len(entry):,} characters; at most {MAX_TEXT:,} are read")
         elif isinstance(entry, list | tuple | Mapping):
-            limit = ENTRIES if isinstance(entry, Mapping) else LIST
+            limit = MAX_MAPPING if isinstance(entry, Mapping) else MAX_LIST
             if len(entry) > limit:
                 raise SubmissionError(f"{path}: {len(entry):,} entries; at most {limit:,} are read")
 
 
-def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _iterate_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every value within a value, outer ones first, with its path; what is in a container follows only if asked for."""
     pending = [(path, value)]
     while pending:
@@ -231,7 +231,7 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _check_float(path: str, entry: float, names: list[str]) -> None:
-    largest = SECONDS if "seconds" in names else LARGEST_FLOAT
+    largest = MAX_SECONDS if "seconds" in names else MAX_FLOAT
     if not math.isfinite(entry) or abs(entry) > largest:
         raise SubmissionError(f"{path}: {entry:g}; no figure of a run is so large")
     if "seconds" in names and entry < 0:
@@ -239,27 +239,27 @@ def _check_float(path: str, entry: float, names: list[str]) -> None:
     # An estimate's ends are checked with the estimate.
     if names[-1] in ("value", "low", "high"):
         return
-    named = names[-2] if len(names) > 1 and names[-2] in MAPPINGS else names[-1]
-    if named in SHARES and not -ROUNDING <= entry <= 1 + ROUNDING:
+    named = names[-2] if len(names) > 1 and names[-2] in MAPPING_FIELDS else names[-1]
+    if named in FRACTION_FIELDS and not -TOLERANCE <= entry <= 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {entry:g}; expected a share from 0 to 1")
-    if named in AT_MOST_ONE and entry > 1 + ROUNDING:
+    if named in AT_MOST_ONE_FIELDS and entry > 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {entry:g}; expected at most 1")
 
 
 def _check_estimate(path: str, estimate: Estimate) -> None:
     ends = (estimate.low, estimate.value, estimate.high)
-    if not all(map(math.isfinite, ends)) or max(map(abs, ends)) > LARGEST_FLOAT:
+    if not all(map(math.isfinite, ends)) or max(map(abs, ends)) > MAX_FLOAT:
         raise SubmissionError(f"{path}: {estimate.value:g} with an end that no figure of a run has")
-    if not estimate.low - ROUNDING <= estimate.value <= estimate.high + ROUNDING:
+    if not estimate.low - TOLERANCE <= estimate.value <= estimate.high + TOLERANCE:
         raise SubmissionError(
             f"{path}: {estimate.value:g} is not in its interval {estimate.low:g} to {estimate.high:g}"
         )
     if not 1 <= estimate.n <= 10**9:
         raise SubmissionError(f"{path}.n: {sanitize(estimate.n)}; expected how many independent units it rests on")
     names = set(path.split(".")[-2:])
-    if names & SHARES and not (estimate.low >= -ROUNDING and estimate.high <= 1 + ROUNDING):
+    if names & FRACTION_FIELDS and not (estimate.low >= -TOLERANCE and estimate.high <= 1 + TOLERANCE):
         raise SubmissionError(f"{path}: {estimate.low:g} to {estimate.high:g}; expected a share from 0 to 1")
-    if names & AT_MOST_ONE and estimate.value > 1 + ROUNDING:
+    if names & AT_MOST_ONE_FIELDS and estimate.value > 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {estimate.value:g}; expected at most 1")
 
 
@@ -273,7 +273,7 @@ def check_times(started: str, finished: str, where: str) -> None:
     times = {}
     for name, text in (("started", started), ("finished", finished)):
         try:
-            times[name] = datetime.fromisoformat(text) if TIME.fullmatch(text) else None
+            times[name] = datetime.fromisoformat(text) if TIME_PATTERN.fullmatch(text) else None
         except ValueError:
             times[name] = None
         if times[name] is None:
@@ -285,5 +285,5 @@ def check_times(started: str, finished: str, where: str) -> None:
     assert last is not None
     if not EARLIEST <= first <= last:
         raise SubmissionError(f"{where}: started {started}, finished {finished}; expected one after the other")
-    if last > datetime.now(UTC) + SKEW:
+    if last > datetime.now(UTC) + CLOCK_SKEW:
         raise SubmissionError(f"{where}.finished: {finished} is yet to come; expected a run that is over")

@@ -16,7 +16,7 @@ from benchmark.probing.semantic_content import CONTENT_DEPTHS, semantic_content_
 from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record
-from benchmark.submit.rendered_prompts import has_template, rendered_digest, stored_frame
+from benchmark.submit.rendered_prompts import has_chat_template, render_template_digest, read_prompt_template
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, validate_schema
 from benchmark.tasks.extraction import extract_program
@@ -70,7 +70,7 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
     record, asked, frame = (
         found.record,
         generation_options_of_record(found.record),
-        _frame(found, suite, folder, incoming),
+        _check_prompt(found, suite, folder, incoming),
     )
     network = not record.model.spec.startswith("baseline:")
     stages = {stage: [row for row in found.samples if row.stage == stage] for stage in GENERATION_STAGES}
@@ -81,15 +81,15 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
         SAMPLED: suite.tasks if asked.samples else 0,
     }
     for stage, rows in stages.items():
-        _compare_rows(found, suite, rows, stage, wanted[stage], asked.samples if stage == SAMPLED else 0)
+        _check_stage(found, suite, rows, stage, wanted[stage], asked.samples if stage == SAMPLED else 0)
         if rows and frame is not None:
             expected = prompt_digests(suite, stage, frame)
             for row in rows:
                 said = expected[row.task] if row.task < len(expected) else None
                 found.compare(f"samples.{stage}.{row.task}.prompt", row.prompt, said)
-    if any(one.entry.endswith(": tasks") for one in found.differences):
+    if any(one.entry.endswith(": tasks") for one in found.mismatches):
         return
-    _compare_scores(found, suite, stages[TEST])
+    _check_scores(found, suite, stages[TEST])
     if record.constrained is not None:
         again = summarize_constrained(suite, [row.model_dump() for row in stages[CONSTRAINED]])
         found.compare("constrained", record.constrained, again, ACCURACY_TOLERANCE)
@@ -101,10 +101,10 @@ def check_samples(found: VerificationReport, suite: Suite, folder: Path, incomin
     found.checked.append(f"samples: {len(found.samples):,} {digested}, {suite.tasks:,} programs executed again")
     found.checked.append("accuracy: every figure and interval")
     if wanted[GENERATED]:
-        _compare_content(found, suite, [row.text for row in stages[GENERATED]])
+        _check_content_counts(found, suite, [row.text for row in stages[GENERATED]])
 
 
-def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool) -> PromptTemplate | None:
+def _check_prompt(found: VerificationReport, suite: Suite, folder: Path, incoming: bool) -> PromptTemplate | None:
     """What stood around the tasks; None where an older run of a chat template did not store it."""
     record = found.record
     found.compare("frame is there", record.frame is not None, record.track != TRAINED)
@@ -117,17 +117,17 @@ def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool
     said = record.frame
     found.compare("frame.shots", said.shots, plain.shots)
     if found.submission.model == LOCAL_WEIGHTS:
-        found.compare("frame.chat_template", said.chat_template, has_template(folder))
+        found.compare("frame.chat_template", said.chat_template, has_chat_template(folder))
     if not said.chat_template:
         found.compare("frame.sha256", said.sha256, plain.digest)
         return plain
-    frame = stored_frame(folder, suite)
+    frame = read_prompt_template(folder, suite)
     if frame is None and incoming:
         raise SubmissionError(f"{FRAME}: not there; run the model again with this version, which stores the prompt")
     if frame is not None:
         found.compare("frame.sha256", said.sha256, frame.digest)
-    if found.submission.model == LOCAL_WEIGHTS and has_template(folder):
-        found.compare("frame.sha256, rendered again", said.sha256, rendered_digest(folder, suite, record.track))
+    if found.submission.model == LOCAL_WEIGHTS and has_chat_template(folder):
+        found.compare("frame.sha256, rendered again", said.sha256, render_template_digest(folder, suite, record.track))
         found.checked.append("prompt: the chat template, rendered again")
     elif frame is None:
         found.checked.append("prompt: its chat template as claimed; the run did not store what it rendered")
@@ -136,7 +136,7 @@ def _frame(found: VerificationReport, suite: Suite, folder: Path, incoming: bool
     return frame
 
 
-def _compare_rows(
+def _check_stage(
     found: VerificationReport, suite: Suite, rows: list[Sample], stage: str, tasks: int, draws: int
 ) -> None:
     """That a stage has each task once, or once a draw; and what was found in each answer."""
@@ -158,7 +158,7 @@ def _compare_rows(
         found.compare(f"samples.{stage}.{row.task}.text", row.text, text)
 
 
-def _compare_scores(found: VerificationReport, suite: Suite, rows: list[Sample]) -> None:
+def _check_scores(found: VerificationReport, suite: Suite, rows: list[Sample]) -> None:
     scores = score(suite, test_tasks(suite), [row.text for row in rows])
     for i, row in enumerate(rows):
         again = {
@@ -169,7 +169,7 @@ def _compare_scores(found: VerificationReport, suite: Suite, rows: list[Sample])
     found.compare("accuracy", found.record.accuracy, summarize(scores), ACCURACY_TOLERANCE)
 
 
-def _compare_content(found: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
+def _check_content_counts(found: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
     """What of the paper's columns does not need the states: how many programs and states they rest on."""
     content, protocol = found.record.content, found.record.protocol
     programs, _ = parse_programs(texts)

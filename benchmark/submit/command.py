@@ -22,7 +22,7 @@ from benchmark.errors import BenchmarkError, SubmissionError, UsageError, Verifi
 from benchmark.files import sanitize
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
-from benchmark.submit.folder import NAME, files_digest
+from benchmark.submit.folder import NAME_PATTERN, files_digest
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import ProcessLimits, rerun
 from benchmark.submit.scaffold import pack, scaffold
@@ -107,7 +107,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 def find_folder(options: argparse.Namespace) -> Path:
     """The folder of a name, with or without its date, or of a path."""
     inside = options.submissions / options.name
-    dated = sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME.fullmatch(options.name) else []
+    dated = sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME_PATTERN.fullmatch(options.name) else []
     if not inside.is_dir() and len(dated) == 1:
         inside = dated[0]
     folder = inside if "/" not in options.name and inside.is_dir() else Path(options.name)
@@ -137,47 +137,47 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    return _check_folders(_folders(options), lambda folder: _valid(folder, options.incoming))
+    return _check_folders(_folders(options), lambda folder: _describe(folder, options.incoming))
 
 
-def _valid(folder: Path, incoming: bool) -> str:
+def _describe(folder: Path, incoming: bool) -> str:
     found = validate(folder, incoming)
     return f"valid; {len(found.samples):,} samples"
 
 
 def _verify(options: argparse.Namespace) -> int:
-    return _check_folders(_folders(options), lambda folder: _verified(folder, options))
+    return _check_folders(_folders(options), lambda folder: _describe_verified(folder, options))
 
 
-def _verified(folder: Path, options: argparse.Namespace) -> str:
+def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
     found = verify(folder, options.incoming)
-    again = rerun(folder, found, options.rerun, _limits(options)) if options.rerun is not None else None
+    again = rerun(folder, found, options.rerun, _process_limits(options)) if options.rerun is not None else None
     before = read_status(folder)
     if options.write_status:
-        found.differences = [one for one in found.differences if not one.entry.startswith("status.")]
+        found.mismatches = [one for one in found.mismatches if not one.entry.startswith("status.")]
         write_status(folder, found, rerun=again)
     elif before is not None and before.status in (FLAGGED, WITHDRAWN) and before.reason:
         # Such a row stands apart on the board, so it may be in any state.
-        return f"{before.status}: {before.reason}; {len(found.differences)} differences"
+        return f"{before.status}: {before.reason}; {len(found.mismatches)} differences"
     raise_on_mismatch(found)
     return (
         f"verified, {len(found.checked)} kinds of entry" if options.all else "\n  ".join(["verified", *found.checked])
     )
 
 
-def _limits(options: argparse.Namespace) -> ProcessLimits:
+def _process_limits(options: argparse.Namespace) -> ProcessLimits:
     return ProcessLimits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
 def raise_on_mismatch(found: VerificationReport) -> None:
     """Print the table of differences, if there are any, and raise `VerificationError`."""
-    if not found.differences:
+    if not found.mismatches:
         return
-    rows = [[one.entry, sanitize(one.said), sanitize(one.found)] for one in found.differences[:TABLE_ROWS]]
+    rows = [[one.entry, sanitize(one.said), sanitize(one.found)] for one in found.mismatches[:TABLE_ROWS]]
     print(tabulate(rows, headers=["entry", "the submission says", "found"], tablefmt="github", disable_numparse=True))
-    more = len(found.differences) - TABLE_ROWS
+    more = len(found.mismatches) - TABLE_ROWS
     raise VerificationError(
-        f"{len(found.differences)} entries differ, first {found.differences[0].entry}"
+        f"{len(found.mismatches)} entries differ, first {found.mismatches[0].entry}"
         + (f" ({more} more than the table shows)" if more > 0 else "")
         + "; run the model again with python -m benchmark.run and submit that run as it is"
     )
@@ -208,17 +208,17 @@ def write_status(
     if before is not None and same:
         rerun, audited = rerun or before.rerun, audited or before.audit
     status, reason = (REPRODUCED if rerun else VALIDATED), None
-    if found.differences:
-        status, reason = FLAGGED, f"{len(found.differences)} entries differ, first {found.differences[0].entry}"
+    if found.mismatches:
+        status, reason = FLAGGED, f"{len(found.mismatches)} entries differ, first {found.mismatches[0].entry}"
     elif audited is not None and audit.is_alarming(audited):
         status = FLAGGED
         reason = f"{100 * audited.difference:.1f} points better on the public tasks than on {audited.tasks} fresh ones"
     elif before is not None and before.status == WITHDRAWN:
         status, reason = WITHDRAWN, before.reason
-    return _write(folder, status, reason, found.checked, rerun, audited)
+    return _write_status_file(folder, status, reason, found.checked, rerun, audited)
 
 
-def _write(
+def _write_status_file(
     folder: Path, status: str, reason: str | None, done: list[str], rerun: Rerun | None, audited: Audit | None
 ) -> Status:
     entries = {
@@ -237,7 +237,7 @@ def _audit(options: argparse.Namespace) -> int:
     record = found.record
     suite = audit.load_audit_suite(record.model.digest, record.suite.name)
     public = np.array([sample.shown for sample in found.samples if sample.stage == TEST])
-    texts = audit.generate_audit_texts(folder, found, suite, _limits(options))
+    texts = audit.generate_audit_texts(folder, found, suite, _process_limits(options))
     raise_on_mismatch(found)
     result = audit.compare_accuracy(suite, public, texts)
     if options.write_status:
@@ -262,7 +262,7 @@ def _withdraw(options: argparse.Namespace) -> int:
     folder = find_folder(options)
     before = read_status(folder)
     kept = (before.checked, before.rerun, before.audit) if before is not None else ([], None, None)
-    _write(folder, WITHDRAWN, options.reason, *kept)
+    _write_status_file(folder, WITHDRAWN, options.reason, *kept)
     print(f"{folder.name}: withdrawn; run python -m benchmark.leaderboard")
     return 0
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from benchmark.artifacts import FIGURES, MAX_FILES, MAX_FOLDER_BYTES, INDEX, MAX_BYTES, MODEL_FILES, MAX_OTHER_BYTES, PROBES, STATUS
 from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes, read_json, sanitize, read_tensor_header
-from benchmark.submit.screening import WEIGHTS, check_image, check_index, screen_model_file
+from benchmark.submit.screening import WEIGHT_FILE, check_image, check_index, screen_model_file
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
@@ -30,10 +30,10 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise SubmissionError(f"{sanitize(str(folder))}: no folder; expected submissions/NAME")
-    if not NAME.fullmatch(folder.resolve().name):
+    if not NAME_PATTERN.fullmatch(folder.resolve().name):
         raise SubmissionError(f"{sanitize(folder.name)}: a folder's name has letters, digits, '.', '_' and '-' only")
     check_folder_date(folder.resolve().name)
-    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
+    files = _list_files(folder, "") + (_list_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     if len(files) > MAX_FILES:
         raise SubmissionError(f"{len(files):,} files; a submission has at most {MAX_FILES}")
     total = sum(path.stat().st_size for path in files)
@@ -50,7 +50,7 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
     return files
 
 
-def _files(folder: Path, below: str) -> list[Path]:
+def _list_files(folder: Path, below: str) -> list[Path]:
     """The plain files of a folder or of its figures; what is neither is refused."""
     found = []
     with os.scandir(folder / below) as listing:
@@ -76,14 +76,14 @@ def _files(folder: Path, below: str) -> list[Path]:
 
 def _screen_file(path: Path) -> None:
     name = path.name
-    if path.parent.name == FIGURES and NAME.fullmatch(name):
+    if path.parent.name == FIGURES and NAME_PATTERN.fullmatch(name):
         if path.suffix not in (".png", ".svg"):
             raise SubmissionError(f"{FIGURES}/{sanitize(name)}: expected .png or .svg")
         return check_image(f"{FIGURES}/{name}", read_bytes(path, MAX_OTHER_BYTES))
     known = name in MAX_BYTES or name in MODEL_FILES
-    if not known and not WEIGHTS.fullmatch(name):
+    if not known and not WEIGHT_FILE.fullmatch(name):
         raise SubmissionError(f"{sanitize(name)}: no file of a submission; docs/submitting.md lists them")
-    if WEIGHTS.fullmatch(name) or name == PROBES:
+    if WEIGHT_FILE.fullmatch(name) or name == PROBES:
         size, limit = path.stat().st_size, MAX_BYTES.get(name, MAX_FOLDER_BYTES)
         if size > limit:
             raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
@@ -104,22 +104,22 @@ def files_digest(folder: Path) -> str:
 
 def submission_files(folder: Path) -> list[Path]:
     """The files of a submission, its status left out, by name; raises as `screen_folder` does on links and the like."""
-    files = _files(folder, "") + (_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
+    files = _list_files(folder, "") + (_list_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     return sorted(path for path in files if path.name != STATUS)
 
 
-SKEW = timedelta(days=1)
+CLOCK_SKEW = timedelta(days=1)
 """By which clocks may differ."""
 
 
-ANTEDATED = timedelta(days=31)
+MAX_DATE_OFFSET = timedelta(days=31)
 """By which the date of a folder may lie before its run."""
 
 
 EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-DATED = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
+DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 
 
 def check_folder_date(name: str) -> datetime:
@@ -128,14 +128,14 @@ def check_folder_date(name: str) -> datetime:
     Raises:
         SubmissionError: there is none, or it is yet to come.
     """
-    dated = DATED.fullmatch(name)
+    dated = DATED_NAME.fullmatch(name)
     try:
         day = datetime.fromisoformat(dated[1]).replace(tzinfo=UTC) if dated else None
     except ValueError:
         day = None
     if day is None:
         raise SubmissionError(f"{sanitize(name)}: no date; expected a folder named such as 2026-11-25_my-llama")
-    if not EARLIEST <= day <= datetime.now(UTC) + SKEW:
+    if not EARLIEST <= day <= datetime.now(UTC) + CLOCK_SKEW:
         raise SubmissionError(
             f"{sanitize(name)}: {day:%Y-%m-%d} is yet to come or long past; expected the day of the run"
         )
@@ -145,7 +145,7 @@ def check_folder_date(name: str) -> datetime:
 def check_dates(name: str, started: str) -> None:
     """Refuse a folder that claims to be much older than its run, which started at a time that `check_times` passed."""
     day = check_folder_date(name)
-    if day < datetime.fromisoformat(started) - ANTEDATED:
+    if day < datetime.fromisoformat(started) - MAX_DATE_OFFSET:
         raise SubmissionError(
-            f"{sanitize(name)}: dated more than {ANTEDATED.days} days before its run started ({started[:10]})"
+            f"{sanitize(name)}: dated more than {MAX_DATE_OFFSET.days} days before its run started ({started[:10]})"
         )

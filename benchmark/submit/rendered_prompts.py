@@ -19,14 +19,14 @@ from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import HEADER_TEXT
 
-SURPLUS = 20_000
+MAX_EXTRA_CHARACTERS = 20_000
 """Characters that a chat template may add around what it is given."""
-SECONDS, MEMORY = 120.0, 4 << 30
+MAX_SECONDS, MAX_MEMORY = 120.0, 4 << 30
 """Of the process that renders a template."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def stored_frame(folder: Path, suite: Suite) -> PromptTemplate | None:
+def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
     """The text that a run's chat template laid out; None where an older run did not store it.
 
     Raises:
@@ -58,13 +58,13 @@ def _check_layout(before: str, after: str, parts: list[str]) -> None:
             what = "the description of the language" if number == 0 else f"part {number} of the suite's solved examples"
             raise SubmissionError(f"{FRAME}: {what} is not in its place; submit the run as it is")
         place = found + len(part)
-    if len(before) + len(after) - sum(map(len, parts)) > SURPLUS:
-        raise SubmissionError(f"{FRAME}: more than {SURPLUS:,} characters beside the suite's examples")
+    if len(before) + len(after) - sum(map(len, parts)) > MAX_EXTRA_CHARACTERS:
+        raise SubmissionError(f"{FRAME}: more than {MAX_EXTRA_CHARACTERS:,} characters beside the suite's examples")
     if count_headers(before + after) != sum(map(count_headers, parts)) + 1 or not after.endswith(HEADER_TEXT):
         raise SubmissionError(f"{FRAME}: it shows other programs than the suite's solved examples")
 
 
-def has_template(folder: Path) -> bool:
+def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer in a submission's folder has a chat template."""
     if not (folder / TOKENIZER_CONFIG).exists():
         return False
@@ -72,14 +72,14 @@ def has_template(folder: Path) -> bool:
     return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
-def rendered_digest(folder: Path, suite: Suite, track: str) -> str:
+def render_template_digest(folder: Path, suite: Suite, track: str) -> str:
     """Digest of the frame that the tokenizer in a folder renders now, in a process of its own.
 
     Raises:
         SubmissionError: it cannot be rendered, or not within the limits.
     """
     try:
-        return run_bounded(_render, str(folder), suite, track, seconds=SECONDS, memory=MEMORY, subject="chat template")
+        return run_bounded(_render, str(folder), suite, track, seconds=MAX_SECONDS, memory=MAX_MEMORY, subject="chat template")
     except ModelError as problem:
         raise SubmissionError(f"chat template: {sanitize(str(problem))}") from problem
 

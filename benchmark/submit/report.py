@@ -51,11 +51,11 @@ class VerificationReport:
     record: Record
     samples: list[Sample]
     checked: list[str] = field(default_factory=list)
-    differences: list[Mismatch] = field(default_factory=list)
+    mismatches: list[Mismatch] = field(default_factory=list)
 
     def compare(self, entry: str, said: Any, found: Any, tolerance: float = 0.0) -> None:
         """Note where two values differ, entry by entry."""
-        self.differences += find_mismatches(entry, said, found, tolerance)
+        self.mismatches += find_mismatches(entry, said, found, tolerance)
 
 
 def find_mismatches(entry: str, said: Any, found: Any, tolerance: float = 0.0) -> Iterator[Mismatch]:

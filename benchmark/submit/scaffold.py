@@ -23,11 +23,11 @@ from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.submit.check_record import read_submitted_record
-from benchmark.submit.folder import NAME, screen_folder
+from benchmark.submit.folder import NAME_PATTERN, screen_folder
 from benchmark.submit.schema import LOCAL_WEIGHTS, PLACEHOLDER, WITHHELD
-from benchmark.submit.screening import WEIGHTS
+from benchmark.submit.screening import WEIGHT_FILE
 
-TRAINING = "training.json"
+TRAINING_FILE = "training.json"
 
 
 def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: bool = False) -> Path:
@@ -44,7 +44,7 @@ def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld
         UsageError: a name that cannot be, or a folder that is there already.
         SubmissionError: the run is not finished or not official.
     """
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r}: a name has letters, digits, '.', '_' and '-', at most 80")
     if not (run / RECORD).is_file():
         raise SubmissionError(f"{run}: no {RECORD}; give the folder that a finished python -m benchmark.run names")
@@ -52,22 +52,22 @@ def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld
     folder = out / f"{record.provenance.finished[:10]}_{name}"
     if folder.exists():
         raise UsageError(f"{folder}: there already; remove it, or choose another name")
-    model, source = _model_of(run, record, withheld)
+    model, source = _resolve_model(run, record, withheld)
     folder.mkdir(parents=True)
     try:
-        _copy(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
-        (folder / RECORD).write_text(_without_paths(record).to_json(), encoding="utf-8")
+        _copy_files(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
+        (folder / RECORD).write_text(_redact_record(record).to_json(), encoding="utf-8")
         if record.figures:
             (folder / FIGURES).mkdir()
             for place in record.figures:
                 shutil.copyfile(run / place, folder / place)
         if source is not None:
-            names = [path.name for path in source.iterdir() if WEIGHTS.fullmatch(path.name)]
-            _copy(source, folder, (*MODEL_FILES, *names))
-            if (folder / TRAINING).is_file():
-                told = redact_json_paths(read_json(folder / TRAINING))
-                (folder / TRAINING).write_text(json.dumps(told, indent=1) + "\n")
-        entries = _entries(record, name, model, _training(folder)) | dict(given)
+            names = [path.name for path in source.iterdir() if WEIGHT_FILE.fullmatch(path.name)]
+            _copy_files(source, folder, (*MODEL_FILES, *names))
+            if (folder / TRAINING_FILE).is_file():
+                told = redact_json_paths(read_json(folder / TRAINING_FILE))
+                (folder / TRAINING_FILE).write_text(json.dumps(told, indent=1) + "\n")
+        entries = _submission_entries(record, name, model, _training_entries(folder)) | dict(given)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
         (folder / DESCRIPTION).write_text(text, encoding="utf-8")
         (folder / README).write_text(render_readme(folder.name, entries, record), encoding="utf-8")
@@ -78,13 +78,13 @@ def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld
     return folder
 
 
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+def _copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
 
-def _without_paths(record: Record) -> Record:
+def _redact_record(record: Record) -> Record:
     """The record with folders of the machine reduced to their last part; those of older runs have them whole."""
     model = record.model.model_copy(
         update={"spec": redact_paths(record.model.spec), "name": redact_paths(record.model.name)}
@@ -93,7 +93,7 @@ def _without_paths(record: Record) -> Record:
     return record.model_copy(update={"model": model, "provenance": origin})
 
 
-def _model_of(run: Path, record: Record, withheld: bool) -> tuple[str, Path | None]:
+def _resolve_model(run: Path, record: Record, withheld: bool) -> tuple[str, Path | None]:
     """The entry `model`, and the folder that its files are copied from, which the run's log names in full."""
     logged = [
         str(event["model"]) for event in RunFolder.events_of(run) if event["event"] == "started" and "model" in event
@@ -115,29 +115,29 @@ def _model_of(run: Path, record: Record, withheld: bool) -> tuple[str, Path | No
     return LOCAL_WEIGHTS, source
 
 
-def _training(folder: Path) -> dict[str, Any]:
+def _training_entries(folder: Path) -> dict[str, Any]:
     """What `training.json` of `baselines.train` tells, if the model has one."""
-    if not (folder / TRAINING).is_file():
+    if not (folder / TRAINING_FILE).is_file():
         return {"data": PLACEHOLDER, "alternative_semantics_seen": PLACEHOLDER}
-    told = read_json(folder / TRAINING)
+    told = read_json(folder / TRAINING_FILE)
     recipe = told.get("recipe", {})
     command = told.get("command")
     known = {
         "command": redact_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
         "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
-        "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _hardware(told),
+        "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _training_hardware(told),
         "alternative_semantics_seen": PLACEHOLDER,
     }  # fmt: skip
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _hardware(told: dict[str, Any]) -> str | None:
+def _training_hardware(told: dict[str, Any]) -> str | None:
     """The GPU of a training, or its processor."""
     device = str(told.get("device", "cpu"))
     return told.get("processor") if device.startswith("cpu") else device
 
 
-def _entries(record: Record, name: str, model: str, training: dict[str, Any]) -> dict[str, Any]:
+def _submission_entries(record: Record, name: str, model: str, training: dict[str, Any]) -> dict[str, Any]:
     origin, accuracy, meaning = record.provenance, record.accuracy, record.meaning
     claimed: dict[str, Any] = {"shown": round(accuracy.shown.value, 3), "held_out": round(accuracy.held_out.value, 3)}
     if meaning is not None:

@@ -41,23 +41,23 @@ STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
 )  # fmt: skip
 
 
-Model = TypeVar("Model", bound=BaseModel)
+ModelT = TypeVar("Model", bound=BaseModel)
 
 
-def _filled(text: str) -> str:
+def _check_placeholder(text: str) -> str:
     if PLACEHOLDER in text:
         raise ValueError(f"still says {PLACEHOLDER}")
     return text
 
 
-def _licence(text: str) -> str:
+def _check_licence(text: str) -> str:
     try:
         return str(canonicalize_license_expression(text))
     except InvalidLicenseExpression as problem:
         raise ValueError("expected an SPDX expression, such as Apache-2.0") from problem
 
 
-def _model(text: str) -> str:
+def _check_model(text: str) -> str:
     if text in (LOCAL_WEIGHTS, WITHHELD) or re.fullmatch(r"baseline:[a-z][a-z0-9-]*", text):
         return text
     if re.fullmatch(r"hf:[\w.-]+/[\w.-]+@[0-9a-f]{40}", text, re.ASCII):
@@ -65,27 +65,27 @@ def _model(text: str) -> str:
     raise ValueError(f"expected {LOCAL_WEIGHTS}, hf:org/name@(40 digits of a commit), baseline:NAME or {WITHHELD}")
 
 
-def _time(text: str) -> str:
+def _check_time(text: str) -> str:
     datetime.fromisoformat(text)
     return text
 
 
-def _one_line(text: str) -> str:
+def _check_one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
         raise ValueError("expected one line")
     return text
 
 
 Line = Annotated[
-    str, StringConstraints(min_length=1, max_length=300), AfterValidator(_one_line), AfterValidator(_filled)
+    str, StringConstraints(min_length=1, max_length=300), AfterValidator(_check_one_line), AfterValidator(_check_placeholder)
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0, le=1e10)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Quantity = Annotated[float, Field(ge=0, le=1e10)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Strict(BaseModel):
@@ -98,7 +98,7 @@ class Evaluation(_Strict):
     command: Line
     commit: Commit
     hardware: Line
-    seconds: Amount
+    seconds: Quantity
 
 
 class Training(_Strict):
@@ -113,7 +113,7 @@ class Training(_Strict):
     suite: Line | None = None
     tasks: Count | None = None
     seeds: Annotated[list[Seed], Field(max_length=1000)] = []
-    minutes: Amount | None = None
+    minutes: Quantity | None = None
     threads: Count | None = None
     processes: Count | None = None
     hardware: Line | None = None
@@ -123,10 +123,10 @@ class Training(_Strict):
 class Claims(_Strict):
     """Numbers that the authors state elsewhere, as shares; verification holds them to 0.0005."""
 
-    shown: Share | None = None
-    held_out: Share | None = None
-    exact: Share | None = None
-    valid: Share | None = None
+    shown: Fraction | None = None
+    held_out: Fraction | None = None
+    exact: Fraction | None = None
+    valid: Fraction | None = None
     skill: Annotated[float, Field(ge=-100, le=1)] | None = None
     delta: Annotated[float, Field(ge=-100, le=100)] | None = None
     verdict: Literal["REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"] | None = None
@@ -150,13 +150,13 @@ class Submission(_Strict):
 
     name: Name
     family: Line
-    model: Annotated[Line, AfterValidator(_model)]
+    model: Annotated[Line, AfterValidator(_check_model)]
     digest: Digest
     parameters: Count
     evaluation: Evaluation
     training: Training
     authors: Annotated[list[Line], Field(min_length=1, max_length=50)]
-    licence: Annotated[Line, AfterValidator(_licence)]
+    licence: Annotated[Line, AfterValidator(_check_licence)]
     attempts: Annotated[int, Field(ge=1, le=10**6)]
     claimed: Claims = Claims()
     url: Annotated[Line, StringConstraints(pattern=r"^https://[!-~]+$")] | None = None
@@ -176,8 +176,8 @@ class Audit(_Strict):
 
     seed: Seed
     tasks: Count
-    public: Share
-    audit: Share
+    public: Fraction
+    audit: Fraction
     difference: float
     low: float
     high: float
@@ -197,7 +197,7 @@ class Status(_Strict):
     audit: Audit | None = None
     files: Digest
     source: Digest
-    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_time)]
+    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_check_time)]
 
 
 def read_submission(folder: Path) -> Submission:
@@ -218,7 +218,7 @@ def read_status(folder: Path) -> Status | None:
     return status
 
 
-def validate_schema(schema: type[Model], found: Any, where: str) -> Model:
+def validate_schema(schema: type[ModelT], found: Any, where: str) -> ModelT:
     """What was read, as its schema; raises `SubmissionError` naming the first entry that does not fit."""
     try:
         return schema.model_validate(found)

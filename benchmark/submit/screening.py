@@ -19,7 +19,7 @@ from benchmark.files import decode_utf8, read_json, sanitize
 
 ATTENTIONS = ("eager", "sdpa")
 DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
-HUB_JSON_BYTES, HUB_FILES = 64_000_000, 1_000
+MAX_HUB_JSON_BYTES, MAX_HUB_FILES = 64_000_000, 1_000
 CODE_ENTRIES = frozenset((
     "auto_map", "custom_pipelines", "custom_generate", "custom_tools", "trust_remote_code", "code_revision", "remote_code",
     "kernel_config", "use_kernels", "kernel_mapping",
@@ -31,19 +31,19 @@ FETCHING_ENTRIES = frozenset((
 ))  # fmt: skip
 """Entries that choose libraries, or weights that are not those of the digest."""
 FILE_ENTRIES = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "sentencepiece_model_file", "index_path")
-IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?")
-IMPLEMENTATIONS = (*ATTENTIONS, "grouped_mm", "batched_mm", None)
+IMPLEMENTATION_PATTERN = re.compile(r"\w*_implementation(_internal)?")
+ALLOWED_IMPLEMENTATIONS = (*ATTENTIONS, "grouped_mm", "batched_mm", None)
 CACHE_IMPLEMENTATION = "cache_implementation"
-TOKENIZER_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,60}Tokenizer(Fast)?|TokenizersBackend|PreTrainedTokenizerFast")
-MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
-SPECS = re.compile(
+TOKENIZER_CLASS_PATTERN = re.compile(r"[A-Z][A-Za-z0-9]{0,60}Tokenizer(Fast)?|TokenizersBackend|PreTrainedTokenizerFast")
+MODEL_TYPE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+SPEC_PATTERN = re.compile(
     r"path:[^\0\r\n]{1,1000}|hf:[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}|baseline:[a-z][a-z0-9-]{0,60}", re.ASCII
 )
-DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-LOADED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
-BESIDE_THE_MODEL = ("record.json", "status.json", "training.json")
-VOCABULARIES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
+DEVICE_PATTERN = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
+WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+LOADED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
+NON_MODEL_FILES = ("record.json", "status.json", "training.json")
+VOCABULARY_FILES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
 """They hold words, of which any may be the name of an entry."""
 
 
@@ -70,9 +70,9 @@ def check_loading(
         raise SubmissionError(f"{where}.attention: {sanitize(attention)}; expected {', '.join(ATTENTIONS)} or none")
     if dtype not in DTYPE_NAMES:
         raise SubmissionError(f"{where}.dtype: {sanitize(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
-    if not DEVICE.fullmatch(device):
+    if not DEVICE_PATTERN.fullmatch(device):
         raise SubmissionError(f"{where}.device: {sanitize(device)}; expected cpu, cuda or cuda:N")
-    if not SPECS.fullmatch(spec):
+    if not SPEC_PATTERN.fullmatch(spec):
         raise SubmissionError(
             f"{where}.spec: {sanitize(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
         )
@@ -98,7 +98,7 @@ def screen_model_file(name: str, content: Any) -> None:
             raise SubmissionError(f"{name}: {entry}: asks for code of its own, which is never run; remove it")
         if entry in FETCHING_ENTRIES and value not in (None, False, {}):
             raise SubmissionError(f"{name}: {entry}: chooses a library or other weights; remove it")
-        if IMPLEMENTATION.fullmatch(entry) and entry != CACHE_IMPLEMENTATION and not _plain_implementation(value):
+        if IMPLEMENTATION_PATTERN.fullmatch(entry) and entry != CACHE_IMPLEMENTATION and not _is_builtin_implementation(value):
             raise SubmissionError(
                 f"{name}: {entry}: {sanitize(value)} would fetch code from a hub or load a library; expected "
                 f"{' or '.join(ATTENTIONS)}, or remove it"
@@ -107,9 +107,9 @@ def screen_model_file(name: str, content: Any) -> None:
             raise SubmissionError(
                 f"{name}: {entry}: {sanitize(value)} lies elsewhere; expected a file's name, or remove it"
             )
-        if entry == "tokenizer_class" and value is not None and not _fits(TOKENIZER_CLASS, value):
+        if entry == "tokenizer_class" and value is not None and not _matches(TOKENIZER_CLASS_PATTERN, value):
             raise SubmissionError(f"{name}: {entry}: {sanitize(value)} is no tokenizer of transformers")
-        if entry == "model_type" and name == "config.json" and not _fits(MODEL_TYPE, value):
+        if entry == "model_type" and name == "config.json" and not _matches(MODEL_TYPE_PATTERN, value):
             raise SubmissionError(f"{name}: {entry}: {sanitize(value)} is no model type of transformers")
     if name == "config.json" and not isinstance(content.get("model_type"), str):
         raise SubmissionError(f"{name}: no model_type; expected what save_pretrained writes")
@@ -127,14 +127,14 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             pending += current
 
 
-def _plain_implementation(value: Any) -> bool:
+def _is_builtin_implementation(value: Any) -> bool:
     """One of the list, or one of them for each part of a composed model."""
     if isinstance(value, dict):
-        return all(isinstance(part, str | None) and part in IMPLEMENTATIONS for part in value.values())
-    return isinstance(value, str | None) and value in IMPLEMENTATIONS
+        return all(isinstance(part, str | None) and part in ALLOWED_IMPLEMENTATIONS for part in value.values())
+    return isinstance(value, str | None) and value in ALLOWED_IMPLEMENTATIONS
 
 
-def _fits(pattern: re.Pattern[str], value: Any) -> bool:
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
@@ -149,7 +149,7 @@ def check_index(content: Any, names: set[str]) -> None:
     if not isinstance(shards, dict) or not shards:
         raise SubmissionError(f"{INDEX}: no weight_map of tensors to files; save the weights again")
     for tensor, shard in shards.items():
-        if not _fits(WEIGHTS, shard) or shard not in names:
+        if not _matches(WEIGHT_FILE, shard) or shard not in names:
             raise SubmissionError(
                 f"{INDEX}: {sanitize(tensor)} lies in {sanitize(shard)}, no weight file of this folder"
             )
@@ -166,17 +166,17 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
         SubmissionError: a file that is refused.
     """
     paths = sorted(folder.glob("*.json"))
-    if len(paths) > HUB_FILES:
-        raise SubmissionError(f"{len(paths):,} JSON files; at most {HUB_FILES:,} are read")
+    if len(paths) > MAX_HUB_FILES:
+        raise SubmissionError(f"{len(paths):,} JSON files; at most {MAX_HUB_FILES:,} are read")
     for path in paths:
         if path.name == ADAPTER:
             raise SubmissionError(f"{path.name}: an adapter loads the weights of another model; merge it into its own")
-        if path.name in BESIDE_THE_MODEL or path.name in VOCABULARIES:
+        if path.name in NON_MODEL_FILES or path.name in VOCABULARY_FILES:
             continue
-        content = read_json(path.resolve() if is_hub else path, HUB_JSON_BYTES)
+        content = read_json(path.resolve() if is_hub else path, MAX_HUB_JSON_BYTES)
         if path.name == INDEX:
             check_index(content, {weights.name for weights in folder.glob("*.safetensors")})
-        if not isinstance(content, dict) and path.name not in LOADED:
+        if not isinstance(content, dict) and path.name not in LOADED_FILES:
             # Such as the modules of another library; what lies in it is screened all the same.
             content = {path.name: content}
         screen_model_file(path.name, content)
@@ -184,10 +184,10 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
         raise SubmissionError(f"{sanitize(folder.name)}: modules beside the weights; they are never run, remove them")
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-SIDE = 8000
+MAX_SIDE = 8000
 
 
 SVG_ELEMENTS = {
@@ -197,7 +197,7 @@ SVG_ELEMENTS = {
 }  # fmt: skip
 
 
-EMBEDDED = "data:image/png;base64,"
+EMBEDDED_PNG = "data:image/png;base64,"
 
 
 CSS_FUNCTIONS = {
@@ -209,16 +209,16 @@ CSS_FUNCTIONS = {
 def check_image(name: str, content: bytes) -> None:
     """Raises `SubmissionError` on what is no such figure."""
     if name.endswith(".png"):
-        if not content.startswith(PNG) or content[12:16] != b"IHDR" or len(content) < 33:
+        if not content.startswith(PNG_SIGNATURE) or content[12:16] != b"IHDR" or len(content) < 33:
             raise SubmissionError(f"{name}: not a PNG file")
         wide, high = struct.unpack(">II", content[16:24])
-        if not (0 < wide <= SIDE and 0 < high <= SIDE):
-            raise SubmissionError(f"{name}: {wide} by {high} pixels; at most {SIDE} by {SIDE}")
+        if not (0 < wide <= MAX_SIDE and 0 < high <= MAX_SIDE):
+            raise SubmissionError(f"{name}: {wide} by {high} pixels; at most {MAX_SIDE} by {MAX_SIDE}")
         return
-    _Svg(name).check(decode_utf8(content, name))
+    _SvgChecker(name).check(decode_utf8(content, name))
 
 
-class _Svg:
+class _SvgChecker:
     """Reads an SVG file event by event and refuses what is not in the list of things that draw."""
 
     def __init__(self, name: str) -> None:
@@ -258,7 +258,7 @@ class _Svg:
             name = attribute.rpartition(":")[2].lower()
             if name.startswith("on") or name == "base":
                 self._refuse(f"attribute {sanitize(attribute)}")
-            if name in ("href", "src") and not value.startswith(("#", EMBEDDED)):
+            if name in ("href", "src") and not value.startswith(("#", EMBEDDED_PNG)):
                 self._refuse(f"reference {sanitize(value)}")
             self._style(value)
 

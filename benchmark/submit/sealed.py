@@ -30,12 +30,12 @@ from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
-from benchmark.submit.folder import NAME
+from benchmark.submit.folder import NAME_PATTERN
 from benchmark.submit.schema import Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
-Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 
 
 class Secret(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -56,14 +56,14 @@ class Round(BaseModel, extra="forbid", frozen=True, strict=True):
     suite: str
     suite_version: Annotated[int, Field(ge=1)]
     commitment: Digest
-    made: Day
+    made: Date
     revealed: Secret | None = None
-    on: Day | None = None
+    on: Date | None = None
 
 
 def read_round(folder: Path, name: str) -> Round:
     """A round; raises `SubmissionError` on a file that is none."""
-    return validate_schema(Round, read_yaml(_file(folder, name)), f"{name}.yaml")
+    return validate_schema(Round, read_yaml(_round_path(folder, name)), f"{name}.yaml")
 
 
 def read_secret(path: Path) -> Secret:
@@ -71,19 +71,19 @@ def read_secret(path: Path) -> Secret:
     return validate_schema(Secret, read_json(path), path.name)
 
 
-def _file(folder: Path, name: str) -> Path:
-    if not NAME.fullmatch(name):
+def _round_path(folder: Path, name: str) -> Path:
+    if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r}: a round's name has letters, digits, '.', '_' and '-'")
     return folder / f"{name}.yaml"
 
 
-def make(folder: Path, name: str, suite: str, secret: Path) -> Round:
+def seal_round(folder: Path, name: str, suite: str, secret: Path) -> Round:
     """Draw a secret, keep it in a file that only its owner reads, and write the commitment.
 
     Raises:
         UsageError: the secret would lie in the repository, or either file is there already.
     """
-    known, path = load_suite(suite), _file(folder, name)
+    known, path = load_suite(suite), _round_path(folder, name)
     inside = secret.resolve().is_relative_to(folder.resolve().parent)
     if inside or ((SOURCE_ROOT / ".git").exists() and secret.resolve().is_relative_to(SOURCE_ROOT)):
         raise UsageError(f"--secret {secret}: lies in the repository, where it could be published; keep it elsewhere")
@@ -93,11 +93,11 @@ def make(folder: Path, name: str, suite: str, secret: Path) -> Round:
     with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(drawn.model_dump(), file)
     made = Round(suite=suite, suite_version=known.version, commitment=drawn.commitment(), made=_today())
-    _write(path, made)
+    _write_round(path, made)
     return made
 
 
-def opened(folder: Path, name: str, secret: Path) -> Secret:
+def open_secret(folder: Path, name: str, secret: Path) -> Secret:
     """The secret of a round, once it fits the commitment.
 
     Raises:
@@ -109,14 +109,14 @@ def opened(folder: Path, name: str, secret: Path) -> Secret:
     return found
 
 
-def reveal(folder: Path, name: str, secret: Path) -> Round:
+def reveal_round(folder: Path, name: str, secret: Path) -> Round:
     """Publish the secret of a round in its file."""
-    over = read_round(folder, name).model_copy(update={"revealed": opened(folder, name, secret), "on": _today()})
-    _write(_file(folder, name), over)
+    over = read_round(folder, name).model_copy(update={"revealed": open_secret(folder, name, secret), "on": _today()})
+    _write_round(_round_path(folder, name), over)
     return over
 
 
-def check(folder: Path) -> list[str]:
+def check_rounds(folder: Path) -> list[str]:
     """A line for each round; raises `VerificationError` on one whose revealed secret does not fit."""
     lines = []
     for path in sorted(folder.glob("*.yaml")):
@@ -132,7 +132,7 @@ def check(folder: Path) -> list[str]:
     return lines
 
 
-def _write(path: Path, found: Round) -> None:
+def _write_round(path: Path, found: Round) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(found.model_dump(exclude_none=True), sort_keys=False))
 
@@ -157,23 +157,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("following")
             command.add_argument("--next", type=Path, required=True, metavar="FILE", help="for the next round's secret")
     commands.add_parser("check", help="every revealed round against its commitment")
-    return run_command(lambda: _carry_out(parser.parse_args(arguments)))
+    return run_command(lambda: _run(parser.parse_args(arguments)))
 
 
-def _carry_out(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     folder = options.folder
     if options.command == "check":
-        print("\n".join(check(folder)) or "no rounds")
+        print("\n".join(check_rounds(folder)) or "no rounds")
     elif options.command == "make":
-        print(f"{options.round}: {make(folder, options.round, options.suite, options.secret).commitment}")
+        print(f"{options.round}: {seal_round(folder, options.round, options.suite, options.secret).commitment}")
     elif options.command == "seed":
-        print(opened(folder, options.round, options.secret).seed)
+        print(open_secret(folder, options.round, options.secret).seed)
     else:
         over = read_round(folder, options.round)
-        opened(folder, options.round, options.secret)
+        open_secret(folder, options.round, options.secret)
         if options.command == "rotate":
-            print(f"{options.following}: {make(folder, options.following, over.suite, options.next).commitment}")
-        print(f"{options.round}: revealed {reveal(folder, options.round, options.secret).revealed}")
+            print(f"{options.following}: {seal_round(folder, options.following, over.suite, options.next).commitment}")
+        print(f"{options.round}: revealed {reveal_round(folder, options.round, options.secret).revealed}")
     return 0
 
 

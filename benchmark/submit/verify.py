@@ -24,7 +24,7 @@ from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
 from benchmark.files import read_bytes, read_text, sanitize, read_tensor_header
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
-from benchmark.probing.control_gap import CONTROLS, Tested
+from benchmark.probing.control_gap import CONTROLS, TestBaseline
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import GRIDS, POOLS, Protocol
@@ -69,7 +69,7 @@ SUM_TOLERANCE = 1e-4
 """Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
 
 
-def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: Tested, protocol: Protocol) -> dict[str, np.ndarray]:
+def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol) -> dict[str, np.ndarray]:
     """The arrays of `probes.data`, once they have the names, shapes and range that the verdict is computed from.
 
     Raises:
@@ -163,20 +163,20 @@ def _verify(folder: Path, incoming: bool) -> VerificationReport:
     found = validate(folder, incoming)
     record = found.record
     suite = load_suite(record.suite.name)
-    _compare_suite(found, suite)
-    _compare_description(found, folder)
-    _compare_provenance(found, suite)
+    _check_suite(found, suite)
+    _check_description(found, folder)
+    _check_provenance(found, suite)
     written = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
     found.compare("samples_sha256", record.samples_sha256, written)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
         check_samples(found, suite, folder, incoming)
-        _compare_meaning(found, suite, folder)
-    _compare_claims(found)
-    _compare_status(found, folder)
+        _check_probe_result(found, suite, folder)
+    _check_claims(found)
+    _check_status(found, folder)
     return found
 
 
-def _compare_suite(found: VerificationReport, suite: Suite) -> None:
+def _check_suite(found: VerificationReport, suite: Suite) -> None:
     said = found.record.suite
     for name in ("version", "seed", "sha256", "tasks", "equality"):
         found.compare(f"suite.{name}", getattr(said, name), getattr(suite, name))
@@ -184,7 +184,7 @@ def _compare_suite(found: VerificationReport, suite: Suite) -> None:
     found.checked.append("suite: version, seed, size, equality, and the digest of its tasks, drawn again")
 
 
-def _compare_description(found: VerificationReport, folder: Path) -> None:
+def _check_description(found: VerificationReport, folder: Path) -> None:
     """`submission.yaml` against the record and the model's files."""
     said, record = found.submission, found.record
     found.compare("submission.digest", said.digest, record.model.digest)
@@ -205,7 +205,7 @@ def _compare_description(found: VerificationReport, folder: Path) -> None:
     found.compare("model.spec", given, scheme)
 
 
-def _compare_provenance(found: VerificationReport, suite: Suite) -> None:
+def _check_provenance(found: VerificationReport, suite: Suite) -> None:
     """The run's identity, which only the same source computes as it was; and whether that source was clean."""
     record, origin = found.record, found.record.provenance
     found.compare("provenance.dirty", bool(origin.dirty), False)
@@ -228,19 +228,19 @@ def _compare_provenance(found: VerificationReport, suite: Suite) -> None:
 
 
 @lru_cache(maxsize=2)
-def _blind(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, Tested]:
+def _load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, TestBaseline]:
     probe_set = blind_probe_set(suite, protocol)
-    return probe_set, Tested.of(probe_set, protocol)
+    return probe_set, TestBaseline.of(probe_set, protocol)
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:
     """What the stored arrays of a submission say, its diagnostics left out; raises `SubmissionError`."""
-    probe_set, tested = _blind(load_suite(record.suite.name), record.protocol)
+    probe_set, tested = _load_blind_set(load_suite(record.suite.name), record.protocol)
     arrays = read_probe_evidence(folder, probe_set, tested, record.protocol)
     return verdict_from_evidence(probe_set, tested, arrays, record.protocol)
 
 
-def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> None:
+def _check_probe_result(found: VerificationReport, suite: Suite, folder: Path) -> None:
     """The verdict and every figure of the blind set, from the stored arrays."""
     record = found.record
     network = not record.model.spec.startswith("baseline:")
@@ -254,7 +254,7 @@ def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> N
     again, protocol = recompute_verdict(folder, record), record.protocol
     for name in ("verdict", "features", "semantics", "programs", "dropped", "test_programs", "test_states"):
         found.compare(f"meaning.{name}", getattr(record.meaning, name), getattr(again, name), RECOMPUTE_TOLERANCE)
-    probe_set, tested = _blind(suite, protocol)
+    probe_set, tested = _load_blind_set(suite, protocol)
     arrays = read_probe_evidence(folder, probe_set, tested, protocol)
     if sorted(seed % protocol.folds for seed in protocol.seeds) == list(range(protocol.folds)):
         # Each program is tested by one seed, so both arrays sum the same cross-entropies.
@@ -265,7 +265,7 @@ def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> N
             )
             same = bool(np.allclose(by_unit, by_seed, rtol=SUM_TOLERANCE, atol=SUM_TOLERANCE))
             found.compare(f"{PROBES}: {source}.probe and .totals give one sum", same, True)
-    _compare_diagnostics(found, arrays, probe_set, tested)
+    _check_diagnostics(found, arrays, probe_set, tested)
     check_semantic_content(found, suite, arrays)
     if record.grid is not None:
         found.checked.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
@@ -277,8 +277,8 @@ def _compare_meaning(found: VerificationReport, suite: Suite, folder: Path) -> N
     found.checked.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
-def _compare_diagnostics(
-    found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: Tested
+def _check_diagnostics(
+    found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: TestBaseline
 ) -> None:
     """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
     assert found.record.meaning is not None
@@ -305,7 +305,7 @@ def _compare_diagnostics(
     found.checked.append("diagnostics: states and majority; the run stored no evidence of the others, not on the board")
 
 
-def _compare_claims(found: VerificationReport) -> None:
+def _check_claims(found: VerificationReport) -> None:
     """The numbers of `submission.yaml`."""
     accuracy, meaning = found.record.accuracy, found.record.meaning
     known: dict[str, Any] = {name: getattr(accuracy, name).value for name in ("shown", "held_out", "exact", "valid")}
@@ -318,7 +318,7 @@ def _compare_claims(found: VerificationReport) -> None:
     found.checked.append("claimed numbers")
 
 
-def _compare_status(found: VerificationReport, folder: Path) -> None:
+def _check_status(found: VerificationReport, folder: Path) -> None:
     """A status that the folder brings must be one that this verification could have written."""
     status = read_status(folder)
     if status is None:

@@ -31,7 +31,7 @@ MAX_OUTPUT_LENGTH = 4_000_000
 MAX_TEMPLATE_LENGTH = 1_000_000
 TIMEOUT_SECONDS, MEMORY_LIMIT = 60.0, 1 << 30
 """Of the process that renders: for single operations that are large."""
-CHANCE = ("random", "shuffle")
+RANDOM_FILTERS = ("random", "shuffle")
 
 
 def render_chat(
@@ -70,7 +70,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 
     before = sys.gettrace()
     try:
-        compiled = _environment().from_string(template)
+        compiled = _create_environment().from_string(template)
         parts, length = [], 0
         sys.settrace(count)
         for part in compiled.generate(tools=None, documents=None, add_generation_prompt=True, **context):
@@ -104,15 +104,15 @@ class _Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _create_environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
-    for name in CHANCE:
+    for name in RANDOM_FILTERS:
         environment.filters.pop(name, None)
     environment.globals.pop("lipsum", None)
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
+    environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = DATE.strftime
     return environment
 
@@ -127,5 +127,5 @@ def _to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _raise(message: str) -> NoReturn:
+def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)

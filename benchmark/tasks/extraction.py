@@ -20,7 +20,7 @@ _BRACKET = re.compile(r"[{}]")
 
 def extract_program(text: str) -> str:
     """What follows the header in the program of an answer; the answer itself where there is no program in it."""
-    for body in _bodies(text):
+    for body in _candidates(text):
         try:
             parse(f"{HEADER_TEXT} {body}")
         except ParseError:
@@ -29,7 +29,7 @@ def extract_program(text: str) -> str:
     return text
 
 
-def _bodies(text: str) -> Iterator[str]:
+def _candidates(text: str) -> Iterator[str]:
     """The candidates, in order; those that hold a header themselves are left out, since `def` is no statement.
 
     So no two of them share a character, and an answer of n characters is read in time O(n).
@@ -38,12 +38,12 @@ def _bodies(text: str) -> Iterator[str]:
     starts = [0, *(match.end() for match in headers)]
     stops = [*(match.start() for match in headers), len(text)]
     for start, stop in zip(starts, stops, strict=True):
-        end = _closing(text, start, stop)
+        end = _find_closing_bracket(text, start, stop)
         if end is not None:
             yield text[start:end]
 
 
-def _closing(text: str, start: int, stop: int) -> int | None:
+def _find_closing_bracket(text: str, start: int, stop: int) -> int | None:
     """Place behind the bracket that closes one opened before `start`; None where none does before `stop`."""
     depth = 1
     for match in _BRACKET.finditer(text, start, stop):

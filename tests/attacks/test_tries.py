@@ -16,9 +16,9 @@ from hostile import as_text, entry
 from proposals import NGRAM, copy_row, make_base, merge_change
 
 from benchmark.errors import UsageError, VerificationError
-from benchmark.review.pull_request import FOLDERS, check_pull_request
+from benchmark.review.pull_request import MAX_FOLDERS, check_pull_request
 from benchmark.submit.command import main
-from benchmark.submit.sealed import check, make, opened, read_round, reveal
+from benchmark.submit.sealed import check_rounds, seal_round, open_secret, read_round, reveal_round
 from benchmark.tasks.suite import load_suite
 
 
@@ -37,7 +37,7 @@ def test_one_model_is_one_row(tmp_path):
 
 def test_a_change_does_not_flood_the_board(tmp_path):
     def flood(submissions: Path) -> None:
-        for i in range(FOLDERS + 1):
+        for i in range(MAX_FOLDERS + 1):
             (submissions / f"2026-11-26_try{i}").mkdir()
             (submissions / f"2026-11-26_try{i}" / "README.md").write_text(str(i))
 
@@ -59,19 +59,19 @@ def test_a_row_says_how_many_models_were_tried(attempts, tmp_path, capsys):
 def test_a_sealed_suite_is_known_to_nobody_before_and_to_anybody_after(tmp_path):
     folder, secret = tmp_path / "repository" / "sealed", tmp_path / "secret.json"
     folder.parent.mkdir()
-    made = make(folder, "round", "smoke", secret)
-    seed = opened(folder, "round", secret).seed
+    made = seal_round(folder, "round", "smoke", secret)
+    seed = open_secret(folder, "round", secret).seed
     assert str(seed) not in (folder / "round.yaml").read_text()
     assert seed != load_suite("smoke").seed
     assert made.revealed is None
     with pytest.raises(UsageError):
-        make(folder, "round", "smoke", tmp_path / "other.json")
-    make(folder, "other", "smoke", tmp_path / "other.json")
+        seal_round(folder, "round", "smoke", tmp_path / "other.json")
+    seal_round(folder, "other", "smoke", tmp_path / "other.json")
     with pytest.raises(VerificationError):
-        opened(folder, "round", tmp_path / "other.json")
-    reveal(folder, "round", secret)
+        open_secret(folder, "round", tmp_path / "other.json")
+    reveal_round(folder, "round", secret)
     assert read_round(folder, "round").revealed is not None
     text = (folder / "round.yaml").read_text().replace(str(seed), str(seed + 1))
     (folder / "round.yaml").write_text(text)
     with pytest.raises(VerificationError):
-        check(folder)
+        check_rounds(folder)

@@ -18,8 +18,8 @@ from benchmark.calibrate.pseudo_models import DEGRADED, Content
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, sum_by_program
 from benchmark.probing.full_grid import NUM_ALL_ALTERNATIVES
-from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, with_original
-from benchmark.probing.prior import step_prior
+from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, list_semantics
+from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.semantic_content import _content, _hits, _Probed
@@ -40,7 +40,7 @@ PAIR_STEPS = 400
 @pytest.fixture(scope="module")
 def probe_set():
     tasks = blind_tasks(SUITE)
-    return build_probe_set(tasks.programs, first_inputs(tasks), with_original(PROTOCOL), PROTOCOL)
+    return build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def verdicts(suite, protocol, counts, names):
     results = []
     for count in counts:
         smaller = replace(protocol, alternatives=count)
-        columns = [bench.probe_set.semantics.index(semantics.name) for semantics in with_original(smaller)]
+        columns = [bench.probe_set.semantics.index(semantics.name) for semantics in list_semantics(smaller)]
         probe_set, tested = part_of(bench.probe_set, columns, smaller)
         parts = {name: columns_of(arrays, columns) for name, arrays in evidence.items()}
         results.append({name: verdict_from_evidence(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names})
@@ -124,7 +124,7 @@ def part_of(probe_set, columns, protocol):
     """The labels and the prior of some of the semantics."""
     names = tuple(probe_set.semantics[column] for column in columns)
     part = replace(probe_set, around=probe_set.around[:, columns], semantics=names)
-    return part, semantic_content.Tested.of(part, protocol)
+    return part, semantic_content.TestBaseline.of(part, protocol)
 
 
 def columns_of(arrays, columns):
@@ -290,7 +290,7 @@ def test_a_leak_is_an_error(probe_set):
 
 def test_the_prior_is_the_frequency_of_the_step(probe_set):
     split = probe_set.split(1)
-    found = step_prior(probe_set, split)
+    found = fit_step_prior(probe_set, split)
     f, step = FEATURES.index("facing"), 3
     label = probe_set.classes[0, f]
     counted = label[split.train[probe_set.step[split.train] == step]]

@@ -221,7 +221,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
     told, done = [], []
     pool = Pool(crew, 1)
     # As it is where the driver is in the group too, which would spoil this process.
-    monkeypatch.setattr(memory_limit, "_groups", lambda: [inner])
+    monkeypatch.setattr(memory_limit, "_cgroup_folders", lambda: [inner])
     monkeypatch.setattr(crew, "kills", memory_limit.count_oom_kills())
 
     def confine(processes):
@@ -301,7 +301,7 @@ def test_memory_beyond_a_limit_of_the_process_is_out_of_memory():
 def test_the_limit_of_a_control_group_is_read(tmp_path, monkeypatch, version):
     """The tightest of the own group and those above; caches that can be reclaimed do not count as used."""
     monkeypatch.setattr(memory_limit, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory_limit, "OWN", tmp_path)
+    monkeypatch.setattr(memory_limit, "PROC_SELF", tmp_path)
     limit, used, cache, kills = (
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control") if version == 1
         else ("memory.max", "memory.current", "inactive_file", "memory.events")

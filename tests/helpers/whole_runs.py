@@ -96,7 +96,7 @@ class Beside(threading.Thread):
 
     def __init__(self, due: Callable[[], bool], deed: Callable[[], None], times: int = 1) -> None:
         super().__init__(daemon=True)
-        self.due, self.deed, self.left, self.done = due, deed, times, 0
+        self.due, self.action, self.left, self.done = due, deed, times, 0
         self.ended = threading.Event()
         self.problem: BaseException | None = None
 
@@ -104,7 +104,7 @@ class Beside(threading.Thread):
         try:
             while self.left and not self.ended.wait(self.PAUSE):
                 if self.due():
-                    self.deed()
+                    self.action()
                     self.left, self.done = self.left - 1, self.done + 1
         except BaseException as problem:
             self.problem = problem

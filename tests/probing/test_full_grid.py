@@ -10,8 +10,8 @@ import pytest
 
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.full_grid import OFFSETS, FullGrid
-from benchmark.probing.labels import DROPPED, build_probe_set, with_original
-from benchmark.probing.mdl import BLOCKS, codelengths
+from benchmark.probing.labels import DROPPED, build_probe_set, list_semantics
+from benchmark.probing.mdl import BLOCK_ENDS, measure_codelengths
 from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
 from benchmark.probing.token_history import token_history_states
 from benchmark.runner.plan import Job, plan, plan_dependent
@@ -127,7 +127,7 @@ def test_the_full_grid_plans_its_stages():
 @pytest.fixture(scope="module")
 def probe_set():
     tasks = blind_tasks(SUITE)
-    return build_probe_set(tasks.programs, first_inputs(tasks), with_original(PROTOCOL), PROTOCOL)
+    return build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
 
 
 def test_a_label_that_stands_in_the_states_costs_few_bits(probe_set):
@@ -135,8 +135,8 @@ def test_a_label_that_stands_in_the_states_costs_few_bits(probe_set):
     noise = random.normal(size=(len(probe_set.program), 8)).astype(np.float32)
     facing = np.eye(4, dtype=np.float32)[probe_set.classes[0, FEATURES.index("facing")]]
     sources = {"model": [[facing]], "random-init": [[noise]], "recorder": [[noise]]}
-    code = codelengths(probe_set, sources, PROTOCOL)["facing"]
-    first = 2 * BLOCKS[0]
+    code = measure_codelengths(probe_set, sources, PROTOCOL)["facing"]
+    first = 2 * BLOCK_ENDS[0]
     assert first <= code.original < first + 0.3
     assert code.alternatives > 1.5
     assert code.mdl_delta.low > 1.2
@@ -148,7 +148,7 @@ def test_noise_costs_what_the_prior_costs(probe_set):
     """Probes that do no better than the prior answer with it, so that the codelength is the prior's, up to the order."""
     nothing = np.zeros((len(probe_set.program), 3), np.float32)
     sources = {"model": [[nothing]], "random-init": [[nothing]], "recorder": [[nothing]]}
-    found = codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))
+    found = measure_codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))
     for name in ("facing", "obstacle"):
         assert found[name].original == pytest.approx(found[name].prior, abs=0.03)
         assert found[name].mdl_delta.value == pytest.approx(0, abs=1e-9)

@@ -10,8 +10,8 @@ import pytest
 
 from benchmark.board.comparison import ComparedRun, _compare_pass_rate
 from benchmark.probing.control_gap import select_pool, gather_evidence
-from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _seen
-from benchmark.probing.prior import Prior
+from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _prefix_in_training
+from benchmark.probing.prior import LabelPrior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import wilson
@@ -82,7 +82,7 @@ def test_a_prefix_is_seen_if_a_training_fold_of_its_test_holds_it():
     fold = np.array([0, 1, 2, DROPPED, 4, 0, 3], np.int8)
     for others, expected in (([1], False), ([2], True), ([3], False), ([4], True), ([5], False), ([1, 6], True)):
         prefixes = [b"a" if row == 0 or row in others else bytes([row]) for row in range(len(fold))]
-        assert _seen(prefixes, fold, FOLDS)[0] == expected, others
+        assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, others
 
 
 def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
@@ -166,7 +166,7 @@ def test_the_view_is_the_one_that_validates_best_and_the_prior_answers_where_non
     pool = select_pool(fits)
     assert (pool == 1).all()
     priors = [
-        Prior(np.full(shape, 1.0), np.full((*shape, n), -7.0), np.zeros((*shape, n), bool)) for n in rows
+        LabelPrior(np.full(shape, 1.0), np.full((*shape, n), -7.0), np.zeros((*shape, n), bool)) for n in rows
     ]  # fmt: skip
     totals = gather_evidence(fits, pool, probe_set, _Priors(priors), protocol).totals
     assert totals[0] == pytest.approx(np.full(shape, 2.0 * rows[0]))
@@ -176,7 +176,7 @@ def test_the_view_is_the_one_that_validates_best_and_the_prior_answers_where_non
 class _Priors:
     """What `gather_evidence` reads of the tested programs."""
 
-    def __init__(self, priors: list[Prior]) -> None:
+    def __init__(self, priors: list[LabelPrior]) -> None:
         self.priors = priors
 
 

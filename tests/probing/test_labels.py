@@ -11,8 +11,8 @@ from reference_interpreter import Karel
 from sklearn.metrics import f1_score
 
 from benchmark.probing.diagnostics import CONTROL_LABELS, macro_f1, add_control_labels
-from benchmark.probing.labels import DROPPED, MISSING, alternatives, build_probe_set, with_original
-from benchmark.probing.prior import step_prior
+from benchmark.probing.labels import DROPPED, MISSING, select_alternatives, build_probe_set, list_semantics
+from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.token_history import token_history_states, encode_worlds
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, crossed_tasks, first_inputs
@@ -34,7 +34,7 @@ def tasks():
 
 @pytest.fixture(scope="module")
 def probe_set(tasks):
-    semantics = [ORIGINAL, *alternatives(replace(STANDARD, alternatives=2))]
+    semantics = [ORIGINAL, *select_alternatives(replace(STANDARD, alternatives=2))]
     return build_probe_set(tasks.programs, first_inputs(tasks), semantics, STANDARD, OFFSETS, budget=60)
 
 
@@ -95,11 +95,11 @@ def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
 
 
 def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for():
-    assert [s.name for s in alternatives(STANDARD)] == list(valid_alternatives("facing"))
-    assert [s.name for s in alternatives(replace(STANDARD, alternatives=29))] == [s.name for s in mirror_classes()]
-    few = alternatives(replace(STANDARD, alternatives=4))
+    assert [s.name for s in select_alternatives(STANDARD)] == list(valid_alternatives("facing"))
+    assert [s.name for s in select_alternatives(replace(STANDARD, alternatives=29))] == [s.name for s in mirror_classes()]
+    few = select_alternatives(replace(STANDARD, alternatives=4))
     assert len({s.name for s in few} & set(valid_alternatives("facing"))) == 4
-    assert with_original(STANDARD)[0] == ORIGINAL
+    assert list_semantics(STANDARD)[0] == ORIGINAL
 
 
 def test_control_labels_depend_on_word_and_step_alone(tasks, probe_set):
@@ -141,7 +141,7 @@ def test_a_prior_that_knows_the_present_knows_more(probe_set):
     split = probe_set.split(0)
     for offset in (1, 2):
         later = probe_set.at(offset)
-        plain, given = (step_prior(later, split, present) for present in (None, probe_set.at(0)))
+        plain, given = (fit_step_prior(later, split, present) for present in (None, probe_set.at(0)))
         f = FEATURES.index("absolute_x")
         assert (given.validation[:, f] < 0.8 * plain.validation[:, f]).all()
         assert ((given.log_prob[0, f] == 0) == (later.classes[0, f, split.test] == MISSING)).all()

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from benchmark.probing import probes as probing
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probes import _Networks, _order, fit_probes, whitened
+from benchmark.probing.probes import _Networks, _order, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.folder import StoredRows
 
@@ -52,7 +52,7 @@ def test_a_network_is_that_of_plain_torch(widths):
     """Modules, autograd, cross-entropy and AdamW of torch, from the same weights and in the same order of states."""
     states, targets, counts = problem(groups=1)
     ours = fit_probes([states], targets, counts, [SPLIT], widths, [3], replace(QUICK, checks=1), **EXACT)
-    inputs = torch.from_numpy(whitened(states, SPLIT.train, QUICK.ridge))
+    inputs = torch.from_numpy(whiten(states, SPLIT.train, QUICK.ridge))
     sizes = [inputs.shape[1] + 1, *widths, int(counts.sum())]
     start = _Networks(sizes, [0], 3, torch.float32)
     layers = [torch.nn.Linear(a, b) for a, b in zip([inputs.shape[1], *widths], sizes[1:], strict=True)]
@@ -103,9 +103,9 @@ def test_threads_and_chunks_change_nothing(monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert all(np.array_equal(*pair) for pair in zip(found[0].log_prob, found[1].log_prob, strict=True))
-    monkeypatch.setattr(probing, "TOGETHER", 2)
+    monkeypatch.setattr(probing, "GROUPS_PER_CHUNK", 2)
     chunked = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
-    monkeypatch.setattr(probing, "TOGETHER", 5)
+    monkeypatch.setattr(probing, "GROUPS_PER_CHUNK", 5)
     whole = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
     np.testing.assert_allclose(chunked.log_prob[0], whole.log_prob[0], atol=1e-4)
 
@@ -114,7 +114,7 @@ def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
     states, targets, counts = problem(groups=1, heads=1, classes=(4,))
     long = replace(STANDARD, steps=600, batch=256, learning_rate=2e-2, weight_decay=0.0)
     fit = fit_probes([states], targets, counts, [SPLIT], [], [0], long, **EXACT)
-    scaled = whitened(states, SPLIT.train, 0.0)
+    scaled = whiten(states, SPLIT.train, 0.0)
     judge = LogisticRegression(C=1e3, max_iter=1000).fit(scaled[SPLIT.train], targets[0, 0, SPLIT.train])
     truth = targets[0, 0, SPLIT.test]
     assert -fit.log_prob[0].mean() == pytest.approx(log_loss(truth, judge.predict_proba(scaled[SPLIT.test])), abs=0.02)
@@ -174,10 +174,10 @@ def test_whitened_states_are_uncorrelated_with_deviation_one():
     rng = np.random.default_rng(0)
     states = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 8)) * 10 + 3).astype(np.float32)
     states[:, 3] = 7
-    found = whitened(states, np.arange(400), 0.0)
+    found = whiten(states, np.arange(400), 0.0)
     assert found.shape == (500, 6)
     np.testing.assert_allclose(np.cov(found[:400].T, bias=True), np.eye(6), atol=1e-3)
-    assert whitened(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
+    assert whiten(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
 
 
 def test_rows_on_disk_give_what_the_array_gives(tmp_path):

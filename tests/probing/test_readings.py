@@ -16,7 +16,7 @@ from benchmark.artifacts import READINGS
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.probing.labels import MISSING
 from benchmark.probing.probe_fit import ProbeFit
-from benchmark.probing.readout import PROGRAMS, pack_readout, load_readout, compute_readout
+from benchmark.probing.readout import NUM_PROGRAMS, pack_readout, load_readout, compute_readout
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES
@@ -56,7 +56,7 @@ def readings(probe_set, fits):
 
 def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, readings):
     split = probe_set.split(QUICK.seeds[0])
-    assert readings.task == np.unique(probe_set.program[split.test])[:PROGRAMS].tolist()
+    assert readings.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
     assert [one.semantics for one in readings.by_semantics] == list(probe_set.semantics[:-1])
     for s, one in enumerate(readings.by_semantics):
         assert one.view == ("last" if s == 0 else "mean")

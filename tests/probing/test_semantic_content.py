@@ -17,7 +17,7 @@ from benchmark.probing.control_gap import (
     analyze_features,
     decide_verdict,
 )
-from benchmark.probing.labels import build_probe_set, with_original
+from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import Estimate, bootstrap_weights
 from benchmark.tasks.probe_sets import first_inputs
@@ -35,8 +35,8 @@ ALLOWED = {name: valid_alternatives(name) for name in FEATURES}
 @pytest.fixture(scope="module")
 def setting():
     tasks = blind_tasks(replace(load_suite("smoke"), probe_programs=300))
-    probe_set = build_probe_set(tasks.programs, first_inputs(tasks), with_original(PROTOCOL), PROTOCOL)
-    return probe_set, semantic_content.Tested.of(probe_set, PROTOCOL)
+    probe_set = build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
+    return probe_set, semantic_content.TestBaseline.of(probe_set, PROTOCOL)
 
 
 def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 import benchmark.review.pull_request
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_json
-from benchmark.review.change_report import REPORT_CHARACTERS, printable
+from benchmark.review.change_report import REPORT_CHARACTERS, make_printable
 from benchmark.review.duplicates import colliding_folder, find_overlap, read_row
 from benchmark.review.fingerprint import (
     EQUAL,
@@ -431,7 +431,7 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 
 def test_no_line_of_a_report_commands_the_runner():
-    text = printable("::error::x\n  ::add-mask::y\na ##[warning]z\x1b[2J\u202e\n" + "x" * 10**6)
+    text = make_printable("::error::x\n  ::add-mask::y\na ##[warning]z\x1b[2J\u202e\n" + "x" * 10**6)
     assert text.startswith(". ::error::x\n.   ::add-mask::y\na #_[warning]z?[2J\\u202e\n")
     assert len(text) < REPORT_CHARACTERS + 100
 

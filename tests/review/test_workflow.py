@@ -15,7 +15,7 @@ from hostile import entry
 from markdown_it import MarkdownIt
 from proposals import copy_row
 
-from benchmark.review.pull_request import report
+from benchmark.review.pull_request import report_pull_request
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
@@ -120,7 +120,7 @@ def test_an_edited_number_does_not_land(proposed):
     copy_row(PLAIN, new)
     entry("accuracy.shown.value", 0.11, "record.json")(new)
     commit()
-    text, code = report(where / "change")
+    text, code = report_pull_request(where / "change")
     assert code == 4
     assert "accuracy.shown.value" in text
 
@@ -135,7 +135,7 @@ def test_other_files_are_refused(proposed, path, says):
     (where / "change" / path).parent.mkdir(parents=True, exist_ok=True)
     (where / "change" / path).write_text("import os\n")
     commit()
-    text, code = report(where / "change")
+    text, code = report_pull_request(where / "change")
     assert code == 3
     assert says in text
 

@@ -16,7 +16,7 @@ from benchmark.models.interface import Loading, ModelSpec
 from benchmark.runner.record import FrameEntry, read_record, source_digest
 from benchmark.submit.schema import read_submission
 from benchmark.tasks.prompt_template import PromptTemplate
-from benchmark.submit.verify import _compare_provenance
+from benchmark.submit.verify import _check_provenance
 from benchmark.submit.report import Verified
 
 FOLDER = ROOT / "submissions" / "2026-11-23_llama-laptop"
@@ -73,8 +73,8 @@ def verified(run: Run, **changed: Any) -> Verified:
 
 
 def differences(found: Verified, run: Run) -> list[str]:
-    _compare_provenance(found, run.suite)
-    return [difference.entry for difference in found.differences]
+    _check_provenance(found, run.suite)
+    return [difference.entry for difference in found.mismatches]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
 def test_an_identity_of_another_run_is_found(name, value, run):
     suite = replace(run.suite, name=value) if name == "suite.name" else run.suite
     found = verified(run, **{name: value})
-    _compare_provenance(found, suite)
-    assert [difference.entry for difference in found.differences] == [IDENTITY]
+    _check_provenance(found, suite)
+    assert [difference.entry for difference in found.mismatches] == [IDENTITY]
     assert found.checked == []
 
 

@@ -21,10 +21,10 @@ from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
 from benchmark.submit.check_record import drop_unverified, read_submitted_record
-from benchmark.submit.rendered_prompts import stored_frame
+from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.rerun import ProcessLimits, make_rerun_request, rerun, open_screened_checkpoint
 from benchmark.submit.schema import read_submission
-from benchmark.submit.verify import _blind, verify
+from benchmark.submit.verify import _load_blind_set, verify
 from benchmark.tasks.prompt_template import PromptTemplate, describe_language, template_to_bytes, build_prompt_template
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
@@ -40,7 +40,7 @@ def folder(tmp_path) -> Path:
 
 
 def entries_of(folder: Path) -> list[str]:
-    return [difference.entry for difference in verify(folder).differences]
+    return [difference.entry for difference in verify(folder).mismatches]
 
 
 # What is loaded
@@ -249,7 +249,7 @@ def with_evidence(folder: Path) -> None:
     random = np.random.default_rng(0)
     hits = random.random((len(CONTENT_DEPTHS), len(PAPER_FEATURES), states)) < 0.6
     content = semantic_content_from_hits(suite, protocol, texts, hits)
-    probe_set, tested = _blind(suite, protocol)
+    probe_set, tested = _load_blind_set(suite, protocol)
     labels = count_labels(probe_set, protocol)
     confusion = np.stack([np.diag(row) for row in labels])
     evidence = DiagnosticEvidence(confusion, labels.sum(1) // 3, np.full(len(FEATURES), 100.0))
@@ -266,7 +266,7 @@ def with_evidence(folder: Path) -> None:
 def test_content_and_diagnostics_are_computed_from_their_evidence(folder):
     with_evidence(folder)
     found = verify(folder)
-    assert found.differences == []
+    assert found.mismatches == []
     assert any("content: every figure" in line for line in found.checked)
     assert any("diagnostics: every figure" in line for line in found.checked)
     shown = drop_unverified(folder, found.record)
@@ -354,7 +354,7 @@ def test_a_row_with_a_template_of_its_own_is_compared_with_what_it_renders(folde
     import benchmark.submit.rendered_prompts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.submit.rendered_prompts, "SECONDS", 8.0)
+        patch.setattr(benchmark.submit.rendered_prompts, "MAX_SECONDS", 8.0)
         with pytest.raises(SubmissionError, match=r"deadline|steps"):
             verify(folder)
 
@@ -369,7 +369,7 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
     shown = describe_language(suite)
     assert plain.startswith(shown)
     put(tmp_path, "frame.json", laid_out(f"<system>{plain}"))
-    frame = stored_frame(tmp_path, suite)
+    frame = read_prompt_template(tmp_path, suite)
     assert frame is not None
     assert frame.digest == hashlib.sha256(f"<system>{plain}\0<end>{HEADER_TEXT}".encode()).hexdigest()
     cases = {
@@ -381,14 +381,14 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
     for says, before in cases.items():
         put(tmp_path, "frame.json", laid_out(before))
         with pytest.raises(SubmissionError, match=says):
-            stored_frame(tmp_path, suite)
+            read_prompt_template(tmp_path, suite)
     put(tmp_path, "frame.json", laid_out(plain, "<end>"))
     with pytest.raises(SubmissionError, match="other programs"):
-        stored_frame(tmp_path, suite)
+        read_prompt_template(tmp_path, suite)
     for content in (b"[]", b'{"before": 1, "after": ""}', b'{"before": ""}'):
         put(tmp_path, "frame.json", content)
         with pytest.raises(SubmissionError, match="expected"):
-            stored_frame(tmp_path, suite)
+            read_prompt_template(tmp_path, suite)
 
 
 # Whoever ran it

@@ -117,7 +117,7 @@ def test_every_figure_is_compared_to_the_fifth_decimal(name, copied):
     for place in places:
         shifted(record, place, ROUNDED if place in rounded else DECIMALS)
     (folder / RECORD).write_text(json.dumps(record))
-    assert {one.entry for one in verify(folder).differences} == set(places) - rounded
+    assert {one.entry for one in verify(folder).mismatches} == set(places) - rounded
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_a_claim_is_held_to_what_it_shows(name, copied):
     folder = copied(PLAIN)
     value = json.loads((folder / RECORD).read_text())["accuracy"][name]["value"]
     entry(f"claimed.{name}", value + 4e-4)(folder)
-    assert not verify(folder).differences
+    assert not verify(folder).mismatches
     entry(f"claimed.{name}", value + 6e-4)(folder)
-    assert [one.entry for one in verify(folder).differences] == [f"claimed.{name}"]
+    assert [one.entry for one in verify(folder).mismatches] == [f"claimed.{name}"]
 
 
 def test_every_flag_of_a_sample_is_computed_again(copied):
@@ -150,7 +150,7 @@ def test_every_flag_of_a_sample_is_computed_again(copied):
     for line, flag in enumerate(("shown", "held_out", "exact")):
         sample(lambda row, flag=flag: row.update({flag: not row[flag]}), line)(folder)
     sample(lambda row: row.update(outcome="empty" if row["outcome"] != "empty" else "solved"), 3)(folder)
-    entries = {one.entry for one in verify(folder).differences}
+    entries = {one.entry for one in verify(folder).mismatches}
     assert entries == {
         "samples_sha256", "samples.test.0.shown", "samples.test.1.held_out", "samples.test.2.exact",
         "samples.test.3.outcome",
@@ -161,7 +161,7 @@ def test_flags_that_were_left_out_are_missed(copied):
     folder = copied(PLAIN)
     for line, flag in enumerate(("shown", "held_out", "exact", "outcome")):
         sample(lambda row, flag=flag: row.pop(flag), line)(folder)
-    entries = {one.entry for one in verify(folder).differences}
+    entries = {one.entry for one in verify(folder).mismatches}
     assert entries >= {f"samples.test.{i}.{flag}" for i, flag in enumerate(("shown", "held_out", "exact", "outcome"))}
 
 

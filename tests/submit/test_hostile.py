@@ -31,7 +31,7 @@ SECONDS = 5
 def drawn():
     """The tasks of the suite are drawn once, so that times are those of the readers."""
     for name in (HONEST, WITH_STATES):
-        assert not verify(SUBMISSIONS / name).differences
+        assert not verify(SUBMISSIONS / name).mismatches
 
 
 def refused(folder, capsys, says):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark import semantic_content
-from benchmark.submit.check_samples import _compare_rows
+from benchmark.submit.check_samples import _check_stage
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.control_gap import Evidence, analyze_features
@@ -30,8 +30,8 @@ def row(task: int, sample: int | None = None, text: str = " }", raw: str | None 
 def found_in(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
     """Entries that differ where 2 tasks are asked for."""
     verified = Verified(None, SimpleNamespace(track=track), rows)
-    _compare_rows(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
-    return [difference.entry for difference in verified.differences]
+    _check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
+    return [difference.entry for difference in verified.mismatches]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_an_edited_number_is_found(name, copied, capsys):
     folder = copied(which)
     deed(folder)
     found = verify(folder)
-    assert any(one.entry.startswith(says) for one in found.differences), found.differences
+    assert any(one.entry.startswith(says) for one in found.mismatches), found.mismatches
     with pytest.raises(VerificationError, match=r"^\d+ entries differ, first"):
         raise_on_mismatch(found)
     assert "the submission says" in capsys.readouterr().out
@@ -148,9 +148,9 @@ def test_files_beside_the_model_are_not_the_model(name, copied):
 
 def test_a_draft_names_the_gpu_of_a_training_or_its_processor():
     told = {"device": "cpu:0", "processor": "AMD EPYC"}
-    assert draft._hardware(told) == "AMD EPYC"
-    assert draft._hardware(told | {"device": "NVIDIA H100 80GB HBM3"}) == "NVIDIA H100 80GB HBM3"
-    assert draft._hardware({}) is None
+    assert draft._training_hardware(told) == "AMD EPYC"
+    assert draft._training_hardware(told | {"device": "NVIDIA H100 80GB HBM3"}) == "NVIDIA H100 80GB HBM3"
+    assert draft._training_hardware({}) is None
 
 
 def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
@@ -208,7 +208,7 @@ def test_an_archive_has_the_same_bytes_and_every_file(copied, tmp_path):
         archive.extractall(tmp_path / "out", filter="data")
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(path.name for path in (tmp_path / "out" / PLAIN).iterdir()) == names
-    assert not verify(tmp_path / "out" / PLAIN).differences
+    assert not verify(tmp_path / "out" / PLAIN).mismatches
 
 
 def test_a_status_is_what_was_found_of_these_bytes(copied, capsys):
@@ -274,7 +274,7 @@ def test_samples_that_the_model_does_not_write_are_found(copied):
     found = verify(folder)
     found.samples = [one.model_copy(update={"tokens": 99}) if one.task == 7 else one for one in found.samples]
     rerun(folder, found, 1.0)
-    assert [one.entry for one in found.differences] == ["rerun.test.7.tokens"]
+    assert [one.entry for one in found.mismatches] == ["rerun.test.7.tokens"]
 
 
 @pytest.mark.parametrize(
