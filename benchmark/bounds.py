@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from benchmark.errors import SubmissionError
 from benchmark.intake import shown
 from benchmark.statistics import Estimate
+from karel_env.command import shown as printable
 
 ROUNDING = 1e-9
 TEXT, LIST, ENTRIES = 2_000, 5_000, 200
@@ -40,6 +41,21 @@ MAPPINGS = {"geometric", "reach_p", "extras"}
 """Entries that hold figures by name."""
 COUNTS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
 """Entries that count what a figure rests on: at least 1."""
+
+
+def known_version(newest: int) -> BeforeValidator:
+    """Validator of an entry `schema_version`, a whole number from 1 to the newest that this program reads."""
+
+    def check(version: object) -> object:
+        if type(version) is not int or not 1 <= version <= newest:
+            known = f"a whole number from 1 to {newest}" if newest > 1 else "1"
+            raise ValueError(
+                f"received {printable(version)}; expected {known}, what this program reads; write the file with this "
+                "version of the benchmark, or read it with the one that wrote it"
+            )
+        return version
+
+    return BeforeValidator(check)
 
 
 def check_figures(value: Any, where: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmark import checks, own_checks
 from benchmark.checkpoint import open_checkpoint
 from benchmark.command import run_command
-from benchmark.errors import BenchmarkError, ModelError
+from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.evaluation import TEST
 from benchmark.huggingface import DTYPES
 from benchmark.models import ModelSpec
@@ -27,6 +27,7 @@ from benchmark.options import (
 )
 from benchmark.patient import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
 from benchmark.suites import load_suite
+from benchmark.tokenizers import native_errors_held_back
 from benchmark.tracks import TRACKS, TRAINED
 from karel_env.command import CommandParser
 
@@ -82,10 +83,13 @@ def writing(patient: Patient) -> Finding:
 
 def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) -> Finding:
     try:
-        return look(patient)
+        with native_errors_held_back():
+            return look(patient)
     except BenchmarkError as problem:
         return Finding(name, FAIL, str(problem))
-    except Exception as problem:  # a model may raise anything; the doctor names it and goes on
+    except BaseException as problem:  # a model may raise anything; the doctor names it and goes on
+        if not isinstance(problem, Exception) and not is_panic(problem):
+            raise
         said = " ".join(str(problem).split())[:300]
         return Finding(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from benchmark.bounds import check_folder_date
+from benchmark.bounds import check_folder_date, known_version
 from benchmark.errors import SubmissionError
 from benchmark.images import check_image
 from benchmark.intake import (
@@ -207,7 +207,7 @@ class Status(_Strict):
     `files` is `files_digest` of the folder then, `source` that of the code that checked.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], known_version(1)] = 1
     status: Literal["self_reported", "validated", "reproduced", "flagged", "withdrawn"]
     reason: Line | None = None
     checked: Annotated[list[Line], Field(max_length=100)] = []

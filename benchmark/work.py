@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.errors import ModelError, StorageError
+from benchmark.errors import ModelError, StorageError, is_panic, panic_message
 from benchmark.evaluation import CHECK, Job, Shard, Worker
 from benchmark.folder import attempt_of
 from benchmark.labels import Split
@@ -205,6 +205,8 @@ class Desk:
                 return Answer(MEMORY, why=str(shortage) or "no memory")
             if isinstance(problem, ModelError):
                 return Answer(INVALID, why=str(problem))
+            if is_panic(problem):
+                return Answer(INVALID, why=panic_message(problem))
             last = traceback.extract_tb(problem.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"
             return Answer(RAISED, why=f"{type(problem).__name__} at {place}: {problem}")
