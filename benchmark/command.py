@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from benchmark.errors import BenchmarkError, ModelError, StorageError, UsageError
+from benchmark.errors import BenchmarkError, ModelError, StorageError, UsageError, is_panic, panic_message
 from karel_env import command as shared
 from karel_env.command import Explanation, shown
 
@@ -78,6 +78,8 @@ def explain(problem: BaseException) -> Explanation | None:
             "raise an error",
             ModelError.exit_code,
         )
+    if is_panic(problem):
+        return panic_message(problem), ModelError.exit_code
     if isinstance(problem, OSError):
         return _explain_path(problem)
     if isinstance(problem, RuntimeError) and is_out_of_memory(problem):

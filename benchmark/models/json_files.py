@@ -18,12 +18,22 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 COUNTS = (*LAYERS, "vocab_size", "hidden_size", "n_embd", "d_model")
 MOST_DEPTH = 100
 
+OTHER_KINDS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself; run git lfs pull in its repository, or download the file",
+    b"<!doctype html": "a web page, not the file itself; download the file again, with a token if the model is gated",
+    b"<html": "a web page, not the file itself; download the file again, with a token if the model is gated",
+    b"PK\x03\x04": "an archive, as torch.save writes; expected the file that save_pretrained of transformers writes",
+    b"GGUF": "a GGUF file of llama.cpp; give the model in safetensors that it was converted from",
+}
+"""What files are by their first bytes, where they are not what they are named."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     size, most = path.stat().st_size, MOST_BYTES.get(path.name, OTHER_BYTES)
     if size > most:
         raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,} of a model's {path.name}")
+    check_kind(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as problem:
@@ -35,6 +45,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if _depth(content) > MOST_DEPTH:
         raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; save the model again")
     return content
+
+
+def check_kind(path: Path) -> None:
+    """Refuse a file whose first bytes say that it is of another kind than its name; raises `ModelError`."""
+    with path.open("rb") as file:
+        beginning = file.read(len(max(OTHER_KINDS, key=len)))
+    for mark, kind in OTHER_KINDS.items():
+        if beginning.lower().startswith(mark.lower()):
+            raise ModelError(f"{path}: {kind}")
 
 
 def _depth(content: object) -> int:

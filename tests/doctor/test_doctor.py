@@ -115,8 +115,8 @@ def test_a_baseline_has_no_states(capsys):
 
 
 def test_what_is_no_model(tmp_path, capsys):
-    assert doctor.main(["--model", "tiny"]) == 2
-    assert doctor.main(["--model", f"path:{tmp_path}"]) == 3
+    assert doctor.main(["--model", "tiny", "--load-deadline", "0"]) == 2
+    assert doctor.main(["--model", f"path:{tmp_path}", "--load-deadline", "0"]) == 3
     assert "no *.safetensors weights" in capsys.readouterr().err
 
 
@@ -168,5 +168,5 @@ def test_what_is_wrong_with_a_class_of_ones_own(own, capsys, name, old, new, che
 def test_a_class_that_only_writes(capsys):
     code, found, report = outcomes(capsys, "--model", "py:own_writer:load", "--allow-code")
     assert (code, list(found)) == (0, ["hidden states", "generation"]), report
-    assert doctor.main(["--model", "py:own_writer:load"]) == 2
+    assert doctor.main(["--model", "py:own_writer:load", "--load-deadline", "0"]) == 2
     assert "--allow-code" in capsys.readouterr().err

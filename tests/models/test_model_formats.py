@@ -161,7 +161,7 @@ def test_devices_that_are_none(device, tmp_path, capsys):
     if device == "gpu":
         assert call("--device", "gpu", "--suite", "smoke", "--out", tmp_path) == 2
         assert "a GPU is cuda" in capsys.readouterr().err
-        assert doctor.main(["--model", "baseline:random", "--device", "gpu"]) == 2
+        assert doctor.main(["--model", "baseline:random", "--device", "gpu", "--load-deadline", "0"]) == 2
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -251,3 +251,20 @@ def test_limits_of_loading(folder, tmp_path, capsys):
     for wrong in ("nan", "-1", "inf"):
         assert call(*words, "--load-deadline", wrong) == 2
         assert call(*words, "--memory-limit", wrong) == 2
+
+
+OTHER_KINDS = {
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 10\n",
+    "a web page": b"<!DOCTYPE html><html><body>401</body></html>",
+    "an archive, as torch.save writes": b"PK\x03\x04" + bytes(90),
+    "a GGUF file": b"GGUF" + bytes(90),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "generation_config.json"])
+def test_a_file_that_is_of_another_kind_than_its_name(name, kind, folder, capsys):
+    # Unlinked first: it shares its bytes with the model of other tests.
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_bytes(OTHER_KINDS[kind])
+    assert f"{name}: {kind}" in refused(folder, capsys)
