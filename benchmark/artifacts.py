@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import BeforeValidator
+
 from benchmark.files import MAX_TEXT_BYTES, MAX_YAML_BYTES
+from karel_env.command import shown
 
 INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
@@ -25,4 +28,19 @@ MAX_BYTES = {DESCRIPTION: MAX_YAML_BYTES, README: MAX_TEXT_BYTES, RECORD: 4_000_
 
 
 MAX_OTHER_BYTES, MAX_FOLDER_BYTES, MAX_FILES = 2_000_000, 64_000_000, 100
-"""Limits of a file that `LIMITS` does not name, of a folder, and how many files it may have."""
+"""Limits of a file that `MAX_BYTES` does not name, of a folder, and how many files it may have."""
+
+
+def known_version(newest: int) -> BeforeValidator:
+    """Return the pydantic validator of an entry `schema_version`: a whole number from 1 to the newest version read here."""
+
+    def check(version: object) -> object:
+        if type(version) is not int or not 1 <= version <= newest:
+            expected = f"a whole number from 1 to {newest}" if newest > 1 else "1"
+            raise ValueError(
+                f"received {shown(version)}; expected {expected}, what this program reads; write the file with this "
+                "version of the benchmark, or read it with the one that wrote it"
+            )
+        return version
+
+    return BeforeValidator(check)

@@ -71,6 +71,17 @@ class VerificationError(BenchmarkError):
     exit_code = 4
 
 
+def is_panic(problem: BaseException) -> bool:
+    """Whether native code of tokenizers or safetensors has panicked, which is no `Exception`."""
+    return not isinstance(problem, Exception) and type(problem).__name__ == "PanicException"
+
+
+def panic_message(problem: BaseException) -> str:
+    """Return one line on a panic."""
+    reason = " ".join(str(problem).split())[:200]
+    return f"native code that reads the model's files panicked ({reason}); save the tokenizer and the weights again"
+
+
 def group_by_reason(reasons: Mapping[str, str]) -> list[str]:
     """A line for each different reason, with the piece that failed for it, or how many did; the most frequent first."""
     pieces: dict[str, list[str]] = {}

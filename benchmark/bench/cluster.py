@@ -89,41 +89,41 @@ def _pieces(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], sp
     return [WorkItem(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
 
 
-def _alone(job: Job, shards: Sequence[Shard], together: Any, spent: Any) -> None:
+def _alone(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> None:
     torch.set_num_threads(1)
     worker = Worker(job)
     worker.evaluate(shards[0])
-    together.wait()
+    barrier.wait()
     began = time.perf_counter()
     for shard in shards:
         worker.evaluate(shard)
-    spent.put(time.perf_counter() - began)
+    elapsed.put(time.perf_counter() - began)
 
 
 def plain_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
     """Shards a second of so many plain processes of one thread, each of which computes all of these, without Ray."""
     context = get_context("spawn")
-    together, spent = context.Barrier(processes), context.Queue()
-    started = [context.Process(target=_alone, args=(job, shards, together, spent)) for _ in range(processes)]
-    for process in started:
+    barrier, elapsed = context.Barrier(processes), context.Queue()
+    workers = [context.Process(target=_alone, args=(job, shards, barrier, elapsed)) for _ in range(processes)]
+    for process in workers:
         process.start()
-    slowest = max(spent.get() for _ in started)
-    for process in started:
+    slowest = max(elapsed.get() for _ in workers)
+    for process in workers:
         process.join()
     return processes * len(shards) / slowest
 
 
-def memory_of(names: str) -> float:
+def memory_of(title_prefix: str) -> float:
     """Bytes that a process of this machine whose title begins so has to itself, on average."""
-    found = []
+    private_bytes = []
     for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
         try:
-            if (path.parent / "cmdline").read_bytes().decode(errors="replace").startswith(names):
-                own = [line for line in path.read_text().splitlines() if line.startswith("Private_")]
-                found.append(1024.0 * sum(int(line.split()[1]) for line in own))
+            if (path.parent / "cmdline").read_bytes().decode(errors="replace").startswith(title_prefix):
+                private_lines = [line for line in path.read_text().splitlines() if line.startswith("Private_")]
+                private_bytes.append(1024.0 * sum(int(line.split()[1]) for line in private_lines))
         except OSError:
             continue
-    return float(np.mean(found)) if found else float("nan")
+    return float(np.mean(private_bytes)) if private_bytes else float("nan")
 
 
 class ClusterBench:
@@ -143,39 +143,39 @@ class ClusterBench:
         self.calls = [(f"{BLIND}-{i:06d}", Shard(BLIND, i * size, (i + 1) * size)) for i in range(count)]
         self.job = job
 
-    def measure(self, told: Any) -> dict[str, Any]:
+    def measure(self, on_stage: Any) -> dict[str, Any]:
         """All figures, as the command stores them."""
         runs: list[Timed] = []
-        start: dict[str, float] = {}
+        start_seconds: dict[str, float] = {}
         for workers in (1, 2):
             began = time.perf_counter()
-            crew = connect(ResourceRequest(workers=workers, cpus=1))
-            start["cluster"] = time.perf_counter() - began
-            pool = Pool(crew, workers)
+            executor = connect(ResourceRequest(workers=workers, cpus=1))
+            start_seconds["cluster"] = time.perf_counter() - began
+            pool = Pool(executor, workers)
             try:
-                told(f"{workers} workers")
-                start["worker"], serial = self._empty(pool, workers)
+                on_stage(f"{workers} workers")
+                start_seconds["worker"], serial = self._empty(pool, workers)
                 runs += [min((self._run(pool, workers) for _ in range(ROUNDS)), key=lambda run: run.seconds)]
                 memory = memory_of("ray::EvaluationActor")
             finally:
                 pool.close()
-                crew.shutdown()
-        one, two = runs
-        told("the same in plain processes")
-        some = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
-        machine = plain_rate(self.job, some, 2) / (2 * plain_rate(self.job, some, 1))
-        efficiency = one.seconds / (2 * two.seconds)
-        costs = ClusterCosts(start["worker"], serial, DEATHS)
+                executor.shutdown()
+        single, double = runs
+        on_stage("the same in plain processes")
+        half_shards = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
+        machine = plain_rate(self.job, half_shards, 2) / (2 * plain_rate(self.job, half_shards, 1))
+        efficiency = single.seconds / (2 * double.seconds)
+        costs = ClusterCosts(start_seconds["worker"], serial, DEATHS)
         checks = [
             {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, ClusterCosts(0, serial))}
             for run in runs
         ]  # fmt: skip
-        sweep = np.tile(one.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(one.shards)))
+        sweep = np.tile(single.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(single.shards)))
         return {
-            "start": start, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
-            "shard": {"mean": float(np.mean(one.shards)), "deviation": float(np.std(one.shards))},
+            "start": start_seconds, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
+            "shard": {"mean": float(np.mean(single.shards)), "deviation": float(np.std(single.shards))},
             "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
-            "checks": checks, "costs": asdict(costs), "model": scaling_curve(one.shards, WORKERS, costs),
+            "checks": checks, "costs": asdict(costs), "model": scaling_curve(single.shards, WORKERS, costs),
             "sweep": scaling_curve(sweep.tolist(), WORKERS, costs, repeats=1), "sweep shards": len(sweep),
         }  # fmt: skip
 
@@ -211,17 +211,17 @@ def _drain(pool: Pool, shards: ResultStore, work: NoWork, names: Sequence[str]) 
     return time.perf_counter() - began
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(results: dict[str, Any]) -> str:
     """The figures as tables."""
-    start, shard = found["start"], found["shard"]
+    start, shard = results["start"], results["shard"]
     lines = [
         f"start-up: Ray {start['cluster']:.1f} s, a worker {start['worker']:.1f} s; "
-        f"a worker takes {found['memory'] / 1e6:.0f} MB of its own",
-        f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * found['serial']:.1f} ms of "
+        f"a worker takes {results['memory'] / 1e6:.0f} MB of its own",
+        f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * results['serial']:.1f} ms of "
         "hand-out, storage and commit",
-        f"two workers: {100 * found['efficiency']:.0f}% of twice one, where two plain processes reach "
-        f"{100 * found['machine']:.0f}%, so {100 * found['efficiency'] / found['machine']:.0f}% of what the machine gives; "
-        + " and ".join(f"{rate:.0f}" for rate in found["tasks a second"])
+        f"two workers: {100 * results['efficiency']:.0f}% of twice one, where two plain processes reach "
+        f"{100 * results['machine']:.0f}%, so {100 * results['efficiency'] / results['machine']:.0f}% of what the machine gives; "
+        + " and ".join(f"{rate:.0f}" for rate in results["tasks a second"])
         + " tasks a second",
         "",
         tabulate(
@@ -232,15 +232,15 @@ def describe(found: dict[str, Any]) -> str:
                     f"{c['predicted']:.1f}",
                     f"{c['predicted'] / c['measured'] - 1:+.0%}",
                 ]
-                for c in found["checks"]
+                for c in results["checks"]
             ],
             headers=["workers", "measured s", "simulated s", "error"],
         ),
         "",
         tabulate(
             [
-                [w, f"{s:.0f}", f"{e:.0%}", f"{many:.0f}", f"{share:.0%}"]
-                for (w, s, e), (_, many, share) in zip(found["model"], found["sweep"], strict=True)
+                [w, f"{s:.0f}", f"{e:.0%}", f"{sweep_seconds:.0f}", f"{share:.0%}"]
+                for (w, s, e), (_, sweep_seconds, share) in zip(results["model"], results["sweep"], strict=True)
             ],
             headers=["workers", "these shards, s", "efficiency", f"{SWEEP_MODELS} models, s", "efficiency "],
         ),
@@ -261,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     bench = ClusterBench(options.model, options.suite, options.shards)
-    found = bench.measure(lambda what: print(f"measuring: {what}", file=sys.stderr))
-    print(describe(found))
+    results = bench.measure(lambda stage: print(f"measuring: {stage}", file=sys.stderr))
+    print(describe(results))
     if options.json:
-        write_atomic(options.json, json.dumps(found, indent=1).encode())
+        write_atomic(options.json, json.dumps(results, indent=1).encode())
     return 0

@@ -63,7 +63,7 @@ class Batch:
         encoded = self.ours.tokenizer(self.prompts, padding=True, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
 
-    def plain(self, **wanted: Any) -> Any:
+    def plain(self, **generate_options: Any) -> Any:
         """`generate` of transformers on the whole prompts."""
         length = self.ids.shape[1]
         with torch.inference_mode():
@@ -74,7 +74,7 @@ class Batch:
                 do_sample=False,
                 pad_token_id=self.ours.padding,
                 stopping_criteria=StoppingCriteriaList([BracketClosed(self.ours.opens, length)]),
-                **wanted,
+                **generate_options,
             )
 
     def generate(self, decoding: Decoding = Decoding()) -> list[Generation]:  # noqa: B008
@@ -84,7 +84,7 @@ class Batch:
 
     def generate_and_read(self) -> int:
         """Ours, and the states at the words that were written; their bytes."""
-        written = [" ".join(one.text.split()) or "}" for one in self.generate()]
+        written = [" ".join(generation.text.split()) or "}" for generation in self.generate()]
         return self.ours.hidden_states(self.prompts, written).values.nbytes
 
     def harness(self) -> Callable[[], Any] | None:
@@ -95,10 +95,10 @@ class Batch:
             return None
         instance = importlib.import_module("lm_eval.api.instance").Instance
         model = module.HFLM(pretrained=self.ours.model, tokenizer=self.ours.tokenizer, batch_size=len(self.prompts))
-        most = self.ours.room(self.ours.tokenizer, self.words)
-        asked = {"until": ["}"], "max_gen_toks": most, "do_sample": False}
+        max_new_tokens = self.ours.room(self.ours.tokenizer, self.words)
+        generation_options = {"until": ["}"], "max_gen_toks": max_new_tokens, "do_sample": False}
         requests = [
-            instance(request_type="generate_until", doc={}, arguments=(prompt, asked), idx=i)
+            instance(request_type="generate_until", doc={}, arguments=(prompt, generation_options), idx=i)
             for i, prompt in enumerate(self.prompts)
         ]
         return lambda: model.generate_until(requests, disable_tqdm=True)
@@ -112,39 +112,39 @@ class _Timed(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         began = time.perf_counter()
-        found = self.inner(input_ids, scores)
+        processed = self.inner(input_ids, scores)
         self.seconds += time.perf_counter() - began
-        return found
+        return processed
 
 
-def fastest(ways: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the fastest of `ROUNDS` turns, and what the last one gave, by way; each is called once beforehand."""
-    found = {name: way() for name, way in ways.items()}
-    seconds = dict.fromkeys(ways, float("inf"))
+    outputs = {name: action() for name, action in actions.items()}
+    seconds = dict.fromkeys(actions, float("inf"))
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, action in actions.items():
             began = time.perf_counter()
-            found[name] = way()
+            outputs[name] = action()
             seconds[name] = min(seconds[name], time.perf_counter() - began)
-    return seconds, found
+    return seconds, outputs
 
 
 def speed_rows(batch: Batch) -> list[dict[str, Any]]:
     """Seconds and ratio to plain transformers, and bytes of states that are held, by way."""
-    plain, held = "transformers", "transformers, all states"
-    ways: dict[str, Callable[[], Any]] = {
+    plain, all_states = "transformers", "transformers, all states"
+    actions: dict[str, Callable[[], Any]] = {
         plain: batch.plain,
-        held: lambda: state_bytes(batch.plain(output_hidden_states=True, return_dict_in_generate=True)),
+        all_states: lambda: state_bytes(batch.plain(output_hidden_states=True, return_dict_in_generate=True)),
         "ours": batch.generate,
         "ours, states of words": batch.generate_and_read,
     }
     harness = batch.harness()
     if harness is not None:
-        ways["lm-evaluation-harness"] = harness
-    seconds, found = fastest(ways)
+        actions["lm-evaluation-harness"] = harness
+    seconds, outputs = fastest(actions)
     return [
-        {"way": name, "seconds": spent, "of plain": spent / seconds[plain], "of all states": spent / seconds[held],
-         "states, MB": found[name] / 1e6 if isinstance(found[name], int) else None}
+        {"way": name, "seconds": spent, "of plain": spent / seconds[plain], "of all states": spent / seconds[all_states],
+         "states, MB": outputs[name] / 1e6 if isinstance(outputs[name], int) else None}
         for name, spent in seconds.items()
     ]  # fmt: skip
 
@@ -156,14 +156,14 @@ def state_bytes(output: Any) -> int:
 
 def grammar_row(batch: Batch) -> dict[str, Any]:
     """What part of a constrained generation is spent on the grammar."""
-    made = batch.ours._processors
+    make_processors = batch.ours._processors
     timed: list[_Timed] = []
 
     def processors(*arguments: Any) -> Any:
-        chosen = made(*arguments)
-        timed.append(_Timed(chosen[-1]))
-        chosen[-1] = timed[-1]
-        return chosen
+        built = make_processors(*arguments)
+        timed.append(_Timed(built[-1]))
+        built[-1] = timed[-1]
+        return built
 
     batch.generate(Decoding(constrained=True))
     batch.ours._processors = processors  # type: ignore[method-assign, assignment]
@@ -173,9 +173,9 @@ def grammar_row(batch: Batch) -> dict[str, Any]:
         spent = time.perf_counter() - began
     finally:
         del batch.ours._processors
-    inside = sum(one.seconds for one in timed)
-    steps = max(one.tokens for one in written)
-    return {"constrained, seconds": spent, "in the grammar": inside, "share": inside / spent, "steps": steps}
+    grammar_seconds = sum(item.seconds for item in timed)
+    steps = max(item.tokens for item in written)
+    return {"constrained, seconds": spent, "in the grammar": grammar_seconds, "share": grammar_seconds / spent, "steps": steps}
 
 
 def measured(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -184,11 +184,11 @@ def measured(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     began = time.perf_counter()
     if batch.ours.preamble:
         batch.generate()
-    first = time.perf_counter() - began
+    first_call_seconds = time.perf_counter() - began
     lengths = [int(row.sum()) for row in batch.mask]
     shape = {
         "prompts": len(lengths), "longest, tokens": max(lengths), "mean": float(np.mean(lengths)),
-        "of which preamble": len(batch.ours.preamble), "first call, seconds": first,
+        "of which preamble": len(batch.ours.preamble), "first call, seconds": first_call_seconds,
     }  # fmt: skip
     return {"batch": [shape], "speed": speed_rows(batch), "grammar": [grammar_row(batch)]}
 

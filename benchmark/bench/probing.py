@@ -43,7 +43,7 @@ from tabulate import tabulate
 
 from benchmark.command import run_command
 from benchmark.probing import probes as probing
-from benchmark.probing.control_gap import TestBaseline
+from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
 from benchmark.probing.prior import PRESENT_FEATURES
 from benchmark.probing.probe_fit import ProbeFit
@@ -83,9 +83,9 @@ class Load:
     def states(self) -> np.ndarray:
         """float32 [R, D], the record and the robot's true state through a random matrix, with a little noise."""
         tasks, probe_set, random = blind_tasks(self.suite), self.probe_set, np.random.default_rng(0)
-        true = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT_FEATURES)]
-        whole = np.concatenate([token_history_states(tasks.programs, first_inputs(tasks), probe_set), *true], 1)
-        mixed = whole @ random.normal(size=(whole.shape[1], self.width)) / np.sqrt(whole.shape[1])
+        one_hot = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT_FEATURES)]
+        columns = np.concatenate([token_history_states(tasks.programs, first_inputs(tasks), probe_set), *one_hot], 1)
+        mixed = columns @ random.normal(size=(columns.shape[1], self.width)) / np.sqrt(columns.shape[1])
         return (mixed + 0.01 * random.normal(size=mixed.shape)).astype(np.float32)
 
     @cached_property
@@ -110,26 +110,26 @@ class Load:
         probe_set, protocol, seeds = self.probe_set, self.protocol, self.protocol.seeds
         inits = [*range(protocol.copies), *[0] * (len(self.semantics) - protocol.copies)]
         labels, states = probe_set.classes[self.semantics], [self.states] * len(seeds)
-        given = (states, labels, probe_set.counts, self.splits, [protocol.hidden], seeds, protocol)
-        return fit_probes(*given, inits=inits, products=products)
+        arguments = (states, labels, probe_set.counts, self.splits, [protocol.hidden], seeds, protocol)
+        return fit_probes(*arguments, inits=inits, matmul_dtype=products)
 
 
 def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the fastest of `ROUNDS` turns of each action, and what it returned last."""
-    seconds, found = dict.fromkeys(actions, float("inf")), dict[str, Any]()
+    seconds, outputs = dict.fromkeys(actions, float("inf")), dict[str, Any]()
     for _ in range(ROUNDS):
         for name, action in actions.items():
             began = time.perf_counter()
-            found[name] = action()
+            outputs[name] = action()
             seconds[name] = min(seconds[name], time.perf_counter() - began)
-    return seconds, found
+    return seconds, outputs
 
 
 def operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
     """Floating-point operations of the fit of one network with these widths from input to output, see above."""
-    each = [wide * out for wide, out in pairwise(sizes)]
-    trained = protocol.steps * protocol.batch * (2 * sum(each) + sum(each[1:]))
-    return 2.0 * (trained + (protocol.checks * len(split.validation) + len(split.test)) * sum(each))
+    layer_products = [in_width * out_width for in_width, out_width in pairwise(sizes)]
+    training = protocol.steps * protocol.batch * (2 * sum(layer_products) + sum(layer_products[1:]))
+    return 2.0 * (training + (protocol.checks * len(split.validation) + len(split.test)) * sum(layer_products))
 
 
 def plain_network(
@@ -140,30 +140,30 @@ def plain_network(
     Takes whitened states [R, D'] and labels [R]; gives float32 [Rt], log-probability of each test label at the best check.
     """
     sizes = [states.shape[1] + 1, protocol.hidden, classes]
-    both = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
-    network = torch.nn.Sequential(both[0], torch.nn.ReLU(), both[1])
+    linears = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
+    network = torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1])
     ours = probing._Networks(sizes, [0], seed, torch.float32)
-    first = [ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1], ours.weights[1][0], ours.biases[1][0, :, 0]]
-    network.load_state_dict(dict(zip(network.state_dict(), first, strict=True)))
+    initial = [ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1], ours.weights[1][0], ours.biases[1][0, :, 0]]
+    network.load_state_dict(dict(zip(network.state_dict(), initial, strict=True)))
     optimizer = torch.optim.AdamW(network.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.steps)
-    wanted = torch.from_numpy(labels.astype(np.int64))
+    targets = torch.from_numpy(labels.astype(np.int64))
     entropy = partial(torch.nn.functional.cross_entropy, ignore_index=MISSING, reduction="sum")
-    batches = torch.from_numpy(probing._order(split.train, protocol, seed)).split(protocol.batch)
-    best, kept = float("inf"), network.state_dict()
+    batches = torch.from_numpy(probing._batch_order(split.train, protocol, seed)).split(protocol.batch)
+    best, best_state = float("inf"), network.state_dict()
     for step, rows in enumerate(batches, start=1):
         optimizer.zero_grad()
-        (entropy(network(states[rows]), wanted[rows]) / len(rows)).backward()
+        (entropy(network(states[rows]), targets[rows]) / len(rows)).backward()
         optimizer.step()
         schedule.step()
         if step in {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}:
             with torch.no_grad():
-                loss = float(entropy(network(states[split.validation]), wanted[split.validation]))
+                loss = float(entropy(network(states[split.validation]), targets[split.validation]))
             if loss < best:
-                best, kept = loss, {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(kept)
+                best, best_state = loss, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(best_state)
     with torch.no_grad():
-        return -entropy(network(states[split.test]), wanted[split.test], reduction="none").numpy()
+        return -entropy(network(states[split.test]), targets[split.test], reduction="none").numpy()
 
 
 def dtypes() -> dict[str, torch.dtype]:
@@ -181,8 +181,8 @@ def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> Non
     groups, seeds = len(load.semantics), load.protocol.seeds
     for i in range(sample):
         q, f, s = i % len(seeds), i * len(FEATURES) // sample, load.semantics[i * groups // sample]
-        given = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
-        plain_network(inputs[q], *given, load.protocol)
+        arguments = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
+        plain_network(inputs[q], *arguments, load.protocol)
 
 
 def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
@@ -192,25 +192,25 @@ def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, 
     heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
     ours = {name: partial(load.fit, dtype) for name, dtype in dtypes().items()}
     plain = on_both(partial(plain_sample, load, load.inputs, sample))
-    others: dict[str, Callable[[], Any]] = {
+    setup_actions: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
-        "plain labels": lambda: [build([one], protocol) for one in list_semantics(protocol, EXTRA_SEMANTICS)],
+        "plain labels": lambda: [build([semantics], protocol) for semantics in list_semantics(protocol, EXTRA_SEMANTICS)],
         "whitening": lambda: load.whitened_for(0),
     }
-    seconds, found = fastest({**ours, **others, **plain})
-    given = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
+    seconds, outputs = fastest({**ours, **setup_actions, **plain})
+    timings = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
     for name in plain:
-        told = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
+        description = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
         fit = seconds[name] / sample * heads + seconds["whitening"] * len(protocol.seeds)
-        given.append((told, heads, seconds["plain labels"], fit))
+        timings.append((description, heads, seconds["plain labels"], fit))
     rows = [
         {
             "probing of one view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
-            "both, s": labels + fit, "times as fast": sum(given[-2][2:]) / (labels + fit),
+            "both, s": labels + fit, "times as fast": sum(timings[-2][2:]) / (labels + fit),
         }
-        for name, networks, labels, fit in given
+        for name, networks, labels, fit in timings
     ]  # fmt: skip
-    return rows, {name: seconds[name] for name in ours}, {name: found[name] for name in ours}
+    return rows, {name: seconds[name] for name in ours}, {name: outputs[name] for name in ours}
 
 
 def identical_rows(load: Load) -> list[dict[str, Any]]:
@@ -220,21 +220,21 @@ def identical_rows(load: Load) -> list[dict[str, Any]]:
     count = load.probe_set.counts[[f]]
 
     def ours(products: torch.dtype) -> np.ndarray:
-        given = ([load.states], labels[:, None], count, [split], [protocol.hidden], [seed], protocol)
-        return fit_probes(*given, products=products).log_prob[0][:, 0]
+        arguments = ([load.states], labels[:, None], count, [split], [protocol.hidden], [seed], protocol)
+        return fit_probes(*arguments, matmul_dtype=products).log_prob[0][:, 0]
 
     def plain() -> np.ndarray:
         states = load.whitened_for(0)
-        return np.stack([plain_network(states, one, int(count[0]), split, seed, protocol) for one in labels])
+        return np.stack([plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels])
 
     names = {f"ours, {name}": partial(ours, dtype) for name, dtype in dtypes().items()}
-    seconds, found = fastest({**names, **on_both(plain)})
-    moved = {name: found[name] - found["plain torch"] for name in found}
+    seconds, outputs = fastest({**names, **on_both(plain)})
+    differences = {name: outputs[name] - outputs["plain torch"] for name in outputs}
     return [
         {
             f"{IDENTICAL} identical networks": name, "s": spent, "times as fast": seconds["plain torch"] / spent,
-            "largest difference of skill (prior: uniform)": float(abs(moved[name].mean(1) / np.log(count)).max()),
-            "of a log-probability": float(abs(moved[name]).max()),
+            "largest difference of skill (prior: uniform)": float(abs(differences[name].mean(1) / np.log(count)).max()),
+            "of a log-probability": float(abs(differences[name]).max()),
         }
         for name, spent in seconds.items()
     ]  # fmt: skip
@@ -251,19 +251,19 @@ def peak(products: torch.dtype) -> float:
 def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
     """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
     sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
-    each = [operations(*given, load.protocol) for given in zip(sizes, load.splits, strict=True)]
-    done = len(load.semantics) * sum(each) / 1e9
-    prior = TestBaseline.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
+    seed_operations = [operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
+    giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
+    prior = PriorBaseline.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
     skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
     rows = []
     for name, dtype in dtypes().items():
-        moved, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
-        reached, most = done / seconds[name], peak(dtype) / 1e9
+        differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
+        rate, peak_rate = giga_operations / seconds[name], peak(dtype) / 1e9
         one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
         one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
-        one |= {"largest difference": float(np.nanmax(moved)), "mean": float(np.nanmean(moved))}
-        rows.append(one | {"10^9 operations": done, "10^9/s": reached, "peak, 10^9/s": most, "share": reached / most})
+        one |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
+        rows.append(one | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": peak_rate, "share": rate / peak_rate})
     return rows
 
 
@@ -271,9 +271,9 @@ def peak_memory() -> float:
     """GB that this process had in memory at most, pages of mapped files among them."""
     # Linux starts `ru_maxrss` from that of the process that started this one, so what it keeps of this one comes first.
     status = Path("/proc/self/status")
-    found = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
-    most = int(found[0].split()[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * 1024 / 1e9
+    peak_lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    peak_kib = int(peak_lines[0].split()[1]) if peak_lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kib * 1024 / 1e9
 
 
 def probe_stored(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
@@ -298,17 +298,17 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
     shards = [(start, min(start + STORED["shard"], rows)) for start in range(0, rows, STORED["shard"])]
     with tempfile.TemporaryDirectory() as folder:
         for start, stop in shards:
-            drawn = random.standard_normal((layers, stop - start, width), np.float32)
-            states = {f"read.layer {i}": part for i, part in enumerate(drawn)}
+            layer_states = random.standard_normal((layers, stop - start, width), np.float32)
+            states = {f"read.layer {i}": part for i, part in enumerate(layer_states)}
             RunFolder(Path(folder)).commit(Shard(BLIND, start, stop), ShardResult([], states))
         code = f"from benchmark.bench.probing import probe_stored; probe_stored({folder!r}, {shards}, {layers})"
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-        spent, (imports, *peaks) = time.perf_counter() - began, json.loads(done.stdout)
-    held = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED["most layers"]})}
-    one = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
-    one |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
-    return [one | held]
+        process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
+    in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED["most layers"]})}
+    row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
+    row |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
+    return [row | in_memory]
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -317,8 +317,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     load = Load(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
     memory = memory_rows(options.layers)
     grid, seconds, fits = grid_rows(load, options.sample)
-    rest = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
-    return {"grid": grid, **rest}
+    other_tables = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
+    return {"grid": grid, **other_tables}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -363,13 +363,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     tables = measured(options)
-    said = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    said |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
-    print(", ".join(f"{name} {value}" for name, value in said.items()), end="\n\n")
+    settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    settings |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
+    print(", ".join(f"{name} {value}" for name, value in settings.items()), end="\n\n")
     for rows in tables.values():
         print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")
     if options.json:
-        write_atomic(options.json, json.dumps(said | tables, indent=1).encode())
+        write_atomic(options.json, json.dumps(settings | tables, indent=1).encode())
     return 0
 
 

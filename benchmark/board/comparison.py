@@ -1,7 +1,7 @@
-"""`python -m benchmark.compare A B`: what tells two models apart, on the same tasks and the same probed programs.
+"""`python -m benchmark.compare A B`: paired comparison of two models on the same tasks and the same probed programs.
 
-A and B are submissions or run folders of one suite and protocol. Shares of solved tasks are tested by exact McNemar,
-delta by a bootstrap that draws the same programs for both; p values are Holm-adjusted over the figures compared.
+A and B are submissions or run folders of one suite and protocol. Shares of solved tasks are tested by the exact McNemar
+test, delta by a bootstrap that resamples the same programs for both; p values are Holm-adjusted over the metrics.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
-from benchmark.probing.control_gap import Bootstrap, TestBaseline, compute_delta, compute_gaps, compute_skills
+from benchmark.probing.control_gap import Bootstrap, PriorBaseline, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import evidence_from_arrays
@@ -43,15 +43,15 @@ PASS_METRICS = ("shown", "held_out")
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One figure of two models.
+    """One metric of two models.
 
     Attributes:
-        name: of the figure.
-        first, second: its values.
-        difference: first less second, with its 95% interval.
-        discordant: tasks that only the first and only the second solves; None for what is no share of tasks.
-        p, p_holm: two-sided, and adjusted over the figures compared.
-        smallest: difference that would have been shown with power 80% at 5%; None if none would.
+        name: metric name.
+        first, second: values of the two models.
+        difference: first minus second, with its 95% interval.
+        discordant: number of tasks that only the first and only the second solves; None if not a share of tasks.
+        p, p_holm: two-sided p value, and the same after Holm adjustment over the metrics compared.
+        smallest: smallest difference detectable with power 80% at 5%; None if none is.
     """
 
     name: str
@@ -66,7 +66,7 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the two: its folder, record, and which test tasks it solves (bool [N] by the names of `SHARES`)."""
+    """One side of a comparison: folder, record, and solved test tasks (bool [N] per name in `PASS_METRICS`)."""
 
     folder: Path
     record: Record
@@ -74,39 +74,39 @@ class ComparedRun:
 
 
 def read_compared_run(name_or_folder: str) -> ComparedRun:
-    """A submission by name, or a folder that holds a record.
+    """Read a submission by name, or a run folder with a record.
 
     Raises:
-        UsageError: there is none.
-        VerificationError: its samples are not those of its record.
+        UsageError: The folder has no record.json.
+        VerificationError: The samples do not match the record.
     """
     folder = next((path for path in (Path(name_or_folder), SUBMISSIONS / name_or_folder) if path.is_dir()), Path(name_or_folder))
     if not (folder / "record.json").is_file():
-        raise UsageError(f"{name_or_folder}: no record.json there; give a submission or the folder of a finished run")
+        raise UsageError(f"{name_or_folder}: no record.json; give a submission name or the folder of a finished run")
     record = read_record(folder / "record.json")
     return ComparedRun(folder, record, read_solved_tasks(folder, record))
 
 
 def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
-    """bool [N], which tasks a run solves on their shown and on their held-out examples, from its samples.
+    """Solved test tasks (bool [N]) on shown and on held-out examples, read from a run's samples.
 
     Raises:
-        SubmissionError: they cannot be read.
-        VerificationError: they are not those of the record.
+        SubmissionError: The samples cannot be read.
+        VerificationError: The samples do not match the record.
     """
     limit = MAX_BYTES[SAMPLES]
     if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
-        raise VerificationError(f"{folder}: {SAMPLES} is not the file of its record (SHA-256); run the model again")
+        raise VerificationError(f"{folder}: {SAMPLES} does not match the SHA-256 in its record; run the model again")
     rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
     if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
     if any(not isinstance(row.get(name), bool) for row in rows for name in PASS_METRICS):
-        raise VerificationError(f"{folder}: a sample that does not say whether it is right; run the model again")
+        raise VerificationError(f"{folder}: a sample lacks a boolean {' or '.join(PASS_METRICS)}; run the model again")
     return {name: np.array([row[name] for row in rows], bool) for name in PASS_METRICS}
 
 
 def check_comparable(first: Record, second: Record) -> None:
-    """Raise `UsageError` unless both were asked the same tasks and measured by the same protocol."""
+    """Raise `UsageError` unless both runs have the same suite, tasks and protocol."""
     for field, a, b in (
         ("suite", first.suite.name, second.suite.name),
         ("suite version", first.suite.version, second.suite.version),
@@ -122,34 +122,38 @@ def check_comparable(first: Record, second: Record) -> None:
 
 
 def load_recorded_suite(record: Record, suite_file: str | None = None) -> Suite:
-    """The suite that a run was asked; `own` is the file of one that is not shipped.
+    """Load the suite of a run.
+
+    Args:
+        record: the run record.
+        suite_file: path of the suite's YAML file if the suite is not shipped.
 
     Raises:
-        UsageError: it is not the one of the record.
+        UsageError: The loaded suite is not the recorded one.
     """
     suite = load_suite(suite_file or record.suite.name, record.suite.seed)
     if suite.version != record.suite.version or (suite.sha256 or hash_tasks(test_tasks(suite))) != record.suite.sha256:
         raise UsageError(
-            f"suite {suite.name} v{suite.version} is not the one of the record (v{record.suite.version}, "
+            f"suite {suite.name} v{suite.version} does not match the record (v{record.suite.version}, "
             f"{record.suite.sha256[:12]}); give its file with --suite"
         )
     return limit_suite(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
 
 
 def program_clusters(suite: Suite) -> np.ndarray:
-    """int64 [N], a number for each reference program of the test set."""
+    """int64 [N], cluster index per test task; tasks with the same reference program share one."""
     return np.unique(test_tasks(suite).programs.texts(), return_inverse=True)[1]
 
 
 @cache
-def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, TestBaseline]:
-    """The labels of a suite's blind set, and what its probes are tested on."""
+def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
+    """Labels of a suite's blind set and the test baseline of its probes (cached)."""
     probe_set = blind_probe_set(suite, protocol)
-    return probe_set, TestBaseline.of(probe_set, protocol)
+    return probe_set, PriorBaseline.of(probe_set, protocol)
 
 
 def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:
-    """Delta of the primary feature over all, in each bootstrap resample, and by seed, from the arrays of a run."""
+    """Delta of the primary feature from a run's stored arrays: value, bootstrap resamples, and per-seed values."""
     probe_set, tested = load_probe_set(suite, protocol)
     draws = compute_skills(evidence_from_arrays(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
     columns = [i for i, name in enumerate(probe_set.semantics) if name in valid_alternatives(PRIMARY)]
@@ -157,7 +161,7 @@ def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap
 
 
 def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None = None) -> list[MetricComparison]:
-    """Every figure that both have; `own` as of `suite_of`."""
+    """Compare every metric that both runs have; `suite_file` as in `load_recorded_suite`."""
     check_comparable(first.record, second.record)
     suite, protocol = load_recorded_suite(first.record, suite_file), first.record.protocol
     cluster = program_clusters(suite)
@@ -188,7 +192,7 @@ def _compare_delta(first: ComparedRun, second: ComparedRun, suite: Suite) -> Met
 
 
 def format_table(first: ComparedRun, second: ComparedRun, comparisons: Sequence[MetricComparison]) -> str:
-    """The table for a terminal."""
+    """Format the comparisons as a table for a terminal."""
     record = first.record
     lines = [
         f"A  {first.folder.name}",
@@ -199,17 +203,17 @@ def format_table(first: ComparedRun, second: ComparedRun, comparisons: Sequence[
     rows = [_table_row(comparison) for comparison in comparisons]
     lines.append(tabulate(rows, headers="keys", tablefmt="simple_outline", disable_numparse=True))
     lines.append(
-        "A - B with its 95% interval, from a bootstrap over n programs (all tasks of a program at once). p: exact McNemar on\n"
-        "the tasks that only one solves; for delta from its interval. Holm: over the figures compared. smallest: what these\n"
-        "tasks show with power 80% at 5%, models differing on as many; '-': nothing that so few tasks could show."
+        "A - B: difference with its 95% interval, from a bootstrap over n programs (all tasks of a program together). p: exact\n"
+        "McNemar test on discordant tasks; for delta, from its interval. Holm: adjusted over these metrics. smallest: smallest\n"
+        "difference detectable with power 80% at 5%, given this rate of discordant tasks; '-': none with so few tasks."
     )
     if len(comparisons) == len(PASS_METRICS):
-        lines.append(f"delta is not compared: not both folders hold {PROBES}.")
+        lines.append(f"delta is not compared: {PROBES} is missing in at least one folder.")
     return "\n".join(lines)
 
 
 def format_p(p: float) -> str:
-    """A p value in two digits, below what a float holds as that."""
+    """Format a p value with two significant digits."""
     return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
 
 
@@ -220,7 +224,7 @@ def _table_row(comparison: MetricComparison) -> dict[str, str]:
         scale, sign, name, unit = 1, ".3f", comparison.name, ""
     d = comparison.difference
     return {
-        "figure": name,
+        "metric": name,
         "A": f"{scale * comparison.first:{sign}}",
         "B": f"{scale * comparison.second:{sign}}",
         "A - B": f"{scale * d.value:+{sign}} [{scale * d.low:+{sign}}, {scale * d.high:+{sign}}]",
@@ -233,17 +237,17 @@ def _table_row(comparison: MetricComparison) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.compare", description=__doc__.split("\n")[0])
-    parser.add_argument("first", metavar="A", help="a submission by name, or the folder of a finished run")
-    parser.add_argument("second", metavar="B", help="another of the same suite and protocol")
-    parser.add_argument("--suite", metavar="FILE", help="the suite's file, where it is not a shipped one")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("first", metavar="A", help="submission name, or folder of a finished run")
+    parser.add_argument("second", metavar="B", help="second submission or run of the same suite and protocol")
+    parser.add_argument("--suite", metavar="FILE", help="YAML file of the suite, if it is not a shipped one")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare and print; returns the exit code."""
+    """Compare two runs and print the result; returns the exit code."""
     first, second = read_compared_run(options.first), read_compared_run(options.second)
     comparisons = compare_runs(first, second, options.suite)
     if options.json:

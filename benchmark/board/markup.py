@@ -1,8 +1,8 @@
-"""Text of submitters as it may stand in what is published: Markdown tables, CSV cells, pages.
+"""Escape submitters' text for publication: Markdown tables, CSV cells, HTML pages.
 
-GitHub renders Markdown by CommonMark with tables, strikethrough and autolinks, and afterwards looks through the text for
-mentions, references, emoji and formulas. A backslash stops the first and not the second, so what only the second reads
-is followed by a space of no width.
+GitHub renders Markdown by CommonMark with tables, strikethrough and autolinks, then scans the rendered text for
+mentions, references, emoji and formulas. A backslash escapes the first pass but not the second, so triggers of the
+second pass are followed by a zero-width space.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import unicodedata
 from typing import Any
 
 ZERO_WIDTH_SPACE = "&#8203;"
-"""A space of no width, as an entity, so that the source of the page shows it."""
+"""A zero-width space as an entity, so that it is visible in the page source."""
 SYNTAX = re.compile(r"[\\`*{}<>|\[\]!&~]")
 LOOSE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 TRIGGERS = re.compile(r"([@#$]|:(?=\S)|\bwww(?=\.)|\bGH(?=-\d))", re.IGNORECASE)
@@ -22,7 +22,7 @@ BLANKS = " \u00a0\u200b\u200c\u200d\u2060\ufeff\"'\t\r\n\x0b\x0c\x00"
 
 
 def spell_hidden(text: str) -> str:
-    """The text with what a reader does not see, or what turns the direction of writing, spelled as its code point."""
+    """Replace invisible characters and direction overrides by their code points (`U+202E`)."""
     return "".join(f"U+{ord(char):04X}" if _is_hidden(char) else char for char in text)
 
 
@@ -33,10 +33,10 @@ def _is_hidden(char: str) -> bool:
 
 
 def escape_markdown(text: str) -> str:
-    """Markdown that shows a text as it is, in one cell of a table on one line.
+    """Escape a text so that Markdown shows it verbatim in a single-line table cell.
 
-    No link, mention, reference, formula, emoji, markup or other cell comes of it. Characters that are not seen, and
-    variants of ASCII such as full-width letters, are spelled as code points.
+    The result contains no link, mention, reference, formula, emoji, markup or cell separator. Invisible characters and
+    compatibility variants of ASCII (such as full-width letters) are replaced by their code points.
     """
     spelled = "".join(
         f"U+{ord(char):04X}" if _imitates_ascii(char) else char for char in spell_hidden(" ".join(text.split()))
@@ -51,7 +51,7 @@ def _imitates_ascii(char: str) -> bool:
 
 
 def escape_formula(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula, whatever separator it splits lines at; numbers stay as they are."""
+    """Escape a cell so that no spreadsheet reads it as a formula, for any separator; non-strings are unchanged."""
     if not isinstance(cell, str) or not cell:
         return cell
     text = FORMULA_AFTER_SEPARATOR.sub(_guard_separator, spell_hidden(cell))
@@ -64,6 +64,6 @@ def _guard_separator(match: re.Match[str]) -> str:
 
 
 def _starts_formula(text: str) -> bool:
-    """Whether the first character behind blanks and quotes starts a formula, also in its full-width or small form."""
+    """Whether the first character after blanks and quotes starts a formula, also in full-width or small form."""
     first = text.lstrip(BLANKS)[:1]
     return bool(first) and unicodedata.normalize("NFKC", first)[:1] in (*FORMULA_STARTS, "\u2212")

@@ -1,7 +1,7 @@
-"""Two models on the same tasks: the exact test of their difference, its interval, and what n could have shown.
+"""Paired comparison of two models on the same tasks: exact McNemar test, cluster bootstrap, detectable difference.
 
-Letters: `N` tasks, `K` clusters of them. Sources: McNemar 1947, exact two-sided binomial form; power after its
-definition, over the number of discordant pairs (Connor 1987 gives the normal approximation).
+Letters: `N` tasks, `K` clusters of tasks. Sources: McNemar 1947 (exact two-sided binomial form); power by definition,
+summed over the number of discordant pairs (Connor 1987 gives the normal approximation).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from benchmark.statistics import Estimate
 
 ALPHA, POWER = 0.05, 0.80
 RESAMPLES_PER_CHUNK = 100
-"""Bootstrap resamples that are drawn at a time, for memory."""
+"""Bootstrap resamples drawn per chunk, to bound memory."""
 
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """Tasks on which two models differ.
+    """Result of an exact McNemar test.
 
     Attributes:
-        first, second: those that only the one and only the other has right.
-        n: of all tasks.
-        p: exact two-sided McNemar; 1 where they differ on none.
+        first, second: number of tasks that only the first and only the second model solves.
+        n: number of tasks.
+        p: two-sided p value; 1 without discordant tasks.
     """
 
     first: int
@@ -35,18 +35,18 @@ class McNemarResult:
 
     @property
     def rate(self) -> float:
-        """Share of tasks on which they differ."""
+        """Share of discordant tasks."""
         return (self.first + self.second) / self.n
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
-    """Exact McNemar test that both models solve tasks equally often; assumes tasks that are drawn independently.
+    """Exact two-sided McNemar test of equal solve rates; assumes independently drawn tasks.
 
     Args:
-        first, second: bool [N], whether each task is solved.
+        first, second: bool [N], whether each model solves each task.
 
     Raises:
-        ValueError: different or no tasks.
+        ValueError: The shapes differ, or there are no tasks.
     """
     if first.shape != second.shape or not len(first):
         raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
@@ -58,13 +58,13 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
 def cluster_bootstrap_difference(
     first: np.ndarray, second: np.ndarray, cluster: np.ndarray, resamples: int, seed: int, level: float = 0.95
 ) -> Estimate:
-    """Difference of two shares with the percentile interval of a bootstrap that draws whole clusters; n is K.
+    """Difference of two shares with the percentile interval of a cluster bootstrap; the estimate's n is K.
 
     Args:
-        first, second: bool [N].
-        cluster: int [N], 0 to K - 1; tasks of one program are one cluster.
-        resamples, seed: of the bootstrap.
-        level: of the interval.
+        first, second: bool [N], whether each model solves each task.
+        cluster: int [N], cluster index per task, 0 to K - 1 (tasks of one program form one cluster).
+        resamples, seed: number of bootstrap resamples and their seed.
+        level: coverage of the interval.
     """
     differences = first.astype(np.int64) - second
     sums, sizes = np.bincount(cluster, differences), np.bincount(cluster)
@@ -79,13 +79,13 @@ def cluster_bootstrap_difference(
 
 
 def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) -> float:
-    """Probability that the exact McNemar test rejects, in the direction of the difference.
+    """Power of the exact McNemar test in the direction of the difference.
 
     Args:
-        n: tasks.
-        rate: share of them on which two models differ, above 0.
-        difference: of the models' shares, at most `rate`.
-        alpha: two-sided level.
+        n: number of tasks.
+        rate: share of discordant tasks, above 0.
+        difference: difference of the two solve rates, at most `rate`.
+        alpha: two-sided significance level.
     """
     half_range = 6 * np.sqrt(n * rate * (1 - rate)) + 6
     discordant = np.arange(max(0, int(n * rate - half_range)), min(n, int(n * rate + half_range)) + 1)
@@ -95,12 +95,12 @@ def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) 
 
 
 def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
-    """The smallest difference of shares that n tasks show with this power; None if these show none at any.
+    """Smallest difference of solve rates detectable on n tasks with the target power; None if none is.
 
     Args:
-        n: tasks.
-        rate: share of them on which the two models differ, as observed.
-        alpha, wanted: level and power of the test.
+        n: number of tasks.
+        rate: observed share of discordant tasks.
+        alpha, target_power: significance level and power of the test.
     """
     if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < target_power:
         return None
@@ -108,12 +108,12 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
 
 
 def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
-    """The same of a figure whose 95% interval is normal: its standard error times both quantiles; None without a width."""
+    """Smallest detectable value of an estimate with a normal 95% interval; None if the interval has no width."""
     standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error) if standard_error > 0 else None
 
 
 def normal_p_value(estimate: Estimate) -> float:
-    """Two-sided p of a figure whose 95% interval is normal; 1 without a width."""
+    """Two-sided p value against 0 of an estimate with a normal 95% interval; 1 if the interval has no width."""
     standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float(2 * stats.norm.sf(abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0

@@ -1,7 +1,7 @@
-"""The standings: official rows in groups of one suite, protocol and track, with ranks that ties are kept in.
+"""Leaderboard ranking: official rows in groups of one suite, protocol and track, with tied ranks.
 
-Rank of a row: 1 + the number of rows of its group that are better on held-out examples, by exact McNemar on the same
-tasks at 5% after Holm's adjustment over all pairs of the group. Rows that nothing tells apart share their rank.
+Rank of a row: 1 + the number of rows of its group that are significantly better on held-out examples (exact McNemar
+test on the same tasks at 5%, Holm-adjusted over all pairs of the group). Rows that do not differ share their rank.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from benchmark.submit.schema import FLAGGED, SELF_REPORTED, WITHDRAWN, Submissio
 
 TRAINED = "trained"
 UNRANKED_STATUSES = (FLAGGED, WITHDRAWN)
-"""Statuses of rows that are shown without a rank and enter no other row's."""
+"""Statuses of rows that are shown without a rank and do not count in the rank of any other row."""
 DIGITS = 6
-"""Of what the calibration's record holds, and so of means over it."""
+"""Decimal digits of the figures in the calibration record, and of means over them."""
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One row before it is ranked.
+    """One submission before it is ranked.
 
     Attributes:
-        folder: name of the submission.
-        record: of its run, without what cannot be computed again (`record_check.recomputable`).
+        folder: name of the submission folder.
+        record: the run record, restricted to what can be recomputed (`check_record.recomputable`).
         held_out: bool [N], test tasks solved on the held-out examples.
-        declared: its `submission.yaml`.
-        status: what verification last wrote.
+        declared: the parsed `submission.yaml`.
+        status: last verification status.
     """
 
     folder: str
@@ -55,18 +55,18 @@ class LeaderboardRow:
 
     @property
     def family(self) -> str:
-        """The declared family of models."""
+        """The declared model family."""
         return self.declared.family
 
     @property
     def track(self) -> str:
-        """`trained` or `fewshot`; records from before there were tracks are of the first."""
+        """`trained` or `fewshot`; a record without a track is `trained`."""
         return str(getattr(self.record, "track", None) or TRAINED)
 
 
 @dataclass(frozen=True)
 class RankedRow:
-    """A row with its rank in its group; None for a status of `UNRANKED`."""
+    """A row with its rank in its group; the rank is None for a status in `UNRANKED_STATUSES`."""
 
     entry: LeaderboardRow
     rank: int | None
@@ -74,12 +74,12 @@ class RankedRow:
 
 @dataclass(frozen=True)
 class RankingGroup:
-    """Rows that may be compared, best first.
+    """Comparable rows, best first.
 
     Attributes:
-        suite, suite_version, protocol, track: what they share.
-        tasks: N.
-        rows: with ranks.
+        suite, suite_version, protocol, track: the values that all rows of the group share.
+        tasks: number of test tasks, N.
+        rows: the ranked rows.
     """
 
     suite: str
@@ -90,22 +90,23 @@ class RankingGroup:
     rows: tuple[RankedRow, ...]
 
     def families(self) -> list[tuple[str, list[RankedRow]]]:
-        """The rows by family; the family with the best row first, its rows best first."""
+        """Rows by family: the family of the best row first, and best rows first within a family."""
         names = dict.fromkeys(row.entry.family for row in self.rows)
         return [(name, [row for row in self.rows if row.entry.family == name]) for name in names]
 
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """A calibration row: pseudo-models whose verdict is known, over draws.
+    """Calibration result of one pseudo-model with a known verdict, over draws.
 
     Attributes:
-        name: of the pseudo-model.
-        expected: what must be found.
-        found: how often each verdict was.
-        right: share of draws in which it was found as it must be.
-        skill: mean over draws.
-        delta: means over draws of the value and of both ends of its interval; None where only a place is looked for.
+        name: name of the pseudo-model.
+        expected: expected outcome.
+        found: number of draws per outcome.
+        right: share of draws with the expected outcome, with its interval.
+        skill: mean skill over draws.
+        delta: means over draws of delta and of both ends of its interval; None for a pseudo-model that tests the
+            location of a peak only.
     """
 
     name: str
@@ -118,7 +119,7 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration rows of a suite, with the number of alternatives they were measured against."""
+    """Calibration rows of a suite and the number of alternative semantics used."""
 
     suite: str
     alternatives: int
@@ -126,17 +127,17 @@ class Calibration:
 
 
 def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
-    """Every submission's row.
+    """Read the row of every submission in a folder.
 
     Raises:
-        BenchmarkError: a record that may not enter, or is not of its samples; a description or status that does not fit.
+        BenchmarkError: A run is not official, its samples do not match its record, or a description or status is invalid.
     """
     rows = []
     for path in sorted(folder.glob("*/record.json")):
         record = read_record(path)
         if not record.official:
             raise BenchmarkError(
-                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the suite whole"
+                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the whole suite"
             )
         submission_folder = path.parent
         held_out = read_solved_tasks(submission_folder, record)["held_out"]
@@ -145,13 +146,13 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
 
 
 def verification_status(folder: Path) -> str:
-    """What verification wrote of a submission; `self_reported` until it has, and where files were changed since."""
+    """Verification status of a submission; `self_reported` if never verified or if files changed since."""
     status = read_status(folder)
     return status.status if status else SELF_REPORTED
 
 
 def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
-    """The groups, ranked."""
+    """Group rows by suite, suite version, protocol and track, and rank each group."""
     groups: dict[tuple[str, int, int, str], list[LeaderboardRow]] = {}
     for entry in entries:
         suite, protocol = entry.record.suite, entry.record.protocol
@@ -162,7 +163,7 @@ def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
 
 
 def rank_rows(entries: Sequence[LeaderboardRow]) -> list[RankedRow]:
-    """The rows of one group, by rank, then by share of held-out examples, then by name; unranked ones last."""
+    """Rank the rows of one group; sorted by rank, then held-out share, then folder name, unranked rows last."""
     better = dict.fromkeys(range(len(entries)), 0)
     pairs = combinations([i for i, entry in enumerate(entries) if entry.status not in UNRANKED_STATUSES], 2)
     tests = {f"{i} {j}": mcnemar(entries[i].held_out, entries[j].held_out) for i, j in pairs}
@@ -179,7 +180,11 @@ def rank_rows(entries: Sequence[LeaderboardRow]) -> list[RankedRow]:
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """The calibration rows of a file that `benchmark.calibrate.calibration` wrote; None without one."""
+    """Read the calibration file of `python -m benchmark.calibrate`; None if the file does not exist.
+
+    Raises:
+        UsageError: The file is not a calibration record.
+    """
     if not path.is_file():
         return None
     by_name: dict[str, list[dict[str, Any]]] = {}

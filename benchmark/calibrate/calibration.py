@@ -26,7 +26,7 @@ from benchmark.calibrate import trained_pair
 from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, TestBaseline
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline
 from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.state_source import ProbedSource, Views, evidence_to_arrays, fit_view, probe_source, validation_gaps
@@ -64,7 +64,7 @@ Cell = dict[str, Any]
 
 
 def calibrate(
-    suite: Suite, protocol: Protocol, seed: int, told: Callable[[Cell], None] = lambda cell: None
+    suite: Suite, protocol: Protocol, seed: int, on_cell: Callable[[Cell], None] = lambda cell: None
 ) -> list[Cell]:
     """One cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
 
@@ -74,26 +74,26 @@ def calibrate(
         seed: of everything.
         told: hears of each cell.
     """
-    drawn = replace(suite, seed=suite.seed + SEEDS_APART * (seed + 1), sha256="", official=False)
-    bench = _Bench(drawn, protocol, seed)
+    drawn_suite = replace(suite, seed=suite.seed + SEEDS_APART * (seed + 1), sha256="", official=False)
+    calibration = _Bench(drawn_suite, protocol, seed)
     cells: list[Cell] = []
 
     def add(name: str, measure: Callable[[], Cell]) -> None:
         began = time.perf_counter()
         cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - began})
-        told(cells[-1])
+        on_cell(cells[-1])
 
-    controls = bench.controls()
-    for name, states in bench.content.pseudo_models().items():
-        add(name, lambda n=name, s=states: bench.cell(n, [[s]], controls))  # type: ignore[misc]
-    add("future oracle", lambda: bench.over_offsets(bench.content.future()))
-    add("planted layer", lambda: bench.over_layers(bench.content.planted()))
+    controls = calibration.controls()
+    for name, states in calibration.content.pseudo_models().items():
+        add(name, lambda n=name, s=states: calibration.cell(n, [[s]], controls))  # type: ignore[misc]
+    add("future oracle", lambda: calibration.over_offsets(calibration.content.future()))
+    add("planted layer", lambda: calibration.over_layers(calibration.content.planted()))
     pair = trained_pair_of(suite, seed // SEEDS_A_PAIR)
-    controls["random-init"] = bench.read(
-        [bench.pools(pair.untrained(CONTROL_SEEDS + 10 * seed + i)) for i in range(protocol.random_inits)]
+    controls["random-init"] = calibration.read(
+        [calibration.pools(pair.untrained(CONTROL_SEEDS + 10 * seed + i)) for i in range(protocol.random_inits)]
     )
-    add("trained to track", lambda: bench.cell("trained to track", [bench.pools(pair.tracker)], controls))
-    add("trained to copy", lambda: bench.cell("trained to copy", [bench.pools(pair.copier)], controls))
+    add("trained to track", lambda: calibration.cell("trained to track", [calibration.pools(pair.tracker)], controls))
+    add("trained to copy", lambda: calibration.cell("trained to copy", [calibration.pools(pair.copier)], controls))
     return judge_falling(cells)
 
 
@@ -114,11 +114,11 @@ class _Bench:
         probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
         self.content = Content(tasks.programs, inputs, probe_set, seed)
         self.probe_set = probe_set.at(0)
-        self.tested = TestBaseline.of(self.probe_set, protocol)
+        self.tested = PriorBaseline.of(self.probe_set, protocol)
 
-    def read(self, copies: Sequence[Views]) -> ProbedSource:
+    def read(self, random_inits: Sequence[Views]) -> ProbedSource:
         """The evidence of one source."""
-        return probe_source(self.probe_set, self.tested, copies, self.protocol)
+        return probe_source(self.probe_set, self.tested, random_inits, self.protocol)
 
     def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
         """The pooled states of a transformer of the trained pair."""
@@ -134,57 +134,57 @@ class _Bench:
             "recorder": self.read([[recorder]]),
         }
 
-    def cell(self, name: str, copies: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
+    def cell(self, name: str, random_inits: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
         """Verdict, and delta of the primary feature, of one pseudo-model."""
-        arrays = evidence_to_arrays({"model": self.read(copies), **controls})
-        views = [f"view {i}" for i in range(len(copies[0]))]
+        arrays = evidence_to_arrays({"model": self.read(random_inits), **controls})
+        views = [f"view {i}" for i in range(len(random_inits[0]))]
         meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
-        facing = meaning.features[PRIMARY]
+        primary = meaning.features[PRIMARY]
         skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
-        expected, right = self._expected(name, meaning.verdict, skill)
+        expected, is_right = self._expected(name, meaning.verdict, skill)
         return {
             "expected": expected,
             "found": meaning.verdict,
-            "right": right,
-            "skill": facing.skill.value,
-            "delta": [facing.delta.value, facing.delta.low, facing.delta.high],
+            "right": is_right,
+            "skill": primary.skill.value,
+            "delta": [primary.delta.value, primary.delta.low, primary.delta.high],
             "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
         }
 
-    def _expected(self, name: str, found: str, skill: np.ndarray) -> tuple[str, bool]:
+    def _expected(self, name: str, verdict: str, skill: np.ndarray) -> tuple[str, bool]:
         """What must be found for a pseudo-model, and whether it is; `skill` float [S, F]."""
         trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
         alternative = name.removeprefix("oracle of ")
         expected = (EXPECTED | trained).get(name, NEGATIVE if alternative != name else FALLING)
         if expected == NOTHING:
-            return expected, bool(np.abs(skill).max() < NO_SKILL) and found != REPRESENTS
+            return expected, bool(np.abs(skill).max() < NO_SKILL) and verdict != REPRESENTS
         if expected == NEGATIVE:
             f, k = FEATURES.index(PRIMARY), self.probe_set.semantics.index(alternative)
-            return expected, bool(skill[0, f] < skill[k, f]) and found != REPRESENTS
-        return expected, found == expected
+            return expected, bool(skill[0, f] < skill[k, f]) and verdict != REPRESENTS
+        return expected, verdict == expected
 
     def over_offsets(self, states: np.ndarray) -> Cell:
         """The offset with the largest gap on test programs."""
         gaps = {}
         for offset in OFFSETS:
-            few = self._few(offset)
-            tested = TestBaseline.of(few, self._swept)
-            probe = probe_source(few, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
+            reduced_set = self._few(offset)
+            tested = PriorBaseline.of(reduced_set, self._swept)
+            probe = probe_source(reduced_set, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
-        found = f"peak at {peak:+d}"
-        return {"expected": PEAK, "found": found, "right": found == PEAK, "gaps": gaps}
+        outcome = f"peak at {peak:+d}"
+        return {"expected": PEAK, "found": outcome, "right": outcome == PEAK, "gaps": gaps}
 
     def over_layers(self, layers: Sequence[np.ndarray]) -> Cell:
         """The layer with the largest gap on validation programs."""
-        few = self._few(0)
-        fits = [fit_view(few, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
-        tested = TestBaseline.of(few, self._swept)
+        reduced_set = self._few(0)
+        fits = [fit_view(reduced_set, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
+        tested = PriorBaseline.of(reduced_set, self._swept)
         gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + SWEPT)).tolist()
-        found = f"layer {int(np.argmax(gaps))}"
+        outcome = f"layer {int(np.argmax(gaps))}"
         assert len(gaps) == LAYERS
-        return {"expected": LAYER, "found": found, "right": found == LAYER, "gaps": gaps}
+        return {"expected": LAYER, "found": outcome, "right": outcome == LAYER, "gaps": gaps}
 
     @property
     def _swept(self) -> Protocol:
@@ -192,8 +192,8 @@ class _Bench:
 
     def _few(self, offset: int) -> Any:
         """The probe set at an offset with the original and its first alternatives only."""
-        whole = self.content.probe_set.at(offset)
-        return replace(whole, around=whole.around[:, : 1 + SWEPT], semantics=whole.semantics[: 1 + SWEPT])
+        full_set = self.content.probe_set.at(offset)
+        return replace(full_set, around=full_set.around[:, : 1 + SWEPT], semantics=full_set.semantics[: 1 + SWEPT])
 
 
 def judge_falling(cells: list[Cell]) -> list[Cell]:
@@ -209,29 +209,29 @@ def table(cells: Sequence[Cell]) -> str:
     """A row a pseudo-model: over seeds, how often it was found as it must be, and how often REPRESENTS."""
     rows = []
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
-        mine = [cell for cell in cells if cell["pseudo-model"] == name]
-        found = [cell["found"] for cell in mine]
+        model_cells = [cell for cell in cells if cell["pseudo-model"] == name]
+        outcomes = [cell["found"] for cell in model_cells]
         row = {
             "pseudo-model": name,
-            "expected": mine[0]["expected"],
-            "found": ", ".join(f"{verdict} {found.count(verdict)}" for verdict in dict.fromkeys(sorted(found))),
-            "right": f"{sum(cell['right'] for cell in mine)}/{len(mine)}",
+            "expected": model_cells[0]["expected"],
+            "found": ", ".join(f"{verdict} {outcomes.count(verdict)}" for verdict in dict.fromkeys(sorted(outcomes))),
+            "right": f"{sum(cell['right'] for cell in model_cells)}/{len(model_cells)}",
         }
-        if "delta" in mine[0]:
-            value, low, high = np.mean([cell["delta"] for cell in mine], 0)
+        if "delta" in model_cells[0]:
+            value, low, high = np.mean([cell["delta"] for cell in model_cells], 0)
             row |= {
-                "skill": f"{np.mean([cell['skill'] for cell in mine]):+.3f}",
+                "skill": f"{np.mean([cell['skill'] for cell in model_cells]):+.3f}",
                 "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
-                "widest 90%": f"+-{np.mean([cell['widest'] for cell in mine]):.3f}",
+                "widest 90%": f"+-{np.mean([cell['widest'] for cell in model_cells]):.3f}",
             }
-        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in mine]):.0f}"})
+        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in model_cells]):.0f}"})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
 
 
 def false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
     """How many cells that must not be found REPRESENTS were, and how many there are."""
-    mine = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING)]
-    return sum(cell["found"] == REPRESENTS for cell in mine), len(mine)
+    negative_cells = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING)]
+    return sum(cell["found"] == REPRESENTS for cell in negative_cells), len(negative_cells)
 
 
 def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
@@ -281,11 +281,11 @@ def run(options: argparse.Namespace) -> list[Cell]:
         path = _stored(options.out, suite, protocol, seed)
         stored = _stored_cells(path)
         if stored is None:
-            told = lambda cell: print(  # noqa: E731
+            on_cell = lambda cell: print(  # noqa: E731
                 f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
                 file=sys.stderr,
             )
-            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, told)))
+            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, on_cell)))
             write_atomic(path, dump_with_digest({"cells": stored}))
         cells += stored
     return cells
@@ -299,14 +299,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(options: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code."""
     cells = run(options)
-    wrong, asked = false_represents(cells)
+    num_false, num_negatives = false_represents(cells)
     record = {
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
-        "false_represents": [wrong, asked], "environment": describe_environment(), "cells": cells,
+        "false_represents": [num_false, num_negatives], "environment": describe_environment(), "cells": cells,
     }  # fmt: skip
     write_atomic(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
     print(table(cells))
-    print(f"\nfalse REPRESENTS: {wrong} of {asked}. Record: {options.out / 'calibration.json'}")
+    print(f"\nfalse REPRESENTS: {num_false} of {num_negatives}. Record: {options.out / 'calibration.json'}")
     return 0
 
 

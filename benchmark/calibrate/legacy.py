@@ -119,8 +119,8 @@ class LegacyResult:
 
 def gaps(accuracy: np.ndarray) -> np.ndarray:
     """float64 [depths, S], points by which the original is above each semantics, means over repeats and features."""
-    whole = 100 * accuracy.mean((2, 3))
-    return np.asarray(whole[:, :1] - whole)
+    mean_percent = 100 * accuracy.mean((2, 3))
+    return np.asarray(mean_percent[:, :1] - mean_percent)
 
 
 def legacy_content(
@@ -128,7 +128,7 @@ def legacy_content(
     inputs: Worlds,
     states: np.ndarray,
     recipe: LegacyRecipe,
-    progress: Callable[[int], None] = lambda trainings: None,
+    on_training: Callable[[int], None] = lambda trainings: None,
 ) -> LegacyResult:
     """The paper's semantic content of B straight-line programs; `UsageError` if they or their states are unfit or few.
 
@@ -139,11 +139,11 @@ def legacy_content(
     """
     actions, straight = action_counts(programs)
     if not straight.all() or len(states) != actions.sum():
-        given = f"{len(states)} states of {actions.sum()} actions, {(~straight).sum()} programs with control flow"
-        raise UsageError(f"legacy: {given}; expected a state an action, and straight-line programs alone")
+        message = f"{len(states)} states of {actions.sum()} actions, {(~straight).sum()} programs with control flow"
+        raise UsageError(f"legacy: {message}; expected a state an action, and straight-line programs alone")
     protocol = replace(STANDARD, folds=sum(recipe.shares))
-    meanings = [programs, *(rewrite(programs, ALTERNATIVES[k]) for k in recipe.alternatives)]
-    probe_sets = [build_probe_set(each, inputs, [ORIGINAL], protocol) for each in meanings]
+    variants = [programs, *(rewrite(programs, ALTERNATIVES[k]) for k in recipe.alternatives)]
+    probe_sets = [build_probe_set(probe_set, inputs, [ORIGINAL], protocol) for probe_set in variants]
     owner = probe_sets[0].program
     fold = probe_sets[0].fold if recipe.programs_apart else np.arange(len(programs)) % protocol.folds
     part = np.where(fold < 0, -1, np.repeat(np.arange(3), recipe.shares)[fold])
@@ -154,18 +154,18 @@ def legacy_content(
         raise UsageError(f"legacy: {records} records; expected at least {[recipe.batch, 1, 1]}, raise --programs")
     deviation = states[parts[2]].std(0)
     scaled = torch.from_numpy((states - states[parts[2]].mean(0)) / np.where(deviation > 0, deviation, 1))
-    classes = np.stack([each.classes[0] for each in probe_sets])
-    found = np.zeros((2, len(recipe.depths), len(classes), recipe.repeats, len(PAPER_FEATURES)))
-    seeds = np.random.SeedSequence(recipe.seed).spawn(found[0].size)
-    for place, seed in zip(np.ndindex(*found.shape[1:]), seeds, strict=True):
-        heads = [FEATURES.index(name) for name in PAPER_FEATURES[place[3]]]
-        widths = [[*recipe.depths[place[0]][1], int(probe_sets[0].counts[head])] for head in heads]
-        found[:, *place] = _accuracy(scaled, classes[place[1], heads], widths, parts, recipe, seed)
-        progress(1)
+    classes = np.stack([probe_set.classes[0] for probe_set in probe_sets])
+    accuracies = np.zeros((2, len(recipe.depths), len(classes), recipe.repeats, len(PAPER_FEATURES)))
+    seeds = np.random.SeedSequence(recipe.seed).spawn(accuracies[0].size)
+    for index, seed in zip(np.ndindex(*accuracies.shape[1:]), seeds, strict=True):
+        heads = [FEATURES.index(name) for name in PAPER_FEATURES[index[3]]]
+        widths = [[*recipe.depths[index[0]][1], int(probe_sets[0].counts[head])] for head in heads]
+        accuracies[:, *index] = _accuracy(scaled, classes[index[1], heads], widths, parts, recipe, seed)
+        on_training(1)
     members = [[programs.program(b).tobytes() for b in np.flatnonzero(part == i).tolist()] for i in range(3)]
     return LegacyResult(
         LABEL, recipe, ("original", *map(str, recipe.alternatives)), tuple(map("+".join, PAPER_FEATURES)),
-        found[0], found[1], [len(each) for each in members], records, float(np.isin(members[1], members[0]).mean()),
+        accuracies[0], accuracies[1], [len(probe_set) for probe_set in members], records, float(np.isin(members[1], members[0]).mean()),
     )  # fmt: skip
 
 
@@ -177,8 +177,8 @@ def action_counts(programs: Programs) -> tuple[np.ndarray, np.ndarray]:
 
 def rewrite(programs: Programs, table: Sequence[int]) -> Programs:
     """The programs with each action word replaced: how the release gives words another meaning."""
-    every = np.array([*table, *range(len(table), len(WORDS))], np.int16)
-    return Programs(every[programs.words], programs.offsets)
+    token_map = np.array([*table, *range(len(table), len(WORDS))], np.int16)
+    return Programs(token_map[programs.words], programs.offsets)
 
 
 def _accuracy(
@@ -188,33 +188,33 @@ def _accuracy(
     """Accuracy of one feature, a network a row of labels int [heads, R], chosen on the test set and on validation."""
     random = np.random.default_rng(seed)
     train = random.choice(parts[0], min(recipe.train_records, len(parts[0])), replace=False)
-    rows = [torch.from_numpy(each) for each in (train, np.concatenate(parts[1:]))]
+    row_sets = [torch.from_numpy(split_rows) for split_rows in (train, np.concatenate(parts[1:]))]
     hits = []
-    for wanted, own in zip(labels.astype(np.int64), widths, strict=True):
+    for targets, head_widths in zip(labels.astype(np.int64), widths, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**62)))
-            hits.append(_train(states, torch.from_numpy(wanted), [states.shape[1], *own], rows, recipe))
+            hits.append(_train(states, torch.from_numpy(targets), [states.shape[1], *head_widths], row_sets, recipe))
     tested, validated = (part.mean(1) for part in np.split(np.all(hits, 0), [len(parts[1])], 1))
     return float(tested.max()), float(tested[validated.argmax()])
 
 
 def _train(
-    states: torch.Tensor, labels: torch.Tensor, widths: list[int], rows: list[torch.Tensor], recipe: LegacyRecipe
+    states: torch.Tensor, labels: torch.Tensor, widths: list[int], row_sets: list[torch.Tensor], recipe: LegacyRecipe
 ) -> np.ndarray:
     """Train one network on the first of two sets of rows; bool [evaluations, second set], where it is right at each."""
-    train, judged = rows
+    train, evaluated = row_sets
     network = torch.nn.Sequential(torch.nn.Linear(widths[0], widths[1]))
-    for wide, out in pairwise(widths[1:]):
-        network.extend([torch.nn.ReLU(), torch.nn.BatchNorm1d(wide), torch.nn.Linear(wide, out)])
+    for in_width, out_width in pairwise(widths[1:]):
+        network.extend([torch.nn.ReLU(), torch.nn.BatchNorm1d(in_width), torch.nn.Linear(in_width, out_width)])
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in network.named_parameters() if name.endswith(end)], "weight_decay": decay}
-        for end, decay in (("weight", recipe.weight_decay), ("bias", 0.0))
+        {"params": [p for name, p in network.named_parameters() if name.endswith(suffix)], "weight_decay": decay}
+        for suffix, decay in (("weight", recipe.weight_decay), ("bias", 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, recipe.decay)
     epoch = len(train) // recipe.batch
     steps = min(recipe.presented, recipe.epochs * len(train)) // recipe.batch
-    found: list[torch.Tensor] = []
+    hits: list[torch.Tensor] = []
     for step in range(1, steps + 1):
         if (step - 1) % epoch == 0:
             batches = iter(train[torch.randperm(len(train))].split(recipe.batch))
@@ -226,22 +226,22 @@ def _train(
             schedule.step()
         if step % max(steps // recipe.checks, epoch) == 0 or step == steps:
             with torch.no_grad():
-                found.append(network.eval()(states[judged]).argmax(1) == labels[judged])
+                hits.append(network.eval()(states[evaluated]).argmax(1) == labels[evaluated])
             network.train()
-    return torch.stack(found).numpy()
+    return torch.stack(hits).numpy()
 
 
 def answers(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
     worker = Worker(job)
     results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == GENERATED]
-    programs, places = parse_programs([sample["text"] for result in results for sample in result.samples])
+    programs, task_indices = parse_programs([sample["text"] for result in results for sample in result.samples])
     if not len(programs):
         raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
-    mean = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
+    mean_states = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
     actions, straight = action_counts(programs)
-    states = np.concatenate([each for each in mean if len(each)])[np.repeat(straight, actions)]
-    return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[places[straight]], states
+    states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[np.repeat(straight, actions)]
+    return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[task_indices[straight]], states
 
 
 def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
@@ -258,9 +258,9 @@ def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
             row[f"gap, {column}"] = f"{gaps(accuracy)[d, s]:+.1f}" if s else ""
         rows.append(row)
     sizes = [
-        f"train, test, validation: programs {one.programs}, records {one.records}; of the test programs "
-        f"{one.recurring:.0%} occur in training; [of {one.recipe.repeats} repeats], seed {one.recipe.seed}"
-        for one in (legacy, fixed) if one
+        f"train, test, validation: programs {result.programs}, records {result.records}; of the test programs "
+        f"{result.recurring:.0%} occur in training; [of {result.recipe.repeats} repeats], seed {result.recipe.seed}"
+        for result in (legacy, fixed) if result
     ]  # fmt: skip
     return "\n".join([LABEL, FLAWS, tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True), *sizes])
 
@@ -289,14 +289,14 @@ def run(options: argparse.Namespace) -> int:
     make_folder(options.out, "--out")
     recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
     recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
-    given = answers(job)
-    done = [legacy_content(*given, one, lambda _: print(end=".", file=sys.stderr, flush=True)) for one in recipes]
+    inputs = answers(job)
+    results = [legacy_content(*inputs, recipe_variant, lambda _: print(end=".", file=sys.stderr, flush=True)) for recipe_variant in recipes]
     stored = {
         "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
-        "results": [asdict(one) | {"gaps": gaps(one.on_test)} for one in done],
+        "results": [asdict(recipe_variant) | {"gaps": gaps(recipe_variant.on_test)} for recipe_variant in results],
     }  # fmt: skip
     write_atomic(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
-    print("\n" + table(*done))
+    print("\n" + table(*results))
     return 0
 
 

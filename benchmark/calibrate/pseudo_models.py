@@ -54,7 +54,7 @@ class Content:
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         world = encode_worlds(self.inputs)[self.probe_set.program]
         oracle = self._oracle(0)
-        whole = {
+        parts_by_name = {
             "recorder": [recorder],
             # Outputs are hidden in the blind set: what is shown in their place is the input.
             "recorder + outputs": [recorder, world],
@@ -63,12 +63,12 @@ class Content:
             f"oracle of {self.probe_set.semantics[1]}": [self._oracle(1), world],
         }
         for share in DEGRADED:
-            lost = random.random(rows) < share
-            source = np.where(lost, random.permutation(rows), np.arange(rows))
-            whole[f"oracle degraded {share:.0%}"] = [oracle[source], world]
-        made = {name: _mixed(parts, random) for name, parts in whole.items()}
+            is_replaced = random.random(rows) < share
+            source = np.where(is_replaced, random.permutation(rows), np.arange(rows))
+            parts_by_name[f"oracle degraded {share:.0%}"] = [oracle[source], world]
+        mixed = {name: _mixed(parts, random) for name, parts in parts_by_name.items()}
         noise = random.normal(size=(rows, WIDTH)).astype(np.float32)
-        return {"noise": noise, "random-init": self.untrained(self.seed), **made}
+        return {"noise": noise, "random-init": self.untrained(self.seed), **mixed}
 
     def future(self) -> np.ndarray:
         """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
@@ -95,13 +95,13 @@ class Content:
         embeddings = random.normal(size=(len(WORDS), WIDTH))
         state = np.tanh(3 * world @ into)
         longest = int(self.programs.lengths.max()) - len(HEADER)
-        found = np.zeros((len(self.programs), longest, WIDTH), np.float32)
-        for place in range(longest):
-            going = np.flatnonzero(self.programs.lengths - len(HEADER) > place)
-            words = self.programs.words[self.programs.offsets[going] + len(HEADER) + place]
-            state[going] = np.tanh(state[going] @ recurrent + embeddings[words])
-            found[going, place] = state[going]
-        return found[self.probe_set.program, self.probe_set.word]
+        states = np.zeros((len(self.programs), longest, WIDTH), np.float32)
+        for position in range(longest):
+            active = np.flatnonzero(self.programs.lengths - len(HEADER) > position)
+            tokens = self.programs.words[self.programs.offsets[active] + len(HEADER) + position]
+            state[active] = np.tanh(state[active] @ recurrent + embeddings[tokens])
+            states[active, position] = state[active]
+        return states[self.probe_set.program, self.probe_set.word]
 
     def _oracle(self, semantics: int) -> np.ndarray:
         """float64 [R, columns], the robot's one-hot heading, column and row under one semantics."""
@@ -116,6 +116,6 @@ class Content:
 
 def _mixed(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
     """float32 [R, WIDTH], the columns of all parts through one random linear map, with a little noise."""
-    whole = np.concatenate(parts, 1)
-    mixing = random.normal(size=(whole.shape[1], WIDTH)) / np.sqrt(whole.shape[1])
-    return (whole @ mixing + NOISE * random.normal(size=(len(whole), WIDTH))).astype(np.float32)
+    columns = np.concatenate(parts, 1)
+    mixing = random.normal(size=(columns.shape[1], WIDTH)) / np.sqrt(columns.shape[1])
+    return (columns @ mixing + NOISE * random.normal(size=(len(columns), WIDTH))).astype(np.float32)

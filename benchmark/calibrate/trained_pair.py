@@ -69,13 +69,13 @@ class Network(nn.Module):
     def __init__(self, suite: Suite) -> None:
         super().__init__()
         self.suite = suite
-        high, wide = suite.recipe.height[1], suite.recipe.width[1]
-        counts, length = class_counts(high, wide), suite.blind_length
+        height, width = suite.recipe.height[1], suite.recipe.width[1]
+        counts, length = class_counts(height, width), suite.blind_length
         self.classes = {
             "track": [counts[name] for name in TRACKED],
             "copy": [len(ACTIONS)] * length + [counts[name] for name in COPIED],
         }
-        columns = 2 * (high - 2) * (wide - 2) + high + wide + 4
+        columns = 2 * (height - 2) * (width - 2) + height + width + 4
         self.world = nn.Linear(columns, WORLD_PLACES * WIDTH)
         self.action = nn.Embedding(len(ACTIONS), WIDTH)
         self.place = nn.Parameter(torch.randn(WORLD_PLACES + length, WIDTH))
@@ -90,12 +90,12 @@ class Network(nn.Module):
             world: float32 [B, columns].
             actions: int64 [B, T], indices in `ACTIONS`.
         """
-        places = torch.cat([self.world(world).unflatten(-1, (WORLD_PLACES, WIDTH)), self.action(actions)], 1)
-        states = [places + self.place[: places.shape[1]]]
+        embeddings = torch.cat([self.world(world).unflatten(-1, (WORLD_PLACES, WIDTH)), self.action(actions)], 1)
+        states = [embeddings + self.place[: embeddings.shape[1]]]
         for block in self.blocks:
             states.append(block(states[-1]))
         states[-1] = self.norm(states[-1])
-        return [each[:, WORLD_PLACES:] for each in states]
+        return [layer_states[:, WORLD_PLACES:] for layer_states in states]
 
     def logits(self, states: torch.Tensor, task: str) -> list[torch.Tensor]:
         """[B, T, classes] of each head of `task`, from the last states [B, T, D]."""
@@ -159,9 +159,9 @@ def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeS
         ValueError: a program with control flow, or longer than the model was made for.
     """
     actions, world = torch.from_numpy(_grid(programs)), torch.from_numpy(encode_worlds(inputs))
-    longest, most = actions.shape[1], model.suite.blind_length
-    if longest > most:
-        raise ValueError(f"trained pair: a program of {longest} actions; expected at most {most}, take the blind set")
+    longest, max_actions = actions.shape[1], model.suite.blind_length
+    if longest > max_actions:
+        raise ValueError(f"trained pair: a program of {longest} actions; expected at most {max_actions}, take the blind set")
     with torch.no_grad():
         layers = torch.stack(model(world, actions))
     pooled = torch.stack([layers.mean(0), layers[-1]], 2).numpy()
@@ -172,10 +172,10 @@ def accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.nd
     """float64 [heads], share of right answers of each head of `Batch.wanted[task]`, on `count` fresh programs."""
     batch = _draw(model.suite, [_FRESH, seed], 0, count)
     with torch.no_grad():
-        found = model.logits(model(batch.world, batch.actions)[-1], task)
-    there = batch.wanted[task] != MISSING
-    right = torch.stack([one.argmax(-1) for one in found]) == batch.wanted[task]
-    return ((right & there).sum((1, 2)) / there.sum((1, 2))).double().numpy()
+        logits = model.logits(model(batch.world, batch.actions)[-1], task)
+    is_labelled = batch.wanted[task] != MISSING
+    is_right = torch.stack([head_logits.argmax(-1) for head_logits in logits]) == batch.wanted[task]
+    return ((is_right & is_labelled).sum((1, 2)) / is_labelled.sum((1, 2))).double().numpy()
 
 
 def _number(*seeds: int) -> int:
@@ -193,13 +193,13 @@ def _trained(model: Network, seed: int, steps: int, task: str) -> Network:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     for step in range(steps):
         batch = _draw(model.suite, [_TRAINING, seed], step * BATCH, BATCH)
-        rate = min((step + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        lr_factor = min((step + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate
-        found = model.logits(model(batch.world, batch.actions)[-1], task)
+            group["lr"] = LEARNING_RATE * lr_factor
+        logits = model.logits(model(batch.world, batch.actions)[-1], task)
         losses = [
-            functional.cross_entropy(one.flatten(0, 1), wanted.flatten(), ignore_index=MISSING)
-            for one, wanted in zip(found, batch.wanted[task], strict=True)
+            functional.cross_entropy(head_logits.flatten(0, 1), head_targets.flatten(), ignore_index=MISSING)
+            for head_logits, head_targets in zip(logits, batch.wanted[task], strict=True)
         ]
         torch.stack(losses).sum().backward()
         optimizer.step()
@@ -214,25 +214,25 @@ def _draw(suite: Suite, seeds: list[int], start: int, count: int) -> Batch:
     inputs = tasks.inputs[:, 0]
     actions = _grid(tasks.programs)
     earlier = np.full((suite.blind_length, *actions.shape), MISSING)
-    for back in range(suite.blind_length):
-        earlier[back, :, back:] = actions[:, : suite.blind_length - back]
-    begun = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
-    kept = np.stack([begun[name] for name in COPIED])[..., None].repeat(suite.blind_length, 2)
-    copied = torch.from_numpy(np.concatenate([earlier, kept]))
-    wanted = {"track": torch.from_numpy(_tracked(tasks.programs, inputs)), "copy": copied}
-    return Batch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), wanted)
+    for offset in range(suite.blind_length):
+        earlier[offset, :, offset:] = actions[:, : suite.blind_length - offset]
+    input_labels = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
+    start_labels = np.stack([input_labels[name] for name in COPIED])[..., None].repeat(suite.blind_length, 2)
+    copied = torch.from_numpy(np.concatenate([earlier, start_labels]))
+    targets = {"track": torch.from_numpy(_tracked(tasks.programs, inputs)), "copy": copied}
+    return Batch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), targets)
 
 
 def _tracked(programs: Programs, inputs: Worlds) -> np.ndarray:
     """int64 [heads, B, T], class of each of `TRACKED` after each action of programs of one length."""
-    done = run(programs, inputs, trace=True)
-    assert done.trace is not None
+    execution = run(programs, inputs, trace=True)
+    assert execution.trace is not None
     width = inputs.cells.shape[-1]
-    position = done.trace.position
-    robot = np.stack([position // width, position % width, done.trace.heading], 1)
-    owner = np.repeat(np.arange(len(programs)), np.diff(done.trace.offsets))
-    found = labels(inputs.cells, inputs.robot, done.worlds.robot, robot, owner)
-    return np.stack([found[name].reshape(len(programs), -1) for name in TRACKED])
+    position = execution.trace.position
+    robot = np.stack([position // width, position % width, execution.trace.heading], 1)
+    owner = np.repeat(np.arange(len(programs)), np.diff(execution.trace.offsets))
+    step_labels = labels(inputs.cells, inputs.robot, execution.worlds.robot, robot, owner)
+    return np.stack([step_labels[name].reshape(len(programs), -1) for name in TRACKED])
 
 
 def _grid(programs: Programs) -> np.ndarray:
@@ -240,9 +240,9 @@ def _grid(programs: Programs) -> np.ndarray:
     lengths = programs.lengths - len(HEADER) - 1
     grid = np.zeros((len(programs), int(lengths.max(initial=0))), np.int64)
     owner = np.repeat(np.arange(len(programs)), lengths)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    words = programs.words[programs.offsets[owner] + len(HEADER) + place]
-    if (words >= len(ACTIONS)).any():
+    position = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    tokens = programs.words[programs.offsets[owner] + len(HEADER) + position]
+    if (tokens >= len(ACTIONS)).any():
         raise ValueError("trained pair: a program with control flow; expected actions only, take the blind set")
-    grid[owner, place] = words
+    grid[owner, position] = tokens
     return grid

@@ -17,7 +17,7 @@ from benchmark.cluster.executor import (
     CallResult,
     WorkItem,
 )
-from benchmark.errors import ModelError, StorageError
+from benchmark.errors import ModelError, StorageError, is_panic, panic_message
 from karel_env.command import was_interrupted
 
 ComputeFn = Callable[[Any, float], list[Any]]
@@ -57,6 +57,8 @@ class WorkerSession:
                 return CallResult(OUT_OF_MEMORY, message=str(memory_error) or "no memory")
             if isinstance(problem, ModelError):
                 return CallResult(INVALID_MODEL, message=str(problem))
+            if is_panic(problem):
+                return CallResult(INVALID_MODEL, message=panic_message(problem))
             last_frame = traceback.extract_tb(problem.__traceback__)[-1]
             location = f"{Path(last_frame.filename).name}:{last_frame.lineno}"
             return CallResult(RAISED, message=f"{type(problem).__name__} at {location}: {problem}")

@@ -1,17 +1,18 @@
-"""Pieces of work handed out to workers that may die: who computes what next, and what follows when it does not come back.
+"""Schedules work items on workers that may fail: which worker computes which item, and what follows a failure.
 
-One call in flight a worker; whoever is free takes the next piece, so that slow workers hold nobody up. A piece that
+Each worker has one call in flight and takes the next item when it is free, so a slow worker delays only its own item.
+An item that
 
-- raises, or misses its deadline, is tried once more on a new worker, then given up with its reason;
+- raises, or misses its deadline, is computed once more on a new worker, then given up with the reason;
 - kills its worker three times is given up;
-- is lost with its node, or runs out of memory, goes to the back of the queue, ten times at most; after running out of
-  memory this and all later pieces of the same work have half the batch.
+- is lost with its node, or runs out of memory, returns to the end of the queue, at most ten times; after an
+  out-of-memory failure this item and all later ones of the same affinity key get half the batch size.
 
-What is given up is reported at the end; the rest goes on. A worker that takes long to start is left alone while it says how
-far it is; one that says nothing is replaced, after a time that grows; where workers die again and again and nothing is done
-in between, everything stops. The pool knows neither Ray nor models: a `Crew` has the
-workers, and a piece says by itself what to compute and how to commit it. Several threads may drain one pool; whichever
-of them has the turn moves it on for all.
+Items that are given up are reported at the end; the others go on. A worker that starts slowly is kept while it reports
+progress; a silent one is replaced, after a timeout that grows; if workers die repeatedly and no item completes in
+between, everything stops. The pool depends neither on Ray nor on models: an `Executor` runs the workers, and a work item
+says what to compute and how to commit it. Several threads may drain one pool: the thread that holds the step lock
+advances it for all.
 """
 
 from __future__ import annotations
@@ -27,33 +28,32 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from benchmark.cluster.executor import (
-    CALL_STATUSES,
-    WORKER_DIED,
-    SUCCEEDED,
     INVALID_MODEL,
-    TIMED_OUT,
     NODE_LOST,
     OUT_OF_MEMORY,
-    RAISED,
     STARTING,
     STORAGE_FAILED,
+    SUCCEEDED,
+    TIMED_OUT,
+    WORKER_DIED,
     CallResult,
     Executor,
     WorkItem,
-)  # fmt: skip
+)
 from benchmark.errors import BenchmarkError, ShardsFailed, StorageError
 
 MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
 FIRST_DEADLINE, MIN_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
-"""Seconds for the first piece of a kind of work; at least, later; and times the slowest that is done."""
+"""Deadline of the first item of an affinity key in seconds; minimum of later ones; and their multiple of the longest
+time so far."""
 START_DEADLINE, PLACED_DEADLINE = 120.0, 600.0
-"""Seconds without a word from a worker that starts, until another is started in its place: before its first word, and
-after it, when its process is known to run. Doubled for the next one, up to `LONGEST_START` times."""
+"""Seconds without a message after which a starting worker is replaced: before its first message, and after it, when its
+process is known to run. Doubled for the next worker, up to `MAX_START_GROWTH` times."""
 MAX_START_GROWTH = 8
 MAX_DEATHS = 30
-"""Workers that die in a row, beside one a worker, without a piece being done in between."""
+"""Consecutive worker deaths, plus one per worker, without a completed item after which everything stops."""
 TURN_SECONDS = 0.2
-"""Seconds that one turn waits at most."""
+"""Longest time that one step waits, in seconds."""
 
 
 @dataclass(eq=False)
@@ -71,327 +71,336 @@ class _PoolWorker:
     kind: str
     handle: Any
     call: Any
-    began: float
-    last_sign: float
+    call_started: float
+    last_message: float
     affinity_key: Hashable = None
     pending: _PendingItem | None = None
-    ready: bool = False
-    stage: str = ""
-    growth: int = 1
+    is_ready: bool = False
+    start_stage: str = ""
+    timeout_growth: int = 1
 
 
 class Pool:
-    """At most `workers` workers of a crew at a time.
+    """At most `workers` workers of an executor at a time.
 
     Args:
-        crew: has them.
-        workers: how many.
-        deadline: seconds a piece may take; by the slowest so far unless given.
-        patience: seconds without a sign of life of any worker, after which nothing is waited for.
+        executor: starts the workers and runs their calls.
+        workers: maximum number of workers.
+        deadline: seconds per item; None derives it from the longest time so far.
+        patience: seconds without a message from any worker after which a start is given up.
     """
 
     def __init__(self, executor: Executor, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
-        self.executor, self.size, self.deadline, self.patience = crew, workers, deadline, patience
+        self.executor, self.size, self.deadline, self.patience = executor, workers, deadline, patience
         self.inbox: deque[_PendingItem] = deque()
         self.queue: deque[_PendingItem] = deque()
         self.workers: list[_PoolWorker] = []
-        self.slowest: dict[Hashable, float] = {}
+        self.longest_seconds: dict[Hashable, float] = {}
         self.batch_scales: dict[Hashable, float] = {}
-        self.turn, self.stopped = Lock(), False
+        self.step_lock, self.is_stopped = Lock(), False
         self.failed_starts = self.silent_starts = self.deaths = 0
-        self.growth = 1
+        self.timeout_growth = 1
         self.waiting_since = time.monotonic()
         self.listeners: tuple[tuple[Callable[..., None], Callable[[str], None]], ...] = ()
 
-    def drain(self, pieces: Sequence[WorkItem]) -> None:
-        """Compute and commit pieces; returns when none is left.
+    def drain(self, items: Sequence[WorkItem]) -> None:
+        """Compute and commit items; returns when every item is committed or given up.
 
         Raises:
-            ShardsFailed: some were given up, by name and reason; the others are committed.
-            StorageError: what is computed cannot be stored.
+            ShardsFailed: some items were given up, with name and reason; the others are committed.
+            StorageError: a result cannot be stored.
             BenchmarkError: no worker starts.
         """
-        mine = [_PendingItem(piece) for piece in pieces]
+        submitted = [_PendingItem(item) for item in items]
         if not self.workers:
             self.waiting_since = time.monotonic()
-        self.inbox.extend(mine)
-        for pending in mine:
+        self.inbox.extend(submitted)
+        for pending in submitted:
             while not pending.future.done():
-                # The turn is not waited for long, since another thread's turn may end this thread's wait.
-                if self.turn.acquire(timeout=TURN_SECONDS):
+                # The timeout is short, since a step of another thread may complete this thread's item.
+                if self.step_lock.acquire(timeout=TURN_SECONDS):
                     try:
                         self._step()
                     finally:
-                        self.turn.release()
-        problems = {pending.item.name: pending.future.exception() for pending in mine}
+                        self.step_lock.release()
+        problems = {pending.item.name: pending.future.exception() for pending in submitted}
         for problem in problems.values():
-            if problem is not None and not isinstance(problem, _Abandoned):
+            if problem is not None and not isinstance(problem, _ItemFailed):
                 raise problem
-        given_up = {name: problem for name, problem in problems.items() if isinstance(problem, _Abandoned)}
-        if given_up:
-            reasons = {name: problem.why for name, problem in given_up.items()}
-            raise ShardsFailed(reasons, all(problem.cause == INVALID_MODEL for problem in given_up.values()))
+        failures = {name: problem for name, problem in problems.items() if isinstance(problem, _ItemFailed)}
+        if failures:
+            reasons = {name: failure.reason for name, failure in failures.items()}
+            raise ShardsFailed(reasons, all(failure.status == INVALID_MODEL for failure in failures.values()))
 
     @contextmanager
-    def reporting(self, log: Callable[..., None], say: Callable[[str], None]) -> Iterator[None]:
-        """Within, what happens to workers is logged as an event with details, and said in a line (once, if many listen)."""
-        listener = (log, say)
+    def reporting(self, on_event: Callable[..., None], on_message: Callable[[str], None]) -> Iterator[None]:
+        """Report worker events while the context lasts.
+
+        Args:
+            on_event: called with the event name and its details.
+            on_message: called with one line per event; with several listeners only the first one's is called.
+        """
+        listener = (on_event, on_message)
         self.listeners = (*self.listeners, listener)
         try:
             yield
         finally:
-            self.listeners = tuple(known for known in self.listeners if known is not listener)
+            self.listeners = tuple(entry for entry in self.listeners if entry is not listener)
 
     def _report(self, event: str, message: str, **details: Any) -> None:
-        for position, (log, say) in enumerate(self.listeners):
-            log(event, **details)
+        for position, (on_event, on_message) in enumerate(self.listeners):
+            on_event(event, **details)
             if position == 0:
-                say(message)
+                on_message(message)
 
     def stop(self) -> None:
-        """Every thread that drains gets a `BenchmarkError` at its next turn."""
-        self.stopped = True
+        """Make every thread that drains raise a `BenchmarkError` at its next step."""
+        self.is_stopped = True
 
     def close(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         for worker in self.workers:
             self.executor.stop_worker(worker.handle)
         self.workers = []
 
     def _step(self) -> None:
-        """One turn: start workers, hand out pieces, take what has ended."""
+        """Start workers, hand out items, and handle the calls that have ended, once."""
         while self.inbox:
             self.queue.append(self.inbox.popleft())
         try:
-            if self.stopped:
+            if self.is_stopped:
                 raise BenchmarkError("stopped; what is committed is kept, run the same command again to continue")
-            self._staff()
+            self._start_workers()
             self._hand_out()
             calls = [worker.call for worker in self.workers if worker.call is not None]
             for call in self.executor.wait(calls, TURN_SECONDS) if calls else []:
-                self._take(next(worker for worker in self.workers if worker.call == call))
-            self._overdue()
+                self._handle_result(next(worker for worker in self.workers if worker.call == call))
+            self._check_deadlines()
         except BenchmarkError as problem:
-            self._abandon(problem)
+            self._fail_all(problem)
 
-    def _staff(self) -> None:
-        """Start workers for what waits; idle ones of a kind that nothing waits for make room."""
-        wanted = [pending.item.kind for pending in self.queue]
-        starting = [worker.kind for worker in self.workers if not worker.ready]
-        for kind in dict.fromkeys(wanted):
-            free = [w for w in self.workers if w.kind == kind and w.ready and w.pending is None]
-            short = wanted.count(kind) - len(free) - starting.count(kind)
-            while short > 0:
+    def _start_workers(self) -> None:
+        """Start workers for queued items; idle workers of a kind that no queued item needs are stopped for them."""
+        queued_kinds = [pending.item.kind for pending in self.queue]
+        starting_kinds = [worker.kind for worker in self.workers if not worker.is_ready]
+        for kind in dict.fromkeys(queued_kinds):
+            idle = [w for w in self.workers if w.kind == kind and w.is_ready and w.pending is None]
+            num_needed = queued_kinds.count(kind) - len(idle) - starting_kinds.count(kind)
+            while num_needed > 0:
                 if len(self.workers) >= self.size:
-                    other = next((w for w in self.workers if not w.pending and w.kind not in wanted), None)
-                    if other is None:
+                    unused = next((w for w in self.workers if not w.pending and w.kind not in queued_kinds), None)
+                    if unused is None:
                         return
-                    self._end(other)
+                    self._stop_worker(unused)
                 handle, call = self.executor.start_worker(kind)
                 now = time.monotonic()
-                self.workers.append(_PoolWorker(kind, handle, call, now, now, growth=self.growth))
-                short -= 1
+                self.workers.append(_PoolWorker(kind, handle, call, now, now, timeout_growth=self.timeout_growth))
+                num_needed -= 1
 
     def _hand_out(self) -> None:
         for worker in self.workers:
-            if not worker.ready or worker.pending or not self.queue:
+            if not worker.is_ready or worker.pending or not self.queue:
                 continue
-            fitting = [pending for pending in self.queue if pending.item.kind == worker.kind]
-            if fitting:
-                pending = next((p for p in fitting if p.item.affinity_key == worker.affinity_key), fitting[0])
+            candidates = [pending for pending in self.queue if pending.item.kind == worker.kind]
+            if candidates:
+                pending = next((p for p in candidates if p.item.affinity_key == worker.affinity_key), candidates[0])
                 self.queue.remove(pending)
-                worker.pending, worker.affinity_key, worker.began = pending, pending.item.affinity_key, time.monotonic()
+                worker.pending, worker.affinity_key = pending, pending.item.affinity_key
+                worker.call_started = time.monotonic()
                 pending.batch_scale = self.batch_scales.get(worker.affinity_key, 1.0)
-                with self._watched(pending.item):
+                with self._report_late(pending.item):
                     worker.call = self.executor.submit(worker.handle, pending.item, pending.batch_scale)
 
     @contextmanager
-    def _watched(self, item: WorkItem) -> Iterator[None]:
-        """Within, a piece that is computed in this process, where nothing can end it, is reported when it is late."""
+    def _report_late(self, item: WorkItem) -> Iterator[None]:
+        """Report an item computed in this process, where no deadline can end it, each time its deadline passes."""
         if not getattr(self.executor, "computes_in_call", False):
             yield
             return
-        ended, allowed = Event(), self._allowed(piece)
+        has_ended, timeout = Event(), self._item_timeout(item)
 
         def watch() -> None:
-            late = 0.0
-            while not ended.wait(allowed):
-                late += allowed
+            elapsed = 0.0
+            while not has_ended.wait(timeout):
+                elapsed += timeout
                 self._report(
                     "late",
-                    f"{item.name}: no end after {late:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
+                    f"{item.name}: no end after {elapsed:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
                     "stop it (Ctrl-C) and run the same command with --workers 1, where it is ended at its --deadline",
                     piece=item.name,
-                    seconds=round(late, 1),
+                    seconds=round(elapsed, 1),
                 )
 
         Thread(target=watch, daemon=True).start()
         try:
             yield
         finally:
-            ended.set()
+            has_ended.set()
 
-    def _take(self, worker: _PoolWorker) -> None:
-        """What follows from a call that has ended."""
-        answer = self.executor.result(worker.call)
+    def _handle_result(self, worker: _PoolWorker) -> None:
+        """Commit the result of a call that has ended, or handle its failure."""
+        result = self.executor.result(worker.call)
         worker.call = None
-        if not worker.ready:
-            self._started(worker, answer)
+        if not worker.is_ready:
+            self._handle_start(worker, result)
             return
         pending, worker.pending = worker.pending, None
         assert pending is not None
-        if answer.status == SUCCEEDED:
-            spent = time.monotonic() - worker.began
+        if result.status == SUCCEEDED:
+            seconds = time.monotonic() - worker.call_started
             try:
-                pending.item.commit(answer.value)
+                pending.item.commit(result.value)
             except FileNotFoundError as problem:
-                answer = CallResult(NODE_LOST, message=f"what it wrote is gone: {problem}")
+                result = CallResult(NODE_LOST, message=f"what it wrote is gone: {problem}")
             except BaseException as problem:
                 pending.future.set_exception(problem)
                 raise
             else:
                 self.deaths = 0
-                self.slowest[pending.item.affinity_key] = max(spent, self.slowest.get(pending.item.affinity_key, 0.0))
+                key = pending.item.affinity_key
+                self.longest_seconds[key] = max(seconds, self.longest_seconds.get(key, 0.0))
                 pending.future.set_result(None)
                 return
-        # Also one that merely raised: it may hold a device or memory in a state that makes the next piece fail.
-        self._end(worker)
-        self._again(pending, answer)
+        # A worker that merely raised is stopped too: its device or memory may be in a state that makes the next item fail.
+        self._stop_worker(worker)
+        self._retry(pending, result)
 
-    def _started(self, worker: _PoolWorker, answer: CallResult) -> None:
+    def _handle_start(self, worker: _PoolWorker, result: CallResult) -> None:
         now = time.monotonic()
-        if answer.status in (STARTING, SUCCEEDED):
-            worker.last_sign = worker.began = self.waiting_since = now
-        if answer.status == STARTING:
-            worker.stage = str(answer.value)
+        if result.status in (STARTING, SUCCEEDED):
+            worker.last_message = worker.call_started = self.waiting_since = now
+        if result.status == STARTING:
+            worker.start_stage = str(result.value)
             worker.call = self.executor.continue_start(worker.handle)
             return
-        if answer.status == SUCCEEDED:
-            worker.ready = True
+        if result.status == SUCCEEDED:
+            worker.is_ready = True
             self.failed_starts = 0
             return
-        why = " ".join(f"{answer.status}: {answer.message}".split())[:500]
-        self._replace(worker, why)
+        reason = " ".join(f"{result.status}: {result.message}".split())[:500]
+        self._give_up_start(worker, reason)
         self.failed_starts += 1
-        if answer.status == STORAGE_FAILED or self.failed_starts >= MAX_FAILED_STARTS * self.size:
-            raise BenchmarkError(f"workers do not start ({self.failed_starts} failed, {describe_load()}): {why}")
+        if result.status == STORAGE_FAILED or self.failed_starts >= MAX_FAILED_STARTS * self.size:
+            raise BenchmarkError(f"workers do not start ({self.failed_starts} failed, {describe_load()}): {reason}")
 
-    def _replace(self, worker: _PoolWorker, message: str) -> None:
-        """Give up a worker that starts, and say so; the next turn starts another."""
-        self._end(worker)
-        stage = worker.stage or "not placed yet"
+    def _give_up_start(self, worker: _PoolWorker, reason: str) -> None:
+        """Stop a worker that starts, and report it; the next step starts another."""
+        self._stop_worker(worker)
+        stage = worker.start_stage or "not placed yet"
         self._report(
-            "worker given up", f"a worker ({worker.kind}, {stage}) is given up: {why}", kind=worker.kind, stage=stage, why=why,
-            load=describe_load(),
+            "worker given up", f"a worker ({worker.kind}, {stage}) is given up: {reason}", kind=worker.kind, stage=stage,
+            why=reason, load=describe_load(),
         )  # fmt: skip
 
-    def _overdue(self) -> None:
-        """Ends workers whose piece is late, and gives up if none ever starts."""
+    def _check_deadlines(self) -> None:
+        """Stop workers whose item is late; raises if no worker starts within `patience`."""
         now = time.monotonic()
-        if not self.workers or any(worker.ready for worker in self.workers):
+        if not self.workers or any(worker.is_ready for worker in self.workers):
             self.waiting_since = now
         elif now - self.waiting_since > self.patience:
-            problem = self._standstill(now)
+            message = self._no_start_message(now)
             for worker in list(self.workers):
-                self._replace(worker, f"no sign of life of any worker within {self.patience:.0f} s")
-            raise BenchmarkError(problem)
+                self._give_up_start(worker, f"no sign of life of any worker within {self.patience:.0f} s")
+            raise BenchmarkError(message)
         for worker in list(self.workers):
-            if not worker.ready:
-                self._hasten(worker, now)
-            elif worker.pending and now - worker.began > (allowed := self._allowed(worker.pending.item)):
+            if not worker.is_ready:
+                self._check_start(worker, now)
+            elif worker.pending and now - worker.call_started > (timeout := self._item_timeout(worker.pending.item)):
                 pending, worker.pending = worker.pending, None
-                self._end(worker)
-                self._again(pending, CallResult(TIMED_OUT, message=f"no answer within {allowed:.0f} s (--deadline)"))
+                self._stop_worker(worker)
+                self._retry(pending, CallResult(TIMED_OUT, message=f"no answer within {timeout:.0f} s (--deadline)"))
 
-    def _hasten(self, worker: _PoolWorker, now: float) -> None:
-        """What follows when a worker that starts has not been heard of for long."""
-        allowed = (PLACED_DEADLINE if worker.stage else START_DEADLINE) * worker.growth
-        if now - worker.last_sign > allowed:
+    def _check_start(self, worker: _PoolWorker, now: float) -> None:
+        """Replace a starting worker that has been silent for too long, or request its last result again."""
+        timeout = (PLACED_DEADLINE if worker.start_stage else START_DEADLINE) * worker.timeout_growth
+        if now - worker.last_message > timeout:
             self.silent_starts += 1
-            self.growth = max(self.growth, min(2 * worker.growth, MAX_START_GROWTH))
-            self._replace(worker, f"no sign of life within {allowed:.0f} s")
-        elif worker.stage and now - worker.began > START_DEADLINE:
-            # Its process runs. Either it is slow, then this call waits behind the last, or the last answer was lost.
-            worker.call, worker.began = self.executor.continue_start(worker.handle, resend=True), now
+            self.timeout_growth = max(self.timeout_growth, min(2 * worker.timeout_growth, MAX_START_GROWTH))
+            self._give_up_start(worker, f"no sign of life within {timeout:.0f} s")
+        elif worker.start_stage and now - worker.call_started > START_DEADLINE:
+            # Its process runs. Either it is slow, then this call waits for the last one, or the last result was lost.
+            worker.call, worker.call_started = self.executor.continue_start(worker.handle, resend=True), now
 
-    def _standstill(self, now: float) -> str:
-        """Why no worker has become ready, in words."""
-        stages = [worker.stage for worker in self.workers if worker.stage]
-        started = len(self.workers) + self.silent_starts
-        message = f"no worker started within {self.patience:.0f} s: {started} were started"
+    def _no_start_message(self, now: float) -> str:
+        """Describe why no worker has become ready."""
+        stages = [worker.start_stage for worker in self.workers if worker.start_stage]
+        num_started = len(self.workers) + self.silent_starts
+        message = f"no worker started within {self.patience:.0f} s: {num_started} were started"
         if stages:
-            silent = max(now - worker.last_sign for worker in self.workers if worker.stage)
+            silence = max(now - worker.last_message for worker in self.workers if worker.start_stage)
             return (
-                f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silent:.0f} s without a "
+                f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silence:.0f} s without a "
                 f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
+        return (
+            f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
+        )
 
-    def _allowed(self, item: WorkItem) -> float:
+    def _item_timeout(self, item: WorkItem) -> float:
         if self.deadline is not None:
             return self.deadline
-        slowest = self.slowest.get(item.affinity_key)
-        return FIRST_DEADLINE if slowest is None else max(MIN_DEADLINE, DEADLINE_FACTOR * slowest)
+        longest = self.longest_seconds.get(item.affinity_key)
+        return FIRST_DEADLINE if longest is None else max(MIN_DEADLINE, DEADLINE_FACTOR * longest)
 
-    def _again(self, pending: _PendingItem, answer: CallResult) -> None:
-        """Queue a piece once more, or give it up."""
-        status, message = answer.status, answer.message
-        if cause == STORAGE_FAILED:
-            pending.future.set_exception(StorageError(why))
-            raise StorageError(why)
-        if cause == WORKER_DIED:
+    def _retry(self, pending: _PendingItem, result: CallResult) -> None:
+        """Queue a failed item again, or give it up."""
+        status, message = result.status, result.message
+        if status == STORAGE_FAILED:
+            pending.future.set_exception(StorageError(message))
+            raise StorageError(message)
+        if status == WORKER_DIED:
             pending.crashes += 1
-        elif cause in (NODE_LOST, OUT_OF_MEMORY):
+        elif status in (NODE_LOST, OUT_OF_MEMORY):
             pending.losses += 1
         else:
             pending.raises += 1
-        if cause == OUT_OF_MEMORY:
-            # What is too much for one piece of a model is too much for the next.
+        if status == OUT_OF_MEMORY:
+            # The other items of this key, such as shards of the same model, need as much memory.
             key = pending.item.affinity_key
             self.batch_scales[key] = min(self.batch_scales.get(key, 1.0), pending.batch_scale / 2)
-        if cause in (WORKER_DIED, NODE_LOST):
+        if status in (WORKER_DIED, NODE_LOST):
             self.deaths += 1
             if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
                     f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.item.name}: "
-                    f"{cause}: {' '.join(why.split())[:300]}; what is committed is kept, run the same command again to continue"
+                    f"{status}: {' '.join(message.split())[:300]}; what is committed is kept, run the same command again to continue"
                 )
-        spent = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
-        if spent or pending.raises >= MAX_RAISES:
-            pending.future.set_exception(_Abandoned(cause, f"{cause}: {why}" if why else cause))
-            pending.item.on_retry("failed", f"{cause}: {why}")
+        is_exhausted = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
+        if is_exhausted or pending.raises >= MAX_RAISES:
+            pending.future.set_exception(_ItemFailed(status, f"{status}: {message}" if message else status))
+            pending.item.on_retry("failed", f"{status}: {message}")
         else:
-            pending.item.on_retry(cause, why)
+            pending.item.on_retry(status, message)
             self.queue.append(pending)
 
-    def _end(self, worker: _PoolWorker) -> None:
+    def _stop_worker(self, worker: _PoolWorker) -> None:
         self.workers.remove(worker)
         self.executor.stop_worker(worker.handle)
 
-    def _abandon(self, problem: BenchmarkError) -> None:
-        """Nothing can go on: every piece ends with the problem."""
-        left = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
+    def _fail_all(self, problem: BenchmarkError) -> None:
+        """End every item with the problem, and stop all workers."""
+        unfinished = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
         self.queue.clear()
         self.inbox.clear()
         self.close()
         self.failed_starts = self.silent_starts = self.deaths = 0
-        for pending in left:
+        for pending in unfinished:
             if not pending.future.done():
                 pending.future.set_exception(problem)
 
 
 def describe_load() -> str:
-    """How busy the driver's machine is, in words; where workers run elsewhere it says nothing of theirs."""
+    """Load average and CPU count of the driver's machine, as text; other nodes are not included."""
     try:
         return f"this machine's load is {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
     except OSError:
         return f"this machine has {os.cpu_count()} CPUs"
 
 
-class _Abandoned(Exception):
-    """A piece that was tried as often as it may be."""
+class _ItemFailed(Exception):
+    """An item that was computed as often as allowed and failed each time."""
 
-    def __init__(self, cause: str, message: str) -> None:
-        super().__init__(why)
-        self.cause, self.why = cause, why
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason

@@ -15,17 +15,18 @@ from benchmark.cli.options import (
     add_limit_options,
     add_loading_options,
     check_loads,
-    resolve_device,
     load_options,
+    resolve_device,
 )
 from benchmark.command import run_command
 from benchmark.doctor import checks
 from benchmark.doctor import custom_checks as own_checks
 from benchmark.doctor.context import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
-from benchmark.errors import BenchmarkError, ModelError
+from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
 from benchmark.models.interface import ModelSpec
+from benchmark.models.tokenizer import suppress_native_stderr
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import load_suite
@@ -83,10 +84,13 @@ def writing(patient: Patient) -> Finding:
 
 def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) -> Finding:
     try:
-        return look(patient)
+        with suppress_native_stderr():
+            return look(patient)
     except BenchmarkError as problem:
         return Finding(name, FAIL, str(problem))
-    except Exception as problem:  # a model may raise anything; the doctor names it and goes on
+    except BaseException as problem:  # a model may raise anything; the doctor names it and goes on
+        if not isinstance(problem, Exception) and not is_panic(problem):
+            raise
         said = " ".join(str(problem).split())[:300]
         return Finding(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
 

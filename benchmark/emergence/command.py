@@ -64,19 +64,19 @@ def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
     Raises:
         UsageError: there are none, or one does not say when it was taken.
     """
-    found = []
+    checkpoints = []
     for folder in sorted((run / "checkpoints").glob("step-*")):
         if folder.name.endswith(".new"):
             continue
         try:
-            facts = json.loads((folder / WHEN).read_bytes())
-            step, tasks, tokens = (int(facts[name]) for name in ("step", "tasks_seen", "tokens_seen"))
+            metadata = json.loads((folder / WHEN).read_bytes())
+            step, tasks, tokens = (int(metadata[name]) for name in ("step", "tasks_seen", "tokens_seen"))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
-        found.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
-    if not found:
+        checkpoints.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
+    if not checkpoints:
         raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
-    return found
+    return checkpoints
 
 
 def meanings(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
@@ -207,7 +207,7 @@ def run(options: argparse.Namespace) -> int:
     if len({path.stem for path in options.runs}) < len(options.runs):
         raise UsageError("RUN: two of the same name; points are told apart by it")
     runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
-    moments = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points(path)}
+    checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points(path)}
     make_folder(out, "--out")
     with open_backend(options) as (place, line), view.shown_while():
         if line:
@@ -215,11 +215,11 @@ def run(options: argparse.Namespace) -> int:
         trajectory = Trajectory(
             suite, out / "points", place, view, options.full, options.device, options.threads, options.dtype
         )
-        for name, each in moments.items():
+        for name, run_checkpoints in checkpoints.items():
             runs[name] = []
-            for number, moment in enumerate(each, 1):
-                view.write(f"{name}: step {moment.step} ({number} of {len(each)})")
-                runs[name].append(trajectory.measure(moment))
+            for number, checkpoint in enumerate(run_checkpoints, 1):
+                view.write(f"{name}: step {checkpoint.step} ({number} of {len(run_checkpoints)})")
+                runs[name].append(trajectory.measure(checkpoint))
             write_points(out / f"{name}.json", runs[name])
     runs = {path.stem: runs[path.stem] for path in options.runs}
     phases = {name: phases_of(points) for name, points in runs.items()}
@@ -230,8 +230,8 @@ def run(options: argparse.Namespace) -> int:
     summary = {
         "phases": {name: asdict(found) for name, found in phases.items()},
         "relations": {
-            name: {curve: asdict(found) if found else None for curve, found in each.items()}
-            for name, each in related.items()
+            name: {curve: asdict(found) if found else None for curve, found in run_checkpoints.items()}
+            for name, run_checkpoints in related.items()
         },
         "between runs": {curve: asdict(found) if found else None for curve, found in between.items()},
         "last checkpoint, over runs": over_seeds(runs),

@@ -31,7 +31,7 @@ Curve = Callable[[CurvePoint], float | Estimate | None]
 def columns_of(point: CurvePoint) -> dict[str, float | str | None]:
     """The cells of one point: each estimate with the ends of its 95% interval; None where it is not defined."""
     accuracy = point.accuracy
-    found: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
+    columns: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
     content = point.content or {}
     estimates = {
         "shown": accuracy.shown, "held_out": accuracy.held_out, "valid": accuracy.valid,
@@ -40,10 +40,10 @@ def columns_of(point: CurvePoint) -> dict[str, float | str | None]:
         **{f"delta_ahead_{offset}": point.future.get(offset) for offset in FUTURE},
     }  # fmt: skip
     for name, estimate in estimates.items():
-        found[name] = estimate.value if estimate else None
-        found[f"{name}_low"] = estimate.low if estimate else None
-        found[f"{name}_high"] = estimate.high if estimate else None
-    return found | {
+        columns[name] = estimate.value if estimate else None
+        columns[f"{name}_low"] = estimate.low if estimate else None
+        columns[f"{name}_high"] = estimate.high if estimate else None
+    return columns | {
         "distinct": point.distinct, "perplexity": point.perplexity, "mean_words": accuracy.mean_words,
         "reference_words": point.reference_words, "verdict": point.verdict,
     }  # fmt: skip
@@ -80,11 +80,11 @@ def _draw(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[s
         "the model's own programs.",
     )
     axes = figure.subplots(3, 2, sharex=True)
-    edges = [float(np.mean([getattr(found, edge) for found in phases.values()])) for edge in ("babbling", "syntax")]
+    edges = [float(np.mean([getattr(run_phases, edge) for run_phases in phases.values()])) for edge in ("babbling", "syntax")]
     content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
     accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
-    words: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
+    lengths: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
     meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits a label)": lambda p: p.mdl_delta}
     panels: list[tuple[str, dict[str, Curve]]] = [
@@ -92,7 +92,7 @@ def _draw(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[s
         ("semantic content, as the paper's", content),
         ("programs: share of test tasks", shares),
         ("delta: meaning beyond a record", meaning),
-        (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **words}),
+        (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **lengths}),
         ("intention: delta of states ahead", ahead),
     ]
     for panel, (title, curves) in zip(axes.flat, panels, strict=True):
@@ -118,8 +118,8 @@ def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[s
     for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
         values = []
         for points in runs.values():
-            found = [curve(point) for point in points]
-            values.append([np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in found])
+            raw_values = [curve(point) for point in points]
+            values.append([np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in raw_values])
             tokens = [point.tokens / 1e6 for point in points]
             panel.plot(tokens, values[-1], color=colour, lw=0.5, alpha=0.6, ls=line)
         count = min(map(len, values))

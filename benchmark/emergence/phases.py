@@ -102,23 +102,23 @@ class Relation:
     rank_changes: tuple[float, float]
 
 
-def relate(tokens: Sequence[float], one: Sequence[float | None], other: Sequence[float]) -> Relation | None:
+def relate(tokens: Sequence[float], curve: Sequence[float | None], accuracy: Sequence[float]) -> Relation | None:
     """The relation of two curves [K]; None with fewer than five checkpoints that have both.
 
     Checkpoints need not be evenly spaced, so first differences are taken per token.
     """
-    there = [i for i, value in enumerate(one) if value is not None]
-    if len(there) < 5:
+    indices = [i for i, value in enumerate(curve) if value is not None]
+    if len(indices) < 5:
         return None
-    t = np.array(tokens, float)[there]
-    a, b = np.array([one[i] for i in there], float), np.array(other, float)[there]
-    late = t >= t[-1] / 2
+    t = np.array(tokens, float)[indices]
+    a, b = np.array([curve[i] for i in indices], float), np.array(accuracy, float)[indices]
+    second_half = t >= t[-1] / 2
     slopes = np.diff(a) / np.diff(t), np.diff(b) / np.diff(t)
     pearson, spearman = stats.pearsonr(*slopes), stats.spearmanr(*slopes)
     return Relation(
-        len(there),
+        len(indices),
         float(np.corrcoef(a, b)[0, 1] ** 2),
-        float(np.corrcoef(a[late], b[late])[0, 1] ** 2) if late.sum() >= 4 else None,
+        float(np.corrcoef(a[second_half], b[second_half])[0, 1] ** 2) if second_half.sum() >= 4 else None,
         (float(pearson.statistic), float(pearson.pvalue)),
         (float(spearman.statistic), float(spearman.pvalue)),
     )
@@ -139,20 +139,20 @@ class BetweenRuns:
     p: float
 
 
-def relate_runs(one: Sequence[Sequence[float | None]], other: Sequence[Sequence[float]]) -> BetweenRuns | None:
+def relate_runs(run_curves: Sequence[Sequence[float | None]], run_accuracies: Sequence[Sequence[float]]) -> BetweenRuns | None:
     """The relation of two curves [runs, K] between runs; None for fewer than five common checkpoints, or runs all alike.
 
     Source: repeated-measures correlation (Bakdash & Marusich 2017, section 2), with checkpoints in the place of subjects.
     """
-    there = [k for k in range(len(other[0])) if all(curve[k] is not None for curve in one)]
-    if len(there) < 5:
+    indices = [k for k in range(len(run_accuracies[0])) if all(curve[k] is not None for curve in run_curves)]
+    if len(indices) < 5:
         return None
-    a, b = (np.array([[curve[k] for k in there] for curve in curves], float) for curves in (one, other))
+    a, b = (np.array([[curve[k] for k in indices] for curve in curves], float) for curves in (run_curves, run_accuracies))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
     if spread == 0:
         return None
     r = float((a * b).sum() / spread)
-    freedom = len(there) * (len(other) - 1) - 1
-    t = r * np.sqrt(freedom / (1 - r * r))
-    return BetweenRuns(len(there), r, float(2 * stats.t.sf(abs(t), freedom)))
+    degrees_of_freedom = len(indices) * (len(run_accuracies) - 1) - 1
+    t = r * np.sqrt(degrees_of_freedom / (1 - r * r))
+    return BetweenRuns(len(indices), r, float(2 * stats.t.sf(abs(t), degrees_of_freedom)))

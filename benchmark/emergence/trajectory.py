@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.environment import source_digest
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
-from benchmark.probing.control_gap import TestBaseline
+from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
 from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
@@ -104,8 +104,8 @@ def read_points(path: Path) -> list[CurvePoint]:
     try:
         return _POINTS.validate_json(path.read_bytes())
     except (OSError, ValidationError) as problem:
-        said = " ".join(str(problem).split())[:200]
-        raise UsageError(f"{path}: {said}; expected a file of points that this command wrote") from problem
+        message = " ".join(str(problem).split())[:200]
+        raise UsageError(f"{path}: {message}; expected a file of points that this command wrote") from problem
 
 
 def write_points(path: Path, points: Sequence[CurvePoint]) -> None:
@@ -151,21 +151,21 @@ class Trajectory:
         self.out, self.backend, self.progress = out, place, view
         self.device, self.threads, self.dtype = device, threads, dtype
 
-    def measure(self, moment: TrainingCheckpoint) -> CurvePoint:
+    def measure(self, checkpoint: TrainingCheckpoint) -> CurvePoint:
         """The point of a checkpoint, computed unless it is there already."""
-        identity = self._identity(moment.checkpoint.digest)
-        folder = RunFolder(self.out / f"step-{moment.step:07d}-{identity[:12]}")
+        identity = self._identity(checkpoint.checkpoint.digest)
+        folder = RunFolder(self.out / f"step-{checkpoint.step:07d}-{identity[:12]}")
         with folder.lock(), self.backend.pool.reporting(folder.log, self.progress.write):
             if folder.file_status(folder.root, POINT) != VALID:
-                point = self._point(moment, self._stages(moment.checkpoint, identity, folder))
-                check_unchanged(moment.checkpoint)
+                point = self._point(checkpoint, self._stages(checkpoint.checkpoint, identity, folder))
+                check_unchanged(checkpoint.checkpoint)
                 folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.delete_states()
         return read_point(folder.root / POINT)
 
-    def _identity(self, of: str) -> str:
+    def _identity(self, subject_digest: str) -> str:
         """SHA-256 over a digest and everything else that can change a point."""
-        parts = [of, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
+        parts = [subject_digest, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -176,8 +176,8 @@ class Trajectory:
         return build_probe_set(tasks.programs, first_inputs(tasks), semantics, self.protocol, budget=budget)
 
     def _shards(self, stage: str) -> list[Shard]:
-        every = shards_of(self.suite, stage)
-        return [s for s in every if s.start < self.answers] if stage.endswith(GENERATED) else every
+        shards = shards_of(self.suite, stage)
+        return [s for s in shards if s.start < self.answers] if stage.endswith(GENERATED) else shards
 
     def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
         job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
@@ -200,23 +200,23 @@ class Trajectory:
             pieces.commit(pieces.stage(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
         return stages
 
-    def _point(self, moment: TrainingCheckpoint, stages: Stages) -> CurvePoint:
+    def _point(self, checkpoint: TrainingCheckpoint, stages: Stages) -> CurvePoint:
         suite, protocol, folder = self.suite, self.protocol, stages.folder
         for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
             stages.evaluate(stages.job, self._shards(stage))
         texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
-        controls = self._controls(moment.checkpoint)
+        controls = self._controls(checkpoint.checkpoint)
         fit = _Shared(controls.fits(kept=True), stages.fits(kept=True))
         tasks = test_tasks(suite)
         scores = score(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
-        weighed = folder.samples(stages.shards, LIKELIHOOD)
-        nats = -sum(one["log_likelihood"] for one in weighed) / sum(one["tokens"] for one in weighed)
+        likelihoods = folder.samples(stages.shards, LIKELIHOOD)
+        nats = -sum(one["log_likelihood"] for one in likelihoods) / sum(one["tokens"] for one in likelihoods)
         content = None
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
-            content = measure_semantic_content(suite, protocol, texts, states, fit=fit)
+            content = measure_semantic_content(suite, protocol, texts, states, trainer=fit)
         return CurvePoint(
-            moment.step, moment.tasks, moment.tokens,
+            checkpoint.step, checkpoint.tasks, checkpoint.tokens,
             accuracy=summarize(scores),
             distinct=len({text for text in scores.programs if text}) / len(scores.programs),
             perplexity=exp(nats),
@@ -229,27 +229,27 @@ class Trajectory:
     def _meaning(self, stages: Stages, controls: Stages, fit: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
-        tested = TestBaseline.of(probe_set, protocol)
+        tested = PriorBaseline.of(probe_set, protocol)
 
-        def pools(of: Stages, stage: str) -> list[StateArray]:
-            return [of.folder.states(of.shards, stage, f"{READ}.{view}") for view in POOLS]
+        def pools(owner: Stages, stage: str) -> list[StateArray]:
+            return [owner.folder.states(owner.shards, stage, f"{READ}.{view}") for view in POOLS]
 
         model = pools(stages, BLIND)
-        copies = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
+        random_inits = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
         recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
-        views: dict[str, Sequence[Views]] = {"model": [model], "random-init": copies, RECORDER: [[recorder]]}
-        sources = {name: probe_source(probe_set, tested, each, protocol, fit=fit) for name, each in views.items()}
-        found = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol)
-        facing = found.features[PRIMARY]
+        views: dict[str, Sequence[Views]] = {"model": [model], "random-init": random_inits, RECORDER: [[recorder]]}
+        sources = {name: probe_source(probe_set, tested, source_views, protocol, trainer=fit) for name, source_views in views.items()}
+        result = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol)
+        primary = result.features[PRIMARY]
         last = len(probe_set.semantics) - 1
-        kept = [0, *np.linspace(1, last, min(CODED, last)).round().astype(int)]
-        fewer = replace(
-            probe_set, around=probe_set.around[:, kept], semantics=tuple(probe_set.semantics[i] for i in kept)
+        semantics_indices = [0, *np.linspace(1, last, min(CODED, last)).round().astype(int)]
+        reduced_set = replace(
+            probe_set, around=probe_set.around[:, semantics_indices], semantics=tuple(probe_set.semantics[i] for i in semantics_indices)
         )
-        means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in each] for name, each in views.items()}
-        code = measure_codelengths(fewer, means, replace(protocol, copies=1), fit)
+        means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in source_views] for name, source_views in views.items()}
+        code = measure_codelengths(reduced_set, means, replace(protocol, copies=1), fit)
         return {
-            "skill": facing.skill, "gap": facing.gap, "delta": facing.delta, "verdict": found.verdict,
+            "skill": primary.skill, "gap": primary.gap, "delta": primary.delta, "verdict": result.verdict,
             "mdl_delta": code[PRIMARY].mdl_delta,
         }  # fmt: skip
 

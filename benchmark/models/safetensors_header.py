@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import ModelError
-from benchmark.models.json_files import read_json
+from benchmark.models.json_files import check_kind, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_BYTES = 100_000_000
@@ -101,6 +101,7 @@ def loaded_files(folder: Path) -> list[Path]:
 def stored_tensors(path: Path) -> list[StoredTensor]:
     """The header of a safetensors file: 8 bytes of length, then JSON."""
     size = path.stat().st_size
+    check_kind(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -14,13 +14,12 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from benchmark.errors import BenchmarkError, ModelError
+from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.architecture import loading_failure, register_classes
 from benchmark.models.checkpoint import Checkpoint
+from benchmark.models.json_files import check_kind
 
 PROBE = "def run() { move(); }"
-PANIC = "PanicException"
-"""What native code of tokenizers raises where its files surprise it; it is no `Exception`."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -29,6 +28,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     Raises:
         ModelError: there is none, or none that can be used.
     """
+    for path in sorted(checkpoint.folder.glob("*.json")) + sorted(checkpoint.folder.glob("*.txt")):
+        check_kind(path)
     with named_failures(checkpoint.spec):
         register_classes(checkpoint)
         tokenizer = AutoTokenizer.from_pretrained(
@@ -91,19 +92,19 @@ def check_words(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
 def named_failures(spec: str) -> Iterator[None]:
     """What a tokenizer raises within, panics included, as a `ModelError` of one line."""
     try:
-        with _held_back_stderr():
+        with suppress_native_stderr():
             yield
     except (BenchmarkError, MemoryError):
         raise
     except BaseException as problem:
-        if not isinstance(problem, Exception) and type(problem).__name__ != PANIC:
+        if not isinstance(problem, Exception) and not is_panic(problem):
             raise
         why = loading_failure(problem, 200).removesuffix(".")
         raise ModelError(f"{spec}: no usable tokenizer: {why}; save it again with save_pretrained") from problem
 
 
 @contextmanager
-def _held_back_stderr() -> Iterator[None]:
+def suppress_native_stderr() -> Iterator[None]:
     """Native code that panics writes its trace to descriptor 2; it is dropped then, and passed on otherwise."""
     try:
         sys.stderr.flush()
@@ -117,7 +118,7 @@ def _held_back_stderr() -> Iterator[None]:
         try:
             yield
         except BaseException as problem:
-            panicked = type(problem).__name__ == PANIC
+            panicked = is_panic(problem)
             raise
         finally:
             sys.stderr.flush()

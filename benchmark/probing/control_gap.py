@@ -75,7 +75,7 @@ class FeatureResult:
 
 
 @dataclass(frozen=True)
-class TestBaseline:
+class PriorBaseline:
     """The programs that the seeds of a protocol test, and their prior cross-entropies.
 
     Attributes:
@@ -91,14 +91,14 @@ class TestBaseline:
     priors: list[LabelPrior]
 
     @classmethod
-    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> TestBaseline:
+    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> PriorBaseline:
         """Of the seeds of a protocol; with the prior given the state of `present`, see `step_prior`."""
         splits = [probe_set.split(seed) for seed in protocol.seeds]
         used = {seed % probe_set.folds for seed in protocol.seeds}
         by_fold = {fold: fit_step_prior(probe_set, probe_set.split(fold), present) for fold in used}
-        each = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
-        whole, totals = sum_by_program([-one.log_prob for one in each], splits, probe_set)
-        return cls(list_test_programs(splits, probe_set), group_sums(whole, protocol.units), totals, each)
+        priors = [by_fold[seed % probe_set.folds] for seed in protocol.seeds]
+        summed, totals = sum_by_program([-prior.log_prob for prior in priors], splits, probe_set)
+        return cls(list_test_programs(splits, probe_set), group_sums(summed, protocol.units), totals, priors)
 
 
 def list_test_programs(splits: Sequence[Split], probe_set: ProbeSet) -> np.ndarray:
@@ -116,15 +116,15 @@ def sum_by_program(
         splits: of the seeds.
         probe_set: whose programs; those tested more than once get the mean over their seeds.
     """
-    lead = values[0].shape[:-1]
-    whole, times = np.zeros((*lead, len(probe_set.fold))), np.zeros(len(probe_set.fold))
+    leading_shape = values[0].shape[:-1]
+    summed, num_tests = np.zeros((*leading_shape, len(probe_set.fold))), np.zeros(len(probe_set.fold))
     for value, split in zip(values, splits, strict=True):
         programs, starts = np.unique(probe_set.program[split.test], return_index=True)
-        whole[..., programs] += np.add.reduceat(value.astype(np.float64), starts, axis=-1)
-        times[programs] += 1
-    tested = times > 0
+        summed[..., programs] += np.add.reduceat(value.astype(np.float64), starts, axis=-1)
+        num_tests[programs] += 1
+    is_tested = num_tests > 0
     totals = np.stack([value.sum(-1, dtype=np.float64) for value in values])
-    return whole[..., tested] / times[tested], totals
+    return summed[..., is_tested] / num_tests[is_tested], totals
 
 
 def group_sums(values: np.ndarray, units: int) -> np.ndarray:
@@ -133,8 +133,8 @@ def group_sums(values: np.ndarray, units: int) -> np.ndarray:
     Programs are drawn independently, so a bootstrap of groups tells the same variance as one of programs, within
     sqrt(2 / U) of itself, and a row's arrays are some 2 MB instead of 30.
     """
-    count = values.shape[-1]
-    starts = np.unique(np.linspace(0, count, min(units, count), endpoint=False).astype(int))
+    num_programs = values.shape[-1]
+    starts = np.unique(np.linspace(0, num_programs, min(units, num_programs), endpoint=False).astype(int))
     return np.add.reduceat(values, starts, axis=-1)
 
 
@@ -144,7 +144,7 @@ def select_pool(fits: Sequence[ProbeFit]) -> np.ndarray:
 
 
 def gather_evidence(
-    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol
+    fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol
 ) -> Evidence:
     """Sum over programs the cross-entropies of the chosen pooled state of each seed, semantics and feature.
 
@@ -152,21 +152,21 @@ def gather_evidence(
     holds nothing has a skill of 0 and not of an overfitted probe.
     """
     semantics, features = np.indices(pool.shape[1:])
-    chosen = []
-    for q, prior in enumerate(tested.priors):
-        found = np.stack([fit.log_prob[q] for fit in fits])[pool[q], semantics, features].astype(np.float64)
-        best = np.min([fit.validation[q] for fit in fits], axis=0)
-        chosen.append(-np.where((best < prior.validation)[..., None], found, prior.log_prob))
+    cross_entropies = []
+    for q, prior in enumerate(baseline.priors):
+        log_prob = np.stack([fit.log_prob[q] for fit in fits])[pool[q], semantics, features].astype(np.float64)
+        best_validation = np.min([fit.validation[q] for fit in fits], axis=0)
+        cross_entropies.append(-np.where((best_validation < prior.validation)[..., None], log_prob, prior.log_prob))
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    probe, totals = sum_by_program(chosen, splits, probe_set)
+    probe, totals = sum_by_program(cross_entropies, splits, probe_set)
     return Evidence(group_sums(probe, protocol.units).astype(np.float32), totals.astype(np.float32), pool)
 
 
 class SkillScores:
     """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
 
-    def __init__(self, evidence: Mapping[str, Evidence], tested: TestBaseline, weights: np.ndarray) -> None:
-        self.evidence, self.tested, self.weights = evidence, tested, weights
+    def __init__(self, evidence: Mapping[str, Evidence], baseline: PriorBaseline, weights: np.ndarray) -> None:
+        self.evidence, self.tested, self.weights = evidence, baseline, weights
 
     def whole(self, source: str) -> np.ndarray:
         """float64 [S, F]."""
@@ -182,9 +182,9 @@ class SkillScores:
         return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
 
 
-def compute_skills(evidence: Mapping[str, Evidence], tested: TestBaseline, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
+def compute_skills(evidence: Mapping[str, Evidence], baseline: PriorBaseline, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
     """Skills of each source, [1, S, F] over all programs, [W, S, F] in each bootstrap resample, [Q, S, F] by seed."""
-    skills = SkillScores(evidence, tested, bootstrap_weights(tested.prior.shape[-1], protocol.resamples, seed))
+    skills = SkillScores(evidence, baseline, bootstrap_weights(baseline.prior.shape[-1], protocol.resamples, seed))
     return {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
 
 
@@ -203,8 +203,8 @@ def compute_delta(gaps: Mapping[str, Bootstrap]) -> Bootstrap:
 def analyze_features(
     evidence: Mapping[str, Evidence],
     probe_set: ProbeSet,
-    tested: TestBaseline,
-    kept: Mapping[str, Sequence[str]],
+    baseline: PriorBaseline,
+    alternatives: Mapping[str, Sequence[str]],
     protocol: Protocol,
     views: Sequence[str],
     seed: int,
@@ -220,37 +220,37 @@ def analyze_features(
         views: names of the views.
         seed: of the bootstrap.
     """
-    n = len(tested.programs)
-    draws = compute_skills(evidence, tested, protocol, seed)
-    screened = {name for names in kept.values() for name in names}
-    raw: dict[str, FeatureResult] = {}
+    n = len(baseline.programs)
+    skills_by_source = compute_skills(evidence, baseline, protocol, seed)
+    screened = {name for names in alternatives.values() for name in names}
+    results: dict[str, FeatureResult] = {}
     p_values: dict[str, float] = {}
     for f, feature in enumerate(FEATURES):
-        columns = [i for i, name in enumerate(probe_set.semantics) if i and name in kept[feature]]
+        columns = [i for i, name in enumerate(probe_set.semantics) if i and name in alternatives[feature]]
         if not columns:
             continue
-        gaps = compute_gaps(draws, f, columns)
+        gaps = compute_gaps(skills_by_source, f, columns)
         delta = compute_delta(gaps)
-        whole = draws["model"][0][0, :, f]
+        skills = skills_by_source["model"][0][0, :, f]
         estimate = _estimate(delta, n, 0.95)
         p_values[feature] = one_sided_p(estimate)
-        raw[feature] = FeatureResult(
-            skill=_estimate(tuple(d[:, 0, f] for d in draws["model"]), n, 0.95),
-            skill_alternatives=float(whole[columns].mean()),
+        results[feature] = FeatureResult(
+            skill=_estimate(tuple(d[:, 0, f] for d in skills_by_source["model"]), n, 0.95),
+            skill_alternatives=float(skills[columns].mean()),
             gap=_estimate(gaps["model"], n, 0.95),
             control_gaps={c: _estimate(gaps[c], n, 0.95) for c in CONTROLS},
             delta=estimate,
             delta90=_estimate(delta, n, 0.90),
-            p_rand=(1 + int((whole[columns] >= whole[0]).sum())) / (len(columns) + 1),
+            p_rand=(1 + int((skills[columns] >= skills[0]).sum())) / (len(columns) + 1),
             p=p_values[feature],
             p_holm=1.0,
             alternatives=tuple(probe_set.semantics[i] for i in columns),
-            degenerate=_degenerate(probe_set, tested, f, protocol),
+            degenerate=_is_degenerate(probe_set, baseline, f, protocol),
             view=views[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
-            extras={n: float(whole[i]) for i, n in enumerate(probe_set.semantics) if i and n not in screened},
+            extras={n: float(skills[i]) for i, n in enumerate(probe_set.semantics) if i and n not in screened},
         )
     adjusted = holm(p_values)
-    return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in raw.items()}
+    return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in results.items()}
 
 
 def one_sided_p(estimate: Estimate) -> float:
@@ -264,8 +264,8 @@ def _estimate(three: Bootstrap, n: int, level: float) -> Estimate:
     return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
 
 
-def _degenerate(probe_set: ProbeSet, tested: TestBaseline, feature: int, protocol: Protocol) -> bool:
-    label = probe_set.classes[0, feature, np.isin(probe_set.program, tested.programs)]
+def _is_degenerate(probe_set: ProbeSet, baseline: PriorBaseline, feature: int, protocol: Protocol) -> bool:
+    label = probe_set.classes[0, feature, np.isin(probe_set.program, baseline.programs)]
     label = label[label != MISSING]
     return len(label) == 0 or float(np.bincount(label).max() / len(label)) >= protocol.degenerate
 
@@ -275,6 +275,6 @@ def decide_verdict(results: Mapping[str, FeatureResult], protocol: Protocol) -> 
     primary = results[PRIMARY]
     if primary.delta.low > protocol.margin:
         return REPRESENTS
-    judged = [r for name, r in results.items() if name == PRIMARY or not r.degenerate]
-    within = all(-protocol.margin <= r.delta90.low and r.delta90.high <= protocol.margin for r in judged)
+    varying = [r for name, r in results.items() if name == PRIMARY or not r.degenerate]
+    within = all(-protocol.margin <= r.delta90.low and r.delta90.high <= protocol.margin for r in varying)
     return RECORD_ONLY if within else INCONCLUSIVE

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.probing.control_gap import TestBaseline
+from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
@@ -49,16 +49,16 @@ def add_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
     Hewitt & Liang give each word type a random label with the frequencies of the real ones; a type here is a word at
     a step of the program. What a probe learns of these labels it has memorised.
     """
-    random = np.random.default_rng(CONTROL_SEED)
+    generator = np.random.default_rng(CONTROL_SEED)
     word = programs.words[programs.offsets[probe_set.program] + 3 + probe_set.word].astype(np.int64)
-    types, kind = np.unique(probe_set.step * 100 + word, return_inverse=True)
-    drawn = np.full((len(FEATURES), len(probe_set.program)), MISSING, np.int16)
+    types, type_index = np.unique(probe_set.step * 100 + word, return_inverse=True)
+    control = np.full((len(FEATURES), len(probe_set.program)), MISSING, np.int16)
     for f in range(len(FEATURES)):
         label = probe_set.classes[0, f]
-        known = label[label != MISSING]
-        if len(known):
-            drawn[f] = random.choice(known, len(types))[kind]
-    around = np.concatenate([probe_set.around, np.broadcast_to(drawn, (len(probe_set.offsets), 1, *drawn.shape))], 1)
+        present = label[label != MISSING]
+        if len(present):
+            control[f] = generator.choice(present, len(types))[type_index]
+    around = np.concatenate([probe_set.around, np.broadcast_to(control, (len(probe_set.offsets), 1, *control.shape))], 1)
     return replace(probe_set, around=around, semantics=(*probe_set.semantics, CONTROL_LABELS))
 
 
@@ -93,33 +93,33 @@ def collect_diagnostic_evidence(
     """Of all features; `pool` int [Q, S, F] is the view that each seed and semantics chose."""
     splits = [probe_set.split(seed) for seed in protocol.seeds]
     control = probe_set.semantics.index(CONTROL_LABELS) if CONTROL_LABELS in probe_set.semantics else None
-    width = int(probe_set.counts.max())
-    confusion = np.zeros((len(FEATURES), width, width), np.int64)
+    num_classes = int(probe_set.counts.max())
+    confusion = np.zeros((len(FEATURES), num_classes, num_classes), np.int64)
     control_hits, unseen = np.zeros(len(FEATURES), np.int64), np.zeros(len(FEATURES))
     for f in range(len(FEATURES)):
 
-        def pooled(semantics: int, f: int = f) -> tuple[np.ndarray, np.ndarray]:
+        def labels_and_predictions(semantics: int, f: int = f) -> tuple[np.ndarray, np.ndarray]:
             """Labels and predictions of all seeds' test states that have a label."""
             label = np.concatenate([probe_set.classes[semantics, f, split.test] for split in splits])
-            said = np.concatenate([fits[pool[q, semantics, f]].predicted[q][semantics, f] for q in range(len(splits))])
-            return label[label != MISSING], said[label != MISSING]
+            predicted = np.concatenate([fits[pool[q, semantics, f]].predicted[q][semantics, f] for q in range(len(splits))])
+            return label[label != MISSING], predicted[label != MISSING]
 
-        label, said = pooled(0)
-        np.add.at(confusion[f], (label, said), 1)
-        apart = pooled(control) if control is not None else (label, label)
-        control_hits[f] = int((apart[0] == apart[1]).sum())
+        label, predicted = labels_and_predictions(0)
+        np.add.at(confusion[f], (label, predicted), 1)
+        control_pair = labels_and_predictions(control) if control is not None else (label, label)
+        control_hits[f] = int((control_pair[0] == control_pair[1]).sum())
         for q, split in enumerate(splits):
-            fresh = ~probe_set.seen[split.test]
-            unseen[f] -= fits[pool[q, 0, f]].log_prob[q][0, f, fresh].sum()
+            is_unseen = ~probe_set.seen[split.test]
+            unseen[f] -= fits[pool[q, 0, f]].log_prob[q][0, f, is_unseen].sum()
     return DiagnosticEvidence(confusion, control_hits, unseen)
 
 
 def compute_diagnostics(
-    evidence: DiagnosticEvidence, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol
+    evidence: DiagnosticEvidence, probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol
 ) -> dict[str, Diagnostics]:
     """The diagnostics of each feature with any label, from what a run stores."""
-    prior = _prior_on_unseen(probe_set, tested, protocol)
-    found: dict[str, Diagnostics] = {}
+    prior = _prior_on_unseen(probe_set, baseline, protocol)
+    diagnostics: dict[str, Diagnostics] = {}
     for f, feature in enumerate(FEATURES):
         confusion = evidence.confusion[f]
         states = int(confusion.sum())
@@ -128,29 +128,29 @@ def compute_diagnostics(
         accuracy = float(np.trace(confusion) / states)
         with np.errstate(invalid="ignore", divide="ignore"):
             unseen = 1 - evidence.unseen[f] / prior[f]
-        found[feature] = Diagnostics(
+        diagnostics[feature] = Diagnostics(
             skill_unseen=float(unseen) if np.isfinite(unseen) else None,
             accuracy=accuracy,
-            majority=float(sum(one.correct[0, f].sum() for one in tested.priors) / states),
+            majority=float(sum(label_prior.correct[0, f].sum() for label_prior in baseline.priors) / states),
             macro_f1=macro_f1(confusion),
             selectivity=accuracy - float(evidence.control_hits[f] / states),
             states=states,
         )
-    return found
+    return diagnostics
 
 
 def count_labels(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
     """int64 [F, C], test states of all seeds by their class under the original: the row sums of every confusion."""
-    width = int(probe_set.counts.max())
+    num_classes = int(probe_set.counts.max())
     tests = np.concatenate([probe_set.split(seed).test for seed in protocol.seeds])
     labels = probe_set.classes[0][:, tests]
-    return np.stack([np.bincount(label[label != MISSING], minlength=width) for label in labels]).astype(np.int64)
+    return np.stack([np.bincount(label[label != MISSING], minlength=num_classes) for label in labels]).astype(np.int64)
 
 
-def _prior_on_unseen(probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol) -> np.ndarray:
+def _prior_on_unseen(probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol) -> np.ndarray:
     """float64 [F], nats of the prior under the original on test states with an action prefix not seen in training."""
     prior = np.zeros(len(FEATURES))
     for q, seed in enumerate(protocol.seeds):
-        fresh = ~probe_set.seen[probe_set.split(seed).test]
-        prior -= tested.priors[q].log_prob[0][:, fresh].sum(-1)
+        is_unseen = ~probe_set.seen[probe_set.split(seed).test]
+        prior -= baseline.priors[q].log_prob[0][:, is_unseen].sum(-1)
     return prior

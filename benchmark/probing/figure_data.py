@@ -22,18 +22,18 @@ def format_range(counts: Iterable[int]) -> str:
 
 def select_layer_map(slices: Sequence[Slice], probe_set: str, position: str) -> dict[tuple[str, int], Slice]:
     """The slices of a layer map by view and offset."""
-    found = [one for one in slices if (one.probe_set, one.position, one.depth) == (probe_set, position, DEPTH)]
-    found = [one for one in found if one.view == "mean" or one.view.startswith("layer ")]
-    return {(one.view, one.offset): one for one in found if PRIMARY in one.features}
+    cells = [cell for cell in slices if (cell.probe_set, cell.position, cell.depth) == (probe_set, position, FIGURE_DEPTH)]
+    cells = [cell for cell in cells if cell.view == "mean" or cell.view.startswith("layer ")]
+    return {(cell.view, cell.offset): cell for cell in cells if PRIMARY in cell.features}
 
 
 def select_budget_curve(slices: Sequence[Slice]) -> list[Slice]:
     """The slices of the budget curve, by budget; of two at one place, that with the fewest alternatives, as the others."""
-    place = ("read", "pools", 0, DEPTH)
-    found = [one for one in slices if (one.position, one.view, one.offset, one.depth) == place]
-    found = [one for one in found if one.probe_set in BUDGET_SETS and one.budget > 0 and PRIMARY in one.features]
-    found.sort(key=lambda one: (one.budget, one.probe_set, one.alternatives))
-    return list({(one.budget, one.probe_set): one for one in reversed(found)}.values())[::-1]
+    coordinates = ("read", "pools", 0, FIGURE_DEPTH)
+    points = [point for point in slices if (point.position, point.view, point.offset, point.depth) == coordinates]
+    points = [point for point in points if point.probe_set in BUDGET_SETS and point.budget > 0 and PRIMARY in point.features]
+    points.sort(key=lambda point: (point.budget, point.probe_set, point.alternatives))
+    return list({(point.budget, point.probe_set): point for point in reversed(points)}.values())[::-1]
 
 
-DEPTH = "mlp1"
+FIGURE_DEPTH = "mlp1"

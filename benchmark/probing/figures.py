@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.probing.figure_data import DEPTH, LAYER_MAPS, select_budget_curve, select_layer_map, format_range
+from benchmark.probing.figure_data import FIGURE_DEPTH, LAYER_MAPS, select_budget_curve, select_layer_map, format_range
 from benchmark.probing.grid import Grid, Slice
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import ProbeResult
@@ -52,7 +52,7 @@ _STYLE = {
 }
 
 
-def write_figures(folder: Path, name: str, meaning: ProbeResult, grid: Grid | None) -> list[str]:
+def write_figures(folder: Path, name: str, result: ProbeResult, grid: Grid | None) -> list[str]:
     """Write each figure as PNG and SVG below `folder / "figures"`; their paths relative to `folder`, sorted, posix.
 
     Args:
@@ -62,24 +62,24 @@ def write_figures(folder: Path, name: str, meaning: ProbeResult, grid: Grid | No
         grid: figures `layers-SET-POSITION` of `MAPS` and `budgets`, each only where the grid has slices for it; None
             after a standard run.
     """
-    drawn: dict[str, Callable[[], Figure]] = {"features": partial(_features, name, meaning)}
+    plots: dict[str, Callable[[], Figure]] = {"features": partial(_plot_features, name, result)}
     if grid is not None:
         for probe_set, position in LAYER_MAPS:
             if cells := select_layer_map(grid.slices, probe_set, position):
                 best = grid.best_layer if (probe_set, position) == LAYER_MAPS[0] else ""
                 where = f"{probe_set} probe set at {position}"
-                drawn[f"layers-{probe_set}-{position}"] = partial(_layers, name, where, cells, best)
+                plots[f"layers-{probe_set}-{position}"] = partial(_plot_layer_map, name, where, cells, best)
         if points := select_budget_curve(grid.slices):
-            drawn["budgets"] = partial(_budgets, name, points)
-    return [path.relative_to(folder).as_posix() for path in save_figures(drawn, folder / FOLDER)]
+            plots["budgets"] = partial(_plot_budget_curve, name, points)
+    return [path.relative_to(folder).as_posix() for path in save_figures(plots, folder / FOLDER)]
 
 
-def save_figures(drawn: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
+def save_figures(plots: Mapping[str, Callable[[], Figure]], folder: Path) -> list[Path]:
     """Draw each figure in the common style and write it to `folder` as STEM.png and STEM.svg; the files, sorted."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with style.context(["default", _STYLE]):
-        for stem, draw in drawn.items():
+        for stem, draw in plots.items():
             figure = draw()
             for kind in ("png", "svg"):
                 path = folder / f"{stem}.{kind}"
@@ -98,14 +98,14 @@ def titled_figure(height: float, *title: str) -> Figure:
     return figure
 
 
-def _features(name: str, meaning: ProbeResult) -> Figure:
+def _plot_features(name: str, result: ProbeResult) -> Figure:
     """Skill on the left, delta on the right, a row a feature."""
-    found = meaning.features
-    counts = format_range(len(one.alternatives) for one in found.values())
+    features = result.features
+    counts = format_range(len(feature_result.alternatives) for feature_result in features.values())
     figure = titled_figure(
-        1.1 + 0.3 * len(found),
-        f"{name}: what hidden states say of the robot's state (verdict {meaning.verdict}, on {PRIMARY})",
-        f"Blind probe set at read, offset 0; n = {meaning.test_programs:,} programs, {meaning.test_states:,} states. "
+        1.1 + 0.3 * len(features),
+        f"{name}: what hidden states say of the robot's state (verdict {result.verdict}, on {PRIMARY})",
+        f"Blind probe set at read, offset 0; n = {result.test_programs:,} programs, {result.test_states:,} states. "
         f"Skill: 0 knows no more than the prior, 1 knows all. Delta: gap of the model (skill under the original less "
         f"mean skill under {counts} alternatives) less the larger gap of random-init and recorder.",
     )
@@ -113,21 +113,21 @@ def _features(name: str, meaning: ProbeResult) -> Figure:
     plain: dict[str, Any] = {"color": BLUE}
     marked: dict[str, Any] = {"facecolor": "white", "edgecolor": GREY, "hatch": "//////"}
     diamond: dict[str, Any] = {"marker": "D", "ms": 4.5, "mfc": "white", "mec": ORANGE, "mew": 1.4, "ls": ""}
-    for row, one in enumerate(found.values()):
-        left.barh(row - 0.14, one.skill.value, 0.42, **(marked if one.degenerate else plain))
-        _interval(left, row - 0.14, one.skill, "none")
-        left.plot(one.skill_alternatives, row + 0.26, **diamond)
-        _interval(right, row, one.delta, "o", "white" if one.degenerate else BLUE)
+    for row, feature_result in enumerate(features.values()):
+        left.barh(row - 0.14, feature_result.skill.value, 0.42, **(marked if feature_result.degenerate else plain))
+        _plot_interval(left, row - 0.14, feature_result.skill, "none")
+        left.plot(feature_result.skill_alternatives, row + 0.26, **diamond)
+        _plot_interval(right, row, feature_result.delta, "o", "white" if feature_result.degenerate else BLUE)
     right.axvspan(-STANDARD.margin, STANDARD.margin, color=BAND, lw=0, zorder=0)
     right.set_xlabel(f"delta, skill (band: ±{STANDARD.margin:g})")
     left.set_xlabel("skill (0: prior, 1: all)")
-    names = [f"{feature} (degenerate)" if one.degenerate else feature for feature, one in found.items()]
-    left.set_yticks(range(len(found)), names)
-    left.set_ylim(len(found) - 0.5, -0.5)
+    names = [f"{feature} (degenerate)" if feature_result.degenerate else feature for feature, feature_result in features.items()]
+    left.set_yticks(range(len(features)), names)
+    left.set_ylim(len(features) - 0.5, -0.5)
     twin = right.twinx()
     twin.set_ylim(left.get_ylim())
-    deltas = [one.delta for one in found.values()]
-    twin.set_yticks(range(len(found)), [f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in deltas])
+    deltas = [feature_result.delta for feature_result in features.values()]
+    twin.set_yticks(range(len(features)), [f"{feature_result.value:+.3f} [{feature_result.low:+.3f}, {feature_result.high:+.3f}]" for feature_result in deltas])
     for axes in (left, right):
         axes.axvline(0, color="black", lw=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -138,30 +138,30 @@ def _features(name: str, meaning: ProbeResult) -> Figure:
         "alternatives, mean": Line2D([], [], **diamond),
         "95% interval": Line2D([], [], color="black", lw=1.2),
     }
-    if any(one.degenerate for one in found.values()):
+    if any(feature_result.degenerate for feature_result in features.values()):
         keys["original, degenerate feature"] = Rectangle((0, 0), 1, 1, **marked)
     figure.legend(list(keys.values()), list(keys), loc="outside lower left", ncols=len(keys))
     return figure
 
 
-def _interval(axes: Axes, row: float, one: Estimate, marker: str, face: str = BLUE) -> None:
+def _plot_interval(axes: Axes, row: float, estimate: Estimate, marker: str, face: str = BLUE) -> None:
     """A horizontal interval, with a marker at its value."""
-    ends = [[one.value - one.low], [one.high - one.value]]
-    axes.errorbar(one.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
+    ends = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+    axes.errorbar(estimate.value, row, xerr=ends, fmt=marker, ms=5, mfc=face, mec=BLUE, ecolor="black", capsize=2.5, lw=1.2)
 
 
-def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: str) -> Figure:
+def _plot_layer_map(name: str, location: str, cells: dict[tuple[str, int], Slice], best: str) -> Figure:
     """Delta of the primary feature, a row a layer with `mean` last, a column an offset."""
     views = sorted({view for view, _ in cells}, key=lambda view: (view == "mean", len(view), view))
     offsets = sorted({offset for _, offset in cells})
-    deltas = {key: one.features[PRIMARY].delta for key, one in cells.items()}
+    deltas = {key: cell.features[PRIMARY].delta for key, cell in cells.items()}
     clear = {key: delta.value for key, delta in deltas.items() if not delta.low <= 0 <= delta.high}
     figure = titled_figure(
         1.0 + 0.19 * len(views),
-        f"{name}: delta of {PRIMARY} by layer and offset, {where}, {DEPTH} probes",
-        f"Skill, ± half of the 95% interval; n = {format_range(one.programs for one in cells.values())} programs, "
-        f"{format_range(one.states for one in cells.values())} states; "
-        f"{format_range(one.alternatives for one in cells.values())} alternatives. Grey italics: the interval contains 0. "
+        f"{name}: delta of {PRIMARY} by layer and offset, {location}, {FIGURE_DEPTH} probes",
+        f"Skill, ± half of the 95% interval; n = {format_range(cell.programs for cell in cells.values())} programs, "
+        f"{format_range(cell.states for cell in cells.values())} states; "
+        f"{format_range(cell.alternatives for cell in cells.values())} alternatives. Grey italics: the interval contains 0. "
         + ("Blank: not measured. " if len(cells) < len(views) * len(offsets) else "")
         + ("*: largest gap at offset 0 on validation." if best in views else ""),
     )
@@ -174,9 +174,9 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
         face = "#f2f2f2" if value is None else colours.cmap((value / limit + 1) / 2)
         ink = GREY if value is None else "white" if abs(value) > 0.68 * limit else "black"
         axes.add_patch(Rectangle((x, y), 1, 1, fc=face, ec="white", lw=0.8))
-        words = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
+        label = f"{delta.value:+.3f} ±{(delta.high - delta.low) / 2:.3f}"
         slant = "italic" if value is None else "normal"
-        axes.text(x + 0.5, y + 0.48, words, color=ink, style=slant, ha="center", va="center_baseline")
+        axes.text(x + 0.5, y + 0.48, label, color=ink, style=slant, ha="center", va="center_baseline")
     if "mean" in views and len(views) > 1:
         axes.axhline(len(views) - 1, color="black", lw=1)
     axes.set(xlim=(0, len(offsets)), ylim=(len(views), 0), xlabel="offset in program states (0: after the word)")
@@ -188,28 +188,28 @@ def _layers(name: str, where: str, cells: dict[tuple[str, int], Slice], best: st
     return figure
 
 
-def _budgets(name: str, points: list[Slice]) -> Figure:
+def _plot_budget_curve(name: str, points: list[Slice]) -> Figure:
     """Skill of model and recorder above, delta below, by label budget."""
     figure = titled_figure(
         4.4,
         f"{name}: skill and delta of {PRIMARY} by label budget",
-        f"Read, mean or last layer, offset 0, {DEPTH} probes; average of "
+        f"Read, mean or last layer, offset 0, {FIGURE_DEPTH} probes; average of "
         f"{format_range(one.alternatives for one in points)} alternatives. n: test programs.",
     )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     budgets = [one.budget for one in points]
-    readings = [one.features[PRIMARY] for one in points]
+    results = [one.features[PRIMARY] for one in points]
     missing = (float("nan"), float("nan"))
-    recorder = [one.controls.get("recorder", missing) for one in readings]
+    recorder = [one.controls.get("recorder", missing) for one in results]
     curves = (
-        ("model, original", BLUE, "o-", BLUE, [one.skill for one in readings]),
-        ("model, alternatives", ORANGE, "D--", ORANGE, [one.alternatives for one in readings]),
+        ("model, original", BLUE, "o-", BLUE, [one.skill for one in results]),
+        ("model, alternatives", ORANGE, "D--", ORANGE, [one.alternatives for one in results]),
         ("recorder, original", BLUE, "s-.", "white", [original for original, _ in recorder]),
-        ("recorder, alternatives", ORANGE, "^:", "white", [others for _, others in recorder]),
+        ("recorder, alternatives", ORANGE, "^:", "white", [alternatives for _, alternatives in recorder]),
     )
     for label, colour, line, face, values in curves:
         upper.plot(budgets, values, line, color=colour, mfc=face, ms=5, lw=1.4, label=label)
-    deltas = [one.delta for one in readings]
+    deltas = [one.delta for one in results]
     ends = [[one.value - one.low for one in deltas], [one.high - one.value for one in deltas]]
     lower.errorbar(budgets, [one.value for one in deltas], yerr=ends, fmt="o-", color=BLUE, ms=5, capsize=3, lw=1.4)
     lower.axhspan(-STANDARD.margin, STANDARD.margin, color=BAND, lw=0, zorder=0)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, TestBaseline
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, PriorBaseline
 from benchmark.probing.grid import ConditionalSkill, Grid, SliceResult, Slice
 from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
@@ -62,7 +62,7 @@ POOLED = "pools"
 StateLoader = Callable[[str, str, str], StateArray]
 """The stored states of (stage, position, view)."""
 EventCallback = Callable[[str], None]
-ResultCallback = Callable[[ProbedSource, TestBaseline, ProbeResult], None]
+ResultCallback = Callable[[ProbedSource, PriorBaseline, ProbeResult], None]
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class FullGrid:
         depth: str = "mlp1",
         protocol: Protocol | None = None,
         shown: ResultCallback = lambda source, tested, meaning: None,
-        prior: TestBaseline | None = None,
+        prior: PriorBaseline | None = None,
         ahead: int = 0,
     ) -> Slice:
         """Measure one place.
@@ -224,18 +224,18 @@ class FullGrid:
         protocol = protocol or self.swept
         self.told(f"{place.name}, {position}, {view}, offset {offset:+d}, {depth}")
         probe_set = place.probe_set.at(offset)
-        tested = prior or TestBaseline.of(probe_set, protocol)
+        tested = prior or PriorBaseline.of(probe_set, protocol)
         views = self.pools if view == POOLED else [view]
         widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}[depth]
         key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
         if key not in self.recorders:
             recorder = [[place.recorder(position, ahead)]]
-            self.recorders[key] = probe_source(probe_set, tested, recorder, protocol, widths=widths, fit=self.fit)
+            self.recorders[key] = probe_source(probe_set, tested, recorder, protocol, widths=widths, trainer=self.fit)
         model = probe_source(
-            probe_set, tested, [self._views(place, position, views)], protocol, widths=widths, fit=self.fit
+            probe_set, tested, [self._views(place, position, views)], protocol, widths=widths, trainer=self.fit
         )
         copies = self._copies(place, position, views)
-        untrained = probe_source(probe_set, tested, copies, protocol, widths=widths, fit=self.fit)
+        untrained = probe_source(probe_set, tested, copies, protocol, widths=widths, trainer=self.fit)
         sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
         meaning = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol, views)
         shown(model, tested, meaning)
@@ -246,7 +246,7 @@ class FullGrid:
         )  # fmt: skip
 
     def _readings(
-        self, probe_set: ProbeSet, tested: TestBaseline, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
+        self, probe_set: ProbeSet, tested: PriorBaseline, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
     ) -> dict[str, SliceResult]:
         found = {}
         skills = {
@@ -280,7 +280,7 @@ class FullGrid:
         allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def keep(source: ProbedSource, tested: TestBaseline, meaning: ProbeResult, view: str = view) -> None:
+            def keep(source: ProbedSource, tested: PriorBaseline, meaning: ProbeResult, view: str = view) -> None:
                 gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
 
             slices += [
@@ -318,7 +318,7 @@ class FullGrid:
     def future(self, place: ProbeSite, offset: int, view: str = POOLED) -> Slice:
         """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
         probe_set = place.probe_set.at(offset)
-        prior = TestBaseline.of(probe_set, self.swept, place.probe_set.at(0))
+        prior = PriorBaseline.of(probe_set, self.swept, place.probe_set.at(0))
         return self.slice(place, EMIT, view, offset, prior=prior, ahead=1 + offset)
 
     def _reach(self) -> tuple[int, dict[int, float]]:
@@ -342,11 +342,11 @@ class FullGrid:
         self.told("conditional probing")
         place, protocol = self.blind, self.swept
         probe_set = place.probe_set.at(0)
-        tested = TestBaseline.of(probe_set, protocol)
+        tested = PriorBaseline.of(probe_set, protocol)
         recorder = place.recorder(READ)
         both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
         sources = {
-            name: probe_source(probe_set, tested, [[states]], protocol, fit=self.fit)
+            name: probe_source(probe_set, tested, [[states]], protocol, trainer=self.fit)
             for name, states in (("recorder", recorder), ("both", both))
         }
         n = len(tested.programs)
@@ -373,5 +373,5 @@ class FullGrid:
         return found
 
 
-def _ignore(source: ProbedSource, tested: TestBaseline, meaning: ProbeResult) -> None:
+def _ignore(source: ProbedSource, tested: PriorBaseline, meaning: ProbeResult) -> None:
     """Shown a source, keeps nothing."""

@@ -78,8 +78,8 @@ class ProbeSet:
 
     def at(self, offset: int) -> ProbeSet:
         """The same with the labels of one of its offsets."""
-        place = self.offsets.index(offset)
-        return replace(self, around=self.around[place : place + 1], offsets=(offset,))
+        offset_index = self.offsets.index(offset)
+        return replace(self, around=self.around[offset_index : offset_index + 1], offsets=(offset,))
 
     def split(self, seed: int) -> Split:
         """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
@@ -89,13 +89,13 @@ class ProbeSet:
         validation the first fifth of that number of its own.
         """
         test, validation = seed % self.folds, (seed + 1) % self.folds
-        rest = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
-        chosen = np.flatnonzero(self.fold == validation)
-        trained = np.flatnonzero(rest)
+        is_training = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
+        validation_programs = np.flatnonzero(self.fold == validation)
+        training_programs = np.flatnonzero(is_training)
         if self.budget is not None:
-            trained = np.roll(trained, -(seed * len(trained) // self.folds))[: self.budget]
-            chosen = chosen[: max(1, self.budget // 5)]
-        parts = (trained, chosen, np.flatnonzero(self.fold == test))
+            training_programs = np.roll(training_programs, -(seed * len(training_programs) // self.folds))[: self.budget]
+            validation_programs = validation_programs[: max(1, self.budget // 5)]
+        parts = (training_programs, validation_programs, np.flatnonzero(self.fold == test))
         return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
 
 
@@ -121,15 +121,15 @@ def build_probe_set(
     """
     code = compile_programs(programs)
     program, word, step = _action_words(programs)
-    each = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
+    classes = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
     prefixes = _prefixes(programs, program, word)
-    fold = _drop_shared(prefixes, inputs, program, fold_by_program(programs, protocol.folds), protocol.folds)
+    fold = _drop_shared(prefixes, inputs, program, assign_folds(programs, protocol.folds), protocol.folds)
     counts = class_counts(*inputs.cells.shape[-2:])
     return ProbeSet(
         program=program,
         word=word,
         step=step,
-        around=np.stack(each, 1),
+        around=np.stack(classes, 1),
         offsets=tuple(offsets),
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
@@ -142,10 +142,10 @@ def build_probe_set(
 
 def select_alternatives(protocol: Protocol) -> list[Semantics]:
     """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
-    every = mirror_classes()
-    primary = [s for s in every if s.name in valid_alternatives(PRIMARY)]
+    classes = mirror_classes()
+    primary = [s for s in classes if s.name in valid_alternatives(PRIMARY)]
     if protocol.alternatives > len(primary):
-        return every
+        return classes
     return [primary[i] for i in np.linspace(0, len(primary) - 1, protocol.alternatives).round().astype(int)]
 
 
@@ -157,11 +157,11 @@ def list_semantics(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list
 def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int64 [R] each: program, word index after the header, number of action words before it."""
     owner = np.repeat(np.arange(len(programs)), programs.lengths)
-    place = np.arange(len(programs.words)) - programs.offsets[owner]
-    acting = programs.words < FIRST_CONDITION
-    before: np.ndarray = np.cumsum(acting) - acting
+    position = np.arange(len(programs.words)) - programs.offsets[owner]
+    is_action = programs.words < FIRST_CONDITION
+    before: np.ndarray = np.cumsum(is_action) - is_action
     step: np.ndarray = before - before[programs.offsets[owner]]
-    return owner[acting], place[acting] - len(HEADER), step[acting]
+    return owner[is_action], position[is_action] - len(HEADER), step[is_action]
 
 
 def _classes(
@@ -174,48 +174,48 @@ def _classes(
     offsets: Sequence[int],
 ) -> np.ndarray:
     """int16 [O, F, R]: the states around the first execution of each action word."""
-    done = run(code, inputs, semantics, trace=True)
-    trace = done.trace
+    result = run(code, inputs, semantics, trace=True)
+    trace = result.trace
     assert trace is not None
-    acted = np.flatnonzero(trace.value < 0)
-    owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))[acted]
-    begins = np.searchsorted(owner, np.arange(len(programs) + 1))
-    places, first = np.unique(programs.offsets[owner] + trace.word[acted], return_index=True)
+    action_events = np.flatnonzero(trace.value < 0)
+    owner = np.repeat(np.arange(len(programs)), np.diff(trace.offsets))[action_events]
+    first_action = np.searchsorted(owner, np.arange(len(programs) + 1))
+    word_index, first = np.unique(programs.offsets[owner] + trace.word[action_events], return_index=True)
     action = np.full(len(programs.words), -1)
-    action[places] = first
+    action[word_index] = first
     action = action[programs.offsets[program] + len(HEADER) + word]
     width = inputs.cells.shape[-1]
-    found = np.full((len(offsets), len(FEATURES), len(program)), MISSING, np.int16)
-    for place, offset in enumerate(offsets):
-        wanted = action + offset
-        before = wanted == begins[program] - 1
-        there = (action >= 0) & (wanted >= begins[program] - 1) & (wanted < begins[program + 1])
-        event = acted[wanted.clip(0, max(0, len(acted) - 1))]
+    classes = np.full((len(offsets), len(FEATURES), len(program)), MISSING, np.int16)
+    for offset_index, offset in enumerate(offsets):
+        target = action + offset
+        before = target == first_action[program] - 1
+        exists = (action >= 0) & (target >= first_action[program] - 1) & (target < first_action[program + 1])
+        event = action_events[target.clip(0, max(0, len(action_events) - 1))]
         position = trace.position[event]
         robot = np.stack([position // width, position % width, trace.heading[event]], 1)
         robot[before] = inputs.robot[program[before]]
-        each = labels(inputs.cells, inputs.robot, done.worlds.robot, robot[there], program[there])
-        found[place][:, there] = np.stack([each[name] for name in FEATURES])
-    return found
+        by_feature = labels(inputs.cells, inputs.robot, result.worlds.robot, robot[exists], program[exists])
+        classes[offset_index][:, exists] = np.stack([by_feature[name] for name in FEATURES])
+    return classes
 
 
-def fold_by_program(programs: Programs, folds: int) -> np.ndarray:
+def assign_folds(programs: Programs, folds: int) -> np.ndarray:
     """int8 [B]: the same program is always in the same fold; by order of first appearance, not by chance.
 
     Programs are drawn independently, so dealing them out in order is as good as a shuffle and needs no seed.
     """
-    first: dict[bytes, int] = {}
-    number = [first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))]
+    index_by_program: dict[bytes, int] = {}
+    number = [index_by_program.setdefault(programs.program(i).tobytes(), len(index_by_program)) for i in range(len(programs))]
     return (np.array(number, np.int64) % folds).astype(np.int8)
 
 
 def _prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
     """bool [R], see `ProbeSet.seen`; `fold` is that of each word's program."""
-    where: dict[bytes, set[int]] = {}
+    folds_by_prefix: dict[bytes, set[int]] = {}
     for prefix, number in zip(prefixes, fold.tolist(), strict=True):
-        where.setdefault(prefix, set()).add(number)
-    apart = [{DROPPED, number, (number + 1) % folds} for number in range(folds)]
-    return np.array([bool(where[p] - apart[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool)
+        folds_by_prefix.setdefault(prefix, set()).add(number)
+    excluded_folds = [{DROPPED, number, (number + 1) % folds} for number in range(folds)]
+    return np.array([bool(folds_by_prefix[p] - excluded_folds[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool)
 
 
 def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list[bytes]:
@@ -234,20 +234,20 @@ def _drop_shared(
     """
     worlds = [inputs.cells[b].tobytes() + inputs.robot[b].tobytes() for b in range(len(fold))]
     fold = fold.copy()
-    home: dict[tuple[bytes, bytes], int] = {}
+    fold_by_key: dict[tuple[bytes, bytes], int] = {}
     for current in range(folds):
         rows = np.flatnonzero(fold[program] == current)
         keys = [(prefixes[r], worlds[program[r]]) for r in rows]
-        shared = {program[r] for r, key in zip(rows, keys, strict=True) if home.get(key, current) != current}
+        shared = {program[r] for r, key in zip(rows, keys, strict=True) if fold_by_key.get(key, current) != current}
         fold[list(shared)] = DROPPED
-        home |= {key: current for r, key in zip(rows, keys, strict=True) if program[r] not in shared}
+        fold_by_key |= {key: current for r, key in zip(rows, keys, strict=True) if program[r] not in shared}
     check_leaks(prefixes, worlds, program, fold)
     return fold
 
 
 def check_leaks(prefixes: list[bytes], worlds: list[bytes], program: np.ndarray, fold: np.ndarray) -> None:
     """Raise `LeakError` if two folds share an action prefix in the same world."""
-    home: dict[tuple[bytes, bytes], int] = {}
+    fold_by_key: dict[tuple[bytes, bytes], int] = {}
     for prefix, b in zip(prefixes, program, strict=True):
-        if fold[b] != DROPPED and home.setdefault((prefix, worlds[b]), fold[b]) != fold[b]:
+        if fold[b] != DROPPED and fold_by_key.setdefault((prefix, worlds[b]), fold[b]) != fold[b]:
             raise LeakError(f"probe set: program {b} shares an action prefix in the same world with another fold")

@@ -28,7 +28,7 @@ VALIDATION_INTERVAL = 10
 
 
 def measure_codelengths(
-    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, fit: ProbeTrainer = fit_in_process
+    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, trainer: ProbeTrainer = fit_in_process
 ) -> dict[str, Codelength]:
     """Bits a label of each feature, of the model against the controls.
 
@@ -39,27 +39,27 @@ def measure_codelengths(
         fit: fits the probes.
     """
     blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
-    coded = {name: _code_bits(probe_set, copies, blocks, protocol, fit) for name, copies in sources.items()}
+    coded = {name: _code_bits(probe_set, copies, blocks, protocol, trainer) for name, copies in sources.items()}
     prior = _prior_bits(probe_set, blocks)
-    labels = _labels(probe_set)
+    labels = _count_labels(probe_set)
     weights = bootstrap_weights(labels.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
-    rates = {name: _rates(bits, labels, weights) for name, bits in coded.items()}
-    found = {}
+    rates = {name: _bits_per_label(bits, labels, weights) for name, bits in coded.items()}
+    results = {}
     for f, feature in enumerate(FEATURES):
         columns = [i for i, name in enumerate(probe_set.semantics) if i and name in valid_alternatives(feature)]
         if not columns or not labels[:, f].sum(-1).all():
             continue
-        gaps = {name: [r[:, columns, f].mean(1) - r[:, 0, f] for r in three] for name, three in rates.items()}
+        gaps = {name: [r[:, columns, f].mean(1) - r[:, 0, f] for r in rate] for name, rate in rates.items()}
         delta = [gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)]
-        whole = rates["model"][0][0]
-        found[feature] = Codelength(
-            original=float(whole[0, f]),
-            alternatives=float(whole[columns, f].mean()),
+        original_rates = rates["model"][0][0]
+        results[feature] = Codelength(
+            original=float(original_rates[0, f]),
+            alternatives=float(original_rates[columns, f].mean()),
             prior=float(prior[0, f].sum() / labels[0, f].sum()),
             gap=_estimate(gaps["model"], labels.shape[-1]),
             mdl_delta=_estimate(delta, labels.shape[-1]),
         )
-    return found
+    return results
 
 
 def _estimate(three: Sequence[np.ndarray], n: int) -> Estimate:
@@ -69,28 +69,28 @@ def _estimate(three: Sequence[np.ndarray], n: int) -> Estimate:
 
 def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
     """The programs of each block, in an order that the seed draws."""
-    random = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
-    order = random.permutation(np.flatnonzero(probe_set.fold != DROPPED))
+    generator = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
+    order = generator.permutation(np.flatnonzero(probe_set.fold != DROPPED))
     ends = [round(share * len(order)) for share in BLOCK_ENDS]
     return [order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _splits(probe_set: ProbeSet, blocks: Sequence[np.ndarray]) -> list[Split]:
     """What codes each block but the first: trained on all before it, of which one in `HELD` chooses."""
-    found = []
+    splits = []
     for number in range(1, len(blocks)):
         before = np.concatenate(blocks[:number])
         parts = (np.delete(before, np.s_[::VALIDATION_INTERVAL]), before[::VALIDATION_INTERVAL], blocks[number])
-        found.append(Split(*(np.flatnonzero(np.isin(probe_set.program, part)) for part in parts)))
-    return found
+        splits.append(Split(*(np.flatnonzero(np.isin(probe_set.program, part)) for part in parts)))
+    return splits
 
 
-def _labels(probe_set: ProbeSet) -> np.ndarray:
+def _count_labels(probe_set: ProbeSet) -> np.ndarray:
     """float64 [S, F, P], number of labels of each program that is kept."""
-    return _by_program(probe_set, (probe_set.classes != MISSING).astype(np.float64), np.arange(len(probe_set.program)))
+    return _sum_by_program(probe_set, (probe_set.classes != MISSING).astype(np.float64), np.arange(len(probe_set.program)))
 
 
-def _by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _sum_by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """float64 [S, F, P], sums of values [S, F, rows] over the kept programs, 0 for those without rows."""
     summed = np.zeros((*values.shape[:2], len(probe_set.fold)))
     programs, starts = np.unique(probe_set.program[rows], return_index=True)
@@ -98,11 +98,11 @@ def _by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -> np
     return summed[..., probe_set.fold != DROPPED]
 
 
-def _uniform(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
+def _uniform_bits(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
     """float64 [S, F, P], bits of a block's labels when every class costs the same."""
     rows = np.flatnonzero(np.isin(probe_set.program, block))
-    there = probe_set.classes[:, :, rows] != MISSING
-    return _by_program(probe_set, there * np.log2(probe_set.counts)[:, None], rows)
+    is_labelled = probe_set.classes[:, :, rows] != MISSING
+    return _sum_by_program(probe_set, is_labelled * np.log2(probe_set.counts)[:, None], rows)
 
 
 def _code_bits(
@@ -110,7 +110,7 @@ def _code_bits(
     copies: Sequence[Views],
     blocks: Sequence[Sequence[np.ndarray]],
     protocol: Protocol,
-    fit: ProbeTrainer,
+    trainer: ProbeTrainer,
 ) -> np.ndarray:
     """float64 [Q, S, F, P], bits of each program's labels; of the views that which codes the held programs best."""
     splits = [_splits(probe_set, mine) for mine in blocks]
@@ -119,28 +119,28 @@ def _code_bits(
     fits = []
     for view in range(len(copies[0])):
         states = [copies[seed % len(copies)][view] for seed in seeds]
-        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden], fit=fit))
-    found = np.stack([_uniform(probe_set, mine[0]) for mine in blocks])
+        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden], trainer=trainer))
+    bits = np.stack([_uniform_bits(probe_set, mine[0]) for mine in blocks])
     semantics, features = np.indices(probe_set.classes.shape[:2])
     for i, (seed, split) in enumerate(zip(seeds, flat, strict=True)):
         prior = fit_step_prior(probe_set, split)
-        validation = np.stack([fit.validation[i] for fit in fits])
-        values = np.stack([fit.log_prob[i] for fit in fits])[validation.argmin(0), semantics, features]
+        validation = np.stack([trainer.validation[i] for trainer in fits])
+        values = np.stack([trainer.log_prob[i] for trainer in fits])[validation.argmin(0), semantics, features]
         values = np.where((validation.min(0) < prior.validation)[..., None], values, prior.log_prob)
         q = list(protocol.seeds).index(seed)
-        found[q] += _by_program(probe_set, -values.astype(np.float64) / np.log(2), split.test)
-    return found
+        bits[q] += _sum_by_program(probe_set, -values.astype(np.float64) / np.log(2), split.test)
+    return bits
 
 
 def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """float64 [S, F, P], bits of each program's labels by the step's frequencies alone, in the first seed's order."""
-    found = _uniform(probe_set, blocks[0][0])
+    bits = _uniform_bits(probe_set, blocks[0][0])
     for split in _splits(probe_set, blocks[0]):
-        found += _by_program(probe_set, -fit_step_prior(probe_set, split).log_prob / np.log(2), split.test)
-    return found
+        bits += _sum_by_program(probe_set, -fit_step_prior(probe_set, split).log_prob / np.log(2), split.test)
+    return bits
 
 
-def _rates(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+def _bits_per_label(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
     """Bits a label: float64 [1, S, F] over all, [W, S, F] in each resample, [Q, S, F] of each seed."""
     mean = bits.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):

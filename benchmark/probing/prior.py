@@ -39,19 +39,19 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
     does not follow from the present alone. The present is that of the same semantics, so that no semantics is helped.
     """
     shape = probe_set.classes.shape[:2]
-    found = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
+    prior = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
     for s in range(shape[0]):
-        known_by = probe_set.step if present is None else _with_present(present, s)
+        condition = probe_set.step if present is None else _with_present(present, s)
         for f in range(shape[1]):
             label = probe_set.classes[s, f]
-            log_prob = _frequencies(known_by, label, split.train, int(probe_set.counts[f]))
-            chosen = split.validation[label[split.validation] != MISSING]
-            found.validation[s, f] = -log_prob[known_by[chosen], label[chosen]].mean() if len(chosen) else 0.0
-            known = label[split.test] != MISSING
-            tested = split.test[known]
-            found.log_prob[s, f, known] = log_prob[known_by[tested], label[tested]]
-            found.correct[s, f, known] = log_prob.argmax(1)[known_by[tested]] == label[tested]
-    return found
+            log_prob = _frequencies(condition, label, split.train, int(probe_set.counts[f]))
+            validation = split.validation[label[split.validation] != MISSING]
+            prior.validation[s, f] = -log_prob[condition[validation], label[validation]].mean() if len(validation) else 0.0
+            is_labelled = label[split.test] != MISSING
+            tested = split.test[is_labelled]
+            prior.log_prob[s, f, is_labelled] = log_prob[condition[tested], label[tested]]
+            prior.correct[s, f, is_labelled] = log_prob.argmax(1)[condition[tested]] == label[tested]
+    return prior
 
 
 def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
@@ -65,8 +65,8 @@ def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
 
 def _frequencies(step: np.ndarray, label: np.ndarray, train: np.ndarray, classes: int) -> np.ndarray:
     """float64 [steps, classes], log-probabilities."""
-    there = train[label[train] != MISSING]
+    labelled = train[label[train] != MISSING]
     cells = (int(step.max()) + 1) * classes
-    counted = np.bincount(step[there] * classes + label[there], minlength=cells)
+    counted = np.bincount(step[labelled] * classes + label[labelled], minlength=cells)
     count = counted.reshape(-1, classes) + 1.0
     return np.asarray(np.log(count / count.sum(1, keepdims=True)))

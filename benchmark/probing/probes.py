@@ -53,9 +53,9 @@ def fit_probes(
     widths: Sequence[int],
     seeds: Sequence[int],
     protocol: Protocol,
-    progress: Callable[[int], None] = lambda steps: None,
+    on_steps: Callable[[int], None] = lambda steps: None,
     inits: Sequence[int] | None = None,
-    products: torch.dtype | None = None,
+    matmul_dtype: torch.dtype | None = None,
 ) -> ProbeFit:
     """Train all groups and seeds.
 
@@ -72,37 +72,37 @@ def fit_probes(
             that groups are paired.
         products: of the matrix products, `fast_products()` unless given.
     """
-    factors = products or select_matmul_dtype()
-    starts = np.broadcast_to(np.zeros(len(targets), int) if inits is None else np.array(inits), len(targets))
+    dtype = matmul_dtype or select_matmul_dtype()
+    init_index = np.broadcast_to(np.zeros(len(targets), int) if inits is None else np.array(inits), len(targets))
     counts = np.broadcast_to(counts, targets.shape[:2])
     if counts.shape[1] > 1 and (counts != counts[0]).any():
         raise ValueError("counts: groups of several heads differ in their classes; fit them one by one, or give [K]")
-    shared = [_Shared(mine, split.train, protocol.ridge, factors) for mine, split in zip(states, splits, strict=True)]
+    shared = [_SharedInputs(seed_states, split.train, protocol.ridge, dtype) for seed_states, split in zip(states, splits, strict=True)]
     chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // GROUPS_PER_CHUNK))
     heads = [_Heads(counts[chunk], targets[chunk]) for chunk in chunks]
 
     def train(q: int, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with shared[q] as inputs:
             networks = _Networks(
-                [inputs.shape[1], *widths, heads[c].width], starts[chunks[c]].tolist(), seeds[q], factors
+                [inputs.shape[1], *widths, heads[c].width], init_index[chunks[c]].tolist(), seeds[q], dtype
             )
-            return _train(networks, heads[c], inputs, splits[q], seeds[q], protocol, progress)
+            return _train(networks, heads[c], inputs, splits[q], seeds[q], protocol, on_steps)
 
     work = [(q, c) for q in range(len(seeds)) for c in range(len(chunks))]
     for q, _ in work:
         shared[q].users += 1
     with _single_threaded_ops() as threads, ThreadPoolExecutor(min(threads, len(work))) as pool:
-        found = list(pool.map(lambda one: train(*one), work))
-    each = [found[q * len(chunks) : (q + 1) * len(chunks)] for q in range(len(seeds))]
+        results = list(pool.map(lambda one: train(*one), work))
+    each = [results[q * len(chunks) : (q + 1) * len(chunks)] for q in range(len(seeds))]
     validation, log_prob, predicted = ([np.concatenate([part[i] for part in one]) for one in each] for i in range(3))
     return ProbeFit(np.stack(validation), log_prob, predicted)
 
 
-class _Shared:
+class _SharedInputs:
     """The whitened states of one seed, made by the first thread that enters and dropped by the last that leaves."""
 
-    def __init__(self, states: StateArray, train: np.ndarray, ridge: float, products: torch.dtype) -> None:
-        self.make = lambda: _inputs(states, train, ridge, products)
+    def __init__(self, states: StateArray, train: np.ndarray, ridge: float, dtype: torch.dtype) -> None:
+        self.make = lambda: _whitened_inputs(states, train, ridge, dtype)
         self.lock, self.users = Lock(), 0
         self.inputs: torch.Tensor | None = None
 
@@ -146,8 +146,8 @@ def _whitening(states: StateArray, train: np.ndarray, ridge: float) -> tuple[tor
         covariance += centred.T @ centred
     variances, axes = torch.linalg.eigh(covariance / len(train))
     largest = variances.max() if len(variances) else torch.zeros(())
-    kept = variances > 1e-7 * largest.clamp(min=1e-30)
-    axes = torch.from_numpy(scale)[:, None] * axes[:, kept] / torch.sqrt(variances[kept] + ridge * largest)
+    is_kept = variances > 1e-7 * largest.clamp(min=1e-30)
+    axes = torch.from_numpy(scale)[:, None] * axes[:, is_kept] / torch.sqrt(variances[is_kept] + ridge * largest)
     return torch.from_numpy(np.asarray(mean)), axes
 
 
@@ -158,17 +158,17 @@ def whiten(states: StateArray, train: np.ndarray, ridge: float) -> np.ndarray:
     learnt so slowly that a probe measures the optimiser. `ridge` times the largest variance is added to each, so
     that directions of noise stay small; constant columns and empty axes are left out.
     """
-    return _inputs(states, train, ridge, torch.float32)[:, :-1].numpy()
+    return _whitened_inputs(states, train, ridge, torch.float32)[:, :-1].numpy()
 
 
-def _inputs(states: StateArray, train: np.ndarray, ridge: float, products: torch.dtype) -> torch.Tensor:
+def _whitened_inputs(states: StateArray, train: np.ndarray, ridge: float, dtype: torch.dtype) -> torch.Tensor:
     """[R, D' + 1], the whitened states and a column of ones, whose weights are the first layer's biases."""
     mean, axes = _whitening(states, train, ridge)
-    found = torch.ones((len(states), axes.shape[1] + 1), dtype=products)
+    inputs = torch.ones((len(states), axes.shape[1] + 1), dtype=dtype)
     for start in range(0, len(states), EVAL_BATCH_SIZE):
         part = torch.from_numpy(np.asarray(states[start : start + EVAL_BATCH_SIZE], np.float64))
-        found[start : start + EVAL_BATCH_SIZE, :-1] = (part - mean) @ axes
-    return found
+        inputs[start : start + EVAL_BATCH_SIZE, :-1] = (part - mean) @ axes
+    return inputs
 
 
 class _Heads:
@@ -181,16 +181,16 @@ class _Heads:
 
     def __init__(self, counts: np.ndarray, targets: np.ndarray) -> None:
         by_row = np.ascontiguousarray(targets.reshape(-1, targets.shape[-1]).T, np.int16)
-        self.groups, self.labels, every = len(counts), torch.from_numpy(by_row), counts
-        counts = self.counts = every.max(0)
+        self.groups, self.labels, group_counts = len(counts), torch.from_numpy(by_row), counts
+        counts = self.counts = group_counts.max(0)
         self.width = int(counts.sum())
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.slices = [slice(a, a + n) for a, n in zip(starts.tolist(), counts.tolist(), strict=True)]
         self.starts = torch.from_numpy(starts)[:, None]
         owner = np.repeat(np.arange(len(counts)), counts)
         self.member = torch.from_numpy((owner == np.arange(len(counts))[:, None]).astype(np.float32))
-        place = np.arange(self.width) - starts[owner]
-        self.unused = torch.from_numpy(place >= every[:, owner])[..., None]
+        class_index = np.arange(self.width) - starts[owner]
+        self.unused = torch.from_numpy(class_index >= group_counts[:, owner])[..., None]
 
     def of(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """int64 [G, K, b], the output that the label of each state stands for; bool, whether there is a label."""
@@ -204,31 +204,31 @@ class _Heads:
 
     def gradient(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """[G, C, b], gradient of the summed cross-entropy over b by the logits (float32 [G, C, b], overwritten)."""
-        wanted, there = self.of(rows)
+        target, is_labelled = self.of(rows)
         size = len(rows)
-        odds = self._cut(logits).exp_()
-        each = there / (torch.matmul(self.member, odds) * size)
-        shares = odds.mul_(torch.matmul(self.member.T, each))
-        return shares.scatter_add_(1, wanted, there.float().mul_(-1 / size))
+        exponentials = self._cut(logits).exp_()
+        scale = is_labelled / (torch.matmul(self.member, exponentials) * size)
+        gradient = exponentials.mul_(torch.matmul(self.member.T, scale))
+        return gradient.scatter_add_(1, target, is_labelled.float().mul_(-1 / size))
 
     def log_prob(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """float32 [G, K, b], log-probability of the true class, 0 without a label (logits overwritten)."""
-        wanted, there = self.of(rows)
-        value = self._cut(logits).gather(1, wanted)
-        return (value - torch.matmul(self.member, logits.exp_()).log_()) * there
+        target, is_labelled = self.of(rows)
+        value = self._cut(logits).gather(1, target)
+        return (value - torch.matmul(self.member, logits.exp_()).log_()) * is_labelled
 
     def likely(self, logits: torch.Tensor) -> torch.Tensor:
         """int16 [G, K, b], the most probable class of each head."""
-        found = torch.zeros((self.groups, len(self.counts), logits.shape[-1]), dtype=torch.int16)
+        predicted = torch.zeros((self.groups, len(self.counts), logits.shape[-1]), dtype=torch.int16)
         logits = self._cut(logits)
-        for head, one in enumerate(self.slices):
+        for head, columns in enumerate(self.slices):
             # Class by class, since an argmax along an axis that is not the last one takes as long as the products.
-            most = logits[:, one.start].clone()
-            for place in range(1, one.stop - one.start):
-                value = logits[:, one.start + place]
-                found[:, head].masked_fill_(value > most, place)
-                torch.maximum(most, value, out=most)
-        return found
+            best = logits[:, columns.start].clone()
+            for class_index in range(1, columns.stop - columns.start):
+                value = logits[:, columns.start + class_index]
+                predicted[:, head].masked_fill_(value > best, class_index)
+                torch.maximum(best, value, out=best)
+        return predicted
 
 
 class _Networks:
@@ -241,23 +241,23 @@ class _Networks:
         products: what the copy is rounded to.
     """
 
-    def __init__(self, sizes: Sequence[int], inits: Sequence[int], seed: int, products: torch.dtype) -> None:
-        self.groups, self.products = len(inits), products
+    def __init__(self, sizes: Sequence[int], inits: Sequence[int], seed: int, dtype: torch.dtype) -> None:
+        self.groups, self.products = len(inits), dtype
         shapes: list[tuple[int, ...]] = []
-        drawn: list[torch.Tensor] = []
+        initial: list[torch.Tensor] = []
         generators = {i: torch.Generator().manual_seed(1_000_003 * (seed + 1) + i) for i in set(inits)}
-        for depth, (wide, high) in enumerate(pairwise(sizes)):
-            bound = 1 / math.sqrt(wide)
-            one = {i: torch.rand(high, wide, generator=g) * (2 * bound) - bound for i, g in sorted(generators.items())}
-            weights = torch.stack([one[i] for i in inits])
+        for depth, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            bound = 1 / math.sqrt(fan_in)
+            by_init = {i: torch.rand(fan_out, fan_in, generator=g) * (2 * bound) - bound for i, g in sorted(generators.items())}
+            weights = torch.stack([by_init[i] for i in inits])
             if depth == 0:
                 weights[..., -1] = 0
-            bias = torch.zeros(self.groups, 0 if depth == 0 else high, 1)
-            drawn += [weights, bias]
+            bias = torch.zeros(self.groups, 0 if depth == 0 else fan_out, 1)
+            initial += [weights, bias]
             shapes += [tuple(weights.shape), tuple(bias.shape)]
-        self.parameters = torch.cat([part.reshape(-1) for part in drawn])
+        self.parameters = torch.cat([part.reshape(-1) for part in initial])
         self.gradient = torch.zeros_like(self.parameters)
-        self.rounded = self.parameters.to(products)
+        self.rounded = self.parameters.to(dtype)
         self.weights, self.biases = self._views(self.parameters, shapes)
         self.weight_gradients, self.bias_gradients = self._views(self.gradient, shapes)
         self.factors, self.shifts = self._views(self.rounded, shapes)
@@ -279,25 +279,25 @@ class _Networks:
             out = torch.bmm(factor, out).add_(shift)
         return out.float(), hidden
 
-    def backward(self, slope: torch.Tensor, inputs: torch.Tensor, hidden: list[torch.Tensor]) -> None:
+    def backward(self, gradient: torch.Tensor, inputs: torch.Tensor, hidden: list[torch.Tensor]) -> None:
         """Fill the gradient, from that of the logits [G, C, b], the inputs [b, D + 1] and the hidden layers."""
         for layer in range(len(hidden), 0, -1):
-            self.bias_gradients[layer].copy_(slope.sum(-1, keepdim=True))
-            slope = slope.to(self.products)
-            self.weight_gradients[layer].copy_(torch.bmm(slope, hidden[layer - 1].transpose(1, 2)))
-            slope = torch.bmm(self.factors[layer].transpose(1, 2), slope)
-            slope = torch.ops.aten.threshold_backward(slope, hidden[layer - 1], 0)
+            self.bias_gradients[layer].copy_(gradient.sum(-1, keepdim=True))
+            gradient = gradient.to(self.products)
+            self.weight_gradients[layer].copy_(torch.bmm(gradient, hidden[layer - 1].transpose(1, 2)))
+            gradient = torch.bmm(self.factors[layer].transpose(1, 2), gradient)
+            gradient = torch.ops.aten.threshold_backward(gradient, hidden[layer - 1], 0)
         first = self.weight_gradients[0]
-        first.view(-1, first.shape[-1]).copy_(slope.reshape(-1, slope.shape[-1]).to(self.products) @ inputs)
+        first.view(-1, first.shape[-1]).copy_(gradient.reshape(-1, gradient.shape[-1]).to(self.products) @ inputs)
 
 
-class _Checks:
+class _Checkpoints:
     """Validation at each check, and what the networks were then; the test labels decide nothing."""
 
     def __init__(self, networks: _Networks, heads: _Heads, inputs: torch.Tensor, split: Split) -> None:
         self.networks, self.heads, self.inputs, self.split = networks, heads, inputs, split
-        there = (heads.labels[torch.from_numpy(split.validation)] != MISSING).sum(0).clamp(min=1)
-        self.there = there.view(networks.groups, -1)
+        num_labelled = (heads.labels[torch.from_numpy(split.validation)] != MISSING).sum(0).clamp(min=1)
+        self.there = num_labelled.view(networks.groups, -1)
         self.losses: list[torch.Tensor] = []
         self.kept: list[torch.Tensor] = []
 
@@ -318,20 +318,20 @@ class _Checks:
         predicted = torch.zeros(log_prob.shape, dtype=torch.int16)
         for check in best.unique().tolist():
             self.networks.rounded.copy_(self.kept[check])
-            mine = best == check
+            is_best = best == check
             for start in range(0, len(rows), EVAL_BATCH_SIZE):
                 part = rows[start : start + EVAL_BATCH_SIZE]
                 logits, _ = self.networks.forward(self.inputs[part].T.contiguous())
-                predicted[..., start : start + EVAL_BATCH_SIZE][mine] = self.heads.likely(logits)[mine]
-                log_prob[..., start : start + EVAL_BATCH_SIZE][mine] = self.heads.log_prob(logits, part)[mine]
+                predicted[..., start : start + EVAL_BATCH_SIZE][is_best] = self.heads.likely(logits)[is_best]
+                log_prob[..., start : start + EVAL_BATCH_SIZE][is_best] = self.heads.log_prob(logits, part)[is_best]
         return loss.numpy(), log_prob.numpy(), predicted.numpy()
 
 
-def _order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
+def _batch_order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
     """int64 [steps * batch], the states of all steps: the training states in a new order each time round."""
-    random = np.random.Generator(np.random.Philox(7_919 * (seed + 1)))
-    wanted = protocol.steps * protocol.batch
-    return np.concatenate([random.permutation(train) for _ in range(-(-wanted // len(train)))])[:wanted]
+    generator = np.random.Generator(np.random.Philox(7_919 * (seed + 1)))
+    num_rows = protocol.steps * protocol.batch
+    return np.concatenate([generator.permutation(train) for _ in range(-(-num_rows // len(train)))])[:num_rows]
 
 
 @torch.inference_mode()
@@ -342,7 +342,7 @@ def _train(
     split: Split,
     seed: int,
     protocol: Protocol,
-    progress: Callable[[int], None],
+    on_steps: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All groups of one seed, see `_Checks.result`; `inputs` is [R, D + 1] with its ones."""
     parameters = networks.parameters.requires_grad_(False)
@@ -350,18 +350,18 @@ def _train(
     optimizer = torch.optim.AdamW(
         [parameters], lr=protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
     )
-    order = torch.from_numpy(_order(split.train, protocol, seed))
-    checks = _Checks(networks, heads, inputs, split)
+    order = torch.from_numpy(_batch_order(split.train, protocol, seed))
+    checks = _Checkpoints(networks, heads, inputs, split)
     check_at = {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}
     for step in range(protocol.steps):
         optimizer.param_groups[0]["lr"] = protocol.learning_rate * 0.5 * (1 + math.cos(math.pi * step / protocol.steps))
         rows = order[step * protocol.batch : (step + 1) * protocol.batch]
-        chosen = inputs[rows]
-        logits, hidden = networks.forward(chosen.T.contiguous())
-        networks.backward(heads.gradient(logits, rows), chosen, hidden)
+        batch = inputs[rows]
+        logits, hidden = networks.forward(batch.T.contiguous())
+        networks.backward(heads.gradient(logits, rows), batch, hidden)
         optimizer.step()
         networks.rounded.copy_(networks.parameters)
-        progress(networks.groups)
+        on_steps(networks.groups)
         if step + 1 in check_at:
             checks.take()
     return checks.result()

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.artifacts import MAX_BYTES, READINGS
 from benchmark.errors import VerificationError
 from benchmark.files import read_bytes, gunzip_bounded
-from benchmark.probing.control_gap import TestBaseline, select_pool
+from benchmark.probing.control_gap import PriorBaseline, select_pool
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
@@ -75,7 +75,7 @@ class Readout(BaseModel):
 
 def compute_readout(
     probe_set: ProbeSet,
-    tested: TestBaseline,
+    tested: PriorBaseline,
     fits: Sequence[ProbeFit],
     views: Sequence[str],
     semantics: Sequence[str],

@@ -50,11 +50,11 @@ def measure_semantic_content(
     protocol: Protocol,
     texts: Sequence[str],
     states: StateArray,
-    progress: StepCallback = lambda steps: None,
-    fit: ProbeTrainer = fit_in_process,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> SemanticContent | None:
     """The paper's semantic content of the model's own programs; see `measure_content_hits`."""
-    hits = probe_semantic_content(suite, protocol, texts, states, progress, fit)
+    hits = probe_semantic_content(suite, protocol, texts, states, on_steps, trainer)
     return None if hits is None else semantic_content_from_hits(suite, protocol, texts, hits)
 
 
@@ -63,8 +63,8 @@ def probe_semantic_content(
     protocol: Protocol,
     texts: Sequence[str],
     states: StateArray,
-    progress: StepCallback = lambda steps: None,
-    fit: ProbeTrainer = fit_in_process,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> np.ndarray | None:
     """Where the probes are right, which `content_of_hits` computes the figures from; None with too few programs to tell.
 
@@ -79,18 +79,18 @@ def probe_semantic_content(
     Returns:
         bool [depths, groups of features, test states of all seeds, one seed after the other].
     """
-    probed = _Probed.of(suite, protocol, texts)
-    if probed is None:
+    sample = _ProgramSample.of(suite, protocol, texts)
+    if sample is None:
         return None
-    probe_set, splits = probed.probe_set, probed.splits
-    heads = _heads()
+    probe_set, splits = sample.probe_set, sample.splits
+    heads = _head_features()
     targets = probe_set.classes[0, heads][:, None]
     counts = probe_set.counts[heads][:, None]
     widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}
-    read = [states] * len(protocol.seeds)
+    states_by_seed = [states] * len(protocol.seeds)
     return np.stack(
         [
-            _hits(fit(read, targets, counts, splits, widths[depth], protocol.seeds, protocol, progress), probed)
+            _compute_hits(trainer(states_by_seed, targets, counts, splits, widths[depth], protocol.seeds, protocol, on_steps), sample)
             for depth in CONTENT_DEPTHS
         ]
     )
@@ -102,18 +102,18 @@ def semantic_content_from_hits(suite: Suite, protocol: Protocol, texts: Sequence
     Raises:
         ValueError: `hits` has another shape than these programs give.
     """
-    probed = _Probed.of(suite, protocol, texts)
-    if probed is None:
+    sample = _ProgramSample.of(suite, protocol, texts)
+    if sample is None:
         return None
-    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), probed.rows)
+    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.rows)
     if hits.shape != expected:
         raise ValueError(f"hits of shape {hits.shape}, not {expected}")
-    figures = {depth: _content(hits[i], probed, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
-    tested = np.unique(np.concatenate([split.test for split in probed.splits]))
+    figures = {depth: _summarize_hits(hits[i], sample, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
+    tested = np.unique(np.concatenate([split.test for split in sample.splits]))
     return SemanticContent(
         {depth: mean for depth, (mean, _) in figures.items()},
         {depth: geometric for depth, (_, geometric) in figures.items()},
-        probed.distinct,
+        sample.distinct,
         len(tested),
     )
 
@@ -123,19 +123,19 @@ def pack_hits(hits: np.ndarray) -> np.ndarray:
     return np.packbits(hits, axis=-1)
 
 
-def unpack_hits(packed: np.ndarray, states: int) -> np.ndarray:
+def unpack_hits(packed: np.ndarray, num_states: int) -> np.ndarray:
     """What `packed_hits` was given, of so many states."""
-    return np.unpackbits(packed, axis=-1, count=states).astype(bool)
+    return np.unpackbits(packed, axis=-1, count=num_states).astype(bool)
 
 
 def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
     """Test states of all seeds, the last axis of the hits; None with too few distinct programs."""
-    probed = _Probed.of(suite, protocol, texts)
-    return None if probed is None else probed.rows
+    sample = _ProgramSample.of(suite, protocol, texts)
+    return None if sample is None else sample.rows
 
 
 @dataclass(frozen=True)
-class _Probed:
+class _ProgramSample:
     """The programs of a model that its probes are fitted and tested on.
 
     Attributes:
@@ -150,67 +150,67 @@ class _Probed:
     distinct: int
 
     @classmethod
-    def of(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _Probed | None:
+    def of(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _ProgramSample | None:
         programs, _ = parse_programs(texts)
-        known: dict[bytes, int] = {}
+        first_index: dict[bytes, int] = {}
         kind = np.array(
-            [known.setdefault(programs.program(i).tobytes(), len(known)) for i in range(len(programs))], np.int64
+            [first_index.setdefault(programs.program(i).tobytes(), len(first_index)) for i in range(len(programs))], np.int64
         )
-        if len(known) < protocol.min_programs:
+        if len(first_index) < protocol.min_programs:
             return None
         probe_set = generated_probe_set(suite, protocol, texts)
-        executed = (probe_set.classes[0, _heads()] != MISSING).all(0)
-        return cls(probe_set, [_only(probe_set.split(seed), executed) for seed in protocol.seeds], kind, len(known))
+        executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
+        return cls(probe_set, [_filter_split(probe_set.split(seed), executed) for seed in protocol.seeds], kind, len(first_index))
 
     @property
     def rows(self) -> int:
         return sum(len(split.test) for split in self.splits)
 
 
-def _heads() -> list[int]:
+def _head_features() -> list[int]:
     return [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
 
 
 def generated_probe_set(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> ProbeSet:
     """The labels of the programs that a model wrote for the probe tasks, under the original."""
-    programs, places = parse_programs(texts)
-    inputs = first_inputs(probe_tasks(suite))[places]
+    programs, text_index = parse_programs(texts)
+    inputs = first_inputs(probe_tasks(suite))[text_index]
     return build_probe_set(programs, inputs, [ORIGINAL], protocol)
 
 
-def _only(split: Split, kept: np.ndarray) -> Split:
+def _filter_split(split: Split, is_kept: np.ndarray) -> Split:
     """The split without the states that are not kept."""
-    return Split(*(rows[kept[rows]] for rows in (split.train, split.validation, split.test)))
+    return Split(*(rows[is_kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
-def _hits(fit: ProbeFit, probed: _Probed) -> np.ndarray:
+def _compute_hits(fit: ProbeFit, sample: _ProgramSample) -> np.ndarray:
     """bool [groups of features, test states of all seeds], where a probe is right; a group, where all its heads are."""
     names = [name for group in PAPER_FEATURES for name in group]
-    label = probed.probe_set.classes[0, _heads()]
+    label = sample.probe_set.classes[0, _head_features()]
     right = []
-    for said, split in zip(fit.predicted, probed.splits, strict=True):
-        correct = dict(zip(names, said[:, 0] == label[:, split.test], strict=True))
+    for predicted, split in zip(fit.predicted, sample.splits, strict=True):
+        correct = dict(zip(names, predicted[:, 0] == label[:, split.test], strict=True))
         right.append(np.stack([np.all([correct[name] for name in group], 0) for group in PAPER_FEATURES]))
     return np.concatenate(right, axis=1)
 
 
-def _content(hits: np.ndarray, probed: _Probed, protocol: Protocol) -> tuple[Estimate, float]:
+def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol) -> tuple[Estimate, float]:
     """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean.
 
     A model writes the same program for many tasks, so the bootstrap draws distinct programs with all their copies.
     """
-    splits, probe_set = probed.splits, probed.probe_set
+    splits, probe_set = sample.splits, sample.probe_set
     ends = np.cumsum([len(split.test) for split in splits])[:-1]
     right = [part.astype(np.float64) for part in np.split(hits, ends, axis=1)]
     sums, by_seed = sum_by_program(right, splits, probe_set)
     sizes, seed_sizes = sum_by_program([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    _, cluster = np.unique(probed.kind[list_test_programs(splits, probe_set)], return_inverse=True)
-    sums, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(each)]) for each in (sums, sizes))
+    _, cluster = np.unique(sample.kind[list_test_programs(splits, probe_set)], return_inverse=True)
+    sums, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(totals)]) for totals in (sums, sizes))
     weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
     resampled = (weights @ sums.T).mean(-1) / (weights @ sizes[0])
-    whole = sums.sum(-1) / sizes.sum()
+    accuracy = sums.sum(-1) / sizes.sum()
     seeds = by_seed.mean(1) / seed_sizes
-    estimate = interval_over_units_and_seeds(float(whole.mean()), resampled, seeds, sizes.shape[1], 0.95)
+    estimate = interval_over_units_and_seeds(float(accuracy.mean()), resampled, seeds, sizes.shape[1], 0.95)
     # The interval is symmetric, a share is not.
     estimate = replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
-    return estimate, float(np.exp(np.log(np.maximum(whole, 1e-12)).mean()))
+    return estimate, float(np.exp(np.log(np.maximum(accuracy, 1e-12)).mean()))

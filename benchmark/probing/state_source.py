@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, TestBaseline, select_pool, gather_evidence
+from benchmark.probing.control_gap import Evidence, PriorBaseline, select_pool, gather_evidence
 from benchmark.probing.labels import ProbeSet, Split
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import Protocol
@@ -30,12 +30,12 @@ class ProbedSource:
 
 def probe_source(
     probe_set: ProbeSet,
-    tested: TestBaseline,
+    baseline: PriorBaseline,
     copies: Sequence[Views],
     protocol: Protocol,
-    progress: StepCallback = lambda steps: None,
+    on_steps: StepCallback = lambda steps: None,
     widths: Sequence[int] | None = None,
-    fit: ProbeTrainer = fit_in_process,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> ProbedSource:
     """Fit the probes of one source.
 
@@ -50,10 +50,10 @@ def probe_source(
     """
     hidden = [protocol.hidden] if widths is None else list(widths)
     fits = [
-        fit_view(probe_set, [views[view] for views in copies], protocol, hidden, progress, fit)
+        fit_view(probe_set, [views[view] for views in copies], protocol, hidden, on_steps, trainer)
         for view in range(len(copies[0]))
     ]
-    return ProbedSource(fits, gather_evidence(fits, select_pool(fits), probe_set, tested, protocol))
+    return ProbedSource(fits, gather_evidence(fits, select_pool(fits), probe_set, baseline, protocol))
 
 
 def fit_view(
@@ -61,28 +61,28 @@ def fit_view(
     copies: Sequence[StateArray],
     protocol: Protocol,
     widths: Sequence[int],
-    progress: StepCallback = lambda steps: None,
-    fit: ProbeTrainer = fit_in_process,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> ProbeFit:
     """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
-    chosen = [copies[seed % len(copies)] for seed in protocol.seeds]
+    states = [copies[seed % len(copies)] for seed in protocol.seeds]
     splits = [probe_set.split(seed) for seed in protocol.seeds]
-    return fit_semantics(probe_set, chosen, protocol.seeds, splits, protocol, widths, progress, fit)
+    return fit_semantics(probe_set, states, protocol.seeds, splits, protocol, widths, on_steps, trainer)
 
 
-def count_network_steps(protocol: Protocol, semantics: int) -> int:
+def count_network_steps(protocol: Protocol, num_semantics: int) -> int:
     """Steps of all networks of one view, as its fit reports them."""
-    return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + semantics)
+    return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + num_semantics)
 
 
-def validation_gaps(fits: Sequence[ProbeFit], tested: TestBaseline, feature: int, alternatives: Sequence[int]) -> np.ndarray:
+def validation_gaps(fits: Sequence[ProbeFit], baseline: PriorBaseline, feature: int, columns: Sequence[int]) -> np.ndarray:
     """float64 [views], skill of the original less the mean of the alternatives (columns of S) on validation, over seeds.
 
     By it the best layer is named, so that no test figure chooses.
     """
-    prior = np.stack([one.validation[:, feature] for one in tested.priors])
+    prior = np.stack([label_prior.validation[:, feature] for label_prior in baseline.priors])
     skills = 1 - np.stack([fit.validation[:, :, feature] for fit in fits]) / prior
-    return (skills[:, :, 0] - skills[:, :, list(alternatives)].mean(-1)).mean(-1)
+    return (skills[:, :, 0] - skills[:, :, list(columns)].mean(-1)).mean(-1)
 
 
 def fit_semantics(
@@ -92,22 +92,22 @@ def fit_semantics(
     splits: Sequence[Split],
     protocol: Protocol,
     widths: Sequence[int],
-    progress: StepCallback = lambda steps: None,
-    fit: ProbeTrainer = fit_in_process,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> ProbeFit:
     """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
     copies = protocol.copies
     targets = np.concatenate([np.repeat(probe_set.classes[:1], copies, 0), probe_set.classes[1:]])
     inits = [*range(copies), *[0] * (len(targets) - copies)]
-    found = fit(states, targets, probe_set.counts, splits, widths, seeds, protocol, progress, inits)
+    fit = trainer(states, targets, probe_set.counts, splits, widths, seeds, protocol, on_steps, inits)
     return ProbeFit(
-        np.stack([_over_copies(one, copies) for one in found.validation]),
-        [_over_copies(one, copies) for one in found.log_prob],
-        [one[copies - 1 :] for one in found.predicted],
+        np.stack([_average_copies(values, copies) for values in fit.validation]),
+        [_average_copies(values, copies) for values in fit.log_prob],
+        [values[copies - 1 :] for values in fit.predicted],
     )
 
 
-def _over_copies(values: np.ndarray, copies: int) -> np.ndarray:
+def _average_copies(values: np.ndarray, copies: int) -> np.ndarray:
     """[G, ...] with the mean of the first `copies` groups in their place."""
     return np.concatenate([values[:copies].mean(0, keepdims=True), values[copies:]])
 

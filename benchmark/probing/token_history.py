@@ -26,26 +26,26 @@ def token_history_states(
         ahead: words read beyond the labelled one; 0 at `read`, -1 at `emit`.
         outputs: worlds [B] that the prompt shows as outputs, if it shows any; their columns come last.
     """
-    count = len(programs)
+    num_programs = len(programs)
     longest = int(programs.lengths.max()) - len(HEADER)
-    grid = np.full((count, longest), -1)
-    owner = np.repeat(np.arange(count), programs.lengths)
-    place = np.arange(len(programs.words)) - programs.offsets[owner] - len(HEADER)
-    grid[owner[place >= 0], place[place >= 0]] = programs.words[place >= 0]
+    grid = np.full((num_programs, longest), -1)
+    owner = np.repeat(np.arange(num_programs), programs.lengths)
+    position = np.arange(len(programs.words)) - programs.offsets[owner] - len(HEADER)
+    grid[owner[position >= 0], position[position >= 0]] = programs.words[position >= 0]
     used = np.unique(programs.words)
     tokens = np.zeros((len(probe_set.program), longest, len(WORDS)), np.float32)
     row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None] + ahead)
     word = grid[probe_set.program[row], column]
     tokens[row[word >= 0], column[word >= 0], word[word >= 0]] = 1
-    shown = [encode_worlds(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
-    return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), *shown], 1)
+    world_columns = [encode_worlds(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
+    return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), *world_columns], 1)
 
 
-def encode_worlds(inputs: Worlds) -> np.ndarray:
+def encode_worlds(worlds: Worlds) -> np.ndarray:
     """float32 [B, columns]: where walls are, markers, and the robot's row, column and heading."""
-    cells = inputs.cells[:, 1:-1, 1:-1].reshape(len(inputs), -1)
-    high, wide = inputs.cells.shape[-2:]
-    robot = inputs.robot.astype(np.int64)
+    cells = worlds.cells[:, 1:-1, 1:-1].reshape(len(worlds), -1)
+    height, width = worlds.cells.shape[-2:]
+    robot = worlds.robot.astype(np.int64)
     parts = [cells < 0, np.maximum(cells, 0)]
-    parts += [np.eye(size)[robot[:, i]] for i, size in enumerate((high, wide, 4))]
+    parts += [np.eye(size)[robot[:, i]] for i, size in enumerate((height, width, 4))]
     return np.concatenate(parts, 1).astype(np.float32)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import FeatureResult, TestBaseline, analyze_features, decide_verdict
+from benchmark.probing.control_gap import FeatureResult, PriorBaseline, analyze_features, decide_verdict
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
@@ -75,10 +75,10 @@ def count_blind_steps(protocol: Protocol) -> int:
 def measure(
     suite: Suite,
     protocol: Protocol,
-    model: Views,
-    random: Sequence[Views],
-    progress: StepCallback = lambda steps: None,
-    fit: ProbeTrainer = fit_in_process,
+    model_views: Views,
+    random_views: Sequence[Views],
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
     """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
 
@@ -92,20 +92,20 @@ def measure(
     """
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
-    tested = TestBaseline.of(probe_set, protocol)
-    recorder = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
+    baseline = PriorBaseline.of(probe_set, protocol)
+    token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
-        "model": probe_source(probe_set, tested, [model], protocol, progress, fit=fit),
-        "random-init": probe_source(probe_set, tested, random, protocol, progress, fit=fit),
-        "recorder": probe_source(probe_set, tested, [[recorder]], protocol, progress, fit=fit),
+        "model": probe_source(probe_set, baseline, [model_views], protocol, on_steps, trainer=trainer),
+        "random-init": probe_source(probe_set, baseline, random_views, protocol, on_steps, trainer=trainer),
+        "recorder": probe_source(probe_set, baseline, [[token_history]], protocol, on_steps, trainer=trainer),
     }
     arrays = evidence_to_arrays(sources)
     evidence = collect_diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
-    found = compute_diagnostics(evidence, probe_set, tested, protocol)
+    diagnostics = compute_diagnostics(evidence, probe_set, baseline, protocol)
     arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
     names = [semantics.name for semantics in list_semantics(protocol, EXTRA_SEMANTICS)]
-    readings = compute_readout(probe_set, tested, sources["model"].fits, POOLS, names, protocol)
-    return verdict_from_evidence(probe_set, tested, arrays, protocol, POOLS, found), arrays, readings
+    readout = compute_readout(probe_set, baseline, sources["model"].fits, POOLS, names, protocol)
+    return verdict_from_evidence(probe_set, baseline, arrays, protocol, POOLS, diagnostics), arrays, readout
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
@@ -118,7 +118,7 @@ def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
 
 def verdict_from_evidence(
     probe_set: ProbeSet,
-    tested: TestBaseline,
+    baseline: PriorBaseline,
     arrays: Mapping[str, np.ndarray],
     protocol: Protocol,
     views: Sequence[str] = POOLS,
@@ -133,8 +133,8 @@ def verdict_from_evidence(
         views: names of those that the model's evidence was chosen from.
         diagnostics: of the model, which the arrays do not hold.
     """
-    allowed = {name: valid_alternatives(name) for name in FEATURES}
-    results = analyze_features(evidence_from_arrays(arrays), probe_set, tested, allowed, protocol, views, BOOTSTRAP_SEED)
+    alternatives = {name: valid_alternatives(name) for name in FEATURES}
+    results = analyze_features(evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
     return ProbeResult(
         verdict=decide_verdict(results, protocol),
         features=results,
@@ -142,6 +142,6 @@ def verdict_from_evidence(
         semantics=probe_set.semantics,
         programs=len(probe_set.fold),
         dropped=int((probe_set.fold == DROPPED).sum()),
-        test_programs=len(tested.programs),
-        test_states=int(np.isin(probe_set.program, tested.programs).sum()),
+        test_programs=len(baseline.programs),
+        test_states=int(np.isin(probe_set.program, baseline.programs).sum()),
     )

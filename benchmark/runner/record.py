@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmark.artifacts import known_version
 from benchmark.errors import BenchmarkError
 from benchmark.models.interface import Loading
 from benchmark.probing.grid import Grid
@@ -108,7 +109,7 @@ class Record(_Strict):
     and after `--no-states`; `grid` is there after `--grid layers` or `full`; `figures` are paths in the run folder.
     """
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    schema_version: Annotated[int, known_version(SCHEMA_VERSION)] = SCHEMA_VERSION
     official: bool
     unofficial: list[str]
     model: ModelEntry
@@ -140,6 +141,7 @@ def read_record(path: Path) -> Record:
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BenchmarkError(
-            f"{path}: {place}: {first['msg']}; expected a record of schema {SCHEMA_VERSION}"
-        ) from problem
+        reason = first["msg"].removeprefix("Value error, ")
+        if place != "schema_version":
+            reason += f"; expected a record of schema {SCHEMA_VERSION}"
+        raise BenchmarkError(f"{path}: {place}: {reason}") from problem

@@ -37,7 +37,7 @@ def load_audit_suite(digest: str, suite: str) -> Suite:
 
 
 def generate_audit_texts(
-    folder: Path, found: VerificationReport, suite: Suite, limits: ProcessLimits = DEFAULT_LIMITS
+    folder: Path, report: VerificationReport, suite: Suite, process_limits: ProcessLimits = DEFAULT_LIMITS
 ) -> list[str]:
     """What a submission's model writes for all test tasks of an audit suite, in a process of its own.
 
@@ -47,12 +47,12 @@ def generate_audit_texts(
         suite: the audit suite.
         limits: of the process.
     """
-    again = regenerate_samples(make_rerun_request(folder, found.submission, found.record, suite, stage=TEST), limits)
-    found.compare("audit.digest", found.record.model.digest, again.digest)
-    return [sample["text"] for _, sample in again.samples]
+    regenerated = regenerate_samples(make_rerun_request(folder, report.submission, report.record, suite, stage=TEST), process_limits)
+    report.compare("audit.digest", report.record.model.digest, regenerated.digest)
+    return [sample["text"] for _, sample in regenerated.samples]
 
 
-def compare_accuracy(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> Audit:
+def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[str]) -> Audit:
     """Share of tasks whose shown examples are right, on the public suite and on the audit suite.
 
     Args:
@@ -60,24 +60,24 @@ def compare_accuracy(suite: Suite, public: np.ndarray, texts: Sequence[str]) -> 
         public: bool [N], by task of the public suite.
         texts: what the model wrote for each task of the audit suite.
     """
-    hits = score(suite, test_tasks(suite), texts).shown
-    low, high = newcombe_interval(int(public.sum()), len(public), int(hits.sum()), len(hits), LEVEL)
-    shares = float(public.mean()), float(hits.mean())
+    is_solved = score(suite, test_tasks(suite), texts).shown
+    low, high = newcombe_interval(int(public_solved.sum()), len(public_solved), int(is_solved.sum()), len(is_solved), LEVEL)
+    accuracies = float(public_solved.mean()), float(is_solved.mean())
     return Audit(
-        seed=suite.seed, tasks=len(hits), public=shares[0], audit=shares[1],
-        difference=shares[0] - shares[1], low=low, high=high,
+        seed=suite.seed, tasks=len(is_solved), public=accuracies[0], audit=accuracies[1],
+        difference=accuracies[0] - accuracies[1], low=low, high=high,
     )  # fmt: skip
 
 
-def newcombe_interval(hits: int, n: int, other_hits: int, other_n: int, level: float) -> tuple[float, float]:
+def newcombe_interval(first_hits: int, first_n: int, second_hits: int, second_n: int, level: float) -> tuple[float, float]:
     """Interval of a difference of two proportions of independent samples; both n above 0."""
-    one, other = wilson(hits, n, level), wilson(other_hits, other_n, level)
-    if one is None or other is None:
+    first, second = wilson(first_hits, first_n, level), wilson(second_hits, second_n, level)
+    if first is None or second is None:
         raise ValueError("newcombe: no tasks")
-    difference = one.value - other.value
-    below = float(np.hypot(one.value - one.low, other.high - other.value))
-    above = float(np.hypot(one.high - one.value, other.value - other.low))
-    return difference - below, difference + above
+    difference = first.value - second.value
+    lower_margin = float(np.hypot(first.value - first.low, second.high - second.value))
+    upper_margin = float(np.hypot(first.high - first.value, second.value - second.low))
+    return difference - lower_margin, difference + upper_margin
 
 
 def is_alarming(audit: Audit) -> bool:

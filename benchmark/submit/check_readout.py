@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmark.probing.control_gap import TestBaseline
+from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import POOLS, Protocol
 from benchmark.probing.readout import DIGITS, SemanticsReadout, Readout
@@ -27,7 +27,7 @@ MIN_PROGRAMS = 10
 
 
 def check_readout(
-    found: VerificationReport, readings: Readout, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: TestBaseline,
+    report: VerificationReport, readings: Readout, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline,
     protocol: Protocol,
 ) -> None:  # fmt: skip
     """Note in `found` where the readings are not of the fits that the arrays sum.
@@ -40,25 +40,25 @@ def check_readout(
         protocol: of the run; the readings are of its first seed.
     """
     feature = FEATURES.index(PRIMARY)
-    found.compare("readings.seed", readings.seed, protocol.seeds[0])
+    report.compare("readings.seed", readings.seed, protocol.seeds[0])
     names = [reading.semantics for reading in readings.by_semantics]
-    found.compare("readings.semantics", sorted(names), sorted(set(names)))
+    report.compare("readings.semantics", sorted(names), sorted(set(names)))
     for reading in readings.by_semantics:
         entry = f"readings.{reading.semantics}"
         s = probe_set.semantics.index(reading.semantics)
         view = POOLS[int(arrays["model.pool"][0, s, feature])]
-        found.compare(f"{entry}.view", reading.view, view)
+        report.compare(f"{entry}.view", reading.view, view)
         total, prior = float(arrays["model.totals"][0, s, feature]), float(tested.totals[0, s, feature])
         if reading.prior:
             # Then the score takes the prior itself, to the last digit of float32.
-            found.compare(f"{entry}.prior", total, prior, PRIOR_TOLERANCE * prior)
+            report.compare(f"{entry}.prior", total, prior, PRIOR_TOLERANCE * prior)
         else:
-            _compare_sums(found, entry, reading, readings.task, arrays, probe_set, tested, protocol, s)
+            _compare_sums(report, entry, reading, readings.task, arrays, probe_set, tested, protocol, s)
 
 
 def _compare_sums(
     found: VerificationReport, entry: str, reading: SemanticsReadout, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
-    tested: TestBaseline, protocol: Protocol, s: int,
+    tested: PriorBaseline, protocol: Protocol, s: int,
 ) -> None:  # fmt: skip
     """Cross-entropies of the single programs against those of their units and of their fold."""
     feature = FEATURES.index(PRIMARY)
@@ -96,7 +96,7 @@ def _cross_entropy_bounds(program: list[float | None]) -> tuple[float, float, in
     return float(low), float(high), len(known)
 
 
-def _unit_indices(tested: TestBaseline, units: int) -> np.ndarray:
+def _unit_indices(tested: PriorBaseline, units: int) -> np.ndarray:
     """int64 [P], the group of each tested program, as `semantic_content.in_units` cuts them."""
     count = len(tested.programs)
     starts = np.unique(np.linspace(0, count, min(units, count), endpoint=False).astype(int))

@@ -40,12 +40,12 @@ def read_submitted_record(folder: Path) -> Record:
         SubmissionError: it is not that, or no record.
     """
     record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
-    known = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
-    if record.suite.name not in known:
-        raise SubmissionError(f"{RECORD}: suite {sanitize(record.suite.name)} is not one of {', '.join(known)}")
+    suites = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
+    if record.suite.name not in suites:
+        raise SubmissionError(f"{RECORD}: suite {sanitize(record.suite.name)} is not one of {', '.join(suites)}")
     if not record.official or record.unofficial:
-        why = "; ".join(sanitize(reason) for reason in record.unofficial[:3]) or "official is false"
-        raise SubmissionError(f"{RECORD}: not an official run ({why}); run the suite whole, from a clean commit")
+        reasons = "; ".join(sanitize(reason) for reason in record.unofficial[:3]) or "official is false"
+        raise SubmissionError(f"{RECORD}: not an official run ({reasons}); run the suite whole, from a clean commit")
     if record.protocol != STANDARD:
         raise SubmissionError(
             f"{RECORD}: not measured by protocol v{STANDARD.version} as it stands; run the model again with this version"
@@ -64,12 +64,12 @@ def read_submitted_record(folder: Path) -> Record:
         )
     check_times(record.provenance.started, record.provenance.finished, f"{RECORD}: provenance")
     _check_provenance(record)
-    figures = _figure_names(folder)
+    figure_names = _figure_names(folder)
     if len(set(record.figures)) < len(record.figures):
         raise SubmissionError(f"{RECORD}: a figure is named twice")
-    for place in record.figures:
-        if place not in figures:
-            raise SubmissionError(f"{RECORD}: figure {sanitize(place)} is not in the folder")
+    for figure in record.figures:
+        if figure not in figure_names:
+            raise SubmissionError(f"{RECORD}: figure {sanitize(figure)} is not in the folder")
     return record
 
 
@@ -106,7 +106,7 @@ def _figure_names(folder: Path) -> set[str]:
     return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")}
 
 
-def check_privacy(folder: Path, record: Record, said: Submission) -> None:
+def check_privacy(folder: Path, record: Record, submission: Submission) -> None:
     """Refuse what names a folder on somebody's machine; `submit new` writes none.
 
     Raises:
@@ -115,9 +115,9 @@ def check_privacy(folder: Path, record: Record, said: Submission) -> None:
     texts = {
         f"{RECORD}: model.spec": record.model.spec, f"{RECORD}: model.name": record.model.name,
         f"{RECORD}: provenance.command": record.provenance.command,
-        f"{DESCRIPTION}: evaluation.command": said.evaluation.command,
-        f"{DESCRIPTION}: training.command": said.training.command or "",
-        f"{DESCRIPTION}: training.data": said.training.data or "",
+        f"{DESCRIPTION}: evaluation.command": submission.evaluation.command,
+        f"{DESCRIPTION}: training.command": submission.training.command or "",
+        f"{DESCRIPTION}: training.data": submission.training.data or "",
     }  # fmt: skip
     if (folder / TRAINING_FILE).exists():
         training = read_json(folder / TRAINING_FILE, MAX_OTHER_BYTES)
@@ -179,7 +179,7 @@ COUNT_FIELDS = {"n", "programs", "states", "test_programs", "test_states", "budg
 """Entries that count what a figure rests on: at least 1."""
 
 
-def check_figures(value: Any, where: str) -> None:
+def check_figures(value: Any, name: str) -> None:
     """Refuse a figure of a record that cannot be.
 
     Args:
@@ -189,19 +189,19 @@ def check_figures(value: Any, where: str) -> None:
     Raises:
         SubmissionError: naming the first entry that is out of its bounds.
     """
-    for path, entry in _iterate_values(value, where):
-        names = path.split(".")
+    for path, entry in _iterate_values(value, name):
+        path_parts = path.split(".")
         if isinstance(entry, Estimate):
             _check_estimate(path, entry)
         elif isinstance(entry, bool):
             continue
         elif isinstance(entry, float):
-            _check_float(path, entry, names)
+            _check_float(path, entry, path_parts)
         elif isinstance(entry, int):
             if not -MAX_INT < entry < MAX_INT:
                 raise SubmissionError(f"{path}: a number of more than 63 bits")
-            if names[-1] in COUNT_FIELDS and entry < (1 if names[-1] == "n" else 0):
-                raise SubmissionError(f"{path}: {entry}; a count is at least {1 if names[-1] == 'n' else 0}")
+            if path_parts[-1] in COUNT_FIELDS and entry < (1 if path_parts[-1] == "n" else 0):
+                raise SubmissionError(f"{path}: {entry}; a count is at least {1 if path_parts[-1] == 'n' else 0}")
         elif isinstance(entry, str):
             if len(entry) > MAX_TEXT:
                 raise SubmissionError(f"{path}: {len(entry):,} characters; at most {MAX_TEXT:,} are read")
@@ -215,40 +215,40 @@ def _iterate_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every value within a value, outer ones first, with its path; what is in a container follows only if asked for."""
     pending = [(path, value)]
     while pending:
-        place, current = pending.pop()
-        yield place, current
-        inner: list[tuple[str, Any]] = []
+        current_path, current = pending.pop()
+        yield current_path, current
+        children: list[tuple[str, Any]] = []
         if isinstance(current, BaseModel):
-            inner = [(name, getattr(current, name)) for name in type(current).model_fields]
+            children = [(name, getattr(current, name)) for name in type(current).model_fields]
         elif isinstance(current, Mapping):
-            inner = [(sanitize(key).strip("'"), part) for key, part in current.items()]
-            pending += [(f"{place} (a key)", key) for key in current if isinstance(key, str)]
+            children = [(sanitize(key).strip("'"), child) for key, child in current.items()]
+            pending += [(f"{current_path} (a key)", key) for key in current if isinstance(key, str)]
         elif isinstance(current, list | tuple):
-            inner = [(str(number), part) for number, part in enumerate(current)]
+            children = [(str(number), child) for number, child in enumerate(current)]
         elif hasattr(current, "__dataclass_fields__"):
-            inner = list(vars(current).items())
-        pending += [(f"{place}.{name}", part) for name, part in reversed(inner)]
+            children = list(vars(current).items())
+        pending += [(f"{current_path}.{name}", child) for name, child in reversed(children)]
 
 
-def _check_float(path: str, entry: float, names: list[str]) -> None:
-    largest = MAX_SECONDS if "seconds" in names else MAX_FLOAT
-    if not math.isfinite(entry) or abs(entry) > largest:
+def _check_float(path: str, entry: float, path_parts: list[str]) -> None:
+    limit = MAX_SECONDS if "seconds" in path_parts else MAX_FLOAT
+    if not math.isfinite(entry) or abs(entry) > limit:
         raise SubmissionError(f"{path}: {entry:g}; no figure of a run is so large")
-    if "seconds" in names and entry < 0:
+    if "seconds" in path_parts and entry < 0:
         raise SubmissionError(f"{path}: {entry:g}; expected seconds from 0")
     # An estimate's ends are checked with the estimate.
-    if names[-1] in ("value", "low", "high"):
+    if path_parts[-1] in ("value", "low", "high"):
         return
-    named = names[-2] if len(names) > 1 and names[-2] in MAPPING_FIELDS else names[-1]
-    if named in FRACTION_FIELDS and not -TOLERANCE <= entry <= 1 + TOLERANCE:
+    field = path_parts[-2] if len(path_parts) > 1 and path_parts[-2] in MAPPING_FIELDS else path_parts[-1]
+    if field in FRACTION_FIELDS and not -TOLERANCE <= entry <= 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {entry:g}; expected a share from 0 to 1")
-    if named in AT_MOST_ONE_FIELDS and entry > 1 + TOLERANCE:
+    if field in AT_MOST_ONE_FIELDS and entry > 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {entry:g}; expected at most 1")
 
 
 def _check_estimate(path: str, estimate: Estimate) -> None:
-    ends = (estimate.low, estimate.value, estimate.high)
-    if not all(map(math.isfinite, ends)) or max(map(abs, ends)) > MAX_FLOAT:
+    bounds = (estimate.low, estimate.value, estimate.high)
+    if not all(map(math.isfinite, bounds)) or max(map(abs, bounds)) > MAX_FLOAT:
         raise SubmissionError(f"{path}: {estimate.value:g} with an end that no figure of a run has")
     if not estimate.low - TOLERANCE <= estimate.value <= estimate.high + TOLERANCE:
         raise SubmissionError(
@@ -256,14 +256,14 @@ def _check_estimate(path: str, estimate: Estimate) -> None:
         )
     if not 1 <= estimate.n <= 10**9:
         raise SubmissionError(f"{path}.n: {sanitize(estimate.n)}; expected how many independent units it rests on")
-    names = set(path.split(".")[-2:])
-    if names & FRACTION_FIELDS and not (estimate.low >= -TOLERANCE and estimate.high <= 1 + TOLERANCE):
+    fields = set(path.split(".")[-2:])
+    if fields & FRACTION_FIELDS and not (estimate.low >= -TOLERANCE and estimate.high <= 1 + TOLERANCE):
         raise SubmissionError(f"{path}: {estimate.low:g} to {estimate.high:g}; expected a share from 0 to 1")
-    if names & AT_MOST_ONE_FIELDS and estimate.value > 1 + TOLERANCE:
+    if fields & AT_MOST_ONE_FIELDS and estimate.value > 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {estimate.value:g}; expected at most 1")
 
 
-def check_times(started: str, finished: str, where: str) -> None:
+def check_times(started: str, finished: str, field: str) -> None:
     """Refuse times that are none, lie in the future, or end before they begin.
 
     Args:
@@ -278,12 +278,12 @@ def check_times(started: str, finished: str, where: str) -> None:
             times[name] = None
         if times[name] is None:
             raise SubmissionError(
-                f"{where}.{name}: {sanitize(text)}; expected a time such as 2026-11-25T03:10:46+00:00"
+                f"{field}.{name}: {sanitize(text)}; expected a time such as 2026-11-25T03:10:46+00:00"
             )
-    first, last = times["started"], times["finished"]
-    assert first is not None
-    assert last is not None
-    if not EARLIEST <= first <= last:
-        raise SubmissionError(f"{where}: started {started}, finished {finished}; expected one after the other")
-    if last > datetime.now(UTC) + CLOCK_SKEW:
-        raise SubmissionError(f"{where}.finished: {finished} is yet to come; expected a run that is over")
+    start, end = times["started"], times["finished"]
+    assert start is not None
+    assert end is not None
+    if not EARLIEST <= start <= end:
+        raise SubmissionError(f"{field}: started {started}, finished {finished}; expected one after the other")
+    if end > datetime.now(UTC) + CLOCK_SKEW:
+        raise SubmissionError(f"{field}.finished: {finished} is yet to come; expected a run that is over")

@@ -25,6 +25,7 @@ from benchmark.artifacts import (
     DESCRIPTION,
     MAX_BYTES,
     STATUS,
+    known_version,
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import (
@@ -189,7 +190,7 @@ class Status(_Strict):
     `files` is `files_digest` of the folder then, `source` that of the code that checked.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], known_version(1)] = 1
     status: Literal["self_reported", "validated", "reproduced", "flagged", "withdrawn"]
     reason: Line | None = None
     checked: Annotated[list[Line], Field(max_length=100)] = []

@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, Field, StringConstraints
 
+from benchmark.artifacts import known_version
 from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
@@ -52,7 +53,7 @@ class Secret(BaseModel, extra="forbid", frozen=True, strict=True):
 class Round(BaseModel, extra="forbid", frozen=True, strict=True):
     """`sealed/ROUND.yaml`; `revealed` and `on` are there once it is over."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], known_version(1)] = 1
     suite: str
     suite_version: Annotated[int, Field(ge=1)]
     commitment: Digest

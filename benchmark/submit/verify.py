@@ -24,7 +24,7 @@ from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
 from benchmark.files import read_bytes, read_text, sanitize, read_tensor_header
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
-from benchmark.probing.control_gap import CONTROLS, TestBaseline
+from benchmark.probing.control_gap import CONTROLS, PriorBaseline
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import GRIDS, POOLS, Protocol
@@ -69,7 +69,7 @@ SUM_TOLERANCE = 1e-4
 """Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
 
 
-def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: TestBaseline, protocol: Protocol) -> dict[str, np.ndarray]:
+def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: PriorBaseline, protocol: Protocol) -> dict[str, np.ndarray]:
     """The arrays of `probes.data`, once they have the names, shapes and range that the verdict is computed from.
 
     Raises:
@@ -228,9 +228,9 @@ def _check_provenance(found: VerificationReport, suite: Suite) -> None:
 
 
 @lru_cache(maxsize=2)
-def _load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, TestBaseline]:
+def _load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
     probe_set = blind_probe_set(suite, protocol)
-    return probe_set, TestBaseline.of(probe_set, protocol)
+    return probe_set, PriorBaseline.of(probe_set, protocol)
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:
@@ -278,7 +278,7 @@ def _check_probe_result(found: VerificationReport, suite: Suite, folder: Path) -
 
 
 def _check_diagnostics(
-    found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: TestBaseline
+    found: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline
 ) -> None:
     """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
     assert found.record.meaning is not None

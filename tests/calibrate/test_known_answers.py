@@ -22,7 +22,7 @@ from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.semantic_content import _content, _hits, _Probed
+from benchmark.probing.semantic_content import _summarize_hits, _compute_hits, _ProgramSample
 from benchmark.probing.state_source import evidence_to_arrays
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.tasks.probe_sets import first_inputs
@@ -124,7 +124,7 @@ def part_of(probe_set, columns, protocol):
     """The labels and the prior of some of the semantics."""
     names = tuple(probe_set.semantics[column] for column in columns)
     part = replace(probe_set, around=probe_set.around[:, columns], semantics=names)
-    return part, semantic_content.TestBaseline.of(part, protocol)
+    return part, semantic_content.PriorBaseline.of(part, protocol)
 
 
 def columns_of(arrays, columns):
@@ -327,8 +327,8 @@ def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
     said = [np.where(c, labels[..., s.test], labels[..., s.test] + 1) for c, s in zip(correct, splits, strict=True)]
     kind = np.arange(len(probe_set.fold)) // 3
     fit = ProbeFit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
-    probed = _Probed(probe_set, splits, kind, len(np.unique(kind)))
-    found, geometric = _content(_hits(fit, probed), probed, PROTOCOL)
+    probed = _ProgramSample(probe_set, splits, kind, len(np.unique(kind)))
+    found, geometric = _summarize_hits(_compute_hits(fit, probed), probed, PROTOCOL)
     whole = np.concatenate([one[:, 0] for one in correct], 1)
     assert PAPER_FEATURES[1] == ("start_x", "start_y")
     expected = [whole[0].mean(), (whole[1] & whole[2]).mean(), whole[3].mean()]

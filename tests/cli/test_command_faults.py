@@ -281,7 +281,7 @@ def test_own_code_that_exits_leaves_a_line(deed, place, tmp_path, monkeypatch, c
 def test_own_code_that_exits_fails_its_run_of_a_sweep(tmp_path, monkeypatch, capsys):
     import benchmark.sweep
 
-    (tmp_path / "leaving_sweep.py").write_text(OWN.format(action="pass", at_making="sys.exit(0)"))
+    (tmp_path / "leaving_sweep.py").write_text(OWN.format(deed="pass", at_making="sys.exit(0)"))
     monkeypatch.syspath_prepend(tmp_path)
     words = [
         "--model",

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from benchmark.probing import probes as probing
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probes import _Networks, _order, fit_probes, whiten
+from benchmark.probing.probes import _Networks, _batch_order, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.folder import StoredRows
 
@@ -64,7 +64,7 @@ def test_a_network_is_that_of_plain_torch(widths):
     optimizer = torch.optim.AdamW(model.parameters(), lr=QUICK.learning_rate, weight_decay=QUICK.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, QUICK.steps)
     labels = torch.from_numpy(targets[0])
-    for rows in torch.from_numpy(_order(SPLIT.train, QUICK, 3)).split(QUICK.batch):
+    for rows in torch.from_numpy(_batch_order(SPLIT.train, QUICK, 3)).split(QUICK.batch):
         parts = model(inputs[rows]).split(counts.tolist(), -1)
         loss = sum(torch.nn.functional.cross_entropy(part, labels[k, rows]) for k, part in enumerate(parts))
         optimizer.zero_grad()
@@ -199,7 +199,7 @@ def test_bfloat16_products_move_no_score():
     long = replace(STANDARD, steps=200, batch=128)
     skills = []
     for products in (torch.float32, torch.bfloat16):
-        fit = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], [32], [0, 1], long, products=products)
+        fit = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], [32], [0, 1], long, matmul_dtype=products)
         skills.append([-one.mean(-1) / np.log(counts) for one in fit.log_prob])
     assert np.abs(np.subtract(*skills)).max() < 0.02
     assert np.abs(np.subtract(*skills)).mean() < 0.005

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark import submission
-from benchmark.probing.mdl import _blocks, _uniform
+from benchmark.probing.mdl import _blocks, _uniform_bits
 from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.errors import SubmissionError
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
@@ -52,7 +52,7 @@ def test_rows_of_several_files_are_those_of_one(rows):
 
 def test_the_first_block_costs_as_many_bits_as_its_classes_take(probe_set):
     """Of 2^n classes a label costs n bits; two of a program's three words have one."""
-    bits = _uniform(probe_set, np.array([0, 3]))
+    bits = _uniform_bits(probe_set, np.array([0, 3]))
     expected = np.zeros((1, len(FEATURES), PROGRAMS - 1))
     expected[0, :, [0, 3]] = 2.0 * np.arange(1, len(FEATURES) + 1)
     assert np.array_equal(bits, expected)
