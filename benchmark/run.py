@@ -20,10 +20,10 @@ from benchmark.cli.options import (
     add_limit_options,
     add_model_options,
     add_worker_options,
-    generation_options,
     check_loads,
-    normalize_options,
+    generation_options,
     load_options,
+    normalize_options,
     open_backend,
 )
 from benchmark.cli.progress import RichProgress
@@ -33,7 +33,7 @@ from benchmark.errors import BenchmarkError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import FORMS, ModelSpec, series
 from benchmark.runner.preflight import check_fits, describe_plan
-from benchmark.runner.run import RunConfig, Run
+from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.audit import derive_audit_seed
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
@@ -105,7 +105,7 @@ def evaluate_model(options: argparse.Namespace, model: str, command: str) -> Non
             print(describe_plan(whole.checkpoint, whole.job, estimate))
             return
         view = RichProgress(console)
-        with open_backend(options, estimate.model_bytes) as (place, line), view.shown_while():
+        with open_backend(options, estimate.model_bytes) as (place, line), view.displayed():
             if line:
                 view.write(line)
             record = whole.execute(place, view)

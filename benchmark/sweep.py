@@ -35,7 +35,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.board.tables import row_cells
-from benchmark.cli.options import add_model_options, add_worker_options, normalize_options, load_options, open_backend
+from benchmark.cli.options import add_model_options, add_worker_options, load_options, normalize_options, open_backend
 from benchmark.command import explain, run_command
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint

@@ -43,19 +43,19 @@ from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser, integer
 
-EMPTY = 200
+NUM_EMPTY_SHARDS = 200
 """Shards without work, of which the cost of one is taken."""
-WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-ROUNDS = 2
+WORKER_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+NUM_ROUNDS = 2
 """Runs with each number of workers; the fastest counts."""
 SWEEP_MODELS = 50
 """Models of the simulated sweep."""
-DEATHS = 1 / 3600
+DEATHS_PER_SECOND = 1 / 3600
 """A worker's deaths a second in the simulation, if not measured: one an hour."""
 
 
 @dataclass(frozen=True)
-class NoWork:
+class EmptyWork:
     """Pieces that take no time, so that what is left is the cost of the way."""
 
     root: Path
@@ -71,7 +71,7 @@ class NoWork:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedRun:
     """One measured run: workers, seconds from the first hand-out to the last commit, and seconds of each shard."""
 
     workers: int
@@ -79,7 +79,7 @@ class Timed:
     shards: list[float]
 
 
-def _pieces(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
+def _work_items(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
     def commit(attempts: list[StagedResult]) -> None:
         for attempt in attempts:
             shards.commit(attempt)
@@ -89,7 +89,7 @@ def _pieces(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], sp
     return [WorkItem(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
 
 
-def _alone(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> None:
+def _run_plain_process(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> None:
     torch.set_num_threads(1)
     worker = Worker(job)
     worker.evaluate(shards[0])
@@ -100,11 +100,11 @@ def _alone(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> Non
     elapsed.put(time.perf_counter() - began)
 
 
-def plain_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
+def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
     """Shards a second of so many plain processes of one thread, each of which computes all of these, without Ray."""
     context = get_context("spawn")
     barrier, elapsed = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=_alone, args=(job, shards, barrier, elapsed)) for _ in range(processes)]
+    workers = [context.Process(target=_run_plain_process, args=(job, shards, barrier, elapsed)) for _ in range(processes)]
     for process in workers:
         process.start()
     slowest = max(elapsed.get() for _ in workers)
@@ -113,7 +113,7 @@ def plain_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
     return processes * len(shards) / slowest
 
 
-def memory_of(title_prefix: str) -> float:
+def mean_private_memory(title_prefix: str) -> float:
     """Bytes that a process of this machine whose title begins so has to itself, on average."""
     private_bytes = []
     for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
@@ -145,7 +145,7 @@ class ClusterBench:
 
     def measure(self, on_stage: Any) -> dict[str, Any]:
         """All figures, as the command stores them."""
-        runs: list[Timed] = []
+        runs: list[TimedRun] = []
         start_seconds: dict[str, float] = {}
         for workers in (1, 2):
             began = time.perf_counter()
@@ -155,17 +155,17 @@ class ClusterBench:
             try:
                 on_stage(f"{workers} workers")
                 start_seconds["worker"], serial = self._empty(pool, workers)
-                runs += [min((self._run(pool, workers) for _ in range(ROUNDS)), key=lambda run: run.seconds)]
-                memory = memory_of("ray::EvaluationActor")
+                runs += [min((self._run(pool, workers) for _ in range(NUM_ROUNDS)), key=lambda run: run.seconds)]
+                memory = mean_private_memory("ray::EvaluationActor")
             finally:
                 pool.close()
                 executor.shutdown()
         single, double = runs
         on_stage("the same in plain processes")
         half_shards = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
-        machine = plain_rate(self.job, half_shards, 2) / (2 * plain_rate(self.job, half_shards, 1))
+        machine = plain_process_rate(self.job, half_shards, 2) / (2 * plain_process_rate(self.job, half_shards, 1))
         efficiency = single.seconds / (2 * double.seconds)
-        costs = ClusterCosts(start_seconds["worker"], serial, DEATHS)
+        costs = ClusterCosts(start_seconds["worker"], serial, DEATHS_PER_SECOND)
         checks = [
             {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, ClusterCosts(0, serial))}
             for run in runs
@@ -175,8 +175,8 @@ class ClusterBench:
             "start": start_seconds, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
             "shard": {"mean": float(np.mean(single.shards)), "deviation": float(np.std(single.shards))},
             "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
-            "checks": checks, "costs": asdict(costs), "model": scaling_curve(single.shards, WORKERS, costs),
-            "sweep": scaling_curve(sweep.tolist(), WORKERS, costs, repeats=1), "sweep shards": len(sweep),
+            "checks": checks, "costs": asdict(costs), "model": scaling_curve(single.shards, WORKER_COUNTS, costs),
+            "sweep": scaling_curve(sweep.tolist(), WORKER_COUNTS, costs, repeats=1), "sweep shards": len(sweep),
         }  # fmt: skip
 
     def _shards_a_model(self) -> int:
@@ -188,30 +188,30 @@ class ClusterBench:
         """Seconds until all workers are ready; seconds a shard of those that have no work."""
         with tempfile.TemporaryDirectory() as folder:
             shards = ResultStore(Path(folder))
-            work = NoWork(shards.root)
+            work = EmptyWork(shards.root)
             drain = partial(_drain, pool, shards, work)
             start = drain([f"first-{i}" for i in range(workers)])
-            return start, drain([f"empty-{i}" for i in range(EMPTY)]) / EMPTY
+            return start, drain([f"empty-{i}" for i in range(NUM_EMPTY_SHARDS)]) / NUM_EMPTY_SHARDS
 
-    def _run(self, pool: Pool, workers: int) -> Timed:
+    def _run(self, pool: Pool, workers: int) -> TimedRun:
         with tempfile.TemporaryDirectory() as folder:
             shards = ResultStore(Path(folder))
             work = EvaluationWork(self.job, shards.root)
             spent: list[float] = []
             # Each worker loads the model and compiles on a shard that does not count.
-            pool.drain(_pieces(shards, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
+            pool.drain(_work_items(shards, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
             began = time.perf_counter()
-            pool.drain(_pieces(shards, work, self.calls, spent))
-            return Timed(workers, time.perf_counter() - began, spent)
+            pool.drain(_work_items(shards, work, self.calls, spent))
+            return TimedRun(workers, time.perf_counter() - began, spent)
 
 
-def _drain(pool: Pool, shards: ResultStore, work: NoWork, names: Sequence[str]) -> float:
+def _drain(pool: Pool, shards: ResultStore, work: EmptyWork, names: Sequence[str]) -> float:
     began = time.perf_counter()
-    pool.drain(_pieces(shards, work, [(name, name) for name in names], []))
+    pool.drain(_work_items(shards, work, [(name, name) for name in names], []))
     return time.perf_counter() - began
 
 
-def describe(results: dict[str, Any]) -> str:
+def format_report(results: dict[str, Any]) -> str:
     """The figures as tables."""
     start, shard = results["start"], results["shard"]
     lines = [
@@ -262,7 +262,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     bench = ClusterBench(options.model, options.suite, options.shards)
     results = bench.measure(lambda stage: print(f"measuring: {stage}", file=sys.stderr))
-    print(describe(results))
+    print(format_report(results))
     if options.json:
         write_atomic(options.json, json.dumps(results, indent=1).encode())
     return 0

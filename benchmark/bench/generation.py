@@ -37,11 +37,11 @@ from benchmark.tasks.prompt_template import LENGTH_FACTOR, TRACKS, TRAINED, buil
 from benchmark.tasks.suite import load_suite, test_tasks
 from karel_env.command import CommandParser, integer
 
-ROUNDS = 3
+NUM_ROUNDS = 3
 HARNESS = "lm_eval.models.huggingface"
 
 
-class Batch:
+class GenerationBench:
     """One batch of test prompts, and the ways to continue it.
 
     Args:
@@ -104,7 +104,7 @@ class Batch:
         return lambda: model.generate_until(requests, disable_tqdm=True)
 
 
-class _Timed(LogitsProcessor):
+class _TimedProcessor(LogitsProcessor):
     """A processor, and the seconds spent in it."""
 
     def __init__(self, inner: LogitsProcessor) -> None:
@@ -117,11 +117,11 @@ class _Timed(LogitsProcessor):
         return processed
 
 
-def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the fastest of `ROUNDS` turns, and what the last one gave, by way; each is called once beforehand."""
     outputs = {name: action() for name, action in actions.items()}
     seconds = dict.fromkeys(actions, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(NUM_ROUNDS):
         for name, action in actions.items():
             began = time.perf_counter()
             outputs[name] = action()
@@ -129,7 +129,7 @@ def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float],
     return seconds, outputs
 
 
-def speed_rows(batch: Batch) -> list[dict[str, Any]]:
+def speed_rows(batch: GenerationBench) -> list[dict[str, Any]]:
     """Seconds and ratio to plain transformers, and bytes of states that are held, by way."""
     plain, all_states = "transformers", "transformers, all states"
     actions: dict[str, Callable[[], Any]] = {
@@ -141,7 +141,7 @@ def speed_rows(batch: Batch) -> list[dict[str, Any]]:
     harness = batch.harness()
     if harness is not None:
         actions["lm-evaluation-harness"] = harness
-    seconds, outputs = fastest(actions)
+    seconds, outputs = time_fastest(actions)
     return [
         {"way": name, "seconds": spent, "of plain": spent / seconds[plain], "of all states": spent / seconds[all_states],
          "states, MB": outputs[name] / 1e6 if isinstance(outputs[name], int) else None}
@@ -154,14 +154,14 @@ def state_bytes(output: Any) -> int:
     return sum(layer.numel() * layer.element_size() for step in output.hidden_states for layer in step)
 
 
-def grammar_row(batch: Batch) -> dict[str, Any]:
+def grammar_row(batch: GenerationBench) -> dict[str, Any]:
     """What part of a constrained generation is spent on the grammar."""
     make_processors = batch.ours._processors
-    timed: list[_Timed] = []
+    timed: list[_TimedProcessor] = []
 
     def processors(*arguments: Any) -> Any:
         built = make_processors(*arguments)
-        timed.append(_Timed(built[-1]))
+        timed.append(_TimedProcessor(built[-1]))
         built[-1] = timed[-1]
         return built
 
@@ -178,9 +178,9 @@ def grammar_row(batch: Batch) -> dict[str, Any]:
     return {"constrained, seconds": spent, "in the grammar": grammar_seconds, "share": grammar_seconds / spent, "steps": steps}
 
 
-def measured(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Everything that the command prints, by table."""
-    batch = Batch(options)
+    batch = GenerationBench(options)
     began = time.perf_counter()
     if batch.ours.preamble:
         batch.generate()
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    tables = measured(options)
+    tables = run_benchmark(options)
     print(f"{options.model}, {options.dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", end="\n\n")
     for rows in tables.values():
         print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")

@@ -60,15 +60,15 @@ from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
-ROUNDS = 2
-IDENTICAL, SQUARE = 20, 2048
+NUM_ROUNDS = 2
+NUM_IDENTICAL_NETWORKS, PEAK_MATRIX_SIZE = 20, 2048
 """Networks that ours and plain torch train weight for weight; rows of the product that stands for the machine's peak."""
-STORED = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20, "most layers": 25}
+STORED_WORKLOAD = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20, "most layers": 25}
 """The probing of stored states: its size, rows of a shard, and how little is trained, since that is not its point."""
 
 
 @dataclass(frozen=True)
-class Load:
+class ProbingWorkload:
     """What the standard grid probes of one source: a suite's blind set, and states of some width."""
 
     suite: Suite
@@ -114,10 +114,10 @@ class Load:
         return fit_probes(*arguments, inits=inits, matmul_dtype=products)
 
 
-def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the fastest of `ROUNDS` turns of each action, and what it returned last."""
     seconds, outputs = dict.fromkeys(actions, float("inf")), dict[str, Any]()
-    for _ in range(ROUNDS):
+    for _ in range(NUM_ROUNDS):
         for name, action in actions.items():
             began = time.perf_counter()
             outputs[name] = action()
@@ -125,14 +125,14 @@ def fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float],
     return seconds, outputs
 
 
-def operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
+def count_operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
     """Floating-point operations of the fit of one network with these widths from input to output, see above."""
     layer_products = [in_width * out_width for in_width, out_width in pairwise(sizes)]
     training = protocol.steps * protocol.batch * (2 * sum(layer_products) + sum(layer_products[1:]))
     return 2.0 * (training + (protocol.checks * len(split.validation) + len(split.test)) * sum(layer_products))
 
 
-def plain_network(
+def train_plain_network(
     states: torch.Tensor, labels: np.ndarray, classes: int, split: Split, seed: int, protocol: Protocol
 ) -> np.ndarray:
     """Train one network as one writes it by hand, from our first weights and in our batches.
@@ -171,33 +171,33 @@ def dtypes() -> dict[str, torch.dtype]:
     return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, select_matmul_dtype()))}
 
 
-def on_both(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
+def with_one_thread_variant(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
     """An action of plain torch on torch's threads, and on one."""
     return {"plain torch": action, "plain torch, one thread": probing._single_threaded_ops()(action)}
 
 
-def plain_sample(load: Load, inputs: Sequence[torch.Tensor], sample: int) -> None:
+def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sample: int) -> None:
     """Train `sample` networks by plain torch, spread over features, semantics and seeds; on states already whitened."""
     groups, seeds = len(load.semantics), load.protocol.seeds
     for i in range(sample):
         q, f, s = i % len(seeds), i * len(FEATURES) // sample, load.semantics[i * groups // sample]
         arguments = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
-        plain_network(inputs[q], *arguments, load.protocol)
+        train_plain_network(inputs[q], *arguments, load.protocol)
 
 
-def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
+def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
     """The standard grid's probing of one view by ours and by plain torch; and seconds and fits of ours."""
     protocol, tasks = load.protocol, blind_tasks(load.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
     heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
     ours = {name: partial(load.fit, dtype) for name, dtype in dtypes().items()}
-    plain = on_both(partial(plain_sample, load, load.inputs, sample))
+    plain = with_one_thread_variant(partial(train_plain_sample, load, load.inputs, sample))
     setup_actions: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
         "plain labels": lambda: [build([semantics], protocol) for semantics in list_semantics(protocol, EXTRA_SEMANTICS)],
         "whitening": lambda: load.whitened_for(0),
     }
-    seconds, outputs = fastest({**ours, **setup_actions, **plain})
+    seconds, outputs = time_fastest({**ours, **setup_actions, **plain})
     timings = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
     for name in plain:
         description = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
@@ -213,10 +213,10 @@ def grid_rows(load: Load, sample: int) -> tuple[list[dict[str, Any]], dict[str, 
     return rows, {name: seconds[name] for name in ours}, {name: outputs[name] for name in ours}
 
 
-def identical_rows(load: Load) -> list[dict[str, Any]]:
+def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
     """The same networks of the primary feature, one head each, by ours and by plain torch, and how far they differ."""
     protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
-    labels = load.probe_set.classes[np.arange(IDENTICAL) % len(load.probe_set.classes), f]
+    labels = load.probe_set.classes[np.arange(NUM_IDENTICAL_NETWORKS) % len(load.probe_set.classes), f]
     count = load.probe_set.counts[[f]]
 
     def ours(products: torch.dtype) -> np.ndarray:
@@ -225,14 +225,14 @@ def identical_rows(load: Load) -> list[dict[str, Any]]:
 
     def plain() -> np.ndarray:
         states = load.whitened_for(0)
-        return np.stack([plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels])
+        return np.stack([train_plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels])
 
     names = {f"ours, {name}": partial(ours, dtype) for name, dtype in dtypes().items()}
-    seconds, outputs = fastest({**names, **on_both(plain)})
+    seconds, outputs = time_fastest({**names, **with_one_thread_variant(plain)})
     differences = {name: outputs[name] - outputs["plain torch"] for name in outputs}
     return [
         {
-            f"{IDENTICAL} identical networks": name, "s": spent, "times as fast": seconds["plain torch"] / spent,
+            f"{NUM_IDENTICAL_NETWORKS} identical networks": name, "s": spent, "times as fast": seconds["plain torch"] / spent,
             "largest difference of skill (prior: uniform)": float(abs(differences[name].mean(1) / np.log(count)).max()),
             "of a log-probability": float(abs(differences[name]).max()),
         }
@@ -240,26 +240,26 @@ def identical_rows(load: Load) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def peak(products: torch.dtype) -> float:
+def peak_rate(products: torch.dtype) -> float:
     """Operations a second of a large square product, by as many single-thread workers as torch has threads."""
-    factors = [torch.randn(SQUARE, SQUARE).to(products) for _ in range(2)]
+    factors = [torch.randn(PEAK_MATRIX_SIZE, PEAK_MATRIX_SIZE).to(products) for _ in range(2)]
     with probing._single_threaded_ops() as threads, ThreadPoolExecutor(threads) as pool:
         turn = {"turn": lambda: list(pool.map(lambda _: torch.mm(*factors), range(4 * threads)))}
-        return 4 * threads * 2.0 * SQUARE**3 / fastest(turn)[0]["turn"]
+        return 4 * threads * 2.0 * PEAK_MATRIX_SIZE**3 / time_fastest(turn)[0]["turn"]
 
 
-def product_rows(load: Load, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
+def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
     """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
     sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
-    seed_operations = [operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
+    seed_operations = [count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
     giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
-    prior = PriorBaseline.of(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
+    prior = PriorBaseline.from_probe_set(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
     skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
     rows = []
     for name, dtype in dtypes().items():
         differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
-        rate, peak_rate = giga_operations / seconds[name], peak(dtype) / 1e9
+        rate, peak_rate = giga_operations / seconds[name], peak_rate(dtype) / 1e9
         one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
         one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
         one |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
@@ -276,13 +276,13 @@ def peak_memory() -> float:
     return peak_kib * 1024 / 1e9
 
 
-def probe_stored(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
+def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
     """In a process of its own: probe stored layers one after the other; prints its peaks in GB as JSON."""
     peaks, random, rows = [peak_memory()], np.random.default_rng(0), shards[-1][1]
     counts = random.integers(2, 8, len(FEATURES))
-    labels = (random.random((STORED["semantics"], len(counts), rows)) * counts[:, None]).astype(np.int16)
+    labels = (random.random((STORED_WORKLOAD["semantics"], len(counts), rows)) * counts[:, None]).astype(np.int16)
     seeds = STANDARD.seeds[: max(1, torch.get_num_threads())]
-    protocol = replace(STANDARD, seeds=seeds, steps=STORED["steps"], checks=1)
+    protocol = replace(STANDARD, seeds=seeds, steps=STORED_WORKLOAD["steps"], checks=1)
     parts = np.split(np.arange(rows), [rows * 3 // 5, rows * 4 // 5])
     splits, run = [Split(*parts)] * len(seeds), RunFolder(Path(folder))
     for layer in range(layers):
@@ -294,27 +294,27 @@ def probe_stored(folder: str, shards: Sequence[tuple[int, int]], layers: int) ->
 
 def memory_rows(layers: int) -> list[dict[str, Any]]:
     """The peak memory of probing states that are stored as a run stores them, beside all of them in memory."""
-    rows, width, random = STORED["rows"], STORED["width"], np.random.default_rng(0)
-    shards = [(start, min(start + STORED["shard"], rows)) for start in range(0, rows, STORED["shard"])]
+    rows, width, random = STORED_WORKLOAD["rows"], STORED_WORKLOAD["width"], np.random.default_rng(0)
+    shards = [(start, min(start + STORED_WORKLOAD["shard"], rows)) for start in range(0, rows, STORED_WORKLOAD["shard"])]
     with tempfile.TemporaryDirectory() as folder:
         for start, stop in shards:
             layer_states = random.standard_normal((layers, stop - start, width), np.float32)
             states = {f"read.layer {i}": part for i, part in enumerate(layer_states)}
             RunFolder(Path(folder)).commit(Shard(BLIND, start, stop), ShardResult([], states))
-        code = f"from benchmark.bench.probing import probe_stored; probe_stored({folder!r}, {shards}, {layers})"
+        code = f"from benchmark.bench.probing import probe_stored_layers; probe_stored_layers({folder!r}, {shards}, {layers})"
         began = time.perf_counter()
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
-    in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED["most layers"]})}
+    in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED_WORKLOAD["most layers"]})}
     row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
     row |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
     return [row | in_memory]
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the command prints, by table."""
     suite = load_suite(options.suite)
-    load = Load(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
+    load = ProbingWorkload(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
     memory = memory_rows(options.layers)
     grid, seconds, fits = grid_rows(load, options.sample)
     other_tables = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
-    tables = measured(options)
+    tables = run_benchmark(options)
     settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     settings |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
     print(", ".join(f"{name} {value}" for name, value in settings.items()), end="\n\n")

@@ -1,6 +1,6 @@
-"""Charts as geometry: what a template draws as SVG. Pixels are of the chart's own box; the page scales it.
+"""Chart layout: geometry that a template draws as SVG, in pixels of the chart's own box; the page scales the box.
 
-Nothing is told by colour only: series differ in mark and line too, and every point has its words.
+Colour is never the only cue: series also differ in marker and line style, and every point has a text description.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from benchmark.statistics import Estimate
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
 LANE_HEIGHT = 34
-"""Height below the axis for what has no second figure."""
+"""Height in pixels of the lane below the plot for points without a y value."""
 LABEL_HEIGHT, LABEL_GAP = 14, 18
-"""Of a label: height of its line, and distance from the marks of its side."""
+"""Line height of a label, and its distance from the marks on its side, in pixels."""
 
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """One figure, in data units.
+    """One point, in data units.
 
     Attributes:
-        x, y: its place; y None puts it into the lane.
-        words: what it is, in full.
-        label: drawn beside it; empty for none.
-        across, along: its intervals in y and in x.
-        link: fragment of the page that it leads to.
+        x, y: coordinates; y None puts the point into the lane below the plot.
+        description: text for the tooltip and for screen readers.
+        label: text drawn next to the point; empty for none.
+        y_interval, x_interval: error bars.
+        link: page fragment that the point links to.
     """
 
     x: float
     y: float | None
-    words: str
+    description: str
     label: str = ""
-    across: Estimate | None = None
-    along: Estimate | None = None
+    y_interval: Estimate | None = None
+    x_interval: Estimate | None = None
     link: str = ""
 
 
 @dataclass(frozen=True)
 class ChartSeries:
-    """Points of one kind; `line` joins them. `kind` is the class that gives mark and colour, 0 to 5."""
+    """A named series of points; `line` joins them. `kind` (0 to 5) selects marker and colour."""
 
     name: str
     kind: int
@@ -55,20 +55,20 @@ class ChartSeries:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point in pixels: place, ends of its bars, its words, and the place of its label (which ends there if `left`)."""
+    """A point in pixels: position, ends of its error bars, and label position (right-aligned there if `is_left`)."""
 
     x: float
     y: float
     point: ChartPoint
-    up: tuple[float, float] | None
-    side: tuple[float, float] | None
-    left: bool
-    name: tuple[float, float] = (0.0, 0.0)
+    y_bar: tuple[float, float] | None
+    x_bar: tuple[float, float] | None
+    is_left: bool
+    label_position: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class DrawnSeries:
-    """A series in pixels; `path` of its line, empty without one."""
+    """A series in pixels; `path` is the SVG path of its line, empty without one."""
 
     name: str
     kind: int
@@ -106,7 +106,7 @@ class Chart:
 
 
 def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, some `wanted` of them."""
+    """About `target_count` round numbers from at most `low` to at least `high`."""
     span = high - low or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span / target_count))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= target_count)
@@ -115,11 +115,14 @@ def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
 
 
 def spread_labels(preferred: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places from `low` to `high`, at least `gap` apart, nearest to the wanted ones in squares; nearer where they do not fit."""
+    """Label positions in [low, high], at least `gap` apart, closest to the preferred ones in least squares.
+
+    The gap is reduced if the labels do not fit.
+    """
     order = np.argsort(preferred, kind="stable")
     gap = min(gap, (high - low) / max(len(order) - 1, 1))
     offsets = gap * np.arange(len(order))
-    # With the steps taken off, places at least `gap` apart are places that do not fall.
+    # After subtracting the offsets, positions at least `gap` apart are non-decreasing: an isotonic regression.
     fitted = optimize.isotonic_regression(np.asarray(preferred, float)[order] - offsets).x if len(order) else np.zeros(0)
     positions = np.empty(len(order))
     positions[order] = np.clip(fitted, low, high - offsets[-1:]) + offsets
@@ -127,10 +130,10 @@ def spread_labels(preferred: Sequence[float], gap: float, low: float, high: floa
 
 
 def place_labels(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]:
-    """The marks with places for their labels: one column at each side of them, and no label on another."""
+    """Assign label positions to marks: one column per side, without overlaps."""
     placed = list(marks)
     for is_left in (True, False):
-        labelled = [i for i, mark in enumerate(placed) if mark.point.label and mark.left == is_left]
+        labelled = [i for i, mark in enumerate(placed) if mark.point.label and mark.is_left == is_left]
         if not labelled:
             continue
         edges = [edge for i in labelled for edge in (placed[i].x, *(placed[i].side or ()))]
@@ -151,20 +154,20 @@ def lay_out_chart(
     x_range: tuple[float, float] | None = None,
     levels: Sequence[tuple[float, str]] = (),
 ) -> Chart:
-    """Lay out a chart whose axes hold every point and interval.
+    """Lay out a chart whose axes contain every point and interval.
 
     Args:
-        title, x_label, y_label: words.
-        series: at least one point in all.
-        logarithmic: the x axis; its ticks are then the points' own places.
-        x_range: of the x axis; by default what the points need.
-        levels: reference lines, by their y.
+        title, x_label, y_label: texts.
+        series: series with at least one point in total.
+        logarithmic: use a logarithmic x axis with ticks at the points.
+        x_range: limits of the x axis; by default the range of the points.
+        levels: horizontal reference lines as (y, label).
     """
     points = [point for chart_series in series for point in chart_series.points]
     y_values = [
-        v for p in points if p.y is not None for v in (p.y, *((p.across.low, p.across.high) if p.across else ()))
+        v for p in points if p.y is not None for v in (p.y, *((p.y_interval.low, p.y_interval.high) if p.y_interval else ()))
     ]
-    x_values = [v for p in points for v in (p.x, *((p.along.low, p.along.high) if p.along else ()))]
+    x_values = [v for p in points for v in (p.x, *((p.x_interval.low, p.x_interval.high) if p.x_interval else ()))]
     y_ticks = ticks(min([*y_values, 0.0]), max([*y_values, *(y for y, _ in levels), 0.01]))
     has_lane = any(point.y is None for point in points)
     bottom = HEIGHT - BOTTOM - (LANE_HEIGHT if has_lane else 0)
@@ -187,8 +190,8 @@ def lay_out_chart(
 
     def mark(point: ChartPoint) -> Mark:
         y = y_of(point.y) if point.y is not None else float(lane_y or 0)
-        y_bar = (y_of(point.across.low), y_of(point.across.high)) if point.across else None
-        x_bar = (x_of(point.along.low), x_of(point.along.high)) if point.along else None
+        y_bar = (y_of(point.y_interval.low), y_of(point.y_interval.high)) if point.y_interval else None
+        x_bar = (x_of(point.x_interval.low), x_of(point.x_interval.high)) if point.x_interval else None
         return Mark(x_of(point.x), y, point, y_bar, x_bar, x_of(point.x) > (LEFT + right) / 2)
 
     drawn_series = []
@@ -205,12 +208,12 @@ def lay_out_chart(
 
 
 def format_tick(number: float) -> str:
-    """An axis' number: 2,500 or 0.05, no needless digits."""
+    """Format a tick value without trailing digits: 2,500 or 0.05."""
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.4g}"
 
 
 def interval_strip(estimate: Estimate, low: float, high: float, width: int = 64) -> dict[str, float]:
-    """Places of an interval and its value on a strip from `low` to `high`, in pixels."""
+    """Pixel positions of an interval and its value on a horizontal strip from `low` to `high`."""
 
     def x_of(value: float) -> float:
         return round((min(max(value, low), high) - low) / (high - low) * width, 1)

@@ -149,7 +149,7 @@ def program_clusters(suite: Suite) -> np.ndarray:
 def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
     """Labels of a suite's blind set and the test baseline of its probes (cached)."""
     probe_set = blind_probe_set(suite, protocol)
-    return probe_set, PriorBaseline.of(probe_set, protocol)
+    return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
 
 
 def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:

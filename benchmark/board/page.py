@@ -1,7 +1,7 @@
-"""`python -m benchmark.page --out site/`: the board as one static page that needs no server and fetches nothing.
+"""`python -m benchmark.page --out site/`: the leaderboard as one static page without network requests.
 
-Style, script and data are in the file; its content security policy allows these two texts by their digests and nothing
-else, and everything that a submitter wrote is escaped.
+Style, script and data are inlined; the content security policy allows only this style and this script, by SHA-256, and
+all text of submitters is escaped.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PAGE_FILE = "index.html"
 SHARE_COLUMNS = {"shown": "shown %", "held_out": "held-out %", "exact": "exact %", "valid": "valid %"}
 SKILL_COLUMNS = {"skill": "skill", "gap": "gap", "delta": "delta"}
 STRIP_RANGES = {"held_out": (0.0, 1.0), "delta": (-0.1, 1.0)}
-"""Columns whose intervals are drawn beside their figures, and the ends of the strip."""
+"""Columns whose intervals are also drawn as strips, with the limits of the strip."""
 NUM_MARKERS = 6
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell: words of the value and of its interval, what is sorted by, and its strip."""
+    """One table cell: formatted value and interval, sort key, n, and interval strip."""
 
     value: str
     interval: str
@@ -54,10 +54,10 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table: its fragment, its cells, its page, and what of it is claimed only."""
+    """One table row: page fragment, cells, row page, and names of unverified fields."""
 
     slug: str
-    ranked: RankedRow
+    ranked_row: RankedRow
     figures: dict[str, TableCell]
     page: RowPage
     claims: list[str]
@@ -65,17 +65,17 @@ class TableRow:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One group as the page shows it."""
+    """One ranking group with its rows, chart and calibration."""
 
     slug: str
     group: RankingGroup
-    lines: list[TableRow]
+    rows: list[TableRow]
     plot: Chart | None
     calibration: Calibration | None
 
 
 def format_cell(name: str, estimate: Estimate | None) -> TableCell:
-    """A cell of the table."""
+    """Format one estimate as a table cell."""
     if estimate is None:
         return TableCell(UNDEFINED, "", None, None, None)
     scale, sign = (100, ".1f") if name in SHARE_COLUMNS else (1, "+.3f")
@@ -85,7 +85,7 @@ def format_cell(name: str, estimate: Estimate | None) -> TableCell:
 
 
 def make_slug(text: str, used_slugs: set[str]) -> str:
-    """A fragment for a name: letters, digits and hyphens only, none twice."""
+    """Make a unique page fragment of letters, digits and hyphens; adds it to `used_slugs`."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:80] or "row"
     slug, number = stem, 1
     while slug in used_slugs:
@@ -96,34 +96,34 @@ def make_slug(text: str, used_slugs: set[str]) -> str:
 
 
 def build_group_table(folder: Path, group: RankingGroup, calibration: Calibration | None, used_slugs: set[str]) -> GroupTable:
-    """A group with the pages of its rows.
+    """Build the table of a group with the pages of its rows.
 
     Args:
-        folder: of all submissions.
-        group: of the standings.
-        calibration: if it is this suite's.
-        taken: fragments so far.
+        folder: folder of all submissions.
+        group: ranking group.
+        calibration: calibration of the group's suite, or None.
+        used_slugs: page fragments in use; extended in place.
     """
     table_rows = []
     for ranked_row in group.rows:
-        figures = row_estimates(ranked_row.entry.record)
+        figures = row_estimates(ranked_row.row.record)
         cells = {name: format_cell(name, figures[name]) for name in (*SHARE_COLUMNS, *SKILL_COLUMNS)}
-        name = ranked_row.entry.folder
+        name = ranked_row.row.folder
         table_rows.append(
-            TableRow(make_slug(name, used_slugs), ranked_row, cells, build_row_page(folder / name, ranked_row), unverified_claims(ranked_row.entry))
+            TableRow(make_slug(name, used_slugs), ranked_row, cells, build_row_page(folder / name, ranked_row), unverified_claims(ranked_row.row))
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
     return GroupTable(slug, group, table_rows, accuracy_delta_chart(table_rows), calibration)
 
 
 def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
-    """Delta against accuracy on held-out examples; None where no row has a delta."""
-    families = list(dict.fromkeys(table_row.ranked.entry.family for table_row in table_rows))
+    """Chart of delta against held-out accuracy; None if no row has a delta."""
+    families = list(dict.fromkeys(table_row.ranked_row.row.family for table_row in table_rows))
     series = []
     for kind, family in enumerate(families):
         chart_points = []
         for table_row in table_rows:
-            entry = table_row.ranked.entry
+            entry = table_row.ranked_row.row
             if entry.family != family:
                 continue
             held_out, delta = entry.record.accuracy.held_out, row_estimates(entry.record)["delta"]
@@ -141,12 +141,12 @@ def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
 
 
 def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calibration | None) -> str:
-    """The page.
+    """Render the page as HTML.
 
     Args:
-        folder: of all submissions.
-        groups: of their standings.
-        calibration: shown below the suite that it is of.
+        folder: folder of all submissions.
+        groups: ranking groups of the submissions.
+        calibration: calibration record, shown below the table of its suite.
     """
     used_slugs: set[str] = {"board", "main", "data"}
     tables = [
@@ -163,21 +163,21 @@ def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calib
         trim_blocks=True, lstrip_blocks=True, finalize=_escape_value,
     )  # fmt: skip
     style, script = (_read_template(environment, name) for name in ("board.css", "board.js"))
-    table_rows = [table_row for table in tables for table_row in table.lines]
+    table_rows = [table_row for table in tables for table_row in table.rows]
     semantics_descriptions: dict[str, str] = {}
     for table_row in table_rows:
-        semantics_descriptions |= describe_row_semantics(table_row.page.plays)
-    data = {"rows": {table_row.slug: table_row.page.plays for table_row in table_rows}, "meanings": semantics_descriptions, "headings": HEADINGS}
+        semantics_descriptions |= describe_row_semantics(table_row.page.player_data)
+    data = {"rows": {table_row.slug: table_row.page.player_data for table_row in table_rows}, "meanings": semantics_descriptions, "headings": HEADINGS}
     return environment.get_template("board.html").render(
         tables=tables, shares=SHARE_COLUMNS, skills=SKILL_COLUMNS, style=Markup(style), script=Markup(script),
         policy=content_security_policy(style, script), data=json_block(data),
-        families=sorted({table_row.ranked.entry.family for table_row in table_rows}),
-        statuses=sorted({table_row.ranked.entry.status for table_row in table_rows}),
+        families=sorted({table_row.ranked_row.row.family for table_row in table_rows}),
+        statuses=sorted({table_row.ranked_row.row.status for table_row in table_rows}),
     )  # fmt: skip
 
 
 def _escape_value(value: Any) -> Any:
-    """Text of a record or a submitter without characters that turn or hide what stands beside them."""
+    """Spell out direction overrides and invisible characters in a template value; other values are unchanged."""
     return spell_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -185,12 +185,12 @@ def _read_template(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     text = environment.loader.get_source(environment, name)[0]
     if "</" in text:
-        raise ValueError(f"{name}: holds '</', which would end its element")
+        raise ValueError(f"{name}: contains '</', which would close its HTML element")
     return text
 
 
 def content_security_policy(style: str, script: str) -> str:
-    """The content security policy: these two texts, and nothing from anywhere."""
+    """Content security policy that allows this style and this script, by SHA-256, and nothing else."""
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
@@ -199,7 +199,7 @@ def content_security_policy(style: str, script: str) -> str:
 
 
 def json_block(data: dict[str, Any]) -> Markup:
-    """JSON that no text in it can end: as in jinja's `tojson`, without the spaces."""
+    """Serialize to JSON that is safe inside an HTML script element, like jinja's `tojson` but compact."""
     text = json.dumps(_escape_nested(data), separators=(",", ":"))
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -215,11 +215,11 @@ def _escape_nested(value: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.page", description="Write the board as one static page.")
+    """Command-line entry point; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.page", description="Write the leaderboard as one static page.")
     parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {PAGE_FILE} (default: site)")
     parser.add_argument("--submissions", type=Path, default=SOURCE_ROOT / "submissions", help="folder of submissions")
-    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="record of the known answers")
+    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 

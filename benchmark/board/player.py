@@ -1,8 +1,9 @@
-"""What the page plays: programs that a model wrote and programs of the blind set, every step computed beforehand.
+"""Player data of the page: a model's programs and programs of the blind set, with every step precomputed as JSON.
 
-A page interprets nothing: each step is that of the interpreter, as JSON. A world is `[height, width, cells, robot]`, cells
-row by row (-1 a wall, else markers), robot its row, column and heading; a step is `[word, robot, changed cells, value]`,
-`changed cells` pairs of place and content, `value` that of a condition or null. Letters: `E` examples of a task.
+The page interprets nothing: each step comes from the interpreter. A world is `[height, width, cells, robot]`: cells in row
+order (-1 a wall, else the number of markers), and row, column and heading of the robot. A step is `[token, robot, changed
+cells, value]`: `token` the index of the program token, `changed cells` pairs of cell index and content, `value` the value
+of a condition or null. Letters: `E` examples of a task.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from karel_env.world import Worlds
 
 SOLVED, SHOWN_ONLY = "solved", "shown examples only"
 TASKS_PER_OUTCOME = {SOLVED: 5, SHOWN_ONLY: 3, **dict.fromkeys(OUTCOMES[1:], 1), "wrong output": 5}
-"""Tasks of each outcome that are played: the first ones, in the order of the suite."""
+"""Number of tasks shown per outcome: the first ones, in the order of the suite."""
 MAX_STEPS = 200
 MAX_TEXT_CHARS = 2_000
 NUM_BLIND_PROGRAMS = 20
-"""Programs of the blind set."""
+"""Programs of the blind set that are shown."""
 SEMANTICS_BY_NAME = {s.name: s for s in (ORIGINAL, *mirror_classes(), FLIP, ADVERSARIAL)}
 
 
 def build_player_tasks(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Test tasks with the program that was written for each: the first of every outcome.
+    """Player entries of test tasks with the model's program: the first tasks of every outcome.
 
     Args:
-        suite: of the run.
-        samples: its rows of the stage `test`, in order.
+        suite: suite of the run.
+        samples: the run's samples of the stage `test`, in order.
     """
     remaining, player_tasks, tasks = dict(TASKS_PER_OUTCOME), [], test_tasks(suite)
     for sample in samples:
@@ -80,7 +81,7 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
 
 
 def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
-    """The first programs of a row's readings: where each leads under every semantics, and what was read on the way."""
+    """Player entries of the first probed programs: trace and probe readings under every semantics."""
     tasks = blind_tasks(suite)
     worlds = first_inputs(tasks)
     programs = []
@@ -103,18 +104,18 @@ def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
 
 
 def describe_semantics(semantics: Semantics) -> str:
-    """What each action word that means another does, such as `move turns left`."""
+    """Describe the action words whose effect differs from the original, such as `move turns left`."""
     effects = ("moves", "turns left", "turns right", "picks a marker", "puts a marker")
     changed = [
         f"{word} {effects[effect]}"
         for i, (word, effect) in enumerate(zip(ACTIONS, semantics.actions, strict=True))
         if i != effect
     ]
-    return ", ".join(changed) or "every word means what it says"
+    return ", ".join(changed) or "original meaning of every word"
 
 
 def world_to_json(world: Worlds) -> list[Any]:
-    """One world, see above."""
+    """Convert one world to JSON, see the module docstring."""
     height, width = (int(n) for n in world.size)
     return [height, width, world.cells[:height, :width].ravel().tolist(), world.robot.tolist()]
 
@@ -140,5 +141,5 @@ def steps_to_json(tokens: np.ndarray, world: Worlds, semantics: Semantics = ORIG
 
 
 def _program_tokens(program: np.ndarray) -> list[str]:
-    """The words behind the header."""
+    """Program tokens after the header."""
     return [WORDS[token] for token in program[len(HEADER) :]]

@@ -68,7 +68,7 @@ class LeaderboardRow:
 class RankedRow:
     """A row with its rank in its group; the rank is None for a status in `UNRANKED_STATUSES`."""
 
-    entry: LeaderboardRow
+    row: LeaderboardRow
     rank: int | None
 
 
@@ -91,8 +91,8 @@ class RankingGroup:
 
     def families(self) -> list[tuple[str, list[RankedRow]]]:
         """Rows by family: the family of the best row first, and best rows first within a family."""
-        names = dict.fromkeys(row.entry.family for row in self.rows)
-        return [(name, [row for row in self.rows if row.entry.family == name]) for name in names]
+        names = dict.fromkeys(row.row.family for row in self.rows)
+        return [(name, [row for row in self.rows if row.row.family == name]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def rank_rows(entries: Sequence[LeaderboardRow]) -> list[RankedRow]:
         RankedRow(entry, None if entry.status in UNRANKED_STATUSES else 1 + better[i]) for i, entry in enumerate(entries)
     ]  # fmt: skip
     return sorted(
-        rows, key=lambda row: (row.rank or len(rows) + 1, -row.entry.record.accuracy.held_out.value, row.entry.folder)
+        rows, key=lambda row: (row.rank or len(rows) + 1, -row.row.record.accuracy.held_out.value, row.row.folder)
     )
 
 

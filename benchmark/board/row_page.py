@@ -1,4 +1,4 @@
-"""What the page of one row shows, as plain values for the template: figures, charts, heat maps, provenance.
+"""Data of one row's page as plain values for the template: figures, charts, heat maps, provenance.
 
 Letters: `S` semantics, `F` features.
 """
@@ -35,21 +35,21 @@ from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
 
 NUM_SHADES = 5
-"""Steps of a heat map's colour on each side of 0."""
+"""Number of colour steps of a heat map on each side of 0."""
 
 
 @dataclass(frozen=True)
 class HeatMapCell:
-    """One place of a heat map: its words, its shade (-`NUM_SHADES` to `NUM_SHADES`), and whether its interval contains 0."""
+    """One cell of a heat map: text, shade (-`NUM_SHADES` to `NUM_SHADES`), and whether it is greyed out."""
 
-    words: str
+    text: str
     shade: int
-    unclear: bool = False
+    is_muted: bool = False
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Cells by row and column; None where nothing was measured."""
+    """Cells by row and column; None for a missing measurement."""
 
     title: str
     note: str
@@ -60,19 +60,19 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class RowPage:
-    """One row.
+    """Data of one row's page.
 
     Attributes:
-        ranked: the row.
+        ranked_row: the row.
         figures, outcomes, features: tables as lists of cells.
-        charts, maps: what is drawn.
-        provenance, declared: names and values.
-        command: that computes the row again.
-        plays: what the player needs, JSON.
-        unread: why there are no readings; empty where there are.
+        charts, maps: charts and heat maps.
+        provenance, declared: pairs of name and value.
+        command: shell command that recomputes the row.
+        player_data: JSON data of the player.
+        missing_readings_reason: why there are no probe readings; empty if there are.
     """
 
-    ranked: RankedRow
+    ranked_row: RankedRow
     figures: list[tuple[str, str, int]]
     outcomes: list[tuple[str, int]]
     features: list[dict[str, str]]
@@ -81,38 +81,38 @@ class RowPage:
     provenance: list[tuple[str, str]]
     declared: list[tuple[str, str]]
     command: str
-    plays: dict[str, Any]
-    unread: str
+    player_data: dict[str, Any]
+    missing_readings_reason: str
 
 
 def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
-    """Everything about one row.
+    """Build the page data of one row.
 
     Args:
-        folder: of the submission.
-        ranked: its row.
+        folder: folder of the submission.
+        ranked_row: its row.
     """
-    record = ranked_row.entry.record
+    record = ranked_row.row.record
     suite = load_recorded_suite(record)
     maps, readings = [], None
-    missing_readings_reason = f"{ranked_row.entry.name} is no network, so there are no hidden states to read."
+    missing_readings_reason = f"{ranked_row.row.name} is not a neural network and has no hidden states."
     if record.meaning is not None:
         probe_set, _ = load_probe_set(suite, record.protocol)
         if (folder / PROBES).is_file():
             maps.append(_semantics_map(folder, record))
         readings = load_readout(folder, probe_set)
-        missing_readings_reason = "" if readings else "What the probes read step by step was not stored for this row."
+        missing_readings_reason = "" if readings else "Probe readings per step were not stored for this row."
     maps += _layer_maps(record)
     samples = [row for row in read_rows(folder / SAMPLES, MAX_BYTES[SAMPLES]) if row["stage"] == TEST]
     player_data = {"tasks": build_player_tasks(suite, samples), "blind": build_player_readings(suite, readings) if readings else None}
     return RowPage(
         ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
-        _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.entry), _rerun_command(record), player_data, missing_readings_reason,
+        _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.row), _rerun_command(record), player_data, missing_readings_reason,
     )  # fmt: skip
 
 
 def _figure_rows(record: Record) -> list[tuple[str, str, int]]:
-    """Name, value with interval, n."""
+    """Rows of (name, value with interval, n)."""
     accuracy = record.accuracy
     shares: list[tuple[str, Estimate | None]] = [
         (f"{name.replace('_', '-')} %", getattr(accuracy, name))
@@ -132,7 +132,7 @@ def _figure_rows(record: Record) -> list[tuple[str, str, int]]:
 
 
 def _feature_rows(record: Record) -> list[dict[str, str]]:
-    """A row a feature of the probed state."""
+    """One table row per feature of the robot's state."""
     if record.meaning is None:
         return []
     return [
@@ -141,17 +141,17 @@ def _feature_rows(record: Record) -> list[dict[str, str]]:
             "skill": format_skill(feature_result.skill),
             "alternatives": f"{feature_result.skill_alternatives:+.3f}",
             "gap": format_skill(feature_result.gap),
-            **{f"gap of {control}": format_skill(gap) for control, gap in feature_result.control_gaps.items()},
+            **{f"gap, {control}": format_skill(gap) for control, gap in feature_result.control_gaps.items()},
             "delta": format_skill(feature_result.delta),
             "p Holm": f"{feature_result.p_holm:.2g}",
-            "of alternatives": str(len(feature_result.alternatives)),
+            "alternatives used": str(len(feature_result.alternatives)),
         }
         for name, feature_result in record.meaning.features.items()
     ]
 
 
 def _semantics_map(folder: Path, record: Record) -> HeatMap:
-    """Skill by feature and semantics, from the stored arrays."""
+    """Heat map of skill by feature and semantics, from the stored arrays."""
     probe_set, baseline = load_probe_set(load_recorded_suite(record), record.protocol)
     evidence = evidence_from_arrays(read_probes(folder))["model"]
     skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / baseline.prior.sum(-1)
@@ -170,16 +170,16 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
             )
         )
     note = (
-        f"Skill of the model's probes (0: prior, 1: all); n = {len(baseline.programs):,} test programs, "
-        f"{len(record.protocol.seeds)} probe seeds; intervals are in the table of features. Grey italics: no control for that "
-        "feature, left out of the gap. A column's name spells what move, turn_left, turn_right, pick_marker and put_marker "
-        "do: m moves, l turns left, r turns right, p picks, u puts."
+        f"Skill of the model's probes (0: label prior, 1: perfect); n = {len(baseline.programs):,} test programs, "
+        f"{len(record.protocol.seeds)} probe seeds; intervals are in the features table. Grey italics: the semantics is not a valid "
+        "alternative for that feature and is left out of the gap. Column names spell the effects of move, turn_left, "
+        "turn_right, pick_marker and put_marker: m moves, l turns left, r turns right, p picks, u puts."
     )
     return HeatMap("Skill by feature and semantics", note, "feature", names, rows)
 
 
 def _layer_maps(record: Record) -> list[HeatMap]:
-    """Delta of the primary feature by layer and offset, one for each probe set that the full grid has it for."""
+    """Heat maps of delta of the primary feature by layer and offset, one per probe set of the full grid."""
     heat_maps = []
     for probe_set, position in LAYER_MAPS:
         cells = select_layer_map(record.grid.slices, probe_set, position) if record.grid else {}
@@ -231,7 +231,7 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
             lines["recorder, original"] = [r.controls["recorder"][0] for r in readings]
         charts.append(
             lay_out_chart(
-                f"Skill of {PRIMARY} by label budget", "programs that a probe is trained on (log scale)", "skill",
+                f"Skill of {PRIMARY} by label budget", "training programs per probe (log scale)", "skill",
                 [
                     ChartSeries(name, kind, [ChartPoint(a, b, f"{name}: {b:+.3f} at {a:,.0f} programs") for a, b in zip(x, line, strict=True)], True)
                     for kind, (name, line) in enumerate(lines.items())
@@ -239,10 +239,10 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
                 logarithmic=True,
             )
         )  # fmt: skip
-        deltas = [ChartPoint(a, r.delta.value, f"delta {format_skill(r.delta)} at {a:,.0f} programs, n = {r.delta.n:,}", across=r.delta)
+        deltas = [ChartPoint(a, r.delta.value, f"delta {format_skill(r.delta)} at {a:,.0f} programs, n = {r.delta.n:,}", y_interval=r.delta)
                   for a, r in zip(x, readings, strict=True)]  # fmt: skip
         charts.append(
-            lay_out_chart(f"Delta of {PRIMARY} by label budget", "programs that a probe is trained on (log scale)", "delta",
+            lay_out_chart(f"Delta of {PRIMARY} by label budget", "training programs per probe (log scale)", "delta",
                   [ChartSeries("delta, 95% interval", 0, deltas, True)], logarithmic=True,
                   levels=[(record.protocol.margin, f"margin {record.protocol.margin:g}")])
         )  # fmt: skip
@@ -250,13 +250,13 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
     if len(log) > 1:
         curve = [ChartPoint(step, loss, f"step {step:,.0f}: loss {loss:.3f}") for step, loss in log]
         charts.append(
-            lay_out_chart("Training loss, as declared", "step", "loss, nats a token", [ChartSeries("loss", 0, curve, True)])
+            lay_out_chart("Training loss, as declared", "step", "loss, nats per token", [ChartSeries("loss", 0, curve, True)])
         )
     return charts
 
 
 def read_training_log(folder: Path) -> list[tuple[float, float]]:
-    """(step, loss) of a submission's `training.json`; empty where there is none, or none that can be read."""
+    """Read (step, loss) pairs from a submission's `training.json`; empty if the file is missing or invalid."""
     try:
         log = read_json(folder / "training.json")["log"]
         losses = [(float(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
@@ -268,7 +268,7 @@ def read_training_log(folder: Path) -> list[tuple[float, float]]:
 def _provenance_rows(record: Record) -> list[tuple[str, str]]:
     p, model = record.provenance, record.model
     rows = [
-        ("model", model.spec), ("digest of its files", model.digest), ("parameters", f"{model.parameters:,}"),
+        ("model", model.spec), ("digest of model files", model.digest), ("parameters", f"{model.parameters:,}"),
         ("computed in", f"{model.dtype} on {model.device}"),
         ("suite", f"{record.suite.name} v{record.suite.version}, seed {record.suite.seed}"), ("test set, SHA-256", record.suite.sha256),
         ("protocol", f"v{record.protocol.version}, probe seeds {', '.join(map(str, record.protocol.seeds))}"),
@@ -276,13 +276,13 @@ def _provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("started", p.started), ("finished", p.finished), ("worker seconds", f"{sum(p.seconds.values()):,.0f}"),
         ("machine", f"{p.hardware}, {p.platform}"), ("Python", p.python),
         ("packages", ", ".join(f"{name} {version}" for name, version in p.packages.items() if version)),
-        ("products of probes", p.products),
+        ("probe matmul precision", p.products),
     ]  # fmt: skip
     return [(name, redact_paths(str(value))) for name, value in rows]
 
 
 def _declared_rows(entry: LeaderboardRow) -> list[tuple[str, str]]:
-    """The submission's own words, nested entries as `a.b`."""
+    """Fields of `submission.yaml`, nested keys as `a.b`."""
 
     def flat(value: Any, name: str) -> list[tuple[str, str]]:
         if isinstance(value, dict):
@@ -304,7 +304,7 @@ def _rerun_command(record: Record) -> str:
 
 
 def describe_row_semantics(player_data: dict[str, Any]) -> dict[str, str]:
-    """What each semantics of a row's readings says, in words."""
+    """Description of each semantics in a row's readings, by name."""
     return (
         {semantics["name"]: describe_semantics(SEMANTICS_BY_NAME[semantics["name"]]) for semantics in player_data["blind"]["semantics"]}
         if player_data["blind"]

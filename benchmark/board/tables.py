@@ -142,7 +142,7 @@ def _drop_empty_content_columns(rows: list[dict[str, str]]) -> list[dict[str, st
 
 
 def _markdown_row(ranked_row: RankedRow) -> dict[str, str]:
-    entry = ranked_row.entry
+    entry = ranked_row.row
     return {
         "family": escape_markdown(entry.family),
         "rank": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
@@ -208,7 +208,7 @@ def to_json(groups: Sequence[RankingGroup], calibration: Calibration | None = No
         {
             **{name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")},
             "rows": [
-                {**_row_metadata(ranked_row), **{name: asdict(e) if e else None for name, e in row_estimates(ranked_row.entry.record).items()}}
+                {**_row_metadata(ranked_row), **{name: asdict(e) if e else None for name, e in row_estimates(ranked_row.row.record).items()}}
                 for ranked_row in group.rows
             ],
         }
@@ -227,7 +227,7 @@ def to_csv(groups: Sequence[RankingGroup]) -> str:
         for ranked_row in group.rows:
             names = _row_metadata(ranked_row)
             cells: dict[str, Any] = shared | names | {"claimed": " ".join(names["claimed"])}
-            for name, estimate in row_estimates(ranked_row.entry.record).items():
+            for name, estimate in row_estimates(ranked_row.row.record).items():
                 bounds = (estimate.value, estimate.low, estimate.high, estimate.n) if estimate else ("",) * 4
                 cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), bounds, strict=True))
             lines.append({name: escape_formula(cell) for name, cell in cells.items()})
@@ -239,7 +239,7 @@ def to_csv(groups: Sequence[RankingGroup]) -> str:
 
 
 def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
-    entry, model = ranked_row.entry, ranked_row.entry.record.model
+    entry, model = ranked_row.row, ranked_row.row.record.model
     return {
         "submission": entry.folder, "family": entry.family, "rank": ranked_row.rank, "status": entry.status, "model": entry.name,
         "parameters": model.parameters or None, "claimed": unverified_claims(entry),

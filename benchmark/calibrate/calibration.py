@@ -23,7 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
-from benchmark.calibrate.pseudo_models import AHEAD, DEGRADED, LAYERS, PLANTED, Content
+from benchmark.calibrate.pseudo_models import FUTURE_OFFSET, DEGRADED_SHARES, NUM_LAYERS, PLANTED_LAYER, PseudoModelInputs
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline
@@ -38,9 +38,9 @@ from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
-NOTHING, NEGATIVE, FALLING = "skill 0", "negative gap", "falls"
-PEAK, LAYER = f"peak at {AHEAD:+d}", f"layer {PLANTED}"
-EXPECTED = {
+NOTHING, NEGATIVE_GAP, FALLING_DELTA = "skill 0", "negative gap", "falls"
+EXPECTED_PEAK, EXPECTED_LAYER = f"peak at {FUTURE_OFFSET:+d}", f"layer {PLANTED_LAYER}"
+EXPECTED_OUTCOMES = {
     "noise": NOTHING,
     "recorder": RECORD_ONLY,
     "recorder + outputs": RECORD_ONLY,
@@ -50,15 +50,15 @@ EXPECTED = {
 }
 """What must be found; the oracle of an alternative must have a negative gap for it, the degraded one a falling delta."""
 NO_SKILL = 0.02
-SEEDS_APART = 1_000_003
+SEED_STRIDE = 1_000_003
 """Between the seed of a suite and those of its calibrations."""
-CONTROL_SEEDS = 500
+CONTROL_SEED_OFFSET = 500
 OFFSETS = (0, -2, -1, 1, 2)
-ALTERNATIVES = 8
+NUM_ALTERNATIVES = 8
 """Of a calibration, unless asked otherwise: fewer than a model gets, so its intervals are a little wider."""
-SWEPT = 3
+NUM_SWEEP_ALTERNATIVES = 3
 """Alternatives where only the place of the largest gap is asked for: over offsets, over layers."""
-SEEDS_A_PAIR = 5
+SEEDS_PER_PAIR = 5
 """Calibrations that share one trained pair."""
 Cell = dict[str, Any]
 
@@ -74,8 +74,8 @@ def calibrate(
         seed: of everything.
         told: hears of each cell.
     """
-    drawn_suite = replace(suite, seed=suite.seed + SEEDS_APART * (seed + 1), sha256="", official=False)
-    calibration = _Bench(drawn_suite, protocol, seed)
+    drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
+    calibration = _CalibrationRun(drawn_suite, protocol, seed)
     cells: list[Cell] = []
 
     def add(name: str, measure: Callable[[], Cell]) -> None:
@@ -88,22 +88,22 @@ def calibrate(
         add(name, lambda n=name, s=states: calibration.cell(n, [[s]], controls))  # type: ignore[misc]
     add("future oracle", lambda: calibration.over_offsets(calibration.content.future()))
     add("planted layer", lambda: calibration.over_layers(calibration.content.planted()))
-    pair = trained_pair_of(suite, seed // SEEDS_A_PAIR)
+    pair = cached_trained_pair(suite, seed // SEEDS_PER_PAIR)
     controls["random-init"] = calibration.read(
-        [calibration.pools(pair.untrained(CONTROL_SEEDS + 10 * seed + i)) for i in range(protocol.random_inits)]
+        [calibration.pools(pair.untrained(CONTROL_SEED_OFFSET + 10 * seed + i)) for i in range(protocol.random_inits)]
     )
     add("trained to track", lambda: calibration.cell("trained to track", [calibration.pools(pair.tracker)], controls))
     add("trained to copy", lambda: calibration.cell("trained to copy", [calibration.pools(pair.copier)], controls))
-    return judge_falling(cells)
+    return check_falling_delta(cells)
 
 
 @lru_cache(maxsize=1)
-def trained_pair_of(suite: Suite, seed: int) -> trained_pair.Pair:
+def cached_trained_pair(suite: Suite, seed: int) -> trained_pair.TrainedPair:
     """The pair of a seed, trained on tasks that no calibration draws."""
     return trained_pair.train_pair(suite, seed)
 
 
-class _Bench:
+class _CalibrationRun:
     """The probe set of one calibration, and what is measured on it."""
 
     def __init__(self, suite: Suite, protocol: Protocol, seed: int) -> None:
@@ -112,9 +112,9 @@ class _Bench:
         inputs = first_inputs(tasks)
         semantics = list_semantics(protocol)
         probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
-        self.content = Content(tasks.programs, inputs, probe_set, seed)
+        self.content = PseudoModelInputs(tasks.programs, inputs, probe_set, seed)
         self.probe_set = probe_set.at(0)
-        self.tested = PriorBaseline.of(self.probe_set, protocol)
+        self.tested = PriorBaseline.from_probe_set(self.probe_set, protocol)
 
     def read(self, random_inits: Sequence[Views]) -> ProbedSource:
         """The evidence of one source."""
@@ -123,11 +123,11 @@ class _Bench:
     def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
         """The pooled states of a transformer of the trained pair."""
         content = self.content
-        return list(np.moveaxis(trained_pair.states(model, content.programs, content.inputs, self.probe_set), 1, 0))
+        return list(np.moveaxis(trained_pair.pooled_states(model, content.programs, content.inputs, self.probe_set), 1, 0))
 
     def controls(self) -> dict[str, ProbedSource]:
         """Untrained copies and recorder of the pseudo-models, drawn apart from those that are measured."""
-        content, first = self.content, CONTROL_SEEDS + 10 * self.seed
+        content, first = self.content, CONTROL_SEED_OFFSET + 10 * self.seed
         recorder = token_history_states(content.programs, content.inputs, self.probe_set)
         return {
             "random-init": self.read([[content.untrained(first + i)] for i in range(self.protocol.random_inits)]),
@@ -155,10 +155,10 @@ class _Bench:
         """What must be found for a pseudo-model, and whether it is; `skill` float [S, F]."""
         trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
         alternative = name.removeprefix("oracle of ")
-        expected = (EXPECTED | trained).get(name, NEGATIVE if alternative != name else FALLING)
+        expected = (EXPECTED_OUTCOMES | trained).get(name, NEGATIVE_GAP if alternative != name else FALLING_DELTA)
         if expected == NOTHING:
             return expected, bool(np.abs(skill).max() < NO_SKILL) and verdict != REPRESENTS
-        if expected == NEGATIVE:
+        if expected == NEGATIVE_GAP:
             f, k = FEATURES.index(PRIMARY), self.probe_set.semantics.index(alternative)
             return expected, bool(skill[0, f] < skill[k, f]) and verdict != REPRESENTS
         return expected, verdict == expected
@@ -168,23 +168,23 @@ class _Bench:
         gaps = {}
         for offset in OFFSETS:
             reduced_set = self._few(offset)
-            tested = PriorBaseline.of(reduced_set, self._swept)
+            tested = PriorBaseline.from_probe_set(reduced_set, self._swept)
             probe = probe_source(reduced_set, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
         outcome = f"peak at {peak:+d}"
-        return {"expected": PEAK, "found": outcome, "right": outcome == PEAK, "gaps": gaps}
+        return {"expected": EXPECTED_PEAK, "found": outcome, "right": outcome == EXPECTED_PEAK, "gaps": gaps}
 
     def over_layers(self, layers: Sequence[np.ndarray]) -> Cell:
         """The layer with the largest gap on validation programs."""
         reduced_set = self._few(0)
         fits = [fit_view(reduced_set, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
-        tested = PriorBaseline.of(reduced_set, self._swept)
-        gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + SWEPT)).tolist()
+        tested = PriorBaseline.from_probe_set(reduced_set, self._swept)
+        gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + NUM_SWEEP_ALTERNATIVES)).tolist()
         outcome = f"layer {int(np.argmax(gaps))}"
-        assert len(gaps) == LAYERS
-        return {"expected": LAYER, "found": outcome, "right": outcome == LAYER, "gaps": gaps}
+        assert len(gaps) == NUM_LAYERS
+        return {"expected": EXPECTED_LAYER, "found": outcome, "right": outcome == EXPECTED_LAYER, "gaps": gaps}
 
     @property
     def _swept(self) -> Protocol:
@@ -193,19 +193,19 @@ class _Bench:
     def _few(self, offset: int) -> Any:
         """The probe set at an offset with the original and its first alternatives only."""
         full_set = self.content.probe_set.at(offset)
-        return replace(full_set, around=full_set.around[:, : 1 + SWEPT], semantics=full_set.semantics[: 1 + SWEPT])
+        return replace(full_set, around=full_set.around[:, : 1 + NUM_SWEEP_ALTERNATIVES], semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES])
 
 
-def judge_falling(cells: list[Cell]) -> list[Cell]:
+def check_falling_delta(cells: list[Cell]) -> list[Cell]:
     """The degraded oracles are right if delta falls from each to the next, the whole oracle first."""
-    names = ["oracle", *(f"oracle degraded {share:.0%}" for share in DEGRADED)]
+    names = ["oracle", *(f"oracle degraded {share:.0%}" for share in DEGRADED_SHARES)]
     by_name = {cell["pseudo-model"]: cell for cell in cells}
     for before, after in pairwise(names):
         by_name[after]["right"] = by_name[after]["delta"][0] < by_name[before]["delta"][0]
     return cells
 
 
-def table(cells: Sequence[Cell]) -> str:
+def format_table(cells: Sequence[Cell]) -> str:
     """A row a pseudo-model: over seeds, how often it was found as it must be, and how often REPRESENTS."""
     rows = []
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
@@ -228,18 +228,18 @@ def table(cells: Sequence[Cell]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
 
 
-def false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
+def count_false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
     """How many cells that must not be found REPRESENTS were, and how many there are."""
-    negative_cells = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING)]
+    negative_cells = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING_DELTA)]
     return sum(cell["found"] == REPRESENTS for cell in negative_cells), len(negative_cells)
 
 
-def _stored(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
+def _cells_path(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
     settings = [suite.name, suite.version, suite.seed, suite.probe_programs, protocol.digest(), source_digest()]
     return folder / f"seed-{seed:03d}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}.json"
 
 
-def _stored_cells(path: Path) -> list[Cell] | None:
+def _read_cells(path: Path) -> list[Cell] | None:
     """The cells of a seed, None where they are not stored, or not as they were written."""
     try:
         cells: list[Cell] = load_with_digest(path.read_bytes())["cells"]
@@ -262,15 +262,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="how many draws of everything (default: 1)")
     parser.add_argument(
         "--alternatives",
-        type=integer(SWEPT, 1000),
-        default=ALTERNATIVES,
-        help=f"semantics beside the original (default: {ALTERNATIVES})",
+        type=integer(NUM_SWEEP_ALTERNATIVES, 1000),
+        default=NUM_ALTERNATIVES,
+        help=f"semantics beside the original (default: {NUM_ALTERNATIVES})",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the results")
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace) -> list[Cell]:
+def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
     """The cells of all seeds asked for; those that are stored are read."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
@@ -278,8 +278,8 @@ def run(options: argparse.Namespace) -> list[Cell]:
     make_folder(options.out, "--out")
     cells: list[Cell] = []
     for seed in range(options.seeds):
-        path = _stored(options.out, suite, protocol, seed)
-        stored = _stored_cells(path)
+        path = _cells_path(options.out, suite, protocol, seed)
+        stored = _read_cells(path)
         if stored is None:
             on_cell = lambda cell: print(  # noqa: E731
                 f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
@@ -293,19 +293,19 @@ def run(options: argparse.Namespace) -> list[Cell]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run_command(lambda: report(_options(arguments)))
+    return run_command(lambda: run(_options(arguments)))
 
 
-def report(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure, write and print; returns the exit code."""
-    cells = run(options)
-    num_false, num_negatives = false_represents(cells)
+    cells = calibrate_seeds(options)
+    num_false, num_negatives = count_false_represents(cells)
     record = {
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
         "false_represents": [num_false, num_negatives], "environment": describe_environment(), "cells": cells,
     }  # fmt: skip
     write_atomic(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(table(cells))
+    print(format_table(cells))
     print(f"\nfalse REPRESENTS: {num_false} of {num_negatives}. Record: {options.out / 'calibration.json'}")
     return 0
 

@@ -55,7 +55,7 @@ FLAWS = (
     "flaws: best evaluation chosen on the test set; seeds unset (--seed-unset); programs recur; alternative 0 follows "
     "from the state, 8 mirrors 11, 3 and 5 differ in marker words; tokens not uniform; outputs shown; no intervals"
 )
-ALTERNATIVES = {0: (0, 2, 1, 4, 3), 3: (1, 2, 0, 2, 1), 5: (1, 2, 0, 4, 3), 8: (1, 0, 2, 4, 3), 11: (2, 0, 1, 4, 3)}
+RELEASED_ALTERNATIVES = {0: (0, 2, 1, 4, 3), 3: (1, 2, 0, 2, 1), 5: (1, 2, 0, 4, 3), 8: (1, 0, 2, 4, 3), 11: (2, 0, 1, 4, 3)}
 """By its number in the release, the word that each of `ACTIONS` is rewritten to. 3 is no permutation: nothing picks."""
 
 
@@ -76,7 +76,7 @@ class LegacyRecipe:
     """
 
     depths: tuple[tuple[str, tuple[int, ...]], ...] = (("linear", ()), ("mlp1", (256,)), ("mlp2", (256, 1024)))
-    alternatives: tuple[int, ...] = tuple(ALTERNATIVES)
+    alternatives: tuple[int, ...] = tuple(RELEASED_ALTERNATIVES)
     repeats: int = 5
     shares: tuple[int, int, int] = (5, 1, 1)
     train_records: int = 100_000
@@ -117,13 +117,13 @@ class LegacyResult:
     recurring: float
 
 
-def gaps(accuracy: np.ndarray) -> np.ndarray:
+def accuracy_gaps(accuracy: np.ndarray) -> np.ndarray:
     """float64 [depths, S], points by which the original is above each semantics, means over repeats and features."""
     mean_percent = 100 * accuracy.mean((2, 3))
     return np.asarray(mean_percent[:, :1] - mean_percent)
 
 
-def legacy_content(
+def measure_legacy_content(
     programs: Programs,
     inputs: Worlds,
     states: np.ndarray,
@@ -137,12 +137,12 @@ def legacy_content(
         states: float32 [R, D], mean over layers at the emission of each action word of all programs, in order.
         recipe, progress: the settings; what is told of trainings done, of depths x S x repeats x F.
     """
-    actions, straight = action_counts(programs)
+    actions, straight = count_actions(programs)
     if not straight.all() or len(states) != actions.sum():
         message = f"{len(states)} states of {actions.sum()} actions, {(~straight).sum()} programs with control flow"
         raise UsageError(f"legacy: {message}; expected a state an action, and straight-line programs alone")
     protocol = replace(STANDARD, folds=sum(recipe.shares))
-    variants = [programs, *(rewrite(programs, ALTERNATIVES[k]) for k in recipe.alternatives)]
+    variants = [programs, *(rewrite_actions(programs, RELEASED_ALTERNATIVES[k]) for k in recipe.alternatives)]
     probe_sets = [build_probe_set(probe_set, inputs, [ORIGINAL], protocol) for probe_set in variants]
     owner = probe_sets[0].program
     fold = probe_sets[0].fold if recipe.programs_apart else np.arange(len(programs)) % protocol.folds
@@ -160,7 +160,7 @@ def legacy_content(
     for index, seed in zip(np.ndindex(*accuracies.shape[1:]), seeds, strict=True):
         heads = [FEATURES.index(name) for name in PAPER_FEATURES[index[3]]]
         widths = [[*recipe.depths[index[0]][1], int(probe_sets[0].counts[head])] for head in heads]
-        accuracies[:, *index] = _accuracy(scaled, classes[index[1], heads], widths, parts, recipe, seed)
+        accuracies[:, *index] = _feature_accuracy(scaled, classes[index[1], heads], widths, parts, recipe, seed)
         on_training(1)
     members = [[programs.program(b).tobytes() for b in np.flatnonzero(part == i).tolist()] for i in range(3)]
     return LegacyResult(
@@ -169,19 +169,19 @@ def legacy_content(
     )  # fmt: skip
 
 
-def action_counts(programs: Programs) -> tuple[np.ndarray, np.ndarray]:
+def count_actions(programs: Programs) -> tuple[np.ndarray, np.ndarray]:
     """int64 [B] actions of each program, and bool [B] whether it holds nothing else."""
     counts = np.add.reduceat(programs.words < FIRST_CONDITION, programs.offsets[:-1], dtype=np.int64)
     return counts, counts == programs.lengths - len(HEADER) - 1
 
 
-def rewrite(programs: Programs, table: Sequence[int]) -> Programs:
+def rewrite_actions(programs: Programs, table: Sequence[int]) -> Programs:
     """The programs with each action word replaced: how the release gives words another meaning."""
     token_map = np.array([*table, *range(len(table), len(WORDS))], np.int16)
     return Programs(token_map[programs.words], programs.offsets)
 
 
-def _accuracy(
+def _feature_accuracy(
     states: torch.Tensor, labels: np.ndarray, widths: list[list[int]], parts: Sequence[np.ndarray],
     recipe: LegacyRecipe, seed: np.random.SeedSequence,
 ) -> tuple[float, float]:  # fmt: skip
@@ -193,12 +193,12 @@ def _accuracy(
     for targets, head_widths in zip(labels.astype(np.int64), widths, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**62)))
-            hits.append(_train(states, torch.from_numpy(targets), [states.shape[1], *head_widths], row_sets, recipe))
+            hits.append(_train_probe(states, torch.from_numpy(targets), [states.shape[1], *head_widths], row_sets, recipe))
     tested, validated = (part.mean(1) for part in np.split(np.all(hits, 0), [len(parts[1])], 1))
     return float(tested.max()), float(tested[validated.argmax()])
 
 
-def _train(
+def _train_probe(
     states: torch.Tensor, labels: torch.Tensor, widths: list[int], row_sets: list[torch.Tensor], recipe: LegacyRecipe
 ) -> np.ndarray:
     """Train one network on the first of two sets of rows; bool [evaluations, second set], where it is right at each."""
@@ -231,7 +231,7 @@ def _train(
     return torch.stack(hits).numpy()
 
 
-def answers(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
+def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
     worker = Worker(job)
     results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == GENERATED]
@@ -239,12 +239,12 @@ def answers(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     if not len(programs):
         raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
     mean_states = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
-    actions, straight = action_counts(programs)
+    actions, straight = count_actions(programs)
     states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[np.repeat(straight, actions)]
     return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[task_indices[straight]], states
 
 
-def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
+def format_table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
     """Accuracies [lowest, highest repeat] in percent and gaps in points, means over features."""
     columns = {"chosen on test": legacy.on_test}
     if fixed:
@@ -255,7 +255,7 @@ def table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
         for column, accuracy in columns.items():
             mean = 100 * accuracy[d, s].mean(-1)
             row[column] = f"{mean.mean():.1f} [{mean.min():.1f}, {mean.max():.1f}]"
-            row[f"gap, {column}"] = f"{gaps(accuracy)[d, s]:+.1f}" if s else ""
+            row[f"gap, {column}"] = f"{accuracy_gaps(accuracy)[d, s]:+.1f}" if s else ""
         rows.append(row)
     sizes = [
         f"train, test, validation: programs {result.programs}, records {result.records}; of the test programs "
@@ -289,14 +289,14 @@ def run(options: argparse.Namespace) -> int:
     make_folder(options.out, "--out")
     recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
     recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
-    inputs = answers(job)
-    results = [legacy_content(*inputs, recipe_variant, lambda _: print(end=".", file=sys.stderr, flush=True)) for recipe_variant in recipes]
+    inputs = written_programs_and_states(job)
+    results = [measure_legacy_content(*inputs, recipe_variant, lambda _: print(end=".", file=sys.stderr, flush=True)) for recipe_variant in recipes]
     stored = {
         "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
-        "results": [asdict(recipe_variant) | {"gaps": gaps(recipe_variant.on_test)} for recipe_variant in results],
+        "results": [asdict(recipe_variant) | {"gaps": accuracy_gaps(recipe_variant.on_test)} for recipe_variant in results],
     }  # fmt: skip
     write_atomic(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
-    print("\n" + table(*results))
+    print("\n" + format_table(*results))
     return 0
 
 

@@ -22,18 +22,18 @@ from karel_env.world import Worlds
 
 WIDTH = 128
 NOISE = 0.01
-DEGRADED = (0.25, 0.5, 0.75)
+DEGRADED_SHARES = (0.25, 0.5, 0.75)
 """Probabilities with which the state of the degraded oracle is another's."""
-AHEAD = 1
+FUTURE_OFFSET = 1
 """Program states by which the future oracle is ahead of the word."""
-LAYERS, PLANTED = 4, 2
+NUM_LAYERS, PLANTED_LAYER = 4, 2
 """Layers of the planted model, and the one that holds the oracle."""
 _STATE = ("facing", "absolute_x", "absolute_y")
 _DRAW, _UNTRAINED = 90_001, 90_002
 
 
 @dataclass(frozen=True)
-class Content:
+class PseudoModelInputs:
     """What pseudo-models are made of.
 
     Attributes:
@@ -62,26 +62,26 @@ class Content:
             "oracle + recorder": [oracle, recorder],
             f"oracle of {self.probe_set.semantics[1]}": [self._oracle(1), world],
         }
-        for share in DEGRADED:
+        for share in DEGRADED_SHARES:
             is_replaced = random.random(rows) < share
             source = np.where(is_replaced, random.permutation(rows), np.arange(rows))
             parts_by_name[f"oracle degraded {share:.0%}"] = [oracle[source], world]
-        mixed = {name: _mixed(parts, random) for name, parts in parts_by_name.items()}
+        mixed = {name: _mix_columns(parts, random) for name, parts in parts_by_name.items()}
         noise = random.normal(size=(rows, WIDTH)).astype(np.float32)
         return {"noise": noise, "random-init": self.untrained(self.seed), **mixed}
 
     def future(self) -> np.ndarray:
         """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
         world = encode_worlds(self.inputs)[self.probe_set.program]
-        ahead = self.probe_set.at(AHEAD).classes[0]
-        return _mixed([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, AHEAD]))
+        ahead = self.probe_set.at(FUTURE_OFFSET).classes[0]
+        return _mix_columns([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, FUTURE_OFFSET]))
 
     def planted(self) -> list[np.ndarray]:
         """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
-        random = np.random.default_rng([_DRAW, self.seed, LAYERS])
+        random = np.random.default_rng([_DRAW, self.seed, NUM_LAYERS])
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         oracle = self._oracle(0)
-        return [_mixed([recorder, oracle] if i == PLANTED else [recorder], random) for i in range(LAYERS)]
+        return [_mix_columns([recorder, oracle] if i == PLANTED_LAYER else [recorder], random) for i in range(NUM_LAYERS)]
 
     def untrained(self, seed: int) -> np.ndarray:
         """float32 [R, WIDTH], a recurrent network that nobody trained, at the reading of each labelled word.
@@ -114,7 +114,7 @@ class Content:
         return np.concatenate(columns, 1)
 
 
-def _mixed(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
+def _mix_columns(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
     """float32 [R, WIDTH], the columns of all parts through one random linear map, with a little noise."""
     columns = np.concatenate(parts, 1)
     mixing = random.normal(size=(columns.shape[1], WIDTH)) / np.sqrt(columns.shape[1])

@@ -31,13 +31,13 @@ from karel_env.world import Worlds
 
 TASKS = ("track", "copy")
 LAYERS, WIDTH, HEADS = 2, 64, 4
-WORLD_PLACES = 2
-TRACKED = ("facing", "absolute_x", "absolute_y", "obstacle")
+NUM_WORLD_TOKENS = 2
+TRACKED_FEATURES = ("facing", "absolute_x", "absolute_y", "obstacle")
 """What the tracker is trained on, under the original semantics."""
-COPIED = ("facing", "absolute_x", "absolute_y")
+COPIED_FEATURES = ("facing", "absolute_x", "absolute_y")
 """What the copier keeps of the input besides the actions: where the robot starts."""
-STEPS, BATCH = 1000, 128
-LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 4e-3, 0.01, 100
+NUM_STEPS, BATCH_SIZE = 1000, 128
+LEARNING_RATE, WEIGHT_DECAY, NUM_WARMUP_STEPS = 4e-3, 0.01, 100
 _INITIAL, _UNTRAINED, _TRAINING, _FRESH = 90_003, 90_004, 90_005, 90_006
 
 
@@ -72,13 +72,13 @@ class Network(nn.Module):
         height, width = suite.recipe.height[1], suite.recipe.width[1]
         counts, length = class_counts(height, width), suite.blind_length
         self.classes = {
-            "track": [counts[name] for name in TRACKED],
-            "copy": [len(ACTIONS)] * length + [counts[name] for name in COPIED],
+            "track": [counts[name] for name in TRACKED_FEATURES],
+            "copy": [len(ACTIONS)] * length + [counts[name] for name in COPIED_FEATURES],
         }
         columns = 2 * (height - 2) * (width - 2) + height + width + 4
-        self.world = nn.Linear(columns, WORLD_PLACES * WIDTH)
+        self.world = nn.Linear(columns, NUM_WORLD_TOKENS * WIDTH)
         self.action = nn.Embedding(len(ACTIONS), WIDTH)
-        self.place = nn.Parameter(torch.randn(WORLD_PLACES + length, WIDTH))
+        self.place = nn.Parameter(torch.randn(NUM_WORLD_TOKENS + length, WIDTH))
         self.blocks = nn.ModuleList(_Block() for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.heads = nn.ModuleDict({task: nn.Linear(WIDTH, sum(self.classes[task])) for task in TASKS})
@@ -90,12 +90,12 @@ class Network(nn.Module):
             world: float32 [B, columns].
             actions: int64 [B, T], indices in `ACTIONS`.
         """
-        embeddings = torch.cat([self.world(world).unflatten(-1, (WORLD_PLACES, WIDTH)), self.action(actions)], 1)
+        embeddings = torch.cat([self.world(world).unflatten(-1, (NUM_WORLD_TOKENS, WIDTH)), self.action(actions)], 1)
         states = [embeddings + self.place[: embeddings.shape[1]]]
         for block in self.blocks:
             states.append(block(states[-1]))
         states[-1] = self.norm(states[-1])
-        return [layer_states[:, WORLD_PLACES:] for layer_states in states]
+        return [layer_states[:, NUM_WORLD_TOKENS:] for layer_states in states]
 
     def logits(self, states: torch.Tensor, task: str) -> list[torch.Tensor]:
         """[B, T, classes] of each head of `task`, from the last states [B, T, D]."""
@@ -103,7 +103,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Pair:
+class TrainedPair:
     """The two trained models, with the same architecture and initialisation."""
 
     tracker: Network
@@ -111,11 +111,11 @@ class Pair:
 
     def untrained(self, seed: int) -> Network:
         """Another model of the same architecture, with fresh weights that no pair starts from."""
-        return _drawn(self.tracker.suite, _UNTRAINED, seed)
+        return _init_network(self.tracker.suite, _UNTRAINED, seed)
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """Training tasks as a model meets them.
 
     Attributes:
@@ -130,21 +130,21 @@ class Batch:
     wanted: dict[str, torch.Tensor]
 
 
-def train_pair(suite: Suite, seed: int, steps: int = STEPS) -> Pair:
+def train_pair(suite: Suite, seed: int, steps: int = NUM_STEPS) -> TrainedPair:
     """Train both on programs of `suite.blind_length` uniform actions in the suite's worlds; the same for a seed.
 
     On one thread: products this small gain little from two, and the weights then do not depend on the number of cores.
     """
-    start = _drawn(suite, _INITIAL, seed)
+    start = _init_network(suite, _INITIAL, seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return Pair(*(_trained(copy.deepcopy(start), seed, steps, task) for task in TASKS))
+        return TrainedPair(*(_train(copy.deepcopy(start), seed, steps, task) for task in TASKS))
     finally:
         torch.set_num_threads(threads)
 
 
-def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> np.ndarray:
+def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> np.ndarray:
     """float32 [R, 2, D] at the reading of each labelled word, in the order of `protocol.POOLS`.
 
     The mean over the embeddings and all layers, the last after the final norm; and that last layer.
@@ -158,7 +158,7 @@ def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeS
     Raises:
         ValueError: a program with control flow, or longer than the model was made for.
     """
-    actions, world = torch.from_numpy(_grid(programs)), torch.from_numpy(encode_worlds(inputs))
+    actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(encode_worlds(inputs))
     longest, max_actions = actions.shape[1], model.suite.blind_length
     if longest > max_actions:
         raise ValueError(f"trained pair: a program of {longest} actions; expected at most {max_actions}, take the blind set")
@@ -168,9 +168,9 @@ def states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeS
     return np.ascontiguousarray(pooled[probe_set.program, probe_set.word])
 
 
-def accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.ndarray:
+def head_accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.ndarray:
     """float64 [heads], share of right answers of each head of `Batch.wanted[task]`, on `count` fresh programs."""
-    batch = _draw(model.suite, [_FRESH, seed], 0, count)
+    batch = _sample_batch(model.suite, [_FRESH, seed], 0, count)
     with torch.no_grad():
         logits = model.logits(model(batch.world, batch.actions)[-1], task)
     is_labelled = batch.wanted[task] != MISSING
@@ -178,22 +178,22 @@ def accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.nd
     return ((is_right & is_labelled).sum((1, 2)) / is_labelled.sum((1, 2))).double().numpy()
 
 
-def _number(*seeds: int) -> int:
+def _combine_seeds(*seeds: int) -> int:
     """One seed of 63 bits from several."""
     return int(np.random.default_rng(seeds).integers(2**63 - 1))
 
 
-def _drawn(suite: Suite, purpose: int, seed: int) -> Network:
+def _init_network(suite: Suite, purpose: int, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_number(purpose, seed))
+        torch.manual_seed(_combine_seeds(purpose, seed))
         return Network(suite)
 
 
-def _trained(model: Network, seed: int, steps: int, task: str) -> Network:
+def _train(model: Network, seed: int, steps: int, task: str) -> Network:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     for step in range(steps):
-        batch = _draw(model.suite, [_TRAINING, seed], step * BATCH, BATCH)
-        lr_factor = min((step + 1) / WARM_UP, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        batch = _sample_batch(model.suite, [_TRAINING, seed], step * BATCH_SIZE, BATCH_SIZE)
+        lr_factor = min((step + 1) / NUM_WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * lr_factor
         logits = model.logits(model(batch.world, batch.actions)[-1], task)
@@ -207,23 +207,23 @@ def _trained(model: Network, seed: int, steps: int, task: str) -> Network:
     return model.eval()
 
 
-def _draw(suite: Suite, seeds: list[int], start: int, count: int) -> Batch:
+def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> PairBatch:
     """`count` tasks from number `start` of a stream of their own."""
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
-    tasks = generator.generate(recipe, _number(*seeds), "train", np.arange(start, start + count))
+    tasks = generator.generate(recipe, _combine_seeds(*seeds), "train", np.arange(start, start + count))
     inputs = tasks.inputs[:, 0]
-    actions = _grid(tasks.programs)
+    actions = _action_grid(tasks.programs)
     earlier = np.full((suite.blind_length, *actions.shape), MISSING)
     for offset in range(suite.blind_length):
         earlier[offset, :, offset:] = actions[:, : suite.blind_length - offset]
     input_labels = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
-    start_labels = np.stack([input_labels[name] for name in COPIED])[..., None].repeat(suite.blind_length, 2)
+    start_labels = np.stack([input_labels[name] for name in COPIED_FEATURES])[..., None].repeat(suite.blind_length, 2)
     copied = torch.from_numpy(np.concatenate([earlier, start_labels]))
-    targets = {"track": torch.from_numpy(_tracked(tasks.programs, inputs)), "copy": copied}
-    return Batch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), targets)
+    targets = {"track": torch.from_numpy(_tracked_labels(tasks.programs, inputs)), "copy": copied}
+    return PairBatch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), targets)
 
 
-def _tracked(programs: Programs, inputs: Worlds) -> np.ndarray:
+def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:
     """int64 [heads, B, T], class of each of `TRACKED` after each action of programs of one length."""
     execution = run(programs, inputs, trace=True)
     assert execution.trace is not None
@@ -232,10 +232,10 @@ def _tracked(programs: Programs, inputs: Worlds) -> np.ndarray:
     robot = np.stack([position // width, position % width, execution.trace.heading], 1)
     owner = np.repeat(np.arange(len(programs)), np.diff(execution.trace.offsets))
     step_labels = labels(inputs.cells, inputs.robot, execution.worlds.robot, robot, owner)
-    return np.stack([step_labels[name].reshape(len(programs), -1) for name in TRACKED])
+    return np.stack([step_labels[name].reshape(len(programs), -1) for name in TRACKED_FEATURES])
 
 
-def _grid(programs: Programs) -> np.ndarray:
+def _action_grid(programs: Programs) -> np.ndarray:
     """int64 [B, T], the actions of straight-line programs, shorter ones followed by action 0."""
     lengths = programs.lengths - len(HEADER) - 1
     grid = np.zeros((len(programs), int(lengths.max(initial=0))), np.int64)

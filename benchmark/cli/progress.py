@@ -1,4 +1,4 @@
-"""Progress of a command on a terminal."""
+"""Progress display of a command on a terminal."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from rich.progress import (
 
 
 class RichProgress:
-    """Progress bars on a console, one a stage."""
+    """Progress bars on a console, one per stage; see `runner.stages.Progress`."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self.console = console
-        self.shown: TaskID | None = None
+        self.current: TaskID | None = None
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
-        """See `View`."""
-        if self.shown is not None:
-            self.bars.stop_task(self.shown)
-        self.shown = self.bars.add_task(what, total=total, completed=done)
+        """See `Progress`."""
+        if self.current is not None:
+            self.bars.stop_task(self.current)
+        self.current = self.bars.add_task(description, total=total, completed=completed)
 
     def advance(self, steps: int, description: str | None = None) -> None:
-        """See `View`."""
-        if self.shown is not None:
-            self.bars.update(self.shown, advance=steps, description=what)
+        """See `Progress`."""
+        if self.current is not None:
+            self.bars.update(self.current, advance=steps, description=description)
 
     def write(self, message: str) -> None:
-        """See `View`."""
+        """See `Progress`."""
         self.console.print(message, style="dim", markup=False)
 
     @contextmanager
-    def shown_while(self) -> Iterator[None]:
-        """Draws the bars within."""
+    def displayed(self) -> Iterator[None]:
+        """Draw the bars while the context lasts."""
         with self.bars:
             yield

@@ -1,8 +1,8 @@
-"""The body of every Ray actor: light to arrive, and it says how far its start is.
+"""The class of every Ray actor: cheap to import, and it reports the progress of its start.
 
 An actor process can take minutes to import torch where a machine is busy. So this module imports nothing heavy, and
 `start` does one part of the start per call: the driver hears that the process runs before it imports anything, then after
-each package, and can tell a slow start from one that stands still.
+each package, so that it can tell a slow start from a hanging one.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Hashable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cluster.executor import SUCCEEDED, INVALID_MODEL, STARTING, CallResult
+from benchmark.cluster.executor import INVALID_MODEL, STARTING, SUCCEEDED, CallResult
 
 if TYPE_CHECKING:
     from benchmark.cluster.local_executor import WorkerSession
 
 IMPORTS = ("numpy", "torch", "numba", "transformers", "benchmark.runner.jobs")
-"""What a worker imports before it is ready, one a call, the slow ones apart."""
+"""Modules that a worker imports before it is ready, one per start call."""
 PINNED_PACKAGES = ("torch", "numpy", "numba", "transformers", "tokenizers", "safetensors")
-"""Packages whose version must be the driver's on every node, since results may depend on them."""
+"""Packages whose version must equal the driver's on every node, since results may depend on them."""
 
 
 class RayActor:
-    """What an actor does; a kind of worker has an actor class of its own name, so that Ray's tools tell them apart.
+    """One Ray actor. Each kind of worker subclasses it under a name of its own, which Ray's tools display.
 
     Args:
-        threads: of torch.
+        threads: number of torch threads.
         imports: modules to import, in order.
     """
 
@@ -41,25 +41,25 @@ class RayActor:
 
         Args:
             expected: the driver's digest of the source and versions of packages.
-            again: whether the last answer is to be given again, since it may be lost; it waits behind what is being done.
+            resend: whether to return the last result again, since it may be lost; nothing new is imported.
 
         Returns:
-            `STARTING` with what is to come; `DONE` with the node's processor, and its GPU if it was given one, when the
-            worker is ready; `INVALID` if the node has other code or packages than the driver.
+            `STARTING` with the next part; `SUCCEEDED` with the node's processor, and its GPU if it was given one, when the
+            worker is ready; `INVALID_MODEL` if the node has other code or packages than the driver.
         """
-        if self.is_placed and self.imports and not again:
+        if self.is_placed and self.imports and not resend:
             import_module(self.imports[0])
-            # Only now, so that an import that failed fails again when it is asked for again.
+            # Only after the import, so that a failed import fails again on the next call.
             self.imports.pop(0)
         self.is_placed = True
         if self.imports:
             return CallResult(STARTING, f"importing {self.imports[0]}")
         if self.session is None:
-            other = _version_mismatches(expected)
-            if other:
+            mismatches = _version_mismatches(expected)
+            if mismatches:
                 node = os.uname().nodename
                 return CallResult(
-                    INVALID_MODEL, message=f"node {node} has {'; '.join(other)}; results would not be the same everywhere"
+                    INVALID_MODEL, message=f"node {node} has {'; '.join(mismatches)}; results would not be the same everywhere"
                 )
             self._open_session()
         return CallResult(SUCCEEDED, _node_hardware())
@@ -73,15 +73,15 @@ class RayActor:
         torch.set_num_threads(self.threads)
         self.session = WorkerSession()
 
-    def compute(self, held: Hashable, work: Any, call: Any, batch_scale: float) -> CallResult:
+    def compute(self, affinity_key: Hashable, work: Any, payload: Any, batch_scale: float) -> CallResult:
         """See `WorkerSession.run`."""
         assert self.session is not None
-        return self.session.run(held, work, call, share)
+        return self.session.run(affinity_key, work, payload, batch_scale)
 
 
 def code_versions() -> dict[str, Any]:
-    """The digest of the source, and versions of the packages that must be the same on every node."""
-    from benchmark.environment import source_digest, package_versions
+    """Digest of the source and package versions that must be equal on every node."""
+    from benchmark.environment import package_versions, source_digest
 
     return {"source": source_digest(("",)), **package_versions(PINNED_PACKAGES)}
 

@@ -44,18 +44,18 @@ from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
-WHEN = "training.json"
+TRAINING_FILE = "training.json"
 
 
-class OneBar(RichProgress):
+class SingleBarProgress(RichProgress):
     """A single bar, which each stage of each checkpoint takes over from the one before."""
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
         """See `View`."""
-        if self.shown is None:
+        if self.current is None:
             super().start(what, total, done)
         else:
-            self.bars.reset(self.shown, total=total, completed=done, description=what)
+            self.bars.reset(self.current, total=total, completed=done, description=what)
 
 
 def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
@@ -69,17 +69,17 @@ def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
         if folder.name.endswith(".new"):
             continue
         try:
-            metadata = json.loads((folder / WHEN).read_bytes())
+            metadata = json.loads((folder / TRAINING_FILE).read_bytes())
             step, tasks, tokens = (int(metadata[name]) for name in ("step", "tasks_seen", "tokens_seen"))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
-            raise UsageError(f"{folder / WHEN}: {problem}; expected step, tasks_seen and tokens_seen") from problem
+            raise UsageError(f"{folder / TRAINING_FILE}: {problem}; expected step, tasks_seen and tokens_seen") from problem
         checkpoints.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
     if not checkpoints:
         raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
     return checkpoints
 
 
-def meanings(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
+def semantics_curves(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
     """The curves of a run that are held against accuracy: semantic content of each depth, and delta."""
     curves: dict[str, list[float | None]] = {
         f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
@@ -87,27 +87,27 @@ def meanings(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
     return curves | {"delta": [p.delta.value for p in points]}
 
 
-def shown_of(points: Sequence[CurvePoint]) -> list[float]:
+def shown_accuracy(points: Sequence[CurvePoint]) -> list[float]:
     """Accuracy on shown examples, over the checkpoints of a run."""
     return [p.accuracy.shown.value for p in points]
 
 
-def relations(points: Sequence[CurvePoint]) -> dict[str, Relation | None]:
+def relate_to_accuracy(points: Sequence[CurvePoint]) -> dict[str, Relation | None]:
     """How the `meanings` of a run go together with its accuracy."""
     tokens = [float(p.tokens) for p in points]
-    return {name: relate(tokens, curve, shown_of(points)) for name, curve in meanings(points).items()}
+    return {name: relate(tokens, curve, shown_accuracy(points)) for name, curve in semantics_curves(points).items()}
 
 
-def between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, BetweenRuns | None]:
+def relate_between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, BetweenRuns | None]:
     """The same between runs, at the steps that all of them have."""
     common = set.intersection(*({p.step for p in points} for points in runs.values()))
-    kept = [[p for p in points if p.step in common] for points in runs.values()]
-    curves = [meanings(points) for points in kept]
-    accuracy = [shown_of(points) for points in kept]
-    return {name: relate_runs([each[name] for each in curves], accuracy) for name in curves[0]}
+    common_points = [[p for p in points if p.step in common] for points in runs.values()]
+    curves = [semantics_curves(points) for points in common_points]
+    accuracy = [shown_accuracy(points) for points in common_points]
+    return {name: relate_runs([run_curves[name] for run_curves in curves], accuracy) for name in curves[0]}
 
 
-def phases_of(points: Sequence[CurvePoint]) -> Phases:
+def find_run_phases(points: Sequence[CurvePoint]) -> Phases:
     """The phases of one run."""
     return find_phases(
         np.array([p.tokens for p in points], float),
@@ -116,7 +116,7 @@ def phases_of(points: Sequence[CurvePoint]) -> Phases:
     )
 
 
-def over_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
+def summarize_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
     """Mean, smallest and largest over runs of the last checkpoint's figures."""
     last = [points[-1] for points in runs.values()]
     figures: dict[str, list[float]] = {
@@ -128,42 +128,42 @@ def over_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
         **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in CONTENT_DEPTHS},
     }
     return {
-        name: {"mean": float(np.mean(each)), "low": min(each), "high": max(each), "runs": len(each)}
-        for name, each in figures.items()
-        if each
+        name: {"mean": float(np.mean(values)), "low": min(values), "high": max(values), "runs": len(values)}
+        for name, values in figures.items()
+        if values
     }
 
 
-def report(
+def format_report(
     phases: Mapping[str, Phases],
     related: Mapping[str, Mapping[str, Relation | None]],
     between: Mapping[str, BetweenRuns | None],
 ) -> str:
     """The phases and relations, for a terminal."""
     shares = [
-        [name, *(f"{100 * share:.1f}" for share in found.shares), *(f"{100 * a:.1f}" for a in found.accuracy)]
-        for name, found in phases.items()
+        [name, *(f"{100 * share:.1f}" for share in phase_result.shares), *(f"{100 * a:.1f}" for a in phase_result.accuracy)]
+        for name, phase_result in phases.items()
     ]
     shares.append(["the paper", *(f"{100 * share:.0f}" for share in PAPER_SHARES), "", "", "92.4"])
-    head = ["run", "babbling %", "syntax %", "semantics %", "shown % after", "after", "at the end"]
-    lines = []
-    for name, each in related.items():
-        for curve, found in each.items():
-            if found is not None:
-                late = "" if found.r2_second_half is None else f"{found.r2_second_half:.3f}"
-                lines.append([
-                    name, curve, found.n, f"{found.r2:.3f}", late,
-                    *(f"{value:+.2f} (p {p:.2g})" for value, p in (found.changes, found.rank_changes)),
+    share_headers = ["run", "babbling %", "syntax %", "semantics %", "shown % after", "after", "at the end"]
+    relation_rows = []
+    for name, run_relations in related.items():
+        for curve, phase_result in run_relations.items():
+            if phase_result is not None:
+                second_half = "" if phase_result.r2_second_half is None else f"{phase_result.r2_second_half:.3f}"
+                relation_rows.append([
+                    name, curve, phase_result.n, f"{phase_result.r2:.3f}", second_half,
+                    *(f"{value:+.2f} (p {p:.2g})" for value, p in (phase_result.changes, phase_result.rank_changes)),
                 ])  # fmt: skip
-    lines.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
-    titles = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
-    tables: list[tuple[list[list[Any]], list[str]]] = [(shares, head), (lines, titles)]
-    apart = [
-        [curve, found.n, f"{found.r:+.2f} (p {found.p:.2g})"] for curve, found in between.items() if found is not None
+    relation_rows.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
+    relation_headers = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
+    tables: list[tuple[list[list[Any]], list[str]]] = [(shares, share_headers), (relation_rows, relation_headers)]
+    between_rows = [
+        [curve, phase_result.n, f"{phase_result.r:+.2f} (p {phase_result.p:.2g})"] for curve, phase_result in between.items() if phase_result is not None
     ]
-    if apart:
-        tables.append((apart, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
-    return "\n\n".join(tabulate(rows, top, disable_numparse=True) for rows, top in tables)
+    if between_rows:
+        tables.append((between_rows, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
+    return "\n\n".join(tabulate(rows, headers, disable_numparse=True) for rows, headers in tables)
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -193,23 +193,23 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _is_points(run: Path) -> bool:
+def _is_points_file(run: Path) -> bool:
     return run.suffix == ".json"
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry out the options; returns the exit code."""
     first: Path = options.runs[0]
-    options.out = options.out or (first.parent if _is_points(first) else first / "emergence")
+    options.out = options.out or (first.parent if _is_points_file(first) else first / "emergence")
     normalize_options(options)
     out: Path = options.out
-    suite, view = load_suite(options.suite), OneBar(Console(stderr=True, highlight=False))
+    suite, view = load_suite(options.suite), SingleBarProgress(Console(stderr=True, highlight=False))
     if len({path.stem for path in options.runs}) < len(options.runs):
         raise UsageError("RUN: two of the same name; points are told apart by it")
-    runs = {path.stem: read_points(path) for path in options.runs if _is_points(path)}
-    checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points(path)}
+    runs = {path.stem: read_points(path) for path in options.runs if _is_points_file(path)}
+    checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points_file(path)}
     make_folder(out, "--out")
-    with open_backend(options) as (place, line), view.shown_while():
+    with open_backend(options) as (place, line), view.displayed():
         if line:
             view.write(line)
         trajectory = Trajectory(
@@ -222,9 +222,9 @@ def run(options: argparse.Namespace) -> int:
                 runs[name].append(trajectory.measure(checkpoint))
             write_points(out / f"{name}.json", runs[name])
     runs = {path.stem: runs[path.stem] for path in options.runs}
-    phases = {name: phases_of(points) for name, points in runs.items()}
-    related = {name: relations(points) for name, points in runs.items()}
-    between = between_runs(runs)
+    phases = {name: find_run_phases(points) for name, points in runs.items()}
+    related = {name: relate_to_accuracy(points) for name, points in runs.items()}
+    between = relate_between_runs(runs)
     write_table(out / "points.csv", runs)
     figures = write_figure(out, options.name or first.stem, runs, phases)
     summary = {
@@ -234,11 +234,11 @@ def run(options: argparse.Namespace) -> int:
             for name, run_checkpoints in related.items()
         },
         "between runs": {curve: asdict(found) if found else None for curve, found in between.items()},
-        "last checkpoint, over runs": over_seeds(runs),
+        "last checkpoint, over runs": summarize_seeds(runs),
         "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(report(phases, related, between))
+    print(format_report(phases, related, between))
     print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
     return 0
 

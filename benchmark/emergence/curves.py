@@ -22,13 +22,13 @@ from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.statistics import Estimate
 
 GREEN = "#009e73"
-PHASES = ("babbling", "syntax", "semantics")
-STEM = "emergence"
+PHASE_NAMES = ("babbling", "syntax", "semantics")
+FIGURE_STEM = "emergence"
 PERPLEXITY = "perplexity a token; words of a program"
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
-def columns_of(point: CurvePoint) -> dict[str, float | str | None]:
+def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
     """The cells of one point: each estimate with the ends of its 95% interval; None where it is not defined."""
     accuracy = point.accuracy
     columns: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
@@ -52,7 +52,7 @@ def columns_of(point: CurvePoint) -> dict[str, float | str | None]:
 def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
     """Every point of every run as CSV, one line a checkpoint."""
     lines: list[dict[str, float | str | None]] = [
-        {"run": name, **columns_of(point)} for name, points in runs.items() for point in points
+        {"run": name, **point_columns(point)} for name, points in runs.items() for point in points
     ]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -67,10 +67,10 @@ def write_figure(
     folder: Path, name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]
 ) -> list[Path]:
     """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean; dotted lines divide the phases."""
-    return save_figures({STEM: partial(_draw, name, runs, phases)}, folder)
+    return save_figures({FIGURE_STEM: partial(_draw_figure, name, runs, phases)}, folder)
 
 
-def _draw(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]) -> Figure:
+def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]) -> Figure:
     first = next(iter(runs.values()))
     figure = titled_figure(
         7.2,
@@ -96,10 +96,10 @@ def _draw(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[s
         ("intention: delta of states ahead", ahead),
     ]
     for panel, (title, curves) in zip(axes.flat, panels, strict=True):
-        _panel(panel, title, curves, runs)
+        _draw_panel(panel, title, curves, runs)
         for edge in edges:
             panel.axvline(edge / 1e6, color=GREY, ls=":", lw=0.9)
-    _name_phases(axes[0, 0], [0.0, *edges, max(points[-1].tokens for points in runs.values())])
+    _label_phases(axes[0, 0], [0.0, *edges, max(points[-1].tokens for points in runs.values())])
     for panel in axes[-1]:
         panel.set_xlabel("training tokens, millions")
     return figure
@@ -113,7 +113,7 @@ def _ahead(offset: int, point: CurvePoint) -> Estimate | None:
     return point.future.get(offset)
 
 
-def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[CurvePoint]]) -> None:
+def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[CurvePoint]]) -> None:
     styles = ("-", "--", "-.")
     for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
         values = []
@@ -133,9 +133,9 @@ def _panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[s
     panel.margins(x=0.01)
 
 
-def _name_phases(panel: Axes, edges: Sequence[float]) -> None:
+def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
     """Write each phase's name between its edges, in training tokens, where there is room."""
-    for name, left, right in zip(PHASES, edges[:-1], edges[1:], strict=True):
+    for name, left, right in zip(PHASE_NAMES, edges[:-1], edges[1:], strict=True):
         if right - left > 0.08 * edges[-1]:
             panel.text((left + right) / 2e6, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
                        transform=panel.get_xaxis_transform())  # fmt: skip

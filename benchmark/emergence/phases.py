@@ -15,9 +15,9 @@ from scipy import stats
 PAPER_SHARES = (0.50, 0.25, 0.25)
 """Of training, as the paper gives them: babbling, syntax acquisition, semantics acquisition."""
 PAPER_R2 = 0.878
-RISEN, LEVELLED = 0.1, 0.9
+RISE_LEVEL, PLATEAU_LEVEL = 0.1, 0.9
 """Shares of its final value at which a curve counts as having begun to rise, and as having levelled off."""
-LAST = 3
+NUM_FINAL_CHECKPOINTS = 3
 """Checkpoints whose mean is the final value of a curve."""
 
 
@@ -53,11 +53,11 @@ def find_phases(tokens: np.ndarray, distinct: np.ndarray, accuracy: np.ndarray) 
     Raises:
         ValueError: fewer than `LAST` + 1 checkpoints.
     """
-    if len(tokens) <= LAST:
-        raise ValueError(f"phases: {len(tokens)} checkpoints; at least {LAST + 1} are needed")
-    babbling = crossing(tokens, distinct, RISEN * distinct[-LAST:].mean())
-    syntax = crossing(tokens, distinct, LEVELLED * distinct[-LAST:].mean())
-    solved = crossing(tokens, accuracy, LEVELLED * accuracy[-LAST:].mean())
+    if len(tokens) <= NUM_FINAL_CHECKPOINTS:
+        raise ValueError(f"phases: {len(tokens)} checkpoints; at least {NUM_FINAL_CHECKPOINTS + 1} are needed")
+    babbling = crossing_tokens(tokens, distinct, RISE_LEVEL * distinct[-NUM_FINAL_CHECKPOINTS:].mean())
+    syntax = crossing_tokens(tokens, distinct, PLATEAU_LEVEL * distinct[-NUM_FINAL_CHECKPOINTS:].mean())
+    solved = crossing_tokens(tokens, accuracy, PLATEAU_LEVEL * accuracy[-NUM_FINAL_CHECKPOINTS:].mean())
     at = np.interp([babbling, syntax, tokens[-1]], tokens, accuracy)
     return Phases(
         babbling,
@@ -73,7 +73,7 @@ def _shares(first: float, second: float, end: float) -> tuple[float, float, floa
     return first / end, (second - first) / end, (end - second) / end
 
 
-def crossing(tokens: np.ndarray, values: np.ndarray, level: float) -> float:
+def crossing_tokens(tokens: np.ndarray, values: np.ndarray, level: float) -> float:
     """Where a curve first reaches a level, linear between checkpoints; its first token if it begins there."""
     first = int(np.argmax(values >= level))
     if first == 0:

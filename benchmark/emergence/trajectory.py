@@ -45,13 +45,13 @@ from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
 from karel_env.language import HEADER
 
-REDUCED = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
-REDUCED_ANSWERS = 2_500
+REDUCED_PROTOCOL = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
+REDUCED_PROBE_TASKS = 2_500
 """Probe tasks that the model answers. The blind set stays whole: with fewer programs probes do not find facing."""
-CODED = 4
+NUM_MDL_ALTERNATIVES = 4
 """Alternatives whose codelength is taken, from the mean over layers alone."""
 RECORDER = "recorder"
-POINT = "point.json"
+POINT_FILE = "point.json"
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Trajectory:
         threads: int = 1,
         dtype: str = "float32",
     ) -> None:
-        self.suite, self.protocol = suite, STANDARD if full else REDUCED
-        self.answers = suite.probe_programs if full else min(REDUCED_ANSWERS, suite.probe_programs)
+        self.suite, self.protocol = suite, STANDARD if full else REDUCED_PROTOCOL
+        self.answers = suite.probe_programs if full else min(REDUCED_PROBE_TASKS, suite.probe_programs)
         self.out, self.backend, self.progress = out, place, view
         self.device, self.threads, self.dtype = device, threads, dtype
 
@@ -156,12 +156,12 @@ class Trajectory:
         identity = self._identity(checkpoint.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{checkpoint.step:07d}-{identity[:12]}")
         with folder.lock(), self.backend.pool.reporting(folder.log, self.progress.write):
-            if folder.file_status(folder.root, POINT) != VALID:
+            if folder.file_status(folder.root, POINT_FILE) != VALID:
                 point = self._point(checkpoint, self._stages(checkpoint.checkpoint, identity, folder))
                 check_unchanged(checkpoint.checkpoint)
-                folder.finish(POINT, _POINT.dump_json(point, indent=1) + b"\n")
+                folder.finish(POINT_FILE, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.delete_states()
-        return read_point(folder.root / POINT)
+        return read_point(folder.root / POINT_FILE)
 
     def _identity(self, subject_digest: str) -> str:
         """SHA-256 over a digest and everything else that can change a point."""
@@ -206,7 +206,7 @@ class Trajectory:
             stages.evaluate(stages.job, self._shards(stage))
         texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
         controls = self._controls(checkpoint.checkpoint)
-        fit = _Shared(controls.fits(kept=True), stages.fits(kept=True))
+        fit = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
         tasks = test_tasks(suite)
         scores = score(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
         likelihoods = folder.samples(stages.shards, LIKELIHOOD)
@@ -229,7 +229,7 @@ class Trajectory:
     def _meaning(self, stages: Stages, controls: Stages, fit: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
-        tested = PriorBaseline.of(probe_set, protocol)
+        tested = PriorBaseline.from_probe_set(probe_set, protocol)
 
         def pools(owner: Stages, stage: str) -> list[StateArray]:
             return [owner.folder.states(owner.shards, stage, f"{READ}.{view}") for view in POOLS]
@@ -242,7 +242,7 @@ class Trajectory:
         result = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol)
         primary = result.features[PRIMARY]
         last = len(probe_set.semantics) - 1
-        semantics_indices = [0, *np.linspace(1, last, min(CODED, last)).round().astype(int)]
+        semantics_indices = [0, *np.linspace(1, last, min(NUM_MDL_ALTERNATIVES, last)).round().astype(int)]
         reduced_set = replace(
             probe_set, around=probe_set.around[:, semantics_indices], semantics=tuple(probe_set.semantics[i] for i in semantics_indices)
         )
@@ -267,7 +267,7 @@ class Trajectory:
         return {offset: grid.future(grid.generated, offset, MEAN).features[PRIMARY].delta for offset in FUTURE}
 
 
-class _Shared:
+class _SharedControlTrainer:
     """A fitter that keeps the fits of the controls with the controls, and all others with the checkpoint."""
 
     def __init__(self, controls: CachedProbeTrainer, own: CachedProbeTrainer) -> None:

@@ -1,13 +1,14 @@
-"""From probe predictions to skill, gap, delta and the verdict.
+"""Skill, gap between semantics, control-adjusted gap (delta) and verdict, computed from probe predictions. NumPy only.
 
-Source: shared/PROBING.md, The score. Letters: `Q` seeds, `S` semantics (0 is the original), `F` features, `P` test
-programs, `U` groups of them, `W` bootstrap resamples.
+The definitions are in docs/probing.md, "What is measured" and "How to read a verdict". Letters: `Q` seeds, `S` semantics
+(0 is the original), `F` features, `P` test programs, `U` groups of test programs, `W` bootstrap resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -21,20 +22,32 @@ from karel_env.features import FEATURES, PRIMARY
 
 REPRESENTS, RECORD_ONLY, INCONCLUSIVE = "REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"
 CONTROLS = ("random-init", "recorder")
-Bootstrap = tuple[np.ndarray, ...]
-"""A figure over all programs, in each bootstrap resample, and of each seed."""
+
+
+class Bootstrap(NamedTuple):
+    """A statistic with what its interval is computed from; every array ends in the same axes.
+
+    Attributes:
+        value: float64 [1, ...], over all test programs.
+        resampled: float64 [W, ...], in each bootstrap resample of programs.
+        by_seed: float64 [Q, ...], on the test programs of each probe seed.
+    """
+
+    value: np.ndarray
+    resampled: np.ndarray
+    by_seed: np.ndarray
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Cross-entropies of one source of states, summed over the test states of each group of programs.
+    """Cross-entropies of the probes of one source of states, summed over the test states of each group of programs.
 
-    These arrays are stored with a run, in this precision, so that its deltas can be computed again exactly.
+    A run stores these arrays in this precision, so that `submit` recomputes its deltas exactly.
 
     Attributes:
-        probe: float32 [S, F, U], nats, mean over the seeds that a program is tested on.
-        totals: float32 [Q, S, F], nats, sum over the programs of the seed's fold.
-        pool: int64 [Q, S, F], which pooled state each seed and semantics chose on validation.
+        probe: float32 [S, F, U], nats, mean over the seeds that test a program.
+        totals: float32 [Q, S, F], nats, sum over the programs of the seed's test fold.
+        pool: int64 [Q, S, F], index of the view that each seed, semantics and feature selected on validation.
     """
 
     probe: np.ndarray
@@ -44,19 +57,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class FeatureResult:
-    """What is found for one feature.
+    """Results of one feature.
 
     Attributes:
-        skill: under the original, on all test states.
-        skill_alternatives: mean over the alternatives.
-        gap, control_gaps: skill under the original less that mean, for the model and for each control.
-        delta, delta90: gap less the larger control gap, with its 95% and its 90% interval.
-        p_rand: (1 + alternatives at least as skilled as the original) / (alternatives + 1).
-        p, p_holm: one-sided p of delta > 0, and Holm-adjusted over features.
-        alternatives: those that the screen keeps for this feature.
-        degenerate: one class holds nearly all states, so the feature says nothing in this suite.
-        view: the view (pooled state or layer) that the original chose with most seeds.
-        extras: skills under the semantics that are named beside and enter no gap.
+        skill: skill score 1 - CE / CE_prior under the original, on all test states; 0 is the label prior, 1 is perfect.
+        skill_alternatives: mean skill over the alternatives.
+        gap, control_gaps: original - alternatives, for the model and for each control.
+        delta, delta90: gap minus the larger control gap, with its 95% and its 90% interval.
+        p_rand: (1 + number of alternatives with at least the skill of the original) / (alternatives + 1).
+        p, p_holm: one-sided p of delta > 0, and the same Holm-adjusted over features.
+        alternatives: names of the alternatives that the derivability screen keeps for this feature.
+        degenerate: one class holds nearly all states, so the feature carries no information in this suite.
+        view: the view (pooled state or layer) that most seeds selected under the original.
+        extras: skill by name of the extra semantics, which enter no gap.
     """
 
     skill: Estimate
@@ -76,13 +89,13 @@ class FeatureResult:
 
 @dataclass(frozen=True)
 class PriorBaseline:
-    """The programs that the seeds of a protocol test, and their prior cross-entropies.
+    """The test programs of a protocol and the cross-entropy of the label prior on them, the zero of `skill`.
 
     Attributes:
-        programs: int64 [P].
-        prior: float64 [S, F, U], nats, mean over the seeds that a program is tested on.
-        totals: float64 [Q, S, F], nats, sum over the programs of the seed's fold.
-        priors: a seed, the prior of its split.
+        programs: int64 [P], program indices.
+        prior: float64 [S, F, U], nats, mean over the seeds that test a program.
+        totals: float64 [Q, S, F], nats, sum over the programs of the seed's test fold.
+        priors: the label prior of each seed's split.
     """
 
     programs: np.ndarray
@@ -91,8 +104,8 @@ class PriorBaseline:
     priors: list[LabelPrior]
 
     @classmethod
-    def of(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> PriorBaseline:
-        """Of the seeds of a protocol; with the prior given the state of `present`, see `step_prior`."""
+    def from_probe_set(cls, probe_set: ProbeSet, protocol: Protocol, present: ProbeSet | None = None) -> PriorBaseline:
+        """Fit the prior of each seed of the protocol; `present` adds a condition, see `fit_step_prior`."""
         splits = [probe_set.split(seed) for seed in protocol.seeds]
         used = {seed % probe_set.folds for seed in protocol.seeds}
         by_fold = {fold: fit_step_prior(probe_set, probe_set.split(fold), present) for fold in used}
@@ -102,7 +115,7 @@ class PriorBaseline:
 
 
 def list_test_programs(splits: Sequence[Split], probe_set: ProbeSet) -> np.ndarray:
-    """int64 [P], the programs that any of the splits tests, in the order of `over_programs`."""
+    """int64 [P], indices of the programs that any of the splits tests, in the order of `sum_by_program`."""
     return np.unique(probe_set.program[np.concatenate([split.test for split in splits])])
 
 
@@ -112,9 +125,9 @@ def sum_by_program(
     """Sums over the test states of each program, float64 [..., P], and over those of each seed, float64 [Q, ...].
 
     Args:
-        values: a seed, [..., Rt] of its test states.
-        splits: of the seeds.
-        probe_set: whose programs; those tested more than once get the mean over their seeds.
+        values: array [..., Rt] per seed, one column per test state.
+        splits: split per seed.
+        probe_set: labelled programs; a program that several seeds test gets the mean over these seeds.
     """
     leading_shape = values[0].shape[:-1]
     summed, num_tests = np.zeros((*leading_shape, len(probe_set.fold))), np.zeros(len(probe_set.fold))
@@ -128,10 +141,10 @@ def sum_by_program(
 
 
 def group_sums(values: np.ndarray, units: int) -> np.ndarray:
-    """[..., U], sums of [..., P] over at most `units` groups of neighbouring programs, of a size as equal as may be.
+    """[..., U], sums of [..., P] over at most `units` groups of neighbouring programs of nearly equal size.
 
-    Programs are drawn independently, so a bootstrap of groups tells the same variance as one of programs, within
-    sqrt(2 / U) of itself, and a row's arrays are some 2 MB instead of 30.
+    Programs are drawn independently, so a bootstrap over groups estimates the same variance as one over programs, with a
+    relative error of sqrt(2 / U), and the arrays of a row take about 2 MB instead of 30.
     """
     num_programs = values.shape[-1]
     starts = np.unique(np.linspace(0, num_programs, min(units, num_programs), endpoint=False).astype(int))
@@ -139,17 +152,24 @@ def group_sums(values: np.ndarray, units: int) -> np.ndarray:
 
 
 def select_pool(fits: Sequence[ProbeFit]) -> np.ndarray:
-    """int [Q, S, F], the pooled state with the lowest cross-entropy on each seed's validation states."""
+    """int [Q, S, F], the view with the lowest cross-entropy on each seed's validation states; `fits` has one per view."""
     return np.argmin([fit.validation for fit in fits], axis=0)
 
 
 def gather_evidence(
     fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol
 ) -> Evidence:
-    """Sum over programs the cross-entropies of the chosen pooled state of each seed, semantics and feature.
+    """Sum the cross-entropies of the selected view of each seed, semantics and feature over programs.
 
-    A probe that does no better on validation than the step-conditional prior answers with the prior, so that what
-    holds nothing has a skill of 0 and not of an overfitted probe.
+    A probe whose validation cross-entropy is not below that of the step-conditional prior is replaced by the prior, so
+    that states without information have a skill of 0 instead of the negative skill of an overfitted probe.
+
+    Args:
+        fits: probe fit per view.
+        pool: int [Q, S, F], selected view, see `select_pool`.
+        probe_set: labels.
+        baseline: label prior on the same labels.
+        protocol: seeds and number of groups.
     """
     semantics, features = np.indices(pool.shape[1:])
     cross_entropies = []
@@ -163,41 +183,52 @@ def gather_evidence(
 
 
 class SkillScores:
-    """Skills of every source, over all programs, in each bootstrap resample, and of each seed."""
+    """Skill scores of every source: over all programs, in each bootstrap resample, and of each seed.
+
+    Args:
+        evidence: evidence by source.
+        baseline: label prior on the same labels.
+        weights: float [W, U], bootstrap weights of the groups of programs.
+    """
 
     def __init__(self, evidence: Mapping[str, Evidence], baseline: PriorBaseline, weights: np.ndarray) -> None:
-        self.evidence, self.tested, self.weights = evidence, baseline, weights
+        self.evidence, self.baseline, self.weights = evidence, baseline, weights
 
-    def whole(self, source: str) -> np.ndarray:
-        """float64 [S, F]."""
-        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
+    def overall(self, source: str) -> np.ndarray:
+        """float64 [S, F], over all programs."""
+        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.baseline.prior.sum(-1)
 
     def by_seed(self, source: str) -> np.ndarray:
-        """float64 [Q, S, F], each on the programs of its fold."""
-        return 1 - self.evidence[source].totals / self.tested.totals
+        """float64 [Q, S, F], of each seed on the programs of its test fold."""
+        return 1 - self.evidence[source].totals / self.baseline.totals
 
     def resampled(self, source: str) -> np.ndarray:
-        """float64 [W, S, F]."""
+        """float64 [W, S, F], in each bootstrap resample."""
         probe = np.tensordot(self.weights, self.evidence[source].probe, (1, 2))
-        return 1 - probe / np.tensordot(self.weights, self.tested.prior, (1, 2))
+        return 1 - probe / np.tensordot(self.weights, self.baseline.prior, (1, 2))
+
+    def bootstrap(self, source: str) -> Bootstrap:
+        """All three, with trailing axes [S, F]."""
+        return Bootstrap(self.overall(source)[None], self.resampled(source), self.by_seed(source))
 
 
 def compute_skills(evidence: Mapping[str, Evidence], baseline: PriorBaseline, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
-    """Skills of each source, [1, S, F] over all programs, [W, S, F] in each bootstrap resample, [Q, S, F] by seed."""
+    """Skill of each source, trailing axes [S, F]; `seed` draws the bootstrap resamples."""
     skills = SkillScores(evidence, baseline, bootstrap_weights(baseline.prior.shape[-1], protocol.resamples, seed))
-    return {s: (skills.whole(s)[None], skills.resampled(s), skills.by_seed(s)) for s in evidence}
+    return {source: skills.bootstrap(source) for source in evidence}
 
 
-def compute_gaps(draws: Mapping[str, Bootstrap], feature: int, columns: Sequence[int]) -> dict[str, Bootstrap]:
-    """Of each source the skill of one feature under the original less its mean under the alternatives at `columns`."""
+def compute_gaps(skills: Mapping[str, Bootstrap], feature: int, columns: Sequence[int]) -> dict[str, Bootstrap]:
+    """The gap of each source for one feature: skill under the original minus mean skill under the alternatives `columns`."""
     return {
-        s: tuple(d[:, 0, feature] - d[:, list(columns), feature].mean(1) for d in three) for s, three in draws.items()
+        source: Bootstrap(*(part[:, 0, feature] - part[:, list(columns), feature].mean(1) for part in skill))
+        for source, skill in skills.items()
     }
 
 
 def compute_delta(gaps: Mapping[str, Bootstrap]) -> Bootstrap:
-    """The gap of the model less the larger of those of the controls, over all, in each resample, by seed."""
-    return tuple(gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3))
+    """The control-adjusted gap: gap of the model minus the larger gap of the controls."""
+    return Bootstrap(*(gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)))
 
 
 def analyze_features(
@@ -209,18 +240,18 @@ def analyze_features(
     views: Sequence[str],
     seed: int,
 ) -> dict[str, FeatureResult]:
-    """Skill, gap and delta of each feature that has a kept alternative.
+    """Compute skill, gap and delta of each feature with at least one alternative.
 
     Args:
-        evidence: of `model` and of each of `CONTROLS`.
-        probe_set: the labels that the evidence rests on.
-        tested: of the same.
-        kept: alternatives that the screen keeps, by feature.
+        evidence: evidence of `model` and of each of `CONTROLS`.
+        probe_set: the labels that the probes were tested on.
+        baseline: label prior on the same labels.
+        alternatives: names of the alternatives that the screen keeps, by feature.
         protocol: resamples, margin.
-        views: names of the views.
-        seed: of the bootstrap.
+        views: names of the views that `Evidence.pool` indexes.
+        seed: seed of the bootstrap.
     """
-    n = len(baseline.programs)
+    num_programs = len(baseline.programs)
     skills_by_source = compute_skills(evidence, baseline, protocol, seed)
     screened = {name for names in alternatives.values() for name in names}
     results: dict[str, FeatureResult] = {}
@@ -231,37 +262,39 @@ def analyze_features(
             continue
         gaps = compute_gaps(skills_by_source, f, columns)
         delta = compute_delta(gaps)
-        skills = skills_by_source["model"][0][0, :, f]
-        estimate = _estimate(delta, n, 0.95)
+        skills = skills_by_source["model"].value[0, :, f]
+        estimate = _estimate(delta, num_programs, 0.95)
         p_values[feature] = one_sided_p(estimate)
         results[feature] = FeatureResult(
-            skill=_estimate(tuple(d[:, 0, f] for d in skills_by_source["model"]), n, 0.95),
+            skill=_estimate(Bootstrap(*(part[:, 0, f] for part in skills_by_source["model"])), num_programs, 0.95),
             skill_alternatives=float(skills[columns].mean()),
-            gap=_estimate(gaps["model"], n, 0.95),
-            control_gaps={c: _estimate(gaps[c], n, 0.95) for c in CONTROLS},
+            gap=_estimate(gaps["model"], num_programs, 0.95),
+            control_gaps={c: _estimate(gaps[c], num_programs, 0.95) for c in CONTROLS},
             delta=estimate,
-            delta90=_estimate(delta, n, 0.90),
+            delta90=_estimate(delta, num_programs, 0.90),
             p_rand=(1 + int((skills[columns] >= skills[0]).sum())) / (len(columns) + 1),
             p=p_values[feature],
             p_holm=1.0,
             alternatives=tuple(probe_set.semantics[i] for i in columns),
             degenerate=_is_degenerate(probe_set, baseline, f, protocol),
             view=views[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
-            extras={n: float(skills[i]) for i, n in enumerate(probe_set.semantics) if i and n not in screened},
+            extras={
+                name: float(skills[i]) for i, name in enumerate(probe_set.semantics) if i and name not in screened
+            },
         )
     adjusted = holm(p_values)
     return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in results.items()}
 
 
 def one_sided_p(estimate: Estimate) -> float:
-    """One-sided p of a figure above 0, from its 95% interval; 1 without a width."""
-    spread = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
-    return float(stats.norm.sf(estimate.value / spread)) if spread > 0 else 1.0
+    """One-sided p of value > 0 from the 95% interval, by the normal distribution; 1 for an interval without width."""
+    deviation = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    return float(stats.norm.sf(estimate.value / deviation)) if deviation > 0 else 1.0
 
 
-def _estimate(three: Bootstrap, n: int, level: float) -> Estimate:
-    whole, resampled, seeds = three
-    return interval_over_units_and_seeds(float(whole[0]), resampled, seeds, n, level)
+def _estimate(statistic: Bootstrap, n: int, level: float) -> Estimate:
+    value, resampled, by_seed = statistic
+    return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, level)
 
 
 def _is_degenerate(probe_set: ProbeSet, baseline: PriorBaseline, feature: int, protocol: Protocol) -> bool:
@@ -271,7 +304,7 @@ def _is_degenerate(probe_set: ProbeSet, baseline: PriorBaseline, feature: int, p
 
 
 def decide_verdict(results: Mapping[str, FeatureResult], protocol: Protocol) -> str:
-    """REPRESENTS, RECORD-ONLY or INCONCLUSIVE, decided on facing (PROBING.md, The score)."""
+    """REPRESENTS, RECORD-ONLY or INCONCLUSIVE, decided on facing (docs/probing.md, "How to read a verdict")."""
     primary = results[PRIMARY]
     if primary.delta.low > protocol.margin:
         return REPRESENTS

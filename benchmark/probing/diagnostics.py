@@ -1,4 +1,4 @@
-"""Diagnostics beside the verdict: accuracy and what it is worth. They decide nothing.
+"""Diagnostics reported with the verdict: accuracy and the references to judge it by. They do not enter the verdict.
 
 Sources: control labels and selectivity, Hewitt & Liang 2019 (arXiv 1909.03368), section 2; macro-F1 as in scikit-learn.
 Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
@@ -24,15 +24,16 @@ CONTROL_SEED = 77_023
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Of one feature, under the original, over all test states.
+    """Diagnostics of one feature under the original semantics, over all test states.
 
     Attributes:
-        skill_unseen: skill on test states whose action prefix does not occur in their probes' training; None if none.
+        skill_unseen: skill on test states whose action prefix does not occur in the training of their probes; None if
+            there are no such states.
         accuracy: share of states whose most probable class is the true one.
-        majority: the same of the most frequent class of the step.
-        macro_f1: mean over the classes that occur of the harmonic mean of precision and recall.
-        selectivity: accuracy less that on control labels, which a word's type alone decides.
-        states: n of all of these.
+        majority: accuracy of the most frequent class of each step.
+        macro_f1: mean of the F1 score over the classes that occur.
+        selectivity: accuracy minus accuracy on control labels (Hewitt & Liang 2019).
+        states: number of test states.
     """
 
     skill_unseen: float | None
@@ -44,10 +45,10 @@ class Diagnostics:
 
 
 def add_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
-    """The probe set with one more semantics, `CONTROL`: a random class for each (step, word), drawn as labels fall.
+    """Add one more semantics, `CONTROL_LABELS`, to a probe set: a random class per (step, token).
 
-    Hewitt & Liang give each word type a random label with the frequencies of the real ones; a type here is a word at
-    a step of the program. What a probe learns of these labels it has memorised.
+    Hewitt & Liang (2019) assign each word type a random label with the frequencies of the real labels; a type here is a
+    token at a step of the program. A probe can learn these labels by memorisation only.
     """
     generator = np.random.default_rng(CONTROL_SEED)
     word = programs.words[programs.offsets[probe_set.program] + 3 + probe_set.word].astype(np.int64)
@@ -64,12 +65,12 @@ def add_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
 
 @dataclass(frozen=True)
 class DiagnosticEvidence:
-    """What the diagnostics are computed from, as `probes.data` holds it; `C` is the largest number of classes.
+    """The counts that the diagnostics are computed from, as stored in `probes.data`; `C` is the largest number of classes.
 
     Attributes:
-        confusion: int64 [F, C, C], test states by true and by most probable class, under the original.
-        control_hits: int64 [F], test states whose class under the control labels is the most probable one.
-        unseen: float64 [F], nats, summed over test states whose action prefix training does not have.
+        confusion: int64 [F, C, C], number of test states by true and by most probable class, under the original.
+        control_hits: int64 [F], number of test states whose control label is the most probable class.
+        unseen: float64 [F], nats, cross-entropy summed over test states whose action prefix is not in the training set.
     """
 
     confusion: np.ndarray
@@ -78,10 +79,10 @@ class DiagnosticEvidence:
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-    """Unweighted mean over the classes that occur in either of 2 TP / (2 TP + FP + FN).
+    """Macro-F1: unweighted mean of 2 TP / (2 TP + FP + FN) over the classes that occur as true or predicted class.
 
     Args:
-        confusion: int [C, C], by true and by predicted class.
+        confusion: int [C, C], counts by true and by predicted class.
     """
     hits, occurrences = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
     return float(np.mean(2 * hits[occurrences > 0] / occurrences[occurrences > 0]))
@@ -90,7 +91,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 def collect_diagnostic_evidence(
     fits: Sequence[ProbeFit], pool: np.ndarray, probe_set: ProbeSet, protocol: Protocol
 ) -> DiagnosticEvidence:
-    """Of all features; `pool` int [Q, S, F] is the view that each seed and semantics chose."""
+    """Count the diagnostics of all features; `pool` int [Q, S, F] is the view that each seed and semantics selected."""
     splits = [probe_set.split(seed) for seed in protocol.seeds]
     control = probe_set.semantics.index(CONTROL_LABELS) if CONTROL_LABELS in probe_set.semantics else None
     num_classes = int(probe_set.counts.max())
@@ -99,7 +100,7 @@ def collect_diagnostic_evidence(
     for f in range(len(FEATURES)):
 
         def labels_and_predictions(semantics: int, f: int = f) -> tuple[np.ndarray, np.ndarray]:
-            """Labels and predictions of all seeds' test states that have a label."""
+            """Labels and predictions of the labelled test states of all seeds."""
             label = np.concatenate([probe_set.classes[semantics, f, split.test] for split in splits])
             predicted = np.concatenate([fits[pool[q, semantics, f]].predicted[q][semantics, f] for q in range(len(splits))])
             return label[label != MISSING], predicted[label != MISSING]
@@ -117,7 +118,7 @@ def collect_diagnostic_evidence(
 def compute_diagnostics(
     evidence: DiagnosticEvidence, probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol
 ) -> dict[str, Diagnostics]:
-    """The diagnostics of each feature with any label, from what a run stores."""
+    """Compute the diagnostics of each feature that has labels from stored evidence."""
     prior = _prior_on_unseen(probe_set, baseline, protocol)
     diagnostics: dict[str, Diagnostics] = {}
     for f, feature in enumerate(FEATURES):
@@ -140,7 +141,7 @@ def compute_diagnostics(
 
 
 def count_labels(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
-    """int64 [F, C], test states of all seeds by their class under the original: the row sums of every confusion."""
+    """int64 [F, C], number of test states of all seeds by class under the original: the row sums of each confusion matrix."""
     num_classes = int(probe_set.counts.max())
     tests = np.concatenate([probe_set.split(seed).test for seed in protocol.seeds])
     labels = probe_set.classes[0][:, tests]
@@ -148,7 +149,7 @@ def count_labels(probe_set: ProbeSet, protocol: Protocol) -> np.ndarray:
 
 
 def _prior_on_unseen(probe_set: ProbeSet, baseline: PriorBaseline, protocol: Protocol) -> np.ndarray:
-    """float64 [F], nats of the prior under the original on test states with an action prefix not seen in training."""
+    """float64 [F], nats, cross-entropy of the prior under the original on test states with an unseen action prefix."""
     prior = np.zeros(len(FEATURES))
     for q, seed in enumerate(protocol.seeds):
         is_unseen = ~probe_set.seen[probe_set.split(seed).test]

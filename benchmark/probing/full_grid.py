@@ -224,7 +224,7 @@ class FullGrid:
         protocol = protocol or self.swept
         self.told(f"{place.name}, {position}, {view}, offset {offset:+d}, {depth}")
         probe_set = place.probe_set.at(offset)
-        tested = prior or PriorBaseline.of(probe_set, protocol)
+        tested = prior or PriorBaseline.from_probe_set(probe_set, protocol)
         views = self.pools if view == POOLED else [view]
         widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}[depth]
         key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
@@ -318,7 +318,7 @@ class FullGrid:
     def future(self, place: ProbeSite, offset: int, view: str = POOLED) -> Slice:
         """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
         probe_set = place.probe_set.at(offset)
-        prior = PriorBaseline.of(probe_set, self.swept, place.probe_set.at(0))
+        prior = PriorBaseline.from_probe_set(probe_set, self.swept, place.probe_set.at(0))
         return self.slice(place, EMIT, view, offset, prior=prior, ahead=1 + offset)
 
     def _reach(self) -> tuple[int, dict[int, float]]:
@@ -342,7 +342,7 @@ class FullGrid:
         self.told("conditional probing")
         place, protocol = self.blind, self.swept
         probe_set = place.probe_set.at(0)
-        tested = PriorBaseline.of(probe_set, protocol)
+        tested = PriorBaseline.from_probe_set(probe_set, protocol)
         recorder = place.recorder(READ)
         both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
         sources = {
@@ -353,7 +353,7 @@ class FullGrid:
         weights = bootstrap_weights(tested.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
         skills = SkillScores(evidence_from_arrays(evidence_to_arrays(sources)), tested, weights)
         three = [
-            (skills.whole(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")
+            (skills.overall(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")
         ]
         added = [one - other for one, other in zip(*three, strict=True)]
         found = {}

@@ -1,4 +1,4 @@
-"""What probes of one source of states predict, and the interface of whoever trains them. NumPy only.
+"""Results of trained probes, and the interface of a probe trainer. NumPy only.
 
 Letters: see `benchmark.probing.probes`.
 """
@@ -17,17 +17,17 @@ from benchmark.probing.protocol import Protocol
 
 
 class StateArray(typing.Protocol):
-    """States [R, D] that are indexed by a slice or by row numbers: an array, memory-mapped or not, or several."""
+    """Hidden states [R, D] that support indexing by a slice or by row indices: an array, a memory map, or several."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """float32 [asked, D]."""
+        """float32 [len(rows), D]."""
         ...
 
 
 class ProbeTrainer(typing.Protocol):
-    """`fit_probes`, or what takes its place and has others compute."""
+    """A function that trains probes as `fit_probes` does, for example on other processes or from a cache."""
 
     def __call__(
         self,
@@ -38,7 +38,7 @@ class ProbeTrainer(typing.Protocol):
         widths: Sequence[int],
         seeds: Sequence[int],
         protocol: Protocol,
-        progress: Callable[[int], None] = ...,
+        on_steps: Callable[[int], None] = ...,
         inits: Sequence[int] | None = ...,
     ) -> ProbeFit:
         """See `fit_probes`."""
@@ -47,13 +47,13 @@ class ProbeTrainer(typing.Protocol):
 
 @dataclass(frozen=True)
 class ProbeFit:
-    """What the probes of one source of states predict.
+    """Validation and test results of the probes of one source of states.
 
     Attributes:
-        validation: float32 [Q, G, K], cross-entropy in nats on validation, at the best check.
-        log_prob: a seed, float32 [G, K, Rt], log-probability of the true class of each of its test states, at that
-            check; 0 where the label is missing.
-        predicted: a seed, int16 [G, K, Rt], the most probable class.
+        validation: float32 [Q, G, K], cross-entropy in nats on validation, at the best checkpoint.
+        log_prob: float32 [G, K, Rt] per seed, log-probability of the true class of each test state, at that checkpoint;
+            0 where the label is missing.
+        predicted: int16 [G, K, Rt] per seed, the most probable class.
     """
 
     validation: np.ndarray
@@ -62,7 +62,7 @@ class ProbeFit:
 
 
 def fit_in_process(*args: Any, **options: Any) -> ProbeFit:
-    """`benchmark.probing.probes.fit_probes`, the default `Fitter`; torch is imported by the first call."""
+    """`benchmark.probing.probes.fit_probes`, the default `ProbeTrainer`; the first call imports torch."""
     from benchmark.probing.probes import fit_probes
 
     return fit_probes(*args, **options)

@@ -1,4 +1,4 @@
-"""What the probes find in one source of states: the model, untrained copies of it, or a recorder.
+"""Probe one source of states: the model, randomly initialised copies of it, or the token-history baseline.
 
 Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
 """
@@ -16,13 +16,19 @@ from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_
 from benchmark.probing.protocol import Protocol
 
 StepCallback = Callable[[int], None]
+"""Called with the number of optimiser steps done since its last call."""
 Views = Sequence[StateArray]
-"""The states among which each semantics chooses on validation, float32 [R, D] each: layers, or pools of layers."""
+"""The alternative states, float32 [R, D] each, from which each semantics selects one on validation: layers or pools."""
 
 
 @dataclass(frozen=True)
 class ProbedSource:
-    """A fit a view, and the evidence of the chosen ones."""
+    """The probes of one source of states.
+
+    Attributes:
+        fits: probe fit per view.
+        evidence: cross-entropies of the views that validation selected.
+    """
 
     fits: list[ProbeFit]
     evidence: Evidence
@@ -37,16 +43,16 @@ def probe_source(
     widths: Sequence[int] | None = None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> ProbedSource:
-    """Fit the probes of one source.
+    """Train the probes of one source and gather their evidence.
 
     Args:
         probe_set: labels.
-        tested: of the same.
-        copies: the views of each copy of the source; probe seed i reads copy i modulo them.
-        protocol: of the probes.
-        progress: is told of the steps done, see `network_steps`.
-        widths: of the hidden layers; the protocol's one unless given.
-        fit: fits the probes.
+        baseline: label prior on the same labels.
+        copies: views per copy of the source; probe seed i reads copy i modulo the number of copies.
+        protocol: settings of the probes.
+        on_steps: called with the steps done; `count_network_steps` per view in all.
+        widths: widths of the hidden layers, empty for linear probes; `[protocol.hidden]` if None.
+        trainer: trains the probes.
     """
     hidden = [protocol.hidden] if widths is None else list(widths)
     fits = [
@@ -64,21 +70,21 @@ def fit_view(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> ProbeFit:
-    """The fit of one view, [R, D] of each copy, all seeds, by semantics."""
+    """Train the probes of one view for all seeds; `copies` holds states [R, D] per copy."""
     states = [copies[seed % len(copies)] for seed in protocol.seeds]
     splits = [probe_set.split(seed) for seed in protocol.seeds]
     return fit_semantics(probe_set, states, protocol.seeds, splits, protocol, widths, on_steps, trainer)
 
 
 def count_network_steps(protocol: Protocol, num_semantics: int) -> int:
-    """Steps of all networks of one view, as its fit reports them."""
+    """Number of optimiser steps of all networks of one view."""
     return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + num_semantics)
 
 
 def validation_gaps(fits: Sequence[ProbeFit], baseline: PriorBaseline, feature: int, columns: Sequence[int]) -> np.ndarray:
-    """float64 [views], skill of the original less the mean of the alternatives (columns of S) on validation, over seeds.
+    """float64 [views], validation gap per view, mean over seeds: skill of the original minus mean skill of the alternatives.
 
-    By it the best layer is named, so that no test figure chooses.
+    The best layer is selected by it, so that no test result selects a layer. `columns` indexes the alternatives in S.
     """
     prior = np.stack([label_prior.validation[:, feature] for label_prior in baseline.priors])
     skills = 1 - np.stack([fit.validation[:, :, feature] for fit in fits]) / prior
@@ -95,7 +101,20 @@ def fit_semantics(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> ProbeFit:
-    """One network a (semantics, seed), the original in copies, with a head for each feature over shared hidden layers."""
+    """Train one network per (semantics, seed), with one head per feature on shared hidden layers.
+
+    The original semantics has `protocol.copies` networks, over which its results are averaged.
+
+    Args:
+        probe_set: labels.
+        states: states [R, D] per seed.
+        seeds: Q probe seeds.
+        splits: split per seed.
+        protocol: settings of the probes.
+        widths: widths of the hidden layers.
+        on_steps: called with the steps done.
+        trainer: trains the probes.
+    """
     copies = protocol.copies
     targets = np.concatenate([np.repeat(probe_set.classes[:1], copies, 0), probe_set.classes[1:]])
     inits = [*range(copies), *[0] * (len(targets) - copies)]
@@ -108,16 +127,16 @@ def fit_semantics(
 
 
 def _average_copies(values: np.ndarray, copies: int) -> np.ndarray:
-    """[G, ...] with the mean of the first `copies` groups in their place."""
+    """[G - copies + 1, ...], the first `copies` groups of [G, ...] replaced by their mean."""
     return np.concatenate([values[:copies].mean(0, keepdims=True), values[copies:]])
 
 
 def evidence_to_arrays(sources: Mapping[str, ProbedSource]) -> dict[str, np.ndarray]:
-    """The evidence of all sources as a run stores it, such as `model.probe`."""
-    return {f"{name}.{part}": array for name, s in sources.items() for part, array in vars(s.evidence).items()}
+    """The evidence of all sources as the named arrays that a run stores, such as `model.probe`."""
+    return {f"{name}.{part}": array for name, source in sources.items() for part, array in vars(source.evidence).items()}
 
 
 def evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
-    """The evidence of all sources from the arrays of `arrays_of`; other arrays may lie beside them."""
+    """The evidence of all sources from the arrays of `evidence_to_arrays`; arrays of other names are ignored."""
     names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
     return {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}

@@ -1,4 +1,4 @@
-"""The verdict: what the blind set says, from stored states to every figure of the row.
+"""The verdict on the blind set, from stored hidden states to every probing result of a leaderboard row.
 
 Letters: `S` semantics, `F` features, `R` states.
 """
@@ -31,13 +31,13 @@ from karel_env.screen import valid_alternatives
 from karel_env.semantics import ADVERSARIAL, FLIP
 
 EXTRA_SEMANTICS = (FLIP, ADVERSARIAL)
-"""Semantics of the paper that are measured and named beside the alternatives, and enter no gap."""
+"""Semantics of the paper that are measured and reported with the alternatives, but enter no gap."""
 DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
-"""Names in `probes.data`: before the parts of `DiagnosticEvidence`; of what `content_of_hits` takes, packed."""
+"""Names in `probes.data`: the prefix of the parts of `DiagnosticEvidence`; the array of `pack_hits`."""
 
 
 def diagnostic_evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
-    """What the arrays of `probes.data` hold for the diagnostics; None where an older run stored nothing."""
+    """The diagnostic evidence among the arrays of `probes.data`; None for an older run that stored none."""
     names = ("confusion", "control_hits", "unseen")
     if any(f"{DIAGNOSTICS}.{name}" not in arrays for name in names):
         return None
@@ -46,15 +46,15 @@ def diagnostic_evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> Diagnos
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the blind set says: does the model represent the robot's state?
+    """The probing result on the blind set: does the model represent the robot's state?
 
     Attributes:
-        verdict: on facing.
+        verdict: REPRESENTS, RECORD-ONLY or INCONCLUSIVE, decided on facing.
         features: results by feature.
-        diagnostics: of the model, by feature; they decide nothing.
-        semantics: names; the original, the alternatives, and those beside them.
-        programs, dropped: of the probe set in all, and those left out to keep the folds apart.
-        test_programs, test_states: what the intervals rest on.
+        diagnostics: diagnostics of the model by feature; they do not enter the verdict.
+        semantics: names of the original, the alternatives, and the extra semantics.
+        programs, dropped: number of programs of the probe set, and of those left out to keep the folds disjoint.
+        test_programs, test_states: number of programs and states that the intervals are computed from.
     """
 
     verdict: str
@@ -68,7 +68,7 @@ class ProbeResult:
 
 
 def count_blind_steps(protocol: Protocol) -> int:
-    """Steps of all networks that `measure_meaning` reports, for progress."""
+    """Number of optimiser steps that `measure` reports to `on_steps`."""
     return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
 
 
@@ -80,19 +80,22 @@ def measure(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
-    """Skill, gap, delta and verdict on the blind set; the arrays that they are computed from, and readings, to be stored.
+    """Measure skill, gap, delta and verdict on the blind set.
 
     Args:
-        suite: whose blind set was read.
-        protocol: of the probes.
-        model: its pooled states at the reading of each action word, in the order of `POOLS`.
-        random: the same of each untrained copy.
-        progress: is told of the steps done, see `blind_steps`.
-        fit: fits the probes.
+        suite: the suite whose blind set the model has read.
+        protocol: settings of the probes.
+        model_views: float32 [R, D] per pool of `POOLS`, the model's states at each action word.
+        random_views: the same per randomly initialised copy of the model.
+        on_steps: called with the steps done; `count_blind_steps` in all.
+        trainer: trains the probes.
+
+    Returns:
+        The result; the evidence arrays that it is computed from, by name; the readout of the first seed.
     """
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
-    baseline = PriorBaseline.of(probe_set, protocol)
+    baseline = PriorBaseline.from_probe_set(probe_set, protocol)
     token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
         "model": probe_source(probe_set, baseline, [model_views], protocol, on_steps, trainer=trainer),
@@ -124,14 +127,15 @@ def verdict_from_evidence(
     views: Sequence[str] = POOLS,
     diagnostics: Mapping[str, Diagnostics] | None = None,
 ) -> ProbeResult:
-    """What the stored arrays of a run (`probes.data`) say.
+    """Compute the probing result from the stored arrays of a run (`probes.data`).
 
     Args:
-        probe_set, tested: of `blind_probe_set`.
-        arrays: by source and part of its `Evidence`, such as `model.probe`.
-        protocol: of the run.
-        views: names of those that the model's evidence was chosen from.
-        diagnostics: of the model, which the arrays do not hold.
+        probe_set: labels of `blind_probe_set`.
+        baseline: label prior on the same labels.
+        arrays: arrays of each source's `Evidence`, with names such as `model.probe`.
+        protocol: protocol of the run.
+        views: names of the views that `Evidence.pool` indexes.
+        diagnostics: diagnostics of the model, which these arrays do not determine.
     """
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
     results = analyze_features(evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)

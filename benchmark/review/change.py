@@ -94,14 +94,14 @@ class Change:
 
     def extract_base(self, folder: str, target: Path) -> Path:
         """Write a submission as it is in the base into `target`/NAME; links and the like are left out."""
-        out = target / folder
-        out.mkdir(parents=True)
+        submission_folder = target / folder
+        submission_folder.mkdir(parents=True)
         for mode, path in _list_tree(self.checkout, self.base, f"{SUBMISSIONS}/{folder}/", "-r"):
             if mode in (FILE, EXECUTABLE):
-                place = out / PurePosixPath(path).relative_to(f"{SUBMISSIONS}/{folder}")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(git(self.checkout, "cat-file", "blob", f"{self.base}:{path}"))
-        return out
+                path_in_target = submission_folder / PurePosixPath(path).relative_to(f"{SUBMISSIONS}/{folder}")
+                path_in_target.parent.mkdir(parents=True, exist_ok=True)
+                path_in_target.write_bytes(git(self.checkout, "cat-file", "blob", f"{self.base}:{path}"))
+        return submission_folder
 
 
 def read_change(checkout: Path) -> Change:
@@ -180,7 +180,7 @@ def git(checkout: Path, *arguments: str) -> bytes:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=GIT_TIMEOUT, env=environment)
+        result = subprocess.run(command, capture_output=True, check=True, timeout=GIT_TIMEOUT, env=environment)
     except subprocess.CalledProcessError as problem:
         lines = problem.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise UsageError(
@@ -190,4 +190,4 @@ def git(checkout: Path, *arguments: str) -> bytes:
         raise UsageError(
             f"--change {checkout}: git {arguments[0]} cannot be run ({type(problem).__name__}); expected a checkout with its base commit"
         ) from problem
-    return done.stdout
+    return result.stdout

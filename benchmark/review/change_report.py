@@ -34,18 +34,18 @@ class RowReport:
     notes: list[str] = field(default_factory=list)
     details: str = ""
 
-    def refuse(self, why: str, code: int = REFUSED) -> None:
+    def refuse(self, reason: str, code: int = REFUSED) -> None:
         """Note a reason against it."""
-        self.refusals.append(why)
+        self.refusals.append(reason)
         self.code = max(self.code, code)
 
     def text(self) -> str:
         """The lines of the report."""
         name = self.folder if NAME_PATTERN.fullmatch(self.folder) else sanitize(self.folder)
-        head = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
+        outcome = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
         if self.code:
-            head = "refused" if self.refusals else "differs"
-        lines = [f"{name}: {head}", f"- {self.kind} row", *(f"- refused: {why}" for why in self.refusals)]
+            outcome = "refused" if self.refusals else "differs"
+        lines = [f"{name}: {outcome}", f"- {self.kind} row", *(f"- refused: {refusal}" for refusal in self.refusals)]
         lines += [f"- {note}" for note in self.notes]
         body = "\n".join(line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]} (cut)" for line in lines)
         text = f"{body}\n\n{self.details}" if self.details else body
@@ -64,23 +64,23 @@ class ChangeReport:
     @property
     def exit_code(self) -> int:
         """The gravest."""
-        return max([self.code, *(one.code for one in self.rows)])
+        return max([self.code, *(row.code for row in self.rows)])
 
     def text(self) -> str:
         """The report in printable ASCII, bounded."""
-        parts = [f"refused: {why}" for why in self.refusals[:MAX_LISTED]]
+        parts = [f"refused: {refusal}" for refusal in self.refusals[:MAX_LISTED]]
         if len(self.refusals) > MAX_LISTED:
             parts.append(f"({len(self.refusals) - MAX_LISTED} more)")
         parts += [f"- {note}" for note in self.notes[:MAX_LISTED]]
-        return make_printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(one.text() for one in self.rows)]))
+        return make_printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(row.text() for row in self.rows)]))
 
     def summary(self) -> str:
         """Numbers only, on one line: what a comment may repeat."""
         counts = {
-            kind: min(99, sum(one.kind == kind for one in self.rows)) for kind in (NEW, CHANGED, REMOVED, RENAMED)
+            kind: min(99, sum(row.kind == kind for row in self.rows)) for kind in (NEW, CHANGED, REMOVED, RENAMED)
         }
-        refused = min(99, sum(one.code > 0 for one in self.rows))
-        return json.dumps({"exit_code": self.exit_code, **counts, "refused": refused}) + "\n"
+        num_refused = min(99, sum(row.code > 0 for row in self.rows))
+        return json.dumps({"exit_code": self.exit_code, **counts, "refused": num_refused}) + "\n"
 
 
 def make_printable(text: str) -> str:
@@ -90,7 +90,7 @@ def make_printable(text: str) -> str:
     lines = [
         f". {line}" if line.lstrip().startswith("::") else line for line in visible.replace("##[", "#_[").split("\n")
     ]
-    whole = "\n".join(lines)
-    if len(whole) > REPORT_CHARACTERS:
-        whole = f"{whole[:REPORT_CHARACTERS]}\n(cut: {len(whole):,} characters)"
-    return whole + "\n"
+    printable = "\n".join(lines)
+    if len(printable) > REPORT_CHARACTERS:
+        printable = f"{printable[:REPORT_CHARACTERS]}\n(cut: {len(printable):,} characters)"
+    return printable + "\n"

@@ -50,9 +50,9 @@ class SubmissionRow:
         record = self.record
         return record.suite.name, record.suite.version, record.protocol.version, record.track
 
-    def may_share_content(self, other: SubmissionRow) -> bool:
+    def may_share_content(self, second: SubmissionRow) -> bool:
         """Whether both may share what they share: the same authors, in two tables of the board."""
-        return self.authors == other.authors and self.table != other.table
+        return self.authors == second.authors and self.table != second.table
 
 
 @dataclass
@@ -69,7 +69,7 @@ def read_row(folder: Path) -> SubmissionRow:
     return SubmissionRow(folder.name, read_submission(folder), record, Fingerprint(folder))
 
 
-def find_overlap(row: SubmissionRow, others: Sequence[SubmissionRow]) -> Overlap:
+def find_overlap(row: SubmissionRow, existing_rows: Sequence[SubmissionRow]) -> Overlap:
     """What a proposed row shares with other rows, each of which has another folder."""
     overlap = Overlap()
     for name in sorted({*row.names, row.declared.family}):
@@ -77,59 +77,76 @@ def find_overlap(row: SubmissionRow, others: Sequence[SubmissionRow]) -> Overlap
             overlap.refusals.append(
                 f"name or family {sanitize(name)} reads as {sanitize(skeleton(name))}; write it in one script"
             )
-    for other in others:
-        _compare_names(row, other, overlap)
-        shared = list(_shared_content(row, other))
-        if not shared:
+    for existing in existing_rows:
+        _compare_names(row, existing, overlap)
+        shared_content = list(_list_shared_content(row, existing))
+        if not shared_content:
             continue
-        line = f"{', '.join(shared)} as {sanitize(other.folder)} of {sanitize(other.declared.authors[0])}"
-        if row.may_share_content(other):
+        line = f"{', '.join(shared_content)} as {sanitize(existing.folder)} of {sanitize(existing.declared.authors[0])}"
+        if row.may_share_content(existing):
             overlap.notes.append(f"{line}, in another table by the same authors")
         else:
             overlap.refusals.append(f"{line}; a row stands on the board once, under the name that it has")
-    overlap.refusals += _find_lookalikes("family", row.declared.family, [other.declared.family for other in others])
+    overlap.refusals += _find_lookalikes(
+        "family", row.declared.family, [existing.declared.family for existing in existing_rows]
+    )
     for author in row.declared.authors:
-        overlap.refusals += _find_lookalikes("author", author, [name for other in others for name in other.declared.authors])
+        overlap.refusals += _find_lookalikes(
+            "author", author, [name for existing in existing_rows for name in existing.declared.authors]
+        )
     return overlap
 
 
-def colliding_folder(folder: str, others: Iterable[str]) -> str | None:
+def find_colliding_folder(folder: str, folders: Iterable[str]) -> str | None:
     """The folder whose name a reader or a file system takes for this one, if there is one."""
-    mine = skeleton(folder, labels=True)
-    return next((other for other in sorted(others) if other != folder and skeleton(other, labels=True) == mine), None)
+    folder_skeleton = skeleton(folder, labels=True)
+    return next(
+        (
+            candidate
+            for candidate in sorted(folders)
+            if candidate != folder and skeleton(candidate, labels=True) == folder_skeleton
+        ),
+        None,
+    )
 
 
-def _compare_names(row: SubmissionRow, other: SubmissionRow, overlap: Overlap) -> None:
+def _compare_names(row: SubmissionRow, existing: SubmissionRow, overlap: Overlap) -> None:
     for name in sorted(row.names):
-        for known in sorted(other.names):
-            if skeleton(name, labels=True) != skeleton(known, labels=True):
+        for existing_name in sorted(existing.names):
+            if skeleton(name, labels=True) != skeleton(existing_name, labels=True):
                 continue
-            if name == known and row.may_share_content(other):
+            if name == existing_name and row.may_share_content(existing):
                 overlap.notes.append(
-                    f"name {sanitize(name)} as {sanitize(other.folder)}, in another table by the same authors"
+                    f"name {sanitize(name)} as {sanitize(existing.folder)}, in another table by the same authors"
                 )
             else:
                 overlap.refusals.append(
-                    f"name {sanitize(name)} reads as {sanitize(known)} of {sanitize(other.folder)}; choose another"
+                    f"name {sanitize(name)} reads as {sanitize(existing_name)} of {sanitize(existing.folder)}; choose another"
                 )
 
 
-def _shared_content(row: SubmissionRow, other: SubmissionRow) -> Iterator[str]:
-    mine, theirs = row.fingerprint, other.fingerprint
-    weights = "the same" if row.declared.digest == other.declared.digest else compare_weights(mine, theirs)
+def _list_shared_content(row: SubmissionRow, existing: SubmissionRow) -> Iterator[str]:
+    fingerprint, existing_fingerprint = row.fingerprint, existing.fingerprint
+    weights = (
+        "the same"
+        if row.declared.digest == existing.declared.digest
+        else compare_weights(fingerprint, existing_fingerprint)
+    )
     if weights:
         yield f"{weights} weights"
-    if row.table[:2] != other.table[:2]:
+    if row.table[:2] != existing.table[:2]:
         return
-    if row.table[3] == other.table[3] and (samples := compare_samples(mine, theirs)):
+    if row.table[3] == existing.table[3] and (samples := compare_samples(fingerprint, existing_fingerprint)):
         yield f"{samples} samples"
-    if evidence := compare_evidence(mine, theirs):
+    if evidence := compare_evidence(fingerprint, existing_fingerprint):
         yield f"{evidence} evidence"
 
 
-def _find_lookalikes(what: str, text: str, known: Iterable[str]) -> list[str]:
+def _find_lookalikes(field_name: str, text: str, existing_texts: Iterable[str]) -> list[str]:
     """A line where a text reads as a known one and is spelled otherwise."""
-    for other in sorted(set(known)):
-        if text != other and skeleton(text) == skeleton(other):
-            return [f"{what} {sanitize(text)} reads as {sanitize(other)}; write it in the same way, or choose another"]
+    for existing in sorted(set(existing_texts)):
+        if text != existing and skeleton(text) == skeleton(existing):
+            return [
+                f"{field_name} {sanitize(text)} reads as {sanitize(existing)}; write it in the same way, or choose another"
+            ]
     return []

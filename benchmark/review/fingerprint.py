@@ -91,7 +91,7 @@ def compare_weights(first: Fingerprint, second: Fingerprint) -> str | None:
         return None
     if first.tensor_digests == second.tensor_digests:
         return EQUAL
-    shapes = [[shape for _, _, shape, _ in one.tensors] for one in (first, second)]
+    shapes = [[shape for _, _, shape, _ in fingerprint.tensors] for fingerprint in (first, second)]
     if shapes[0] != shapes[1]:
         return None
     return NEAR if _distance(first.weight_values, second.weight_values) <= NEAR_WEIGHTS else None
@@ -147,9 +147,9 @@ def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
     return tensors
 
 
-def _to_float32(item: str, data: bytes) -> np.ndarray:
+def _to_float32(dtype: str, data: bytes) -> np.ndarray:
     """Numbers of a tensor as float32; those of other kinds as their bytes."""
-    if item == "BF16":
+    if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):
-        return np.frombuffer(data, FLOATS.get(item, "u1")).astype(np.float32)
+        return np.frombuffer(data, FLOATS.get(dtype, "u1")).astype(np.float32)

@@ -26,7 +26,7 @@ from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
-from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, colliding_folder, find_overlap, read_row
+from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
@@ -39,81 +39,85 @@ UNFINISHED = "the check did not finish; a maintainer looks into the log of the r
 MISMATCH = VerificationError.exit_code
 
 
-def check_pull_request(checkout: Path, maintainer: bool = False) -> ChangeReport:
+def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeReport:
     """Check a change.
 
     Args:
         checkout: work tree of the merge commit.
         maintainer: it is a maintainer's own, who may edit and remove rows and statuses.
     """
-    found = ChangeReport()
+    report = ChangeReport()
     try:
         change = read_change(checkout)
-        _check_files(change, found)
+        _check_files(change, report)
         folders = change.folders()
-        if not folders and not found.refusals:
-            found.refusals.append("nothing in submissions/ is changed")
+        if not folders and not report.refusals:
+            report.refusals.append("nothing in submissions/ is changed")
         if len(folders) > MAX_FOLDERS:
-            found.refusals.append(f"{len(folders)} submissions in one change; at most {MAX_FOLDERS} are checked")
-        if found.refusals:
-            found.code = REFUSED
+            report.refusals.append(f"{len(folders)} submissions in one change; at most {MAX_FOLDERS} are checked")
+        if report.refusals:
+            report.code = REFUSED
         with tempfile.TemporaryDirectory() as scratch:
-            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), maintainer, found)
+            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report)
     except BenchmarkError as problem:
-        found.refusals.append(str(problem))
-        found.code = max(found.code, problem.exit_code)
+        report.refusals.append(str(problem))
+        report.code = max(report.code, problem.exit_code)
     except Exception as problem:
         # Whatever a folder does to the readers, there is a report, and it refuses.
-        found.refusals.append(f"the check failed with {_describe_exception(problem)}; a maintainer looks into it")
-        found.code = max(found.code, REFUSED)
-    return found
+        report.refusals.append(f"the check failed with {_describe_exception(problem)}; a maintainer looks into it")
+        report.code = max(report.code, REFUSED)
+    return report
 
 
-def report_pull_request(checkout: Path, maintainer: bool = False) -> tuple[str, int]:
+def report_pull_request(checkout: Path, is_maintainer: bool = False) -> tuple[str, int]:
     """What is found of a change, and the gravest exit code."""
-    found = check_pull_request(checkout, maintainer)
-    return found.text(), found.exit_code
+    report = check_pull_request(checkout, is_maintainer)
+    return report.text(), report.exit_code
 
 
-def _check_files(change: Change, found: ChangeReport) -> None:
-    found.refusals += [why for file in change.files if (why := file.rejection_reason()) is not None]
+def _check_files(change: Change, report: ChangeReport) -> None:
+    report.refusals += [reason for file in change.files if (reason := file.rejection_reason()) is not None]
 
 
-def _check_rows(change: Change, folders: Sequence[str], scratch: Path, maintainer: bool, found: ChangeReport) -> None:
+def _check_rows(
+    change: Change, folders: Sequence[str], scratch: Path, is_maintainer: bool, report: ChangeReport
+) -> None:
     """Compare each row with the base, then with all others, then verify it."""
-    unsafe = {file.folder for file in change.files if file.rejection_reason() is not None}
+    unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
     kinds = {folder: _row_kind(change, folder) for folder in folders}
-    before = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
-    after: dict[str, SubmissionRow] = {}
+    base_rows = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
+    proposed_rows: dict[str, SubmissionRow] = {}
     for folder in folders:
-        one = RowReport(folder, kinds[folder])
-        found.rows.append(one)
-        _check_status(change.files_of(folder), maintainer, one)
-        _check_name(change, folder, one)
-        place = change.checkout / "submissions" / folder
-        if folder in unsafe:
-            one.refuse("holds what is no plain file, so it is not read")
-        elif one.kind != REMOVED:
-            _verify(place, change.files_of(folder), maintainer, one)
-            if (row_after := _readable_row(place)) is not None:
-                after[folder] = row_after
-    standing = _unchanged_rows(change, folders, found)
-    for one in found.rows:
-        _compare_with_base(one, change, before, maintainer)
-        if one.folder in after:
-            _compare_with_others(one, after, before, standing, found, maintainer)
+        row_report = RowReport(folder, kinds[folder])
+        report.rows.append(row_report)
+        _check_status(change.files_of(folder), is_maintainer, row_report)
+        _check_name(change, folder, row_report)
+        path = change.checkout / "submissions" / folder
+        if folder in unsafe_folders:
+            row_report.refuse("holds what is no plain file, so it is not read")
+        elif row_report.kind != REMOVED:
+            _verify(path, change.files_of(folder), is_maintainer, row_report)
+            if (proposed_row := _readable_row(path)) is not None:
+                proposed_rows[folder] = proposed_row
+    unchanged_rows = _unchanged_rows(change, folders, report)
+    for row_report in report.rows:
+        _compare_with_base(row_report, change, base_rows, is_maintainer)
+        if row_report.folder in proposed_rows:
+            _compare_with_others(row_report, proposed_rows, base_rows, unchanged_rows, report, is_maintainer)
 
 
-def _unchanged_rows(change: Change, folders: Sequence[str], found: ChangeReport) -> list[SubmissionRow]:
+def _unchanged_rows(change: Change, folders: Sequence[str], report: ChangeReport) -> list[SubmissionRow]:
     """The rows that a change leaves as they are."""
     rows = {
         name: _readable_row(change.checkout / "submissions" / name)
         for name in sorted(change.folders_after - set(folders))
     }
-    unread = [name for name, row in rows.items() if row is None and (change.checkout / "submissions" / name).is_dir()]
-    if unread:
-        found.notes.append(
-            f"not compared with {len(unread)} rows of the base that cannot be read, first {sanitize(unread[0])}"
+    unreadable = [
+        name for name, row in rows.items() if row is None and (change.checkout / "submissions" / name).is_dir()
+    ]
+    if unreadable:
+        report.notes.append(
+            f"not compared with {len(unreadable)} rows of the base that cannot be read, first {sanitize(unreadable[0])}"
         )
     return [row for row in rows.values() if row is not None]
 
@@ -136,161 +140,182 @@ def _readable_row(folder: Path) -> SubmissionRow | None:
         return None
 
 
-def _check_status(files: Sequence[ChangedFile], maintainer: bool, one: RowReport) -> None:
+def _check_status(files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
     """A status is written by the verification alone, so no change brings, edits or removes one."""
     for file in files:
-        if file.name.casefold() != STATUS or (one.kind == REMOVED and maintainer):
+        if file.name.casefold() != STATUS or (row_report.kind == REMOVED and is_maintainer):
             continue
-        if maintainer:
-            one.notes.append(f"{file.name} {file.action} by a maintainer")
-        elif one.kind != REMOVED:
-            one.refuse(
+        if is_maintainer:
+            row_report.notes.append(f"{file.name} {file.action} by a maintainer")
+        elif row_report.kind != REMOVED:
+            row_report.refuse(
                 f"{sanitize(file.name)[1:-1]} {file.action}: only the verification writes it; leave it as it is in the base"
             )
 
 
-def _check_name(change: Change, folder: str, one: RowReport) -> None:
+def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
     """The date in front of a new folder's name, and names that are taken for it."""
-    if one.kind != NEW:
+    if row_report.kind != NEW:
         return
-    others = change.folders_before | change.folders_after
-    if (other := colliding_folder(folder, others)) is not None:
-        one.refuse(f"its name differs from {sanitize(other)} by case, width or look-alike letters only; choose another")
+    folders = change.folders_before | change.folders_after
+    if (colliding := find_colliding_folder(folder, folders)) is not None:
+        row_report.refuse(
+            f"its name differs from {sanitize(colliding)} by case, width or look-alike letters only; choose another"
+        )
     day = folder[: DATE_LENGTH - 1]
     try:
-        dated = date.fromisoformat(day) if len(day) == 10 and folder[DATE_LENGTH - 1 : DATE_LENGTH] == "_" else None
+        folder_date = (
+            date.fromisoformat(day) if len(day) == 10 and folder[DATE_LENGTH - 1 : DATE_LENGTH] == "_" else None
+        )
     except ValueError:
-        dated = None
+        folder_date = None
     # A clock that is behind must not refuse what the base already is older than.
     today = max(datetime.now(UTC), datetime.fromtimestamp(change.base_time, UTC)).date()
-    if dated is None:
-        one.refuse("its name has no date; expected YYYY-MM-DD_NAME, the day on which the run finished")
-    elif dated > today:
-        one.refuse(f"it is dated {dated}, which is after today ({today}); expected the day on which the run finished")
+    if folder_date is None:
+        row_report.refuse("its name has no date; expected YYYY-MM-DD_NAME, the day on which the run finished")
+    elif folder_date > today:
+        row_report.refuse(
+            f"it is dated {folder_date}, which is after today ({today}); expected the day on which the run finished"
+        )
 
 
-def _verify(place: Path, files: Sequence[ChangedFile], maintainer: bool, one: RowReport) -> None:
+def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
     """Compute the row again and note what differs."""
     try:
-        verified = verify(place, incoming=one.kind == NEW and not maintainer)
+        verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
     except BenchmarkError as problem:
-        one.refuse(str(problem), problem.exit_code)
+        row_report.refuse(str(problem), problem.exit_code)
         return
     except Exception as problem:
-        one.refuse(f"cannot be read: {_describe_exception(problem)}")
+        row_report.refuse(f"cannot be read: {_describe_exception(problem)}")
         return
-    differences = verified.mismatches
+    mismatches = verified.mismatches
     if not any(file.name == STATUS for file in files):
         # The status that lies in the base is of the files before, and nobody's claim.
-        differences = [difference for difference in differences if not difference.entry.startswith("status.")]
-    if len(differences) < len(verified.mismatches):
-        one.notes.append("its status is of the files before, so the row falls back to self_reported")
-    if differences:
-        one.code = max(one.code, MISMATCH)
-        one.details = f"{len(differences)} entries differ\n\n{_format_mismatches(differences, 'submission', 'found')}"
+        mismatches = [mismatch for mismatch in mismatches if not mismatch.entry.startswith("status.")]
+    if len(mismatches) < len(verified.mismatches):
+        row_report.notes.append("its status is of the files before, so the row falls back to self_reported")
+    if mismatches:
+        row_report.code = max(row_report.code, MISMATCH)
+        row_report.details = (
+            f"{len(mismatches)} entries differ\n\n{_format_mismatches(mismatches, 'submission', 'found')}"
+        )
         return
     finished = verified.record.provenance.finished[:10]
-    if one.kind == NEW and one.folder[: DATE_LENGTH - 1] != finished:
-        one.notes.append(
-            f"dated {sanitize(one.folder[: DATE_LENGTH - 1])}, while its run finished on {sanitize(finished)}"
+    if row_report.kind == NEW and row_report.folder[: DATE_LENGTH - 1] != finished:
+        row_report.notes.append(
+            f"dated {sanitize(row_report.folder[: DATE_LENGTH - 1])}, while its run finished on {sanitize(finished)}"
         )
-    if any(has_paths(read_text(place / name, MAX_BYTES[name])) for name in (DESCRIPTION, RECORD)):
-        one.notes.append("names folders of the machine that it ran on; what is published shows their last part only")
-    checks = "\n".join(f"- {line}" for line in verified.checked)
-    one.details = f"{checks}\n\n{_board_excerpt(place.name, verified)}"
+    if any(has_paths(read_text(path / name, MAX_BYTES[name])) for name in (DESCRIPTION, RECORD)):
+        row_report.notes.append(
+            "names folders of the machine that it ran on; what is published shows their last part only"
+        )
+    checks = "\n".join(f"- {line}" for line in verified.checks)
+    row_report.details = f"{checks}\n\n{_board_excerpt(path.name, verified)}"
 
 
 def _compare_with_base(
-    one: RowReport, change: Change, before: dict[str, SubmissionRow | None], maintainer: bool
+    row_report: RowReport, change: Change, base_rows: dict[str, SubmissionRow | None], is_maintainer: bool
 ) -> None:
     """Name what a change does to a row that is there."""
-    if one.kind == NEW:
+    if row_report.kind == NEW:
         return
-    files = change.files_of(one.folder)
+    files = change.files_of(row_report.folder)
     listed = ", ".join(f"{sanitize(file.name)[1:-1]} {file.action}" for file in files[:MAX_LISTED])
-    more = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
-    what = "removes" if one.kind == REMOVED else "changes"
-    line = f"{what} a row of the base ({listed}{more})"
-    if maintainer:
-        one.notes.append(f"{line}; a maintainer's change")
+    num_hidden_text = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
+    action = "removes" if row_report.kind == REMOVED else "changes"
+    line = f"{action} a row of the base ({listed}{num_hidden_text})"
+    if is_maintainer:
+        row_report.notes.append(f"{line}; a maintainer's change")
     else:
-        one.refuse(f"{line}; ask a maintainer, or propose a row of its own")
-    old = before.get(one.folder)
-    if one.kind != CHANGED or old is None:
+        row_report.refuse(f"{line}; ask a maintainer, or propose a row of its own")
+    old = base_rows.get(row_report.folder)
+    if row_report.kind != CHANGED or old is None:
         return
-    new = _readable_row(change.checkout / "submissions" / one.folder)
+    new = _readable_row(change.checkout / "submissions" / row_report.folder)
     if new is not None:
-        differences = _row_differences(old, new)
+        mismatches = _find_row_mismatches(old, new)
         table = (
-            _format_mismatches(differences, "base", "change")
-            if differences
+            _format_mismatches(mismatches, "base", "change")
+            if mismatches
             else "none of what the board shows or the description says"
         )
-        one.details = f"what differs from the base:\n\n{table}\n\n{one.details}"
+        row_report.details = f"what differs from the base:\n\n{table}\n\n{row_report.details}"
 
 
-def _row_differences(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
+def _find_row_mismatches(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
     """Cells of the board and entries of the description that a change alters."""
-    found = list(find_mismatches("board", row_cells(old.record), row_cells(new.record)))
-    return found + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
+    mismatches = list(find_mismatches("board", row_cells(old.record), row_cells(new.record)))
+    return mismatches + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
 
 
 def _compare_with_others(
-    one: RowReport,
-    after: dict[str, SubmissionRow],
-    before: dict[str, SubmissionRow | None],
-    standing: Sequence[SubmissionRow],
-    found: ChangeReport,
-    maintainer: bool,
+    row_report: RowReport,
+    proposed_rows: dict[str, SubmissionRow],
+    base_rows: dict[str, SubmissionRow | None],
+    unchanged_rows: Sequence[SubmissionRow],
+    report: ChangeReport,
+    is_maintainer: bool,
 ) -> None:
     """Refuse a row that stands for another one; a removed row that it stands for was renamed."""
-    mine = after[one.folder]
-    removed = {report.folder: report for report in found.rows if report.kind in (REMOVED, RENAMED)}
-    gone = [old for folder, old in before.items() if folder in removed and old is not None]
+    proposed_row = proposed_rows[row_report.folder]
+    removed_reports = {
+        removed_report.folder: removed_report
+        for removed_report in report.rows
+        if removed_report.kind in (REMOVED, RENAMED)
+    }
+    removed_rows = [old for folder, old in base_rows.items() if folder in removed_reports and old is not None]
     # The base's version of another changed row counts too: a change could empty the row that it copies.
-    changed = [
-        old for folder, old in before.items() if folder not in removed and folder != one.folder and old is not None
+    changed_rows = [
+        old
+        for folder, old in base_rows.items()
+        if folder not in removed_reports and folder != row_report.folder and old is not None
     ]
-    proposed = [other for folder, other in after.items() if folder != one.folder]
-    overlap = find_overlap(mine, [*standing, *changed, *proposed])
-    for why in dict.fromkeys(overlap.refusals):
-        if maintainer:
-            one.notes.append(why)
+    other_proposed_rows = [other_row for folder, other_row in proposed_rows.items() if folder != row_report.folder]
+    overlap = find_overlap(proposed_row, [*unchanged_rows, *changed_rows, *other_proposed_rows])
+    for reason in dict.fromkeys(overlap.refusals):
+        if is_maintainer:
+            row_report.notes.append(reason)
         else:
-            one.refuse(why)
-    one.notes += dict.fromkeys(overlap.notes)
-    for old in gone:
-        renaming = find_overlap(mine, [old])
+            row_report.refuse(reason)
+    row_report.notes += dict.fromkeys(overlap.notes)
+    for old in removed_rows:
+        renaming = find_overlap(proposed_row, [old])
         if renaming.refusals or renaming.notes:
-            removed[old.folder].kind = RENAMED
-            removed[old.folder].notes.append(f"now {sanitize(one.folder)}")
-            why = f"renamed from {sanitize(old.folder)}: {'; '.join([*renaming.refusals, *renaming.notes])}"
-            if maintainer:
-                one.notes.append(why)
+            removed_reports[old.folder].kind = RENAMED
+            removed_reports[old.folder].notes.append(f"now {sanitize(row_report.folder)}")
+            reason = f"renamed from {sanitize(old.folder)}: {'; '.join([*renaming.refusals, *renaming.notes])}"
+            if is_maintainer:
+                row_report.notes.append(reason)
             else:
-                one.refuse(why)
+                row_report.refuse(reason)
 
 
-def _format_mismatches(differences: Sequence[Mismatch], before: str, after: str) -> str:
-    rows = [[sanitize(one.entry)[1:-1], sanitize(one.said), sanitize(one.found)] for one in differences[:MAX_LISTED]]
+def _format_mismatches(mismatches: Sequence[Mismatch], before: str, after: str) -> str:
+    rows = [
+        [sanitize(mismatch.entry)[1:-1], sanitize(mismatch.claimed), sanitize(mismatch.recomputed)]
+        for mismatch in mismatches[:MAX_LISTED]
+    ]
     table = tabulate(rows, headers=["entry", before, after], tablefmt="simple", disable_numparse=True)
-    more = len(differences) - MAX_LISTED
-    return f"{table}\n({more} more)" if more > 0 else table
+    num_hidden = len(mismatches) - MAX_LISTED
+    return f"{table}\n({num_hidden} more)" if num_hidden > 0 else table
 
 
-def _board_excerpt(name: str, found: VerificationReport) -> str:
+def _board_excerpt(name: str, report: VerificationReport) -> str:
     """The row of a submission among those of its suite, best first."""
-    mine = found.record
+    record = report.record
     try:
-        rows_there = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
+        other_entries = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
     except Exception as problem:
         return f"the board of the base cannot be read: {_describe_exception(problem)}"
-    others = [entry.record for entry in rows_there if entry.record.suite.name == mine.suite.name]
-    ranked = sorted([mine, *others], key=lambda one: -one.accuracy.held_out.value)
+    other_records = [entry.record for entry in other_entries if entry.record.suite.name == record.suite.name]
+    ranked = sorted([record, *other_records], key=lambda ranked_record: -ranked_record.accuracy.held_out.value)
     rows = []
-    for one in ranked:
-        cells = row_cells(one)
-        rows.append(["->" if one is mine else "", *(sanitize(cells[column])[1:-1] for column in COMPARED_COLUMNS)])
+    for ranked_record in ranked:
+        cells = row_cells(ranked_record)
+        rows.append(
+            ["->" if ranked_record is record else "", *(sanitize(cells[column])[1:-1] for column in COMPARED_COLUMNS)]
+        )
     return tabulate(rows, headers=["", *COMPARED_COLUMNS], tablefmt="simple", disable_numparse=True)
 
 
@@ -319,16 +344,16 @@ def run(options: argparse.Namespace) -> int:
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
-        found = check_pull_request(options.change, options.maintainer)
-        options.report.write_text(found.text(), encoding="utf-8")
+        report = check_pull_request(options.change, options.maintainer)
+        options.report.write_text(report.text(), encoding="utf-8")
         if options.summary is not None:
-            options.summary.write_text(found.summary(), encoding="utf-8")
+            options.summary.write_text(report.summary(), encoding="utf-8")
     except OSError as problem:
         where = problem.filename or options.report
         error = UsageError(f"{where}: cannot be written ({problem.strerror}); give a file in a folder that is there")
         raise error from problem
-    sys.stdout.write(found.text())
-    return found.exit_code
+    sys.stdout.write(report.text())
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmark.cluster.executor import FIT
-from benchmark.cluster.executor import WorkItem
+from benchmark.cluster.executor import FIT, WorkItem
 from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.probes import select_matmul_dtype
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.jobs import FitPayload, FitWork
-from benchmark.runner.store import VALID, StagedResult, ResultStore, MemmapStates, to_safetensors, write_atomic_in
+from benchmark.runner.store import VALID, MemmapStates, ResultStore, StagedResult, to_safetensors, write_atomic_in
 
 OnRetry = Callable[[str, str, str], None]
 

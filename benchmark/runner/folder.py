@@ -1,6 +1,6 @@
-"""The folder of a run: what is committed, what happened, and one driver at a time.
+"""The folder of a run: committed results, event log, and a lock for one driver at a time.
 
-`shards/` holds the committed pieces, `events.jsonl` one line an event, `lock` the driver that has the folder; a finished
+`shards/` holds the committed results, `events.jsonl` one line per event, `lock` the driver that holds the folder; a finished
 run has `record.json`, `samples.jsonl.gz`, `probes.data`, `readings.json.gz` and figures. The same command finds the
 folder again.
 """
@@ -29,37 +29,37 @@ from benchmark.errors import BenchmarkError, StorageError
 from benchmark.probing.labels import ProbeSet
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.store import (
-    MISSING,
     CORRUPT,
     DIGEST_KEY,
+    MISSING,
     VALID,
-    StagedResult,
-    ResultStore,
     MemmapStates,
-    mmap_safetensors,
-    to_safetensors,
+    ResultStore,
+    StagedResult,
     dump_with_digest,
-    storage_error,
     load_with_digest,
+    mmap_safetensors,
+    storage_error,
+    to_safetensors,
     write_atomic_in,
 )
 
 PROBES, EVENTS = "probes.data", "events.jsonl"
 FINAL = "final"
-"""Event that holds the digest of the file that makes a run done."""
+"""Event with the digest of the file that completes a run."""
 RETRIED = "retried"
-"""Event of a piece that is computed again; its `cause` is one of `pool.CAUSES` or `damaged`."""
+"""Event of an item that is computed again; its `cause` is one of `executor.CALL_STATUSES` or `store.CORRUPT`."""
 
 
 class RunFolder:
     """One run's files.
 
     Args:
-        root: the folder; made if it is not there.
+        root: the folder; made if it does not exist.
     """
 
     def __init__(self, root: Path) -> None:
-        # Resolved once: whoever shares the storage cannot lead later writes elsewhere by a link in its place.
+        # Resolved once, so that a link put in its place later cannot redirect writes.
         self.root = root.resolve()
         self.store = ResultStore(self.root / "shards")
         try:
@@ -71,19 +71,19 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Within, no other driver has the folder; the lock goes with the process, however it ends.
+        """Hold the folder's lock while the context lasts; it is released when the process ends, however it ends.
 
         Raises:
-            BenchmarkError: another driver has it.
+            BenchmarkError: another driver holds it.
         """
-        with self._appended("lock") as file:
+        with self._open_for_append("lock") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as problem:
                 file.seek(0)
-                who = " ".join(file.read(300).decode(errors="replace").split())
+                driver = " ".join(file.read(300).decode(errors="replace").split())
                 raise BenchmarkError(
-                    f"{self.root}: another driver computes this run ({who or 'starting'}); wait for it, stop it, or use "
+                    f"{self.root}: another driver computes this run ({driver or 'starting'}); wait for it, stop it, or use "
                     "another --out"
                 ) from problem
             try:
@@ -94,26 +94,26 @@ class RunFolder:
                 raise storage_error(self.root, problem) from problem
             yield
 
-    def _appended(self, name: str) -> BinaryIO:
-        """A file of the folder, to read and append to; never one that a link leads to."""
+    def _open_for_append(self, name: str) -> BinaryIO:
+        """Open a file of the folder for reading and appending; symbolic links are refused."""
         try:
-            number = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         except OSError as problem:
             raise storage_error(self.root, problem) from problem
-        return os.fdopen(number, "ab+")
+        return os.fdopen(descriptor, "ab+")
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of the folder durably."""
+        """Write a file of the folder atomically."""
         write_atomic_in(self.root, name, content)
 
     def finish(self, name: str, content: bytes) -> None:
-        """Write the file that makes the run done, once the events hold its digest, see `finished`."""
+        """Log the digest of the file that completes the run, then write it; see `file_status`."""
         self.log(FINAL, file=name, digest=hashlib.sha256(content).hexdigest())
         self.write(name, content)
 
     @staticmethod
     def file_status(root: Path, name: str) -> str:
-        """`WHOLE`, `ABSENT` or `DAMAGED`: whether a file of `finish` is there as it was written."""
+        """`WHOLE`, `ABSENT` or `DAMAGED`: whether a file of `finish` is as it was written."""
         path = root / name
         if not path.is_file():
             return MISSING
@@ -121,64 +121,64 @@ class RunFolder:
         return VALID if digests and hashlib.sha256(path.read_bytes()).hexdigest() == digests[-1] else CORRUPT
 
     def commit(self, shard: Shard, result: ShardResult) -> None:
-        """Store a shard that was computed in this process."""
+        """Stage and commit a shard that was computed in this process."""
         self.store.commit(stage_result(self.store, shard, result))
 
     def is_committed(self, shard: Shard) -> bool:
-        """Whether a shard is there, whole and unaltered."""
-        return self.status(shard) == "whole"
+        """Whether a shard has a valid committed result."""
+        return self.status(shard) == VALID
 
     def status(self, shard: Shard) -> str:
-        """See `Shards.condition`."""
+        """See `ResultStore.status`."""
         return self.store.status(shard.name, stop=shard.stop)
 
     def samples(self, shards: Sequence[Shard], stage: str) -> list[dict[str, Any]]:
         """All samples of a stage, in order."""
-        mine = [shard for shard in shards if shard.stage == stage]
-        return [sample for shard in mine for sample in self.store.entry(shard.name)["samples"]]
+        stage_shards = [shard for shard in shards if shard.stage == stage]
+        return [sample for shard in stage_shards for sample in self.store.entry(shard.name)["samples"]]
 
     def states(self, shards: Sequence[Shard], stage: str, view: str) -> MemmapStates:
-        """float32 [rows, D], the states of a stage at a position and view, such as `read.mean`, in order, as stored."""
+        """float32 [rows, D], the hidden states of a stage at a position and view, such as `read.mean`, in order."""
         return MemmapStates.open(self._files(shards, stage), view)
 
     def views(self, shards: Sequence[Shard], stage: str, position: str) -> list[str]:
-        """Names of the views that a stage stores at a position."""
+        """Names of the views that a stage stores at a position, such as `mean` and `layer 3`; layers in order."""
         names = dict.fromkeys(name for file in self._files(shards, stage) for name in mmap_safetensors(file))
-        found = [name.removeprefix(f"{position}.") for name in names if name.startswith(f"{position}.")]
-        return sorted(found, key=lambda view: (view.startswith("layer"), int(view.split()[-1]) if " " in view else 0))
+        views = [name.removeprefix(f"{position}.") for name in names if name.startswith(f"{position}.")]
+        return sorted(views, key=lambda view: (view.startswith("layer"), int(view.split()[-1]) if " " in view else 0))
 
     def _files(self, shards: Sequence[Shard], stage: str) -> list[Path]:
         return [self.store.arrays_path(shard.name) for shard in shards if shard.stage == stage]
 
     def write_index(self, stage: str, probe_set: ProbeSet) -> None:
-        """`index-STAGE.safetensors`: of each row of a stage's states its program, step, word and fold, int32 each."""
+        """`index-STAGE.safetensors`: program, step, word and fold of each row of a stage's states, int32 each."""
         columns = {
             "task": probe_set.program, "step": probe_set.step, "token": probe_set.word,
             "split": probe_set.fold[probe_set.program],
         }  # fmt: skip
-        whole = to_safetensors({name: np.asarray(column, np.int32) for name, column in columns.items()})
-        write_atomic_in(self.store.root, f"index-{stage}.safetensors", whole)
+        content = to_safetensors({name: np.asarray(column, np.int32) for name, column in columns.items()})
+        write_atomic_in(self.store.root, f"index-{stage}.safetensors", content)
 
     def seconds(self, shards: Sequence[Shard]) -> dict[str, float]:
-        """Worker seconds of each stage."""
-        spent: dict[str, float] = {}
+        """Worker seconds per stage."""
+        seconds: dict[str, float] = {}
         for shard in shards:
-            spent[shard.stage] = spent.get(shard.stage, 0.0) + self.store.entry(shard.name)["seconds"]
-        return {stage: round(value, 1) for stage, value in spent.items()}
+            seconds[shard.stage] = seconds.get(shard.stage, 0.0) + self.store.entry(shard.name)["seconds"]
+        return {stage: round(value, 1) for stage, value in seconds.items()}
 
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> Path:
-        """`samples.jsonl.gz`, the same bytes for the same rows."""
+        """Write `samples.jsonl.gz`, with equal bytes for equal rows."""
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
         name = "samples.jsonl.gz"
         self.write(name, gzip.compress(text.encode(), mtime=0))
         return self.root / name
 
     def write_probes(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """`probes.data`: what the verdict is computed from, as safetensors."""
+        """Write `probes.data`: the arrays that the verdict is computed from, as safetensors."""
         self.write(PROBES, to_safetensors(arrays))
 
     def delete_states(self) -> None:
-        """Delete the shards once the record holds what they were for."""
+        """Delete the shards, which the record no longer needs."""
         try:
             shutil.rmtree(self.store.root)
         except OSError as problem:
@@ -188,24 +188,24 @@ class RunFolder:
         """Append an event with the time (UTC) to `events.jsonl`."""
         line = dump_with_digest({"time": _now(), "event": event, **details}) + b"\n"
         try:
-            with self._appended(EVENTS) as file:
+            with self._open_for_append(EVENTS) as file:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
-                    # A driver that was killed may have left half a line.
+                    # A killed driver may have left an incomplete line.
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
         except OSError as problem:
             raise storage_error(self.root, problem) from problem
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far."""
+        """All events of the folder."""
         return self.events_of(self.root)
 
     @staticmethod
     def events_of(root: Path) -> list[dict[str, Any]]:
-        """All events of a run folder; a line that a killed driver left unfinished, or that was altered, is passed over.
+        """All events of a run folder; incomplete and altered lines are skipped.
 
-        A log whose first event has no digest of itself is of an earlier version, and none of its lines is asked for one.
+        A log whose first event holds no digest was written by an earlier version; its lines are not checked.
         """
         path, events, is_earlier = root / EVENTS, [], None
         for line in path.read_bytes().decode(errors="replace").split("\n") if path.is_file() else []:
@@ -221,40 +221,40 @@ class RunFolder:
         return events
 
     def retries(self) -> dict[str, int]:
-        """How often a piece was computed again, by cause, in all sessions of the run."""
+        """Number of items computed again, by cause, over all sessions of the run."""
         causes = Counter(str(entry.get("cause")) for entry in self.events() if entry["event"] == RETRIED)
         return dict(sorted(causes.items()))
 
     def has_halved_batch(self, shards: Sequence[Shard]) -> bool:
-        """Whether a shard was computed with less than its batch."""
+        """Whether a shard was computed with a reduced batch size."""
         return any(self.store.entry(shard.name).get("share", 1.0) < 1.0 for shard in shards)
 
 
 def lock_holder(root: Path) -> int | None:
-    """The process that has a run folder, None if there is none; asked without taking the lock.
+    """Process id of the driver that holds a run folder, or None; does not take the lock.
 
-    Not for the process that has it: the system would take its lock away when the file is closed here.
+    Must not be called by that driver: closing the file here would release its lock.
     """
     path = root / "lock"
     if not path.is_file():
         return None
     # `struct flock` of the C library: type, whence, start, length, process; macOS has them in another order.
     layout, order = ("qqihh", (3, 4, 0, 1, 2)) if sys.platform == "darwin" else ("hhqqi4x", (0, 1, 2, 3, 4))
-    wanted = (fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    query = (fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     with path.open("rb") as file:
-        asked = struct.pack(layout, *(wanted[i] for i in np.argsort(order)))
-        found = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, asked))
-    return None if found[order[0]] == fcntl.F_UNLCK else int(found[order[4]])
+        request = struct.pack(layout, *(query[i] for i in np.argsort(order)))
+        fields = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, request))
+    return None if fields[order[0]] == fcntl.F_UNLCK else int(fields[order[4]])
 
 
-def stage_result(pieces: ResultStore, shard: Shard, result: ShardResult) -> StagedResult:
-    """A shard's result, written aside."""
-    entry = {"stop": shard.stop, "seconds": result.seconds, "share": result.share, "samples": result.samples}
-    return pieces.stage(shard.name, result.states, entry)
+def stage_result(store: ResultStore, shard: Shard, result: ShardResult) -> StagedResult:
+    """Stage a shard's result."""
+    entry = {"stop": shard.stop, "seconds": result.seconds, "share": result.batch_scale, "samples": result.samples}
+    return store.stage(shard.name, result.states, entry)
 
 
 def read_probes(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of `RunFolder.write_probes`."""
+    """Read the arrays of `RunFolder.write_probes`."""
     arrays: dict[str, np.ndarray] = load_file(folder / PROBES)
     return arrays
 

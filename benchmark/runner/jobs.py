@@ -24,10 +24,10 @@ from benchmark.probing.probes import fit_probes
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.folder import stage_result
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import StagedResult, ResultStore, MemmapStates
+from benchmark.runner.store import MemmapStates, ResultStore, StagedResult
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import CHECK
-from benchmark.tasks.suite import TASK_FIELDS, Suite, cache_tasks, tasks_to_arrays, get_tasks
+from benchmark.tasks.suite import TASK_FIELDS, Suite, cache_tasks, get_tasks, tasks_to_arrays
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from benchmark.tasks.stage import (
     CONSTRAINED,
     CROSSED,
     GENERATED,
-    TEST_SET_STAGES,
     RANDOM,
     SAMPLED,
     TEST,
+    TEST_SET_STAGES,
     WIDE,
     base_stage,
 )

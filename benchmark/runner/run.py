@@ -30,18 +30,18 @@ from benchmark.probing.protocol import Protocol as Settings
 from benchmark.probing.readout import pack_readout
 from benchmark.probing.semantic_content import (
     SemanticContent,
-    semantic_content_from_hits,
     count_content_steps,
     generated_probe_set,
-    probe_semantic_content,
     pack_hits,
+    probe_semantic_content,
+    semantic_content_from_hits,
 )
 from benchmark.probing.verdict import CONTENT_HITS, ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import redact_paths
-from benchmark.runner.stages import TASK_STAGE, Backend, Stages, Progress
+from benchmark.runner.stages import TASK_STAGE, Backend, Progress, Stages
 from benchmark.runner.store import CORRUPT, VALID
 from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled

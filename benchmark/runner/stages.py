@@ -1,6 +1,6 @@
-"""The stages that evaluating a model goes through in a folder: task sets, shards, probe fits, each as pieces of a pool.
+"""The stages of evaluating a model: task sets, shards and probe fits, each as work items of a pool.
 
-Whoever runs them (`driver`, `trajectory`) says which shards, and makes figures of what is committed.
+`runner.run` and `emergence.trajectory` choose the shards and compute figures from the committed results.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
-from benchmark.cluster.executor import EVALUATION, TASKS
+from benchmark.cluster.executor import EVALUATION, OUT_OF_MEMORY, TASKS, WorkItem
 from benchmark.cluster.local_executor import LocalExecutor
-from benchmark.cluster.executor import OUT_OF_MEMORY, WorkItem
 from benchmark.cluster.pool import Pool
 from benchmark.errors import ModelError, ShardsFailed
 from benchmark.runner.cached_fits import CachedProbeTrainer
@@ -30,34 +29,34 @@ from karel_env.control_flow import ControlRecipe
 BATCH_HALVED = "half the batch"
 TASK_STAGE = "tasks"
 REPEAT_NOTICE = 10
-"""Pieces with one trouble after which it is said once more, with their number."""
+"""Number of items with the same problem after which the problem is reported a second time, with their number."""
 
 
 class Progress(Protocol):
-    """Who watches a run: a bar, a row of a table, or nobody."""
+    """Displays the progress of a run: a bar, a row of a table, or nothing."""
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
-        """A stage of so many steps, some of which are done already."""
+        """Start a stage of `total` steps (None if unknown), of which `completed` are done already."""
         ...
 
     def advance(self, steps: int, description: str | None = None) -> None:
-        """Steps that are done, and what is being done now."""
+        """Count `steps` more as completed; a description replaces the one displayed."""
         ...
 
     def write(self, message: str) -> None:
-        """A line for whoever reads along."""
+        """Print a line above the display."""
         ...
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Where a run computes.
+    """The compute resources of a run.
 
     Attributes:
-        pool: the workers.
+        pool: the pool of workers.
         workers: Ray actors at a time, 0 for this process.
-        threads: of one worker that fits probes.
-        processors: of the workers; filled as they start.
+        threads: threads of one worker that fits probes.
+        processors: processor names of the workers; filled as they start.
     """
 
     pool: Pool
@@ -70,67 +69,70 @@ class Stages:
     """The stages of one model in one folder.
 
     Args:
-        job: what is evaluated.
-        identity: of everything that can change a result.
-        folder: of the run.
-        place: who computes.
-        view: who watches.
+        job: the model, the suite and the options.
+        identity: SHA-256 of everything that can change a result.
+        folder: the run folder.
+        backend: the compute resources.
+        progress: the progress display.
     """
 
     def __init__(self, job: Job, identity: str, folder: RunFolder, backend: Backend, progress: Progress) -> None:
-        self.job, self.identity, self.folder, self.backend, self.progress = job, identity, folder, place, view
+        self.job, self.identity, self.folder, self.backend, self.progress = job, identity, folder, backend, progress
         self.suite = job.suite
         self.shards: list[Shard] = []
-        self.model_checked = False
-        self.reported: Counter[str] = Counter()
+        self.is_model_checked = False
+        self.retry_counts: Counter[str] = Counter()
 
     def _missing(self, names: dict[str, dict[str, Any]]) -> list[str]:
-        """The pieces, by name and what is expected of their entries, that are not there whole; damage is reported."""
-        conditions = {name: self.folder.store.status(name, **expected) for name, expected in names.items()}
-        for name, found in conditions.items():
-            if found == CORRUPT:
+        """Names of the items without a valid stored result, given the expected entries by name; corrupt files are reported."""
+        statuses = {name: self.folder.store.status(name, **expected) for name, expected in names.items()}
+        for name, status in statuses.items():
+            if status == CORRUPT:
                 self.folder.log(RETRIED, piece=name, cause=CORRUPT, why="its checksum or entry does not fit")
                 self.progress.write(f"{name}: stored files are damaged (checksum); computed again")
-        return [name for name, found in conditions.items() if found != VALID]
+        return [name for name, status in statuses.items() if status != VALID]
 
-    def _piece(self, name: str, kind: str, held: str, work: Any, call: Any, steps: int, what: str) -> WorkItem:
-        def commit(attempts: list[StagedResult]) -> None:
-            for attempt in attempts:
-                self.folder.store.commit(attempt)
-                self._committed(attempt)
-            self.progress.advance(steps, what)
+    def _work_item(
+        self, name: str, kind: str, affinity_key: str, work: Any, payload: Any, steps: int, description: str
+    ) -> WorkItem:
+        def commit(results: list[StagedResult]) -> None:
+            for result in results:
+                self.folder.store.commit(result)
+                self._on_commit(result)
+            self.progress.advance(steps, description)
 
-        return WorkItem(name, kind, held, work, call, commit, partial(self._again, name))
+        return WorkItem(name, kind, affinity_key, work, payload, commit, partial(self._on_retry, name))
 
-    def _committed(self, attempt: StagedResult) -> None:
-        self.folder.log("committed", piece=attempt.name, seconds=attempt.entry.get("seconds"))
+    def _on_commit(self, result: StagedResult) -> None:
+        self.folder.log("committed", piece=result.name, seconds=result.entry.get("seconds"))
 
-    def _again(self, name: str, cause: str, why: str) -> None:
-        """Log what a piece is computed again for, or given up for."""
-        if cause == "failed":
-            self.folder.log("failed", piece=name, why=why)
+    def _on_retry(self, name: str, status: str, message: str) -> None:
+        """Log why an item is computed again or given up."""
+        if status == "failed":
+            self.folder.log("failed", piece=name, why=message)
         else:
-            self.folder.log(RETRIED, piece=name, cause=cause, why=why)
-            if cause == OUT_OF_MEMORY:
+            self.folder.log(RETRIED, piece=name, cause=status, why=message)
+            if status == OUT_OF_MEMORY:
                 self.folder.log(BATCH_HALVED, piece=name)
-        line = f"{cause}: {' '.join(why.split())[:200]}"
-        self.reported[line] += 1
-        # The rest of a kind is counted: hundreds of shards may fail for one reason.
-        if self.reported[line] == 1:
+        line = f"{status}: {' '.join(message.split())[:200]}"
+        self.retry_counts[line] += 1
+        # Further items with the same problem are only counted: hundreds of shards may fail for one reason.
+        if self.retry_counts[line] == 1:
             self.progress.write(f"{name}: {line}")
-        elif self.reported[line] == REPEAT_NOTICE:
+        elif self.retry_counts[line] == REPEAT_NOTICE:
             self.progress.write(f"{REPEAT_NOTICE} pieces so far: {line}")
 
     def draw_tasks(self) -> None:
+        """Draw the task sets that are not committed yet, and load all of them."""
         sets = task_sets(self.job)
         missing = self._missing({name: {} for name in sets})
         self.progress.start("drawing tasks", len(sets), len(sets) - len(missing))
         work = TaskWork(self.suite, self.folder.store.root)
-        # Straight-line tasks are drawn faster than a worker starts; those with control flow take seconds to minutes.
-        slow = isinstance(self.suite.recipe, ControlRecipe)
-        pool = self.backend.pool if slow else Pool(LocalExecutor(), 1)
+        # Drawing straight-line tasks takes less time than starting a worker; control flow takes seconds to minutes.
+        is_slow = isinstance(self.suite.recipe, ControlRecipe)
+        pool = self.backend.pool if is_slow else Pool(LocalExecutor(), 1)
         pool.drain(
-            [self._piece(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
+            [self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
         )
         for purpose, path in self._task_files():
             cache_tasks(self.suite, purpose, load_file(path))
@@ -139,42 +141,43 @@ class Stages:
         return [(purpose, self.folder.store.arrays_path(name)) for name, purpose in task_sets(self.job).items()]
 
     def evaluate(self, job: Job, shards: list[Shard]) -> None:
-        """Compute the shards that are not committed."""
+        """Compute the shards that are not committed yet."""
         self.shards += shards
         missing = set(self._missing({shard.name: {"stop": shard.stop} for shard in shards}))
-        left = [shard for shard in shards if shard.name in missing]
-        if len(left) < len(shards):
-            self.progress.write(f"continuing: {len(shards) - len(left)} of {len(shards)} shards are done")
+        remaining = [shard for shard in shards if shard.name in missing]
+        if len(remaining) < len(shards):
+            self.progress.write(f"continuing: {len(shards) - len(remaining)} of {len(shards)} shards are done")
         if shards:
             total = sum(s.stop - s.start for s in shards)
-            self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in left))
+            self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
-        held = f"{self.identity} {len(job.texts)}"
-        if left and job.checkpoint.network and not self.model_checked:
-            self._check_model(held, work)
+        affinity_key = f"{self.identity} {len(job.texts)}"
+        if remaining and job.checkpoint.network and not self.is_model_checked:
+            self._check_model(affinity_key, work)
         self.backend.pool.drain(
             [
-                self._piece(s.name, EVALUATION, held, work, s, s.stop - s.start, f"evaluating: {s.stage}")
-                for s in left
+                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, f"evaluating: {s.stage}")
+                for s in remaining
             ]
         )  # fmt: skip
 
-    def _check_model(self, held: str, work: EvaluationWork) -> None:
-        """One worker loads the model and looks at it before the others do; it stays loaded there.
+    def _check_model(self, affinity_key: str, work: EvaluationWork) -> None:
+        """Check the model on one worker before the others load it; it stays loaded there.
 
         Raises:
-            ModelError: it must not be evaluated.
+            ModelError: the model fails a check.
         """
         try:
             self.backend.pool.drain(
-                [self._piece(CHECK, EVALUATION, held, work, Shard(CHECK, 0, 0), 0, "checking the model")]
+                [self._work_item(CHECK, EVALUATION, affinity_key, work, Shard(CHECK, 0, 0), 0, "checking the model")]
             )
         except ShardsFailed as problem:
             if problem.exit_code == ModelError.exit_code:
                 raise ModelError(problem.reasons[CHECK]) from problem
             raise
-        self.model_checked = True
+        self.is_model_checked = True
 
-    def fits(self, kept: bool) -> CachedProbeTrainer:
-        pieces, place = self.folder.store, self.backend
-        return CachedProbeTrainer(pieces, backend.pool, backend.threads, kept, self._again, self._committed)
+    def probe_trainer(self, keep: bool) -> CachedProbeTrainer:
+        """Trainer of probes on the backend; `keep` tells whether fits stay in the folder after they are read."""
+        store, backend = self.folder.store, self.backend
+        return CachedProbeTrainer(store, backend.pool, backend.threads, keep, self._on_retry, self._on_commit)

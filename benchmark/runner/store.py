@@ -1,8 +1,8 @@
-"""Committed pieces of work: two files each, arrays and an entry, that are there whole or count as not there.
+"""Storage of results: two files per item, arrays and a JSON entry, that are either valid or count as missing.
 
-Whoever computes a piece writes its arrays under a name that no other attempt has, on storage that all nodes share, and
-commits nothing. Only the driver commits: it renames the arrays, then writes the entry, which holds their digest. So a
-worker that was cut off may finish its piece a second time and harm nothing.
+A worker stages arrays under a unique name on storage that all nodes share. Only the driver commits: it renames the
+arrays, then writes the entry, which holds their digest. So a worker that was cut off may stage its result a second time
+without any effect.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from benchmark.errors import BenchmarkError, StorageError
 VALID, MISSING, CORRUPT = "whole", "absent", "damaged"
 STAGED_PREFIX = ".attempt-"
 DIGEST_KEY = "sha256"
-"""Name of the digest that a stored JSON object carries of its own other entries."""
+"""Key of the digest that a stored JSON object holds of its other entries."""
 
 
 @dataclass(frozen=True)
 class StagedResult:
-    """A computed piece that is not committed yet.
+    """A computed result that is not committed yet.
 
     Attributes:
-        name: of the piece.
-        file: of its arrays, beside where they will be.
-        entry: what is stored beside the arrays; `arrays` in it is their SHA-256.
+        name: name of the item.
+        file: temporary file of its arrays, in the folder of the store.
+        entry: JSON entry stored with the arrays; its key `arrays` is their SHA-256.
     """
 
     name: str
@@ -45,20 +45,20 @@ class StagedResult:
 
 
 class ResultStore:
-    """The pieces in one folder.
+    """The results in one folder.
 
     Args:
-        root: the folder, which all workers see at the same path.
+        root: the folder, at the same path on every node.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def stage(self, name: str, arrays: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> StagedResult:
-        """Write the arrays of a piece aside.
+        """Write the arrays of an item to a temporary file.
 
         Raises:
-            StorageError: the folder is not there, or is full.
+            StorageError: the folder does not exist on this node, or is full.
         """
         content = to_safetensors(arrays)
         file = f"{STAGED_PREFIX}{uuid.uuid4().hex}"
@@ -75,62 +75,63 @@ class ResultStore:
             raise storage_error(self.root, problem) from problem
         return StagedResult(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
 
-    def commit(self, attempt: StagedResult) -> None:
-        """Make a piece count.
+    def commit(self, staged: StagedResult) -> None:
+        """Commit a staged result.
 
         Raises:
-            FileNotFoundError: the arrays of the attempt are not where they were written.
+            FileNotFoundError: the staged arrays are gone.
             StorageError: the folder is full.
         """
         with open_folder(self.root) as folder:
-            os.replace(attempt.file, self.arrays_path(attempt.name).name, src_dir_fd=folder, dst_dir_fd=folder)
-        write_atomic_in(self.root, self._entry_file(attempt.name).name, dump_with_digest(attempt.entry))
+            os.replace(staged.file, self.arrays_path(staged.name).name, src_dir_fd=folder, dst_dir_fd=folder)
+        write_atomic_in(self.root, self._entry_file(staged.name).name, dump_with_digest(staged.entry))
 
     def status(self, name: str, **expected: Any) -> str:
-        """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or not made from what is `expected` of its entry)."""
+        """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or an entry other than `expected`)."""
         try:
             entry = self.entry(name)
             with self.arrays_path(name).open("rb") as file:
-                intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["arrays"]
+                is_intact = hashlib.file_digest(file, "sha256").hexdigest() == entry["arrays"]
         except FileNotFoundError:
-            # The arrays come first, so a driver that was stopped between the two leaves them alone: no damage.
+            # The arrays are written first, so arrays without an entry come from a stopped driver and are not corrupt.
             return CORRUPT if self._entry_file(name).exists() else MISSING
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return CORRUPT
-        return VALID if intact and all(entry.get(key) == value for key, value in expected.items()) else CORRUPT
+        return VALID if is_intact and all(entry.get(key) == value for key, value in expected.items()) else CORRUPT
 
     def entry(self, name: str) -> dict[str, Any]:
-        """What is stored beside the arrays of a piece.
+        """The JSON entry of an item.
 
         Raises:
-            ValueError: it is not what was written, or has no digest of itself.
+            ValueError: the entry is altered, or holds no digest.
         """
         return load_with_digest(self._entry_file(name).read_bytes())
 
     def arrays_path(self, name: str) -> Path:
-        """The file of a piece's arrays."""
+        """The safetensors file of an item."""
         return self.root / f"{name}.safetensors"
 
     def _entry_file(self, name: str) -> Path:
         return self.root / f"{name}.json"
 
     def delete(self, name: str) -> None:
-        """Remove a piece."""
+        """Delete the files of an item."""
         for path in (self._entry_file(name), self.arrays_path(name)):
             path.unlink(missing_ok=True)
 
     def delete_staged(self) -> None:
-        """Remove what workers that were cut off left behind."""
+        """Delete staged files that were never committed."""
         for path in self.root.glob(f"{STAGED_PREFIX}*"):
             path.unlink(missing_ok=True)
 
 
 class MemmapStates:
-    """Rows that lie in several memory-mapped arrays [rows, D] one behind the other; indexing reads only what it asks.
+    """Hidden states [rows, D] as the concatenation of memory-mapped arrays; indexing reads only the requested rows.
 
     Args:
-        parts: the arrays.
-        files, tensor: where they are, if in files: the tensor of that name in each file that has it.
+        parts: the arrays [rows, D].
+        files: their safetensors files, if any.
+        tensor: name of their tensor in each file.
     """
 
     def __init__(self, parts: Sequence[np.ndarray], files: Sequence[Path] = (), tensor: str = "") -> None:
@@ -142,23 +143,23 @@ class MemmapStates:
 
     @classmethod
     def open(cls, files: Sequence[Path], tensor: str) -> MemmapStates:
-        """The rows of a tensor in safetensors files."""
+        """Memory-map a tensor of safetensors files; files without it are skipped."""
         return cls([part for file in files for name, part in mmap_safetensors(file).items() if name == tensor], files, tensor)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """float32 [asked, D]."""
+        """float32 [requested rows, D]."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
-        found = np.empty((len(rows), self.shape[1]), np.float32)
+        states = np.empty((len(rows), self.shape[1]), np.float32)
         owner = np.searchsorted(self.ends, rows, side="right")
         for part in np.unique(owner):
-            mine = owner == part
+            is_owned = owner == part
             start = self.ends[part] - len(self.parts[part])
-            found[mine] = self.parts[part][rows[mine] - start]
-        return found
+            states[is_owned] = self.parts[part][rows[is_owned] - start]
+        return states
 
 
 def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -177,21 +178,20 @@ def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def to_safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a safetensors file."""
-    # The format takes an array's memory as it lies, so one that is a view in another order would come back mixed up.
+    # The format stores an array's memory as it is, so a view in another order would be read back permuted.
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
 def dump_with_digest(entry: Mapping[str, Any]) -> bytes:
-    """A JSON object with a digest of itself, see `unsealed`."""
+    """Serialize a JSON object with a digest of itself, which `load_with_digest` checks."""
     return json.dumps({**entry, DIGEST_KEY: _json_digest(entry)}).encode()
 
 
 def load_with_digest(content: bytes | str) -> dict[str, Any]:
-    """The object of `sealed`.
+    """Parse and check the output of `dump_with_digest`.
 
     Raises:
-        ValueError: it is not as it was written. One without a digest is not either: nothing that this version finds
-            again was written without.
+        ValueError: the object is altered, or has no digest.
     """
     try:
         entry = json.loads(content)
@@ -203,13 +203,13 @@ def load_with_digest(content: bytes | str) -> dict[str, Any]:
 
 
 def _json_digest(entry: Mapping[str, Any]) -> str:
-    # Through JSON once, so that what is digested is what a reader gets: tuples as lists, keys as texts.
-    plain = json.loads(json.dumps(dict(entry)))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    # Through JSON once, so that the digest is of what a reader gets: tuples as lists, keys as strings.
+    normalized = json.loads(json.dumps(dict(entry)))
+    return hashlib.sha256(json.dumps(normalized, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops."""
+    """Write a file atomically and durably: after a crash it exists completely or not at all."""
     try:
         folder = path.parent.resolve(strict=True)
     except OSError as problem:
@@ -218,16 +218,16 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_atomic_in(folder: Path, name: str, content: bytes) -> None:
-    """As `write_durably`, into a folder that must not be a symbolic link by now, whoever shares the storage."""
-    aside = f".{name[:100]}.{uuid.uuid4().hex}"
+    """As `write_atomic`, into a folder that must not be a symbolic link, which a user of shared storage may have put there."""
+    temporary = f".{name[:100]}.{uuid.uuid4().hex}"
     try:
-        with open_folder(folder) as number:
+        with open_folder(folder) as descriptor:
             try:
-                _create_file(number, aside, content)
-                os.replace(aside, name, src_dir_fd=number, dst_dir_fd=number)
+                _create_file(descriptor, temporary, content)
+                os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
             except OSError:
                 with suppress(OSError):
-                    os.unlink(aside, dir_fd=number)
+                    os.unlink(temporary, dir_fd=descriptor)
                 raise
     except OSError as problem:
         raise storage_error(folder, problem) from problem
@@ -235,25 +235,25 @@ def write_atomic_in(folder: Path, name: str, content: bytes) -> None:
 
 @contextmanager
 def open_folder(folder: Path) -> Iterator[int]:
-    """The number of an open folder; what is done by it is done there, even if the path leads elsewhere by then."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    """Open a folder; yields its descriptor, which stays valid if the path is replaced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield number
+        yield descriptor
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _create_file(folder: int, name: str, content: bytes) -> None:
-    """A new file in an open folder; never one that is there, nor where a link leads."""
-    number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
-    with os.fdopen(number, "wb") as file:
+    """Create a file in an open folder; an existing file or a link is an error."""
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(number)
+        os.fsync(descriptor)
 
 
 def storage_error(folder: Path, problem: OSError) -> StorageError:
-    """What to say of a folder that cannot be written to."""
+    """The error for a folder that cannot be written to."""
     return StorageError(
         f"{folder}: cannot be written to ({problem.strerror}); make room there, or choose another --out, and run the "
         "same command again: what is committed is kept"

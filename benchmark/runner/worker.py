@@ -28,8 +28,16 @@ from benchmark.models.loading import load, load_writer, tokenizer_of
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import extract_program
-from benchmark.tasks.probe_sets import crossed_outputs, stage_tasks, parse_programs
-from benchmark.tasks.prompt_template import PLAIN, LENGTH_FACTOR, TRAINED, PromptTemplate, build_prompt_template, render_prompts, sampling_seeds
+from benchmark.tasks.probe_sets import crossed_outputs, parse_programs, stage_tasks
+from benchmark.tasks.prompt_template import (
+    LENGTH_FACTOR,
+    PLAIN,
+    TRAINED,
+    PromptTemplate,
+    build_prompt_template,
+    render_prompts,
+    sampling_seeds,
+)
 from benchmark.tasks.stage import (
     CONSTRAINED,
     CROSSED,

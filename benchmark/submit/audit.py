@@ -47,7 +47,9 @@ def generate_audit_texts(
         suite: the audit suite.
         limits: of the process.
     """
-    regenerated = regenerate_samples(make_rerun_request(folder, report.submission, report.record, suite, stage=TEST), process_limits)
+    regenerated = regenerate_samples(
+        make_rerun_request(folder, report.submission, report.record, suite, stage=TEST), process_limits
+    )
     report.compare("audit.digest", report.record.model.digest, regenerated.digest)
     return [sample["text"] for _, sample in regenerated.samples]
 
@@ -61,7 +63,9 @@ def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[st
         texts: what the model wrote for each task of the audit suite.
     """
     is_solved = score(suite, test_tasks(suite), texts).shown
-    low, high = newcombe_interval(int(public_solved.sum()), len(public_solved), int(is_solved.sum()), len(is_solved), LEVEL)
+    low, high = newcombe_interval(
+        int(public_solved.sum()), len(public_solved), int(is_solved.sum()), len(is_solved), LEVEL
+    )
     accuracies = float(public_solved.mean()), float(is_solved.mean())
     return Audit(
         seed=suite.seed, tasks=len(is_solved), public=accuracies[0], audit=accuracies[1],
@@ -69,7 +73,9 @@ def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[st
     )  # fmt: skip
 
 
-def newcombe_interval(first_hits: int, first_n: int, second_hits: int, second_n: int, level: float) -> tuple[float, float]:
+def newcombe_interval(
+    first_hits: int, first_n: int, second_hits: int, second_n: int, level: float
+) -> tuple[float, float]:
     """Interval of a difference of two proportions of independent samples; both n above 0."""
     first, second = wilson(first_hits, first_n, level), wilson(second_hits, second_n, level)
     if first is None or second is None:

@@ -14,14 +14,14 @@ from pydantic import BaseModel
 
 from benchmark.artifacts import DESCRIPTION, FIGURES, MAX_BYTES, MAX_OTHER_BYTES, PROBES, RECORD
 from benchmark.errors import SubmissionError
-from benchmark.files import read_json, sanitize, read_tensor_header
+from benchmark.files import read_json, read_tensor_header, sanitize
 from benchmark.models.interface import Loading
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
 from benchmark.statistics import Estimate
-from benchmark.submit.folder import EARLIEST, CLOCK_SKEW
+from benchmark.submit.folder import CLOCK_SKEW, EARLIEST
 from benchmark.submit.schema import Submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
@@ -50,7 +50,7 @@ def read_submitted_record(folder: Path) -> Record:
         raise SubmissionError(
             f"{RECORD}: not measured by protocol v{STANDARD.version} as it stands; run the model again with this version"
         )
-    load_options_of_record(record)
+    load_options_from_record(record)
     if record.track not in TRACKS:
         raise SubmissionError(f"{RECORD}: track {sanitize(record.track)} is not one of {', '.join(TRACKS)}")
     check_figures(record, RECORD)
@@ -93,7 +93,7 @@ def _check_provenance(record: Record) -> None:
             raise SubmissionError(f"{RECORD}: {name}: {count}; expected a count from 0 to {MAX_COUNT:,}")
 
 
-def load_options_of_record(record: Record) -> Loading:
+def load_options_from_record(record: Record) -> Loading:
     """How the model of a submission may be loaded; raises `SubmissionError` where its record asks for anything else."""
     model = record.model
     check_loading(

@@ -54,47 +54,51 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
     commands = parser.add_subparsers(dest="command", required=True)
-    new = commands.add_parser("new", help="draft a submission from a finished run")
-    new.add_argument("name", help="of the submission, such as my-llama")
-    new.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="run folder that benchmark.run named")
-    new.add_argument("--family", help="of the model, such as llama")
-    new.add_argument("--author", action="append", dest="authors", metavar="NAME", help="once for each author")
-    new.add_argument("--licence", metavar="SPDX", help="of the weights, such as Apache-2.0")
-    new.add_argument(
+    new_parser = commands.add_parser("new", help="draft a submission from a finished run")
+    new_parser.add_argument("name", help="of the submission, such as my-llama")
+    new_parser.add_argument(
+        "--run", type=Path, required=True, metavar="FOLDER", help="run folder that benchmark.run named"
+    )
+    new_parser.add_argument("--family", help="of the model, such as llama")
+    new_parser.add_argument("--author", action="append", dest="authors", metavar="NAME", help="once for each author")
+    new_parser.add_argument("--licence", metavar="SPDX", help="of the weights, such as Apache-2.0")
+    new_parser.add_argument(
         "--attempts",
         type=integer(1, 1_000_000),
         help="models evaluated on this test set before choosing, this one counted",
     )
-    new.add_argument("--withheld", action="store_true", help="the weights are not published")
+    new_parser.add_argument("--withheld", action="store_true", help="the weights are not published")
     _add_folders(commands.add_parser("validate", help="read a submission; nothing is computed"))
-    archive = commands.add_parser("pack", help="write a submission as an archive")
-    archive.add_argument("name")
-    archive.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.tar.gz")
-    check = commands.add_parser("verify", help="compute everything again that can be")
-    _add_folders(check)
-    check.add_argument(
+    pack_parser = commands.add_parser("pack", help="write a submission as an archive")
+    pack_parser.add_argument("name")
+    pack_parser.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.tar.gz")
+    verify_parser = commands.add_parser("verify", help="compute everything again that can be")
+    _add_folders(verify_parser)
+    verify_parser.add_argument(
         "--rerun",
         type=number(0, 1, above=True),
         metavar="P",
         help="also run a share of the shards again with the weights",
     )
-    check.add_argument("--write-status", action="store_true", help="write what is found into status.json")
-    alarm = commands.add_parser("audit", help="run the model on tasks that its weights choose; flags a row that fails")
-    alarm.add_argument("name")
-    alarm.add_argument("--write-status", action="store_true", help="write what is found into status.json")
-    for loads_model in (check, alarm):
-        loads_model.add_argument(
+    verify_parser.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    audit_parser = commands.add_parser(
+        "audit", help="run the model on tasks that its weights choose; flags a row that fails"
+    )
+    audit_parser.add_argument("name")
+    audit_parser.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    for command_parser in (verify_parser, audit_parser):
+        command_parser.add_argument(
             "--deadline",
             type=float,
             metavar="SECONDS",
             help="of the process that runs the model (default: by its shards)",
         )
-        loads_model.add_argument(
+        command_parser.add_argument(
             "--memory", type=float, metavar="GB", help="of that process (default: 0.8 of what is available)"
         )
-    withdraw = commands.add_parser("withdraw", help="a maintainer's: mark a submission as withdrawn")
-    withdraw.add_argument("name")
-    withdraw.add_argument("--reason", required=True)
+    withdraw_parser = commands.add_parser("withdraw", help="a maintainer's: mark a submission as withdrawn")
+    withdraw_parser.add_argument("name")
+    withdraw_parser.add_argument("--reason", required=True)
     return parser.parse_args(arguments)
 
 
@@ -106,11 +110,13 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 def find_folder(options: argparse.Namespace) -> Path:
     """The folder of a name, with or without its date, or of a path."""
-    inside = options.submissions / options.name
-    dated = sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME_PATTERN.fullmatch(options.name) else []
-    if not inside.is_dir() and len(dated) == 1:
-        inside = dated[0]
-    folder = inside if "/" not in options.name and inside.is_dir() else Path(options.name)
+    candidate = options.submissions / options.name
+    dated_folders = (
+        sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME_PATTERN.fullmatch(options.name) else []
+    )
+    if not candidate.is_dir() and len(dated_folders) == 1:
+        candidate = dated_folders[0]
+    folder = candidate if "/" not in options.name and candidate.is_dir() else Path(options.name)
     if not folder.is_dir():
         raise UsageError(
             f"{sanitize(options.name)}: no such submission; give a folder of {options.submissions}, or a path"
@@ -129,9 +135,9 @@ def _folders(options: argparse.Namespace) -> list[Path]:
 
 
 def _new(options: argparse.Namespace) -> int:
-    known = ("family", "authors", "licence", "attempts")
-    given = {name: value for name in known if (value := getattr(options, name)) is not None}
-    folder = scaffold(options.run, options.submissions, options.name, given, options.withheld)
+    fields = ("family", "authors", "licence", "attempts")
+    entries = {name: value for name in fields if (value := getattr(options, name)) is not None}
+    folder = scaffold(options.run, options.submissions, options.name, entries, options.withheld)
     print(f"wrote {folder}\nfill in what submission.yaml marks, then: python -m benchmark.submit verify {folder.name}")
     return 0
 
@@ -141,8 +147,8 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _describe(folder: Path, incoming: bool) -> str:
-    found = validate(folder, incoming)
-    return f"valid; {len(found.samples):,} samples"
+    report = validate(folder, incoming)
+    return f"valid; {len(report.samples):,} samples"
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -150,18 +156,18 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
-    found = verify(folder, options.incoming)
-    again = rerun(folder, found, options.rerun, _process_limits(options)) if options.rerun is not None else None
+    report = verify(folder, options.incoming)
+    rerun_result = rerun(folder, report, options.rerun, _process_limits(options)) if options.rerun is not None else None
     before = read_status(folder)
     if options.write_status:
-        found.mismatches = [one for one in found.mismatches if not one.entry.startswith("status.")]
-        write_status(folder, found, rerun=again)
+        report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
+        write_status(folder, report, rerun_result=rerun_result)
     elif before is not None and before.status in (FLAGGED, WITHDRAWN) and before.reason:
         # Such a row stands apart on the board, so it may be in any state.
-        return f"{before.status}: {before.reason}; {len(found.mismatches)} differences"
-    raise_on_mismatch(found)
+        return f"{before.status}: {before.reason}; {len(report.mismatches)} differences"
+    raise_on_mismatch(report)
     return (
-        f"verified, {len(found.checked)} kinds of entry" if options.all else "\n  ".join(["verified", *found.checked])
+        f"verified, {len(report.checks)} kinds of entry" if options.all else "\n  ".join(["verified", *report.checks])
     )
 
 
@@ -169,79 +175,87 @@ def _process_limits(options: argparse.Namespace) -> ProcessLimits:
     return ProcessLimits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
-def raise_on_mismatch(found: VerificationReport) -> None:
+def raise_on_mismatch(report: VerificationReport) -> None:
     """Print the table of differences, if there are any, and raise `VerificationError`."""
-    if not found.mismatches:
+    if not report.mismatches:
         return
-    rows = [[one.entry, sanitize(one.said), sanitize(one.found)] for one in found.mismatches[:TABLE_ROWS]]
+    rows = [
+        [mismatch.entry, sanitize(mismatch.claimed), sanitize(mismatch.recomputed)]
+        for mismatch in report.mismatches[:TABLE_ROWS]
+    ]
     print(tabulate(rows, headers=["entry", "the submission says", "found"], tablefmt="github", disable_numparse=True))
-    more = len(found.mismatches) - TABLE_ROWS
+    num_hidden = len(report.mismatches) - TABLE_ROWS
     raise VerificationError(
-        f"{len(found.mismatches)} entries differ, first {found.mismatches[0].entry}"
-        + (f" ({more} more than the table shows)" if more > 0 else "")
+        f"{len(report.mismatches)} entries differ, first {report.mismatches[0].entry}"
+        + (f" ({num_hidden} more than the table shows)" if num_hidden > 0 else "")
         + "; run the model again with python -m benchmark.run and submit that run as it is"
     )
 
 
-def _check_folders(folders: Sequence[Path], carry_out: Callable[[Path], str]) -> int:
+def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int:
     """Carry out a check on each folder, a line each; returns the gravest exit code."""
-    worst = 0
+    exit_code = 0
     for folder in folders:
         try:
-            print(f"{folder.name}: {carry_out(folder)}", flush=True)
+            print(f"{folder.name}: {check(folder)}", flush=True)
         except BenchmarkError as problem:
             print(f"error: {sanitize(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
-            worst = max(worst, problem.exit_code)
+            exit_code = max(exit_code, problem.exit_code)
         except Exception as problem:  # one folder never stops the rest
-            what = f"{type(problem).__name__}: {sanitize(str(problem))}"
-            print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({what})", file=sys.stderr, flush=True)
-            worst = max(worst, SubmissionError.exit_code)
-    return worst
+            message = f"{type(problem).__name__}: {sanitize(str(problem))}"
+            print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({message})", file=sys.stderr, flush=True)
+            exit_code = max(exit_code, SubmissionError.exit_code)
+    return exit_code
 
 
 def write_status(
-    folder: Path, found: VerificationReport, rerun: Rerun | None = None, audited: Audit | None = None
+    folder: Path, report: VerificationReport, rerun_result: Rerun | None = None, audit_result: Audit | None = None
 ) -> Status:
     """Write what was found; what an earlier check of the same files found, and this one did not repeat, is kept."""
-    before = read_status(folder)
-    same = before is not None and before.files == files_digest(folder)
-    if before is not None and same:
-        rerun, audited = rerun or before.rerun, audited or before.audit
-    status, reason = (REPRODUCED if rerun else VALIDATED), None
-    if found.mismatches:
-        status, reason = FLAGGED, f"{len(found.mismatches)} entries differ, first {found.mismatches[0].entry}"
-    elif audited is not None and audit.is_alarming(audited):
+    previous = read_status(folder)
+    is_unchanged = previous is not None and previous.files == files_digest(folder)
+    if previous is not None and is_unchanged:
+        rerun_result, audit_result = rerun_result or previous.rerun, audit_result or previous.audit
+    status, reason = (REPRODUCED if rerun_result else VALIDATED), None
+    if report.mismatches:
+        status, reason = FLAGGED, f"{len(report.mismatches)} entries differ, first {report.mismatches[0].entry}"
+    elif audit_result is not None and audit.is_alarming(audit_result):
         status = FLAGGED
-        reason = f"{100 * audited.difference:.1f} points better on the public tasks than on {audited.tasks} fresh ones"
-    elif before is not None and before.status == WITHDRAWN:
-        status, reason = WITHDRAWN, before.reason
-    return _write_status_file(folder, status, reason, found.checked, rerun, audited)
+        reason = f"{100 * audit_result.difference:.1f} points better on the public tasks than on {audit_result.tasks} fresh ones"
+    elif previous is not None and previous.status == WITHDRAWN:
+        status, reason = WITHDRAWN, previous.reason
+    return _write_status_file(folder, status, reason, report.checks, rerun_result, audit_result)
 
 
 def _write_status_file(
-    folder: Path, status: str, reason: str | None, done: list[str], rerun: Rerun | None, audited: Audit | None
+    folder: Path,
+    status: str,
+    reason: str | None,
+    checks: list[str],
+    rerun_result: Rerun | None,
+    audit_result: Audit | None,
 ) -> Status:
     entries = {
-        "status": status, "reason": reason, "checked": done, "rerun": rerun, "audit": audited,
+        "status": status, "reason": reason, "checked": checks, "rerun": rerun_result, "audit": audit_result,
         "files": files_digest(folder), "source": source_digest(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    written = validate_schema(Status, entries, STATUS)
-    write_atomic(folder / STATUS, (written.model_dump_json(indent=1) + "\n").encode())
-    return written
+    status_model = validate_schema(Status, entries, STATUS)
+    write_atomic(folder / STATUS, (status_model.model_dump_json(indent=1) + "\n").encode())
+    return status_model
 
 
 def _audit(options: argparse.Namespace) -> int:
     folder = find_folder(options)
-    found = verify(folder)
-    raise_on_mismatch(found)
-    record = found.record
+    report = verify(folder)
+    raise_on_mismatch(report)
+    record = report.record
     suite = audit.load_audit_suite(record.model.digest, record.suite.name)
-    public = np.array([sample.shown for sample in found.samples if sample.stage == TEST])
-    texts = audit.generate_audit_texts(folder, found, suite, _process_limits(options))
-    raise_on_mismatch(found)
-    result = audit.compare_accuracy(suite, public, texts)
+    public_solved = np.array([sample.shown for sample in report.samples if sample.stage == TEST])
+    texts = audit.generate_audit_texts(folder, report, suite, _process_limits(options))
+    raise_on_mismatch(report)
+    result = audit.compare_accuracy(suite, public_solved, texts)
     if options.write_status:
-        write_status(folder, found, audited=result)
+        write_status(folder, report, audit_result=result)
     print(
         f"{folder.name}: public {100 * result.public:.1f}%, audit {100 * result.audit:.1f}% of {result.tasks} tasks each; "
         f"difference {100 * result.difference:+.1f} [{100 * result.low:+.1f}, {100 * result.high:+.1f}] points"
@@ -260,9 +274,9 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _withdraw(options: argparse.Namespace) -> int:
     folder = find_folder(options)
-    before = read_status(folder)
-    kept = (before.checked, before.rerun, before.audit) if before is not None else ([], None, None)
-    _write_status_file(folder, WITHDRAWN, options.reason, *kept)
+    previous = read_status(folder)
+    previous_results = (previous.checked, previous.rerun, previous.audit) if previous is not None else ([], None, None)
+    _write_status_file(folder, WITHDRAWN, options.reason, *previous_results)
     print(f"{folder.name}: withdrawn; run python -m benchmark.leaderboard")
     return 0
 
@@ -275,11 +289,11 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
 
-    def carry_out() -> int:
+    def command() -> int:
         options = parse_options(arguments)
         return COMMANDS[options.command](options)
 
-    return run_command(carry_out)
+    return run_command(command)
 
 
 if __name__ == "__main__":

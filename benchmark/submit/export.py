@@ -55,43 +55,43 @@ class Metric:
     method: str
 
 
-def list_metrics(found: VerificationReport) -> list[Metric]:
+def list_metrics(report: VerificationReport) -> list[Metric]:
     """The figures of a row that are exported."""
-    accuracy, meaning = found.record.accuracy, found.record.meaning
+    accuracy, probe_result = report.record.accuracy, report.record.meaning
     titles = {
         "shown": "tasks with all shown examples right",
         "held_out": "tasks with all held-out examples right",
         "exact": "tasks whose program is the reference",
         "valid": "outputs that are programs",
     }
-    rows = [Metric(name, title, getattr(accuracy, name), True, "Wilson") for name, title in titles.items()]
-    if meaning is not None:
-        delta = meaning.features[PRIMARY].delta
-        title = f"skill of {PRIMARY} above alternative semantics and controls ({meaning.verdict})"
-        rows.append(Metric("delta", title, delta, False, "bootstrap over programs, and probe seeds"))
-    return rows
+    metrics = [Metric(name, title, getattr(accuracy, name), True, "Wilson") for name, title in titles.items()]
+    if probe_result is not None:
+        delta = probe_result.features[PRIMARY].delta
+        title = f"skill of {PRIMARY} above alternative semantics and controls ({probe_result.verdict})"
+        metrics.append(Metric("delta", title, delta, False, "bootstrap over programs, and probe seeds"))
+    return metrics
 
 
-def to_eval_results(found: VerificationReport, dataset: str, status: Status | None) -> str:
+def to_eval_results(report: VerificationReport, dataset: str, status: Status | None) -> str:
     """YAML of `.eval_results/`; `dataset` is the hub's id of the benchmark's data set."""
-    record = found.record
+    record = report.record
     notes = f"suite {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}, status {_status_text(status)}"
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
-            task_id=f"{record.suite.name}_{one.name}",
-            value=one.estimate.value,
+            task_id=f"{record.suite.name}_{metric.name}",
+            value=metric.estimate.value,
             date=record.provenance.finished,
-            notes=f"{one.title}; 95% interval [{one.estimate.low:.4f}, {one.estimate.high:.4f}], n = {one.estimate.n}; {notes}",
+            notes=f"{metric.title}; 95% interval [{metric.estimate.low:.4f}, {metric.estimate.high:.4f}], n = {metric.estimate.n}; {notes}",
         )
-        for one in list_metrics(found)
+        for metric in list_metrics(report)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=100)
 
 
-def to_model_index(found: VerificationReport, dataset: str, status: Status | None) -> str:
+def to_model_index(report: VerificationReport, dataset: str, status: Status | None) -> str:
     """YAML of a model card's metadata, with its `model-index`."""
-    record = found.record
+    record = report.record
     results = [
         EvalResult(
             task_type="text-generation",
@@ -100,21 +100,21 @@ def to_model_index(found: VerificationReport, dataset: str, status: Status | Non
             dataset_name=f"Karel semantics benchmark, suite {record.suite.name} v{record.suite.version}",
             dataset_config=record.suite.name,
             dataset_split="test",
-            metric_type=one.name,
-            metric_name=f"{one.title}, 95% interval [{one.estimate.low:.4f}, {one.estimate.high:.4f}], n = {one.estimate.n}",
-            metric_value=one.estimate.value,
+            metric_type=metric.name,
+            metric_name=f"{metric.title}, 95% interval [{metric.estimate.low:.4f}, {metric.estimate.high:.4f}], n = {metric.estimate.n}",
+            metric_value=metric.estimate.value,
         )
-        for one in list_metrics(found)
+        for metric in list_metrics(report)
     ]
-    card = ModelCardData(model_name=found.submission.name, eval_results=results, tags=[BENCHMARK])
+    card = ModelCardData(model_name=report.submission.name, eval_results=results, tags=[BENCHMARK])
     return f"---\n{card.to_yaml()}\n---\n"
 
 
-def to_every_eval_ever(found: VerificationReport, dataset: str, status: Status | None) -> str:
+def to_every_eval_ever(report: VerificationReport, dataset: str, status: Status | None) -> str:
     """JSON of the every-eval-ever schema, 0.3.0."""
-    record, said = found.record, found.submission
-    identity = f"{said.authors[0].replace(' ', '-')}/{said.name}"
-    stamp = str(int(datetime.fromisoformat(record.provenance.finished).timestamp()))
+    record, submission = report.record, report.submission
+    model_id = f"{submission.authors[0].replace(' ', '-')}/{submission.name}"
+    timestamp = str(int(datetime.fromisoformat(record.provenance.finished).timestamp()))
     source = {
         "dataset_name": f"{BENCHMARK} {record.suite.name}",
         "source_type": "other",
@@ -123,64 +123,64 @@ def to_every_eval_ever(found: VerificationReport, dataset: str, status: Status |
             "tasks": str(record.suite.tasks), "protocol": str(record.protocol.version),
         },
     }  # fmt: skip
-    network = not said.model.startswith("baseline:")
-    availability = ("closed_weights" if said.model == WITHHELD else "open_weights") if network else "unknown"
+    has_network = not submission.model.startswith("baseline:")
+    availability = ("closed_weights" if submission.model == WITHHELD else "open_weights") if has_network else "unknown"
     engine = {"name": "transformers", "version": record.provenance.packages.get("transformers") or "unknown"}
-    whole = {
+    document = {
         "schema_version": SCHEMA,
-        "evaluation_id": f"{BENCHMARK}-{record.suite.name}/{identity}/{stamp}",
+        "evaluation_id": f"{BENCHMARK}-{record.suite.name}/{model_id}/{timestamp}",
         "evaluation_timestamp": record.provenance.finished,
-        "retrieved_timestamp": stamp,
+        "retrieved_timestamp": timestamp,
         "source_metadata": {
             "source_name": "Karel semantics benchmark",
             "source_type": "evaluation_run",
-            "source_organization_name": ", ".join(said.authors),
+            "source_organization_name": ", ".join(submission.authors),
             "evaluator_relationship": "first_party",
             "additional_details": {"status": _status_text(status)},
         },
         "eval_library": {"name": BENCHMARK, "version": package_versions((BENCHMARK,))[BENCHMARK] or "unknown", "additional_details": {"source": record.provenance.source}},
         "model_info": {
-            "name": said.name,
-            "id": identity,
-            "developer": said.authors[0],
-            **({"inference_engine": engine} if network else {}),
+            "name": submission.name,
+            "id": model_id,
+            "developer": submission.authors[0],
+            **({"inference_engine": engine} if has_network else {}),
             "additional_details": {
                 "deployment_type": "self_deployed",
                 "model_availability": availability,
-                "family": said.family, "parameters": str(said.parameters), "sha256": said.digest, "licence": said.licence,
-                "source": "the submission's folder" if said.model == LOCAL_WEIGHTS else said.model,
+                "family": submission.family, "parameters": str(submission.parameters), "sha256": submission.digest, "licence": submission.licence,
+                "source": "the submission's folder" if submission.model == LOCAL_WEIGHTS else submission.model,
             },
         },
-        "evaluation_results": [_result(one, source, found) for one in list_metrics(found)],
+        "evaluation_results": [_metric_entry(metric, source, report) for metric in list_metrics(report)],
     }  # fmt: skip
-    return json.dumps(redact_json_paths(whole), indent=1) + "\n"
+    return json.dumps(redact_json_paths(document), indent=1) + "\n"
 
 
-def _result(one: Metric, source: dict[str, Any], found: VerificationReport) -> dict[str, Any]:
-    estimate = one.estimate
+def _metric_entry(metric: Metric, source: dict[str, Any], report: VerificationReport) -> dict[str, Any]:
+    estimate = metric.estimate
     return {
-        "evaluation_name": f"{BENCHMARK} {found.record.suite.name} {one.name}",
+        "evaluation_name": f"{BENCHMARK} {report.record.suite.name} {metric.name}",
         "source_data": source,
         "metric_config": {
-            "evaluation_description": one.title,
-            "metric_id": f"{BENCHMARK}.{one.name}",
-            "metric_name": one.name,
-            "metric_unit": "proportion" if one.share else "points",
+            "evaluation_description": metric.title,
+            "metric_id": f"{BENCHMARK}.{metric.name}",
+            "metric_name": metric.name,
+            "metric_unit": "proportion" if metric.share else "points",
             "lower_is_better": False,
             "score_type": "continuous",
-            "min_score": 0 if one.share else "-Infinity",
-            "max_score": 1 if one.share else "Infinity",
+            "min_score": 0 if metric.share else "-Infinity",
+            "max_score": 1 if metric.share else "Infinity",
         },
         "score_details": {
             "score": estimate.value,
             "uncertainty": {
                 "confidence_interval": {
-                    "lower": estimate.low, "upper": estimate.high, "confidence_level": 0.95, "method": one.method,
+                    "lower": estimate.low, "upper": estimate.high, "confidence_level": 0.95, "method": metric.method,
                 },
                 "num_samples": estimate.n,
             },
         },
-        "generation_config": {"generation_args": {"temperature": 0, "execution_command": redact_paths(found.submission.evaluation.command)}},
+        "generation_config": {"generation_args": {"temperature": 0, "execution_command": redact_paths(report.submission.evaluation.command)}},
     }  # fmt: skip
 
 
@@ -209,9 +209,9 @@ def run(options: argparse.Namespace) -> int:
     folder = options.submissions / options.name
     if not folder.is_dir():
         raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")
-    found = verify(folder)
-    raise_on_mismatch(found)
-    text = FORMATS[options.format](found, options.dataset, read_status(folder))
+    report = verify(folder)
+    raise_on_mismatch(report)
+    text = FORMATS[options.format](report, options.dataset, read_status(folder))
     if options.out is None:
         sys.stdout.write(text)
     else:

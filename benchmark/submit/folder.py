@@ -10,15 +10,25 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from benchmark.artifacts import FIGURES, MAX_FILES, MAX_FOLDER_BYTES, INDEX, MAX_BYTES, MODEL_FILES, MAX_OTHER_BYTES, PROBES, STATUS
+from benchmark.artifacts import (
+    FIGURES,
+    INDEX,
+    MAX_BYTES,
+    MAX_FILES,
+    MAX_FOLDER_BYTES,
+    MAX_OTHER_BYTES,
+    MODEL_FILES,
+    PROBES,
+    STATUS,
+)
 from benchmark.errors import SubmissionError
-from benchmark.files import read_bytes, read_json, sanitize, read_tensor_header
+from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
 from benchmark.submit.screening import WEIGHT_FILE, check_image, check_index, screen_model_file
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
-def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
+def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
     """The files of a submission, once none is of a kind that may not be read.
 
     Args:
@@ -41,7 +51,7 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
         raise SubmissionError(
             f"{total:,} bytes in all; at most {MAX_FOLDER_BYTES:,}: put the weights on a hub, model: hf:..."
         )
-    if incoming and (folder / STATUS).exists():
+    if is_proposed and (folder / STATUS).exists():
         raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
     for path in files:
         _screen_file(path)
@@ -50,28 +60,28 @@ def screen_folder(folder: Path, incoming: bool = False) -> list[Path]:
     return files
 
 
-def _list_files(folder: Path, below: str) -> list[Path]:
+def _list_files(folder: Path, subfolder: str) -> list[Path]:
     """The plain files of a folder or of its figures; what is neither is refused."""
-    found = []
-    with os.scandir(folder / below) as listing:
+    paths = []
+    with os.scandir(folder / subfolder) as listing:
         entries = list(islice(listing, MAX_FILES + 2))
     if len(entries) > MAX_FILES + 1:
         raise SubmissionError(f"more than {MAX_FILES} files; a submission has at most {MAX_FILES}")
-    for entry in sorted(entries, key=lambda one: one.name):
-        inside = f"{below}/{entry.name}" if below else entry.name
+    for entry in sorted(entries, key=lambda item: item.name):
+        relative_path = f"{subfolder}/{entry.name}" if subfolder else entry.name
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
-            raise SubmissionError(f"{sanitize(inside)}: a link; a submission holds plain files")
+            raise SubmissionError(f"{sanitize(relative_path)}: a link; a submission holds plain files")
         if stat.S_ISDIR(mode):
-            if inside != FIGURES:
-                raise SubmissionError(f"{sanitize(inside)}: a folder; the only one in a submission is {FIGURES}")
+            if relative_path != FIGURES:
+                raise SubmissionError(f"{sanitize(relative_path)}: a folder; the only one in a submission is {FIGURES}")
             continue
         if not stat.S_ISREG(mode):
-            raise SubmissionError(f"{sanitize(inside)}: neither a file nor a folder")
-        found.append(Path(entry.path))
-        if len(found) > MAX_FILES:
+            raise SubmissionError(f"{sanitize(relative_path)}: neither a file nor a folder")
+        paths.append(Path(entry.path))
+        if len(paths) > MAX_FILES:
             raise SubmissionError(f"more than {MAX_FILES} files; a submission has at most {MAX_FILES}")
-    return found
+    return paths
 
 
 def _screen_file(path: Path) -> None:
@@ -80,8 +90,8 @@ def _screen_file(path: Path) -> None:
         if path.suffix not in (".png", ".svg"):
             raise SubmissionError(f"{FIGURES}/{sanitize(name)}: expected .png or .svg")
         return check_image(f"{FIGURES}/{name}", read_bytes(path, MAX_OTHER_BYTES))
-    known = name in MAX_BYTES or name in MODEL_FILES
-    if not known and not WEIGHT_FILE.fullmatch(name):
+    is_known = name in MAX_BYTES or name in MODEL_FILES
+    if not is_known and not WEIGHT_FILE.fullmatch(name):
         raise SubmissionError(f"{sanitize(name)}: no file of a submission; docs/submitting.md lists them")
     if WEIGHT_FILE.fullmatch(name) or name == PROBES:
         size, limit = path.stat().st_size, MAX_BYTES.get(name, MAX_FOLDER_BYTES)
@@ -95,11 +105,11 @@ def _screen_file(path: Path) -> None:
 
 def files_digest(folder: Path) -> str:
     """SHA-256 over name and content of every file of a submission, its status left out."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in submission_files(folder):
         content = read_bytes(path, MAX_FOLDER_BYTES)
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
-    return whole.hexdigest()
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()
 
 
 def submission_files(folder: Path) -> list[Path]:
@@ -128,9 +138,9 @@ def check_folder_date(name: str) -> datetime:
     Raises:
         SubmissionError: there is none, or it is yet to come.
     """
-    dated = DATED_NAME.fullmatch(name)
+    match = DATED_NAME.fullmatch(name)
     try:
-        day = datetime.fromisoformat(dated[1]).replace(tzinfo=UTC) if dated else None
+        day = datetime.fromisoformat(match[1]).replace(tzinfo=UTC) if match else None
     except ValueError:
         day = None
     if day is None:

@@ -14,7 +14,7 @@ from benchmark.errors import ModelError, SubmissionError
 from benchmark.files import parse_json, read_bytes, read_json, sanitize
 from benchmark.isolation import run_bounded
 from benchmark.tasks.extraction import count_headers
-from benchmark.tasks.prompt_template import PromptTemplate, describe_language, build_prompt_template
+from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import HEADER_TEXT
@@ -51,13 +51,15 @@ def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
 
 def _check_layout(before: str, after: str, parts: list[str]) -> None:
     """That all parts stand in `before`, one after the other, with little else and no other program."""
-    place = 0
+    start = 0
     for number, part in enumerate(parts):
-        found = before.find(part, place)
-        if found < 0:
-            what = "the description of the language" if number == 0 else f"part {number} of the suite's solved examples"
-            raise SubmissionError(f"{FRAME}: {what} is not in its place; submit the run as it is")
-        place = found + len(part)
+        index = before.find(part, start)
+        if index < 0:
+            part_name = (
+                "the description of the language" if number == 0 else f"part {number} of the suite's solved examples"
+            )
+            raise SubmissionError(f"{FRAME}: {part_name} is not in its place; submit the run as it is")
+        start = index + len(part)
     if len(before) + len(after) - sum(map(len, parts)) > MAX_EXTRA_CHARACTERS:
         raise SubmissionError(f"{FRAME}: more than {MAX_EXTRA_CHARACTERS:,} characters beside the suite's examples")
     if count_headers(before + after) != sum(map(count_headers, parts)) + 1 or not after.endswith(HEADER_TEXT):
@@ -79,7 +81,9 @@ def render_template_digest(folder: Path, suite: Suite, track: str) -> str:
         SubmissionError: it cannot be rendered, or not within the limits.
     """
     try:
-        return run_bounded(_render, str(folder), suite, track, seconds=MAX_SECONDS, memory=MAX_MEMORY, subject="chat template")
+        return run_bounded(
+            _render, str(folder), suite, track, seconds=MAX_SECONDS, memory=MAX_MEMORY, subject="chat template"
+        )
     except ModelError as problem:
         raise SubmissionError(f"chat template: {sanitize(str(problem))}") from problem
 

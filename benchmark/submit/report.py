@@ -1,4 +1,4 @@
-"""What a verification finds: what was compared, and where a submission says something else."""
+"""Result of a verification: completed checks, and the entries that differ from the recomputed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from benchmark.submit.schema import Digest, Submission
 
 
 class Sample(BaseModel, extra="forbid", frozen=True, strict=True):
-    """A line of `samples.jsonl.gz`; `sample` is of `sampled` alone, the last four of `test`."""
+    """A line of `samples.jsonl.gz`.
+
+    `sample` is set in the stage `sampled` only; `outcome`, `shown`, `held_out` and `exact` in the stage `test` only.
+    """
 
     stage: Literal["test", "generated", "constrained", "sampled"]
     task: Annotated[int, Field(ge=0, lt=10**6)]
@@ -31,41 +34,58 @@ class Sample(BaseModel, extra="forbid", frozen=True, strict=True):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An entry, what the submission says, and what is found."""
+    """An entry whose claimed value is not the recomputed one.
+
+    Attributes:
+        entry: path of the entry, such as `accuracy.shown.value`.
+        claimed: value that the submission states.
+        recomputed: value that verification computes; None if the entry has no counterpart.
+    """
 
     entry: str
-    said: Any
-    found: Any
+    claimed: Any
+    recomputed: Any
 
 
 @dataclass
 class VerificationReport:
-    """What verification found.
+    """Content of a submission, and the result of its verification.
 
     Attributes:
-        checked: what was compared, a line each.
-        differences: none if the submission is what it says.
+        submission: `submission.yaml`.
+        record: `record.json`.
+        samples: lines of `samples.jsonl.gz`.
+        checks: completed checks, one line per check.
+        mismatches: entries with a recomputed value that differs; empty if the submission verifies.
     """
 
     submission: Submission
     record: Record
     samples: list[Sample]
-    checked: list[str] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
 
-    def compare(self, entry: str, said: Any, found: Any, tolerance: float = 0.0) -> None:
-        """Note where two values differ, entry by entry."""
-        self.mismatches += find_mismatches(entry, said, found, tolerance)
+    def compare(self, entry: str, claimed: Any, recomputed: Any, tolerance: float = 0.0) -> None:
+        """Add the mismatches of two values, entry by entry.
+
+        Args:
+            entry: path of the entry.
+            claimed, recomputed: scalars, mappings or dataclasses; nested values are compared recursively.
+            tolerance: largest absolute difference of two floats that counts as equal.
+        """
+        self.mismatches += find_mismatches(entry, claimed, recomputed, tolerance)
 
 
-def find_mismatches(entry: str, said: Any, found: Any, tolerance: float = 0.0) -> Iterator[Mismatch]:
-    """Where two nested values differ; floats by more than a tolerance."""
-    said, found = (vars(value) if hasattr(value, "__dataclass_fields__") else value for value in (said, found))
-    if isinstance(said, Mapping) and isinstance(found, Mapping):
-        for name in sorted(said.keys() | found.keys()):
-            yield from find_mismatches(f"{entry}.{name}", said.get(name), found.get(name), tolerance)
-    elif isinstance(said, float) and isinstance(found, float):
-        if not abs(said - found) <= tolerance:
-            yield Mismatch(entry, said, found)
-    elif said != found:
-        yield Mismatch(entry, said, found)
+def find_mismatches(entry: str, claimed: Any, recomputed: Any, tolerance: float = 0.0) -> Iterator[Mismatch]:
+    """Yield every entry in which two nested values differ; arguments as for `VerificationReport.compare`."""
+    claimed, recomputed = (
+        vars(value) if hasattr(value, "__dataclass_fields__") else value for value in (claimed, recomputed)
+    )
+    if isinstance(claimed, Mapping) and isinstance(recomputed, Mapping):
+        for name in sorted(claimed.keys() | recomputed.keys()):
+            yield from find_mismatches(f"{entry}.{name}", claimed.get(name), recomputed.get(name), tolerance)
+    elif isinstance(claimed, float) and isinstance(recomputed, float):
+        if not abs(claimed - recomputed) <= tolerance:
+            yield Mismatch(entry, claimed, recomputed)
+    elif claimed != recomputed:
+        yield Mismatch(entry, claimed, recomputed)

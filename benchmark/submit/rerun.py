@@ -23,9 +23,9 @@ from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
-from benchmark.submit.check_record import load_options_of_record
+from benchmark.submit.check_record import load_options_from_record
 from benchmark.submit.check_samples import GENERATION_STAGES as STAGES
-from benchmark.submit.check_samples import generation_options_of_record
+from benchmark.submit.check_samples import generation_options_from_record
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.submit.screening import screen_model_folder
@@ -101,7 +101,7 @@ class RegeneratedSamples:
 
 
 def make_rerun_request(
-    folder: Path, submission: Submission, record: Record, suite: Suite, share: float = 0.0, stage: str = ""
+    folder: Path, submission: Submission, record: Record, suite: Suite, fraction: float = 0.0, stage: str = ""
 ) -> RerunRequest:
     """What is written again of a submission.
 
@@ -111,14 +111,14 @@ def make_rerun_request(
     """
     if submission.model == WITHHELD:
         raise ModelError(f"{submission.name}: its weights are withheld, so nothing can be run again")
-    own = submission.model == LOCAL_WEIGHTS
+    has_local_weights = submission.model == LOCAL_WEIGHTS
     return RerunRequest(
-        submission.name, str(folder) if own else "", "" if own else submission.model, suite, record.model.dtype,
-        record.model.device, load_options_of_record(record), generation_options_of_record(record), record.protocol, share, stage,
+        submission.name, str(folder) if has_local_weights else "", "" if has_local_weights else submission.model, suite, record.model.dtype,
+        record.model.device, load_options_from_record(record), generation_options_from_record(record), record.protocol, fraction, stage,
     )  # fmt: skip
 
 
-def rerun(folder: Path, found: VerificationReport, share: float, limits: ProcessLimits = DEFAULT_LIMITS) -> Rerun:
+def rerun(folder: Path, report: VerificationReport, fraction: float, limits: ProcessLimits = DEFAULT_LIMITS) -> Rerun:
     """Write the programs of some shards again; what differs is noted in `found`.
 
     Args:
@@ -132,68 +132,72 @@ def rerun(folder: Path, found: VerificationReport, share: float, limits: Process
         ModelError: the weights cannot be had or loaded, or not within the limits.
         SubmissionError: the record or a file of the model asks for code.
     """
-    if not 0 < share <= 1:
-        raise UsageError(f"--rerun {share:g}: expected a share above 0 and at most 1")
-    suite = load_suite(found.record.suite.name)
-    again = regenerate_samples(make_rerun_request(folder, found.submission, found.record, suite, share), limits)
-    found.compare("rerun.digest", found.record.model.digest, again.digest)
-    found.compare("rerun.parameters", found.record.model.parameters, again.parameters)
-    stored: dict[tuple[str, int, int | None], Sample] = {
-        (one.stage, one.task, one.sample): one for one in found.samples
-    }
-    for stage, sample in again.samples:
-        said = stored.get((stage, sample["task"], sample.get("sample")))
-        before = {name: getattr(said, name) for name in COMPARED_FIELDS} if said is not None else None
-        found.compare(f"rerun.{stage}.{sample['task']}", before, {name: sample[name] for name in COMPARED_FIELDS})
-    found.checked.append(
-        f"rerun: {len(again.samples):,} samples of {again.shards} of {again.of} shards, with the weights; not its states"
+    if not 0 < fraction <= 1:
+        raise UsageError(f"--rerun {fraction:g}: expected a share above 0 and at most 1")
+    suite = load_suite(report.record.suite.name)
+    regenerated = regenerate_samples(
+        make_rerun_request(folder, report.submission, report.record, suite, fraction), limits
     )
-    return Rerun(share=share, shards=again.shards, samples=len(again.samples), processor=processor_name())
+    report.compare("rerun.digest", report.record.model.digest, regenerated.digest)
+    report.compare("rerun.parameters", report.record.model.parameters, regenerated.parameters)
+    stored: dict[tuple[str, int, int | None], Sample] = {
+        (row.stage, row.task, row.sample): row for row in report.samples
+    }
+    for stage, sample in regenerated.samples:
+        submitted = stored.get((stage, sample["task"], sample.get("sample")))
+        claimed = {name: getattr(submitted, name) for name in COMPARED_FIELDS} if submitted is not None else None
+        report.compare(f"rerun.{stage}.{sample['task']}", claimed, {name: sample[name] for name in COMPARED_FIELDS})
+    report.checks.append(
+        f"rerun: {len(regenerated.samples):,} samples of {regenerated.shards} of {regenerated.of} shards, with the weights; not its states"
+    )
+    return Rerun(
+        share=fraction, shards=regenerated.shards, samples=len(regenerated.samples), processor=processor_name()
+    )
 
 
-def regenerate_samples(order: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
+def regenerate_samples(request: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
     """Carry out an order in a process of its own; raises as `rerun` does."""
-    shards = math.ceil(sum(len(shards_of(order.suite, stage)) for stage in STAGES) * (order.share or 1))
-    seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * shards
+    num_shards = math.ceil(sum(len(shards_of(request.suite, stage)) for stage in STAGES) * (request.share or 1))
+    seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * num_shards
     memory = limits.memory if limits.memory is not None else int(MEMORY_FRACTION * available_memory())
-    return run_bounded(_generate, order, seconds=seconds, memory=memory, subject=order.name)
+    return run_bounded(_generate, request, seconds=seconds, memory=memory, subject=request.name)
 
 
-def open_screened_checkpoint(order: RerunRequest) -> Checkpoint:
+def open_screened_checkpoint(request: RerunRequest) -> Checkpoint:
     """The model's files, fetched if they are on a hub, once no file among them asks for code."""
-    if order.folder:
+    if request.folder:
         # Before anything else reads them: their files were screened with the folder, perhaps a while ago.
-        screen_model_folder(Path(order.folder), is_hub=False)
-        return open_checkpoint(ModelSpec("path", order.folder), order.loading)
-    checkpoint = open_checkpoint(ModelSpec.parse(order.model), order.loading)
+        screen_model_folder(Path(request.folder), is_hub=False)
+        return open_checkpoint(ModelSpec("path", request.folder), request.loading)
+    checkpoint = open_checkpoint(ModelSpec.parse(request.model), request.loading)
     if checkpoint.network:
         screen_model_folder(checkpoint.folder, is_hub=True)
     return checkpoint
 
 
-def _generate(order: RerunRequest) -> RegeneratedSamples:
+def _generate(request: RerunRequest) -> RegeneratedSamples:
     import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    checkpoint = open_screened_checkpoint(order)
+    checkpoint = open_screened_checkpoint(request)
     job = Job(
-        order.suite, checkpoint, order.dtype, order.device, order.protocol.random_inits, generation=order.generation
+        request.suite, checkpoint, request.dtype, request.device, request.protocol.random_inits, generation=request.generation
     )  # fmt: skip
-    chosen, of = _choose_shards(job, order)
+    shards, total_shards = _choose_shards(job, request)
     from benchmark.runner.preflight import check_fits
 
-    check_fits(job, order.protocol)
+    check_fits(job, request.protocol)
     torch.set_num_threads(job.threads)
     worker = Worker(job)
-    samples = [(shard.stage, sample) for shard in chosen for sample in worker.evaluate(shard).samples]
-    return RegeneratedSamples(checkpoint.digest, checkpoint.parameters, len(chosen), of, samples)
+    samples = [(shard.stage, sample) for shard in shards for sample in worker.evaluate(shard).samples]
+    return RegeneratedSamples(checkpoint.digest, checkpoint.parameters, len(shards), total_shards, samples)
 
 
-def _choose_shards(job: Job, order: RerunRequest) -> tuple[Sequence[Shard], int]:
+def _choose_shards(job: Job, request: RerunRequest) -> tuple[Sequence[Shard], int]:
     """The shards to write, and of how many they were chosen."""
-    if order.stage:
-        shards = shards_of(job.suite, order.stage)
+    if request.stage:
+        shards = shards_of(job.suite, request.stage)
         return shards, len(shards)
     shards = [shard for shard in plan(job) if shard.stage in STAGES]
-    return sorted(random.SystemRandom().sample(shards, math.ceil(order.share * len(shards)))), len(shards)
+    return sorted(random.SystemRandom().sample(shards, math.ceil(request.share * len(shards)))), len(shards)

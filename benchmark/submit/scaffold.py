@@ -30,7 +30,9 @@ from benchmark.submit.screening import WEIGHT_FILE
 TRAINING_FILE = "training.json"
 
 
-def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld: bool = False) -> Path:
+def scaffold(
+    run: Path, submissions: Path, name: str, authored_entries: Mapping[str, Any], is_withheld: bool = False
+) -> Path:
     """Make the folder of a submission.
 
     Args:
@@ -49,25 +51,25 @@ def scaffold(run: Path, out: Path, name: str, given: Mapping[str, Any], withheld
     if not (run / RECORD).is_file():
         raise SubmissionError(f"{run}: no {RECORD}; give the folder that a finished python -m benchmark.run names")
     record = read_submitted_record(run)
-    folder = out / f"{record.provenance.finished[:10]}_{name}"
+    folder = submissions / f"{record.provenance.finished[:10]}_{name}"
     if folder.exists():
         raise UsageError(f"{folder}: there already; remove it, or choose another name")
-    model, source = _resolve_model(run, record, withheld)
+    model, model_folder = _resolve_model(run, record, is_withheld)
     folder.mkdir(parents=True)
     try:
         _copy_files(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
         (folder / RECORD).write_text(_redact_record(record).to_json(), encoding="utf-8")
         if record.figures:
             (folder / FIGURES).mkdir()
-            for place in record.figures:
-                shutil.copyfile(run / place, folder / place)
-        if source is not None:
-            names = [path.name for path in source.iterdir() if WEIGHT_FILE.fullmatch(path.name)]
-            _copy_files(source, folder, (*MODEL_FILES, *names))
+            for figure in record.figures:
+                shutil.copyfile(run / figure, folder / figure)
+        if model_folder is not None:
+            names = [path.name for path in model_folder.iterdir() if WEIGHT_FILE.fullmatch(path.name)]
+            _copy_files(model_folder, folder, (*MODEL_FILES, *names))
             if (folder / TRAINING_FILE).is_file():
-                told = redact_json_paths(read_json(folder / TRAINING_FILE))
-                (folder / TRAINING_FILE).write_text(json.dumps(told, indent=1) + "\n")
-        entries = _submission_entries(record, name, model, _training_entries(folder)) | dict(given)
+                training = redact_json_paths(read_json(folder / TRAINING_FILE))
+                (folder / TRAINING_FILE).write_text(json.dumps(training, indent=1) + "\n")
+        entries = _submission_entries(record, name, model, _training_entries(folder)) | dict(authored_entries)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
         (folder / DESCRIPTION).write_text(text, encoding="utf-8")
         (folder / README).write_text(render_readme(folder.name, entries, record), encoding="utf-8")
@@ -89,29 +91,29 @@ def _redact_record(record: Record) -> Record:
     model = record.model.model_copy(
         update={"spec": redact_paths(record.model.spec), "name": redact_paths(record.model.name)}
     )
-    origin = record.provenance.model_copy(update={"command": redact_paths(record.provenance.command)})
-    return record.model_copy(update={"model": model, "provenance": origin})
+    provenance = record.provenance.model_copy(update={"command": redact_paths(record.provenance.command)})
+    return record.model_copy(update={"model": model, "provenance": provenance})
 
 
-def _resolve_model(run: Path, record: Record, withheld: bool) -> tuple[str, Path | None]:
+def _resolve_model(run: Path, record: Record, is_withheld: bool) -> tuple[str, Path | None]:
     """The entry `model`, and the folder that its files are copied from, which the run's log names in full."""
-    logged = [
+    logged_specs = [
         str(event["model"]) for event in RunFolder.events_of(run) if event["event"] == "started" and "model" in event
     ]
-    spec = ModelSpec.parse(logged[-1] if logged else record.model.spec)
-    if withheld:
+    spec = ModelSpec.parse(logged_specs[-1] if logged_specs else record.model.spec)
+    if is_withheld:
         return WITHHELD, None
     if not record.model.spec.startswith("path:"):
         return record.model.spec, None
     source = Path(spec.target)
     try:
-        found = open_checkpoint(spec)
+        checkpoint = open_checkpoint(spec)
     except ModelError as problem:
         raise SubmissionError(
             f"{problem}; call it from where the run was called, or add --withheld if the weights are not published"
         ) from problem
-    if found.digest != record.model.digest:
-        raise SubmissionError(f"{source}: not the model of the run (digest {found.digest}); run it again")
+    if checkpoint.digest != record.model.digest:
+        raise SubmissionError(f"{source}: not the model of the run (digest {checkpoint.digest}); run it again")
     return LOCAL_WEIGHTS, source
 
 
@@ -119,33 +121,33 @@ def _training_entries(folder: Path) -> dict[str, Any]:
     """What `training.json` of `baselines.train` tells, if the model has one."""
     if not (folder / TRAINING_FILE).is_file():
         return {"data": PLACEHOLDER, "alternative_semantics_seen": PLACEHOLDER}
-    told = read_json(folder / TRAINING_FILE)
-    recipe = told.get("recipe", {})
-    command = told.get("command")
-    known = {
-        "command": redact_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": told.get("tasks_seen"),
-        "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": told.get("minutes"),
-        "threads": told.get("threads"), "processes": told.get("processes"), "hardware": _training_hardware(told),
+    training = read_json(folder / TRAINING_FILE)
+    recipe = training.get("recipe", {})
+    command = training.get("command")
+    entries = {
+        "command": redact_paths(command) if isinstance(command, str) else command, "suite": recipe.get("suite"), "tasks": training.get("tasks_seen"),
+        "seeds": [recipe["seed"]] if "seed" in recipe else [], "minutes": training.get("minutes"),
+        "threads": training.get("threads"), "processes": training.get("processes"), "hardware": _training_hardware(training),
         "alternative_semantics_seen": PLACEHOLDER,
     }  # fmt: skip
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in entries.items() if value is not None}
 
 
-def _training_hardware(told: dict[str, Any]) -> str | None:
+def _training_hardware(training: dict[str, Any]) -> str | None:
     """The GPU of a training, or its processor."""
-    device = str(told.get("device", "cpu"))
-    return told.get("processor") if device.startswith("cpu") else device
+    device = str(training.get("device", "cpu"))
+    return training.get("processor") if device.startswith("cpu") else device
 
 
 def _submission_entries(record: Record, name: str, model: str, training: dict[str, Any]) -> dict[str, Any]:
-    origin, accuracy, meaning = record.provenance, record.accuracy, record.meaning
+    provenance, accuracy, meaning = record.provenance, record.accuracy, record.meaning
     claimed: dict[str, Any] = {"shown": round(accuracy.shown.value, 3), "held_out": round(accuracy.held_out.value, 3)}
     if meaning is not None:
         claimed |= {"delta": round(meaning.features["facing"].delta.value, 3), "verdict": meaning.verdict}
     # The folders of whoever ran it are nobody's business.
-    command = re.sub(r"\s+--out\s+\S+", "", origin.command)
+    command = re.sub(r"\s+--out\s+\S+", "", provenance.command)
     if model == LOCAL_WEIGHTS:
-        command = re.sub(r"path:\S+", f"path:submissions/{origin.finished[:10]}_{name}", command)
+        command = re.sub(r"path:\S+", f"path:submissions/{provenance.finished[:10]}_{name}", command)
     return {
         "name": name,
         "family": PLACEHOLDER,
@@ -154,9 +156,9 @@ def _submission_entries(record: Record, name: str, model: str, training: dict[st
         "parameters": record.model.parameters,
         "evaluation": {
             "command": redact_paths(command),
-            "commit": origin.commit or PLACEHOLDER,
-            "hardware": origin.hardware,
-            "seconds": round(sum(origin.seconds.values())),
+            "commit": provenance.commit or PLACEHOLDER,
+            "hardware": provenance.hardware,
+            "seconds": round(sum(provenance.seconds.values())),
         },
         "training": training,
         "authors": [PLACEHOLDER],
@@ -168,19 +170,21 @@ def _submission_entries(record: Record, name: str, model: str, training: dict[st
 
 def render_readme(folder: str, entries: Mapping[str, Any], record: Record) -> str:
     """The README of a submission; it repeats no figure, so that none can differ from the record's."""
-    where = {LOCAL_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(entries["model"], f"`{entries['model']}`")
+    weights_location = {LOCAL_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(
+        entries["model"], f"`{entries['model']}`"
+    )
     training = entries["training"]
-    told = [f"{training['tasks']:,} tasks of `{training['suite']}`"] if training.get("tasks") else []
-    told += [training["data"]] if training.get("data") else []
-    told += [f"`{training['command']}`"] if training.get("command") not in (None, "none") else []
+    training_sources = [f"{training['tasks']:,} tasks of `{training['suite']}`"] if training.get("tasks") else []
+    training_sources += [training["data"]] if training.get("data") else []
+    training_sources += [f"`{training['command']}`"] if training.get("command") not in (None, "none") else []
     return "\n".join(
         [
             f"# {entries['name']}",
             "",
             f"- family: {entries['family']}",
-            f"- weights: {where}",
+            f"- weights: {weights_location}",
             f"- suite: {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}",
-            f"- trained on: {'; '.join(told) or 'nothing'}",
+            f"- trained on: {'; '.join(training_sources) or 'nothing'}",
             f"- authors: {', '.join(entries['authors'])}",
             f"- licence: {entries['licence']}",
             "",
@@ -198,12 +202,12 @@ def render_readme(folder: str, entries: Mapping[str, Any], record: Record) -> st
 
 def pack(folder: Path, target: Path) -> Path:
     """Write a submission's folder as a `.tar.gz`; the same files give the same bytes."""
-    whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(screen_folder(folder)):
             entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
             content = path.read_bytes()
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
-    target.write_bytes(gzip.compress(whole.getvalue(), mtime=0))
+    target.write_bytes(gzip.compress(buffer.getvalue(), mtime=0))
     return target

@@ -78,7 +78,10 @@ def _check_one_line(text: str) -> str:
 
 
 Line = Annotated[
-    str, StringConstraints(min_length=1, max_length=300), AfterValidator(_check_one_line), AfterValidator(_check_placeholder)
+    str,
+    StringConstraints(min_length=1, max_length=300),
+    AfterValidator(_check_one_line),
+    AfterValidator(_check_placeholder),
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -198,7 +201,9 @@ class Status(_Strict):
     audit: Audit | None = None
     files: Digest
     source: Digest
-    at: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_check_time)]
+    at: Annotated[
+        str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"), AfterValidator(_check_time)
+    ]
 
 
 def read_submission(folder: Path) -> Submission:
@@ -219,12 +224,12 @@ def read_status(folder: Path) -> Status | None:
     return status
 
 
-def validate_schema(schema: type[ModelT], found: Any, where: str) -> ModelT:
+def validate_schema(schema: type[ModelT], content: Any, file_name: str) -> ModelT:
     """What was read, as its schema; raises `SubmissionError` naming the first entry that does not fit."""
     try:
-        return schema.model_validate(found)
+        return schema.model_validate(content)
     except ValidationError as problem:
         first = problem.errors(include_url=False, include_input=False)[0]
-        place = ".".join(sanitize(part).strip("'") for part in first["loc"]) or "the file"
-        says = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise SubmissionError(f"{where}: {place}: {says}; see docs/submitting.md") from problem
+        field = ".".join(sanitize(part).strip("'") for part in first["loc"]) or "the file"
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        raise SubmissionError(f"{file_name}: {field}: {message}; see docs/submitting.md") from problem

@@ -34,7 +34,9 @@ FILE_ENTRIES = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "sent
 IMPLEMENTATION_PATTERN = re.compile(r"\w*_implementation(_internal)?")
 ALLOWED_IMPLEMENTATIONS = (*ATTENTIONS, "grouped_mm", "batched_mm", None)
 CACHE_IMPLEMENTATION = "cache_implementation"
-TOKENIZER_CLASS_PATTERN = re.compile(r"[A-Z][A-Za-z0-9]{0,60}Tokenizer(Fast)?|TokenizersBackend|PreTrainedTokenizerFast")
+TOKENIZER_CLASS_PATTERN = re.compile(
+    r"[A-Z][A-Za-z0-9]{0,60}Tokenizer(Fast)?|TokenizersBackend|PreTrainedTokenizerFast"
+)
 MODEL_TYPE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 SPEC_PATTERN = re.compile(
     r"path:[^\0\r\n]{1,1000}|hf:[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}|baseline:[a-z][a-z0-9-]{0,60}", re.ASCII
@@ -48,7 +50,7 @@ VOCABULARY_FILES = ("vocab.json", "added_tokens.json", "special_tokens_map.json"
 
 
 def check_loading(
-    spec: str, dtype: str, device: str, attention: str, quantization: str, remote_code: bool, own_code: bool
+    spec: str, dtype: str, device: str, attention: str, quantization: str, remote_code: bool, custom_code: bool
 ) -> None:
     """Refuse a record whose model would be loaded with code, or otherwise than these lists allow.
 
@@ -58,23 +60,23 @@ def check_loading(
     Raises:
         SubmissionError: the record asks for anything else.
     """
-    where = "record.json: model"
-    if remote_code or own_code or spec.startswith("py:"):
+    field = "record.json: model"
+    if remote_code or custom_code or spec.startswith("py:"):
         raise SubmissionError(
-            f"{where}: loaded with code of its own, which is never run for a submission; submit a run of a model "
+            f"{field}: loaded with code of its own, which is never run for a submission; submit a run of a model "
             "that loads without"
         )
     if quantization:
-        raise SubmissionError(f"{where}.quantization: {sanitize(quantization)}; a submission's model is not quantized")
+        raise SubmissionError(f"{field}.quantization: {sanitize(quantization)}; a submission's model is not quantized")
     if attention not in ("", *ATTENTIONS):
-        raise SubmissionError(f"{where}.attention: {sanitize(attention)}; expected {', '.join(ATTENTIONS)} or none")
+        raise SubmissionError(f"{field}.attention: {sanitize(attention)}; expected {', '.join(ATTENTIONS)} or none")
     if dtype not in DTYPE_NAMES:
-        raise SubmissionError(f"{where}.dtype: {sanitize(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
+        raise SubmissionError(f"{field}.dtype: {sanitize(dtype)}; expected one of {', '.join(DTYPE_NAMES)}")
     if not DEVICE_PATTERN.fullmatch(device):
-        raise SubmissionError(f"{where}.device: {sanitize(device)}; expected cpu, cuda or cuda:N")
+        raise SubmissionError(f"{field}.device: {sanitize(device)}; expected cpu, cuda or cuda:N")
     if not SPEC_PATTERN.fullmatch(spec):
         raise SubmissionError(
-            f"{where}.spec: {sanitize(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
+            f"{field}.spec: {sanitize(spec)}; expected path:FOLDER, hf:org/name@(40 digits of a commit) or baseline:NAME"
         )
 
 
@@ -98,7 +100,11 @@ def screen_model_file(name: str, content: Any) -> None:
             raise SubmissionError(f"{name}: {entry}: asks for code of its own, which is never run; remove it")
         if entry in FETCHING_ENTRIES and value not in (None, False, {}):
             raise SubmissionError(f"{name}: {entry}: chooses a library or other weights; remove it")
-        if IMPLEMENTATION_PATTERN.fullmatch(entry) and entry != CACHE_IMPLEMENTATION and not _is_builtin_implementation(value):
+        if (
+            IMPLEMENTATION_PATTERN.fullmatch(entry)
+            and entry != CACHE_IMPLEMENTATION
+            and not _is_builtin_implementation(value)
+        ):
             raise SubmissionError(
                 f"{name}: {entry}: {sanitize(value)} would fetch code from a hub or load a library; expected "
                 f"{' or '.join(ATTENTIONS)}, or remove it"
@@ -211,9 +217,9 @@ def check_image(name: str, content: bytes) -> None:
     if name.endswith(".png"):
         if not content.startswith(PNG_SIGNATURE) or content[12:16] != b"IHDR" or len(content) < 33:
             raise SubmissionError(f"{name}: not a PNG file")
-        wide, high = struct.unpack(">II", content[16:24])
-        if not (0 < wide <= MAX_SIDE and 0 < high <= MAX_SIDE):
-            raise SubmissionError(f"{name}: {wide} by {high} pixels; at most {MAX_SIDE} by {MAX_SIDE}")
+        width, height = struct.unpack(">II", content[16:24])
+        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+            raise SubmissionError(f"{name}: {width} by {height} pixels; at most {MAX_SIDE} by {MAX_SIDE}")
         return
     _SvgChecker(name).check(decode_utf8(content, name))
 
@@ -239,8 +245,8 @@ class _SvgChecker:
         except expat.ExpatError as problem:
             raise SubmissionError(f"{self.name}: not an SVG file ({problem})") from problem
 
-    def _refuse(self, what: str) -> None:
-        raise SubmissionError(f"{self.name}: {what}; a figure only draws")
+    def _refuse(self, reason: str) -> None:
+        raise SubmissionError(f"{self.name}: {reason}; a figure only draws")
 
     def _doctype(self, kind: str, system: str | None, public: str | None, internal: int) -> None:
         if internal or kind != "svg":

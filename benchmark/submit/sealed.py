@@ -84,18 +84,18 @@ def seal_round(folder: Path, name: str, suite: str, secret: Path) -> Round:
     Raises:
         UsageError: the secret would lie in the repository, or either file is there already.
     """
-    known, path = load_suite(suite), _round_path(folder, name)
-    inside = secret.resolve().is_relative_to(folder.resolve().parent)
-    if inside or ((SOURCE_ROOT / ".git").exists() and secret.resolve().is_relative_to(SOURCE_ROOT)):
+    round_suite, path = load_suite(suite), _round_path(folder, name)
+    is_in_repository = secret.resolve().is_relative_to(folder.resolve().parent)
+    if is_in_repository or ((SOURCE_ROOT / ".git").exists() and secret.resolve().is_relative_to(SOURCE_ROOT)):
         raise UsageError(f"--secret {secret}: lies in the repository, where it could be published; keep it elsewhere")
     if path.exists() or secret.exists():
         raise UsageError(f"{path if path.exists() else secret}: there already; choose another name")
-    drawn = Secret(salt=secrets.token_hex(32), seed=secrets.randbits(62))
+    new_secret = Secret(salt=secrets.token_hex(32), seed=secrets.randbits(62))
     with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(drawn.model_dump(), file)
-    made = Round(suite=suite, suite_version=known.version, commitment=drawn.commitment(), made=_today())
-    _write_round(path, made)
-    return made
+        json.dump(new_secret.model_dump(), file)
+    new_round = Round(suite=suite, suite_version=round_suite.version, commitment=new_secret.commitment(), made=_today())
+    _write_round(path, new_round)
+    return new_round
 
 
 def open_secret(folder: Path, name: str, secret: Path) -> Secret:
@@ -104,38 +104,42 @@ def open_secret(folder: Path, name: str, secret: Path) -> Secret:
     Raises:
         VerificationError: it does not.
     """
-    found = read_secret(secret)
-    if found.commitment() != read_round(folder, name).commitment:
+    opened = read_secret(secret)
+    if opened.commitment() != read_round(folder, name).commitment:
         raise VerificationError(f"{secret}: not the secret of round {name}; its commitment is another")
-    return found
+    return opened
 
 
 def reveal_round(folder: Path, name: str, secret: Path) -> Round:
     """Publish the secret of a round in its file."""
-    over = read_round(folder, name).model_copy(update={"revealed": open_secret(folder, name, secret), "on": _today()})
-    _write_round(_round_path(folder, name), over)
-    return over
+    revealed_round = read_round(folder, name).model_copy(
+        update={"revealed": open_secret(folder, name, secret), "on": _today()}
+    )
+    _write_round(_round_path(folder, name), revealed_round)
+    return revealed_round
 
 
 def check_rounds(folder: Path) -> list[str]:
     """A line for each round; raises `VerificationError` on one whose revealed secret does not fit."""
     lines = []
     for path in sorted(folder.glob("*.yaml")):
-        one = read_round(folder, path.stem)
-        if one.revealed is not None and one.revealed.commitment() != one.commitment:
+        sealed_round = read_round(folder, path.stem)
+        if sealed_round.revealed is not None and sealed_round.revealed.commitment() != sealed_round.commitment:
             raise VerificationError(f"{path.name}: the revealed salt and seed do not give the commitment")
         state = (
             "sealed"
-            if one.revealed is None
-            else f"revealed on {one.on}: --suite {one.suite} --seed {one.revealed.seed}"
+            if sealed_round.revealed is None
+            else f"revealed on {sealed_round.on}: --suite {sealed_round.suite} --seed {sealed_round.revealed.seed}"
         )
-        lines.append(f"{path.stem}: {one.suite} v{one.suite_version}, made on {one.made}, {state}")
+        lines.append(
+            f"{path.stem}: {sealed_round.suite} v{sealed_round.suite_version}, made on {sealed_round.made}, {state}"
+        )
     return lines
 
 
-def _write_round(path: Path, found: Round) -> None:
+def _write_round(path: Path, sealed_round: Round) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(found.model_dump(exclude_none=True), sort_keys=False))
+    path.write_text(yaml.safe_dump(sealed_round.model_dump(exclude_none=True), sort_keys=False))
 
 
 def _today() -> str:
@@ -147,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
     parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, says in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
+    for name, help_text in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
                        ("reveal", "publish salt and seed"), ("rotate", "reveal one, make the next")):  # fmt: skip
-        command = commands.add_parser(name, help=says)
+        command = commands.add_parser(name, help=help_text)
         command.add_argument("round")
         command.add_argument("--secret", type=Path, required=True, metavar="FILE", help="outside the repository")
         if name == "make":
@@ -170,10 +174,12 @@ def _run(options: argparse.Namespace) -> int:
     elif options.command == "seed":
         print(open_secret(folder, options.round, options.secret).seed)
     else:
-        over = read_round(folder, options.round)
+        sealed_round = read_round(folder, options.round)
         open_secret(folder, options.round, options.secret)
         if options.command == "rotate":
-            print(f"{options.following}: {seal_round(folder, options.following, over.suite, options.next).commitment}")
+            print(
+                f"{options.following}: {seal_round(folder, options.following, sealed_round.suite, options.next).commitment}"
+            )
         print(f"{options.round}: revealed {reveal_round(folder, options.round, options.secret).revealed}")
     return 0
 

@@ -13,11 +13,11 @@ import pytest
 from hostile import GOOD_STATUS, entry, write
 from proposals import NGRAM, RANDOM, copy_row, git, make_base, merge_change
 
-from benchmark.board.ranking import read_leaderboard_rows, rank_groups
+from benchmark.board.ranking import rank_groups, read_leaderboard_rows
 from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
-from benchmark.submit.schema import (read_status)
-from benchmark.submit.folder import (files_digest)
+from benchmark.submit.folder import files_digest
+from benchmark.submit.schema import read_status
 
 
 def flagged_base(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from proposals import NGRAM, copy_row, make_base, merge_change
 from benchmark.errors import UsageError, VerificationError
 from benchmark.review.pull_request import MAX_FOLDERS, check_pull_request
 from benchmark.submit.command import main
-from benchmark.submit.sealed import check_rounds, seal_round, open_secret, read_round, reveal_round
+from benchmark.submit.sealed import check_rounds, open_secret, read_round, reveal_round, seal_round
 from benchmark.tasks.suite import load_suite
 
 

@@ -202,8 +202,8 @@ def outcomes(shares: dict[str, float], n: int = 1000) -> dict[str, np.ndarray]:
 )
 def test_rows_that_cannot_be_told_apart_share_their_rank(shares, kept, ranks):
     (group,) = rank_groups(entries_of(outcomes(shares), **kept))
-    assert {one.entry.folder: one.rank for one in group.rows} == ranks
-    assert [one.entry.folder for one in group.rows] == list(ranks)
+    assert {one.row.folder: one.rank for one in group.rows} == ranks
+    assert [one.row.folder for one in group.rows] == list(ranks)
 
 
 def test_ranks_are_adjusted_for_the_number_of_pairs():
@@ -236,7 +236,7 @@ def test_tracks_and_versions_stand_apart_and_families_together():
     ]  # fmt: skip
     for group in groups:
         named = [name for name, members in group.families() for _ in members]
-        assert sorted(named) == sorted(one.entry.family for one in group.rows)
+        assert sorted(named) == sorted(one.row.family for one in group.rows)
         assert len(dict.fromkeys(named)) == sum(a != b for a, b in zip(named, [None, *named], strict=False))
 
 

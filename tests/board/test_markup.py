@@ -213,7 +213,7 @@ def test_what_nobody_checked_is_marked_as_claimed(shipped):
     assert json.loads(to_json(groups))["groups"][0]["rows"][0]["claimed"] == ["family", "parameters"]
     (line,) = csv.DictReader(io.StringIO(to_csv(groups)))
     assert line["claimed"] == "family parameters"
-    assert "as claimed" in render_markdown(groups)
+    assert "claimed by the authors" in render_markdown(groups)
 
 
 def test_data_cannot_end_the_element_that_it_stands_in(shipped):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmark.calibrate import trained_pair
-from benchmark.calibrate.calibration import ALTERNATIVES, EXPECTED, _Bench, calibrate, judge_falling, main, table
-from benchmark.calibrate.pseudo_models import DEGRADED, Content
+from benchmark.calibrate.calibration import NUM_ALTERNATIVES, EXPECTED_OUTCOMES, _CalibrationRun, calibrate, check_falling_delta, main, format_table
+from benchmark.calibrate.pseudo_models import DEGRADED_SHARES, PseudoModelInputs
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, sum_by_program
 from benchmark.probing.full_grid import NUM_ALL_ALTERNATIVES
@@ -48,7 +48,7 @@ def cells():
     """Every pseudo-model through the code that measures a model, by name; the pair is trained for a shorter time."""
     pair = trained_pair.train_pair(SMALL_SUITE, 0, PAIR_STEPS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.calibrate.calibration.trained_pair_of", lambda *_: pair)
+        patch.setattr("benchmark.calibrate.calibration.cached_trained_pair", lambda *_: pair)
         return {cell["pseudo-model"]: cell for cell in calibrate(SMALL_SUITE, SMALL, seed=0)}
 
 
@@ -88,10 +88,10 @@ def test_at_the_full_budget_a_recorder_is_found_to_be_one():
 
     Its sibling in the default suite is the recorder of `cells`, within a margin that a smaller budget can decide.
     """
-    protocol = replace(STANDARD, alternatives=ALTERNATIVES)
-    bench = _Bench(replace(load_suite("laptop"), seed=99, sha256="", official=False), protocol, 3)
+    protocol = replace(STANDARD, alternatives=NUM_ALTERNATIVES)
+    bench = _CalibrationRun(replace(load_suite("laptop"), seed=99, sha256="", official=False), protocol, 3)
     cell = bench.cell("recorder", [[bench.content.pseudo_models()["recorder"]]], bench.controls())
-    assert cell["found"] == cell["expected"] == EXPECTED["recorder"] == RECORD_ONLY
+    assert cell["found"] == cell["expected"] == EXPECTED_OUTCOMES["recorder"] == RECORD_ONLY
     assert cell["right"]
     assert cell["widest"] < STANDARD.margin
     assert cell["skill"] > 0.4
@@ -107,7 +107,7 @@ def verdicts(suite, protocol, counts, names):
     The probes are fitted once, with all alternatives: a network of one semantics does not depend on those beside it
     (`test_fewer_alternatives_are_a_part_of_more`), so that fewer alternatives are a part of the evidence.
     """
-    bench = _Bench(suite, replace(protocol, alternatives=max(counts)), 3)
+    bench = _CalibrationRun(suite, replace(protocol, alternatives=max(counts)), 3)
     pseudo_models, controls = bench.content.pseudo_models(), bench.controls()
     evidence = {name: evidence_to_arrays({"model": bench.read([[pseudo_models[name]]]), **controls}) for name in names}
     results = []
@@ -124,7 +124,7 @@ def part_of(probe_set, columns, protocol):
     """The labels and the prior of some of the semantics."""
     names = tuple(probe_set.semantics[column] for column in columns)
     part = replace(probe_set, around=probe_set.around[:, columns], semantics=names)
-    return part, semantic_content.PriorBaseline.of(part, protocol)
+    return part, semantic_content.PriorBaseline.from_probe_set(part, protocol)
 
 
 def columns_of(arrays, columns):
@@ -135,7 +135,7 @@ def columns_of(arrays, columns):
 def test_fewer_alternatives_are_a_part_of_more():
     """Exactly: labels, controls, evidence and verdict of a bench with 3 alternatives, from one with 18 that holds them."""
     tiny = replace(SMALLEST, steps=6, checks=1, hidden=8, copies=2)
-    few, many = (_Bench(replace(SMALL_SUITE, probe_programs=150), replace(tiny, alternatives=n), 3) for n in (3, 18))
+    few, many = (_CalibrationRun(replace(SMALL_SUITE, probe_programs=150), replace(tiny, alternatives=n), 3) for n in (3, 18))
     columns = [many.probe_set.semantics.index(name) for name in few.probe_set.semantics]
     assert columns != [0, 1, 2, 3]
     probe_set, tested = part_of(many.probe_set, columns, tiny)
@@ -159,7 +159,7 @@ def test_the_verdicts_of_both_grids_agree_on_who_represents():
 @pytest.mark.slow
 def test_the_verdicts_of_both_grids_agree():
     """At the budget and with the settings of a run."""
-    names = ("noise", "recorder", "oracle", "oracle + recorder", f"oracle degraded {DEGRADED[0]:.0%}")
+    names = ("noise", "recorder", "oracle", "oracle + recorder", f"oracle degraded {DEGRADED_SHARES[0]:.0%}")
     standard, full = verdicts(load_suite("laptop"), STANDARD, GRIDS, names)
     assert standard == full
     assert standard["recorder"] == standard["noise"] == RECORD_ONLY
@@ -174,24 +174,24 @@ def test_the_oracle_of_an_alternative_has_a_negative_gap_for_it(cells):
 
 
 def test_delta_falls_as_the_oracle_is_degraded(cells):
-    deltas = [cells[name]["delta"][0] for name in ("oracle", *(f"oracle degraded {p:.0%}" for p in DEGRADED))]
+    deltas = [cells[name]["delta"][0] for name in ("oracle", *(f"oracle degraded {p:.0%}" for p in DEGRADED_SHARES))]
     assert deltas == sorted(deltas, reverse=True)
     assert deltas[0] > 2 * max(deltas[-1], 0)
-    assert all(cells[f"oracle degraded {p:.0%}"]["right"] for p in DEGRADED)
+    assert all(cells[f"oracle degraded {p:.0%}"]["right"] for p in DEGRADED_SHARES)
 
 
 def test_a_judgement_can_be_wrong(cells):
     """Positive control: an oracle that falls short of REPRESENTS, and a delta that rises, are counted as wrong."""
     oracle, degraded = dict(cells["oracle"]), dict(cells["oracle degraded 25%"])
-    shown = table([oracle | {"found": "INCONCLUSIVE", "right": False}])
+    shown = format_table([oracle | {"found": "INCONCLUSIVE", "right": False}])
     assert "0/1" in shown
     assert "INCONCLUSIVE 1" in shown
     rising = [
         oracle,
         degraded | {"delta": [9.0, 9.0, 9.0]},
-        *(dict(cells[f"oracle degraded {p:.0%}"]) for p in DEGRADED[1:]),
+        *(dict(cells[f"oracle degraded {p:.0%}"]) for p in DEGRADED_SHARES[1:]),
     ]
-    assert [cell["right"] for cell in judge_falling(rising)[1:]] == [False, True, True]
+    assert [cell["right"] for cell in check_falling_delta(rising)[1:]] == [False, True, True]
 
 
 def test_the_command_computes_a_seed_once(monkeypatch, tmp_path, capsys, cells):
@@ -216,7 +216,7 @@ def test_the_command_computes_a_seed_once(monkeypatch, tmp_path, capsys, cells):
 def test_pseudo_models_hold_what_is_said(probe_set):
     """Least squares recovers the state from the oracle exactly, from the recorder the words, from noise nothing."""
     tasks = blind_tasks(SUITE)
-    content = Content(tasks.programs, first_inputs(tasks), probe_set, 3)
+    content = PseudoModelInputs(tasks.programs, first_inputs(tasks), probe_set, 3)
     made = content.pseudo_models()
     state = np.eye(4)[probe_set.classes[0, FEATURES.index("facing")]]
     last = np.eye(5)[tasks.programs.words[tasks.programs.offsets[probe_set.program] + 3 + probe_set.word]]
@@ -231,9 +231,9 @@ def test_pseudo_models_hold_what_is_said(probe_set):
     assert explained(made["recorder"], state) < 0.5
     assert explained(made["noise"], state) < 0.05
     assert explained(made["random-init"], last) > 0.5
-    shares = [explained(made[f"oracle degraded {p:.0%}"], state) for p in DEGRADED]
+    shares = [explained(made[f"oracle degraded {p:.0%}"], state) for p in DEGRADED_SHARES]
     assert shares == sorted(shares, reverse=True)
-    again = Content(tasks.programs, first_inputs(tasks), probe_set, 3).pseudo_models()
+    again = PseudoModelInputs(tasks.programs, first_inputs(tasks), probe_set, 3).pseudo_models()
     assert list(made) == list(again)
     for name, states in made.items():
         np.testing.assert_array_equal(states, again[name])

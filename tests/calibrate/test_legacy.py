@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmark.calibrate.legacy
-from benchmark.calibrate.legacy import ALTERNATIVES, LegacyRecipe, action_counts, gaps, legacy_content, rewrite
+from benchmark.calibrate.legacy import RELEASED_ALTERNATIVES, LegacyRecipe, count_actions, accuracy_gaps, measure_legacy_content, rewrite_actions
 from benchmark.errors import UsageError
 from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD
@@ -45,7 +45,7 @@ def drawn():
 
 
 def noise(programs, seed=0):
-    rows = int(action_counts(programs)[0].sum())
+    rows = int(count_actions(programs)[0].sum())
     return np.random.default_rng(seed).normal(size=(rows, 12)).astype(np.float32)
 
 
@@ -65,24 +65,24 @@ def same(a, b):
 
 
 def test_tables_are_those_of_the_release(drawn):
-    named = {k: [ACTIONS[word] for word in table] for k, table in ALTERNATIVES.items()}
+    named = {k: [ACTIONS[word] for word in table] for k, table in RELEASED_ALTERNATIVES.items()}
     assert named[0] == ["move", "turn_right", "turn_left", "put_marker", "pick_marker"]
     assert named[5] == ["turn_left", "turn_right", "move", "put_marker", "pick_marker"]
     assert named[3][:3] == named[5][:3]
     assert not {"pick_marker", "put_marker"} & set(named[3])
     programs, inputs = drawn
-    own = {k: labels(rewrite(programs, table), inputs) for k, table in ALTERNATIVES.items()}
+    own = {k: labels(rewrite_actions(programs, table), inputs) for k, table in RELEASED_ALTERNATIVES.items()}
     assert same(own[0], labels(programs, inputs, FLIP)) == list(FEATURES)
     assert same(own[5], labels(programs, inputs, ADVERSARIAL)) == list(FEATURES)
     for k in (0, 5, 8, 11):
-        assert same(own[k], labels(programs, inputs, Semantics(str(k), ALTERNATIVES[k]))) == list(FEATURES)
+        assert same(own[k], labels(programs, inputs, Semantics(str(k), RELEASED_ALTERNATIVES[k]))) == list(FEATURES)
     assert "facing" not in same(own[3], own[5])
 
 
 def test_0_follows_from_the_state_and_8_and_11_are_mirror_images(drawn):
     programs, inputs = drawn
     facing = FEATURES.index("facing")
-    own = {k: labels(rewrite(programs, table), inputs)[facing] for k, table in ALTERNATIVES.items()}
+    own = {k: labels(rewrite_actions(programs, table), inputs)[facing] for k, table in RELEASED_ALTERNATIVES.items()}
     start = inputs.robot[build_probe_set(programs, inputs, [ORIGINAL], STANDARD).program, 2]
     assert np.array_equal(own[0], (2 * start - labels(programs, inputs)[facing]) % 4)
     assert np.array_equal(own[8], (2 * start - own[11]) % 4)
@@ -91,7 +91,7 @@ def test_0_follows_from_the_state_and_8_and_11_are_mirror_images(drawn):
 def test_selection_on_the_test_set_flatters(drawn):
     programs, inputs = drawn
     told = []
-    found = legacy_content(programs, inputs, noise(programs), QUICK, told.append)
+    found = measure_legacy_content(programs, inputs, noise(programs), QUICK, told.append)
     assert found.on_test.shape == found.on_validation.shape == (2, 2, 2, 3)
     assert sum(told) == found.on_test.size
     assert (found.on_test >= found.on_validation).all()
@@ -102,27 +102,27 @@ def test_selection_on_the_test_set_flatters(drawn):
 def test_an_oracle_is_decoded_under_its_own_semantics(drawn):
     programs, inputs = drawn
     longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=30)
-    true = legacy_content(programs, inputs, oracle(labels(programs, inputs)), longer)
+    true = measure_legacy_content(programs, inputs, oracle(labels(programs, inputs)), longer)
     assert true.on_test[0, 0].min() > 0.97
-    assert gaps(true.on_test)[0, 1] > 15
-    assert gaps(true.on_test)[0, 0] == 0
-    other = oracle(labels(rewrite(programs, ALTERNATIVES[8]), inputs))
-    assert gaps(legacy_content(programs, inputs, other, longer).on_test)[0, 1] < -15
+    assert accuracy_gaps(true.on_test)[0, 1] > 15
+    assert accuracy_gaps(true.on_test)[0, 0] == 0
+    other = oracle(labels(rewrite_actions(programs, RELEASED_ALTERNATIVES[8]), inputs))
+    assert accuracy_gaps(measure_legacy_content(programs, inputs, other, longer).on_test)[0, 1] < -15
 
 
 def test_flaws_are_there_and_can_be_mended(drawn):
     programs, inputs = drawn
     quick = replace(QUICK, depths=(("linear", ()),), alternatives=(), repeats=1)
     states = noise(programs)
-    first, again = (legacy_content(programs, inputs, states, quick) for _ in range(2))
+    first, again = (measure_legacy_content(programs, inputs, states, quick) for _ in range(2))
     assert np.array_equal(first.on_test, again.on_test)
-    unset = [legacy_content(programs, inputs, states, replace(quick, seed=None)).on_test for _ in range(2)]
+    unset = [measure_legacy_content(programs, inputs, states, replace(quick, seed=None)).on_test for _ in range(2)]
     assert not np.array_equal(*unset)
     assert first.recurring > 0.1
-    apart = legacy_content(programs, inputs, states, replace(quick, programs_apart=True))
+    apart = measure_legacy_content(programs, inputs, states, replace(quick, programs_apart=True))
     assert apart.recurring == 0
     assert first.programs == [215, 43, 42]
-    whole = legacy_content(programs, inputs, states, replace(quick, drop_last=False))
+    whole = measure_legacy_content(programs, inputs, states, replace(quick, drop_last=False))
     assert sum(whole.records) - sum(first.records) == len(programs)
     assert first.label.startswith("LEGACY")
     assert "not comparable" in first.label
@@ -130,15 +130,15 @@ def test_flaws_are_there_and_can_be_mended(drawn):
 
 def test_training_draws_and_evaluates_as_often_as_released(monkeypatch, drawn):
     seen = []
-    real = benchmark.calibrate.legacy._train
+    real = benchmark.calibrate.legacy._train_probe
 
     def train(states, wanted, widths, rows, recipe):
         seen.append((len(rows[0]), real(states, wanted, widths, rows, recipe)))
         return seen[-1][1]
 
-    monkeypatch.setattr(benchmark.calibrate.legacy, "_train", train)
+    monkeypatch.setattr(benchmark.calibrate.legacy, "_train_probe", train)
     few = replace(QUICK, depths=(("linear", ()),), alternatives=(), repeats=1, epochs=50, train_records=128, checks=20)
-    legacy_content(*drawn, noise(drawn[0]), few)
+    measure_legacy_content(*drawn, noise(drawn[0]), few)
     assert {drawn for drawn, _ in seen} == {128}
     assert {len(right) for _, right in seen} == {20}
     assert len(seen) == sum(map(len, PAPER_FEATURES))
@@ -148,12 +148,12 @@ def test_unfit_programs_are_refused_in_one_line(drawn):
     programs, inputs = drawn
     states = noise(programs)
     with pytest.raises(UsageError, match="expected a state an action"):
-        legacy_content(programs, inputs, states[1:], QUICK)
+        measure_legacy_content(programs, inputs, states[1:], QUICK)
     with pytest.raises(UsageError, match="raise --programs"):
-        legacy_content(programs, inputs, states, replace(QUICK, batch=2000))
+        measure_legacy_content(programs, inputs, states, replace(QUICK, batch=2000))
     looped = Programs.of([parse(f"{HEADER_TEXT} repeat (2) {{ move(); }}; }}")])
     with pytest.raises(UsageError, match="1 programs with control flow"):
-        legacy_content(looped, inputs[:1], states[:1], QUICK)
+        measure_legacy_content(looped, inputs[:1], states[:1], QUICK)
 
 
 def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):

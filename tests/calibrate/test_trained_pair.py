@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from benchmark.calibrate.trained_pair import (
-    COPIED,
-    TRACKED,
+    COPIED_FEATURES,
+    TRACKED_FEATURES,
     WIDTH,
     Network,
-    Pair,
-    _draw,
-    accuracies,
-    states,
+    TrainedPair,
+    _sample_batch,
+    head_accuracies,
+    pooled_states,
     train_pair,
 )
 from benchmark.probing.labels import MISSING, build_probe_set
@@ -31,13 +31,13 @@ from karel_env.world import Worlds
 
 SUITE = load_suite("smoke")
 LENGTH = SUITE.blind_length
-FACING = TRACKED.index(PRIMARY)
+FACING = TRACKED_FEATURES.index(PRIMARY)
 TURN = np.array([0, -1, 1, 0, 0])
 """Quarters that each action turns the robot to the right, in the order of `ACTIONS`."""
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair() -> TrainedPair:
     return train_pair(SUITE, seed=0, steps=400)
 
 
@@ -71,57 +71,57 @@ def read_linearly(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def test_labels_are_the_headings_that_turns_add_up_to():
-    batch = _draw(SUITE, [1], 0, 300)
+    batch = _sample_batch(SUITE, [1], 0, 300)
     # World columns end with the one-hot heading.
     start = batch.world[:, -4:].argmax(1).numpy()
     expected = (start[:, None] + TURN[batch.actions.numpy()].cumsum(1)) % 4
     np.testing.assert_array_equal(batch.wanted["track"][FACING], expected)
     np.testing.assert_array_equal(
-        batch.wanted["copy"][LENGTH + COPIED.index("facing")], start[:, None].repeat(LENGTH, 1)
+        batch.wanted["copy"][LENGTH + COPIED_FEATURES.index("facing")], start[:, None].repeat(LENGTH, 1)
     )
     np.testing.assert_array_equal(batch.wanted["copy"][1, :, 1:], batch.actions[:, :-1])
     assert (batch.wanted["copy"][1, :, 0] == MISSING).all()
 
 
 def test_training_draws_are_uniform_and_of_a_stream_of_their_own(blind):
-    batch, other = _draw(SUITE, [1], 0, 4000), _draw(SUITE, [2], 0, 4000)
+    batch, other = _sample_batch(SUITE, [1], 0, 4000), _sample_batch(SUITE, [2], 0, 4000)
     shares = np.bincount(batch.actions.flatten(), minlength=len(ACTIONS)) / batch.actions.numel()
     np.testing.assert_allclose(shares, 1 / len(ACTIONS), atol=0.02)
     assert (batch.actions != other.actions).float().mean() > 0.7
-    later = _draw(SUITE, [1], 1000, 10)
+    later = _sample_batch(SUITE, [1], 1000, 10)
     assert torch.equal(later.actions, batch.actions[1000:1010])
     assert torch.equal(later.world, batch.world[1000:1010])
 
 
 def test_the_tracker_tracks_and_the_copier_does_not(pair, blind):
-    found = accuracies(pair.tracker, 0, "track")
-    assert found.shape == (len(TRACKED),)
+    found = head_accuracies(pair.tracker, 0, "track")
+    assert found.shape == (len(TRACKED_FEATURES),)
     assert found[FACING] > 0.95
     assert (found > 0.8).all()
-    assert accuracies(pair.copier, 0, "track")[FACING] < 0.4
+    assert head_accuracies(pair.copier, 0, "track")[FACING] < 0.4
     wanted = blind[2].classes[0, FEATURES.index(PRIMARY)]
-    read = {name: read_linearly(states(model, *blind)[:, 1], wanted) for name, model in vars(pair).items()}
+    read = {name: read_linearly(pooled_states(model, *blind)[:, 1], wanted) for name, model in vars(pair).items()}
     assert read["tracker"] > 0.9
     assert read["copier"] < 0.6
 
 
 def test_the_copier_copies_and_the_tracker_does_not(pair):
-    found = accuracies(pair.copier, 0, "copy")
-    assert found.shape == (LENGTH + len(COPIED),)
+    found = head_accuracies(pair.copier, 0, "copy")
+    assert found.shape == (LENGTH + len(COPIED_FEATURES),)
     assert (found > 0.97).all()
-    assert (accuracies(pair.tracker, 0, "copy")[:LENGTH] < 0.5).all()
+    assert (head_accuracies(pair.tracker, 0, "copy")[:LENGTH] < 0.5).all()
 
 
 def test_states_are_in_the_order_of_the_labels(pair, blind):
     """The models' own heads read the labels of the probe set and the words before from the states, row by row."""
     programs, inputs, probe_set = blind
-    found = states(pair.tracker, programs, inputs, probe_set)
+    found = pooled_states(pair.tracker, programs, inputs, probe_set)
     assert found.shape == (len(probe_set.program), len(POOLS), WIDTH)
     assert found.dtype == np.float32
     with torch.no_grad():
         tracked = pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")
-        copied = pair.copier.logits(torch.from_numpy(states(pair.copier, *blind)[:, 1]), "copy")
-    for name, logits in zip(TRACKED, tracked, strict=True):
+        copied = pair.copier.logits(torch.from_numpy(pooled_states(pair.copier, *blind)[:, 1]), "copy")
+    for name, logits in zip(TRACKED_FEATURES, tracked, strict=True):
         assert (logits.argmax(1).numpy() == probe_set.classes[0, FEATURES.index(name)]).mean() > 0.8, name
     second = np.flatnonzero(probe_set.word == 1)
     for back in (0, 1):
@@ -129,17 +129,17 @@ def test_states_are_in_the_order_of_the_labels(pair, blind):
         assert (copied[back][second].argmax(1).numpy() == words).mean() > 0.97
     order = np.random.default_rng(0).permutation(len(found))
     shuffled = replace(probe_set, program=probe_set.program[order], word=probe_set.word[order])
-    np.testing.assert_array_equal(states(pair.tracker, programs, inputs, shuffled), found[order])
+    np.testing.assert_array_equal(pooled_states(pair.tracker, programs, inputs, shuffled), found[order])
 
 
 def test_states_are_the_mean_over_layers_and_the_last(pair):
     programs, inputs, probe_set = labelled([[0, 1, 2, 3]])
-    batch = _draw(SUITE, [1], 0, 1)
+    batch = _sample_batch(SUITE, [1], 0, 1)
     assert batch.actions.shape == (1, LENGTH)
     layers = pair.tracker(batch.world, batch.actions)
     assert [one.shape for one in layers] == [(1, LENGTH, WIDTH)] * 3
     np.testing.assert_allclose(layers[-1].detach().mean(-1), 0, atol=0.2)
-    found = states(pair.tracker, programs, inputs, probe_set)
+    found = pooled_states(pair.tracker, programs, inputs, probe_set)
     with torch.no_grad():
         from_heads = pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")[FACING].argmax(1)
     assert from_heads.tolist() == [0, 3, 0, 0]
@@ -147,10 +147,10 @@ def test_states_are_the_mean_over_layers_and_the_last(pair):
 
 @pytest.mark.parametrize("name", ["tracker", "copier"])
 def test_a_word_changes_its_state_and_no_earlier_one(pair, name):
-    found = states(getattr(pair, name), *labelled([[1, 2, 0, 3], [1, 2, 1, 3]])).reshape(2, LENGTH, len(POOLS), WIDTH)
+    found = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3], [1, 2, 1, 3]])).reshape(2, LENGTH, len(POOLS), WIDTH)
     np.testing.assert_array_equal(found[0, :2], found[1, :2])
     assert (np.abs(found[0, 2:] - found[1, 2:]).max(-1) > 0.1).all()
-    turned = states(getattr(pair, name), *labelled([[1, 2, 0, 3]], heading=1)).reshape(LENGTH, len(POOLS), WIDTH)
+    turned = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3]], heading=1)).reshape(LENGTH, len(POOLS), WIDTH)
     assert (np.abs(found[0] - turned).max(-1) > 1e-3).all()
 
 
@@ -158,19 +158,19 @@ def test_a_program_has_the_states_that_it_has_alone(pair):
     programs = Programs.of([labelled([[1, 2]])[0].program(0), labelled([[1, 2, 0, 3]])[0].program(0)])
     inputs = labelled([[1, 2, 0, 3]] * 2)[1]
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], STANDARD)
-    found = states(pair.tracker, programs, inputs, probe_set)
+    found = pooled_states(pair.tracker, programs, inputs, probe_set)
     assert len(found) == 6
     np.testing.assert_allclose(found[:2], found[2:4], atol=1e-5)
-    np.testing.assert_allclose(found[2:], states(pair.tracker, *labelled([[1, 2, 0, 3]])), atol=1e-5)
+    np.testing.assert_allclose(found[2:], pooled_states(pair.tracker, *labelled([[1, 2, 0, 3]])), atol=1e-5)
 
 
 def test_programs_that_do_not_fit_are_named(pair):
     programs, inputs, probe_set = labelled([[0] * (LENGTH + 1)])
     with pytest.raises(ValueError, match=f"{LENGTH + 1} actions; expected at most {LENGTH}"):
-        states(pair.tracker, programs, inputs, probe_set)
+        pooled_states(pair.tracker, programs, inputs, probe_set)
     looping = Programs.of([parse("def run() { repeat (2) { move(); } }")])
     with pytest.raises(ValueError, match="expected actions only"):
-        states(pair.tracker, looping, inputs, probe_set)
+        pooled_states(pair.tracker, looping, inputs, probe_set)
 
 
 def test_a_seed_determines_the_pair():
@@ -192,5 +192,5 @@ def test_both_start_alike_and_no_untrained_copy_is_that_start(blind):
     assert same(copies[0], train_pair(SUITE, seed=5, steps=0).untrained(3))
     sizes = [[p.shape for p in model.parameters()] for model in (start.tracker, *copies)]
     assert sizes[0] == sizes[1] == sizes[2]
-    first, second = (states(copy, *blind) for copy in copies)
+    first, second = (pooled_states(copy, *blind) for copy in copies)
     assert (np.abs(first - second).max(-1) > 0.1).all()

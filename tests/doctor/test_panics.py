@@ -13,12 +13,12 @@ import pytest
 from tokenizers.pre_tokenizers import FixedLength
 from whole_runs import call
 
-from benchmark import doctor
+from benchmark.doctor import command as doctor
 from benchmark.command import run_command
-from benchmark.crew import INVALID
+from benchmark.cluster.executor import INVALID_MODEL
 from benchmark.errors import is_panic
-from benchmark.sweep import _as_own
-from benchmark.work import Desk
+from benchmark.sweep import as_benchmark_error
+from benchmark.cluster.local_executor import WorkerSession
 
 TRIE_UNITS, LEAF, PLACE = 256, 1 << 8, 0xFF
 
@@ -80,8 +80,8 @@ class Panicking:
 
 
 def test_a_panic_after_the_checks_is_one_line_and_the_models_fault(capsys):
-    answer = Desk().answer(None, Panicking(), None, 1.0)
-    assert answer.outcome == INVALID
+    answer = WorkerSession().run(None, Panicking(), None, 1.0)
+    assert answer.outcome == INVALID_MODEL
     assert "native code that reads the model's files panicked (" in answer.why
     assert run_command(panic) == 3
     error = capsys.readouterr().err
@@ -92,6 +92,6 @@ def test_a_panic_after_the_checks_is_one_line_and_the_models_fault(capsys):
 def test_a_panic_fails_its_run_of_a_sweep_alone(capfd):
     with pytest.raises(BaseException, match=r".") as caught:
         panic()
-    problem = _as_own(caught.value)
+    problem = as_benchmark_error(caught.value)
     assert problem.exit_code == 3
     assert "\n" not in str(problem)

@@ -19,7 +19,7 @@ import baselines.train
 import benchmark.emergence.command
 import benchmark.emergence.trajectory
 from benchmark.emergence.command import list_checkpoints
-from benchmark.emergence.trajectory import POINT, read_point, read_points
+from benchmark.emergence.trajectory import POINT_FILE, read_point, read_points
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
@@ -52,7 +52,7 @@ def training(tmp_path_factory):
 
 @pytest.fixture
 def reduced(monkeypatch):
-    monkeypatch.setattr(benchmark.emergence.trajectory, "REDUCED", replace(QUICK, random_inits=2))
+    monkeypatch.setattr(benchmark.emergence.trajectory, "REDUCED_PROTOCOL", replace(QUICK, random_inits=2))
 
 
 def emergence(*words):
@@ -66,7 +66,7 @@ def measured(training, tmp_path_factory):
     again = folder / "two"
     shutil.copytree(training, again)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.emergence.trajectory, "REDUCED", replace(QUICK, random_inits=2))
+        patch.setattr(benchmark.emergence.trajectory, "REDUCED_PROTOCOL", replace(QUICK, random_inits=2))
         out = io.StringIO()
         with redirect_stdout(out):
             assert emergence(training, again, "--suite", "smoke", "--out", folder / "out") == 0
@@ -104,11 +104,11 @@ def test_the_table_and_the_figure_hold_every_checkpoint(measured):
 
 def test_points_that_are_there_are_not_computed_again(training, measured, reduced, tmp_path):
     shutil.copytree(measured[0] / "points", tmp_path / "points")
-    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT}")}
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
     words = [training, "--suite", "smoke", "--out", tmp_path]
     assert emergence(*words) == 0
     assert stored == {path: path.stat().st_mtime_ns for path in stored}
-    points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT}")}
+    points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
     assert len(points) == 4
     first = min(points)
     shutil.rmtree(first.parent)
@@ -124,7 +124,7 @@ def test_points_that_are_there_are_not_computed_again(training, measured, reduce
 
 def test_a_point_says_what_the_model_does(training, measured):
     """Perplexity against the loss that transformers computes on the same texts."""
-    points = [read_point(path) for path in measured[0].glob(f"points/step-*/{POINT}")]
+    points = [read_point(path) for path in measured[0].glob(f"points/step-*/{POINT_FILE}")]
     (point,) = (one for one in points if one.step == max(other.step for other in points))
     suite = load_suite("smoke")
     tasks = tasks_of(suite)

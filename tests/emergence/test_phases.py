@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.emergence.phases import crossing, find_phases, relate, relate_runs
+from benchmark.emergence.phases import crossing_tokens, find_phases, relate, relate_runs
 
 TOKENS = np.linspace(0, 100, 101)
 
@@ -34,7 +34,7 @@ def test_accuracy_that_comes_before_syntax_gives_no_semantics_phase():
 
 
 def test_crossings_lie_between_checkpoints():
-    assert crossing(np.array([0.0, 10, 20]), np.array([0.0, 0, 1]), 0.25) == 12.5
+    assert crossing_tokens(np.array([0.0, 10, 20]), np.array([0.0, 0, 1]), 0.25) == 12.5
 
 
 def test_too_few_checkpoints_are_refused():

@@ -50,13 +50,13 @@ def test_grouped_products_beat_one_network_after_another(problem):
     inputs = torch.from_numpy(states)
     began = time.perf_counter()
     for group, head in np.ndindex(GROUPS, len(HEADS)):
-        bench.plain_network(inputs, targets[group, head], int(HEADS[head]), SPLIT, 0, QUICK)
+        bench.train_plain_network(inputs, targets[group, head], int(HEADS[head]), SPLIT, 0, QUICK)
     assert time.perf_counter() - began > 2 * ours
 
 
 def test_the_grid_that_is_measured_is_the_one_in_use():
     """The bench calls the engine itself, to choose the products; a source's fit must be the same."""
-    load = bench.Load(replace(load_suite("smoke"), probe_programs=150), replace(QUICK, copies=2, alternatives=3), 16)
+    load = bench.ProbingWorkload(replace(load_suite("smoke"), probe_programs=150), replace(QUICK, copies=2, alternatives=3), 16)
     ours = load.fit(select_matmul_dtype())
     used = fit_view(load.probe_set, [load.states], load.protocol, [load.protocol.hidden])
     for q in range(len(load.protocol.seeds)):
@@ -70,14 +70,14 @@ def test_operations_are_those_of_the_products():
     b, d, h, c = QUICK.batch, 65, 64, 13
     training = QUICK.steps * 2 * b * (2 * (d * h + h * c) + h * c)
     judging = 2 * (1000 + 1000) * (d * h + h * c)
-    assert bench.operations([d, h, c], SPLIT, QUICK) == training + judging
+    assert bench.count_operations([d, h, c], SPLIT, QUICK) == training + judging
 
 
 def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "STANDARD", replace(QUICK, alternatives=3))
-    monkeypatch.setattr(bench, "SQUARE", 64)
-    monkeypatch.setattr(bench, "ROUNDS", 1)
-    monkeypatch.setattr(bench, "STORED", {**bench.STORED, "rows": 2000, "steps": 5})
+    monkeypatch.setattr(bench, "PEAK_MATRIX_SIZE", 64)
+    monkeypatch.setattr(bench, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(bench, "STORED_WORKLOAD", {**bench.STORED_WORKLOAD, "rows": 2000, "steps": 5})
 
     def run_here(command, **options):
         """In this process instead of one that imports everything anew; `-m slow` starts it."""

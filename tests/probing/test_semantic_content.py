@@ -36,7 +36,7 @@ ALLOWED = {name: valid_alternatives(name) for name in FEATURES}
 def setting():
     tasks = blind_tasks(replace(load_suite("smoke"), probe_programs=300))
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
-    return probe_set, semantic_content.PriorBaseline.of(probe_set, PROTOCOL)
+    return probe_set, semantic_content.PriorBaseline.from_probe_set(probe_set, PROTOCOL)
 
 
 def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:

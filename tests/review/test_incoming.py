@@ -20,7 +20,7 @@ import benchmark.review.pull_request
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_json
 from benchmark.review.change_report import REPORT_CHARACTERS, make_printable
-from benchmark.review.duplicates import colliding_folder, find_overlap, read_row
+from benchmark.review.duplicates import find_colliding_folder, find_overlap, read_row
 from benchmark.review.fingerprint import (
     EQUAL,
     NEAR,
@@ -143,7 +143,7 @@ def test_a_maintainer_may_change_and_remove_rows_and_no_submitter(repository, tm
     found, text = checked(repository, tmp_path, change)
     assert found.exit_code == 3
     assert f"{RANDOM}: refused\n- removed row" in text
-    found = check_pull_request(tmp_path / "change", maintainer=True)
+    found = check_pull_request(tmp_path / "change", is_maintainer=True)
     assert found.exit_code == 0, found.text()
     assert "a maintainer's change" in found.text()
     assert f"{RANDOM}: removed" in found.text()
@@ -355,8 +355,8 @@ def test_claims_that_imitate_a_known_name_are_refused(tmp_path, place, value, sa
 
 def test_skeletons():
     assert skeleton("\uff27\u0420T", labels=True) == skeleton("gpt", labels=True) == "gpt"
-    assert colliding_folder("a", ["b", "A"]) == "A"
-    assert colliding_folder("gpt-2", ["gpt-3", "gpt-2", "gpt"]) is None
+    assert find_colliding_folder("a", ["b", "A"]) == "A"
+    assert find_colliding_folder("gpt-2", ["gpt-3", "gpt-2", "gpt"]) is None
     assert not imitates_ascii("M\u00fcller")
     assert not imitates_ascii("\u5b57")
 

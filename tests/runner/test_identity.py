@@ -17,7 +17,7 @@ from benchmark.runner.record import FrameEntry, read_record, source_digest
 from benchmark.submit.schema import read_submission
 from benchmark.tasks.prompt_template import PromptTemplate
 from benchmark.submit.verify import _check_provenance
-from benchmark.submit.report import Verified
+from benchmark.submit.report import VerificationReport
 
 FOLDER = ROOT / "submissions" / "2026-11-23_llama-laptop"
 IDENTITY = "provenance.identity"
@@ -61,7 +61,7 @@ def test_the_identity_does_not_depend_on_where_and_when(run, tmp_path):
     assert other.identity == run.identity
 
 
-def verified(run: Run, **changed: Any) -> Verified:
+def verified(run: Run, **changed: Any) -> VerificationReport:
     """What verification reads of a row of that model, as if this code had measured it; entries by dotted name."""
     record = read_record(FOLDER / "record.json")
     entries = {"provenance.source": source_digest(), "provenance.identity": run.identity} | changed
@@ -69,10 +69,10 @@ def verified(run: Run, **changed: Any) -> Verified:
         *outer, last = name.split(".")
         inner = getattr(record, outer[0]).model_copy(update={last: value}) if outer else value
         record = record.model_copy(update={outer[0] if outer else last: inner})
-    return Verified(read_submission(FOLDER), record, [])
+    return VerificationReport(read_submission(FOLDER), record, [])
 
 
-def differences(found: Verified, run: Run) -> list[str]:
+def differences(found: VerificationReport, run: Run) -> list[str]:
     _check_provenance(found, run.suite)
     return [difference.entry for difference in found.mismatches]
 

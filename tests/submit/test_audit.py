@@ -13,7 +13,14 @@ from baselines.registry import BASELINES
 from benchmark.run import main as run_command
 from benchmark.runner.record import read_record
 from benchmark.submit import audit
-from benchmark.submit.audit import LEVEL, is_alarming, derive_audit_seed, load_audit_suite, compare_accuracy, newcombe_interval
+from benchmark.submit.audit import (
+    LEVEL,
+    compare_accuracy,
+    derive_audit_seed,
+    is_alarming,
+    load_audit_suite,
+    newcombe_interval,
+)
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 from benchmark.tasks.prompt_template import render_prompts

@@ -16,16 +16,16 @@ from safetensors.numpy import load_file, save
 from benchmark.errors import ModelError, SubmissionError
 from benchmark.models.interface import ATTENTIONS
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, semantic_content_from_hits, count_hit_states, pack_hits
+from benchmark.probing.semantic_content import CONTENT_DEPTHS, count_hit_states, pack_hits, semantic_content_from_hits
 from benchmark.probing.verdict import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
 from benchmark.submit.check_record import drop_unverified, read_submitted_record
 from benchmark.submit.rendered_prompts import read_prompt_template
-from benchmark.submit.rerun import ProcessLimits, make_rerun_request, rerun, open_screened_checkpoint
+from benchmark.submit.rerun import ProcessLimits, make_rerun_request, open_screened_checkpoint, rerun
 from benchmark.submit.schema import read_submission
 from benchmark.submit.verify import _load_blind_set, verify
-from benchmark.tasks.prompt_template import PromptTemplate, describe_language, template_to_bytes, build_prompt_template
+from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language, template_to_bytes
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import HEADER_TEXT
@@ -240,7 +240,7 @@ def test_figures_without_evidence_are_in_the_record_and_not_on_the_board(folder)
     assert shown.meaning is not None
     assert shown.meaning.diagnostics == {}
     assert shown.meaning.features == record.meaning.features
-    assert any("content: its figures not recomputed" in line for line in verify(folder).checked)
+    assert any("content: its figures not recomputed" in line for line in verify(folder).checks)
 
 
 def with_evidence(folder: Path) -> None:
@@ -271,8 +271,8 @@ def test_content_and_diagnostics_are_computed_from_their_evidence(folder):
     with_evidence(folder)
     found = verify(folder)
     assert found.mismatches == []
-    assert any("content: every figure" in line for line in found.checked)
-    assert any("diagnostics: every figure" in line for line in found.checked)
+    assert any("content: every figure" in line for line in found.checks)
+    assert any("diagnostics: every figure" in line for line in found.checks)
     shown = drop_unverified(folder, found.record)
     assert shown.content == found.record.content
     assert shown.meaning == found.record.meaning
@@ -402,5 +402,5 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
 def test_folders_of_a_machine_are_refused_from_outside(place, folder):
     edit(place, "path:/home/somebody/secret/model")(folder)
     with pytest.raises(SubmissionError, match="names a folder of a machine"):
-        verify(folder, incoming=True)
+        verify(folder, is_proposed=True)
     assert verify(folder).submission.name == SMALL.partition("_")[2]

@@ -17,14 +17,14 @@ import yaml
 from hostile import PNG, entry, sample, svg
 
 from benchmark.board.page import main as write_page
-from benchmark.board.ranking import read_leaderboard_rows, rank_groups
+from benchmark.board.ranking import rank_groups, read_leaderboard_rows
 from benchmark.board.tables import as_csv, as_json
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.runner.record import read_record
 from benchmark.submit.command import write_status
-from benchmark.submit.screening import (check_image)
-from benchmark.submit.schema import (read_status, read_submission)
-from benchmark.submit.folder import (files_digest, screen_folder)
+from benchmark.submit.folder import files_digest, screen_folder
+from benchmark.submit.schema import read_status, read_submission
+from benchmark.submit.screening import check_image
 from benchmark.submit.verify import check_stored_verdict, validate, verify
 
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmark.errors import BenchmarkError, SubmissionError
-from benchmark.files import read_json, read_rows, read_yaml, read_tensor_header, gunzip_bounded
+from benchmark.files import gunzip_bounded, read_json, read_rows, read_tensor_header, read_yaml
 from benchmark.submit.check_samples import read_samples
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission

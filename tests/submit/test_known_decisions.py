@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.tasks.pass_at_k import pass_at_k
-from benchmark.cluster.ray_executor import ResourceRequest, RayExecutor
-from benchmark.cluster.executor import WORKER_DIED, NODE_LOST, OUT_OF_MEMORY
+from benchmark.cluster.executor import NODE_LOST, OUT_OF_MEMORY, WORKER_DIED
+from benchmark.cluster.ray_executor import RayExecutor, ResourceRequest
 from benchmark.errors import SubmissionError
-from benchmark.tasks.extraction import answered
 from benchmark.files import read_tensor_header
-from benchmark.probing.protocol import STANDARD
-from benchmark.tasks.scoring import OUTCOMES, score
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS, decide_verdict
-from benchmark.runner.store import MISSING, CORRUPT, VALID, ResultStore
+from benchmark.probing.protocol import STANDARD
+from benchmark.runner.store import CORRUPT, MISSING, VALID, ResultStore
 from benchmark.statistics import Estimate, bootstrap_weights
+from benchmark.tasks.extraction import answered
+from benchmark.tasks.pass_at_k import pass_at_k
+from benchmark.tasks.scoring import OUTCOMES, score
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.features import PRIMARY

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from benchmark import semantic_content
-from benchmark.submit.check_samples import _check_stage
+from benchmark.probing.control_gap import Evidence, analyze_features
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.control_gap import Evidence, analyze_features
-from benchmark.tasks.suite import load_suite
+from benchmark.submit.check_samples import _check_stage
 from benchmark.submit.report import Sample, Verified
+from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PRIMARY
 
 SUITE = load_suite("smoke")

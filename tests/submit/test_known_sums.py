@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from benchmark import submission
-from benchmark.probing.mdl import _blocks, _uniform_bits
-from benchmark.probing.diagnostics import collect_diagnostic_evidence
-from benchmark.errors import SubmissionError
-from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
 from benchmark.board.tables import ROOT
+from benchmark.errors import SubmissionError
+from benchmark.probing.diagnostics import collect_diagnostic_evidence
+from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
+from benchmark.probing.mdl import _blocks, _uniform_bits
 from benchmark.probing.probes import Fit
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
-from benchmark.submit.folder import (screen_folder)
+from benchmark.submit.folder import screen_folder
 from karel_env.features import FEATURES
 
 PROGRAMS, WORDS, FOLDS = 6, 3, 3

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from benchmark.errors import BenchmarkError, SubmissionError
-from benchmark.record import read_record
-from benchmark.sealed import Round
-from benchmark.submission import Status, checked
+from benchmark.runner.record import read_record
+from benchmark.submit.schema import Status, validate_schema
+from benchmark.submit.sealed import Round
 
 
 @pytest.mark.parametrize("version", [99, 0, -1, None, 4.5, "4"])
@@ -29,4 +29,4 @@ def test_a_file_of_an_unknown_version_is_refused(schema, name):
         with pytest.raises(
             SubmissionError, match=rf"{name}: schema_version: received {version}; expected 1, what this"
         ):
-            checked(schema, {"schema_version": version}, name)
+            validate_schema(schema, {"schema_version": version}, name)
