@@ -1,7 +1,7 @@
 """Evaluate a model: `python -m benchmark.run --model path:FOLDER --suite laptop`.
 
-Checks the suite and the model, computes shards (in process or on Ray), scores, probes, writes the record, prints
-the row. The same command goes on where it stopped and does nothing when all is done. Exit codes: 0 done, 1 run
+Checks the suite and the model, computes shards (in process or on Ray), scores, probes, writes the record and prints
+the row. The same command continues where it stopped, and does nothing when the run is done. Exit codes: 0 done, 1 run
 incomplete, 2 usage, 3 invalid model, 4 verification mismatch.
 """
 
@@ -40,7 +40,7 @@ from karel_env.command import CommandParser
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's options."""
+    """Parse the command line."""
     parser = CommandParser(
         prog="python -m benchmark.run",
         description="Evaluate a causal language model: does it write Karel programs, and represent what they mean?",
@@ -50,20 +50,20 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--model",
         default=f"path:{SUBMISSIONS / SHIPPED}",
-        help=f"{FORMS}; hf:org/name@{{one,two}}: one run a revision (default: the shipped model)",
+        help=f"{FORMS}; hf:org/name@{{one,two}}: one run per revision (default: the shipped model)",
     )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
     add_model_options(parser)
     add_limit_options(parser, 0.0)
-    add("--audit", action="store_true", help="on tasks whose seed comes from the model's files; see docs/submitting.md")
-    add("--dry-run", action="store_true", help="say what would run, with estimates of time and memory")
-    add("--json", action="store_true", help="the row as JSON on standard output")
+    add("--audit", action="store_true", help="evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
+    add("--dry-run", action="store_true", help="print the plan with estimates of time and memory")
+    add("--json", action="store_true", help="print the row as JSON on standard output")
     return parser.parse_args(arguments)
 
 
 def run_config(options: argparse.Namespace, suite: str, command: str) -> RunConfig:
-    """What the options ask for one suite."""
+    """Build the configuration of a run on one suite from the options."""
     return RunConfig(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
         options.threads, options.keep_states, options.out, command, generation_options(options),
@@ -71,7 +71,7 @@ def run_config(options: argparse.Namespace, suite: str, command: str) -> RunConf
 
 
 def execute(options: argparse.Namespace, command: str) -> int:
-    """Carry out the options, of a series one revision after the other; returns the exit code, of a series the first failure's."""
+    """Evaluate each revision of the model in turn; returns the exit code of the first failure, or 0."""
     normalize_options(options)
     models = series(options.model)
     if len(models) == 1:
@@ -88,30 +88,30 @@ def execute(options: argparse.Namespace, command: str) -> int:
 
 
 def evaluate_model(options: argparse.Namespace, model: str, command: str) -> None:
-    """One model's run and its row."""
+    """Evaluate one model and print its row."""
     console = Console(stderr=True, highlight=False)
     checkpoint = open_checkpoint(ModelSpec.parse(model), load_options(options))
     check_loads(options, checkpoint)
-    request = run_config(options, options.suite, command)
+    config = run_config(options, options.suite, command)
     if options.audit:
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
-        request = replace(request, seed=derive_audit_seed(checkpoint.digest, load_suite(options.suite).name))
-    whole = Run(request, checkpoint)
-    record = whole.finished()
+        config = replace(config, seed=derive_audit_seed(checkpoint.digest, load_suite(options.suite).name))
+    run = Run(config, checkpoint)
+    record = run.finished_record()
     if record is None or options.dry_run:
-        estimate = check_fits(whole.job, whole.protocol)
+        estimate = check_fits(run.job, run.protocol)
         if options.dry_run:
-            print(describe_plan(whole.checkpoint, whole.job, estimate))
+            print(describe_plan(run.checkpoint, run.job, estimate))
             return
-        view = RichProgress(console)
-        with open_backend(options, estimate.model_bytes) as (place, line), view.displayed():
+        progress = RichProgress(console)
+        with open_backend(options, estimate.model_bytes) as (backend, line), progress.displayed():
             if line:
-                view.write(line)
-            record = whole.execute(place, view)
+                progress.write(line)
+            record = run.execute(backend, progress)
     else:
         console.print("[dim]this run is done already; nothing to compute[/dim]")
-    folder = whole.root()
+    folder = run.root()
     if options.json:
         print(json.dumps({"row": row_cells(record), "record": json.loads(record.to_json()), "folder": str(folder)}))
     else:
@@ -120,9 +120,9 @@ def evaluate_model(options: argparse.Namespace, model: str, command: str) -> Non
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.run", *words])))
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.run", *argv])))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a run has done so far, from its files alone: `python -m benchmark.status RUN`.
+"""Print the progress of a run, read from its files: `python -m benchmark.status RUN`.
 
-Reads, and takes no lock, so that a run is never disturbed. RUN is a run folder, or a folder of run folders.
+Takes no lock, so a run is never disturbed. RUN is a run folder, or a folder of run folders.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ PROBE_FITS = "probe fits"
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run.
+    """The progress of one run.
 
     Attributes:
-        folder: of the run.
-        state: `DONE`, `RUNNING` or `STOPPED`.
-        process: of the driver, while it runs.
-        sessions: how often a driver began.
+        folder: the run folder.
+        state: `FINISHED`, `RUNNING` or `STOPPED`.
+        process: process id of the driver while it runs.
+        sessions: number of times that a driver started.
         last: time (UTC) of the last event.
-        committed, total: pieces of each stage; a stage whose total is not known has none in `total`.
-        retries: by cause.
-        failed: why each piece was given up that has not been committed since.
-        row: of the leaderboard, when done.
+        committed, total: items per stage; `total` lacks stages whose total is not known.
+        retries: number of items computed again, by cause.
+        failed: reason per item that was given up and not committed since.
+        row: the leaderboard row, if finished.
     """
 
     folder: str
@@ -57,10 +57,10 @@ class RunStatus:
 
 
 def read_status(root: Path) -> RunStatus:
-    """The status of a run folder.
+    """Read the status of a run folder.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the folder is no run folder.
     """
     events = RunFolder.events_of(root)
     if not events:
@@ -72,15 +72,15 @@ def read_status(root: Path) -> RunStatus:
     for entry in events:
         piece = str(entry.get("piece", ""))
         if entry["event"] == "committed":
-            committed[stage_of(piece)].add(piece)
+            committed[parse_stage(piece)].add(piece)
             failed.pop(piece, None)
         elif entry["event"] == "failed":
             failed[piece] = str(entry.get("why", ""))
         elif entry["event"] == "started":
             failed.clear()
-    # A driver that was killed in between committed more than it logged.
+    # A killed driver may have committed results that it did not log.
     for path in (root / "shards").glob("*.json"):
-        committed[stage_of(path.stem)].add(path.stem)
+        committed[parse_stage(path.stem)].add(path.stem)
     return RunStatus(
         folder=str(root),
         state=FINISHED if record.is_file() else RUNNING if process is not None else STOPPED,
@@ -95,20 +95,20 @@ def read_status(root: Path) -> RunStatus:
     )
 
 
-def stage_of(piece: str) -> str:
-    """The stage of a piece, by its name."""
+def parse_stage(piece: str) -> str:
+    """The stage of an item, given its name."""
     if piece.startswith("fit-"):
         return PROBE_FITS
     return "tasks" if piece.startswith("tasks-") else re.sub(r"-\d+$", "", piece)
 
 
 def describe(status: RunStatus) -> str:
-    """The status in words and a table."""
-    by_whom = f" (process {status.process})" if status.process else ""
+    """Format the status as text."""
+    driver = f" (process {status.process})" if status.process else ""
     sessions = f"{status.sessions} session{'' if status.sessions == 1 else 's'}"
     lines = [
         f"run        {status.folder}",
-        f"state      {status.state}{by_whom}; {sessions}, last event {status.last}",
+        f"state      {status.state}{driver}; {sessions}, last event {status.last}",
     ]
     if status.retries:
         lines.append("retries    " + ", ".join(f"{cause}: {count}" for cause, count in sorted(status.retries.items())))
@@ -122,19 +122,19 @@ def describe(status: RunStatus) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 all runs are done, 1 one is not, 2 no run there."""
-    parser = CommandParser(prog="python -m benchmark.status", description="What a run has done so far.")
+    """Run the command line; returns the exit code: 0 all runs are done, 1 some are not, 2 no run folder."""
+    parser = CommandParser(prog="python -m benchmark.status", description="Print the progress of a run.")
     parser.add_argument("run", type=Path, help="run folder, or a folder of run folders")
-    parser.add_argument("--json", action="store_true", help="as JSON, one object a run")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per run")
     return run_command(lambda: print_status(parser.parse_args(arguments)))
 
 
 def print_status(options: argparse.Namespace) -> int:
-    """Print the status; returns the exit code."""
-    inside = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
-    found = [read_status(root) for root in inside or [options.run]]
-    print("\n\n".join(json.dumps(asdict(each)) if options.json else describe(each) for each in found))
-    return 0 if all(each.state == FINISHED for each in found) else 1
+    """Print the status of each run; returns the exit code."""
+    folders = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
+    statuses = [read_status(root) for root in folders or [options.run]]
+    print("\n\n".join(json.dumps(asdict(status)) if options.json else describe(status) for status in statuses))
+    return 0 if all(status.state == FINISHED for status in statuses) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many models and suites as one queue on one set of workers: `python -m benchmark.sweep --models FILE.yaml`.
+"""Evaluate many models and suites as one queue on one set of workers: `python -m benchmark.sweep --models FILE.yaml`.
 
 The file lists models; `suites` is for those that name none of their own:
 
@@ -8,9 +8,9 @@ The file lists models; `suites` is for those that name none of their own:
       - {model: "hf:org/name@revision", suites: [laptop, control]}
       - hf:org/name@{step1000,step2000}
 
-Each model and suite is a run like any other, in the folder that `python -m benchmark.run` would give it, so a sweep goes
-on after any stop, and what a single run has done is not done again. A run that fails does not hold up the rest. Exit
-codes: 0 all are done, 1 some are not, 2 usage, 3 as 1 and every one that is not has an invalid model.
+Each pair of model and suite is one run, in the folder that `python -m benchmark.run` would use, so a sweep can be stopped
+and continued, and finished runs are not repeated. A failed run does not stop the others. Exit codes: 0 all runs are done,
+1 some are not, 2 usage, 3 some are not and each of those has an invalid model.
 """
 
 from __future__ import annotations
@@ -50,66 +50,66 @@ from karel_env.command import CommandParser
 WAITING, WORKING, FINISHED, FAILED = "waiting", "running", "done", "failed"
 REFRESH_SECONDS = 0.25
 NUM_MESSAGES = 8
-"""Latest messages shown below the table."""
+"""Number of messages shown below the table."""
 
 
 @dataclass
 class SweepRun:
-    """One model and suite of a sweep, and how far it is; a `View` of its run."""
+    """One run of a sweep: model, suite and state; also the `Progress` of that run."""
 
     model: str
     suite: str
     state: str = WAITING
-    what: str = ""
-    done: int = 0
+    description: str = ""
+    completed: int = 0
     total: int | None = None
     problem: BenchmarkError | None = None
     record: Record | None = None
-    lines: list[str] | None = None
+    messages: list[str] | None = None
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
-        """See `View`."""
-        self.what, self.total, self.done = what, total, done
+        """See `runner.stages.Progress`."""
+        self.description, self.total, self.completed = description, total, completed
 
     def advance(self, steps: int, description: str | None = None) -> None:
-        """See `View`."""
-        self.done += steps
-        self.what = what or self.what
+        """See `runner.stages.Progress`."""
+        self.completed += steps
+        self.description = description or self.description
 
     def write(self, message: str) -> None:
-        """See `View`."""
-        if self.lines is not None:
-            self.lines.append(f"{self.model} on {self.suite}: {message}")
+        """See `runner.stages.Progress`."""
+        if self.messages is not None:
+            self.messages.append(f"{self.model} on {self.suite}: {message}")
 
     @property
     def progress(self) -> str:
-        """In words."""
+        """Description and step count of the current stage, empty unless the run is in progress."""
         if self.state != WORKING:
             return ""
-        return f"{self.what} {self.done:,}" + (f" of {self.total:,}" if self.total else "")
+        return f"{self.description} {self.completed:,}" + (f" of {self.total:,}" if self.total else "")
 
 
 class Sweep:
-    """Runs several at a time on one pool, in the order of the list.
+    """Executes runs in order on one pool, several at a time.
 
     Args:
-        options: of the command line.
-        entries: what is to be run.
-        command: for the records.
+        options: the command-line options.
+        runs: the runs.
+        command: the command line, for the records.
     """
 
-    def __init__(self, options: argparse.Namespace, entries: Sequence[SweepRun], command: str) -> None:
-        self.options, self.entries, self.command = options, list(entries), command
-        self.lines: list[str] = []
-        self.next, self.lock = 0, Lock()
-        for entry in self.entries:
-            entry.lines = self.lines
+    def __init__(self, options: argparse.Namespace, runs: Sequence[SweepRun], command: str) -> None:
+        self.options, self.runs, self.command = options, list(runs), command
+        self.messages: list[str] = []
+        self.next_index, self.lock = 0, Lock()
+        for run in self.runs:
+            run.messages = self.messages
 
     def execute(self, backend: Backend, console: Console) -> None:
-        """All of them; returns when each is done or has failed."""
-        # One more than there are workers, so that one can be scored while the others' work fills the workers.
-        count = min(len(self.entries), max(1, backend.workers) + 1)
-        threads = [Thread(target=self._work, args=(place,), daemon=True) for _ in range(count)]
+        """Execute all runs; returns when each is done or has failed."""
+        # One thread more than workers, so that one run can be scored while the others keep the workers busy.
+        count = min(len(self.runs), max(1, backend.workers) + 1)
+        threads = [Thread(target=self._work, args=(backend,), daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         try:
@@ -127,81 +127,81 @@ class Sweep:
     def _work(self, backend: Backend) -> None:
         while True:
             with self.lock:
-                if self.next >= len(self.entries):
+                if self.next_index >= len(self.runs):
                     return
-                entry = self.entries[self.next]
-                self.next += 1
-            entry.state = WORKING
+                run = self.runs[self.next_index]
+                self.next_index += 1
+            run.state = WORKING
             try:
-                entry.record = self._one(entry, place)
-                entry.state = FINISHED
+                run.record = self._execute_run(run, backend)
+                run.state = FINISHED
             except BaseException as problem:
-                # Also what would end a process: in a thread it would end the thread, and nobody would hear of it.
-                entry.state, entry.problem = FAILED, as_benchmark_error(problem)
-                entry.write(str(entry.problem))
+                # SystemExit too: in a thread it would end the thread without any message.
+                run.state, run.problem = FAILED, as_benchmark_error(problem)
+                run.write(str(run.problem))
 
-    def _one(self, entry: SweepRun, backend: Backend) -> Record:
-        checkpoint = open_checkpoint(ModelSpec.parse(entry.model), load_options(self.options))
-        run = Run(run_config(self.options, entry.suite, self.command), checkpoint)
-        done = run.finished()
-        if done is None:
+    def _execute_run(self, sweep_run: SweepRun, backend: Backend) -> Record:
+        checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), load_options(self.options))
+        run = Run(run_config(self.options, sweep_run.suite, self.command), checkpoint)
+        record = run.finished_record()
+        if record is None:
             check_fits(run.job, run.protocol)
-            done = run.execute(place, entry)
-        return done
+            record = run.execute(backend, sweep_run)
+        return record
 
     def _table(self) -> Group:
         table = Table("model", "suite", "state", "progress", "held-out %", "delta", "verdict")
-        for entry in self.entries:
-            cells = row_cells(entry.record) if entry.record else {}
+        for run in self.runs:
+            cells = row_cells(run.record) if run.record else {}
             results = (cells.get(name, "") for name in ("held-out %", "delta", "verdict"))
-            table.add_row(entry.model.rpartition("/")[2], entry.suite, entry.state, entry.progress, *results)
+            table.add_row(run.model.rpartition("/")[2], run.suite, run.state, run.progress, *results)
         return Group(
-            table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.lines[-NUM_MESSAGES:])
+            table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.messages[-NUM_MESSAGES:])
         )
 
 
 def as_benchmark_error(problem: BaseException) -> BenchmarkError:
-    """A problem of a run as an error of the benchmark; a fault of the program names the line that raised it."""
+    """Convert any exception of a run to a `BenchmarkError`; an unexpected one names the line that raised it."""
     if isinstance(problem, BenchmarkError):
         return problem
     explanation = explain(problem)
     if explanation is None:
-        last = traceback.extract_tb(problem.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        return BenchmarkError(" ".join(f"{type(problem).__name__} at {where}: {problem}".split()))
+        last_frame = traceback.extract_tb(problem.__traceback__)[-1]
+        location = f"{Path(last_frame.filename).name}:{last_frame.lineno}"
+        return BenchmarkError(" ".join(f"{type(problem).__name__} at {location}: {problem}".split()))
     error = BenchmarkError(explanation[0])
     error.exit_code = explanation[1]
     return error
 
 
 def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
-    """The entries of a file of models.
+    """Read the runs of a file of models.
 
     Raises:
-        UsageError: it is not there, or not as the module's docstring says.
+        UsageError: the file is missing, or not in the format of the module's docstring.
     """
     try:
-        found = yaml.safe_load(path.read_bytes())
-        default = list(suites) or found.get("suites") or ["laptop"]
-        entries = []
-        for item in found["models"]:
+        content = yaml.safe_load(path.read_bytes())
+        default_suites = list(suites) or content.get("suites") or ["laptop"]
+        runs = []
+        for item in content["models"]:
             item = {"model": item} if isinstance(item, str) else dict(item)
-            model, own = str(item.pop("model")), item.pop("suites", None)
+            model, model_suites = str(item.pop("model")), item.pop("suites", None)
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
-            entries += [SweepRun(one, str(suite)) for one in series(model) for suite in own or default]
+            runs += [SweepRun(spec, str(suite)) for spec in series(model) for suite in model_suites or default_suites]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
-        said = " ".join(str(problem).split())[:200]
+        message = " ".join(str(problem).split())[:200]
         raise UsageError(
-            f"--models {path}: {said}; expected a list `models` of specs or of entries model, suites"
+            f"--models {path}: {message}; expected a list `models` of specs or of entries model, suites"
         ) from problem
-    return entries
+    return runs
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's options."""
+    """Parse the command line."""
     parser = CommandParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
     add = parser.add_argument
     add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
@@ -209,46 +209,47 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--suite", action="append", default=[], help="repeatable (default: those of the file, or laptop)")
     add_worker_options(parser)
     add_model_options(parser)
-    add("--json", action="store_true", help="the rows as JSON on standard output")
+    add("--json", action="store_true", help="print the rows as JSON on standard output")
     return parser.parse_args(arguments)
 
 
 def execute(options: argparse.Namespace, command: str) -> int:
-    """Carry out the options; returns the exit code."""
+    """Execute the command; returns the exit code."""
     normalize_options(options)
-    entries = read_models(options.models, options.suite) if options.models else []
-    entries += [SweepRun(one, s) for model in options.model for one in series(model) for s in options.suite or ["laptop"]]
-    unique = {(entry.model, entry.suite): entry for entry in entries}
-    if not unique:
+    runs = read_models(options.models, options.suite) if options.models else []
+    runs += [SweepRun(spec, suite) for model in options.model for spec in series(model) for suite in options.suite or ["laptop"]]
+    unique_runs = {(run.model, run.suite): run for run in runs}
+    if not unique_runs:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")
-    for entry in unique.values():
-        ModelSpec.parse(entry.model)
+    for sweep_run in unique_runs.values():
+        ModelSpec.parse(sweep_run.model)
     console = Console(stderr=True, highlight=False)
-    sweep = Sweep(options, list(unique.values()), command)
-    with open_backend(options) as (place, line):
+    sweep = Sweep(options, list(unique_runs.values()), command)
+    with open_backend(options) as (backend, line):
         if line:
             console.print(line, style="dim")
-        sweep.execute(place, console)
-    rows = [result_row(entry) for entry in sweep.entries]
+        sweep.execute(backend, console)
+    rows = [result_row(sweep_run) for sweep_run in sweep.runs]
     print(
         json.dumps(rows) if options.json else tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     )
-    problems = [entry.problem for entry in sweep.entries if entry.problem]
+    problems = [sweep_run.problem for sweep_run in sweep.runs if sweep_run.problem]
     for message, count in Counter(str(problem) for problem in problems).items():
         print(f"error: {f'{count} runs: ' if count > 1 else ''}{message}", file=sys.stderr)
-    invalid = bool(problems) and all(problem.exit_code == ModelError.exit_code for problem in problems)
-    return ModelError.exit_code if invalid else int(bool(problems))
+    all_invalid = bool(problems) and all(problem.exit_code == ModelError.exit_code for problem in problems)
+    return ModelError.exit_code if all_invalid else int(bool(problems))
 
 
-def result_row(entry: SweepRun) -> dict[str, Any]:
-    found = {"spec": entry.model, "suite": entry.suite, "state": entry.state}
-    return found | (row_cells(entry.record) if entry.record else {})
+def result_row(run: SweepRun) -> dict[str, Any]:
+    """The leaderboard row of a run, with its spec, suite and state."""
+    cells = {"spec": run.model, "suite": run.suite, "state": run.state}
+    return cells | (row_cells(run.record) if run.record else {})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.sweep", *words])))
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.sweep", *argv])))
 
 
 if __name__ == "__main__":

@@ -110,29 +110,29 @@ def foreign(load: Load, trace: bool) -> Callable[[], list[list[np.ndarray]]]:
 
 def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
     """Executions of one class: ours on one thread and on all cores, the others, and what lies between."""
-    given = (load.code, load.tasks.inputs)
+    inputs = (load.code, load.tasks.inputs)
     actions: dict[str, Callable[[], Any]] = {
-        "ours": partial(run, *given, max_markers=CAP, trace=trace),
-        "all cores": partial(run, *given, max_markers=CAP, trace=trace, threads=0),
-        "lockstep": partial(run_lockstep, *given, max_markers=CAP, trace=trace),
+        "ours": partial(run, *inputs, max_markers=CAP, trace=trace),
+        "all cores": partial(run, *inputs, max_markers=CAP, trace=trace, threads=0),
+        "lockstep": partial(run_lockstep, *inputs, max_markers=CAP, trace=trace),
         "foreign": foreign(load, trace),
     }
     seconds = fastest(actions, rounds)
-    each = {name: time_ / load.pairs for name, time_ in seconds.items()}
-    each["foreign"] = seconds["foreign"] / (min(FOREIGN, len(load.tasks)) * load.tasks.inputs.shape[1])
-    events = float(run(*given).events.mean())
+    timing = {name: time_ / load.pairs for name, time_ in seconds.items()}
+    timing["foreign"] = seconds["foreign"] / (min(FOREIGN, len(load.tasks)) * load.tasks.inputs.shape[1])
+    events = float(run(*inputs).events.mean())
     return {
         "programs": load.name,
         "traces": "yes" if trace else "no",
-        "executions/s": round(1 / each["ours"]),
-        "all cores": round(1 / each["all cores"]),
-        "ns": each["ours"] * 1e9,
+        "executions/s": round(1 / timing["ours"]),
+        "all cores": round(1 / timing["all cores"]),
+        "ns": timing["ours"] * 1e9,
         "events": events,
-        "ns/event": each["ours"] * 1e9 / events,
-        "karel-for-synthesis/s": round(1 / each["foreign"]),
-        "times it": each["foreign"] / each["ours"],
-        "lock-step NumPy/s": round(1 / each["lockstep"]),
-        "times that": each["lockstep"] / each["ours"],
+        "ns/event": timing["ours"] * 1e9 / events,
+        "karel-for-synthesis/s": round(1 / timing["foreign"]),
+        "times it": timing["foreign"] / timing["ours"],
+        "lock-step NumPy/s": round(1 / timing["lockstep"]),
+        "times that": timing["lockstep"] / timing["ours"],
     }
 
 
@@ -150,12 +150,12 @@ def generation_rows(rounds: int, count: int) -> list[dict[str, Any]]:
 
 
 @njit(cache=True)
-def _chase(table, taken, count, branches):  # type: ignore[no-untyped-def]
+def _chase(table, num_steps, count, branches):  # type: ignore[no-untyped-def]
     """A chain of loads each of which needs the one before; `branches` adds one that cannot be foreseen to each."""
     at = 0
-    for i in range(len(taken)):
+    for i in range(len(num_steps)):
         at = table[at]
-        if branches and taken[i]:
+        if branches and num_steps[i]:
             count[at] += 1
     return at
 
@@ -166,10 +166,10 @@ def floor_rows(rounds: int) -> list[dict[str, Any]]:
     order = rng.permutation(1024)
     table = np.empty(1024, np.int64)
     table[order] = np.roll(order, -1)
-    taken, count = rng.random(CHAIN) < 0.5, np.zeros(1024, np.int64)
+    num_steps, count = rng.random(CHAIN) < 0.5, np.zeros(1024, np.int64)
     actions = {
-        "dependent load": partial(_chase, table, taken, count, False),
-        "dependent load and branch": partial(_chase, table, taken, count, True),
+        "dependent load": partial(_chase, table, num_steps, count, False),
+        "dependent load and branch": partial(_chase, table, num_steps, count, True),
     }
     return [{"a loop of": n, "ns a turn": s / CHAIN * 1e9} for n, s in fastest(actions, rounds).items()]
 
@@ -218,13 +218,13 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(lambda: measure(parser.parse_args(argv)))
 
 
-def measure(given: argparse.Namespace) -> int:
+def measure(workloads: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     try:
-        rows = [execution_rows(load, trace, given.rounds) for load in loads(given.programs) for trace in (False, True)]
+        rows = [execution_rows(load, trace, workloads.rounds) for load in loads(workloads.programs) for trace in (False, True)]
     except ImportError as problem:
         raise UsageExit("karel-for-synthesis is missing; install it: pip install -e '.[test]'") from problem
-    generated, floor, started = generation_rows(given.rounds, GENERATED), floor_rows(given.rounds), start_rows()
+    generated, floor, started = generation_rows(workloads.rounds, GENERATED), floor_rows(workloads.rounds), start_rows()
     for table, digits in ((rows, ".1f"), (generated, ".0f"), (floor, ".2f"), (started, ".2f")):
         print(tabulate(table, headers="keys", floatfmt=digits, intfmt=",", tablefmt="github"), end="\n\n")
     return 0

@@ -94,7 +94,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def number(low: float, high: float, above: bool = False, why: str = "") -> Callable[[str], float]:
+def number(low: float, high: float, above: bool = False, description: str = "") -> Callable[[str], float]:
     """Type of an option: a finite decimal number from `low` (if `above`, more than it) to `high`; `why` says why so."""
 
     def parse(text: str) -> float:
@@ -102,7 +102,7 @@ def number(low: float, high: float, above: bool = False, why: str = "") -> Calla
         value = float(text) if decimal else float("nan")
         if not isfinite(value) or not low <= value <= high or (above and value == low):
             start = f"more than {low:g} and at most" if above else f"at least {low:g} and at most"
-            reason = f" ({why})" if why else ""
+            reason = f" ({description})" if description else ""
             raise argparse.ArgumentTypeError(f"{quoted(text)}: expected a number, {start} {high:.15g}{reason}")
         return value
 
@@ -233,9 +233,9 @@ def _explain(problem: BaseException, explain: Callable[[BaseException], Explanat
         return str(problem), INCOMPLETE_EXIT
     if isinstance(problem, ParserExit):
         return None
-    own = explain(problem)
-    if own is not None:
-        return own
+    own_message = explain(problem)
+    if own_message is not None:
+        return own_message
     if isinstance(problem, SystemExit):
         return f"code that was called ended the command (SystemExit: {shown(problem.code)})", INCOMPLETE_EXIT
     if isinstance(problem, KeyboardInterrupt):

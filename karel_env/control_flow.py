@@ -113,7 +113,7 @@ def generate(
     """
     indices = np.asarray(indices, np.uint64)
     pending, tried = np.arange(len(indices)), 0
-    found: list[Tasks] = []
+    accepted: list[Tasks] = []
     places: list[np.ndarray] = []
     while pending.size:
         if tried >= MAX_ATTEMPTS:
@@ -122,14 +122,14 @@ def generate(
                 "markers or walls, or fewer statements"
             )
         left = []
-        several = int(np.clip(_ROUND // pending.size, 1, 256))
+        batches = int(np.clip(_ROUND // pending.size, 1, 256))
         for part in np.array_split(pending, max(1, pending.size // _ROUND)):
-            tasks, place = _attempt(recipe, seed, purpose, indices[part], tried, several, excluded, threads)
-            found.append(tasks)
-            places.append(part[place])
-            left.append(np.delete(part, place))
-        pending, tried = np.concatenate(left), tried + several
-    return _join(found, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *places]), kind="stable"))
+            tasks, index = _attempt(recipe, seed, purpose, indices[part], tried, batches, excluded, threads)
+            accepted.append(tasks)
+            places.append(part[index])
+            left.append(np.delete(part, index))
+        pending, tried = np.concatenate(left), tried + batches
+    return _join(accepted, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *places]), kind="stable"))
 
 
 def distinct(
@@ -145,17 +145,17 @@ def distinct(
 
     The first n of them are the same whatever `count` is.
     """
-    chosen: dict[bytes, int] = {}
+    selected: dict[bytes, int] = {}
     parts: list[Tasks] = []
-    drawn = 0
-    while len(chosen) < count:
-        more = max(count - len(chosen), 64)
-        part = generate(recipe, seed, purpose, np.arange(drawn, drawn + more), excluded=excluded, threads=threads)
+    batch = 0
+    while len(selected) < count:
+        more = max(count - len(selected), 64)
+        part = generate(recipe, seed, purpose, np.arange(batch, batch + more), excluded=excluded, threads=threads)
         for i in range(more):
-            chosen.setdefault(part.programs.program(i).tobytes(), drawn + i)
+            selected.setdefault(part.programs.program(i).tobytes(), batch + i)
         parts.append(part)
-        drawn += more
-    return _join(parts, recipe).take(np.array(list(chosen.values())[:count]))
+        batch += more
+    return _join(parts, recipe).take(np.array(list(selected.values())[:count]))
 
 
 def _join(parts: list[Tasks], recipe: ControlRecipe) -> Tasks:
@@ -189,21 +189,21 @@ def _attempt(
     arrays = _draw(recipe, seed, purpose, indices[owner], attempts, threads)
     tasks = _tasks_of(recipe, arrays)
     code = compile_programs(tasks.programs)
-    done = run(code, tasks.inputs, max_events=recipe.events, threads=threads)
-    good = (done.status == OK).all(1) & (done.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
+    execution = run(code, tasks.inputs, max_events=recipe.events, threads=threads)
+    good = (execution.status == OK).all(1) & (execution.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
     if excluded is not None:
         good &= ~np.isin(tasks.key, excluded)
     rows = np.flatnonzero(good)
     if recipe.live:
         candidates = tasks.take(rows)
-        seen = candidates.inputs[:, : recipe.shown]
-        traced = run(candidates.programs, seen, max_events=recipe.events, trace=True, threads=threads)
-        rows = rows[alive(candidates.programs, seen, traced)]
-    place, first = np.unique(owner[rows], return_index=True)
+        coverage = candidates.inputs[:, : recipe.shown]
+        traced = run(candidates.programs, coverage, max_events=recipe.events, trace=True, threads=threads)
+        rows = rows[alive(candidates.programs, coverage, traced)]
+    index, first = np.unique(owner[rows], return_index=True)
     rows = rows[first]
-    outputs = done.worlds[rows]
-    kept = tasks.take(rows)
-    return Tasks(kept.programs, kept.inputs, outputs, kept.key), place
+    outputs = execution.worlds[rows]
+    accepted = tasks.take(rows)
+    return Tasks(accepted.programs, accepted.inputs, outputs, accepted.key), index
 
 
 def _draw(
@@ -250,19 +250,19 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
     h_low, h_high, w_low, w_high, n_low, n_high = numbers[:6]
     for i in range(len(indices)):
         sizes = stream_key(seed, purpose, indices[i], 0)
-        high = h_low + np.int64(below(draw(sizes, 0), h_high - h_low + 1))
-        wide = w_low + np.int64(below(draw(sizes, 1), w_high - w_low + 1))
+        height = h_low + np.int64(below(draw(sizes, 0), h_high - h_low + 1))
+        width = w_low + np.int64(below(draw(sizes, 1), w_high - w_low + 1))
         statements = n_low + np.int64(below(draw(sizes, 2), n_high - n_low + 1))
         stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_A_PROGRAM) ^ uint64(1))
         lengths[i] = _draw_program(stream, statements, numbers, kinds, action_of, words[i])
-        key = mix(uint64(high * 65536 + wide))
+        key = mix(uint64(height * 65536 + width))
         for j in range(lengths[i]):
             key = mix(key ^ uint64(words[i, j] + 1))
         stream = mix(stream_key(seed, purpose, indices[i], attempts[i]) ^ uint64(2))
         for e in range(cells.shape[1]):
-            size[i, e, 0], size[i, e, 1] = high, wide
+            size[i, e, 0], size[i, e, 1] = height, width
             stream = mix(stream)
-            key = _draw_world(stream, high, wide, numbers, cells[i, e], robot[i, e], key)
+            key = _draw_world(stream, height, width, numbers, cells[i, e], robot[i, e], key)
         keys[i] = key
 
 
@@ -271,7 +271,7 @@ def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type
     """Fill `words` with a program of that many statements; returns its number of words."""
     r_low, r_high, deepest, negate16 = numbers[6], numbers[7], numbers[8], numbers[9]
     left = np.empty(deepest + 1, np.int64)
-    other = np.empty(deepest + 1, np.int64)
+    alternative = np.empty(deepest + 1, np.int64)
     block = np.empty(deepest + 1, np.int64)
     words[0], words[1], words[2] = DEF, RUN, OPEN
     left[0], block[0] = statements, _PROGRAM
@@ -280,7 +280,7 @@ def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type
         if left[depth] == 0:
             if block[depth] == _THEN:
                 words[n], words[n + 1], words[n + 2] = CLOSE, ELSE, OPEN
-                block[depth], left[depth] = _BODY, other[depth]
+                block[depth], left[depth] = _BODY, alternative[depth]
                 n += 3
                 continue
             words[n] = CLOSE if depth == 0 else CLOSE_NEXT
@@ -319,23 +319,23 @@ def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type
         words[n + 1] = OPEN
         n += 2
         least = 2 if kind == 2 else 1
-        taken = least + np.int64(below(draw(stream, counter), inside - least + 1))
-        first = 1 + np.int64(below(draw(stream, counter + 1), taken - 1)) if kind == 2 else taken
+        used = least + np.int64(below(draw(stream, counter), inside - least + 1))
+        first = 1 + np.int64(below(draw(stream, counter + 1), used - 1)) if kind == 2 else used
         counter += 2
-        left[depth] -= 1 + taken
+        left[depth] -= 1 + used
         depth += 1
-        left[depth], other[depth], block[depth] = first, taken - first, _THEN if kind == 2 else _BODY
+        left[depth], alternative[depth], block[depth] = first, used - first, _THEN if kind == 2 else _BODY
 
 
 @njit(cache=True, nogil=True)
-def _draw_world(stream, high, wide, numbers, cells, robot, key):  # type: ignore[no-untyped-def]
+def _draw_world(stream, height, width, numbers, cells, robot, key):  # type: ignore[no-untyped-def]
     """Fill one world of its size; returns the task's key with the world in it."""
     wall16, marker16, most = numbers[10], numbers[11], numbers[12]
-    inner = wide - 2
-    free = (high - 2) * inner
-    place = draw(stream, 0)
-    start = np.int64(below(place, free))
-    robot[0], robot[1], robot[2] = 1 + start // inner, 1 + start % inner, np.int64(place & uint64(3))
+    inner = width - 2
+    free = (height - 2) * inner
+    position = draw(stream, 0)
+    start = np.int64(below(position, free))
+    robot[0], robot[1], robot[2] = 1 + start // inner, 1 + start % inner, np.int64(position & uint64(3))
     key = mix(key ^ uint64(start * 4 + robot[2]))
     counter, row, column = 1, 1, 1
     for chunk in range(0, free, 64):
@@ -343,9 +343,9 @@ def _draw_world(stream, high, wide, numbers, cells, robot, key):  # type: ignore
         markers, counter = bernoulli_mask(stream, counter, marker16)
         used = min(64, free - chunk)
         if chunk <= start < chunk + 64:
-            here = ~(uint64(1) << uint64(start - chunk))
-            walls &= here
-            markers &= here
+            mask = ~(uint64(1) << uint64(start - chunk))
+            walls &= mask
+            markers &= mask
         if used < 64:
             walls &= (uint64(1) << uint64(used)) - uint64(1)
             markers &= (uint64(1) << uint64(used)) - uint64(1)

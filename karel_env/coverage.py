@@ -15,7 +15,7 @@ from karel_env.semantics import PICK
 from karel_env.world import Worlds
 
 
-def alive(programs: Programs, inputs: Worlds, done: Execution) -> np.ndarray:
+def alive(programs: Programs, inputs: Worlds, execution: Execution) -> np.ndarray:
     """bool [N]: programs without dead code over their examples.
 
     Every condition takes both values, every action changes something at least once, and the output of some example
@@ -29,19 +29,19 @@ def alive(programs: Programs, inputs: Worlds, done: Execution) -> np.ndarray:
     Raises:
         ValueError: the execution has no trace.
     """
-    if done.trace is None:
+    if execution.trace is None:
         raise ValueError("alive: the execution has no trace; run with trace=True")
     pairs = int(np.prod(inputs.shape))
     flags = np.zeros(len(programs.words), np.int8)
     _mark(
-        programs.words, programs.offsets, done.trace.offsets, done.trace.word, done.trace.value, done.trace.position,
-        done.trace.heading, inputs.cells.reshape(pairs, -1).copy(), inputs.robot.reshape(pairs, 3),
+        programs.words, programs.offsets, execution.trace.offsets, execution.trace.word, execution.trace.value, execution.trace.position,
+        execution.trace.heading, inputs.cells.reshape(pairs, -1).copy(), inputs.robot.reshape(pairs, 3),
         inputs.cells.shape[-1], max(pairs // max(len(programs), 1), 1), flags,
     )  # fmt: skip
     acting = programs.words < FIRST_CONDITION
     testing = (programs.words >= FIRST_CONDITION) & (programs.words < FIRST_COUNT)
     dead = (acting & (flags == 0)) | (testing & (flags != 3))
-    changed = ~inputs.same_state(done.worlds).all(1)
+    changed = ~inputs.same_state(execution.worlds).all(1)
     return np.asarray(changed & (np.add.reduceat(dead, programs.offsets[:-1]) == 0))
 
 

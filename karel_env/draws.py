@@ -58,10 +58,10 @@ def bernoulli_mask(key, counter, probability16):  # type: ignore[no-untyped-def]
         return ~mask, counter
     started = False
     for digit in range(16):
-        one = (probability16 >> digit) & 1
-        started = started or one == 1
+        bit = (probability16 >> digit) & 1
+        started = started or bit == 1
         if started:
             bits = draw(key, counter)
             counter += 1
-            mask = (mask | bits) if one else (mask & bits)
+            mask = (mask | bits) if bit else (mask & bits)
     return mask, counter

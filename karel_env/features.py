@@ -50,19 +50,19 @@ def labels(
         robot: int [R, 3], row, column and heading of each state.
         owner: int [R], the execution that each state belongs to.
     """
-    high, wide = cells.shape[1] - 2, cells.shape[2] - 2
+    height, width = cells.shape[1] - 2, cells.shape[2] - 2
     row, column, heading = robot.astype(np.int64).T
-    found = {
+    classes = {
         "facing": heading,
-        "start_x": column - start[owner, 1] + wide - 1,
-        "start_y": row - start[owner, 0] + high - 1,
-        "end_x": end[owner, 1] - column + wide - 1,
-        "end_y": end[owner, 0] - row + high - 1,
+        "start_x": column - start[owner, 1] + width - 1,
+        "start_y": row - start[owner, 0] + height - 1,
+        "end_x": end[owner, 1] - column + width - 1,
+        "end_y": end[owner, 0] - row + height - 1,
         "absolute_x": column - 1,
         "absolute_y": row - 1,
     }
     blocked = np.stack([cells[owner, row + dy, column + dx] < 0 for dy, dx in _STEPS], 1).astype(np.int64)
-    found["obstacle"] = blocked[np.arange(len(row)), heading]
+    classes["obstacle"] = blocked[np.arange(len(row)), heading]
     for side, name in enumerate(("north", "east", "south", "west")):
-        found[f"wall_{name}"] = blocked[:, side]
-    return {name: np.asarray(found[name], np.int64) for name in FEATURES}
+        classes[f"wall_{name}"] = blocked[:, side]
+    return {name: np.asarray(classes[name], np.int64) for name in FEATURES}

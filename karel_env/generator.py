@@ -105,7 +105,7 @@ def generate(
     numbers = np.array([*recipe.height, *recipe.width, round(recipe.wall * 65536), round(recipe.marker * 65536),
                         *recipe.length], np.int64)  # fmt: skip
     avoided = np.sort(np.zeros(0, np.uint64) if excluded is None else excluded)
-    drawn: list[np.ndarray] = [cells, robot, size, actions, lengths, key]
+    batches: list[np.ndarray] = [cells, robot, size, actions, lengths, key]
 
     def draw_into(indices: np.ndarray, attempts: np.ndarray, into: list[np.ndarray]) -> None:
         _draw_tasks(np.uint64(seed), PURPOSES.index(purpose), indices, attempts, numbers, action_of, *into)
@@ -114,13 +114,13 @@ def generate(
         for first in range(start, stop, _CHUNK):
             at = slice(first, min(first + _CHUNK, stop))
             attempts = np.zeros(at.stop - first, np.int64)
-            draw_into(indices[at], attempts, [field[at] for field in drawn])
-            while (again := first + np.flatnonzero(_among(key[at], avoided))).size:
-                attempts[again - first] += 1
-                redone = [field[again] for field in drawn]
-                draw_into(indices[again], attempts[again - first], redone)
-                for field, new in zip(drawn, redone, strict=True):
-                    field[again] = new
+            draw_into(indices[at], attempts, [field[at] for field in batches])
+            while (retry := first + np.flatnonzero(_among(key[at], avoided))).size:
+                attempts[retry - first] += 1
+                redone = [field[retry] for field in batches]
+                draw_into(indices[retry], attempts[retry - first], redone)
+                for field, new in zip(batches, redone, strict=True):
+                    field[retry] = new
             run(Programs.straight_line(actions[at], lengths[at]), inputs[at], out=outputs[at])
 
     in_parts(part, count, threads)
@@ -131,8 +131,8 @@ def _among(key: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """bool [N], which keys are among the ordered ones."""
     if not len(ordered):
         return np.zeros(len(key), bool)
-    place = np.searchsorted(ordered, key)
-    return np.asarray(ordered[np.minimum(place, len(ordered) - 1)] == key)
+    position = np.searchsorted(ordered, key)
+    return np.asarray(ordered[np.minimum(position, len(ordered) - 1)] == key)
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -143,41 +143,41 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
     h_low, h_high, w_low, w_high, wall16, marker16 = numbers[:6]
     l_low, l_high = numbers[6], numbers[7]
     examples, across = cells.shape[1], cells.shape[3]
-    whole = cells.shape[2] * across
+    grid = cells.shape[2] * across
     flat = cells.reshape(-1)
     for i in range(len(indices)):
         stream = stream_key(seed, purpose, indices[i], attempts[i])
-        high = h_low + int64(below(draw(stream, 0), h_high - h_low + 1))
-        wide = w_low + int64(below(draw(stream, 1), w_high - w_low + 1))
+        height = h_low + int64(below(draw(stream, 0), h_high - h_low + 1))
+        width = w_low + int64(below(draw(stream, 1), w_high - w_low + 1))
         length = l_low + int64(below(draw(stream, 2), l_high - l_low + 1))
         counter = 3
-        key = mix(uint64(high * 65536 + wide))
+        key = mix(uint64(height * 65536 + width))
         for j in range(length):
             actions[i, j] = action_of[below(draw(stream, counter), len(action_of))]
             key = mix(key ^ uint64(actions[i, j] + 1))
             counter += 1
         lengths[i] = length
-        inner = wide - 2
-        free = (high - 2) * inner
+        inner = width - 2
+        free = (height - 2) * inner
         for e in range(examples):
-            size[i, e, 0], size[i, e, 1] = high, wide
-            place = draw(stream, counter)
+            size[i, e, 0], size[i, e, 1] = height, width
+            position = draw(stream, counter)
             counter += 1
-            start, heading = int64(below(place, free)), int64(place & uint64(3))
+            start, heading = int64(below(position, free)), int64(position & uint64(3))
             row = start // inner
             robot[i, e, 0], robot[i, e, 1], robot[i, e, 2] = 1 + row, 1 + start - row * inner, heading
             key = mix(key ^ uint64(start * 4 + heading))
-            first = (i * examples + e) * whole
-            for k in range(first, first + whole):
+            first = (i * examples + e) * grid
+            for k in range(first, first + grid):
                 flat[uint64(k)] = -1
             cell, column = first + across + 1, 0
             for chunk in range(0, free, 64):
                 walls, counter = bernoulli_mask(stream, counter, wall16)
                 markers, counter = bernoulli_mask(stream, counter, marker16)
                 if chunk <= start < chunk + 64:
-                    here = ~(uint64(1) << uint64(start - chunk))
-                    walls &= here
-                    markers &= here
+                    mask = ~(uint64(1) << uint64(start - chunk))
+                    walls &= mask
+                    markers &= mask
                 used = min(64, free - chunk)
                 if used < 64:
                     walls &= (uint64(1) << uint64(used)) - uint64(1)

@@ -110,7 +110,7 @@ def run(
     ):
         raise ValueError(f"run: out holds cells {final.cells.shape}; expected contiguous {worlds.cells.shape}")
     status, events, actions, record = _execute(code, worlds, tables, settings, final, trace, threads)
-    status, events, actions = (each.reshape(worlds.shape) for each in (status, events, actions))
+    status, events, actions = (part.reshape(worlds.shape) for part in (status, events, actions))
     return Execution(final, status, actions, events, record)
 
 
@@ -130,7 +130,7 @@ def _execute(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Trace | None]:
     """Status, events and actions, each [B], and the trace if `traced`; fills `out`."""
     pairs = int(np.prod(worlds.shape))
-    given, final = (
+    arguments, final = (
         (np.ascontiguousarray(w.cells).reshape(pairs, -1), np.ascontiguousarray(w.robot).reshape(pairs, 3))
         for w in (worlds, out)
     )
@@ -138,7 +138,7 @@ def _execute(
     flat = (code.operation, code.argument, code.jump, code.word, code.offsets)
 
     def part(start: int, stop: int) -> Trace | None:
-        return run_pairs(flat, tables, settings, start, stop, given, final, tally, traced)
+        return run_pairs(flat, tables, settings, start, stop, arguments, final, tally, traced)
 
     parts = in_parts(part, len(code.offsets) - 1, threads)
     return *tally, _joined([part for part in parts if part is not None]) if traced else None

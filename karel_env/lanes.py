@@ -53,10 +53,10 @@ def begin(robot, pair, size, width, budget, lanes, tallies, out):  # type: ignor
 
 
 @njit(cache=True, nogil=True, inline="always")
-def act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-untyped-def]
+def act(effect, mode, cap, cells, steps, lanes, low, height):  # type: ignore[no-untyped-def]
     """One action in lanes `low` to `high`; without branches inside the loops."""
     if effect == MOVE:
-        for k in range(low, high):
+        for k in range(low, height):
             at = uint64(k)
             ahead = lanes[CELL, at] + steps[uint64(lanes[HEADING, at])]
             blocked = cells[uint64(ahead)] < 0
@@ -65,33 +65,33 @@ def act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-u
                 lanes[HEADING, at] = (lanes[HEADING, at] + 2 * int64(blocked)) & 3
     elif effect in (LEFT, RIGHT):
         turn = 3 if effect == LEFT else 1
-        for k in range(low, high):
+        for k in range(low, height):
             lanes[HEADING, uint64(k)] = (lanes[HEADING, uint64(k)] + turn) & 3
     elif effect == PICK:
-        for k in range(low, high):
-            here = uint64(lanes[CELL, uint64(k)])
-            cells[here] -= int64(cells[here] > 0)
+        for k in range(low, height):
+            markers = uint64(lanes[CELL, uint64(k)])
+            cells[markers] -= int64(cells[markers] > 0)
     else:
-        for k in range(low, high):
-            here = uint64(lanes[CELL, uint64(k)])
-            cells[here] += int64(cells[here] < cap)
+        for k in range(low, height):
+            markers = uint64(lanes[CELL, uint64(k)])
+            cells[markers] += int64(cells[markers] < cap)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def evaluate(test, negated, cells, steps, lanes, scratch, low, high):  # type: ignore[no-untyped-def]
+def evaluate(test, negated, cells, steps, lanes, scratch, low, height):  # type: ignore[no-untyped-def]
     """Evaluate a condition in lanes `low` to `high` into the last row of `scratch`; returns how many it holds in."""
     condition = test & 7
     inverted = int64((condition == 4) != ((test >= NEGATED) != negated))
     passed = 0
     if condition < 3:
         turn = turn_to(condition)
-        for k in range(low, high):
+        for k in range(low, height):
             at = uint64(k)
             side = lanes[CELL, at] + steps[uint64((lanes[HEADING, at] + turn) & 3)]
             scratch[TRUTH, at] = int64(cells[uint64(side)] >= 0) ^ inverted
             passed += scratch[TRUTH, at]
     else:
-        for k in range(low, high):
+        for k in range(low, height):
             at = uint64(k)
             scratch[TRUTH, at] = int64(cells[uint64(lanes[CELL, at])] > 0) ^ inverted
             passed += scratch[TRUTH, at]
@@ -99,10 +99,10 @@ def evaluate(test, negated, cells, steps, lanes, scratch, low, high):  # type: i
 
 
 @njit(cache=True, nogil=True, inline="always")
-def part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
+def part(lanes, scratch, low, middle, height):  # type: ignore[no-untyped-def]
     """Reorder lanes so that those in which the condition failed come first, up to `middle`."""
     failed, passed = low, middle
-    for k in range(low, high):
+    for k in range(low, height):
         at = uint64(k)
         truth = scratch[TRUTH, at]
         to = uint64(passed if truth else failed)
@@ -111,14 +111,14 @@ def part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
         for row in range(3):
             scratch[row, to] = lanes[row, at]
     for row in range(3):
-        for k in range(low, high):
+        for k in range(low, height):
             lanes[row, uint64(k)] = scratch[row, uint64(k)]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def settle(tallies, lanes, low, high, events, actions):  # type: ignore[no-untyped-def]
+def settle(tallies, lanes, low, height, events, actions):  # type: ignore[no-untyped-def]
     """Give what the group has spent since it was formed to each of its lanes."""
-    for k in range(low, high):
+    for k in range(low, height):
         lane = uint64(lanes[LANE, uint64(k)])
         tallies[EVENTS, lane] += events
         tallies[ACTIONS, lane] += actions
@@ -136,9 +136,9 @@ def finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: igno
 
 
 @njit(cache=True, nogil=True, inline="always")
-def record(records, out, lanes, scratch, low, high, base, size, word, tested):  # type: ignore[no-untyped-def]
+def record(records, out, lanes, scratch, low, height, base, size, word, tested):  # type: ignore[no-untyped-def]
     """Note an event of lanes `low` to `high`, packed: word, value + 1, heading and position from the lowest bit up."""
-    for k in range(low, high):
+    for k in range(low, height):
         at = uint64(k)
         lane = lanes[LANE, at]
         value = scratch[TRUTH, at] + 1 if tested else int64(0)

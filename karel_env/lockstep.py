@@ -37,8 +37,8 @@ def run_lockstep(
     machine = _Lockstep(code, semantics, mode, cap, max_events, worlds, first, trace)
     machine.run()
     shape = worlds.shape
-    wide = worlds.cells.shape[-1]
-    robot = np.stack([*np.divmod(machine.position, wide), machine.heading], -1).astype(np.int16)
+    width = worlds.cells.shape[-1]
+    robot = np.stack([*np.divmod(machine.position, width), machine.heading], -1).astype(np.int16)
     final = Worlds(machine.cells.reshape(worlds.cells.shape), robot.reshape(*shape, 3), worlds.size)
     status, actions, events = (t.reshape(shape) for t in (machine.status, machine.actions, machine.events))
     return Execution(final, status, actions, events, machine.joined_trace() if trace else None)
@@ -57,12 +57,12 @@ class _Lockstep:
 
     def __post_init__(self) -> None:
         pairs = len(self.first)
-        wide = self.worlds.cells.shape[-1]
+        width = self.worlds.cells.shape[-1]
         self.cells = self.worlds.cells.reshape(-1).copy()
         self.base = np.arange(pairs) * (self.cells.size // max(pairs, 1))
         robot = self.worlds.robot.reshape(-1, 3).astype(np.int64)
-        self.position, self.heading = robot[:, 0] * wide + robot[:, 1], robot[:, 2].copy()
-        self.steps = np.array([-wide, 1, wide, -1])
+        self.position, self.heading = robot[:, 0] * width + robot[:, 1], robot[:, 2].copy()
+        self.steps = np.array([-width, 1, width, -1])
         self.pc = self.first.copy()
         self.counters = np.zeros((pairs, MAX_NESTING + 1), np.int64)
         self.status, self.actions, self.events = (np.zeros(pairs, t) for t in (np.int8, np.int32, np.int32))
@@ -116,9 +116,9 @@ class _Lockstep:
         test = self.semantics.condition_table()[argument & 7]
         condition = test & 7
         turn = np.where(condition == 1, 3, np.where(condition == 2, 1, 0))
-        here = self.base[at] + self.position[at]
-        clear = self.cells[here + self.steps[(self.heading[at] + turn) & 3]] >= 0
-        value = np.where(condition < 3, clear, (self.cells[here] > 0) == (condition == 3))
+        cells = self.base[at] + self.position[at]
+        clear = self.cells[cells + self.steps[(self.heading[at] + turn) & 3]] >= 0
+        value = np.where(condition < 3, clear, (self.cells[cells] > 0) == (condition == 3))
         value = value != ((test >= NEGATED) != (argument >= NEGATED))
         self._record(at, value.astype(np.int8))
         self.pc[at] = np.where(value, self.pc[at] + 1, self.first[at] + self.code.jump[self.pc[at]])
@@ -130,19 +130,19 @@ class _Lockstep:
         if ended.size:
             at, operation = at[left], operation[left]
         effect = self.effect_of[operation]
-        here = self.base[at] + self.position[at]
+        cells = self.base[at] + self.position[at]
         heading = self.heading[at]
         step = self.steps[heading]
         moving, picking, putting = effect == MOVE, effect == PICK, effect == PUT
-        count = self.cells[here]
-        clear = self.cells[here + step] >= 0
+        count = self.cells[cells]
+        clear = self.cells[cells + step] >= 0
         legal = (~moving | clear) & (~picking | (count > 0)) & (~putting | (count < self.cap))
         self.position[at] += step * (moving & legal)
         turn = (effect == RIGHT) + 3 * (effect == LEFT)
         if self.mode == "turn180":
             turn = turn + 2 * (moving & ~legal)
         self.heading[at] = (heading + turn) & 3
-        self.cells[here] = count + (putting & legal) - (picking & legal)
+        self.cells[cells] = count + (putting & legal) - (picking & legal)
         if self.mode == "crash" and not legal.all():
             self.status[at[~legal]] = CRASH
             ended = np.append(ended, at[~legal])

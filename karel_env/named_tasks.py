@@ -88,8 +88,8 @@ class NamedTask:
 
         def after(state: State) -> bool:
             nonlocal reward
-            more, over = rule(state)
-            reward += more
+            max_steps, over = rule(state)
+            reward += max_steps
             if observe is not None:
                 observe(state)
             return over
@@ -148,8 +148,8 @@ def _maze(world: Worlds, _: Dice) -> Rule:
 
 def _four_corners(world: Worlds, _: Dice) -> Rule:
     """A quarter for a marker in each corner; a mistake to put one elsewhere or a second one."""
-    high, wide = world.cells.shape
-    corners = tuple(np.array([(1, 1), (1, wide - 2), (high - 2, 1), (high - 2, wide - 2)]).T)
+    height, width = world.cells.shape
+    corners = tuple(np.array([(1, 1), (1, width - 2), (height - 2, 1), (height - 2, width - 2)]).T)
     before = 0
 
     def after(state: State) -> tuple[float, bool]:
@@ -171,10 +171,10 @@ def _top_off(world: Worlds, _: Dice) -> Rule:
 
     def after(state: State) -> tuple[float, bool]:
         nonlocal before
-        here = state.cells[marked]
-        topped = int((here == 2).sum())
+        cell = state.cells[marked]
+        topped = int((cell == 2).sum())
         gained, before = topped - before, topped
-        if (here == 0).any() or _total(state) > topped + count:
+        if (cell == 0).any() or _total(state) > topped + count:
             return PENALTY, True
         return gained / count, topped == count
 
@@ -189,8 +189,8 @@ def _gather(world: Worlds, _: Dice) -> Rule:
     def after(state: State) -> tuple[float, bool]:
         nonlocal before
         left = _total(state)
-        taken, before = before - left, left
-        return (PENALTY, True) if taken < 0 else (taken / count, left == 0)
+        collected, before = before - left, left
+        return (PENALTY, True) if collected < 0 else (collected / count, left == 0)
 
     return after
 
@@ -222,16 +222,16 @@ def _door_key(world: Worlds, _: Dice) -> Rule:
 def _one_stroke(world: Worlds, _: Dice) -> Rule:
     """A share for each cell visited; what was visited becomes wall as the robot leaves it."""
     count = int((world.cells >= 0).sum())
-    place = (int(world.robot[0]), int(world.robot[1]))
+    position = (int(world.robot[0]), int(world.robot[1]))
     visited = 0
 
     def after(state: State) -> tuple[float, bool]:
-        nonlocal place, visited
+        nonlocal position, visited
         new = 1 if visited == 0 else 0
-        here = (state.row, state.column)
-        if here != place:
-            state.cells[place] = -1
-            place, new = here, new + 1
+        cell = (state.row, state.column)
+        if cell != position:
+            state.cells[position] = -1
+            position, new = cell, new + 1
         visited += new
         return new / count, visited == count
 

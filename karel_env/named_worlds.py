@@ -69,8 +69,8 @@ class Dice:
         """All of them in a random order (Fisher and Yates)."""
         rest = list(items)
         for last in range(len(rest) - 1, 0, -1):
-            other = self.below(last + 1)
-            rest[last], rest[other] = rest[other], rest[last]
+            index = self.below(last + 1)
+            rest[last], rest[index] = rest[index], rest[last]
         return rest
 
 
@@ -101,8 +101,8 @@ def stair_climber(dice: Dice) -> Worlds:
     for row, column in steps[:-1]:
         cells[row, column + 1] = WALL
         cells[row, min(column + 2, 11)] = WALL
-    low, high = sorted(dice.shuffled(range(len(steps)))[:2])
-    cells[steps[high]] = 1
+    low, height = sorted(dice.shuffled(range(len(steps)))[:2])
+    cells[steps[height]] = 1
     return _world(cells, steps[low])
 
 
@@ -114,9 +114,9 @@ def four_corners(dice: Dice) -> Worlds:
 def top_off(dice: Dice) -> Worlds:
     """12x12; one to eight markers in the bottom row, robot at its western end, facing east."""
     cells = _room(12, 12)
-    places = dice.shuffled(_inner(range(10, 11), range(2, 11)))
-    for place in places[: 1 + dice.below(len(places) - 1)]:
-        cells[place] = 1
+    positions = dice.shuffled(_inner(range(10, 11), range(2, 11)))
+    for position in positions[: 1 + dice.below(len(positions) - 1)]:
+        cells[position] = 1
     return _world(cells, (10, 1))
 
 
@@ -134,7 +134,7 @@ def maze(dice: Dice) -> Worlds:
                 cells[row + down // 2, column + right // 2] = cells[beyond] = 0
                 open_ends.append(beyond)
     free = [(int(r), int(c)) for r, c in np.argwhere(cells == 0)]
-    cells[dice.choose([place for place in free if place != start])] = 1
+    cells[dice.choose([position for position in free if position != start])] = 1
     return _world(cells, start)
 
 
@@ -143,13 +143,13 @@ def clean_house(dice: Dice) -> Worlds:
     rows = _HOUSE.split()
     cells = np.array([[WALL if glyph == "#" else 0 for glyph in row] for row in rows], np.int16)
     walls = cells == WALL
-    beside = np.zeros_like(walls)
+    neighbours = np.zeros_like(walls)
     for axis in (0, 1):
         for shift in (-1, 1):
-            beside |= np.roll(walls, shift, axis)
-    places = [(int(r), int(c)) for r, c in np.argwhere(beside & ~walls)]
-    for place in dice.shuffled([p for p in places if p not in _NO_GARBAGE])[:10]:
-        cells[place] = 1
+            neighbours |= np.roll(walls, shift, axis)
+    positions = [(int(r), int(c)) for r, c in np.argwhere(neighbours & ~walls)]
+    for position in dice.shuffled([p for p in positions if p not in _NO_GARBAGE])[:10]:
+        cells[position] = 1
     cells[BIN] = 1
     return _world(cells, (1, 13), SOUTH)
 
@@ -185,7 +185,7 @@ def snake(dice: Dice) -> Worlds:
     """8x8 with one marker; robot anywhere but in the outer columns, facing east."""
     cells = _room(8, 8)
     robot = dice.choose(_inner(range(1, 7), range(2, 6)))
-    cells[dice.choose([place for place in _inner(range(1, 7), range(1, 7)) if place != robot])] = 1
+    cells[dice.choose([position for position in _inner(range(1, 7), range(1, 7)) if position != robot])] = 1
     return _world(cells, robot)
 
 

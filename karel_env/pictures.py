@@ -36,9 +36,9 @@ def ansi(world: Worlds, colour: bool = True) -> str:
         colour: use ANSI escape codes; without them the text is plain ASCII.
     """
     row, column, heading = (int(n) for n in world.robot)
-    high, wide = (int(n) for n in world.size)
+    height, width = (int(n) for n in world.size)
     lines = []
-    for r, cells in enumerate(world.cells[:high, :wide].tolist()):
+    for r, cells in enumerate(world.cells[:height, :width].tolist()):
         line = []
         for c, content in enumerate(cells):
             count = "" if content <= 0 else str(content)
@@ -68,11 +68,11 @@ def picture(world: Worlds, cell: int = CELL) -> Image.Image:
     """
     if cell < SMALLEST_CELL:
         raise ValueError(f"picture: cells of {cell} pixels; expected at least {SMALLEST_CELL}")
-    high, wide = (int(n) for n in world.size)
-    image = Image.new("RGB", (wide * cell, high * cell), FLOOR)
+    height, width = (int(n) for n in world.size)
+    image = Image.new("RGB", (width * cell, height * cell), FLOOR)
     pen = ImageDraw.Draw(image)
     row, column, heading = (int(n) for n in world.robot)
-    for r, cells in enumerate(world.cells[:high, :wide].tolist()):
+    for r, cells in enumerate(world.cells[:height, :width].tolist()):
         for c, content in enumerate(cells):
             x, y = c * cell, r * cell
             pen.rectangle((x, y, x + cell - 1, y + cell - 1), STONE if content == WALL else FLOOR, GRID)
@@ -141,6 +141,6 @@ def animate(
     milliseconds: int = FRAME_MILLISECONDS,
 ) -> int:
     """Run one program on one world and write its trace as an animation; returns M."""
-    seen = snapshots(words, world, semantics, mode=mode)
-    save_gif(seen, path, cell, milliseconds)
-    return len(seen) - 1
+    states = snapshots(words, world, semantics, mode=mode)
+    save_gif(states, path, cell, milliseconds)
+    return len(states) - 1

@@ -86,21 +86,21 @@ def results(lines: Iterable[str | bytes], options: Options) -> Iterator[dict[str
 
 
 def _read(line: str | bytes) -> _Task:
-    given = json.loads(line)
-    if not isinstance(given, dict) or not {"id", "program", "world"} <= given.keys():
+    raw = json.loads(line)
+    if not isinstance(raw, dict) or not {"id", "program", "world"} <= raw.keys():
         raise TaskError('expected an object with "id", "program" and "world"')
-    if not isinstance(given["program"], str):
-        raise TaskError(f'"program" is {brief(given["program"])}; expected text')
-    if isinstance(given["id"], list | dict) or given["id"] in (math.inf, -math.inf) or given["id"] != given["id"]:
-        raise TaskError(f'"id" is {brief(given["id"])}; expected text, a finite number, true, false or null')
-    world = read_world(given["world"])
+    if not isinstance(raw["program"], str):
+        raise TaskError(f'"program" is {brief(raw["program"])}; expected text')
+    if isinstance(raw["id"], list | dict) or raw["id"] in (math.inf, -math.inf) or raw["id"] != raw["id"]:
+        raise TaskError(f'"id" is {brief(raw["id"])}; expected text, a finite number, true, false or null')
+    world = read_world(raw["world"])
     try:
-        return _Task(given["id"], world, parse_either(given["program"]))
+        return _Task(raw["id"], world, parse_either(raw["program"]))
     except ParseError as error:
-        return _Task(given["id"], world, None, str(error))
+        return _Task(raw["id"], world, None, str(error))
 
 
-def read_world(given: Any) -> Worlds:
+def read_world(value: Any) -> Worlds:
     """One world from its JSON form (see the module).
 
     Raises:
@@ -108,20 +108,20 @@ def read_world(given: Any) -> Worlds:
         WorldError: the world cannot be.
     """
     fields = ("h", "w", "walls", "markers", "y", "x", "d")
-    if not isinstance(given, dict) or not set(fields) <= given.keys():
+    if not isinstance(value, dict) or not set(fields) <= value.keys():
         raise TaskError(f'"world" is not an object with {", ".join(fields)}')
-    high, wide, row, column, heading = (_integer(given, name) for name in ("h", "w", "y", "x", "d"))
-    if not (3 <= high <= MAX_SIDE and 3 <= wide <= MAX_SIDE):
-        raise TaskError(f'"h" {high} and "w" {wide} with the border; expected 3 to {MAX_SIDE}')
-    walls = given["walls"]
-    if not isinstance(walls, list) or [len(r) if isinstance(r, str) else -1 for r in walls] != [wide] * high:
-        raise TaskError(f'"walls" is not {high} strings of {wide} characters')
+    height, width, row, column, heading = (_integer(value, name) for name in ("h", "w", "y", "x", "d"))
+    if not (3 <= height <= MAX_SIDE and 3 <= width <= MAX_SIDE):
+        raise TaskError(f'"h" {height} and "w" {width} with the border; expected 3 to {MAX_SIDE}')
+    walls = value["walls"]
+    if not isinstance(walls, list) or [len(r) if isinstance(r, str) else -1 for r in walls] != [width] * height:
+        raise TaskError(f'"walls" is not {height} strings of {width} characters')
     if set("".join(walls)) - set("#."):
         raise TaskError(f'"walls" holds {brief(sorted(set("".join(walls)) - set("#.")))}; expected "#" and "."')
     cells = np.array([[WALL if c == "#" else 0 for c in line] for line in walls], np.int16)
-    if not isinstance(given["markers"], list):
+    if not isinstance(value["markers"], list):
         raise TaskError('"markers" is not a list of [row, column, count]')
-    for marker in given["markers"]:
+    for marker in value["markers"]:
         _place(cells, marker)
     return Worlds.of(cells, np.array([row, column, heading]))
 
@@ -148,29 +148,29 @@ def _place(cells: np.ndarray, marker: Any) -> None:
 
 def _execute(tasks: list[_Task], options: Options) -> Iterator[dict[str, Any]]:
     runnable = [task for task in tasks if task.words is not None]
-    done = None
+    execution = None
     if runnable:
         programs = Programs.of([task.words for task in runnable if task.words is not None])
         worlds = _padded([task.world for task in runnable])
-        done = run(
+        execution = run(
             programs, worlds, mode=options.mode, max_markers=options.max_markers, max_events=options.max_events,
             trace=options.trace,
         )  # fmt: skip
-    place = 0
+    index = 0
     for task in tasks:
-        if task.words is None or done is None:
+        if task.words is None or execution is None:
             yield {"id": task.name, "status": "syntax", "error": task.error}
             continue
         result = {
             "id": task.name,
-            "status": STATUSES[done.status[place]],
-            "actions": int(done.actions[place]),
-            "final": _state(done.worlds[place]),
+            "status": STATUSES[execution.status[index]],
+            "actions": int(execution.actions[index]),
+            "final": _state(execution.worlds[index]),
         }
         if options.trace:
-            result["states"] = _states(task, done, place, options.max_markers)
+            result["states"] = _states(task, execution, index, options.max_markers)
         yield result
-        place += 1
+        index += 1
 
 
 def _padded(worlds: list[Worlds]) -> Worlds:
@@ -188,28 +188,28 @@ def _state(world: Worlds) -> State:
     return [*world.robot.tolist(), markers]
 
 
-def _states(task: _Task, done: Execution, place: int, max_markers: int | None) -> list[State]:
+def _states(task: _Task, execution: Execution, index: int, max_markers: int | None) -> list[State]:
     """The input and the state after each action, from the recorded positions and the rule for markers."""
-    trace, words = done.trace, task.words
+    trace, words = execution.trace, task.words
     assert trace is not None
     assert words is not None
     row, column, heading, listed = _state(task.world)
     markers = {(r, c): n for r, c, n in listed}
     states = [[row, column, heading, listed]]
-    events = slice(*trace.offsets[place : place + 2])
-    wide = done.worlds.cells.shape[-1]
+    events = slice(*trace.offsets[index : index + 2])
+    width = execution.worlds.cells.shape[-1]
     for word, value, position, facing in zip(
         words[trace.word[events]], trace.value[events], trace.position[events], trace.heading[events], strict=True
     ):
         if value >= 0:
             continue
-        here = divmod(int(position), wide)
-        count = markers.get(here, 0)
+        selected = divmod(int(position), width)
+        count = markers.get(selected, 0)
         if word == PICK and count > 0:
-            markers[here] = count - 1
+            markers[selected] = count - 1
         elif word == PUT and (max_markers is None or count < max_markers):
-            markers[here] = count + 1
-        states.append([*here, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
+            markers[selected] = count + 1
+        states.append([*selected, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
     return states
 
 

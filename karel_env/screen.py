@@ -50,25 +50,25 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
     width = inputs.cells.shape[-1]
 
     def states(meaning: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        done = run(code, inputs, meaning, trace=True, threads=0)
-        assert done.trace is not None
-        position = done.trace.position
-        robot = np.stack([position // width, position % width, done.trace.heading], 1)
-        return robot, labels(inputs.cells, inputs.robot, done.worlds.robot, robot, owner)
+        execution = run(code, inputs, meaning, trace=True, threads=0)
+        assert execution.trace is not None
+        position = execution.trace.position
+        robot = np.stack([position // width, position % width, execution.trace.heading], 1)
+        return robot, labels(inputs.cells, inputs.robot, execution.worlds.robot, robot, owner)
 
     truth, _ = states(ORIGINAL)
     start = inputs.robot[owner]
     cells = inputs.cells.shape[-2] * width
-    places = [robot[:, 0].astype(np.int64) * width + robot[:, 1] for robot in (start, truth)]
-    entered = (step * 4 + start[:, 2]) * cells + places[0]
-    levels = [step, entered, entered * 4 + truth[:, 2], (entered * 4 + truth[:, 2]) * cells + places[1]]
+    indices = [robot[:, 0].astype(np.int64) * width + robot[:, 1] for robot in (start, truth)]
+    entered = (step * 4 + start[:, 2]) * cells + indices[0]
+    levels = [step, entered, entered * 4 + truth[:, 2], (entered * 4 + truth[:, 2]) * cells + indices[1]]
     nested = _Nested([np.unique(level, return_inverse=True)[1] for level in levels], owner < sample // 2)
     counts = class_counts(*inputs.cells.shape[-2:])
     table = np.zeros((len(semantics), len(FEATURES)))
     for i, meaning in enumerate(semantics):
-        found = states(meaning)[1]
+        scores = states(meaning)[1]
         for f, name in enumerate(FEATURES):
-            losses = nested.losses(found[name], counts[name])
+            losses = nested.losses(scores[name], counts[name])
             table[i, f] = 1 - losses[-1] / losses[1] if losses[1] > 0 else 0.0
     return table
 
@@ -95,12 +95,12 @@ class _Nested:
     def losses(self, label: np.ndarray, classes: int) -> list[float]:
         """Cross-entropy in nats of the labels to be judged, a level."""
         estimate = np.full((1, classes), 1 / classes)
-        found = []
-        for code, judged, size, parent in zip(self.learned, self.judged, self.sizes, self.parents, strict=True):
+        losses = []
+        for code, test, size, parent in zip(self.learned, self.judged, self.sizes, self.parents, strict=True):
             count = np.bincount(code * classes + label[self.learn], minlength=size * classes).reshape(size, classes)
             estimate = (count + 2 * estimate[parent]) / (count.sum(1, keepdims=True) + 2)
-            found.append(float(-np.log(estimate[judged, label[~self.learn]]).mean()))
-        return found
+            losses.append(float(-np.log(estimate[test, label[~self.learn]]).mean()))
+        return losses
 
 
 @lru_cache(maxsize=1)
@@ -158,8 +158,8 @@ def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) 
     near = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
     for f, feature in enumerate(FEATURES):
         if near[:, f].any():
-            found = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
-            lines.append(f"- {feature}: {found}")
+            entropy = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
+            lines.append(f"- {feature}: {entropy}")
     return lines
 
 
@@ -167,8 +167,8 @@ def main() -> int:
     """Compute the screen and write both files."""
     meanings = [*mirror_classes(), FLIP]
     names = [m.name for m in meanings]
-    skills, again = (derivability(meanings, seed=seed) for seed in NOISE_SEEDS)
-    noise = dict(zip(FEATURES, np.abs(skills - again).max(0).round(4).tolist(), strict=True))
+    skills, recomputed = (derivability(meanings, seed=seed) for seed in NOISE_SEEDS)
+    noise = dict(zip(FEATURES, np.abs(skills - recomputed).max(0).round(4).tolist(), strict=True))
     rows = {n: dict(zip(FEATURES, np.round(r, 4).tolist(), strict=True)) for n, r in zip(names, skills, strict=True)}
     stored = {
         "sample": SAMPLE,

@@ -64,8 +64,8 @@ def assign(move: int, left: int, right: int) -> Semantics:
     actions = [-1] * len(ACTIONS)
     for effect, word in ((MOVE, move), (LEFT, left), (RIGHT, right)):
         actions[word] = effect
-    rest = [w for w in range(len(ACTIONS)) if actions[w] < 0]
-    actions[rest[0]], actions[rest[1]] = PICK, PUT
+    remaining = [w for w in range(len(ACTIONS)) if actions[w] < 0]
+    actions[remaining[0]], actions[remaining[1]] = PICK, PUT
     return Semantics("".join("mlrpu"[e] for e in actions), tuple(actions))
 
 

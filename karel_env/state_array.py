@@ -79,21 +79,21 @@ def from_state_array(array: np.ndarray) -> Worlds:
     robots = planes[..., :_WALL_PLANE].reshape(*planes.shape[:-3], -1)
     if (robots.sum(-1) != 1).any():
         raise WorldError("state array: a world does not have exactly one robot")
-    place, plane = np.divmod(robots.argmax(-1), _WALL_PLANE)
-    row, column = np.divmod(place, planes.shape[-2])
+    position, plane = np.divmod(robots.argmax(-1), _WALL_PLANE)
+    row, column = np.divmod(position, planes.shape[-2])
     robot = np.stack([row, column, np.array(_PLANE_HEADINGS)[plane]], -1)
     return Worlds.of(np.where(wall, WALL, markers.argmax(-1)), robot)
 
 
 def grid_json(world: Worlds) -> dict[str, Any]:
     """One world as `inpgrid_json`; `crashed` is False."""
-    high, wide = (int(n) - 2 for n in world.size)
-    cells = world.cells[1 : high + 1, 1 : wide + 1][::-1]
+    height, width = (int(n) - 2 for n in world.size)
+    cells = world.cells[1 : height + 1, 1 : width + 1][::-1]
     row, column, heading = (int(n) for n in world.robot)
     return {
-        "rows": high,
-        "cols": wide,
-        "hero": f"{high - row}:{column - 1}:{HEADINGS[heading]}",
+        "rows": height,
+        "cols": width,
+        "hero": f"{height - row}:{column - 1}:{HEADINGS[heading]}",
         "blocked": " ".join(f"{r}:{c}" for r, c in np.argwhere(cells == WALL).tolist()),
         "markers": " ".join(f"{r}:{c}:{cells[r, c]}" for r, c in np.argwhere(cells > 0).tolist()),
         "crashed": False,
@@ -118,29 +118,29 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
         raise WorldError(f"grid: 'crashed' is {brief(crashed)}; {reason}")
     sides = grid["rows"], grid["cols"]
     if any(type(side) is not int or not 1 <= side <= MAX_SIDE - 2 for side in sides):
-        given = " and ".join(map(brief, sides))
-        raise WorldError(f"grid: 'rows' and 'cols' are {given}, of 1 to {MAX_SIDE - 2}; {_GRID_FORM}")
-    high, wide = sides
-    cells = np.full((high + 2, wide + 2), WALL, np.int16)
+        value = " and ".join(map(brief, sides))
+        raise WorldError(f"grid: 'rows' and 'cols' are {value}, of 1 to {MAX_SIDE - 2}; {_GRID_FORM}")
+    height, width = sides
+    cells = np.full((height + 2, width + 2), WALL, np.int16)
     cells[1:-1, 1:-1] = 0
     for entry, (row, column) in _places(grid, "blocked", _BLOCKED):
-        if cells[high - row, column + 1] == WALL:
+        if cells[height - row, column + 1] == WALL:
             raise WorldError(f"grid: 'blocked' names {entry} twice; expected distinct cells")
-        cells[high - row, column + 1] = WALL
+        cells[height - row, column + 1] = WALL
     for entry, (row, column, count) in _places(grid, "markers", _MARKERS):
-        if cells[high - row, column + 1]:
-            taken = "a blocked cell" if cells[high - row, column + 1] == WALL else "a cell that has its markers already"
-            raise WorldError(f"grid: 'markers' holds {entry}, {taken}; expected distinct free cells")
+        if cells[height - row, column + 1]:
+            used = "a blocked cell" if cells[height - row, column + 1] == WALL else "a cell that has its markers already"
+            raise WorldError(f"grid: 'markers' holds {entry}, {used}; expected distinct free cells")
         if not 1 <= count <= MAX_COUNT:
             raise WorldError(f"grid: 'markers' holds {entry}; expected 1 to {MAX_COUNT} markers in a cell")
-        cells[high - row, column + 1] = count
+        cells[height - row, column + 1] = count
     heroes = list(_places(grid, "hero", _HERO))
     if len(heroes) != 1:
         raise WorldError(f"grid: 'hero' names {len(heroes)} places, not one; {_GRID_FORM}")
     entry, (row, column, heading) = heroes[0]
-    if cells[high - row, column + 1] == WALL:
+    if cells[height - row, column + 1] == WALL:
         raise WorldError(f"grid: 'hero' is {entry}, a blocked cell; expected a free one")
-    return Worlds.of(cells, np.array([high - row, column + 1, heading]))
+    return Worlds.of(cells, np.array([height - row, column + 1, heading]))
 
 
 def _places(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> Iterator[tuple[str, list[int]]]:
@@ -168,11 +168,11 @@ def corner_planes(worlds: Worlds) -> np.ndarray:
         WorldError: a cell holds more than 10 markers, or a world is smaller than its array.
     """
     _check_markers(worlds)
-    high, wide = worlds.cells.shape[-2:]
-    if (worlds.size != (high, wide)).any():
-        raise WorldError(f"planes: a world is smaller than its array of {high}x{wide}; convert it by itself")
+    height, width = worlds.cells.shape[-2:]
+    if (worlds.size != (height, width)).any():
+        raise WorldError(f"planes: a world is smaller than its array of {height}x{width}; convert it by itself")
     cells = worlds.cells[..., ::-1, :]
-    planes = np.zeros((*worlds.shape, PLANES, high, wide), bool)
+    planes = np.zeros((*worlds.shape, PLANES, height, width), bool)
     planes[..., _MARKER_PLANE, :, :] = True
     planes[..., _MARKER_PLANE, 1:-1, 1:-1] = False
     planes[..., _WALL_PLANE, 1:-1, 1:-1] = cells[..., 1:-1, 1:-1] == WALL
@@ -180,7 +180,7 @@ def corner_planes(worlds: Worlds) -> np.ndarray:
         planes[..., _MARKER_PLANE + count, :, :] = cells == count
     flat = planes.reshape(-1, *planes.shape[-3:])
     row, column, heading = worlds.robot.reshape(-1, 3).astype(np.int64).T
-    flat[np.arange(len(flat)), heading, high - 1 - row, column] = True
+    flat[np.arange(len(flat)), heading, height - 1 - row, column] = True
     return planes
 
 
@@ -190,11 +190,11 @@ def sparse_grid(world: Worlds) -> str:
     Raises:
         WorldError: it is larger than 18x18, or a cell holds more than 10 markers.
     """
-    high, wide = (int(n) for n in world.size)
-    if max(high, wide) > _SPARSE_SIDE:
-        raise WorldError(f"sparse grid: a world of {high}x{wide}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}")
+    height, width = (int(n) for n in world.size)
+    if max(height, width) > _SPARSE_SIDE:
+        raise WorldError(f"sparse grid: a world of {height}x{width}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}")
     planes = np.zeros((PLANES, _SPARSE_SIDE, _SPARSE_SIDE), bool)
-    planes[:, :high, :wide] = corner_planes(Worlds(world.cells[:high, :wide], world.robot, world.size))
+    planes[:, :height, :width] = corner_planes(Worlds(world.cells[:height, :width], world.robot, world.size))
     return " ".join(f"{index}:1.0" for index in np.flatnonzero(planes).tolist())
 
 
@@ -216,18 +216,18 @@ def from_sparse_grid(text: str) -> Worlds:
         ones[int(match[1])] = True
     planes = ones.reshape(PLANES, _SPARSE_SIDE, _SPARSE_SIDE)
     # In this form the plane of 0 markers holds the border instead, which tells the world's size.
-    high, wide = int(planes[_MARKER_PLANE, :, 0].sum()), int(planes[_MARKER_PLANE, 0].sum())
+    height, width = int(planes[_MARKER_PLANE, :, 0].sum()), int(planes[_MARKER_PLANE, 0].sum())
     robots = np.argwhere(planes[:_WALL_PLANE])
-    if len(robots) != 1 or min(high, wide) < 3:
-        raise WorldError(f"sparse grid: {len(robots)} robots in a world of {high}x{wide}; expected one, in 3x3 or more")
-    inner = planes[:, 1 : high - 1, 1 : wide - 1]
-    cells = np.full((high, wide), WALL, np.int16)
+    if len(robots) != 1 or min(height, width) < 3:
+        raise WorldError(f"sparse grid: {len(robots)} robots in a world of {height}x{width}; expected one, in 3x3 or more")
+    inner = planes[:, 1 : height - 1, 1 : width - 1]
+    cells = np.full((height, width), WALL, np.int16)
     counts = np.where(inner[_MARKER_PLANE + 1 :].any(0), inner[_MARKER_PLANE + 1 :].argmax(0) + 1, 0)
     cells[1:-1, 1:-1] = np.where(inner[_WALL_PLANE], WALL, counts)
     heading, row, column = robots[0].tolist()
-    if row >= high or column >= wide:
-        raise WorldError(f"sparse grid: a robot outside a world of {high}x{wide}; expected it within the border")
-    world = Worlds.of(cells[::-1], np.array([high - 1 - row, column, heading]))
+    if row >= height or column >= width:
+        raise WorldError(f"sparse grid: a robot outside a world of {height}x{width}; expected it within the border")
+    world = Worlds.of(cells[::-1], np.array([height - 1 - row, column, heading]))
     again = np.zeros_like(ones)
     again[[int(entry.split(":")[0]) for entry in sparse_grid(world).split()]] = True
     if wrong := np.flatnonzero(again != ones).tolist():

@@ -88,9 +88,9 @@ def play(
         raise ValueError(f"play: worlds of leading shape {world.shape}; expected one world")
     if mode not in MODES:
         raise ValueError(f"play: mode {mode!r} is not one of {', '.join(MODES)}")
-    high, wide = (int(n) for n in world.size)
+    height, width = (int(n) for n in world.size)
     row, column, heading = (int(n) for n in world.robot)
-    state = State(world.cells[:high, :wide].copy(), row, column, heading)
+    state = State(world.cells[:height, :width].copy(), row, column, heading)
     code = compile_programs(Programs.of([words]))
     cap = EVENT_LIMIT + 1 if max_markers is None else max_markers
     status, actions, events = _execute(code, state, observe, semantics, mode, cap, max_events)
@@ -99,14 +99,14 @@ def play(
 
 def snapshots(words: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL, *, mode: str = "noop") -> Worlds:
     """Worlds [M + 1]: the input and the world after each action of one program (an event budget as by default)."""
-    seen = [State(world.cells[: world.size[0], : world.size[1]], *(int(n) for n in world.robot)).world()]
+    states = [State(world.cells[: world.size[0], : world.size[1]], *(int(n) for n in world.robot)).world()]
 
     def observe(state: State) -> bool:
-        seen.append(state.world())
+        states.append(state.world())
         return False
 
     play(words, world, observe, semantics, mode=mode)
-    return Worlds(*(np.stack([getattr(w, field) for w in seen]) for field in ("cells", "robot", "size")))
+    return Worlds(*(np.stack([getattr(w, field) for w in states]) for field in ("cells", "robot", "size")))
 
 
 def _execute(
@@ -160,7 +160,7 @@ def _holds(condition: int, state: State) -> bool:
 
 def _act(effect: int, state: State, mode: str, cap: int) -> bool:
     """Take an action; False if it is illegal and crashes."""
-    here = state.row, state.column
+    cell = state.row, state.column
     if effect == MOVE:
         legal = state.clear(0)
         if legal:
@@ -172,9 +172,9 @@ def _act(effect: int, state: State, mode: str, cap: int) -> bool:
         legal = True
         state.heading = (state.heading + (1 if effect == RIGHT else -1)) % 4
     elif effect == PICK:
-        legal = bool(state.cells[here] > 0)
-        state.cells[here] -= legal
+        legal = bool(state.cells[cell] > 0)
+        state.cells[cell] -= legal
     else:
-        legal = bool(state.cells[here] < cap)
-        state.cells[here] += legal
+        legal = bool(state.cells[cell] < cap)
+        state.cells[cell] += legal
     return legal or mode != "crash"

@@ -68,11 +68,11 @@ class Worlds:
                 f"worlds: cells {cells.shape}, robot {robot.shape}, size {self.size.shape}; "
                 "expected [..., H, W], [..., 3] and [..., 2] with the same leading shape"
             )
-        high, wide = np.moveaxis(self.size, -1, 0)
+        height, width = np.moveaxis(self.size, -1, 0)
         if cells.shape[-2] < 3 or cells.shape[-1] < 3 or (self.size < 3).any():
             raise WorldError("worlds: the smallest is 3x3, one free cell inside its border")
         rows, columns = np.indices(cells.shape[-2:])
-        last = (rows >= high[..., None, None] - 1) | (columns >= wide[..., None, None] - 1)
+        last = (rows >= height[..., None, None] - 1) | (columns >= width[..., None, None] - 1)
         outside = last | (rows == 0) | (columns == 0)
         if (cells[outside] >= 0).any():
             raise WorldError("worlds: a cell of the border is not a wall; close the grid with a ring of '#'")
@@ -107,9 +107,9 @@ class Worlds:
         lead = cells.shape[:-2]
         return Worlds(cells, self.robot.reshape(*lead, 3), self.size.reshape(*lead, 2))
 
-    def same_state(self, other: Worlds) -> np.ndarray:
+    def same_state(self, others: Worlds) -> np.ndarray:
         """bool [...], equality of the full state: robot, walls, all marker counts (KAREL.md: `state`)."""
-        return self._same_robot(other) & (self.cells == other.cells).all((-2, -1))
+        return self._same_robot(others) & (self.cells == others.cells).all((-2, -1))
 
     def same_drawing(self, other: Worlds) -> np.ndarray:
         """bool [...], equality of the drawings, where the robot's glyph hides markers (KAREL.md: `drawn`)."""
@@ -125,18 +125,18 @@ class Worlds:
 
 def _int16(name: str, values: np.ndarray) -> np.ndarray:
     """The same numbers as a contiguous int16 array."""
-    given = np.asarray(values)
-    if given.dtype != np.int16:
-        if given.dtype.kind not in "iuf":
-            raise WorldError(f"worlds: {name} of type {given.dtype}; expected integers")
+    array = np.asarray(values)
+    if array.dtype != np.int16:
+        if array.dtype.kind not in "iuf":
+            raise WorldError(f"worlds: {name} of type {array.dtype}; expected integers")
         limits = np.iinfo(np.int16)
-        fits = (given >= limits.min) & (given <= limits.max)
-        if given.dtype.kind == "f":
-            fits &= given == np.floor(given)
+        fits = (array >= limits.min) & (array <= limits.max)
+        if array.dtype.kind == "f":
+            fits &= array == np.floor(array)
         if not fits.all():
-            wrong = given[~fits].flat[0]
+            wrong = array[~fits].flat[0]
             raise WorldError(f"worlds: {name} hold {wrong}; expected integers from {limits.min} to {limits.max}")
-    return np.ascontiguousarray(given, np.int16)
+    return np.ascontiguousarray(array, np.int16)
 
 
 def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
@@ -151,8 +151,8 @@ def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = Fals
         WorldError: a cell holds more than 10 markers, for which there is no glyph.
     """
     row, column, heading = (int(v) for v in world.robot)
-    high, wide = (int(v) for v in world.size)
-    cells = world.cells[:high, :wide].tolist()
+    height, width = (int(v) for v in world.size)
+    cells = world.cells[:height, :width].tolist()
     rows = [["#" if n < 0 else "." if n == 0 else str(n) for n in line] for line in cells]
     under = cells[row][column]
     rows[row][column] = ROBOT_GLYPHS[heading] + (str(under) if under and show_under_robot else "")

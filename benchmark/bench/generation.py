@@ -59,7 +59,7 @@ class GenerationBench:
         self.words = suite.max_new_words * LENGTH_FACTOR[options.track]
         self.ours = HuggingFaceModel(checkpoint, options.dtype, preamble=frame.before)
         tasks = test_tasks(replace(suite, tasks=options.prompts, sha256=""))
-        self.prompts = render_prompts(suite, tasks, frame=frame)
+        self.prompts = render_prompts(suite, tasks, template=frame)
         encoded = self.ours.tokenizer(self.prompts, padding=True, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
 

@@ -259,11 +259,11 @@ def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapp
     rows = []
     for name, dtype in dtypes().items():
         differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
-        rate, peak_rate = giga_operations / seconds[name], peak_rate(dtype) / 1e9
+        rate, max_rate = giga_operations / seconds[name], peak_rate(dtype) / 1e9
         one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
         one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
         one |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
-        rows.append(one | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": peak_rate, "share": rate / peak_rate})
+        rows.append(one | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": max_rate, "share": rate / max_rate})
     return rows
 
 

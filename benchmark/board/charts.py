@@ -136,11 +136,11 @@ def place_labels(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]
         labelled = [i for i, mark in enumerate(placed) if mark.point.label and mark.is_left == is_left]
         if not labelled:
             continue
-        edges = [edge for i in labelled for edge in (placed[i].x, *(placed[i].side or ()))]
+        edges = [edge for i in labelled for edge in (placed[i].x, *(placed[i].x_bar or ()))]
         x = round(min(edges) - LABEL_GAP if is_left else max(edges) + LABEL_GAP, 1)
         positions = spread_labels([placed[i].y for i in labelled], LABEL_HEIGHT, top, bottom)
         for i, y in zip(labelled, positions, strict=True):
-            placed[i] = replace(placed[i], name=(x, y))
+            placed[i] = replace(placed[i], label_position=(x, y))
     return placed
 
 

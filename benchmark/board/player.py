@@ -57,7 +57,7 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
     text = str(sample["text"])
     entry = {
         "task": int(sample["task"]), "kind": kind, "reference": _program_tokens(task.programs.program(0)),
-        "text": text[:MAX_TEXT_CHARS], "words": None, "examples": [],
+        "text": text[:MAX_TEXT_CHARS], "tokens": None, "examples": [],
     }  # fmt: skip
     try:
         tokens = parse(f"{HEADER_TEXT} {text}")
@@ -70,14 +70,14 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
         {
             "shown": e < suite.shown,
             "input": world_to_json(inputs[e]),
-            "wanted": world_to_json(outputs[e]),
+            "expected": world_to_json(outputs[e]),
             "steps": steps_to_json(tokens, inputs[e]),
             "status": STATUSES[int(execution.status[0, e])],
             "right": bool(is_equal[0, e] and execution.status[0, e] == 0),
         }
         for e in range(len(inputs))
     ]
-    return entry | {"words": _program_tokens(tokens), "examples": examples}
+    return entry | {"tokens": _program_tokens(tokens), "examples": examples}
 
 
 def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
         by_semantics = {
             reading.semantics: {
                 "steps": steps_to_json(tokens, world, SEMANTICS_BY_NAME[reading.semantics]),
-                "true": reading.true[program_index], "read": reading.read[program_index], "probability": reading.probability[program_index],
+                "labels": reading.true[program_index], "predictions": reading.read[program_index], "probability": reading.probability[program_index],
             }
             for reading in readings.by_semantics
         }  # fmt: skip
-        programs.append({"task": task_number, "words": _program_tokens(tokens), "input": world_to_json(world), "under": by_semantics})
+        programs.append({"task": task_number, "tokens": _program_tokens(tokens), "input": world_to_json(world), "under": by_semantics})
     return {
         "feature": readings.feature,
         "seed": readings.seed,

@@ -296,7 +296,7 @@ def _declared_rows(entry: LeaderboardRow) -> list[tuple[str, str]]:
 def _rerun_command(record: Record) -> str:
     argv = ["python", "-m", "benchmark.run", "--model", redact_paths(record.model.spec), "--suite", record.suite.name]
     if record.grid:
-        argv += ["--grid", "full" if record.grid.whole else "layers"]
+        argv += ["--grid", "full" if record.grid.is_full else "layers"]
     for option, value, default in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):
         argv += [option, value] if value != default else []
     lines = [f"git checkout {shlex.quote(record.provenance.commit)}"] if record.provenance.commit else []

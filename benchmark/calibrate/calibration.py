@@ -38,10 +38,10 @@ from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
-NOTHING, NEGATIVE_GAP, FALLING_DELTA = "skill 0", "negative gap", "falls"
+NO_SKILL, NEGATIVE_GAP, FALLING_DELTA = "skill 0", "negative gap", "falls"
 EXPECTED_PEAK, EXPECTED_LAYER = f"peak at {FUTURE_OFFSET:+d}", f"layer {PLANTED_LAYER}"
 EXPECTED_OUTCOMES = {
-    "noise": NOTHING,
+    "noise": NO_SKILL,
     "recorder": RECORD_ONLY,
     "recorder + outputs": RECORD_ONLY,
     "random-init": RECORD_ONLY,
@@ -49,7 +49,7 @@ EXPECTED_OUTCOMES = {
     "oracle + recorder": REPRESENTS,
 }
 """What must be found; the oracle of an alternative must have a negative gap for it, the degraded one a falling delta."""
-NO_SKILL = 0.02
+MAX_NOISE_SKILL = 0.02
 SEED_STRIDE = 1_000_003
 """Between the seed of a suite and those of its calibrations."""
 CONTROL_SEED_OFFSET = 500
@@ -64,15 +64,15 @@ Cell = dict[str, Any]
 
 
 def calibrate(
-    suite: Suite, protocol: Protocol, seed: int, on_cell: Callable[[Cell], None] = lambda cell: None
+    suite: Suite, protocol: Protocol, seed: int, on_cell: Callable[[Cell], None] = lambda measure_cell: None
 ) -> list[Cell]:
-    """One cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
+    """One measure_cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
 
     Args:
         suite: whose worlds and program lengths are used; its seed is replaced.
         protocol: of the probes.
         seed: of everything.
-        told: hears of each cell.
+        told: hears of each measure_cell.
     """
     drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
     calibration = _CalibrationRun(drawn_suite, protocol, seed)
@@ -85,15 +85,15 @@ def calibrate(
 
     controls = calibration.controls()
     for name, states in calibration.content.pseudo_models().items():
-        add(name, lambda n=name, s=states: calibration.cell(n, [[s]], controls))  # type: ignore[misc]
-    add("future oracle", lambda: calibration.over_offsets(calibration.content.future()))
-    add("planted layer", lambda: calibration.over_layers(calibration.content.planted()))
+        add(name, lambda n=name, s=states: calibration.measure_cell(n, [[s]], controls))  # type: ignore[misc]
+    add("future_oracle oracle", lambda: calibration.sweep_offsets(calibration.content.future_oracle()))
+    add("planted_layers layer", lambda: calibration.sweep_layers(calibration.content.planted_layers()))
     pair = cached_trained_pair(suite, seed // SEEDS_PER_PAIR)
-    controls["random-init"] = calibration.read(
-        [calibration.pools(pair.untrained(CONTROL_SEED_OFFSET + 10 * seed + i)) for i in range(protocol.random_inits)]
+    controls["random-init"] = calibration.read_source(
+        [calibration.pools(pair.random_init(CONTROL_SEED_OFFSET + 10 * seed + i)) for i in range(protocol.random_inits)]
     )
-    add("trained to track", lambda: calibration.cell("trained to track", [calibration.pools(pair.tracker)], controls))
-    add("trained to copy", lambda: calibration.cell("trained to copy", [calibration.pools(pair.copier)], controls))
+    add("trained to track", lambda: calibration.measure_cell("trained to track", [calibration.pools(pair.tracker)], controls))
+    add("trained to copy", lambda: calibration.measure_cell("trained to copy", [calibration.pools(pair.copier)], controls))
     return check_falling_delta(cells)
 
 
@@ -113,10 +113,10 @@ class _CalibrationRun:
         semantics = list_semantics(protocol)
         probe_set = build_probe_set(tasks.programs, inputs, semantics, protocol, OFFSETS, suite.probe_programs)
         self.content = PseudoModelInputs(tasks.programs, inputs, probe_set, seed)
-        self.probe_set = probe_set.at(0)
+        self.probe_set = probe_set.at_offset(0)
         self.tested = PriorBaseline.from_probe_set(self.probe_set, protocol)
 
-    def read(self, random_inits: Sequence[Views]) -> ProbedSource:
+    def read_source(self, random_inits: Sequence[Views]) -> ProbedSource:
         """The evidence of one source."""
         return probe_source(self.probe_set, self.tested, random_inits, self.protocol)
 
@@ -130,13 +130,13 @@ class _CalibrationRun:
         content, first = self.content, CONTROL_SEED_OFFSET + 10 * self.seed
         recorder = token_history_states(content.programs, content.inputs, self.probe_set)
         return {
-            "random-init": self.read([[content.untrained(first + i)] for i in range(self.protocol.random_inits)]),
-            "recorder": self.read([[recorder]]),
+            "random-init": self.read_source([[content.random_init(first + i)] for i in range(self.protocol.random_inits)]),
+            "recorder": self.read_source([[recorder]]),
         }
 
-    def cell(self, name: str, random_inits: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
+    def measure_cell(self, name: str, random_inits: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
         """Verdict, and delta of the primary feature, of one pseudo-model."""
-        arrays = evidence_to_arrays({"model": self.read(random_inits), **controls})
+        arrays = evidence_to_arrays({"model": self.read_source(random_inits), **controls})
         views = [f"view {i}" for i in range(len(random_inits[0]))]
         meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
         primary = meaning.features[PRIMARY]
@@ -156,50 +156,50 @@ class _CalibrationRun:
         trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
         alternative = name.removeprefix("oracle of ")
         expected = (EXPECTED_OUTCOMES | trained).get(name, NEGATIVE_GAP if alternative != name else FALLING_DELTA)
-        if expected == NOTHING:
-            return expected, bool(np.abs(skill).max() < NO_SKILL) and verdict != REPRESENTS
+        if expected == NO_SKILL:
+            return expected, bool(np.abs(skill).max() < MAX_NOISE_SKILL) and verdict != REPRESENTS
         if expected == NEGATIVE_GAP:
             f, k = FEATURES.index(PRIMARY), self.probe_set.semantics.index(alternative)
             return expected, bool(skill[0, f] < skill[k, f]) and verdict != REPRESENTS
         return expected, verdict == expected
 
-    def over_offsets(self, states: np.ndarray) -> Cell:
+    def sweep_offsets(self, states: np.ndarray) -> Cell:
         """The offset with the largest gap on test programs."""
         gaps = {}
         for offset in OFFSETS:
-            reduced_set = self._few(offset)
-            tested = PriorBaseline.from_probe_set(reduced_set, self._swept)
-            probe = probe_source(reduced_set, tested, [[states]], self._swept).evidence.probe.sum(-1, dtype=np.float64)
+            reduced_set = self._reduced_set(offset)
+            tested = PriorBaseline.from_probe_set(reduced_set, self._sweep_protocol)
+            probe = probe_source(reduced_set, tested, [[states]], self._sweep_protocol).evidence.probe.sum(-1, dtype=np.float64)
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
         outcome = f"peak at {peak:+d}"
         return {"expected": EXPECTED_PEAK, "found": outcome, "right": outcome == EXPECTED_PEAK, "gaps": gaps}
 
-    def over_layers(self, layers: Sequence[np.ndarray]) -> Cell:
+    def sweep_layers(self, layers: Sequence[np.ndarray]) -> Cell:
         """The layer with the largest gap on validation programs."""
-        reduced_set = self._few(0)
-        fits = [fit_view(reduced_set, [layer], self._swept, [self.protocol.hidden]) for layer in layers]
-        tested = PriorBaseline.from_probe_set(reduced_set, self._swept)
+        reduced_set = self._reduced_set(0)
+        fits = [fit_view(reduced_set, [layer], self._sweep_protocol, [self.protocol.hidden]) for layer in layers]
+        tested = PriorBaseline.from_probe_set(reduced_set, self._sweep_protocol)
         gaps = validation_gaps(fits, tested, FEATURES.index(PRIMARY), range(1, 1 + NUM_SWEEP_ALTERNATIVES)).tolist()
         outcome = f"layer {int(np.argmax(gaps))}"
         assert len(gaps) == NUM_LAYERS
         return {"expected": EXPECTED_LAYER, "found": outcome, "right": outcome == EXPECTED_LAYER, "gaps": gaps}
 
     @property
-    def _swept(self) -> Protocol:
+    def _sweep_protocol(self) -> Protocol:
         return replace(self.protocol, copies=1)
 
-    def _few(self, offset: int) -> Any:
+    def _reduced_set(self, offset: int) -> Any:
         """The probe set at an offset with the original and its first alternatives only."""
-        full_set = self.content.probe_set.at(offset)
-        return replace(full_set, around=full_set.around[:, : 1 + NUM_SWEEP_ALTERNATIVES], semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES])
+        full_set = self.content.probe_set.at_offset(offset)
+        return replace(full_set, classes_by_offset=full_set.classes_by_offset[:, : 1 + NUM_SWEEP_ALTERNATIVES], semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES])
 
 
 def check_falling_delta(cells: list[Cell]) -> list[Cell]:
     """The degraded oracles are right if delta falls from each to the next, the whole oracle first."""
     names = ["oracle", *(f"oracle degraded {share:.0%}" for share in DEGRADED_SHARES)]
-    by_name = {cell["pseudo-model"]: cell for cell in cells}
+    by_name = {measure_cell["pseudo-model"]: measure_cell for measure_cell in cells}
     for before, after in pairwise(names):
         by_name[after]["right"] = by_name[after]["delta"][0] < by_name[before]["delta"][0]
     return cells
@@ -208,30 +208,30 @@ def check_falling_delta(cells: list[Cell]) -> list[Cell]:
 def format_table(cells: Sequence[Cell]) -> str:
     """A row a pseudo-model: over seeds, how often it was found as it must be, and how often REPRESENTS."""
     rows = []
-    for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
-        model_cells = [cell for cell in cells if cell["pseudo-model"] == name]
-        outcomes = [cell["found"] for cell in model_cells]
+    for name in dict.fromkeys(measure_cell["pseudo-model"] for measure_cell in cells):
+        model_cells = [measure_cell for measure_cell in cells if measure_cell["pseudo-model"] == name]
+        outcomes = [measure_cell["found"] for measure_cell in model_cells]
         row = {
             "pseudo-model": name,
             "expected": model_cells[0]["expected"],
             "found": ", ".join(f"{verdict} {outcomes.count(verdict)}" for verdict in dict.fromkeys(sorted(outcomes))),
-            "right": f"{sum(cell['right'] for cell in model_cells)}/{len(model_cells)}",
+            "right": f"{sum(measure_cell['right'] for measure_cell in model_cells)}/{len(model_cells)}",
         }
         if "delta" in model_cells[0]:
-            value, low, high = np.mean([cell["delta"] for cell in model_cells], 0)
+            value, low, high = np.mean([measure_cell["delta"] for measure_cell in model_cells], 0)
             row |= {
-                "skill": f"{np.mean([cell['skill'] for cell in model_cells]):+.3f}",
+                "skill": f"{np.mean([measure_cell['skill'] for measure_cell in model_cells]):+.3f}",
                 "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
-                "widest 90%": f"+-{np.mean([cell['widest'] for cell in model_cells]):.3f}",
+                "widest 90%": f"+-{np.mean([measure_cell['widest'] for measure_cell in model_cells]):.3f}",
             }
-        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in model_cells]):.0f}"})
+        rows.append(row | {"seconds": f"{np.mean([measure_cell['seconds'] for measure_cell in model_cells]):.0f}"})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
 
 
 def count_false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
     """How many cells that must not be found REPRESENTS were, and how many there are."""
-    negative_cells = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING_DELTA)]
-    return sum(cell["found"] == REPRESENTS for cell in negative_cells), len(negative_cells)
+    negative_cells = [measure_cell for measure_cell in cells if "delta" in measure_cell and measure_cell["expected"] not in (REPRESENTS, FALLING_DELTA)]
+    return sum(measure_cell["found"] == REPRESENTS for measure_cell in negative_cells), len(negative_cells)
 
 
 def _cells_path(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
@@ -271,7 +271,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
-    """The cells of all seeds asked for; those that are stored are read."""
+    """The cells of all seeds asked for; those that are stored are read_source."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     protocol = replace(STANDARD, alternatives=options.alternatives)
@@ -281,8 +281,8 @@ def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
         path = _cells_path(options.out, suite, protocol, seed)
         stored = _read_cells(path)
         if stored is None:
-            on_cell = lambda cell: print(  # noqa: E731
-                f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
+            on_cell = lambda measure_cell: print(  # noqa: E731
+                f"seed {measure_cell['seed']}: {measure_cell['pseudo-model']}: {measure_cell['found']} ({measure_cell['seconds']:.0f} s)",
                 file=sys.stderr,
             )
             stored = json.loads(json.dumps(calibrate(suite, protocol, seed, on_cell)))

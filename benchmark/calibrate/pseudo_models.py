@@ -68,22 +68,22 @@ class PseudoModelInputs:
             parts_by_name[f"oracle degraded {share:.0%}"] = [oracle[source], world]
         mixed = {name: _mix_columns(parts, random) for name, parts in parts_by_name.items()}
         noise = random.normal(size=(rows, WIDTH)).astype(np.float32)
-        return {"noise": noise, "random-init": self.untrained(self.seed), **mixed}
+        return {"noise": noise, "random-init": self.random_init(self.seed), **mixed}
 
-    def future(self) -> np.ndarray:
+    def future_oracle(self) -> np.ndarray:
         """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
         world = encode_worlds(self.inputs)[self.probe_set.program]
-        ahead = self.probe_set.at(FUTURE_OFFSET).classes[0]
+        ahead = self.probe_set.at_offset(FUTURE_OFFSET).classes[0]
         return _mix_columns([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, FUTURE_OFFSET]))
 
-    def planted(self) -> list[np.ndarray]:
+    def planted_layers(self) -> list[np.ndarray]:
         """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
         random = np.random.default_rng([_DRAW, self.seed, NUM_LAYERS])
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         oracle = self._oracle(0)
         return [_mix_columns([recorder, oracle] if i == PLANTED_LAYER else [recorder], random) for i in range(NUM_LAYERS)]
 
-    def untrained(self, seed: int) -> np.ndarray:
+    def random_init(self, seed: int) -> np.ndarray:
         """float32 [R, WIDTH], a recurrent network that nobody trained, at the reading of each labelled word.
 
         It starts from the input world and takes in a word at a time (an echo state network, Jaeger 2001).

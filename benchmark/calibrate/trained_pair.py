@@ -78,7 +78,7 @@ class Network(nn.Module):
         columns = 2 * (height - 2) * (width - 2) + height + width + 4
         self.world = nn.Linear(columns, NUM_WORLD_TOKENS * WIDTH)
         self.action = nn.Embedding(len(ACTIONS), WIDTH)
-        self.place = nn.Parameter(torch.randn(NUM_WORLD_TOKENS + length, WIDTH))
+        self.position_embedding = nn.Parameter(torch.randn(NUM_WORLD_TOKENS + length, WIDTH))
         self.blocks = nn.ModuleList(_Block() for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.heads = nn.ModuleDict({task: nn.Linear(WIDTH, sum(self.classes[task])) for task in TASKS})
@@ -91,7 +91,7 @@ class Network(nn.Module):
             actions: int64 [B, T], indices in `ACTIONS`.
         """
         embeddings = torch.cat([self.world(world).unflatten(-1, (NUM_WORLD_TOKENS, WIDTH)), self.action(actions)], 1)
-        states = [embeddings + self.place[: embeddings.shape[1]]]
+        states = [embeddings + self.position_embedding[: embeddings.shape[1]]]
         for block in self.blocks:
             states.append(block(states[-1]))
         states[-1] = self.norm(states[-1])
@@ -109,7 +109,7 @@ class TrainedPair:
     tracker: Network
     copier: Network
 
-    def untrained(self, seed: int) -> Network:
+    def random_init(self, seed: int) -> Network:
         """Another model of the same architecture, with fresh weights that no pair starts from."""
         return _init_network(self.tracker.suite, _UNTRAINED, seed)
 
@@ -127,7 +127,7 @@ class PairBatch:
 
     world: torch.Tensor
     actions: torch.Tensor
-    wanted: dict[str, torch.Tensor]
+    targets: dict[str, torch.Tensor]
 
 
 def train_pair(suite: Suite, seed: int, steps: int = NUM_STEPS) -> TrainedPair:
@@ -173,8 +173,8 @@ def head_accuracies(model: Network, seed: int, task: str, count: int = 2000) -> 
     batch = _sample_batch(model.suite, [_FRESH, seed], 0, count)
     with torch.no_grad():
         logits = model.logits(model(batch.world, batch.actions)[-1], task)
-    is_labelled = batch.wanted[task] != MISSING
-    is_right = torch.stack([head_logits.argmax(-1) for head_logits in logits]) == batch.wanted[task]
+    is_labelled = batch.targets[task] != MISSING
+    is_right = torch.stack([head_logits.argmax(-1) for head_logits in logits]) == batch.targets[task]
     return ((is_right & is_labelled).sum((1, 2)) / is_labelled.sum((1, 2))).double().numpy()
 
 
@@ -199,7 +199,7 @@ def _train(model: Network, seed: int, steps: int, task: str) -> Network:
         logits = model.logits(model(batch.world, batch.actions)[-1], task)
         losses = [
             functional.cross_entropy(head_logits.flatten(0, 1), head_targets.flatten(), ignore_index=MISSING)
-            for head_logits, head_targets in zip(logits, batch.wanted[task], strict=True)
+            for head_logits, head_targets in zip(logits, batch.targets[task], strict=True)
         ]
         torch.stack(losses).sum().backward()
         optimizer.step()

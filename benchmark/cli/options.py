@@ -1,4 +1,4 @@
-"""Options that the commands share: where to compute, and how a model computes."""
+"""Options that the commands share: compute resources, model loading and generation."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from karel_env.command import integer, number
 
 AUTO = "auto"
 LOAD_DEADLINE = 300.0
-"""Seconds for loading a model once, where a limit is set without one."""
+"""Default deadline in seconds for loading a model once, if only --memory-limit is given."""
 LOAD_MEMORY_BYTES, MEMORY_PER_BYTE = 2_000_000_000, 10
-"""Bytes for loading a model once: for libraries, and for each stored byte; bfloat16 is held as float64 with --strict."""
+"""Bytes for loading a model once: for libraries, and per stored byte; --strict turns bfloat16 into float64."""
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 MAX_THREADS = 512
 THREADS = integer(1, MAX_THREADS)
 SEED = integer(0, 2**63 - 1)
 COUNT = integer(1, 10_000_000)
-TEMPERATURE = number(0.01, 100, why="more than 0, since the greedy answer is always there")
+TEMPERATURE = number(0.01, 100, description="more than 0, since the greedy answer is always there")
 MAX_WAIT_SECONDS = 31_536_000.0
-"""Longest that is waited for anything, in seconds."""
+"""Largest value of an option in seconds: one year."""
 MAX_WORKERS, WORKERS_PER_CORE = 1024, 16
 RAY_JOB_FOLDER = "runtime_resources"
-"""In the path of the temporary copy in which Ray runs a submitted job; it goes with the job."""
+"""Folder name in the path of the temporary copy in which Ray runs a submitted job."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """How a model computes, and what is read."""
+    """Add the options of the model, the generation and the hidden states."""
     add = parser.add_argument
     add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
-    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="dtype of the model (default: float32)")
     add(
         "--strict",
         action="store_true",
@@ -62,7 +62,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "it counts as another run; for speed take more --workers (default: 1)",
     )
     add_loading_options(parser)
-    add("--batch", type=COUNT, help="prompts a forward pass; official only with the suite's own (the default)")
+    add("--batch", type=COUNT, help="prompts per forward pass; official only with the suite's own (the default)")
     add(
         "--grid",
         choices=GRIDS,
@@ -80,36 +80,38 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--constrained",
         action="store_true",
-        help="answer the test tasks once more with only what the grammar allows; always so in the few-shot track",
+        help="also decode the test tasks under the grammar; always on in the few-shot track",
     )
     add(
         "--samples",
         type=integer(0, 10_000),
         default=0,
         metavar="K",
-        help="also draw K programs a test task, for pass@k (default: 0)",
+        help="also sample K programs per test task, for pass@k (default: 0)",
     )
-    add("--temperature", type=TEMPERATURE, default=0.8, metavar="T", help="of the draws (default: 0.8)")
-    add("--no-states", action="store_true", help="programs only: no hidden states are read, and there is no verdict")
+    add("--temperature", type=TEMPERATURE, default=0.8, metavar="T", help="sampling temperature (default: 0.8)")
+    add("--no-states", action="store_true", help="generate programs only: read no hidden states, give no verdict")
     add("--keep-states", action="store_true", help="keep the stored hidden states in the run folder")
-    add("--limit", type=COUNT, help="only the first N test tasks, and smaller probe sets; not official")
-    add("--seed", type=SEED, help="another seed of the suite's tasks; not official")
+    add("--limit", type=COUNT, help="use only the first N test tasks and smaller probe sets; not official")
+    add("--seed", type=SEED, help="use another seed for the suite's tasks; not official")
     add("--out", default="runs", help="folder in which the run folder is made (default: runs)")
 
 
 def add_loading_options(parser: argparse.ArgumentParser) -> None:
-    """How the model is loaded, as `loading_of` reads it."""
+    """Add the options that `load_options` reads."""
     add = parser.add_argument
-    add("--attention", choices=ATTENTIONS, default="", help="implementation (default: the one transformers takes)")
-    add("--quantization", choices=QUANTIZATIONS, default="", help="of the weights, by torchao; not official")
+    add("--attention", choices=ATTENTIONS, default="", help="attention implementation (default: that of transformers)")
+    add("--quantization", choices=QUANTIZATIONS, default="", help="quantize the weights with torchao; not official")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model's files; not official")
     add("--allow-code", action="store_true", help="run the module of a py: model; not official")
 
 
 def add_limit_options(parser: argparse.ArgumentParser, deadline: float) -> None:
-    """Limits for loading a model once in a process of its own, before anything else; `check_loads` reads them.
+    """Add the limits for loading the model once in a separate process; see `check_loads`.
 
-    `deadline` is the default, 0 for no such process.
+    Args:
+        parser: the parser.
+        deadline: default deadline in seconds, 0 for no such process.
     """
     add = parser.add_argument
     add(
@@ -117,23 +119,23 @@ def add_limit_options(parser: argparse.ArgumentParser, deadline: float) -> None:
         type=float,
         default=deadline,
         metavar="SECONDS",
-        help=f"first load the model once in a process of its own, in at most so long; 0: do not (default: {deadline:g})",
+        help=f"first load the model once in a separate process within this time; 0: skip (default: {deadline:g})",
     )
     add(
         "--memory-limit",
         type=float,
         metavar="GB",
-        help=f"memory of that process, with {LOAD_DEADLINE:g} s if no deadline is given (default: {LOAD_MEMORY_BYTES / 1e9:g}, and "
-        f"{MEMORY_PER_BYTE} for each byte of weights)",
+        help=f"memory of that process; sets the deadline to {LOAD_DEADLINE:g} s if none is given (default: {LOAD_MEMORY_BYTES / 1e9:g}, "
+        f"and {MEMORY_PER_BYTE} per byte of weights)",
     )
 
 
 def check_loads(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Load the model within the limits, if any are asked for.
+    """Load the model once within the given limits, if any.
 
     Raises:
-        UsageError: a limit that is none.
-        ModelError: it cannot be loaded within them.
+        UsageError: a limit is invalid.
+        ModelError: the model cannot be loaded within the limits.
     """
     deadline, limit = options.load_deadline, options.memory_limit
     if not 0 <= deadline < math.inf:
@@ -147,35 +149,35 @@ def check_loads(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
-    """Who computes."""
+    """Add the options of the workers."""
     add = parser.add_argument
     add(
         "--workers",
         type=worker_count,
         default="0",
         metavar="N|auto",
-        help="actors on Ray at a time; auto: as many as fit; 0: this process, without Ray (default: 0)",
+        help="number of Ray actors; auto: as many as fit; 0: this process, without Ray (default: 0)",
     )
-    add("--address", help="of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
-    add("--gpus-per-worker", type=number(0, 64), metavar="F", help="whole or a fraction (default: 1 on cuda, else 0)")
-    add("--cpus-per-worker", type=THREADS, metavar="N", help="of a worker that evaluates (default: --threads)")
+    add("--address", help="address of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
+    add("--gpus-per-worker", type=number(0, 64), metavar="F", help="GPUs per worker, whole or a fraction (default: 1 on cuda, else 0)")
+    add("--cpus-per-worker", type=THREADS, metavar="N", help="CPUs per evaluation worker (default: --threads)")
     add(
         "--deadline",
         type=number(1, MAX_WAIT_SECONDS),
         metavar="SECONDS",
-        help="for a shard; default: 20 times the slowest, at least 120",
+        help="deadline per work item (default: 20 times the slowest so far, at least 120)",
     )
     add(
         "--wait",
         type=number(0, MAX_WAIT_SECONDS),
         default=0.0,
         metavar="SECONDS",
-        help="for nodes that an autoscaler brings (default: 0)",
+        help="time to wait for nodes that an autoscaler adds (default: 0)",
     )
 
 
 def worker_count(text: str) -> str:
-    """Type of `--workers`: `AUTO`, or a number in its shortest form."""
+    """Type of `--workers`: `AUTO`, or a number without leading zeros."""
     if text == AUTO:
         return text
     try:
@@ -185,10 +187,10 @@ def worker_count(text: str) -> str:
 
 
 def normalize_options(options: argparse.Namespace) -> None:
-    """Put the options into their final form.
+    """Check the options and replace defaults by values.
 
     Raises:
-        UsageError: one that cannot be.
+        UsageError: an option is invalid.
     """
     if options.address and options.workers == "0":
         raise UsageError("--address: needs --workers, the number of actors on that cluster, or --workers auto")
@@ -213,19 +215,23 @@ def normalize_options(options: argparse.Namespace) -> None:
 
 
 def generation_options(options: argparse.Namespace) -> GenerationOptions:
-    """How programs are asked for."""
+    """The generation options of the command line."""
     constrained = options.constrained or options.track == FEWSHOT
     temperature = options.temperature if options.samples else 0.0
     return GenerationOptions(options.track, constrained, options.samples, temperature, states=not options.no_states)
 
 
 def load_options(options: argparse.Namespace) -> Loading:
-    """How the model is loaded."""
+    """The load options of the command line."""
     return Loading(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
 
 
 def resolve_device(device: str, address: str | None = None) -> str:
-    """The device that the option names; raises `UsageError` for what is none, or none here."""
+    """Resolve `--device`.
+
+    Raises:
+        UsageError: the text names no device, or one that this machine lacks.
+    """
     if device == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not DEVICE.fullmatch(device):
@@ -241,9 +247,14 @@ def resolve_device(device: str, address: str | None = None) -> str:
 
 @contextmanager
 def open_backend(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple[Backend, str]]:
-    """Workers as the options say, while the context lasts; and a line on them, empty for this process.
+    """Start the workers that the options request; stop them when the context ends.
 
-    `memory` is what an evaluation worker needs, in bytes.
+    Args:
+        options: the command-line options.
+        memory: bytes per evaluation worker, 0 if unknown.
+
+    Yields:
+        The backend, and a line that describes the workers, empty for this process.
     """
     if options.workers == "0":
         pool = Pool(LocalExecutor(), 1, options.deadline)
@@ -254,17 +265,17 @@ def open_backend(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple
     gpus = options.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if options.device.startswith("cuda") else 0.0
-    asked = 0 if options.workers == AUTO else int(options.workers)
-    if asked == 0 and not options.address:
-        asked = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
-    demand = ResourceRequest(asked, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
-    crew = connect(demand)
-    pool = Pool(crew, crew.workers, options.deadline, max(600.0, options.wait))
-    line = f"{crew.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"
-    if crew.room < crew.workers:
-        line += f"; {crew.room} fit on the nodes that are there, others start when nodes come"
+    num_workers = 0 if options.workers == AUTO else int(options.workers)
+    if num_workers == 0 and not options.address:
+        num_workers = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
+    demand = ResourceRequest(num_workers, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
+    executor = connect(demand)
+    pool = Pool(executor, executor.workers, options.deadline, max(600.0, options.wait))
+    line = f"{executor.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"
+    if executor.capacity < executor.workers:
+        line += f"; {executor.capacity} fit on the present nodes, others start when nodes are added"
     try:
-        yield Backend(pool, crew.workers, 1, crew.processors), line
+        yield Backend(pool, executor.workers, 1, executor.processors), line
     finally:
         pool.close()
-        crew.shutdown()
+        executor.shutdown()

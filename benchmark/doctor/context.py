@@ -50,7 +50,7 @@ class Patient:
     @cached_property
     def prompts(self) -> list[str]:
         """Of the sampled tasks."""
-        return render_prompts(self.job.suite, self.tasks, frame=self.worker.prompt_template)
+        return render_prompts(self.job.suite, self.tasks, template=self.worker.prompt_template)
 
     @cached_property
     def programs(self) -> list[str]:

@@ -1,9 +1,9 @@
-"""What a model learns when: `python -m benchmark.emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
+"""Training dynamics: `python -m benchmark.emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
 
-A RUN is a folder that `baselines.train` wrote: `checkpoints/step-N`, each a model with the `training.json` that says
-when it was taken. Several runs of one recipe, with other seeds, make one figure. Points are kept, so the same command
-goes on where it stopped and adds checkpoints that are new. The points of each run are also written as `NAME.json`, which
-may stand for the run afterwards, when its checkpoints are gone.
+A RUN is a folder of `baselines.train`: `checkpoints/step-N`, each a model with a `training.json` that gives step and
+tokens seen. Runs of one recipe with different seeds share one figure. Points are stored, so the same command continues
+where it stopped and adds new checkpoints. The points of each run are also written as `NAME.json`, which replaces the run
+as an argument once its checkpoints are deleted.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ TRAINING_FILE = "training.json"
 
 
 class SingleBarProgress(RichProgress):
-    """A single bar, which each stage of each checkpoint takes over from the one before."""
+    """A single progress bar that all stages of all checkpoints reuse."""
 
     def start(self, description: str, total: int | None, completed: int = 0) -> None:
-        """See `View`."""
+        """See `runner.stages.Progress`."""
         if self.current is None:
-            super().start(what, total, done)
+            super().start(description, total, completed)
         else:
-            self.bars.reset(self.current, total=total, completed=done, description=what)
+            self.bars.reset(self.current, total=total, completed=completed, description=description)
 
 
 def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
-    """The checkpoints of a training run, in order.
+    """List the checkpoints of a training run, in order of step.
 
     Raises:
-        UsageError: there are none, or one does not say when it was taken.
+        UsageError: The run has no checkpoints, or one lacks a valid `training.json`.
     """
     checkpoints = []
     for folder in sorted((run / "checkpoints").glob("step-*")):
@@ -80,7 +80,7 @@ def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
 
 
 def semantics_curves(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
-    """The curves of a run that are held against accuracy: semantic content of each depth, and delta."""
+    """Curves of a run that are related to accuracy: semantic content per probe depth, and delta."""
     curves: dict[str, list[float | None]] = {
         f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
     }
@@ -88,18 +88,18 @@ def semantics_curves(points: Sequence[CurvePoint]) -> dict[str, list[float | Non
 
 
 def shown_accuracy(points: Sequence[CurvePoint]) -> list[float]:
-    """Accuracy on shown examples, over the checkpoints of a run."""
+    """Accuracy on shown examples per checkpoint."""
     return [p.accuracy.shown.value for p in points]
 
 
 def relate_to_accuracy(points: Sequence[CurvePoint]) -> dict[str, Relation | None]:
-    """How the `meanings` of a run go together with its accuracy."""
+    """Relation of each of the `semantics_curves` of a run to its accuracy."""
     tokens = [float(p.tokens) for p in points]
     return {name: relate(tokens, curve, shown_accuracy(points)) for name, curve in semantics_curves(points).items()}
 
 
 def relate_between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, BetweenRuns | None]:
-    """The same between runs, at the steps that all of them have."""
+    """Relation between runs, at the steps that all runs have."""
     common = set.intersection(*({p.step for p in points} for points in runs.values()))
     common_points = [[p for p in points if p.step in common] for points in runs.values()]
     curves = [semantics_curves(points) for points in common_points]
@@ -108,7 +108,7 @@ def relate_between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, B
 
 
 def find_run_phases(points: Sequence[CurvePoint]) -> Phases:
-    """The phases of one run."""
+    """Find the phases of one run."""
     return find_phases(
         np.array([p.tokens for p in points], float),
         np.array([p.distinct for p in points]),
@@ -117,7 +117,7 @@ def find_run_phases(points: Sequence[CurvePoint]) -> Phases:
 
 
 def summarize_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
-    """Mean, smallest and largest over runs of the last checkpoint's figures."""
+    """Mean, minimum and maximum over runs of the last checkpoint's metrics."""
     last = [points[-1] for points in runs.values()]
     figures: dict[str, list[float]] = {
         "shown": [p.accuracy.shown.value for p in last],
@@ -139,7 +139,7 @@ def format_report(
     related: Mapping[str, Mapping[str, Relation | None]],
     between: Mapping[str, BetweenRuns | None],
 ) -> str:
-    """The phases and relations, for a terminal."""
+    """Format phases and relations as tables for a terminal."""
     shares = [
         [name, *(f"{100 * share:.1f}" for share in phase_result.shares), *(f"{100 * a:.1f}" for a in phase_result.accuracy)]
         for name, phase_result in phases.items()
@@ -167,27 +167,27 @@ def format_report(
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's options."""
-    parser = CommandParser(prog="python -m benchmark.emergence", description="What a model learns when.")
+    """Parse the command line."""
+    parser = CommandParser(prog="python -m benchmark.emergence", description="Evaluate the checkpoints of training runs.")
     add = parser.add_argument
     add(
         "runs",
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="folder of a training run, or a .json file of its points; several seeds of one recipe",
+        help="folder of a training run, or a .json file of its points; one per seed of a recipe",
     )
-    add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
+    add("--suite", default="laptop", help="suite name, or .yaml file of a custom suite (default: laptop)")
     add(
         "--full",
         action="store_true",
-        help="with the programs, seeds and alternatives of a whole run; several times slower",
+        help="use the programs, seeds and alternatives of a whole run; several times slower",
     )
-    add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first)")
+    add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first run)")
     add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
-    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="dtype of the model (default: float32)")
     add("--threads", type=THREADS, default=1, help="CPU threads of one forward pass (default: 1)")
-    add("--name", help="of the model, for the figure (default: name of the first folder)")
+    add("--name", help="model name in the figure (default: name of the first folder)")
     add_worker_options(parser)
     parser.set_defaults(strict=False)
     return parser.parse_args(arguments)
@@ -198,27 +198,27 @@ def _is_points_file(run: Path) -> bool:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out the options; returns the exit code."""
+    """Evaluate the runs and write the results; returns the exit code."""
     first: Path = options.runs[0]
     options.out = options.out or (first.parent if _is_points_file(first) else first / "emergence")
     normalize_options(options)
     out: Path = options.out
-    suite, view = load_suite(options.suite), SingleBarProgress(Console(stderr=True, highlight=False))
+    suite, progress = load_suite(options.suite), SingleBarProgress(Console(stderr=True, highlight=False))
     if len({path.stem for path in options.runs}) < len(options.runs):
-        raise UsageError("RUN: two of the same name; points are told apart by it")
+        raise UsageError("RUN: two runs have the same name; rename one, results are stored by run name")
     runs = {path.stem: read_points(path) for path in options.runs if _is_points_file(path)}
     checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points_file(path)}
     make_folder(out, "--out")
-    with open_backend(options) as (place, line), view.displayed():
-        if line:
-            view.write(line)
+    with open_backend(options) as (backend, notice), progress.displayed():
+        if notice:
+            progress.write(notice)
         trajectory = Trajectory(
-            suite, out / "points", place, view, options.full, options.device, options.threads, options.dtype
+            suite, out / "points", backend, progress, options.full, options.device, options.threads, options.dtype
         )
         for name, run_checkpoints in checkpoints.items():
             runs[name] = []
             for number, checkpoint in enumerate(run_checkpoints, 1):
-                view.write(f"{name}: step {checkpoint.step} ({number} of {len(run_checkpoints)})")
+                progress.write(f"{name}: step {checkpoint.step} ({number} of {len(run_checkpoints)})")
                 runs[name].append(trajectory.measure(checkpoint))
             write_points(out / f"{name}.json", runs[name])
     runs = {path.stem: runs[path.stem] for path in options.runs}
@@ -228,12 +228,12 @@ def run(options: argparse.Namespace) -> int:
     write_table(out / "points.csv", runs)
     figures = write_figure(out, options.name or first.stem, runs, phases)
     summary = {
-        "phases": {name: asdict(found) for name, found in phases.items()},
+        "phases": {name: asdict(result) for name, result in phases.items()},
         "relations": {
-            name: {curve: asdict(found) if found else None for curve, found in run_checkpoints.items()}
-            for name, run_checkpoints in related.items()
+            name: {curve: asdict(result) if result else None for curve, result in run_relations.items()}
+            for name, run_relations in related.items()
         },
-        "between runs": {curve: asdict(found) if found else None for curve, found in between.items()},
+        "between runs": {curve: asdict(result) if result else None for curve, result in between.items()},
         "last checkpoint, over runs": summarize_seeds(runs),
         "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
     }
@@ -244,7 +244,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     return run_command(lambda: run(parse_options(arguments)))
 
 

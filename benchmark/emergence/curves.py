@@ -1,4 +1,4 @@
-"""The points of training runs as a table, and as one figure in the manner of the paper's.
+"""The points of training runs as a CSV table and as one figure like the paper's.
 
 Source: Jin & Rinard 2024, the figures of section 4. Letters: `K` checkpoints of a run.
 """
@@ -24,12 +24,12 @@ from benchmark.statistics import Estimate
 GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
-PERPLEXITY = "perplexity a token; words of a program"
+PERPLEXITY = "perplexity per token; program length"
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
 def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
-    """The cells of one point: each estimate with the ends of its 95% interval; None where it is not defined."""
+    """Columns of one point: each estimate with the ends of its 95% interval; None if undefined."""
     accuracy = point.accuracy
     columns: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
     content = point.content or {}
@@ -50,7 +50,7 @@ def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
 
 
 def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
-    """Every point of every run as CSV, one line a checkpoint."""
+    """Write the points of all runs as CSV, one line per checkpoint."""
     lines: list[dict[str, float | str | None]] = [
         {"run": name, **point_columns(point)} for name, points in runs.items() for point in points
     ]
@@ -66,7 +66,7 @@ def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
 def write_figure(
     folder: Path, name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]
 ) -> list[Path]:
-    """`emergence.png` and `.svg`: thin lines are runs, thick ones their mean; dotted lines divide the phases."""
+    """Draw `emergence.png` and `.svg`: thin lines are runs, thick lines their mean; dotted lines separate the phases."""
     return save_figures({FIGURE_STEM: partial(_draw_figure, name, runs, phases)}, folder)
 
 
@@ -74,9 +74,9 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
     first = next(iter(runs.values()))
     figure = titled_figure(
         7.2,
-        f"{name}: what is learnt when, training seeds: {len(runs)}, checkpoints of each: {len(first)}",
-        "Thin lines are seeds, thick ones their mean; dotted lines divide babbling, syntax acquisition and semantics "
-        "acquisition (mean over seeds). Delta: facing, blind set; ahead: facing one and two program states ahead, on "
+        f"{name}: training dynamics, {len(runs)} training seeds, {len(first)} checkpoints each",
+        "Thin lines are seeds, thick lines their mean; dotted lines separate babbling, syntax acquisition and semantics "
+        "acquisition (mean over seeds). Delta: facing, blind set; future: facing one and two program states ahead, on "
         "the model's own programs.",
     )
     axes = figure.subplots(3, 2, sharex=True)
@@ -86,14 +86,14 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
     lengths: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
-    meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits a label)": lambda p: p.mdl_delta}
+    meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits per label)": lambda p: p.mdl_delta}
     panels: list[tuple[str, dict[str, Curve]]] = [
         ("accuracy on test tasks", accuracy),
-        ("semantic content, as the paper's", content),
+        ("semantic content (paper)", content),
         ("programs: share of test tasks", shares),
-        ("delta: meaning beyond a record", meaning),
+        ("delta: semantics beyond controls", meaning),
         (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **lengths}),
-        ("intention: delta of states ahead", ahead),
+        ("intention: delta of future states", ahead),
     ]
     for panel, (title, curves) in zip(axes.flat, panels, strict=True):
         _draw_panel(panel, title, curves, runs)
@@ -134,7 +134,7 @@ def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapp
 
 
 def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
-    """Write each phase's name between its edges, in training tokens, where there is room."""
+    """Write each phase's name between its edges (in training tokens) if the phase is wide enough."""
     for name, left, right in zip(PHASE_NAMES, edges[:-1], edges[1:], strict=True):
         if right - left > 0.08 * edges[-1]:
             panel.text((left + right) / 2e6, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,

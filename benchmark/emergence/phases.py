@@ -1,7 +1,7 @@
-"""The phases of a training run, and how semantic content and accuracy go together over it.
+"""Phases of a training run, and the relation of semantic content and accuracy over training.
 
 Source: Jin & Rinard 2024, section 4 (babbling, syntax acquisition, semantics acquisition; R^2 of semantic content and
-accuracy). The rule for the phases is this project's, since the paper reads them off its curves. Letters: `K` checkpoints.
+accuracy). The rule for the phases is this project's: the paper reads them off its curves. Letters: `K` checkpoints.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy as np
 from scipy import stats
 
 PAPER_SHARES = (0.50, 0.25, 0.25)
-"""Of training, as the paper gives them: babbling, syntax acquisition, semantics acquisition."""
+"""Shares of training in the paper: babbling, syntax acquisition, semantics acquisition."""
 PAPER_R2 = 0.878
 RISE_LEVEL, PLATEAU_LEVEL = 0.1, 0.9
-"""Shares of its final value at which a curve counts as having begun to rise, and as having levelled off."""
+"""Shares of its final value at which a curve counts as rising, and as levelled off."""
 NUM_FINAL_CHECKPOINTS = 3
-"""Checkpoints whose mean is the final value of a curve."""
+"""Number of final checkpoints whose mean is the final value of a curve."""
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Where a training run passes from one phase to the next, in training tokens.
+    """Phase boundaries of a training run, in training tokens.
 
     Attributes:
-        babbling: end of babbling: the share of distinct programs first exceeds `RISEN` of its final value.
-        syntax: end of syntax acquisition: it first exceeds `LEVELLED` of its final value; semantics follows.
-        solved: accuracy first exceeds `LEVELLED` of its final value: what is learnt after it is little.
-        shares: of training, of the three phases; semantics acquisition lasts to the end, as in the paper.
-        to_solved: the same shares of the training up to `solved`; None where that comes before semantics begins.
+        babbling: end of babbling: the share of distinct programs first exceeds `RISE_LEVEL` of its final value.
+        syntax: end of syntax acquisition: that share first exceeds `PLATEAU_LEVEL` of its final value.
+        solved: point at which accuracy first exceeds `PLATEAU_LEVEL` of its final value.
+        shares: shares of training of the three phases; semantics acquisition lasts to the end, as in the paper.
+        to_solved: the same shares of the training up to `solved`; None if `solved` precedes semantics acquisition.
         accuracy: at the end of each phase, interpolated.
     """
 
@@ -43,15 +43,15 @@ class Phases:
 
 
 def find_phases(tokens: np.ndarray, distinct: np.ndarray, accuracy: np.ndarray) -> Phases:
-    """The phases of one run.
+    """Find the phases of one run.
 
     Args:
-        tokens: [K], rising.
-        distinct: [K], different valid programs over test tasks.
-        accuracy: [K], of the test tasks.
+        tokens: [K], training tokens, increasing.
+        distinct: [K], number of distinct valid programs / number of test tasks.
+        accuracy: [K], accuracy on the test tasks.
 
     Raises:
-        ValueError: fewer than `LAST` + 1 checkpoints.
+        ValueError: There are fewer than `NUM_FINAL_CHECKPOINTS` + 1 checkpoints.
     """
     if len(tokens) <= NUM_FINAL_CHECKPOINTS:
         raise ValueError(f"phases: {len(tokens)} checkpoints; at least {NUM_FINAL_CHECKPOINTS + 1} are needed")
@@ -74,7 +74,7 @@ def _shares(first: float, second: float, end: float) -> tuple[float, float, floa
 
 
 def crossing_tokens(tokens: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Where a curve first reaches a level, linear between checkpoints; its first token if it begins there."""
+    """Tokens at which a curve first reaches a level, by linear interpolation; the first value if it starts there."""
     first = int(np.argmax(values >= level))
     if first == 0:
         return float(tokens[0])
@@ -84,15 +84,14 @@ def crossing_tokens(tokens: np.ndarray, values: np.ndarray, level: float) -> flo
 
 @dataclass(frozen=True)
 class Relation:
-    """How two curves of a run go together.
+    """Relation of two curves of a run.
 
     Attributes:
-        n: checkpoints that have both figures.
-        r2: squared correlation of the values, as the paper gives it; two curves that both rise have a high one
-            whatever they have to do with each other.
+        n: number of checkpoints at which both are defined.
+        r2: squared correlation of the values, as in the paper; high for any two increasing curves, related or not.
         r2_second_half: the same over the second half of training.
-        changes: correlation of first differences, from checkpoint to checkpoint, and its two-sided p.
-        rank_changes: Spearman's rank correlation of first differences, and its two-sided p.
+        changes: correlation of first differences between checkpoints, and its two-sided p value.
+        rank_changes: Spearman's rank correlation of first differences, and its two-sided p value.
     """
 
     n: int
@@ -103,7 +102,7 @@ class Relation:
 
 
 def relate(tokens: Sequence[float], curve: Sequence[float | None], accuracy: Sequence[float]) -> Relation | None:
-    """The relation of two curves [K]; None with fewer than five checkpoints that have both.
+    """Relate two curves [K]; None with fewer than five checkpoints at which both are defined.
 
     Checkpoints need not be evenly spaced, so first differences are taken per token.
     """
@@ -126,12 +125,12 @@ def relate(tokens: Sequence[float], curve: Sequence[float | None], accuracy: Seq
 
 @dataclass(frozen=True)
 class BetweenRuns:
-    """Whether that run is ahead in one curve which is ahead in the other, at the same checkpoint.
+    """Correlation between runs of two curves at the same checkpoint.
 
     Attributes:
-        n: checkpoints at which all runs have both figures.
-        r: correlation of the deviations from the mean over runs; the trend, which all runs share, is not in it.
-        p: two-sided, of r, as if checkpoints of a run were independent; they are not quite, so it is too small.
+        n: number of checkpoints at which both are defined in all runs.
+        r: correlation of the deviations from the mean over runs, which removes the trend that runs share.
+        p: two-sided p value of r, assuming independent checkpoints; they are not, so it is too small.
     """
 
     n: int
@@ -140,9 +139,9 @@ class BetweenRuns:
 
 
 def relate_runs(run_curves: Sequence[Sequence[float | None]], run_accuracies: Sequence[Sequence[float]]) -> BetweenRuns | None:
-    """The relation of two curves [runs, K] between runs; None for fewer than five common checkpoints, or runs all alike.
+    """Relate two curves [runs, K] between runs; None with fewer than five common checkpoints or identical runs.
 
-    Source: repeated-measures correlation (Bakdash & Marusich 2017, section 2), with checkpoints in the place of subjects.
+    Source: repeated-measures correlation (Bakdash & Marusich 2017, section 2), with checkpoints as subjects.
     """
     indices = [k for k in range(len(run_accuracies[0])) if all(curve[k] is not None for curve in run_curves)]
     if len(indices) < 5:

@@ -1,8 +1,8 @@
-"""One checkpoint of a training run, measured on a reduced grid: a point of the curve.
+"""Evaluation of training checkpoints on a reduced grid; each checkpoint gives sample_entry point of the curves.
 
-Everything is measured as in a whole run, with fewer programs, seeds and alternatives (`REDUCED`). The controls (untrained
-copies and recorder) depend on the architecture alone, so all checkpoints share them: their states lie in one folder and
-their fits are found again there. Source of the curves: Jin & Rinard 2024, sections 3 and 4.
+Everything is measured as in a whole run, with fewer programs, seeds and alternatives (`REDUCED_PROTOCOL`). The controls
+(randomly initialised copies and token history) depend on the architecture only, so all checkpoints share their states and
+probe fits in sample_entry folder. Source of the curves: Jin & Rinard 2024, sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ from karel_env.language import HEADER
 
 REDUCED_PROTOCOL = replace(STANDARD, alternatives=6, copies=2, seeds=(0, 1, 2, 3, 4), folds=5, random_inits=2)
 REDUCED_PROBE_TASKS = 2_500
-"""Probe tasks that the model answers. The blind set stays whole: with fewer programs probes do not find facing."""
+"""Probe tasks that the model answers. The blind set is not reduced: with fewer programs, probes do not find facing."""
 NUM_MDL_ALTERNATIVES = 4
-"""Alternatives whose codelength is taken, from the mean over layers alone."""
+"""Number of alternatives in the MDL codelength, which uses the mean over layers only."""
 RECORDER = "recorder"
 POINT_FILE = "point.json"
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What one checkpoint shows.
+    """Metrics of sample_entry checkpoint.
 
     Attributes:
-        step, tasks, tokens: of training, at the checkpoint.
-        accuracy: on the test tasks.
-        distinct: different valid programs over test tasks; texts that are no programs count for nothing.
-        perplexity: of the test tasks' own programs, a token.
-        reference_words: mean length of those programs, as `accuracy.mean_words` counts.
-        content: the paper's semantic content by depth of the probe; None with too few distinct programs.
-        skill, gap, delta: of facing on the blind set.
-        verdict: there, under the reduced protocol.
-        mdl_delta: delta in bits a label.
-        future: delta of facing at offsets ahead, on the model's own programs; empty with too few distinct programs.
+        step, tasks, tokens: training steps, tasks and tokens seen at the checkpoint.
+        accuracy: scores on the test tasks.
+        distinct: number of distinct valid programs / number of test tasks.
+        perplexity: perplexity per token of the reference programs of the test tasks.
+        reference_words: mean length of the reference programs, in the unit of `accuracy.mean_words`.
+        content: the paper's semantic content by probe depth; None with too few distinct programs.
+        skill, gap, delta: figures of facing on the blind set.
+        verdict: verdict on the blind set, under the reduced protocol.
+        mdl_delta: delta in bits per label.
+        future: delta of facing by offset ahead, on the model's checkpoint_fits programs; empty with too few distinct programs.
     """
 
     step: int
@@ -91,15 +91,15 @@ _POINT, _POINTS = TypeAdapter(CurvePoint), TypeAdapter(list[CurvePoint])
 
 
 def read_point(path: Path) -> CurvePoint:
-    """A point from its file."""
+    """Read sample_entry point."""
     return _POINT.validate_json(path.read_bytes())
 
 
 def read_points(path: Path) -> list[CurvePoint]:
-    """The points of a run, in order, from the file of `write_points`.
+    """Read the points of a run, in order, from a file of `write_points`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: The file cannot be read or is not such a file.
     """
     try:
         return _POINTS.validate_json(path.read_bytes())
@@ -109,13 +109,13 @@ def read_points(path: Path) -> list[CurvePoint]:
 
 
 def write_points(path: Path, points: Sequence[CurvePoint]) -> None:
-    """All points of a run as one JSON file, a line each."""
+    """Write all points of a run as sample_entry JSON file, sample_entry line per point."""
     write_atomic(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
 
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """A checkpoint and when it was taken."""
+    """A checkpoint with the training step, tasks and tokens at which it was saved."""
 
     checkpoint: Checkpoint
     step: int
@@ -124,15 +124,15 @@ class TrainingCheckpoint:
 
 
 class Trajectory:
-    """Measures the checkpoints of training runs of one architecture.
+    """Evaluate the checkpoints of training runs of sample_entry architecture.
 
     Args:
-        suite: of the tasks; the model answers only `REDUCED_ANSWERS` of its probe tasks unless `full`.
+        suite: task suite; the model answers only `REDUCED_PROBE_TASKS` of its probe tasks unless `full`.
         out: folder of all points and controls.
-        place: who computes.
-        view: who watches.
-        full: with the settings of a whole run in place of the reduced ones.
-        device, threads, dtype: how a model computes.
+        backend: compute backend.
+        progress: progress reporter.
+        full: use the settings of a whole run instead of the reduced ones.
+        device, threads, dtype: device, CPU threads and dtype of the model.
     """
 
     def __init__(
@@ -148,11 +148,11 @@ class Trajectory:
     ) -> None:
         self.suite, self.protocol = suite, STANDARD if full else REDUCED_PROTOCOL
         self.answers = suite.probe_programs if full else min(REDUCED_PROBE_TASKS, suite.probe_programs)
-        self.out, self.backend, self.progress = out, place, view
+        self.out, self.backend, self.progress = out, backend, progress
         self.device, self.threads, self.dtype = device, threads, dtype
 
     def measure(self, checkpoint: TrainingCheckpoint) -> CurvePoint:
-        """The point of a checkpoint, computed unless it is there already."""
+        """Evaluate a checkpoint, or read its stored point."""
         identity = self._identity(checkpoint.checkpoint.digest)
         folder = RunFolder(self.out / f"step-{checkpoint.step:07d}-{identity[:12]}")
         with folder.lock(), self.backend.pool.reporting(folder.log, self.progress.write):
@@ -164,7 +164,7 @@ class Trajectory:
         return read_point(folder.root / POINT_FILE)
 
     def _identity(self, subject_digest: str) -> str:
-        """SHA-256 over a digest and everything else that can change a point."""
+        """SHA-256 of a digest and all settings that can change a point."""
         parts = [subject_digest, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -187,7 +187,7 @@ class Trajectory:
         return stages
 
     def _controls(self, checkpoint: Checkpoint) -> Stages:
-        """Untrained copies of the architecture on the blind set, and the recorder, in a folder of their own."""
+        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in their checkpoint_fits folder."""
         architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
@@ -206,15 +206,15 @@ class Trajectory:
             stages.evaluate(stages.job, self._shards(stage))
         texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
         controls = self._controls(checkpoint.checkpoint)
-        fit = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
+        trainer = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
         tasks = test_tasks(suite)
         scores = score(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
         likelihoods = folder.samples(stages.shards, LIKELIHOOD)
-        nats = -sum(one["log_likelihood"] for one in likelihoods) / sum(one["tokens"] for one in likelihoods)
+        nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(sample_entry["tokens"] for sample_entry in likelihoods)
         content = None
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
-            content = measure_semantic_content(suite, protocol, texts, states, trainer=fit)
+            content = measure_semantic_content(suite, protocol, texts, states, trainer=trainer)
         return CurvePoint(
             checkpoint.step, checkpoint.tasks, checkpoint.tokens,
             accuracy=summarize(scores),
@@ -222,14 +222,14 @@ class Trajectory:
             perplexity=exp(nats),
             reference_words=float(tasks.programs.lengths.mean()) - len(HEADER),
             content=content.arithmetic if content else None,
-            **self._meaning(stages, controls, fit),
-            future=self._future(stages, texts, fit) if content else {},
+            **self._meaning(stages, controls, trainer),
+            future=self._future(stages, texts, trainer) if content else {},
         )  # fmt: skip
 
-    def _meaning(self, stages: Stages, controls: Stages, fit: ProbeTrainer) -> dict[str, Any]:
+    def _meaning(self, stages: Stages, controls: Stages, trainer: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
-        tested = PriorBaseline.from_probe_set(probe_set, protocol)
+        baseline = PriorBaseline.from_probe_set(probe_set, protocol)
 
         def pools(owner: Stages, stage: str) -> list[StateArray]:
             return [owner.folder.states(owner.shards, stage, f"{READ}.{view}") for view in POOLS]
@@ -238,22 +238,22 @@ class Trajectory:
         random_inits = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
         recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
         views: dict[str, Sequence[Views]] = {"model": [model], "random-init": random_inits, RECORDER: [[recorder]]}
-        sources = {name: probe_source(probe_set, tested, source_views, protocol, trainer=fit) for name, source_views in views.items()}
-        result = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol)
+        sources = {name: probe_source(probe_set, baseline, source_views, protocol, trainer=trainer) for name, source_views in views.items()}
+        result = verdict_from_evidence(probe_set, baseline, evidence_to_arrays(sources), protocol)
         primary = result.features[PRIMARY]
         last = len(probe_set.semantics) - 1
         semantics_indices = [0, *np.linspace(1, last, min(NUM_MDL_ALTERNATIVES, last)).round().astype(int)]
         reduced_set = replace(
-            probe_set, around=probe_set.around[:, semantics_indices], semantics=tuple(probe_set.semantics[i] for i in semantics_indices)
+            probe_set, classes_by_offset=probe_set.classes_by_offset[:, semantics_indices], semantics=tuple(probe_set.semantics[i] for i in semantics_indices)
         )
         means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in source_views] for name, source_views in views.items()}
-        code = measure_codelengths(reduced_set, means, replace(protocol, copies=1), fit)
+        code = measure_codelengths(reduced_set, means, replace(protocol, copies=1), trainer)
         return {
             "skill": primary.skill, "gap": primary.gap, "delta": primary.delta, "verdict": result.verdict,
             "mdl_delta": code[PRIMARY].mdl_delta,
         }  # fmt: skip
 
-    def _future(self, stages: Stages, texts: tuple[str, ...], fit: ProbeTrainer) -> dict[int, Estimate]:
+    def _future(self, stages: Stages, texts: tuple[str, ...], trainer: ProbeTrainer) -> dict[int, Estimate]:
         job = replace(stages.job, texts=texts)
         for copy in range(self.protocol.random_inits):
             stages.evaluate(job, self._shards(f"{RANDOM}-{copy}-{GENERATED}"))
@@ -261,21 +261,21 @@ class Trajectory:
         def states(stage: str, position: str, view: str) -> StateArray:
             return stages.folder.states(stages.shards, stage, f"{position}.{view}")
 
-        grid = FullGrid(self.suite, self.protocol, states, POOLS, texts, fit=fit)
+        grid = FullGrid(self.suite, self.protocol, states, POOLS, texts, trainer=trainer)
         if grid.generated is None:
             return {}
-        return {offset: grid.future(grid.generated, offset, MEAN).features[PRIMARY].delta for offset in FUTURE}
+        return {offset: grid.measure_future(grid.generated, offset, MEAN).features[PRIMARY].delta for offset in FUTURE}
 
 
 class _SharedControlTrainer:
-    """A fitter that keeps the fits of the controls with the controls, and all others with the checkpoint."""
+    """Probe trainer that caches fits of control states with the controls, and all others with the checkpoint."""
 
-    def __init__(self, controls: CachedProbeTrainer, own: CachedProbeTrainer) -> None:
-        self.controls, self.own = controls, own
+    def __init__(self, controls: CachedProbeTrainer, checkpoint_fits: CachedProbeTrainer) -> None:
+        self.controls, self.checkpoint_fits = controls, checkpoint_fits
 
     def __call__(self, states: Sequence[StateArray], *arguments: Any, **named: Any) -> ProbeFit:
         """See `fit_probes`."""
         root = self.controls.shards.root
         shared = all(isinstance(rows, MemmapStates) and rows.files[0].parent == root for rows in states)
-        fit: Callable[..., ProbeFit] = self.controls if shared else self.own
-        return fit(states, *arguments, **named)
+        trainer: Callable[..., ProbeFit] = self.controls if shared else self.checkpoint_fits
+        return trainer(states, *arguments, **named)

@@ -212,7 +212,9 @@ class SkillScores:
         return Bootstrap(self.overall(source)[None], self.resampled(source), self.by_seed(source))
 
 
-def compute_skills(evidence: Mapping[str, Evidence], baseline: PriorBaseline, protocol: Protocol, seed: int) -> dict[str, Bootstrap]:
+def compute_skills(
+    evidence: Mapping[str, Evidence], baseline: PriorBaseline, protocol: Protocol, seed: int
+) -> dict[str, Bootstrap]:
     """Skill of each source, trailing axes [S, F]; `seed` draws the bootstrap resamples."""
     skills = SkillScores(evidence, baseline, bootstrap_weights(baseline.prior.shape[-1], protocol.resamples, seed))
     return {source: skills.bootstrap(source) for source in evidence}
@@ -278,9 +280,7 @@ def analyze_features(
             alternatives=tuple(probe_set.semantics[i] for i in columns),
             degenerate=_is_degenerate(probe_set, baseline, f, protocol),
             view=views[int(np.bincount(evidence["model"].pool[:, 0, f]).argmax())],
-            extras={
-                name: float(skills[i]) for i, name in enumerate(probe_set.semantics) if i and name not in screened
-            },
+            extras={name: float(skills[i]) for i, name in enumerate(probe_set.semantics) if i and name not in screened},
         )
     adjusted = holm(p_values)
     return {name: FeatureResult(**{**vars(result), "p_holm": adjusted[name]}) for name, result in results.items()}

@@ -59,8 +59,10 @@ def add_control_labels(probe_set: ProbeSet, programs: Programs) -> ProbeSet:
         present = label[label != MISSING]
         if len(present):
             control[f] = generator.choice(present, len(types))[type_index]
-    around = np.concatenate([probe_set.around, np.broadcast_to(control, (len(probe_set.offsets), 1, *control.shape))], 1)
-    return replace(probe_set, around=around, semantics=(*probe_set.semantics, CONTROL_LABELS))
+    classes_by_offset = np.concatenate(
+        [probe_set.classes_by_offset, np.broadcast_to(control, (len(probe_set.offsets), 1, *control.shape))], 1
+    )
+    return replace(probe_set, classes_by_offset=classes_by_offset, semantics=(*probe_set.semantics, CONTROL_LABELS))
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def collect_diagnostic_evidence(
         def labels_and_predictions(semantics: int, f: int = f) -> tuple[np.ndarray, np.ndarray]:
             """Labels and predictions of the labelled test states of all seeds."""
             label = np.concatenate([probe_set.classes[semantics, f, split.test] for split in splits])
-            predicted = np.concatenate([fits[pool[q, semantics, f]].predicted[q][semantics, f] for q in range(len(splits))])
+            predicted = np.concatenate(
+                [fits[pool[q, semantics, f]].predicted[q][semantics, f] for q in range(len(splits))]
+            )
             return label[label != MISSING], predicted[label != MISSING]
 
         label, predicted = labels_and_predictions(0)
@@ -110,7 +114,7 @@ def collect_diagnostic_evidence(
         control_pair = labels_and_predictions(control) if control is not None else (label, label)
         control_hits[f] = int((control_pair[0] == control_pair[1]).sum())
         for q, split in enumerate(splits):
-            is_unseen = ~probe_set.seen[split.test]
+            is_unseen = ~probe_set.is_seen[split.test]
             unseen[f] -= fits[pool[q, 0, f]].log_prob[q][0, f, is_unseen].sum()
     return DiagnosticEvidence(confusion, control_hits, unseen)
 
@@ -152,6 +156,6 @@ def _prior_on_unseen(probe_set: ProbeSet, baseline: PriorBaseline, protocol: Pro
     """float64 [F], nats, cross-entropy of the prior under the original on test states with an unseen action prefix."""
     prior = np.zeros(len(FEATURES))
     for q, seed in enumerate(protocol.seeds):
-        is_unseen = ~probe_set.seen[probe_set.split(seed).test]
+        is_unseen = ~probe_set.is_seen[probe_set.split(seed).test]
         prior -= baseline.priors[q].log_prob[0][:, is_unseen].sum(-1)
     return prior

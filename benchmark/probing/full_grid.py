@@ -1,8 +1,8 @@
-"""The full grid (`--grid full`): every layer, offset, position, depth, budget and alternative, and the figures over them.
+"""The full grid (`--grid full`): results per layer, offset, position, probe depth, label budget and alternative.
 
-`--grid layers` is the part of it that says which layer. Each place is measured as the verdict is, with fewer
-alternatives, so that a map of a small model takes minutes. Source: shared/PROBING.md, The score and Cost. Letters: `Q`
-seeds, `S` semantics, `F` features, `R` states, `P` programs.
+`--grid layers` measures only the layers on the blind set at `read`. Each slice is measured like the verdict, but with
+fewer alternatives, so that the grid of a small model takes minutes. See docs/probing.md, "What is measured". Letters:
+`Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, SkillScores, PriorBaseline
-from benchmark.probing.grid import ConditionalSkill, Grid, SliceResult, Slice
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, PriorBaseline, SkillScores
+from benchmark.probing.grid import ConditionalSkill, Grid, Slice, SliceResult
 from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
 from benchmark.probing.probe_fit import ProbeTrainer, StateArray, fit_in_process
@@ -22,9 +22,9 @@ from benchmark.probing.protocol import BOOTSTRAP_SEED, FULL_GRID, MEAN, POOLS, S
 from benchmark.probing.state_source import (
     ProbedSource,
     Views,
-    evidence_to_arrays,
-    evidence_from_arrays,
     count_network_steps,
+    evidence_from_arrays,
+    evidence_to_arrays,
     probe_source,
     validation_gaps,
 )
@@ -37,8 +37,8 @@ from benchmark.tasks.probe_sets import (
     crossed_outputs,
     crossed_tasks,
     first_inputs,
-    wide_tasks,
     parse_programs,
+    wide_tasks,
 )
 from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, RANDOM, WIDE
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
@@ -49,31 +49,33 @@ from karel_env.semantics import ORIGINAL, Semantics, mirror_class
 from karel_env.world import Worlds
 
 NUM_ALL_ALTERNATIVES = 29
-"""Alternatives of the grid's verdict: all mirror classes."""
+"""Number of alternatives of the grid's verdict: all mirror classes."""
 NUM_GRID_ALTERNATIVES = 4
-"""Alternatives of every other slice."""
+"""Number of alternatives of every other slice."""
 OFFSETS = (0, -2, -1, 1, 2)
 FUTURE = (1, 2)
 SMALL_BUDGET = 1_000
 NUM_POOLED_SLICES = 11
-"""Of the full grid, beside those of single layers: both positions, depths, budgets, crossed prompts, and ahead."""
+"""Slices of the full grid that use pooled views: positions, depths, budgets, crossed prompts, and future offsets."""
 READ, EMIT = "read", "emit"
 POOLED = "pools"
 StateLoader = Callable[[str, str, str], StateArray]
-"""The stored states of (stage, position, view)."""
+"""Returns the stored states of (stage, position, view)."""
 EventCallback = Callable[[str], None]
+"""Called with a description of the measurement that starts."""
 ResultCallback = Callable[[ProbedSource, PriorBaseline, ProbeResult], None]
+"""Called with the probed model, the label prior and the result of a slice."""
 
 
 @dataclass(frozen=True)
 class ProbeSite:
-    """A probe set, and what a recorder knows there.
+    """A probe set with the prompts that its states were read from.
 
     Attributes:
-        name: as slices call it.
-        stage: whose states are read; untrained copies are in `random-i-STAGE`.
-        programs, inputs: B programs and the first shown worlds [B].
-        outputs: worlds [B] that the prompts show as first outputs, None where they are hidden.
+        name: name of the probe set in `Slice.probe_set`.
+        stage: stage of the stored states; those of randomly initialised copies are in `random-i-STAGE`.
+        programs, inputs: B programs and the first shown input worlds [B].
+        outputs: first output worlds [B] that the prompts show; None if the prompts hide outputs.
         probe_set: labels at all `OFFSETS`.
     """
 
@@ -84,72 +86,74 @@ class ProbeSite:
     outputs: Worlds | None
     probe_set: ProbeSet
 
-    def recorder(self, position: str, ahead: int = 0) -> np.ndarray:
-        """float32 [R, D], what keeps all words read so far and the prompt's first example; `ahead` words more."""
-        back = 0 if position == READ else -1
-        return token_history_states(self.programs, self.inputs, self.probe_set, back + ahead, self.outputs)
+    def token_history_states(self, position: str, num_ahead: int = 0) -> np.ndarray:
+        """float32 [R, D], states of the token-history baseline at a position, with `num_ahead` further tokens."""
+        last_read = 0 if position == READ else -1
+        return token_history_states(self.programs, self.inputs, self.probe_set, last_read + num_ahead, self.outputs)
 
 
-def count_grid_steps(protocol: Protocol, grid: str, layers: int) -> int:
-    """About how many steps all networks of a grid take beyond the standard one's, for a model of so many layers."""
-    if grid == STANDARD_GRID:
+def count_grid_steps(protocol: Protocol, detail: str, num_layers: int) -> int:
+    """Approximate number of optimiser steps of a grid beyond those of the standard grid, for a model of `num_layers`."""
+    if detail == STANDARD_GRID:
         return 0
-    swept = replace(protocol, copies=1)
-    view = 2 * count_network_steps(swept, 1 + min(NUM_GRID_ALTERNATIVES, protocol.alternatives))
-    if grid != FULL_GRID:
-        return (layers + 1) * view
-    every = (2 * len(POOLS) + 1) * count_network_steps(protocol, 1 + NUM_ALL_ALTERNATIVES)
-    return (2 * len(OFFSETS) * (layers + 1) + len(POOLS) * NUM_POOLED_SLICES) * view + every
+    grid_protocol = replace(protocol, copies=1)
+    view_steps = 2 * count_network_steps(grid_protocol, 1 + min(NUM_GRID_ALTERNATIVES, protocol.alternatives))
+    if detail != FULL_GRID:
+        return (num_layers + 1) * view_steps
+    verdict_steps = (2 * len(POOLS) + 1) * count_network_steps(protocol, 1 + NUM_ALL_ALTERNATIVES)
+    return (2 * len(OFFSETS) * (num_layers + 1) + len(POOLS) * NUM_POOLED_SLICES) * view_steps + verdict_steps
 
 
 class FullGrid:
-    """The measurements of one model.
+    """The probing measurements of one model over a grid of slices.
 
     Args:
-        suite, protocol: of the run.
-        states: finds stored states.
+        suite, protocol: suite and protocol of the run.
+        load_states: returns stored states.
         layers: names of the model's layers, the embeddings first.
-        texts: what the model wrote for the probe tasks.
-        told: hears what is being measured.
-        fit: fits the probes.
+        texts: the model's generated texts, one per probe task.
+        on_event: called with a description of each measurement when it starts.
+        trainer: trains the probes.
     """
 
     def __init__(
         self,
         suite: Suite,
         protocol: Protocol,
-        states: StateLoader,
+        load_states: StateLoader,
         layers: Sequence[str],
         texts: Sequence[str],
-        told: EventCallback = lambda what: None,
-        fit: ProbeTrainer = fit_in_process,
+        on_event: EventCallback = lambda message: None,
+        trainer: ProbeTrainer = fit_in_process,
     ) -> None:
-        self.suite, self.states, self.layers, self.texts, self.told = suite, states, list(layers), texts, told
-        self.protocol, self.fit = protocol, fit
-        self.swept = replace(protocol, alternatives=min(NUM_GRID_ALTERNATIVES, protocol.alternatives), copies=1)
-        self.recorders: dict[tuple[object, ...], ProbedSource] = {}
+        self.suite, self.load_states, self.layers, self.texts, self.on_event = suite, load_states, list(layers), texts, on_event
+        self.protocol, self.trainer = protocol, trainer
+        self.grid_protocol = replace(protocol, alternatives=min(NUM_GRID_ALTERNATIVES, protocol.alternatives), copies=1)
+        self.token_history_sources: dict[tuple[object, ...], ProbedSource] = {}
 
     @property
-    def pools(self) -> list[str]:
+    def pooled_views(self) -> list[str]:
         """The views of a slice named `pools`."""
         return [MEAN, self.layers[-1]]
 
     @cached_property
     def blind(self) -> ProbeSite:
-        """The set of the verdict."""
+        """The blind set, on which the verdict is taken."""
         tasks = blind_tasks(self.suite)
-        return self._place(BLIND, BLIND, tasks.programs, first_inputs(tasks), None, self.suite.probe_programs)
+        return self._create_site(BLIND, BLIND, tasks.programs, first_inputs(tasks), None, self.suite.probe_programs)
 
     @cached_property
     def generated(self) -> ProbeSite | None:
-        """The model's own programs; None with too few of them."""
-        programs, places = parse_programs(self.texts)
+        """The model's own programs; None if fewer than `protocol.min_programs` are distinct."""
+        programs, text_index = parse_programs(self.texts)
         if len({programs.program(i).tobytes() for i in range(len(programs))}) < self.protocol.min_programs:
             return None
         tasks = probe_tasks(self.suite)
-        return self._place(GENERATED, GENERATED, programs, tasks.inputs[places, 0], tasks.outputs[places, 0], None)
+        return self._create_site(
+            GENERATED, GENERATED, programs, tasks.inputs[text_index, 0], tasks.outputs[text_index, 0], None
+        )
 
-    def _place(
+    def _create_site(
         self,
         name: str,
         stage: str,
@@ -159,149 +163,165 @@ class FullGrid:
         budget: int | None,
         semantics: Sequence[Semantics] | None = None,
     ) -> ProbeSite:
-        meanings = semantics or list_semantics(self.swept)
-        probe_set = build_probe_set(programs, inputs, meanings, self.protocol, OFFSETS, budget)
+        semantics = semantics or list_semantics(self.grid_protocol)
+        probe_set = build_probe_set(programs, inputs, semantics, self.protocol, OFFSETS, budget)
         return ProbeSite(name, stage, programs, inputs, outputs, probe_set)
 
     def measure(self) -> Grid:
-        """The whole grid."""
-        verdict, whole = self._verdict()
-        slices = [whole]
-        sweep, best = self._layers(self.blind, READ, OFFSETS)
-        slices += sweep
+        """Measure the full grid."""
+        verdict, verdict_slice = self._measure_verdict()
+        slices = [verdict_slice]
+        layer_slices, best_layer = self._measure_layers(self.blind, READ, OFFSETS)
+        slices += layer_slices
         if self.generated is not None:
-            slices += self._layers(self.generated, EMIT, OFFSETS)[0]
-            slices.append(self.slice(self.generated, READ, POOLED))
-        slices.append(self.slice(self.blind, EMIT, POOLED))
-        slices += [self.slice(self.blind, READ, POOLED, depth=depth) for depth in ("linear", "mlp1", "mlp2")]
-        slices += self._budgets()
-        slices += self._crossed()
-        reach, reach_p = self._reach()
-        self.told("codelength")
-        recorder, copies = self.blind.recorder(READ), self._copies(self.blind, READ, self.pools)
-        at = self.blind.probe_set.at(0)
+            slices += self._measure_layers(self.generated, EMIT, OFFSETS)[0]
+            slices.append(self.measure_slice(self.generated, READ, POOLED))
+        slices.append(self.measure_slice(self.blind, EMIT, POOLED))
+        slices += [self.measure_slice(self.blind, READ, POOLED, depth=depth) for depth in ("linear", "mlp1", "mlp2")]
+        slices += self._measure_budgets()
+        slices += self._measure_crossed()
+        reach, reach_p = self._measure_reach()
+        self.on_event("codelength")
+        token_history, copies = self.blind.token_history_states(READ), self._copies(self.blind, READ, self.pooled_views)
+        probe_set = self.blind.probe_set.at_offset(0)
         sources: dict[str, Sequence[Views]] = {
-            "model": [self._views(self.blind, READ, self.pools)],
+            "model": [self._views(self.blind, READ, self.pooled_views)],
             "random-init": copies,
-            "recorder": [[recorder]],
+            "recorder": [[token_history]],
         }
-        code = measure_codelengths(at, sources, self.swept, self.fit)
-        return Grid(verdict, slices, best, code, reach, reach_p, self._conditional())
+        codelengths = measure_codelengths(probe_set, sources, self.grid_protocol, self.trainer)
+        return Grid(verdict, slices, best_layer, codelengths, reach, reach_p, self._measure_conditional())
 
     def measure_layers(self) -> Grid:
-        """Every layer where the verdict is taken, and the best one: a fraction of the whole for a model of many layers."""
-        slices, best = self._layers(self.blind, READ, (0,))
-        return Grid(None, slices, best)
+        """Measure every layer on the blind set at `read`, offset 0, and select the best one."""
+        slices, best_layer = self._measure_layers(self.blind, READ, (0,))
+        return Grid(None, slices, best_layer)
 
-    def _views(self, place: ProbeSite, position: str, views: Sequence[str], copy: int | None = None) -> list[StateArray]:
-        stage = place.stage if copy is None else f"{RANDOM}-{copy}-{place.stage}"
-        return [self.states(stage, position, view) for view in views]
+    def _views(self, site: ProbeSite, position: str, views: Sequence[str], copy: int | None = None) -> list[StateArray]:
+        stage = site.stage if copy is None else f"{RANDOM}-{copy}-{site.stage}"
+        return [self.load_states(stage, position, view) for view in views]
 
-    def _copies(self, place: ProbeSite, position: str, views: Sequence[str]) -> list[list[StateArray]]:
-        return [self._views(place, position, views, copy) for copy in range(self.protocol.random_inits)]
+    def _copies(self, site: ProbeSite, position: str, views: Sequence[str]) -> list[list[StateArray]]:
+        return [self._views(site, position, views, copy) for copy in range(self.protocol.random_inits)]
 
-    def slice(
+    def measure_slice(
         self,
-        place: ProbeSite,
+        site: ProbeSite,
         position: str,
         view: str,
         offset: int = 0,
         depth: str = "mlp1",
         protocol: Protocol | None = None,
-        shown: ResultCallback = lambda source, tested, meaning: None,
-        prior: PriorBaseline | None = None,
-        ahead: int = 0,
+        on_result: ResultCallback = lambda source, baseline, result: None,
+        baseline: PriorBaseline | None = None,
+        num_ahead: int = 0,
     ) -> Slice:
-        """Measure one place.
+        """Measure one slice.
 
         Args:
-            place, position, view, offset, depth: where and how; see `Slice`.
-            protocol: `swept` unless given.
-            shown: is shown the model's source, and what is found.
-            prior: another prior than the step's.
-            ahead: words that the recorder is given beyond the position.
+            site: the probe set.
+            position, view, offset, depth: see `Slice`.
+            protocol: settings of the probes; `grid_protocol` if None.
+            on_result: called with the probed model and the result.
+            baseline: label prior; the step-conditional prior if None.
+            num_ahead: number of tokens beyond the position that the token-history baseline is given.
         """
-        protocol = protocol or self.swept
-        self.told(f"{place.name}, {position}, {view}, offset {offset:+d}, {depth}")
-        probe_set = place.probe_set.at(offset)
-        tested = prior or PriorBaseline.from_probe_set(probe_set, protocol)
-        views = self.pools if view == POOLED else [view]
+        protocol = protocol or self.grid_protocol
+        self.on_event(f"{site.name}, {position}, {view}, offset {offset:+d}, {depth}")
+        probe_set = site.probe_set.at_offset(offset)
+        baseline = baseline or PriorBaseline.from_probe_set(probe_set, protocol)
+        views = self.pooled_views if view == POOLED else [view]
         widths = {"linear": [], "mlp1": [protocol.hidden], "mlp2": list(protocol.deep_hidden)}[depth]
-        key = (place.name, position, offset, depth, probe_set.budget, protocol.alternatives, ahead)
-        if key not in self.recorders:
-            recorder = [[place.recorder(position, ahead)]]
-            self.recorders[key] = probe_source(probe_set, tested, recorder, protocol, widths=widths, trainer=self.fit)
+        key = (site.name, position, offset, depth, probe_set.budget, protocol.alternatives, num_ahead)
+        if key not in self.token_history_sources:
+            token_history = [[site.token_history_states(position, num_ahead)]]
+            self.token_history_sources[key] = probe_source(
+                probe_set, baseline, token_history, protocol, widths=widths, trainer=self.trainer
+            )
         model = probe_source(
-            probe_set, tested, [self._views(place, position, views)], protocol, widths=widths, trainer=self.fit
+            probe_set, baseline, [self._views(site, position, views)], protocol, widths=widths, trainer=self.trainer
         )
-        copies = self._copies(place, position, views)
-        untrained = probe_source(probe_set, tested, copies, protocol, widths=widths, trainer=self.fit)
-        sources = {"model": model, "random-init": untrained, "recorder": self.recorders[key]}
-        meaning = verdict_from_evidence(probe_set, tested, evidence_to_arrays(sources), protocol, views)
-        shown(model, tested, meaning)
-        readings = self._readings(probe_set, tested, sources, meaning.features)
+        copies = self._copies(site, position, views)
+        random_init = probe_source(probe_set, baseline, copies, protocol, widths=widths, trainer=self.trainer)
+        sources = {"model": model, "random-init": random_init, "recorder": self.token_history_sources[key]}
+        result = verdict_from_evidence(probe_set, baseline, evidence_to_arrays(sources), protocol, views)
+        on_result(model, baseline, result)
         return Slice(
-            place.name, position, view, offset, depth, probe_set.budget or self.suite.probe_programs,
-            len(probe_set.semantics) - 1, meaning.test_programs, meaning.test_states, readings,
-        )  # fmt: skip
+            probe_set=site.name,
+            position=position,
+            view=view,
+            offset=offset,
+            depth=depth,
+            budget=probe_set.budget or self.suite.probe_programs,
+            alternatives=len(probe_set.semantics) - 1,
+            programs=result.test_programs,
+            states=result.test_states,
+            features=self._slice_results(probe_set, baseline, sources, result.features),
+        )
 
-    def _readings(
-        self, probe_set: ProbeSet, tested: PriorBaseline, sources: dict[str, ProbedSource], features: dict[str, FeatureResult]
+    def _slice_results(
+        self,
+        probe_set: ProbeSet,
+        baseline: PriorBaseline,
+        sources: dict[str, ProbedSource],
+        features: dict[str, FeatureResult],
     ) -> dict[str, SliceResult]:
-        found = {}
+        results = {}
         skills = {
-            name: 1 - source.evidence.probe.sum(-1, dtype=np.float64) / tested.prior.sum(-1)
+            name: 1 - source.evidence.probe.sum(-1, dtype=np.float64) / baseline.prior.sum(-1)
             for name, source in sources.items()
         }
         for name, result in features.items():
             f = FEATURES.index(name)
             columns = [probe_set.semantics.index(alternative) for alternative in result.alternatives]
             controls = {c: (float(skills[c][0, f]), float(skills[c][columns, f].mean())) for c in CONTROLS}
-            found[name] = SliceResult(
+            results[name] = SliceResult(
                 result.skill.value, result.skill_alternatives, controls, result.gap, result.delta, result.p
             )
-        return found
+        return results
 
-    def _verdict(self) -> tuple[str, Slice]:
-        """The blind set at `read` with every alternative."""
+    def _measure_verdict(self) -> tuple[str, Slice]:
+        """Measure the blind set at `read` with all alternatives."""
         protocol = replace(self.protocol, alternatives=NUM_ALL_ALTERNATIVES)
         blind = self.blind
-        meanings = list_semantics(protocol)
-        whole = self._place(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, meanings)
-        found: list[str] = []
-        one = self.slice(
-            whole, READ, POOLED, protocol=protocol, shown=lambda s, t, meaning: found.append(meaning.verdict)
+        semantics = list_semantics(protocol)
+        site = self._create_site(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, semantics)
+        verdicts: list[str] = []
+        verdict_slice = self.measure_slice(
+            site, READ, POOLED, protocol=protocol, on_result=lambda _, __, result: verdicts.append(result.verdict)
         )
-        return found[0], one
+        return verdicts[0], verdict_slice
 
-    def _layers(self, place: ProbeSite, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
-        """Every layer and the mean at these offsets; the layer with the largest gap on validation at offset 0."""
+    def _measure_layers(self, site: ProbeSite, position: str, offsets: Sequence[int]) -> tuple[list[Slice], str]:
+        """Measure every layer and the mean at `offsets`; select the layer with the largest validation gap at offset 0."""
         slices, gaps = [], {}
-        allowed = [i for i, name in enumerate(place.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
+        columns = [i for i, name in enumerate(site.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def keep(source: ProbedSource, tested: PriorBaseline, meaning: ProbeResult, view: str = view) -> None:
-                gaps[view] = float(validation_gaps(source.fits, tested, FEATURES.index(PRIMARY), allowed)[0])
+            def store_gap(
+                source: ProbedSource, baseline: PriorBaseline, result: ProbeResult, view: str = view
+            ) -> None:
+                gaps[view] = float(validation_gaps(source.fits, baseline, FEATURES.index(PRIMARY), columns)[0])
 
             slices += [
-                self.slice(place, position, view, offset, shown=keep if offset == 0 else _ignore)
+                self.measure_slice(site, position, view, offset, on_result=store_gap if offset == 0 else _ignore_result)
                 for offset in sorted(offsets)
             ]
         return slices, max(self.layers, key=lambda layer: gaps[layer])
 
-    def _budgets(self) -> list[Slice]:
-        """The blind set at a fifth of the budget, and the wide set at the largest, trained longer in proportion."""
+    def _measure_budgets(self) -> list[Slice]:
+        """Measure the blind set at a fifth of the budget, and the wide set at the largest budget with more steps."""
         budget = self.suite.probe_programs
-        few = replace(self.blind.probe_set, budget=budget * SMALL_BUDGET // 5_000)
-        small = self.slice(replace(self.blind, probe_set=few), READ, POOLED)
+        reduced_set = replace(self.blind.probe_set, budget=budget * SMALL_BUDGET // 5_000)
+        small_slice = self.measure_slice(replace(self.blind, probe_set=reduced_set), READ, POOLED)
         tasks = wide_tasks(self.suite)
-        large = budget * WIDE_BUDGET // 5_000
-        place = self._place(WIDE, WIDE, tasks.programs, first_inputs(tasks), None, large)
-        longer = replace(self.swept, steps=round(self.swept.steps * (large / budget) ** 0.75))
-        return [small, self.slice(place, READ, POOLED, protocol=longer)]
+        large_budget = budget * WIDE_BUDGET // 5_000
+        site = self._create_site(WIDE, WIDE, tasks.programs, first_inputs(tasks), None, large_budget)
+        long_protocol = replace(self.grid_protocol, steps=round(self.grid_protocol.steps * (large_budget / budget) ** 0.75))
+        return [small_slice, self.measure_slice(site, READ, POOLED, protocol=long_protocol)]
 
-    def _crossed(self) -> list[Slice]:
-        """Prompts of which half show outputs under the original and half under an alternative, one alternative each."""
+    def _measure_crossed(self) -> list[Slice]:
+        """Measure prompts of which half show outputs under the original and half under one alternative."""
         slices = []
         tasks = crossed_tasks(self.suite)
         for name in CROSSED_ALTERNATIVES:
@@ -309,27 +329,27 @@ class FullGrid:
             outputs = crossed_outputs(tasks, name)[:, 0]
             budget = self.suite.probe_programs // 5
             stage = f"{CROSSED}-{name}"
-            place = self._place(
+            site = self._create_site(
                 f"crossed {name}", stage, tasks.programs, first_inputs(tasks), outputs, budget, semantics
             )
-            slices.append(self.slice(place, READ, POOLED))
+            slices.append(self.measure_slice(site, READ, POOLED))
         return slices
 
-    def future(self, place: ProbeSite, offset: int, view: str = POOLED) -> Slice:
-        """What `emit` holds of a state ahead beyond what the present one and the words up to there tell of it."""
-        probe_set = place.probe_set.at(offset)
-        prior = PriorBaseline.from_probe_set(probe_set, self.swept, place.probe_set.at(0))
-        return self.slice(place, EMIT, view, offset, prior=prior, ahead=1 + offset)
+    def measure_future(self, site: ProbeSite, offset: int, view: str = POOLED) -> Slice:
+        """Measure a future state at `emit`, against the present state as prior and all tokens up to `offset` as control."""
+        probe_set = site.probe_set.at_offset(offset)
+        prior = PriorBaseline.from_probe_set(probe_set, self.grid_protocol, site.probe_set.at_offset(0))
+        return self.measure_slice(site, EMIT, view, offset, baseline=prior, num_ahead=1 + offset)
 
-    def _reach(self) -> tuple[int, dict[int, float]]:
-        """See `Grid.reach`: the prior is given the present state, the recorder the words up to the offset."""
-        place = self.generated
-        if place is None:
+    def _measure_reach(self) -> tuple[int, dict[int, float]]:
+        """Measure `Grid.reach`; the prior gets the present state, the token-history baseline the tokens up to the offset."""
+        site = self.generated
+        if site is None:
             return 0, {}
-        raw = {}
+        p_values = {}
         for offset in FUTURE:
-            raw[offset] = self.future(place, offset).features[PRIMARY].p
-        adjusted = {int(name): p for name, p in holm({str(k): p for k, p in raw.items()}).items()}
+            p_values[str(offset)] = self.measure_future(site, offset).features[PRIMARY].p
+        adjusted = {int(name): p for name, p in holm(p_values).items()}
         reach = 0
         for offset in FUTURE:
             if adjusted[offset] >= 0.05:
@@ -337,26 +357,27 @@ class FullGrid:
             reach = offset
         return reach, dict(sorted(adjusted.items()))
 
-    def _conditional(self) -> dict[str, ConditionalSkill]:
-        """What the mean over layers adds to the recorder."""
-        self.told("conditional probing")
-        place, protocol = self.blind, self.swept
-        probe_set = place.probe_set.at(0)
-        tested = PriorBaseline.from_probe_set(probe_set, protocol)
-        recorder = place.recorder(READ)
-        both = np.concatenate([recorder, self.states(place.stage, READ, MEAN)[:]], 1)
+    def _measure_conditional(self) -> dict[str, ConditionalSkill]:
+        """Measure the skill that the mean over layers adds to the token-history baseline."""
+        self.on_event("conditional probing")
+        site, protocol = self.blind, self.grid_protocol
+        probe_set = site.probe_set.at_offset(0)
+        baseline = PriorBaseline.from_probe_set(probe_set, protocol)
+        token_history = site.token_history_states(READ)
+        combined = np.concatenate([token_history, self.load_states(site.stage, READ, MEAN)[:]], 1)
         sources = {
-            name: probe_source(probe_set, tested, [[states]], protocol, trainer=self.fit)
-            for name, states in (("recorder", recorder), ("both", both))
+            name: probe_source(probe_set, baseline, [[states]], protocol, trainer=self.trainer)
+            for name, states in (("recorder", token_history), ("both", combined))
         }
-        n = len(tested.programs)
-        weights = bootstrap_weights(tested.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
-        skills = SkillScores(evidence_from_arrays(evidence_to_arrays(sources)), tested, weights)
-        three = [
-            (skills.overall(name)[None], skills.resampled(name), skills.by_seed(name)) for name in ("both", "recorder")
+        n = len(baseline.programs)
+        weights = bootstrap_weights(baseline.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
+        skills = SkillScores(evidence_from_arrays(evidence_to_arrays(sources)), baseline, weights)
+        token_history_skill = skills.bootstrap("recorder")
+        added = [
+            part - token_history_part
+            for part, token_history_part in zip(skills.bootstrap("both"), token_history_skill, strict=True)
         ]
-        added = [one - other for one, other in zip(*three, strict=True)]
-        found = {}
+        results = {}
         for f, feature in enumerate(FEATURES):
             columns = [i for i, name in enumerate(probe_set.semantics) if i and name in valid_alternatives(feature)]
 
@@ -365,13 +386,13 @@ class FullGrid:
                 return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, 0.95)
 
             if columns:
-                found[feature] = ConditionalSkill(
-                    float(three[1][0][0, 0, f]),
-                    estimate([one[:, 0, f] for one in added]),
-                    estimate([one[:, columns, f].mean(1) for one in added]),
+                results[feature] = ConditionalSkill(
+                    float(token_history_skill.value[0, 0, f]),
+                    estimate([part[:, 0, f] for part in added]),
+                    estimate([part[:, columns, f].mean(1) for part in added]),
                 )
-        return found
+        return results
 
 
-def _ignore(source: ProbedSource, tested: PriorBaseline, meaning: ProbeResult) -> None:
-    """Shown a source, keeps nothing."""
+def _ignore_result(source: ProbedSource, baseline: PriorBaseline, result: ProbeResult) -> None:
+    """Do nothing."""

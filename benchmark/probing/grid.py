@@ -1,7 +1,4 @@
-"""What the full grid, or that of layers, finds: one slice for each place that is probed, and the figures taken over slices.
-
-Source: shared/PROBING.md, The score and Cost. Nothing here computes; `full_grid` does.
-"""
+"""Results of the full grid and of the grid of layers, as a record stores them; `full_grid` computes them."""
 
 from __future__ import annotations
 
@@ -12,14 +9,15 @@ from benchmark.statistics import Estimate
 
 @dataclass(frozen=True)
 class SliceResult:
-    """One feature of one slice.
+    """Results of one feature in one slice.
 
     Attributes:
-        skill: under the original.
+        skill: skill under the original.
         alternatives: mean skill under the alternatives that the screen keeps for the feature.
-        controls: of random-init and recorder, skill under the original and mean skill under the alternatives.
-        gap: skill less alternatives; delta: gap less the larger gap of the controls; 95% intervals.
-        p: one-sided, of delta > 0, not adjusted.
+        controls: skill under the original and mean skill under the alternatives, by control (`random-init`, `recorder`).
+        gap: skill - alternatives, with a 95% interval.
+        delta: gap minus the larger gap of the controls, with a 95% interval.
+        p: one-sided p of delta > 0, not adjusted.
     """
 
     skill: float
@@ -32,18 +30,18 @@ class SliceResult:
 
 @dataclass(frozen=True)
 class Slice:
-    """One place that is probed.
+    """The probing results of one combination of probe set, position, view, offset, probe depth and budget.
 
     Attributes:
         probe_set: `blind`, `wide` (the blind set of the largest budget), `generated`, or `crossed NAME`.
-        position: `read` or `emit`.
-        view: `layer i`, `mean`, or `pools` (mean or last, each semantics by its own validation).
-        offset: in program states.
+        position: `read` (the token itself) or `emit` (the position that predicts it).
+        view: `layer i`, `mean`, or `pools` (mean or last layer, selected per semantics on validation).
+        offset: program states from the one after the token.
         depth: `linear`, `mlp1` or `mlp2`.
-        budget: programs that a probe is trained on.
-        alternatives: how many semantics beside the original.
-        programs, states: that the figures rest on.
-        features: readings by feature.
+        budget: number of programs that a probe is trained on.
+        alternatives: number of alternative semantics.
+        programs, states: number of test programs and test states.
+        features: results by feature.
     """
 
     probe_set: str
@@ -60,14 +58,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Codelength:
-    """Online codelength of one feature, bits a label (Voita & Titov 2020, arXiv 2003.12298).
+    """Online codelength of one feature, in bits per label (Voita & Titov 2020, arXiv 2003.12298).
 
     Attributes:
-        original: under the original.
-        alternatives: mean under the alternatives.
-        prior: of the step's label frequencies, learnt from the same blocks.
-        gap: alternatives less original, so that more is better for the model.
-        mdl_delta: gap less the larger gap of the controls.
+        original: codelength under the original.
+        alternatives: mean codelength under the alternatives.
+        prior: codelength of the step's label frequencies, estimated from the same blocks.
+        gap: alternatives - original, so that a larger gap is better.
+        mdl_delta: gap minus the larger gap of the controls.
     """
 
     original: float
@@ -79,12 +77,13 @@ class Codelength:
 
 @dataclass(frozen=True)
 class ConditionalSkill:
-    """What the hidden state adds to the recorder (conditional probing, Hewitt et al. 2021, arXiv 2109.09234).
+    """Skill that the hidden state adds to the token-history baseline (conditional probing, Hewitt et al. 2021, arXiv
+    2109.09234).
 
     Attributes:
-        recorder: skill of the recorder alone, under the original.
-        added: skill of recorder and state together less that.
-        added_alternatives: the same, mean under the alternatives.
+        recorder: skill of the token-history baseline alone, under the original.
+        added: skill of baseline and hidden state together minus skill of the baseline alone, under the original.
+        added_alternatives: the same difference, mean over the alternatives.
     """
 
     recorder: float
@@ -94,17 +93,17 @@ class ConditionalSkill:
 
 @dataclass(frozen=True)
 class Grid:
-    """The full grid of one model, or that of layers, which has slices and the best layer only.
+    """The full grid of one model, or the grid of layers, which has slices and the best layer only.
 
     Attributes:
-        verdict: with all 29 alternatives; None in the grid of layers.
-        slices: every place that was probed.
+        verdict: verdict with all 29 alternatives; None in the grid of layers.
+        slices: every measured slice.
         best_layer: the layer with the largest gap of the primary feature on validation programs, blind set at `read`.
-        codelength: by feature, blind set at `read`.
-        reach: the largest future offset, on `generated` at `emit`, at which and below which delta is above 0; 0 if none;
-            None where it was not looked for.
+        codelength: codelength by feature, blind set at `read`.
+        reach: the largest future offset, on `generated` at `emit`, up to which every delta is above 0; 0 if there is
+            none; None if not measured.
         reach_p: Holm-adjusted one-sided p by future offset.
-        conditional: by feature.
+        conditional: conditional skill by feature.
     """
 
     verdict: str | None
@@ -116,6 +115,6 @@ class Grid:
     conditional: dict[str, ConditionalSkill] = field(default_factory=dict)
 
     @property
-    def whole(self) -> bool:
-        """Whether it is the full grid."""
+    def is_full(self) -> bool:
+        """Whether this is the full grid."""
         return self.verdict is not None

@@ -1,6 +1,6 @@
-"""Labels of a probe set: the robot's state around each action word, under each semantics, and the folds.
+"""Labels of a probe set: the robot's state around each action token under each semantics, and the cross-validation folds.
 
-Letters: `B` programs, `R` labelled words (all action words of all programs, in order), `S` semantics (0 is the
+Letters: `B` programs, `R` labelled tokens (all action tokens of all programs, in order), `S` semantics (0 is the
 original), `F` features, `O` offsets.
 """
 
@@ -21,18 +21,18 @@ from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
 MISSING = -1
-"""Class of a state that does not exist: a word that is never executed, or an offset beyond the execution's ends."""
+"""Class of a state that does not exist: the token is never executed, or the offset is outside the execution."""
 DROPPED = -1
-"""Fold of a program that shares an action prefix in the same world with a program of another fold."""
+"""Fold of a program that is left out, since it shares an action prefix in the same world with another fold."""
 
 
 class LeakError(AssertionError):
-    """Two folds share an action prefix in the same world, so a probe could have memorised its test."""
+    """Two folds share an action prefix in the same world, so that a probe could have memorised test labels."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled words, int64 each, that one probe seed trains on, chooses by, and is tested on."""
+    """The labelled tokens of one probe seed: int64 row indices for training, for validation, and for testing."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -48,12 +48,12 @@ class ProbeSet:
         word: int64 [R], index of the word in its program after the header.
         step: int64 [R], how many action words precede it in the program.
         classes: int16 [S, F, R], class of each feature, `MISSING` where there is none.
-        around: int16 [O, S, F, R], the same at each of `offsets`, in program states from the one after the word.
+        classes_by_offset: int16 [O, S, F, R], the same at each of `offsets`, in program states from the one after the word.
         offsets: O numbers; `classes` is at the first.
         counts: int64 [F], number of classes of each feature.
         fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
         folds: how many there are.
-        seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
+        is_seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
             on it may have been trained on.
         semantics: S names.
         budget: programs that a probe is trained on at most; None for all of its folds.
@@ -62,38 +62,42 @@ class ProbeSet:
     program: np.ndarray
     word: np.ndarray
     step: np.ndarray
-    around: np.ndarray
+    classes_by_offset: np.ndarray
     offsets: tuple[int, ...]
     counts: np.ndarray
     fold: np.ndarray
     folds: int
-    seen: np.ndarray
+    is_seen: np.ndarray
     semantics: tuple[str, ...]
     budget: int | None = None
 
     @property
     def classes(self) -> np.ndarray:
-        """int16 [S, F, R], see the attributes."""
-        return self.around[0]
+        """int16 [S, F, R], classes at the first offset."""
+        return self.classes_by_offset[0]
 
-    def at(self, offset: int) -> ProbeSet:
-        """The same with the labels of one of its offsets."""
+    def at_offset(self, offset: int) -> ProbeSet:
+        """The same probe set with the labels of one of its offsets only."""
         offset_index = self.offsets.index(offset)
-        return replace(self, around=self.around[offset_index : offset_index + 1], offsets=(offset,))
+        return replace(
+            self, classes_by_offset=self.classes_by_offset[offset_index : offset_index + 1], offsets=(offset,)
+        )
 
     def split(self, seed: int) -> Split:
-        """What probe seed `seed` works on: a fold for testing, the next for validation, the others for training.
+        """The split of probe seed `seed`: one fold for testing, the next for validation, the others for training.
 
-        As many seeds as folds test every program once, each on probes that never saw it. With a `budget` training
-        takes so many programs of its folds, from a place that moves with the seed so that seeds share fewer, and
-        validation the first fifth of that number of its own.
+        If there are as many seeds as folds, every program is tested once, by probes that were not trained on it. With a
+        `budget`, training uses that many programs of its folds, starting at a program that depends on the seed, and
+        validation the first `budget // 5` programs of its fold.
         """
         test, validation = seed % self.folds, (seed + 1) % self.folds
         is_training = (self.fold != DROPPED) & (self.fold != test) & (self.fold != validation)
         validation_programs = np.flatnonzero(self.fold == validation)
         training_programs = np.flatnonzero(is_training)
         if self.budget is not None:
-            training_programs = np.roll(training_programs, -(seed * len(training_programs) // self.folds))[: self.budget]
+            training_programs = np.roll(training_programs, -(seed * len(training_programs) // self.folds))[
+                : self.budget
+            ]
             validation_programs = validation_programs[: max(1, self.budget // 5)]
         parts = (training_programs, validation_programs, np.flatnonzero(self.fold == test))
         return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
@@ -107,17 +111,18 @@ def build_probe_set(
     offsets: Sequence[int] = (0,),
     budget: int | None = None,
 ) -> ProbeSet:
-    """Label B programs in their first shown worlds, `inputs` [B]: one traced execution a semantics.
+    """Label B programs in their first shown worlds by one traced execution per semantics.
 
     Args:
-        programs, inputs: what is labelled.
-        semantics: the original first.
-        protocol: of the folds.
-        offsets: in program states; 0 is the state after the word.
+        programs: B programs.
+        inputs: worlds [B].
+        semantics: S semantics, the original first.
+        protocol: number of folds.
+        offsets: O offsets in program states; 0 is the state after the token.
         budget: see `ProbeSet`.
 
     Raises:
-        LeakError: see there.
+        LeakError: two folds share an action prefix in the same world.
     """
     code = compile_programs(programs)
     program, word, step = _action_words(programs)
@@ -129,19 +134,19 @@ def build_probe_set(
         program=program,
         word=word,
         step=step,
-        around=np.stack(classes, 1),
+        classes_by_offset=np.stack(classes, 1),
         offsets=tuple(offsets),
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
         folds=protocol.folds,
-        seen=_prefix_in_training(prefixes, fold[program], protocol.folds),
+        is_seen=_prefix_in_training(prefixes, fold[program], protocol.folds),
         semantics=tuple(s.name for s in semantics),
         budget=budget,
     )
 
 
 def select_alternatives(protocol: Protocol) -> list[Semantics]:
-    """The alternatives of a run: evenly from those kept for the primary feature, or all if more are asked for."""
+    """The alternatives of a run, evenly spaced among those kept for the primary feature; all 29 if the protocol has more."""
     classes = mirror_classes()
     primary = [s for s in classes if s.name in valid_alternatives(PRIMARY)]
     if protocol.alternatives > len(primary):
@@ -150,12 +155,12 @@ def select_alternatives(protocol: Protocol) -> list[Semantics]:
 
 
 def list_semantics(protocol: Protocol, extras: Sequence[Semantics] = ()) -> list[Semantics]:
-    """The semantics of a run: the original first, then its alternatives, then named extras that enter no gap."""
+    """The semantics of a run: the original, then its alternatives, then extra semantics, which enter no gap."""
     return [ORIGINAL, *select_alternatives(protocol), *extras]
 
 
 def _action_words(programs: Programs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int64 [R] each: program, word index after the header, number of action words before it."""
+    """int64 [R] each: program index, token index after the header, number of action tokens before it."""
     owner = np.repeat(np.arange(len(programs)), programs.lengths)
     position = np.arange(len(programs.words)) - programs.offsets[owner]
     is_action = programs.words < FIRST_CONDITION
@@ -173,7 +178,7 @@ def _classes(
     word: np.ndarray,
     offsets: Sequence[int],
 ) -> np.ndarray:
-    """int16 [O, F, R]: the states around the first execution of each action word."""
+    """int16 [O, F, R], classes of the states around the first execution of each action token."""
     result = run(code, inputs, semantics, trace=True)
     trace = result.trace
     assert trace is not None
@@ -200,26 +205,30 @@ def _classes(
 
 
 def assign_folds(programs: Programs, folds: int) -> np.ndarray:
-    """int8 [B]: the same program is always in the same fold; by order of first appearance, not by chance.
+    """int8 [B], fold of each program, assigned round-robin in order of first appearance; equal programs share a fold.
 
-    Programs are drawn independently, so dealing them out in order is as good as a shuffle and needs no seed.
+    Programs are drawn independently, so this is equivalent to a random assignment and needs no seed.
     """
     index_by_program: dict[bytes, int] = {}
-    number = [index_by_program.setdefault(programs.program(i).tobytes(), len(index_by_program)) for i in range(len(programs))]
+    number = [
+        index_by_program.setdefault(programs.program(i).tobytes(), len(index_by_program)) for i in range(len(programs))
+    ]
     return (np.array(number, np.int64) % folds).astype(np.int8)
 
 
 def _prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
-    """bool [R], see `ProbeSet.seen`; `fold` is that of each word's program."""
+    """bool [R], see `ProbeSet.is_seen`; `fold` is the fold of each token's program."""
     folds_by_prefix: dict[bytes, set[int]] = {}
     for prefix, number in zip(prefixes, fold.tolist(), strict=True):
         folds_by_prefix.setdefault(prefix, set()).add(number)
     excluded_folds = [{DROPPED, number, (number + 1) % folds} for number in range(folds)]
-    return np.array([bool(folds_by_prefix[p] - excluded_folds[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool)
+    return np.array(
+        [bool(folds_by_prefix[p] - excluded_folds[n]) for p, n in zip(prefixes, fold.tolist(), strict=True)], bool
+    )
 
 
 def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list[bytes]:
-    """The words of the program up to and with each labelled word."""
+    """The tokens of the program up to and including each labelled token, as bytes."""
     flat, starts = programs.words, programs.offsets
     ends = starts[program] + len(HEADER) + word + 1
     return [flat[a:b].tobytes() for a, b in zip(starts[program], ends, strict=True)]
@@ -228,9 +237,9 @@ def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list
 def _drop_shared(
     prefixes: list[bytes], inputs: Worlds, program: np.ndarray, fold: np.ndarray, folds: int
 ) -> np.ndarray:
-    """The folds with programs dropped until no action prefix in the same world occurs in two of them.
+    """int8 [B], folds in which programs are dropped until no action prefix in the same world occurs in two folds.
 
-    The later fold loses the program.
+    A program that shares a prefix with an earlier fold is dropped.
     """
     worlds = [inputs.cells[b].tobytes() + inputs.robot[b].tobytes() for b in range(len(fold))]
     fold = fold.copy()

@@ -1,6 +1,6 @@
-"""Online codelength: how many bits a label costs someone who learns as the labels come.
+"""Online (prequential) codelength: bits per label when each block of labels is coded by probes trained on earlier blocks.
 
-Source: Voita & Titov 2020 (arXiv 2003.12298), section 2.2; blocks are of whole programs. Letters: `Q` seeds, `S`
+Source: Voita & Titov 2020 (arXiv 2003.12298), section 2.2; blocks consist of whole programs. Letters: `Q` seeds, `S`
 semantics, `F` features, `P` programs.
 """
 
@@ -22,21 +22,24 @@ from karel_env.features import FEATURES
 from karel_env.screen import valid_alternatives
 
 BLOCK_ENDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
-"""Ends of the blocks, as shares of the programs. The first is coded uniformly, each later one by what was learnt."""
+"""Ends of the blocks as shares of the programs. The first block is coded uniformly, each later one by trained probes."""
 VALIDATION_INTERVAL = 10
-"""One in so many of the programs seen so far chooses the moment to stop."""
+"""Every tenth program of the earlier blocks is used for validation."""
 
 
 def measure_codelengths(
-    probe_set: ProbeSet, sources: Mapping[str, Sequence[Views]], protocol: Protocol, trainer: ProbeTrainer = fit_in_process
+    probe_set: ProbeSet,
+    sources: Mapping[str, Sequence[Views]],
+    protocol: Protocol,
+    trainer: ProbeTrainer = fit_in_process,
 ) -> dict[str, Codelength]:
-    """Bits a label of each feature, of the model against the controls.
+    """Measure the bits per label of each feature for the model and the controls.
 
     Args:
         probe_set: labels.
-        sources: `model` and each of `CONTROLS`, the views of each of its copies.
-        protocol: of the probes; each seed puts the programs in an order of its own.
-        fit: fits the probes.
+        sources: views per copy, by source: `model` and each of `CONTROLS`.
+        protocol: settings of the probes; each seed orders the programs differently.
+        trainer: trains the probes.
     """
     blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
     coded = {name: _code_bits(probe_set, copies, blocks, protocol, trainer) for name, copies in sources.items()}
@@ -68,7 +71,7 @@ def _estimate(three: Sequence[np.ndarray], n: int) -> Estimate:
 
 
 def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
-    """The programs of each block, in an order that the seed draws."""
+    """The program indices of each block, in a random order that depends on the seed."""
     generator = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
     order = generator.permutation(np.flatnonzero(probe_set.fold != DROPPED))
     ends = [round(share * len(order)) for share in BLOCK_ENDS]
@@ -76,7 +79,7 @@ def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
 
 
 def _splits(probe_set: ProbeSet, blocks: Sequence[np.ndarray]) -> list[Split]:
-    """What codes each block but the first: trained on all before it, of which one in `HELD` chooses."""
+    """The split that codes each block after the first: earlier blocks for training and validation, the block for testing."""
     splits = []
     for number in range(1, len(blocks)):
         before = np.concatenate(blocks[:number])
@@ -86,12 +89,14 @@ def _splits(probe_set: ProbeSet, blocks: Sequence[np.ndarray]) -> list[Split]:
 
 
 def _count_labels(probe_set: ProbeSet) -> np.ndarray:
-    """float64 [S, F, P], number of labels of each program that is kept."""
-    return _sum_by_program(probe_set, (probe_set.classes != MISSING).astype(np.float64), np.arange(len(probe_set.program)))
+    """float64 [S, F, P], number of labels of each program that is not dropped."""
+    return _sum_by_program(
+        probe_set, (probe_set.classes != MISSING).astype(np.float64), np.arange(len(probe_set.program))
+    )
 
 
 def _sum_by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """float64 [S, F, P], sums of values [S, F, rows] over the kept programs, 0 for those without rows."""
+    """float64 [S, F, P], sums of `values` [S, F, rows] by program without dropped ones, 0 for programs without rows."""
     summed = np.zeros((*values.shape[:2], len(probe_set.fold)))
     programs, starts = np.unique(probe_set.program[rows], return_index=True)
     summed[..., programs] = np.add.reduceat(values, starts, axis=-1)
@@ -99,7 +104,7 @@ def _sum_by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -
 
 
 def _uniform_bits(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
-    """float64 [S, F, P], bits of a block's labels when every class costs the same."""
+    """float64 [S, F, P], bits of a block's labels under a uniform code over classes."""
     rows = np.flatnonzero(np.isin(probe_set.program, block))
     is_labelled = probe_set.classes[:, :, rows] != MISSING
     return _sum_by_program(probe_set, is_labelled * np.log2(probe_set.counts)[:, None], rows)
@@ -112,7 +117,7 @@ def _code_bits(
     protocol: Protocol,
     trainer: ProbeTrainer,
 ) -> np.ndarray:
-    """float64 [Q, S, F, P], bits of each program's labels; of the views that which codes the held programs best."""
+    """float64 [Q, S, F, P], bits of each program's labels, coded by the view with the lowest validation cross-entropy."""
     splits = [_splits(probe_set, mine) for mine in blocks]
     flat = [split for mine in splits for split in mine]
     seeds = [seed for seed, mine in zip(protocol.seeds, splits, strict=True) for _ in mine]
@@ -133,7 +138,7 @@ def _code_bits(
 
 
 def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """float64 [S, F, P], bits of each program's labels by the step's frequencies alone, in the first seed's order."""
+    """float64 [S, F, P], bits of each program's labels coded by the step-conditional prior, in the first seed's order."""
     bits = _uniform_bits(probe_set, blocks[0][0])
     for split in _splits(probe_set, blocks[0]):
         bits += _sum_by_program(probe_set, -fit_step_prior(probe_set, split).log_prob / np.log(2), split.test)
@@ -141,7 +146,7 @@ def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> 
 
 
 def _bits_per_label(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
-    """Bits a label: float64 [1, S, F] over all, [W, S, F] in each resample, [Q, S, F] of each seed."""
+    """Bits per label, trailing axes [S, F]."""
     mean = bits.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled = np.tensordot(weights, mean, (1, 2)) / np.tensordot(weights, labels, (1, 2))

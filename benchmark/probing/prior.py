@@ -1,7 +1,7 @@
-"""The step-conditional prior: what is known of a label from the number of actions before it alone.
+"""The step-conditional label prior: class frequencies given the number of actions before the token.
 
-It is the zero of `skill`, and what a probe falls back on that does no better on validation.
-Source: shared/PROBING.md, The score. Letters: `R` states, `S` semantics, `F` features.
+It is the zero of `skill`, and replaces a probe that is no better on validation (docs/probing.md, "Folds, seeds and
+intervals"). Letters: `R` states, `S` semantics, `F` features.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmark.probing.labels import MISSING, ProbeSet, Split
 from karel_env.features import FEATURES
 
 PRESENT_FEATURES = ("facing", "absolute_x", "absolute_y")
-"""The robot's state, as the prior of `reach` is given it."""
+"""The features of the robot's present state that the prior of `reach` is conditioned on."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LabelPrior:
     """The prior of one split.
 
     Attributes:
-        validation: float64 [S, F], cross-entropy in nats on its validation states.
+        validation: float64 [S, F], mean cross-entropy in nats on the validation states.
         log_prob: float64 [S, F, Rt], log-probability of each test label; 0 where the label is missing.
         correct: bool [S, F, Rt], whether the most frequent class is the true one.
     """
@@ -33,10 +33,13 @@ class LabelPrior:
 
 
 def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None = None) -> LabelPrior:
-    """Frequencies of each step among the training labels, with one added to each count, on the other states.
+    """Fit the class frequencies per step on the training labels (add-one smoothing) and evaluate them on the others.
 
-    With `present`, the labels of the present, the frequencies of each (step, robot's present state): what then remains
-    does not follow from the present alone. The present is that of the same semantics, so that no semantics is helped.
+    Args:
+        probe_set: labels.
+        split: rows to fit on and to evaluate on.
+        present: labels at offset 0; if given, frequencies are per (step, present state of the robot under the same
+            semantics), so that skill is what does not follow from the present state.
     """
     shape = probe_set.classes.shape[:2]
     prior = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
@@ -46,7 +49,9 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
             label = probe_set.classes[s, f]
             log_prob = _frequencies(condition, label, split.train, int(probe_set.counts[f]))
             validation = split.validation[label[split.validation] != MISSING]
-            prior.validation[s, f] = -log_prob[condition[validation], label[validation]].mean() if len(validation) else 0.0
+            prior.validation[s, f] = (
+                -log_prob[condition[validation], label[validation]].mean() if len(validation) else 0.0
+            )
             is_labelled = label[split.test] != MISSING
             tested = split.test[is_labelled]
             prior.log_prob[s, f, is_labelled] = log_prob[condition[tested], label[tested]]
@@ -55,7 +60,7 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
 
 
 def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
-    """int64 [R], a number for each (step, heading, position) under one semantics."""
+    """int64 [R], index of the (step, heading, position) of each token under one semantics."""
     code = present.step.astype(np.int64)
     for name in PRESENT_FEATURES:
         f = FEATURES.index(name)

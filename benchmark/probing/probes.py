@@ -77,7 +77,10 @@ def fit_probes(
     counts = np.broadcast_to(counts, targets.shape[:2])
     if counts.shape[1] > 1 and (counts != counts[0]).any():
         raise ValueError("counts: groups of several heads differ in their classes; fit them one by one, or give [K]")
-    shared = [_SharedInputs(seed_states, split.train, protocol.ridge, dtype) for seed_states, split in zip(states, splits, strict=True)]
+    shared = [
+        _SharedInputs(seed_states, split.train, protocol.ridge, dtype)
+        for seed_states, split in zip(states, splits, strict=True)
+    ]
     chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // GROUPS_PER_CHUNK))
     heads = [_Heads(counts[chunk], targets[chunk]) for chunk in chunks]
 
@@ -248,7 +251,9 @@ class _Networks:
         generators = {i: torch.Generator().manual_seed(1_000_003 * (seed + 1) + i) for i in set(inits)}
         for depth, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = 1 / math.sqrt(fan_in)
-            by_init = {i: torch.rand(fan_out, fan_in, generator=g) * (2 * bound) - bound for i, g in sorted(generators.items())}
+            by_init = {
+                i: torch.rand(fan_out, fan_in, generator=g) * (2 * bound) - bound for i, g in sorted(generators.items())
+            }
             weights = torch.stack([by_init[i] for i in inits])
             if depth == 0:
                 weights[..., -1] = 0

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.artifacts import MAX_BYTES, READINGS
 from benchmark.errors import VerificationError
-from benchmark.files import read_bytes, gunzip_bounded
+from benchmark.files import gunzip_bounded, read_bytes
 from benchmark.probing.control_gap import PriorBaseline, select_pool
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
@@ -29,7 +29,7 @@ DIGITS = 4
 MAX_TEXT_BYTES = 4_000_000
 """Bytes of the file's text."""
 _Class = Annotated[int, Field(ge=0, le=100)]
-_Share = Annotated[float, Field(ge=0, le=1)]
+_Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class SemanticsReadout(BaseModel):
@@ -52,7 +52,7 @@ class SemanticsReadout(BaseModel):
     prior: bool
     true: list[list[_Class | None]]
     read: list[list[_Class | None]]
-    probability: list[list[_Share | None]]
+    probability: list[list[_Probability | None]]
 
 
 class Readout(BaseModel):
@@ -75,7 +75,7 @@ class Readout(BaseModel):
 
 def compute_readout(
     probe_set: ProbeSet,
-    tested: PriorBaseline,
+    baseline: PriorBaseline,
     fits: Sequence[ProbeFit],
     views: Sequence[str],
     semantics: Sequence[str],
@@ -93,33 +93,35 @@ def compute_readout(
     seed, feature = protocol.seeds[0], FEATURES.index(PRIMARY)
     test = probe_set.split(seed).test
     task = np.unique(probe_set.program[test])[:NUM_PROGRAMS]
-    place = np.flatnonzero(np.isin(probe_set.program[test], task))
-    ends = np.flatnonzero(np.diff(probe_set.program[test][place])) + 1
-    pool, found = select_pool(fits)[0, :, feature], []
+    rows = np.flatnonzero(np.isin(probe_set.program[test], task))
+    ends = np.flatnonzero(np.diff(probe_set.program[test][rows])) + 1
+    pool, by_semantics = select_pool(fits)[0, :, feature], []
     for s, name in enumerate(probe_set.semantics):
         if name not in semantics:
             continue
         fit = fits[pool[s]]
-        label = probe_set.classes[s, feature, test[place]]
-        known = label != MISSING
-        share = np.exp(fit.log_prob[0][s, feature, place].astype(np.float64)).clip(0, 1).round(DIGITS)
-        best = min(float(one.validation[0, s, feature]) for one in fits)
-        columns = {"true": label, "read": fit.predicted[0][s, feature, place], "probability": share}
-        lists = {column: _lists(values, known, ends) for column, values in columns.items()}
-        prior = best >= float(tested.priors[0].validation[s, feature])
-        found.append(SemanticsReadout.model_validate({"semantics": name, "view": views[pool[s]], "prior": prior, **lists}))
-    return Readout(feature=PRIMARY, seed=seed, task=task.tolist(), by_semantics=found)
+        label = probe_set.classes[s, feature, test[rows]]
+        is_labelled = label != MISSING
+        probability = np.exp(fit.log_prob[0][s, feature, rows].astype(np.float64)).clip(0, 1).round(DIGITS)
+        best = min(float(other.validation[0, s, feature]) for other in fits)
+        columns = {"true": label, "read": fit.predicted[0][s, feature, rows], "probability": probability}
+        lists = {column: _split_by_program(values, is_labelled, ends) for column, values in columns.items()}
+        prior = best >= float(baseline.priors[0].validation[s, feature])
+        by_semantics.append(
+            SemanticsReadout.model_validate({"semantics": name, "view": views[pool[s]], "prior": prior, **lists})
+        )
+    return Readout(feature=PRIMARY, seed=seed, task=task.tolist(), by_semantics=by_semantics)
 
 
-def _lists(values: np.ndarray, known: np.ndarray, ends: np.ndarray) -> list[list[int | float | None]]:
+def _split_by_program(values: np.ndarray, is_labelled: np.ndarray, ends: np.ndarray) -> list[list[int | float | None]]:
     """A list a program, None for what is not known."""
-    programs = zip(np.split(values, ends), np.split(known, ends), strict=True)
+    programs = zip(np.split(values, ends), np.split(is_labelled, ends), strict=True)
     return [[v if k else None for v, k in zip(one.tolist(), there, strict=True)] for one, there in programs]
 
 
-def pack_readout(readings: Readout) -> bytes:
+def pack_readout(readout: Readout) -> bytes:
     """The content of the file, the same for the same readings."""
-    return gzip.compress(readings.model_dump_json().encode(), mtime=0)
+    return gzip.compress(readout.model_dump_json().encode(), mtime=0)
 
 
 def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
@@ -138,33 +140,33 @@ def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
         return None
     text = gunzip_bounded(read_bytes(path, MAX_BYTES[READINGS]), path.name, MAX_TEXT_BYTES)
     try:
-        readings = Readout.model_validate_json(text)
-        _check(readings, probe_set)
+        readout = Readout.model_validate_json(text)
+        _validate(readout, probe_set)
     except ValueError as problem:
-        why = " ".join(str(problem).split())[:200]
+        message = " ".join(str(problem).split())[:200]
         raise VerificationError(
-            f"{path}: {why}; expected the readings of this suite's blind set, run the model again"
+            f"{path}: {message}; expected the readings of this suite's blind set, run the model again"
         ) from problem
-    return readings
+    return readout
 
 
-def _check(readings: Readout, probe_set: ProbeSet) -> None:
-    if readings.feature != PRIMARY or not readings.by_semantics:
-        raise ValueError(f"readings of {readings.feature!r} under {len(readings.by_semantics)} semantics")
-    feature = FEATURES.index(readings.feature)
-    if any(task >= len(probe_set.fold) for task in readings.task) or len(set(readings.task)) < len(readings.task):
+def _validate(readout: Readout, probe_set: ProbeSet) -> None:
+    if readout.feature != PRIMARY or not readout.by_semantics:
+        raise ValueError(f"readings of {readout.feature!r} under {len(readout.by_semantics)} semantics")
+    feature = FEATURES.index(readout.feature)
+    if any(task >= len(probe_set.fold) for task in readout.task) or len(set(readout.task)) < len(readout.task):
         raise ValueError("programs that the blind set has not, or one twice")
-    rows = [np.flatnonzero(probe_set.program == task) for task in readings.task]
-    for one in readings.by_semantics:
-        if one.semantics not in probe_set.semantics:
-            raise ValueError(f"unknown semantics {one.semantics[:20]!r}")
-        labels = probe_set.classes[probe_set.semantics.index(one.semantics), feature]
-        true = [[None if c == MISSING else c for c in labels[mine].tolist()] for mine in rows]
-        if one.true != true:
-            raise ValueError(f"labels under {one.semantics} that are not those of the blind set")
+    rows = [np.flatnonzero(probe_set.program == task) for task in readout.task]
+    for semantics_readout in readout.by_semantics:
+        if semantics_readout.semantics not in probe_set.semantics:
+            raise ValueError(f"unknown semantics {semantics_readout.semantics[:20]!r}")
+        labels = probe_set.classes[probe_set.semantics.index(semantics_readout.semantics), feature]
+        true = [[None if c == MISSING else c for c in labels[program_rows].tolist()] for program_rows in rows]
+        if semantics_readout.true != true:
+            raise ValueError(f"labels under {semantics_readout.semantics} that are not those of the blind set")
         missing = [[c is None for c in program] for program in true]
-        for column in (one.read, one.probability):
+        for column in (semantics_readout.read, semantics_readout.probability):
             if [[value is None for value in program] for program in column] != missing:
-                raise ValueError(f"not one reading a word under {one.semantics}")
-        if any(c is not None and c >= probe_set.counts[feature] for program in one.read for c in program):
-            raise ValueError(f"a class under {one.semantics} that {readings.feature} has not")
+                raise ValueError(f"not one reading a word under {semantics_readout.semantics}")
+        if any(c is not None and c >= probe_set.counts[feature] for program in semantics_readout.read for c in program):
+            raise ValueError(f"a class under {semantics_readout.semantics} that {readout.feature} has not")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.probing.control_gap import sum_by_program, list_test_programs
+from benchmark.probing.control_gap import list_test_programs, sum_by_program
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
@@ -90,13 +90,18 @@ def probe_semantic_content(
     states_by_seed = [states] * len(protocol.seeds)
     return np.stack(
         [
-            _compute_hits(trainer(states_by_seed, targets, counts, splits, widths[depth], protocol.seeds, protocol, on_steps), sample)
+            _compute_hits(
+                trainer(states_by_seed, targets, counts, splits, widths[depth], protocol.seeds, protocol, on_steps),
+                sample,
+            )
             for depth in CONTENT_DEPTHS
         ]
     )
 
 
-def semantic_content_from_hits(suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray) -> SemanticContent | None:
+def semantic_content_from_hits(
+    suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray
+) -> SemanticContent | None:
     """The figures from what `measure_content_hits` returns, which a run stores; None with too few programs to tell.
 
     Raises:
@@ -154,13 +159,19 @@ class _ProgramSample:
         programs, _ = parse_programs(texts)
         first_index: dict[bytes, int] = {}
         kind = np.array(
-            [first_index.setdefault(programs.program(i).tobytes(), len(first_index)) for i in range(len(programs))], np.int64
+            [first_index.setdefault(programs.program(i).tobytes(), len(first_index)) for i in range(len(programs))],
+            np.int64,
         )
         if len(first_index) < protocol.min_programs:
             return None
         probe_set = generated_probe_set(suite, protocol, texts)
         executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
-        return cls(probe_set, [_filter_split(probe_set.split(seed), executed) for seed in protocol.seeds], kind, len(first_index))
+        return cls(
+            probe_set,
+            [_filter_split(probe_set.split(seed), executed) for seed in protocol.seeds],
+            kind,
+            len(first_index),
+        )
 
     @property
     def rows(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, PriorBaseline, select_pool, gather_evidence
+from benchmark.probing.control_gap import Evidence, PriorBaseline, gather_evidence, select_pool
 from benchmark.probing.labels import ProbeSet, Split
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import Protocol
@@ -81,7 +81,9 @@ def count_network_steps(protocol: Protocol, num_semantics: int) -> int:
     return protocol.steps * len(protocol.seeds) * (protocol.copies - 1 + num_semantics)
 
 
-def validation_gaps(fits: Sequence[ProbeFit], baseline: PriorBaseline, feature: int, columns: Sequence[int]) -> np.ndarray:
+def validation_gaps(
+    fits: Sequence[ProbeFit], baseline: PriorBaseline, feature: int, columns: Sequence[int]
+) -> np.ndarray:
     """float64 [views], validation gap per view, mean over seeds: skill of the original minus mean skill of the alternatives.
 
     The best layer is selected by it, so that no test result selects a layer. `columns` indexes the alternatives in S.
@@ -133,7 +135,9 @@ def _average_copies(values: np.ndarray, copies: int) -> np.ndarray:
 
 def evidence_to_arrays(sources: Mapping[str, ProbedSource]) -> dict[str, np.ndarray]:
     """The evidence of all sources as the named arrays that a run stores, such as `model.probe`."""
-    return {f"{name}.{part}": array for name, source in sources.items() for part, array in vars(source.evidence).items()}
+    return {
+        f"{name}.{part}": array for name, source in sources.items() for part, array in vars(source.evidence).items()
+    }
 
 
 def evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:

@@ -14,15 +14,22 @@ from benchmark.probing.control_gap import FeatureResult, PriorBaseline, analyze_
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
+    add_control_labels,
     collect_diagnostic_evidence,
     compute_diagnostics,
-    add_control_labels,
 )
 from benchmark.probing.labels import DROPPED, ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.probing.readout import Readout, compute_readout
-from benchmark.probing.state_source import StepCallback, Views, evidence_to_arrays, evidence_from_arrays, count_network_steps, probe_source
+from benchmark.probing.state_source import (
+    StepCallback,
+    Views,
+    count_network_steps,
+    evidence_from_arrays,
+    evidence_to_arrays,
+    probe_source,
+)
 from benchmark.probing.token_history import token_history_states
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
@@ -138,7 +145,9 @@ def verdict_from_evidence(
         diagnostics: diagnostics of the model, which these arrays do not determine.
     """
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
-    results = analyze_features(evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
+    results = analyze_features(
+        evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED
+    )
     return ProbeResult(
         verdict=decide_verdict(results, protocol),
         features=results,

@@ -1,8 +1,8 @@
-"""Probe fits that are shared out and kept: `fit_probes` as pieces of work, one a seed.
+"""A probe trainer that distributes and caches fits: `fit_probes` as work items, one fit per seed.
 
-What a fit reads lies in files (states where the run stored them; labels, splits and the recorder's states once each,
-under the digest of their content), so a worker anywhere reads it from there, and a fit that is committed is found again
-by what it was made from.
+The inputs of a fit lie in files (hidden states where the run stored them; labels, splits and token-history states once
+each, named by the digest of their content), so that a worker on any node reads them there, and a committed fit is found
+again by its inputs.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ OnRetry = Callable[[str, str, str], None]
 
 
 class CachedProbeTrainer:
-    """Takes the place of `fit_probes`.
+    """A `ProbeTrainer` that trains on the workers of a pool and stores each fit.
 
     Args:
-        shards: where pieces are committed.
-        pool: who computes them.
-        together: seeds of one piece of work; as many as a worker has threads.
-        kept: whether fits stay in the folder, to be found by the run that goes on; otherwise they go when read.
-        told: hears of retries: piece, cause and reason.
-        committed: hears of each piece that is.
+        store: where fits are committed.
+        pool: the pool of workers.
+        seeds_per_item: seeds per work item, as many as a worker has threads.
+        keep: whether fits stay in the folder, so that a continued run finds them; otherwise they are deleted when read.
+        on_retry: called with item name, status and message when an item is computed again or given up.
+        on_commit: called with each committed fit.
     """
 
     def __init__(
         self,
-        shards: ResultStore,
+        store: ResultStore,
         pool: Pool,
-        together: int = 1,
-        kept: bool = True,
-        told: OnRetry = lambda *words: None,
-        committed: Callable[[StagedResult], None] = lambda attempt: None,
+        seeds_per_item: int = 1,
+        keep: bool = True,
+        on_retry: OnRetry = lambda name, status, message: None,
+        on_commit: Callable[[StagedResult], None] = lambda result: None,
     ) -> None:
-        self.shards, self.pool, self.together, self.kept = shards, pool, together, kept
-        self.told, self.committed = told, committed
+        self.store, self.pool, self.seeds_per_item, self.keep = store, pool, seeds_per_item, keep
+        self.on_retry, self.on_commit = on_retry, on_commit
 
     def __call__(
         self,
@@ -62,74 +62,72 @@ class CachedProbeTrainer:
         widths: Sequence[int],
         seeds: Sequence[int],
         protocol: Protocol,
-        progress: Callable[[int], None] = lambda steps: None,
+        on_steps: Callable[[int], None] = lambda steps: None,
         inits: Sequence[int] | None = None,
     ) -> ProbeFit:
         """See `fit_probes`."""
-        labels = self._spill(
+        labels = self._write_inputs(
             {
                 "targets": np.asarray(targets, np.int16),
                 "counts": np.array(np.broadcast_to(counts, targets.shape[:2]), np.int64),
                 "inits": np.zeros(len(targets), np.int64) if inits is None else np.asarray(inits, np.int64),
             }
         )
-        given = {id(rows): self._rows(rows) for rows in states}
-        rows = [given[id(one)] for one in states]
-        parts = [self._spill(vars(split)) for split in splits]
+        files_by_id = {id(array): self._state_files(array) for array in states}
+        state_files = [files_by_id[id(array)] for array in states]
+        split_files = [self._write_inputs(vars(split)) for split in splits]
         settings = [sorted(asdict(protocol).items()), list(widths), str(select_matmul_dtype()), labels.name]
         names = []
-        for seed, (files, tensor), part in zip(seeds, rows, parts, strict=True):
-            content = [settings, int(seed), [self._content(file) for file in files], tensor, part.name]
-            names.append(f"fit-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}")
+        for seed, (files, tensor), split_file in zip(seeds, state_files, split_files, strict=True):
+            inputs = [settings, int(seed), [self._digest(file) for file in files], tensor, split_file.name]
+            names.append(f"fit-{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]}")
         steps = protocol.steps * len(targets)
-        missing = [q for q, name in enumerate(names) if self.shards.status(name) != VALID]
-        progress(steps * (len(names) - len(missing)))
-        pieces = []
-        for start in range(0, len(missing), self.together):
-            some = missing[start : start + self.together]
-            call = FitPayload(
-                tuple(names[q] for q in some), tuple(int(seeds[q]) for q in some), tuple(rows[q] for q in some),
-                labels, tuple(parts[q] for q in some), tuple(widths), protocol,
+        missing = [q for q, name in enumerate(names) if self.store.status(name) != VALID]
+        on_steps(steps * (len(names) - len(missing)))
+        items = []
+        for start in range(0, len(missing), self.seeds_per_item):
+            batch = missing[start : start + self.seeds_per_item]
+            payload = FitPayload(
+                tuple(names[q] for q in batch), tuple(int(seeds[q]) for q in batch), tuple(state_files[q] for q in batch),
+                labels, tuple(split_files[q] for q in batch), tuple(widths), protocol,
             )  # fmt: skip
-            pieces.append(self._piece(call, partial(progress, steps * len(some))))
-        self.pool.drain(pieces)
+            items.append(self._work_item(payload, partial(on_steps, steps * len(batch))))
+        self.pool.drain(items)
         return self._read(names)
 
-    def _piece(self, call: FitPayload, progressed: Callable[[], None]) -> WorkItem:
-        def commit(attempts: list[StagedResult]) -> None:
-            for attempt in attempts:
-                self.shards.commit(attempt)
-                self.committed(attempt)
-            progressed()
+    def _work_item(self, payload: FitPayload, on_done: Callable[[], None]) -> WorkItem:
+        def commit(results: list[StagedResult]) -> None:
+            for result in results:
+                self.store.commit(result)
+                self.on_commit(result)
+            on_done()
 
-        name = call.names[0]
-        work = FitWork(self.shards.root)
-        return WorkItem(
-            name, FIT, f"{FIT} {work.root}", work, call, commit, lambda cause, why: self.told(name, cause, why)
-        )
+        name = payload.names[0]
+        work = FitWork(self.store.root)
+        return WorkItem(name, FIT, f"{FIT} {work.root}", work, payload, commit, partial(self.on_retry, name))
 
     def _read(self, names: Sequence[str]) -> ProbeFit:
-        found = [load_file(self.shards.arrays_path(name)) for name in names]
-        if not self.kept:
+        fits = [load_file(self.store.arrays_path(name)) for name in names]
+        if not self.keep:
             for name in names:
-                self.shards.delete(name)
-        log_prob, predicted = [one["log_prob"] for one in found], [one["predicted"] for one in found]
-        return ProbeFit(np.stack([one["validation"] for one in found]), log_prob, predicted)
+                self.store.delete(name)
+        log_prob, predicted = [fit["log_prob"] for fit in fits], [fit["predicted"] for fit in fits]
+        return ProbeFit(np.stack([fit["validation"] for fit in fits]), log_prob, predicted)
 
-    def _rows(self, rows: StateArray) -> tuple[tuple[Path, ...], str]:
-        """The files and the tensor of states; those that lie in no file are written to one."""
-        if isinstance(rows, MemmapStates) and rows.files:
-            return rows.files, rows.tensor
-        return (self._spill({"states": np.asarray(rows[:], np.float32)}),), "states"
+    def _state_files(self, states: StateArray) -> tuple[tuple[Path, ...], str]:
+        """Files and tensor name of hidden states; states in memory are written to a file."""
+        if isinstance(states, MemmapStates) and states.files:
+            return states.files, states.tensor
+        return (self._write_inputs({"states": np.asarray(states[:], np.float32)}),), "states"
 
-    def _content(self, file: Path) -> str:
-        """What identifies the content of a file: its digest, which the name of a spilled one is."""
-        return file.name if file.name.startswith("given-") else str(self.shards.entry(file.stem)["arrays"])
+    def _digest(self, file: Path) -> str:
+        """Identity of a file's content: its digest, or for files of `_write_inputs` the name that holds it."""
+        return file.name if file.name.startswith("given-") else str(self.store.entry(file.stem)["arrays"])
 
-    def _spill(self, arrays: dict[str, np.ndarray]) -> Path:
-        """The file of these arrays, written unless it is there."""
+    def _write_inputs(self, arrays: dict[str, np.ndarray]) -> Path:
+        """Write arrays to a file named by their digest, unless it exists; returns its path."""
         content = to_safetensors(arrays)
-        path = self.shards.root / f"given-{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
+        path = self.store.root / f"given-{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
         if not path.is_file() or path.read_bytes() != content:
             write_atomic_in(path.parent, path.name, content)
         return path

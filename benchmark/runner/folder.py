@@ -113,7 +113,7 @@ class RunFolder:
 
     @staticmethod
     def file_status(root: Path, name: str) -> str:
-        """`WHOLE`, `ABSENT` or `DAMAGED`: whether a file of `finish` is as it was written."""
+        """`VALID`, `MISSING` or `CORRUPT`: whether a file of `finish` is as it was written."""
         path = root / name
         if not path.is_file():
             return MISSING

@@ -1,7 +1,7 @@
-"""What a worker holds and computes: task sets, shards of one model, fits of probes. It writes aside and commits nothing.
+"""The work of a worker: task sets, shards of one model, probe fits. Workers stage results; only the driver commits them.
 
-Each `...Work` is sent to a worker once and made ready there by `begin`; calls then name what to compute. The same code
-runs in this process (`SerialCrew`) and in actors.
+Each `...Work` is sent to a worker once and initialized there by `prepare`; the payload of a work item then says what to
+compute. The same code runs in this process (`LocalExecutor`) and in actors.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from benchmark.tasks.suite import TASK_FIELDS, Suite, cache_tasks, get_tasks, ta
 
 @dataclass(frozen=True)
 class TaskWork:
-    """Draws the task sets of a suite; a call is the (name, suite purpose) of one, see `evaluation.task_sets`."""
+    """Draws the task sets of a suite; the payload is a (name, purpose) of `plan.task_sets`."""
 
     suite: Suite
     root: Path
 
     def prepare(self) -> ComputeFn:
-        """Nothing is held."""
-        shards = ResultStore(self.root)
+        """Return the compute function; it has no state."""
+        store = ResultStore(self.root)
 
-        def compute(call: tuple[str, str], share: float) -> list[StagedResult]:
-            name, purpose = call
+        def compute(payload: tuple[str, str], batch_scale: float) -> list[StagedResult]:
+            name, purpose = payload
             arrays = tasks_to_arrays(get_tasks(self.suite, purpose))
-            return [shards.stage(name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
+            return [store.stage(name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
 
         return compute
 
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """Computes shards of one model; a call is a `Shard`.
+    """Computes shards of one model; the payload is a `Shard`.
 
     Attributes:
-        job: of the run.
-        root: of the committed pieces.
-        task_files: file of each task set by purpose, already committed.
+        job: the job of the run.
+        root: folder of the committed results.
+        task_files: (purpose, file) of each committed task set.
     """
 
     job: Job
@@ -64,69 +64,69 @@ class EvaluationWork:
     task_files: tuple[tuple[str, Path], ...] = ()
 
     def prepare(self) -> ComputeFn:
-        """Reads the task sets; the model is loaded by the first call."""
+        """Read the task sets; the first shard loads the model."""
         for purpose, path in self.task_files:
             cache_tasks(self.job.suite, purpose, load_file(path))
-        worker, shards = Worker(_localize(self.job)), ResultStore(self.root)
+        worker, store = Worker(_localize(self.job)), ResultStore(self.root)
 
-        def compute(shard: Shard, share: float) -> list[StagedResult]:
-            began = time.perf_counter()
+        def compute(shard: Shard, batch_scale: float) -> list[StagedResult]:
+            start = time.perf_counter()
             if shard.stage == CHECK:
                 with _num_threads(self.job.threads):
                     worker.check()
                 return []
             with _num_threads(self.job.threads):
-                result = worker.evaluate(shard, share)
-            seconds = round(time.perf_counter() - began, 3)
-            return [stage_result(shards, shard, replace(result, seconds=seconds))]
+                result = worker.evaluate(shard, batch_scale)
+            seconds = round(time.perf_counter() - start, 3)
+            return [stage_result(store, shard, replace(result, seconds=seconds))]
 
         return compute
 
 
 @contextmanager
 def _num_threads(count: int) -> Iterator[None]:
-    """Within, torch has so many threads."""
-    before = torch.get_num_threads()
+    """Set the number of torch threads while the context lasts."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def _localize(job: Job) -> Job:
-    """The job with its model's files on this node: those of a hub model are fetched where they are not there.
+    """The job with its model's files on this node; the files of a hub model are fetched if they are missing.
 
     Raises:
-        ModelError: they are not there, or are others.
+        ModelError: the files are missing or have another digest.
     """
     checkpoint = job.checkpoint
     if checkpoint.folder.is_dir():
         return job
     if not checkpoint.spec.startswith("hf:"):
         raise ModelError(f"{checkpoint.folder}: not there on this node; put the model on storage that all nodes share")
-    found = open_checkpoint(ModelSpec.parse(checkpoint.spec), checkpoint.loading)
-    if found.digest != checkpoint.digest:
-        raise ModelError(f"{checkpoint.spec}: this node has files of SHA-256 {found.digest}, not {checkpoint.digest}")
-    return replace(job, checkpoint=found)
+    local = open_checkpoint(ModelSpec.parse(checkpoint.spec), checkpoint.loading)
+    if local.digest != checkpoint.digest:
+        raise ModelError(f"{checkpoint.spec}: this node has files of SHA-256 {local.digest}, not {checkpoint.digest}")
+    return replace(job, checkpoint=local)
 
 
 @dataclass(frozen=True)
 class FitPayload:
-    """Probes of some seeds of one view; names of the pieces that come of it stand beside the seeds.
+    """Arguments of `fit_probes` for some seeds, as files.
 
     Attributes:
-        names: of the pieces, one a seed.
-        seeds: of the probes.
-        rows: a seed, the (files, tensor) of the states that it reads.
-        labels: file of `targets`, `counts` and `inits` as `fit_probes` takes them.
-        splits: a seed, file of its split.
-        widths, protocol: as `fit_probes` takes them.
+        names: name of the stored result per seed.
+        seeds: seeds of the probes.
+        states: (files, tensor name) of the hidden states per seed.
+        labels: file of the arrays `targets`, `counts` and `inits`.
+        splits: file of the split per seed.
+        widths, protocol: as in `fit_probes`.
     """
 
     names: tuple[str, ...]
     seeds: tuple[int, ...]
-    rows: tuple[tuple[tuple[Path, ...], str], ...]
+    states: tuple[tuple[tuple[Path, ...], str], ...]
     labels: Path
     splits: tuple[Path, ...]
     widths: tuple[int, ...]
@@ -135,31 +135,31 @@ class FitPayload:
 
 @dataclass(frozen=True)
 class FitWork:
-    """Fits probes to stored states; a call is a `FitCall`."""
+    """Fits probes to stored states; the payload is a `FitPayload`."""
 
     root: Path
 
     def prepare(self) -> ComputeFn:
-        """Nothing is held."""
-        shards = ResultStore(self.root)
+        """Return the compute function; it has no state."""
+        store = ResultStore(self.root)
 
-        def compute(call: FitPayload, share: float) -> list[StagedResult]:
-            began = time.perf_counter()
-            labels = load_file(call.labels)
-            states = [MemmapStates.open(files, tensor) for files, tensor in call.rows]
-            splits = [_load_split(path) for path in call.splits]
+        def compute(payload: FitPayload, batch_scale: float) -> list[StagedResult]:
+            start = time.perf_counter()
+            labels = load_file(payload.labels)
+            states = [MemmapStates.open(files, tensor) for files, tensor in payload.states]
+            splits = [_load_split(path) for path in payload.splits]
             inits = labels["inits"].tolist()
             fit = fit_probes(
-                states, labels["targets"], labels["counts"], splits, call.widths, call.seeds, call.protocol, inits=inits
+                states, labels["targets"], labels["counts"], splits, payload.widths, payload.seeds, payload.protocol, inits=inits
             )
-            seconds = round((time.perf_counter() - began) / len(call.seeds), 3)
-            found = []
-            for q, name in enumerate(call.names):
+            seconds = round((time.perf_counter() - start) / len(payload.seeds), 3)
+            results = []
+            for q, name in enumerate(payload.names):
                 arrays = {
                     "validation": fit.validation[q], "log_prob": fit.log_prob[q], "predicted": fit.predicted[q]
                 }  # fmt: skip
-                found.append(shards.stage(name, arrays, {"seconds": seconds}))
-            return found
+                results.append(store.stage(name, arrays, {"seconds": seconds}))
+            return results
 
         return compute
 

@@ -1,4 +1,4 @@
-"""The plan of a run: which shards of which stages it consists of, from what was asked for."""
+"""The plan of a run: the shards of each stage, given the options."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from benchmark.tasks.suite import Suite
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How programs are asked for.
+    """How programs are generated. The field names are part of a run's identity.
 
     Attributes:
-        track: one of `tracks.TRACKS`.
-        constrained: whether the test tasks are also answered under the grammar.
-        samples: draws a test task besides the greedy answer, 0 for none.
-        temperature: of the draws.
-        states: whether hidden states are read; without them a run gives no verdict.
+        track: one of `prompt_template.TRACKS`.
+        constrained: whether the test tasks are also decoded under the grammar.
+        samples: programs sampled per test task in addition to the greedy one, 0 for none.
+        temperature: sampling temperature.
+        states: whether hidden states are read; without them a run has no verdict.
     """
 
     track: str = TRAINED
@@ -51,19 +51,19 @@ DEFAULT_GENERATION = GenerationOptions()
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a run needs to know.
+    """The model, the suite and the options of a run, as every worker gets them.
 
     Attributes:
         suite: the suite, with its number of tasks already limited.
-        checkpoint: files of the model.
-        dtype, device: how it computes.
-        random_inits: untrained copies to read.
-        grid: which states are kept: the pooled ones that the standard grid reads, or every layer at both positions.
-        texts: what the model wrote for the probe tasks, for untrained copies to read; empty until it is known.
-        threads: of one forward pass. Another number may change the last bits of a state, so it is part of a run's
-            identity and does not depend on how many workers there are.
-        asked: what is asked besides, see `Asked`.
-        frame: what stands around the worlds of a task, rendered once per run; None to render it where it is used.
+        checkpoint: the model's files.
+        dtype, device: dtype and device of the forward pass.
+        random_inits: number of randomly initialised copies.
+        grid: which states are stored: the pooled ones of the standard grid, or every layer at both positions.
+        texts: the model's programs for the probe tasks, which the randomly initialised copies read; empty until known.
+        threads: CPU threads per forward pass. Another number may change the last bits of a state, so it is part of a
+            run's identity and independent of the number of workers.
+        generation: how programs are generated.
+        prompt_template: the template around a task's worlds, rendered once per run; None to render it where it is used.
     """
 
     suite: Suite
@@ -75,7 +75,7 @@ class Job:
     texts: tuple[str, ...] = ()
     threads: int = 1
     generation: GenerationOptions = DEFAULT_GENERATION
-    frame: PromptTemplate | None = None
+    prompt_template: PromptTemplate | None = None
 
     @property
     def reads_states(self) -> bool:
@@ -93,32 +93,32 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its files."""
         return f"{self.stage}-{self.start:06d}"
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a shard gives.
+    """The result of a shard.
 
     Attributes:
-        samples: for generating stages a dict an item: task, prompt (SHA-256), text, tokens, finished; in the few-shot
-            track also raw, what the program in text was found in, where it is other; for `sampled` also sample, the
-            number of the draw; for `likelihood`: task, log_likelihood (nats), tokens.
+        samples: one dict per item of a generating stage: task, prompt (SHA-256), text, tokens, finished; in the few-shot
+            track also raw, the whole completion, where it differs from the program in text; in `sampled` also sample, the
+            index of the draw; in `likelihood`: task, log_likelihood (nats), tokens.
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
-        seconds: that it took.
-        share: of the suite's batch that was computed at a time; less than 1 where memory was short.
+        seconds: wall-clock time.
+        batch_scale: fraction of the suite's batch size; below 1 after an out-of-memory failure.
     """
 
     samples: list[dict[str, Any]]
     states: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
-    share: float = 1.0
+    batch_scale: float = 1.0
 
 
 def plan(job: Job) -> list[Shard]:
-    """All shards of a run that need no other's result, in order."""
+    """All shards of a run that depend on no other result, in order."""
     suite = job.suite
     stages = [TEST]
     stages += [CONSTRAINED] if job.generation.constrained else []
@@ -126,21 +126,21 @@ def plan(job: Job) -> list[Shard]:
     if not job.reads_states:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
-    forced = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
-    for stage in forced:
+    read_stages = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
+    for stage in read_stages:
         stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]
 
 
 def shards_of(suite: Suite, stage: str) -> list[Shard]:
-    """The shards of one stage; test and probe tasks are counted without being drawn."""
-    known = dict.fromkeys(TEST_SET_STAGES, suite.tasks) | {GENERATED: suite.probe_programs}
-    count = known.get(base_stage(stage)) or len(stage_tasks(suite, stage))
+    """The shards of one stage; test and probe tasks are counted without drawing them."""
+    num_items = dict.fromkeys(TEST_SET_STAGES, suite.tasks) | {GENERATED: suite.probe_programs}
+    count = num_items.get(base_stage(stage)) or len(stage_tasks(suite, stage))
     return [Shard(stage, a, b) for a, b in suite.shards(count)]
 
 
 def plan_dependent(job: Job) -> list[Shard]:
-    """The shards that need what the model wrote (`Job.texts`): untrained copies reading it, in the full grid."""
+    """The shards that depend on `Job.texts`: in the full grid, randomly initialised copies that read the model's programs."""
     if job.grid != FULL_GRID or not job.reads_states:
         return []
     stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
@@ -148,7 +148,7 @@ def plan_dependent(job: Job) -> list[Shard]:
 
 
 def task_sets(job: Job) -> dict[str, str]:
-    """Purpose (`suites.tasks_for`) of each task set that a run draws, by the name of its piece."""
+    """Purpose (see `suite.get_tasks`) of each task set that a run draws, by the name of its stored result."""
     if not job.reads_states and job.generation.track == TRAINED:
         return {f"tasks-{suites.TEST}": suites.TEST}
     if not job.reads_states:

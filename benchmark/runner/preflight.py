@@ -1,4 +1,4 @@
-"""Before a run: does the model fit the suite and the machine, and what will it take?"""
+"""Checks before a run: the model fits the suite and the machine. Estimates time and memory."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ from karel_env.features import class_counts
 
 MATMUL_SIZE = 768
 NUM_PREFLIGHT_TASKS = 200
-"""Tasks whose prompts are measured."""
+"""Tasks whose prompts are tokenized."""
 OVERHEAD_FACTOR = 1.6
-"""Time of a run over the time of its matrix products alone, as measured on the shipped model."""
+"""Ratio of run time to the time of its matrix products alone, measured on the shipped model."""
 
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """What a run will take.
+    """Estimated time and memory of a run.
 
     Attributes:
-        shards: in all.
-        prompt_tokens, new_tokens: longest prompt, and room for a program.
-        evaluation_seconds, probing_seconds: rough, from the speed of a matrix product measured just now.
-        memory_bytes: largest at any time, rough.
-        model_bytes: of a worker that evaluates, rough.
-        available_bytes: of memory now.
+        shards: number of shards.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: maximum number of generated tokens per program.
+        evaluation_seconds, probing_seconds: rough, from the measured speed of a matrix product.
+        memory_bytes: peak memory, rough.
+        model_bytes: memory per evaluation worker, rough.
+        available_bytes: memory available now.
     """
 
     shards: int
@@ -56,10 +57,12 @@ class ResourceEstimate:
 
 
 def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
-    """Load the tokenizer and the configuration only, and estimate; only memory for a baseline or a class of the user's.
+    """Check that the prompts fit the context, and estimate time and memory.
+
+    Loads only the tokenizer and the configuration. A baseline or a custom class gets a fixed memory estimate.
 
     Raises:
-        ModelError: the context is too short for the suite's prompts, or memory will not do.
+        ModelError: the context is too short for the suite's prompts, or the memory is too small.
     """
     if not job.checkpoint.network or job.checkpoint.own:
         return ResourceEstimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
@@ -68,26 +71,26 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(NUM_PREFLIGHT_TASKS, job.suite.tasks), sha256=""))
-    frame = build_prompt_template(job.suite, job.generation.track, tokenizer) if job.prompt_template is None else job.prompt_template
+    template = build_prompt_template(job.suite, job.generation.track, tokenizer) if job.prompt_template is None else job.prompt_template
     texts, programs = render_prompts(job.suite, sample), sample.programs.texts()
     with named_failures(job.checkpoint.spec):
         check_words(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
-        prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, frame=frame)]
+        prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
     vocabulary = next((part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None)
     check_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
-    prompt = max(map(len, prompts))
-    new = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track])
+    prompt_tokens = max(map(len, prompts))
+    new_tokens = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
-    if isinstance(context, int) and 0 < context < prompt + new:
+    if isinstance(context, int) and 0 < context < prompt_tokens + new_tokens:
         raise ModelError(
-            f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt} for the prompt "
-            f"({frame.shots} solved examples) and {new} for the program; choose a suite with smaller worlds or a model "
+            f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt_tokens} for the prompt "
+            f"({template.shots} solved examples) and {new_tokens} for the program; choose a suite with smaller worlds or a model "
             "with a longer context"
         )
-    # What stands before every task is computed once.
-    preamble = len(tokenizer(frame.before)["input_ids"]) if frame.before else 0
-    estimate = _estimate_resources(job, protocol, prompt, new, preamble, config)
+    # The prefix that all prompts share is computed once.
+    prefix_tokens = len(tokenizer(template.before)["input_ids"]) if template.before else 0
+    estimate = _estimate_resources(job, protocol, prompt_tokens, new_tokens, prefix_tokens, config)
     if estimate.memory_bytes > estimate.available_bytes:
         raise ModelError(
             f"{job.checkpoint.spec}: needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, "
@@ -97,61 +100,61 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
 
 
 def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A configuration's parts that may speak of the text model, the most specific first."""
+    """Parts of a configuration that may describe the text model, the most specific first."""
     return [part for part in (config.get("text_config"), config) if isinstance(part, dict)]
 
 
 def _estimate_resources(
-    job: Job, protocol: Protocol, prompt: int, new: int, preamble: int, config: dict[str, object]
+    job: Job, protocol: Protocol, prompt_tokens: int, new_tokens: int, prefix_tokens: int, config: dict[str, object]
 ) -> ResourceEstimate:
     speed, probe_speed = matmul_flops(DTYPES[job.dtype]), matmul_flops(select_matmul_dtype())
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
     shards = plan(job) + plan_dependent(job)
-    items = sum(shard.stop - shard.start for shard in shards)
-    evaluation = items * (prompt - preamble + new) * 2.0 * checkpoint.parameters / speed
+    num_items = sum(shard.stop - shard.start for shard in shards)
+    evaluation = num_items * (prompt_tokens - prefix_tokens + new_tokens) * 2.0 * checkpoint.parameters / speed
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
     content_pass = 4 * (width * (2 * first) + first * second)
-    # Forward, and the gradient of the weights: a probe has no use for that of its states.
-    states_a_step = protocol.batch * 4.0
+    # Forward pass and weight gradients; no gradients of the states are computed.
+    states_per_step = protocol.batch * 4.0
     verdict_steps = count_blind_steps(protocol) + count_grid_steps(protocol, job.grid, layers + 1)
-    probing = verdict_steps * states_a_step * verdict_pass / probe_speed
-    probing += count_content_steps(protocol) / 12 * states_a_step * content_pass / probe_speed
-    item = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
+    probing = verdict_steps * states_per_step * verdict_pass / probe_speed
+    probing += count_content_steps(protocol) / 12 * states_per_step * content_pass / probe_speed
+    element_bytes = torch.empty((), dtype=DTYPES[job.dtype]).element_size()
     stored = checkpoint.weight_bytes
-    # States stay on disk; a probe's inputs are two bytes a value, of as many seeds as there are threads.
+    # States stay on disk; the inputs of a probe take two bytes per value, for as many seeds as there are threads.
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
-    cache = suite.batch * (prompt + new) * width * layers * 4 * item
+    cache = suite.batch * (prompt_tokens + new_tokens) * width * layers * 4 * element_bytes
     probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
-    model = checkpoint.parameters * item * 2 + stored + cache + 600_000_000
+    model = checkpoint.parameters * element_bytes * 2 + stored + cache + 600_000_000
     memory = model + 3 * states + probes
     return ResourceEstimate(
-        len(shards), prompt, new, OVERHEAD_FACTOR * evaluation, OVERHEAD_FACTOR * probing, int(memory), int(model), available_memory()
+        len(shards), prompt_tokens, new_tokens, OVERHEAD_FACTOR * evaluation, OVERHEAD_FACTOR * probing, int(memory), int(model), available_memory()
     )
 
 
 def matmul_flops(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product on this machine's processor, measured for a moment."""
+    """Floating-point operations per second of a matrix product on this machine's CPU, measured for 0.15 s."""
     a = torch.randn(MATMUL_SIZE, MATMUL_SIZE).to(dtype)
     a @ a
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.15:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.15:
         a @ a
         count += 1
-    return 2.0 * MATMUL_SIZE**3 * count / (time.perf_counter() - began)
+    return 2.0 * MATMUL_SIZE**3 * count / (time.perf_counter() - start)
 
 
 def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) -> str:
-    """What would run, for `--dry-run`."""
+    """Text of `--dry-run`."""
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
     return "\n".join(
         [
             f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
             f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
-            f"tokens     {estimate.prompt_tokens} a prompt, up to {estimate.new_tokens} new",
+            f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
             f"work       {estimate.shards} shards of up to {job.suite.shard} items",
             f"time       about {minutes:.0f} min in one process (evaluation {estimate.evaluation_seconds:.0f} s, "
             f"probing {estimate.probing_seconds:.0f} s); rough, from a matrix product measured now",

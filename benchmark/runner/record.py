@@ -1,6 +1,6 @@
-"""The record of a run: everything that its row rests on, in one versioned JSON file.
+"""The record of a run: all figures and settings behind its leaderboard row, in one versioned JSON file.
 
-Every figure has its n and interval; a figure that is not defined is null, never 0.
+Every figure has its n and interval; an undefined figure is null, never 0.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class ModelEntry(_Strict):
 
     @property
     def loading(self) -> Loading:
-        """How it was loaded."""
+        """The load options."""
         return Loading(self.attention, self.quantization, self.remote_code, self.own_code)
 
 
 class SuiteEntry(_Strict):
-    """The suite: version, seed, digest of the test set, and how many of its tasks were run."""
+    """The suite: version, seed, digest of the test set, and number of evaluated tasks."""
 
     name: str
     version: int
@@ -60,7 +60,7 @@ class SuiteEntry(_Strict):
 
 
 class FrameEntry(_Strict):
-    """What stood around each task in a few-shot prompt: its digest, solved examples, and who laid it out."""
+    """The few-shot prompt template: digest, number of solved examples, and whether the chat template rendered it."""
 
     sha256: str
     shots: int
@@ -68,7 +68,7 @@ class FrameEntry(_Strict):
 
 
 class Provenance(_Strict):
-    """Where the figures come from."""
+    """Command, code, hardware and timing of a run."""
 
     command: str
     identity: str
@@ -80,33 +80,33 @@ class Provenance(_Strict):
     processor: str
     cores: int
     gpu: str = ""
-    """Of the driver, where it computes on one; a worker's stands behind its processor."""
+    """GPU of the driver, if it computes on one; `processors` holds those of the workers."""
     packages: dict[str, str | None]
     workers: int
-    """Ray actors at a time; 0 is the driver's own process."""
+    """Ray actors at a time; 0 for the driver's own process."""
     processors: list[str] = []
-    """Of the workers."""
+    """Processors (and GPUs) of the workers."""
     retries: dict[str, int] = {}
-    """How often a piece of work was computed again, by cause, in all sessions of the run."""
+    """Number of work items computed again, by cause, over all sessions of the run."""
     started: str
     finished: str
     seconds: dict[str, float]
-    """Worker seconds of each stage, and seconds of the probing stages."""
+    """Worker seconds per stage, and seconds of the probing stages."""
     products: str
-    """Precision of the probes' matrix products."""
+    """Dtype of the probes' matrix products."""
 
     @property
     def hardware(self) -> str:
-        """Of the driver, in words."""
+        """Processor, cores and GPU of the driver, as text."""
         return ", ".join(filter(None, (f"{self.processor}, {self.cores} cores", self.gpu)))
 
 
 class Record(_Strict):
     """One run.
 
-    `official` tells whether its row may enter the leaderboard, `unofficial` says why not; `frame` is there in the few-shot
-    track, `constrained` and `sampled` where they were asked for; `meaning` is not there for a baseline that is no network
-    and after `--no-states`; `grid` is there after `--grid layers` or `full`; `figures` are paths in the run folder.
+    `official`: whether the row is leaderboard-eligible; `unofficial`: the reasons if not. `frame` is set in the few-shot track,
+    `constrained` and `sampled` if requested; `meaning` is None for a baseline that is no network and with `--no-states`;
+    `grid` is set with `--grid layers` or `full`; `figures` are paths in the run folder.
     """
 
     schema_version: Annotated[int, known_version(SCHEMA_VERSION)] = SCHEMA_VERSION
@@ -133,15 +133,19 @@ class Record(_Strict):
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file; raises `BenchmarkError` naming the first entry that does not fit the schema."""
+    """Read a record.
+
+    Raises:
+        BenchmarkError: the file is missing, or an entry does not fit the schema.
+    """
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as problem:
         raise BenchmarkError(f"{path}: {problem.strerror}; expected the record of a finished run") from problem
     except ValidationError as problem:
         first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        location = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
-        if place != "schema_version":
+        if location != "schema_version":
             reason += f"; expected a record of schema {SCHEMA_VERSION}"
-        raise BenchmarkError(f"{path}: {place}: {reason}") from problem
+        raise BenchmarkError(f"{path}: {location}: {reason}") from problem

@@ -1,4 +1,4 @@
-"""Paths of whoever ran an evaluation, reduced to their last part before anything is published."""
+"""Redacts file paths: each is reduced to its last part before a text is published."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def redact_paths(text: str) -> str:
 
 
 def has_paths(text: str) -> bool:
-    """Whether a text names a place on somebody's machine."""
+    """Whether a text contains an absolute or home path."""
     return redact_paths(text) != text
 
 
 def redact_json_paths(value: Any) -> Any:
-    """A JSON value with `without_paths` of each string in it, keys left as they are."""
+    """A JSON value with `redact_paths` applied to each string; keys are unchanged."""
     if isinstance(value, str):
         return redact_paths(value)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""One run: its settings, its folder, its stages. The driver hands out, commits, scores, and writes the record.
+"""One run: configuration, folder, stages and record.
 
-Stages: task sets; what the model writes and its hidden states; probe fits; the record. The first three are pieces of work
-of a pool, so they may be computed anywhere and are kept; the last is computed from them in this process.
+Stages: task sets; generated programs and hidden states; probe fits; the record. The first three are work items of a pool,
+computed on any worker and stored; the driver computes the record from them in this process.
 """
 
 from __future__ import annotations
@@ -56,17 +56,20 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What is to be evaluated, as the command line says it.
+    """Configuration of a run, as given on the command line.
 
     Attributes:
-        suite: name or file.
-        limit, seed: of its tasks, None for all and its own.
-        dtype, device, grid, batch, threads: how the model computes, what is read, prompts a forward pass (None: the
-            suite's), CPU threads of one.
-        keep_states: whether stored states stay.
+        suite: name or file of the suite.
+        limit: number of test tasks, None for all.
+        seed: seed of the tasks, None for the suite's own.
+        dtype, device: dtype and device of the forward pass.
+        grid: one of `protocol.GRIDS`.
+        batch: prompts per forward pass, None for the suite's own number.
+        threads: CPU threads per forward pass.
+        keep_states: whether the stored hidden states are kept.
         out: folder in which the run folder is made.
-        command: for the record.
-        asked: how programs are asked for.
+        command: the command line, for the record.
+        generation: how programs are generated.
     """
 
     suite: str
@@ -87,47 +90,46 @@ class Run:
     """One model on one suite.
 
     Args:
-        request: what is asked.
+        config: the configuration.
         checkpoint: the model.
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
-        self.config, self.checkpoint = request, checkpoint
+        self.config, self.checkpoint = config, checkpoint
         self.protocol: Settings = STANDARD
-        full = load_suite(request.suite, request.seed)
-        self.tasks_digest = full.sha256 or hash_tasks(test_tasks(full))
-        self.suite = limit_suite(full, request.limit)
-        if request.batch is not None:
-            self.suite = replace(self.suite, batch=request.batch)
-        inits = self.protocol.random_inits
-        asked = config.generation
-        if checkpoint.own and asked.track == FEWSHOT:
-            # Elsewhere always so there; but only a class itself can hold its decoding to the grammar.
-            asked = replace(asked, constrained=False)
+        full_suite = load_suite(config.suite, config.seed)
+        self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
+        self.suite = limit_suite(full_suite, config.limit)
+        if config.batch is not None:
+            self.suite = replace(self.suite, batch=config.batch)
+        options = config.generation
+        if checkpoint.own and options.track == FEWSHOT:
+            # The few-shot track always has constrained decoding, but a custom class decodes by itself.
+            options = replace(options, constrained=False)
         self.job = Job(
             self.suite,
             checkpoint,
-            request.dtype,
-            request.device,
-            inits,
-            request.grid,
+            config.dtype,
+            config.device,
+            self.protocol.random_inits,
+            config.grid,
             (),
-            request.threads,
-            asked,
+            config.threads,
+            options,
         )
-        track = TRAINED if checkpoint.own else asked.track
-        if replace(asked, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.network:
-            who = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
-            raise UsageError(f"{checkpoint.spec}: a {who} draws or grammar")
-        if asked.track != TRAINED:
-            # Rendered once: it is part of the identity, and the same for every worker.
+        track = TRAINED if checkpoint.own else options.track
+        if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.network:
+            subject = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            raise UsageError(f"{checkpoint.spec}: a {subject} draws or grammar")
+        if options.track != TRAINED:
+            # Rendered once, since it is part of the identity and must be equal on every worker.
             self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
         self.environment = describe_environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
     def identity(self) -> str:
-        """SHA-256 over everything that can change a result; not over workers, paths or times."""
+        """SHA-256 of everything that can change a result; workers, paths and times are not part of it."""
         parts = {
             "model": self.checkpoint.digest,
             "loading": asdict(self.checkpoint.loading),
@@ -145,28 +147,33 @@ class Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:
-        """Where the run lives; found again by the same command."""
+        """The run folder; the same command gives the same folder."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.checkpoint.name)
         return self.config.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
 
-    def finished(self) -> Record | None:
-        """The record, if the run is done already and the record is as it was written."""
+    def finished_record(self) -> Record | None:
+        """The record, if the run is complete and its record is unaltered; else None."""
         if RunFolder.file_status(self.root(), RECORD) != VALID:
             return None
         return read_record(self.root() / RECORD)
 
     def execute(self, backend: Backend, progress: Progress) -> Record:
-        """All stages that are not done yet."""
+        """Run all stages that are not complete yet; returns the record.
+
+        Raises:
+            ShardsFailed: some items were given up.
+            BenchmarkError: another driver holds the folder, or the run cannot go on.
+        """
         folder = RunFolder(self.root())
-        with folder.lock(), backend.pool.reporting(folder.log, view.write):
-            done = self.finished()
-            if done is not None:
-                return done
+        with folder.lock(), backend.pool.reporting(folder.log, progress.write):
+            finished_record = self.finished_record()
+            if finished_record is not None:
+                return finished_record
             folder.store.delete_staged()
-            stages = _EvaluationStages(self, folder, place, view)
+            stages = _EvaluationStages(self, folder, backend, progress)
             if RunFolder.file_status(self.root(), RECORD) == CORRUPT:
                 folder.log(RETRIED, piece=RECORD, cause=CORRUPT, why="it is not what the run wrote")
-                view.write(
+                progress.write(
                     f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
                 )
             folder.log(
@@ -174,7 +181,7 @@ class Run:
                 command=self.config.command,
                 model=self.checkpoint.spec,
                 workers=backend.workers,
-                total=stages.total(),
+                total=stages.num_items(),
             )
             record = stages.execute()
             check_unchanged(self.checkpoint)
@@ -186,18 +193,18 @@ class Run:
                 folder.delete_states()
         return record
 
-    def unofficial(self, halved: bool) -> list[str]:
-        """Why the run may not enter the leaderboard."""
-        request, reasons = self.config, []
-        if request.limit is not None:
-            reasons.append(f"--limit {request.limit}")
-        if request.batch is not None and request.batch != load_suite(request.suite).batch:
-            reasons.append(f"--batch {request.batch}")
-        if halved:
+    def ineligibility_reasons(self, has_halved_batch: bool) -> list[str]:
+        """Reasons why the run is not eligible for the leaderboard."""
+        config, reasons = self.config, []
+        if config.limit is not None:
+            reasons.append(f"--limit {config.limit}")
+        if config.batch is not None and config.batch != load_suite(config.suite).batch:
+            reasons.append(f"--batch {config.batch}")
+        if has_halved_batch:
             reasons.append("a batch was halved where memory was short")
-        if not load_suite(request.suite, request.seed).sha256:
+        if not load_suite(config.suite, config.seed).sha256:
             reasons.append("the suite's test set is not the pinned one")
-        elif not load_suite(request.suite).official:
+        elif not load_suite(config.suite).official:
             reasons.append(f"suite {self.suite.name} is never official")
         loading = self.checkpoint.loading
         if loading.quantization:
@@ -212,21 +219,21 @@ class Run:
 
 
 class _EvaluationStages(Stages):
-    """The stages of a run in its folder, and its record."""
+    """The stages of a run, and its record."""
 
     def __init__(self, run: Run, folder: RunFolder, backend: Backend, progress: Progress) -> None:
-        super().__init__(run.job, run.identity, folder, place, view)
+        super().__init__(run.job, run.identity, folder, backend, progress)
         self.run, self.protocol = run, run.protocol
 
-    def total(self) -> dict[str, int]:
-        """Pieces of each stage that the run will commit, as far as is known at its start."""
+    def num_items(self) -> dict[str, int]:
+        """Number of results per stage that the run will commit, as far as it is known at the start."""
         counts = {TASK_STAGE: len(task_sets(self.job))}
         for shard in plan(self.job) + plan_dependent(self.job):
             counts[shard.stage] = counts.get(shard.stage, 0) + 1
         return counts
 
     def execute(self) -> Record:
-        """From what is committed to the record."""
+        """Run all stages and compute the record."""
         job, folder = self.job, self.folder
         self.draw_tasks()
         check_references(self.suite, test_tasks(self.suite))
@@ -234,59 +241,58 @@ class _EvaluationStages(Stages):
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
         self.evaluate(replace(job, texts=texts), plan_dependent(job))
         if not job.reads_states:
-            return self._record((None, None, None), [], folder.seconds(self.shards))
-        began = time.perf_counter()
-        meaning, content = self._probe(texts)
+            return self._record(None, None, None, [], folder.seconds(self.shards))
+        start = time.perf_counter()
+        result, content = self._probe(texts)
         grid = None if job.grid == STANDARD_GRID else self._grid(texts)
-        seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - began, 1)}
-        figures = write_figures(folder.root, self.run.checkpoint.name, meaning, grid)
-        return self._record((meaning, content, grid), figures, seconds)
+        seconds = folder.seconds(self.shards) | {PROBING: round(time.perf_counter() - start, 1)}
+        figures = write_figures(folder.root, self.run.checkpoint.name, result, grid)
+        return self._record(result, content, grid, figures, seconds)
 
     def _probe(self, texts: Sequence[str]) -> tuple[ProbeResult, SemanticContent | None]:
-        """The verdict and the paper's columns; writes what the verdict is computed from."""
+        """Probe for the verdict and the semantic content; writes the evidence of the verdict."""
         folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
-        last = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
+        last_view = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
 
-        def pools(stage: str) -> list[StateArray]:
-            return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last)]
+        def pooled_states(stage: str) -> list[StateArray]:
+            return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last_view)]
 
         self.progress.start("probing: blind", count_blind_steps(protocol) + count_content_steps(protocol))
-        copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
-        fits = self.fits(kept=True)
+        random_init_states = [pooled_states(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
+        trainer = self.probe_trainer(keep=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
-        meaning, arrays, readings = measure(suite, protocol, pools(BLIND), copies, self.progress.advance, fits)
-        folder.write(READINGS, pack_readout(readings))
+        result, arrays, readouts = measure(suite, protocol, pooled_states(BLIND), random_init_states, self.progress.advance, trainer)
+        folder.write(READINGS, pack_readout(readouts))
         self.progress.advance(0, "probing: generated")
         content = None
         if folder.views(shards, GENERATED, "emit"):
             folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
             states = folder.states(shards, GENERATED, f"emit.{MEAN}")
-            hits = probe_semantic_content(suite, protocol, texts, states, self.progress.advance, fits)
+            hits = probe_semantic_content(suite, protocol, texts, states, self.progress.advance, trainer)
             if hits is not None:
                 content = semantic_content_from_hits(suite, protocol, texts, hits)
                 arrays[CONTENT_HITS] = pack_hits(hits)
         folder.write_probes(arrays)
-        return meaning, content
+        return result, content
 
     def _grid(self, texts: Sequence[str]) -> Grid:
         layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
         self.progress.start(GRID_STAGE, None)
 
-        def told(what: str) -> None:
-            self.folder.log(GRID_STAGE, what=what)
-            self.progress.advance(1, f"{GRID_STAGE}: {what}")
+        def on_event(description: str) -> None:
+            self.folder.log(GRID_STAGE, what=description)
+            self.progress.advance(1, f"{GRID_STAGE}: {description}")
 
         def states(stage: str, position: str, view: str) -> StateArray:
             return self.folder.states(self.shards, stage, f"{position}.{view}")
 
-        grid = FullGrid(self.suite, self.protocol, states, layers, texts, told, self.fits(kept=False))
+        grid = FullGrid(self.suite, self.protocol, states, layers, texts, on_event, self.probe_trainer(keep=False))
         return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
 
     def _record(
-        self, found: tuple[ProbeResult | None, SemanticContent | None, Grid | None], figures: list[str], seconds: dict[str, float]
+        self, result: ProbeResult | None, content: SemanticContent | None, grid: Grid | None, figures: list[str], seconds: dict[str, float]
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
-        meaning, content, grid = found
         samples = folder.samples(self.shards, TEST)
         scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
         rows: list[dict[str, Any]] = [
@@ -296,8 +302,8 @@ class _EvaluationStages(Stages):
         ]  # fmt: skip
         for stage in (GENERATED, CONSTRAINED, SAMPLED):
             rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
-        written = folder.write_samples(rows)
-        reasons = run.unofficial(folder.has_halved_batch(self.shards))
+        samples_file = folder.write_samples(rows)
+        reasons = run.ineligibility_reasons(folder.has_halved_batch(self.shards))
         return Record(
             official=not reasons,
             unofficial=reasons,
@@ -311,12 +317,12 @@ class _EvaluationStages(Stages):
             ),
             protocol=self.protocol,
             accuracy=summarize(scores),
-            **self._besides(),
-            meaning=meaning,
+            **self._track_metrics(),
+            meaning=result,
             content=content,
             grid=grid,
             figures=figures,
-            samples_sha256=hashlib.sha256(written.read_bytes()).hexdigest(),
+            samples_sha256=hashlib.sha256(samples_file.read_bytes()).hexdigest(),
             provenance=Provenance(
                 command=redact_paths(run.config.command), identity=run.identity, workers=self.backend.workers, started=run.started,
                 finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
@@ -326,18 +332,18 @@ class _EvaluationStages(Stages):
             ),
         )  # fmt: skip
 
-    def _besides(self) -> dict[str, Any]:
-        """What a record says of the track, and of answers under the grammar and at a temperature."""
-        asked, suite = self.job.generation, self.suite
-        found: dict[str, Any] = {"track": asked.track}
-        if asked.track != TRAINED:
-            frame = Worker(self.job).prompt_template
-            found["frame"] = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
-            if frame.chat:
-                self.folder.write(FRAME, template_to_bytes(frame))
-        if asked.constrained:
-            found["constrained"] = summarize_constrained(suite, self.folder.samples(self.shards, CONSTRAINED))
-        if asked.samples:
-            drawn = self.folder.samples(self.shards, SAMPLED)
-            found["sampled"] = summarize_sampled(suite, drawn, asked.samples, asked.temperature)
-        return found
+    def _track_metrics(self) -> dict[str, Any]:
+        """The record's entries on the track, constrained decoding and sampling."""
+        options, suite = self.job.generation, self.suite
+        entries: dict[str, Any] = {"track": options.track}
+        if options.track != TRAINED:
+            template = Worker(self.job).prompt_template
+            entries["frame"] = FrameEntry(sha256=template.digest, shots=template.shots, chat_template=template.chat)
+            if template.chat:
+                self.folder.write(FRAME, template_to_bytes(template))
+        if options.constrained:
+            entries["constrained"] = summarize_constrained(suite, self.folder.samples(self.shards, CONSTRAINED))
+        if options.samples:
+            samples = self.folder.samples(self.shards, SAMPLED)
+            entries["sampled"] = summarize_sampled(suite, samples, options.samples, options.temperature)
+        return entries

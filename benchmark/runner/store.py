@@ -87,7 +87,7 @@ class ResultStore:
         write_atomic_in(self.root, self._entry_file(staged.name).name, dump_with_digest(staged.entry))
 
     def status(self, name: str, **expected: Any) -> str:
-        """`WHOLE`, `ABSENT`, or `DAMAGED` (torn, altered, or an entry other than `expected`)."""
+        """`VALID`, `MISSING` or `CORRUPT` (torn, altered, or an entry other than `expected`)."""
         try:
             entry = self.entry(name)
             with self.arrays_path(name).open("rb") as file:

@@ -1,13 +1,13 @@
-"""One shard of work on one model, in process: what the model writes, and its hidden states.
+"""Computes the shards of one model in process: generated programs and hidden states.
 
-A shard is a fixed slice of the suite with a fixed batch plan, so its result does not depend on who computes it.
+A shard is a fixed slice of the suite with fixed batches, so its result does not depend on the worker that computes it.
 Stages: `test` (programs for the test tasks), `generated` (programs for the probe tasks, and the states at which
 their words were emitted), `blind` (states at the words of given programs, outputs hidden), and `random-0-blind`,
-`random-1-blind`, ... (the same of untrained copies of the model). The full grid adds `wide` (a blind set of the
-largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their untrained
-copies, and `random-0-generated`, ...: what untrained copies hold at the programs that the model wrote. `constrained` is
-`test` again with only what the grammar allows, `sampled` several draws a test task. The evaluation of
-training checkpoints (`trajectory`) also has `likelihood`: how probable the model finds the test tasks' own programs.
+`random-1-blind`, ... (the same of randomly initialised copies of the model). The full grid adds `wide` (a blind set of the
+largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their randomly
+initialised copies, and `random-0-generated`, ...: states of those copies at the programs that the model wrote.
+`constrained` is `test` with decoding restricted to the grammar, `sampled` several samples per test task. The evaluation of
+training checkpoints (`emergence.trajectory`) also has `likelihood`: log-likelihoods of the test tasks' reference programs.
 
 Letters: `L` layers + 1, `D` hidden width.
 """
@@ -54,36 +54,36 @@ from karel_env.world import Worlds
 
 NUM_CHECK_TASKS = 16
 RANDOM_INIT_SEED = 52_711
-"""Untrained copy i is initialised from this plus i."""
+"""Copy i is initialised with this seed plus i."""
 
 
 class Worker:
-    """Holds one model and computes shards; an untrained copy replaces it while its stage lasts."""
+    """Holds one model and computes shards; in a stage of a randomly initialised copy it holds that copy instead."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.batch = job, job.suite.batch
+        self.job, self.batch_size = job, job.suite.batch
         self.loaded: tuple[int | None, LanguageModel] | None = None
         self.baseline: Writer | None = None
 
-    def evaluate(self, shard: Shard, share: float = 1.0) -> ShardResult:
-        """The result of one shard, with this share of the suite's batch: less than 1 where memory was short."""
-        self.batch = max(1, int(self.job.suite.batch * share))
-        return replace(self._evaluate(shard), share=share)
+    def evaluate(self, shard: Shard, batch_scale: float = 1.0) -> ShardResult:
+        """Compute one shard with this fraction of the suite's batch size: below 1 after an out-of-memory failure."""
+        self.batch_size = max(1, int(self.job.suite.batch * batch_scale))
+        return replace(self._evaluate(shard), batch_scale=batch_scale)
 
     def _evaluate(self, shard: Shard) -> ShardResult:
         if shard.stage in (TEST, GENERATED, CONSTRAINED, SAMPLED):
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage == LIKELIHOOD:
-            return self._weigh(shard)
+            return self._log_likelihoods(shard)
         if shard.stage.endswith(GENERATED):
-            return self._reread(shard)
+            return self._read_generated(shard)
         return self._read(stage_tasks(self.job.suite, shard.stage), shard)
 
     def check(self) -> None:
-        """Load the model and look at it on one task: is it causal, and does it write what its logits say?
+        """Load the model and check on one task that it is causal and that its greedy decoding follows its logits.
 
         Raises:
-            ModelError: it must not be evaluated.
+            ModelError: a check fails.
         """
         if not self.job.checkpoint.network:
             return
@@ -97,17 +97,17 @@ class Worker:
         check_soundness(self.model(TEST), prompt, programs[longest], self.job.dtype, checkpoint.spec)
 
     def model(self, stage: str) -> LanguageModel:
-        """The model of a stage: the one under test, or an untrained copy."""
-        copy = int(stage.split("-")[1]) if stage.startswith(RANDOM) else None
-        if self.loaded is None or self.loaded[0] != copy:
+        """The model of a stage: the evaluated one, or a randomly initialised copy."""
+        init_index = int(stage.split("-")[1]) if stage.startswith(RANDOM) else None
+        if self.loaded is None or self.loaded[0] != init_index:
             self.loaded = None
-            seed = None if copy is None else RANDOM_INIT_SEED + copy
+            seed = None if init_index is None else RANDOM_INIT_SEED + init_index
             model = load(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.prompt_template.before)
-            self.loaded = (copy, model)
+            self.loaded = (init_index, model)
         return self.loaded[1]
 
     def writer(self, stage: str) -> Writer:
-        """What writes the programs of a stage: the model, or one without hidden states."""
+        """The generator of a stage's programs: the model, or a baseline without hidden states."""
         if self.job.checkpoint.network:
             return self.model(stage)
         if self.baseline is None:
@@ -115,8 +115,8 @@ class Worker:
         return self.baseline
 
     @cached_property
-    def frame(self) -> PromptTemplate:
-        """What stands around the worlds of a task, laid out for the model's tokenizer."""
+    def prompt_template(self) -> PromptTemplate:
+        """The template around a task's worlds, rendered for the model's tokenizer."""
         if self.job.prompt_template is not None:
             return self.job.prompt_template
         if self.job.generation.track == TRAINED:
@@ -125,102 +125,102 @@ class Worker:
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []
-        read: list[dict[str, np.ndarray]] = []
+        views: list[dict[str, np.ndarray]] = []
         for start, stop in self._batches(shard):
             prompts = self._prompts(tasks.take(np.arange(start, stop)))
             digests = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
-            for draw, written in self._answers(shard.stage, prompts, np.arange(start, stop)):
-                for task, (digest, one) in enumerate(zip(digests, written, strict=True), start):
-                    samples.append({"task": task, **draw, "prompt": digest, **self._sample(one)})
+            for draw, generations in self._generations(shard.stage, prompts, np.arange(start, stop)):
+                for task, (digest, generation) in enumerate(zip(digests, generations, strict=True), start):
+                    samples.append({"task": task, **draw, "prompt": digest, **self._sample(generation)})
             if shard.stage == GENERATED:
                 texts = [sample["text"] for sample in samples[-len(prompts) :]]
-                read += self._states(self.model(shard.stage), prompts, texts)
-        return ShardResult(samples, _concatenate(read))
+                views += self._states(self.model(shard.stage), prompts, texts)
+        return ShardResult(samples, _concatenate(views))
 
-    def _answers(
+    def _generations(
         self, stage: str, prompts: Sequence[str], tasks: np.ndarray
     ) -> Iterator[tuple[dict[str, int], list[Generation]]]:
-        """What is written behind the prompts: once, or draw by draw with the draw's number."""
-        room = self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
+        """Completions of the prompts: once, or per draw with the draw's index."""
+        max_new_words = self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
         if stage == SAMPLED:
             for draw in range(self.job.generation.samples):
                 seeds = sampling_seeds(self.job.suite, tasks, draw)
                 decoding = Decoding(temperature=self.job.generation.temperature, seeds=seeds)
-                yield {"sample": draw}, self.model(stage).generate(prompts, room, decoding)
+                yield {"sample": draw}, self.model(stage).generate(prompts, max_new_words, decoding)
         elif stage == CONSTRAINED:
-            yield {}, self.model(stage).generate(prompts, room, Decoding(constrained=True))
+            yield {}, self.model(stage).generate(prompts, max_new_words, Decoding(constrained=True))
         else:
-            yield {}, self.writer(stage).generate(prompts, room)
+            yield {}, self.writer(stage).generate(prompts, max_new_words)
 
-    def _sample(self, one: Generation) -> dict[str, Any]:
-        """The entries of one answer, its program found in it where the track looks for one."""
+    def _sample(self, generation: Generation) -> dict[str, Any]:
+        """The entries of one sample; in the few-shot track its program is extracted from the completion."""
         if self.job.generation.track == TRAINED:
-            return vars(one)
-        text = extract_program(one.text)
-        return vars(one) | {"text": text} | ({} if text == one.text else {"raw": one.text})
+            return vars(generation)
+        text = extract_program(generation.text)
+        return vars(generation) | {"text": text} | ({} if text == generation.text else {"raw": generation.text})
 
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
         return render_prompts(self.job.suite, tasks, outputs, self.prompt_template)
 
-    def _weigh(self, shard: Shard) -> ShardResult:
+    def _log_likelihoods(self, shard: Shard) -> ShardResult:
         tasks, samples = stage_tasks(self.job.suite, shard.stage), []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
             texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in batch.programs.texts()]
-            found = self.model(shard.stage).log_likelihoods(self._prompts(batch), texts)
+            values = self.model(shard.stage).log_likelihoods(self._prompts(batch), texts)
             samples += [
-                {"task": task, "log_likelihood": value, "tokens": tokens}
-                for task, (value, tokens) in enumerate(found, start)
+                {"task": task, "log_likelihood": log_likelihood, "tokens": tokens}
+                for task, (log_likelihood, tokens) in enumerate(values, start)
             ]
         return ShardResult(samples)
 
     def _states(
         self, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]
     ) -> list[dict[str, np.ndarray]]:
-        """The states at the valid programs among the texts: one batch, or none."""
-        programs, places = parse_programs(texts)
-        return [self._at_words(model, [prompts[i] for i in places], programs, "emit")] if len(programs) else []
+        """Hidden states at the valid programs among the texts: one batch, or none."""
+        programs, indices = parse_programs(texts)
+        return [self._at_words(model, [prompts[i] for i in indices], programs, "emit")] if len(programs) else []
 
-    def _reread(self, shard: Shard) -> ShardResult:
-        model, read = self.model(shard.stage), []
+    def _read_generated(self, shard: Shard) -> ShardResult:
+        model, views = self.model(shard.stage), []
         tasks = probe_tasks(self.job.suite)
         for start, stop in self._batches(shard):
             prompts = self._prompts(tasks.take(np.arange(start, stop)))
-            read += self._states(model, prompts, self.job.texts[start:stop])
-        return ShardResult([], _concatenate(read))
+            views += self._states(model, prompts, self.job.texts[start:stop])
+        return ShardResult([], _concatenate(views))
 
     def _read(self, tasks: Tasks, shard: Shard) -> ShardResult:
         model = self.model(shard.stage)
-        read = []
+        views = []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
-            crossed = CROSSED in shard.stage
-            outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if crossed else batch.inputs
-            read.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
-        return ShardResult([], _concatenate(read))
+            is_crossed = CROSSED in shard.stage
+            outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if is_crossed else batch.inputs
+            views.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
+        return ShardResult([], _concatenate(views))
 
     def _at_words(
         self, model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str
     ) -> dict[str, np.ndarray]:
-        """float32 [action words, D] by position and view: the pools; in the other grids every layer, in the full one twice."""
+        """float32 [action words, D] by position and view: pooled views in the standard grid, else every layer; both positions in the full grid."""
         texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
         states: HiddenStates = model.hidden_states(prompts, texts)
         bodies = [programs.program(i)[len(HEADER) :] for i in range(len(programs))]
-        acting = np.concatenate(bodies) < FIRST_CONDITION
+        is_action = np.concatenate(bodies) < FIRST_CONDITION
         if not np.isfinite(states.values).all():
             raise ModelError("hidden states: NaN or infinity; try another --dtype")
-        found = {}
-        for place in ("emit", "read") if self.job.grid == FULL_GRID else (position,):
-            values = states.values[getattr(states, place)[acting]]
-            found[f"{place}.{MEAN}"] = values.mean(1)
+        views = {}
+        for name in ("emit", "read") if self.job.grid == FULL_GRID else (position,):
+            values = states.values[getattr(states, name)[is_action]]
+            views[f"{name}.{MEAN}"] = values.mean(1)
             if self.job.grid == STANDARD_GRID:
-                found[f"{place}.{LAST}"] = values[:, -1]
+                views[f"{name}.{LAST}"] = values[:, -1]
             else:
-                found |= {f"{place}.layer {i}": values[:, i] for i in range(values.shape[1])}
-        return found
+                views |= {f"{name}.layer {i}": values[:, i] for i in range(values.shape[1])}
+        return views
 
     def _batches(self, shard: Shard) -> list[tuple[int, int]]:
-        return [(a, min(a + self.batch, shard.stop)) for a in range(shard.start, shard.stop, self.batch)]
+        return [(a, min(a + self.batch_size, shard.stop)) for a in range(shard.start, shard.stop, self.batch_size)]
 
 
 def _concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

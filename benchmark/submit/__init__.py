@@ -1,1 +1,1 @@
-"""submit"""
+"""Submissions: schema, screening, verification, rerun, audit, sealed rounds and export."""

@@ -1,9 +1,9 @@
-"""The audit: an alarm for training on the test set.
+"""Audit: detect training on the test set.
 
-The same suite is drawn from a seed that comes from the weights' digest, so nobody can have trained on its tasks before
-the weights were fixed. A model that is as good as it seems does as well there; one that has seen the public tasks does
-worse. The interval of the difference is Newcombe's hybrid score interval (Newcombe 1998, method 10), of two independent
-samples.
+The audit suite is the public suite with a seed derived from the digest of the weights, so its tasks are unknown until the
+weights are fixed. A model that generalises has the same accuracy on both suites; a model that was trained on the public
+tasks has a lower accuracy on the audit suite. The interval of the difference is the hybrid score interval for two
+independent proportions (Newcombe 1998, Statistics in Medicine 17, method 10).
 """
 
 from __future__ import annotations
@@ -23,29 +23,37 @@ from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, load_suite, test_tasks
 
 LEVEL = 0.99
-"""Of the interval: one honest model in 200 is flagged."""
+"""Confidence level of the interval: the expected false alarm rate is 1 in 200 models."""
 
 
 def derive_audit_seed(digest: str, suite: str) -> int:
-    """The seed of the audit tasks of a model (SHA-256 of its files) on a suite: 62 bits of a hash over both."""
+    """Derive the seed of the audit tasks: 62 bits of a SHA-256 hash.
+
+    Args:
+        digest: SHA-256 of the model's files.
+        suite: name of the suite.
+    """
     return int.from_bytes(hashlib.sha256(f"audit {suite} {digest}".encode()).digest()[:8], "big") >> 2
 
 
 def load_audit_suite(digest: str, suite: str) -> Suite:
-    """The suite with that seed."""
+    """Load a suite with the audit seed of a model; arguments as for `derive_audit_seed`."""
     return load_suite(suite, derive_audit_seed(digest, suite))
 
 
 def generate_audit_texts(
     folder: Path, report: VerificationReport, suite: Suite, process_limits: ProcessLimits = DEFAULT_LIMITS
 ) -> list[str]:
-    """What a submission's model writes for all test tasks of an audit suite, in a process of its own.
+    """Generate a program for every test task of an audit suite in a subprocess.
 
     Args:
-        folder: of the submission.
-        found: of its verification; what the files of the model say otherwise is noted in it.
-        suite: the audit suite.
-        limits: of the process.
+        folder: folder of the submission.
+        report: report of its verification; a mismatch of the model's digest is added to it.
+        suite: audit suite.
+        process_limits: time and memory limit of the subprocess.
+
+    Returns:
+        N program texts, in task order.
     """
     regenerated = regenerate_samples(
         make_rerun_request(folder, report.submission, report.record, suite, stage=TEST), process_limits
@@ -55,12 +63,12 @@ def generate_audit_texts(
 
 
 def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[str]) -> Audit:
-    """Share of tasks whose shown examples are right, on the public suite and on the audit suite.
+    """Compare pass@1 on the shown examples between the public suite and the audit suite.
 
     Args:
-        suite: the audit suite.
-        public: bool [N], by task of the public suite.
-        texts: what the model wrote for each task of the audit suite.
+        suite: audit suite.
+        public_solved: bool [N], whether the model solves the shown examples per task of the public suite.
+        texts: N program texts that the model generated for the audit suite.
     """
     is_solved = score(suite, test_tasks(suite), texts).shown
     low, high = newcombe_interval(
@@ -76,7 +84,19 @@ def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[st
 def newcombe_interval(
     first_hits: int, first_n: int, second_hits: int, second_n: int, level: float
 ) -> tuple[float, float]:
-    """Interval of a difference of two proportions of independent samples; both n above 0."""
+    """Compute the interval of the difference of two independent proportions (Newcombe 1998, method 10).
+
+    Args:
+        first_hits, first_n: successes and size of the first sample.
+        second_hits, second_n: successes and size of the second sample.
+        level: confidence level, in (0, 1).
+
+    Returns:
+        Lower and upper bound of `first - second`.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
     first, second = wilson(first_hits, first_n, level), wilson(second_hits, second_n, level)
     if first is None or second is None:
         raise ValueError("newcombe: no tasks")
@@ -87,5 +107,5 @@ def newcombe_interval(
 
 
 def is_alarming(audit: Audit) -> bool:
-    """Whether the public tasks were easier for the model than fresh ones, beyond the interval."""
+    """Whether the accuracy on the public suite exceeds that on the audit suite by more than the interval."""
     return audit.low > 0

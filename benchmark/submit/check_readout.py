@@ -1,7 +1,7 @@
-"""Readings of a submission against the sums that its verdict rests on: both come from the same fits.
+"""Check `readings.json.gz` against `probes.data`: both are computed from the same probe fits.
 
-Readings (`readings.json.gz`) show single states of a few programs, the arrays of `probes.data` sums over all. Whoever
-scales or exchanges one of the two leaves the other behind.
+The readout holds label probabilities per state for a few programs; the arrays hold sums of cross-entropies over all
+programs. A file that is scaled or replaced no longer agrees with the other.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from karel_env.features import FEATURES, PRIMARY
 
 HALF_DIGIT = 0.5 * 10.0**-DIGITS
 SUM_TOLERANCE = 1e-3
-"""Relative, of float32 sums."""
+"""Relative tolerance of float32 sums."""
 PRIOR_TOLERANCE = 1e-5
 MAX_STANDARD_ERRORS = 8.0
-"""Standard errors by which the programs of the readings may differ from all of their fold."""
+"""Largest accepted distance, in standard errors, between the mean of the readout's programs and the mean of their fold."""
 MIN_PROGRAMS = 10
 
 
@@ -30,14 +30,14 @@ def check_readout(
     report: VerificationReport, readings: Readout, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline,
     protocol: Protocol,
 ) -> None:  # fmt: skip
-    """Note in `found` where the readings are not of the fits that the arrays sum.
+    """Add a mismatch to `report` for every semantics whose readout does not agree with the arrays.
 
     Args:
-        found: of the verification.
-        readings: that `read_readings` accepted for this probe set.
-        arrays: of `probes.data`.
-        probe_set, tested: of the blind set.
-        protocol: of the run; the readings are of its first seed.
+        report: report of the verification.
+        readings: readout that was accepted for this probe set.
+        arrays: arrays of `probes.data`.
+        probe_set, tested: blind probe set and its prior baseline.
+        protocol: protocol of the run; the readout is of its first seed.
     """
     feature = FEATURES.index(PRIMARY)
     report.compare("readings.seed", readings.seed, protocol.seeds[0])
@@ -53,7 +53,7 @@ def check_readout(
             float(tested.totals[0, semantics_index, feature]),
         )
         if reading.prior:
-            # Then the score takes the prior itself, to the last digit of float32.
+            # The score is that of the prior, within float32 precision.
             report.compare(f"{entry}.prior", total, prior, PRIOR_TOLERANCE * prior)
         else:
             _check_cross_entropies(
@@ -65,7 +65,7 @@ def _check_cross_entropies(
     report: VerificationReport, entry: str, reading: SemanticsReadout, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
     tested: PriorBaseline, protocol: Protocol, semantics_index: int,
 ) -> None:  # fmt: skip
-    """Cross-entropies of the single programs against those of their units and of their fold."""
+    """Check the cross-entropies per program against the sums of their groups of programs and of their fold."""
     feature = FEATURES.index(PRIMARY)
     lower, upper, state_counts = (
         np.array(values) for values in zip(*map(_cross_entropy_bounds, reading.probability), strict=True)
@@ -79,7 +79,7 @@ def _check_cross_entropies(
         return
     group_lower = np.bincount(units[positions], lower, minlength=arrays["model.probe"].shape[-1])
     stored = arrays["model.probe"][semantics_index, feature].astype(float)
-    # Every program of the blind set is tested by one seed under the protocol, so its part is no larger than the whole.
+    # The protocol tests every program of the blind set with one seed, so a program has at most the sum of its group.
     is_exceeded = (group_lower > stored * (1 + SUM_TOLERANCE) + SUM_TOLERANCE).any()
     report.compare(f"{entry}: no more nats than their group of programs has", bool(is_exceeded), False)
     if len(tasks) < MIN_PROGRAMS or not state_counts.sum():
@@ -87,7 +87,7 @@ def _check_cross_entropies(
     test = probe_set.split(protocol.seeds[0]).test
     num_states = int((probe_set.classes[semantics_index, feature, test] >= 0).sum())
     mean = float(arrays["model.totals"][0, semantics_index, feature]) / num_states
-    # A ratio of sums over programs drawn at random from those of the fold; rounding widens it at both ends.
+    # Ratio estimate over programs sampled at random from the fold; rounding of the probabilities widens both bounds.
     nats = (lower + upper) / 2
     standard_error = float(np.std(nats - mean * state_counts, ddof=1)) / (state_counts.mean() * np.sqrt(len(tasks)))
     rounding = float((upper - lower).sum() / 2 / state_counts.sum())
@@ -96,7 +96,11 @@ def _check_cross_entropies(
 
 
 def _cross_entropy_bounds(program: list[float | None]) -> tuple[float, float, int]:
-    """Least and largest cross-entropy that these rounded probabilities allow, and of how many states."""
+    """Compute the bounds of the cross-entropy of a program from its rounded probabilities.
+
+    Returns:
+        Lower bound and upper bound in nats, and the number of states.
+    """
     probabilities = np.array([probability for probability in program if probability is not None], float)
     lower = -np.log(np.minimum(probabilities + HALF_DIGIT, 1.0)).sum()
     upper = -np.log(np.maximum(probabilities - HALF_DIGIT, HALF_DIGIT / 10)).sum()
@@ -104,7 +108,7 @@ def _cross_entropy_bounds(program: list[float | None]) -> tuple[float, float, in
 
 
 def _unit_indices(tested: PriorBaseline, num_units: int) -> np.ndarray:
-    """int64 [P], the group of each tested program, as `semantic_content.in_units` cuts them."""
+    """Compute the group of each tested program, int64 [P], with the same boundaries as the stored group sums."""
     num_programs = len(tested.programs)
     starts = np.unique(np.linspace(0, num_programs, min(num_units, num_programs), endpoint=False).astype(int))
     return np.searchsorted(starts, np.arange(num_programs), side="right") - 1

@@ -1,4 +1,8 @@
-"""The record of a submission: bounds that hold before anything is computed, and what it may say of its model."""
+"""Check the record of a submission before anything is computed from it.
+
+All numbers are bounded, so no entry can request unbounded work; every interval satisfies low <= value <= high; the model
+options are limited to those that `screening.check_loading` accepts.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,30 @@ MAX_SAMPLES, MAX_TEMPERATURE = 10_000, 100.0
 MAX_COUNT = 10**15
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}", re.ASCII)
 TRAINING_FILE = "training.json"
+TOLERANCE = 1e-9
+MAX_TEXT, MAX_LIST, MAX_MAPPING = 2_000, 5_000, 200
+"""Maximal number of characters of a text, items of a list and entries of a mapping."""
+MAX_INT, MAX_FLOAT = 2**63, 1e6
+MAX_SECONDS = 1e10
+TIME_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
+FRACTION_FIELDS = {
+    "shown", "held_out", "both", "shown_state", "exact", "valid", "distinct", "finished", "arithmetic", "geometric",
+    "majority", "accuracy", "macro_f1", "p", "p_holm", "p_rand", "reach_p",
+}  # fmt: skip
+"""Entries with values in [0, 1]."""
+AT_MOST_ONE_FIELDS = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
+"""Entries with values of at most 1 and no lower bound."""
+MAPPING_FIELDS = {"geometric", "reach_p", "extras"}
+"""Entries that map names to values."""
+COUNT_FIELDS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
+"""Entries that count units: `n` is at least 1, the others at least 0."""
 
 
 def read_submitted_record(folder: Path) -> Record:
-    """The record of a submission: of an official run of a shipped suite under this protocol.
+    """Read the record of a submission.
 
     Raises:
-        SubmissionError: it is not that, or no record.
+        SubmissionError: the file is not a record of an official run of a shipped suite with the current protocol.
     """
     record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
     suites = sorted(path.stem for path in SUITE_FOLDER.glob("*.yaml"))
@@ -74,7 +95,7 @@ def read_submitted_record(folder: Path) -> Record:
 
 
 def _check_provenance(record: Record) -> None:
-    """Digests that are none, and counts below 0."""
+    """Raise `SubmissionError` on malformed digests and counts out of range."""
     origin, model = record.provenance, record.model
     digests = {
         "model.digest": model.digest, "suite.sha256": record.suite.sha256, "samples_sha256": record.samples_sha256,
@@ -94,7 +115,7 @@ def _check_provenance(record: Record) -> None:
 
 
 def load_options_from_record(record: Record) -> Loading:
-    """How the model of a submission may be loaded; raises `SubmissionError` where its record asks for anything else."""
+    """Return the load options of the model of a record; raises `SubmissionError` if it requests any other option."""
     model = record.model
     check_loading(
         model.spec, model.dtype, model.device, model.attention, model.quantization, model.remote_code, model.own_code
@@ -107,10 +128,10 @@ def _figure_names(folder: Path) -> set[str]:
 
 
 def check_privacy(folder: Path, record: Record, submission: Submission) -> None:
-    """Refuse what names a folder on somebody's machine; `submit new` writes none.
+    """Refuse entries with an absolute path; `submit new` writes none.
 
     Raises:
-        SubmissionError: naming the entry.
+        SubmissionError: an entry contains a path; the message names it.
     """
     texts = {
         f"{RECORD}: model.spec": record.model.spec, f"{RECORD}: model.name": record.model.name,
@@ -128,13 +149,14 @@ def check_privacy(folder: Path, record: Record, submission: Submission) -> None:
 
 
 def drop_unverified(folder: Path, record: Record) -> Record:
-    """The record without what nobody computes again, which is how the board sees it.
+    """Return a copy of a record without the figures that cannot be recomputed; the leaderboard shows this copy.
 
-    Semantic content and diagnostics stay where the run stored what they are computed from; a grid has no evidence.
+    Semantic content and diagnostics remain if `probes.data` contains their evidence. The grid is removed: a run stores no
+    evidence of it.
 
     Args:
-        folder: of the submission, with `probes.data` if it has any.
-        record: of the same.
+        folder: folder of the submission.
+        record: its record.
     """
     names = set(read_tensor_header(folder / PROBES)) if (folder / PROBES).is_file() else set()
     meaning = record.meaning
@@ -144,50 +166,15 @@ def drop_unverified(folder: Path, record: Record) -> Record:
     return record.model_copy(update={"meaning": meaning, "content": content, "grid": None})
 
 
-TOLERANCE = 1e-9
-
-
-MAX_TEXT, MAX_LIST, MAX_MAPPING = 2_000, 5_000, 200
-"""Characters of a text, items of a list, entries of a mapping."""
-
-
-MAX_INT, MAX_FLOAT = 2**63, 1e6
-
-
-MAX_SECONDS = 1e10
-
-
-TIME_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
-
-
-FRACTION_FIELDS = {
-    "shown", "held_out", "both", "shown_state", "exact", "valid", "distinct", "finished", "arithmetic", "geometric",
-    "majority", "accuracy", "macro_f1", "p", "p_holm", "p_rand", "reach_p",
-}  # fmt: skip
-"""Entries whose figures lie from 0 to 1."""
-
-
-AT_MOST_ONE_FIELDS = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
-"""Entries whose figures have no lower end of their own."""
-
-
-MAPPING_FIELDS = {"geometric", "reach_p", "extras"}
-"""Entries that hold figures by name."""
-
-
-COUNT_FIELDS = {"n", "programs", "states", "test_programs", "test_states", "budget", "tasks", "shots", "samples"}
-"""Entries that count what a figure rests on: at least 1."""
-
-
 def check_figures(value: Any, name: str) -> None:
-    """Refuse a figure of a record that cannot be.
+    """Check the bounds of all values in a record, recursively.
 
     Args:
-        value: a model of pydantic or a dataclass, with all that is in it.
-        where: its name, for messages.
+        value: pydantic model or dataclass.
+        name: name of the value in messages.
 
     Raises:
-        SubmissionError: naming the first entry that is out of its bounds.
+        SubmissionError: an entry is out of bounds; the message names the first one.
     """
     for path, entry in _iterate_values(value, name):
         path_parts = path.split(".")
@@ -212,7 +199,7 @@ def check_figures(value: Any, name: str) -> None:
 
 
 def _iterate_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value within a value, outer ones first, with its path; what is in a container follows only if asked for."""
+    """Yield (path, value) for a value and all values within it, containers before their items, lazily."""
     pending = [(path, value)]
     while pending:
         current_path, current = pending.pop()
@@ -236,7 +223,7 @@ def _check_float(path: str, entry: float, path_parts: list[str]) -> None:
         raise SubmissionError(f"{path}: {entry:g}; no figure of a run is so large")
     if "seconds" in path_parts and entry < 0:
         raise SubmissionError(f"{path}: {entry:g}; expected seconds from 0")
-    # An estimate's ends are checked with the estimate.
+    # The bounds of an estimate are checked with the estimate.
     if path_parts[-1] in ("value", "low", "high"):
         return
     field = path_parts[-2] if len(path_parts) > 1 and path_parts[-2] in MAPPING_FIELDS else path_parts[-1]
@@ -264,11 +251,14 @@ def _check_estimate(path: str, estimate: Estimate) -> None:
 
 
 def check_times(started: str, finished: str, field: str) -> None:
-    """Refuse times that are none, lie in the future, or end before they begin.
+    """Check the start and end time of a run.
 
     Args:
-        started, finished: as a record writes them, in UTC.
-        where: the entry, for messages.
+        started, finished: ISO 8601 times in UTC, as stored in a record.
+        field: name of the entry in messages.
+
+    Raises:
+        SubmissionError: a time is malformed or in the future, or the end precedes the start.
     """
     times = {}
     for name, text in (("started", started), ("finished", finished)):

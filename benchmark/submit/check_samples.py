@@ -1,4 +1,8 @@
-"""The answers of a submission, checked: prompts digested again, programs found and executed again, figures computed again."""
+"""Check the samples of a submission.
+
+Prompt digests are recomputed, programs are extracted from the raw outputs and executed, and every figure of accuracy is
+recomputed.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +34,17 @@ from karel_env.features import PAPER_FEATURES
 
 GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 ACCURACY_TOLERANCE = 1e-9
-"""Largest difference of a figure of accuracy."""
+"""Absolute tolerance of a recomputed figure of accuracy."""
 
 
 def read_samples(folder: Path) -> list[Sample]:
-    """The lines of `samples.jsonl.gz`; raises `SubmissionError`."""
+    """Read the lines of `samples.jsonl.gz`; raises `SubmissionError` on the first line that does not fit the schema."""
     rows = stream_rows(folder / SAMPLES, MAX_BYTES[SAMPLES])
     return [validate_schema(Sample, row, f"{SAMPLES} line {number}") for number, row in enumerate(rows, 1)]
 
 
 def generation_options_from_record(record: Record) -> GenerationOptions:
-    """How the programs of a record were asked for."""
+    """Return the generation options of a record."""
     sampled = record.sampled
     return GenerationOptions(
         track=record.track,
@@ -53,19 +57,22 @@ def generation_options_from_record(record: Record) -> GenerationOptions:
 
 @lru_cache(maxsize=8)
 def prompt_digests(suite: Suite, stage: str, frame: PromptTemplate = PLAIN) -> list[str]:
-    """SHA-256 of the prompt of each task of a stage."""
-    prompts = render_prompts(suite, stage_tasks(suite, stage), frame=frame)
+    """Compute the SHA-256 of the prompt of each task of a stage."""
+    prompts = render_prompts(suite, stage_tasks(suite, stage), template=frame)
     return [hashlib.sha256(text.encode()).hexdigest() for text in prompts]
 
 
 def check_samples(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:
-    """Every line of the samples, and all figures of accuracy; differences are noted in `found`.
+    """Check every sample and all figures of accuracy; mismatches are added to `report`.
 
     Args:
-        found: of the verification.
-        suite: of the record.
-        folder: of the submission.
-        incoming: it comes from outside, so a prompt that a chat template laid out must be stored with it.
+        report: report of the verification.
+        suite: suite of the record.
+        folder: folder of the submission.
+        is_proposed: whether the submission comes from a pull request, and thus must store the text of its chat template.
+
+    Raises:
+        SubmissionError: a proposed submission with a chat template has no `frame.json`.
     """
     record, options, frame = (
         report.record,
@@ -107,7 +114,7 @@ def check_samples(report: VerificationReport, suite: Suite, folder: Path, is_pro
 
 
 def _check_prompt(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool) -> PromptTemplate | None:
-    """What stood around the tasks; None where an older run of a chat template did not store it."""
+    """Check the prompt template of a record and return it; None for an older run that did not store its chat template."""
     record = report.record
     report.compare("frame is there", record.frame is not None, record.track != TRAINED)
     if record.track == TRAINED:
@@ -143,10 +150,10 @@ def _check_prompt(report: VerificationReport, suite: Suite, folder: Path, is_pro
 def _check_stage(
     report: VerificationReport, suite: Suite, rows: list[Sample], stage: str, num_tasks: int, samples_per_task: int
 ) -> None:
-    """That a stage has each task once, or once a draw; and what was found in each answer."""
+    """Check that a stage has every task once, or once per sample, and that each text is the program in its raw output."""
     num_expected = num_tasks * max(samples_per_task, 1)
     if len(rows) != num_expected:
-        # Before anything of that size is built: a record may speak of a thousand million draws.
+        # Compare the numbers before building a list of that size: a record can claim 10^9 samples.
         report.compare(f"samples.{stage}: tasks", len(rows), num_expected)
     elif samples_per_task:
         pairs = sorted((row.task, -1 if row.sample is None else row.sample) for row in rows)
@@ -174,14 +181,14 @@ def _check_scores(report: VerificationReport, suite: Suite, rows: list[Sample]) 
 
 
 def _check_content_counts(report: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
-    """What of the paper's columns does not need the states: how many programs and states they rest on."""
+    """Check the entries of semantic content that need no hidden states: numbers of programs and states, and depths."""
     content, protocol = report.record.content, report.record.protocol
     programs, _ = parse_programs(texts)
     num_distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
     report.compare("content is there", content is not None, num_distinct >= protocol.min_programs)
     if content is None or num_distinct < protocol.min_programs:
         return
-    # Where a probe that is always right would stand: its n and numbers are those of any probe.
+    # The counts do not depend on the accuracy of the probe, so use a probe without errors.
     num_states = count_hit_states(suite, protocol, texts) or 0
     all_hits = np.ones((len(CONTENT_DEPTHS), len(PAPER_FEATURES), num_states), bool)
     recomputed = semantic_content_from_hits(suite, protocol, texts, all_hits)
@@ -196,7 +203,7 @@ def _check_content_counts(report: VerificationReport, suite: Suite, texts: Seque
 
 
 def check_semantic_content(report: VerificationReport, suite: Suite, arrays: Mapping[str, np.ndarray]) -> None:
-    """The paper's columns, from where its probes are right, if the run stored it; the board shows no others."""
+    """Check semantic content against the stored hits of its probes; the leaderboard omits it if they are not stored."""
     record = report.record
     if record.content is None:
         report.compare(f"{PROBES}: {CONTENT_HITS} is there", CONTENT_HITS in arrays, False)

@@ -42,7 +42,6 @@ from benchmark.tasks.stage import TEST
 from karel_env.command import CommandParser, integer, number
 
 TABLE_ROWS = 20
-SEEN = {"yes": True, "no": False, "unknown": None}
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,7 @@
-"""TODO."""
+"""Folder of a submission: its name and date, the files that it may contain, and their digest.
+
+`screen_folder` runs before any other reader: it accepts regular files with known names and bounded sizes only.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,26 @@ from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
 from benchmark.submit.screening import WEIGHT_FILE, check_image, check_index, screen_model_file
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+CLOCK_SKEW = timedelta(days=1)
+"""Largest accepted difference between two clocks."""
+MAX_DATE_OFFSET = timedelta(days=31)
+"""Largest time by which the date of a folder may precede the start of its run."""
+EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
+DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 
 
 def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
-    """The files of a submission, once none is of a kind that may not be read.
+    """Screen the files of a submission.
 
     Args:
-        folder: of the submission.
-        incoming: it comes from outside, so it may not bring a status.
+        folder: folder of the submission.
+        is_proposed: whether the submission comes from a pull request, and thus must not contain `status.json`.
+
+    Returns:
+        Paths of the accepted files.
 
     Raises:
-        SubmissionError: on the first file that is refused.
+        SubmissionError: a file is refused; the message names it.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise SubmissionError(f"{sanitize(str(folder))}: no folder; expected submissions/NAME")
@@ -61,7 +73,7 @@ def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
 
 
 def _list_files(folder: Path, subfolder: str) -> list[Path]:
-    """The plain files of a folder or of its figures; what is neither is refused."""
+    """List the regular files of a folder or of its figures; raise `SubmissionError` on links and other entries."""
     paths = []
     with os.scandir(folder / subfolder) as listing:
         entries = list(islice(listing, MAX_FILES + 2))
@@ -104,7 +116,7 @@ def _screen_file(path: Path) -> None:
 
 
 def files_digest(folder: Path) -> str:
-    """SHA-256 over name and content of every file of a submission, its status left out."""
+    """Compute a SHA-256 over the name and content of every file of a submission except `status.json`."""
     digest = hashlib.sha256()
     for path in submission_files(folder):
         content = read_bytes(path, MAX_FOLDER_BYTES)
@@ -113,30 +125,16 @@ def files_digest(folder: Path) -> str:
 
 
 def submission_files(folder: Path) -> list[Path]:
-    """The files of a submission, its status left out, by name; raises as `screen_folder` does on links and the like."""
+    """List the files of a submission except `status.json`, sorted; raises `SubmissionError` on links and other entries."""
     files = _list_files(folder, "") + (_list_files(folder, FIGURES) if (folder / FIGURES).is_dir() else [])
     return sorted(path for path in files if path.name != STATUS)
 
 
-CLOCK_SKEW = timedelta(days=1)
-"""By which clocks may differ."""
-
-
-MAX_DATE_OFFSET = timedelta(days=31)
-"""By which the date of a folder may lie before its run."""
-
-
-EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
-
-
 def check_folder_date(name: str) -> datetime:
-    """The day that a folder's name begins with.
+    """Parse the date at the start of a folder name.
 
     Raises:
-        SubmissionError: there is none, or it is yet to come.
+        SubmissionError: the name has no date, or the date is in the future or before 2024.
     """
     match = DATED_NAME.fullmatch(name)
     try:
@@ -153,7 +151,15 @@ def check_folder_date(name: str) -> datetime:
 
 
 def check_dates(name: str, started: str) -> None:
-    """Refuse a folder that claims to be much older than its run, which started at a time that `check_times` passed."""
+    """Refuse a folder with a date that precedes its run by more than `MAX_DATE_OFFSET`.
+
+    Args:
+        name: name of the folder.
+        started: start of the run, as accepted by `check_record.check_times`.
+
+    Raises:
+        SubmissionError: the date is too early.
+    """
     day = check_folder_date(name)
     if day < datetime.fromisoformat(started) - MAX_DATE_OFFSET:
         raise SubmissionError(

@@ -1,8 +1,9 @@
-"""The prompt of a submission in the few-shot track: the text around each task, as its run stores it, checked.
+"""Check the prompt template of a submission in the few-shot track.
 
-A chat template is a program of the model's author, so what it rendered is stored (`frame.json`): the digest in the record
-is of this text, the prompts are digested with it, and it must hold the suite's solved examples in order and no others. For
-a model whose files are at hand the template is rendered again, in a process of its own.
+A chat template is a program written by the author of the model, so a run stores its rendered text (`frame.json`). The
+record holds the digest of this text, the prompt digests are computed with it, and it must contain the solved examples of
+the suite, in order, and no other program. If the folder contains the tokenizer, the template is rendered again in a
+subprocess.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import HEADER_TEXT
 
 MAX_EXTRA_CHARACTERS = 20_000
-"""Characters that a chat template may add around what it is given."""
+"""Maximal number of characters that a chat template may add to the messages."""
 MAX_SECONDS, MAX_MEMORY = 120.0, 4 << 30
-"""Of the process that renders a template."""
+"""Time limit in seconds and memory limit in bytes of the subprocess that renders a chat template."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
-    """The text that a run's chat template laid out; None where an older run did not store it.
+    """Read the rendered chat template of a run; None if an older run did not store it.
 
     Raises:
-        SubmissionError: the file is not that, or not a few-shot prompt of this suite.
+        SubmissionError: the file is malformed, or its text is not a few-shot prompt of this suite.
     """
     if not (folder / FRAME).exists():
         return None
@@ -50,7 +51,7 @@ def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
 
 
 def _check_layout(before: str, after: str, parts: list[str]) -> None:
-    """That all parts stand in `before`, one after the other, with little else and no other program."""
+    """Check that `before` contains all parts in order, few other characters, and no other program."""
     start = 0
     for number, part in enumerate(parts):
         index = before.find(part, start)
@@ -67,7 +68,7 @@ def _check_layout(before: str, after: str, parts: list[str]) -> None:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer in a submission's folder has a chat template."""
+    """Whether the tokenizer in a folder has a chat template."""
     if not (folder / TOKENIZER_CONFIG).exists():
         return False
     config = read_json(folder / TOKENIZER_CONFIG, MAX_BYTES[FRAME] * 10)
@@ -75,10 +76,10 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def render_template_digest(folder: Path, suite: Suite, track: str) -> str:
-    """Digest of the frame that the tokenizer in a folder renders now, in a process of its own.
+    """Render the chat template of the tokenizer in a folder, in a subprocess, and compute its digest.
 
     Raises:
-        SubmissionError: it cannot be rendered, or not within the limits.
+        SubmissionError: the template cannot be rendered within the limits.
     """
     try:
         return run_bounded(

@@ -1,8 +1,7 @@
-"""Run a random share of a submission's shards again with its weights, and compare the samples.
+"""Regenerate the samples of a random fraction of a submission's shards with its weights, and compare them.
 
-Everything that touches the model happens in a process of its own with a deadline and a memory limit: finding and
-downloading its files, screening them, loading them, and writing. Only dtype, device and attention of the record are
-used, each from a short list; nothing in it switches code on.
+The model is downloaded, screened, loaded and run in a subprocess with a time limit and a memory limit. Of the record, only
+dtype, device and attention are used, each from an allowlist; no entry enables remote code.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from benchmark.tasks.suite import Suite, load_suite
 
 COMPARED_FIELDS = ("prompt", "text", "tokens", "finished")
 START_SECONDS, SHARD_SECONDS = 600.0, 900.0
-"""Deadline of a rerun: to fetch and load the model, and for each shard."""
+"""Time limit of a rerun in seconds: for fetching and loading the model, and per shard."""
 MEMORY_FRACTION = 0.8
-"""Of the memory that is available when a rerun starts, what it may take."""
+"""Memory limit of a rerun, as a fraction of the memory that is available when it starts."""
 
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """Of a process that loads a submission's model.
+    """Limits of a subprocess that loads the model of a submission.
 
     Attributes:
-        seconds: of wall-clock time; None for `START_SECONDS` and `SHARD_SECONDS` per shard.
-        memory: in bytes; None for `MEMORY_SHARE` of what is available.
+        seconds: wall-clock time; None for `START_SECONDS` plus `SHARD_SECONDS` per shard.
+        memory: bytes; None for `MEMORY_FRACTION` of the available memory.
     """
 
     seconds: float | None = None
@@ -56,18 +55,18 @@ DEFAULT_LIMITS = ProcessLimits()
 
 @dataclass(frozen=True)
 class RerunRequest:
-    """What a process is asked to write again.
+    """Arguments of the subprocess that regenerates samples.
 
     Attributes:
-        name: of the submission, for messages.
-        folder: that holds the model's files; empty for a model from elsewhere.
-        model: `hf:org/name@COMMIT` or `baseline:NAME`; empty for a model in `folder`.
-        suite: whose tasks are answered.
-        dtype, device, loading: how the model computes, see `screening.check_loading`.
-        asked: how programs are asked for.
-        protocol: of the record.
-        share: of the shards that write programs, chosen at random; 0 for all shards of `stage`.
-        stage: see `share`.
+        name: name of the submission, for messages.
+        folder: folder with the files of the model; empty if `model` is given.
+        model: `hf:org/name@COMMIT` or `baseline:NAME`; empty if `folder` is given.
+        suite: suite of the tasks.
+        dtype, device, loading: load options; see `screening.check_loading`.
+        asked: generation options.
+        protocol: protocol of the record.
+        fraction: fraction of the shards with samples, chosen at random; 0 for all shards of `stage`.
+        stage: stage to regenerate if `fraction` is 0.
     """
 
     name: str
@@ -79,35 +78,41 @@ class RerunRequest:
     loading: Loading
     generation: GenerationOptions
     protocol: Protocol
-    share: float = 0.0
+    fraction: float = 0.0
     stage: str = ""
 
 
 @dataclass(frozen=True)
 class RegeneratedSamples:
-    """What a process wrote.
+    """Samples that a subprocess generated.
 
     Attributes:
-        digest, parameters: of the model's files as they are.
-        shards, of: how many shards were written, of how many.
-        samples: stage and sample of each task, in order.
+        digest, parameters: SHA-256 and number of weights of the model's files.
+        num_shards, total_shards: number of regenerated shards, and of all shards.
+        samples: (stage, sample) pairs in task order.
     """
 
     digest: str
     parameters: int
-    shards: int
-    of: int
+    num_shards: int
+    total_shards: int
     samples: list[tuple[str, dict[str, Any]]]
 
 
 def make_rerun_request(
     folder: Path, submission: Submission, record: Record, suite: Suite, fraction: float = 0.0, stage: str = ""
 ) -> RerunRequest:
-    """What is written again of a submission.
+    """Build the request that regenerates samples of a submission.
+
+    Args:
+        folder: folder of the submission.
+        submission, record: its `submission.yaml` and `record.json`.
+        suite: suite of the tasks.
+        fraction, stage: see `RerunRequest`.
 
     Raises:
-        ModelError: its weights are not to be had.
-        SubmissionError: its record asks for code, or for a way of loading that is not on the lists.
+        ModelError: the weights are withheld.
+        SubmissionError: the record requests remote code or load options that are not allowed.
     """
     if submission.model == WITHHELD:
         raise ModelError(f"{submission.name}: its weights are withheld, so nothing can be run again")
@@ -119,18 +124,18 @@ def make_rerun_request(
 
 
 def rerun(folder: Path, report: VerificationReport, fraction: float, limits: ProcessLimits = DEFAULT_LIMITS) -> Rerun:
-    """Write the programs of some shards again; what differs is noted in `found`.
+    """Regenerate the samples of randomly chosen shards; mismatches are added to `report`.
 
     Args:
-        folder: of the submission.
-        found: of its verification.
-        share: of the shards that write programs, above 0 and at most 1; which ones, nobody can know before.
-        limits: of the process.
+        folder: folder of the submission.
+        report: report of its verification.
+        fraction: fraction of the shards with samples, in (0, 1]; the choice cannot be predicted.
+        limits: time and memory limit of the subprocess.
 
     Raises:
-        UsageError: another share.
-        ModelError: the weights cannot be had or loaded, or not within the limits.
-        SubmissionError: the record or a file of the model asks for code.
+        UsageError: the fraction is out of range.
+        ModelError: the weights are not available, or cannot be loaded within the limits.
+        SubmissionError: the record or a file of the model requests code.
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"--rerun {fraction:g}: expected a share above 0 and at most 1")
@@ -148,25 +153,25 @@ def rerun(folder: Path, report: VerificationReport, fraction: float, limits: Pro
         claimed = {name: getattr(submitted, name) for name in COMPARED_FIELDS} if submitted is not None else None
         report.compare(f"rerun.{stage}.{sample['task']}", claimed, {name: sample[name] for name in COMPARED_FIELDS})
     report.checks.append(
-        f"rerun: {len(regenerated.samples):,} samples of {regenerated.shards} of {regenerated.of} shards, with the weights; not its states"
+        f"rerun: {len(regenerated.samples):,} samples of {regenerated.num_shards} of {regenerated.total_shards} shards, with the weights; not its states"
     )
     return Rerun(
-        share=fraction, shards=regenerated.shards, samples=len(regenerated.samples), processor=processor_name()
+        share=fraction, shards=regenerated.num_shards, samples=len(regenerated.samples), processor=processor_name()
     )
 
 
 def regenerate_samples(request: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
-    """Carry out an order in a process of its own; raises as `rerun` does."""
-    num_shards = math.ceil(sum(len(shards_of(request.suite, stage)) for stage in STAGES) * (request.share or 1))
+    """Run a request in a subprocess; errors as for `rerun`."""
+    num_shards = math.ceil(sum(len(shards_of(request.suite, stage)) for stage in STAGES) * (request.fraction or 1))
     seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * num_shards
     memory = limits.memory if limits.memory is not None else int(MEMORY_FRACTION * available_memory())
     return run_bounded(_generate, request, seconds=seconds, memory=memory, subject=request.name)
 
 
 def open_screened_checkpoint(request: RerunRequest) -> Checkpoint:
-    """The model's files, fetched if they are on a hub, once no file among them asks for code."""
+    """Fetch and screen the files of the model; raises `SubmissionError` if a file requests code."""
     if request.folder:
-        # Before anything else reads them: their files were screened with the folder, perhaps a while ago.
+        # Screen again: the files may have changed since the folder was screened.
         screen_model_folder(Path(request.folder), is_hub=False)
         return open_checkpoint(ModelSpec("path", request.folder), request.loading)
     checkpoint = open_checkpoint(ModelSpec.parse(request.model), request.loading)
@@ -195,9 +200,9 @@ def _generate(request: RerunRequest) -> RegeneratedSamples:
 
 
 def _choose_shards(job: Job, request: RerunRequest) -> tuple[Sequence[Shard], int]:
-    """The shards to write, and of how many they were chosen."""
+    """Choose the shards to regenerate; returns them and the number of all shards."""
     if request.stage:
         shards = shards_of(job.suite, request.stage)
         return shards, len(shards)
     shards = [shard for shard in plan(job) if shard.stage in STAGES]
-    return sorted(random.SystemRandom().sample(shards, math.ceil(request.share * len(shards)))), len(shards)
+    return sorted(random.SystemRandom().sample(shards, math.ceil(request.fraction * len(shards)))), len(shards)

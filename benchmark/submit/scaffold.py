@@ -1,4 +1,4 @@
-"""Draft a submission from the folder of a finished run: its files, `submission.yaml` as far as it is known, a README."""
+"""Create the folder of a submission from a finished run: copied files, `submission.yaml` with the known entries, README."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ TRAINING_FILE = "training.json"
 def scaffold(
     run: Path, submissions: Path, name: str, authored_entries: Mapping[str, Any], is_withheld: bool = False
 ) -> Path:
-    """Make the folder of a submission.
+    """Create the folder of a submission.
 
     Args:
         run: folder of a finished official run.
-        out: where submissions lie.
-        name: of the submission; the day on which the run finished is put before it.
-        given: entries of `submission.yaml` that only the authors know; what is not given is marked to be filled in.
-        withheld: the weights are not published.
+        submissions: folder of all submissions.
+        name: name of the submission; the date on which the run finished is prepended.
+        authored_entries: entries of `submission.yaml` that the authors provide; missing ones are set to `FILL IN`.
+        is_withheld: whether the weights are not published.
+
+    Returns:
+        Path of the new folder.
 
     Raises:
-        UsageError: a name that cannot be, or a folder that is there already.
+        UsageError: the name is invalid, or the folder exists.
         SubmissionError: the run is not finished or not official.
     """
     if not NAME_PATTERN.fullmatch(name):
@@ -87,7 +90,7 @@ def _copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 
 def _redact_record(record: Record) -> Record:
-    """The record with folders of the machine reduced to their last part; those of older runs have them whole."""
+    """Reduce absolute paths in a record to their last part; older runs stored them in full."""
     model = record.model.model_copy(
         update={"spec": redact_paths(record.model.spec), "name": redact_paths(record.model.name)}
     )
@@ -96,7 +99,7 @@ def _redact_record(record: Record) -> Record:
 
 
 def _resolve_model(run: Path, record: Record, is_withheld: bool) -> tuple[str, Path | None]:
-    """The entry `model`, and the folder that its files are copied from, which the run's log names in full."""
+    """Return the entry `model`, and the folder from which to copy the files; its path is taken from the run's log."""
     logged_specs = [
         str(event["model"]) for event in RunFolder.events_of(run) if event["event"] == "started" and "model" in event
     ]
@@ -118,7 +121,7 @@ def _resolve_model(run: Path, record: Record, is_withheld: bool) -> tuple[str, P
 
 
 def _training_entries(folder: Path) -> dict[str, Any]:
-    """What `training.json` of `baselines.train` tells, if the model has one."""
+    """Read the entry `training` from `training.json`, which `baselines.train` writes, if the model has one."""
     if not (folder / TRAINING_FILE).is_file():
         return {"data": PLACEHOLDER, "alternative_semantics_seen": PLACEHOLDER}
     training = read_json(folder / TRAINING_FILE)
@@ -134,7 +137,7 @@ def _training_entries(folder: Path) -> dict[str, Any]:
 
 
 def _training_hardware(training: dict[str, Any]) -> str | None:
-    """The GPU of a training, or its processor."""
+    """Return the GPU on which the model was trained, or the processor."""
     device = str(training.get("device", "cpu"))
     return training.get("processor") if device.startswith("cpu") else device
 
@@ -144,7 +147,7 @@ def _submission_entries(record: Record, name: str, model: str, training: dict[st
     claimed: dict[str, Any] = {"shown": round(accuracy.shown.value, 3), "held_out": round(accuracy.held_out.value, 3)}
     if meaning is not None:
         claimed |= {"delta": round(meaning.features["facing"].delta.value, 3), "verdict": meaning.verdict}
-    # The folders of whoever ran it are nobody's business.
+    # Do not publish local paths.
     command = re.sub(r"\s+--out\s+\S+", "", provenance.command)
     if model == LOCAL_WEIGHTS:
         command = re.sub(r"path:\S+", f"path:submissions/{provenance.finished[:10]}_{name}", command)
@@ -169,7 +172,7 @@ def _submission_entries(record: Record, name: str, model: str, training: dict[st
 
 
 def render_readme(folder: str, entries: Mapping[str, Any], record: Record) -> str:
-    """The README of a submission; it repeats no figure, so that none can differ from the record's."""
+    """Render the README of a submission; it contains no figures, so none can differ from the record."""
     weights_location = {LOCAL_WEIGHTS: "in this folder", WITHHELD: "withheld"}.get(
         entries["model"], f"`{entries['model']}`"
     )
@@ -201,7 +204,7 @@ def render_readme(folder: str, entries: Mapping[str, Any], record: Record) -> st
 
 
 def pack(folder: Path, target: Path) -> Path:
-    """Write a submission's folder as a `.tar.gz`; the same files give the same bytes."""
+    """Write the folder of a submission as a `.tar.gz` file; the output is deterministic."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(screen_folder(folder)):

@@ -1,13 +1,13 @@
-"""A submission: what its folder may hold, the schema of `submission.yaml`, and its status.
+"""Schemas of a submission: `submission.yaml` and `status.json`.
 
     submissions/2026-11-25_gpt-laptop/
-        submission.yaml     whose model, from where, trained on what, evaluated how, and what is claimed
-        record.json, samples.jsonl.gz, probes.data, readings.json.gz, frame.json, figures/    of an official run
-        README.md           for readers
-        status.json         written by the verification alone
-        config.json, tokenizer.json, *.safetensors, ...         the model, where it is small
+        submission.yaml     authors, location of the model, training data, evaluation command, claimed numbers
+        record.json, samples.jsonl.gz, probes.data, readings.json.gz, frame.json, figures/    files of an official run
+        README.md           description
+        status.json         written by the verification only
+        config.json, tokenizer.json, *.safetensors, ...         files of the model, up to 64 MB
 
-A submission is data: `screen_folder` says whether its files may be read at all.
+A submission is data: `folder.screen_folder` decides whether its files may be read.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Strict(BaseModel):
 
 
 class Evaluation(_Strict):
-    """How the record was made."""
+    """Command, commit, hardware and duration of the evaluation."""
 
     command: Line
     commit: Commit
@@ -106,10 +106,9 @@ class Evaluation(_Strict):
 
 
 class Training(_Strict):
-    """What the model was trained on.
+    """Training data and cost of the model.
 
-    `seeds` are those of generated tasks; `alternative_semantics_seen` is null where it is not known, as of most
-    pretrained models.
+    `seeds` are the seeds of generated tasks; `alternative_semantics_seen` is null if unknown, as for most pretrained models.
     """
 
     command: Line | None = None
@@ -125,7 +124,7 @@ class Training(_Strict):
 
 
 class Claims(_Strict):
-    """Numbers that the authors state elsewhere, as shares; verification holds them to 0.0005."""
+    """Numbers that the authors report elsewhere, as fractions; verification compares them with a tolerance of 0.0005."""
 
     shown: Fraction | None = None
     held_out: Fraction | None = None
@@ -140,16 +139,16 @@ class Submission(_Strict):
     """`submission.yaml`.
 
     Attributes:
-        name: of the row.
-        family: of the model, such as `llama`.
+        name: name of the row.
+        family: family of the model, such as `llama`.
         model: `path:.` (the weights in this folder), `hf:org/name@COMMIT`, `baseline:NAME`, or `withheld`.
-        digest: SHA-256 over the model's files, as a run computes and records it.
+        digest: SHA-256 of the model's files, as in the record.
         parameters: number of stored weights.
-        evaluation, training, claimed: see there.
-        authors: who answers for it.
-        licence: of the weights, as an SPDX expression.
-        attempts: how many models were evaluated on this suite's test set before this one was chosen, itself counted.
-        url: where to read on.
+        evaluation, training, claimed: see the classes.
+        authors: names of the authors.
+        licence: licence of the weights, as an SPDX expression.
+        attempts: number of models evaluated on the test set of this suite before this one was chosen, including this one.
+        url: page with more information.
     """
 
     name: Name
@@ -167,7 +166,7 @@ class Submission(_Strict):
 
 
 class Rerun(_Strict):
-    """What was generated again with the weights."""
+    """Result of a rerun: fraction of the shards, number of shards and of samples, and the processor."""
 
     share: Annotated[float, Field(gt=0, le=1)]
     shards: Annotated[int, Field(ge=1)]
@@ -176,7 +175,7 @@ class Rerun(_Strict):
 
 
 class Audit(_Strict):
-    """Accuracy on the public suite and on tasks whose seed comes from the weights."""
+    """Accuracy on the public suite and on the audit suite, and the interval of their difference."""
 
     seed: Seed
     tasks: Count
@@ -188,9 +187,9 @@ class Audit(_Strict):
 
 
 class Status(_Strict):
-    """`status.json`: what the verification found, and of which bytes.
+    """`status.json`: result of the verification.
 
-    `files` is `files_digest` of the folder then, `source` that of the code that checked.
+    `files` is the `files_digest` of the verified folder, `source` the digest of the verifying source.
     """
 
     schema_version: Annotated[Literal[1], known_version(1)] = 1
@@ -207,14 +206,14 @@ class Status(_Strict):
 
 
 def read_submission(folder: Path) -> Submission:
-    """A folder's `submission.yaml`; raises `SubmissionError` naming the first entry that does not fit."""
+    """Read `submission.yaml` of a folder; raises `SubmissionError` that names the first invalid entry."""
     return validate_schema(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
 
 
 def read_status(folder: Path) -> Status | None:
-    """A folder's status, None if nobody has checked it; `self_reported` where its files were changed afterwards.
+    """Read `status.json` of a folder; None if there is none.
 
-    A flagged or withdrawn submission stays so whatever is changed.
+    The status is `self_reported` if the files changed after the verification; flagged and withdrawn submissions keep theirs.
     """
     if not os.path.lexists(folder / STATUS):
         return None
@@ -225,7 +224,16 @@ def read_status(folder: Path) -> Status | None:
 
 
 def validate_schema(schema: type[ModelT], content: Any, file_name: str) -> ModelT:
-    """What was read, as its schema; raises `SubmissionError` naming the first entry that does not fit."""
+    """Validate the content of a file with a pydantic model.
+
+    Args:
+        schema: class of the model.
+        content: parsed content of the file.
+        file_name: name of the file in messages.
+
+    Raises:
+        SubmissionError: an entry is invalid; the message names the first one.
+    """
     try:
         return schema.model_validate(content)
     except ValidationError as problem:

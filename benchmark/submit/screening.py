@@ -1,7 +1,8 @@
-"""What of a submission may decide how a model is loaded: its device, its dtype, its attention, from short lists.
+"""Screen files that come with a submission: configurations of the model, load options of the record, and images.
 
-Code is never loaded because of a submission: neither its record nor a file of its model switches it on. The files of a
-hub model are screened as those in a folder are.
+A submission selects device, dtype and attention from allowlists; neither its record nor a file of its model can enable
+remote code. Files of a model on the Hub are screened like those in a folder. Images are PNG, or SVG without scripts and
+external references: the page embeds none, but a reader may open one in a browser.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ CODE_ENTRIES = frozenset((
     "auto_map", "custom_pipelines", "custom_generate", "custom_tools", "trust_remote_code", "code_revision", "remote_code",
     "kernel_config", "use_kernels", "kernel_mapping",
 ))  # fmt: skip
-"""Entries that make a loader import modules from the model's repository or from another one."""
+"""Entries that make a loader import modules from a repository."""
 FETCHING_ENTRIES = frozenset((
     "quantization_config", "compression_config", "adapter_config", "peft_config", "base_model_name_or_path", "gguf_file",
     "use_pretrained_backbone", "use_timm_backbone", "assistant_model", "pretrained_model_name_or_path",
 ))  # fmt: skip
-"""Entries that choose libraries, or weights that are not those of the digest."""
+"""Entries that select a library, or weights that the digest does not cover."""
 FILE_ENTRIES = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "sentencepiece_model_file", "index_path")
 IMPLEMENTATION_PATTERN = re.compile(r"\w*_implementation(_internal)?")
 ALLOWED_IMPLEMENTATIONS = (*ATTENTIONS, "grouped_mm", "batched_mm", None)
@@ -46,19 +47,31 @@ WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 LOADED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
 NON_MODEL_FILES = ("record.json", "status.json", "training.json")
 VOCABULARY_FILES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
-"""They hold words, of which any may be the name of an entry."""
+"""Files with arbitrary words as keys."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_SIDE = 8000
+SVG_ELEMENTS = {
+    "svg", "metadata", "rdf", "work", "type", "date", "format", "creator", "agent", "title", "desc", "defs", "style",
+    "g", "path", "use", "rect", "line", "polyline", "polygon", "circle", "ellipse", "text", "tspan", "image",
+    "clippath", "lineargradient", "stop", "symbol", "marker", "pattern", "mask",
+}  # fmt: skip
+EMBEDDED_PNG = "data:image/png;base64,"
+CSS_FUNCTIONS = {
+    "url", "matrix", "translate", "scale", "rotate", "skewx", "skewy", "rgb", "rgba", "hsl", "hsla", "calc",
+}  # fmt: skip
+"""CSS functions that load nothing; `url` is limited to references within the image."""
 
 
 def check_loading(
     spec: str, dtype: str, device: str, attention: str, quantization: str, remote_code: bool, custom_code: bool
 ) -> None:
-    """Refuse a record whose model would be loaded with code, or otherwise than these lists allow.
+    """Check the load options of a record against the allowlists.
 
     Args:
-        spec, dtype, device, attention, quantization, remote_code, own_code: as its record says.
+        spec, dtype, device, attention, quantization, remote_code, custom_code: entries of `model` in the record.
 
     Raises:
-        SubmissionError: the record asks for anything else.
+        SubmissionError: an option is not allowed; the message names it.
     """
     field = "record.json: model"
     if remote_code or custom_code or spec.startswith("py:"):
@@ -81,19 +94,19 @@ def check_loading(
 
 
 def screen_model_file(name: str, content: Any) -> None:
-    """Refuse a JSON file that would make a loader run code, fetch from elsewhere, or choose a library.
+    """Screen a JSON file of a model for entries that make a loader run code, download files or select a library.
 
     Args:
-        name: of the file.
-        content: as `read_json` gives it.
+        name: name of the file.
+        content: parsed content of the file.
 
     Raises:
-        SubmissionError: naming the first such entry, at whatever depth.
+        SubmissionError: an entry is refused, at any depth; the message names the first one.
     """
     if not isinstance(content, dict):
         raise SubmissionError(f"{name}: expected an object, got {type(content).__name__}")
     if name == "tokenizer.json":
-        # Words of a vocabulary are keys there; the format itself names no code.
+        # Its keys include the vocabulary; the format has no entry for code.
         content = {key: value for key, value in content.items() if key != "model"}
     for entry, value in _entries(content):
         if entry in CODE_ENTRIES:
@@ -122,7 +135,7 @@ def screen_model_file(name: str, content: Any) -> None:
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every (name, value) of the objects in a JSON value."""
+    """Yield (name, value) for every object in a JSON value."""
     pending = [value]
     while pending:
         current = pending.pop()
@@ -134,7 +147,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_builtin_implementation(value: Any) -> bool:
-    """One of the list, or one of them for each part of a composed model."""
+    """Whether a value is an allowed implementation, or maps the parts of a composite model to allowed ones."""
     if isinstance(value, dict):
         return all(isinstance(part, str | None) and part in ALLOWED_IMPLEMENTATIONS for part in value.values())
     return isinstance(value, str | None) and value in ALLOWED_IMPLEMENTATIONS
@@ -145,11 +158,14 @@ def _matches(pattern: re.Pattern[str], value: Any) -> bool:
 
 
 def check_index(content: Any, names: set[str]) -> None:
-    """Refuse an index of shards that is not a mapping of tensors to weight files in the same folder.
+    """Check that the index of a sharded checkpoint maps tensors to weight files in the same folder.
 
     Args:
-        content: of `model.safetensors.index.json`.
-        names: of the files that are there.
+        content: parsed `model.safetensors.index.json`.
+        names: names of the files in the folder.
+
+    Raises:
+        SubmissionError: the index is malformed, or names another file.
     """
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not shards:
@@ -162,14 +178,14 @@ def check_index(content: Any, names: set[str]) -> None:
 
 
 def screen_model_folder(folder: Path, is_hub: bool) -> None:
-    """Screen every JSON file that a loader may read in a model's folder.
+    """Screen every JSON file in the folder of a model.
 
     Args:
-        folder: of the model.
-        is_hub: its files are links into the cache of the hub, which are followed.
+        folder: folder of the model.
+        is_hub: whether the files are links into the Hub cache, which are followed.
 
     Raises:
-        SubmissionError: a file that is refused.
+        SubmissionError: a file is refused.
     """
     paths = sorted(folder.glob("*.json"))
     if len(paths) > MAX_HUB_FILES:
@@ -183,37 +199,23 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
         if path.name == INDEX:
             check_index(content, {weights.name for weights in folder.glob("*.safetensors")})
         if not isinstance(content, dict) and path.name not in LOADED_FILES:
-            # Such as the modules of another library; what lies in it is screened all the same.
+            # A file of another library, such as modules.json: screen its entries too.
             content = {path.name: content}
         screen_model_file(path.name, content)
     if any(folder.glob("*.py")) and not is_hub:
         raise SubmissionError(f"{sanitize(folder.name)}: modules beside the weights; they are never run, remove them")
 
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-MAX_SIDE = 8000
-
-
-SVG_ELEMENTS = {
-    "svg", "metadata", "rdf", "work", "type", "date", "format", "creator", "agent", "title", "desc", "defs", "style",
-    "g", "path", "use", "rect", "line", "polyline", "polygon", "circle", "ellipse", "text", "tspan", "image",
-    "clippath", "lineargradient", "stop", "symbol", "marker", "pattern", "mask",
-}  # fmt: skip
-
-
-EMBEDDED_PNG = "data:image/png;base64,"
-
-
-CSS_FUNCTIONS = {
-    "url", "matrix", "translate", "scale", "rotate", "skewx", "skewy", "rgb", "rgba", "hsl", "hsla", "calc",
-}  # fmt: skip
-"""Those that fetch nothing; `url` only of a part of the figure. Others, such as `image-set`, take an address as a string."""
-
-
 def check_image(name: str, content: bytes) -> None:
-    """Raises `SubmissionError` on what is no such figure."""
+    """Check a PNG or SVG image.
+
+    Args:
+        name: name of the file.
+        content: bytes of the file.
+
+    Raises:
+        SubmissionError: the image is malformed, too large, or contains scripts or external references.
+    """
     if name.endswith(".png"):
         if not content.startswith(PNG_SIGNATURE) or content[12:16] != b"IHDR" or len(content) < 33:
             raise SubmissionError(f"{name}: not a PNG file")
@@ -225,7 +227,7 @@ def check_image(name: str, content: bytes) -> None:
 
 
 class _SvgChecker:
-    """Reads an SVG file event by event and refuses what is not in the list of things that draw."""
+    """Event-based SVG parser that refuses every element, attribute and style that is not on the allowlist."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -273,7 +275,7 @@ class _SvgChecker:
         self.elements.pop()
 
     def _check_text(self) -> None:
-        """Check the text since the last tag as one: the parser hands it over in pieces, which a reference may cut anywhere."""
+        """Check the text since the last tag as a whole: the parser may split it within a reference."""
         text = "".join(self.text)
         self.text.clear()
         if "style" in self.elements:

@@ -1,4 +1,4 @@
-"""Sealed rounds: a suite whose seed nobody but its maintainer knows until it is revealed.
+"""Sealed rounds: suites with a secret seed that the maintainer reveals at the end of the round.
 
     python -m benchmark.sealed make 2026-12 --suite laptop --secret FILE
     python -m benchmark.sealed seed 2026-12 --secret FILE
@@ -6,8 +6,9 @@
     python -m benchmark.sealed rotate 2026-12 2027-01 --secret FILE --next FILE
     python -m benchmark.sealed check
 
-`sealed/ROUND.yaml` in the repository holds the commitment, SHA-256 over the salt (32 bytes) and then the seed (decimal
-digits); FILE, outside of it, holds both. Once they are revealed anyone can check the commitment and draw the tasks.
+`sealed/ROUND.yaml` in the repository holds the commitment: the SHA-256 of the salt (32 bytes) followed by the seed (decimal
+digits). FILE, outside the repository, holds salt and seed. After they are revealed, anyone can check the commitment and
+generate the tasks.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 
 
 class Secret(BaseModel, extra="forbid", frozen=True, strict=True):
-    """What a commitment is made of."""
+    """Salt and seed of a commitment."""
 
     salt: Digest
     seed: Seed
 
     def commitment(self) -> str:
-        """SHA-256 over salt and seed."""
+        """Compute the SHA-256 of salt and seed."""
         return hashlib.sha256(bytes.fromhex(self.salt) + str(self.seed).encode()).hexdigest()
 
 
 class Round(BaseModel, extra="forbid", frozen=True, strict=True):
-    """`sealed/ROUND.yaml`; `revealed` and `on` are there once it is over."""
+    """`sealed/ROUND.yaml`; `revealed` and `on` are set when the round is over."""
 
     schema_version: Annotated[Literal[1], known_version(1)] = 1
     suite: str
@@ -63,12 +64,12 @@ class Round(BaseModel, extra="forbid", frozen=True, strict=True):
 
 
 def read_round(folder: Path, name: str) -> Round:
-    """A round; raises `SubmissionError` on a file that is none."""
+    """Read the file of a round; raises `SubmissionError` if it is invalid."""
     return validate_schema(Round, read_yaml(_round_path(folder, name)), f"{name}.yaml")
 
 
 def read_secret(path: Path) -> Secret:
-    """The maintainer's file."""
+    """Read the file with salt and seed; raises `SubmissionError` if it is invalid."""
     return validate_schema(Secret, read_json(path), path.name)
 
 
@@ -79,10 +80,16 @@ def _round_path(folder: Path, name: str) -> Path:
 
 
 def seal_round(folder: Path, name: str, suite: str, secret: Path) -> Round:
-    """Draw a secret, keep it in a file that only its owner reads, and write the commitment.
+    """Generate a secret, store it in a file with mode 0600, and write the commitment.
+
+    Args:
+        folder: folder of the commitments.
+        name: name of the round.
+        suite: name of the suite.
+        secret: file to write salt and seed to, outside the repository.
 
     Raises:
-        UsageError: the secret would lie in the repository, or either file is there already.
+        UsageError: the secret is inside the repository, or one of the files exists.
     """
     round_suite, path = load_suite(suite), _round_path(folder, name)
     is_in_repository = secret.resolve().is_relative_to(folder.resolve().parent)
@@ -99,10 +106,10 @@ def seal_round(folder: Path, name: str, suite: str, secret: Path) -> Round:
 
 
 def open_secret(folder: Path, name: str, secret: Path) -> Secret:
-    """The secret of a round, once it fits the commitment.
+    """Read the secret of a round and check it against the commitment.
 
     Raises:
-        VerificationError: it does not.
+        VerificationError: the secret does not match the commitment.
     """
     opened = read_secret(secret)
     if opened.commitment() != read_round(folder, name).commitment:
@@ -111,7 +118,7 @@ def open_secret(folder: Path, name: str, secret: Path) -> Secret:
 
 
 def reveal_round(folder: Path, name: str, secret: Path) -> Round:
-    """Publish the secret of a round in its file."""
+    """Write the secret of a round into its file in the repository; errors as for `open_secret`."""
     revealed_round = read_round(folder, name).model_copy(
         update={"revealed": open_secret(folder, name, secret), "on": _today()}
     )
@@ -120,7 +127,7 @@ def reveal_round(folder: Path, name: str, secret: Path) -> Round:
 
 
 def check_rounds(folder: Path) -> list[str]:
-    """A line for each round; raises `VerificationError` on one whose revealed secret does not fit."""
+    """Describe each round in one line; raises `VerificationError` if a revealed secret does not match its commitment."""
     lines = []
     for path in sorted(folder.glob("*.yaml")):
         sealed_round = read_round(folder, path.stem)
@@ -148,20 +155,20 @@ def _today() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.sealed", description="Rounds with a secret seed.")
-    parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="of the commitments")
+    parser = CommandParser(prog="python -m benchmark.sealed", description="Manage evaluation rounds with a secret seed.")
+    parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="folder of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("make", "a new round"), ("seed", "print the seed, for benchmark.run --seed"),
-                       ("reveal", "publish salt and seed"), ("rotate", "reveal one, make the next")):  # fmt: skip
+    for name, help_text in (("make", "create a round"), ("seed", "print the seed, for benchmark.run --seed"),
+                       ("reveal", "publish salt and seed"), ("rotate", "reveal a round and create the next one")):  # fmt: skip
         command = commands.add_parser(name, help=help_text)
         command.add_argument("round")
-        command.add_argument("--secret", type=Path, required=True, metavar="FILE", help="outside the repository")
+        command.add_argument("--secret", type=Path, required=True, metavar="FILE", help="file with salt and seed, outside the repository")
         if name == "make":
             command.add_argument("--suite", default="laptop")
         if name == "rotate":
             command.add_argument("following")
-            command.add_argument("--next", type=Path, required=True, metavar="FILE", help="for the next round's secret")
-    commands.add_parser("check", help="every revealed round against its commitment")
+            command.add_argument("--next", type=Path, required=True, metavar="FILE", help="file for the secret of the next round")
+    commands.add_parser("check", help="check every revealed round against its commitment")
     return run_command(lambda: _run(parser.parse_args(arguments)))
 
 

@@ -1,8 +1,8 @@
-"""Verify a submission without its model: everything that can be computed again is, and compared with what is said.
+"""Verify a submission without its model: recompute every figure for which the folder holds the evidence, and compare.
 
-The tasks are drawn anew from the suite's seed, prompts digested, every submitted program executed, accuracy and its
-intervals computed, the verdict and each figure of the blind set judged again from `probes.data`. This finds what is
-inconsistent; figures of the right form that were invented as a whole need `rerun`.
+The tasks are generated from the suite's seed, prompt digests are recomputed, every submitted program is executed, accuracy
+and its intervals are recomputed, and the verdict and every figure of the blind set are recomputed from `probes.data`. This
+detects inconsistent figures. Figures that were invented consistently are detected by `rerun` only.
 """
 
 from __future__ import annotations
@@ -62,20 +62,25 @@ from benchmark.tasks.suite import Suite, load_suite
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
 RECOMPUTE_TOLERANCE = 1e-6
-"""Largest difference of a recomputed figure, which another processor may sum in another order."""
+"""Absolute tolerance of a recomputed figure: the order of a floating-point sum depends on the processor."""
 CLAIM_TOLERANCE = 5e-4
 MAX_THREADS = 256
 SUM_TOLERANCE = 1e-4
-"""Relative difference of the sums of one array over its groups of programs and of another over its seeds, in float32."""
+"""Relative tolerance between the float32 sums over groups of programs and over seeds."""
 
 
 def read_probe_evidence(
     folder: Path, probe_set: ProbeSet, tested: PriorBaseline, protocol: Protocol
 ) -> dict[str, np.ndarray]:
-    """The arrays of `probes.data`, once they have the names, shapes and range that the verdict is computed from.
+    """Read the arrays of `probes.data`.
+
+    Args:
+        folder: folder of the submission.
+        probe_set, tested: blind probe set and its prior baseline.
+        protocol: protocol of the record.
 
     Raises:
-        SubmissionError: they do not.
+        SubmissionError: a name, dtype, shape or value is not as expected.
     """
     header = read_tensor_header(folder / PROBES)
     if sum(prod(entry["shape"]) for entry in header.values()) > MAX_BYTES[PROBES]:
@@ -98,10 +103,10 @@ def read_probe_evidence(
         f"{DIAGNOSTICS}.control_hits": ("I64", [features]),
         f"{DIAGNOSTICS}.unseen": ("F64", [features]),
     }
-    # A run before these were stored has none of them.
+    # An older run stored none of these arrays.
     expected |= diagnostic_shapes if any(name in header for name in diagnostic_shapes) else {}
     if CONTENT_HITS in header:
-        # Its last axis is as long as the model's own programs have states; see `compare_content_figures`.
+        # The length of the last axis depends on the generated programs; `check_semantic_content` checks it.
         expected[CONTENT_HITS] = ("U8", [len(CONTENT_DEPTHS), len(PAPER_FEATURES), *header[CONTENT_HITS]["shape"][2:3]])
     if set(header) != set(expected):
         unmatched = sorted(set(header) ^ set(expected))
@@ -114,7 +119,7 @@ def read_probe_evidence(
     arrays: dict[str, np.ndarray] = load(read_bytes(folder / PROBES, MAX_BYTES[PROBES]))
     for name, array in arrays.items():
         if name.endswith(".pool"):
-            # One view is always there; the last of the model's views is the last layer.
+            # An index into POOLS.
             if array.min() < 0 or array.max() >= len(POOLS):
                 raise SubmissionError(f"{PROBES}: {name} names a view that there is not")
         elif name == CONTENT_HITS:
@@ -128,14 +133,14 @@ def read_probe_evidence(
 
 
 def validate(folder: Path, is_proposed: bool = False) -> VerificationReport:
-    """Read a submission; nothing is computed again yet.
+    """Read and validate a submission without recomputing anything.
 
     Args:
-        folder: of the submission.
-        incoming: it comes from outside, see `screen_folder`.
+        folder: folder of the submission.
+        is_proposed: whether the submission comes from a pull request; see `screen_folder`.
 
     Raises:
-        SubmissionError: it cannot be read, or is no submission.
+        SubmissionError: the folder is not a valid submission.
     """
     screen_folder(folder, is_proposed)
     read_text(folder / README)
@@ -147,15 +152,16 @@ def validate(folder: Path, is_proposed: bool = False) -> VerificationReport:
 
 
 def verify(folder: Path, is_proposed: bool = False) -> VerificationReport:
-    """Compute a submission again, as far as goes without its model; arguments and errors are those of `validate`.
+    """Verify a submission without its model; arguments and errors as for `validate`.
 
-    Whatever a file brings about is one line: an exception of any other class is a `SubmissionError` too.
+    Returns:
+        Report with the completed checks and the mismatches. Any other exception is raised as a `SubmissionError`.
     """
     try:
         return _verify(folder, is_proposed)
     except BenchmarkError:
         raise
-    except Exception as problem:  # a fault of this code must not stop the verification of other folders
+    except Exception as problem:  # a bug in a reader must not stop the verification of other folders
         raise SubmissionError(
             f"cannot be verified ({type(problem).__name__}: {sanitize(str(problem))}); submit a run as it is, or report this"
         ) from problem
@@ -187,7 +193,7 @@ def _check_suite(report: VerificationReport, suite: Suite) -> None:
 
 
 def _check_description(report: VerificationReport, folder: Path) -> None:
-    """`submission.yaml` against the record and the model's files."""
+    """Check `submission.yaml` against the record and the files of the model."""
     submission, record = report.submission, report.record
     report.compare("submission.digest", submission.digest, record.model.digest)
     report.compare("submission.parameters", submission.parameters, record.model.parameters)
@@ -210,7 +216,7 @@ def _check_description(report: VerificationReport, folder: Path) -> None:
 
 
 def _check_provenance(report: VerificationReport, suite: Suite) -> None:
-    """The run's identity, which only the same source computes as it was; and whether that source was clean."""
+    """Check that the source was clean, and recompute the identity of the run if it was made with the current source."""
     record, provenance = report.record, report.record.provenance
     report.compare("provenance.dirty", bool(provenance.dirty), False)
     if provenance.source != source_digest():
@@ -238,18 +244,18 @@ def _load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBa
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:
-    """What the stored arrays of a submission say, its diagnostics left out; raises `SubmissionError`."""
+    """Recompute the probe result from the stored arrays, without diagnostics; raises `SubmissionError` on invalid arrays."""
     probe_set, tested = _load_blind_set(load_suite(record.suite.name), record.protocol)
     arrays = read_probe_evidence(folder, probe_set, tested, record.protocol)
     return verdict_from_evidence(probe_set, tested, arrays, record.protocol)
 
 
 def _check_probe_result(report: VerificationReport, suite: Suite, folder: Path) -> None:
-    """The verdict and every figure of the blind set, from the stored arrays."""
+    """Check the verdict and every figure of the blind set against the stored arrays."""
     record = report.record
     has_network = not record.model.spec.startswith("baseline:")
     if record.meaning is None:
-        # A run with --no-states, or a baseline.
+        # A run without hidden states, or a baseline.
         report.compare("content and grid are there", (record.content, record.grid), (None, None))
         return
     report.compare("meaning is there", True, has_network)
@@ -261,7 +267,7 @@ def _check_probe_result(report: VerificationReport, suite: Suite, folder: Path) 
     probe_set, tested = _load_blind_set(suite, protocol)
     arrays = read_probe_evidence(folder, probe_set, tested, protocol)
     if sorted(seed % protocol.folds for seed in protocol.seeds) == list(range(protocol.folds)):
-        # Each program is tested by one seed, so both arrays sum the same cross-entropies.
+        # Each program is tested with one seed, so both arrays have the same total cross-entropy.
         for source in ("model", *CONTROLS):
             group_sum, seed_sum = (
                 arrays[f"{source}.probe"].sum(-1, dtype=float),
@@ -284,7 +290,7 @@ def _check_probe_result(report: VerificationReport, suite: Suite, folder: Path) 
 def _check_diagnostics(
     report: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline
 ) -> None:
-    """Every diagnostic from its counts, where the run stored them; else those that the labels alone decide."""
+    """Check the diagnostics against their stored counts; without counts, only the entries that depend on the labels."""
     assert report.record.meaning is not None
     claimed, protocol = report.record.meaning.diagnostics, report.record.protocol
     labels = count_labels(probe_set, protocol)
@@ -297,7 +303,7 @@ def _check_diagnostics(
             report.compare("meaning.diagnostics", claimed, recomputed, RECOMPUTE_TOLERANCE)
             report.checks.append("diagnostics: every figure, from probes.data")
         return
-    # The counts that the labels alone give: those of a probe that is never wrong.
+    # Counts of a probe without errors: they depend on the labels only.
     confusion = np.stack([np.diag(row) for row in labels])
     zeros = np.zeros(len(FEATURES))
     expected = compute_diagnostics(
@@ -312,7 +318,7 @@ def _check_diagnostics(
 
 
 def _check_claims(report: VerificationReport) -> None:
-    """The numbers of `submission.yaml`."""
+    """Check the claimed numbers of `submission.yaml`."""
     accuracy, meaning = report.record.accuracy, report.record.meaning
     recomputed: dict[str, Any] = {
         name: getattr(accuracy, name).value for name in ("shown", "held_out", "exact", "valid")
@@ -327,7 +333,7 @@ def _check_claims(report: VerificationReport) -> None:
 
 
 def _check_status(report: VerificationReport, folder: Path) -> None:
-    """A status that the folder brings must be one that this verification could have written."""
+    """Check that `status.json`, if present, is consistent with the files."""
     status = read_status(folder)
     if status is None:
         return
@@ -339,10 +345,10 @@ def _check_status(report: VerificationReport, folder: Path) -> None:
 
 
 def check_stored_verdict(folder: Path, record: Record) -> None:
-    """Compute the verdict and every figure of the blind set again from the arrays that a submission stores, if it has one.
+    """Check the verdict and every figure of the blind set of a record against the stored arrays, if it has a verdict.
 
     Raises:
-        VerificationError: the arrays are not there, or they do not give what the record says.
+        VerificationError: the arrays are missing or give other values than the record.
     """
     if record.meaning is None:
         return

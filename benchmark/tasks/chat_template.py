@@ -36,7 +36,7 @@ RANDOM_FILTERS = ("random", "shuffle")
 
 def render_chat(
     template: str,
-    turns: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, str]],
     special_tokens: Mapping[str, str],
     variables: Mapping[str, object],
 ) -> str:
@@ -53,7 +53,7 @@ def render_chat(
     """
     if len(template) > MAX_TEMPLATE_LENGTH:
         raise ModelError(f"chat template: {len(template):,} characters; expected at most {MAX_TEMPLATE_LENGTH:,}")
-    context = {**special_tokens, **variables, "messages": [dict(turn) for turn in turns]}
+    context = {**special_tokens, **variables, "messages": [dict(turn) for turn in messages]}
     return run_bounded(render, template, context, seconds=TIMEOUT_SECONDS, memory=MEMORY_LIMIT, subject="chat template")
 
 
@@ -61,18 +61,18 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """The same in this process, with bounded steps but not bounded memory."""
     steps = 0
 
-    def count(frame: FrameType, event: str, argument: object) -> Any:
+    def on_trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal steps
         steps += 1
         if steps > MAX_STEPS:
             raise ModelError(f"chat template: takes more than {MAX_STEPS:,} steps; remove it to run without one")
-        return count
+        return on_trace
 
-    before = sys.gettrace()
+    previous_trace = sys.gettrace()
     try:
         compiled = _create_environment().from_string(template)
         parts, length = [], 0
-        sys.settrace(count)
+        sys.settrace(on_trace)
         for part in compiled.generate(tools=None, documents=None, add_generation_prompt=True, **context):
             parts.append(part)
             length += len(part)
@@ -89,7 +89,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         message = " ".join(str(problem).split())[:200]
         raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
     finally:
-        sys.settrace(before)
+        sys.settrace(previous_trace)
 
 
 class _Generation(Extension):

@@ -54,35 +54,37 @@ class SampledSummary:
 def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
     """The figures of constrained answers, one sample a task."""
     scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
-    finished = np.array([sample["finished"] for sample in samples])
-    share = wilson(int(finished.sum()), len(finished))
-    if share is None:
+    is_finished = np.array([sample["finished"] for sample in samples])
+    finished_rate = wilson(int(is_finished.sum()), len(is_finished))
+    if finished_rate is None:
         raise ValueError("constrained_figures: no tasks")
-    valid = wilson(int((scores.words[finished] >= 0).sum()), int(finished.sum()))
-    return ConstrainedSummary(summarize(scores), share, valid)
+    valid = wilson(int((scores.words[is_finished] >= 0).sum()), int(is_finished.sum()))
+    return ConstrainedSummary(summarize(scores), finished_rate, valid)
 
 
-def summarize_sampled(suite: Suite, samples: Sequence[Mapping[str, Any]], count: int, temperature: float) -> SampledSummary:
+def summarize_sampled(
+    suite: Suite, samples: Sequence[Mapping[str, Any]], num_samples: int, temperature: float
+) -> SampledSummary:
     """The figures of `count` draws a task; samples in any order."""
     tasks = test_tasks(suite)
-    shown, held_out = (np.zeros((len(tasks), count), bool) for _ in range(2))
-    by_draw: dict[int, list[Mapping[str, Any]]] = {}
+    shown, held_out = (np.zeros((len(tasks), num_samples), bool) for _ in range(2))
+    by_sample: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:
-        by_draw.setdefault(sample["sample"], []).append(sample)
-    for draw in range(count):
-        in_order = sorted(by_draw.get(draw, ()), key=lambda sample: int(sample["task"]))
-        scores = score(suite, tasks, [sample["text"] for sample in in_order])
-        shown[:, draw], held_out[:, draw] = scores.shown, scores.held_out
-    sizes = sorted({1, count, *(2**i for i in range(1, count.bit_length()) if 2**i < count)})
+        by_sample.setdefault(sample["sample"], []).append(sample)
+    for sample_index in range(num_samples):
+        ordered_samples = sorted(by_sample.get(sample_index, ()), key=lambda sample: int(sample["task"]))
+        scores = score(suite, tasks, [sample["text"] for sample in ordered_samples])
+        shown[:, sample_index], held_out[:, sample_index] = scores.shown, scores.held_out
+    ks = sorted({1, num_samples, *(2**i for i in range(1, num_samples.bit_length()) if 2**i < num_samples)})
     return SampledSummary(
-        count,
+        num_samples,
         temperature,
-        {k: pass_at_k(shown.sum(1), count, k) for k in sizes},
-        {k: pass_at_k(held_out.sum(1), count, k) for k in sizes},
+        {k: pass_at_k(shown.sum(1), num_samples, k) for k in ks},
+        {k: pass_at_k(held_out.sum(1), num_samples, k) for k in ks},
     )
 
 
-def pass_at_k(correct: np.ndarray, count: int, k: int) -> Estimate:
+def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
     """pass@k, unbiased: the mean over tasks of 1 - C(count - correct, k) / C(count, k) (Chen et al. 2021, equation 1).
 
     Args:
@@ -90,11 +92,13 @@ def pass_at_k(correct: np.ndarray, count: int, k: int) -> Estimate:
         count: draws a task, K.
         k: draws of which one must be right, at most K.
     """
-    wrong = count - np.asarray(correct)
+    wrong = num_samples - np.asarray(correct)
     possible = wrong >= k
-    left = np.where(possible, wrong, k)
-    log_ratio = gammaln(left + 1) - gammaln(left - k + 1) - gammaln(count + 1) + gammaln(count - k + 1)
-    each = 1 - np.where(possible, np.exp(log_ratio), 0.0)
-    means = bootstrap_weights(len(each), NUM_RESAMPLES, SEED) @ each / len(each)
+    num_wrong = np.where(possible, wrong, k)
+    log_ratio = (
+        gammaln(num_wrong + 1) - gammaln(num_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
+    )
+    estimates = 1 - np.where(possible, np.exp(log_ratio), 0.0)
+    means = bootstrap_weights(len(estimates), NUM_RESAMPLES, SEED) @ estimates / len(estimates)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(each.mean()), float(low), float(high), len(each))
+    return Estimate(float(estimates.mean()), float(low), float(high), len(estimates))

@@ -49,28 +49,28 @@ def crossed_tasks(suite: Suite) -> Tasks:
     return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
 
 
-def crossed_outputs(tasks: Tasks, name: str, first: int = 0) -> Worlds:
+def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
     """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd ones.
 
     `first` is the number of the first task given.
     """
-    other = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
+    alternative_outputs = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
     cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
-    odd = slice(1 - first % 2, None, 2)
-    cells[odd], robot[odd] = other.cells[odd], other.robot[odd]
+    odd = slice(1 - first_task % 2, None, 2)
+    cells[odd], robot[odd] = alternative_outputs.cells[odd], alternative_outputs.robot[odd]
     return Worlds(cells, robot, tasks.outputs.size)
 
 
 def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
     """The programs among what a model wrote behind the header, and int64 their places among the texts."""
-    found, places = [], []
-    for place, text in enumerate(texts):
+    programs, text_index = [], []
+    for i, text in enumerate(texts):
         try:
-            found.append(parse(f"{HEADER_TEXT} {text}"))
+            programs.append(parse(f"{HEADER_TEXT} {text}"))
         except ParseError:
             continue
-        places.append(place)
-    return Programs.of(found), np.array(places, np.int64)
+        text_index.append(i)
+    return Programs.of(programs), np.array(text_index, np.int64)
 
 
 def first_inputs(tasks: Tasks) -> Worlds:

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
-from benchmark.tasks.prompts import PROMPT_END, PROGRAM, examples_text, prompt_ids
+from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.control_flow import ControlRecipe
 from karel_env.generator import Tasks
@@ -56,9 +56,9 @@ class PromptTemplate:
     shots: int = 0
     chat: bool = False
 
-    def around(self, worlds: str) -> str:
+    def render(self, worlds_text: str) -> str:
         """The whole prompt of a task."""
-        return self.before + worlds + self.after
+        return self.before + worlds_text + self.after
 
     @property
     def digest(self) -> str:
@@ -71,12 +71,12 @@ PLAIN = PromptTemplate("", PROMPT_END)
 
 def describe_language(suite: Suite) -> str:
     """The language in a few lines: the grid's signs, the words, and what is asked."""
-    acts = "; ".join(f"{name}() {what}" for name, what in zip(ACTIONS, _ACTION_DESCRIPTIONS, strict=True))
+    actions = "; ".join(f"{name}() {effect}" for name, effect in zip(ACTIONS, _ACTION_DESCRIPTIONS, strict=True))
     lines = [
         "Karel is a robot on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
         "and ^ > v < is the robot, facing up, right, down or left"
         + (", with a number behind it where it stands on markers." if suite.show_under_robot else "."),
-        f"A program is written def run() {{ ... }} with one statement after another: {acts}.",
+        f"A program is written def run() {{ ... }} with one statement after another: {actions}.",
         "A move into a wall or a pick from an empty cell does nothing.",
     ]
     if isinstance(suite.recipe, ControlRecipe):
@@ -113,26 +113,26 @@ def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> Pr
     if track == TRAINED:
         return PLAIN
     shots = shot_tasks(suite)
-    solved = [
+    examples_and_programs = [
         (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
         for i, text in enumerate(shots.programs.texts())
     ]
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in solved)
-        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(solved))
-    turns = []
-    for worlds, text in solved:
-        turns += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
-    turns.append({"role": "user", "content": _PLACEHOLDER})
-    turns[0] = {"role": "user", "content": f"{describe_language(suite)}\n\n{turns[0]['content']}"}
-    return _apply_chat_template(tokenizer, turns, len(solved))
+        examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in examples_and_programs)
+        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(examples_and_programs))
+    messages = []
+    for worlds, text in examples_and_programs:
+        messages += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
+    messages.append({"role": "user", "content": _PLACEHOLDER})
+    messages[0] = {"role": "user", "content": f"{describe_language(suite)}\n\n{messages[0]['content']}"}
+    return _apply_chat_template(tokenizer, messages, len(examples_and_programs))
 
 
-def _apply_chat_template(tokenizer: Any, turns: list[dict[str, str]], shots: int) -> PromptTemplate:
-    text = _render_turns(tokenizer, turns, {})
+def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]], shots: int) -> PromptTemplate:
+    text = _render_messages(tokenizer, messages, {})
     if _ends_in_thought(text):
         # A model that thinks before it answers would take the program's header as a thought.
-        text = _render_turns(tokenizer, turns, {"enable_thinking": False})
+        text = _render_messages(tokenizer, messages, {"enable_thinking": False})
         if _ends_in_thought(text):
             raise ModelError(
                 f"chat template: its prompt ends inside a thought ({text.rstrip()[-20:]!r}), also with "
@@ -140,7 +140,7 @@ def _apply_chat_template(tokenizer: Any, turns: list[dict[str, str]], shots: int
                 "the thought, or remove it from the tokenizer"
             )
     parts = text.split(_PLACEHOLDER)
-    if len(parts) != 2 or not all(turn["content"].strip(f"{_PLACEHOLDER}\n") in text for turn in turns):
+    if len(parts) != 2 or not all(turn["content"].strip(f"{_PLACEHOLDER}\n") in text for turn in messages):
         raise ModelError("chat template: it does not show every turn; remove it from the tokenizer to run without one")
     before = parts[0]
     # The tokenizer puts its mark of a text's beginning before every prompt; a template that writes it too would double it.
@@ -150,20 +150,23 @@ def _apply_chat_template(tokenizer: Any, turns: list[dict[str, str]], shots: int
     return PromptTemplate(before, parts[1] + HEADER_TEXT, shots, chat=True)
 
 
-def _render_turns(tokenizer: Any, turns: list[dict[str, str]], variables: dict[str, object]) -> str:
+def _render_messages(tokenizer: Any, messages: list[dict[str, str]], variables: dict[str, object]) -> str:
     try:
         template = tokenizer.get_chat_template()
     except ValueError as problem:
         message = " ".join(str(problem).split())[:200]
         raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return render_chat(template, turns, special, variables)
+    return render_chat(template, messages, special, variables)
 
 
 def _ends_in_thought(text: str) -> bool:
     """Whether a prompt has opened a block of thoughts behind the last turn and not closed it."""
-    behind = text.rpartition(_PLACEHOLDER)[2]
-    return any(behind.rpartition(mark)[1] and end not in behind.rpartition(mark)[2] for mark, end in THINKING_TAGS.items())
+    last_turn = text.rpartition(_PLACEHOLDER)[2]
+    return any(
+        last_turn.rpartition(mark)[1] and end not in last_turn.rpartition(mark)[2]
+        for mark, end in THINKING_TAGS.items()
+    )
 
 
 def sampling_seeds(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
@@ -172,13 +175,18 @@ def sampling_seeds(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, .
     return tuple(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big") for name in names)
 
 
-def render_prompts(suite: Suite, tasks: Tasks, outputs: Worlds | None = None, frame: PromptTemplate = PLAIN) -> list[str]:
+def render_prompts(
+    suite: Suite, tasks: Tasks, outputs: Worlds | None = None, template: PromptTemplate = PLAIN
+) -> list[str]:
     """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
-    shown, under = suite.shown, suite.show_under_robot
+    num_shown, show_under_robot = suite.shown, suite.show_under_robot
     after = tasks.outputs if outputs is None else outputs
-    return [frame.around(examples_text(tasks.inputs[i, :shown], after[i, :shown], under)) for i in range(len(tasks))]
+    return [
+        template.render(examples_text(tasks.inputs[i, :num_shown], after[i, :num_shown], show_under_robot))
+        for i in range(len(tasks))
+    ]
 
 
-def template_to_bytes(frame: PromptTemplate) -> bytes:
+def template_to_bytes(template: PromptTemplate) -> bytes:
     """The content of `frame.json`."""
-    return (json.dumps({"before": frame.before, "after": frame.after}, indent=1) + "\n").encode()
+    return (json.dumps({"before": template.before, "after": template.after}, indent=1) + "\n").encode()

@@ -58,16 +58,16 @@ def score(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
     timeout = np.zeros(count, bool)
     if valid.any():
         programs = Programs.of([p for p in parsed if p is not None])
-        at = np.flatnonzero(valid)
-        done = run(programs, tasks.inputs[at])
-        ended = done.status == OK
-        solved["state"][at] = ended & done.worlds.same_state(tasks.outputs[at])
-        solved["drawn"][at] = ended & done.worlds.same_drawing(tasks.outputs[at])
-        timeout[at] = (done.status == TIMEOUT)[:, : suite.shown].any(1)
-    right = solved[suite.equality]
+        valid_index = np.flatnonzero(valid)
+        execution = run(programs, tasks.inputs[valid_index])
+        has_ended = execution.status == OK
+        solved["state"][valid_index] = has_ended & execution.worlds.same_state(tasks.outputs[valid_index])
+        solved["drawn"][valid_index] = has_ended & execution.worlds.same_drawing(tasks.outputs[valid_index])
+        timeout[valid_index] = (execution.status == TIMEOUT)[:, : suite.shown].any(1)
+    is_right = solved[suite.equality]
     shown, held_out, shown_state = (
         np.asarray(hits.all(1))
-        for hits in (right[:, : suite.shown], right[:, suite.shown :], solved["state"][:, : suite.shown])
+        for hits in (is_right[:, : suite.shown], is_right[:, suite.shown :], solved["state"][:, : suite.shown])
     )
     empty = np.array([not text.strip() for text in continuations])
     outcome = np.select([shown, empty, ~valid, timeout], [0, 1, 2, 3], 4).astype(np.int8)

@@ -100,18 +100,18 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     Raises:
         UsageError: no such suite, or a file that does not describe one.
     """
-    own = name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path) if own else SUITE_FOLDER / f"{name_or_path}.yaml"
+    is_custom = name_or_path.endswith((".yaml", ".yml"))
+    path = Path(name_or_path) if is_custom else SUITE_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
-        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {known}, or the path of a .yaml file")
+        names = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
+        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {names}, or the path of a .yaml file")
     try:
         suite = _parse_suite(yaml.safe_load(path.read_bytes()))
-    except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as problem:
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(
-            f"--suite {name_or_path}: {_format_error(problem)}; see benchmark/tasks/suites/laptop.yaml"
-        ) from problem
-    if own:
+            f"--suite {name_or_path}: {_format_error(error)}; see benchmark/tasks/suites/laptop.yaml"
+        ) from error
+    if is_custom:
         suite = replace(suite, official=False)
     if seed is not None and seed != suite.seed:
         suite = replace(suite, seed=seed, sha256="", official=False)
@@ -151,9 +151,9 @@ def _parse_suite(entry: dict[str, Any]) -> Suite:
         shots=int(entry.get("shots", DEFAULT_SHOTS)),
         sha256=str(entry.get("sha256") or ""),
     )
-    for name, (low, high) in FIELD_LIMITS.items():
-        if not low <= getattr(suite, name) <= high:
-            raise ValueError(f"{name} {getattr(suite, name)}: expected at least {low} and at most {high}")
+    for name, (lower, upper) in FIELD_LIMITS.items():
+        if not lower <= getattr(suite, name) <= upper:
+            raise ValueError(f"{name} {getattr(suite, name)}: expected at least {lower} and at most {upper}")
     if not 0 <= suite.recipe.wall < 1 or not 0 <= suite.recipe.marker <= 1:
         raise ValueError(
             f"wall {suite.recipe.wall} and marker {suite.recipe.marker}: expected shares, at least 0 and below 1"
@@ -167,19 +167,19 @@ def _parse_suite(entry: dict[str, Any]) -> Suite:
 
 def _parse_recipe(entry: dict[str, Any]) -> Recipe:
     """The recipe of a suite; with an entry `control` under `draw`, one that draws conditionals and loops."""
-    drawn = entry["draw"]
+    distribution = entry["draw"]
     recipe = Recipe(
-        height=_parse_range(drawn["height"]),
-        width=_parse_range(drawn["width"]),
-        wall=float(drawn["wall"]),
-        marker=float(drawn["marker"]),
-        length=_parse_range(drawn["length"]),
-        weights=tuple(int(drawn["weights"][action]) for action in ACTIONS),
+        height=_parse_range(distribution["height"]),
+        width=_parse_range(distribution["width"]),
+        wall=float(distribution["wall"]),
+        marker=float(distribution["marker"]),
+        length=_parse_range(distribution["length"]),
+        weights=tuple(int(distribution["weights"][action]) for action in ACTIONS),
         examples=int(entry["shown"]) + int(entry["held_out"]),
     )
-    if "control" not in drawn:
+    if "control" not in distribution:
         return recipe
-    control = drawn["control"]
+    control = distribution["control"]
     return ControlRecipe(
         **vars(recipe),
         kinds=tuple(int(control["kinds"][kind]) for kind in KINDS),
@@ -194,8 +194,8 @@ def _parse_recipe(entry: dict[str, Any]) -> Recipe:
 
 
 def _parse_range(value: int | list[int]) -> tuple[int, int]:
-    low, high = (value, value) if isinstance(value, int) else value
-    return int(low), int(high)
+    lower, upper = (value, value) if isinstance(value, int) else value
+    return int(lower), int(upper)
 
 
 def get_tasks(suite: Suite, purpose: str) -> Tasks:
@@ -204,20 +204,20 @@ def get_tasks(suite: Suite, purpose: str) -> Tasks:
     Raises:
         VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
     """
-    known = _TASK_CACHE.get((suite, purpose))
-    if known is None:
+    tasks = _TASK_CACHE.get((suite, purpose))
+    if tasks is None:
         kind, _, count = purpose.partition("-")
         if kind == TEST:
-            known = _check_digest(suite, _evaluation_tasks(suite, TEST, suite.tasks))
+            tasks = _check_digest(suite, _evaluation_tasks(suite, TEST, suite.tasks))
         elif kind == PROBE:
-            known = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
+            tasks = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
         elif kind == SHOTS:
-            asked = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key])
-            known = _evaluation_tasks(suite, SHOTS, suite.shots, asked)
+            excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key])
+            tasks = _evaluation_tasks(suite, SHOTS, suite.shots, excluded)
         else:
-            known = _draw_blind(suite, int(count or 0))
-        _add_to_cache(suite, purpose, known)
-    return known
+            tasks = _draw_blind(suite, int(count or 0))
+        _add_to_cache(suite, purpose, tasks)
+    return tasks
 
 
 def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -226,14 +226,14 @@ def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) ->
     Raises:
         VerificationError: a test set that is not the pinned one.
     """
-    words, offsets, *rest, key = (arrays[name] for name in TASK_FIELDS)
-    tasks = Tasks(Programs(words, offsets), Worlds(*rest[:3]), Worlds(*rest[3:]), key)
+    words, offsets, *world_arrays, key = (arrays[name] for name in TASK_FIELDS)
+    tasks = Tasks(Programs(words, offsets), Worlds(*world_arrays[:3]), Worlds(*world_arrays[3:]), key)
     _add_to_cache(suite, purpose, _check_digest(suite, tasks) if purpose == TEST else tasks)
 
 
 def tasks_to_arrays(tasks: Tasks) -> dict[str, np.ndarray]:
     """The arrays of a task set, by the names of `TASK_FIELDS`."""
-    inputs, outputs = ((each.cells, each.robot, each.size) for each in (tasks.inputs, tasks.outputs))
+    inputs, outputs = ((worlds.cells, worlds.robot, worlds.size) for worlds in (tasks.inputs, tasks.outputs))
     parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
     return dict(zip(TASK_FIELDS, parts, strict=True))
 
@@ -246,10 +246,10 @@ def _add_to_cache(suite: Suite, purpose: str, tasks: Tasks) -> None:
 
 
 def _check_digest(suite: Suite, tasks: Tasks) -> Tasks:
-    found = hash_tasks(tasks)
-    if suite.sha256 and found != suite.sha256:
+    actual = hash_tasks(tasks)
+    if suite.sha256 and actual != suite.sha256:
         raise VerificationError(
-            f"suite {suite.name}: the generated test set has SHA-256 {found}, pinned is {suite.sha256}; "
+            f"suite {suite.name}: the generated test set has SHA-256 {actual}, pinned is {suite.sha256}; "
             "this installation does not generate the pinned tasks, reinstall the released version"
         )
     return tasks
@@ -293,49 +293,49 @@ def blind_purpose(programs: int = 0) -> str:
 
 def _draw_blind(suite: Suite, programs: int) -> Tasks:
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
-    every = len(ACTIONS) ** suite.blind_length
-    wanted = programs or min(2 * suite.probe_programs, every)
-    times: Counter[bytes] = Counter()
-    chosen: list[int] = []
+    num_distinct = len(ACTIONS) ** suite.blind_length
+    num_tasks = programs or min(2 * suite.probe_programs, num_distinct)
+    num_occurrences: Counter[bytes] = Counter()
+    task_index: list[int] = []
     start = 0
-    while len(chosen) < wanted:
-        drawn = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * wanted))
-        for i in range(len(drawn)):
-            word = drawn.programs.program(i).tobytes()
-            if times[word] <= len(chosen) // every:
-                times[word] += 1
-                chosen.append(start + i)
-        start += 2 * wanted
-    return generator.generate(recipe, suite.seed, "blind", np.array(chosen[:wanted]))
+    while len(task_index) < num_tasks:
+        candidates = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * num_tasks))
+        for i in range(len(candidates)):
+            word = candidates.programs.program(i).tobytes()
+            if num_occurrences[word] <= len(task_index) // num_distinct:
+                num_occurrences[word] += 1
+                task_index.append(start + i)
+        start += 2 * num_tasks
+    return generator.generate(recipe, suite.seed, "blind", np.array(task_index[:num_tasks]))
 
 
 def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
     """Tasks to train a model of the suite on; none is a test task or a task of a probe set."""
     recipe = replace(suite.recipe, length=suite.train_length)
-    taken = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
+    excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
     if isinstance(recipe, ControlRecipe):
-        return control_flow.generate(recipe, seed, "train", indices, excluded=taken)
-    return generator.generate(recipe, seed, "train", indices, excluded=taken)
+        return control_flow.generate(recipe, seed, "train", indices, excluded=excluded)
+    return generator.generate(recipe, seed, "train", indices, excluded=excluded)
 
 
 def hash_tasks(tasks: Tasks) -> str:
     """SHA-256 over programs, inputs and outputs, in a byte order and layout that no platform changes."""
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     parts = [tasks.programs.words, tasks.programs.offsets]
     for worlds in (tasks.inputs, tasks.outputs):
         parts += [worlds.cells, worlds.robot, worlds.size]
-    for part in parts:
-        whole.update(str(part.shape).encode())
-        whole.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes())
-    return whole.hexdigest()
+    for array in parts:
+        sha256.update(str(array.shape).encode())
+        sha256.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return sha256.hexdigest()
 
 
 def limit_suite(suite: Suite, limit: int | None) -> Suite:
     """The suite with only its first `limit` tasks, and probe sets in proportion."""
     if limit is None:
         return suite
-    probes = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
-    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=probes, sha256="", official=False)
+    num_probe_programs = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
+    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=num_probe_programs, sha256="", official=False)
 
 
 PROBES_PER_LIMITED_TASK = 5

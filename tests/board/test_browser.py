@@ -157,7 +157,7 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
         words = said.text_content()
         assert words.startswith(f"Step {step} of 6: ")
         assert place in words
-        assert f"The probe reads {HEADINGS[read]}, and gives {HEADINGS[is_]} {share:.2f}." in words
+        assert f"The probe predicts {HEADINGS[read]}; probability of {HEADINGS[is_]}: {share:.2f}." in words
         assert place in row.locator(".world svg").first.get_attribute("aria-label")
         cells = row.locator(".reads tr[aria-current] td").all_text_contents()
         assert HEADINGS[is_] in cells[1]
@@ -179,7 +179,7 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
 def test_a_test_task_is_played_to_its_end(opened):
     page = opened(f"#{SLUG}")
     row = page.locator(f"[id='{SLUG}']")
-    for kind, end in (("solved", "As wanted."), ("wrong output", "Not as wanted.")):
+    for kind, end in (("solved", "Output matches."), ("wrong output", "Output does not match.")):
         value = row.locator(f"optgroup[label='Test tasks: {kind}'] option").first.get_attribute("value")
         row.get_by_label("What to play").select_option(value)
         example = row.get_by_label("Example")

@@ -184,7 +184,7 @@ def test_samples_that_are_not_the_records_are_found(altered, capsys):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [(lambda row: row.pop("held_out"), "does not say"), (lambda row: row.update(task=7), "1000 tasks")],
+    [(lambda row: row.pop("held_out"), "lacks a boolean"), (lambda row: row.update(task=7), "1000 tasks")],
 )
 def test_samples_that_do_not_fit_are_refused(altered, capsys, change, says):
     path = SOURCE_ROOT / "submissions" / SEARCH / "samples.jsonl.gz"

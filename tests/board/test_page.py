@@ -135,9 +135,9 @@ def test_what_a_submitter_wrote_is_text(hostile, plain):
 
 
 def test_a_row_without_readings_says_so(folder, plain, tmp_path):
-    said = "What the probes read step by step was not stored for this row."
+    said = "Probe readings per step were not stored for this row."
     assert said not in plain
-    assert "search is no network, so there are no hidden states to read." in plain
+    assert "search is not a neural network and has no hidden states." in plain
     target = copy_rows(tmp_path / "rows")
     (target / ROWS[1] / "readings.json.gz").unlink()
     assert rendered(target).count(said) == 1
@@ -198,7 +198,7 @@ def test_a_chart_puts_points_in_proportion():
     assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)
     (top, _), (bottom, _) = made.y_ticks[-1], made.y_ticks[0]
     assert (a.y - b.y) / (bottom - top) == pytest.approx(0.2 / 0.3, abs=0.01)
-    assert b.up[0] - b.y == pytest.approx(b.y - b.up[1], abs=0.2)
+    assert b.y_bar[0] - b.y == pytest.approx(b.y - b.y_bar[1], abs=0.2)
     assert c.y == made.lane > bottom
     logarithmic = lay_out_chart(
         "t", "x", "y", [ChartSeries("s", 0, [ChartPoint(x, 1, "") for x in (10, 100, 1000)], True)], logarithmic=True
@@ -228,7 +228,7 @@ def test_labels_that_would_lie_on_each_other_are_moved_by_the_least():
 def test_names_of_neighbours_do_not_overlap():
     points = [ChartPoint(80 + i, 0.1 + i / 1000, "", f"model {i}") for i in range(5)]
     drawn = lay_out_chart("t", "x", "y", [ChartSeries("s", 0, points)], x_range=(0, 100))
-    places = [mark.name for mark in drawn.series[0].marks]
+    places = [mark.label_position for mark in drawn.series[0].marks]
     assert len({x for x, _ in places}) == 1
     assert all(a - b >= LABEL_HEIGHT - 0.11 for (_, a), (_, b) in pairwise(places))
     assert all(x < mark.x for (x, _), mark in zip(places, drawn.series[0].marks, strict=True))

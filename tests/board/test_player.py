@@ -50,13 +50,13 @@ def test_every_example_ends_as_it_was_scored():
         held_out = [e["right"] for e in one["examples"] if not e["shown"]]
         assert (len(shown), len(held_out)) == (SUITE.shown, SUITE.held_out)
         assert (all(shown), all(held_out)) == (row["shown"], row["held_out"])
-        assert " ".join(one["words"]) == row["text"]
+        assert " ".join(one["tokens"]) == row["text"]
         for e, example in enumerate(one["examples"]):
             done = run(Programs.of([parse(f"def run() {{ {row['text']}")]), tasks.inputs[one["task"], e][None])
             cells, robot = ended(example["input"], example["steps"])
             np.testing.assert_array_equal(cells, done.worlds.cells[0].ravel())
             assert robot == done.worlds.robot[0].tolist()
-            same = [cells, robot] == example["wanted"][2:]
+            same = [cells, robot] == example["expected"][2:]
             assert same == example["right"]
 
 
@@ -66,7 +66,7 @@ def test_every_example_ends_as_it_was_scored():
 def test_what_is_no_program_is_shown_as_text(text, outcome):
     row = samples()[0] | {"text": text, "outcome": outcome, "shown": False, "held_out": False}
     (one,) = build_player_tasks(SUITE, [row])
-    assert one["words"] is None
+    assert one["tokens"] is None
     assert one["text"] == text[:2000]
     assert one["problem"]
 
@@ -92,7 +92,7 @@ def test_readings_are_played_under_their_own_semantics():
     for place, program in enumerate(played["programs"]):
         for one in readings.by_semantics:
             under = program["under"][one.semantics]
-            assert [step[1][2] for step in under["steps"]] == one.true[place] == under["true"]
+            assert [step[1][2] for step in under["steps"]] == one.true[place] == under["labels"]
             assert under["probability"] == one.probability[place]
         words = blind_tasks(SUITE).programs.program(program["task"])
         done = run(Programs.of([words]), worlds[program["task"]][None], SEMANTICS_BY_NAME["adversarial"])

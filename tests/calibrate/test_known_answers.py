@@ -123,7 +123,7 @@ def verdicts(suite, protocol, counts, names):
 def part_of(probe_set, columns, protocol):
     """The labels and the prior of some of the semantics."""
     names = tuple(probe_set.semantics[column] for column in columns)
-    part = replace(probe_set, around=probe_set.around[:, columns], semantics=names)
+    part = replace(probe_set, classes_by_offset=probe_set.classes_by_offset[:, columns], semantics=names)
     return part, semantic_content.PriorBaseline.from_probe_set(part, protocol)
 
 
@@ -139,8 +139,8 @@ def test_fewer_alternatives_are_a_part_of_more():
     columns = [many.probe_set.semantics.index(name) for name in few.probe_set.semantics]
     assert columns != [0, 1, 2, 3]
     probe_set, tested = part_of(many.probe_set, columns, tiny)
-    np.testing.assert_array_equal(probe_set.around, few.probe_set.around)
-    states = few.content.untrained(1)
+    np.testing.assert_array_equal(probe_set.classes_by_offset, few.probe_set.classes_by_offset)
+    states = few.content.random_init(1)
     arrays = [evidence_to_arrays({"model": bench.read([[states]]), **bench.controls()}) for bench in (few, many)]
     parts = columns_of(arrays[1], columns)
     for name, array in arrays[0].items():
@@ -276,7 +276,7 @@ def test_seen_prefixes_are_those_of_the_training_programs(probe_set):
 
     trained = {prefix(row) for row in split.train}
     expected = [prefix(row) in trained for row in split.test]
-    assert probe_set.seen[split.test].tolist() == expected
+    assert probe_set.is_seen[split.test].tolist() == expected
     assert 0 < sum(expected) < len(expected)
 
 

@@ -75,12 +75,12 @@ def test_labels_are_the_headings_that_turns_add_up_to():
     # World columns end with the one-hot heading.
     start = batch.world[:, -4:].argmax(1).numpy()
     expected = (start[:, None] + TURN[batch.actions.numpy()].cumsum(1)) % 4
-    np.testing.assert_array_equal(batch.wanted["track"][FACING], expected)
+    np.testing.assert_array_equal(batch.targets["track"][FACING], expected)
     np.testing.assert_array_equal(
-        batch.wanted["copy"][LENGTH + COPIED_FEATURES.index("facing")], start[:, None].repeat(LENGTH, 1)
+        batch.targets["copy"][LENGTH + COPIED_FEATURES.index("facing")], start[:, None].repeat(LENGTH, 1)
     )
-    np.testing.assert_array_equal(batch.wanted["copy"][1, :, 1:], batch.actions[:, :-1])
-    assert (batch.wanted["copy"][1, :, 0] == MISSING).all()
+    np.testing.assert_array_equal(batch.targets["copy"][1, :, 1:], batch.actions[:, :-1])
+    assert (batch.targets["copy"][1, :, 0] == MISSING).all()
 
 
 def test_training_draws_are_uniform_and_of_a_stream_of_their_own(blind):

@@ -13,7 +13,7 @@ import pytest
 
 from benchmark.probing.control_gap import FeatureResult
 from benchmark.probing.figures import write_figures
-from benchmark.probing.grid import Grid, SliceResult, Slice
+from benchmark.probing.grid import Grid, Slice, SliceResult
 from benchmark.probing.verdict import ProbeResult
 from benchmark.statistics import Estimate
 from karel_env.features import FEATURES, PRIMARY
@@ -131,7 +131,7 @@ def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
         ">5,000<",
         ">25,000<",
         ">wide, n = 5,000<",
-        ">recorder, alternatives<",
+        ">token history, alternatives<",
         ">model, original<",
     ):
         assert label in text

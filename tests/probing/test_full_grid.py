@@ -15,7 +15,7 @@ from benchmark.probing.mdl import BLOCK_ENDS, measure_codelengths
 from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
 from benchmark.probing.token_history import token_history_states
 from benchmark.runner.plan import Job, plan, plan_dependent
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_tasks, first_inputs, stage_tasks, parse_programs
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_tasks, first_inputs, parse_programs, stage_tasks
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
@@ -45,7 +45,7 @@ def made(stage: str, position: str, view: str) -> np.ndarray:
     if view in (TRUE_LAYER, MEAN) and not stage.startswith("random"):
         heads = [FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y")]
         for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
-            label = probe_set.at(offset).classes[0, f]
+            label = probe_set.at_offset(offset).classes[0, f]
             parts.append(np.eye(probe_set.counts[f] + 1)[label] * 2)
     whole = np.concatenate(parts, 1)
     seed = sum(map(ord, f"{stage}{view}"))

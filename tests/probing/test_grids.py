@@ -14,7 +14,7 @@ from benchmark.probing.verdict import measure
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import plan
 from benchmark.runner.record import read_record
-from benchmark.runner.run import RunConfig, Run
+from benchmark.runner.run import Run, RunConfig
 from benchmark.tasks.stage import BLIND, RANDOM
 
 
@@ -48,7 +48,7 @@ def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, fu
     assert one.grid.slices == shared
     assert [s.view for s in shared] == ["layer 0", "layer 1", "layer 2", "mean"]
     assert one.grid.best_layer == two.grid.best_layer
-    assert (one.grid.whole, two.grid.whole) == (False, True)
+    assert (one.grid.is_full, two.grid.is_full) == (False, True)
     assert (one.grid.codelength, one.grid.reach, one.grid.conditional) == ({}, None, {})
     assert {path.name for path in (layers / "figures").glob("*.png")} == {"features.png", "layers-blind-read.png"}
 

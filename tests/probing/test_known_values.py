@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import ComparedRun, _compare_pass_rate
-from benchmark.probing.control_gap import select_pool, gather_evidence
+from benchmark.probing.control_gap import gather_evidence, select_pool
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _prefix_in_training
 from benchmark.probing.prior import LabelPrior
 from benchmark.probing.probe_fit import ProbeFit
@@ -38,12 +38,12 @@ def probe_set() -> ProbeSet:
         program=np.repeat(np.arange(PROGRAMS), 2),
         word=np.tile([0, 1], PROGRAMS),
         step=np.tile([0, 1], PROGRAMS),
-        around=np.zeros((1, 1, len(FEATURES), rows), np.int16),
+        classes_by_offset=np.zeros((1, 1, len(FEATURES), rows), np.int16),
         offsets=(0,),
         counts=np.full(len(FEATURES), 2),
         fold=fold,
         folds=FOLDS,
-        seen=np.zeros(rows, bool),
+        is_seen=np.zeros(rows, bool),
         semantics=("original",),
     )
 

@@ -10,11 +10,11 @@ import pytest
 from reference_interpreter import Karel
 from sklearn.metrics import f1_score
 
-from benchmark.probing.diagnostics import CONTROL_LABELS, macro_f1, add_control_labels
-from benchmark.probing.labels import DROPPED, MISSING, select_alternatives, build_probe_set, list_semantics
+from benchmark.probing.diagnostics import CONTROL_LABELS, add_control_labels, macro_f1
+from benchmark.probing.labels import DROPPED, MISSING, build_probe_set, list_semantics, select_alternatives
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.token_history import token_history_states, encode_worlds
+from benchmark.probing.token_history import encode_worlds, token_history_states
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, crossed_tasks, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
@@ -62,7 +62,7 @@ def test_labels_around_a_word_are_the_states_of_the_reference(tasks, probe_set):
         rows = np.flatnonzero(probe_set.program == b)
         assert len(rows) == SUITE.blind_length == len(states) - 1
         for offset, (t, row) in product(OFFSETS, enumerate(rows)):
-            found = probe_set.at(offset).classes[s, :, row]
+            found = probe_set.at_offset(offset).classes[s, :, row]
             if not 0 <= t + 1 + offset < len(states):
                 assert (found == MISSING).all()
                 continue
@@ -96,7 +96,9 @@ def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
 
 def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for():
     assert [s.name for s in select_alternatives(STANDARD)] == list(valid_alternatives("facing"))
-    assert [s.name for s in select_alternatives(replace(STANDARD, alternatives=29))] == [s.name for s in mirror_classes()]
+    assert [s.name for s in select_alternatives(replace(STANDARD, alternatives=29))] == [
+        s.name for s in mirror_classes()
+    ]
     few = select_alternatives(replace(STANDARD, alternatives=4))
     assert len({s.name for s in few} & set(valid_alternatives("facing"))) == 4
     assert list_semantics(STANDARD)[0] == ORIGINAL
@@ -140,8 +142,8 @@ def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
 def test_a_prior_that_knows_the_present_knows_more(probe_set):
     split = probe_set.split(0)
     for offset in (1, 2):
-        later = probe_set.at(offset)
-        plain, given = (fit_step_prior(later, split, present) for present in (None, probe_set.at(0)))
+        later = probe_set.at_offset(offset)
+        plain, given = (fit_step_prior(later, split, present) for present in (None, probe_set.at_offset(0)))
         f = FEATURES.index("absolute_x")
         assert (given.validation[:, f] < 0.8 * plain.validation[:, f]).all()
         assert ((given.log_prob[0, f] == 0) == (later.classes[0, f, split.test] == MISSING)).all()
@@ -169,6 +171,6 @@ def test_generated_labels_follow_control_flow():
     probe_set = build_probe_set(tasks.programs, tasks.inputs[:, 0], [ORIGINAL], STANDARD, (0, -1))
     there = probe_set.classes[0, 0] != MISSING
     assert 0 < (~there).sum() < there.sum()
-    before = probe_set.at(-1).classes[0, 0]
+    before = probe_set.at_offset(-1).classes[0, 0]
     assert np.array_equal(before != MISSING, there)
     assert (probe_set.fold != DROPPED).any()

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from benchmark.probing import probes as probing
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probes import _Networks, _batch_order, fit_probes, whiten
+from benchmark.probing.probes import _batch_order, _Networks, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.folder import StoredRows
 

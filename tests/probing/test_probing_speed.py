@@ -15,7 +15,7 @@ import torch
 
 from benchmark.bench import probing as bench
 from benchmark.probing.labels import Split
-from benchmark.probing.probes import select_matmul_dtype, fit_probes
+from benchmark.probing.probes import fit_probes, select_matmul_dtype
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.state_source import fit_view
 from benchmark.tasks.suite import load_suite
@@ -56,7 +56,9 @@ def test_grouped_products_beat_one_network_after_another(problem):
 
 def test_the_grid_that_is_measured_is_the_one_in_use():
     """The bench calls the engine itself, to choose the products; a source's fit must be the same."""
-    load = bench.ProbingWorkload(replace(load_suite("smoke"), probe_programs=150), replace(QUICK, copies=2, alternatives=3), 16)
+    load = bench.ProbingWorkload(
+        replace(load_suite("smoke"), probe_programs=150), replace(QUICK, copies=2, alternatives=3), 16
+    )
     ours = load.fit(select_matmul_dtype())
     used = fit_view(load.probe_set, [load.states], load.protocol, [load.protocol.hidden])
     for q in range(len(load.protocol.seeds)):

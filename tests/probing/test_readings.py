@@ -16,7 +16,7 @@ from benchmark.artifacts import READINGS
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.probing.labels import MISSING
 from benchmark.probing.probe_fit import ProbeFit
-from benchmark.probing.readout import NUM_PROGRAMS, pack_readout, load_readout, compute_readout
+from benchmark.probing.readout import NUM_PROGRAMS, compute_readout, load_readout, pack_readout
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES
@@ -72,12 +72,14 @@ def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, re
 
 
 def test_what_is_never_executed_is_missing(probe_set, fits, readings):
-    around = probe_set.around.copy()
+    around = probe_set.classes_by_offset.copy()
     row = probe_set.split(0).test[0]
     around[:, :, :, row] = MISSING
     validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
     tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    found = compute_readout(replace(probe_set, around=around), tested, fits, ("mean", "last"), ("original",), QUICK)
+    found = compute_readout(
+        replace(probe_set, classes_by_offset=around), tested, fits, ("mean", "last"), ("original",), QUICK
+    )
     (one,) = found.by_semantics
     assert one.true[0][0] is one.read[0][0] is one.probability[0][0] is None
     assert one.true[0][1:] == readings.by_semantics[0].true[0][1:]

@@ -13,9 +13,9 @@ from benchmark.probing.control_gap import (
     RECORD_ONLY,
     REPRESENTS,
     Evidence,
-    one_sided_p,
     analyze_features,
     decide_verdict,
+    one_sided_p,
 )
 from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD

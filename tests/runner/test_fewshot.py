@@ -119,7 +119,7 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
     checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(6))
     frame = build_prompt_template(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
-    prompts = render_prompts(SUITE, tasks, frame=frame)
+    prompts = render_prompts(SUITE, tasks, template=frame)
     prompts[::2] = [frame.before + prompt[prompt.rindex("output") :] for prompt in prompts[::2]]
     texts = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     shared = HuggingFaceModel(checkpoint, "float64", preamble=frame.before)

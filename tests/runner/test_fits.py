@@ -53,7 +53,7 @@ def assert_equal(one, two):
 def test_shared_out_or_not_fits_are_the_same(computed, together):
     make, done = computed
     steps: list[int] = []
-    found = make(together=together)(**arguments(progress=steps.append))
+    found = make(together=together)(**arguments(on_steps=steps.append))
     assert_equal(found, fit_probes(**arguments()))
     assert len(done) == 3
     assert sum(steps) == QUICK.steps * 4 * 3
@@ -63,7 +63,7 @@ def test_a_fit_is_found_again_unless_something_differs(computed, tmp_path):
     make, done = computed
     first = make()(**arguments())
     steps: list[int] = []
-    assert_equal(make()(**arguments(progress=steps.append)), first)
+    assert_equal(make()(**arguments(on_steps=steps.append)), first)
     assert len(done) == 3
     assert sum(steps) == QUICK.steps * 4 * 3, "what is found counts as done"
     changes = [

@@ -73,8 +73,8 @@ def test_the_figures_of_a_feature_are_those_of_its_sums():
     units, seeds, names = 4, 2, ("original", "worse", "equal", "better")
     probe_set = ProbeSet(
         program=np.arange(units), word=np.zeros(units, int), step=np.zeros(units, int),
-        around=np.broadcast_to(np.arange(units, dtype=np.int16) % 2, (1, 4, len(FEATURES), units)), offsets=(0,),
-        counts=np.full(len(FEATURES), 2), fold=np.arange(units) % 2, folds=2, seen=np.zeros(units, bool), semantics=names,
+        classes_by_offset=np.broadcast_to(np.arange(units, dtype=np.int16) % 2, (1, 4, len(FEATURES), units)), offsets=(0,),
+        counts=np.full(len(FEATURES), 2), fold=np.arange(units) % 2, folds=2, is_seen=np.zeros(units, bool), semantics=names,
     )  # fmt: skip
     shape, by_seed = (4, len(FEATURES), units), (seeds, 4, len(FEATURES))
     tested = semantic_content.Tested(np.arange(units), np.full(shape, 4.0), np.full(by_seed, 8.0), [])

@@ -34,8 +34,8 @@ def probe_set() -> ProbeSet:
     classes[..., ::WORDS] = MISSING
     return ProbeSet(
         program=np.repeat(np.arange(PROGRAMS), WORDS), word=np.tile(np.arange(WORDS), PROGRAMS),
-        step=np.tile(np.arange(WORDS), PROGRAMS), around=classes, offsets=(0,), counts=2 ** np.arange(1, len(FEATURES) + 1),
-        fold=fold, folds=FOLDS, seen=np.arange(rows) % WORDS == 1, semantics=("original",),
+        step=np.tile(np.arange(WORDS), PROGRAMS), classes_by_offset=classes, offsets=(0,), counts=2 ** np.arange(1, len(FEATURES) + 1),
+        fold=fold, folds=FOLDS, is_seen=np.arange(rows) % WORDS == 1, semantics=("original",),
     )  # fmt: skip
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from benchmark.errors import ModelError
-from benchmark.tasks.prompt_template import PLAIN, FEWSHOT, TRAINED, describe_language, build_prompt_template, render_prompts, sampling_seeds
+from benchmark.tasks.prompt_template import (
+    FEWSHOT,
+    PLAIN,
+    TRAINED,
+    build_prompt_template,
+    describe_language,
+    render_prompts,
+    sampling_seeds,
+)
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -47,7 +55,7 @@ def test_the_trained_track_shows_the_task_alone() -> None:
     assert frame == PLAIN
     shown = slice(0, SUITE.shown)
     expected = prompt_text(tasks.inputs[3, shown], tasks.outputs[3, shown], SUITE.show_under_robot)
-    assert render_prompts(SUITE, tasks, frame=frame)[3] == expected
+    assert render_prompts(SUITE, tasks, template=frame)[3] == expected
 
 
 def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
@@ -63,7 +71,7 @@ def test_a_few_shot_prompt_holds_description_examples_and_task(template: str | N
     frame = build_prompt_template(SUITE, FEWSHOT, Chatty(template) if template else None)
     assert (frame.chat, frame.shots) == (template is not None, SUITE.shots)
     tasks = tasks_of(SUITE)
-    for bare, prompt in zip(render_prompts(SUITE, tasks), render_prompts(SUITE, tasks, frame=frame), strict=True):
+    for bare, prompt in zip(render_prompts(SUITE, tasks), render_prompts(SUITE, tasks, template=frame), strict=True):
         worlds = bare.removesuffix(PLAIN.after)
         assert prompt.startswith(frame.before)
         assert describe_language(SUITE) in frame.before

@@ -16,7 +16,7 @@
     "Last step": "M12 2h2v12h-2zM2 2l9 6L2 14z",
   };
 
-  /* Elements are created, never parsed from markup: submitters' text labels only ever inserted as text. */
+  /* Elements are created, never parsed from markup: submitters' text is only ever inserted as text. */
   const make = (name, attributes = {}, ...children) => {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -153,11 +153,11 @@
 
   class Player {
     constructor(container, playerData) {
-      Object.assign(this, { container, playerData, step: 0, timer: null, example: 0 });
+      Object.assign(this, { container, data: playerData, step: 0, timer: null, example: 0 });
       this.items = [
         ...playerData.tasks.map((task) => ({ task, label: `Task ${task.task}`, group: `Test tasks: ${task.kind}` })),
         ...(playerData.blind ? playerData.blind.programs : []).map((program) => ({
-          program, label: `Program ${program.task}`, group: "Blind set, with what the probes predictions",
+          program, label: `Program ${program.task}`, group: "Blind set, with probe predictions",
         })),
       ];
       this.build();
@@ -203,7 +203,7 @@
       this.status = make("p", { class: "said", role: "status", "aria-live": "polite" });
       this.readings = make("div", { class: "reads" });
       this.container.append(choices, this.stage, controls, this.status,
-        make("p", { class: "keys" }, "Keys: ← → step, Home and End go to the ends, Space playerData while the worlds have the focus."), this.readings);
+        make("p", { class: "keys" }, "Keys: ← → step, Home and End go to the ends, Space plays while the worlds have the focus."), this.readings);
       this.itemSelect.addEventListener("change", () => { this.example = 0; this.choose(); });
       this.exampleSelect.addEventListener("change", () => { this.example = Number(this.exampleSelect.value); this.choose(); });
       this.semanticsSelect.addEventListener("change", () => this.choose());
@@ -225,15 +225,15 @@
       const { task, program } = this.items[Number(this.itemSelect.value)];
       this.task = task;
       this.program = program;
-      this.exampleChoice.hidden = !(task && task.words);
+      this.exampleChoice.hidden = !(task && task.tokens);
       this.semanticsChoice.hidden = !program;
       if (task) {
         this.exampleSelect.replaceChildren(...task.examples.map((one, i) =>
           make("option", { value: i }, `${i + 1}, ${one.shown ? "shown" : "held out"}: ${one.right ? "right" : "wrong"}`)));
         this.exampleSelect.value = String(this.example);
       }
-      this.words = (task || program).words;
-      this.steps = task ? (this.words ? task.examples[this.example].steps : []) : program.under.original.steps;
+      this.tokens = (task || program).tokens;
+      this.steps = task ? (this.tokens ? task.examples[this.example].steps : []) : program.under.original.steps;
       this.last = this.steps.length;
       this.slider.max = String(this.last);
       this.show(0);
@@ -272,7 +272,7 @@
       this.slider.value = String(this.step);
       this.count.textContent = `${this.step} of ${this.last}`;
       const current = this.step ? this.steps[this.step - 1][0] : -1;
-      const list = make("ol", { class: "program", "aria-label": "Program" }, ...(this.words || []).map((word, i) =>
+      const list = make("ol", { class: "program", "aria-label": "Program" }, ...(this.tokens || []).map((word, i) =>
         make("li", i === current ? { "aria-current": "step" } : {}, word)));
       this.stage.replaceChildren(...(this.task ? this.taskView() : this.programView()), list);
       this.readings.replaceChildren(...(this.program ? [this.readingsTable()] : []));
@@ -287,15 +287,15 @@
 
     taskView() {
       const task = this.task;
-      if (!task.words) {
-        return [make("div", {}, make("p", {}, `What the model wrote labels no program: ${task.problem || "it labels empty"}`),
+      if (!task.tokens) {
+        return [make("div", {}, make("p", {}, `The model's output is not a valid program: ${task.problem || "it is empty"}`),
           make("pre", { tabindex: 0 }, make("code", {}, task.text || "(nothing)")))];
       }
       const one = task.examples[this.example];
       const end = one.status === "ok" ? (one.right ? "output matches" : "output does not match") : `ends with ${one.status}`;
       return [
         this.world("The model's program", end, one.input, one.steps, this.step),
-        this.world("Expected", `reference: ${task.reference.slice(0, -1).join(" ")}`, one.wanted, [], 0),
+        this.world("Expected", `reference: ${task.reference.slice(0, -1).join(" ")}`, one.expected, [], 0),
       ];
     }
 
@@ -312,13 +312,13 @@
       const head = make("thead", {},
         make("tr", {}, make("th", { scope: "col", rowspan: 2 }, "step"), make("th", { scope: "col", rowspan: 2 }, "word"),
           ...compared.map(([, title]) => make("th", { scope: "colgroup", colspan: 3 }, `${title}: ${this.data.blind.feature}`))),
-        make("tr", {}, ...compared.flatMap(() => ["labels", "probe reads", "probability of what labels"].map((name) => make("th", { scope: "col" }, name)))));
+        make("tr", {}, ...compared.flatMap(() => ["label", "probe prediction", "probability of label"].map((name) => make("th", { scope: "col" }, name)))));
       const body = make("tbody");
       program.under.original.steps.forEach(([word], i) => {
         const row = make("tr", i + 1 === this.step ? { "aria-current": "step" } : i + 1 > this.step ? { class: "ahead" } : {},
-          make("th", { scope: "row" }, String(i + 1)), make("td", {}, program.words[word]));
+          make("th", { scope: "row" }, String(i + 1)), make("td", {}, program.tokens[word]));
         for (const [name] of compared) {
-          const { true: labels, predictions, probability } = program.under[name];
+          const { labels, predictions, probability } = program.under[name];
           if (labels[i] === null) {
             row.append(make("td", {}, "-"), make("td", {}, "-"), make("td", {}, "-"));
             continue;
@@ -334,10 +334,10 @@
       const notes = compared.map(([name]) => `${name}: predictions from ${stored[name].view === "mean" ? "the mean over layers" : "the last layer"}` +
         (stored[name].prior ? ", not better on validation than the label prior of the step, which the score uses instead" : ""));
       return make("div", {},
-        make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "What the probes predictions" },
-          make("table", { class: "plain" }, make("caption", { class: "hidden-words" }, "What the probes predictions after each word"), head, body)),
+        make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Probe predictions" },
+          make("table", { class: "plain" }, make("caption", { class: "hidden-words" }, "Probe predictions after each word"), head, body)),
         make("p", { class: "note" }, `Probes of seed ${this.data.blind.seed}, trained on other programs. ${notes.join("; ")}. ` +
-          "Chance labels 0.25. One program proves nothing; the verdict rests on all of them."));
+          "Chance is 0.25. A single program is an illustration; the verdict is based on all test programs."));
     }
 
     odds(share) {
@@ -346,18 +346,18 @@
     }
 
     sentence() {
-      if (!this.words) return "There labels nothing to run.";
+      if (!this.tokens) return "There is no program to run.";
       if (!this.step) return `Before the first step. ${this.last} ${this.last === 1 ? "step" : "steps"}.`;
       const [word, [row, column, heading], , value] = this.steps[this.step - 1];
       const input = this.task ? this.task.examples[this.example].input : this.program.input;
-      let words = `Step ${this.step} of ${this.last}: ${this.words[word].replace("();", "")}`;
-      if (value !== null) words += ` labels ${value ? "true" : "false"}`;
-      else if (hasNoEffect(input, this.steps, this.step - 1)) words += " has no effect visible";
+      let words = `Step ${this.step} of ${this.last}: ${this.tokens[word].replace("();", "")}`;
+      if (value !== null) words += ` is ${value ? "true" : "false"}`;
+      else if (hasNoEffect(input, this.steps, this.step - 1)) words += " has no effect";
       words += `. Robot in row ${row}, column ${column}, facing ${facing(heading)}.`;
       if (this.program) {
-        const { true: labels, predictions, probability } = this.program.under.original;
+        const { labels, predictions, probability } = this.program.under.original;
         const i = this.step - 1;
-        if (labels[i] !== null) words += ` The probe reads ${facing(predictions[i])}, and gives ${facing(labels[i])} ${probability[i].toFixed(2)}.`;
+        if (labels[i] !== null) words += ` The probe predicts ${facing(predictions[i])}; probability of ${facing(labels[i])}: ${probability[i].toFixed(2)}.`;
       }
       if (this.task && this.step === this.last) {
         words += this.task.examples[this.example].right ? " Output matches." : " Output does not match.";
