@@ -1,11 +1,11 @@
 """How fast and how small probing is, beside plain torch in the same run: `python -m benchmark.bench probing`.
 
 Ours and plain torch take turns, `ROUNDS` of them, and the fastest turn counts, so that what else the machine does weighs
-on all alike. Plain torch is how the released code of Jin & Rinard 2024 trains: one network after another (a feature,
+on all alike. Plain torch is how the released code of Jin & Rinard 2024 trains: row network after another (a feature,
 semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
 semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
 sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
-each other on a busy machine, so plain torch on one thread stands beside it (divide by the cores for as many processes).
+each other on a busy machine, so plain torch on row thread stands beside it (divide by the cores for as many processes).
 
 Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on
 `V` states and tested on `T`; A = sum of in_i * out_i over all layers, A' without the first:
@@ -69,7 +69,7 @@ STORED_WORKLOAD = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 
 
 @dataclass(frozen=True)
 class ProbingWorkload:
-    """What the standard grid probes of one source: a suite's blind set, and states of some width."""
+    """What the standard grid probes of row source: a suite's blind set, and states of some width."""
 
     suite: Suite
     protocol: Protocol
@@ -126,7 +126,7 @@ def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, fl
 
 
 def count_operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
-    """Floating-point operations of the fit of one network with these widths from input to output, see above."""
+    """Floating-point operations of the fit of row network with these widths from input to output, see above."""
     layer_products = [in_width * out_width for in_width, out_width in pairwise(sizes)]
     training = protocol.steps * protocol.batch * (2 * sum(layer_products) + sum(layer_products[1:]))
     return 2.0 * (training + (protocol.checks * len(split.validation) + len(split.test)) * sum(layer_products))
@@ -135,7 +135,7 @@ def count_operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> 
 def train_plain_network(
     states: torch.Tensor, labels: np.ndarray, classes: int, split: Split, seed: int, protocol: Protocol
 ) -> np.ndarray:
-    """Train one network as one writes it by hand, from our first weights and in our batches.
+    """Train row network as row writes it by hand, from our first weights and in our batches.
 
     Takes whitened states [R, D'] and labels [R]; gives float32 [Rt], log-probability of each test label at the best check.
     """
@@ -172,8 +172,8 @@ def dtypes() -> dict[str, torch.dtype]:
 
 
 def with_one_thread_variant(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
-    """An action of plain torch on torch's threads, and on one."""
-    return {"plain torch": action, "plain torch, one thread": probing._single_threaded_ops()(action)}
+    """An action of plain torch on torch's threads, and on row."""
+    return {"plain torch": action, "plain torch, row thread": probing._single_threaded_ops()(action)}
 
 
 def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sample: int) -> None:
@@ -186,7 +186,7 @@ def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sa
 
 
 def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
-    """The standard grid's probing of one view by ours and by plain torch; and seconds and fits of ours."""
+    """The standard grid's probing of row view by ours and by plain torch; and seconds and fits of ours."""
     protocol, tasks = load.protocol, blind_tasks(load.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
     heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
@@ -205,7 +205,7 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
         timings.append((description, heads, seconds["plain labels"], fit))
     rows = [
         {
-            "probing of one view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
+            "probing of row view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
             "both, s": labels + fit, "times as fast": sum(timings[-2][2:]) / (labels + fit),
         }
         for name, networks, labels, fit in timings
@@ -214,7 +214,7 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
 
 
 def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
-    """The same networks of the primary feature, one head each, by ours and by plain torch, and how far they differ."""
+    """The same networks of the primary feature, row head each, by ours and by plain torch, and how far they differ."""
     protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
     labels = load.probe_set.classes[np.arange(NUM_IDENTICAL_NETWORKS) % len(load.probe_set.classes), f]
     count = load.probe_set.counts[[f]]
@@ -250,26 +250,26 @@ def peak_rate(products: torch.dtype) -> float:
 
 def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
     """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
-    sizes = [[one.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for one in load.inputs]
+    sizes = [[row.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for row in load.inputs]
     seed_operations = [count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
     giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
     prior = PriorBaseline.from_probe_set(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
-    skills = {name: 1 + sum(one.sum(-1) for one in fit.log_prob) / prior for name, fit in fits.items()}
+    skills = {name: 1 + sum(row.sum(-1) for row in fit.log_prob) / prior for name, fit in fits.items()}
     rows = []
     for name, dtype in dtypes().items():
         differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
         rate, max_rate = giga_operations / seconds[name], peak_rate(dtype) / 1e9
-        one = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
-        one |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
-        one |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
-        rows.append(one | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": max_rate, "share": rate / max_rate})
+        row = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
+        row |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
+        row |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
+        rows.append(row | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": max_rate, "share": rate / max_rate})
     return rows
 
 
 def peak_memory() -> float:
     """GB that this process had in memory at most, pages of mapped files among them."""
-    # Linux starts `ru_maxrss` from that of the process that started this one, so what it keeps of this one comes first.
+    # Linux starts `ru_maxrss` from that of the process that started this row, so what it keeps of this row comes first.
     status = Path("/proc/self/status")
     peak_lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
     peak_kib = int(peak_lines[0].split()[1]) if peak_lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -277,7 +277,7 @@ def peak_memory() -> float:
 
 
 def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
-    """In a process of its own: probe stored layers one after the other; prints its peaks in GB as JSON."""
+    """In a process of its own: probe stored layers row after the other; prints its peaks in GB as JSON."""
     peaks, random, rows = [peak_memory()], np.random.default_rng(0), shards[-1][1]
     counts = random.integers(2, 8, len(FEATURES))
     labels = (random.random((STORED_WORKLOAD["semantics"], len(counts), rows)) * counts[:, None]).astype(np.int16)
@@ -306,7 +306,7 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
     in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED_WORKLOAD["most layers"]})}
-    row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
+    row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, row after another", "s": spent, "imports, GB": imports}
     row |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
     return [row | in_memory]
 

@@ -1,8 +1,8 @@
-"""The instrument against known answers: `python -m benchmark.calibrate [--seeds N]`.
+"""Calibration against known outcomes: `python -m benchmark.calibrate [--seeds N]`.
 
-Builds the pseudo-models of `pseudo_models` and the trained pair, probes each through the code that probes a model, and
-prints what must be found beside what is found. Each seed draws other programs, other pseudo-models and other controls.
-A seed that is done stays in the folder and is not computed again by the same command.
+Builds the pseudo-models of `pseudo_models` and the trained pair, probes each with the code that probes a model, and
+prints expected and measured outcomes. Each seed draws different programs, pseudo-models and controls. Finished seeds are
+stored in the output folder and not recomputed.
 """
 
 from __future__ import annotations
@@ -48,31 +48,31 @@ EXPECTED_OUTCOMES = {
     "oracle": REPRESENTS,
     "oracle + recorder": REPRESENTS,
 }
-"""What must be found; the oracle of an alternative must have a negative gap for it, the degraded one a falling delta."""
+"""Expected outcomes; the oracle of an alternative must have a negative gap, degraded oracles a falling delta."""
 MAX_NOISE_SKILL = 0.02
 SEED_STRIDE = 1_000_003
-"""Between the seed of a suite and those of its calibrations."""
+"""Stride between the seed of a suite and the seeds of its calibrations."""
 CONTROL_SEED_OFFSET = 500
 OFFSETS = (0, -2, -1, 1, 2)
 NUM_ALTERNATIVES = 8
-"""Of a calibration, unless asked otherwise: fewer than a model gets, so its intervals are a little wider."""
+"""Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
 NUM_SWEEP_ALTERNATIVES = 3
-"""Alternatives where only the place of the largest gap is asked for: over offsets, over layers."""
+"""Number of alternatives in sweeps over offsets and layers, which only locate the largest gap."""
 SEEDS_PER_PAIR = 5
-"""Calibrations that share one trained pair."""
+"""Number of calibration seeds that share one trained pair."""
 Cell = dict[str, Any]
 
 
 def calibrate(
-    suite: Suite, protocol: Protocol, seed: int, on_cell: Callable[[Cell], None] = lambda measure_cell: None
+    suite: Suite, protocol: Protocol, seed: int, on_cell: Callable[[Cell], None] = lambda cell: None
 ) -> list[Cell]:
-    """One measure_cell a pseudo-model: what was found for programs, states and controls that `seed` draws.
+    """Calibrate with the programs, states and controls of one seed; returns one cell per pseudo-model.
 
     Args:
-        suite: whose worlds and program lengths are used; its seed is replaced.
-        protocol: of the probes.
-        seed: of everything.
-        told: hears of each measure_cell.
+        suite: suite that gives worlds and program lengths; its seed is replaced.
+        protocol: probing protocol.
+        seed: seed of all draws.
+        on_cell: callback for each finished cell.
     """
     drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
     calibration = _CalibrationRun(drawn_suite, protocol, seed)
@@ -86,8 +86,8 @@ def calibrate(
     controls = calibration.controls()
     for name, states in calibration.content.pseudo_models().items():
         add(name, lambda n=name, s=states: calibration.measure_cell(n, [[s]], controls))  # type: ignore[misc]
-    add("future_oracle oracle", lambda: calibration.sweep_offsets(calibration.content.future_oracle()))
-    add("planted_layers layer", lambda: calibration.sweep_layers(calibration.content.planted_layers()))
+    add("future oracle", lambda: calibration.sweep_offsets(calibration.content.future_oracle()))
+    add("planted layer", lambda: calibration.sweep_layers(calibration.content.planted_layers()))
     pair = cached_trained_pair(suite, seed // SEEDS_PER_PAIR)
     controls["random-init"] = calibration.read_source(
         [calibration.pools(pair.random_init(CONTROL_SEED_OFFSET + 10 * seed + i)) for i in range(protocol.random_inits)]
@@ -99,12 +99,12 @@ def calibrate(
 
 @lru_cache(maxsize=1)
 def cached_trained_pair(suite: Suite, seed: int) -> trained_pair.TrainedPair:
-    """The pair of a seed, trained on tasks that no calibration draws."""
+    """Trained pair of a seed (cached), trained on tasks that no calibration uses."""
     return trained_pair.train_pair(suite, seed)
 
 
 class _CalibrationRun:
-    """The probe set of one calibration, and what is measured on it."""
+    """The probe set of one calibration seed and the measurements on it."""
 
     def __init__(self, suite: Suite, protocol: Protocol, seed: int) -> None:
         tasks = blind_tasks(suite)
@@ -117,16 +117,16 @@ class _CalibrationRun:
         self.tested = PriorBaseline.from_probe_set(self.probe_set, protocol)
 
     def read_source(self, random_inits: Sequence[Views]) -> ProbedSource:
-        """The evidence of one source."""
+        """Probe one source of states."""
         return probe_source(self.probe_set, self.tested, random_inits, self.protocol)
 
     def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
-        """The pooled states of a transformer of the trained pair."""
+        """Pooled states of a transformer of the trained pair, one array [R, D] per pool."""
         content = self.content
         return list(np.moveaxis(trained_pair.pooled_states(model, content.programs, content.inputs, self.probe_set), 1, 0))
 
     def controls(self) -> dict[str, ProbedSource]:
-        """Untrained copies and recorder of the pseudo-models, drawn apart from those that are measured."""
+        """Controls of the pseudo-models, from seeds that no measured pseudo-model uses."""
         content, first = self.content, CONTROL_SEED_OFFSET + 10 * self.seed
         recorder = token_history_states(content.programs, content.inputs, self.probe_set)
         return {
@@ -135,7 +135,7 @@ class _CalibrationRun:
         }
 
     def measure_cell(self, name: str, random_inits: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
-        """Verdict, and delta of the primary feature, of one pseudo-model."""
+        """Measure verdict, skill and delta of the primary feature of one pseudo-model."""
         arrays = evidence_to_arrays({"model": self.read_source(random_inits), **controls})
         views = [f"view {i}" for i in range(len(random_inits[0]))]
         meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
@@ -152,7 +152,7 @@ class _CalibrationRun:
         }
 
     def _expected(self, name: str, verdict: str, skill: np.ndarray) -> tuple[str, bool]:
-        """What must be found for a pseudo-model, and whether it is; `skill` float [S, F]."""
+        """Expected outcome of a pseudo-model and whether it was measured; `skill` is float [S, F]."""
         trained = {"trained to track": REPRESENTS, "trained to copy": RECORD_ONLY}
         alternative = name.removeprefix("oracle of ")
         expected = (EXPECTED_OUTCOMES | trained).get(name, NEGATIVE_GAP if alternative != name else FALLING_DELTA)
@@ -164,7 +164,7 @@ class _CalibrationRun:
         return expected, verdict == expected
 
     def sweep_offsets(self, states: np.ndarray) -> Cell:
-        """The offset with the largest gap on test programs."""
+        """Find the offset with the largest gap on test programs."""
         gaps = {}
         for offset in OFFSETS:
             reduced_set = self._reduced_set(offset)
@@ -177,7 +177,7 @@ class _CalibrationRun:
         return {"expected": EXPECTED_PEAK, "found": outcome, "right": outcome == EXPECTED_PEAK, "gaps": gaps}
 
     def sweep_layers(self, layers: Sequence[np.ndarray]) -> Cell:
-        """The layer with the largest gap on validation programs."""
+        """Find the layer with the largest gap on validation programs."""
         reduced_set = self._reduced_set(0)
         fits = [fit_view(reduced_set, [layer], self._sweep_protocol, [self.protocol.hidden]) for layer in layers]
         tested = PriorBaseline.from_probe_set(reduced_set, self._sweep_protocol)
@@ -191,47 +191,47 @@ class _CalibrationRun:
         return replace(self.protocol, copies=1)
 
     def _reduced_set(self, offset: int) -> Any:
-        """The probe set at an offset with the original and its first alternatives only."""
+        """Probe set at an offset with the original and the first `NUM_SWEEP_ALTERNATIVES` alternatives."""
         full_set = self.content.probe_set.at_offset(offset)
         return replace(full_set, classes_by_offset=full_set.classes_by_offset[:, : 1 + NUM_SWEEP_ALTERNATIVES], semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES])
 
 
 def check_falling_delta(cells: list[Cell]) -> list[Cell]:
-    """The degraded oracles are right if delta falls from each to the next, the whole oracle first."""
+    """Mark degraded oracles as right if delta falls from each to the next, starting at the intact oracle."""
     names = ["oracle", *(f"oracle degraded {share:.0%}" for share in DEGRADED_SHARES)]
-    by_name = {measure_cell["pseudo-model"]: measure_cell for measure_cell in cells}
+    by_name = {cell["pseudo-model"]: cell for cell in cells}
     for before, after in pairwise(names):
         by_name[after]["right"] = by_name[after]["delta"][0] < by_name[before]["delta"][0]
     return cells
 
 
 def format_table(cells: Sequence[Cell]) -> str:
-    """A row a pseudo-model: over seeds, how often it was found as it must be, and how often REPRESENTS."""
+    """Format one row per pseudo-model: over seeds, counts of each outcome and of expected outcomes."""
     rows = []
-    for name in dict.fromkeys(measure_cell["pseudo-model"] for measure_cell in cells):
-        model_cells = [measure_cell for measure_cell in cells if measure_cell["pseudo-model"] == name]
-        outcomes = [measure_cell["found"] for measure_cell in model_cells]
+    for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
+        model_cells = [cell for cell in cells if cell["pseudo-model"] == name]
+        outcomes = [cell["found"] for cell in model_cells]
         row = {
             "pseudo-model": name,
             "expected": model_cells[0]["expected"],
             "found": ", ".join(f"{verdict} {outcomes.count(verdict)}" for verdict in dict.fromkeys(sorted(outcomes))),
-            "right": f"{sum(measure_cell['right'] for measure_cell in model_cells)}/{len(model_cells)}",
+            "right": f"{sum(cell['right'] for cell in model_cells)}/{len(model_cells)}",
         }
         if "delta" in model_cells[0]:
-            value, low, high = np.mean([measure_cell["delta"] for measure_cell in model_cells], 0)
+            value, low, high = np.mean([cell["delta"] for cell in model_cells], 0)
             row |= {
-                "skill": f"{np.mean([measure_cell['skill'] for measure_cell in model_cells]):+.3f}",
+                "skill": f"{np.mean([cell['skill'] for cell in model_cells]):+.3f}",
                 "delta": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
-                "widest 90%": f"+-{np.mean([measure_cell['widest'] for measure_cell in model_cells]):.3f}",
+                "widest 90%": f"+-{np.mean([cell['widest'] for cell in model_cells]):.3f}",
             }
-        rows.append(row | {"seconds": f"{np.mean([measure_cell['seconds'] for measure_cell in model_cells]):.0f}"})
+        rows.append(row | {"seconds": f"{np.mean([cell['seconds'] for cell in model_cells]):.0f}"})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True, missingval="")
 
 
 def count_false_represents(cells: Sequence[Cell]) -> tuple[int, int]:
-    """How many cells that must not be found REPRESENTS were, and how many there are."""
-    negative_cells = [measure_cell for measure_cell in cells if "delta" in measure_cell and measure_cell["expected"] not in (REPRESENTS, FALLING_DELTA)]
-    return sum(measure_cell["found"] == REPRESENTS for measure_cell in negative_cells), len(negative_cells)
+    """Count false REPRESENTS verdicts, and the cells in which REPRESENTS would be false."""
+    negative_cells = [cell for cell in cells if "delta" in cell and cell["expected"] not in (REPRESENTS, FALLING_DELTA)]
+    return sum(cell["found"] == REPRESENTS for cell in negative_cells), len(negative_cells)
 
 
 def _cells_path(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Path:
@@ -240,38 +240,38 @@ def _cells_path(folder: Path, suite: Suite, protocol: Protocol, seed: int) -> Pa
 
 
 def _read_cells(path: Path) -> list[Cell] | None:
-    """The cells of a seed, None where they are not stored, or not as they were written."""
+    """Read the stored cells of a seed; None if missing or corrupt."""
     try:
         cells: list[Cell] = load_with_digest(path.read_bytes())["cells"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError):
-        print(f"{path}: not what was written there (its digest does not fit); computed again", file=sys.stderr)
+        print(f"{path}: corrupt (digest mismatch), recomputing", file=sys.stderr)
         return None
     return cells
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure known answers.")
-    parser.add_argument("--suite", default="laptop", help="whose worlds and lengths are used (default: laptop)")
+    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure pseudo-models with known outcomes.")
+    parser.add_argument("--suite", default="laptop", help="suite that gives worlds and program lengths (default: laptop)")
     parser.add_argument(
         "--programs",
         type=integer(STANDARD.min_programs, 1_000_000),
         help="label budget of a probe (default: the suite's)",
     )
-    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="how many draws of everything (default: 1)")
+    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="number of seeds (default: 1)")
     parser.add_argument(
         "--alternatives",
         type=integer(NUM_SWEEP_ALTERNATIVES, 1000),
         default=NUM_ALTERNATIVES,
-        help=f"semantics beside the original (default: {NUM_ALTERNATIVES})",
+        help=f"number of alternative semantics (default: {NUM_ALTERNATIVES})",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="folder of the results")
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="output folder")
     return parser.parse_args(arguments)
 
 
 def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
-    """The cells of all seeds asked for; those that are stored are read_source."""
+    """Compute or read the cells of all requested seeds."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     protocol = replace(STANDARD, alternatives=options.alternatives)
@@ -281,8 +281,8 @@ def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
         path = _cells_path(options.out, suite, protocol, seed)
         stored = _read_cells(path)
         if stored is None:
-            on_cell = lambda measure_cell: print(  # noqa: E731
-                f"seed {measure_cell['seed']}: {measure_cell['pseudo-model']}: {measure_cell['found']} ({measure_cell['seconds']:.0f} s)",
+            on_cell = lambda cell: print(  # noqa: E731
+                f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
                 file=sys.stderr,
             )
             stored = json.loads(json.dumps(calibrate(suite, protocol, seed, on_cell)))
@@ -292,12 +292,12 @@ def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     return run_command(lambda: run(_options(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write and print; returns the exit code."""
+    """Calibrate, write the record and print the table; returns the exit code."""
     cells = calibrate_seeds(options)
     num_false, num_negatives = count_false_represents(cells)
     record = {

@@ -1,10 +1,9 @@
-"""Pseudo-models: states made by rule, whose verdict is known before they are measured.
+"""Pseudo-models: synthetic states with a known verdict.
 
-Each holds a stated content, mixed by a random linear map into as many columns as a small model has, so that a probe
-meets it as it meets hidden states. All draws come from a seed that no control uses.
+Each has a defined content, mixed by a random linear map into the width of a small model, so that a probe reads it like
+hidden states. All draws come from seeds that no control uses. The list is explained in docs/probing.md, Known answers.
 
-Letters: `B` programs, `R` labelled words, `D` width.
-Source of the list: shared/PROBING.md, Known answers.
+Letters: `B` programs, `R` labelled tokens, `D` width.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from karel_env.world import Worlds
 WIDTH = 128
 NOISE = 0.01
 DEGRADED_SHARES = (0.25, 0.5, 0.75)
-"""Probabilities with which the state of the degraded oracle is another's."""
+"""Probabilities with which a degraded oracle's state is replaced by that of another row."""
 FUTURE_OFFSET = 1
-"""Program states by which the future oracle is ahead of the word."""
+"""Number of program states by which the future oracle is ahead of the token."""
 NUM_LAYERS, PLANTED_LAYER = 4, 2
-"""Layers of the planted model, and the one that holds the oracle."""
+"""Number of layers of the planted model, and the layer that contains the oracle."""
 _STATE = ("facing", "absolute_x", "absolute_y")
 _DRAW, _UNTRAINED = 90_001, 90_002
 
 
 @dataclass(frozen=True)
 class PseudoModelInputs:
-    """What pseudo-models are made of.
+    """Inputs from which the pseudo-models are built.
 
     Attributes:
         programs, inputs: B programs and their first shown worlds [B].
-        probe_set: their labels.
-        seed: of everything drawn.
+        probe_set: labels of the programs.
+        seed: seed of all draws.
     """
 
     programs: Programs
@@ -48,7 +47,7 @@ class PseudoModelInputs:
     seed: int
 
     def pseudo_models(self) -> Mapping[str, np.ndarray]:
-        """float32 [R, D] states of each pseudo-model, by name."""
+        """States of each pseudo-model (float32 [R, D]), by name."""
         random = np.random.default_rng([_DRAW, self.seed])
         rows = len(self.probe_set.program)
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
@@ -71,22 +70,22 @@ class PseudoModelInputs:
         return {"noise": noise, "random-init": self.random_init(self.seed), **mixed}
 
     def future_oracle(self) -> np.ndarray:
-        """float32 [R, WIDTH], the state `AHEAD` program states on and the input."""
+        """float32 [R, WIDTH], the state `FUTURE_OFFSET` program states ahead, and the input."""
         world = encode_worlds(self.inputs)[self.probe_set.program]
         ahead = self.probe_set.at_offset(FUTURE_OFFSET).classes[0]
         return _mix_columns([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, FUTURE_OFFSET]))
 
     def planted_layers(self) -> list[np.ndarray]:
-        """float32 [R, WIDTH] of each layer: the record in all of them, and the true state in layer `PLANTED`."""
+        """States float32 [R, WIDTH] per layer: token history in all, and the true state in layer `PLANTED_LAYER`."""
         random = np.random.default_rng([_DRAW, self.seed, NUM_LAYERS])
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         oracle = self._oracle(0)
         return [_mix_columns([recorder, oracle] if i == PLANTED_LAYER else [recorder], random) for i in range(NUM_LAYERS)]
 
     def random_init(self, seed: int) -> np.ndarray:
-        """float32 [R, WIDTH], a recurrent network that nobody trained, at the reading of each labelled word.
+        """float32 [R, WIDTH], states of a randomly initialised recurrent network at each labelled token.
 
-        It starts from the input world and takes in a word at a time (an echo state network, Jaeger 2001).
+        It starts from the input world and reads one token at a time (an echo state network, Jaeger 2001).
         """
         random = np.random.default_rng([_UNTRAINED, seed])
         world = encode_worlds(self.inputs)
@@ -104,7 +103,7 @@ class PseudoModelInputs:
         return states[self.probe_set.program, self.probe_set.word]
 
     def _oracle(self, semantics: int) -> np.ndarray:
-        """float64 [R, columns], the robot's one-hot heading, column and row under one semantics."""
+        """float64 [R, columns], one-hot heading, column and row of the robot under one semantics."""
         return self._one_hot(self.probe_set.classes[semantics])
 
     def _one_hot(self, classes: np.ndarray) -> np.ndarray:
@@ -115,7 +114,7 @@ class PseudoModelInputs:
 
 
 def _mix_columns(parts: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """float32 [R, WIDTH], the columns of all parts through one random linear map, with a little noise."""
+    """Mix the columns of all parts by a random linear map and add small noise; float32 [R, WIDTH]."""
     columns = np.concatenate(parts, 1)
     mixing = random.normal(size=(columns.shape[1], WIDTH)) / np.sqrt(columns.shape[1])
     return (columns @ mixing + NOISE * random.normal(size=(len(columns), WIDTH))).astype(np.float32)

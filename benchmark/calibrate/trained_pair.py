@@ -1,12 +1,12 @@
-"""The trained pair: two small transformers whose verdict is known from what they were trained to do.
+"""The trained pair: two small transformers whose verdict is known from their training objective.
 
-Both have one architecture, one initialisation and one stream of training tasks. The *tracker* learns to tell the
-robot's state after each action and must be found REPRESENTS; the *copier* learns to tell what it has read, the actions
-so far and where the robot started, and must be found RECORD-ONLY. (Without the start it could know nothing of facing
-under any semantics, and would test nothing.) Untrained copies with other weights are the random-init controls.
+Both share architecture, initialisation and training tasks. The *tracker* is trained to predict the robot's state after
+each action and must be REPRESENTS; the *copier* is trained to reproduce its input (past actions and the start of the
+robot) and must be RECORD-ONLY. (Without the start, facing could not be decoded under any semantics.) Randomly
+initialised copies with other weights are the random-init controls. See docs/probing.md, Known answers.
 
-Letters: `B` programs, `T` actions of a program, `L` places (world, then actions), `D` width, `R` labelled words.
-Source: shared/PROBING.md, Known answers; pre-norm decoder after Radford et al. 2019.
+Letters: `B` programs, `T` actions of a program, `L` positions (world, then actions), `D` width, `R` labelled tokens.
+Source: pre-norm decoder as in Radford et al. 2019.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ TASKS = ("track", "copy")
 LAYERS, WIDTH, HEADS = 2, 64, 4
 NUM_WORLD_TOKENS = 2
 TRACKED_FEATURES = ("facing", "absolute_x", "absolute_y", "obstacle")
-"""What the tracker is trained on, under the original semantics."""
+"""Features that the tracker predicts, under the original semantics."""
 COPIED_FEATURES = ("facing", "absolute_x", "absolute_y")
-"""What the copier keeps of the input besides the actions: where the robot starts."""
+"""Features of the robot's start that the copier predicts, in addition to past actions."""
 NUM_STEPS, BATCH_SIZE = 1000, 128
 LEARNING_RATE, WEIGHT_DECAY, NUM_WARMUP_STEPS = 4e-3, 0.01, 100
 _INITIAL, _UNTRAINED, _TRAINING, _FRESH = 90_003, 90_004, 90_005, 90_006
@@ -62,8 +62,8 @@ class Network(nn.Module):
     """A causal transformer over the input world and the actions of a suite, with heads for both tasks.
 
     Attributes:
-        suite: whose worlds and blind length, T, it is made for.
-        classes: by task, number of classes of each head.
+        suite: suite that determines the world size and the program length T.
+        classes: number of classes of each head, by task.
     """
 
     def __init__(self, suite: Suite) -> None:
@@ -84,7 +84,7 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({task: nn.Linear(WIDTH, sum(self.classes[task])) for task in TASKS})
 
     def forward(self, world: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
-        """States [B, T, D] at the actions: of the embeddings and of each layer, the last after the final norm.
+        """States [B, T, D] at the actions, for the embeddings and each layer; the last is after the final norm.
 
         Args:
             world: float32 [B, columns].
@@ -98,7 +98,7 @@ class Network(nn.Module):
         return [layer_states[:, NUM_WORLD_TOKENS:] for layer_states in states]
 
     def logits(self, states: torch.Tensor, task: str) -> list[torch.Tensor]:
-        """[B, T, classes] of each head of `task`, from the last states [B, T, D]."""
+        """Logits [B, T, classes] of each head of `task`, from the last states [B, T, D]."""
         return list(self.heads[task](states).split(self.classes[task], -1))
 
 
@@ -110,19 +110,19 @@ class TrainedPair:
     copier: Network
 
     def random_init(self, seed: int) -> Network:
-        """Another model of the same architecture, with fresh weights that no pair starts from."""
+        """A randomly initialised model of the same architecture, with weights that no pair starts from."""
         return _init_network(self.tracker.suite, _UNTRAINED, seed)
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Training tasks as a model meets them.
+    """One batch of training tasks.
 
     Attributes:
         world: float32 [B, columns].
         actions: int64 [B, T].
-        wanted: by task, int64 [heads, B, T], `MISSING` where there is none. "track": each of `TRACKED` after the
-            action. "copy": the action 0, 1, 2 ... places back, then each of `COPIED` before the first action.
+        targets: int64 [heads, B, T] by task, `MISSING` where undefined. "track": `TRACKED_FEATURES` after the action.
+            "copy": the action 0, 1, 2 ... positions back, then `COPIED_FEATURES` before the first action.
     """
 
     world: torch.Tensor
@@ -131,9 +131,9 @@ class PairBatch:
 
 
 def train_pair(suite: Suite, seed: int, steps: int = NUM_STEPS) -> TrainedPair:
-    """Train both on programs of `suite.blind_length` uniform actions in the suite's worlds; the same for a seed.
+    """Train both models on programs of `suite.blind_length` uniform actions in the suite's worlds; deterministic.
 
-    On one thread: products this small gain little from two, and the weights then do not depend on the number of cores.
+    Training uses one thread, so that the weights do not depend on the number of cores.
     """
     start = _init_network(suite, _INITIAL, seed)
     threads = torch.get_num_threads()
@@ -145,18 +145,18 @@ def train_pair(suite: Suite, seed: int, steps: int = NUM_STEPS) -> TrainedPair:
 
 
 def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set: ProbeSet) -> np.ndarray:
-    """float32 [R, 2, D] at the reading of each labelled word, in the order of `protocol.POOLS`.
+    """Pooled states float32 [R, 2, D] at each labelled token, in the order of `protocol.POOLS`.
 
-    The mean over the embeddings and all layers, the last after the final norm; and that last layer.
+    The first pool is the mean over embeddings and all layers (the last after the final norm), the second the last layer.
 
     Args:
-        model: trained or not.
+        model: trained or randomly initialised model.
         programs: B straight-line programs.
-        inputs: their first shown worlds [B].
-        probe_set: their labels, whose order of words is kept.
+        inputs: first shown world of each program, [B].
+        probe_set: labels of the programs; gives the order of rows.
 
     Raises:
-        ValueError: a program with control flow, or longer than the model was made for.
+        ValueError: A program has control flow or is longer than the model supports.
     """
     actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(encode_worlds(inputs))
     longest, max_actions = actions.shape[1], model.suite.blind_length
@@ -169,7 +169,7 @@ def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set:
 
 
 def head_accuracies(model: Network, seed: int, task: str, count: int = 2000) -> np.ndarray:
-    """float64 [heads], share of right answers of each head of `Batch.wanted[task]`, on `count` fresh programs."""
+    """float64 [heads], accuracy of each head of `PairBatch.targets[task]` on `count` fresh programs."""
     batch = _sample_batch(model.suite, [_FRESH, seed], 0, count)
     with torch.no_grad():
         logits = model.logits(model(batch.world, batch.actions)[-1], task)
@@ -179,7 +179,7 @@ def head_accuracies(model: Network, seed: int, task: str, count: int = 2000) -> 
 
 
 def _combine_seeds(*seeds: int) -> int:
-    """One seed of 63 bits from several."""
+    """Combine seeds into one 63-bit seed."""
     return int(np.random.default_rng(seeds).integers(2**63 - 1))
 
 
@@ -208,7 +208,7 @@ def _train(model: Network, seed: int, steps: int, task: str) -> Network:
 
 
 def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> PairBatch:
-    """`count` tasks from number `start` of a stream of their own."""
+    """Sample `count` tasks, starting at index `start` of the stream of these seeds."""
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     tasks = generator.generate(recipe, _combine_seeds(*seeds), "train", np.arange(start, start + count))
     inputs = tasks.inputs[:, 0]
@@ -224,7 +224,7 @@ def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> Pai
 
 
 def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:
-    """int64 [heads, B, T], class of each of `TRACKED` after each action of programs of one length."""
+    """int64 [heads, B, T], class of each of `TRACKED_FEATURES` after each action; programs of equal length."""
     execution = run(programs, inputs, trace=True)
     assert execution.trace is not None
     width = inputs.cells.shape[-1]
@@ -236,7 +236,7 @@ def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:
 
 
 def _action_grid(programs: Programs) -> np.ndarray:
-    """int64 [B, T], the actions of straight-line programs, shorter ones followed by action 0."""
+    """int64 [B, T], actions of straight-line programs, padded with action 0."""
     lengths = programs.lengths - len(HEADER) - 1
     grid = np.zeros((len(programs), int(lengths.max(initial=0))), np.int64)
     owner = np.repeat(np.arange(len(programs)), lengths)

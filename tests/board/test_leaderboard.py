@@ -57,7 +57,7 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     """Files as the records give them; that the arrays give the records is asked of every row, and is answered for each in
     `test_submit`, where every shipped submission is verified."""
     asked = []
-    monkeypatch.setattr("benchmark.board.tables.verify_evidence", lambda folder, record: asked.append(folder.name))
+    monkeypatch.setattr("benchmark.board.tables.check_stored_verdict", lambda folder, record: asked.append(folder.name))
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
     written = leaderboard_files(shipped(), read_calibration(SOURCE_ROOT / "docs" / "calibration.json"))

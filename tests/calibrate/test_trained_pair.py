@@ -186,10 +186,10 @@ def test_a_seed_determines_the_pair():
 def test_both_start_alike_and_no_untrained_copy_is_that_start(blind):
     start = train_pair(SUITE, seed=3, steps=0)
     assert same(start.tracker, start.copier)
-    copies = [start.untrained(seed) for seed in (3, 4)]
+    copies = [start.random_init(seed) for seed in (3, 4)]
     assert not same(*copies)
     assert not any(same(copy, start.tracker) for copy in copies)
-    assert same(copies[0], train_pair(SUITE, seed=5, steps=0).untrained(3))
+    assert same(copies[0], train_pair(SUITE, seed=5, steps=0).random_init(3))
     sizes = [[p.shape for p in model.parameters()] for model in (start.tracker, *copies)]
     assert sizes[0] == sizes[1] == sizes[2]
     first, second = (pooled_states(copy, *blind) for copy in copies)
