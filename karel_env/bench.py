@@ -29,9 +29,9 @@ from karel_env.compiler import Code, compile_programs
 from karel_env.control_flow import ControlRecipe
 from karel_env.generator import Recipe, Tasks
 from karel_env.interpreter import run
-from karel_env.lockstep import run_lockstep
-from karel_env.state_array import corner_planes
-from karel_env.token_syntax import token_text
+from karel_env.extras.lockstep import run_lockstep
+from karel_env.extras.state_array import corner_planes
+from karel_env.extras.token_syntax import token_text
 
 ICML24 = Recipe(
     height=(8, 8), width=(8, 8), wall=0.1, marker=0.1, length=(1, 10), weights=(5, 3, 3, 2, 2), examples=10

@@ -30,7 +30,7 @@ from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Exec
 from karel_env.language import Programs
 from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
-from karel_env.token_syntax import parse_either
+from karel_env.extras.token_syntax import parse_either
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256

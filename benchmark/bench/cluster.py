@@ -1,9 +1,8 @@
-"""What the workers cost: `python -m benchmark.bench cluster`.
+"""Cost of Ray workers: `python -m benchmark.bench cluster`.
 
-Measured on this machine, embedded: start-up and memory of a worker, what a shard costs beside its own work, and how much
-is gained by a second worker where the model is the work (each worker has one thread), beside what two plain processes gain,
-since cores share caches and memory. Then a simulation from these figures of 1 to 1,024 workers, checked against the runs
-that were made.
+Measures on an embedded Ray of this machine: start-up time and memory of a worker, overhead per shard, and the speed-up of a
+second worker (each has one thread), compared with the speed-up of two plain processes, since cores share caches and memory.
+Then simulates 1 to 1,024 workers from these figures, and checks the simulation against the measured runs.
 """
 
 from __future__ import annotations
@@ -44,19 +43,19 @@ from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser, integer
 
 NUM_EMPTY_SHARDS = 200
-"""Shards without work, of which the cost of one is taken."""
+"""Number of shards without work, from which the overhead per shard is measured."""
 WORKER_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NUM_ROUNDS = 2
-"""Runs with each number of workers; the fastest counts."""
+"""Runs per number of workers; the fastest counts."""
 SWEEP_MODELS = 50
-"""Models of the simulated sweep."""
+"""Number of models in the simulated sweep."""
 DEATHS_PER_SECOND = 1 / 3600
-"""A worker's deaths a second in the simulation, if not measured: one an hour."""
+"""Failures per worker and second in the simulation: one per hour."""
 
 
 @dataclass(frozen=True)
 class EmptyWork:
-    """Pieces that take no time, so that what is left is the cost of the way."""
+    """Work items without computation, so that only the overhead is measured."""
 
     root: Path
 
@@ -72,7 +71,7 @@ class EmptyWork:
 
 @dataclass(frozen=True)
 class TimedRun:
-    """One measured run: workers, seconds from the first hand-out to the last commit, and seconds of each shard."""
+    """One measured run: workers, seconds from the first dispatch to the last commit, and seconds of each shard."""
 
     workers: int
     seconds: float
@@ -85,7 +84,7 @@ def _work_items(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]]
             shards.commit(attempt)
             spent.append(float(attempt.entry["seconds"]))
 
-    # Not the identity of `work`, which Python gives to another object once this one is gone.
+    # The affinity key is the folder, not id(work): Python reuses ids of deleted objects.
     return [WorkItem(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
 
 
@@ -101,7 +100,7 @@ def _run_plain_process(job: Job, shards: Sequence[Shard], barrier: Any, elapsed:
 
 
 def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
-    """Shards a second of so many plain processes of one thread, each of which computes all of these, without Ray."""
+    """Shards per second of plain single-thread processes without Ray, each of which computes all given shards."""
     context = get_context("spawn")
     barrier, elapsed = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=_run_plain_process, args=(job, shards, barrier, elapsed)) for _ in range(processes)]
@@ -114,7 +113,7 @@ def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> flo
 
 
 def mean_private_memory(title_prefix: str) -> float:
-    """Bytes that a process of this machine whose title begins so has to itself, on average."""
+    """Mean private memory in bytes of the processes whose title starts with the prefix; NaN if there are none."""
     private_bytes = []
     for path in Path("/proc").glob("[0-9]*/smaps_rollup"):
         try:
@@ -127,12 +126,12 @@ def mean_private_memory(title_prefix: str) -> float:
 
 
 class ClusterBench:
-    """The measurements.
+    """Measurements of Ray workers.
 
     Args:
-        model: that the workers evaluate.
-        suite: whose blind set they read.
-        count: shards of a run.
+        model: model spec that the workers evaluate.
+        suite: suite that gives the blind set.
+        count: number of shards per run.
     """
 
     def __init__(self, model: str, suite: str, count: int) -> None:
@@ -144,7 +143,7 @@ class ClusterBench:
         self.job = job
 
     def measure(self, on_stage: Any) -> dict[str, Any]:
-        """All figures, as the command stores them."""
+        """Run all measurements; the figures as stored by `--json`."""
         runs: list[TimedRun] = []
         start_seconds: dict[str, float] = {}
         for workers in (1, 2):
@@ -180,12 +179,12 @@ class ClusterBench:
         }  # fmt: skip
 
     def _shards_a_model(self) -> int:
-        """Evaluation shards of one model on the suite: its tasks, its probe sets, its untrained copies."""
+        """Number of evaluation shards per model on the suite: tasks, probe sets, randomly initialised copies."""
         suite = self.job.suite
         return -(-(suite.tasks + suite.probe_programs + 4 * 2 * suite.probe_programs) // suite.shard)
 
     def _empty(self, pool: Pool, workers: int) -> tuple[float, float]:
-        """Seconds until all workers are ready; seconds a shard of those that have no work."""
+        """Seconds until all workers are ready, and seconds per empty shard."""
         with tempfile.TemporaryDirectory() as folder:
             shards = ResultStore(Path(folder))
             work = EmptyWork(shards.root)
@@ -198,7 +197,7 @@ class ClusterBench:
             shards = ResultStore(Path(folder))
             work = EvaluationWork(self.job, shards.root)
             spent: list[float] = []
-            # Each worker loads the model and compiles on a shard that does not count.
+            # Warm-up: each worker loads the model and compiles on a shard that is not timed.
             pool.drain(_work_items(shards, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
             began = time.perf_counter()
             pool.drain(_work_items(shards, work, self.calls, spent))
@@ -212,17 +211,17 @@ def _drain(pool: Pool, shards: ResultStore, work: EmptyWork, names: Sequence[str
 
 
 def format_report(results: dict[str, Any]) -> str:
-    """The figures as tables."""
+    """Format the figures as tables."""
     start, shard = results["start"], results["shard"]
     lines = [
         f"start-up: Ray {start['cluster']:.1f} s, a worker {start['worker']:.1f} s; "
-        f"a worker takes {results['memory'] / 1e6:.0f} MB of its own",
+        f"{results['memory'] / 1e6:.0f} MB of private memory per worker",
         f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * results['serial']:.1f} ms of "
-        "hand-out, storage and commit",
+        "dispatch, storage and commit",
         f"two workers: {100 * results['efficiency']:.0f}% of twice one, where two plain processes reach "
         f"{100 * results['machine']:.0f}%, so {100 * results['efficiency'] / results['machine']:.0f}% of what the machine gives; "
         + " and ".join(f"{rate:.0f}" for rate in results["tasks a second"])
-        + " tasks a second",
+        + " tasks per second",
         "",
         tabulate(
             [
@@ -249,12 +248,12 @@ def format_report(results: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.bench cluster", description="what the workers cost")
-    parser.add_argument("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="(default: the shipped model)")
-    parser.add_argument("--suite", default="laptop", help="whose blind set is read (default: laptop)")
-    parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="of a run (default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="store the figures")
+    """Command-line entry point; returns the exit code."""
+    parser = CommandParser(prog="python -m benchmark.bench cluster", description="measure the cost of Ray workers")
+    parser.add_argument("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="model spec (default: the shipped model)")
+    parser.add_argument("--suite", default="laptop", help="suite that gives the blind set (default: laptop)")
+    parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="shards per run (default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 

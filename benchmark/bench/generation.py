@@ -1,6 +1,6 @@
-"""What reading hidden states and obeying a grammar cost generation: `python -m benchmark.bench generation --model SPEC`.
+"""Cost of hidden states and of the grammar in generation: `python -m benchmark.bench generation --model SPEC`.
 
-One batch of prompts is continued greedily by each way in turn, `ROUNDS` times, and the fastest turn counts:
+One batch of prompts is continued greedily by each implementation in turn, `NUM_ROUNDS` times, and the fastest counts:
 
 - transformers: `generate` on the whole prompts, nothing captured; the same tokens at most, the same stop rule,
 - transformers with `output_hidden_states=True`: the states of every layer, prompt and step,
@@ -42,10 +42,10 @@ HARNESS = "lm_eval.models.huggingface"
 
 
 class GenerationBench:
-    """One batch of test prompts, and the ways to continue it.
+    """One batch of test prompts, and the implementations that continue it.
 
     Args:
-        options: of the command.
+        options: command-line options.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -64,7 +64,7 @@ class GenerationBench:
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
 
     def plain(self, **generate_options: Any) -> Any:
-        """`generate` of transformers on the whole prompts."""
+        """Continue the full prompts with `generate` of transformers."""
         length = self.ids.shape[1]
         with torch.inference_mode():
             return self.ours.model.generate(
@@ -78,17 +78,17 @@ class GenerationBench:
             )
 
     def generate(self, decoding: Decoding = Decoding()) -> list[Generation]:  # noqa: B008
-        """Ours; every turn prefills its prompts anew."""
+        """Continue the prompts with our adapter; the prefill cache is cleared first."""
         self.ours.prefilled = None
         return self.ours.generate(self.prompts, self.words, decoding)
 
     def generate_and_read(self) -> int:
-        """Ours, and the states at the words that were written; their bytes."""
+        """Continue with our adapter and read the states at the generated words; returns their size in bytes."""
         written = [" ".join(generation.text.split()) or "}" for generation in self.generate()]
         return self.ours.hidden_states(self.prompts, written).values.nbytes
 
     def harness(self) -> Callable[[], Any] | None:
-        """lm-evaluation-harness over the same model object; None where it is not installed."""
+        """`generate_until` of lm-evaluation-harness over the same model object; None if not installed."""
         try:
             module = importlib.import_module(HARNESS)
         except ImportError:
@@ -105,7 +105,7 @@ class GenerationBench:
 
 
 class _TimedProcessor(LogitsProcessor):
-    """A processor, and the seconds spent in it."""
+    """A logits processor that measures the seconds spent in it."""
 
     def __init__(self, inner: LogitsProcessor) -> None:
         self.inner, self.seconds = inner, 0.0
@@ -118,7 +118,7 @@ class _TimedProcessor(LogitsProcessor):
 
 
 def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds of the fastest of `ROUNDS` turns, and what the last one gave, by way; each is called once beforehand."""
+    """Seconds of the fastest of `NUM_ROUNDS` calls and the last output, by name, after one warm-up call each."""
     outputs = {name: action() for name, action in actions.items()}
     seconds = dict.fromkeys(actions, float("inf"))
     for _ in range(NUM_ROUNDS):
@@ -130,7 +130,7 @@ def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, fl
 
 
 def speed_rows(batch: GenerationBench) -> list[dict[str, Any]]:
-    """Seconds and ratio to plain transformers, and bytes of states that are held, by way."""
+    """Seconds, ratio to plain transformers, and size of the states, per implementation."""
     plain, all_states = "transformers", "transformers, all states"
     actions: dict[str, Callable[[], Any]] = {
         plain: batch.plain,
@@ -150,12 +150,12 @@ def speed_rows(batch: GenerationBench) -> list[dict[str, Any]]:
 
 
 def state_bytes(output: Any) -> int:
-    """Bytes of the hidden states in an output of `generate`: a tuple of layers [B, tokens, D] a step."""
+    """Bytes of the hidden states in an output of `generate`: a tuple of layers [B, tokens, D] per step."""
     return sum(layer.numel() * layer.element_size() for step in output.hidden_states for layer in step)
 
 
 def grammar_row(batch: GenerationBench) -> dict[str, Any]:
-    """What part of a constrained generation is spent on the grammar."""
+    """Share of the time of a constrained generation that is spent on the grammar."""
     make_processors = batch.ours._processors
     timed: list[_TimedProcessor] = []
 
@@ -179,7 +179,7 @@ def grammar_row(batch: GenerationBench) -> dict[str, Any]:
 
 
 def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Everything that the command prints, by table."""
+    """Run all measurements; rows by table."""
     batch = GenerationBench(options)
     began = time.perf_counter()
     if batch.ours.preamble:
@@ -194,14 +194,14 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
     add = parser.add_argument
     shipped = SUBMISSIONS / "2026-11-25_gpt-laptop"
     add("--model", default=f"path:{shipped}", help="path:FOLDER or hf:org/name (default: a shipped model)")
-    add("--suite", default="laptop", help="whose test tasks (default: %(default)s)")
+    add("--suite", default="laptop", help="suite that gives the test tasks (default: %(default)s)")
     add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")
-    add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="in the batch (default: %(default)s)")
+    add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="prompts per batch (default: %(default)s)")
     add("--dtype", choices=sorted(DTYPES), default="float32", help="default: %(default)s")
     return run_command(lambda: run(parser.parse_args(list(arguments))))
 

@@ -1,11 +1,11 @@
-"""How fast and how small probing is, beside plain torch in the same run: `python -m benchmark.bench probing`.
+"""Speed and memory of probing compared with plain torch in the same run: `python -m benchmark.bench probing`.
 
-Ours and plain torch take turns, `ROUNDS` of them, and the fastest turn counts, so that what else the machine does weighs
-on all alike. Plain torch is how the released code of Jin & Rinard 2024 trains: row network after another (a feature,
+Ours and plain torch alternate for `NUM_ROUNDS` rounds and the fastest round counts, so that other load on the machine
+affects both alike. Plain torch trains as the released code of Jin & Rinard 2024 does: one network after another (a feature,
 semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
 semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
 sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
-each other on a busy machine, so plain torch on row thread stands beside it (divide by the cores for as many processes).
+each other on a busy machine, so plain torch on one thread is listed too (divide by the cores for as many processes).
 
 Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on
 `V` states and tested on `T`; A = sum of in_i * out_i over all layers, A' without the first:
@@ -62,14 +62,14 @@ from karel_env.features import FEATURES, PRIMARY
 
 NUM_ROUNDS = 2
 NUM_IDENTICAL_NETWORKS, PEAK_MATRIX_SIZE = 20, 2048
-"""Networks that ours and plain torch train weight for weight; rows of the product that stands for the machine's peak."""
+"""Number of networks that ours and plain torch train identically; size of the matrix product that measures the peak."""
 STORED_WORKLOAD = {"rows": 100_000, "width": 1024, "shard": 5_000, "semantics": 4, "steps": 20, "most layers": 25}
-"""The probing of stored states: its size, rows of a shard, and how little is trained, since that is not its point."""
+"""Workload that measures memory of probing stored states; training is short because it does not affect memory."""
 
 
 @dataclass(frozen=True)
 class ProbingWorkload:
-    """What the standard grid probes of row source: a suite's blind set, and states of some width."""
+    """Probing workload of the standard grid for one source: a suite's blind set, and synthetic states of a given width."""
 
     suite: Suite
     protocol: Protocol
@@ -81,7 +81,7 @@ class ProbingWorkload:
 
     @cached_property
     def states(self) -> np.ndarray:
-        """float32 [R, D], the record and the robot's true state through a random matrix, with a little noise."""
+        """float32 [R, D], token history and true robot state, mixed by a random matrix, with small noise."""
         tasks, probe_set, random = blind_tasks(self.suite), self.probe_set, np.random.default_rng(0)
         one_hot = [np.eye(probe_set.counts[f])[probe_set.classes[0, f]] for f in map(FEATURES.index, PRESENT_FEATURES)]
         columns = np.concatenate([token_history_states(tasks.programs, first_inputs(tasks), probe_set), *one_hot], 1)
@@ -93,7 +93,7 @@ class ProbingWorkload:
         return [self.probe_set.split(seed) for seed in self.protocol.seeds]
 
     def whitened_for(self, q: int) -> torch.Tensor:
-        """float32 [R, D'], the states as the probes of seed q read them, for plain torch."""
+        """float32 [R, D'], the whitened states that the probes of seed q read, for plain torch."""
         return torch.from_numpy(whiten(self.states, self.splits[q].train, self.protocol.ridge))
 
     @cached_property
@@ -102,11 +102,11 @@ class ProbingWorkload:
 
     @cached_property
     def semantics(self) -> np.ndarray:
-        """int64 [G], of each group: the original in copies, then the others, as `sources.fit_semantics` has them."""
+        """int64 [G], semantics index of each group: the original's restarts, then the alternatives."""
         return np.array([0] * self.protocol.copies + list(range(1, len(self.probe_set.classes))))
 
     def fit(self, products: torch.dtype) -> ProbeFit:
-        """Ours: all groups and seeds, a head a feature over a shared hidden layer; copies are left as they are."""
+        """Fit all groups and seeds by ours, one head per feature over a shared hidden layer."""
         probe_set, protocol, seeds = self.probe_set, self.protocol, self.protocol.seeds
         inits = [*range(protocol.copies), *[0] * (len(self.semantics) - protocol.copies)]
         labels, states = probe_set.classes[self.semantics], [self.states] * len(seeds)
@@ -115,7 +115,7 @@ class ProbingWorkload:
 
 
 def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds of the fastest of `ROUNDS` turns of each action, and what it returned last."""
+    """Seconds of the fastest of `NUM_ROUNDS` rounds of each action, and its last return value."""
     seconds, outputs = dict.fromkeys(actions, float("inf")), dict[str, Any]()
     for _ in range(NUM_ROUNDS):
         for name, action in actions.items():
@@ -126,7 +126,7 @@ def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, fl
 
 
 def count_operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> float:
-    """Floating-point operations of the fit of row network with these widths from input to output, see above."""
+    """Floating-point operations to fit one network with these layer widths, see the module docstring."""
     layer_products = [in_width * out_width for in_width, out_width in pairwise(sizes)]
     training = protocol.steps * protocol.batch * (2 * sum(layer_products) + sum(layer_products[1:]))
     return 2.0 * (training + (protocol.checks * len(split.validation) + len(split.test)) * sum(layer_products))
@@ -135,9 +135,9 @@ def count_operations(sizes: Sequence[int], split: Split, protocol: Protocol) -> 
 def train_plain_network(
     states: torch.Tensor, labels: np.ndarray, classes: int, split: Split, seed: int, protocol: Protocol
 ) -> np.ndarray:
-    """Train row network as row writes it by hand, from our first weights and in our batches.
+    """Train one network in plain torch, from our initial weights and with our batches.
 
-    Takes whitened states [R, D'] and labels [R]; gives float32 [Rt], log-probability of each test label at the best check.
+    Takes whitened states [R, D'] and labels [R]; returns float32 [Rt], log-probability of each test label at the best check.
     """
     sizes = [states.shape[1] + 1, protocol.hidden, classes]
     linears = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
@@ -167,13 +167,13 @@ def train_plain_network(
 
 
 def dtypes() -> dict[str, torch.dtype]:
-    """The products that are measured: float32, and the fast ones where they are others."""
+    """Matmul dtypes to measure: float32, and the fast dtype if different."""
     return {str(dtype).removeprefix("torch."): dtype for dtype in dict.fromkeys((torch.float32, select_matmul_dtype()))}
 
 
 def with_one_thread_variant(action: Callable[[], Any]) -> dict[str, Callable[[], Any]]:
-    """An action of plain torch on torch's threads, and on row."""
-    return {"plain torch": action, "plain torch, row thread": probing._single_threaded_ops()(action)}
+    """A plain torch action with all of torch's threads, and with one thread."""
+    return {"plain torch": action, "plain torch, one thread": probing._single_threaded_ops()(action)}
 
 
 def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sample: int) -> None:
@@ -186,7 +186,7 @@ def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sa
 
 
 def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
-    """The standard grid's probing of row view by ours and by plain torch; and seconds and fits of ours."""
+    """Time the standard grid's probing of one view by ours and by plain torch; also returns seconds and fits of ours."""
     protocol, tasks = load.protocol, blind_tasks(load.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
     heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
@@ -205,7 +205,7 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
         timings.append((description, heads, seconds["plain labels"], fit))
     rows = [
         {
-            "probing of row view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
+            "probing of one view": name, "networks": networks, "labels, s": labels, "fit, s": fit,
             "both, s": labels + fit, "times as fast": sum(timings[-2][2:]) / (labels + fit),
         }
         for name, networks, labels, fit in timings
@@ -214,7 +214,7 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
 
 
 def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
-    """The same networks of the primary feature, row head each, by ours and by plain torch, and how far they differ."""
+    """Time identical networks of the primary feature, one head each, by ours and plain torch; compare their outputs."""
     protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
     labels = load.probe_set.classes[np.arange(NUM_IDENTICAL_NETWORKS) % len(load.probe_set.classes), f]
     count = load.probe_set.counts[[f]]
@@ -241,7 +241,7 @@ def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
 
 
 def peak_rate(products: torch.dtype) -> float:
-    """Operations a second of a large square product, by as many single-thread workers as torch has threads."""
+    """Operations per second of a large square product, by as many single-thread workers as torch has threads."""
     factors = [torch.randn(PEAK_MATRIX_SIZE, PEAK_MATRIX_SIZE).to(products) for _ in range(2)]
     with probing._single_threaded_ops() as threads, ThreadPoolExecutor(threads) as pool:
         turn = {"turn": lambda: list(pool.map(lambda _: torch.mm(*factors), range(4 * threads)))}
@@ -249,7 +249,7 @@ def peak_rate(products: torch.dtype) -> float:
 
 
 def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
-    """How far the products' precision moves the skills of the grid's groups and features, and the share of the peak."""
+    """Effect of matmul precision on the skills of the grid, and the share of peak throughput."""
     sizes = [[row.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for row in load.inputs]
     seed_operations = [count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
     giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
@@ -268,8 +268,8 @@ def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapp
 
 
 def peak_memory() -> float:
-    """GB that this process had in memory at most, pages of mapped files among them."""
-    # Linux starts `ru_maxrss` from that of the process that started this row, so what it keeps of this row comes first.
+    """Peak resident memory of this process in GB, including pages of mapped files."""
+    # On Linux, `ru_maxrss` starts at the value of the parent process, so VmHWM of this process is preferred.
     status = Path("/proc/self/status")
     peak_lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
     peak_kib = int(peak_lines[0].split()[1]) if peak_lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -277,7 +277,7 @@ def peak_memory() -> float:
 
 
 def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: int) -> None:
-    """In a process of its own: probe stored layers row after the other; prints its peaks in GB as JSON."""
+    """In a separate process: probe stored layers one after another; prints peak memory in GB as JSON."""
     peaks, random, rows = [peak_memory()], np.random.default_rng(0), shards[-1][1]
     counts = random.integers(2, 8, len(FEATURES))
     labels = (random.random((STORED_WORKLOAD["semantics"], len(counts), rows)) * counts[:, None]).astype(np.int16)
@@ -293,7 +293,7 @@ def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: 
 
 
 def memory_rows(layers: int) -> list[dict[str, Any]]:
-    """The peak memory of probing states that are stored as a run stores them, beside all of them in memory."""
+    """Peak memory of probing stored states, compared with the size of all states in memory."""
     rows, width, random = STORED_WORKLOAD["rows"], STORED_WORKLOAD["width"], np.random.default_rng(0)
     shards = [(start, min(start + STORED_WORKLOAD["shard"], rows)) for start in range(0, rows, STORED_WORKLOAD["shard"])]
     with tempfile.TemporaryDirectory() as folder:
@@ -306,13 +306,13 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
     in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED_WORKLOAD["most layers"]})}
-    row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, row after another", "s": spent, "imports, GB": imports}
+    row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
     row |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
     return [row | in_memory]
 
 
 def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that the command prints, by table."""
+    """Run all measurements; rows by table."""
     suite = load_suite(options.suite)
     load = ProbingWorkload(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
     memory = memory_rows(options.layers)
@@ -322,7 +322,7 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["cluster"]:
         from benchmark.bench import cluster as cluster_bench
@@ -337,26 +337,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "what",
         choices=["probing", "cluster", "generation"],
-        help="what is measured (options of the others: bench cluster --help, bench generation --help)",
+        help="benchmark to run (options of the others: bench cluster --help, bench generation --help)",
     )
-    add("--suite", default="laptop", help="whose blind set (default: %(default)s)")
-    add("--programs", type=integer(1, 1_000_000), metavar="N", help="that a probe is trained on (default: the suite's)")
+    add("--suite", default="laptop", help="suite that gives the blind set (default: %(default)s)")
+    add("--programs", type=integer(1, 1_000_000), metavar="N", help="training programs per probe (default: the suite's)")
     add(
         "--sample",
         type=integer(1, 100_000),
         default=6,
         metavar="K",
-        help="networks of plain torch that are measured (default: 6)",
+        help="number of plain torch networks to measure (default: 6)",
     )
-    add("--width", type=integer(1, 100_000), default=128, metavar="D", help="of the states (default: %(default)s)")
+    add("--width", type=integer(1, 100_000), default=128, metavar="D", help="width of the states (default: %(default)s)")
     add(
         "--layers",
         type=integer(1, 1000),
         default=3,
         metavar="N",
-        help="stored and probed for memory (default: 3; all: 25)",
+        help="number of layers stored and probed in the memory test (default: 3; all: 25)",
     )
-    add("--json", type=Path, metavar="FILE", help="store the figures")
+    add("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     return run_command(lambda: run(parser.parse_args(words)))
 
 

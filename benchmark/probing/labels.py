@@ -41,22 +41,21 @@ class Split:
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """The labelled words of a set of programs.
+    """The labelled tokens of a set of programs.
 
     Attributes:
-        program: int64 [R], program of each word.
-        word: int64 [R], index of the word in its program after the header.
-        step: int64 [R], how many action words precede it in the program.
-        classes: int16 [S, F, R], class of each feature, `MISSING` where there is none.
-        classes_by_offset: int16 [O, S, F, R], the same at each of `offsets`, in program states from the one after the word.
-        offsets: O numbers; `classes` is at the first.
+        program: int64 [R], program index of each token.
+        word: int64 [R], index of the token in its program after the header.
+        step: int64 [R], number of action tokens before it in the program.
+        classes_by_offset: int16 [O, S, F, R], class of each feature at each of `offsets`, `MISSING` if there is none.
+        offsets: O offsets in program states; 0 is the state after the token.
         counts: int64 [F], number of classes of each feature.
-        fold: int8 [B], 0 to `folds` - 1, or `DROPPED`.
-        folds: how many there are.
-        is_seen: bool [R], whether the word's action prefix occurs, in whatever world, in a program that the probes tested
-            on it may have been trained on.
+        fold: int8 [B], fold of each program, 0 to `folds` - 1, or `DROPPED`.
+        folds: number of folds.
+        is_seen: bool [R], whether the token's action prefix occurs, in any world, in a program that the probes tested on
+            the token may have been trained on.
         semantics: S names.
-        budget: programs that a probe is trained on at most; None for all of its folds.
+        budget: largest number of programs that a probe is trained on; None for no limit.
     """
 
     program: np.ndarray

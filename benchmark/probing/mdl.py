@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS
+from benchmark.probing.control_gap import Bootstrap, compute_delta
 from benchmark.probing.grid import Codelength
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet, Split
 from benchmark.probing.prior import fit_step_prior
@@ -37,7 +37,7 @@ def measure_codelengths(
 
     Args:
         probe_set: labels.
-        sources: views per copy, by source: `model` and each of `CONTROLS`.
+        sources: views per copy, by source: `model` and each of `control_gap.CONTROLS`.
         protocol: settings of the probes; each seed orders the programs differently.
         trainer: trains the probes.
     """
@@ -52,22 +52,24 @@ def measure_codelengths(
         columns = [i for i, name in enumerate(probe_set.semantics) if i and name in valid_alternatives(feature)]
         if not columns or not labels[:, f].sum(-1).all():
             continue
-        gaps = {name: [r[:, columns, f].mean(1) - r[:, 0, f] for r in rate] for name, rate in rates.items()}
-        delta = [gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)]
-        original_rates = rates["model"][0][0]
+        gaps = {
+            name: Bootstrap(*(part[:, columns, f].mean(1) - part[:, 0, f] for part in rate))
+            for name, rate in rates.items()
+        }
+        model_rate = rates["model"].value[0]
         results[feature] = Codelength(
-            original=float(original_rates[0, f]),
-            alternatives=float(original_rates[columns, f].mean()),
+            original=float(model_rate[0, f]),
+            alternatives=float(model_rate[columns, f].mean()),
             prior=float(prior[0, f].sum() / labels[0, f].sum()),
             gap=_estimate(gaps["model"], labels.shape[-1]),
-            mdl_delta=_estimate(delta, labels.shape[-1]),
+            mdl_delta=_estimate(compute_delta(gaps), labels.shape[-1]),
         )
     return results
 
 
-def _estimate(three: Sequence[np.ndarray], n: int) -> Estimate:
-    whole, resampled, by_seed = three
-    return interval_over_units_and_seeds(float(whole[0]), resampled, by_seed, n, 0.95, same_units=True)
+def _estimate(statistic: Bootstrap, n: int) -> Estimate:
+    value, resampled, by_seed = statistic
+    return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, 0.95, same_units=True)
 
 
 def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
@@ -118,19 +120,19 @@ def _code_bits(
     trainer: ProbeTrainer,
 ) -> np.ndarray:
     """float64 [Q, S, F, P], bits of each program's labels, coded by the view with the lowest validation cross-entropy."""
-    splits = [_splits(probe_set, mine) for mine in blocks]
-    flat = [split for mine in splits for split in mine]
-    seeds = [seed for seed, mine in zip(protocol.seeds, splits, strict=True) for _ in mine]
+    splits_by_seed = [_splits(probe_set, seed_blocks) for seed_blocks in blocks]
+    splits = [split for seed_splits in splits_by_seed for split in seed_splits]
+    seeds = [seed for seed, seed_splits in zip(protocol.seeds, splits_by_seed, strict=True) for _ in seed_splits]
     fits = []
     for view in range(len(copies[0])):
         states = [copies[seed % len(copies)][view] for seed in seeds]
-        fits.append(fit_semantics(probe_set, states, seeds, flat, protocol, [protocol.hidden], trainer=trainer))
-    bits = np.stack([_uniform_bits(probe_set, mine[0]) for mine in blocks])
+        fits.append(fit_semantics(probe_set, states, seeds, splits, protocol, [protocol.hidden], trainer=trainer))
+    bits = np.stack([_uniform_bits(probe_set, seed_blocks[0]) for seed_blocks in blocks])
     semantics, features = np.indices(probe_set.classes.shape[:2])
-    for i, (seed, split) in enumerate(zip(seeds, flat, strict=True)):
+    for i, (seed, split) in enumerate(zip(seeds, splits, strict=True)):
         prior = fit_step_prior(probe_set, split)
-        validation = np.stack([trainer.validation[i] for trainer in fits])
-        values = np.stack([trainer.log_prob[i] for trainer in fits])[validation.argmin(0), semantics, features]
+        validation = np.stack([fit.validation[i] for fit in fits])
+        values = np.stack([fit.log_prob[i] for fit in fits])[validation.argmin(0), semantics, features]
         values = np.where((validation.min(0) < prior.validation)[..., None], values, prior.log_prob)
         q = list(protocol.seeds).index(seed)
         bits[q] += _sum_by_program(probe_set, -values.astype(np.float64) / np.log(2), split.test)
@@ -145,9 +147,9 @@ def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> 
     return bits
 
 
-def _bits_per_label(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+def _bits_per_label(bits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Bootstrap:
     """Bits per label, trailing axes [S, F]."""
     mean = bits.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled = np.tensordot(weights, mean, (1, 2)) / np.tensordot(weights, labels, (1, 2))
-        return [(mean.sum(-1) / labels.sum(-1))[None], resampled, bits.sum(-1) / labels.sum(-1)]
+        return Bootstrap((mean.sum(-1) / labels.sum(-1))[None], resampled, bits.sum(-1) / labels.sum(-1))

@@ -1,8 +1,8 @@
-"""Readings: what the probes of one seed read, word by word, in a few programs of the blind set; to be looked at.
+"""Probe readout: predictions of one seed's probes per action token, for a few programs of the blind set.
 
-The score rests on all programs and seeds (`semantic_content`); this is the same fit for some of them, kept so that the
-page can play a program and show beside each step what is read of the model's state.
-Letters: `S` semantics, `P` programs, `T` action words of one.
+Results use all programs and seeds (`control_gap`); the readout is a sample of the same probe fit, stored so that the
+page of a run can show the probed state next to each step of a program.
+Letters: `S` semantics, `P` programs, `T` action tokens of a program.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from karel_env.features import FEATURES, PRIMARY
 NUM_PROGRAMS = 40
 DIGITS = 4
 MAX_TEXT_BYTES = 4_000_000
-"""Bytes of the file's text."""
+"""Largest size of the uncompressed file in bytes."""
 _Class = Annotated[int, Field(ge=0, le=100)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class SemanticsReadout(BaseModel):
-    """Of one semantics.
+    """Readout under one semantics.
 
     Attributes:
-        semantics: its name.
-        view: the pooled state that its probes chose on validation.
-        prior: whether the score takes the step's label frequencies instead, since its probe was no better.
-        true: [P, T], class after the word; None where it is never executed.
-        read: [P, T], the most probable class to the probe.
-        probability: [P, T], that the probe gives to the true class; under the original the geometric mean over the
-            networks of the seed, of which `read` is one's.
+        semantics: name of the semantics.
+        view: the view that validation selected.
+        prior: whether the score uses the label prior instead of the probe, since the probe was no better on validation.
+        true: [P, T], class after the token; None for a token that is never executed.
+        read: [P, T], the most probable class according to the probe.
+        probability: [P, T], probability of the true class; under the original the geometric mean over the networks of
+            the seed, while `read` is the prediction of one of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,13 +56,13 @@ class SemanticsReadout(BaseModel):
 
 
 class Readout(BaseModel):
-    """Of one run.
+    """Readout of one run, the content of `readings.json.gz`.
 
     Attributes:
-        feature: that is read.
-        seed: of the probes.
-        task: P numbers in the blind set: the first of those that the seed is tested on, whatever is read there.
-        by_semantics: the original first.
+        feature: the probed feature.
+        seed: probe seed.
+        task: P task indices in the blind set, the first test programs of the seed.
+        by_semantics: readout per semantics, the original first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,14 +81,15 @@ def compute_readout(
     semantics: Sequence[str],
     protocol: Protocol,
 ) -> Readout:
-    """The readings of the first seed.
+    """Compute the readout of the first seed.
 
     Args:
-        probe_set, tested: of the blind set.
-        fits: of the model, by view.
-        views: their names.
-        semantics: those to keep, of the probe set's.
-        protocol: of the run; its first seed is taken.
+        probe_set: labels of the blind set.
+        baseline: label prior on the same labels.
+        fits: probe fit of the model per view.
+        views: names of the views.
+        semantics: names of the semantics to include.
+        protocol: protocol of the run.
     """
     seed, feature = protocol.seeds[0], FEATURES.index(PRIMARY)
     test = probe_set.split(seed).test
@@ -114,26 +115,26 @@ def compute_readout(
 
 
 def _split_by_program(values: np.ndarray, is_labelled: np.ndarray, ends: np.ndarray) -> list[list[int | float | None]]:
-    """A list a program, None for what is not known."""
+    """Split values at the ends of programs into one list per program, with None for missing labels."""
     programs = zip(np.split(values, ends), np.split(is_labelled, ends), strict=True)
     return [[v if k else None for v, k in zip(one.tolist(), there, strict=True)] for one, there in programs]
 
 
 def pack_readout(readout: Readout) -> bytes:
-    """The content of the file, the same for the same readings."""
+    """Serialize the readout as gzipped JSON, deterministically."""
     return gzip.compress(readout.model_dump_json().encode(), mtime=0)
 
 
 def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
-    """The readings that a run stored; None if it has none.
+    """Load the readout that a run stored; None if there is none.
 
     Args:
-        folder: of the run.
-        probe_set: of the blind set that they must be of.
+        folder: folder of the run.
+        probe_set: labels of the blind set of the run's suite.
 
     Raises:
         SubmissionError: the file cannot be read.
-        VerificationError: they do not fit the schema, or are not of this blind set.
+        VerificationError: the content does not match the schema or this blind set.
     """
     path = folder / READINGS
     if not path.is_file():
@@ -145,7 +146,7 @@ def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
     except ValueError as problem:
         message = " ".join(str(problem).split())[:200]
         raise VerificationError(
-            f"{path}: {message}; expected the readings of this suite's blind set, run the model again"
+            f"{path}: {message}; expected a readout of this suite's blind set, run the model again"
         ) from problem
     return readout
 

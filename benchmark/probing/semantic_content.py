@@ -1,6 +1,6 @@
-"""The paper's semantic content: accuracy of probes on the model's own programs, at the position that emits each word.
+"""Semantic content of the paper: accuracy of probes on the model's own programs, at the position that predicts each token.
 
-Source: Jin & Rinard 2024, section 4; shared/PROBING.md, The score. Letters: `Q` seeds, `F` features, `R` states.
+Source: Jin & Rinard 2024, section 4. Letters: `Q` seeds, `F` features, `R` states.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ CONTENT_DEPTHS = ("linear", "mlp1", "mlp2")
 
 @dataclass(frozen=True)
 class SemanticContent:
-    """The paper's semantic content, of the model's own programs.
+    """Semantic content (paper) of the model's own programs.
 
     Attributes:
-        arithmetic: by depth of the probe, the mean over features of accuracy; n counts distinct programs.
-        geometric: the same with the geometric mean.
-        programs: distinct programs in all; test_states: what the figures rest on.
+        arithmetic: arithmetic mean of accuracy over features, by probe depth; n counts distinct programs.
+        geometric: geometric mean of accuracy over features, by probe depth.
+        programs: number of distinct programs.
+        test_states: number of distinct test states.
     """
 
     arithmetic: dict[str, Estimate]
@@ -41,7 +42,7 @@ class SemanticContent:
 
 
 def count_content_steps(protocol: Protocol) -> int:
-    """Steps of all networks that `measure_content` reports, for progress."""
+    """Number of optimiser steps that `probe_semantic_content` reports to `on_steps`."""
     return protocol.steps * len(CONTENT_DEPTHS) * len(protocol.seeds) * sum(map(len, PAPER_FEATURES))
 
 
@@ -53,7 +54,7 @@ def measure_semantic_content(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> SemanticContent | None:
-    """The paper's semantic content of the model's own programs; see `measure_content_hits`."""
+    """Measure the semantic content of the model's own programs; arguments as in `probe_semantic_content`."""
     hits = probe_semantic_content(suite, protocol, texts, states, on_steps, trainer)
     return None if hits is None else semantic_content_from_hits(suite, protocol, texts, hits)
 
@@ -66,18 +67,19 @@ def probe_semantic_content(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> np.ndarray | None:
-    """Where the probes are right, which `content_of_hits` computes the figures from; None with too few programs to tell.
+    """Train the probes and return which predictions are correct; `semantic_content_from_hits` summarizes them.
 
     Args:
-        suite: whose probe tasks the model answered.
-        protocol: of the probes.
-        texts: what it wrote for each probe task.
-        states: float32 [R, D], the mean over layers at the emission of each action word of the valid programs among them.
-        progress: is told of the steps done, see `content_steps`.
-        fit: fits the probes.
+        suite: the suite whose probe tasks the model answered.
+        protocol: settings of the probes.
+        texts: the model's generated text per probe task.
+        states: float32 [R, D], mean over layers at the position that predicts each action token of the valid programs.
+        on_steps: called with the steps done; `count_content_steps` in all.
+        trainer: trains the probes.
 
     Returns:
-        bool [depths, groups of features, test states of all seeds, one seed after the other].
+        bool [depths, groups of features, test states], test states of all seeds concatenated; None if fewer than
+        `protocol.min_programs` programs are distinct.
     """
     sample = _ProgramSample.of(suite, protocol, texts)
     if sample is None:
@@ -102,51 +104,55 @@ def probe_semantic_content(
 def semantic_content_from_hits(
     suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray
 ) -> SemanticContent | None:
-    """The figures from what `measure_content_hits` returns, which a run stores; None with too few programs to tell.
+    """Compute the semantic content from the result of `probe_semantic_content`, which a run stores.
+
+    Returns:
+        None if fewer than `protocol.min_programs` programs are distinct.
 
     Raises:
-        ValueError: `hits` has another shape than these programs give.
+        ValueError: the shape of `hits` does not match the programs in `texts`.
     """
     sample = _ProgramSample.of(suite, protocol, texts)
     if sample is None:
         return None
     expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.rows)
     if hits.shape != expected:
-        raise ValueError(f"hits of shape {hits.shape}, not {expected}")
-    figures = {depth: _summarize_hits(hits[i], sample, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
+        raise ValueError(f"hits of shape {hits.shape}, expected {expected}")
+    results = {depth: _summarize_hits(hits[i], sample, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
     tested = np.unique(np.concatenate([split.test for split in sample.splits]))
     return SemanticContent(
-        {depth: mean for depth, (mean, _) in figures.items()},
-        {depth: geometric for depth, (_, geometric) in figures.items()},
+        {depth: arithmetic for depth, (arithmetic, _) in results.items()},
+        {depth: geometric for depth, (_, geometric) in results.items()},
         sample.distinct,
         len(tested),
     )
 
 
 def pack_hits(hits: np.ndarray) -> np.ndarray:
-    """uint8 [depths, groups, ceil(states / 8)], one bit per state, as `probes.data` holds them."""
+    """uint8 [depths, groups, ceil(states / 8)], one bit per state, as stored in `probes.data`."""
     return np.packbits(hits, axis=-1)
 
 
 def unpack_hits(packed: np.ndarray, num_states: int) -> np.ndarray:
-    """What `packed_hits` was given, of so many states."""
+    """bool [depths, groups, num_states], the inverse of `pack_hits`."""
     return np.unpackbits(packed, axis=-1, count=num_states).astype(bool)
 
 
 def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
-    """Test states of all seeds, the last axis of the hits; None with too few distinct programs."""
+    """Number of test states of all seeds, the last axis of the hits; None if there are too few distinct programs."""
     sample = _ProgramSample.of(suite, protocol, texts)
     return None if sample is None else sample.rows
 
 
 @dataclass(frozen=True)
 class _ProgramSample:
-    """The programs of a model that its probes are fitted and tested on.
+    """The model's own programs, with the labels and splits of their probes.
 
     Attributes:
-        probe_set: their labels.
-        splits: of each seed, without the states that are never executed.
-        kind: int [B], which programs are the same; distinct: how many are not.
+        probe_set: labels.
+        splits: split per seed, without tokens that are never executed.
+        cluster: int [B], index of the distinct program.
+        num_distinct: number of distinct programs.
     """
 
     probe_set: ProbeSet
@@ -183,19 +189,19 @@ def _head_features() -> list[int]:
 
 
 def generated_probe_set(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> ProbeSet:
-    """The labels of the programs that a model wrote for the probe tasks, under the original."""
+    """Labels, under the original semantics, of the programs that a model wrote for the probe tasks."""
     programs, text_index = parse_programs(texts)
     inputs = first_inputs(probe_tasks(suite))[text_index]
     return build_probe_set(programs, inputs, [ORIGINAL], protocol)
 
 
 def _filter_split(split: Split, is_kept: np.ndarray) -> Split:
-    """The split without the states that are not kept."""
+    """The split restricted to rows for which `is_kept` is true."""
     return Split(*(rows[is_kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
 def _compute_hits(fit: ProbeFit, sample: _ProgramSample) -> np.ndarray:
-    """bool [groups of features, test states of all seeds], where a probe is right; a group, where all its heads are."""
+    """bool [groups of features, test states of all seeds], whether all heads of a group predict the true class."""
     names = [name for group in PAPER_FEATURES for name in group]
     label = sample.probe_set.classes[0, _head_features()]
     right = []
@@ -206,9 +212,9 @@ def _compute_hits(fit: ProbeFit, sample: _ProgramSample) -> np.ndarray:
 
 
 def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol) -> tuple[Estimate, float]:
-    """Mean over features of accuracy with its interval over programs and seeds, and the geometric mean.
+    """Arithmetic mean of accuracy over features with its interval over programs and seeds, and the geometric mean.
 
-    A model writes the same program for many tasks, so the bootstrap draws distinct programs with all their copies.
+    A model writes the same program for many tasks, so the bootstrap resamples distinct programs (cluster bootstrap).
     """
     splits, probe_set = sample.splits, sample.probe_set
     ends = np.cumsum([len(split.test) for split in splits])[:-1]
@@ -222,6 +228,6 @@ def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol
     accuracy = sums.sum(-1) / sizes.sum()
     seeds = by_seed.mean(1) / seed_sizes
     estimate = interval_over_units_and_seeds(float(accuracy.mean()), resampled, seeds, sizes.shape[1], 0.95)
-    # The interval is symmetric, a share is not.
+    # The interval is symmetric and can exceed the range of a share.
     estimate = replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
     return estimate, float(np.exp(np.log(np.maximum(accuracy, 1e-12)).mean()))

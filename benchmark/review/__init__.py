@@ -1,1 +1,1 @@
-"""review"""
+"""Review of pull requests that change submissions."""

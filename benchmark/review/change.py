@@ -1,6 +1,6 @@
-"""What a proposed change does to a repository: the files that a merge commit changes against its first parent.
+"""Files that a pull request changes: the difference of a merge commit from its first parent.
 
-Read from the commits alone, by plumbing commands that run no hook, filter or setting of the checkout.
+The difference is read from the commits with git plumbing commands, which run no hook, filter or setting of the checkout.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MAX_FILES = 5_000
 
 @dataclass(frozen=True)
 class ChangedFile:
-    """A file before and after.
+    """A file in the base and in the merge commit.
 
     Attributes:
-        path: from the root of the repository.
-        mode_before, mode_after: as git writes them; `ABSENT` where there is no file.
+        path: path from the root of the repository.
+        mode_before, mode_after: git file modes; `NO_FILE` if the file does not exist.
     """
 
     path: str
@@ -44,17 +44,17 @@ class ChangedFile:
 
     @property
     def folder(self) -> str | None:
-        """The name of the submission that it belongs to; None outside of `submissions/NAME/`."""
+        """Name of the submission folder; None outside of `submissions/NAME/`."""
         parts = PurePosixPath(self.path).parts
         return parts[1] if len(parts) > 2 and parts[0] == SUBMISSIONS else None
 
     @property
     def name(self) -> str:
-        """The path within the submission, or the whole path outside of one."""
+        """Path within the submission folder; the full path outside of `submissions/NAME/`."""
         return "/".join(PurePosixPath(self.path).parts[2:]) if self.folder is not None else self.path
 
     def rejection_reason(self) -> str | None:
-        """Why such a change is never taken: what it is, if it is no plain file, or where it lies."""
+        """Return why the change of this file is refused (its type or location), or None."""
         if self.folder is None:
             where = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
             return f"{where} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else where
@@ -67,14 +67,14 @@ class ChangedFile:
 
 @dataclass(frozen=True)
 class Change:
-    """A proposed change.
+    """Changes of a pull request.
 
     Attributes:
         checkout: work tree of the merge commit.
-        base: the commit that it goes into.
-        base_time: seconds since 1970 at which that commit was made.
-        files: what it changes.
-        folders_before, folders_after: names in `submissions/`.
+        base: base commit.
+        base_time: commit time of the base, in seconds since 1970.
+        files: changed files.
+        folders_before, folders_after: names of the submission folders in the base and in the merge commit.
     """
 
     checkout: Path
@@ -85,15 +85,15 @@ class Change:
     folders_after: frozenset[str]
 
     def folders(self) -> list[str]:
-        """Names of the submissions that it touches."""
+        """List the names of the changed submissions."""
         return sorted({file.folder for file in self.files if file.folder is not None})
 
     def files_of(self, folder: str) -> list[ChangedFile]:
-        """What it does to one submission."""
+        """List the changed files of a submission."""
         return [file for file in self.files if file.folder == folder]
 
     def extract_base(self, folder: str, target: Path) -> Path:
-        """Write a submission as it is in the base into `target`/NAME; links and the like are left out."""
+        """Write the base version of a submission into `target`/NAME, regular files only; returns that folder."""
         submission_folder = target / folder
         submission_folder.mkdir(parents=True)
         for mode, path in _list_tree(self.checkout, self.base, f"{SUBMISSIONS}/{folder}/", "-r"):
@@ -105,10 +105,13 @@ class Change:
 
 
 def read_change(checkout: Path) -> Change:
-    """The change of a merge commit that is checked out.
+    """Read the changes of a merge commit.
+
+    Args:
+        checkout: work tree of the merge commit, with its first parent available.
 
     Raises:
-        UsageError: no checkout of a merge of one branch with its base, or one whose files are not those of the commit.
+        UsageError: the folder is not a checkout of a merge of one branch into its base, or its files were modified.
     """
     if not checkout.is_dir():
         raise UsageError(f"--change {checkout}: no such folder; expected a checkout of the merge commit")
@@ -158,7 +161,7 @@ def _changed_files(checkout: Path, base: str) -> tuple[ChangedFile, ...]:
 
 
 def _check_work_tree(checkout: Path) -> None:
-    """Raise `UsageError` where the files that will be read are not those of the commit."""
+    """Raise `UsageError` if files in `submissions/` differ from the commit."""
     status = git(checkout, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", SUBMISSIONS)
     if status:
         first = status.split(b"\0")[0][3:].decode("utf-8", "surrogateescape")
@@ -166,17 +169,17 @@ def _check_work_tree(checkout: Path) -> None:
 
 
 def _list_tree(checkout: Path, commit: str, folder: str, *options: str) -> list[tuple[str, str]]:
-    """(mode, path) of what lies in a folder of a commit."""
+    """List (mode, path) of the entries of a folder in a commit."""
     content = git(checkout, "ls-tree", "-z", *options, commit, "--", folder).decode("utf-8", "surrogateescape")
     entries = [entry.partition("\t") for entry in content.split("\0")[:-1]]
     return [(head.split(" ")[0], path) for head, _, path in entries]
 
 
 def git(checkout: Path, *arguments: str) -> bytes:
-    """What a git command prints; raises `UsageError` of one line where it fails."""
+    """Run a git command and return its standard output; raises `UsageError` if it fails."""
     settings = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false"]
     command: Sequence[str] = ["git", "-C", str(checkout), "--literal-pathspecs", *settings, *arguments]
-    # A hook or another git command may have set variables that lead elsewhere.
+    # Ignore GIT_* variables, which may redirect git to another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:

@@ -1,4 +1,4 @@
-"""The report on a proposed change: rows with what is refused and noted of each, as bounded text and as numbers alone."""
+"""Report on a pull request: refusals and notes per row, as text of bounded length and as a summary of counts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ REFUSED = SubmissionError.exit_code
 
 @dataclass
 class RowReport:
-    """What is said of one row.
+    """Report on one row.
 
     Attributes:
         folder: name of the submission.
         kind: `NEW`, `CHANGED`, `REMOVED` or `RENAMED`.
         code: exit code.
-        refusals, notes: a line each.
-        details: what was verified, or where it differs.
+        refusals, notes: one line per entry.
+        details: completed checks, or a table of mismatches.
     """
 
     folder: str
@@ -35,12 +35,12 @@ class RowReport:
     details: str = ""
 
     def refuse(self, reason: str, code: int = REFUSED) -> None:
-        """Note a reason against it."""
+        """Add a refusal and raise the exit code to at least `code`."""
         self.refusals.append(reason)
         self.code = max(self.code, code)
 
     def text(self) -> str:
-        """The lines of the report."""
+        """Render the report as text of at most `ROW_CHARACTERS` characters."""
         name = self.folder if NAME_PATTERN.fullmatch(self.folder) else sanitize(self.folder)
         outcome = self.kind if self.kind in (REMOVED, RENAMED) else "verified"
         if self.code:
@@ -54,7 +54,7 @@ class RowReport:
 
 @dataclass
 class ChangeReport:
-    """What is said of a change: lines on the whole of it, and its rows."""
+    """Report on a pull request: its rows, and refusals and notes that concern no single row."""
 
     rows: list[RowReport] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -63,11 +63,11 @@ class ChangeReport:
 
     @property
     def exit_code(self) -> int:
-        """The gravest."""
+        """Largest exit code of the pull request and its rows."""
         return max([self.code, *(row.code for row in self.rows)])
 
     def text(self) -> str:
-        """The report in printable ASCII, bounded."""
+        """Render the report in printable ASCII of bounded length."""
         parts = [f"refused: {refusal}" for refusal in self.refusals[:MAX_LISTED]]
         if len(self.refusals) > MAX_LISTED:
             parts.append(f"({len(self.refusals) - MAX_LISTED} more)")
@@ -75,7 +75,7 @@ class ChangeReport:
         return make_printable("\n\n".join([*(["\n".join(parts)] if parts else []), *(row.text() for row in self.rows)]))
 
     def summary(self) -> str:
-        """Numbers only, on one line: what a comment may repeat."""
+        """Render the exit code and the row counts as one line of JSON; a comment on the pull request shows only these."""
         counts = {
             kind: min(99, sum(row.kind == kind for row in self.rows)) for kind in (NEW, CHANGED, REMOVED, RENAMED)
         }
@@ -84,7 +84,7 @@ class ChangeReport:
 
 
 def make_printable(text: str) -> str:
-    """A text in printable ASCII of bounded length, no line of which is a command to the runner of a workflow."""
+    """Convert text to printable ASCII of bounded length, without workflow commands of GitHub Actions."""
     ascii_text = text.encode("ascii", "backslashreplace").decode()
     visible = "".join(char if char.isprintable() or char == "\n" else "?" for char in ascii_text)
     lines = [

@@ -1,4 +1,4 @@
-"""Whether a proposed row stands for another one: its name, its weights, its samples, its evidence."""
+"""Detect rows that duplicate or imitate another row: by name, weights, samples and evidence."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DATE_LENGTH = len("2026-11-25_")
 
 @dataclass(frozen=True)
 class SubmissionRow:
-    """A submission as far as it can stand for another one.
+    """A submission with the data for the comparison with others.
 
     Attributes:
-        folder: its name.
-        declared: its `submission.yaml`.
-        record: of its run.
-        fingerprint: of its files.
+        folder: name of the folder.
+        declared: `submission.yaml`.
+        record: `record.json`.
+        fingerprint: fingerprint of the files.
     """
 
     folder: str
@@ -36,41 +36,49 @@ class SubmissionRow:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """What the row is called: in its description, and in its folder's name behind the date."""
+        """Names of the row: that in `submission.yaml`, and that of the folder after the date."""
         return frozenset({self.declared.name, self.folder[DATE_LENGTH:]} - {""})
 
     @cached_property
     def authors(self) -> frozenset[str]:
-        """Its authors, whatever case and width they are written in."""
+        """Authors, normalised in case and width."""
         return frozenset(unicodedata.normalize("NFKC", author).casefold() for author in self.declared.authors)
 
     @property
     def table(self) -> tuple[str, int, int, str]:
-        """The table of the board that it enters."""
+        """Key of the leaderboard table: suite, suite version, protocol version, track."""
         record = self.record
         return record.suite.name, record.suite.version, record.protocol.version, record.track
 
     def may_share_content(self, second: SubmissionRow) -> bool:
-        """Whether both may share what they share: the same authors, in two tables of the board."""
+        """Whether both rows may have the same content: same authors, different tables of the leaderboard."""
         return self.authors == second.authors and self.table != second.table
 
 
 @dataclass
 class Overlap:
-    """What a row shares with others: what refuses it, and what a reader should know."""
+    """Result of the comparison of a row with others: refusals and notes, one line per entry."""
 
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def read_row(folder: Path) -> SubmissionRow:
-    """A row for comparison; raises `SubmissionError` where its description or record cannot be read."""
+    """Read a row for comparison; raises `SubmissionError` if `submission.yaml` or `record.json` is invalid."""
     record = validate_schema(Record, read_json(folder / RECORD, MAX_BYTES[RECORD]), RECORD)
     return SubmissionRow(folder.name, read_submission(folder), record, Fingerprint(folder))
 
 
 def find_overlap(row: SubmissionRow, existing_rows: Sequence[SubmissionRow]) -> Overlap:
-    """What a proposed row shares with other rows, each of which has another folder."""
+    """Compare a proposed row with other rows.
+
+    Args:
+        row: proposed row.
+        existing_rows: rows of other folders.
+
+    Returns:
+        Refusals for duplicated content and imitated names; notes for content that the same authors share across tables.
+    """
     overlap = Overlap()
     for name in sorted({*row.names, row.declared.family}):
         if imitates_ascii(name):
@@ -98,7 +106,7 @@ def find_overlap(row: SubmissionRow, existing_rows: Sequence[SubmissionRow]) -> 
 
 
 def find_colliding_folder(folder: str, folders: Iterable[str]) -> str | None:
-    """The folder whose name a reader or a file system takes for this one, if there is one."""
+    """Return the first folder with a name that reads like this one or collides with it on a file system, or None."""
     folder_skeleton = skeleton(folder, labels=True)
     return next(
         (
@@ -143,7 +151,7 @@ def _list_shared_content(row: SubmissionRow, existing: SubmissionRow) -> Iterato
 
 
 def _find_lookalikes(field_name: str, text: str, existing_texts: Iterable[str]) -> list[str]:
-    """A line where a text reads as a known one and is spelled otherwise."""
+    """Return one refusal if a text reads like an existing one with another spelling, else an empty list."""
     for existing in sorted(set(existing_texts)):
         if text != existing and skeleton(text) == skeleton(existing):
             return [

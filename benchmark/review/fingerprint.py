@@ -1,8 +1,8 @@
-"""What two submissions share: their weights, samples and evidence, whatever the files around them look like.
+"""Compare the weights, samples and evidence of two submissions, independent of file layout.
 
-Weights are compared tensor by tensor, without the file's metadata, order, split, or names of tensors; samples as a set of
-(task, text); evidence by the model's own arrays. Near copies count: weights that were cast or disturbed a little, samples of
-which a few were edited, evidence that was scaled.
+Weights are compared tensor by tensor, ignoring metadata, order, sharding and tensor names; samples as a set of (task, text)
+pairs; evidence by the arrays of the model. Near copies are detected too: weights that were cast or perturbed slightly, a few
+edited samples, scaled evidence.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmark.files import open_regular, read_rows, read_tensor_header
 from benchmark.submit.screening import WEIGHT_FILE
 
 NEAR_WEIGHTS = 0.01
-"""Largest relative distance of weights that count as a copy: a cast to bfloat16 moves them by 0.002, training on by 0.1."""
+"""Largest relative distance of weights that count as a copy: a cast to bfloat16 gives 0.002, further training 0.1."""
 NEAR_SAMPLES = 0.98
-"""Least share of equal texts; models of one recipe share up to 0.90."""
+"""Smallest fraction of equal texts that counts as a copy; models trained with the same recipe reach up to 0.90."""
 NEAR_EVIDENCE = 0.002
-"""Largest relative distance of the arrays after the best scaling; models of one recipe are 0.016 apart."""
+"""Largest relative distance of arrays that count as a copy, after optimal scaling; models trained with the same recipe have 0.016."""
 EQUAL, NEAR = "the same", "nearly the same"
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
@@ -35,17 +35,17 @@ SampleKey = tuple[str, int, int | None]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of the submission in a folder; each part is read when it is asked for, and empty where it is not there or no file.
+    """Fingerprint of a submission. Each part is read on first access, and is empty if the file is missing or invalid.
 
     Attributes:
-        folder: of the submission.
+        folder: folder of the submission.
     """
 
     folder: Path
 
     @cached_property
     def tensors(self) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-        """(name, dtype, shape, bytes) of every tensor of the weights, by name."""
+        """(name, dtype, shape, bytes) of every weight tensor, sorted by name."""
         return sorted(
             tensor
             for path in self.folder.glob("*.safetensors")
@@ -55,18 +55,18 @@ class Fingerprint:
 
     @cached_property
     def tensor_digests(self) -> Counter[tuple[str, tuple[int, ...], bytes]]:
-        """How often each content stands among the weights, without names."""
+        """Number of weight tensors per (dtype, shape, SHA-256), ignoring names."""
         return Counter((item, shape, hashlib.sha256(data).digest()) for _, item, shape, data in self.tensors)
 
     @cached_property
     def weight_values(self) -> np.ndarray:
-        """float32, every weight by name of its tensor."""
+        """All weights, float32 [number of weights], concatenated in the order of tensor names."""
         values = [_to_float32(item, data) for _, item, _, data in self.tensors]
         return np.concatenate(values) if values else np.zeros(0, np.float32)
 
     @cached_property
     def texts(self) -> dict[SampleKey, str]:
-        """The text of each sample, by stage, task and number."""
+        """Text per sample, by (stage, task, sample index)."""
         try:
             rows = read_rows(self.folder / SAMPLES, MAX_BYTES[SAMPLES])
         except BenchmarkError:
@@ -75,7 +75,7 @@ class Fingerprint:
 
     @cached_property
     def evidence(self) -> dict[str, np.ndarray]:
-        """The model's own float arrays of `probes.data`; those of the controls are alike for many models."""
+        """Float arrays of the model in `probes.data`; those of the controls are similar across models."""
         if not (self.folder / PROBES).is_file():
             return {}
         return {
@@ -86,7 +86,7 @@ class Fingerprint:
 
 
 def compare_weights(first: Fingerprint, second: Fingerprint) -> str | None:
-    """`EQUAL`, `NEAR`, or None where the weights differ or one has none."""
+    """Compare weights: `EQUAL`, `NEAR`, or None if they differ or one submission has none."""
     if not first.tensors or not second.tensors:
         return None
     if first.tensor_digests == second.tensor_digests:
@@ -98,7 +98,7 @@ def compare_weights(first: Fingerprint, second: Fingerprint) -> str | None:
 
 
 def compare_samples(first: Fingerprint, second: Fingerprint) -> str | None:
-    """`EQUAL`, `NEAR`, or None where the samples of common tasks differ or there are none."""
+    """Compare samples: `EQUAL`, `NEAR`, or None if the samples of common tasks differ or there are no common tasks."""
     common = first.texts.keys() & second.texts.keys()
     if not common:
         return None
@@ -109,7 +109,7 @@ def compare_samples(first: Fingerprint, second: Fingerprint) -> str | None:
 
 
 def compare_evidence(first: Fingerprint, second: Fingerprint) -> str | None:
-    """`EQUAL`, `NEAR`, or None where the evidence differs or one has none."""
+    """Compare evidence: `EQUAL`, `NEAR`, or None if it differs or one submission has none."""
     names = sorted(first.evidence.keys() & second.evidence.keys())
     pairs = [(first.evidence[name], second.evidence[name]) for name in names]
     if not pairs or any(a.shape != b.shape for a, b in pairs):
@@ -126,13 +126,13 @@ def _best_scale(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Relative distance of two vectors; infinite where it is not defined."""
+    """Compute the relative distance of two vectors; infinite if undefined."""
     scale = float(np.linalg.norm(b))
     return float(np.linalg.norm(a - b)) / scale if scale and np.isfinite(scale) else float("inf")
 
 
 def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-    """(name, dtype, shape, bytes) of each tensor of a file; nothing of one that is no safetensors file."""
+    """Read (name, dtype, shape, bytes) of each tensor of a safetensors file; empty list if the file is invalid."""
     try:
         header: dict[str, Any] = read_tensor_header(path)
         with open_regular(path) as file:
@@ -148,7 +148,7 @@ def _read_tensors(path: Path) -> list[tuple[str, str, tuple[int, ...], bytes]]:
 
 
 def _to_float32(dtype: str, data: bytes) -> np.ndarray:
-    """Numbers of a tensor as float32; those of other kinds as their bytes."""
+    """Convert the bytes of a tensor to float32; other dtypes give one number per byte."""
     if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
-"""Names that a reader takes for one another: each has the same skeleton.
+"""Skeletons of names: names that look alike have the same skeleton.
 
-A skeleton is the text after compatibility normalisation and case folding, without marks and blanks, with every letter of
-another script that looks like a Latin one in its place. `labels=True` also merges what looks alike within ASCII.
+The skeleton is the text after NFKC normalisation and case folding, without marks and blanks, with every letter of another
+script that looks like a Latin letter replaced by it. `labels=True` also merges ASCII characters that look alike.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ LATIN_LOOKALIKES = {
     "v": "\u03bd\u0475\u1d20\u13d9", "w": "\u0461\u051d\u1d21\u0561\u13b3", "x": "\u0445\u03c7\u1d6f\u2179", "y": "\u0443\u04af\u03b3\u028f\u1d8c",
     "z": "\u1d22\u0290\u13c3", "-": "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\u02d7\u06d4",
 }  # fmt: skip
-LETTERS = str.maketrans({other: letter for letter, others in LATIN_LOOKALIKES.items() for other in others})
+LETTERS = str.maketrans(
+    {lookalike: letter for letter, lookalikes in LATIN_LOOKALIKES.items() for lookalike in lookalikes}
+)
 ASCII_LOOKALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "_": "-", ".": "-"})
 BLANKS = re.compile("[\\s\u115f\u1160\u3164\uffa0\u2800]+")
 
 
 def skeleton(text: str, labels: bool = False) -> str:
-    """What a reader sees of a text.
+    """Compute the skeleton of a text.
 
     Args:
         text: any string.
-        labels: it is a name of letters, digits and signs, so that `1` and `l`, `rn` and `m`, `-` and `_` count as one.
+        labels: whether to merge ASCII lookalikes: `1` and `l`, `rn` and `m`, `-` and `_`.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().translate(LETTERS)
-    # Folding can bring back letters that normalisation takes apart, and marks can hide in composed letters.
+    # Repeat: case folding can produce composed letters, and composed letters can contain marks.
     decomposed = unicodedata.normalize("NFKD", folded).casefold().translate(LETTERS)
     visible = "".join(char for char in decomposed if unicodedata.category(char) not in ("Mn", "Me", "Cf", "Cc"))
     visible = BLANKS.sub("", visible)
@@ -43,7 +45,7 @@ def skeleton(text: str, labels: bool = False) -> str:
 
 
 def imitates_ascii(text: str) -> bool:
-    """Whether a text reads as one of ASCII alone by letters of other scripts or of other widths; accents do not count."""
+    """Whether a text reads as ASCII but contains letters of other scripts or widths; accented letters do not count."""
     replaced = [char for char in text if not char.isascii() and _replaces_ascii(char)]
     return bool(replaced) and skeleton(text).isascii()
 

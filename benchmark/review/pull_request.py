@@ -1,9 +1,9 @@
-"""Check a proposed change to `submissions/`: `python -m benchmark.incoming --change CHECKOUT --report FILE`.
+"""Check a pull request that changes `submissions/`: `python -m benchmark.incoming --change CHECKOUT --report FILE`.
 
-CHECKOUT is a merge commit with its first parent, whose files are data: this code, from the branch that is merged into,
-reads them. A change adds rows; one that edits or removes a row, or touches a status, is refused unless a maintainer's call
-says `--maintainer`. The report is plain text in printable ASCII and is written whatever happens; the summary holds numbers
-only. Exit codes are those of `benchmark.submit.command`, the gravest of all rows.
+CHECKOUT is the work tree of a merge commit with its first parent. Its files are read as data; the code is that of the base
+branch. A pull request adds rows. It is refused if it edits or removes a row or a status, unless `--maintainer` is given. The
+report is printable ASCII and is always written; the summary holds numbers only. The exit code is the largest of all rows,
+with the meaning documented in `benchmark.submit.command`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ from benchmark.submit.verify import verify
 from karel_env.command import CommandParser
 
 MAX_FOLDERS = 5
-"""Of submissions in one change, at most; each takes seconds to minutes."""
+"""Maximal number of submissions in one pull request; each takes seconds to minutes."""
 COMPARED_COLUMNS = ("model", "parameters", "shown %", "held-out %", "exact %", "delta", "verdict")
 UNFINISHED = "the check did not finish; a maintainer looks into the log of the run\n"
 MISMATCH = VerificationError.exit_code
 
 
 def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeReport:
-    """Check a change.
+    """Check a pull request.
 
     Args:
         checkout: work tree of the merge commit.
-        maintainer: it is a maintainer's own, who may edit and remove rows and statuses.
+        is_maintainer: whether the author is a maintainer, who may edit and remove rows and statuses.
+
+    Returns:
+        Report; errors of any kind are refusals in it.
     """
     report = ChangeReport()
     try:
@@ -63,14 +66,14 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeRep
         report.refusals.append(str(problem))
         report.code = max(report.code, problem.exit_code)
     except Exception as problem:
-        # Whatever a folder does to the readers, there is a report, and it refuses.
+        # An unexpected error of a reader must give a report with a refusal.
         report.refusals.append(f"the check failed with {_describe_exception(problem)}; a maintainer looks into it")
         report.code = max(report.code, REFUSED)
     return report
 
 
 def report_pull_request(checkout: Path, is_maintainer: bool = False) -> tuple[str, int]:
-    """What is found of a change, and the gravest exit code."""
+    """Check a pull request; returns the text of the report and the exit code."""
     report = check_pull_request(checkout, is_maintainer)
     return report.text(), report.exit_code
 
@@ -82,7 +85,7 @@ def _check_files(change: Change, report: ChangeReport) -> None:
 def _check_rows(
     change: Change, folders: Sequence[str], scratch: Path, is_maintainer: bool, report: ChangeReport
 ) -> None:
-    """Compare each row with the base, then with all others, then verify it."""
+    """Verify each row, and compare it with its base version and with all other rows."""
     unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
     kinds = {folder: _row_kind(change, folder) for folder in folders}
     base_rows = {folder: _base_row(change, folder, scratch) for folder in folders if kinds[folder] != NEW}
@@ -107,7 +110,7 @@ def _check_rows(
 
 
 def _unchanged_rows(change: Change, folders: Sequence[str], report: ChangeReport) -> list[SubmissionRow]:
-    """The rows that a change leaves as they are."""
+    """Read the rows that the pull request does not change."""
     rows = {
         name: _readable_row(change.checkout / "submissions" / name)
         for name in sorted(change.folders_after - set(folders))
@@ -133,7 +136,7 @@ def _base_row(change: Change, folder: str, scratch: Path) -> SubmissionRow | Non
 
 
 def _readable_row(folder: Path) -> SubmissionRow | None:
-    """A row, or None where what is there is none; `_verify` says why of a proposed one."""
+    """Read a row; None if it is invalid (for a proposed row `_verify` reports the reason)."""
     try:
         return read_row(folder)
     except Exception:
@@ -141,7 +144,7 @@ def _readable_row(folder: Path) -> SubmissionRow | None:
 
 
 def _check_status(files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
-    """A status is written by the verification alone, so no change brings, edits or removes one."""
+    """Refuse changes of `status.json`: only the verification writes it."""
     for file in files:
         if file.name.casefold() != STATUS or (row_report.kind == REMOVED and is_maintainer):
             continue
@@ -154,7 +157,7 @@ def _check_status(files: Sequence[ChangedFile], is_maintainer: bool, row_report:
 
 
 def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
-    """The date in front of a new folder's name, and names that are taken for it."""
+    """Check the date of a new folder, and that its name does not read like another folder."""
     if row_report.kind != NEW:
         return
     folders = change.folders_before | change.folders_after
@@ -169,7 +172,7 @@ def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
         )
     except ValueError:
         folder_date = None
-    # A clock that is behind must not refuse what the base already is older than.
+    # A slow clock must not refuse a date that precedes the base commit.
     today = max(datetime.now(UTC), datetime.fromtimestamp(change.base_time, UTC)).date()
     if folder_date is None:
         row_report.refuse("its name has no date; expected YYYY-MM-DD_NAME, the day on which the run finished")
@@ -180,7 +183,7 @@ def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
 
 
 def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
-    """Compute the row again and note what differs."""
+    """Verify a row and add its checks or mismatches to the report."""
     try:
         verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
     except BenchmarkError as problem:
@@ -191,7 +194,7 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
         return
     mismatches = verified.mismatches
     if not any(file.name == STATUS for file in files):
-        # The status that lies in the base is of the files before, and nobody's claim.
+        # The status in the base is that of the earlier files, not a claim of this pull request.
         mismatches = [mismatch for mismatch in mismatches if not mismatch.entry.startswith("status.")]
     if len(mismatches) < len(verified.mismatches):
         row_report.notes.append("its status is of the files before, so the row falls back to self_reported")
@@ -217,7 +220,7 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
 def _compare_with_base(
     row_report: RowReport, change: Change, base_rows: dict[str, SubmissionRow | None], is_maintainer: bool
 ) -> None:
-    """Name what a change does to a row that is there."""
+    """Report the changes of an existing row."""
     if row_report.kind == NEW:
         return
     files = change.files_of(row_report.folder)
@@ -244,7 +247,7 @@ def _compare_with_base(
 
 
 def _find_row_mismatches(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
-    """Cells of the board and entries of the description that a change alters."""
+    """Find the leaderboard cells and `submission.yaml` entries that differ between two versions of a row."""
     mismatches = list(find_mismatches("board", row_cells(old.record), row_cells(new.record)))
     return mismatches + list(find_mismatches("description", old.declared.model_dump(), new.declared.model_dump()))
 
@@ -257,7 +260,7 @@ def _compare_with_others(
     report: ChangeReport,
     is_maintainer: bool,
 ) -> None:
-    """Refuse a row that stands for another one; a removed row that it stands for was renamed."""
+    """Refuse a row that duplicates another one; a removed row with the same content counts as renamed."""
     proposed_row = proposed_rows[row_report.folder]
     removed_reports = {
         removed_report.folder: removed_report
@@ -265,7 +268,7 @@ def _compare_with_others(
         if removed_report.kind in (REMOVED, RENAMED)
     }
     removed_rows = [old for folder, old in base_rows.items() if folder in removed_reports and old is not None]
-    # The base's version of another changed row counts too: a change could empty the row that it copies.
+    # Include the base version of changed rows: a pull request could empty the row that it copies.
     changed_rows = [
         old
         for folder, old in base_rows.items()
@@ -302,7 +305,7 @@ def _format_mismatches(mismatches: Sequence[Mismatch], before: str, after: str) 
 
 
 def _board_excerpt(name: str, report: VerificationReport) -> str:
-    """The row of a submission among those of its suite, best first."""
+    """Render the row of a submission among the rows of its suite, sorted by pass@1 on held-out examples."""
     record = report.record
     try:
         other_entries = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
@@ -324,23 +327,31 @@ def _describe_exception(problem: Exception) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.incoming", description="Check a proposed change.")
-    parser.add_argument("--change", type=Path, required=True, metavar="CHECKOUT", help="merge commit, with its parent")
-    parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="file to write")
-    parser.add_argument(
-        "--summary", type=Path, metavar="FILE", help="file for the numbers of rows, as JSON on one line"
+    """Run the command line; returns the exit code."""
+    parser = CommandParser(
+        prog="python -m benchmark.incoming", description="Check a pull request that changes submissions."
     )
     parser.add_argument(
-        "--maintainer", action="store_true", help="the change is a maintainer's own: it may edit rows and statuses"
+        "--change",
+        type=Path,
+        required=True,
+        metavar="CHECKOUT",
+        help="checkout of the merge commit, with its first parent",
+    )
+    parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="output file of the report")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="output file of the row counts, as one line of JSON"
+    )
+    parser.add_argument(
+        "--maintainer", action="store_true", help="the author is a maintainer, who may edit rows and statuses"
     )
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, and write the report; returns the exit code."""
+    """Check a pull request and write report and summary; returns the exit code."""
     try:
-        # Should the process be killed, this is what is found.
+        # The content of the report if the process is killed.
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)

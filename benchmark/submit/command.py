@@ -1,7 +1,8 @@
 """Submissions: `python -m benchmark.submit new|validate|pack|verify|audit|withdraw`.
 
-`new` drafts a folder from a finished run, `validate` reads it, `pack` archives it, `verify` computes it again. Exit
-codes: 0 done, 2 usage, 3 a submission that is refused, 4 verification mismatch.
+`new` creates a folder from a finished run, `validate` checks its format, `pack` archives it, `verify` recomputes its figures,
+`audit` evaluates its model on unseen tasks, `withdraw` marks it as withdrawn. Exit codes: 0 done, 2 usage error, 3 invalid
+submission, 4 verification mismatch.
 """
 
 from __future__ import annotations
@@ -45,70 +46,77 @@ TABLE_ROWS = 20
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's options."""
+    """Parse the options of the command line."""
     parser = CommandParser(
         prog="python -m benchmark.submit",
-        description="Make, check and verify submissions; see docs/submitting.md.",
-        epilog="Exit codes: 0 done, 2 usage, 3 a submission that is refused, 4 verification mismatch.",
+        description="Create, validate and verify submissions; see docs/submitting.md.",
+        epilog="Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch.",
     )
     parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
     commands = parser.add_subparsers(dest="command", required=True)
-    new_parser = commands.add_parser("new", help="draft a submission from a finished run")
-    new_parser.add_argument("name", help="of the submission, such as my-llama")
+    new_parser = commands.add_parser("new", help="create a submission from a finished run")
+    new_parser.add_argument("name", help="name of the submission, such as my-llama")
     new_parser.add_argument(
-        "--run", type=Path, required=True, metavar="FOLDER", help="run folder that benchmark.run named"
+        "--run", type=Path, required=True, metavar="FOLDER", help="run folder, as printed by benchmark.run"
     )
-    new_parser.add_argument("--family", help="of the model, such as llama")
-    new_parser.add_argument("--author", action="append", dest="authors", metavar="NAME", help="once for each author")
-    new_parser.add_argument("--licence", metavar="SPDX", help="of the weights, such as Apache-2.0")
+    new_parser.add_argument("--family", help="family of the model, such as llama")
+    new_parser.add_argument(
+        "--author", action="append", dest="authors", metavar="NAME", help="name of an author; repeat for each author"
+    )
+    new_parser.add_argument("--licence", metavar="SPDX", help="licence of the weights, such as Apache-2.0")
     new_parser.add_argument(
         "--attempts",
         type=integer(1, 1_000_000),
-        help="models evaluated on this test set before choosing, this one counted",
+        help="number of models evaluated on this test set before choosing this one, including it",
     )
-    new_parser.add_argument("--withheld", action="store_true", help="the weights are not published")
-    _add_folders(commands.add_parser("validate", help="read a submission; nothing is computed"))
+    new_parser.add_argument("--withheld", action="store_true", help="do not publish the weights")
+    _add_folders(commands.add_parser("validate", help="check the format of a submission without recomputing figures"))
     pack_parser = commands.add_parser("pack", help="write a submission as an archive")
     pack_parser.add_argument("name")
     pack_parser.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.tar.gz")
-    verify_parser = commands.add_parser("verify", help="compute everything again that can be")
+    verify_parser = commands.add_parser("verify", help="recompute every figure that needs no model, and compare")
     _add_folders(verify_parser)
     verify_parser.add_argument(
         "--rerun",
         type=number(0, 1, above=True),
         metavar="P",
-        help="also run a share of the shards again with the weights",
+        help="also regenerate this fraction of the shards with the weights",
     )
-    verify_parser.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    verify_parser.add_argument("--write-status", action="store_true", help="write the result into status.json")
     audit_parser = commands.add_parser(
-        "audit", help="run the model on tasks that its weights choose; flags a row that fails"
+        "audit", help="evaluate the model on tasks with a seed derived from its weights; flag it on a lower accuracy"
     )
     audit_parser.add_argument("name")
-    audit_parser.add_argument("--write-status", action="store_true", help="write what is found into status.json")
+    audit_parser.add_argument("--write-status", action="store_true", help="write the result into status.json")
     for command_parser in (verify_parser, audit_parser):
         command_parser.add_argument(
             "--deadline",
             type=float,
             metavar="SECONDS",
-            help="of the process that runs the model (default: by its shards)",
+            help="time limit of the subprocess that runs the model (default: depends on the number of shards)",
         )
         command_parser.add_argument(
-            "--memory", type=float, metavar="GB", help="of that process (default: 0.8 of what is available)"
+            "--memory",
+            type=float,
+            metavar="GB",
+            help="memory limit of that subprocess (default: 0.8 of the available memory)",
         )
-    withdraw_parser = commands.add_parser("withdraw", help="a maintainer's: mark a submission as withdrawn")
+    withdraw_parser = commands.add_parser("withdraw", help="mark a submission as withdrawn (maintainers only)")
     withdraw_parser.add_argument("name")
     withdraw_parser.add_argument("--reason", required=True)
     return parser.parse_args(arguments)
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a folder of submissions, or the path of one")
-    parser.add_argument("--all", action="store_true", help="every folder of submissions")
-    parser.add_argument("--incoming", action="store_true", help="it comes from outside: it may not bring a status")
+    parser.add_argument("name", nargs="?", help="name or path of a submission")
+    parser.add_argument("--all", action="store_true", help="check all submissions")
+    parser.add_argument(
+        "--incoming", action="store_true", help="check as a proposed submission, which must not contain status.json"
+    )
 
 
 def find_folder(options: argparse.Namespace) -> Path:
-    """The folder of a name, with or without its date, or of a path."""
+    """Find the folder of a submission by name, with or without date, or by path; raises `UsageError` if there is none."""
     candidate = options.submissions / options.name
     dated_folders = (
         sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME_PATTERN.fullmatch(options.name) else []
@@ -145,8 +153,8 @@ def _validate(options: argparse.Namespace) -> int:
     return _check_folders(_folders(options), lambda folder: _describe(folder, options.incoming))
 
 
-def _describe(folder: Path, incoming: bool) -> str:
-    report = validate(folder, incoming)
+def _describe(folder: Path, is_proposed: bool) -> str:
+    report = validate(folder, is_proposed)
     return f"valid; {len(report.samples):,} samples"
 
 
@@ -157,13 +165,13 @@ def _verify(options: argparse.Namespace) -> int:
 def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
     report = verify(folder, options.incoming)
     rerun_result = rerun(folder, report, options.rerun, _process_limits(options)) if options.rerun is not None else None
-    before = read_status(folder)
+    previous = read_status(folder)
     if options.write_status:
         report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
         write_status(folder, report, rerun_result=rerun_result)
-    elif before is not None and before.status in (FLAGGED, WITHDRAWN) and before.reason:
-        # Such a row stands apart on the board, so it may be in any state.
-        return f"{before.status}: {before.reason}; {len(report.mismatches)} differences"
+    elif previous is not None and previous.status in (FLAGGED, WITHDRAWN) and previous.reason:
+        # The leaderboard lists such a submission without rank, so mismatches are reported but are no error.
+        return f"{previous.status}: {previous.reason}; {len(report.mismatches)} differences"
     raise_on_mismatch(report)
     return (
         f"verified, {len(report.checks)} kinds of entry" if options.all else "\n  ".join(["verified", *report.checks])
@@ -175,7 +183,7 @@ def _process_limits(options: argparse.Namespace) -> ProcessLimits:
 
 
 def raise_on_mismatch(report: VerificationReport) -> None:
-    """Print the table of differences, if there are any, and raise `VerificationError`."""
+    """Print a table of the mismatches and raise `VerificationError`, if there are any."""
     if not report.mismatches:
         return
     rows = [
@@ -192,7 +200,7 @@ def raise_on_mismatch(report: VerificationReport) -> None:
 
 
 def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int:
-    """Carry out a check on each folder, a line each; returns the gravest exit code."""
+    """Run a check on each folder and print its result in one line; returns the largest exit code."""
     exit_code = 0
     for folder in folders:
         try:
@@ -200,7 +208,7 @@ def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int
         except BenchmarkError as problem:
             print(f"error: {sanitize(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
             exit_code = max(exit_code, problem.exit_code)
-        except Exception as problem:  # one folder never stops the rest
+        except Exception as problem:  # an error in one folder must not stop the others
             message = f"{type(problem).__name__}: {sanitize(str(problem))}"
             print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({message})", file=sys.stderr, flush=True)
             exit_code = max(exit_code, SubmissionError.exit_code)
@@ -210,7 +218,13 @@ def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int
 def write_status(
     folder: Path, report: VerificationReport, rerun_result: Rerun | None = None, audit_result: Audit | None = None
 ) -> Status:
-    """Write what was found; what an earlier check of the same files found, and this one did not repeat, is kept."""
+    """Write `status.json`; results of an earlier rerun or audit of the same files are kept unless new ones are given.
+
+    Args:
+        folder: folder of the submission.
+        report: report of its verification.
+        rerun_result, audit_result: results of a rerun and of an audit.
+    """
     previous = read_status(folder)
     is_unchanged = previous is not None and previous.files == files_digest(folder)
     if previous is not None and is_unchanged:
@@ -286,7 +300,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line; returns the exit code."""
 
     def command() -> int:
         options = parse_options(arguments)

@@ -1,10 +1,10 @@
-"""Export a row: `python -m benchmark.export NAME --format eval-results|model-index|every-eval-ever`.
+"""Export a submission: `python -m benchmark.export NAME --format eval-results|model-index|every-eval-ever`.
 
-- `eval-results`: the entries of `.eval_results/*.yaml` of a model repository of the Hugging Face hub.
-- `model-index`: the metadata of a model card, for the top of its README.md.
-- `every-eval-ever`: the JSON of the EvalEval Coalition, schema 0.3.0.
+- `eval-results`: entries of `.eval_results/*.yaml` in a model repository on the Hugging Face Hub.
+- `model-index`: metadata of a model card, for the top of its README.md.
+- `every-eval-ever`: JSON of the EvalEval Coalition, schema 0.3.0.
 
-Only what verifies is exported. Accuracies are shares of tasks; facing's delta stands beside them where it is defined.
+Only a submission that verifies is exported. Accuracies are fractions of tasks; the delta of `facing` is added if defined.
 """
 
 from __future__ import annotations
@@ -39,24 +39,25 @@ BENCHMARK = "karel-semantics-benchmark"
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a row.
+    """An exported metric.
 
     Attributes:
-        name: of the metric; title: for readers.
-        estimate: with its 95% interval.
-        share: whether it is a share of tasks; a difference of skills otherwise.
-        method: of the interval.
+        name: identifier.
+        title: description for readers.
+        estimate: value and 95% interval.
+        is_proportion: whether it is a fraction of tasks; otherwise a difference of skill scores.
+        method: method of the interval.
     """
 
     name: str
     title: str
     estimate: Estimate
-    share: bool
+    is_proportion: bool
     method: str
 
 
 def list_metrics(report: VerificationReport) -> list[Metric]:
-    """The figures of a row that are exported."""
+    """List the exported metrics of a submission."""
     accuracy, probe_result = report.record.accuracy, report.record.meaning
     titles = {
         "shown": "tasks with all shown examples right",
@@ -73,7 +74,13 @@ def list_metrics(report: VerificationReport) -> list[Metric]:
 
 
 def to_eval_results(report: VerificationReport, dataset: str, status: Status | None) -> str:
-    """YAML of `.eval_results/`; `dataset` is the hub's id of the benchmark's data set."""
+    """Render the YAML of `.eval_results/`.
+
+    Args:
+        report: report of the verification.
+        dataset: id of the benchmark's data set on the Hub.
+        status: verification status; None if there is none.
+    """
     record = report.record
     notes = f"suite {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}, status {_status_text(status)}"
     entries = [
@@ -90,7 +97,7 @@ def to_eval_results(report: VerificationReport, dataset: str, status: Status | N
 
 
 def to_model_index(report: VerificationReport, dataset: str, status: Status | None) -> str:
-    """YAML of a model card's metadata, with its `model-index`."""
+    """Render the YAML metadata of a model card with a `model-index`; arguments as for `to_eval_results`."""
     record = report.record
     results = [
         EvalResult(
@@ -111,7 +118,7 @@ def to_model_index(report: VerificationReport, dataset: str, status: Status | No
 
 
 def to_every_eval_ever(report: VerificationReport, dataset: str, status: Status | None) -> str:
-    """JSON of the every-eval-ever schema, 0.3.0."""
+    """Render the JSON of the every-eval-ever schema 0.3.0; arguments as for `to_eval_results`."""
     record, submission = report.record, report.submission
     model_id = f"{submission.authors[0].replace(' ', '-')}/{submission.name}"
     timestamp = str(int(datetime.fromisoformat(record.provenance.finished).timestamp()))
@@ -165,11 +172,11 @@ def _metric_entry(metric: Metric, source: dict[str, Any], report: VerificationRe
             "evaluation_description": metric.title,
             "metric_id": f"{BENCHMARK}.{metric.name}",
             "metric_name": metric.name,
-            "metric_unit": "proportion" if metric.share else "points",
+            "metric_unit": "proportion" if metric.is_proportion else "points",
             "lower_is_better": False,
             "score_type": "continuous",
-            "min_score": 0 if metric.share else "-Infinity",
-            "max_score": 1 if metric.share else "Infinity",
+            "min_score": 0 if metric.is_proportion else "-Infinity",
+            "max_score": 1 if metric.is_proportion else "Infinity",
         },
         "score_details": {
             "score": estimate.value,
@@ -194,18 +201,21 @@ FORMATS: dict[str, Callable[[VerificationReport, str, Status | None], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.export", description="Export a row of the board.")
-    parser.add_argument("name", help="a folder of submissions")
+    """Run the command line; returns the exit code."""
+    parser = CommandParser(
+        prog="python -m benchmark.export",
+        description="Export a submission to a format of the Hugging Face Hub or of every-eval-ever.",
+    )
+    parser.add_argument("name", help="name of the submission")
     parser.add_argument("--format", choices=sorted(FORMATS), required=True)
-    parser.add_argument("--dataset", default=BENCHMARK, metavar="ID", help="of the benchmark's data set on the hub")
+    parser.add_argument("--dataset", default=BENCHMARK, metavar="ID", help="id of the benchmark's data set on the Hub")
     parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="output file (default: standard output)")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the row in the form asked for; returns the exit code."""
+    """Verify a submission and write it in the selected format; returns the exit code."""
     folder = options.submissions / options.name
     if not folder.is_dir():
         raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")

@@ -155,19 +155,25 @@ def _today() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.sealed", description="Manage evaluation rounds with a secret seed.")
+    parser = CommandParser(
+        prog="python -m benchmark.sealed", description="Manage evaluation rounds with a secret seed."
+    )
     parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="folder of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (("make", "create a round"), ("seed", "print the seed, for benchmark.run --seed"),
                        ("reveal", "publish salt and seed"), ("rotate", "reveal a round and create the next one")):  # fmt: skip
         command = commands.add_parser(name, help=help_text)
         command.add_argument("round")
-        command.add_argument("--secret", type=Path, required=True, metavar="FILE", help="file with salt and seed, outside the repository")
+        command.add_argument(
+            "--secret", type=Path, required=True, metavar="FILE", help="file with salt and seed, outside the repository"
+        )
         if name == "make":
             command.add_argument("--suite", default="laptop")
         if name == "rotate":
             command.add_argument("following")
-            command.add_argument("--next", type=Path, required=True, metavar="FILE", help="file for the secret of the next round")
+            command.add_argument(
+                "--next", type=Path, required=True, metavar="FILE", help="file for the secret of the next round"
+            )
     commands.add_parser("check", help="check every revealed round against its commitment")
     return run_command(lambda: _run(parser.parse_args(arguments)))
 

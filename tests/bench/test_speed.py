@@ -15,7 +15,7 @@ from karel_env import bench
 from karel_env.control_flow import generate as generate_control
 from karel_env.generator import generate
 from karel_env.interpreter import run
-from karel_env.lockstep import run_lockstep
+from karel_env.extras.lockstep import run_lockstep
 
 CLASSES = ("straight-line", *bench.KINDS)
 REGRESSION = 100

@@ -26,7 +26,7 @@ pytest.importorskip("ray")
 import ray
 from whole_runs import HELPERS, ROOT, call, committed, only, same
 
-from benchmark import environment as memory_limit
+from benchmark import environment
 from benchmark.cluster import pool as pool_module
 from benchmark.cluster import ray_executor as cluster
 from benchmark.cluster.executor import EVALUATION
@@ -45,8 +45,8 @@ LISTENING = "0A"
 class Eater:
     """Work that takes as many bytes as the call says; it keeps them while it goes on."""
 
-    def begin(self):
-        def compute(size, share):
+    def prepare(self):
+        def compute(size, batch_scale):
             return len([np.ones(10_000_000, np.uint8) for _ in range(0, size, 10_000_000)])
 
         return compute
@@ -54,7 +54,7 @@ class Eater:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """An embedded Ray for two workers; gives its crew, its home, and the environment before it."""
+    """An embedded Ray for two workers; gives its executor, its home, and the environment before it."""
     home = tmp_path_factory.mktemp("home")
     long = home / ("x" * (106 - len(str(home))))
     long.mkdir()
@@ -68,9 +68,9 @@ def session(tmp_path_factory):
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.delenv("RAY_TMPDIR", raising=False)
         before = dict(os.environ)
-        crew = connect(ResourceRequest(workers=2, cpus=1))
-        yield crew, home, before
-        crew.shutdown()
+        executor = connect(ResourceRequest(workers=2, cpus=1))
+        yield executor, home, before
+        executor.shutdown()
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
@@ -160,25 +160,25 @@ def test_the_token_is_in_no_file_and_the_files_are_private(session):
 
 
 def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
-    crew, _, _ = session
+    executor, _, _ = session
     monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.runner.jobs", "this_is_slow"))
-    monkeypatch.setattr(cluster, "ActorBody", SlowBody)
-    asked, hired, events, done = [], [], [], []
-    plain_start_worker, plain_continue = crew.start_worker, crew.continue_start
+    monkeypatch.setattr(cluster, "RayActor", SlowBody)
+    resends, hired, events, done = [], [], [], []
+    plain_start_worker, plain_continue = executor.start_worker, executor.continue_start
 
     def start_worker(kind):
         hired.append(kind)
         return plain_start_worker(kind)
 
-    def continue_start(handle, again=False):
+    def continue_start(handle, resend=False):
         # Placed: from now on a word is due every half second, and none comes while the module is imported.
         monkeypatch.setattr(pool_module, "START_DEADLINE", 0.5)
-        asked.append(again)
-        return plain_continue(handle, again)
+        resends.append(resend)
+        return plain_continue(handle, resend)
 
-    monkeypatch.setattr(crew, "start_worker", hire)
-    monkeypatch.setattr(crew, "continue_start", continue_start)
-    pool = Pool(crew, 1)
+    monkeypatch.setattr(executor, "start_worker", start_worker)
+    monkeypatch.setattr(executor, "continue_start", continue_start)
+    pool = Pool(executor, 1)
     try:
         with pool.reporting(lambda event, **details: events.append(event), lambda line: None):
             pool.drain([WorkItem("a", EVALUATION, "eater", Eater(), 10_000_000, done.append)])
@@ -202,14 +202,14 @@ class SlowBody(cluster.ActorBody):
 
 def groups_writable() -> Path | None:
     """This process's own memory control group, where groups can be made below it."""
-    for folder in memory_limit._cgroup_folders():
+    for folder in environment._cgroup_folders():
         if os.access(folder, os.W_OK) and os.geteuid() == 0:
             return folder
     return None
 
 
 def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, monkeypatch):
-    crew, _, _ = session
+    executor, _, _ = session
     group = groups_writable()
     if group is None:
         pytest.skip("no memory control group can be made here")
@@ -219,10 +219,10 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
     except OSError as problem:
         pytest.skip(f"no memory control group can be made here: {problem}")
     told, done = [], []
-    pool = Pool(crew, 1)
+    pool = Pool(executor, 1)
     # As it is where the driver is in the group too, which would spoil this process.
-    monkeypatch.setattr(memory_limit, "_cgroup_folders", lambda: [inner])
-    monkeypatch.setattr(crew, "kills", memory_limit.count_oom_kills())
+    monkeypatch.setattr(environment, "_cgroup_folders", lambda: [inner])
+    monkeypatch.setattr(executor, "num_oom_kills", environment.count_oom_kills())
 
     def confine(processes):
         for process in processes:
@@ -280,7 +280,7 @@ def test_short_memory_is_known_in_every_guise(problem, outcome):
 class Raiser:
     problem: Exception
 
-    def begin(self):
+    def prepare(self):
         raise self.problem
 
 
@@ -300,8 +300,8 @@ def test_memory_beyond_a_limit_of_the_process_is_out_of_memory():
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_limit_of_a_control_group_is_read(tmp_path, monkeypatch, version):
     """The tightest of the own group and those above; caches that can be reclaimed do not count as used."""
-    monkeypatch.setattr(memory_limit, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory_limit, "PROC_SELF", tmp_path)
+    monkeypatch.setattr(environment, "CGROUPS", tmp_path)
+    monkeypatch.setattr(environment, "PROC_SELF", tmp_path)
     limit, used, cache, kills = (
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control") if version == 1
         else ("memory.max", "memory.current", "inactive_file", "memory.events")
@@ -318,22 +318,22 @@ def test_the_limit_of_a_control_group_is_read(tmp_path, monkeypatch, version):
 
     none = "9223372036854771712" if version == 1 else "max"
     write(own, limit=none, used=100)
-    assert memory_limit.available_limit() is None
-    assert memory_limit.cgroup_memory_limit() is None
+    assert environment.available_limit() is None
+    assert environment.cgroup_memory_limit() is None
     write(own, limit=1000, used=700, kills="low 0\noom_kill 3")
     (own / "memory.stat").write_text(f"cache 5\n{cache} 200\n")
-    assert memory_limit.available_limit() == 500
+    assert environment.available_limit() == 500
     write(root / "a", limit=900, used=800, kills="oom_kill 4")
-    assert memory_limit.available_limit() == 100
-    assert memory_limit.cgroup_memory_limit() == 900
-    assert memory_limit.count_oom_kills() == 4
+    assert environment.available_limit() == 100
+    assert environment.cgroup_memory_limit() == 900
+    assert environment.count_oom_kills() == 4
     assert available_memory() == 100
     write(root / "a", limit=100, used=800)
-    assert memory_limit.available_limit() == 0
+    assert environment.available_limit() == 0
     (tmp_path / "cgroup").write_text("4:memory:/seen/outside/only\n" if version == 1 else "0::/seen/outside/only\n")
-    assert memory_limit.available_limit() is None
+    assert environment.available_limit() is None
     write(root, limit=50, used=20)
-    assert memory_limit.available_limit() == 30, "a container's own group is the root that it sees"
+    assert environment.available_limit() == 30, "a container's own group is the root that it sees"
 
 
 def test_a_token_is_new_each_time_and_goes_with_its_context(monkeypatch):
@@ -462,7 +462,7 @@ def test_workers_killed_all_along_change_nothing(words, tmp_path, undisturbed, q
 @pytest.mark.slow
 def test_workers_that_are_killed_at_once_end_the_run_with_the_reason(words, tmp_path, quick, monkeypatch, capsys):
     # A tiny shard may be done before it is seen; a piece in work is what this is about.
-    monkeypatch.setattr(cluster, "ActorBody", DyingBody)
+    monkeypatch.setattr(cluster, "RayActor", DyingBody)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         assert call(*words, "--out", tmp_path, "--workers", 2) == 1
@@ -477,7 +477,7 @@ def test_workers_that_are_killed_at_once_end_the_run_with_the_reason(words, tmp_
 class DyingBody(cluster.ActorBody):
     """Is killed by the first piece that it computes."""
 
-    def compute(self, held, work, call, share):
+    def compute(self, affinity_key, work, payload, batch_scale):
         os.kill(os.getpid(), 9)
 
 

@@ -1,4 +1,4 @@
-"""Workers that are slow to start, and workers that die again and again: a scripted crew, no Ray."""
+"""Workers that are slow to start, and workers that die again and again: a scripted executor, no Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from test_pool import ScriptedCrew, pieces
+from test_pool import ScriptedExecutor, work_items
 
 from benchmark.cluster import pool as pool_module
 from benchmark.cluster.local_executor import LocalExecutor
@@ -20,7 +20,7 @@ from benchmark.errors import BenchmarkError
 
 
 class Clock:
-    """Stands for the module `time` in the pool; goes on when a crew waits."""
+    """Stands for the module `time` in the pool; goes on when a executor waits."""
 
     now = 1000.0
 
@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
 
-class SlowCrew(ScriptedCrew):
+class SlowExecutor(ScriptedExecutor):
     """Workers that start in steps; `steps[worker]` are seconds of each (the last worker's hold for all later ones).
 
     A step of None never ends. The first step places the worker, the last makes it ready.
@@ -36,32 +36,32 @@ class SlowCrew(ScriptedCrew):
 
     def __init__(self, clock, steps, script=None, lost=()):
         super().__init__(script)
-        self.clock, self.steps, self.lost = clock, steps, set(lost)
+        self.clock, self.steps, self.lost_results = clock, steps, set(lost)
         self.at: dict[int, int] = {}
         self.busy: dict[int, float] = {}
         self.due: dict[object, float] = {}
-        self.asked = 0
+        self.num_calls = 0
 
     def start_worker(self, kind):
         number, _ = super().start_worker(kind)
         self.at[number] = 0
         return number, self._step(number)
 
-    def continue_start(self, handle, again=False):
-        self.at[handle] += not again
-        return self._step(handle, again)
+    def continue_start(self, handle, resend=False):
+        self.at[handle] += not resend
+        return self._step(handle, resend)
 
-    def _step(self, number, again=False):
+    def _step(self, number, resend=False):
         steps = self.steps[min(number, len(self.steps) - 1)]
-        self.asked += 1
-        call = ("start", number, self.asked)
+        self.num_calls += 1
+        call = ("start", number, self.num_calls)
         seconds = steps[min(self.at[number], len(steps) - 1)]
-        last = self.at[number] >= len(steps) - 1
-        self.answers[call] = CallResult(SUCCEEDED) if last else CallResult(STARTING, f"importing step {self.at[number] + 1}")
-        if not again:
+        is_last = self.at[number] >= len(steps) - 1
+        self.answers[call] = CallResult(SUCCEEDED) if is_last else CallResult(STARTING, f"importing step {self.at[number] + 1}")
+        if not resend:
             self.busy[number] = float("inf") if seconds is None else self.clock.now + seconds
-        lost = not again and (number, self.at[number]) in self.lost
-        self.due[call] = float("inf") if lost else max(self.busy[number], self.clock.now)
+        is_lost = not resend and (number, self.at[number]) in self.lost_results
+        self.due[call] = float("inf") if is_lost else max(self.busy[number], self.clock.now)
         return call
 
     def wait(self, calls, seconds):
@@ -92,34 +92,34 @@ def clock(monkeypatch):
 
 
 def drained(pool, names="abcd", events=None):
-    done, events = [], Events() if events is None else events
+    committed, events = [], Events() if events is None else events
     with pool.reporting(events.log, events.lines.append):
-        pool.drain(pieces(names, committed=done))
-    assert sorted(done) == sorted(names)
+        pool.drain(work_items(names, committed=committed))
+    assert sorted(committed) == sorted(names)
     return events
 
 
 def test_a_worker_that_imports_for_long_is_left_alone(clock):
-    crew = SlowCrew(clock, [[20, 300, 400, 0]])
-    events = drained(Pool(crew, 2))
-    assert len(crew.kinds) == 2, "nobody was started twice, though a step took three times the start deadline"
+    executor = SlowExecutor(clock, [[20, 300, 400, 0]])
+    events = drained(Pool(executor, 2))
+    assert len(executor.kinds) == 2, "nobody was started twice, though a step took three times the start deadline"
     assert events == []
     assert clock.now >= 1720
 
 
 def test_an_answer_of_a_starting_worker_that_was_lost_is_asked_for_again(clock):
-    crew = SlowCrew(clock, [[1, 1, 1, 1]], lost=[(0, 1)])
-    events = drained(Pool(crew, 1))
-    assert len(crew.kinds) == 1
-    assert crew.asked == 5, "four steps, one of them twice"
+    executor = SlowExecutor(clock, [[1, 1, 1, 1]], lost=[(0, 1)])
+    events = drained(Pool(executor, 1))
+    assert len(executor.kinds) == 1
+    assert executor.num_calls == 5, "four steps, one of them twice"
     assert events == []
     assert clock.now < 1200
 
 
 def test_a_worker_without_a_word_is_replaced_after_times_that_grow(clock):
-    crew = SlowCrew(clock, [[None], [None], [400, 0]])
-    events = drained(Pool(crew, 1, patience=1000))
-    assert len(crew.kinds) == 3, (
+    executor = SlowExecutor(clock, [[None], [None], [400, 0]])
+    events = drained(Pool(executor, 1, patience=1000))
+    assert len(executor.kinds) == 3, (
         "the third would not be placed within the first deadline, and was given four times as long"
     )
     assert [event for event, _ in events] == ["worker given up"] * 2
@@ -129,18 +129,18 @@ def test_a_worker_without_a_word_is_replaced_after_times_that_grow(clock):
 
 
 def test_growth_of_the_deadline_is_bounded(clock):
-    pool = Pool(SlowCrew(clock, [[None], [1]]), 1, patience=10_000)
-    pool.growth = pool_module.MAX_START_GROWTH
+    pool = Pool(SlowExecutor(clock, [[None], [1]]), 1, patience=10_000)
+    pool.timeout_growth = pool_module.MAX_START_GROWTH
     ((_, details),) = drained(pool)
     assert details["why"] == "no sign of life within 960 s"
 
 
 def test_a_worker_that_stands_still_while_importing_is_replaced_at_last(clock):
-    crew = SlowCrew(clock, [[0, 0], [0, None], [0, 0]])
-    events = drained(Pool(crew, 2), [f"p{i}" for i in range(3)])
+    executor = SlowExecutor(clock, [[0, 0], [0, None], [0, 0]])
+    events = drained(Pool(executor, 2), [f"p{i}" for i in range(3)])
     assert events == []
-    crew = SlowCrew(clock, [[0, None], [0, 0]])
-    ((event, details),) = drained(Pool(crew, 1, patience=700))
+    executor = SlowExecutor(clock, [[0, None], [0, 0]])
+    ((event, details),) = drained(Pool(executor, 1, patience=700))
     assert event == "worker given up"
     assert (details["stage"], details["kind"]) == ("importing step 1", "evaluation")
     assert details["why"] == "no sign of life within 600 s"
@@ -148,7 +148,7 @@ def test_a_worker_that_stands_still_while_importing_is_replaced_at_last(clock):
 
 def test_the_true_reason_is_said_when_imports_never_end(clock):
     with pytest.raises(BenchmarkError) as caught:
-        Pool(SlowCrew(clock, [[0, None]]), 2).drain(pieces("ab"))
+        Pool(SlowExecutor(clock, [[0, None]]), 2).drain(work_items("ab"))
     message = str(caught.value)
     assert re.search(r"no worker started within 600 s: \d+ were started", message)
     assert "2 of the last 2 are still importing step 1 after 60" in message
@@ -159,7 +159,7 @@ def test_the_true_reason_is_said_when_imports_never_end(clock):
 
 def test_the_true_reason_is_said_when_no_process_was_given(clock):
     with pytest.raises(BenchmarkError) as caught:
-        Pool(SlowCrew(clock, [[None]]), 2).drain(pieces("ab"))
+        Pool(SlowExecutor(clock, [[None]]), 2).drain(work_items("ab"))
     message = str(caught.value)
     assert "none of them was given a running process; there is one CPU" in message
     started = int(re.search(r"(\d+) were started", message)[1])
@@ -168,54 +168,54 @@ def test_the_true_reason_is_said_when_no_process_was_given(clock):
 
 def test_patience_counts_from_the_last_sign_of_life(clock):
     steps = [90] * 12 + [0]
-    assert drained(Pool(SlowCrew(clock, [steps]), 1)) == []
+    assert drained(Pool(SlowExecutor(clock, [steps]), 1)) == []
     assert clock.now > 2000, "more than the patience in all, never so long without a word"
 
 
 def test_a_start_that_fails_is_logged_with_its_reason():
-    crew, events = ScriptedCrew(start=INVALID_MODEL), Events()
-    pool = Pool(crew, 1)
+    executor, events = ScriptedExecutor(start=INVALID_MODEL), Events()
+    pool = Pool(executor, 1)
     with pool.reporting(events.log, events.lines.append), pytest.raises(BenchmarkError, match="3 failed"):
-        pool.drain(pieces("a"))
+        pool.drain(work_items("a"))
     assert len(events) == 3
     assert all("invalid model: no such module" in details["why"] for _, details in events)
 
 
 def test_several_listeners_log_and_one_speaks():
-    crew, one, two = ScriptedCrew(start=INVALID_MODEL), Events(), Events()
-    pool = Pool(crew, 1)
+    executor, one, two = ScriptedExecutor(start=INVALID_MODEL), Events(), Events()
+    pool = Pool(executor, 1)
     with pool.reporting(one.log, one.lines.append):
         with pool.reporting(two.log, two.lines.append), pytest.raises(BenchmarkError):
-            pool.drain(pieces("a"))
+            pool.drain(work_items("a"))
         assert len(pool.listeners) == 1
     assert pool.listeners == ()
     assert (len(one), len(two), len(one.lines), len(two.lines)) == (3, 3, 3, 0)
 
 
-@pytest.mark.parametrize("cause", [WORKER_DIED, NODE_LOST])
-def test_workers_that_always_die_stop_the_run(cause):
+@pytest.mark.parametrize("status", [WORKER_DIED, NODE_LOST])
+def test_workers_that_always_die_stop_the_run(status):
     names = [f"p{i}" for i in range(200)]
-    crew = ScriptedCrew({(name, attempt): cause for name in names for attempt in range(99)})
-    done = []
+    executor = ScriptedExecutor({(name, attempt): status for name in names for attempt in range(99)})
+    committed = []
     with pytest.raises(
-        BenchmarkError, match=rf"died 32 times in a row and no piece .* {cause}: as scripted.*run the same"
+        BenchmarkError, match=rf"died 32 times in a row and no piece .* {status}: as scripted.*run the same"
     ):
-        Pool(crew, 2).drain(pieces(names, committed=done))
-    assert done == []
-    assert len(crew.calls) <= 34, "not three times each of 200"
-    assert not crew.alive
+        Pool(executor, 2).drain(work_items(names, committed=committed))
+    assert committed == []
+    assert len(executor.calls) <= 34, "not three times each of 200"
+    assert not executor.alive
 
 
 def test_workers_that_die_now_and_then_do_not_stop_it():
     names = [f"p{i}" for i in range(200)]
-    crew = ScriptedCrew({(name, 0): WORKER_DIED for name in names[::2]})
-    done = []
-    Pool(crew, 2).drain(pieces(names, committed=done))
-    assert sorted(done) == sorted(names)
+    executor = ScriptedExecutor({(name, 0): WORKER_DIED for name in names[::2]})
+    committed = []
+    Pool(executor, 2).drain(work_items(names, committed=committed))
+    assert sorted(committed) == sorted(names)
 
 
-class Held(ScriptedCrew):
-    """Computes in the call itself, as `SerialCrew` does; what is `late` until it has been `reported`."""
+class InProcessExecutor(ScriptedExecutor):
+    """Computes in the call itself, as `LocalExecutor` does; what is `late` until it has been `reported`."""
 
     computes_in_call = LocalExecutor.computes_in_call
 
@@ -232,28 +232,28 @@ class Held(ScriptedCrew):
 
 def test_a_piece_that_hangs_in_this_process_is_reported():
     events = Events()
-    drained(Pool(Held("b", lambda: events), 1, deadline=1), events=events)
+    drained(Pool(InProcessExecutor("b", lambda: events), 1, deadline=1), events=events)
     assert [(event, details["piece"]) for event, details in events] == [("late", "b")] * len(events)
     assert events
     assert "b: no end after 1 s, and in this process (--workers 0) nothing can end it" in events.lines[0]
     assert "--workers 1" in events.lines[0]
 
 
-def test_a_serial_crew_is_ready_at_once():
-    crew = LocalExecutor()
-    handle, call = crew.start_worker("fit")
-    assert crew.result(call).status == SUCCEEDED
-    assert crew.result(crew.continue_start(handle)).status == SUCCEEDED
+def test_a_local_executor_is_ready_at_once():
+    executor = LocalExecutor()
+    handle, call = executor.start_worker("fit")
+    assert executor.result(call).status == SUCCEEDED
+    assert executor.result(executor.continue_start(handle)).status == SUCCEEDED
 
 
 def test_a_clock_that_is_set_back_changes_nothing(monkeypatch):
     clock = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    done, told = [], []
-    crew = ScriptedCrew({("b", 0): ScriptedCrew.HANG, ("c", 0): WORKER_DIED})
-    Pool(crew, 2, deadline=0.3).drain(pieces("abcd", committed=done, told=told))
-    assert sorted(done) == list("abcd")
-    assert sorted(told) == [("b", "deadline"), ("c", WORKER_DIED)]
+    committed, retries = [], []
+    executor = ScriptedExecutor({("b", 0): ScriptedExecutor.HANG, ("c", 0): WORKER_DIED})
+    Pool(executor, 2, deadline=0.3).drain(work_items("abcd", committed=committed, retries=retries))
+    assert sorted(committed) == list("abcd")
+    assert sorted(retries) == [("b", "deadline"), ("c", WORKER_DIED)]
 
 
 def test_no_code_measures_time_by_a_clock_that_can_be_set():
@@ -307,9 +307,9 @@ def test_an_actor_says_what_comes_next_and_imports_one_module_a_call(monkeypatch
     assert imported == ["one", "two"]
     assert body.start({"torch": "2"}) == CallResult(SUCCEEDED, "a processor")
     other = RayActor(1, ())
-    answer = other.start({"torch": "3"})
-    assert answer.status == INVALID_MODEL
-    assert "torch 2, not 3" in answer.message
+    result = other.start({"torch": "3"})
+    assert result.status == INVALID_MODEL
+    assert "torch 2, not 3" in result.message
 
 
 def test_an_import_that_failed_fails_again():

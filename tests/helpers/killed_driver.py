@@ -39,17 +39,17 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def named(call) -> list[str]:
-    """Names of the pieces that a call computes."""
-    if hasattr(call, "names"):
-        return list(call.names)
-    return [call.name] if hasattr(call, "name") else [call[0]]
+def names_of(payload) -> list[str]:
+    """Names of the pieces that a payload computes."""
+    if hasattr(payload, "names"):
+        return list(payload.names)
+    return [payload.name] if hasattr(payload, "name") else [payload[0]]
 
 
 @contextmanager
 def watched(killer: Killer, computed: Path) -> Iterator[None]:
     """Within, the killer hears of every event, and what is computed is written down."""
-    sync, replace, log, answer = (
+    sync, replace, log, run = (
         os.fsync,
         os.replace,
         benchmark.runner.folder.RunFolder.log,
@@ -57,23 +57,23 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
     )
 
     def before(real):
-        def submit(*arguments, **named):
+        def wrapped(*arguments, **named):
             killer.event(real.__name__)
             return real(*arguments, **named)
 
-        return call
+        return wrapped
 
-    def told(self, held, work, call, share):
-        found = answer(self, held, work, call, share)
+    def recording_run(self, affinity_key, work, payload, batch_scale):
+        result = run(self, affinity_key, work, payload, batch_scale)
         with computed.open("a") as file:
-            file.write("".join(f"{name}\n" for name in named(call)))
-        return found
+            file.write("".join(f"{name}\n" for name in names_of(payload)))
+        return result
 
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = before(sync), before(replace), before(log)
-    benchmark.runner.jobs.WorkerSession.run = told
+    benchmark.runner.jobs.WorkerSession.run = recording_run
     yield
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = sync, replace, log
-    benchmark.runner.jobs.WorkerSession.run = answer
+    benchmark.runner.jobs.WorkerSession.run = run
 
 
 def committed(out: Path) -> list[str]:

@@ -28,31 +28,31 @@ DEATHS, BEFORE, AFTER = "deaths", "before", "after"
 
 class _ServesAnyRun(RayActor):
     def start(self, expected: dict[str, Any], resend: bool = False) -> CallResult:
-        """Ready at once for the next run, with nothing held of the last one."""
+        """Be ready at once for the next run, with a new session."""
         if self.session is not None:
             self.session = WorkerSession()
-        return super().start(expected, again)
+        return super().start(expected, resend)
 
-    def compute(self, held: Hashable, work: Any, call: Any, batch_scale: float) -> CallResult:
-        """The answer, unless the test wants this worker dead."""
-        wish = work.root.parents[2] / DEATHS / getattr(call, "name", "")
-        if not wish.is_file():
-            return super().compute(held, work, call, share)
-        moment = wish.read_text()
-        wish.unlink()
-        if moment == AFTER:
-            super().compute(held, work, call, share)
+    def compute(self, affinity_key: Hashable, work: Any, payload: Any, batch_scale: float) -> CallResult:
+        """Compute, unless the test kills this worker."""
+        death_file = work.root.parents[2] / DEATHS / getattr(payload, "name", "")
+        if not death_file.is_file():
+            return super().compute(affinity_key, work, payload, batch_scale)
+        when = death_file.read_text()
+        death_file.unlink()
+        if when == AFTER:
+            super().compute(affinity_key, work, payload, batch_scale)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 
 
-class SharedCrew(RayExecutor):
-    """Hires workers that an earlier run has left, and leaves those that are well to the next one."""
+class SharedExecutor(RayExecutor):
+    """Reuses the idle workers of earlier runs."""
 
     idle: list[Any]
 
     def start_worker(self, kind: str) -> tuple[Any, Any]:
-        """See `Crew`."""
+        """See `Executor`."""
         self.busy = getattr(self, "busy", {})
         if self.idle:
             handle = self.idle.pop()
@@ -63,19 +63,19 @@ class SharedCrew(RayExecutor):
         return handle, call
 
     def submit(self, handle: Any, item: WorkItem, batch_scale: float) -> Any:
-        """See `Crew`."""
+        """See `Executor`."""
         self.busy[handle] = super().submit(handle, item, batch_scale)
         return self.busy[handle]
 
     def result(self, call: Any) -> CallResult:
-        """See `Crew`."""
-        answer = super().result(call)
-        if answer.status == SUCCEEDED:
-            self.busy = {handle: other for handle, other in self.busy.items() if other != call}
-        return answer
+        """See `Executor`."""
+        result = super().result(call)
+        if result.status == SUCCEEDED:
+            self.busy = {handle: busy_call for handle, busy_call in self.busy.items() if busy_call != call}
+        return result
 
     def stop_worker(self, handle: Any) -> None:
-        """See `Crew`; who is in the middle of something, or failed at it, is ended."""
+        """See `Executor`; a worker that is busy or failed is ended, any other becomes idle."""
         if handle in self.busy:
             super().stop_worker(handle)
         else:
@@ -89,13 +89,13 @@ class SharedRay:
         self.executor: RayExecutor | None = None
         self.idle: list[Any] = []
 
-    def join(self, demand: ResourceRequest) -> SharedCrew:
-        """In place of `benchmark.cluster.ray_executor.join`."""
+    def connect(self, demand: ResourceRequest) -> SharedExecutor:
+        """In place of `benchmark.cluster.ray_executor.connect`."""
         if self.executor is None:
-            self.executor = _join(ResourceRequest(WORKERS))
-        crew = SharedCrew(self.executor.ray, demand, demand.workers, self.executor.room, lambda: None)
-        crew.idle = self.idle
-        return crew
+            self.executor = _connect(ResourceRequest(WORKERS))
+        executor = SharedExecutor(self.executor.ray, demand, demand.workers, self.executor.capacity, lambda: None)
+        executor.idle = self.idle
+        return executor
 
     def stop(self) -> None:
         """End it; a test may then start Ray itself."""
@@ -109,8 +109,8 @@ class SharedRay:
 
         # Workers do not see the folder of the tests.
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        assign(benchmark.cluster.ray_executor, "connect", self.join)
-        assign(benchmark.cluster.ray_executor, "ActorBody", _ServesAnyRun)
+        assign(benchmark.cluster.ray_executor, "connect", self.connect)
+        assign(benchmark.cluster.ray_executor, "RayActor", _ServesAnyRun)
 
 
-_join = benchmark.cluster.ray_executor.connect
+_connect = benchmark.cluster.ray_executor.connect

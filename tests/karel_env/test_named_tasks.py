@@ -13,8 +13,8 @@ from test_control_flow import RECIPE
 from karel_env.control_flow import generate
 from karel_env.interpreter import MODES, run
 from karel_env.language import CLOSE, HEADER, Programs
-from karel_env.named_tasks import FOOD, NAMES, named_task, score
-from karel_env.named_worlds import BIN, Dice, stairs
+from karel_env.extras.named_tasks import FOOD, NAMES, named_task, score
+from karel_env.extras.named_worlds import BIN, Dice, stairs
 from karel_env.parser import parse
 from karel_env.semantics import mirror_classes
 from karel_env.stepping import STEPS, play, snapshots

@@ -20,8 +20,8 @@ from reference_interpreter import text
 from karel_env.interpreter import CRASH, MAX_EVENTS, OK, TIMEOUT, run
 from karel_env.language import Programs
 from karel_env.parser import ParseError, parse
-from karel_env.state_array import corner_planes
-from karel_env.token_syntax import parse_tokens, token_text
+from karel_env.extras.state_array import corner_planes
+from karel_env.extras.token_syntax import parse_tokens, token_text
 from karel_env.world import Worlds, parse_world
 
 BATCHES, PROGRAMS, WORLDS = 20, 510, 10

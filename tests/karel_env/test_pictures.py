@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from karel_env.named_tasks import named_task
+from karel_env.extras.named_tasks import named_task
 from karel_env.parser import parse
-from karel_env.pictures import (
+from karel_env.extras.pictures import (
     FLOOR,
     MARKER,
     ROBOT,

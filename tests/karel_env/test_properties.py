@@ -14,7 +14,7 @@ from karel_env.interpreter import MODES, OK, TIMEOUT, Execution, run
 from karel_env.language import ACTIONS, CLOSE, HEADER, WORDS, Programs, text_of
 from karel_env.parser import ParseError, parse
 from karel_env.semantics import LEFT, MOVE, RIGHT, Semantics
-from karel_env.token_syntax import parse_tokens, token_text
+from karel_env.extras.token_syntax import parse_tokens, token_text
 
 seeds = st.integers(0, 2**32 - 1)
 modes = st.sampled_from(MODES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from karel_env.interpreter import EVENT_LIMIT
-from karel_env.state_array import (
+from karel_env.extras.state_array import (
     from_grid_json,
     from_sparse_grid,
     from_state_array,

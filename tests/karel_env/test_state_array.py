@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import random_programs
 
-from karel_env.state_array import (
+from karel_env.extras.state_array import (
     PLANES,
     from_grid_json,
     from_sparse_grid,

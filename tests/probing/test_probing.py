@@ -19,7 +19,7 @@ from benchmark.runner.folder import StoredRows
 SPLIT = Split(np.arange(600), np.arange(600, 800), np.arange(800, 1000))
 OTHER = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))
 QUICK = replace(STANDARD, steps=60, checks=3, batch=64, learning_rate=1e-2, weight_decay=1.0)
-EXACT = {"products": torch.float32}
+EXACT = {"matmul_dtype": torch.float32}
 
 
 def problem(groups=3, heads=2, classes=(4, 3), seed=0):

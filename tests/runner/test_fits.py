@@ -37,7 +37,7 @@ def computed(tmp_path):
     done: list[str] = []
 
     def make(**options) -> CachedProbeTrainer:
-        return CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1), committed=lambda a: done.append(a.name), **options)
+        return CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1), on_commit=lambda result: done.append(result.name), **options)
 
     return make, done
 
@@ -49,11 +49,11 @@ def assert_equal(one, two):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("together", [1, 2, 3])
-def test_shared_out_or_not_fits_are_the_same(computed, together):
+@pytest.mark.parametrize("seeds_per_item", [1, 2, 3])
+def test_shared_out_or_not_fits_are_the_same(computed, seeds_per_item):
     make, done = computed
     steps: list[int] = []
-    found = make(together=together)(**arguments(on_steps=steps.append))
+    found = make(seeds_per_item=seeds_per_item)(**arguments(on_steps=steps.append))
     assert_equal(found, fit_probes(**arguments()))
     assert len(done) == 3
     assert sum(steps) == QUICK.steps * 4 * 3
@@ -86,7 +86,7 @@ def test_a_fit_is_found_again_unless_something_differs(computed, tmp_path):
 
 def test_fits_that_are_not_kept_leave_nothing(computed, tmp_path):
     make, _ = computed
-    found = make(kept=False)(**arguments())
+    found = make(keep=False)(**arguments())
     assert_equal(found, fit_probes(**arguments()))
     assert not list(tmp_path.glob("fit-*"))
 

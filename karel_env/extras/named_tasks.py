@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from karel_env.named_worlds import DOORS, WORLDS, Cell, Dice, stairs
+from karel_env.extras.named_worlds import DOORS, WORLDS, Cell, Dice, stairs
 from karel_env.stepping import Played, State, play
 from karel_env.world import Worlds
 
