@@ -36,7 +36,7 @@ class LeaderboardRow:
 
     Attributes:
         folder: name of the submission folder.
-        record: the run record, restricted to what can be recomputed (`check_record.recomputable`).
+        record: the run record, restricted to what can be recomputed (`check_record.drop_unverified`).
         held_out: bool [N], test tasks solved on the held-out examples.
         declared: the parsed `submission.yaml`.
         status: last verification status.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.token_history import token_history_states, encode_worlds
+from benchmark.probing.token_history import token_history_states, world_features
 from karel_env.features import FEATURES
 from karel_env.language import HEADER, WORDS, Programs
 from karel_env.world import Worlds
@@ -51,7 +51,7 @@ class PseudoModelInputs:
         random = np.random.default_rng([_DRAW, self.seed])
         rows = len(self.probe_set.program)
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
-        world = encode_worlds(self.inputs)[self.probe_set.program]
+        world = world_features(self.inputs)[self.probe_set.program]
         oracle = self._oracle(0)
         parts_by_name = {
             "recorder": [recorder],
@@ -71,7 +71,7 @@ class PseudoModelInputs:
 
     def future_oracle(self) -> np.ndarray:
         """float32 [R, WIDTH], the state `FUTURE_OFFSET` program states ahead, and the input."""
-        world = encode_worlds(self.inputs)[self.probe_set.program]
+        world = world_features(self.inputs)[self.probe_set.program]
         ahead = self.probe_set.at_offset(FUTURE_OFFSET).classes[0]
         return _mix_columns([self._one_hot(ahead), world], np.random.default_rng([_DRAW, self.seed, FUTURE_OFFSET]))
 
@@ -88,7 +88,7 @@ class PseudoModelInputs:
         It starts from the input world and reads one token at a time (an echo state network, Jaeger 2001).
         """
         random = np.random.default_rng([_UNTRAINED, seed])
-        world = encode_worlds(self.inputs)
+        world = world_features(self.inputs)
         into = random.normal(size=(world.shape[1], WIDTH)) / np.sqrt(world.shape[1])
         recurrent = random.normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH)
         embeddings = random.normal(size=(len(WORDS), WIDTH))

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark.probing.labels import MISSING, ProbeSet
-from benchmark.probing.token_history import encode_worlds
+from benchmark.probing.token_history import world_features
 from benchmark.tasks.suite import Suite
 from karel_env import generator
 from karel_env.features import class_counts, labels
@@ -158,7 +158,7 @@ def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set:
     Raises:
         ValueError: A program has control flow or is longer than the model supports.
     """
-    actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(encode_worlds(inputs))
+    actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(world_features(inputs))
     longest, max_actions = actions.shape[1], model.suite.blind_length
     if longest > max_actions:
         raise ValueError(f"trained pair: a program of {longest} actions; expected at most {max_actions}, take the blind set")
@@ -220,7 +220,7 @@ def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> Pai
     start_labels = np.stack([input_labels[name] for name in COPIED_FEATURES])[..., None].repeat(suite.blind_length, 2)
     copied = torch.from_numpy(np.concatenate([earlier, start_labels]))
     targets = {"track": torch.from_numpy(_tracked_labels(tasks.programs, inputs)), "copy": copied}
-    return PairBatch(torch.from_numpy(encode_worlds(inputs)), torch.from_numpy(actions), targets)
+    return PairBatch(torch.from_numpy(world_features(inputs)), torch.from_numpy(actions), targets)
 
 
 def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:

@@ -19,7 +19,7 @@ from benchmark.runner.preflight import check_fits
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
-from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.stage import BLIND, RANDOM, TEST
 
 COARSE = 0.05
@@ -207,7 +207,7 @@ def generation(patient: Patient) -> Finding:
                 return Finding("generation", WARN, says)
             says += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
             return Finding("generation", FAIL, says)
-    outcome = summarize(score(patient.job.suite, patient.tasks.take(np.arange(TASKS)), texts))
+    outcome = summarize(score_programs(patient.job.suite, patient.tasks.take(np.arange(TASKS)), texts))
     says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {TASKS} are programs"
     if not all(one.finished for one in written):
         return Finding(

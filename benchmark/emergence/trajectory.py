@@ -39,7 +39,7 @@ from benchmark.runner.stages import Backend, Stages, Progress
 from benchmark.runner.store import VALID, MemmapStates, write_atomic
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
-from benchmark.tasks.scoring import Summary, score, summarize
+from benchmark.tasks.scoring import Summary, score_programs, summarize
 from benchmark.tasks.stage import BLIND, GENERATED, LIKELIHOOD, RANDOM, TEST
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
@@ -208,7 +208,7 @@ class Trajectory:
         controls = self._controls(checkpoint.checkpoint)
         trainer = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
         tasks = test_tasks(suite)
-        scores = score(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
+        scores = score_programs(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
         likelihoods = folder.samples(stages.shards, LIKELIHOOD)
         nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(sample_entry["tokens"] for sample_entry in likelihoods)
         content = None

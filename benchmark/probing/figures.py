@@ -121,10 +121,7 @@ def _plot_features(name: str, probe_result: ProbeResult) -> Figure:
     right.axvspan(-STANDARD.margin, STANDARD.margin, color=BAND, lw=0, zorder=0)
     right.set_xlabel(f"delta, skill (band: ±{STANDARD.margin:g})")
     left.set_xlabel("skill (0: label prior, 1: perfect)")
-    names = [
-        f"{feature} (degenerate)" if result.degenerate else feature
-        for feature, result in features.items()
-    ]
+    names = [f"{feature} (degenerate)" if result.degenerate else feature for feature, result in features.items()]
     left.set_yticks(range(len(features)), names)
     left.set_ylim(len(features) - 0.5, -0.5)
     twin = right.twinx()

@@ -126,7 +126,13 @@ class FullGrid:
         on_event: EventCallback = lambda message: None,
         trainer: ProbeTrainer = fit_in_process,
     ) -> None:
-        self.suite, self.load_states, self.layers, self.texts, self.on_event = suite, load_states, list(layers), texts, on_event
+        self.suite, self.load_states, self.layers, self.texts, self.on_event = (
+            suite,
+            load_states,
+            list(layers),
+            texts,
+            on_event,
+        )
         self.protocol, self.trainer = protocol, trainer
         self.grid_protocol = replace(protocol, alternatives=min(NUM_GRID_ALTERNATIVES, protocol.alternatives), copies=1)
         self.token_history_sources: dict[tuple[object, ...], ProbedSource] = {}
@@ -298,9 +304,7 @@ class FullGrid:
         columns = [i for i, name in enumerate(site.probe_set.semantics) if i and name in valid_alternatives(PRIMARY)]
         for view in [*self.layers, MEAN]:
 
-            def store_gap(
-                source: ProbedSource, baseline: PriorBaseline, result: ProbeResult, view: str = view
-            ) -> None:
+            def store_gap(source: ProbedSource, baseline: PriorBaseline, result: ProbeResult, view: str = view) -> None:
                 gaps[view] = float(validation_gaps(source.fits, baseline, FEATURES.index(PRIMARY), columns)[0])
 
             slices += [
@@ -317,7 +321,9 @@ class FullGrid:
         tasks = wide_tasks(self.suite)
         large_budget = budget * WIDE_BUDGET // 5_000
         site = self._create_site(WIDE, WIDE, tasks.programs, first_inputs(tasks), None, large_budget)
-        long_protocol = replace(self.grid_protocol, steps=round(self.grid_protocol.steps * (large_budget / budget) ** 0.75))
+        long_protocol = replace(
+            self.grid_protocol, steps=round(self.grid_protocol.steps * (large_budget / budget) ** 0.75)
+        )
         return [small_slice, self.measure_slice(site, READ, POOLED, protocol=long_protocol)]
 
     def _measure_crossed(self) -> list[Slice]:

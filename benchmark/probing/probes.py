@@ -78,7 +78,9 @@ def fit_probes(
     init_index = np.broadcast_to(np.zeros(len(targets), int) if inits is None else np.array(inits), len(targets))
     counts = np.broadcast_to(counts, targets.shape[:2])
     if counts.shape[1] > 1 and (counts != counts[0]).any():
-        raise ValueError("counts: groups of several heads have different class counts; fit them separately, or pass [K]")
+        raise ValueError(
+            "counts: groups of several heads have different class counts; fit them separately, or pass [K]"
+        )
     shared = [
         _SharedInputs(seed_states, split.train, protocol.ridge, dtype)
         for seed_states, split in zip(states, splits, strict=True)

@@ -1,6 +1,7 @@
-"""The measurement protocol: every number that a row depends on and that is not the suite's.
+"""The probing protocol: every setting that results depend on and that is not part of the suite.
 
-Source: shared/PROBING.md. A change here is a new protocol version; rows of different versions never mix.
+docs/probing.md, "Settings", tells how they were selected. A change here is a new protocol version; leaderboard rows of
+different versions are never compared.
 """
 
 from __future__ import annotations
@@ -12,34 +13,34 @@ from dataclasses import asdict, dataclass
 PROTOCOL_VERSION = 3
 BOOTSTRAP_SEED = 31_337
 POOLS = ("mean", "last")
-"""Pooled states that each semantics chooses from on validation: mean over layers, last layer."""
+"""Views that each semantics selects from on validation: mean over layers, last layer."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The settings of every probe, and the standard grid.
+    """The settings of the probes and of the verdict.
 
     Attributes:
-        version: of the protocol.
-        alternatives: how many alternative semantics, taken evenly from those that the screen keeps for the primary
-            feature; more than it keeps: all 29 mirror classes, of which each feature uses those kept for it.
-        copies: networks of the original semantics a seed, each from an initialisation of its own; its cross-entropy is
-            their mean. The alternatives have one each and are many, the original is one and enters every gap whole.
-        seeds: of the probes; seed i draws the initialisations and the order of training.
-        random_inits: untrained copies of the model; probe seed i reads copy i modulo this.
-        folds: of the programs of a probe set; probe seed i is tested on fold i modulo this, chooses by the next, and
-            is trained on the others.
-        hidden: width of the one hidden layer of the verdict's probes.
-        deep_hidden: widths of the two hidden layers of `sc_mlp2`.
-        ridge: of the whitening of states, relative to their largest variance.
-        steps, batch: optimiser steps of a probe and states a step.
-        learning_rate, weight_decay: of AdamW; the rate falls to 0 along a half cosine.
-        checks: evaluations on validation during training; the best one counts, a probe and a feature.
-        units: groups of programs that the bootstrap draws whole, at most; what is stored with a run is summed over them.
-        resamples: of the bootstrap over programs.
-        margin: skill by which delta must exceed 0 for REPRESENTS.
-        degenerate: a feature whose most frequent class has at least this share is left out of RECORD-ONLY.
-        min_programs: fewest distinct programs for which probes are fitted.
+        version: version of the protocol.
+        alternatives: number of alternative semantics, evenly spaced among those that the screen keeps for the primary
+            feature; if larger than their number, all 29 mirror classes, of which each feature uses those kept for it.
+        copies: number of networks (random restarts) of the original semantics per seed, over which cross-entropies are
+            averaged. Alternatives have one network each, since every gap averages over them.
+        seeds: probe seeds; a seed determines initialisations and the order of batches.
+        random_inits: number of randomly initialised copies of the model; probe seed i reads copy i modulo this number.
+        folds: number of folds of a probe set; probe seed i is tested on fold i modulo this number, validated on the
+            next, and trained on the others.
+        hidden: width of the hidden layer of the verdict's probes.
+        deep_hidden: widths of the two hidden layers of `mlp2` probes.
+        ridge: ridge of the whitening, relative to the largest variance of the states.
+        steps, batch: optimiser steps of a probe, and states per step.
+        learning_rate, weight_decay: settings of AdamW; the learning rate follows a half cosine to 0.
+        checks: validation checkpoints during training; the best one is used, per probe and feature.
+        units: largest number of groups of programs; evidence is stored and bootstrapped per group.
+        resamples: number of bootstrap resamples over programs.
+        margin: smallest lower end of delta's 95% interval for REPRESENTS, and half-width of the band of RECORD-ONLY.
+        degenerate: a feature whose most frequent class has at least this share does not enter RECORD-ONLY.
+        min_programs: smallest number of distinct programs for which probes are trained.
     """
 
     version: int = PROTOCOL_VERSION
@@ -68,9 +69,5 @@ class Protocol:
 
 
 STANDARD = Protocol()
-
-
 STANDARD_GRID, LAYERS_GRID, FULL_GRID = GRIDS = ("standard", "layers", "full")
-
-
 MEAN, LAST = POOLS

@@ -117,7 +117,10 @@ def compute_readout(
 def _split_by_program(values: np.ndarray, is_labelled: np.ndarray, ends: np.ndarray) -> list[list[int | float | None]]:
     """Split values at the ends of programs into one list per program, with None for missing labels."""
     programs = zip(np.split(values, ends), np.split(is_labelled, ends), strict=True)
-    return [[v if k else None for v, k in zip(one.tolist(), there, strict=True)] for one, there in programs]
+    return [
+        [value if has_label else None for value, has_label in zip(program_values.tolist(), program_mask, strict=True)]
+        for program_values, program_mask in programs
+    ]
 
 
 def pack_readout(readout: Readout) -> bytes:
@@ -143,20 +146,22 @@ def load_readout(folder: Path, probe_set: ProbeSet) -> Readout | None:
     try:
         readout = Readout.model_validate_json(text)
         _validate(readout, probe_set)
-    except ValueError as problem:
-        message = " ".join(str(problem).split())[:200]
+    except ValueError as error:
+        message = " ".join(str(error).split())[:200]
         raise VerificationError(
             f"{path}: {message}; expected a readout of this suite's blind set, run the model again"
-        ) from problem
+        ) from error
     return readout
 
 
 def _validate(readout: Readout, probe_set: ProbeSet) -> None:
     if readout.feature != PRIMARY or not readout.by_semantics:
-        raise ValueError(f"readings of {readout.feature!r} under {len(readout.by_semantics)} semantics")
+        raise ValueError(
+            f"readout of {readout.feature!r} under {len(readout.by_semantics)} semantics, expected {PRIMARY!r} under 1 or more"
+        )
     feature = FEATURES.index(readout.feature)
     if any(task >= len(probe_set.fold) for task in readout.task) or len(set(readout.task)) < len(readout.task):
-        raise ValueError("programs that the blind set has not, or one twice")
+        raise ValueError("duplicate tasks, or tasks outside the blind set")
     rows = [np.flatnonzero(probe_set.program == task) for task in readout.task]
     for semantics_readout in readout.by_semantics:
         if semantics_readout.semantics not in probe_set.semantics:
@@ -164,10 +169,10 @@ def _validate(readout: Readout, probe_set: ProbeSet) -> None:
         labels = probe_set.classes[probe_set.semantics.index(semantics_readout.semantics), feature]
         true = [[None if c == MISSING else c for c in labels[program_rows].tolist()] for program_rows in rows]
         if semantics_readout.true != true:
-            raise ValueError(f"labels under {semantics_readout.semantics} that are not those of the blind set")
+            raise ValueError(f"labels under {semantics_readout.semantics} differ from those of the blind set")
         missing = [[c is None for c in program] for program in true]
         for column in (semantics_readout.read, semantics_readout.probability):
             if [[value is None for value in program] for program in column] != missing:
-                raise ValueError(f"not one reading a word under {semantics_readout.semantics}")
+                raise ValueError(f"expected one value per labelled token under {semantics_readout.semantics}")
         if any(c is not None and c >= probe_set.counts[feature] for program in semantics_readout.read for c in program):
-            raise ValueError(f"a class under {semantics_readout.semantics} that {readout.feature} has not")
+            raise ValueError(f"class out of range for {readout.feature} under {semantics_readout.semantics}")

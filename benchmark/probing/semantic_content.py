@@ -81,7 +81,7 @@ def probe_semantic_content(
         bool [depths, groups of features, test states], test states of all seeds concatenated; None if fewer than
         `protocol.min_programs` programs are distinct.
     """
-    sample = _ProgramSample.of(suite, protocol, texts)
+    sample = _ProgramSample.from_texts(suite, protocol, texts)
     if sample is None:
         return None
     probe_set, splits = sample.probe_set, sample.splits
@@ -112,10 +112,10 @@ def semantic_content_from_hits(
     Raises:
         ValueError: the shape of `hits` does not match the programs in `texts`.
     """
-    sample = _ProgramSample.of(suite, protocol, texts)
+    sample = _ProgramSample.from_texts(suite, protocol, texts)
     if sample is None:
         return None
-    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.rows)
+    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.num_test_states)
     if hits.shape != expected:
         raise ValueError(f"hits of shape {hits.shape}, expected {expected}")
     results = {depth: _summarize_hits(hits[i], sample, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
@@ -123,7 +123,7 @@ def semantic_content_from_hits(
     return SemanticContent(
         {depth: arithmetic for depth, (arithmetic, _) in results.items()},
         {depth: geometric for depth, (_, geometric) in results.items()},
-        sample.distinct,
+        sample.num_distinct,
         len(tested),
     )
 
@@ -140,8 +140,8 @@ def unpack_hits(packed: np.ndarray, num_states: int) -> np.ndarray:
 
 def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
     """Number of test states of all seeds, the last axis of the hits; None if there are too few distinct programs."""
-    sample = _ProgramSample.of(suite, protocol, texts)
-    return None if sample is None else sample.rows
+    sample = _ProgramSample.from_texts(suite, protocol, texts)
+    return None if sample is None else sample.num_test_states
 
 
 @dataclass(frozen=True)
@@ -157,30 +157,33 @@ class _ProgramSample:
 
     probe_set: ProbeSet
     splits: list[Split]
-    kind: np.ndarray
-    distinct: int
+    cluster: np.ndarray
+    num_distinct: int
 
     @classmethod
-    def of(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _ProgramSample | None:
+    def from_texts(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _ProgramSample | None:
         programs, _ = parse_programs(texts)
-        first_index: dict[bytes, int] = {}
-        kind = np.array(
-            [first_index.setdefault(programs.program(i).tobytes(), len(first_index)) for i in range(len(programs))],
+        cluster_by_program: dict[bytes, int] = {}
+        cluster = np.array(
+            [
+                cluster_by_program.setdefault(programs.program(i).tobytes(), len(cluster_by_program))
+                for i in range(len(programs))
+            ],
             np.int64,
         )
-        if len(first_index) < protocol.min_programs:
+        if len(cluster_by_program) < protocol.min_programs:
             return None
         probe_set = generated_probe_set(suite, protocol, texts)
-        executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
+        is_executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
         return cls(
             probe_set,
-            [_filter_split(probe_set.split(seed), executed) for seed in protocol.seeds],
-            kind,
-            len(first_index),
+            [_filter_split(probe_set.split(seed), is_executed) for seed in protocol.seeds],
+            cluster,
+            len(cluster_by_program),
         )
 
     @property
-    def rows(self) -> int:
+    def num_test_states(self) -> int:
         return sum(len(split.test) for split in self.splits)
 
 
@@ -204,11 +207,11 @@ def _compute_hits(fit: ProbeFit, sample: _ProgramSample) -> np.ndarray:
     """bool [groups of features, test states of all seeds], whether all heads of a group predict the true class."""
     names = [name for group in PAPER_FEATURES for name in group]
     label = sample.probe_set.classes[0, _head_features()]
-    right = []
+    hits = []
     for predicted, split in zip(fit.predicted, sample.splits, strict=True):
-        correct = dict(zip(names, predicted[:, 0] == label[:, split.test], strict=True))
-        right.append(np.stack([np.all([correct[name] for name in group], 0) for group in PAPER_FEATURES]))
-    return np.concatenate(right, axis=1)
+        is_correct = dict(zip(names, predicted[:, 0] == label[:, split.test], strict=True))
+        hits.append(np.stack([np.all([is_correct[name] for name in group], 0) for group in PAPER_FEATURES]))
+    return np.concatenate(hits, axis=1)
 
 
 def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol) -> tuple[Estimate, float]:
@@ -218,16 +221,16 @@ def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol
     """
     splits, probe_set = sample.splits, sample.probe_set
     ends = np.cumsum([len(split.test) for split in splits])[:-1]
-    right = [part.astype(np.float64) for part in np.split(hits, ends, axis=1)]
-    sums, by_seed = sum_by_program(right, splits, probe_set)
+    hits_by_seed = [part.astype(np.float64) for part in np.split(hits, ends, axis=1)]
+    sums, by_seed = sum_by_program(hits_by_seed, splits, probe_set)
     sizes, seed_sizes = sum_by_program([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    _, cluster = np.unique(sample.kind[list_test_programs(splits, probe_set)], return_inverse=True)
+    _, cluster = np.unique(sample.cluster[list_test_programs(splits, probe_set)], return_inverse=True)
     sums, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(totals)]) for totals in (sums, sizes))
     weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
     resampled = (weights @ sums.T).mean(-1) / (weights @ sizes[0])
     accuracy = sums.sum(-1) / sizes.sum()
-    seeds = by_seed.mean(1) / seed_sizes
-    estimate = interval_over_units_and_seeds(float(accuracy.mean()), resampled, seeds, sizes.shape[1], 0.95)
+    seed_accuracy = by_seed.mean(1) / seed_sizes
+    estimate = interval_over_units_and_seeds(float(accuracy.mean()), resampled, seed_accuracy, sizes.shape[1], 0.95)
     # The interval is symmetric and can exceed the range of a share.
     estimate = replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
     return estimate, float(np.exp(np.log(np.maximum(accuracy, 1e-12)).mean()))

@@ -1,7 +1,7 @@
-"""The recorder: what a model knows that merely keeps the tokens it has read. A control, not a model.
+"""The token-history baseline (stored as `recorder`): a control whose states record the input and nothing derived from it.
 
-Its state is the one-hot tokens so far and the one-hot input world. Under the exchangeable programs of the blind
-set its gap between semantics is zero in expectation (PROBING.md, Two probe sets).
+Its state is the one-hot tokens read so far and the one-hot input world. In the blind set every action token is equally
+likely in every place, so that the expected gap between semantics of this baseline is zero.
 """
 
 from __future__ import annotations
@@ -14,35 +14,37 @@ from karel_env.world import Worlds
 
 
 def token_history_states(
-    programs: Programs, inputs: Worlds, probe_set: ProbeSet, ahead: int = 0, outputs: Worlds | None = None
+    programs: Programs, inputs: Worlds, probe_set: ProbeSet, num_ahead: int = 0, outputs: Worlds | None = None
 ) -> np.ndarray:
-    """float32 [R, D], the recorder's state at each labelled word.
+    """float32 [R, D], state of the token-history baseline at each labelled token.
 
-    Columns: for each place in the program the one-hot word there, if it is read by then; for each inner cell
+    Columns: the one-hot token at each position of the program, zero for positions not read yet; for each inner cell
     whether it is a wall and its number of markers; the robot's one-hot row, column and heading.
 
     Args:
-        programs, inputs, probe_set: B programs, their worlds [B], the labelled words.
-        ahead: words read beyond the labelled one; 0 at `read`, -1 at `emit`.
-        outputs: worlds [B] that the prompt shows as outputs, if it shows any; their columns come last.
+        programs: B programs.
+        inputs: their first input worlds [B].
+        probe_set: the labelled tokens.
+        num_ahead: number of tokens read beyond the labelled one; 0 at `read`, -1 at `emit`.
+        outputs: worlds [B] that the prompt shows as outputs; None if it shows none. Their columns come last.
     """
     num_programs = len(programs)
-    longest = int(programs.lengths.max()) - len(HEADER)
-    grid = np.full((num_programs, longest), -1)
+    max_length = int(programs.lengths.max()) - len(HEADER)
+    grid = np.full((num_programs, max_length), -1)
     owner = np.repeat(np.arange(num_programs), programs.lengths)
     position = np.arange(len(programs.words)) - programs.offsets[owner] - len(HEADER)
     grid[owner[position >= 0], position[position >= 0]] = programs.words[position >= 0]
-    used = np.unique(programs.words)
-    tokens = np.zeros((len(probe_set.program), longest, len(WORDS)), np.float32)
-    row, column = np.nonzero(np.arange(longest) <= probe_set.word[:, None] + ahead)
-    word = grid[probe_set.program[row], column]
-    tokens[row[word >= 0], column[word >= 0], word[word >= 0]] = 1
-    world_columns = [encode_worlds(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
-    return np.concatenate([tokens[:, :, used].reshape(len(tokens), -1), *world_columns], 1)
+    token_ids = np.unique(programs.words)
+    tokens = np.zeros((len(probe_set.program), max_length, len(WORDS)), np.float32)
+    row, column = np.nonzero(np.arange(max_length) <= probe_set.word[:, None] + num_ahead)
+    token = grid[probe_set.program[row], column]
+    tokens[row[token >= 0], column[token >= 0], token[token >= 0]] = 1
+    world_columns = [world_features(world)[probe_set.program] for world in (inputs, outputs) if world is not None]
+    return np.concatenate([tokens[:, :, token_ids].reshape(len(tokens), -1), *world_columns], 1)
 
 
-def encode_worlds(worlds: Worlds) -> np.ndarray:
-    """float32 [B, columns]: where walls are, markers, and the robot's row, column and heading."""
+def world_features(worlds: Worlds) -> np.ndarray:
+    """float32 [B, columns]: walls and markers of the inner cells, and the robot's one-hot row, column and heading."""
     cells = worlds.cells[:, 1:-1, 1:-1].reshape(len(worlds), -1)
     height, width = worlds.cells.shape[-2:]
     robot = worlds.robot.astype(np.int64)

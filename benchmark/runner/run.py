@@ -46,7 +46,7 @@ from benchmark.runner.store import CORRUPT, VALID
 from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
-from benchmark.tasks.scoring import OUTCOMES, check_references, score, summarize
+from benchmark.tasks.scoring import OUTCOMES, check_references, score_programs, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, RANDOM, SAMPLED, TEST
 from benchmark.tasks.suite import hash_tasks, limit_suite, load_suite, test_tasks
 
@@ -294,7 +294,7 @@ class _EvaluationStages(Stages):
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
         samples = folder.samples(self.shards, TEST)
-        scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
+        scores = score_programs(suite, test_tasks(suite), [sample["text"] for sample in samples])
         rows: list[dict[str, Any]] = [
             {"stage": TEST, **sample, "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
              "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i])}

@@ -18,7 +18,7 @@ from benchmark.statistics import wilson
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import DEFAULT_LIMITS, ProcessLimits, make_rerun_request, regenerate_samples
 from benchmark.submit.schema import Audit
-from benchmark.tasks.scoring import score
+from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, load_suite, test_tasks
 
@@ -70,7 +70,7 @@ def compare_accuracy(suite: Suite, public_solved: np.ndarray, texts: Sequence[st
         public_solved: bool [N], whether the model solves the shown examples per task of the public suite.
         texts: N program texts that the model generated for the audit suite.
     """
-    is_solved = score(suite, test_tasks(suite), texts).shown
+    is_solved = score_programs(suite, test_tasks(suite), texts).shown
     low, high = newcombe_interval(
         int(public_solved.sum()), len(public_solved), int(is_solved.sum()), len(is_solved), LEVEL
     )

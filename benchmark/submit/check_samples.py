@@ -27,7 +27,7 @@ from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
 from benchmark.tasks.probe_sets import parse_programs, stage_tasks
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
-from benchmark.tasks.scoring import OUTCOMES, score, summarize
+from benchmark.tasks.scoring import OUTCOMES, score_programs, summarize
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.features import PAPER_FEATURES
@@ -170,7 +170,7 @@ def _check_stage(
 
 
 def _check_scores(report: VerificationReport, suite: Suite, rows: list[Sample]) -> None:
-    scores = score(suite, test_tasks(suite), [row.text for row in rows])
+    scores = score_programs(suite, test_tasks(suite), [row.text for row in rows])
     for i, row in enumerate(rows):
         recomputed = {
             "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),

@@ -13,10 +13,10 @@ import numpy as np
 from scipy.special import gammaln
 
 from benchmark.statistics import Estimate, bootstrap_weights, wilson
-from benchmark.tasks.scoring import Summary, score, summarize
+from benchmark.tasks.scoring import Summary, score_programs, summarize
 from benchmark.tasks.suite import Suite, test_tasks
 
-NUM_RESAMPLES, SEED = 2_000, 20_210_707
+NUM_RESAMPLES, BOOTSTRAP_SEED = 2_000, 20_210_707
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SampledSummary:
 
 def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
     """The figures of constrained answers, one sample a task."""
-    scores = score(suite, test_tasks(suite), [sample["text"] for sample in samples])
+    scores = score_programs(suite, test_tasks(suite), [sample["text"] for sample in samples])
     is_finished = np.array([sample["finished"] for sample in samples])
     finished_rate = wilson(int(is_finished.sum()), len(is_finished))
     if finished_rate is None:
@@ -73,7 +73,7 @@ def summarize_sampled(
         by_sample.setdefault(sample["sample"], []).append(sample)
     for sample_index in range(num_samples):
         ordered_samples = sorted(by_sample.get(sample_index, ()), key=lambda sample: int(sample["task"]))
-        scores = score(suite, tasks, [sample["text"] for sample in ordered_samples])
+        scores = score_programs(suite, tasks, [sample["text"] for sample in ordered_samples])
         shown[:, sample_index], held_out[:, sample_index] = scores.shown, scores.held_out
     ks = sorted({1, num_samples, *(2**i for i in range(1, num_samples.bit_length()) if 2**i < num_samples)})
     return SampledSummary(
@@ -99,6 +99,6 @@ def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
         gammaln(num_wrong + 1) - gammaln(num_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
     )
     estimates = 1 - np.where(possible, np.exp(log_ratio), 0.0)
-    means = bootstrap_weights(len(estimates), NUM_RESAMPLES, SEED) @ estimates / len(estimates)
+    means = bootstrap_weights(len(estimates), NUM_RESAMPLES, BOOTSTRAP_SEED) @ estimates / len(estimates)
     low, high = np.quantile(means, (0.025, 0.975))
     return Estimate(float(estimates.mean()), float(low), float(high), len(estimates))

@@ -43,7 +43,7 @@ class Scores:
     programs: list[str]
 
 
-def score(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
+def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
     """Score what a model wrote behind the prompt of each task.
 
     Args:
@@ -79,7 +79,7 @@ def score(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
         shown_state=shown_state,
         exact=np.array([p is not None and np.array_equal(p, r) for p, r in zip(parsed, references, strict=True)]),
         words=np.array([-1 if p is None else len(p) - 3 for p in parsed], np.int32),
-        programs=["" if p is None else text for p, text in zip(parsed, _texts(parsed), strict=True)],
+        programs=["" if p is None else text for p, text in zip(parsed, _canonical_texts(parsed), strict=True)],
     )
 
 
@@ -90,7 +90,7 @@ def _parse(continuation: str) -> np.ndarray | None:
         return None
 
 
-def _texts(parsed: Sequence[np.ndarray | None]) -> list[str]:
+def _canonical_texts(parsed: Sequence[np.ndarray | None]) -> list[str]:
     return Programs.of([p if p is not None else np.zeros(0, np.int16) for p in parsed]).texts()
 
 
@@ -101,7 +101,7 @@ def check_references(suite: Suite, tasks: Tasks) -> None:
         AssertionError: they do not, so scores of this installation mean nothing.
     """
     texts = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
-    scores = score(suite, tasks, texts)
+    scores = score_programs(suite, tasks, texts)
     if not (scores.shown & scores.held_out & scores.shown_state & scores.exact).all():
         wrong = int((~scores.shown).sum())
         raise AssertionError(f"reference check: {wrong} of {len(tasks)} reference programs do not solve their own task")

@@ -17,7 +17,7 @@ import pytest
 from proposals import SHIPPED
 
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.scoring import score
+from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn_tasks
 from karel_env.language import HEADER_TEXT
@@ -44,7 +44,7 @@ EVERYTHING = {
 
 
 def test_the_answers_themselves_are_right():
-    scores = score(SUITE, TASKS, ANSWERS)
+    scores = score_programs(SUITE, TASKS, ANSWERS)
     assert scores.shown.all()
     assert scores.held_out.all()
     assert scores.exact.all()
@@ -52,7 +52,7 @@ def test_the_answers_themselves_are_right():
 
 @pytest.mark.parametrize("text", NOTHING)
 def test_doing_nothing_solves_nothing(text):
-    scores = score(SUITE, TASKS, [text] * len(TASKS))
+    scores = score_programs(SUITE, TASKS, [text] * len(TASKS))
     assert not scores.shown.any()
     assert not scores.held_out.any()
     assert not scores.exact.any()
@@ -60,7 +60,7 @@ def test_doing_nothing_solves_nothing(text):
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_text_that_contains_the_answer_is_no_answer(name):
-    scores = score(SUITE, TASKS, EVERYTHING[name])
+    scores = score_programs(SUITE, TASKS, EVERYTHING[name])
     others = name == "another task's answer"
     assert scores.shown.mean() <= (0.2 if others else 0)
     assert scores.exact.mean() <= (0.2 if others else 0)
@@ -71,6 +71,6 @@ def test_a_program_for_the_shown_examples_alone_is_not_right_on_the_others():
     path = SHIPPED / "2026-11-25_search" / "samples.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     laptop = load_suite("laptop")
-    scores = score(laptop, drawn_tasks(laptop), [row["text"] for row in rows if row["stage"] == "test"])
+    scores = score_programs(laptop, drawn_tasks(laptop), [row["text"] for row in rows if row["stage"] == "test"])
     assert scores.shown.all()
     assert (~scores.held_out).sum() > 50

@@ -22,7 +22,7 @@ from benchmark.submit.audit import load_audit_suite
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as drawn_tasks
 from karel_env.language import HEADER_TEXT
@@ -55,7 +55,7 @@ def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
     suite = load_suite("laptop")
     tasks = drawn_tasks(suite)
     answers = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
-    scores = score(suite, tasks, answers)
+    scores = score_programs(suite, tasks, answers)
     assert scores.shown.all()
     prompts = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in render_prompts(suite, tasks)]
     rows = [

@@ -18,7 +18,7 @@ from proposals import NGRAM, copy_row
 
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.command import main
-from benchmark.tasks.scoring import OUTCOMES, score
+from benchmark.tasks.scoring import OUTCOMES, score_programs
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn_tasks
 
@@ -53,7 +53,7 @@ def test_programs_are_parsed_as_karel_alone(ran):
     suite = load_suite("smoke")
     tasks = drawn_tasks(suite)
     texts = (expressions(ran) * 4)[: len(tasks)]
-    scores = score(suite, tasks, texts)
+    scores = score_programs(suite, tasks, texts)
     assert not scores.shown.any()
     assert {OUTCOMES[i] for i in scores.outcome} == {"unparsable"}
 

@@ -23,7 +23,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.record import read_record
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.scoring import score
+from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.interpreter import run
@@ -74,9 +74,9 @@ def test_search_finds_the_shortest_program():
 def test_search_solves_every_task_that_it_does_not_give_up():
     tasks = tasks_of(LAPTOP)
     written = Search(LAPTOP).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
-    assert score(LAPTOP, tasks, [one.text for one in written]).shown.all()
+    assert score_programs(LAPTOP, tasks, [one.text for one in written]).shown.all()
     few = Search(LAPTOP, budget=5).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
-    solved = score(LAPTOP, tasks, [one.text for one in few])
+    solved = score_programs(LAPTOP, tasks, [one.text for one in few])
     assert (solved.words[solved.shown] == 2).all()
     assert [one.text for one, right in zip(few, solved.shown, strict=True) if not right] == [""] * (~solved.shown).sum()
 
@@ -127,7 +127,7 @@ def test_a_task_is_its_own_nearest_neighbour():
     neighbour = Neighbour(LAPTOP)
     tasks = training_tasks(LAPTOP, np.arange(30), 90_003)
     written = neighbour.generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
-    assert score(LAPTOP, tasks, [one.text for one in written]).shown.mean() > 0.9
+    assert score_programs(LAPTOP, tasks, [one.text for one in written]).shown.mean() > 0.9
 
 
 def test_random_programs_are_valid_and_do_not_depend_on_the_batch():
@@ -135,7 +135,7 @@ def test_random_programs_are_valid_and_do_not_depend_on_the_batch():
     prompts = render_prompts(LAPTOP, tasks)
     together = RandomProgram(LAPTOP).generate(prompts, 16)
     assert together == [RandomProgram(LAPTOP).generate([prompt], 16)[0] for prompt in prompts]
-    assert (score(LAPTOP, tasks, [one.text for one in together]).words > 0).all()
+    assert (score_programs(LAPTOP, tasks, [one.text for one in together]).words > 0).all()
     assert len({one.text for one in together}) > 10
 
 

@@ -15,7 +15,7 @@ from benchmark.probing.prior import LabelPrior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.statistics import wilson
-from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env import screen
@@ -127,7 +127,7 @@ def test_shown_and_held_out_are_scored_by_their_own_examples():
     headings[0, : suite.shown, 2] = (headings[0, : suite.shown, 2] + 1) % 4
     headings[1, suite.shown :, 2] = (headings[1, suite.shown :, 2] + 1) % 4
     altered = replace(tasks, outputs=replace(tasks.outputs, robot=headings))
-    scores = score(suite, altered, texts)
+    scores = score_programs(suite, altered, texts)
     assert scores.shown.tolist() == [False, True, True]
     assert scores.shown_state.tolist() == [False, True, True]
     assert scores.held_out.tolist() == [True, False, True]

@@ -14,7 +14,7 @@ from benchmark.probing.diagnostics import CONTROL_LABELS, add_control_labels, ma
 from benchmark.probing.labels import DROPPED, MISSING, build_probe_set, list_semantics, select_alternatives
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.token_history import encode_worlds, token_history_states
+from benchmark.probing.token_history import token_history_states, world_features
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, crossed_tasks, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
 from karel_env.features import FEATURES
@@ -129,14 +129,14 @@ def test_macro_f1_is_that_of_scikit_learn():
 
 def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
     inputs = first_inputs(tasks)
-    world = encode_worlds(inputs).shape[1]
+    world = world_features(inputs).shape[1]
     for ahead in (-1, 0, 2):
         states = token_history_states(tasks.programs, inputs, probe_set, ahead)
         read = states[:, : states.shape[1] - world].sum(1)
         expected = np.minimum(probe_set.word + 1 + ahead, SUITE.blind_length + 1)
         assert np.array_equal(read, expected)
     both = token_history_states(tasks.programs, inputs, probe_set, 0, tasks.outputs[:, 0])
-    assert np.array_equal(both[:, -world:], encode_worlds(tasks.outputs[:, 0])[probe_set.program])
+    assert np.array_equal(both[:, -world:], world_features(tasks.outputs[:, 0])[probe_set.program])
 
 
 def test_a_prior_that_knows_the_present_knows_more(probe_set):

@@ -53,7 +53,7 @@ def repository(tmp_path_factory):
 def quick(monkeypatch):
     """What is verified is left to the tests of verification: a readable row has no differences."""
 
-    def verify(folder: Path, incoming: bool = False) -> VerificationReport:
+    def verify(folder: Path, is_proposed: bool = False) -> VerificationReport:
         row = read_row(folder)
         return VerificationReport(row.declared, row.record, [])
 
@@ -76,7 +76,7 @@ def edit_samples(folder: Path, edit) -> None:
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
 
 
-def checked(repository, tmp_path: Path, change, maintainer: bool = False):
+def check_and_render(repository, tmp_path: Path, change, maintainer: bool = False):
     found = check_pull_request(repository(tmp_path / "change", change), maintainer)
     text = found.text()
     assert text.isascii()
@@ -86,7 +86,7 @@ def checked(repository, tmp_path: Path, change, maintainer: bool = False):
 
 
 def test_a_row_of_its_own_is_new_and_verified(repository, tmp_path, quick):
-    found, text = checked(repository, tmp_path, lambda s: own_row(s / MINE))
+    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
     assert found.exit_code == 0, text
     assert f"{MINE}: verified\n- new row" in text
     assert json.loads(found.summary()) == {
@@ -116,7 +116,7 @@ STATUSES = {
 @pytest.mark.parametrize("name", STATUSES)
 def test_no_change_touches_a_status(name, repository, tmp_path, quick):
     change, says = STATUSES[name]
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert f"{says}: only the verification writes it" in text
 
@@ -126,7 +126,7 @@ def test_a_changed_row_is_named_with_what_differs(repository, tmp_path, quick):
         entry("accuracy.shown.value", 0.5, "record.json")(submissions / NGRAM)
         entry("family", "other")(submissions / NGRAM)
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert f"{NGRAM}: refused\n- changed row" in text
     assert "changes a row of the base (record.json edited, submission.yaml edited)" in text
@@ -140,7 +140,7 @@ def test_a_maintainer_may_change_and_remove_rows_and_no_submitter(repository, tm
         (submissions / NGRAM / "README.md").write_text("edited")
         shutil.rmtree(submissions / RANDOM)
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert f"{RANDOM}: refused\n- removed row" in text
     found = check_pull_request(tmp_path / "change", is_maintainer=True)
@@ -155,7 +155,7 @@ def test_a_renamed_row_is_named_as_one(repository, tmp_path, quick):
         (submissions / NGRAM).rename(submissions / "2026-11-27_new")
         entry("authors", ["Somebody"])(submissions / "2026-11-27_new")
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert "- renamed row" in text
     assert f"renamed from '{NGRAM}'" in text
@@ -187,7 +187,7 @@ KINDS = {
 def test_only_plain_files_of_submissions_are_taken(name, repository, tmp_path, quick):
     change, says = KINDS[name]
     for maintainer in (False, True):
-        found, text = checked(repository, tmp_path / str(maintainer), change, maintainer)
+        found, text = check_and_render(repository, tmp_path / str(maintainer), change, maintainer)
         assert found.exit_code == 3
         assert says in text
 
@@ -224,7 +224,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_and_dates_that_mislead_are_refused(name, repository, tmp_path, quick):
-    found, text = checked(repository, tmp_path, lambda s: own_row(s / name))
+    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / name))
     assert found.exit_code == 3, text
     assert NAMES[name] in text
 
@@ -236,7 +236,7 @@ def test_a_clock_that_is_behind_refuses_nothing(repository, tmp_path, quick, mon
             return cls(2001, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr(benchmark.review.pull_request, "datetime", Behind)
-    found, text = checked(repository, tmp_path, lambda s: own_row(s / MINE))
+    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
     assert found.exit_code == 0, text
 
 
@@ -245,7 +245,7 @@ def test_a_change_has_a_bounded_number_of_rows(repository, tmp_path, quick):
         for i in range(6):
             own_row(submissions / f"2026-11-26_mine{i}", name=f"mine{i}")
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert "6 submissions in one change; at most 5" in text
 
@@ -256,7 +256,7 @@ def test_two_rows_of_one_change_are_compared_with_each_other(repository, tmp_pat
             own_row(submissions / f"2026-11-26_{name}", name=name)
             entry("authors", [name])(submissions / f"2026-11-26_{name}")
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert "the same weights, the same samples as '2026-11-26_two' of 'two'" in text
 
@@ -406,7 +406,7 @@ def test_a_folder_that_breaks_a_reader_is_reported(problem, repository, tmp_path
         raise problem
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", broken)
-    found, text = checked(repository, tmp_path, lambda s: own_row(s / MINE))
+    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
     assert found.exit_code == 3
     assert f"cannot be read: {type(problem).__name__}" in text
 
@@ -419,7 +419,7 @@ def test_a_report_is_there_even_of_a_check_that_was_killed(repository, tmp_path,
     words = ["--change", str(folder), "--report", str(tmp_path / "report.txt"), "--summary", str(tmp_path / "summary")]
     assert main(words) == 0
     assert (tmp_path / "summary").is_file()
-    monkeypatch.setattr(benchmark.review.pull_request, "check_change", killed)
+    monkeypatch.setattr(benchmark.review.pull_request, "check_pull_request", killed)
     assert main(words) == 1
     assert (tmp_path / "report.txt").read_text() == UNFINISHED
     assert not (tmp_path / "summary").exists()
@@ -441,7 +441,7 @@ def test_names_of_files_do_not_write_the_report(repository, tmp_path, quick):
         (submissions / "::error::x\n").mkdir()
         (submissions / "::error::x\n" / "a").write_text("x")
 
-    found, text = checked(repository, tmp_path, change)
+    found, text = check_and_render(repository, tmp_path, change)
     assert found.exit_code == 3
     assert not any(line.startswith("::") for line in text.splitlines())
 

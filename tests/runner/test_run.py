@@ -20,7 +20,7 @@ from benchmark.runner.plan import Job, plan
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.scoring import score, summarize
+from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
@@ -108,9 +108,9 @@ def test_references_solve_and_failures_are_counted():
     suite = load_suite("smoke")
     tasks = tasks_of(suite).take(np.arange(5))
     right = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
-    assert summarize(score(suite, tasks, right)).both.value == 1
+    assert summarize(score_programs(suite, tasks, right)).both.value == 1
     endless = "while (not markers_present()) { turn_left(); }; while (markers_present()) { turn_left(); }; }"
-    found = summarize(score(suite, tasks, [right[0], "", "fly(); }", endless, right[4] + " move();"]))
+    found = summarize(score_programs(suite, tasks, [right[0], "", "fly(); }", endless, right[4] + " move();"]))
     assert found.failures == {"solved": 1, "empty": 1, "unparsable": 2, "step limit": 1, "wrong output": 0}
     assert found.shown.value == 0.2
 

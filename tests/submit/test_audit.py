@@ -24,7 +24,7 @@ from benchmark.submit.audit import (
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status
 from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.scoring import score
+from benchmark.tasks.scoring import score_programs
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn
 from karel_env.language import HEADER_TEXT
@@ -57,7 +57,7 @@ class Honest:
 
 def audited(writer, digest: str):
     public = load_suite("laptop")
-    hits = score(public, drawn(public), writer.texts(render_prompts(public, drawn(public)))).shown
+    hits = score_programs(public, drawn(public), writer.texts(render_prompts(public, drawn(public)))).shown
     suite = load_audit_suite(digest, "laptop")
     return compare_accuracy(suite, hits, writer.texts(render_prompts(suite, drawn(suite))))
 

@@ -19,7 +19,8 @@ from benchmark.files import gunzip_bounded, read_json, read_rows, read_tensor_he
 from benchmark.submit.check_samples import read_samples
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission
-from benchmark.submit.verify import submitted_record, verify
+from benchmark.submit.check_record import read_submitted_record
+from benchmark.submit.verify import verify
 
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"
 HONEST, WITH_STATES = "2026-11-25_n-gram", "2026-11-26_gpt-large-laptop"
@@ -72,7 +73,7 @@ def test_each_has_a_line_of_its_own():
 
 READERS = {
     "submission.yaml": read_submission,
-    "record.json": submitted_record,
+    "record.json": read_submitted_record,
     "samples.jsonl.gz": read_samples,
     "probes.data": lambda folder: read_tensor_header(folder / "probes.data"),
     "status.json": read_status,

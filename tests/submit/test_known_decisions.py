@@ -22,9 +22,9 @@ from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS,
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import CORRUPT, MISSING, VALID, ResultStore
 from benchmark.statistics import Estimate, bootstrap_weights
-from benchmark.tasks.extraction import answered
+from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.pass_at_k import pass_at_k
-from benchmark.tasks.scoring import OUTCOMES, score
+from benchmark.tasks.scoring import OUTCOMES, score_programs
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.features import PRIMARY
@@ -43,7 +43,7 @@ def test_an_execution_that_is_cut_off_is_wrong_whatever_world_it_left():
     done = run(programs, inputs)
     assert (done.status == TIMEOUT).all()
     altered = replace(tasks, inputs=inputs, outputs=done.worlds)
-    scores = score(suite, altered, [endless, endless])
+    scores = score_programs(suite, altered, [endless, endless])
     assert not scores.shown.any()
     assert not scores.held_out.any()
     assert not scores.shown_state.any()
@@ -61,7 +61,7 @@ def test_an_execution_that_is_cut_off_is_wrong_whatever_world_it_left():
     ],
 )
 def test_of_several_programs_the_first_is_the_answer(answer, program):
-    assert answered(answer) == program
+    assert extract_program(answer) == program
 
 
 @pytest.mark.parametrize("right", [0.1, 0.5])
