@@ -1,7 +1,7 @@
 """How fast the machine is, beside others on the same input in the same run: `python -m karel_env.bench`.
 
 Each class of programs is run by this package, by `karel-for-synthesis` (its programs parsed beforehand, illegal actions
-passed over, at most 9 markers a cell) and by `lockstep`. They take turns of a few calls each, and the fastest call of
+passed over, at most 9 markers a cell) and by `extras.lockstep`. They take turns of a few calls each, and the fastest call of
 several rounds counts, so that what else the machine does weighs on all alike. Times are wall-clock; nothing here fails
 on a slow machine.
 """

@@ -1,7 +1,7 @@
 """From text to words: the curly syntax, strictly by the grammar of shared/KAREL.md.
 
 White space may stand between any two tokens. Statements are separated by `;`, a last one may be followed by `;`.
-Everything else is an error that names its place. The other syntax is that of `token_syntax`.
+Everything else is an error that names its place. The other syntax is that of `extras.token_syntax`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Chat templates: programs of a model's author, rendered in a sandbox with a fixed date, no chance and bounded work.
+"""Render chat templates in a sandbox with a fixed date, no random filters, and bounded time and memory.
 
-The environment is the one that transformers documents for chat templates (Jinja, trimmed blocks, loop controls,
-`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `generation` blocks). What is rendered depends on the
-template and the turns alone: the date is `DATE`, and what draws at random is not there.
+The Jinja environment is the one that transformers documents for chat templates (trimmed blocks, loop controls,
+`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `generation` blocks). The result depends on the
+template and the messages only: the date is `DATE`, and random filters are removed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from benchmark.errors import ModelError
 from benchmark.isolation import run_bounded
 
 DATE = datetime(2026, 1, 1)
-"""What templates that write the date are told, in every run."""
+"""The date of `strftime_now` in every run."""
 MAX_STEPS = 2_000_000
-"""Lines of compiled template that a rendering may take; templates of chat models take some thousands."""
+"""Largest number of traced lines of the compiled template; templates of chat models take a few thousand."""
 MAX_OUTPUT_LENGTH = 4_000_000
-"""Characters of the result."""
+"""Largest number of characters of the result."""
 MAX_TEMPLATE_LENGTH = 1_000_000
 TIMEOUT_SECONDS, MEMORY_LIMIT = 60.0, 1 << 30
-"""Of the process that renders: for single operations that are large."""
+"""Limits of the rendering process, in seconds and bytes, for single expensive operations that steps do not bound."""
 RANDOM_FILTERS = ("random", "shuffle")
 
 
@@ -40,25 +40,25 @@ def render_chat(
     special_tokens: Mapping[str, str],
     variables: Mapping[str, object],
 ) -> str:
-    """The text of a conversation up to where an answer begins, rendered in a process of its own.
+    """Render a conversation with the generation prompt in a separate process.
 
     Args:
         template: Jinja source.
-        turns: dicts of role and content.
-        special_tokens: by name, such as `bos_token`.
-        variables: more that the template may ask for, such as `enable_thinking`.
+        messages: dicts with role and content.
+        special_tokens: special tokens by name, such as `bos_token`.
+        variables: further template variables, such as `enable_thinking`.
 
     Raises:
-        ModelError: the template raises, or takes more than the limits.
+        ModelError: the template raises an error or exceeds the limits.
     """
     if len(template) > MAX_TEMPLATE_LENGTH:
         raise ModelError(f"chat template: {len(template):,} characters; expected at most {MAX_TEMPLATE_LENGTH:,}")
-    context = {**special_tokens, **variables, "messages": [dict(turn) for turn in messages]}
+    context = {**special_tokens, **variables, "messages": [dict(message) for message in messages]}
     return run_bounded(render, template, context, seconds=TIMEOUT_SECONDS, memory=MEMORY_LIMIT, subject="chat template")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """The same in this process, with bounded steps but not bounded memory."""
+    """Render in this process, with bounded steps but unbounded memory."""
     steps = 0
 
     def on_trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -85,20 +85,20 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         raise
     except MemoryError:
         raise
-    except Exception as problem:  # a template is a program of the model's author; it may raise anything
-        message = " ".join(str(problem).split())[:200]
-        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
+    except Exception as error:  # a template is code of the model's author and may raise anything
+        message = " ".join(str(error).split())[:200]
+        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from error
     finally:
         sys.settrace(previous_trace)
 
 
 class _Generation(Extension):
-    """Blocks that mark what the assistant wrote; their content is rendered as it stands."""
+    """`generation` blocks, which mark the assistant's text; their content is rendered unchanged."""
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """The statements between `generation` and `endgeneration`."""
+        """Parse the statements between `generation` and `endgeneration`."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)

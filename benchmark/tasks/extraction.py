@@ -1,9 +1,9 @@
-"""The program in an answer: the rule of the few-shot track, whose models may write around it.
+"""Extract the program from an answer in the few-shot track, whose models may write text around it.
 
-The answer continues `HEADER_TEXT`. The program is the first of these that is one:
-1. the header with the answer up to the bracket that closes the header's;
-2. each `def run() {` within the answer, with what follows up to the bracket that closes it.
-White space counts as the language counts it; nothing is corrected. If none is a program, the answer stands as it is.
+The answer continues `HEADER_TEXT`. The program is the first of these candidates that parses:
+1. the header with the answer up to the bracket that closes the header's bracket;
+2. each `def run() {` in the answer, with the text up to the bracket that closes it.
+White space is treated as in the language; nothing is corrected. If no candidate parses, the answer is unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BRACKET = re.compile(r"[{}]")
 
 
 def extract_program(text: str) -> str:
-    """What follows the header in the program of an answer; the answer itself where there is no program in it."""
+    """The body (the text after the header) of the program in an answer; the answer itself if it contains no program."""
     for body in _candidates(text):
         try:
             parse(f"{HEADER_TEXT} {body}")
@@ -30,9 +30,9 @@ def extract_program(text: str) -> str:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """The candidates, in order; those that hold a header themselves are left out, since `def` is no statement.
+    """Yield the candidates in order, without those that contain a header, since `def` is not a statement.
 
-    So no two of them share a character, and an answer of n characters is read in time O(n).
+    No two candidates share a character, so an answer of n characters is read in time O(n).
     """
     headers = list(_HEADER.finditer(text))
     starts = [0, *(match.end() for match in headers)]
@@ -44,7 +44,7 @@ def _candidates(text: str) -> Iterator[str]:
 
 
 def _find_closing_bracket(text: str, start: int, stop: int) -> int | None:
-    """Place behind the bracket that closes one opened before `start`; None where none does before `stop`."""
+    """Index after the bracket that closes a bracket opened before `start`; None if there is none before `stop`."""
     depth = 1
     for match in _BRACKET.finditer(text, start, stop):
         depth += 1 if match[0] == "{" else -1
@@ -54,5 +54,5 @@ def _find_closing_bracket(text: str, start: int, stop: int) -> int | None:
 
 
 def count_headers(text: str) -> int:
-    """How many programs a text begins."""
+    """Number of program headers in a text."""
     return sum(1 for _ in _HEADER.finditer(text))

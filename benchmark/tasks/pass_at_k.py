@@ -1,6 +1,6 @@
-"""Figures of what else was asked of the test tasks: answers under the grammar, and several draws a task.
+"""Results of additional generations for the test tasks: grammar-constrained decoding, and pass@k of sampled answers.
 
-Letters: `N` tasks, `K` draws a task.
+Letters: `N` tasks, `K` samples per task.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ NUM_RESAMPLES, BOOTSTRAP_SEED = 2_000, 20_210_707
 
 @dataclass(frozen=True)
 class ConstrainedSummary:
-    """Answers of which each token was one that the grammar allows.
+    """Results of grammar-constrained decoding.
 
     Attributes:
-        accuracy: as that of the unconstrained answers; the denominator is all tasks.
-        finished: share of answers that came to their closing bracket within the room there is; the rest is truncated.
-        valid: programs among the finished ones, None where none is: 1 unless the grammar is wrong.
+        accuracy: accuracy as of unconstrained answers; the denominator is all tasks.
+        finished: share of answers that end with their closing bracket within `max_new_tokens`.
+        valid: share of finished answers that parse, None if none is finished; 1 unless the grammar is wrong.
     """
 
     accuracy: Summary
@@ -36,13 +36,13 @@ class ConstrainedSummary:
 
 @dataclass(frozen=True)
 class SampledSummary:
-    """Draws at a temperature.
+    """pass@k of answers sampled at a temperature.
 
     Attributes:
-        samples: K.
-        temperature: of the softmax.
-        shown, held_out: pass@k by k: the chance that among k draws one turns every shown (held-out) input into its
-            output; 95% interval by bootstrap over tasks.
+        samples: K, samples per task.
+        temperature: temperature of the softmax.
+        shown, held_out: pass@k by k: probability that at least one of k samples turns every shown (held-out) input into
+            its output; 95% interval by bootstrap over tasks.
     """
 
     samples: int
@@ -52,7 +52,11 @@ class SampledSummary:
 
 
 def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
-    """The figures of constrained answers, one sample a task."""
+    """Summarize constrained answers, one sample per task.
+
+    Raises:
+        ValueError: there are no samples.
+    """
     scores = score_programs(suite, test_tasks(suite), [sample["text"] for sample in samples])
     is_finished = np.array([sample["finished"] for sample in samples])
     finished_rate = wilson(int(is_finished.sum()), len(is_finished))
@@ -65,7 +69,7 @@ def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) ->
 def summarize_sampled(
     suite: Suite, samples: Sequence[Mapping[str, Any]], num_samples: int, temperature: float
 ) -> SampledSummary:
-    """The figures of `count` draws a task; samples in any order."""
+    """Summarize `num_samples` samples per task, given in any order."""
     tasks = test_tasks(suite)
     shown, held_out = (np.zeros((len(tasks), num_samples), bool) for _ in range(2))
     by_sample: dict[int, list[Mapping[str, Any]]] = {}
@@ -85,20 +89,20 @@ def summarize_sampled(
 
 
 def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
-    """pass@k, unbiased: the mean over tasks of 1 - C(count - correct, k) / C(count, k) (Chen et al. 2021, equation 1).
+    """Unbiased pass@k: mean over tasks of 1 - C(K - correct, k) / C(K, k) (Chen et al. 2021, equation 1).
 
     Args:
-        correct: int [N], right draws of each task.
-        count: draws a task, K.
-        k: draws of which one must be right, at most K.
+        correct: int [N], number of correct samples of each task.
+        num_samples: K, samples per task.
+        k: number of samples of which one must be correct, at most K.
     """
     wrong = num_samples - np.asarray(correct)
-    possible = wrong >= k
-    num_wrong = np.where(possible, wrong, k)
+    has_k_wrong = wrong >= k
+    num_wrong = np.where(has_k_wrong, wrong, k)
     log_ratio = (
         gammaln(num_wrong + 1) - gammaln(num_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
     )
-    estimates = 1 - np.where(possible, np.exp(log_ratio), 0.0)
+    estimates = 1 - np.where(has_k_wrong, np.exp(log_ratio), 0.0)
     means = bootstrap_weights(len(estimates), NUM_RESAMPLES, BOOTSTRAP_SEED) @ estimates / len(estimates)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(estimates.mean()), float(low), float(high), len(estimates))
+    lower, upper = np.quantile(means, (0.025, 0.975))
+    return Estimate(float(estimates.mean()), float(lower), float(upper), len(estimates))

@@ -118,7 +118,7 @@ def test_filters_by_family_status_and_suite(opened):
     assert page.locator("#shown").text_content() == "1 row shown"
     page.get_by_label("Status").select_option("flagged")
     assert rows.count() == 0
-    assert page.get_by_text("No row of this suite fits the filter.").is_visible()
+    assert page.get_by_text("No row of this suite matches the filter.").is_visible()
     page.get_by_label("Family", exact=True).select_option("")
     assert [row.get_attribute("data-status") for row in rows.all()] == ["flagged"]
     assert rows.first.locator(".rank").text_content() == "-"

@@ -18,7 +18,7 @@ from hostile import PNG, entry, sample, svg
 
 from benchmark.board.page import main as write_page
 from benchmark.board.ranking import rank_groups, read_leaderboard_rows
-from benchmark.board.tables import as_csv, as_json
+from benchmark.board.tables import to_csv, to_json
 from benchmark.errors import SubmissionError, VerificationError
 from benchmark.runner.record import read_record
 from benchmark.submit.command import write_status
@@ -64,7 +64,7 @@ def test_no_cell_of_the_table_starts_a_formula(plain_entry, start):
     text = f"{start}cmd|' /C calc'!A0"
     declared = plain_entry.declared.model_copy(update={"family": text, "name": text})
     row = replace(plain_entry, declared=declared, folder=text, status=text)
-    (cells,) = csv.DictReader(as_csv(rank_groups([row])).splitlines())
+    (cells,) = csv.DictReader(to_csv(rank_groups([row])).splitlines())
     shown = text.replace("\r", "U+000D")
     assert {cells[column] for column in ("family", "model", "submission", "status")} == {f"'{shown}"}
     assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in cells.values())
@@ -74,9 +74,9 @@ def test_a_number_below_zero_stays_a_number(plain_entry):
     shown = replace(plain_entry.record.accuracy.shown, low=-0.25)
     accuracy = replace(plain_entry.record.accuracy, shown=shown)
     row = replace(plain_entry, record=plain_entry.record.model_copy(update={"accuracy": accuracy}))
-    (cells,) = csv.DictReader(as_csv(rank_groups([row])).splitlines())
+    (cells,) = csv.DictReader(to_csv(rank_groups([row])).splitlines())
     assert cells["shown_low"] == "-0.25"
-    assert json.loads(as_json(rank_groups([row])))["groups"][0]["rows"][0]["shown"]["low"] == -0.25
+    assert json.loads(to_json(rank_groups([row])))["groups"][0]["rows"][0]["shown"]["low"] == -0.25
 
 
 def figures(value: Any, place: str) -> Iterator[str]:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from benchmark.errors import BenchmarkError, SubmissionError
 from benchmark.files import gunzip_bounded, read_json, read_rows, read_tensor_header, read_yaml
+from benchmark.submit.check_record import read_submitted_record
 from benchmark.submit.check_samples import read_samples
 from benchmark.submit.command import main
 from benchmark.submit.schema import read_status, read_submission
-from benchmark.submit.check_record import read_submitted_record
 from benchmark.submit.verify import verify
 
 SUBMISSIONS = Path(__file__).parents[2] / "submissions"

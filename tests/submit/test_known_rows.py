@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmark import semantic_content
-from benchmark.probing.control_gap import Evidence, analyze_features
+from benchmark.probing.control_gap import Evidence, PriorBaseline, analyze_features
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD
 from benchmark.submit.check_samples import _check_stage
-from benchmark.submit.report import Sample, Verified
+from benchmark.submit.report import Sample, VerificationReport
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PRIMARY
 
@@ -29,7 +28,7 @@ def row(task: int, sample: int | None = None, text: str = " }", raw: str | None 
 
 def found_in(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
     """Entries that differ where 2 tasks are asked for."""
-    verified = Verified(None, SimpleNamespace(track=track), rows)
+    verified = VerificationReport(None, SimpleNamespace(track=track), rows)
     _check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
     return [difference.entry for difference in verified.mismatches]
 
@@ -77,7 +76,7 @@ def test_the_figures_of_a_feature_are_those_of_its_sums():
         counts=np.full(len(FEATURES), 2), fold=np.arange(units) % 2, folds=2, is_seen=np.zeros(units, bool), semantics=names,
     )  # fmt: skip
     shape, by_seed = (4, len(FEATURES), units), (seeds, 4, len(FEATURES))
-    tested = semantic_content.Tested(np.arange(units), np.full(shape, 4.0), np.full(by_seed, 8.0), [])
+    tested = PriorBaseline(np.arange(units), np.full(shape, 4.0), np.full(by_seed, 8.0), [])
 
     def evidence(*skills: float) -> Evidence:
         lost = 1 - np.array(skills)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import submission
-from benchmark.board.tables import ROOT
+from benchmark.artifacts import MAX_FOLDER_BYTES
+from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import SubmissionError
 from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
 from benchmark.probing.mdl import _blocks, _uniform_bits
-from benchmark.probing.probes import Fit
+from benchmark.probing.probes import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
 from benchmark.submit.folder import screen_folder
@@ -72,7 +72,7 @@ def test_diagnostics_count_states_and_those_whose_prefix_is_new(probe_set):
     shape = (1, len(FEATURES))
     log_prob = [np.where(probe_set.classes[0][:, split.test] == MISSING, 0.0, -1.0)[None] for split in splits]
     said = [np.full((*shape, len(split.test)), seed, np.int16) for seed, split in enumerate(splits)]
-    fit = Fit(np.zeros((2, *shape)), log_prob, said)
+    fit = ProbeFit(np.zeros((2, *shape)), log_prob, said)
     found = collect_diagnostic_evidence([fit], np.zeros((2, *shape), int), probe_set, protocol)
     # Folds 0 and 1 have two programs each, so 4 labels a seed, and of each program one word is labelled and not seen.
     assert found.confusion[:, 0, :2].tolist() == [[4, 4]] * len(FEATURES)
@@ -84,7 +84,7 @@ def test_diagnostics_count_states_and_those_whose_prefix_is_new(probe_set):
 def folder(tmp_path) -> Path:
     """A submission that is small enough."""
     path = tmp_path / "2026-11-25_search-icml24"
-    shutil.copytree(ROOT / "submissions" / path.name, path)
+    shutil.copytree(SOURCE_ROOT / "submissions" / path.name, path)
     return path
 
 
@@ -101,7 +101,7 @@ def test_a_folder_has_a_limited_number_of_files(folder):
 
 
 def test_a_folder_has_a_limited_size(folder, monkeypatch):
-    assert submission.FOLDER_BYTES == 64_000_000
+    assert MAX_FOLDER_BYTES == 64_000_000
     size = sum(path.stat().st_size for path in screen_folder(folder))
     monkeypatch.setattr(submission, "FOLDER_BYTES", size)
     screen_folder(folder)
