@@ -52,20 +52,20 @@ def _mark(  # type: ignore[no-untyped-def]
     """Set in `flags` bit 0 of an action that changed something, bits 0 and 1 of a condition's values."""
     for pair in range(len(offsets) - 1):
         first = starts[pair // examples]
-        place, facing = robot[pair, 0] * width + robot[pair, 1], robot[pair, 2]
+        token_index, facing = robot[pair, 0] * width + robot[pair, 1], robot[pair, 2]
         for event in range(offsets[pair], offsets[pair + 1]):
             at = first + word[event]
             if value[event] >= 0:
                 flags[at] |= 1 << value[event]
                 continue
             if words[at] < PICK:
-                changed = position[event] != place or heading[event] != facing
+                changed = position[event] != token_index or heading[event] != facing
             elif words[at] == PICK:
-                changed = cells[pair, place] > 0
-                cells[pair, place] -= changed
+                changed = cells[pair, token_index] > 0
+                cells[pair, token_index] -= changed
             else:
                 changed = True
-                cells[pair, place] += 1
-            place, facing = position[event], heading[event]
+                cells[pair, token_index] += 1
+            token_index, facing = position[event], heading[event]
             if changed:
                 flags[at] |= 1

@@ -75,7 +75,7 @@ def run_pairs(
     settings: np.ndarray,
     start: int,
     stop: int,
-    given: tuple[np.ndarray, np.ndarray],
+    inputs: tuple[np.ndarray, np.ndarray],
     final: tuple[np.ndarray, np.ndarray],
     tally: tuple[np.ndarray, np.ndarray, np.ndarray],
     traced: bool,
@@ -94,21 +94,21 @@ def run_pairs(
     """
     mode, _, budget, width, lanes = map(int, settings)
     together = lanes >= FEWEST_LANES and mode != CRASH_MODE and not (traced and lanes * budget > MOST_RECORDS)
-    room = _room(width, lanes, lanes * budget if together and traced else 0)
+    buffers = _allocate_buffers(width, lanes, lanes * budget if together and traced else 0)
     at, end = (start, stop) if together else (start * lanes, stop * lanes)
-    machine = _together if together else _alone
+    machine = _run_lanes if together else _run_one_by_one
     trace = None
     if traced:
         guess = int(code[-1][stop] - code[-1][start]) * lanes * _EVENTS_AN_INSTRUCTION
-        trace = _trace_room((stop - start) * lanes, guess + (lanes * budget if together else budget))
+        trace = _allocate_trace((stop - start) * lanes, guess + (lanes * budget if together else budget))
     while at < end:
-        at = machine(code, tables, settings, room, at, end, start * lanes, given, final, tally, trace)
+        at = machine(code, tables, settings, buffers, at, end, start * lanes, inputs, final, tally, trace)
         if at < end and trace is not None:
-            trace = _grown(trace)
+            trace = _grow_trace(trace)
     return None if trace is None else Trace(trace[1], *(field[: trace[0][0]] for field in trace[2:]))
 
 
-def _room(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
+def _allocate_buffers(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
     """Where the machine works.
 
     Returns:
@@ -122,26 +122,26 @@ def _room(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
     return steps, *rows, np.empty(lanes, np.int64), np.empty(records, np.int64), waiting, counters
 
 
-def _trace_room(pairs: int, events: int) -> tuple[np.ndarray, ...]:
+def _allocate_trace(pairs: int, events: int) -> tuple[np.ndarray, ...]:
     """(number of events so far [1], and the fields of a `Trace` with room for that many)."""
     fields = (np.empty(events, kind) for kind in (np.int16, np.int8, np.int32, np.int8))
     return np.zeros(1, np.int64), np.zeros(pairs + 1, np.int64), *fields
 
 
-def _grown(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _grow_trace(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """The same with twice the room."""
     return *trace[:2], *(np.concatenate([field, np.empty_like(field)]) for field in trace[2:])
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _alone(code, tables, settings, room, low, high, origin, given, final, tally, trace):  # type: ignore[no-untyped-def]
+def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
     """Pairs `low` to `high`, one after the other; returns the first that its trace has no room for, or `high`."""
     operation, argument, jump, source, offsets = code
     effect_of, test_of = tables
     mode, cap, budget, width, lanes = settings[0], settings[1], settings[2], settings[3], settings[4]
-    steps, counter = room[0], room[-1]
-    robot, final_robot, size = given[1], final[1], given[0].shape[1]
-    source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
+    steps, counter = buffers[0], buffers[-1]
+    robot, final_robot, size = inputs[1], final[1], inputs[0].shape[1]
+    source_cells, cells = inputs[0].reshape(-1), final[0].reshape(-1)
     statuses, all_events, all_actions = tally
     out = 0
     if trace is not None:
@@ -165,7 +165,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
         while True:
             here = uint64(pc)
             op = operation[here]
-            seen = -1
+            is_true = -1
             if op > TEST:
                 if op == JUMP:
                     pc = first + jump[here]
@@ -196,7 +196,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
                 else:
                     truth = (cells[uint64(cell)] > 0) == (condition == 3)
                 truth = truth != ((asked >= NEGATED) != (argument[here] >= NEGATED))
-                seen = 1 if truth else 0
+                is_true = 1 if truth else 0
                 pc = pc + 1 if truth else first + jump[here]
             else:
                 effect = effect_of[uint64(op)]
@@ -223,7 +223,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
                 pc += 1
             if trace is not None:
                 to = uint64(out)
-                words[to], values[to], positions[to], headings[to] = source[here], seen, cell - base, heading
+                words[to], values[to], positions[to], headings[to] = source[here], is_true, cell - base, heading
                 out += 1
         place(final_robot, pair, size, width, cell, heading)
         statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
@@ -235,7 +235,7 @@ def _alone(code, tables, settings, room, low, high, origin, given, final, tally,
 
 
 @njit(cache=True, nogil=True, _nrt=False)
-def _together(code, tables, settings, room, start, stop, origin, given, final, tally, trace):  # type: ignore[no-untyped-def]
+def _run_lanes(code, tables, settings, buffers, start, stop, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
     """Programs `start` to `stop`, all worlds of one at once; returns the first without room for its trace, or `stop`.
 
     A program of which one world might reach the budget is run again, alone. The lanes that go on are `low` to `high`.
@@ -244,9 +244,9 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
     """
     operation, argument, jump, source, offsets = code
     mode, cap, budget, width, count = settings[0], settings[1], settings[2], settings[3], settings[4]
-    steps, lanes, tallies, scratch, out, records, waiting, counter = room
-    robot, final_robot, size = given[1], final[1], given[0].shape[1]
-    source_cells, cells = given[0].reshape(-1), final[0].reshape(-1)
+    steps, lanes, tallies, scratch, out, records, waiting, counter = buffers
+    robot, final_robot, size = inputs[1], final[1], inputs[0].shape[1]
+    source_cells, cells = inputs[0].reshape(-1), final[0].reshape(-1)
     effect_of, test_of = tables
     for program in range(start, stop):
         pair, first = program * count, offsets[program]
@@ -322,7 +322,7 @@ def _together(code, tables, settings, room, start, stop, origin, given, final, t
                     meet = target
                 low = middle
         if operation[uint64(pc)] != END:
-            _alone(code, tables, settings, room, pair, pair + count, origin, given, final, tally, trace)
+            _run_one_by_one(code, tables, settings, buffers, pair, pair + count, origin, inputs, final, tally, trace)
             continue
         settle(tallies, lanes, low, high, events, actions)
         finish(final_robot, tally, pair, size, width, lanes, tallies)

@@ -122,7 +122,7 @@ def read_world(value: Any) -> Worlds:
     if not isinstance(value["markers"], list):
         raise TaskError('"markers" is not a list of [row, column, count]')
     for marker in value["markers"]:
-        _place(cells, marker)
+        _read_robot(cells, marker)
     return Worlds.of(cells, np.array([row, column, heading]))
 
 
@@ -133,7 +133,7 @@ def _integer(given: dict[str, Any], name: str) -> int:
     return value
 
 
-def _place(cells: np.ndarray, marker: Any) -> None:
+def _read_robot(cells: np.ndarray, marker: Any) -> None:
     if not isinstance(marker, list) or len(marker) != 3 or any(type(n) is not int for n in marker):
         raise TaskError(f"marker {brief(marker)}; expected [row, column, count]")
     row, column, count = marker
@@ -233,8 +233,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="also give the state after every action")
 
     def carry_out() -> int:
-        given = parser.parse_args(argv)
-        for result in results(_lines(), Options(given.mode, given.max_markers, given.max_events, given.trace)):
+        line = parser.parse_args(argv)
+        for result in results(_lines(), Options(line.mode, line.max_markers, line.max_events, line.trace)):
             print(json.dumps(result, separators=(",", ":")))
         return 0
 

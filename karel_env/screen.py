@@ -158,8 +158,8 @@ def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) 
     near = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
     for f, feature in enumerate(FEATURES):
         if near[:, f].any():
-            entropy = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
-            lines.append(f"- {feature}: {entropy}")
+            entries = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
+            lines.append(f"- {feature}: {entries}")
     return lines
 
 

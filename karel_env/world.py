@@ -107,20 +107,20 @@ class Worlds:
         lead = cells.shape[:-2]
         return Worlds(cells, self.robot.reshape(*lead, 3), self.size.reshape(*lead, 2))
 
-    def same_state(self, others: Worlds) -> np.ndarray:
+    def same_state(self, other_worlds: Worlds) -> np.ndarray:
         """bool [...], equality of the full state: robot, walls, all marker counts (KAREL.md: `state`)."""
-        return self._same_robot(others) & (self.cells == others.cells).all((-2, -1))
+        return self._same_robot(other_worlds) & (self.cells == other_worlds.cells).all((-2, -1))
 
-    def same_drawing(self, other: Worlds) -> np.ndarray:
+    def same_drawing(self, others: Worlds) -> np.ndarray:
         """bool [...], equality of the drawings, where the robot's glyph hides markers (KAREL.md: `drawn`)."""
-        differ = self.cells != other.cells
+        differ = self.cells != others.cells
         at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
         differ = differ.reshape(*self.shape, -1)
         np.put_along_axis(differ, at[..., None], False, -1)
-        return self._same_robot(other) & ~differ.any(-1)
+        return self._same_robot(others) & ~differ.any(-1)
 
-    def _same_robot(self, other: Worlds) -> np.ndarray:
-        return (self.robot == other.robot).all(-1)
+    def _same_robot(self, others: Worlds) -> np.ndarray:
+        return (self.robot == others.robot).all(-1)
 
 
 def _int16(name: str, values: np.ndarray) -> np.ndarray:

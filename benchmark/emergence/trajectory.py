@@ -275,7 +275,7 @@ class _SharedControlTrainer:
 
     def __call__(self, states: Sequence[StateArray], *arguments: Any, **named: Any) -> ProbeFit:
         """See `fit_probes`."""
-        root = self.controls.shards.root
+        root = self.controls.store.root
         shared = all(isinstance(rows, MemmapStates) and rows.files[0].parent == root for rows in states)
         trainer: Callable[..., ProbeFit] = self.controls if shared else self.checkpoint_fits
         return trainer(states, *arguments, **named)

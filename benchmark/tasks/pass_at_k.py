@@ -26,7 +26,7 @@ class ConstrainedSummary:
     Attributes:
         accuracy: accuracy as of unconstrained answers; the denominator is all tasks.
         finished: share of answers that end with their closing bracket within `max_new_tokens`.
-        valid: share of finished answers that parse, None if none is finished; 1 unless the grammar is wrong.
+        valid: share of finished answers that parse, None if none is finished; 1 unless the grammar is num_wrong.
     """
 
     accuracy: Summary
@@ -61,7 +61,7 @@ def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) ->
     is_finished = np.array([sample["finished"] for sample in samples])
     finished_rate = wilson(int(is_finished.sum()), len(is_finished))
     if finished_rate is None:
-        raise ValueError("constrained_figures: no tasks")
+        raise ValueError("summarize_constrained: no samples, expected one per task")
     valid = wilson(int((scores.words[is_finished] >= 0).sum()), int(is_finished.sum()))
     return ConstrainedSummary(summarize(scores), finished_rate, valid)
 
@@ -96,11 +96,11 @@ def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
         num_samples: K, samples per task.
         k: number of samples of which one must be correct, at most K.
     """
-    wrong = num_samples - np.asarray(correct)
-    has_k_wrong = wrong >= k
-    num_wrong = np.where(has_k_wrong, wrong, k)
+    num_wrong = num_samples - np.asarray(correct)
+    has_k_wrong = num_wrong >= k
+    clipped_wrong = np.where(has_k_wrong, num_wrong, k)
     log_ratio = (
-        gammaln(num_wrong + 1) - gammaln(num_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
+        gammaln(clipped_wrong + 1) - gammaln(clipped_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
     )
     estimates = 1 - np.where(has_k_wrong, np.exp(log_ratio), 0.0)
     means = bootstrap_weights(len(estimates), NUM_RESAMPLES, BOOTSTRAP_SEED) @ estimates / len(estimates)

@@ -1,4 +1,4 @@
-"""Probe sets as tasks: blind, wide and crossed, and the programs that a model wrote for its probe tasks."""
+"""Tasks of the probe sets (blind, wide, crossed), and the programs that a model wrote for the probe tasks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
 CROSSED_ALTERNATIVES = ("lmpru", "pulmr")
-"""Alternatives of the crossed prompts: move becomes a turn in one, a marker action in the other."""
-
-
+"""Alternatives of the crossed prompts: `move` becomes a turn in one, a marker action in the other."""
 WIDE_BUDGET = 25_000
 """Label budget of the wide set, in program-world pairs."""
 
 
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
-    """The tasks of a stage or of its untrained copies."""
-    kind = base_stage(stage)
-    if kind in TEST_SET_STAGES:
+    """The tasks of a stage or of its randomly initialised copies."""
+    base = base_stage(stage)
+    if base in TEST_SET_STAGES:
         return test_tasks(suite)
-    if kind == GENERATED:
+    if base == GENERATED:
         return probe_tasks(suite)
-    if kind == WIDE:
+    if base == WIDE:
         return wide_tasks(suite)
-    return crossed_tasks(suite) if kind.startswith(CROSSED) else blind_tasks(suite)
+    return crossed_tasks(suite) if base.startswith(CROSSED) else blind_tasks(suite)
 
 
 def wide_tasks(suite: Suite) -> Tasks:
-    """A blind set of the largest label budget, in proportion where the suite's own budget is limited."""
+    """A blind set of the largest label budget, scaled in proportion to the suite's own budget."""
     return blind_tasks(suite, _num_wide_programs(suite))
 
 
@@ -45,14 +43,14 @@ def _num_wide_programs(suite: Suite) -> int:
 
 
 def crossed_tasks(suite: Suite) -> Tasks:
-    """The first fifth of the blind set, a smaller budget, since each alternative has prompts of its own."""
+    """The first fifth of the blind set; the budget is smaller since each alternative needs separate prompts."""
     return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
 
 
 def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
-    """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd ones.
+    """Worlds [N, E], outputs under the original for even tasks and under the alternative `name` for odd tasks.
 
-    `first` is the number of the first task given.
+    `first_task` is the index of the first task of `tasks` in the set.
     """
     alternative_outputs = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
     cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
@@ -62,7 +60,7 @@ def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
 
 
 def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
-    """The programs among what a model wrote behind the header, and int64 their places among the texts."""
+    """Parse generated texts (after the header); returns the valid programs and int64 their indices in `texts`."""
     programs, text_index = [], []
     for i, text in enumerate(texts):
         try:
@@ -74,5 +72,5 @@ def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
 
 
 def first_inputs(tasks: Tasks) -> Worlds:
-    """Worlds [N], the first shown input of each task: the one that labels speak of."""
+    """Worlds [N], the first shown input of each task, in which programs are executed for labels."""
     return tasks.inputs[:, 0]

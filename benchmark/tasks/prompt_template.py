@@ -1,8 +1,8 @@
-"""Tracks: what stands around a task in a prompt. A model that was trained on the canonical text sees the task alone
-(`trained`); any other is told the language and shown solved examples first (`fewshot`).
+"""Prompt templates of the tracks: the text before and after the worlds of a task, the same for every task of a run.
 
-A frame is the text before and after the worlds of a task, the same for every task of a run, so that what comes before is
-computed once. A tokenizer with a chat template gets the description and the examples as turns of a conversation.
+A model that was trained on the canonical text gets the task alone (`trained`); any other model first gets a description
+of the language and solved examples (`fewshot`). If the tokenizer has a chat template, description and examples are the
+messages of a conversation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from karel_env.world import Worlds
 
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
 LENGTH_FACTOR = {TRAINED: 1, FEWSHOT: 2}
-"""Words that a model may write, in the suite's `max_new_words`: a chatty one writes around its program."""
+"""Generation limit per track as a multiple of the suite's `max_new_words`; few-shot models write text around programs."""
 _PLACEHOLDER = "\x00"
 THINKING_TAGS = {
     "<think>": "</think>",
@@ -36,19 +36,18 @@ THINKING_TAGS = {
     "<|begin_of_thought|>": "<|end_of_thought|>",
     "[THINK]": "[/THINK]",
 }
-"""Marks between which models think before they answer."""
-Template = Callable[..., str]
+"""Tags that enclose the reasoning of models before their answer: opening to closing tag."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """What stands around the worlds of a task.
+    """The text of a prompt before and after the worlds of a task.
 
     Attributes:
-        before: up to the worlds, the same for every task.
-        after: behind them, up to and with the header of the program.
-        shots: solved examples in `before`.
-        chat: whether it is laid out by the tokenizer's chat template.
+        before: text before the worlds.
+        after: text after the worlds, up to and including the program's header.
+        shots: number of solved examples in `before`.
+        chat: whether the tokenizer's chat template was applied.
     """
 
     before: str
@@ -57,7 +56,7 @@ class PromptTemplate:
     chat: bool = False
 
     def render(self, worlds_text: str) -> str:
-        """The whole prompt of a task."""
+        """The full prompt of a task."""
         return self.before + worlds_text + self.after
 
     @property
@@ -70,7 +69,7 @@ PLAIN = PromptTemplate("", PROMPT_END)
 
 
 def describe_language(suite: Suite) -> str:
-    """The language in a few lines: the grid's signs, the words, and what is asked."""
+    """The description of the language in few-shot prompts: signs of the grid, statements, and the task."""
     actions = "; ".join(f"{name}() {effect}" for name, effect in zip(ACTIONS, _ACTION_DESCRIPTIONS, strict=True))
     lines = [
         "Karel is a robot on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
@@ -100,15 +99,15 @@ _ACTION_DESCRIPTIONS = (
 
 
 def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> PromptTemplate:
-    """The frame of a track.
+    """Build the prompt template of a track.
 
     Args:
-        suite: gives number and worlds of the solved examples.
+        suite: determines the number and worlds of the solved examples.
         track: one of `TRACKS`.
-        tokenizer: of transformers; its chat template is used where it has one. None for a model without one.
+        tokenizer: a transformers tokenizer, whose chat template is applied if it has one; None for a model without one.
 
     Raises:
-        ModelError: a chat template that does not show what it is given, or that refuses these turns.
+        ModelError: the chat template raises an error, omits messages, or ends the prompt inside a thinking block.
     """
     if track == TRAINED:
         return PLAIN
@@ -131,37 +130,37 @@ def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> Pr
 def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]], shots: int) -> PromptTemplate:
     text = _render_messages(tokenizer, messages, {})
     if _ends_in_thought(text):
-        # A model that thinks before it answers would take the program's header as a thought.
+        # A reasoning model would continue the program's header as part of its thinking block.
         text = _render_messages(tokenizer, messages, {"enable_thinking": False})
         if _ends_in_thought(text):
             raise ModelError(
-                f"chat template: its prompt ends inside a thought ({text.rstrip()[-20:]!r}), also with "
-                "enable_thinking=False, so that a program would be a thought; edit the template to end its prompt behind "
-                "the thought, or remove it from the tokenizer"
+                f"chat template: the prompt ends inside a thinking block ({text.rstrip()[-20:]!r}), also with "
+                "enable_thinking=False; edit the template so that the prompt ends after the thinking block, or remove it "
+                "from the tokenizer"
             )
     parts = text.split(_PLACEHOLDER)
-    if len(parts) != 2 or not all(turn["content"].strip(f"{_PLACEHOLDER}\n") in text for turn in messages):
-        raise ModelError("chat template: it does not show every turn; remove it from the tokenizer to run without one")
+    if len(parts) != 2 or not all(message["content"].strip(f"{_PLACEHOLDER}\n") in text for message in messages):
+        raise ModelError("chat template: it omits messages; remove it from the tokenizer to run without one")
     before = parts[0]
-    # The tokenizer puts its mark of a text's beginning before every prompt; a template that writes it too would double it.
-    begin = tokenizer.bos_token
-    if begin and before.startswith(begin) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
-        before = before.removeprefix(begin)
+    # The tokenizer adds the BOS token to every prompt; a template that writes it as well would duplicate it.
+    bos = tokenizer.bos_token
+    if bos and before.startswith(bos) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
+        before = before.removeprefix(bos)
     return PromptTemplate(before, parts[1] + HEADER_TEXT, shots, chat=True)
 
 
 def _render_messages(tokenizer: Any, messages: list[dict[str, str]], variables: dict[str, object]) -> str:
     try:
         template = tokenizer.get_chat_template()
-    except ValueError as problem:
-        message = " ".join(str(problem).split())[:200]
-        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from problem
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return render_chat(template, messages, special, variables)
+    except ValueError as error:
+        message = " ".join(str(error).split())[:200]
+        raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from error
+    special_tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return render_chat(template, messages, special_tokens, variables)
 
 
 def _ends_in_thought(text: str) -> bool:
-    """Whether a prompt has opened a block of thoughts behind the last turn and not closed it."""
+    """Whether a prompt opens a thinking block after the last message without closing it."""
     last_turn = text.rpartition(_PLACEHOLDER)[2]
     return any(
         last_turn.rpartition(mark)[1] and end not in last_turn.rpartition(mark)[2]
@@ -170,7 +169,7 @@ def _ends_in_thought(text: str) -> bool:
 
 
 def sampling_seeds(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, ...]:
-    """A seed of 128 bits for draw number `sample` of each task, from SHA-256 over suite, task and draw."""
+    """128-bit seeds of sample `sample` of each task, from SHA-256 over suite, task and sample."""
     names = [f"{suite.name} {suite.version} {suite.seed} {task} {sample}" for task in tasks.tolist()]
     return tuple(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big") for name in names)
 
@@ -178,9 +177,9 @@ def sampling_seeds(suite: Suite, tasks: np.ndarray, sample: int) -> tuple[int, .
 def render_prompts(
     suite: Suite, tasks: Tasks, outputs: Worlds | None = None, template: PromptTemplate = PLAIN
 ) -> list[str]:
-    """The prompt of each task in its frame, with its outputs or with those given [N, E] in their place."""
+    """The prompt of each task; `outputs`, worlds [N, E], replaces the outputs of the tasks."""
     num_shown, show_under_robot = suite.shown, suite.show_under_robot
-    after = tasks.outputs if outputs is None else outputs
+    outputs = tasks.outputs if outputs is None else outputs
     return [
         template.render(examples_text(tasks.inputs[i, :num_shown], after[i, :num_shown], show_under_robot))
         for i in range(len(tasks))

@@ -1,4 +1,4 @@
-"""What a model is shown: input and output worlds in the canonical text, then the header of a program."""
+"""Prompt text: input and output worlds in the canonical text, then the header of a program."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from karel_env.world import Worlds, world_text
 
 INPUT, OUTPUT, PROGRAM = "input", "output", "program"
 PROMPT_END = f"{PROGRAM}\n{HEADER_TEXT}"
-"""How a prompt ends: a model continues it with the program's statements and its closing bracket."""
+"""End of a prompt; a model continues it with the program's statements and the closing bracket."""
 
 
 def example_text(before: Worlds, after: Worlds, show_under_robot: bool) -> str:
-    """One example: two lines with a name, each with its world below."""
+    """One input/output example: a name line before each world."""
     return f"{INPUT}\n{world_text(before, show_under_robot)}\n{OUTPUT}\n{world_text(after, show_under_robot)}\n"
 
 
 def examples_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
-    """All examples of one task, `inputs` and `outputs` (worlds [E]), one below the other."""
+    """All examples of one task; `inputs` and `outputs` are worlds [E]."""
     return "".join(example_text(inputs[e], outputs[e], show_under_robot) for e in range(len(inputs)))
 
 
@@ -28,8 +28,8 @@ def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) 
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a prompt: marks that the tokenizer puts before a text stay, those behind it would end the prompt."""
+    """Token ids of a prompt; special tokens that the tokenizer appends at the end are removed, since they end the text."""
     encoded = tokenizer(text, return_special_tokens_mask=True)
-    added = encoded["special_tokens_mask"]
-    stop = max((i + 1 for i, mark in enumerate(added) if not mark), default=0)
+    special_tokens_mask = encoded["special_tokens_mask"]
+    stop = max((i + 1 for i, is_special in enumerate(special_tokens_mask) if not is_special), default=0)
     return encoded["input_ids"][:stop]

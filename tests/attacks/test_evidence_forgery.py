@@ -27,10 +27,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def alter(change: Callable[[Arrays], Arrays]) -> Callable[[Path], None]:
-    def deed(folder: Path) -> None:
+    def edit(folder: Path) -> None:
         save_file(change(load_file(folder / "probes.data")), folder / "probes.data")
 
-    return deed
+    return edit
 
 
 def scaled(arrays: Arrays, prefix: str, factor: float) -> Arrays:
@@ -75,12 +75,12 @@ def test_evidence_of_another_row_is_recognised_whatever_its_scale(factor, tmp_pa
     record = json.loads((SHIPPED / GPT / "record.json").read_text())
     entry("meaning", record["meaning"], "record.json")(folder)
     overlap = find_overlap(read_row(folder), [read_row(SHIPPED / GPT)])
-    assert any("the same evidence" in why for why in overlap.refusals)
+    assert any("the same evidence" in reason for reason in overlap.refusals)
 
 
 def test_weights_of_another_row_are_recognised_under_another_name(tmp_path):
     folder = copy_row(LSTM, tmp_path / "2026-11-27_mine")
-    for place, value in (("name", "mine"), ("authors", ["Somebody"]), ("digest", "f" * 64)):
-        entry(place, value)(folder)
+    for path, value in (("name", "mine"), ("authors", ["Somebody"]), ("digest", "f" * 64)):
+        entry(path, value)(folder)
     overlap = find_overlap(read_row(folder), [read_row(SHIPPED / LSTM)])
-    assert any("the same weights, the same samples, the same evidence" in why for why in overlap.refusals)
+    assert any("the same weights, the same samples, the same evidence" in reason for reason in overlap.refusals)

@@ -21,11 +21,11 @@ from proposals import NGRAM, ROOT, copy_row, make_base, merge_change
 from benchmark.review.pull_request import check_pull_request
 from benchmark.submit.command import main
 
-MINE = "2026-11-26_mine"
+PROPOSED_FOLDER = "2026-11-26_mine"
 PAYLOAD = "import pathlib\npathlib.Path({!r}).write_text('ran')\n"
-PLACES = [
+FILES_WITH_CODE = [
     "conftest.py", "sitecustomize.py", "usercustomize.py", "benchmark/__init__.py", "benchmark/submit/verify.py", "numpy.py",
-    f"submissions/{MINE}/conftest.py", f"submissions/{MINE}/modeling_evil.py", f"submissions/{MINE}/evil.pth", "setup.py",
+    f"submissions/{PROPOSED_FOLDER}/conftest.py", f"submissions/{PROPOSED_FOLDER}/modeling_evil.py", f"submissions/{PROPOSED_FOLDER}/evil.pth", "setup.py",
 ]  # fmt: skip
 
 
@@ -33,12 +33,12 @@ def test_code_in_a_change_never_runs(tmp_path):
     ran = tmp_path / "ran"
 
     def bring_code(submissions: Path) -> None:
-        copy_row(NGRAM, submissions / MINE)
-        for place in PLACES:
+        copy_row(NGRAM, submissions / PROPOSED_FOLDER)
+        for place in FILES_WITH_CODE:
             path = submissions.parent / place
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(PAYLOAD.format(str(ran)))
-        (submissions / MINE / "config.json").write_text(
+        (submissions / PROPOSED_FOLDER / "config.json").write_text(
             json.dumps({"model_type": "x", "auto_map": {"AutoModelForCausalLM": "modeling_evil.Model"}})
         )
 
@@ -47,17 +47,17 @@ def test_code_in_a_change_never_runs(tmp_path):
     for name in ("benchmark", "karel_env", "baselines", "submissions"):
         (tmp_path / "base" / name).symlink_to(ROOT / name)
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "submission.yml").read_text())
-    (step,) = [one for one in workflow["jobs"]["verify"]["steps"] if one.get("name") == "Verify"]
-    done = subprocess.run(
+    (step,) = [line for line in workflow["jobs"]["verify"]["steps"] if line.get("name") == "Verify"]
+    result = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path / step["working-directory"],
         env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "ASSOCIATION": "NONE"},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.returncode == 3, done.stderr
+    assert result.returncode == 3, result.stderr
     assert not ran.exists()
     report = (tmp_path / "report.txt").read_text()
     assert "'conftest.py': outside of submissions/NAME/" in report
-    assert f"{MINE}: refused" in report
+    assert f"{PROPOSED_FOLDER}: refused" in report
     assert json.loads((tmp_path / "summary.json").read_text())["exit_code"] == 3
 
 
@@ -69,7 +69,7 @@ def test_code_in_a_change_never_runs(tmp_path):
      ("generation_config.json", {"trust_remote_code": True})],
 )  # fmt: skip
 def test_a_configuration_cannot_ask_for_code(tmp_path, capsys, name, content):
-    folder = copy_row(NGRAM, tmp_path / MINE)
+    folder = copy_row(NGRAM, tmp_path / PROPOSED_FOLDER)
     (folder / name).write_text(json.dumps(content))
     assert main(["verify", str(folder), "--incoming"]) == 3
     assert capsys.readouterr().err.count("\n") == 1
@@ -80,7 +80,7 @@ def test_settings_of_the_checkout_run_nothing(tmp_path):
     ran = tmp_path / "ran"
     folder = merge_change(
         make_base(tmp_path / "change"),
-        lambda s: (copy_row(NGRAM, s / MINE), (s / MINE / ".gitattributes").write_text("* diff=evil filter=evil")),
+        lambda s: (copy_row(NGRAM, s / PROPOSED_FOLDER), (s / PROPOSED_FOLDER / ".gitattributes").write_text("* diff=evil filter=evil")),
     )
     with (folder / ".git" / "config").open("a") as file:
         file.write(
@@ -90,7 +90,7 @@ def test_settings_of_the_checkout_run_nothing(tmp_path):
         (folder / ".git" / "hooks").mkdir(exist_ok=True)
         (folder / ".git" / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (folder / ".git" / "hooks" / hook).chmod(0o755)
-    found = check_pull_request(folder)
-    assert found.exit_code == 3
-    assert "'.gitattributes': no file of a submission" in found.text()
+    report = check_pull_request(folder)
+    assert report.exit_code == 3
+    assert "'.gitattributes': no file of a submission" in report.text()
     assert not ran.exists()

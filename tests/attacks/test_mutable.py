@@ -65,7 +65,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_row_that_stands_is_not_changed_unseen(name, tmp_path):
     change, says = CHANGES[name]
-    found = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM, RANDOM), change))
-    assert found.exit_code >= 3
-    assert says in found.text()
-    assert ": verified" not in found.text()
+    report = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM, RANDOM), change))
+    assert report.exit_code >= 3
+    assert says in report.text()
+    assert ": verified" not in report.text()

@@ -48,8 +48,8 @@ def test_outcomes_figures_and_claims_that_agree_are_computed_again(tmp_path, cap
      ("submission.yaml", "parameters", 405 * 10**9), ("submission.yaml", "digest", "0" * 64),
      ("submission.yaml", "claimed.held_out", 0.99), ("record.json", "accuracy.held_out.n", 10**6)],
 )  # fmt: skip
-def test_what_a_row_says_of_itself_is_not_believed(tmp_path, capsys, name, place, value):
+def test_what_a_row_says_of_itself_is_not_believed(tmp_path, capsys, name, field, value):
     folder = copy_row(NGRAM, tmp_path / NGRAM)
-    entry(place, value, name)(folder)
+    entry(field, value, name)(folder)
     assert main(["verify", str(folder), "--incoming"]) in (3, 4)
     capsys.readouterr()

@@ -72,10 +72,10 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_flagged_row_does_not_become_a_ranked_one(name, tmp_path):
-    found = check_pull_request(merge_change(flagged_base(tmp_path / "change"), FORGERIES[name]))
-    assert found.exit_code >= 3, found.text()
-    assert any(row.refusals for row in found.rows) or found.refusals
-    assert ": verified" not in found.text()
+    report = check_pull_request(merge_change(flagged_base(tmp_path / "change"), FORGERIES[name]))
+    assert report.exit_code >= 3, report.text()
+    assert any(row.refusals for row in report.rows) or report.refusals
+    assert ": verified" not in report.text()
 
 
 def test_a_new_row_brings_no_status(tmp_path, capsys):

@@ -62,8 +62,8 @@ def test_programs_are_parsed_as_karel_alone(ran):
 def test_descriptions_and_records_are_text(number, ran, tmp_path, capsys):
     text = expressions(ran)[number]
     folder = copy_row(NGRAM, tmp_path / NGRAM)
-    for place in ("family", "training.command", "training.data", "evaluation.command", "evaluation.hardware"):
-        entry(place, text)(folder)
+    for field in ("family", "training.command", "training.data", "evaluation.command", "evaluation.hardware"):
+        entry(field, text)(folder)
     entry("authors", [text])(folder)
     entry("provenance.command", text, "record.json")(folder)
     sample(lambda row: row.update(text=text, outcome="unparsable"))(folder)
@@ -75,12 +75,12 @@ def test_descriptions_and_records_are_text(number, ran, tmp_path, capsys):
 
 def test_what_holds_objects_is_refused(ran, tmp_path, capsys):
     content = pickle.dumps(Writes(ran))
-    for number, (name, whole) in enumerate(
+    for number, (name, document) in enumerate(
         [("model.safetensors", content), ("probes.data", content), ("pytorch_model.bin", content),
          ("submission.yaml", f"name: !!python/object/apply:os.system ['touch {ran}']\n".encode()),
          ("tokenizer_config.json", json.dumps({"auto_map": "x"}).encode())]
     ):  # fmt: skip
         folder = copy_row(NGRAM, tmp_path / str(number) / NGRAM)
-        write(name, whole)(folder)
+        write(name, document)(folder)
         assert main(["verify", str(folder), "--incoming"]) == 3, name
     capsys.readouterr()

@@ -29,10 +29,10 @@ def test_one_model_is_one_row(tmp_path):
             entry("name", f"try{i}")(folder)
             entry("authors", [f"author {i}"])(folder)
 
-    found = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM), vary))
-    assert found.exit_code == 3
-    assert all(row.code == 3 for row in found.rows)
-    assert found.text().count(f"the same weights, the same samples as '{NGRAM}'") == 2
+    report = check_pull_request(merge_change(make_base(tmp_path / "change", NGRAM), vary))
+    assert report.exit_code == 3
+    assert all(row.code == 3 for row in report.rows)
+    assert report.text().count(f"the same weights, the same samples as '{NGRAM}'") == 2
 
 
 def test_a_change_does_not_flood_the_board(tmp_path):
@@ -41,9 +41,9 @@ def test_a_change_does_not_flood_the_board(tmp_path):
             (submissions / f"2026-11-26_try{i}").mkdir()
             (submissions / f"2026-11-26_try{i}" / "README.md").write_text(str(i))
 
-    found = check_pull_request(merge_change(make_base(tmp_path / "change"), flood))
-    assert found.exit_code == 3
-    assert "6 submissions in one change" in found.text()
+    report = check_pull_request(merge_change(make_base(tmp_path / "change"), flood))
+    assert report.exit_code == 3
+    assert "6 submissions in one change" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_a_row_says_how_many_models_were_tried(attempts, tmp_path, capsys):
 def test_a_sealed_suite_is_known_to_nobody_before_and_to_anybody_after(tmp_path):
     folder, secret = tmp_path / "repository" / "sealed", tmp_path / "secret.json"
     folder.parent.mkdir()
-    made = seal_round(folder, "round", "smoke", secret)
+    sealed_round = seal_round(folder, "round", "smoke", secret)
     seed = open_secret(folder, "round", secret).seed
     assert str(seed) not in (folder / "round.yaml").read_text()
     assert seed != load_suite("smoke").seed
-    assert made.revealed is None
+    assert sealed_round.revealed is None
     with pytest.raises(UsageError):
         seal_round(folder, "round", "smoke", tmp_path / "other.json")
     seal_round(folder, "other", "smoke", tmp_path / "other.json")

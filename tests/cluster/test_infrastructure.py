@@ -162,7 +162,7 @@ def test_the_token_is_in_no_file_and_the_files_are_private(session):
 def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
     executor, _, _ = session
     monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.runner.jobs", "this_is_slow"))
-    monkeypatch.setattr(cluster, "RayActor", SlowBody)
+    monkeypatch.setattr(cluster, "RayActor", SlowActor)
     resends, hired, events, done = [], [], [], []
     plain_start_worker, plain_continue = executor.start_worker, executor.continue_start
 
@@ -187,17 +187,17 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
     assert done == [1]
     assert hired == [EVALUATION]
     assert events == []
-    assert True in asked
+    assert True in resends
 
 
-class SlowBody(cluster.ActorBody):
+class SlowActor(cluster.RayActor):
     """One of its modules takes 3 s to import."""
 
-    def start(self, expected, again=False):
-        if not again and self.is_placed and self.imports == ["this_is_slow"]:
+    def start(self, expected, resend=False):
+        if not resend and self.is_placed and self.imports == ["this_is_slow"]:
             time.sleep(3)
             self.imports.clear()
-        return super().start(expected, again)
+        return super().start(expected, resend)
 
 
 def groups_writable() -> Path | None:
@@ -474,7 +474,7 @@ def test_workers_that_are_killed_at_once_end_the_run_with_the_reason(words, tmp_
     assert call(*words, "--out", tmp_path) == 0, "and then it goes on"
 
 
-class DyingBody(cluster.ActorBody):
+class DyingBody(cluster.RayActor):
     """Is killed by the first piece that it computes."""
 
     def compute(self, affinity_key, work, payload, batch_scale):

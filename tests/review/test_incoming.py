@@ -33,7 +33,7 @@ from benchmark.review.lookalike import imitates_ascii, skeleton
 from benchmark.review.pull_request import UNFINISHED, check_pull_request, main
 from benchmark.submit.report import VerificationReport
 
-MINE = "2026-11-26_mine"
+PROPOSED_FOLDER = "2026-11-26_mine"
 FLOAT32 = "2026-11-23_llama-laptop"
 
 
@@ -64,8 +64,8 @@ def quick(monkeypatch):
 def own_row(folder: Path, source: str = NGRAM, name: str = "mine") -> Path:
     """A row that shares nothing with the shipped one that it is made of."""
     copy_row(source, folder)
-    for place, value in (("name", name), ("digest", "f" * 64), ("authors", ["Ada"]), ("model", "withheld")):
-        entry(place, value)(folder)
+    for field, value in (("name", name), ("digest", "f" * 64), ("authors", ["Ada"]), ("model", "withheld")):
+        entry(field, value)(folder)
     edit_samples(folder, lambda rows: [row | {"text": f"{row['text']} {row['task']}"} for row in rows])
     return folder
 
@@ -77,19 +77,19 @@ def edit_samples(folder: Path, edit) -> None:
 
 
 def check_and_render(repository, tmp_path: Path, change, maintainer: bool = False):
-    found = check_pull_request(repository(tmp_path / "change", change), maintainer)
-    text = found.text()
+    report = check_pull_request(repository(tmp_path / "change", change), maintainer)
+    text = report.text()
     assert text.isascii()
     assert all(char.isprintable() or char == "\n" for char in text)
     assert len(text) < REPORT_CHARACTERS + 100
-    return found, text
+    return report, text
 
 
 def test_a_row_of_its_own_is_new_and_verified(repository, tmp_path, quick):
-    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
-    assert found.exit_code == 0, text
-    assert f"{MINE}: verified\n- new row" in text
-    assert json.loads(found.summary()) == {
+    report, text = check_and_render(repository, tmp_path, lambda s: own_row(s / PROPOSED_FOLDER))
+    assert report.exit_code == 0, text
+    assert f"{PROPOSED_FOLDER}: verified\n- new row" in text
+    assert json.loads(report.summary()) == {
         "exit_code": 0,
         "new": 1,
         "changed": 0,
@@ -105,10 +105,10 @@ def flag(submissions: Path) -> None:
 
 
 STATUSES = {
-    "added": (lambda s: (own_row(s / MINE) / "status.json").write_text("{}"), "status.json added"),
+    "added": (lambda s: (own_row(s / PROPOSED_FOLDER) / "status.json").write_text("{}"), "status.json added"),
     "edited": (flag, "status.json edited"),
     "deleted": (lambda s: (s / NGRAM / "status.json").unlink(), "status.json deleted"),
-    "of another case": (lambda s: (own_row(s / MINE) / "Status.JSON").write_text("{}"), "Status.JSON added"),
+    "of another case": (lambda s: (own_row(s / PROPOSED_FOLDER) / "Status.JSON").write_text("{}"), "Status.JSON added"),
     "moved": (lambda s: (s / NGRAM / "status.json").rename(s / RANDOM / "figures.json"), "status.json deleted"),
 }  # fmt: skip
 
@@ -116,8 +116,8 @@ STATUSES = {
 @pytest.mark.parametrize("name", STATUSES)
 def test_no_change_touches_a_status(name, repository, tmp_path, quick):
     change, says = STATUSES[name]
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert f"{says}: only the verification writes it" in text
 
 
@@ -126,13 +126,13 @@ def test_a_changed_row_is_named_with_what_differs(repository, tmp_path, quick):
         entry("accuracy.shown.value", 0.5, "record.json")(submissions / NGRAM)
         entry("family", "other")(submissions / NGRAM)
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert f"{NGRAM}: refused\n- changed row" in text
     assert "changes a row of the base (record.json edited, submission.yaml edited)" in text
     assert "board.shown %" in text
     assert re.search("description.family +'symbolic' +'other'", text)
-    assert json.loads(found.summary())["changed"] == 1
+    assert json.loads(report.summary())["changed"] == 1
 
 
 def test_a_maintainer_may_change_and_remove_rows_and_no_submitter(repository, tmp_path, quick):
@@ -140,13 +140,13 @@ def test_a_maintainer_may_change_and_remove_rows_and_no_submitter(repository, tm
         (submissions / NGRAM / "README.md").write_text("edited")
         shutil.rmtree(submissions / RANDOM)
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert f"{RANDOM}: refused\n- removed row" in text
-    found = check_pull_request(tmp_path / "change", is_maintainer=True)
-    assert found.exit_code == 0, found.text()
-    assert "a maintainer's change" in found.text()
-    assert f"{RANDOM}: removed" in found.text()
+    report = check_pull_request(tmp_path / "change", is_maintainer=True)
+    assert report.exit_code == 0, report.text()
+    assert "a maintainer's change" in report.text()
+    assert f"{RANDOM}: removed" in report.text()
 
 
 def test_a_renamed_row_is_named_as_one(repository, tmp_path, quick):
@@ -155,26 +155,26 @@ def test_a_renamed_row_is_named_as_one(repository, tmp_path, quick):
         (submissions / NGRAM).rename(submissions / "2026-11-27_new")
         entry("authors", ["Somebody"])(submissions / "2026-11-27_new")
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert "- renamed row" in text
     assert f"renamed from '{NGRAM}'" in text
-    assert json.loads(found.summary())["renamed"] == 1
+    assert json.loads(report.summary())["renamed"] == 1
 
 
 def link(submissions: Path) -> None:
-    (own_row(submissions / MINE) / "README.md").unlink()
-    (submissions / MINE / "README.md").symlink_to("/etc/passwd")
+    (own_row(submissions / PROPOSED_FOLDER) / "README.md").unlink()
+    (submissions / PROPOSED_FOLDER / "README.md").symlink_to("/etc/passwd")
 
 
 def submodule(submissions: Path) -> None:
-    git(submissions.parent, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submissions/{MINE}/x")
+    git(submissions.parent, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submissions/{PROPOSED_FOLDER}/x")
 
 
 KINDS = {
     "link": (link, "a link; a submission holds plain files"),
-    "linked row": (lambda s: (s / MINE).symlink_to("/etc"), f"'submissions/{MINE}': outside of submissions/NAME/"),
-    "program": (lambda s: (own_row(s / MINE) / "README.md").chmod(0o755), "a program (mode 100755)"),
+    "linked row": (lambda s: (s / PROPOSED_FOLDER).symlink_to("/etc"), f"'submissions/{PROPOSED_FOLDER}': outside of submissions/NAME/"),
+    "program": (lambda s: (own_row(s / PROPOSED_FOLDER) / "README.md").chmod(0o755), "a program (mode 100755)"),
     "mode alone": (lambda s: (s / NGRAM / "README.md").chmod(0o755), "a program (mode 100755)"),
     "elsewhere": (lambda s: (s.parent / "README.md").write_text("x"), "'README.md': outside of submissions/NAME/"),
     "workflow": (lambda s: ((s.parent / ".github").mkdir(), (s.parent / ".github" / "x.yml").write_text("x")), "outside of"),
@@ -187,22 +187,22 @@ KINDS = {
 def test_only_plain_files_of_submissions_are_taken(name, repository, tmp_path, quick):
     change, says = KINDS[name]
     for maintainer in (False, True):
-        found, text = check_and_render(repository, tmp_path / str(maintainer), change, maintainer)
-        assert found.exit_code == 3
+        report, text = check_and_render(repository, tmp_path / str(maintainer), change, maintainer)
+        assert report.exit_code == 3
         assert says in text
 
 
 def test_a_submodule_is_refused(repository, tmp_path, quick):
-    folder = repository(tmp_path / "change", lambda s: own_row(s / MINE))
+    folder = repository(tmp_path / "change", lambda s: own_row(s / PROPOSED_FOLDER))
     git(folder, "checkout", "-q", "change")
     submodule(folder / "submissions")
     git(folder, "commit", "-qm", "module")
     git(folder, "checkout", "-qf", "main")
     git(folder, "merge", "-q", "--no-ff", "-m", "merge", "change")
-    (folder / "submissions" / MINE / "x").mkdir(exist_ok=True)
-    found = check_pull_request(folder)
-    assert found.exit_code == 3
-    assert "a submodule; a submission holds plain files" in found.text()
+    (folder / "submissions" / PROPOSED_FOLDER / "x").mkdir(exist_ok=True)
+    report = check_pull_request(folder)
+    assert report.exit_code == 3
+    assert "a submodule; a submission holds plain files" in report.text()
 
 
 NAMES = {
@@ -224,8 +224,8 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_and_dates_that_mislead_are_refused(name, repository, tmp_path, quick):
-    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / name))
-    assert found.exit_code == 3, text
+    report, text = check_and_render(repository, tmp_path, lambda s: own_row(s / name))
+    assert report.exit_code == 3, text
     assert NAMES[name] in text
 
 
@@ -236,8 +236,8 @@ def test_a_clock_that_is_behind_refuses_nothing(repository, tmp_path, quick, mon
             return cls(2001, 1, 1, tzinfo=tz)
 
     monkeypatch.setattr(benchmark.review.pull_request, "datetime", Behind)
-    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
-    assert found.exit_code == 0, text
+    report, text = check_and_render(repository, tmp_path, lambda s: own_row(s / PROPOSED_FOLDER))
+    assert report.exit_code == 0, text
 
 
 def test_a_change_has_a_bounded_number_of_rows(repository, tmp_path, quick):
@@ -245,8 +245,8 @@ def test_a_change_has_a_bounded_number_of_rows(repository, tmp_path, quick):
         for i in range(6):
             own_row(submissions / f"2026-11-26_mine{i}", name=f"mine{i}")
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert "6 submissions in one change; at most 5" in text
 
 
@@ -256,8 +256,8 @@ def test_two_rows_of_one_change_are_compared_with_each_other(repository, tmp_pat
             own_row(submissions / f"2026-11-26_{name}", name=name)
             entry("authors", [name])(submissions / f"2026-11-26_{name}")
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert "the same weights, the same samples as '2026-11-26_two' of 'two'" in text
 
 
@@ -329,16 +329,16 @@ def test_evidence_is_compared_whatever_its_scale(tmp_path, original, change, exp
 def test_no_two_shipped_rows_of_one_table_stand_for_each_other():
     rows = [read_row(SHIPPED / name) for name in (NETWORK, "2026-11-26_lstm-laptop", NGRAM, RANDOM)]
     for row in rows:
-        assert find_overlap(row, [other for other in rows if other is not row]).refusals == []
+        assert find_overlap(row, [existing for existing in rows if existing is not row]).refusals == []
 
 
 def test_one_model_may_stand_in_two_tables_for_its_authors_alone(tmp_path):
     row = read_row(SHIPPED / NGRAM)
-    other = read_row(SHIPPED / f"{NGRAM}-icml24")
-    assert find_overlap(row, [other]).refusals == []
-    assert "the same weights" in find_overlap(row, [other]).notes[0]
+    existing = read_row(SHIPPED / f"{NGRAM}-icml24")
+    assert find_overlap(row, [existing]).refusals == []
+    assert "the same weights" in find_overlap(row, [existing]).notes[0]
     entry("authors", ["Somebody"])(copy_row(NGRAM, tmp_path / NGRAM))
-    assert "the same weights" in find_overlap(read_row(tmp_path / NGRAM), [other]).refusals[0]
+    assert "the same weights" in find_overlap(read_row(tmp_path / NGRAM), [existing]).refusals[0]
 
 
 @pytest.mark.parametrize(
@@ -347,10 +347,10 @@ def test_one_model_may_stand_in_two_tables_for_its_authors_alone(tmp_path):
      ("family", "\u043epenai", "reads as 'openai'; write it in one script"),
      ("authors", ["the authors of this b\u0435nchmark"], "reads as 'the authors of this benchmark'")],
 )  # fmt: skip
-def test_claims_that_imitate_a_known_name_are_refused(tmp_path, place, value, says):
-    folder = own_row(tmp_path / MINE)
-    entry(place, value)(folder)
-    assert any(says in why for why in find_overlap(read_row(folder), [read_row(SHIPPED / NGRAM)]).refusals)
+def test_claims_that_imitate_a_known_name_are_refused(tmp_path, field, value, says):
+    folder = own_row(tmp_path / PROPOSED_FOLDER)
+    entry(field, value)(folder)
+    assert any(says in reason for reason in find_overlap(read_row(folder), [read_row(SHIPPED / NGRAM)]).refusals)
 
 
 def test_skeletons():
@@ -365,14 +365,14 @@ def test_skeletons():
 
 
 def test_what_is_no_merge_with_its_base_is_refused_in_one_line(repository, tmp_path, quick):
-    whole = repository(tmp_path / "whole", lambda s: own_row(s / MINE))
-    cases = {"no folder": tmp_path / "nowhere", "no repository": tmp_path, "below the root": whole / "submissions"}
-    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{whole}", str(tmp_path / "shallow"))
+    repository_path = repository(tmp_path / "whole", lambda s: own_row(s / PROPOSED_FOLDER))
+    cases = {"no folder": tmp_path / "nowhere", "no repository": tmp_path, "below the root": repository_path / "submissions"}
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository_path}", str(tmp_path / "shallow"))
     cases["shallow"] = tmp_path / "shallow"
-    shutil.copytree(whole, tmp_path / "plain")
+    shutil.copytree(repository_path, tmp_path / "plain")
     git(tmp_path / "plain", "commit", "-q", "--allow-empty", "-m", "one more")
     cases["no merge"] = tmp_path / "plain"
-    shutil.copytree(whole, tmp_path / "octopus")
+    shutil.copytree(repository_path, tmp_path / "octopus")
     for name in "ab":
         git(tmp_path / "octopus", "checkout", "-qb", name, "HEAD^1")
         (tmp_path / "octopus" / name).write_text(name)
@@ -381,23 +381,23 @@ def test_what_is_no_merge_with_its_base_is_refused_in_one_line(repository, tmp_p
     git(tmp_path / "octopus", "checkout", "-q", "main")
     git(tmp_path / "octopus", "merge", "-q", "-m", "three", "a", "b")
     cases["octopus"] = tmp_path / "octopus"
-    shutil.copytree(whole, tmp_path / "edited")
-    (tmp_path / "edited" / "submissions" / MINE / "README.md").write_text("not what is committed")
+    shutil.copytree(repository_path, tmp_path / "edited")
+    (tmp_path / "edited" / "submissions" / PROPOSED_FOLDER / "README.md").write_text("not what is committed")
     cases["edited"] = tmp_path / "edited"
     for name, folder in cases.items():
-        found = check_pull_request(folder)
-        assert found.exit_code == 2, name
-        assert found.text().startswith("refused: --change"), name
-        assert found.text().count("\n") == 1, found.text()
+        report = check_pull_request(folder)
+        assert report.exit_code == 2, name
+        assert report.text().startswith("refused: --change"), name
+        assert report.text().count("\n") == 1, report.text()
 
 
 def test_a_base_with_odd_modes_is_a_maintainers_matter(tmp_path, quick):
     base = make_base(tmp_path / "base", NGRAM)
     (base / "submissions" / NGRAM / "README.md").chmod(0o755)
     git(base, "commit", "-qam", "mode")
-    found = check_pull_request(merge_change(base, lambda s: (s / NGRAM / "README.md").chmod(0o644)))
-    assert found.exit_code == 3
-    assert "a program (mode 100755) in the base; a maintainer repairs it first" in found.text()
+    report = check_pull_request(merge_change(base, lambda s: (s / NGRAM / "README.md").chmod(0o644)))
+    assert report.exit_code == 3
+    assert "a program (mode 100755) in the base; a maintainer repairs it first" in report.text()
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("a\nb"), ValueError("\u202e")])
@@ -406,8 +406,8 @@ def test_a_folder_that_breaks_a_reader_is_reported(problem, repository, tmp_path
         raise problem
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", broken)
-    found, text = check_and_render(repository, tmp_path, lambda s: own_row(s / MINE))
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, lambda s: own_row(s / PROPOSED_FOLDER))
+    assert report.exit_code == 3
     assert f"cannot be read: {type(problem).__name__}" in text
 
 
@@ -415,7 +415,7 @@ def test_a_report_is_there_even_of_a_check_that_was_killed(repository, tmp_path,
     def killed(checkout: Path, maintainer: bool) -> None:
         raise KeyboardInterrupt
 
-    folder = repository(tmp_path / "change", lambda s: own_row(s / MINE))
+    folder = repository(tmp_path / "change", lambda s: own_row(s / PROPOSED_FOLDER))
     words = ["--change", str(folder), "--report", str(tmp_path / "report.txt"), "--summary", str(tmp_path / "summary")]
     assert main(words) == 0
     assert (tmp_path / "summary").is_file()
@@ -441,8 +441,8 @@ def test_names_of_files_do_not_write_the_report(repository, tmp_path, quick):
         (submissions / "::error::x\n").mkdir()
         (submissions / "::error::x\n" / "a").write_text("x")
 
-    found, text = check_and_render(repository, tmp_path, change)
-    assert found.exit_code == 3
+    report, text = check_and_render(repository, tmp_path, change)
+    assert report.exit_code == 3
     assert not any(line.startswith("::") for line in text.splitlines())
 
 
@@ -450,9 +450,9 @@ def test_what_cannot_be_read_in_the_base_is_said(tmp_path, quick):
     base = make_base(tmp_path / "base", NGRAM)
     (base / "submissions" / NGRAM / "record.json").write_text("{}")
     git(base, "commit", "-qam", "broken")
-    found = check_pull_request(merge_change(base, lambda s: own_row(s / MINE)))
-    assert found.exit_code == 0
-    assert f"not compared with 1 rows of the base that cannot be read, first '{NGRAM}'" in found.text()
+    report = check_pull_request(merge_change(base, lambda s: own_row(s / PROPOSED_FOLDER)))
+    assert report.exit_code == 0
+    assert f"not compared with 1 rows of the base that cannot be read, first '{NGRAM}'" in report.text()
     with pytest.raises(BenchmarkError):
         read_row(base / "submissions" / NGRAM)
     assert yaml.safe_load((base / "submissions" / NGRAM / "submission.yaml").read_text())

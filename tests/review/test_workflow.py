@@ -27,12 +27,12 @@ ON = True
 
 def step(workflow: str, name: str) -> dict:
     (job,) = WORKFLOWS[workflow]["jobs"].values()
-    return next(one for one in job["steps"] if one.get("name") == name)
+    return next(item for item in job["steps"] if item.get("name") == name)
 
 
 def git(where: Path, *words: str) -> None:
-    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", "-C", str(where), *who, *words], check=True, capture_output=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(where), *author, *words], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -58,22 +58,22 @@ def proposed(tmp_path):
     return tmp_path, commit
 
 
-def run_step(one: dict, where: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def run_step(item: dict, where: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """A step as the runner runs it: bash -e, with pipefail."""
-    assert "${{" not in one["run"], "an expression in a script could hold what a change says"
+    assert "${{" not in item["run"], "an expression in a script could hold what a change says"
     path = f"{where / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", one["run"]],
-        cwd=where / one.get("working-directory", "."),
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", item["run"]],
+        cwd=where / item.get("working-directory", "."),
         env={"PATH": path, "HOME": str(where), "OMP_NUM_THREADS": "1", **env},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
 def verified(where: Path) -> tuple[int, str]:
-    done = run_step(step("submission", "Verify"), where)
-    assert not done.stderr, done.stderr
-    return done.returncode, (where / "report.txt").read_text()
+    result = run_step(step("submission", "Verify"), where)
+    assert not result.stderr, result.stderr
+    return result.returncode, (where / "report.txt").read_text()
 
 
 def test_what_reads_a_change_can_only_read():
@@ -81,13 +81,13 @@ def test_what_reads_a_change_can_only_read():
     assert set(verify[ON]) == {"pull_request"}
     assert verify["permissions"] == {"contents": "read"}
     assert "secrets" not in (FOLDER / "submission.yml").read_text().partition("jobs:")[2]
-    checkouts = [one["with"] for one in verify["jobs"]["verify"]["steps"] if "checkout" in one.get("uses", "")]
-    assert [one["path"] for one in checkouts] == ["base", "change"]
+    checkouts = [item["with"] for item in verify["jobs"]["verify"]["steps"] if "checkout" in item.get("uses", "")]
+    assert [item["path"] for item in checkouts] == ["base", "change"]
     assert checkouts[0]["ref"] == "${{ github.event.pull_request.base.sha }}"
-    assert all(one["persist-credentials"] is False for one in checkouts)
-    scripts = [one for one in verify["jobs"]["verify"]["steps"] if "run" in one]
-    assert all(len(one["uses"].partition("@")[2]) == 40 for one in verify["jobs"]["verify"]["steps"] if "uses" in one)
-    assert all("change" not in one["run"].replace("--change ../change", "") for one in scripts)
+    assert all(item["persist-credentials"] is False for item in checkouts)
+    scripts = [item for item in verify["jobs"]["verify"]["steps"] if "run" in item]
+    assert all(len(item["uses"].partition("@")[2]) == 40 for item in verify["jobs"]["verify"]["steps"] if "uses" in item)
+    assert all("change" not in item["run"].replace("--change ../change", "") for item in scripts)
     assert "pull_request_target" not in (FOLDER / "submission.yml").read_text()
 
 
@@ -96,9 +96,9 @@ def test_what_may_write_takes_nothing_but_numbers():
     assert set(post[ON]) == {"workflow_run"}
     assert post[ON]["workflow_run"]["workflows"] == [WORKFLOWS["submission"]["name"]]
     assert post["permissions"] == {"actions": "read", "contents": "read", "pull-requests": "write"}
-    assert not any("uses" in one for one in post["jobs"]["post"]["steps"])
+    assert not any("uses" in item for item in post["jobs"]["post"]["steps"])
     assert ".github/workflows/submission.yml" in post["jobs"]["post"]["if"]
-    scripts = "".join(one["run"] for one in post["jobs"]["post"]["steps"])
+    scripts = "".join(item["run"] for item in post["jobs"]["post"]["steps"])
     assert "report.txt" not in scripts
 
 
@@ -145,19 +145,19 @@ def test_other_files_are_refused(proposed, path, says):
     [("OWNER", True), ("MEMBER", True), ("COLLABORATOR", False), ("CONTRIBUTOR", False), ("NONE", False), ("", False),
      ("--maintainer", False), ("MEMBER --x", False), ("x) own=(--maintainer)", False)],
 )  # fmt: skip
-def test_only_whom_github_names_a_maintainer_is_one(tmp_path, association, own):
+def test_only_whom_github_names_a_maintainer_is_one(tmp_path, association, is_own):
     (tmp_path / "bin").mkdir()
     (tmp_path / "base").mkdir()
     (tmp_path / "bin" / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "$HOME/words"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
     assert run_step(step("submission", "Verify"), tmp_path, ASSOCIATION=association).returncode == 0
-    assert ("--maintainer" in (tmp_path / "words").read_text().splitlines()) == own
+    assert ("--maintainer" in (tmp_path / "words").read_text().splitlines()) == is_own
 
 
 def test_the_summary_of_a_run_shows_the_report_as_one_block_of_code(tmp_path):
     (tmp_path / "report.txt").write_text("~~~\n```\n<b>@all</b>\n\n# x\n")
-    done = run_step(step("submission", "Show the report"), tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
-    assert done.returncode == 0, done.stderr
+    result = run_step(step("submission", "Show the report"), tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
+    assert result.returncode == 0, result.stderr
     (token,) = MarkdownIt("gfm-like", {"linkify": False}).parse((tmp_path / "summary.md").read_text())
     assert token.type == "code_block"
 
@@ -189,9 +189,9 @@ def posted(
         (tmp_path / name).write_text(content)
     names = {"RUN": "5", "SHA": "a" * 40, "OWNER": "o", "BRANCH": "b$(id)", "GH_REPO": "o/r", "GH_TOKEN": "t",
              "SERVER": "https://github.com", "CONCLUSION": "success"} | env  # fmt: skip
-    for one in WORKFLOWS["comment"]["jobs"]["post"]["steps"]:
-        done = run_step(one, tmp_path, **names)
-        assert done.returncode == 0, done.stderr
+    for item in WORKFLOWS["comment"]["jobs"]["post"]["steps"]:
+        result = run_step(item, tmp_path, **names)
+        assert result.returncode == 0, result.stderr
     calls = (tmp_path / "calls").read_text()
     assert "head=o:b$(id)" in calls
     if "pr comment" not in calls:

@@ -131,10 +131,10 @@ def test_what_a_fit_reads_is_written_again_if_altered(tmp_path):
     from benchmark.runner.cached_fits import CachedProbeTrainer
 
     fits = CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1))
-    path = fits._spill({"targets": np.arange(5)})
+    path = fits._write_inputs({"targets": np.arange(5)})
     written = path.read_bytes()
     path.write_bytes(written[:-1] + b"\x07")
-    assert fits._spill({"targets": np.arange(5)}) == path
+    assert fits._write_inputs({"targets": np.arange(5)}) == path
     assert path.read_bytes() == written
 
 

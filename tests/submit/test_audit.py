@@ -43,7 +43,7 @@ class Memoriser:
         self.honest = honest
 
     def texts(self, prompts: list[str]) -> list[str]:
-        answers = [one.text for one in self.honest.generate(prompts, 16)]
+        answers = [text.text for text in self.honest.generate(prompts, 16)]
         return [self.known.get(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
@@ -52,7 +52,7 @@ class Honest:
         self.writer = writer
 
     def texts(self, prompts: list[str]) -> list[str]:
-        return [one.text for one in self.writer.generate(prompts, 16)]
+        return [text.text for text in self.writer.generate(prompts, 16)]
 
 
 def audited(writer, digest: str):
@@ -63,17 +63,17 @@ def audited(writer, digest: str):
 
 
 def test_who_memorised_the_test_set_is_flagged():
-    found = audited(Memoriser("laptop", BASELINES["n-gram"](load_suite("laptop"))), "a" * 64)
-    assert found.public == 1.0
-    assert found.audit < 0.3
-    assert is_alarming(found)
+    report = audited(Memoriser("laptop", BASELINES["n-gram"](load_suite("laptop"))), "a" * 64)
+    assert report.public == 1.0
+    assert report.audit < 0.3
+    assert is_alarming(report)
 
 
 @pytest.mark.parametrize("name", ["n-gram", "random"])
 def test_the_honest_are_not_flagged(name):
-    found = audited(Honest(BASELINES[name](load_suite("laptop"))), "a" * 64)
-    assert found.low <= 0 <= found.high
-    assert not is_alarming(found)
+    report = audited(Honest(BASELINES[name](load_suite("laptop"))), "a" * 64)
+    assert report.low <= 0 <= report.high
+    assert not is_alarming(report)
 
 
 def test_a_tenth_memorised_is_enough():
@@ -106,8 +106,8 @@ def test_the_interval_holds_no_difference_as_often_as_it_says(share):
 
 def test_newcombe_gives_the_published_example():
     # Newcombe 1998, table II (a): 56/70 against 48/80, method 10.
-    low, high = newcombe_interval(56, 70, 48, 80, 0.95)
-    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
+    low, upper = newcombe_interval(56, 70, 48, 80, 0.95)
+    assert (round(low, 4), round(upper, 4)) == (0.0524, 0.3339)
 
 
 def test_the_command_audits_and_flags(tmp_path, monkeypatch, capsys):
@@ -116,7 +116,7 @@ def test_the_command_audits_and_flags(tmp_path, monkeypatch, capsys):
     assert main(["audit", str(folder), "--write-status"]) == 0
     assert "difference" in capsys.readouterr().out
     assert read_status(folder).status == "validated"
-    monkeypatch.setattr(audit, "audit_texts", lambda folder, found, suite, limits: ["}"] * suite.tasks)
+    monkeypatch.setattr(audit, "audit_texts", lambda folder, report, suite, limits: ["}"] * suite.tasks)
     assert main(["audit", str(folder), "--write-status"]) == 4
     status = read_status(folder)
     assert status.status == "flagged"

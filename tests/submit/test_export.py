@@ -31,22 +31,22 @@ def exported(capsys):
 
 def figures(name: str) -> dict[str, float]:
     record = read_record(SUBMISSIONS / name / "record.json")
-    found = {one: getattr(record.accuracy, one).value for one in ("shown", "held_out", "exact", "valid")}
-    return found | ({"delta": record.meaning.features["facing"].delta.value} if record.meaning else {})
+    report = {metric: getattr(record.accuracy, metric).value for metric in ("shown", "held_out", "exact", "valid")}
+    return report | ({"delta": record.meaning.features["facing"].delta.value} if record.meaning else {})
 
 
 @pytest.mark.parametrize("name", [PLAIN, NETWORK])
 def test_eval_results_are_read_by_the_hub_client(name, exported):
     entries = parse_eval_result_entries(yaml.safe_load(exported(name, "eval-results")))
-    assert {one.task_id.removeprefix("laptop_"): one.value for one in entries} == figures(name)
-    assert {one.dataset_id for one in entries} == {"org/karel"}
-    assert all("95% interval" in one.notes and "n = " in one.notes for one in entries)
+    assert {metric.task_id.removeprefix("laptop_"): metric.value for metric in entries} == figures(name)
+    assert {metric.dataset_id for metric in entries} == {"org/karel"}
+    assert all("95% interval" in metric.notes and "n = " in metric.notes for metric in entries)
 
 
 @pytest.mark.parametrize("name", [PLAIN, NETWORK])
 def test_a_model_index_is_read_as_a_model_card(name, exported):
     card = ModelCard(exported(name, "model-index") + "\ntext\n")
-    assert {one.metric_type: one.metric_value for one in card.data.eval_results} == figures(name)
+    assert {metric.metric_type: metric.metric_value for metric in card.data.eval_results} == figures(name)
     assert card.data.model_name == name.partition("_")[2]
 
 
@@ -69,19 +69,19 @@ ALLOWED = {*REQUIRED[""], "evaluation_timestamp", "detailed_evaluation_results"}
 
 @pytest.mark.parametrize("name", [PLAIN, NETWORK])
 def test_every_eval_ever_has_what_its_schema_requires(name, exported):
-    whole = json.loads(exported(name, "every-eval-ever"))
-    assert set(whole) <= ALLOWED
-    for place, required in REQUIRED.items():
-        inner = whole
-        for step in filter(None, place.split(".")):
+    document = json.loads(exported(name, "every-eval-ever"))
+    assert set(document) <= ALLOWED
+    for field, required in REQUIRED.items():
+        inner = document
+        for step in filter(None, field.split(".")):
             inner = inner[int(step)] if step.isdigit() else inner[step]
-        assert set(required) <= set(inner), place
-    details = whole["model_info"]["additional_details"]
+        assert set(required) <= set(inner), field
+    details = document["model_info"]["additional_details"]
     assert details["deployment_type"] in ("self_deployed", "externally_managed", "unknown")
     assert details["model_availability"] in ("open_weights", "closed_weights", "unknown")
     assert all(isinstance(value, str) for value in details.values())
-    assert ("inference_engine" in whole["model_info"]) == (name == NETWORK)
-    scores = {one["metric_config"]["metric_name"]: one["score_details"]["score"] for one in whole["evaluation_results"]}
+    assert ("inference_engine" in document["model_info"]) == (name == NETWORK)
+    scores = {metric["metric_config"]["metric_name"]: metric["score_details"]["score"] for metric in document["evaluation_results"]}
     assert scores == figures(name)
 
 

@@ -149,9 +149,9 @@ def test_the_lists_are_those_of_the_loader():
 
 
 def test_a_rerun_ends_at_its_deadline(folder):
-    found = verify(folder)
+    report = verify(folder)
     with pytest.raises(ModelError, match="deadline") as raised:
-        rerun(folder, found, 0.01, ProcessLimits(seconds=0.5))
+        rerun(folder, report, 0.01, ProcessLimits(seconds=0.5))
     assert raised.value.exit_code == 3
 
 
@@ -198,8 +198,8 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_refused(name, folder):
-    place, value, says = REFUSED[name]
-    edit(place, value)(folder)
+    field, value, says = REFUSED[name]
+    edit(field, value)(folder)
     with pytest.raises(SubmissionError, match=says) as raised:
         read_submitted_record(folder)
     assert "\n" not in str(raised.value)
@@ -224,9 +224,9 @@ def test_a_folder_is_not_antedated(tmp_path):
      ("content.test_states", 7, "content.test_states"),
      ("meaning.diagnostics.magic", "facing", "meaning.diagnostics: features")],
 )  # fmt: skip
-def test_what_the_samples_decide_is_compared(place, value, entry, folder):
+def test_what_the_samples_decide_is_compared(field, value, entry, folder):
     value = read_record(folder)["meaning"]["diagnostics"][value] if value == "facing" else value
-    edit(place, value)(folder)
+    edit(field, value)(folder)
     assert entry in entries_of(folder)
 
 
@@ -269,13 +269,13 @@ def with_evidence(folder: Path) -> None:
 
 def test_content_and_diagnostics_are_computed_from_their_evidence(folder):
     with_evidence(folder)
-    found = verify(folder)
-    assert found.mismatches == []
-    assert any("content: every figure" in line for line in found.checks)
-    assert any("diagnostics: every figure" in line for line in found.checks)
-    shown = drop_unverified(folder, found.record)
-    assert shown.content == found.record.content
-    assert shown.meaning == found.record.meaning
+    report = verify(folder)
+    assert report.mismatches == []
+    assert any("content: every figure" in line for line in report.checks)
+    assert any("diagnostics: every figure" in line for line in report.checks)
+    shown = drop_unverified(folder, report.record)
+    assert shown.content == report.record.content
+    assert shown.meaning == report.record.meaning
     record = read_record(folder)
     figure = record["content"]["arithmetic"]["linear"]
     edit("content.arithmetic.linear", figure | {"value": figure["value"] + 0.001})(folder)
@@ -399,8 +399,8 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["model.spec", "provenance.command"])
-def test_folders_of_a_machine_are_refused_from_outside(place, folder):
-    edit(place, "path:/home/somebody/secret/model")(folder)
+def test_folders_of_a_machine_are_refused_from_outside(field, folder):
+    edit(field, "path:/home/somebody/secret/model")(folder)
     with pytest.raises(SubmissionError, match="names a folder of a machine"):
         verify(folder, is_proposed=True)
     assert verify(folder).submission.name == SMALL.partition("_")[2]

@@ -79,19 +79,19 @@ def test_a_number_below_zero_stays_a_number(plain_entry):
     assert json.loads(to_json(rank_groups([row])))["groups"][0]["rows"][0]["shown"]["low"] == -0.25
 
 
-def figures(value: Any, place: str) -> Iterator[str]:
+def figures(value: Any, entry_path: str) -> Iterator[str]:
     """Places of the floats in a nested entry."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from figures(inner, f"{place}.{name}")
+            yield from figures(inner, f"{entry_path}.{name}")
     elif isinstance(value, float):
-        yield place
+        yield entry_path
 
 
-def shifted(record: dict[str, Any], place: str, by: float) -> None:
+def shifted(record: dict[str, Any], entry_path: str, by: float) -> None:
     inner: Any = record
-    *way, last = place.split(".")
-    for step in way:
+    *direction, last = entry_path.split(".")
+    for step in direction:
         inner = inner[step]
     # Towards the middle, so that a share stays one.
     inner[last] += by if inner[last] < 0.5 else -by
@@ -111,26 +111,26 @@ def test_every_figure_is_compared_to_the_fifth_decimal(name, copied):
     """All figures of a record are moved, some within rounding: verification names the others, and nothing else."""
     folder = copied(name)
     record = json.loads((folder / RECORD).read_text())
-    places = stored_figures(record)
-    assert len(places) >= (300 if name == NETWORK else 15)
-    rounded = {place for place in places[::5] if place.startswith("meaning.")}
-    for place in places:
-        shifted(record, place, ROUNDED if place in rounded else DECIMALS)
+    entry_paths = stored_figures(record)
+    assert len(entry_paths) >= (300 if name == NETWORK else 15)
+    rounded = {entry_path for entry_path in entry_paths[::5] if entry_path.startswith("meaning.")}
+    for entry_path in entry_paths:
+        shifted(record, entry_path, ROUNDED if entry_path in rounded else DECIMALS)
     (folder / RECORD).write_text(json.dumps(record))
-    assert {one.entry for one in verify(folder).mismatches} == set(places) - rounded
+    assert {mismatch.entry for mismatch in verify(folder).mismatches} == set(entry_paths) - rounded
 
 
 @pytest.mark.parametrize(
     ("place", "refused"),
     [("meaning.features.facing.delta.low", True), ("meaning.features.obstacle.skill.value", True), ("", False)],
 )
-def test_a_board_is_written_of_what_the_arrays_give_to_the_fifth_decimal(place, refused, copied):
+def test_a_board_is_written_of_what_the_arrays_give_to_the_fifth_decimal(entry_path, refused, copied):
     folder = copied(NETWORK)
     record = json.loads((folder / RECORD).read_text())
-    for other in stored_figures(record):
-        shifted(record, other, DECIMALS if other == place else ROUNDED)
+    for neighbour in stored_figures(record):
+        shifted(record, neighbour, DECIMALS if neighbour == entry_path else ROUNDED)
     (folder / RECORD).write_text(json.dumps(record))
-    with pytest.raises(VerificationError, match=place.split(".", 2)[-1]) if refused else nullcontext():
+    with pytest.raises(VerificationError, match=entry_path.split(".", 2)[-1]) if refused else nullcontext():
         check_stored_verdict(folder, read_record(folder / RECORD))
 
 
@@ -141,7 +141,7 @@ def test_a_claim_is_held_to_what_it_shows(name, copied):
     entry(f"claimed.{name}", value + 4e-4)(folder)
     assert not verify(folder).mismatches
     entry(f"claimed.{name}", value + 6e-4)(folder)
-    assert [one.entry for one in verify(folder).mismatches] == [f"claimed.{name}"]
+    assert [mismatch.entry for mismatch in verify(folder).mismatches] == [f"claimed.{name}"]
 
 
 def test_every_flag_of_a_sample_is_computed_again(copied):
@@ -150,7 +150,7 @@ def test_every_flag_of_a_sample_is_computed_again(copied):
     for line, flag in enumerate(("shown", "held_out", "exact")):
         sample(lambda row, flag=flag: row.update({flag: not row[flag]}), line)(folder)
     sample(lambda row: row.update(outcome="empty" if row["outcome"] != "empty" else "solved"), 3)(folder)
-    entries = {one.entry for one in verify(folder).mismatches}
+    entries = {mismatch.entry for mismatch in verify(folder).mismatches}
     assert entries == {
         "samples_sha256", "samples.test.0.shown", "samples.test.1.held_out", "samples.test.2.exact",
         "samples.test.3.outcome",
@@ -161,7 +161,7 @@ def test_flags_that_were_left_out_are_missed(copied):
     folder = copied(PLAIN)
     for line, flag in enumerate(("shown", "held_out", "exact", "outcome")):
         sample(lambda row, flag=flag: row.pop(flag), line)(folder)
-    entries = {one.entry for one in verify(folder).mismatches}
+    entries = {mismatch.entry for mismatch in verify(folder).mismatches}
     assert entries >= {f"samples.test.{i}.{flag}" for i, flag in enumerate(("shown", "held_out", "exact", "outcome"))}
 
 
@@ -222,11 +222,11 @@ def test_a_board_shows_the_lapsed_status(copied, tmp_path):
 def test_what_was_generated_again_counts_for_the_same_files_only(copied):
     folder = copied(PLAIN)
     with_status(folder, "reproduced")
-    found = validate(folder)
-    assert write_status(folder, found).status == "reproduced"
+    report = validate(folder)
+    assert write_status(folder, report).status == "reproduced"
     edit("README.md")(folder)
-    again = write_status(folder, found)
-    assert (again.status, again.rerun) == ("validated", None)
+    second_status = write_status(folder, report)
+    assert (second_status.status, second_status.rerun) == ("validated", None)
 
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="

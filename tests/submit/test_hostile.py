@@ -52,8 +52,8 @@ def refused(folder, capsys, says):
 def test_hostile_submissions_are_refused(name, tmp_path, capsys, drawn):
     folder = tmp_path / HONEST
     shutil.copytree(SUBMISSIONS / HONEST, folder, ignore=shutil.ignore_patterns("status.json"))
-    deed, says = CASES[name]
-    deed(folder)
+    attack, says = CASES[name]
+    attack(folder)
     refused(folder, capsys, says)
 
 
@@ -61,8 +61,8 @@ def test_hostile_submissions_are_refused(name, tmp_path, capsys, drawn):
 def test_hostile_arrays_are_refused(name, tmp_path, capsys, drawn):
     folder = tmp_path / WITH_STATES
     shutil.copytree(SUBMISSIONS / WITH_STATES, folder, ignore=shutil.ignore_patterns("status.json"))
-    deed, says = WITH_PROBES[name]
-    deed(folder)
+    attack, says = WITH_PROBES[name]
+    attack(folder)
     refused(folder, capsys, says)
 
 
@@ -157,16 +157,16 @@ JSON = st.recursive(
 @FUZZED
 @given(value=JSON, way=st.lists(st.integers(0, 30), min_size=1, max_size=4))
 @pytest.mark.parametrize("name", ["record.json", "status.json"])
-def test_no_value_in_the_place_of_another_brings_a_reader_down(name, value, way, tmp_path):
-    whole = json.loads(valid(name))
-    inner = whole
-    for step in way[:-1]:
+def test_no_value_in_the_place_of_another_brings_a_reader_down(name, value, variant, tmp_path):
+    content = json.loads(valid(name))
+    inner = content
+    for step in variant[:-1]:
         key = sorted(inner)[step % len(inner)]
         if not isinstance(inner[key], dict) or not inner[key]:
             break
         inner = inner[key]
-    inner[sorted(inner)[way[-1] % len(inner)]] = value
-    survives(tmp_path, name, json.dumps(whole).encode())
+    inner[sorted(inner)[variant[-1] % len(inner)]] = value
+    survives(tmp_path, name, json.dumps(content).encode())
 
 
 @FUZZED

@@ -40,9 +40,9 @@ def test_an_execution_that_is_cut_off_is_wrong_whatever_world_it_left():
     endless = " while (not markers_present()) { turn_left(); }; turn_left(); }"
     inputs = replace(tasks.inputs, cells=np.minimum(tasks.inputs.cells, 0))
     programs = Programs.of([parse(f"{HEADER_TEXT}{endless}")] * 2)
-    done = run(programs, inputs)
-    assert (done.status == TIMEOUT).all()
-    altered = replace(tasks, inputs=inputs, outputs=done.worlds)
+    outcome = run(programs, inputs)
+    assert (outcome.status == TIMEOUT).all()
+    altered = replace(tasks, inputs=inputs, outputs=outcome.worlds)
     scores = score_programs(suite, altered, [endless, endless])
     assert not scores.shown.any()
     assert not scores.held_out.any()
@@ -69,17 +69,17 @@ def test_the_interval_of_pass_at_k_holds_95_of_100_resamples(right):
     """Of N tasks with one draw each the bootstrap of the mean is a binomial over N, whose quantiles are known."""
     n = 2_500
     estimate = pass_at_k((np.arange(n) < right * n).astype(int), 1, 1)
-    low, high = stats.binom.ppf([0.025, 0.975], n, right) / n
-    half = (high - low) / 2
-    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.1 * half)
+    low, upper = stats.binom.ppf([0.025, 0.975], n, right) / n
+    half = (upper - low) / 2
+    assert (estimate.low, estimate.high) == pytest.approx((low, upper), abs=0.1 * half)
     assert estimate.value == pytest.approx(right)
 
 
 def test_the_bootstrap_draws_every_unit_as_often_as_any_other():
     """The mean number of draws of each unit is 1, within five standard errors."""
     units, resamples = 20, 4_000
-    drawn = bootstrap_weights(units, resamples, 7).mean(0)
-    assert np.abs(drawn - 1).max() < 5 * np.sqrt((1 - 1 / units) / resamples)
+    samples = bootstrap_weights(units, resamples, 7).mean(0)
+    assert np.abs(samples - 1).max() < 5 * np.sqrt((1 - 1 / units) / resamples)
 
 
 M = STANDARD.margin
@@ -102,8 +102,8 @@ def judged(low: float, reach: float, degenerate: bool = False) -> SimpleNamespac
         (judged(-1, M + 1e-9, degenerate=True), judged(-1, 0), INCONCLUSIVE),
     ],
 )
-def test_the_verdict_needs_the_whole_margin_on_either_side(primary, other, expected):
-    assert decide_verdict({PRIMARY: primary, "another": other}, STANDARD) == expected
+def test_the_verdict_needs_the_whole_margin_on_either_side(primary, second, expected):
+    assert decide_verdict({PRIMARY: primary, "another": second}, STANDARD) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_stored_piece_counts_if_it_is_whole_and_made_of_what_is_asked(tmp_path
     shards = ResultStore(tmp_path)
     assert shards.condition("a") == MISSING
     shards.commit(shards.attempt("a", {"values": np.arange(3.0)}, {"stop": 5, "seconds": 1.0}))
-    assert [shards.condition("a", **asked) for asked in ({}, {"stop": 5}, {"stop": 6}, {"stop": 5, "start": 0})] == [
+    assert [shards.condition("a", **options) for options in ({}, {"stop": 5}, {"stop": 6}, {"stop": 5, "start": 0})] == [
         VALID, VALID, CORRUPT, CORRUPT,
     ]  # fmt: skip
     content = bytearray(shards.arrays_of("a").read_bytes())

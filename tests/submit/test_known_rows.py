@@ -26,7 +26,7 @@ def row(task: int, sample: int | None = None, text: str = " }", raw: str | None 
     )  # fmt: skip
 
 
-def found_in(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
+def mismatches_of(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
     """Entries that differ where 2 tasks are asked for."""
     verified = VerificationReport(None, SimpleNamespace(track=track), rows)
     _check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
@@ -47,24 +47,24 @@ def found_in(rows: list[Sample], draws: int, track: str = "trained") -> list[str
 )
 def test_each_draw_of_each_task_is_there_once(pairs, complete):
     rows = [row(task, sample) for task, sample in pairs]
-    assert found_in(rows, 2) == ([] if complete else ["samples.sampled: tasks"])
+    assert mismatches_of(rows, 2) == ([] if complete else ["samples.sampled: tasks"])
 
 
 @pytest.mark.parametrize(
     ("tasks", "complete"), [([0, 1], True), ([1, 0], False), ([0, 0], False), ([0], False), ([0, 2], False)]
 )
 def test_each_task_is_there_once_and_in_order(tasks, complete):
-    assert found_in([row(task) for task in tasks], 0) == ([] if complete else ["samples.test: tasks"])
-    assert found_in([row(0), row(1, 0)], 0) == ["samples.test: tasks"], "a draw is no answer"
+    assert mismatches_of([row(task) for task in tasks], 0) == ([] if complete else ["samples.test: tasks"])
+    assert mismatches_of([row(0), row(1, 0)], 0) == ["samples.test: tasks"], "a draw is no answer"
 
 
 def test_the_program_is_the_one_that_the_rule_reads_in_the_answer():
-    told = [row(0, text=" move(); }", raw=" move(); } def run() { turn_left(); }"), row(1)]
-    assert found_in(told, 0, "fewshot") == []
-    told[0] = told[0].model_copy(update={"text": " turn_left(); }"})
-    assert found_in(told, 0, "fewshot") == ["samples.test.0.text"]
-    told[0] = told[0].model_copy(update={"text": " move(); }"})
-    assert found_in(told, 0) == ["samples.test.0.text"], "of the other track the answer is the program"
+    output = [row(0, text=" move(); }", raw=" move(); } def run() { turn_left(); }"), row(1)]
+    assert mismatches_of(output, 0, "fewshot") == []
+    output[0] = output[0].model_copy(update={"text": " turn_left(); }"})
+    assert mismatches_of(output, 0, "fewshot") == ["samples.test.0.text"]
+    output[0] = output[0].model_copy(update={"text": " move(); }"})
+    assert mismatches_of(output, 0) == ["samples.test.0.text"], "of the other track the answer is the program"
 
 
 def test_the_figures_of_a_feature_are_those_of_its_sums():
@@ -89,9 +89,9 @@ def test_the_figures_of_a_feature_are_those_of_its_sums():
         "random-init": evidence(0.25, 0.0, 0.0, 0.0),
         "recorder": evidence(0.125, 0.25, 0.25, 0.25),
     }
-    kept = dict.fromkeys(FEATURES, ()) | {PRIMARY: names[1:]}
+    alternatives = dict.fromkeys(FEATURES, ()) | {PRIMARY: names[1:]}
     protocol = replace(STANDARD, resamples=20, seeds=(0, 1), folds=2)
-    results = analyze_features(sources, probe_set, tested, kept, protocol, ["mean"], 1)
+    results = analyze_features(sources, probe_set, tested, alternatives, protocol, ["mean"], 1)
     assert set(results) == {PRIMARY}
     result = results[PRIMARY]
     assert (result.skill.value, result.skill_alternatives, result.gap.value) == (0.5, 0.5, 0.0)

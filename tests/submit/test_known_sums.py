@@ -15,7 +15,7 @@ from benchmark.errors import SubmissionError
 from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
 from benchmark.probing.mdl import _blocks, _uniform_bits
-from benchmark.probing.probes import ProbeFit
+from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
 from benchmark.submit.folder import screen_folder
@@ -43,11 +43,11 @@ def probe_set() -> ProbeSet:
     "rows", [slice(None), slice(2, 5), np.array([5, 0, 2, 3, 3, 1])], ids=["all", "slice", "places"]
 )
 def test_rows_of_several_files_are_those_of_one(rows):
-    whole = np.arange(12, dtype=np.float32).reshape(6, 2)
-    parts = [whole[:2], whole[2:2], whole[2:3], whole[3:]]
+    combined = np.arange(12, dtype=np.float32).reshape(6, 2)
+    parts = [combined[:2], combined[2:2], combined[2:3], combined[3:]]
     stored = MemmapStates(parts)
     assert (len(stored), stored.shape) == (6, (6, 2))
-    assert np.array_equal(stored[rows], whole[rows])
+    assert np.array_equal(stored[rows], combined[rows])
 
 
 def test_the_first_block_costs_as_many_bits_as_its_classes_take(probe_set):
@@ -59,8 +59,8 @@ def test_the_first_block_costs_as_many_bits_as_its_classes_take(probe_set):
 
 
 def test_blocks_hold_every_program_once(probe_set):
-    many = replace(probe_set, fold=np.where(np.arange(33) == 4, DROPPED, 0).astype(np.int8))
-    blocks = _blocks(many, 5)
+    num_programs = replace(probe_set, fold=np.where(np.arange(33) == 4, DROPPED, 0).astype(np.int8))
+    blocks = _blocks(num_programs, 5)
     assert [len(block) for block in blocks] == [2, 2, 4, 8, 16]
     assert sorted(np.concatenate(blocks).tolist()) == [i for i in range(33) if i != 4]
 
@@ -71,13 +71,13 @@ def test_diagnostics_count_states_and_those_whose_prefix_is_new(probe_set):
     splits = [probe_set.split(seed) for seed in protocol.seeds]
     shape = (1, len(FEATURES))
     log_prob = [np.where(probe_set.classes[0][:, split.test] == MISSING, 0.0, -1.0)[None] for split in splits]
-    said = [np.full((*shape, len(split.test)), seed, np.int16) for seed, split in enumerate(splits)]
-    fit = ProbeFit(np.zeros((2, *shape)), log_prob, said)
-    found = collect_diagnostic_evidence([fit], np.zeros((2, *shape), int), probe_set, protocol)
+    predicted = [np.full((*shape, len(split.test)), seed, np.int16) for seed, split in enumerate(splits)]
+    fit = ProbeFit(np.zeros((2, *shape)), log_prob, predicted)
+    evidence = collect_diagnostic_evidence([fit], np.zeros((2, *shape), int), probe_set, protocol)
     # Folds 0 and 1 have two programs each, so 4 labels a seed, and of each program one word is labelled and not seen.
-    assert found.confusion[:, 0, :2].tolist() == [[4, 4]] * len(FEATURES)
-    assert found.confusion.sum() == 8 * len(FEATURES)
-    assert found.unseen.tolist() == [4.0] * len(FEATURES)
+    assert evidence.confusion[:, 0, :2].tolist() == [[4, 4]] * len(FEATURES)
+    assert evidence.confusion.sum() == 8 * len(FEATURES)
+    assert evidence.unseen.tolist() == [4.0] * len(FEATURES)
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def folder(tmp_path) -> Path:
 
 
 def test_a_folder_has_a_limited_number_of_files(folder):
-    held = len(screen_folder(folder))
+    num_files = len(screen_folder(folder))
     (folder / "figures").mkdir(exist_ok=True)
     svg = '<svg xmlns="http://www.w3.org/2000/svg"/>'
-    for number in range(100 - held):
+    for number in range(100 - num_files):
         (folder / "figures" / f"{number}.svg").write_text(svg)
     assert len(screen_folder(folder)) == 100
     (folder / "figures" / "more.svg").write_text(svg)
@@ -103,9 +103,9 @@ def test_a_folder_has_a_limited_number_of_files(folder):
 def test_a_folder_has_a_limited_size(folder, monkeypatch):
     assert MAX_FOLDER_BYTES == 64_000_000
     size = sum(path.stat().st_size for path in screen_folder(folder))
-    monkeypatch.setattr(submission, "FOLDER_BYTES", size)
+    monkeypatch.setattr("benchmark.submit.folder.MAX_FOLDER_BYTES", size)
     screen_folder(folder)
-    monkeypatch.setattr(submission, "FOLDER_BYTES", size - 1)
+    monkeypatch.setattr("benchmark.submit.folder.MAX_FOLDER_BYTES", size - 1)
     with pytest.raises(
         SubmissionError, match=f"^{size:,} bytes in all; at most {size - 1:,}: put the weights on a hub"
     ):

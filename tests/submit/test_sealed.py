@@ -26,12 +26,12 @@ def sealed(tmp_path):
 
 def test_the_commitment_is_the_hash_of_salt_and_seed_and_tells_neither(sealed):
     folder, secret = sealed
-    told = json.loads(secret.read_text())
+    output = json.loads(secret.read_text())
     text = (folder / "one.yaml").read_text()
-    expected = hashlib.sha256(bytes.fromhex(told["salt"]) + str(told["seed"]).encode()).hexdigest()
+    expected = hashlib.sha256(bytes.fromhex(output["salt"]) + str(output["seed"]).encode()).hexdigest()
     assert read_round(folder, "one").commitment == expected
-    assert told["salt"] not in text
-    assert str(told["seed"]) not in text
+    assert output["salt"] not in text
+    assert str(output["seed"]) not in text
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 
@@ -47,11 +47,11 @@ def test_its_seed_draws_other_tasks(sealed, capsys):
 
 def test_only_the_secret_opens_it(sealed, tmp_path, capsys):
     folder, secret = sealed
-    told = json.loads(secret.read_text())
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(told | {"seed": told["seed"] ^ 1}))
+    output = json.loads(secret.read_text())
+    other_secret = tmp_path / "other.json"
+    other_secret.write_text(json.dumps(output | {"seed": output["seed"] ^ 1}))
     for command in ("seed", "reveal"):
-        assert main(["--folder", str(folder), command, "one", "--secret", str(other)]) == 4
+        assert main(["--folder", str(folder), command, "one", "--secret", str(other_secret)]) == 4
     assert "its commitment is another" in capsys.readouterr().err
     assert read_round(folder, "one").revealed is None
 

@@ -48,11 +48,11 @@ def digested(folder: Path) -> None:
 
 
 def alter_arrays(name: str, factor: float):
-    def deed(folder: Path) -> None:
+    def edit(folder: Path) -> None:
         arrays = load_file(folder / PROBES)
         save_file({**arrays, name: arrays[name] * np.float32(factor)}, folder / PROBES)
 
-    return deed
+    return edit
 
 
 def swap_samples(folder: Path) -> None:
@@ -108,13 +108,13 @@ EDITS = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_number_is_found(name, copied, capsys):
-    which, deed, says = EDITS[name]
+    which, edit, says = EDITS[name]
     folder = copied(which)
-    deed(folder)
-    found = verify(folder)
-    assert any(one.entry.startswith(says) for one in found.mismatches), found.mismatches
+    edit(folder)
+    report = verify(folder)
+    assert any(mismatch.entry.startswith(says) for mismatch in report.mismatches), report.mismatches
     with pytest.raises(VerificationError, match=r"^\d+ entries differ, first"):
-        raise_on_mismatch(found)
+        raise_on_mismatch(report)
     assert "the submission says" in capsys.readouterr().out
 
 
@@ -147,9 +147,9 @@ def test_files_beside_the_model_are_not_the_model(name, copied):
 
 
 def test_a_draft_names_the_gpu_of_a_training_or_its_processor():
-    told = {"device": "cpu:0", "processor": "AMD EPYC"}
-    assert draft._training_hardware(told) == "AMD EPYC"
-    assert draft._training_hardware(told | {"device": "NVIDIA H100 80GB HBM3"}) == "NVIDIA H100 80GB HBM3"
+    training = {"device": "cpu:0", "processor": "AMD EPYC"}
+    assert draft._training_hardware(training) == "AMD EPYC"
+    assert draft._training_hardware(training | {"device": "NVIDIA H100 80GB HBM3"}) == "NVIDIA H100 80GB HBM3"
     assert draft._training_hardware({}) is None
 
 
@@ -167,11 +167,11 @@ def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
     capsys.readouterr()
     assert main([*words, "verify", folder.name]) == 3
     assert "alternative_semantics_seen" in capsys.readouterr().err
-    told = yaml.safe_load((folder / "submission.yaml").read_text())
-    assert told["training"]["seeds"] == [1]
-    assert told["training"]["hardware"] == "AMD EPYC"
-    told["training"]["alternative_semantics_seen"] = False
-    (folder / "submission.yaml").write_text(yaml.safe_dump(told))
+    training = yaml.safe_load((folder / "submission.yaml").read_text())
+    assert training["training"]["seeds"] == [1]
+    assert training["training"]["hardware"] == "AMD EPYC"
+    training["training"]["alternative_semantics_seen"] = False
+    (folder / "submission.yaml").write_text(yaml.safe_dump(training))
     assert main([*words, "verify", folder.name, "--incoming"]) == 0
     assert read_submission(folder).authors == ["Ada"]
     assert str(run) not in (folder / "submission.yaml").read_text()
@@ -190,9 +190,9 @@ def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
         (lambda folder: (folder / RECORD).unlink(), "no record.json"),
     ],
 )
-def test_what_is_no_official_run_is_not_drafted(deed, says, copied, tmp_path, capsys):
+def test_what_is_no_official_run_is_not_drafted(edit, says, copied, tmp_path, capsys):
     run = copied(PLAIN)
-    deed(run)
+    edit(run)
     assert main(["--submissions", str(tmp_path / "out"), "new", "mine", "--run", str(run)]) == 3
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -271,10 +271,10 @@ def test_shards_written_again_in_a_fresh_process_are_compared(copied):
 
 def test_samples_that_the_model_does_not_write_are_found(copied):
     folder = copied(PLAIN)
-    found = verify(folder)
-    found.samples = [one.model_copy(update={"tokens": 99}) if one.task == 7 else one for one in found.samples]
-    rerun(folder, found, 1.0)
-    assert [one.entry for one in found.mismatches] == ["rerun.test.7.tokens"]
+    report = verify(folder)
+    report.samples = [mismatch.model_copy(update={"tokens": 99}) if mismatch.task == 7 else mismatch for mismatch in report.samples]
+    rerun(folder, report, 1.0)
+    assert [mismatch.entry for mismatch in report.mismatches] == ["rerun.test.7.tokens"]
 
 
 @pytest.mark.parametrize(
