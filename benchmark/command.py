@@ -1,7 +1,7 @@
-"""How every command of the benchmark ends: a foreseen failure is one line and the documented exit code.
+"""Error handling of every command: an expected failure prints one line and returns the documented exit code.
 
-Exit codes: 0 done, 1 run incomplete, 2 usage, 3 invalid model or submission, 4 verification mismatch. A fault of the
-program shows its traceback.
+Exit codes: 0 done, 1 run incomplete, 2 usage, 3 invalid model or submission, 4 verification mismatch. An
+unexpected error shows its traceback.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from karel_env.command import Explanation, shown
 OUT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
 INTERRUPTED = "interrupted; what is computed is kept, run the same command again to continue"
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
-"""Failures of the machine; those of a path (not there, not a folder, not allowed) are the user's to put right."""
+"""Failures of the machine. Errors of a path (missing, no folder, not permitted) are usage errors."""
 NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
-"""Loggers that tell of kernels which this machine cannot use; transformers imports torchao wherever it is installed."""
+"""Loggers that warn of kernels unavailable on this machine; transformers imports torchao wherever it is installed."""
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """The exit code of a command; every foreseen failure is one line on standard error, see `karel_env.command`."""
+    """Run a command and return its exit code; an expected failure prints one line to standard error."""
     _silence_libraries()
     return shared.run_command(command, explain)
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """See that a folder is there, or can be made, and can be written to; nothing is made.
+    """Check that a folder exists or can be made, and is writable; makes nothing.
 
     Raises:
-        UsageError: it is no folder, or cannot be made or written to.
+        UsageError: the path is no folder, or cannot be made or written to.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
-    if not there.is_dir():
-        raise UsageError(f"{option} {shown(folder, 300)}: {shown(there, 300)} is a file; expected a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir():
+        raise UsageError(f"{option} {shown(folder, 300)}: {shown(existing, 300)} is a file; expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(
-            f"{option} {shown(folder, 300)}: {shown(there, 300)} cannot be written to; choose another folder"
+            f"{option} {shown(folder, 300)}: {shown(existing, 300)} cannot be written to; choose another folder"
         )
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make the folder that an option names, unless it is there, and see that it can be written to.
+    """Make the folder of an option unless it exists, and check that it is writable.
 
     Raises:
-        UsageError: it is no folder, or cannot be made or written to.
+        UsageError: the path is no folder, or cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,12 @@ def make_folder(folder: Path, option: str) -> None:
     except OSError as problem:
         if problem.errno in STORAGE_ERRORS:
             raise
-        why = "is a file" if folder.is_file() else problem.strerror
-        raise UsageError(f"{option} {shown(folder, 300)}: {why}; expected a folder that can be written to") from problem
+        reason = "is a file" if folder.is_file() else problem.strerror
+        raise UsageError(f"{option} {shown(folder, 300)}: {reason}; expected a folder that can be written to") from problem
 
 
 def explain(problem: BaseException) -> Explanation | None:
-    """The line and the exit code of a foreseen failure, None for a fault of the program."""
+    """The message and exit code of an expected failure; None for an unexpected error."""
     if isinstance(problem, BenchmarkError):
         return str(problem), problem.exit_code
     if isinstance(problem, KeyboardInterrupt):
@@ -88,7 +88,7 @@ def explain(problem: BaseException) -> Explanation | None:
 
 
 def is_out_of_memory(problem: RuntimeError) -> bool:
-    """Whether torch says by an error of another kind that memory is short."""
+    """Whether a RuntimeError of torch reports an out-of-memory condition."""
     return "out of memory" in str(problem) or "can't allocate memory" in str(problem)
 
 

@@ -1,7 +1,7 @@
-"""How much memory a process may still take here: the machine's, its control group's, its own limit; and kernel kills.
+"""The environment of a run: memory limits, OOM kills, source digest, git commit, hardware and package versions.
 
-A container's limit is a control group's, and /proc/meminfo knows nothing of it. Version 2 of control groups (one tree) and
-version 1 (a tree per resource) are read; where there is neither, there is no such limit. Linux only.
+A container's memory limit is one of its control group (cgroup), which /proc/meminfo does not show. Versions 2 and 1 of
+cgroups are read; without cgroups there is no such limit. Linux only.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC_SELF = Path("/proc/self")
 OOM_KILL_FILES = ("memory.events", "memory.oom_control")
 UNLIMITED = 1 << 62
-"""Version 1 writes "no limit" as the largest multiple of the page size."""
+"""Version 1 of cgroups writes "no limit" as the largest multiple of the page size."""
 
 
 def available_limit() -> int | None:
-    """Bytes that may still be taken under the limits of this process and its control groups, None without a limit."""
+    """Bytes that this process may still allocate under its own limit and those of its cgroups; None without a limit."""
     limits = [max(0, limit - used) for limit, used in (*_cgroup_limits(), *_rlimit())]
     return min(limits, default=None)
 
 
 def cgroup_memory_limit() -> int | None:
-    """The smallest memory limit in bytes of this process's control group and those above, None without one."""
+    """The smallest memory limit in bytes of this process's cgroup and its ancestors; None without one."""
     return min((limit for limit, _ in _cgroup_limits()), default=None)
 
 
 def count_oom_kills() -> int:
-    """How often the kernel has killed a process for memory: in this process's control groups, else on the machine.
+    """Number of processes that the kernel has killed for memory, in this process's cgroups, else on the machine.
 
-    Version 1 counts in the group of the process that was killed only, which for a worker is its driver's.
+    Version 1 counts only in the cgroup of the killed process, which for a worker is its driver's.
     """
     counts = [_read_entry(folder / name, "oom_kill") for folder in _cgroup_folders() for name in OOM_KILL_FILES]
-    known = [count for count in counts if count is not None]
-    return max(known, default=_read_entry(Path("/proc/vmstat"), "oom_kill") or 0)
+    counts_present = [count for count in counts if count is not None]
+    return max(counts_present, default=_read_entry(Path("/proc/vmstat"), "oom_kill") or 0)
 
 
 def _cgroup_limits() -> Iterator[tuple[int, int]]:
-    """(limit, bytes used that cannot be reclaimed) of each control group with a limit, from the own one upwards."""
+    """(limit, bytes used that cannot be reclaimed) of each cgroup with a limit, from this process's own upwards."""
     for folder in _cgroup_folders():
         for limit_name, usage_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -67,7 +67,7 @@ def _rlimit() -> Iterator[tuple[int, int]]:
 
 
 def _cgroup_folders() -> Iterator[Path]:
-    """Folders of the control groups that account for this process's memory, the own one first, then those above."""
+    """Folders of the cgroups that account for this process's memory, its own first, then the ancestors."""
     for line in _read_text(PROC_SELF / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
@@ -77,7 +77,7 @@ def _cgroup_folders() -> Iterator[Path]:
         else:
             continue
         group = root / path.lstrip("/")
-        # Within a container the path may name a group that is only seen outside; the container's own is then the root.
+        # In a container the path may name a cgroup visible only outside; the container's own is then the root.
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root) and folder.is_dir())
 
 
@@ -89,17 +89,17 @@ def _read_text(path: Path) -> str:
 
 
 def _read_int(path: Path) -> int | None:
-    """The number in a file, None if there is no file or no number ("max")."""
+    """The integer in a file; None if the file is missing or holds another text, such as "max"."""
     text = _read_text(path).strip()
     return int(text) if text.isdigit() else None
 
 
 def _read_entry(path: Path, name: str) -> int | None:
-    """The number behind a name in a file of lines "name number"."""
+    """The integer after a name in a file of lines "name integer"."""
     for line in _read_text(path).splitlines():
-        words = line.split()
-        if len(words) == 2 and words[0] == name:
-            return int(words[1])
+        fields = line.split()
+        if len(fields) == 2 and fields[0] == name:
+            return int(fields[1])
     return None
 
 
@@ -116,10 +116,10 @@ RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runn
 def source_digest(modules: Sequence[str] = RESULT_SOURCES) -> str:
     """SHA-256 over the source of `karel_env` and of modules or packages of `benchmark`.
 
-    With the default, the code version that the results of a run depend on: an edit of the board or of a command leaves it
-    as it is. `("",)` stands for all of `benchmark`.
+    The default covers the code that the results of a run depend on, so an edit of the board or of a command does not change
+    it. `("",)` covers all of `benchmark`.
     """
-    # Ray may put the two packages into different folders of a node.
+    # Ray may put the two packages into different folders on a node.
     roots = [SOURCE_ROOT / "benchmark" / name for name in modules] + [Path(karel_env.__file__).parent]
     digest = hashlib.sha256()
     for root in roots:
@@ -138,16 +138,16 @@ def commit_state() -> tuple[str | None, bool | None]:
     return commit, bool(changed)
 
 
-def _git(*words: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *words], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20)
+        process = subprocess.run(["git", *arguments], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def processor_name() -> str:
-    """The processor's model name as the system tells it."""
+    """The processor's model name, as reported by the system."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -157,14 +157,14 @@ def processor_name() -> str:
 
 
 def gpu_name(device: str) -> str:
-    """The name of a device that is a GPU of this machine; empty for any other."""
+    """The name of a CUDA device of this machine; empty for any other device."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else ""
 
 
 def describe_environment() -> dict[str, Any]:
-    """The entries of `Provenance` that do not depend on the run."""
+    """The entries of `Provenance` that are equal for all runs in this process."""
     commit, dirty = commit_state()
     return {
         "source": source_digest(),
@@ -179,7 +179,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """The installed version of each package, None for one that is not there."""
+    """The installed version of each package; None for one that is not installed."""
     return {name: _version(name) for name in packages}
 
 

@@ -40,9 +40,9 @@ class ShardsFailed(BenchmarkError):
         self.reasons = dict(reasons)
         lines = group_by_reason(reasons)
         named = "; ".join(lines[:MAX_REASONS])
-        more = f"; and {len(lines) - MAX_REASONS} more reasons" if len(lines) > MAX_REASONS else ""
+        suffix = f"; and {len(lines) - MAX_REASONS} more reasons" if len(lines) > MAX_REASONS else ""
         retry = "mend the model" if invalid else "run the same command again to retry them"
-        super().__init__(f"{len(reasons)} of the shards failed ({named}{more}); no record is written, {retry}")
+        super().__init__(f"{len(reasons)} of the shards failed ({named}{suffix}); no record is written, {retry}")
         if invalid:
             self.exit_code = ModelError.exit_code
 
@@ -85,7 +85,7 @@ def panic_message(problem: BaseException) -> str:
 def group_by_reason(reasons: Mapping[str, str]) -> list[str]:
     """A line for each different reason, with the piece that failed for it, or how many did; the most frequent first."""
     pieces: dict[str, list[str]] = {}
-    for name, why in reasons.items():
-        pieces.setdefault(" ".join(why.split())[:300], []).append(name)
+    for name, reason in reasons.items():
+        pieces.setdefault(" ".join(reason.split())[:300], []).append(name)
     ordered = sorted(pieces.items(), key=lambda item: -len(item[1]))
-    return [f"{names[0] if len(names) == 1 else f'{len(names)} pieces'}: {why}" for why, names in ordered]
+    return [f"{names[0] if len(names) == 1 else f'{len(names)} pieces'}: {reason}" for reason, names in ordered]

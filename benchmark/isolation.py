@@ -1,13 +1,13 @@
-"""A function carried out in a process of its own, with a deadline and a memory limit: for files that strangers wrote.
+"""Run a function in a separate process with a deadline and a memory limit, for files from untrusted sources.
 
 The limits:
     seconds: wall-clock time from the start of the process; importing torch and transformers takes about 5 of them.
-    memory: bytes of anonymous and shared memory of the process and of all it starts, looked at 50 times per second, so a
-        process is stopped within some hundred megabytes of it. Mapped weight files are not counted: the kernel drops
-        their pages where memory is short. Importing torch and transformers takes about 0.4 GB. A single allocation of more
-        than `ADDRESS_FACTOR` times the limit plus `ADDRESS_SLACK` fails at once. Only Linux tells of the former.
+    memory: bytes of anonymous and shared memory of the process and of its children, polled 50 times per second, so the
+        limit may be exceeded by some hundred megabytes. Memory-mapped weight files are not counted: the kernel
+        can drop their pages. Importing torch and transformers takes about 0.4 GB. A single allocation of more
+        than `ADDRESS_FACTOR` times the limit plus `ADDRESS_SLACK` fails at once. The usage is measured on Linux only.
 
-What the function prints is dropped. All processes of its session are killed at the end, however it ends.
+The output of the function is discarded. All processes of its session are killed at the end, however it ends.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.02
 SCAN_SECONDS = 0.2
-"""Between two looks for processes that the function has started."""
+"""Interval between two scans for processes that the function has started."""
 ADDRESS_FACTOR, ADDRESS_SLACK = 2, 4 << 30
 """Mapped weights count as address space, so its limit is wider than that of memory in use."""
 OUTPUT_BYTES = 4096
-"""Of what a process printed, kept for the message where it died."""
+"""Last bytes of a process's output, kept for the error message."""
 MESSAGE_LENGTH = 400
 PR_SET_PDEATHSIG = 1
 CHILD = "from benchmark.isolation import _serve; _serve()"
@@ -44,7 +44,7 @@ _LENGTH_BYTES = 8
 
 
 def run_bounded(function: Callable[..., T], *args: object, seconds: float, memory: int, subject: str = "model") -> T:
-    """What `function(*args)` returns, computed within limits.
+    """Return `function(*args)`, computed in a separate process within limits.
 
     Args:
         function: at the top level of a module that can be imported; it, its arguments and its result are pickled.
@@ -53,9 +53,9 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
         subject: what is loaded, for messages.
 
     Raises:
-        UsageError: a limit that is none.
-        ModelError: a limit was passed, the process died, or the function raised what is no `BenchmarkError`.
-        BenchmarkError: what the function raised, of the same class and exit code.
+        UsageError: a limit is not positive.
+        ModelError: a limit was exceeded, the process died, or the function raised another error than `BenchmarkError`.
+        BenchmarkError: raised by the function; same class and exit code.
     """
     if not 0 < seconds < float("inf") or memory <= 0:
         raise UsageError(f"limits of {seconds} s and {memory} bytes: expected more than 0 of both")
@@ -74,7 +74,7 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
     finally:
         os.close(child_end)
     try:
-        answer, output, passed = _ProcessMonitor(process, request, result_end, seconds, memory).wait()
+        result, output, exceeded = _ProcessMonitor(process, request, result_end, seconds, memory).wait()
     finally:
         for member in {process.pid, *_session_members(process.pid)}:
             _kill(member)
@@ -83,11 +83,11 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
-    if passed:
-        raise ModelError(f"{subject}: {passed}; its files ask for more than a model of this kind needs")
-    if answer is None:
+    if exceeded:
+        raise ModelError(f"{subject}: {exceeded}; its files ask for more than a model of this kind needs")
+    if result is None:
         raise ModelError(f"{subject}: {_describe_exit(process.returncode, output)}")
-    kind, value = pickle.loads(answer)
+    kind, value = pickle.loads(result)
     if kind == "result":
         return value
     if kind == "memory":
@@ -101,7 +101,7 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
 
 
 class _ProcessMonitor:
-    """Feeds a process its request, and reads its answer and its output until it ends or passes a limit."""
+    """Sends a process its request, and reads its result and output until it ends or exceeds a limit."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], request: bytes, result_end: int, seconds: float, memory: int
@@ -109,12 +109,12 @@ class _ProcessMonitor:
         self.process, self.request, self.memory = process, memoryview(request), memory
         self.result_end, self.seconds = result_end, seconds
         self.deadline = time.monotonic() + seconds
-        self.answer, self.output = bytearray(), bytearray()
+        self.result, self.output = bytearray(), bytearray()
         self.members: list[int] = [process.pid]
         self.next_scan = 0.0
 
     def wait(self) -> tuple[bytes | None, str, str]:
-        """The pickled answer (None if there is none), the end of the output, and the limit that was passed or ''."""
+        """The pickled result (None if there is none), the end of the output, and the exceeded limit or ''."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
@@ -125,33 +125,33 @@ class _ProcessMonitor:
             ):
                 os.set_blocking(stream, False)
                 selector.register(stream, events, act)
-            dead = False
+            has_ended = False
             while True:
                 for key, _ in selector.select(POLL_SECONDS):
                     if not key.data(key.fd):
                         selector.unregister(key.fd)
                 if self._complete():
-                    return bytes(self.answer[_LENGTH_BYTES:]), "", ""
-                if dead:
+                    return bytes(self.result[_LENGTH_BYTES:]), "", ""
+                if has_ended:
                     return None, self.output.decode(errors="replace"), ""
-                passed = self._passed()
-                if passed:
-                    return None, "", passed
-                # Once more around after its death: the answer may still be in the pipe.
-                dead = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+                exceeded = self._exceeded_limit()
+                if exceeded:
+                    return None, "", exceeded
+                # One more iteration after its death: the result may still be in the pipe.
+                has_ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _complete(self) -> bool:
-        head = bytes(self.answer[:_LENGTH_BYTES])
-        return len(head) == _LENGTH_BYTES and len(self.answer) - _LENGTH_BYTES >= int.from_bytes(head, "big")
+        head = bytes(self.result[:_LENGTH_BYTES])
+        return len(head) == _LENGTH_BYTES and len(self.result) - _LENGTH_BYTES >= int.from_bytes(head, "big")
 
-    def _passed(self) -> str:
-        """The limit that was passed, in words, or ''."""
+    def _exceeded_limit(self) -> str:
+        """Describe the exceeded limit; '' if there is none."""
         now = time.monotonic()
         if now > self.deadline:
             return f"took more than {self.seconds:g} s (the deadline)"
         if now > self.next_scan:
             self.members, self.next_scan = _session_members(self.process.pid) or self.members, now + SCAN_SECONDS
-        if sum(map(_memory_used, self.members)) > self.memory or len(self.answer) > self.memory:
+        if sum(map(_memory_used, self.members)) > self.memory or len(self.result) > self.memory:
             return f"took more than {_gigabytes(self.memory)} of memory (the limit)"
         return ""
 
@@ -178,13 +178,13 @@ class _ProcessMonitor:
                 return True
             if not chunk:
                 return False
-            self.answer += chunk
-            if len(self.answer) > self.memory or self._complete():
+            self.result += chunk
+            if len(self.result) > self.memory or self._complete():
                 return True
 
 
 def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under its module's own name where the module runs as a command."""
+    """The function, imported by its module's real name if that module runs as `__main__`."""
     if function.__module__ != "__main__":
         return function
     spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -196,21 +196,21 @@ def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _serve() -> None:
-    """In the process: limits first, then the request, then the answer."""
+    """Entry point of the process: set limits, read the request, write the result."""
     result_end, memory = int(sys.argv[1]), int(sys.argv[2])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = ADDRESS_FACTOR * memory + ADDRESS_SLACK
+    max_bytes = ADDRESS_FACTOR * memory + ADDRESS_SLACK
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    answer: tuple[str, Any]
+    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard), hard))
+    result: tuple[str, Any]
     try:
-        # The path of the parent comes first: its modules may lie where only it knows.
+        # The parent's sys.path comes first, since its modules may lie elsewhere.
         sys.path[:] = json.loads(sys.stdin.buffer.readline())
         function, args = pickle.load(sys.stdin.buffer)
-        answer = ("result", function(*args))
-        packed = pickle.dumps(answer)
+        result = ("result", function(*args))
+        packed = pickle.dumps(result)
     except BenchmarkError as problem:
         packed = pickle.dumps(("raised", (type(problem), str(problem), problem.exit_code)))
     except MemoryError:
@@ -220,12 +220,12 @@ def _serve() -> None:
     with open(result_end, "wb") as stream:
         stream.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
     sys.stdout.flush()
-    # Threads of libraries may wait for ever at a regular exit.
+    # Threads of libraries may block a regular exit.
     os._exit(0)
 
 
 def _session_members(leader: int) -> list[int]:
-    """The processes of the session that this process leads; none where the system does not tell."""
+    """Process ids of a session; empty where /proc does not exist."""
     members = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -238,7 +238,7 @@ def _session_members(leader: int) -> list[int]:
 
 
 def _memory_used(process: int) -> int:
-    """Bytes of anonymous and shared memory of a process; 0 where the system does not tell or it is gone."""
+    """Bytes of anonymous and shared memory of a process; 0 where /proc does not exist or the process is gone."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -254,11 +254,11 @@ def _kill(process: int) -> None:
 
 
 def _describe_exit(code: int, output: str) -> str:
-    """How a process ended that gave no answer."""
+    """Describe how a process without a result ended."""
     lines = [line for line in output.splitlines() if line.strip()]
     last = f" ({_one_line(lines[-1])})" if lines else ""
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-    return f"the process that loaded it {how} before it was through{last}; its files are at fault, or memory was short"
+    ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+    return f"the process that loaded it {ending} before it was through{last}; its files are at fault, or memory was short"
 
 
 def _one_line(text: str) -> str:

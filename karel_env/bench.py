@@ -27,11 +27,11 @@ from karel_env import control_flow, generator
 from karel_env.command import CommandParser, UsageExit, integer, run_command
 from karel_env.compiler import Code, compile_programs
 from karel_env.control_flow import ControlRecipe
-from karel_env.generator import Recipe, Tasks
-from karel_env.interpreter import run
 from karel_env.extras.lockstep import run_lockstep
 from karel_env.extras.state_array import corner_planes
 from karel_env.extras.token_syntax import token_text
+from karel_env.generator import Recipe, Tasks
+from karel_env.interpreter import run
 
 ICML24 = Recipe(
     height=(8, 8), width=(8, 8), wall=0.1, marker=0.1, length=(1, 10), weights=(5, 3, 3, 2, 2), examples=10
@@ -221,7 +221,11 @@ def main(argv: list[str] | None = None) -> int:
 def measure(workloads: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     try:
-        rows = [execution_rows(load, trace, workloads.rounds) for load in loads(workloads.programs) for trace in (False, True)]
+        rows = [
+            execution_rows(load, trace, workloads.rounds)
+            for load in loads(workloads.programs)
+            for trace in (False, True)
+        ]
     except ImportError as problem:
         raise UsageExit("karel-for-synthesis is missing; install it: pip install -e '.[test]'") from problem
     generated, floor, started = generation_rows(workloads.rounds, GENERATED), floor_rows(workloads.rounds), start_rows()

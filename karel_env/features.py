@@ -1,6 +1,6 @@
 """Features of the robot's state: what the probes are asked to read.
 
-Source: shared/PROBING.md, What is read; Jin & Rinard 2024, section 4.1 (facing, position relative to the start,
+Source: Jin & Rinard 2024, section 4.1 (facing, position relative to the start,
 obstacle ahead). Letters: `B` executions, `R` states, `H W` grid with border.
 """
 

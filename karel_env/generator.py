@@ -1,7 +1,7 @@
 """Tasks drawn at random: a straight-line program, worlds, and what the program makes of them.
 
 Letters: `N` tasks, `E` examples a task, `A` longest program.
-Source: shared/KAREL.md, Random worlds and Text; Jin & Rinard 2024, section 3.1.
+Source: docs/karel_env.md; Jin & Rinard 2024, section 3.1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It describes what follows `HEADER_TEXT`: the statements and the closing bracket. It is the grammar of `parser`, with two
 bounds: at most `MOST_SPACE` white-space characters between tokens, so that no one writes space for ever, and nothing
 after the closing bracket. Nesting is not bounded here; `parser` takes `language.MAX_NESTING` blocks.
-Source: shared/KAREL.md, Programs.
+Source: docs/karel_env.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs batches of (program, world) pairs, and records what they do.
+"""Interpreter: run batches of (program, world) pairs and record their traces.
 
 An *event* is an executed action, an evaluated condition, or the start of one pass through a `repeat`. A budget
-of events ends an execution, never a clock. Source: shared/KAREL.md, Execution.
+of events ends an execution, never a clock. The language is defined in docs/karel_env.md.
 
 Letters: `B` pairs, `M` recorded events of all pairs, one pair after the other.
 """
@@ -49,11 +49,11 @@ class Execution:
     """The result of a batch.
 
     Attributes:
-        worlds: final worlds, shaped as those given.
+        worlds: final worlds, with the shape of the inputs.
         status: int8 [...], index in `STATUSES`.
-        actions: int32 [...], executed actions (one that crashes is not counted).
-        events: int32 [...], spent events.
-        trace: of the pairs in C order, if asked for.
+        actions: int32 [...], number of executed actions (without one that crashes).
+        events: int32 [...], number of events.
+        trace: trace of the pairs in C order, if requested.
     """
 
     worlds: Worlds
@@ -75,21 +75,21 @@ def run(
     threads: int = 1,
     out: Worlds | None = None,
 ) -> Execution:
-    """Run program i on `worlds[i]` (shape [N] or [N, E, ...]: on each of them); the worlds given stay as they are.
+    """Run program i on `worlds[i]` (shape [N] or [N, E, ...]: on each of them); the input worlds are not changed.
 
     Args:
         programs: N programs, compiled or not.
-        worlds: leading shape [N, ...].
-        semantics: what the words mean.
-        mode: what an illegal action does, one of `MODES`.
+        worlds: worlds of leading shape [N, ...].
+        semantics: semantics of the action and condition words.
+        mode: effect of an illegal action, one of `MODES`.
         max_markers: cap on the markers of a cell; None for no cap.
-        max_events: events after which an execution ends with `timeout`.
+        max_events: budget of events, after which an execution ends with `timeout`.
         trace: record every action and condition.
-        threads: how many threads share the pairs; the result does not depend on it.
-        out: worlds of the same shape, to write the final ones into instead of into new ones.
+        threads: number of threads (0: all cores); the result does not depend on it.
+        out: preallocated worlds of the same shape for the result.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown mode, or a budget above `EVENT_LIMIT`.
+        ValueError: The shapes do not match, the mode is unknown, or the budget exceeds `EVENT_LIMIT`.
     """
     code = programs if isinstance(programs, Code) else compile_programs(programs)
     count = len(code.offsets) - 1

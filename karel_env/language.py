@@ -6,7 +6,7 @@ text at white space gives the words back: one word an action (`move();`), a keyw
 project speaks of words by their index in their program, `def` being 0.
 
 Letters: `N` programs, `T` words of a program.
-Source of the language: shared/KAREL.md, after Jin & Rinard 2024 and Bunel et al. 2018.
+Source of the language: docs/karel_env.md, after Jin & Rinard 2024 and Bunel et al. 2018.
 """
 
 from __future__ import annotations

@@ -163,24 +163,24 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
         status, events, actions = OK, 0, 0
         pc = first
         while True:
-            here = uint64(pc)
-            op = operation[here]
+            index = uint64(pc)
+            op = operation[index]
             is_true = -1
             if op > TEST:
                 if op == JUMP:
-                    pc = first + jump[here]
+                    pc = first + jump[index]
                 elif op == SET:
-                    counter[jump[here]] = argument[here]
+                    counter[jump[index]] = argument[index]
                     pc += 1
                 elif op != TICK:
                     break
-                elif counter[argument[here]] == 0:
-                    pc = first + jump[here]
+                elif counter[argument[index]] == 0:
+                    pc = first + jump[index]
                 elif events == budget:
                     status = TIMEOUT
                     break
                 else:
-                    counter[argument[here]] -= 1
+                    counter[argument[index]] -= 1
                     events += 1
                     pc += 1
                 continue
@@ -189,15 +189,15 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
                 break
             events += 1
             if op == TEST:
-                asked = test_of[uint64(argument[here] & 7)]
-                condition = asked & 7
+                condition_code = test_of[uint64(argument[index] & 7)]
+                condition = condition_code & 7
                 if condition < 3:
                     truth = cells[uint64(cell + steps[uint64((heading + turn_to(condition)) & 3)])] >= 0
                 else:
                     truth = (cells[uint64(cell)] > 0) == (condition == 3)
-                truth = truth != ((asked >= NEGATED) != (argument[here] >= NEGATED))
+                truth = truth != ((condition_code >= NEGATED) != (argument[index] >= NEGATED))
                 is_true = 1 if truth else 0
-                pc = pc + 1 if truth else first + jump[here]
+                pc = pc + 1 if truth else first + jump[index]
             else:
                 effect = effect_of[uint64(op)]
                 legal = True
@@ -223,7 +223,7 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
                 pc += 1
             if trace is not None:
                 to = uint64(out)
-                words[to], values[to], positions[to], headings[to] = source[here], is_true, cell - base, heading
+                words[to], values[to], positions[to], headings[to] = source[index], is_true, cell - base, heading
                 out += 1
         place(final_robot, pair, size, width, cell, heading)
         statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
@@ -272,38 +272,38 @@ def _run_lanes(code, tables, settings, buffers, start, stop, origin, inputs, fin
                     low, high = others_low, others_high
                     pc, meet = meet, pc
                 continue
-            here = uint64(pc)
-            op = operation[here]
+            index = uint64(pc)
+            op = operation[index]
             if op == JUMP:
-                pc = first + jump[here]
+                pc = first + jump[index]
                 continue
             if op == SET:
-                counter[jump[here]] = argument[here]
+                counter[jump[index]] = argument[index]
                 pc += 1
                 continue
-            if op == TICK and counter[argument[here]] == 0:
-                pc = first + jump[here]
+            if op == TICK and counter[argument[index]] == 0:
+                pc = first + jump[index]
                 continue
             if op == END or spent == budget:
                 break
             spent += 1
             events += 1
             if op == TICK:
-                counter[argument[here]] -= 1
+                counter[argument[index]] -= 1
                 pc += 1
                 continue
             if op < TEST:
                 act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
                 if trace is not None:
-                    record(records, out, lanes, scratch, low, high, pair * size, size, source[here], False)
+                    record(records, out, lanes, scratch, low, high, pair * size, size, source[index], False)
                 actions += 1
                 pc += 1
                 continue
-            passed = evaluate(test_of[uint64(argument[here] & 7)], argument[here] >= NEGATED, cells, steps, lanes,
+            passed = evaluate(test_of[uint64(argument[index] & 7)], argument[index] >= NEGATED, cells, steps, lanes,
                            scratch, low, high)  # fmt: skip
             if trace is not None:
-                record(records, out, lanes, scratch, low, high, pair * size, size, source[here], True)
-            target = first + jump[here]
+                record(records, out, lanes, scratch, low, high, pair * size, size, source[index], True)
+            target = first + jump[index]
             if passed == 0:
                 pc = target
                 continue

@@ -1,4 +1,4 @@
-"""From text to words: the curly syntax, strictly by the grammar of shared/KAREL.md.
+"""Parse text to tokens: the curly syntax, strictly by the grammar in docs/karel_env.md.
 
 White space may stand between any two tokens. Statements are separated by `;`, a last one may be followed by `;`.
 Everything else is an error that names its place. The other syntax is that of `extras.token_syntax`.

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from karel_env.command import CommandParser, integer, run_command
+from karel_env.extras.token_syntax import parse_either
 from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Execution, run
 from karel_env.language import Programs
 from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
-from karel_env.extras.token_syntax import parse_either
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256
@@ -122,18 +122,18 @@ def read_world(value: Any) -> Worlds:
     if not isinstance(value["markers"], list):
         raise TaskError('"markers" is not a list of [row, column, count]')
     for marker in value["markers"]:
-        _read_robot(cells, marker)
+        _add_marker(cells, marker)
     return Worlds.of(cells, np.array([row, column, heading]))
 
 
-def _integer(given: dict[str, Any], name: str) -> int:
-    value = given[name]
+def _integer(fields: dict[str, Any], name: str) -> int:
+    value = fields[name]
     if type(value) is not int or abs(value) > EVENT_LIMIT:
         raise TaskError(f'"{name}" is {brief(value)}; expected an integer')
     return value
 
 
-def _read_robot(cells: np.ndarray, marker: Any) -> None:
+def _add_marker(cells: np.ndarray, marker: Any) -> None:
     if not isinstance(marker, list) or len(marker) != 3 or any(type(n) is not int for n in marker):
         raise TaskError(f"marker {brief(marker)}; expected [row, column, count]")
     row, column, count = marker

@@ -1,12 +1,11 @@
-"""The derivability screen: which alternative semantics are a control for which feature.
+"""Derivability screen: which alternative semantics are valid controls for which feature.
 
-An alternative whose labels follow from the true state is no control: a model that holds the truth holds them too.
-For each (alternative, feature) the screen estimates how much the robot's true state adds to what the input alone
-says of the alternative's label: skill = 1 - CE(step, input, true state) / CE(step, input), by tables of
-frequencies from one half of a large sample, judged on the other half. At 0.2 or more the alternative is dropped.
-Source: shared/PROBING.md, point 3, which speaks of (true state, input) together. The share of the input must be
-taken out: the start alone gives every semantics, the original too, a facing skill of about 0.25 over six steps, so
-that without it no alternative would be left; and what the input gives it gives to all semantics alike.
+An alternative whose labels can be derived from the true state is not a control, since a model that represents the true
+state represents those labels too. For each (alternative, feature) the screen estimates how much the robot's true state
+adds to the input alone in predicting the alternative's label: skill = 1 - CE(step, input, true state) / CE(step, input),
+from frequency tables fitted on one half of a large sample and tested on the other half. At 0.2 or more the alternative is
+dropped. The contribution of the input is removed because the start alone gives a facing skill of about 0.25 over six steps
+under every semantics, including the original.
 
 `python -m karel_env.screen` computes the table and writes it to `karel_env/screen.json` and `docs/alternatives.md`.
 """
@@ -34,13 +33,13 @@ SAMPLE = 200_000
 SEED = 1
 NOISE_SEEDS = (1, 2)
 CLOSE = 0.025
-"""An alternative this little under the threshold is named in the document: more data would move it there."""
+"""Alternatives closer than this to the threshold are named in the document: more data could move them above it."""
 TABLE = Path(__file__).with_name("screen.json")
 DOCUMENT = Path(__file__).parent.parent / "docs" / "alternatives.md"
 
 
 def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = SEED) -> np.ndarray:
-    """float64 [semantics, F], skill with which each alternative label follows from true state, start and step."""
+    """Skill with which true state, start and step predict each alternative label; float64 [semantics, F]."""
     tasks = generate(SCREENED, seed, "audit", np.arange(sample), threads=0)
     inputs = tasks.inputs[:, 0]
     code = compile_programs(tasks.programs)
@@ -74,16 +73,16 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
 
 
 class _Nested:
-    """Tables of frequencies, each finer than the one before and smoothed towards it.
+    """Nested frequency tables, each finer than the previous one and smoothed towards it.
 
     Args:
-        codes: for each level the cell of each state, int [R]; every cell lies in one cell of the level before.
-        learn: bool [R], the states that fill the tables; the others judge them.
+        codes: cell index of each state per level, int [R]; each cell is contained in one cell of the previous level.
+        learn: bool [R], the states that fill the tables; the others test them.
     """
 
     def __init__(self, codes: list[np.ndarray], learn: np.ndarray) -> None:
         self.learned = [code[learn] for code in codes]
-        self.judged = [code[~learn] for code in codes]
+        self.tested = [code[~learn] for code in codes]
         self.learn = learn
         self.sizes = [int(code.max()) + 1 for code in codes]
         self.parents = [np.zeros(self.sizes[0], np.int64)]
@@ -93,10 +92,10 @@ class _Nested:
             self.parents.append(parent)
 
     def losses(self, label: np.ndarray, classes: int) -> list[float]:
-        """Cross-entropy in nats of the labels to be judged, a level."""
+        """Cross-entropy in nats of the test labels, per level."""
         estimate = np.full((1, classes), 1 / classes)
         losses = []
-        for code, test, size, parent in zip(self.learned, self.judged, self.sizes, self.parents, strict=True):
+        for code, test, size, parent in zip(self.learned, self.tested, self.sizes, self.parents, strict=True):
             count = np.bincount(code * classes + label[self.learn], minlength=size * classes).reshape(size, classes)
             estimate = (count + 2 * estimate[parent]) / (count.sum(1, keepdims=True) + 2)
             losses.append(float(-np.log(estimate[test, label[~self.learn]]).mean()))
@@ -111,7 +110,11 @@ def table() -> dict[str, dict[str, float]]:
 
 
 def valid_alternatives(feature: str) -> tuple[str, ...]:
-    """Names of the alternatives that are a control for `feature`, in order; raises KeyError for an unknown one."""
+    """Names of the valid alternatives for a feature, in order.
+
+    Raises:
+        KeyError: The feature is unknown.
+    """
     if feature not in FEATURES:
         raise KeyError(f"feature {feature!r} is not one of {', '.join(FEATURES)}")
     return tuple(name for name, skills in table().items() if skills[feature] < THRESHOLD)

@@ -50,7 +50,7 @@ class Semantics:
 
 ORIGINAL = Semantics("original")
 FLIP = Semantics("flip", (MOVE, RIGHT, LEFT, PICK, PUT))
-"""Left and right exchanged. A mirror image: derivable from the true state, so no control (PROBING.md, 3)."""
+"""Left and right exchanged. A mirror image: derivable from the true state, so not a control (docs/alternatives.md)."""
 ADVERSARIAL = Semantics("adversarial", (LEFT, RIGHT, MOVE, PICK, PUT))
 """turn_right means move, turn_left means turn_right, move means turn_left (Jin & Rinard 2024, section 4.3)."""
 
@@ -74,7 +74,7 @@ def mirror_classes() -> list[Semantics]:
 
     60 ways to give {move, left, right} to five words; exchanging left and right mirrors the path, so 30
     classes. The representative is the member whose word for `left` comes first in the vocabulary, which
-    pins it where walls break the symmetry (PROBING.md, 3). Ordered by name.
+    pins it where walls break the symmetry (docs/alternatives.md). Ordered by name.
     """
     members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
     return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)

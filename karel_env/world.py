@@ -108,11 +108,11 @@ class Worlds:
         return Worlds(cells, self.robot.reshape(*lead, 3), self.size.reshape(*lead, 2))
 
     def same_state(self, other_worlds: Worlds) -> np.ndarray:
-        """bool [...], equality of the full state: robot, walls, all marker counts (KAREL.md: `state`)."""
+        """bool [...], equality of the full state: robot, walls, all marker counts (the equality `state`)."""
         return self._same_robot(other_worlds) & (self.cells == other_worlds.cells).all((-2, -1))
 
     def same_drawing(self, others: Worlds) -> np.ndarray:
-        """bool [...], equality of the drawings, where the robot's glyph hides markers (KAREL.md: `drawn`)."""
+        """bool [...], equality of the drawings, where the robot's glyph hides markers (the equality `drawn`)."""
         differ = self.cells != others.cells
         at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
         differ = differ.reshape(*self.shape, -1)

@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.cluster.executor import EVALUATION
+from benchmark.cluster.executor import EVALUATION, WorkItem
 from benchmark.cluster.local_executor import ComputeFn
-from benchmark.cluster.executor import WorkItem
 from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_executor import ResourceRequest, connect
-from benchmark.cluster.simulation import ClusterCosts, scaling_curve, finish_time
+from benchmark.cluster.simulation import ClusterCosts, finish_time, scaling_curve
 from benchmark.command import run_command
 from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import UsageError
@@ -36,7 +35,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import StagedResult, ResultStore, write_atomic
+from benchmark.runner.store import ResultStore, StagedResult, write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import load_suite
@@ -103,7 +102,9 @@ def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> flo
     """Shards per second of plain single-thread processes without Ray, each of which computes all given shards."""
     context = get_context("spawn")
     barrier, elapsed = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=_run_plain_process, args=(job, shards, barrier, elapsed)) for _ in range(processes)]
+    workers = [
+        context.Process(target=_run_plain_process, args=(job, shards, barrier, elapsed)) for _ in range(processes)
+    ]
     for process in workers:
         process.start()
     slowest = max(elapsed.get() for _ in workers)
@@ -250,7 +251,9 @@ def format_report(results: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.bench cluster", description="measure the cost of Ray workers")
-    parser.add_argument("--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="model spec (default: the shipped model)")
+    parser.add_argument(
+        "--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="model spec (default: the shipped model)"
+    )
     parser.add_argument("--suite", default="laptop", help="suite that gives the blind set (default: laptop)")
     parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="shards per run (default: 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")

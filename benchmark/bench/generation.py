@@ -175,7 +175,12 @@ def grammar_row(batch: GenerationBench) -> dict[str, Any]:
         del batch.ours._processors
     grammar_seconds = sum(item.seconds for item in timed)
     steps = max(item.tokens for item in written)
-    return {"constrained, seconds": spent, "in the grammar": grammar_seconds, "share": grammar_seconds / spent, "steps": steps}
+    return {
+        "constrained, seconds": spent,
+        "in the grammar": grammar_seconds,
+        "share": grammar_seconds / spent,
+        "steps": steps,
+    }
 
 
 def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:

@@ -47,7 +47,7 @@ from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
 from benchmark.probing.prior import PRESENT_FEATURES
 from benchmark.probing.probe_fit import ProbeFit
-from benchmark.probing.probes import select_matmul_dtype, fit_probes, whiten
+from benchmark.probing.probes import fit_probes, select_matmul_dtype, whiten
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import EXTRA_SEMANTICS, blind_probe_set
@@ -194,11 +194,15 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
     plain = with_one_thread_variant(partial(train_plain_sample, load, load.inputs, sample))
     setup_actions: dict[str, Callable[[], Any]] = {
         "labels": partial(blind_probe_set, load.suite, protocol),
-        "plain labels": lambda: [build([semantics], protocol) for semantics in list_semantics(protocol, EXTRA_SEMANTICS)],
+        "plain labels": lambda: [
+            build([semantics], protocol) for semantics in list_semantics(protocol, EXTRA_SEMANTICS)
+        ],
         "whitening": lambda: load.whitened_for(0),
     }
     seconds, outputs = time_fastest({**ours, **setup_actions, **plain})
-    timings = [(f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours]
+    timings = [
+        (f"ours, {name}, shared heads", heads // len(FEATURES), seconds["labels"], seconds[name]) for name in ours
+    ]
     for name in plain:
         description = f"{name}, SCALED from {sample} of {heads} networks, {seconds[name] / sample:.2f} s each"
         fit = seconds[name] / sample * heads + seconds["whitening"] * len(protocol.seeds)
@@ -225,7 +229,9 @@ def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
 
     def plain() -> np.ndarray:
         states = load.whitened_for(0)
-        return np.stack([train_plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels])
+        return np.stack(
+            [train_plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels]
+        )
 
     names = {f"ours, {name}": partial(ours, dtype) for name, dtype in dtypes().items()}
     seconds, outputs = time_fastest({**names, **with_one_thread_variant(plain)})
@@ -248,10 +254,14 @@ def peak_rate(products: torch.dtype) -> float:
         return 4 * threads * 2.0 * PEAK_MATRIX_SIZE**3 / time_fastest(turn)[0]["turn"]
 
 
-def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]) -> list[dict[str, Any]]:
+def product_rows(
+    load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]
+) -> list[dict[str, Any]]:
     """Effect of matmul precision on the skills of the grid, and the share of peak throughput."""
     sizes = [[row.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for row in load.inputs]
-    seed_operations = [count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)]
+    seed_operations = [
+        count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)
+    ]
     giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
     prior = PriorBaseline.from_probe_set(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
@@ -263,7 +273,10 @@ def product_rows(load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapp
         row = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
         row |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
         row |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
-        rows.append(row | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": max_rate, "share": rate / max_rate})
+        rows.append(
+            row
+            | {"10^9 operations": giga_operations, "10^9/s": rate, "peak, 10^9/s": max_rate, "share": rate / max_rate}
+        )
     return rows
 
 
@@ -271,7 +284,9 @@ def peak_memory() -> float:
     """Peak resident memory of this process in GB, including pages of mapped files."""
     # On Linux, `ru_maxrss` starts at the value of the parent process, so VmHWM of this process is preferred.
     status = Path("/proc/self/status")
-    peak_lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    peak_lines = (
+        [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    )
     peak_kib = int(peak_lines[0].split()[1]) if peak_lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak_kib * 1024 / 1e9
 
@@ -295,7 +310,9 @@ def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: 
 def memory_rows(layers: int) -> list[dict[str, Any]]:
     """Peak memory of probing stored states, compared with the size of all states in memory."""
     rows, width, random = STORED_WORKLOAD["rows"], STORED_WORKLOAD["width"], np.random.default_rng(0)
-    shards = [(start, min(start + STORED_WORKLOAD["shard"], rows)) for start in range(0, rows, STORED_WORKLOAD["shard"])]
+    shards = [
+        (start, min(start + STORED_WORKLOAD["shard"], rows)) for start in range(0, rows, STORED_WORKLOAD["shard"])
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for start, stop in shards:
             layer_states = random.standard_normal((layers, stop - start, width), np.float32)
@@ -305,7 +322,10 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
         began = time.perf_counter()
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
-    in_memory = {f"{count} layers held": count * rows * width * 4 / 1e9 for count in sorted({layers, STORED_WORKLOAD["most layers"]})}
+    in_memory = {
+        f"{count} layers held": count * rows * width * 4 / 1e9
+        for count in sorted({layers, STORED_WORKLOAD["most layers"]})
+    }
     row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
     row |= {"peak after the first": peaks[0], "after the last": peaks[-1], "less imports": peaks[-1] - imports}
     return [row | in_memory]
@@ -314,7 +334,9 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
 def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """Run all measurements; rows by table."""
     suite = load_suite(options.suite)
-    load = ProbingWorkload(replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width)
+    load = ProbingWorkload(
+        replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width
+    )
     memory = memory_rows(options.layers)
     grid, seconds, fits = grid_rows(load, options.sample)
     other_tables = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
@@ -340,7 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="benchmark to run (options of the others: bench cluster --help, bench generation --help)",
     )
     add("--suite", default="laptop", help="suite that gives the blind set (default: %(default)s)")
-    add("--programs", type=integer(1, 1_000_000), metavar="N", help="training programs per probe (default: the suite's)")
+    add(
+        "--programs", type=integer(1, 1_000_000), metavar="N", help="training programs per probe (default: the suite's)"
+    )
     add(
         "--sample",
         type=integer(1, 100_000),
@@ -348,7 +372,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="K",
         help="number of plain torch networks to measure (default: 6)",
     )
-    add("--width", type=integer(1, 100_000), default=128, metavar="D", help="width of the states (default: %(default)s)")
+    add(
+        "--width", type=integer(1, 100_000), default=128, metavar="D", help="width of the states (default: %(default)s)"
+    )
     add(
         "--layers",
         type=integer(1, 1000),
@@ -364,7 +390,12 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     tables = run_benchmark(options)
     settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    settings |= {"suite": options.suite, "programs": options.programs, "width": options.width, "protocol": STANDARD.version}
+    settings |= {
+        "suite": options.suite,
+        "programs": options.programs,
+        "width": options.width,
+        "protocol": STANDARD.version,
+    }
     print(", ".join(f"{name} {value}" for name, value in settings.items()), end="\n\n")
     for rows in tables.values():
         print(tabulate(rows, headers="keys", floatfmt=",.3g", tablefmt="github"), end="\n\n")

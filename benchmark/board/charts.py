@@ -123,7 +123,9 @@ def spread_labels(preferred: Sequence[float], gap: float, low: float, high: floa
     gap = min(gap, (high - low) / max(len(order) - 1, 1))
     offsets = gap * np.arange(len(order))
     # After subtracting the offsets, positions at least `gap` apart are non-decreasing: an isotonic regression.
-    fitted = optimize.isotonic_regression(np.asarray(preferred, float)[order] - offsets).x if len(order) else np.zeros(0)
+    fitted = (
+        optimize.isotonic_regression(np.asarray(preferred, float)[order] - offsets).x if len(order) else np.zeros(0)
+    )
     positions = np.empty(len(order))
     positions[order] = np.clip(fitted, low, high - offsets[-1:]) + offsets
     return [round(float(position), 1) for position in positions]
@@ -165,7 +167,10 @@ def lay_out_chart(
     """
     points = [point for chart_series in series for point in chart_series.points]
     y_values = [
-        v for p in points if p.y is not None for v in (p.y, *((p.y_interval.low, p.y_interval.high) if p.y_interval else ()))
+        v
+        for p in points
+        if p.y is not None
+        for v in (p.y, *((p.y_interval.low, p.y_interval.high) if p.y_interval else ()))
     ]
     x_values = [v for p in points for v in (p.x, *((p.x_interval.low, p.x_interval.high) if p.x_interval else ()))]
     y_ticks = ticks(min([*y_values, 0.0]), max([*y_values, *(y for y, _ in levels), 0.01]))

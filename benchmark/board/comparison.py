@@ -19,7 +19,13 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
-from benchmark.board.paired import cluster_bootstrap_difference, normal_p_value, mcnemar, min_detectable_difference, min_detectable_effect
+from benchmark.board.paired import (
+    cluster_bootstrap_difference,
+    mcnemar,
+    min_detectable_difference,
+    min_detectable_effect,
+    normal_p_value,
+)
 from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
@@ -80,7 +86,9 @@ def read_compared_run(name_or_folder: str) -> ComparedRun:
         UsageError: The folder has no record.json.
         VerificationError: The samples do not match the record.
     """
-    folder = next((path for path in (Path(name_or_folder), SUBMISSIONS / name_or_folder) if path.is_dir()), Path(name_or_folder))
+    folder = next(
+        (path for path in (Path(name_or_folder), SUBMISSIONS / name_or_folder) if path.is_dir()), Path(name_or_folder)
+    )
     if not (folder / "record.json").is_file():
         raise UsageError(f"{name_or_folder}: no record.json; give a submission name or the folder of a finished run")
     record = read_record(folder / "record.json")
@@ -172,7 +180,9 @@ def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None
     return [MetricComparison(**{**vars(comparison), "p_holm": adjusted[comparison.name]}) for comparison in comparisons]
 
 
-def _compare_pass_rate(name: str, first: ComparedRun, second: ComparedRun, cluster: np.ndarray, protocol: Protocol) -> MetricComparison:
+def _compare_pass_rate(
+    name: str, first: ComparedRun, second: ComparedRun, cluster: np.ndarray, protocol: Protocol
+) -> MetricComparison:
     a, b = first.solved[name], second.solved[name]
     test = mcnemar(a, b)
     difference = cluster_bootstrap_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
@@ -251,7 +261,12 @@ def run(options: argparse.Namespace) -> int:
     first, second = read_compared_run(options.first), read_compared_run(options.second)
     comparisons = compare_runs(first, second, options.suite)
     if options.json:
-        print(json.dumps([{**vars(comparison), "difference": vars(comparison.difference)} for comparison in comparisons], indent=1))
+        print(
+            json.dumps(
+                [{**vars(comparison), "difference": vars(comparison.difference)} for comparison in comparisons],
+                indent=1,
+            )
+        )
     else:
         print(format_table(first, second, comparisons))
     return 0

@@ -22,9 +22,17 @@ from markupsafe import Markup
 
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
 from benchmark.board.markup import spell_hidden
-from benchmark.board.ranking import TRAINED, Calibration, RankingGroup, RankedRow, read_calibration, read_leaderboard_rows, rank_groups
-from benchmark.board.row_page import RowPage, describe_row_semantics, build_row_page
-from benchmark.board.tables import CALIBRATION, UNDEFINED, unverified_claims, row_estimates, format_skill
+from benchmark.board.ranking import (
+    TRAINED,
+    Calibration,
+    RankedRow,
+    RankingGroup,
+    rank_groups,
+    read_calibration,
+    read_leaderboard_rows,
+)
+from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
+from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
 from benchmark.command import make_folder, run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.protocol import STANDARD
@@ -95,7 +103,9 @@ def make_slug(text: str, used_slugs: set[str]) -> str:
     return slug
 
 
-def build_group_table(folder: Path, group: RankingGroup, calibration: Calibration | None, used_slugs: set[str]) -> GroupTable:
+def build_group_table(
+    folder: Path, group: RankingGroup, calibration: Calibration | None, used_slugs: set[str]
+) -> GroupTable:
     """Build the table of a group with the pages of its rows.
 
     Args:
@@ -110,7 +120,13 @@ def build_group_table(folder: Path, group: RankingGroup, calibration: Calibratio
         cells = {name: format_cell(name, figures[name]) for name in (*SHARE_COLUMNS, *SKILL_COLUMNS)}
         name = ranked_row.row.folder
         table_rows.append(
-            TableRow(make_slug(name, used_slugs), ranked_row, cells, build_row_page(folder / name, ranked_row), unverified_claims(ranked_row.row))
+            TableRow(
+                make_slug(name, used_slugs),
+                ranked_row,
+                cells,
+                build_row_page(folder / name, ranked_row),
+                unverified_claims(ranked_row.row),
+            )
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
     return GroupTable(slug, group, table_rows, accuracy_delta_chart(table_rows), calibration)
@@ -130,7 +146,17 @@ def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
             description = f"{entry.name}: held-out {100 * held_out.value:.1f}%, delta {format_skill(delta)}"
             x_interval = Estimate(100 * held_out.value, 100 * held_out.low, 100 * held_out.high, held_out.n)
             label = entry.name if delta else ""
-            chart_points.append(ChartPoint(100 * held_out.value, delta.value if delta else None, description, label, delta, x_interval, table_row.slug))
+            chart_points.append(
+                ChartPoint(
+                    100 * held_out.value,
+                    delta.value if delta else None,
+                    description,
+                    label,
+                    delta,
+                    x_interval,
+                    table_row.slug,
+                )
+            )
         series.append(ChartSeries(family, kind % NUM_MARKERS, chart_points))
     if all(point.y is None for family_series in series for point in family_series.points):
         return None
@@ -167,7 +193,11 @@ def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calib
     semantics_descriptions: dict[str, str] = {}
     for table_row in table_rows:
         semantics_descriptions |= describe_row_semantics(table_row.page.player_data)
-    data = {"rows": {table_row.slug: table_row.page.player_data for table_row in table_rows}, "meanings": semantics_descriptions, "headings": HEADINGS}
+    data = {
+        "rows": {table_row.slug: table_row.page.player_data for table_row in table_rows},
+        "meanings": semantics_descriptions,
+        "headings": HEADINGS,
+    }
     return environment.get_template("board.html").render(
         tables=tables, shares=SHARE_COLUMNS, skills=SKILL_COLUMNS, style=Markup(style), script=Markup(script),
         policy=content_security_policy(style, script), data=json_block(data),

@@ -72,7 +72,9 @@ def cluster_bootstrap_difference(
     random = np.random.Generator(np.random.Philox(seed))
     resampled = []
     for start in range(0, resamples, RESAMPLES_PER_CHUNK):
-        cluster_indices = random.integers(num_clusters, size=(min(RESAMPLES_PER_CHUNK, resamples - start), num_clusters))
+        cluster_indices = random.integers(
+            num_clusters, size=(min(RESAMPLES_PER_CHUNK, resamples - start), num_clusters)
+        )
         resampled.append(sums[cluster_indices].sum(1) / sizes[cluster_indices].sum(1))
     low, high = np.quantile(np.concatenate(resampled), [0.5 - level / 2, 0.5 + level / 2])
     return Estimate(float(differences.mean()), float(low), float(high), num_clusters)
@@ -110,7 +112,11 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
 def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
     """Smallest detectable value of an estimate with a normal 95% interval; None if the interval has no width."""
     standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error) if standard_error > 0 else None
+    return (
+        float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error)
+        if standard_error > 0
+        else None
+    )
 
 
 def normal_p_value(estimate: Estimate) -> float:

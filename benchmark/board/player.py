@@ -50,7 +50,9 @@ def build_player_tasks(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> li
         if remaining.get(kind, 0) > 0:
             remaining[kind] -= 1
             player_tasks.append(_player_task(suite, tasks.take(np.array([sample["task"]])), sample, kind))
-    return sorted(player_tasks, key=lambda player_task: (list(TASKS_PER_OUTCOME).index(player_task["kind"]), player_task["task"]))
+    return sorted(
+        player_tasks, key=lambda player_task: (list(TASKS_PER_OUTCOME).index(player_task["kind"]), player_task["task"])
+    )
 
 
 def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -65,7 +67,11 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
         return entry | {"problem": str(problem)[:200]}
     inputs, outputs = task.inputs[0], task.outputs[0]
     execution = run(Programs.of([tokens]), task.inputs)
-    is_equal = execution.worlds.same_state(task.outputs) if suite.equality == "state" else execution.worlds.same_drawing(task.outputs)
+    is_equal = (
+        execution.worlds.same_state(task.outputs)
+        if suite.equality == "state"
+        else execution.worlds.same_drawing(task.outputs)
+    )
     examples = [
         {
             "shown": e < suite.shown,
@@ -94,11 +100,21 @@ def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
             }
             for reading in readings.by_semantics
         }  # fmt: skip
-        programs.append({"task": task_number, "tokens": _program_tokens(tokens), "input": world_to_json(world), "under": by_semantics})
+        programs.append(
+            {
+                "task": task_number,
+                "tokens": _program_tokens(tokens),
+                "input": world_to_json(world),
+                "under": by_semantics,
+            }
+        )
     return {
         "feature": readings.feature,
         "seed": readings.seed,
-        "semantics": [{"name": reading.semantics, "view": reading.view, "prior": reading.prior} for reading in readings.by_semantics],
+        "semantics": [
+            {"name": reading.semantics, "view": reading.view, "prior": reading.prior}
+            for reading in readings.by_semantics
+        ],
         "programs": programs,
     }
 
@@ -136,7 +152,9 @@ def steps_to_json(tokens: np.ndarray, world: Worlds, semantics: Semantics = ORIG
             before, after = states.cells[state_index].ravel(), states.cells[state_index + 1].ravel()
             changed = [[int(i), int(after[i])] for i in np.flatnonzero(before != after)]
             state_index += 1
-        steps.append([token_index - len(HEADER), states.robot[state_index].tolist(), changed, None if value < 0 else bool(value)])
+        steps.append(
+            [token_index - len(HEADER), states.robot[state_index].tolist(), changed, None if value < 0 else bool(value)]
+        )
     return steps
 
 

@@ -141,7 +141,15 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
             )
         submission_folder = path.parent
         held_out = read_solved_tasks(submission_folder, record)["held_out"]
-        rows.append(LeaderboardRow(submission_folder.name, drop_unverified(submission_folder, record), held_out, read_submission(submission_folder), verification_status(submission_folder)))
+        rows.append(
+            LeaderboardRow(
+                submission_folder.name,
+                drop_unverified(submission_folder, record),
+                held_out,
+                read_submission(submission_folder),
+                verification_status(submission_folder),
+            )
+        )
     return rows
 
 
@@ -158,7 +166,8 @@ def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
         suite, protocol = entry.record.suite, entry.record.protocol
         groups.setdefault((suite.name, suite.version, protocol.version, entry.track), []).append(entry)
     return [
-        RankingGroup(*key, members[0].record.suite.tasks, tuple(rank_rows(members))) for key, members in sorted(groups.items())
+        RankingGroup(*key, members[0].record.suite.tasks, tuple(rank_rows(members)))
+        for key, members in sorted(groups.items())
     ]
 
 

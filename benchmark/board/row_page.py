@@ -16,13 +16,13 @@ import numpy as np
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_probe_set, load_recorded_suite
-from benchmark.board.player import SEMANTICS_BY_NAME, describe_semantics, build_player_readings, build_player_tasks
+from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
 from benchmark.board.tables import UNDEFINED, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.diagnostics import CONTROL_LABELS
-from benchmark.probing.figure_data import LAYER_MAPS, select_budget_curve, select_layer_map, format_range
+from benchmark.probing.figure_data import LAYER_MAPS, format_range, select_budget_curve, select_layer_map
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import load_readout
 from benchmark.probing.state_source import evidence_from_arrays
@@ -104,7 +104,10 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
         missing_readings_reason = "" if readings else "Probe readings per step were not stored for this row."
     maps += _layer_maps(record)
     samples = [row for row in read_rows(folder / SAMPLES, MAX_BYTES[SAMPLES]) if row["stage"] == TEST]
-    player_data = {"tasks": build_player_tasks(suite, samples), "blind": build_player_readings(suite, readings) if readings else None}
+    player_data = {
+        "tasks": build_player_tasks(suite, samples),
+        "blind": build_player_readings(suite, readings) if readings else None,
+    }
     return RowPage(
         ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
         _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.row), _rerun_command(record), player_data, missing_readings_reason,
@@ -166,7 +169,10 @@ def _semantics_map(folder: Path, record: Record) -> HeatMap:
         rows.append(
             (
                 feature,
-                [HeatMapCell(f"{v:+.2f}", _shade(v, limit), n not in allowed) for n, v in zip(names, values, strict=True)],
+                [
+                    HeatMapCell(f"{v:+.2f}", _shade(v, limit), n not in allowed)
+                    for n, v in zip(names, values, strict=True)
+                ],
             )
         )
     note = (
@@ -250,7 +256,9 @@ def _charts(folder: Path, record: Record) -> list[Chart]:
     if len(log) > 1:
         curve = [ChartPoint(step, loss, f"step {step:,.0f}: loss {loss:.3f}") for step, loss in log]
         charts.append(
-            lay_out_chart("Training loss, as declared", "step", "loss, nats per token", [ChartSeries("loss", 0, curve, True)])
+            lay_out_chart(
+                "Training loss, as declared", "step", "loss, nats per token", [ChartSeries("loss", 0, curve, True)]
+            )
         )
     return charts
 
@@ -297,7 +305,10 @@ def _rerun_command(record: Record) -> str:
     argv = ["python", "-m", "benchmark.run", "--model", redact_paths(record.model.spec), "--suite", record.suite.name]
     if record.grid:
         argv += ["--grid", "full" if record.grid.is_full else "layers"]
-    for option, value, default in (("--dtype", record.model.dtype, "float32"), ("--device", record.model.device, "cpu")):
+    for option, value, default in (
+        ("--dtype", record.model.dtype, "float32"),
+        ("--device", record.model.device, "cpu"),
+    ):
         argv += [option, value] if value != default else []
     lines = [f"git checkout {shlex.quote(record.provenance.commit)}"] if record.provenance.commit else []
     return "\n".join([*lines, shlex.join(argv)])
@@ -306,7 +317,10 @@ def _rerun_command(record: Record) -> str:
 def describe_row_semantics(player_data: dict[str, Any]) -> dict[str, str]:
     """Description of each semantics in a row's readings, by name."""
     return (
-        {semantics["name"]: describe_semantics(SEMANTICS_BY_NAME[semantics["name"]]) for semantics in player_data["blind"]["semantics"]}
+        {
+            semantics["name"]: describe_semantics(SEMANTICS_BY_NAME[semantics["name"]])
+            for semantics in player_data["blind"]["semantics"]
+        }
         if player_data["blind"]
         else {}
     )

@@ -20,16 +20,16 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-from benchmark.board.markup import escape_markdown, escape_formula
+from benchmark.board.markup import escape_formula, escape_markdown
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
     LeaderboardRow,
-    RankingGroup,
     RankedRow,
+    RankingGroup,
+    rank_groups,
     read_calibration,
     read_leaderboard_rows,
-    rank_groups,
 )
 from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
@@ -122,7 +122,9 @@ def render_markdown(groups: Sequence[RankingGroup], calibration: Calibration | N
     for group in groups:
         title = escape_markdown(f"{group.suite}, {group.track}" if group.track != TRAINED else group.suite)
         version = f"suite v{group.suite_version}, protocol v{group.protocol}, n = {group.tasks} tasks"
-        rows = _drop_empty_content_columns([_markdown_row(ranked_row) for _, members in group.families() for ranked_row in members])
+        rows = _drop_empty_content_columns(
+            [_markdown_row(ranked_row) for _, members in group.families() for ranked_row in members]
+        )
         parts += [
             "",
             f"## {title} ({version})",
@@ -208,7 +210,10 @@ def to_json(groups: Sequence[RankingGroup], calibration: Calibration | None = No
         {
             **{name: getattr(group, name) for name in ("suite", "suite_version", "protocol", "track", "tasks")},
             "rows": [
-                {**_row_metadata(ranked_row), **{name: asdict(e) if e else None for name, e in row_estimates(ranked_row.row.record).items()}}
+                {
+                    **_row_metadata(ranked_row),
+                    **{name: asdict(e) if e else None for name, e in row_estimates(ranked_row.row.record).items()},
+                }
                 for ranked_row in group.rows
             ],
         }
@@ -262,7 +267,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
     parser.add_argument(
-        "--out", type=Path, default=SOURCE_ROOT / "leaderboard.md", help="Markdown file to write; JSON and CSV are written next to it"
+        "--out",
+        type=Path,
+        default=SOURCE_ROOT / "leaderboard.md",
+        help="Markdown file to write; JSON and CSV are written next to it",
     )
     parser.add_argument(
         "--check",

@@ -23,13 +23,26 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
-from benchmark.calibrate.pseudo_models import FUTURE_OFFSET, DEGRADED_SHARES, NUM_LAYERS, PLANTED_LAYER, PseudoModelInputs
+from benchmark.calibrate.pseudo_models import (
+    DEGRADED_SHARES,
+    FUTURE_OFFSET,
+    NUM_LAYERS,
+    PLANTED_LAYER,
+    PseudoModelInputs,
+)
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline
 from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.probing.state_source import ProbedSource, Views, evidence_to_arrays, fit_view, probe_source, validation_gaps
+from benchmark.probing.state_source import (
+    ProbedSource,
+    Views,
+    evidence_to_arrays,
+    fit_view,
+    probe_source,
+    validation_gaps,
+)
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
@@ -92,8 +105,14 @@ def calibrate(
     controls["random-init"] = calibration.read_source(
         [calibration.pools(pair.random_init(CONTROL_SEED_OFFSET + 10 * seed + i)) for i in range(protocol.random_inits)]
     )
-    add("trained to track", lambda: calibration.measure_cell("trained to track", [calibration.pools(pair.tracker)], controls))
-    add("trained to copy", lambda: calibration.measure_cell("trained to copy", [calibration.pools(pair.copier)], controls))
+    add(
+        "trained to track",
+        lambda: calibration.measure_cell("trained to track", [calibration.pools(pair.tracker)], controls),
+    )
+    add(
+        "trained to copy",
+        lambda: calibration.measure_cell("trained to copy", [calibration.pools(pair.copier)], controls),
+    )
     return check_falling_delta(cells)
 
 
@@ -123,14 +142,18 @@ class _CalibrationRun:
     def pools(self, model: trained_pair.Network) -> list[np.ndarray]:
         """Pooled states of a transformer of the trained pair, one array [R, D] per pool."""
         content = self.content
-        return list(np.moveaxis(trained_pair.pooled_states(model, content.programs, content.inputs, self.probe_set), 1, 0))
+        return list(
+            np.moveaxis(trained_pair.pooled_states(model, content.programs, content.inputs, self.probe_set), 1, 0)
+        )
 
     def controls(self) -> dict[str, ProbedSource]:
         """Controls of the pseudo-models, from seeds that no measured pseudo-model uses."""
         content, first = self.content, CONTROL_SEED_OFFSET + 10 * self.seed
         recorder = token_history_states(content.programs, content.inputs, self.probe_set)
         return {
-            "random-init": self.read_source([[content.random_init(first + i)] for i in range(self.protocol.random_inits)]),
+            "random-init": self.read_source(
+                [[content.random_init(first + i)] for i in range(self.protocol.random_inits)]
+            ),
             "recorder": self.read_source([[recorder]]),
         }
 
@@ -169,7 +192,9 @@ class _CalibrationRun:
         for offset in OFFSETS:
             reduced_set = self._reduced_set(offset)
             tested = PriorBaseline.from_probe_set(reduced_set, self._sweep_protocol)
-            probe = probe_source(reduced_set, tested, [[states]], self._sweep_protocol).evidence.probe.sum(-1, dtype=np.float64)
+            probe = probe_source(reduced_set, tested, [[states]], self._sweep_protocol).evidence.probe.sum(
+                -1, dtype=np.float64
+            )
             skill = 1 - probe / tested.prior.sum(-1)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
@@ -193,7 +218,11 @@ class _CalibrationRun:
     def _reduced_set(self, offset: int) -> Any:
         """Probe set at an offset with the original and the first `NUM_SWEEP_ALTERNATIVES` alternatives."""
         full_set = self.content.probe_set.at_offset(offset)
-        return replace(full_set, classes_by_offset=full_set.classes_by_offset[:, : 1 + NUM_SWEEP_ALTERNATIVES], semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES])
+        return replace(
+            full_set,
+            classes_by_offset=full_set.classes_by_offset[:, : 1 + NUM_SWEEP_ALTERNATIVES],
+            semantics=full_set.semantics[: 1 + NUM_SWEEP_ALTERNATIVES],
+        )
 
 
 def check_falling_delta(cells: list[Cell]) -> list[Cell]:
@@ -252,8 +281,12 @@ def _read_cells(path: Path) -> list[Cell] | None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = CommandParser(prog="python -m benchmark.calibrate", description="Measure pseudo-models with known outcomes.")
-    parser.add_argument("--suite", default="laptop", help="suite that gives worlds and program lengths (default: laptop)")
+    parser = CommandParser(
+        prog="python -m benchmark.calibrate", description="Measure pseudo-models with known outcomes."
+    )
+    parser.add_argument(
+        "--suite", default="laptop", help="suite that gives worlds and program lengths (default: laptop)"
+    )
     parser.add_argument(
         "--programs",
         type=integer(STANDARD.min_programs, 1_000_000),

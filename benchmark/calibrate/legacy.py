@@ -55,7 +55,13 @@ FLAWS = (
     "flaws: best evaluation chosen on the test set; seeds unset (--seed-unset); programs recur; alternative 0 follows "
     "from the state, 8 mirrors 11, 3 and 5 differ in marker words; tokens not uniform; outputs shown; no intervals"
 )
-RELEASED_ALTERNATIVES = {0: (0, 2, 1, 4, 3), 3: (1, 2, 0, 2, 1), 5: (1, 2, 0, 4, 3), 8: (1, 0, 2, 4, 3), 11: (2, 0, 1, 4, 3)}
+RELEASED_ALTERNATIVES = {
+    0: (0, 2, 1, 4, 3),
+    3: (1, 2, 0, 2, 1),
+    5: (1, 2, 0, 4, 3),
+    8: (1, 0, 2, 4, 3),
+    11: (2, 0, 1, 4, 3),
+}
 """By its number in the release, the word that each of `ACTIONS` is rewritten to. 3 is no permutation: nothing picks."""
 
 
@@ -193,7 +199,9 @@ def _feature_accuracy(
     for targets, head_widths in zip(labels.astype(np.int64), widths, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**62)))
-            hits.append(_train_probe(states, torch.from_numpy(targets), [states.shape[1], *head_widths], row_sets, recipe))
+            hits.append(
+                _train_probe(states, torch.from_numpy(targets), [states.shape[1], *head_widths], row_sets, recipe)
+            )
     tested, validated = (part.mean(1) for part in np.split(np.all(hits, 0), [len(parts[1])], 1))
     return float(tested.max()), float(tested[validated.argmax()])
 
@@ -240,7 +248,9 @@ def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]
         raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
     mean_states = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
     actions, straight = count_actions(programs)
-    states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[np.repeat(straight, actions)]
+    states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[
+        np.repeat(straight, actions)
+    ]
     return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[task_indices[straight]], states
 
 
@@ -290,7 +300,10 @@ def run(options: argparse.Namespace) -> int:
     recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
     recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
     inputs = written_programs_and_states(job)
-    results = [measure_legacy_content(*inputs, recipe_variant, lambda _: print(end=".", file=sys.stderr, flush=True)) for recipe_variant in recipes]
+    results = [
+        measure_legacy_content(*inputs, recipe_variant, lambda _: print(end=".", file=sys.stderr, flush=True))
+        for recipe_variant in recipes
+    ]
     stored = {
         "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
         "results": [asdict(recipe_variant) | {"gaps": accuracy_gaps(recipe_variant.on_test)} for recipe_variant in results],

@@ -80,7 +80,9 @@ class PseudoModelInputs:
         random = np.random.default_rng([_DRAW, self.seed, NUM_LAYERS])
         recorder = token_history_states(self.programs, self.inputs, self.probe_set)
         oracle = self._oracle(0)
-        return [_mix_columns([recorder, oracle] if i == PLANTED_LAYER else [recorder], random) for i in range(NUM_LAYERS)]
+        return [
+            _mix_columns([recorder, oracle] if i == PLANTED_LAYER else [recorder], random) for i in range(NUM_LAYERS)
+        ]
 
     def random_init(self, seed: int) -> np.ndarray:
         """float32 [R, WIDTH], states of a randomly initialised recurrent network at each labelled token.

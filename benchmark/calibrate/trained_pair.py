@@ -161,7 +161,9 @@ def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set:
     actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(world_features(inputs))
     longest, max_actions = actions.shape[1], model.suite.blind_length
     if longest > max_actions:
-        raise ValueError(f"trained pair: a program of {longest} actions; expected at most {max_actions}, take the blind set")
+        raise ValueError(
+            f"trained pair: a program of {longest} actions; expected at most {max_actions}, take the blind set"
+        )
     with torch.no_grad():
         layers = torch.stack(model(world, actions))
     pooled = torch.stack([layers.mean(0), layers[-1]], 2).numpy()

@@ -34,7 +34,7 @@ from benchmark.emergence.phases import (
     relate,
     relate_runs,
 )
-from benchmark.emergence.trajectory import TrainingCheckpoint, CurvePoint, Trajectory, read_points, write_points
+from benchmark.emergence.trajectory import CurvePoint, TrainingCheckpoint, Trajectory, read_points, write_points
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
@@ -72,7 +72,9 @@ def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
             metadata = json.loads((folder / TRAINING_FILE).read_bytes())
             step, tasks, tokens = (int(metadata[name]) for name in ("step", "tasks_seen", "tokens_seen"))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
-            raise UsageError(f"{folder / TRAINING_FILE}: {problem}; expected step, tasks_seen and tokens_seen") from problem
+            raise UsageError(
+                f"{folder / TRAINING_FILE}: {problem}; expected step, tasks_seen and tokens_seen"
+            ) from problem
         checkpoints.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
     if not checkpoints:
         raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
@@ -141,7 +143,11 @@ def format_report(
 ) -> str:
     """Format phases and relations as tables for a terminal."""
     shares = [
-        [name, *(f"{100 * share:.1f}" for share in phase_result.shares), *(f"{100 * a:.1f}" for a in phase_result.accuracy)]
+        [
+            name,
+            *(f"{100 * share:.1f}" for share in phase_result.shares),
+            *(f"{100 * a:.1f}" for a in phase_result.accuracy),
+        ]
         for name, phase_result in phases.items()
     ]
     shares.append(["the paper", *(f"{100 * share:.0f}" for share in PAPER_SHARES), "", "", "92.4"])
@@ -159,7 +165,9 @@ def format_report(
     relation_headers = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
     tables: list[tuple[list[list[Any]], list[str]]] = [(shares, share_headers), (relation_rows, relation_headers)]
     between_rows = [
-        [curve, phase_result.n, f"{phase_result.r:+.2f} (p {phase_result.p:.2g})"] for curve, phase_result in between.items() if phase_result is not None
+        [curve, phase_result.n, f"{phase_result.r:+.2f} (p {phase_result.p:.2g})"]
+        for curve, phase_result in between.items()
+        if phase_result is not None
     ]
     if between_rows:
         tables.append((between_rows, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
@@ -168,7 +176,9 @@ def format_report(
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = CommandParser(prog="python -m benchmark.emergence", description="Evaluate the checkpoints of training runs.")
+    parser = CommandParser(
+        prog="python -m benchmark.emergence", description="Evaluate the checkpoints of training runs."
+    )
     add = parser.add_argument
     add(
         "runs",

@@ -80,13 +80,18 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
         "the model's own programs.",
     )
     axes = figure.subplots(3, 2, sharex=True)
-    edges = [float(np.mean([getattr(run_phases, edge) for run_phases in phases.values()])) for edge in ("babbling", "syntax")]
+    edges = [
+        float(np.mean([getattr(run_phases, edge) for run_phases in phases.values()])) for edge in ("babbling", "syntax")
+    ]
     content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
     accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
     lengths: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
-    meaning: dict[str, Curve] = {"delta (skill)": lambda p: p.delta, "mdl_delta (bits per label)": lambda p: p.mdl_delta}
+    meaning: dict[str, Curve] = {
+        "delta (skill)": lambda p: p.delta,
+        "mdl_delta (bits per label)": lambda p: p.mdl_delta,
+    }
     panels: list[tuple[str, dict[str, Curve]]] = [
         ("accuracy on test tasks", accuracy),
         ("semantic content (paper)", content),

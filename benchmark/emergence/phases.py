@@ -138,7 +138,9 @@ class BetweenRuns:
     p: float
 
 
-def relate_runs(run_curves: Sequence[Sequence[float | None]], run_accuracies: Sequence[Sequence[float]]) -> BetweenRuns | None:
+def relate_runs(
+    run_curves: Sequence[Sequence[float | None]], run_accuracies: Sequence[Sequence[float]]
+) -> BetweenRuns | None:
     """Relate two curves [runs, K] between runs; None with fewer than five common checkpoints or identical runs.
 
     Source: repeated-measures correlation (Bakdash & Marusich 2017, section 2), with checkpoints as subjects.
@@ -146,7 +148,9 @@ def relate_runs(run_curves: Sequence[Sequence[float | None]], run_accuracies: Se
     indices = [k for k in range(len(run_accuracies[0])) if all(curve[k] is not None for curve in run_curves)]
     if len(indices) < 5:
         return None
-    a, b = (np.array([[curve[k] for k in indices] for curve in curves], float) for curves in (run_curves, run_accuracies))
+    a, b = (
+        np.array([[curve[k] for k in indices] for curve in curves], float) for curves in (run_curves, run_accuracies)
+    )
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
     if spread == 0:

@@ -35,7 +35,7 @@ from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.runner.cached_fits import CachedProbeTrainer
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, Shard, shards_of
-from benchmark.runner.stages import Backend, Stages, Progress
+from benchmark.runner.stages import Backend, Progress, Stages
 from benchmark.runner.store import VALID, MemmapStates, write_atomic
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
@@ -165,7 +165,15 @@ class Trajectory:
 
     def _identity(self, subject_digest: str) -> str:
         """SHA-256 of a digest and all settings that can change a point."""
-        parts = [subject_digest, asdict(self.suite), self.protocol.digest(), source_digest(), self.device, self.threads, self.dtype]
+        parts = [
+            subject_digest,
+            asdict(self.suite),
+            self.protocol.digest(),
+            source_digest(),
+            self.device,
+            self.threads,
+            self.dtype,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -210,7 +218,9 @@ class Trajectory:
         tasks = test_tasks(suite)
         scores = score_programs(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
         likelihoods = folder.samples(stages.shards, LIKELIHOOD)
-        nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(sample_entry["tokens"] for sample_entry in likelihoods)
+        nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(
+            sample_entry["tokens"] for sample_entry in likelihoods
+        )
         content = None
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
@@ -238,15 +248,22 @@ class Trajectory:
         random_inits = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
         recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
         views: dict[str, Sequence[Views]] = {"model": [model], "random-init": random_inits, RECORDER: [[recorder]]}
-        sources = {name: probe_source(probe_set, baseline, source_views, protocol, trainer=trainer) for name, source_views in views.items()}
+        sources = {
+            name: probe_source(probe_set, baseline, source_views, protocol, trainer=trainer)
+            for name, source_views in views.items()
+        }
         result = verdict_from_evidence(probe_set, baseline, evidence_to_arrays(sources), protocol)
         primary = result.features[PRIMARY]
         last = len(probe_set.semantics) - 1
         semantics_indices = [0, *np.linspace(1, last, min(NUM_MDL_ALTERNATIVES, last)).round().astype(int)]
         reduced_set = replace(
-            probe_set, classes_by_offset=probe_set.classes_by_offset[:, semantics_indices], semantics=tuple(probe_set.semantics[i] for i in semantics_indices)
+            probe_set,
+            classes_by_offset=probe_set.classes_by_offset[:, semantics_indices],
+            semantics=tuple(probe_set.semantics[i] for i in semantics_indices),
         )
-        means: dict[str, Sequence[Views]] = {name: [copy[:1] for copy in source_views] for name, source_views in views.items()}
+        means: dict[str, Sequence[Views]] = {
+            name: [copy[:1] for copy in source_views] for name, source_views in views.items()
+        }
         code = measure_codelengths(reduced_set, means, replace(protocol, copies=1), trainer)
         return {
             "skill": primary.skill, "gap": primary.gap, "delta": primary.delta, "verdict": result.verdict,

@@ -6,7 +6,7 @@
   a sparse tensor, `inpgrid_tensor`. Rows count from the bottom and leave the border out.
 
 Letters: `...` any leading shape, `H W` grid with border.
-Sources: shared/KAREL.md, The state array; github.com/carpedm20/karel; github.com/bunelr/GandRL_for_NPS, karel/world.py.
+Sources: github.com/carpedm20/karel; github.com/bunelr/GandRL_for_NPS, karel/world.py.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
         cells[height - row, column + 1] = WALL
     for entry, (row, column, count) in _places(grid, "markers", _MARKERS):
         if cells[height - row, column + 1]:
-            used = "a blocked cell" if cells[height - row, column + 1] == WALL else "a cell that has its markers already"
+            used = (
+                "a blocked cell" if cells[height - row, column + 1] == WALL else "a cell that has its markers already"
+            )
             raise WorldError(f"grid: 'markers' holds {entry}, {used}; expected distinct free cells")
         if not 1 <= count <= MAX_COUNT:
             raise WorldError(f"grid: 'markers' holds {entry}; expected 1 to {MAX_COUNT} markers in a cell")
@@ -192,7 +194,9 @@ def sparse_grid(world: Worlds) -> str:
     """
     height, width = (int(n) for n in world.size)
     if max(height, width) > _SPARSE_SIDE:
-        raise WorldError(f"sparse grid: a world of {height}x{width}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}")
+        raise WorldError(
+            f"sparse grid: a world of {height}x{width}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}"
+        )
     planes = np.zeros((PLANES, _SPARSE_SIDE, _SPARSE_SIDE), bool)
     planes[:, :height, :width] = corner_planes(Worlds(world.cells[:height, :width], world.robot, world.size))
     return " ".join(f"{index}:1.0" for index in np.flatnonzero(planes).tolist())
@@ -219,7 +223,9 @@ def from_sparse_grid(text: str) -> Worlds:
     height, width = int(planes[_MARKER_PLANE, :, 0].sum()), int(planes[_MARKER_PLANE, 0].sum())
     robots = np.argwhere(planes[:_WALL_PLANE])
     if len(robots) != 1 or min(height, width) < 3:
-        raise WorldError(f"sparse grid: {len(robots)} robots in a world of {height}x{width}; expected one, in 3x3 or more")
+        raise WorldError(
+            f"sparse grid: {len(robots)} robots in a world of {height}x{width}; expected one, in 3x3 or more"
+        )
     inner = planes[:, 1 : height - 1, 1 : width - 1]
     cells = np.full((height, width), WALL, np.int16)
     counts = np.where(inner[_MARKER_PLANE + 1 :].any(0), inner[_MARKER_PLANE + 1 :].argmax(0) + 1, 0)

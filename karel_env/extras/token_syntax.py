@@ -2,7 +2,7 @@
 
 `DEF run m( move IF c( frontIsClear c) i( turnLeft i) m)`: one token a word, separated by white space, no
 separators between statements, and a bracket of its own for each kind of block.
-Source: shared/KAREL.md, Token syntax; Bunel et al. 2018 (arXiv 1805.04276), appendix.
+Source: Bunel et al. 2018 (arXiv 1805.04276), appendix.
 """
 
 from __future__ import annotations

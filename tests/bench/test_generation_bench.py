@@ -40,7 +40,9 @@ def test_the_grammar_is_timed_within_a_generation(tiny_folder):
     row = grammar_row(batch)
     assert 0 < row["in the grammar"] < row["constrained, seconds"]
     assert row["share"] == pytest.approx(row["in the grammar"] / row["constrained, seconds"])
-    assert not any(isinstance(one, _TimedProcessor) for one in batch.ours._processors(generation_bench.Decoding(), 1, 1))
+    assert not any(
+        isinstance(one, _TimedProcessor) for one in batch.ours._processors(generation_bench.Decoding(), 1, 1)
+    )
 
 
 def test_what_has_no_states_is_refused(tiny_folder):

@@ -13,9 +13,9 @@ import pytest
 from benchmark.tasks.suite import load_suite
 from karel_env import bench
 from karel_env.control_flow import generate as generate_control
+from karel_env.extras.lockstep import run_lockstep
 from karel_env.generator import generate
 from karel_env.interpreter import run
-from karel_env.extras.lockstep import run_lockstep
 
 CLASSES = ("straight-line", *bench.KINDS)
 REGRESSION = 100

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import compare_runs, main, read_compared_run, load_recorded_suite
+from benchmark.board.comparison import compare_runs, load_recorded_suite, main, read_compared_run
 from benchmark.board.paired import (
     cluster_bootstrap_difference,
-    normal_p_value,
     mcnemar,
     mcnemar_power,
     min_detectable_difference,
     min_detectable_effect,
+    normal_p_value,
 )
 from benchmark.environment import SOURCE_ROOT
 from benchmark.statistics import Estimate

@@ -14,8 +14,14 @@ import pytest
 
 from benchmark.board.comparison import read_solved_tasks
 from benchmark.board.paired import mcnemar
-from benchmark.board.ranking import LeaderboardRow, read_calibration, read_leaderboard_rows, rank_groups, verification_status
-from benchmark.board.tables import to_csv, render_markdown, format_card, leaderboard_files, main, row_cells
+from benchmark.board.ranking import (
+    LeaderboardRow,
+    rank_groups,
+    read_calibration,
+    read_leaderboard_rows,
+    verification_status,
+)
+from benchmark.board.tables import format_card, leaderboard_files, main, render_markdown, row_cells, to_csv
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
 from benchmark.runner.record import read_record

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from benchmark.board.markup import escape_markdown, escape_formula, spell_hidden
+from benchmark.board.markup import escape_formula, escape_markdown, spell_hidden
 from benchmark.board.page import json_block
-from benchmark.board.ranking import LeaderboardRow, read_leaderboard_rows, rank_groups
-from benchmark.board.tables import to_csv, to_json, render_markdown, unverified_claims, format_parameters
+from benchmark.board.ranking import LeaderboardRow, rank_groups, read_leaderboard_rows
+from benchmark.board.tables import format_parameters, render_markdown, to_csv, to_json, unverified_claims
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.redaction import has_paths, redact_json_paths, redact_paths
 from benchmark.statistics import Estimate

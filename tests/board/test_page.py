@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
-from benchmark.board.charts import LABEL_HEIGHT, ChartPoint, ChartSeries, interval_strip, lay_out_chart, spread_labels, ticks
+from benchmark.board.charts import (
+    LABEL_HEIGHT,
+    ChartPoint,
+    ChartSeries,
+    interval_strip,
+    lay_out_chart,
+    spread_labels,
+    ticks,
+)
 from benchmark.board.page import PAGE_FILE, format_cell, main, make_slug
 from benchmark.board.row_page import read_training_log
 from benchmark.runner.record import read_record
@@ -192,7 +200,14 @@ def test_ticks_are_round_and_hold_the_range(low, high):
 def test_a_chart_puts_points_in_proportion():
     delta = Estimate(0.2, 0.1, 0.3, 5)
     made = lay_out_chart(
-        "t", "x", "y", [ChartSeries("s", 0, [ChartPoint(0, 0, "a"), ChartPoint(50, 0.2, "b", y_interval=delta), ChartPoint(100, None, "c")])]
+        "t",
+        "x",
+        "y",
+        [
+            ChartSeries(
+                "s", 0, [ChartPoint(0, 0, "a"), ChartPoint(50, 0.2, "b", y_interval=delta), ChartPoint(100, None, "c")]
+            )
+        ],
     )
     a, b, c = made.series[0].marks
     assert b.x - a.x == pytest.approx(c.x - b.x, abs=0.2)

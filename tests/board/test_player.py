@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from benchmark.board.comparison import load_probe_set
-from benchmark.board.player import SEMANTICS_BY_NAME, MAX_STEPS, NUM_BLIND_PROGRAMS, describe_semantics, build_player_readings, build_player_tasks, steps_to_json
+from benchmark.board.player import (
+    MAX_STEPS,
+    NUM_BLIND_PROGRAMS,
+    SEMANTICS_BY_NAME,
+    build_player_readings,
+    build_player_tasks,
+    describe_semantics,
+    steps_to_json,
+)
 from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
-from benchmark.tasks.suite import blind_tasks, load_suite, get_tasks
+from benchmark.tasks.suite import blind_tasks, get_tasks, load_suite
 from karel_env.interpreter import run
 from karel_env.language import Programs
 from karel_env.parser import parse

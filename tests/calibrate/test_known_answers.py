@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from benchmark.calibrate import trained_pair
-from benchmark.calibrate.calibration import NUM_ALTERNATIVES, EXPECTED_OUTCOMES, _CalibrationRun, calibrate, check_falling_delta, main, format_table
+from benchmark.calibrate.calibration import (
+    EXPECTED_OUTCOMES,
+    NUM_ALTERNATIVES,
+    _CalibrationRun,
+    calibrate,
+    check_falling_delta,
+    format_table,
+    main,
+)
 from benchmark.calibrate.pseudo_models import DEGRADED_SHARES, PseudoModelInputs
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, sum_by_program
@@ -22,7 +30,7 @@ from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.semantic_content import _summarize_hits, _compute_hits, _ProgramSample
+from benchmark.probing.semantic_content import _compute_hits, _ProgramSample, _summarize_hits
 from benchmark.probing.state_source import evidence_to_arrays
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.tasks.probe_sets import first_inputs
@@ -116,7 +124,9 @@ def verdicts(suite, protocol, counts, names):
         columns = [bench.probe_set.semantics.index(semantics.name) for semantics in list_semantics(smaller)]
         probe_set, tested = part_of(bench.probe_set, columns, smaller)
         parts = {name: columns_of(arrays, columns) for name, arrays in evidence.items()}
-        results.append({name: verdict_from_evidence(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names})
+        results.append(
+            {name: verdict_from_evidence(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names}
+        )
     return results
 
 
@@ -135,7 +145,9 @@ def columns_of(arrays, columns):
 def test_fewer_alternatives_are_a_part_of_more():
     """Exactly: labels, controls, evidence and verdict of a bench with 3 alternatives, from one with 18 that holds them."""
     tiny = replace(SMALLEST, steps=6, checks=1, hidden=8, copies=2)
-    few, many = (_CalibrationRun(replace(SMALL_SUITE, probe_programs=150), replace(tiny, alternatives=n), 3) for n in (3, 18))
+    few, many = (
+        _CalibrationRun(replace(SMALL_SUITE, probe_programs=150), replace(tiny, alternatives=n), 3) for n in (3, 18)
+    )
     columns = [many.probe_set.semantics.index(name) for name in few.probe_set.semantics]
     assert columns != [0, 1, 2, 3]
     probe_set, tested = part_of(many.probe_set, columns, tiny)

@@ -11,7 +11,14 @@ import pytest
 import torch
 
 import benchmark.calibrate.legacy
-from benchmark.calibrate.legacy import RELEASED_ALTERNATIVES, LegacyRecipe, count_actions, accuracy_gaps, measure_legacy_content, rewrite_actions
+from benchmark.calibrate.legacy import (
+    RELEASED_ALTERNATIVES,
+    LegacyRecipe,
+    accuracy_gaps,
+    count_actions,
+    measure_legacy_content,
+    rewrite_actions,
+)
 from benchmark.errors import UsageError
 from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD

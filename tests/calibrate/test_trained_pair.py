@@ -147,7 +147,9 @@ def test_states_are_the_mean_over_layers_and_the_last(pair):
 
 @pytest.mark.parametrize("name", ["tracker", "copier"])
 def test_a_word_changes_its_state_and_no_earlier_one(pair, name):
-    found = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3], [1, 2, 1, 3]])).reshape(2, LENGTH, len(POOLS), WIDTH)
+    found = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3], [1, 2, 1, 3]])).reshape(
+        2, LENGTH, len(POOLS), WIDTH
+    )
     np.testing.assert_array_equal(found[0, :2], found[1, :2])
     assert (np.abs(found[0, 2:] - found[1, 2:]).max(-1) > 0.1).all()
     turned = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3]], heading=1)).reshape(LENGTH, len(POOLS), WIDTH)

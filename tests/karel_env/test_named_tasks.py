@@ -11,10 +11,10 @@ import random_programs
 from test_control_flow import RECIPE
 
 from karel_env.control_flow import generate
-from karel_env.interpreter import MODES, run
-from karel_env.language import CLOSE, HEADER, Programs
 from karel_env.extras.named_tasks import FOOD, NAMES, named_task, score
 from karel_env.extras.named_worlds import BIN, Dice, stairs
+from karel_env.interpreter import MODES, run
+from karel_env.language import CLOSE, HEADER, Programs
 from karel_env.parser import parse
 from karel_env.semantics import mirror_classes
 from karel_env.stepping import STEPS, play, snapshots
@@ -176,7 +176,7 @@ def test_other_programs_earn_less(name, body, expected):
 
 
 def test_the_mode_matters_on_clean_house():
-    """KAREL.md: the same program earns almost nothing or everything."""
+    """The same program earns almost nothing or everything."""
     words = program(SOLUTIONS["cleanHouse"])
     rewards = {mode: score(words, "cleanHouse", range(8), mode) for mode in MODES}
     assert (rewards["turn180"] == 1).all()

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from karel_env.extras.named_tasks import named_task
-from karel_env.parser import parse
 from karel_env.extras.pictures import (
     FLOOR,
     MARKER,
@@ -21,6 +20,7 @@ from karel_env.extras.pictures import (
     save_gif,
     save_png,
 )
+from karel_env.parser import parse
 from karel_env.semantics import FLIP
 from karel_env.stepping import snapshots
 from karel_env.world import Worlds, parse_world

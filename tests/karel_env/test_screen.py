@@ -13,7 +13,7 @@ from karel_env.features import FEATURES
 from karel_env.interpreter import run
 from karel_env.language import ACTIONS, CONDITIONS, Programs
 from karel_env.parser import parse
-from karel_env.screen import DOCUMENT, SAMPLE, TABLE, THRESHOLD, derivability, valid_alternatives, table
+from karel_env.screen import DOCUMENT, SAMPLE, TABLE, THRESHOLD, derivability, table, valid_alternatives
 from karel_env.semantics import (
     FLIP,
     LEFT,

@@ -14,7 +14,7 @@ from benchmark.probing import probes as probing
 from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probes import _batch_order, _Networks, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD
-from benchmark.runner.folder import StoredRows
+from benchmark.runner.store import MemmapStates
 
 SPLIT = Split(np.arange(600), np.arange(600, 800), np.arange(800, 1000))
 OTHER = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))
@@ -186,7 +186,7 @@ def test_rows_on_disk_give_what_the_array_gives(tmp_path):
     for i, part in enumerate(np.array_split(states, 3)):
         np.save(tmp_path / f"{i}.npy", part)
         parts.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
-    stored = StoredRows(parts)
+    stored = MemmapStates(parts)
     assert stored.shape == states.shape
     np.testing.assert_array_equal(stored[np.array([999, 0, 334, 333])], states[[999, 0, 334, 333]])
     np.testing.assert_array_equal(stored[330:340], states[330:340])

@@ -11,15 +11,15 @@ import pytest
 
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.runner.run import RunConfig, Run
-from benchmark.board.tables import ROOT
 from benchmark.models.interface import Loading, ModelSpec
-from benchmark.runner.record import FrameEntry, read_record, source_digest
+from benchmark.environment import SOURCE_ROOT, source_digest
+from benchmark.runner.record import FrameEntry, read_record
 from benchmark.submit.schema import read_submission
 from benchmark.tasks.prompt_template import PromptTemplate
 from benchmark.submit.verify import _check_provenance
 from benchmark.submit.report import VerificationReport
 
-FOLDER = ROOT / "submissions" / "2026-11-23_llama-laptop"
+FOLDER = SOURCE_ROOT / "submissions" / "2026-11-23_llama-laptop"
 IDENTITY = "provenance.identity"
 
 
