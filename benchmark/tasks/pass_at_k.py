@@ -62,7 +62,7 @@ def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) ->
     finished_rate = wilson(int(is_finished.sum()), len(is_finished))
     if finished_rate is None:
         raise ValueError("summarize_constrained: no samples, expected one per task")
-    valid = wilson(int((scores.words[is_finished] >= 0).sum()), int(is_finished.sum()))
+    valid = wilson(int((scores.num_tokens[is_finished] >= 0).sum()), int(is_finished.sum()))
     return ConstrainedSummary(summarize(scores), finished_rate, valid)
 
 
@@ -100,7 +100,10 @@ def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
     has_k_wrong = num_wrong >= k
     clipped_wrong = np.where(has_k_wrong, num_wrong, k)
     log_ratio = (
-        gammaln(clipped_wrong + 1) - gammaln(clipped_wrong - k + 1) - gammaln(num_samples + 1) + gammaln(num_samples - k + 1)
+        gammaln(clipped_wrong + 1)
+        - gammaln(clipped_wrong - k + 1)
+        - gammaln(num_samples + 1)
+        + gammaln(num_samples - k + 1)
     )
     estimates = 1 - np.where(has_k_wrong, np.exp(log_ratio), 0.0)
     means = bootstrap_weights(len(estimates), NUM_RESAMPLES, BOOTSTRAP_SEED) @ estimates / len(estimates)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,27 +111,27 @@ def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> Pr
     if track == TRAINED:
         return PLAIN
     shots = shot_tasks(suite)
-    examples_and_programs = [
+    solved_examples = [
         (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
         for i, text in enumerate(shots.programs.texts())
     ]
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in examples_and_programs)
-        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(examples_and_programs))
+        examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in solved_examples)
+        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(solved_examples))
     messages = []
-    for worlds, text in examples_and_programs:
+    for worlds, text in solved_examples:
         messages += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
     messages.append({"role": "user", "content": _PLACEHOLDER})
     messages[0] = {"role": "user", "content": f"{describe_language(suite)}\n\n{messages[0]['content']}"}
-    return _apply_chat_template(tokenizer, messages, len(examples_and_programs))
+    return _apply_chat_template(tokenizer, messages, len(solved_examples))
 
 
 def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]], shots: int) -> PromptTemplate:
     text = _render_messages(tokenizer, messages, {})
-    if _ends_in_thought(text):
+    if _ends_in_thinking(text):
         # A reasoning model would continue the program's header as part of its thinking block.
         text = _render_messages(tokenizer, messages, {"enable_thinking": False})
-        if _ends_in_thought(text):
+        if _ends_in_thinking(text):
             raise ModelError(
                 f"chat template: the prompt ends inside a thinking block ({text.rstrip()[-20:]!r}), also with "
                 "enable_thinking=False; edit the template so that the prompt ends after the thinking block, or remove it "
@@ -155,16 +154,18 @@ def _render_messages(tokenizer: Any, messages: list[dict[str, str]], variables: 
     except ValueError as error:
         message = " ".join(str(error).split())[:200]
         raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from error
-    special_tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    special_tokens = {
+        name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+    }
     return render_chat(template, messages, special_tokens, variables)
 
 
-def _ends_in_thought(text: str) -> bool:
+def _ends_in_thinking(text: str) -> bool:
     """Whether a prompt opens a thinking block after the last message without closing it."""
-    last_turn = text.rpartition(_PLACEHOLDER)[2]
+    suffix = text.rpartition(_PLACEHOLDER)[2]
     return any(
-        last_turn.rpartition(mark)[1] and end not in last_turn.rpartition(mark)[2]
-        for mark, end in THINKING_TAGS.items()
+        suffix.rpartition(opening)[1] and closing not in suffix.rpartition(opening)[2]
+        for opening, closing in THINKING_TAGS.items()
     )
 
 
@@ -181,7 +182,7 @@ def render_prompts(
     num_shown, show_under_robot = suite.shown, suite.show_under_robot
     outputs = tasks.outputs if outputs is None else outputs
     return [
-        template.render(examples_text(tasks.inputs[i, :num_shown], after[i, :num_shown], show_under_robot))
+        template.render(examples_text(tasks.inputs[i, :num_shown], outputs[i, :num_shown], show_under_robot))
         for i in range(len(tasks))
     ]
 

@@ -1,6 +1,6 @@
-"""Scores of generated programs: each is parsed, run on all examples of its task, and compared.
+"""Score generated programs: each is parsed, executed on all examples of its task, and compared with the outputs.
 
-Letters: `N` tasks, `E` examples a task. The denominator is always N: a text that is not a program is a failure.
+Letters: `N` tasks, `E` examples per task. The denominator is always N: a text that does not parse is a failure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import ParseError, parse
 
 OUTCOMES = ("solved", "empty", "unparsable", "step limit", "wrong output")
-"""What became of a task on its shown examples; each task has one."""
+"""Outcomes of a task on its shown examples; each task has exactly one."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Scores:
 
     Attributes:
         outcome: int8 [N], index in `OUTCOMES`, on the shown examples.
-        shown, held_out: bool [N], all shown, all held-out examples right by the suite's equality.
-        shown_state: bool [N], all shown examples right in full state.
-        exact: bool [N], the program is the reference program, word for word.
-        words: int32 [N], length of the program in words after the header, -1 where there is none.
-        programs: N canonical texts, empty where there is none.
+        shown, held_out: bool [N], whether all shown (held-out) examples are correct by the suite's equality.
+        shown_state: bool [N], whether all shown examples are correct by equality of full states.
+        exact: bool [N], whether the program equals the reference program token by token.
+        num_tokens: int32 [N], length of the program in tokens after the header, -1 if the text does not parse.
+        programs: N canonical texts, empty if the text does not parse.
     """
 
     outcome: np.ndarray
@@ -39,51 +39,51 @@ class Scores:
     held_out: np.ndarray
     shown_state: np.ndarray
     exact: np.ndarray
-    words: np.ndarray
+    num_tokens: np.ndarray
     programs: list[str]
 
 
 def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> Scores:
-    """Score what a model wrote behind the prompt of each task.
+    """Score the continuations of the prompts of N tasks.
 
     Args:
-        suite: gives the number of shown examples and the equality.
+        suite: determines the number of shown examples and the equality.
         tasks: N tasks.
         continuations: N texts that follow `HEADER_TEXT`.
     """
-    count = len(tasks)
-    parsed = [_parse(text) for text in continuations]
-    valid = np.array([p is not None for p in parsed])
-    solved = {name: np.zeros((count, suite.recipe.examples), bool) for name in ("state", "drawn")}
-    timeout = np.zeros(count, bool)
-    if valid.any():
+    num_tasks = len(tasks)
+    parsed = [_try_parse(text) for text in continuations]
+    is_valid = np.array([p is not None for p in parsed])
+    solved = {name: np.zeros((num_tasks, suite.recipe.examples), bool) for name in ("state", "drawn")}
+    is_timeout = np.zeros(num_tasks, bool)
+    if is_valid.any():
         programs = Programs.of([p for p in parsed if p is not None])
-        valid_index = np.flatnonzero(valid)
+        valid_index = np.flatnonzero(is_valid)
         execution = run(programs, tasks.inputs[valid_index])
         has_ended = execution.status == OK
         solved["state"][valid_index] = has_ended & execution.worlds.same_state(tasks.outputs[valid_index])
         solved["drawn"][valid_index] = has_ended & execution.worlds.same_drawing(tasks.outputs[valid_index])
-        timeout[valid_index] = (execution.status == TIMEOUT)[:, : suite.shown].any(1)
-    is_right = solved[suite.equality]
+        is_timeout[valid_index] = (execution.status == TIMEOUT)[:, : suite.shown].any(1)
+    is_correct = solved[suite.equality]
     shown, held_out, shown_state = (
         np.asarray(hits.all(1))
-        for hits in (is_right[:, : suite.shown], is_right[:, suite.shown :], solved["state"][:, : suite.shown])
+        for hits in (is_correct[:, : suite.shown], is_correct[:, suite.shown :], solved["state"][:, : suite.shown])
     )
-    empty = np.array([not text.strip() for text in continuations])
-    outcome = np.select([shown, empty, ~valid, timeout], [0, 1, 2, 3], 4).astype(np.int8)
-    references = [tasks.programs.program(i) for i in range(count)]
+    is_empty = np.array([not text.strip() for text in continuations])
+    outcome = np.select([shown, is_empty, ~is_valid, is_timeout], [0, 1, 2, 3], 4).astype(np.int8)
+    references = [tasks.programs.program(i) for i in range(num_tasks)]
     return Scores(
         outcome=outcome,
         shown=shown,
         held_out=held_out,
         shown_state=shown_state,
         exact=np.array([p is not None and np.array_equal(p, r) for p, r in zip(parsed, references, strict=True)]),
-        words=np.array([-1 if p is None else len(p) - 3 for p in parsed], np.int32),
+        num_tokens=np.array([-1 if p is None else len(p) - 3 for p in parsed], np.int32),
         programs=["" if p is None else text for p, text in zip(parsed, _canonical_texts(parsed), strict=True)],
     )
 
 
-def _parse(continuation: str) -> np.ndarray | None:
+def _try_parse(continuation: str) -> np.ndarray | None:
     try:
         return parse(f"{HEADER_TEXT} {continuation}")
     except ParseError:
@@ -95,29 +95,31 @@ def _canonical_texts(parsed: Sequence[np.ndarray | None]) -> list[str]:
 
 
 def check_references(suite: Suite, tasks: Tasks) -> None:
-    """The reference check of every run: the suite's own programs through the scorer must give 100%.
+    """Check that the suite's reference programs score 100%, as every run does before it starts.
 
     Raises:
-        AssertionError: they do not, so scores of this installation mean nothing.
+        AssertionError: a reference program does not solve its task, so scores of this installation are invalid.
     """
     texts = [text.removeprefix(HEADER_TEXT) for text in tasks.programs.texts()]
     scores = score_programs(suite, tasks, texts)
     if not (scores.shown & scores.held_out & scores.shown_state & scores.exact).all():
-        wrong = int((~scores.shown).sum())
-        raise AssertionError(f"reference check: {wrong} of {len(tasks)} reference programs do not solve their own task")
+        num_failed = int((~scores.shown).sum())
+        raise AssertionError(
+            f"reference check: {num_failed} of {len(tasks)} reference programs do not solve their own task"
+        )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Accuracy figures of a run; each interval is Wilson's at 95%.
+    """Accuracy of a run; each interval is a Wilson interval at 95%.
 
     Attributes:
-        shown, held_out, both: tasks with all shown, all held-out, all examples right.
-        shown_state: as `shown` by equality of full states (differs where the suite compares drawings).
-        exact: tasks whose program is the reference.
-        valid: texts that are programs.
-        distinct: share of different programs among the valid ones; None if there is none.
-        mean_words: of valid programs, header left out; None if there is none.
+        shown, held_out, both: share of tasks with all shown, all held-out, all examples correct.
+        shown_state: as `shown`, by equality of full states (differs if the suite compares drawings).
+        exact: share of tasks whose program equals the reference (exact match).
+        valid: share of texts that parse (parse rate).
+        distinct: share of distinct programs among the valid ones; None if there is none.
+        mean_words: mean length of valid programs in tokens without header; None if there is none.
         failures: number of tasks by outcome.
     """
 
@@ -133,25 +135,29 @@ class Summary:
 
 
 def summarize(scores: Scores) -> Summary:
-    """The accuracy figures of all tasks of a run."""
-    n = len(scores.outcome)
-    valid = scores.words >= 0
+    """Summarize the scores of all tasks of a run.
 
-    def share(hits: np.ndarray) -> Estimate:
-        estimate = wilson(int(hits.sum()), n)
+    Raises:
+        ValueError: there are no tasks.
+    """
+    num_tasks = len(scores.outcome)
+    is_valid = scores.num_tokens >= 0
+
+    def rate(hits: np.ndarray) -> Estimate:
+        estimate = wilson(int(hits.sum()), num_tasks)
         if estimate is None:
             raise ValueError("summarize: no tasks")
         return estimate
 
     programs = [text for text in scores.programs if text]
     return Summary(
-        shown=share(scores.shown),
-        held_out=share(scores.held_out),
-        both=share(scores.shown & scores.held_out),
-        shown_state=share(scores.shown_state),
-        exact=share(scores.exact),
-        valid=share(valid),
+        shown=rate(scores.shown),
+        held_out=rate(scores.held_out),
+        both=rate(scores.shown & scores.held_out),
+        shown_state=rate(scores.shown_state),
+        exact=rate(scores.exact),
+        valid=rate(is_valid),
         distinct=len(set(programs)) / len(programs) if programs else None,
-        mean_words=float(scores.words[valid].mean()) if valid.any() else None,
+        mean_words=float(scores.num_tokens[is_valid].mean()) if is_valid.any() else None,
         failures={name: int((scores.outcome == i).sum()) for i, name in enumerate(OUTCOMES)},
     )

@@ -1,6 +1,6 @@
-"""Suites: what is asked of a model. A small YAML file and a seed; tasks are generated, never downloaded.
+"""Suites: the tasks of a benchmark run, defined by a small YAML file and a seed. Tasks are generated, never downloaded.
 
-Letters: `N` tasks, `E` examples a task.
+Letters: `N` tasks, `E` examples per task.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ class Suite:
     """One suite.
 
     Attributes:
-        name, version: as rows quote them.
+        name, version: identify the suite in leaderboard rows.
         official: whether runs may enter the leaderboard.
-        seed: of every task of the suite.
+        seed: seed of every task of the suite.
         tasks: N, size of the test set.
-        shown, held_out: examples a task that the prompt shows, and that it does not.
-        recipe: how test tasks are drawn; `recipe.examples` is shown + held_out. A `ControlRecipe` draws conditionals
-            and loops, and its lengths count statements.
+        shown, held_out: number of examples per task that the prompt shows, and that it does not show.
+        recipe: distribution of test tasks; `recipe.examples` is shown + held_out. A `ControlRecipe` generates
+            conditionals and loops, and its lengths count statements.
         train_length: (shortest, longest) program of training data for the suite.
-        equality: `state` or `drawn`, what the headline accuracy compares (KAREL.md, Equality and drawing).
-        batch: prompts a forward pass, part of the protocol.
-        shard: tasks a shard, the unit of work and of resume; a multiple of `batch`.
-        max_new_words: longest program that is looked for, in words of the canonical text after the header.
-        probe_programs: the label budget: programs that a probe is trained on, and tasks of the `generated` set. The
-            `blind` set has twice as many, so that each fold leaves that many for training.
-        blind_length: actions of each program of the blind set.
-        shots: solved examples in a prompt of the few-shot track; `USUAL_SHOTS` where a file says nothing.
-        sha256: pinned digest of the test set; empty in an unpinned file of one's own.
+        equality: equality of worlds for the headline accuracy: `state` compares full states, `drawn` compares drawings,
+            which do not show the markers under the robot.
+        batch: prompts per forward pass, part of the protocol.
+        shard: tasks per shard, the unit of work and of resuming; a multiple of `batch`.
+        max_new_words: largest length of a generated program, in tokens of the canonical text after the header.
+        probe_programs: label budget: number of programs that a probe is trained on, and of tasks of the `generated` set.
+            The `blind` set has twice as many, so that this number remains for training with every test fold.
+        blind_length: number of actions of each program of the blind set.
+        shots: solved examples in a prompt of the few-shot track; `DEFAULT_SHOTS` if the file has no such entry.
+        sha256: pinned digest of the test set; empty for a custom suite without one.
     """
 
     name: str
@@ -80,25 +81,25 @@ class Suite:
         """Whether prompts print the markers under the robot."""
         return self.equality == "state"
 
-    def shards(self, count: int) -> list[tuple[int, int]]:
-        """(start, stop) of each shard of `count` tasks."""
-        return [(a, min(a + self.shard, count)) for a in range(0, count, self.shard)]
+    def shards(self, num_tasks: int) -> list[tuple[int, int]]:
+        """(start, stop) of each shard of `num_tasks` tasks."""
+        return [(start, min(start + self.shard, num_tasks)) for start in range(0, num_tasks, self.shard)]
 
 
 _TASK_CACHE: dict[tuple[Suite, str], Tasks] = {}
 _TASK_CACHE_LOCK = Lock()
-"""Task sets drawn or adopted in this process, the latest `SETS_KEPT`."""
+"""Task sets generated or received in this process, at most `TASK_CACHE_SIZE`."""
 
 
 def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
-    """A shipped suite by name, or one's own by the path of its YAML file.
+    """Load a shipped suite by name, or a custom suite by the path of its YAML file.
 
     Args:
         name_or_path: such as `laptop` or `my/suite.yaml`.
-        seed: replaces the suite's own; the result is then not official and has no pinned digest.
+        seed: replaces the suite's seed; the result is then not official and has no pinned digest.
 
     Raises:
-        UsageError: no such suite, or a file that does not describe one.
+        UsageError: there is no such suite, or the file is not a valid suite.
     """
     is_custom = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if is_custom else SUITE_FOLDER / f"{name_or_path}.yaml"
@@ -123,12 +124,14 @@ def _format_error(problem: Exception) -> str:
     return " ".join(text.split())
 
 
+PROBES_PER_LIMITED_TASK = 5
+"""Probe programs per test task of a limited suite."""
 FIELD_LIMITS = {
     "seed": (0, 2**63 - 1), "tasks": (1, 10_000_000), "shown": (1, 1000), "held_out": (0, 1000), "batch": (1, 10_000_000),
     "shard": (1, 10_000_000), "max_new_words": (1, 100_000), "probe_programs": (0, 10_000_000), "blind_length": (0, 1000),
     "shots": (0, 1000),
 }  # fmt: skip
-"""Least and most of the numbers of a suite."""
+"""Smallest and largest value of the numeric fields of a suite."""
 
 
 def _parse_suite(entry: dict[str, Any]) -> Suite:
@@ -166,7 +169,7 @@ def _parse_suite(entry: dict[str, Any]) -> Suite:
 
 
 def _parse_recipe(entry: dict[str, Any]) -> Recipe:
-    """The recipe of a suite; with an entry `control` under `draw`, one that draws conditionals and loops."""
+    """Parse the recipe of a suite; an entry `control` under `draw` gives a recipe with conditionals and loops."""
     distribution = entry["draw"]
     recipe = Recipe(
         height=_parse_range(distribution["height"]),
@@ -199,10 +202,14 @@ def _parse_range(value: int | list[int]) -> tuple[int, int]:
 
 
 def get_tasks(suite: Suite, purpose: str) -> Tasks:
-    """A task set by its purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N pairs; drawn, or as adopted.
+    """Get a task set from the cache, or generate it.
+
+    Args:
+        suite: the suite.
+        purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N program-world pairs.
 
     Raises:
-        VerificationError: the digest of the test set differs, so the generator does not draw what was pinned.
+        VerificationError: the digest of the generated test set differs from the pinned one.
     """
     tasks = _TASK_CACHE.get((suite, purpose))
     if tasks is None:
@@ -221,10 +228,10 @@ def get_tasks(suite: Suite, purpose: str) -> Tasks:
 
 
 def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Take a task set that was drawn elsewhere, as `stored_tasks` gave it, instead of drawing it here.
+    """Cache a task set that another process generated, given as the arrays of `tasks_to_arrays`.
 
     Raises:
-        VerificationError: a test set that is not the pinned one.
+        VerificationError: the digest of a test set differs from the pinned one.
     """
     words, offsets, *world_arrays, key = (arrays[name] for name in TASK_FIELDS)
     tasks = Tasks(Programs(words, offsets), Worlds(*world_arrays[:3]), Worlds(*world_arrays[3:]), key)
@@ -232,7 +239,7 @@ def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) ->
 
 
 def tasks_to_arrays(tasks: Tasks) -> dict[str, np.ndarray]:
-    """The arrays of a task set, by the names of `TASK_FIELDS`."""
+    """The arrays of a task set, named as in `TASK_FIELDS`."""
     inputs, outputs = ((worlds.cells, worlds.robot, worlds.size) for worlds in (tasks.inputs, tasks.outputs))
     parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
     return dict(zip(TASK_FIELDS, parts, strict=True))
@@ -249,7 +256,7 @@ def _check_digest(suite: Suite, tasks: Tasks) -> Tasks:
     actual = hash_tasks(tasks)
     if suite.sha256 and actual != suite.sha256:
         raise VerificationError(
-            f"suite {suite.name}: the generated test set has SHA-256 {actual}, pinned is {suite.sha256}; "
+            f"suite {suite.name}: the generated test set has SHA-256 {actual}, expected {suite.sha256}; "
             "this installation does not generate the pinned tasks, reinstall the released version"
         )
     return tasks
@@ -261,56 +268,58 @@ def test_tasks(suite: Suite) -> Tasks:
 
 
 def probe_tasks(suite: Suite) -> Tasks:
-    """The tasks of the `generated` probe set: drawn as the test set is, and none of its tasks."""
+    """The tasks of the `generated` probe set: from the distribution of the test set and disjoint from it."""
     return get_tasks(suite, PROBE)
 
 
 def shot_tasks(suite: Suite) -> Tasks:
-    """The solved examples of few-shot prompts, [shots]: drawn as the test set is, and none of what is asked."""
+    """The solved examples of few-shot prompts, [shots]: from the distribution of the test set, disjoint from all its tasks."""
     return get_tasks(suite, SHOTS)
 
 
-def _evaluation_tasks(suite: Suite, purpose: str, count: int, excluded: np.ndarray | None = None) -> Tasks:
-    """`count` tasks of a stream of the suite; of programs with control flow none comes twice."""
+def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.ndarray | None = None) -> Tasks:
+    """`num_tasks` tasks from the random stream `purpose` of the suite; programs with control flow are distinct."""
     if isinstance(suite.recipe, ControlRecipe):
-        return control_flow.distinct(suite.recipe, suite.seed, purpose, count, excluded=excluded)
-    return generator.generate(suite.recipe, suite.seed, purpose, np.arange(count), excluded=excluded)
+        return control_flow.distinct(suite.recipe, suite.seed, purpose, num_tasks, excluded=excluded)
+    return generator.generate(suite.recipe, suite.seed, purpose, np.arange(num_tasks), excluded=excluded)
 
 
-def blind_tasks(suite: Suite, programs: int = 0) -> Tasks:
-    """The tasks of the `blind` probe set: uniform actions of one length, no program twice.
+def blind_tasks(suite: Suite, num_pairs: int = 0) -> Tasks:
+    """The tasks of the `blind` probe set: distinct programs of uniformly drawn actions of one length.
 
-    Where there are fewer programs of that length than asked for, all of them; a program then comes again, in other
-    worlds, only where `programs` (0: twice the suite's label budget, and no program twice) asks for more pairs.
+    Args:
+        suite: the suite.
+        num_pairs: number of program-world pairs. If there are fewer programs of this length, programs are repeated in
+            other worlds. 0: twice the label budget, at most the number of distinct programs.
     """
-    return get_tasks(suite, blind_purpose(programs))
+    return get_tasks(suite, blind_purpose(num_pairs))
 
 
-def blind_purpose(programs: int = 0) -> str:
-    """The purpose of a blind set of so many pairs, see `blind_tasks`."""
-    return f"{BLIND}-{programs}" if programs else BLIND
+def blind_purpose(num_pairs: int = 0) -> str:
+    """The purpose of a blind set of `num_pairs` pairs, see `blind_tasks`."""
+    return f"{BLIND}-{num_pairs}" if num_pairs else BLIND
 
 
-def _draw_blind(suite: Suite, programs: int) -> Tasks:
+def _draw_blind(suite: Suite, num_pairs: int) -> Tasks:
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     num_distinct = len(ACTIONS) ** suite.blind_length
-    num_tasks = programs or min(2 * suite.probe_programs, num_distinct)
+    num_tasks = num_pairs or min(2 * suite.probe_programs, num_distinct)
     num_occurrences: Counter[bytes] = Counter()
     task_index: list[int] = []
     start = 0
     while len(task_index) < num_tasks:
         candidates = generator.generate(recipe, suite.seed, "blind", np.arange(start, start + 2 * num_tasks))
         for i in range(len(candidates)):
-            word = candidates.programs.program(i).tobytes()
-            if num_occurrences[word] <= len(task_index) // num_distinct:
-                num_occurrences[word] += 1
+            program = candidates.programs.program(i).tobytes()
+            if num_occurrences[program] <= len(task_index) // num_distinct:
+                num_occurrences[program] += 1
                 task_index.append(start + i)
         start += 2 * num_tasks
     return generator.generate(recipe, suite.seed, "blind", np.array(task_index[:num_tasks]))
 
 
 def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
-    """Tasks to train a model of the suite on; none is a test task or a task of a probe set."""
+    """Training tasks for a model of the suite, disjoint from the test set and the probe sets."""
     recipe = replace(suite.recipe, length=suite.train_length)
     excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
     if isinstance(recipe, ControlRecipe):
@@ -319,7 +328,7 @@ def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
 
 
 def hash_tasks(tasks: Tasks) -> str:
-    """SHA-256 over programs, inputs and outputs, in a byte order and layout that no platform changes."""
+    """SHA-256 over programs, inputs and outputs in a platform-independent byte order and layout."""
     sha256 = hashlib.sha256()
     parts = [tasks.programs.words, tasks.programs.offsets]
     for worlds in (tasks.inputs, tasks.outputs):
@@ -330,12 +339,11 @@ def hash_tasks(tasks: Tasks) -> str:
     return sha256.hexdigest()
 
 
-def limit_suite(suite: Suite, limit: int | None) -> Suite:
-    """The suite with only its first `limit` tasks, and probe sets in proportion."""
-    if limit is None:
+def limit_suite(suite: Suite, num_tasks: int | None) -> Suite:
+    """The suite with its first `num_tasks` tasks only, and smaller probe sets; not official and without pinned digest."""
+    if num_tasks is None:
         return suite
-    num_probe_programs = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * limit))
-    return replace(suite, tasks=min(limit, suite.tasks), probe_programs=num_probe_programs, sha256="", official=False)
-
-
-PROBES_PER_LIMITED_TASK = 5
+    num_probe_programs = min(suite.probe_programs, max(200, PROBES_PER_LIMITED_TASK * num_tasks))
+    return replace(
+        suite, tasks=min(num_tasks, suite.tasks), probe_programs=num_probe_programs, sha256="", official=False
+    )

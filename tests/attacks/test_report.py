@@ -42,7 +42,7 @@ def test_outcomes_figures_and_claims_that_agree_are_computed_again(tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "value"),
+    ("name", "field", "value"),
     [("record.json", "official", False), ("record.json", "suite.tasks", 10), ("record.json", "suite.sha256", "0" * 64),
      ("record.json", "provenance.dirty", True), ("record.json", "model.parameters", 405 * 10**9),
      ("submission.yaml", "parameters", 405 * 10**9), ("submission.yaml", "digest", "0" * 64),

@@ -39,14 +39,14 @@ def test_no_prompt_holds_its_answer():
 
 def test_training_tasks_are_no_test_tasks():
     suite = load_suite("smoke")
-    test_tasks_known = set(render_prompts(suite, drawn_tasks(suite)))
-    assert not test_tasks_known & set(render_prompts(suite, training_tasks(suite, np.arange(2000), seed=0)))
+    known_prompts = set(render_prompts(suite, drawn_tasks(suite)))
+    assert not known_prompts & set(render_prompts(suite, training_tasks(suite, np.arange(2000), seed=0)))
 
 
 def test_the_tasks_of_an_audit_are_others():
     suite = load_suite("smoke")
-    test_tasks_known = set(render_prompts(suite, drawn_tasks(suite)))
-    assert not test_tasks_known & set(render_prompts(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
+    known_prompts = set(render_prompts(suite, drawn_tasks(suite)))
+    assert not known_prompts & set(render_prompts(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
 
 
 def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
     assert status.status == "flagged"
 
 
-@pytest.mark.parametrize("place", ["audit", "public"])
+@pytest.mark.parametrize("field", ["audit", "public"])
 def test_the_seed_of_an_audit_is_no_choice_of_the_submitter(field):
     seeds = {load_audit_suite(digest * 64, "smoke").seed for digest in "abc"}
     assert len(seeds) == 3

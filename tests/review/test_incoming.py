@@ -342,7 +342,7 @@ def test_one_model_may_stand_in_two_tables_for_its_authors_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "says"),
+    ("field", "value", "says"),
     [("family", "symb\u043elic", "reads as 'symbolic'"), ("family", "Symbolic", "reads as 'symbolic'"),
      ("family", "\u043epenai", "reads as 'openai'; write it in one script"),
      ("authors", ["the authors of this b\u0435nchmark"], "reads as 'the authors of this benchmark'")],

@@ -141,7 +141,7 @@ def test_other_files_are_refused(proposed, path, says):
 
 
 @pytest.mark.parametrize(
-    ("association", "own"),
+    ("association", "is_own"),
     [("OWNER", True), ("MEMBER", True), ("COLLABORATOR", False), ("CONTRIBUTOR", False), ("NONE", False), ("", False),
      ("--maintainer", False), ("MEMBER --x", False), ("x) own=(--maintainer)", False)],
 )  # fmt: skip

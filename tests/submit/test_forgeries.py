@@ -219,7 +219,7 @@ def test_a_folder_is_not_antedated(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "entry"),
+    ("field", "value", "entry"),
     [("content.arithmetic.deep", GAP, "content.depths"), ("content.arithmetic.linear.n", 99, "content.linear.n"),
      ("content.test_states", 7, "content.test_states"),
      ("meaning.diagnostics.magic", "facing", "meaning.diagnostics: features")],
@@ -398,7 +398,7 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
 # Whoever ran it
 
 
-@pytest.mark.parametrize("place", ["model.spec", "provenance.command"])
+@pytest.mark.parametrize("field", ["model.spec", "provenance.command"])
 def test_folders_of_a_machine_are_refused_from_outside(field, folder):
     edit(field, "path:/home/somebody/secret/model")(folder)
     with pytest.raises(SubmissionError, match="names a folder of a machine"):

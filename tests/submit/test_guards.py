@@ -121,7 +121,7 @@ def test_every_figure_is_compared_to_the_fifth_decimal(name, copied):
 
 
 @pytest.mark.parametrize(
-    ("place", "refused"),
+    ("entry_path", "refused"),
     [("meaning.features.facing.delta.low", True), ("meaning.features.obstacle.skill.value", True), ("", False)],
 )
 def test_a_board_is_written_of_what_the_arrays_give_to_the_fifth_decimal(entry_path, refused, copied):
@@ -177,11 +177,11 @@ def with_status(folder: Path, status: str, reason: str | None = None) -> None:
 
 
 def edit(name: str):
-    def deed(folder: Path) -> None:
+    def edit_folder(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text((folder / name).read_text() + "\n" if (folder / name).is_file() else "new")
 
-    return deed
+    return edit_folder
 
 
 CHANGES = {
@@ -239,7 +239,7 @@ REFERENCES = [
 ]  # fmt: skip
 
 
-def drawn(inside: str) -> bytes:
+def svg_with(inside: str) -> bytes:
     xlink = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {xlink}>{inside}</svg>'.encode()
 
@@ -252,13 +252,13 @@ def quoted(text: str) -> str:
 @pytest.mark.parametrize("value", REFERENCES)
 def test_a_figure_refers_to_nothing_but_itself_and_pictures(attribute, value):
     with pytest.raises(SubmissionError, match=r"reference .*; a figure only draws"):
-        check_image("figures/a.svg", drawn(f'<image {attribute}="{quoted(value)}"/>'))
+        check_image("figures/a.svg", svg_with(f'<image {attribute}="{quoted(value)}"/>'))
 
 
 @pytest.mark.parametrize("value", ["#a", PICTURE])
 def test_a_figure_may_hold_pictures_and_refer_to_its_own_parts(value):
     check_image(
-        "figures/a.svg", drawn(f'<image href="{value}"/><use xlink:href="{value}" style="clip-path: url(#a)"/>')
+        "figures/a.svg", svg_with(f'<image href="{value}"/><use xlink:href="{value}" style="clip-path: url(#a)"/>')
     )
 
 
@@ -266,7 +266,7 @@ def test_a_figure_may_hold_pictures_and_refer_to_its_own_parts(value):
 @pytest.mark.parametrize("where", ['<g style="fill: {}"/>', "<style>g {{fill: {}}}</style>", '<g fill="{}"/>'])
 def test_a_style_fetches_nothing(where, value):
     with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
-        check_image("figures/a.svg", drawn(where.format(value)))
+        check_image("figures/a.svg", svg_with(where.format(value)))
 
 
 @pytest.mark.parametrize(
@@ -278,15 +278,15 @@ def test_a_style_fetches_nothing(where, value):
 def test_a_style_calls_no_function_that_takes_an_address(where, function):
     content = where.format(f"{function}('https://evil.example/x.png' 1x)")
     with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
-        check_image("figures/a.svg", drawn(f'<g xmlns:s="http://www.w3.org/2000/svg">{content}</g>'))
+        check_image("figures/a.svg", svg_with(f'<g xmlns:s="http://www.w3.org/2000/svg">{content}</g>'))
 
 
 def test_a_style_may_turn_and_colour():
     style = "fill: rgb(1, 2, 3); transform: rotate(9deg) translate(calc(1px + 2px), 0)"
     check_image(
-        "figures/a.svg", drawn(f'<style>g {{{style}}}</style><g style="{style}" transform="matrix(1 0 0 1 0 0)"/>')
+        "figures/a.svg", svg_with(f'<style>g {{{style}}}</style><g style="{style}" transform="matrix(1 0 0 1 0 0)"/>')
     )
-    check_image("figures/a.svg", drawn("<title>skill(linear), f (x) of image-set(s)</title><text>src(a)</text>"))
+    check_image("figures/a.svg", svg_with("<title>skill(linear), f (x) of image-set(s)</title><text>src(a)</text>"))
 
 
 @pytest.mark.parametrize("start", [*range(8186, 8196), 16380, 65532])
@@ -294,14 +294,14 @@ def test_a_style_is_read_as_one_wherever_the_parser_cuts_it(start):
     """Character references make the parser hand over what is before and behind them apart."""
     content = f"<style>{'a' * start}{{}}b{{fill:u&#114;&#108;&#40;https://evil.example/x)}}</style>"
     with pytest.raises(SubmissionError, match=r"style .*; a figure only draws"):
-        check_image("figures/a.svg", drawn(content))
+        check_image("figures/a.svg", svg_with(content))
 
 
 @pytest.mark.parametrize("attribute", ["onload", "ONLOAD", "OnClick", "s:onload", "s:OnEnd", "xml:base"])
 def test_a_figure_has_no_handler_and_no_other_base(attribute):
     inside = f'<g xmlns:s="http://www.w3.org/2000/svg" {attribute}="https://evil.example/"/>'
     with pytest.raises(SubmissionError, match=r"attribute .*; a figure only draws"):
-        check_image("figures/a.svg", drawn(inside))
+        check_image("figures/a.svg", svg_with(inside))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def judged(low: float, reach: float, degenerate: bool = False) -> SimpleNamespac
 
 
 @pytest.mark.parametrize(
-    ("primary", "other", "expected"),
+    ("primary", "second", "expected"),
     [
         (judged(M + 1e-9, 1), judged(-1, 1), REPRESENTS),
         (judged(M, 1), judged(-1, 0), INCONCLUSIVE),

@@ -183,7 +183,7 @@ def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("deed", "says"),
+    ("edit", "says"),
     [
         (entry("official", False, RECORD), "not an official run"),
         (entry("unofficial", ["--limit 5"], RECORD), "--limit 5"),

@@ -93,5 +93,5 @@ def test_a_prompt_that_ends_inside_a_thought():
     frame = build_prompt_template(SUITE, FEWSHOT, tokenizer)
     assert frame.after.endswith("</think>\n\ndef run() {")
     tokenizer.chat_template = TEMPLATES["chatml"] + "<think>\n"
-    with pytest.raises(ModelError, match=r"chat template: its prompt ends inside a thought \(.*<think>'\)"):
+    with pytest.raises(ModelError, match=r"chat template: the prompt ends inside a thinking block \(.*<think>'\)"):
         build_prompt_template(SUITE, FEWSHOT, tokenizer)
