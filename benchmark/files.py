@@ -1,7 +1,7 @@
-"""How files of a submission are read: as data that may be hostile, within bounds, and never executed.
+"""Reads files of a submission safely: as untrusted data, within size limits, never executed.
 
-Every refusal is a `SubmissionError` of one line that names the file and the reason. What comes from the files is shown
-in it only through `shown`. The threats and what is done about each: docs/security.md.
+Every refusal is a `SubmissionError` of one line that names the file and the reason. Content of the files enters
+it only through `sanitize`. Threats and countermeasures: docs/security.md.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmark.errors import SubmissionError
 
 MAX_YAML_BYTES, MAX_TEXT_BYTES, MAX_JSON_BYTES = 64_000, 200_000, 8_000_000
 MAX_ROWS_BYTES, MAX_ROW_BYTES, MAX_ROWS, MAX_ROW_ENTRIES = 64_000_000, 20_000, 50_000, 32
-"""Of a gzip file of lines: unpacked, of one line, how many, and entries of one."""
+"""Limits of a gzip file of JSON lines: unpacked bytes, bytes per line, lines, and entries per line."""
 MAX_HEADER_BYTES, MAX_TENSORS = 1_000_000, 20_000
 MAX_DEPTH = 24
 MAX_JSON_VALUES = 4_000_000
-"""In one JSON file; a list of nothing takes 3 bytes of a file and 64 of memory."""
+"""Limit per JSON file, since an empty list takes 3 bytes in a file and 64 in memory."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 MAX_SHOWN = 60
 ITEM_BYTES = {
@@ -38,13 +38,13 @@ ITEM_BYTES = {
 
 
 def sanitize(value: object) -> str:
-    """Something of a submission as it may stand in a message: printable ASCII, short."""
+    """Short printable ASCII text of a value of a submission, for messages."""
     text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]}...{text[-1]}"
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes, through no link."""
+    """Read a regular file of at most `limit` bytes; symbolic links are refused."""
     with open_regular(path) as file:
         content = file.read(limit + 1)
         size = os.fstat(file.fileno()).st_size
@@ -54,9 +54,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading, through no link."""
+    """Open a regular file for reading; symbolic links are refused."""
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
+        # Without O_NONBLOCK, opening a pipe would block until another process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as problem:
         raise SubmissionError(f"{path.name}: not there; python -m benchmark.submit new makes it") from problem
@@ -69,12 +69,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """A text in UTF-8 without control or direction characters."""
+    """Read a UTF-8 text without control or bidirectional formatting characters."""
     return check_printable(decode_utf8(read_bytes(path, limit), path.name), path.name)
 
 
 def decode_utf8(content: bytes, where: str) -> str:
-    """Bytes as UTF-8."""
+    """Decode UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:
@@ -82,31 +82,31 @@ def decode_utf8(content: bytes, where: str) -> str:
 
 
 def check_printable(text: str, where: str) -> str:
-    """The text, if it has no character that a reader does not see or that turns the direction of writing."""
-    for place, one in enumerate(text):
-        if one not in "\n\t\r" and unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co"):
+    """Return the text if it has no control, formatting, surrogate or private-use character."""
+    for position, char in enumerate(text):
+        if char not in "\n\t\r" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co"):
             raise SubmissionError(
-                f"{where}: character U+{ord(one):04X} at {place} is a control, direction or private character; remove it"
+                f"{where}: character U+{ord(char):04X} at {position} is a control, direction or private character; remove it"
             )
     return text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping in YAML of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
+    """Read a YAML mapping of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
     text = read_text(path, MAX_YAML_BYTES)
     try:
         _check_events(yaml.parse(text, yaml.SafeLoader), path.name)
         node = yaml.compose(text, yaml.SafeLoader)
-        found = _construct_plain(node, path.name) if node is not None else None
+        value = _construct_plain(node, path.name) if node is not None else None
     except yaml.YAMLError as problem:
         raise SubmissionError(f"{path.name}: not YAML: {sanitize(str(problem))}") from problem
     except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as problem:
         raise SubmissionError(f"{path.name}: a value that YAML cannot read: {sanitize(str(problem))}") from problem
-    for word in _iter_strings(found):
+    for word in _iter_strings(value):
         check_printable(word, path.name)
-    if not isinstance(found, dict):
-        raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(found).__name__}")
-    return found
+    if not isinstance(value, dict):
+        raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(value).__name__}")
+    return value
 
 
 def _check_events(events: Iterable[yaml.Event], where: str) -> None:
@@ -127,64 +127,64 @@ def _check_events(events: Iterable[yaml.Event], where: str) -> None:
 
 
 def _construct_plain(node: yaml.Node, where: str) -> Any:
-    """The value of a node: strings, numbers, booleans, null, lists and mappings with distinct string keys."""
+    """Construct the value of a node: string, number, boolean, null, list, or mapping with distinct string keys."""
     if isinstance(node, yaml.SequenceNode):
-        return [_construct_plain(one, where) for one in node.value]
+        return [_construct_plain(child, where) for child in node.value]
     if not isinstance(node, yaml.MappingNode):
-        # A date stays the text that it is.
+        # A date stays a string.
         if node.tag == "tag:yaml.org,2002:timestamp":
             return node.value
         loader = yaml.SafeLoader("")
         return loader.construct_object(node)
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key, value in node.value:
         if key.tag != "tag:yaml.org,2002:str":
             raise SubmissionError(f"{where}: key {sanitize(key.value)} is not a word; quote it, or remove it")
-        if key.value in found:
+        if key.value in mapping:
             raise SubmissionError(f"{where}: key {sanitize(key.value)} comes twice")
-        found[key.value] = _construct_plain(value, where)
-    return found
+        mapping[key.value] = _construct_plain(value, where)
+    return mapping
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
-    """A JSON file without repeated keys, NaN, infinity, or deep nesting; its strings have no control characters."""
-    found = parse_json(read_bytes(path, limit), path.name)
-    for text in _iter_strings(found):
+    """Read a JSON file; repeated keys, NaN, infinity, deep nesting and control characters are refused."""
+    value = parse_json(read_bytes(path, limit), path.name)
+    for text in _iter_strings(value):
         check_printable(text, path.name)
-    return found
+    return value
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """JSON as `read_json` takes it, but with any characters other than halves of surrogate pairs in its strings."""
+    """Parse JSON with the limits of `read_json`; strings may hold any characters except unpaired surrogates."""
     text = decode_utf8(content, where)
     count = _count_values(content)
     if count > MAX_JSON_VALUES:
         raise SubmissionError(f"{where}: {count:,} values; at most {MAX_JSON_VALUES:,} are read")
     try:
-        found = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except RecursionError as problem:
         raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from problem
     except ValueError as problem:
         raise SubmissionError(f"{where}: not JSON that is read here: {sanitize(str(problem))}") from problem
-    level, depth = [found], 0
+    level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}")
         level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
         ]
-    for text in _iter_strings(found):
-        if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+    for text in _iter_strings(value):
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
             raise SubmissionError(f"{where}: half of a surrogate pair, which is no character")
-    return found
+    return value
 
 
 def _count_values(content: bytes) -> int:
-    """Values of a JSON text, before any is built: one more than its brackets and commas outside of strings."""
+    """Upper bound on the values of a JSON text, before parsing: brackets and commas outside strings, plus one."""
     if len(content) <= MAX_JSON_VALUES:
         return 0
     outside = _STRING.sub(b"", content)
@@ -192,12 +192,12 @@ def _count_values(content: bytes) -> int:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in mapping:
             raise ValueError(f"key {name[:MAX_SHOWN]!r} comes twice")
-        found[name] = value
-    return found
+        mapping[name] = value
+    return mapping
 
 
 def _reject_constant(name: str) -> Any:
@@ -205,39 +205,39 @@ def _reject_constant(name: str) -> Any:
 
 
 def _iter_strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys too."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict):
-            left += [*one.keys(), *one.values()]
-        elif isinstance(one, list):
-            left += one
+    """Yield every string in a JSON value, including keys."""
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, dict):
+            stack += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            stack += node
 
 
 def iter_entries(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Every (name, value) of these names, at any depth of a JSON value."""
-    wanted, left = set(names), [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict):
-            yield from ((name, inner) for name, inner in one.items() if name in wanted)
-            left += one.values()
-        elif isinstance(one, list):
-            left += one
+    """Yield every (key, value) with one of these keys, at any depth of a JSON value."""
+    keys, stack = set(names), [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield from ((name, inner) for name, inner in node.items() if name in keys)
+            stack += node.values()
+        elif isinstance(node, list):
+            stack += node
 
 
 def read_rows(path: Path, packed_limit: int) -> list[dict[str, Any]]:
-    """The objects of a gzip file of JSON lines; see `stream_rows`."""
+    """Read a gzip file of JSON lines; see `stream_rows`."""
     return list(stream_rows(path, packed_limit))
 
 
 def stream_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
-    """The objects of a gzip file of JSON lines, one after the other, unpacked only up to the limits.
+    """Yield the objects of a gzip file of JSON lines, unpacked only up to the limits.
 
-    An object holds a few plain values, no lists or objects, so that a row takes little more memory than its line.
+    An object holds only plain values, no lists or objects, so a row takes little more memory than its line.
     """
     return _parse_rows(gunzip_bounded(read_bytes(path, packed_limit), path.name), path.name)
 
@@ -263,7 +263,7 @@ def _parse_rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _iter_lines(content: bytes) -> Iterator[bytes]:
-    """The lines of a text without their ends, none built before it is asked for."""
+    """Yield the lines of a text without their line ends, lazily."""
     start = 0
     while start <= len(content):
         stop = content.find(b"\n", start)
@@ -273,23 +273,23 @@ def _iter_lines(content: bytes) -> Iterator[bytes]:
 
 
 def gunzip_bounded(content: bytes, where: str, limit: int = MAX_ROWS_BYTES) -> bytes:
-    """What one gzip member holds; nothing may follow it."""
-    machine = zlib.decompressobj(wbits=31)
+    """Decompress one gzip member of at most `limit` bytes; trailing bytes are refused."""
+    decompressor = zlib.decompressobj(wbits=31)
     try:
-        found = machine.decompress(content, limit + 1)
+        unpacked = decompressor.decompress(content, limit + 1)
     except zlib.error as problem:
         raise SubmissionError(f"{where}: not a gzip file ({problem})") from problem
-    if len(found) > limit:
+    if len(unpacked) > limit:
         raise SubmissionError(f"{where}: unpacks to more than {limit:,} bytes")
-    if not machine.eof:
+    if not decompressor.eof:
         raise SubmissionError(f"{where}: the gzip file ends too early")
-    if machine.unused_data:
-        raise SubmissionError(f"{where}: {len(machine.unused_data):,} bytes behind the end of the gzip file")
-    return found
+    if decompressor.unused_data:
+        raise SubmissionError(f"{where}: {len(decompressor.unused_data):,} bytes after the end of the gzip file")
+    return unpacked
 
 
 def read_tensor_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, by tensor its `dtype` and `shape`, once it fits the file to the byte."""
+    """Read the header of a safetensors file: `dtype`, `shape` and `data_offsets` by tensor; they must cover the data exactly."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(8)
@@ -315,15 +315,15 @@ def read_tensor_header(path: Path) -> dict[str, Any]:
 
 
 def _tensor_span(entry: Any, where: str) -> tuple[int, int]:
-    """First and last byte of a tensor, as many as its shape takes."""
+    """Start and stop offset of a tensor, checked against its shape and dtype."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise SubmissionError(f"{where}: expected dtype, shape and data_offsets")
     shape, offsets, item = entry["shape"], entry["data_offsets"], entry["dtype"]
     if not isinstance(item, str) or item not in ITEM_BYTES:
         raise SubmissionError(f"{where}: dtype {sanitize(item)} is not read here")
-    for numbers, most in ((shape, 8), (offsets, 2)):
-        whole = isinstance(numbers, list) and len(numbers) <= most and all(type(n) is int for n in numbers)
-        if not whole or any(not 0 <= n < 2**48 for n in numbers):
+    for numbers, max_length in ((shape, 8), (offsets, 2)):
+        are_integers = isinstance(numbers, list) and len(numbers) <= max_length and all(type(n) is int for n in numbers)
+        if not are_integers or any(not 0 <= n < 2**48 for n in numbers):
             raise SubmissionError(f"{where}: shape or offsets that are not whole numbers from 0")
     if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * ITEM_BYTES[item]:
         raise SubmissionError(f"{where}: shape and offsets do not agree")

@@ -55,7 +55,7 @@ def interval_over_units_and_seeds(
 
     Each seed is tested on units of its own, so the spread between seeds holds both sources; the bootstrap over all
     units tells how much of it is due to the units. The rest is due to the seeds, and takes a t quantile of
-    seeds - 1 degrees of freedom, since a handful of seeds resampled undercovers (PROBING.md, 8). The two
+    seeds - 1 degrees of freedom, since a handful of seeds resampled undercovers (docs/probing.md). The two
     half-widths add in squares.
 
     Args:

@@ -80,7 +80,10 @@ def test_settings_of_the_checkout_run_nothing(tmp_path):
     ran = tmp_path / "ran"
     folder = merge_change(
         make_base(tmp_path / "change"),
-        lambda s: (copy_row(NGRAM, s / PROPOSED_FOLDER), (s / PROPOSED_FOLDER / ".gitattributes").write_text("* diff=evil filter=evil")),
+        lambda s: (
+            copy_row(NGRAM, s / PROPOSED_FOLDER),
+            (s / PROPOSED_FOLDER / ".gitattributes").write_text("* diff=evil filter=evil"),
+        ),
     )
     with (folder / ".git" / "config").open("a") as file:
         file.write(

@@ -77,7 +77,7 @@ def test_search_solves_every_task_that_it_does_not_give_up():
     assert score_programs(LAPTOP, tasks, [one.text for one in written]).shown.all()
     few = Search(LAPTOP, budget=5).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     solved = score_programs(LAPTOP, tasks, [one.text for one in few])
-    assert (solved.words[solved.shown] == 2).all()
+    assert (solved.num_tokens[solved.shown] == 2).all()
     assert [one.text for one, right in zip(few, solved.shown, strict=True) if not right] == [""] * (~solved.shown).sum()
 
 

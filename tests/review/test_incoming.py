@@ -168,7 +168,9 @@ def link(submissions: Path) -> None:
 
 
 def submodule(submissions: Path) -> None:
-    git(submissions.parent, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submissions/{PROPOSED_FOLDER}/x")
+    git(
+        submissions.parent, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submissions/{PROPOSED_FOLDER}/x"
+    )
 
 
 KINDS = {
@@ -366,7 +368,11 @@ def test_skeletons():
 
 def test_what_is_no_merge_with_its_base_is_refused_in_one_line(repository, tmp_path, quick):
     repository_path = repository(tmp_path / "whole", lambda s: own_row(s / PROPOSED_FOLDER))
-    cases = {"no folder": tmp_path / "nowhere", "no repository": tmp_path, "below the root": repository_path / "submissions"}
+    cases = {
+        "no folder": tmp_path / "nowhere",
+        "no repository": tmp_path,
+        "below the root": repository_path / "submissions",
+    }
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository_path}", str(tmp_path / "shallow"))
     cases["shallow"] = tmp_path / "shallow"
     shutil.copytree(repository_path, tmp_path / "plain")

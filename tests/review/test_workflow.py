@@ -86,7 +86,9 @@ def test_what_reads_a_change_can_only_read():
     assert checkouts[0]["ref"] == "${{ github.event.pull_request.base.sha }}"
     assert all(item["persist-credentials"] is False for item in checkouts)
     scripts = [item for item in verify["jobs"]["verify"]["steps"] if "run" in item]
-    assert all(len(item["uses"].partition("@")[2]) == 40 for item in verify["jobs"]["verify"]["steps"] if "uses" in item)
+    assert all(
+        len(item["uses"].partition("@")[2]) == 40 for item in verify["jobs"]["verify"]["steps"] if "uses" in item
+    )
     assert all("change" not in item["run"].replace("--change ../change", "") for item in scripts)
     assert "pull_request_target" not in (FOLDER / "submission.yml").read_text()
 

@@ -81,7 +81,10 @@ def test_every_eval_ever_has_what_its_schema_requires(name, exported):
     assert details["model_availability"] in ("open_weights", "closed_weights", "unknown")
     assert all(isinstance(value, str) for value in details.values())
     assert ("inference_engine" in document["model_info"]) == (name == NETWORK)
-    scores = {metric["metric_config"]["metric_name"]: metric["score_details"]["score"] for metric in document["evaluation_results"]}
+    scores = {
+        metric["metric_config"]["metric_name"]: metric["score_details"]["score"]
+        for metric in document["evaluation_results"]
+    }
     assert scores == figures(name)
 
 

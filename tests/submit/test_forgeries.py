@@ -75,7 +75,9 @@ def test_a_record_does_not_decide_how_a_model_is_loaded(name, folder):
     assert "\n" not in str(raised.value)
     # What reads the record another way refuses it as well, before any model is opened.
     with pytest.raises(SubmissionError):
-        make_rerun_request(folder, read_submission(folder), read_typed(folder / "record.json"), load_suite("laptop"), 0.1)
+        make_rerun_request(
+            folder, read_submission(folder), read_typed(folder / "record.json"), load_suite("laptop"), 0.1
+        )
 
 
 def test_an_order_never_carries_a_switch(folder):
@@ -130,7 +132,9 @@ def test_a_hub_model_with_an_adapter_or_a_foreign_shard_is_refused(tmp_path):
 
 def test_a_model_is_screened_again_where_it_is_loaded(folder):
     """Whatever was seen at verification: the process that loads looks itself, before it opens anything."""
-    order = make_rerun_request(folder, read_submission(folder), read_submitted_record(folder), load_suite("laptop"), 0.1)
+    order = make_rerun_request(
+        folder, read_submission(folder), read_submitted_record(folder), load_suite("laptop"), 0.1
+    )
     assert open_screened_checkpoint(order).digest == read_submitted_record(folder).model.digest
     put(folder, "tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
     with pytest.raises(SubmissionError, match="auto_map"):

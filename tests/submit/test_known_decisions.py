@@ -123,7 +123,9 @@ def test_the_verdict_needs_the_whole_margin_on_either_side(primary, second, expe
 def test_whose_fault_a_death_is(message, kills, address, outcome, monkeypatch):
     """A node's end is nobody's fault; kills of this machine's kernel tell of workers on this machine only."""
     monkeypatch.setattr("benchmark.cluster.ray_executor.count_oom_kills", lambda: 5 + kills)
-    executor = RayExecutor(None, ResourceRequest(address=address), 1, 1, lambda: None, num_oom_kills=5, expected_versions={})
+    executor = RayExecutor(
+        None, ResourceRequest(address=address), 1, 1, lambda: None, num_oom_kills=5, expected_versions={}
+    )
     assert executor._classify_death(RuntimeError(message)).status == outcome
     # The kill was taken into account, so the next death is not another's.
     assert executor._classify_death(RuntimeError("The worker died unexpectedly")).status == (

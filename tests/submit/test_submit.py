@@ -272,7 +272,9 @@ def test_shards_written_again_in_a_fresh_process_are_compared(copied):
 def test_samples_that_the_model_does_not_write_are_found(copied):
     folder = copied(PLAIN)
     report = verify(folder)
-    report.samples = [mismatch.model_copy(update={"tokens": 99}) if mismatch.task == 7 else mismatch for mismatch in report.samples]
+    report.samples = [
+        mismatch.model_copy(update={"tokens": 99}) if mismatch.task == 7 else mismatch for mismatch in report.samples
+    ]
     rerun(folder, report, 1.0)
     assert [mismatch.entry for mismatch in report.mismatches] == ["rerun.test.7.tokens"]
 
