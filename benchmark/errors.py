@@ -1,11 +1,11 @@
-"""What can go wrong, and the exit code of each.
+"""The exceptions of the benchmark, with their exit codes.
 
     BenchmarkError              1, run incomplete
-    ├── StorageError            1, a disk that is full, or a folder that a worker does not see
-    ├── ShardsFailed            1, shards that were given up (3 if it is the model's doing alone)
-    ├── UsageError              2, an option, a suite or a value that cannot be
-    ├── ModelError              3, a model that cannot be used
-    ├── SubmissionError         3, a submission that is refused
+    ├── StorageError            1, the disk is full, or a worker does not see the folder
+    ├── ShardsFailed            1, work items were given up (3 if the model caused every failure)
+    ├── UsageError              2, an invalid option, suite or value
+    ├── ModelError              3, the model cannot be used
+    ├── SubmissionError         3, the submission is refused
     └── VerificationError       4, recomputed and stored figures differ
 
 A message is one line: what was received, what was expected, what to do next.
@@ -19,7 +19,7 @@ MAX_REASONS = 5
 
 
 class BenchmarkError(Exception):
-    """The run cannot go on; what is already computed stays in its folder."""
+    """The run cannot continue; results already computed stay in its folder."""
 
     exit_code = 1
 
@@ -29,11 +29,11 @@ class StorageError(BenchmarkError):
 
 
 class ShardsFailed(BenchmarkError):
-    """Shards that were tried again and given up.
+    """Work items that were given up after retries.
 
     Args:
-        reasons: by shard, why.
-        invalid: whether every one failed by a `ModelError`.
+        reasons: reason per item name.
+        invalid: whether every item failed with a `ModelError`.
     """
 
     def __init__(self, reasons: Mapping[str, str], invalid: bool = False) -> None:
@@ -41,7 +41,7 @@ class ShardsFailed(BenchmarkError):
         lines = group_by_reason(reasons)
         named = "; ".join(lines[:MAX_REASONS])
         suffix = f"; and {len(lines) - MAX_REASONS} more reasons" if len(lines) > MAX_REASONS else ""
-        retry = "mend the model" if invalid else "run the same command again to retry them"
+        retry = "fix the model" if invalid else "run the same command again to retry them"
         super().__init__(f"{len(reasons)} of the shards failed ({named}{suffix}); no record is written, {retry}")
         if invalid:
             self.exit_code = ModelError.exit_code
@@ -60,7 +60,7 @@ class ModelError(BenchmarkError):
 
 
 class SubmissionError(BenchmarkError):
-    """A file of a submission is not what it may be."""
+    """A file of a submission is invalid."""
 
     exit_code = 3
 
@@ -83,7 +83,7 @@ def panic_message(problem: BaseException) -> str:
 
 
 def group_by_reason(reasons: Mapping[str, str]) -> list[str]:
-    """A line for each different reason, with the piece that failed for it, or how many did; the most frequent first."""
+    """One line per distinct reason, with the name or the number of the items that failed for it; most frequent first."""
     pieces: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         pieces.setdefault(" ".join(reason.split())[:300], []).append(name)

@@ -212,7 +212,7 @@ CASES: dict[str, tuple[Deed, str]] = {
     # samples.jsonl.gz
     "gzip bomb": (write(SAMPLES, BOMB), "unpacks to more than 64,000,000 bytes"),
     "half a gzip file": (lambda f: (f / SAMPLES).write_bytes((f / SAMPLES).read_bytes()[:-9]), "ends too early"),
-    "behind the gzip file": (append(SAMPLES, b"more"), "4 bytes behind the end of the gzip file"),
+    "behind the gzip file": (append(SAMPLES, b"more"), "4 bytes after the end of the gzip file"),
     "no gzip file": (write(SAMPLES, b"PK\x03\x04"), "not a gzip file"),
     "empty lines": (lines("{}\n" * 10), "line 1: stage: Field required"),
     "more lines than are read": (lines("\n" * 50_000 + "{}"), "more than 50,000 lines"),

@@ -27,7 +27,7 @@ def estimate(value: float, half: float = 0.012) -> Estimate:
     return Estimate(value, value - half, value + half, 1000)
 
 
-def make_meaning() -> ProbeResult:
+def make_probe_result() -> ProbeResult:
     features = {}
     for i, name in enumerate(FEATURES):
         gap = 0.09 * 0.7**i - 0.01
@@ -38,12 +38,12 @@ def make_meaning() -> ProbeResult:
     return ProbeResult("REPRESENTS", features, {}, ("original",), 5000, 12, 1000, 6000)
 
 
-def make_slice(delta: float = 0.05, half: float = 0.012, **place: object) -> Slice:
+def make_slice(delta: float = 0.05, half: float = 0.012, **site: object) -> Slice:
     controls = {"random-init": (0.1, 0.11), "recorder": (0.2, 0.21)}
     reading = SliceResult(0.3 + delta, 0.3, controls, estimate(delta + 0.01, half), estimate(delta, half), 0.01)
     return replace(
         Slice("blind", "read", "pools", 0, "mlp1", 5000, 6, 1000, 6000, {PRIMARY: reading}),
-        **place,  # type: ignore[arg-type]
+        **site,  # type: ignore[arg-type]
     )
 
 
@@ -68,27 +68,27 @@ def svg(folder: Path, stem: str) -> str:
 
 
 def test_without_a_grid_only_the_features(tmp_path: Path) -> None:
-    assert write_figures(tmp_path, NAME, make_meaning(), None) == FEATURES_ONLY
+    assert write_figures(tmp_path, NAME, make_probe_result(), None) == FEATURES_ONLY
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == FEATURES_ONLY
     text = svg(tmp_path, "features")
     assert "under 18 to 29 alternatives" in " ".join(re.sub("<[^>]*>", " ", text).split())
-    for name, one in make_meaning().features.items():
+    for name, result in make_probe_result().features.items():
         assert f">{name}" in text
-        assert f">{one.delta.value:+.3f} [{one.delta.low:+.3f}, {one.delta.high:+.3f}]<" in text
+        assert f">{result.delta.value:+.3f} [{result.delta.low:+.3f}, {result.delta.high:+.3f}]<" in text
     assert ">wall_east (degenerate)<" in text
     for part in ("a &amp; &lt;b&gt;, $5 to $6", "REPRESENTS", "n = 1,000 programs", "±0.03", "6,000 states"):
         assert part in text
 
 
 def test_every_figure_as_png_and_svg_and_the_same_bytes_twice(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    paths = write_figures(one, NAME, make_meaning(), make_grid(2))
+    first, second = tmp_path / "one", tmp_path / "other"
+    paths = write_figures(first, NAME, make_probe_result(), make_grid(2))
     stems = ["budgets", "features", "layers-blind-read", "layers-generated-emit"]
     assert paths == sorted(f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
-    assert write_figures(other, NAME, make_meaning(), make_grid(2)) == paths
+    assert write_figures(second, NAME, make_probe_result(), make_grid(2)) == paths
     for path in paths:
-        data = (one / path).read_bytes()
-        assert data == (other / path).read_bytes()
+        data = (first / path).read_bytes()
+        assert data == (second / path).read_bytes()
         if path.endswith("png"):
             assert data.startswith(b"\x89PNG\r\n\x1a\n")
             width, height = struct.unpack(">II", data[16:24])
@@ -109,7 +109,7 @@ def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
         make_slice(0.999, view="layer 2", features={}),
     ]
     grid = replace(make_grid(1), slices=cells, best_layer="layer 10")
-    paths = write_figures(tmp_path, NAME, make_meaning(), grid)
+    paths = write_figures(tmp_path, NAME, make_probe_result(), grid)
     assert paths == [*FEATURES_ONLY, "figures/layers-blind-read.png", "figures/layers-blind-read.svg"]
     text = svg(tmp_path, "layers-blind-read")
     lines = [line for line in text.splitlines() if "<text" in line]
@@ -124,7 +124,7 @@ def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
 
 
 def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
-    write_figures(tmp_path, NAME, make_meaning(), make_grid(1))
+    write_figures(tmp_path, NAME, make_probe_result(), make_grid(1))
     text = svg(tmp_path, "budgets")
     for label in (
         ">1,000<",
@@ -141,10 +141,10 @@ def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delta", [0.05, 0.0])
 def test_one_cell_and_one_budget_without_a_recorder_and_a_long_name(tmp_path: Path, delta: float) -> None:
-    one = make_slice()
-    bare = replace(one, features={PRIMARY: replace(one.features[PRIMARY], controls={})})
-    slices = [make_slice(delta, view="layer 0"), bare, make_slice(budget=0)]
-    paths = write_figures(tmp_path, "x" * 300, make_meaning(), replace(make_grid(1), slices=slices))
+    cell = make_slice()
+    without_controls = replace(cell, features={PRIMARY: replace(cell.features[PRIMARY], controls={})})
+    slices = [make_slice(delta, view="layer 0"), without_controls, make_slice(budget=0)]
+    paths = write_figures(tmp_path, "x" * 300, make_probe_result(), replace(make_grid(1), slices=slices))
     assert {"figures/layers-blind-read.svg", "figures/budgets.png"} < set(paths)
     text = svg(tmp_path, "budgets")
     assert ">5,000<" in text

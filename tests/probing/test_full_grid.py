@@ -35,7 +35,7 @@ def reference_texts() -> list[str]:
     return [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
 
 
-def made(stage: str, position: str, view: str) -> np.ndarray:
+def make_states(stage: str, position: str, view: str) -> np.ndarray:
     """The record at every layer; in `TRUE_LAYER` and the mean of the model also the state now and one step ahead."""
     tasks = stage_tasks(SUITE, stage)
     programs = parse_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
@@ -47,37 +47,37 @@ def made(stage: str, position: str, view: str) -> np.ndarray:
         for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
             label = probe_set.at_offset(offset).classes[0, f]
             parts.append(np.eye(probe_set.counts[f] + 1)[label] * 2)
-    whole = np.concatenate(parts, 1)
+    states = np.concatenate(parts, 1)
     seed = sum(map(ord, f"{stage}{view}"))
-    return (whole + 0.05 * np.random.default_rng(seed).normal(size=whole.shape)).astype(np.float32)
+    return (states + 0.05 * np.random.default_rng(seed).normal(size=states.shape)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def grid():
-    said: list[str] = []
-    found = FullGrid(SUITE, PROTOCOL, made, LAYERS, reference_texts(), said.append).measure()
-    assert len(said) > len(found.slices)
-    return found
+    messages: list[str] = []
+    result = FullGrid(SUITE, PROTOCOL, make_states, LAYERS, reference_texts(), messages.append).measure()
+    assert len(messages) > len(result.slices)
+    return result
 
 
 def test_the_layer_and_the_verdict_are_found(grid):
     assert grid.best_layer == TRUE_LAYER
     assert grid.verdict == "REPRESENTS"
-    delta = {s.view: s.features["facing"].delta.value for s in grid.slices if at(s, "blind", "read", 0, "mlp1")}
+    delta = {s.view: s.features["facing"].delta.value for s in grid.slices if is_slice(s, "blind", "read", 0, "mlp1")}
     assert delta[TRUE_LAYER] > 0.5 > 5 * abs(delta["layer 0"])
 
 
-def at(s, probe_set, position, offset, depth) -> bool:
+def is_slice(s, probe_set, position, offset, depth) -> bool:
     return (s.probe_set, s.position, s.offset, s.depth) == (probe_set, position, offset, depth)
 
 
-def test_every_place_is_there(grid):
+def test_every_slice_is_measured(grid):
     for probe_set, position in (("blind", "read"), ("generated", "emit")):
         mapped = {(s.view, s.offset) for s in grid.slices if (s.probe_set, s.position) == (probe_set, position)}
         assert {(view, offset) for view in [*LAYERS, MEAN] for offset in OFFSETS} <= mapped
-    places = {(s.probe_set, s.position) for s in grid.slices}
-    assert {("blind", "emit"), ("generated", "read"), ("wide", "read")} <= places
-    assert {(f"crossed {name}", "read") for name in CROSSED_ALTERNATIVES} <= places
+    sites = {(s.probe_set, s.position) for s in grid.slices}
+    assert {("blind", "emit"), ("generated", "read"), ("wide", "read")} <= sites
+    assert {(f"crossed {name}", "read") for name in CROSSED_ALTERNATIVES} <= sites
     pooled = [s for s in grid.slices if s.view == "pools" and s.position == "read" and s.offset == 0]
     assert {s.depth for s in pooled} == {"linear", "mlp1", "mlp2"}
     assert sorted({s.budget for s in pooled if s.probe_set in ("blind", "wide")}) == [50, 250, 1250]
@@ -88,7 +88,7 @@ def test_the_state_now_says_little_of_the_past_but_the_recorder_is_no_better(gri
     by_offset = {s.offset: s.features["facing"] for s in grid.slices if s.view == TRUE_LAYER and s.probe_set == "blind"}
     assert by_offset[1].skill > 0.8 > by_offset[2].skill
     assert by_offset[0].skill > 0.8
-    assert all(set(reading.controls) == {"random-init", "recorder"} for reading in by_offset.values())
+    assert all(set(result.controls) == {"random-init", "recorder"} for result in by_offset.values())
 
 
 def test_crossed_slices_have_one_alternative_and_a_fifth_of_the_budget(grid):
@@ -148,8 +148,8 @@ def test_noise_costs_what_the_prior_costs(probe_set):
     """Probes that do no better than the prior answer with it, so that the codelength is the prior's, up to the order."""
     nothing = np.zeros((len(probe_set.program), 3), np.float32)
     sources = {"model": [[nothing]], "random-init": [[nothing]], "recorder": [[nothing]]}
-    found = measure_codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))
+    codelength = measure_codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))
     for name in ("facing", "obstacle"):
-        assert found[name].original == pytest.approx(found[name].prior, abs=0.03)
-        assert found[name].mdl_delta.value == pytest.approx(0, abs=1e-9)
+        assert codelength[name].original == pytest.approx(codelength[name].prior, abs=0.03)
+        assert codelength[name].mdl_delta.value == pytest.approx(0, abs=1e-9)
     assert (probe_set.fold != DROPPED).any()

@@ -39,34 +39,42 @@ def layers(tiny_folder, tmp_path_factory):
 
 
 def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, full):
-    standard, one, two = (read_record(folder / "record.json") for folder in (undisturbed, layers, full))
-    assert (one.meaning, one.accuracy, one.content) == (standard.meaning, standard.accuracy, standard.content)
+    standard, layers_record, full_record = (
+        read_record(folder / "record.json") for folder in (undisturbed, layers, full)
+    )
+    assert (layers_record.meaning, layers_record.accuracy, layers_record.content) == (
+        standard.meaning,
+        standard.accuracy,
+        standard.content,
+    )
     assert (undisturbed / "probes.data").read_bytes() == (layers / "probes.data").read_bytes()
     shared = [
-        s for s in two.grid.slices if s.view != "pools" and (s.probe_set, s.position, s.offset) == ("blind", "read", 0)
+        s
+        for s in full_record.grid.slices
+        if s.view != "pools" and (s.probe_set, s.position, s.offset) == ("blind", "read", 0)
     ]
-    assert one.grid.slices == shared
+    assert layers_record.grid.slices == shared
     assert [s.view for s in shared] == ["layer 0", "layer 1", "layer 2", "mean"]
-    assert one.grid.best_layer == two.grid.best_layer
-    assert (one.grid.is_full, two.grid.is_full) == (False, True)
-    assert (one.grid.codelength, one.grid.reach, one.grid.conditional) == ({}, None, {})
+    assert layers_record.grid.best_layer == full_record.grid.best_layer
+    assert (layers_record.grid.is_full, full_record.grid.is_full) == (False, True)
+    assert (layers_record.grid.codelength, layers_record.grid.reach, layers_record.grid.conditional) == ({}, None, {})
     assert {path.name for path in (layers / "figures").glob("*.png")} == {"features.png", "layers-blind-read.png"}
 
 
 def test_both_grids_find_the_same_verdict_and_figures(undisturbed, full):
-    one, two = (read_record(folder / "record.json") for folder in (undisturbed, full))
-    assert one.meaning == two.meaning
-    assert one.accuracy == two.accuracy
-    assert one.content == two.content
-    assert one.grid is None
+    standard_record, full_record = (read_record(folder / "record.json") for folder in (undisturbed, full))
+    assert standard_record.meaning == full_record.meaning
+    assert standard_record.accuracy == full_record.accuracy
+    assert standard_record.content == full_record.content
+    assert standard_record.grid is None
     assert (undisturbed / "probes.data").read_bytes() == (full / "probes.data").read_bytes()
 
 
 def test_the_full_grid_holds_every_place(full):
     grid = read_record(full / "record.json").grid
-    places = {(s.probe_set, s.position, s.view) for s in grid.slices}
-    assert {("blind", "read", f"layer {i}") for i in range(3)} <= places
-    assert ("wide", "read", "pools") in places
+    sites = {(s.probe_set, s.position, s.view) for s in grid.slices}
+    assert {("blind", "read", f"layer {i}") for i in range(3)} <= sites
+    assert ("wide", "read", "pools") in sites
     assert {s.offset for s in grid.slices} == {-2, -1, 0, 1, 2}
     assert {s.depth for s in grid.slices} == {"linear", "mlp1", "mlp2"}
     assert sorted(path.name for path in (full / "figures").glob("*.png")) == sorted(
@@ -89,5 +97,5 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     mean, last = pools(BLIND)
     assert not np.allclose(mean[:], last[:])
     copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(QUICK.random_inits)]
-    found, *_ = measure(run.suite, QUICK, pools(BLIND), copies)
-    assert found == read_record(root / "record.json").meaning
+    result, *_ = measure(run.suite, QUICK, pools(BLIND), copies)
+    assert result == read_record(root / "record.json").meaning

@@ -61,10 +61,10 @@ def test_a_seed_uses_every_fold_for_what_it_is_for(probe_set, seed):
     split = probe_set.split(seed)
     in_fold = {k: [i for i in range(PROGRAMS - 1) if i % FOLDS == k % FOLDS] for k in range(FOLDS)}
     test, validation = seed % FOLDS, (seed + 1) % FOLDS
-    others = sorted(i for k in range(FOLDS) if k not in (test, validation) for i in in_fold[k])
+    training_folds = sorted(i for k in range(FOLDS) if k not in (test, validation) for i in in_fold[k])
     assert programs_of(probe_set, split.test) == in_fold[test]
     assert programs_of(probe_set, split.validation) == in_fold[validation]
-    assert programs_of(probe_set, split.train) == others
+    assert programs_of(probe_set, split.train) == training_folds
     assert len(split.train) + len(split.validation) + len(split.test) == 2 * (PROGRAMS - 1)
 
 
@@ -80,9 +80,16 @@ def test_as_many_seeds_as_folds_test_every_program_once(probe_set):
 def test_a_prefix_is_seen_if_a_training_fold_of_its_test_holds_it():
     """Of 5 folds: neither its own fold, nor the one that validates with it, nor a dropped program's."""
     fold = np.array([0, 1, 2, DROPPED, 4, 0, 3], np.int8)
-    for others, expected in (([1], False), ([2], True), ([3], False), ([4], True), ([5], False), ([1, 6], True)):
-        prefixes = [b"a" if row == 0 or row in others else bytes([row]) for row in range(len(fold))]
-        assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, others
+    for training_folds, expected in (
+        ([1], False),
+        ([2], True),
+        ([3], False),
+        ([4], True),
+        ([5], False),
+        ([1, 6], True),
+    ):
+        prefixes = [b"a" if row == 0 or row in training_folds else bytes([row]) for row in range(len(fold))]
+        assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
 
 
 def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
@@ -99,9 +106,9 @@ def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
     ("successes", "n", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_is_that_of_the_published_table(successes, n, low, high):
+def test_wilson_is_that_of_the_published_table(successes, n, low, upper):
     estimate = wilson(successes, n)
-    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+    assert (estimate.low, estimate.high) == pytest.approx((low, upper), abs=5e-5)
     assert (estimate.value, estimate.n) == (successes / n, n)
 
 
@@ -183,10 +190,10 @@ class _Priors:
 def test_the_budget_ends_an_execution_before_the_next_event():
     programs = Programs.of([parse("def run() { turn_left(); turn_left(); turn_left() }")])
     for budget, status, left in ((3, 0, 3), (2, 2, 2), (0, 2, 0)):
-        done = run(programs, parse_world("> .")[None], max_events=budget)
-        assert done.status.tolist() == [status]
-        assert done.events.tolist() == [left]
-        assert done.worlds.robot[0, 2] == (1 - left) % 4
+        execution = run(programs, parse_world("> .")[None], max_events=budget)
+        assert execution.status.tolist() == [status]
+        assert execution.events.tolist() == [left]
+        assert execution.worlds.robot[0, 2] == (1 - left) % 4
 
 
 def test_the_screen_keeps_what_is_under_its_threshold(monkeypatch):

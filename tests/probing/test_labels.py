@@ -46,12 +46,12 @@ def states_of(tasks, b: int, meaning) -> list[tuple[int, int, int]]:
     markers = {(int(y), int(x)): int(cells[y, x]) for y, x in zip(*np.nonzero(cells > 0), strict=True)}
     names = {word: ACTIONS[effect] for word, effect in zip(ACTIONS, meaning.actions, strict=True)}
     karel = Karel(walls, markers, *(int(v) for v in inputs.robot[b]), meaning=names)
-    found = [(karel.row, karel.column, karel.heading)]
+    states = [(karel.row, karel.column, karel.heading)]
     for word in tasks.programs.program(b):
         if word < FIRST_CONDITION:
             karel.act(ACTIONS[word])
-            found.append((karel.row, karel.column, karel.heading))
-    return found
+            states.append((karel.row, karel.column, karel.heading))
+    return states
 
 
 def test_labels_around_a_word_are_the_states_of_the_reference(tasks, probe_set):
@@ -74,23 +74,23 @@ def test_labels_around_a_word_are_the_states_of_the_reference(tasks, probe_set):
 def test_a_budget_limits_training_and_validation_only(probe_set):
     free = replace(probe_set, budget=None)
     for seed in range(STANDARD.folds):
-        split, whole = probe_set.split(seed), free.split(seed)
+        split, full_set = probe_set.split(seed), free.split(seed)
         assert len(np.unique(probe_set.program[split.train])) == 60
         assert len(np.unique(probe_set.program[split.validation])) == 12
-        assert set(split.train) < set(whole.train)
-        assert np.array_equal(split.test, whole.test)
+        assert set(split.train) < set(full_set.train)
+        assert np.array_equal(split.test, full_set.test)
 
 
 def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
     words = [blind_tasks(SUITE).programs.program(i).tobytes() for i in range(300)]
     assert len(blind_tasks(SUITE)) == len(set(words)) == 300
-    many = blind_tasks(SUITE, 1500)
-    assert len(many) == 1500
-    counts = np.unique([many.programs.program(i).tobytes() for i in range(1500)], return_counts=True)[1]
+    repeated = blind_tasks(SUITE, 1500)
+    assert len(repeated) == 1500
+    counts = np.unique([repeated.programs.program(i).tobytes() for i in range(1500)], return_counts=True)[1]
     assert len(counts) == 5**SUITE.blind_length
     assert counts.max() == 3
-    assert [many.programs.program(i).tobytes() for i in range(300)] == words
-    worlds = {many.inputs.cells[i].tobytes() + many.inputs.robot[i].tobytes() for i in range(1500)}
+    assert [repeated.programs.program(i).tobytes() for i in range(300)] == words
+    worlds = {repeated.inputs.cells[i].tobytes() + repeated.inputs.robot[i].tobytes() for i in range(1500)}
     assert len(worlds) > 1490
 
 
@@ -99,32 +99,32 @@ def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for()
     assert [s.name for s in select_alternatives(replace(STANDARD, alternatives=29))] == [
         s.name for s in mirror_classes()
     ]
-    few = select_alternatives(replace(STANDARD, alternatives=4))
-    assert len({s.name for s in few} & set(valid_alternatives("facing"))) == 4
+    reduced = select_alternatives(replace(STANDARD, alternatives=4))
+    assert len({s.name for s in reduced} & set(valid_alternatives("facing"))) == 4
     assert list_semantics(STANDARD)[0] == ORIGINAL
 
 
 def test_control_labels_depend_on_word_and_step_alone(tasks, probe_set):
     with_control = add_control_labels(probe_set, tasks.programs)
-    place = with_control.semantics.index(CONTROL_LABELS)
+    index = with_control.semantics.index(CONTROL_LABELS)
     words = tasks.programs.words[tasks.programs.offsets[probe_set.program] + 3 + probe_set.word]
     for f in range(len(FEATURES)):
-        labels = with_control.classes[place, f]
+        labels = with_control.classes[index, f]
         kinds: dict[tuple[int, int], set[int]] = {}
         for word, step, label in zip(words.tolist(), probe_set.step.tolist(), labels.tolist(), strict=True):
             kinds.setdefault((word, step), set()).add(label)
         assert len(kinds) == 5 * SUITE.blind_length
         assert all(len(found) == 1 for found in kinds.values())
         assert set(np.unique(labels)) <= set(np.unique(probe_set.classes[0, f]))
-    assert len(np.unique(with_control.classes[place, FEATURES.index("facing")])) > 2
+    assert len(np.unique(with_control.classes[index, FEATURES.index("facing")])) > 2
 
 
 def test_macro_f1_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
-    label, said = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
+    label, predicted = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
     confusion = np.zeros((9, 9), np.int64)
-    np.add.at(confusion, (label, said), 1)
-    assert macro_f1(confusion) == pytest.approx(f1_score(label, said, average="macro"))
+    np.add.at(confusion, (label, predicted), 1)
+    assert macro_f1(confusion) == pytest.approx(f1_score(label, predicted, average="macro"))
 
 
 def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
@@ -135,18 +135,18 @@ def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
         read = states[:, : states.shape[1] - world].sum(1)
         expected = np.minimum(probe_set.word + 1 + ahead, SUITE.blind_length + 1)
         assert np.array_equal(read, expected)
-    both = token_history_states(tasks.programs, inputs, probe_set, 0, tasks.outputs[:, 0])
-    assert np.array_equal(both[:, -world:], world_features(tasks.outputs[:, 0])[probe_set.program])
+    with_outputs = token_history_states(tasks.programs, inputs, probe_set, 0, tasks.outputs[:, 0])
+    assert np.array_equal(with_outputs[:, -world:], world_features(tasks.outputs[:, 0])[probe_set.program])
 
 
 def test_a_prior_that_knows_the_present_knows_more(probe_set):
     split = probe_set.split(0)
     for offset in (1, 2):
         later = probe_set.at_offset(offset)
-        plain, given = (fit_step_prior(later, split, present) for present in (None, probe_set.at_offset(0)))
+        plain, conditional = (fit_step_prior(later, split, present) for present in (None, probe_set.at_offset(0)))
         f = FEATURES.index("absolute_x")
-        assert (given.validation[:, f] < 0.8 * plain.validation[:, f]).all()
-        assert ((given.log_prob[0, f] == 0) == (later.classes[0, f, split.test] == MISSING)).all()
+        assert (conditional.validation[:, f] < 0.8 * plain.validation[:, f]).all()
+        assert ((conditional.log_prob[0, f] == 0) == (later.classes[0, f, split.test] == MISSING)).all()
 
 
 def test_crossed_prompts_show_each_meaning_to_half(tasks):
@@ -154,12 +154,12 @@ def test_crossed_prompts_show_each_meaning_to_half(tasks):
     for name in CROSSED_ALTERNATIVES:
         assert name in valid_alternatives("facing")
         (meaning,) = (s for s in mirror_classes() if s.name == name)
-        other = run(crossed.programs, crossed.inputs, meaning).worlds
+        alternative = run(crossed.programs, crossed.inputs, meaning).worlds
         shown = crossed_outputs(crossed, name)
         odd = np.arange(len(crossed)) % 2 == 1
-        assert shown[odd].same_state(other[odd]).all()
+        assert shown[odd].same_state(alternative[odd]).all()
         assert shown[~odd].same_state(crossed.outputs[~odd]).all()
-        assert not other.same_state(crossed.outputs).all()
+        assert not alternative.same_state(crossed.outputs).all()
         part = crossed.take(np.arange(5, 9))
         assert crossed_outputs(part, name, 5).same_state(shown[5:9]).all()
 

@@ -17,7 +17,7 @@ from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
 
 SPLIT = Split(np.arange(600), np.arange(600, 800), np.arange(800, 1000))
-OTHER = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))
+OTHER_SPLIT = Split(np.arange(400, 1000), np.arange(200, 400), np.arange(190))
 QUICK = replace(STANDARD, steps=60, checks=3, batch=64, learning_rate=1e-2, weight_decay=1.0)
 EXACT = {"matmul_dtype": torch.float32}
 
@@ -38,8 +38,8 @@ def problem(groups=3, heads=2, classes=(4, 3), seed=0):
 @pytest.mark.parametrize("widths", [[], [16], [16, 8]])
 def test_together_is_one_by_one(widths):
     states, targets, counts = problem()
-    together = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], widths, [3, 5], QUICK, **EXACT)
-    for q, (seed, split) in enumerate([(3, SPLIT), (5, OTHER)]):
+    together = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER_SPLIT], widths, [3, 5], QUICK, **EXACT)
+    for q, (seed, split) in enumerate([(3, SPLIT), (5, OTHER_SPLIT)]):
         for g in range(3):
             alone = fit_probes([states], targets[g : g + 1], counts, [split], widths, [seed], QUICK, **EXACT)
             np.testing.assert_allclose(alone.log_prob[0][0], together.log_prob[q][g], atol=2e-4)
@@ -81,33 +81,33 @@ def test_a_network_is_that_of_plain_torch(widths):
 
 def test_seeds_and_initialisations_differ_and_repeat():
     states, targets, counts = problem()
-    same = np.repeat(targets[:1], 2, 0)
-    first = fit_probes([states] * 2, same, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
-    again = fit_probes([states] * 2, same, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
-    assert np.array_equal(first.log_prob[1], again.log_prob[1])
+    equal_fit = np.repeat(targets[:1], 2, 0)
+    first = fit_probes([states] * 2, equal_fit, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
+    repeated = fit_probes([states] * 2, equal_fit, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
+    assert np.array_equal(first.log_prob[1], repeated.log_prob[1])
     assert not np.array_equal(first.log_prob[0], first.log_prob[1])
     assert not np.array_equal(first.log_prob[0][0], first.log_prob[0][1])
-    paired = fit_probes([states], same, counts, [SPLIT], [16], [0], QUICK)
+    paired = fit_probes([states], equal_fit, counts, [SPLIT], [16], [0], QUICK)
     assert np.array_equal(paired.log_prob[0][0], paired.log_prob[0][1])
 
 
 def test_threads_and_chunks_change_nothing(monkeypatch):
     states, targets, counts = problem(groups=5)
     threads = torch.get_num_threads()
-    found = []
+    fits = []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            found.append(fit_probes([states] * 3, targets, counts, [SPLIT] * 3, [16], [0, 1, 2], QUICK))
+            fits.append(fit_probes([states] * 3, targets, counts, [SPLIT] * 3, [16], [0, 1, 2], QUICK))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
-    assert all(np.array_equal(*pair) for pair in zip(found[0].log_prob, found[1].log_prob, strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(fits[0].log_prob, fits[1].log_prob, strict=True))
     monkeypatch.setattr(probing, "GROUPS_PER_CHUNK", 2)
     chunked = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
     monkeypatch.setattr(probing, "GROUPS_PER_CHUNK", 5)
-    whole = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
-    np.testing.assert_allclose(chunked.log_prob[0], whole.log_prob[0], atol=1e-4)
+    full_fit = fit_probes([states], targets, counts, [SPLIT], [16], [0], QUICK, **EXACT)
+    np.testing.assert_allclose(chunked.log_prob[0], full_fit.log_prob[0], atol=1e-4)
 
 
 def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
@@ -154,8 +154,8 @@ def test_missing_labels_cost_and_count_nothing():
     assert (fit.log_prob[0][0, 0, :100] < 0).all()
     changed = states.copy()
     changed[:300] = np.random.default_rng(1).permutation(changed[:300])
-    same = fit_probes([changed], targets, counts, [SPLIT], [8], [0], QUICK)
-    np.testing.assert_allclose(same.log_prob[0], fit.log_prob[0], atol=0.05)
+    unchanged = fit_probes([changed], targets, counts, [SPLIT], [8], [0], QUICK)
+    np.testing.assert_allclose(unchanged.log_prob[0], fit.log_prob[0], atol=0.05)
 
 
 def test_test_labels_decide_nothing():
@@ -166,17 +166,17 @@ def test_test_labels_decide_nothing():
     second = fit_probes([states], changed, counts, [SPLIT], [8], [0], QUICK)
     assert np.array_equal(first.validation, second.validation)
     assert np.array_equal(first.predicted[0], second.predicted[0])
-    same = targets[:, :, 800:] == 0
-    assert np.array_equal(first.log_prob[0][same], second.log_prob[0][same])
+    unchanged = targets[:, :, 800:] == 0
+    assert np.array_equal(first.log_prob[0][unchanged], second.log_prob[0][unchanged])
 
 
 def test_whitened_states_are_uncorrelated_with_deviation_one():
     rng = np.random.default_rng(0)
     states = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 8)) * 10 + 3).astype(np.float32)
     states[:, 3] = 7
-    found = whiten(states, np.arange(400), 0.0)
-    assert found.shape == (500, 6)
-    np.testing.assert_allclose(np.cov(found[:400].T, bias=True), np.eye(6), atol=1e-3)
+    whitened = whiten(states, np.arange(400), 0.0)
+    assert whitened.shape == (500, 6)
+    np.testing.assert_allclose(np.cov(whitened[:400].T, bias=True), np.eye(6), atol=1e-3)
     assert whiten(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
 
 
@@ -199,14 +199,14 @@ def test_bfloat16_products_move_no_score():
     long = replace(STANDARD, steps=200, batch=128)
     skills = []
     for products in (torch.float32, torch.bfloat16):
-        fit = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER], [32], [0, 1], long, matmul_dtype=products)
-        skills.append([-one.mean(-1) / np.log(counts) for one in fit.log_prob])
+        fit = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER_SPLIT], [32], [0, 1], long, matmul_dtype=products)
+        skills.append([-log_prob.mean(-1) / np.log(counts) for log_prob in fit.log_prob])
     assert np.abs(np.subtract(*skills)).max() < 0.02
     assert np.abs(np.subtract(*skills)).mean() < 0.005
 
 
 def test_every_step_of_every_network_is_told():
     states, targets, counts = problem(groups=11)
-    told: list[int] = []
-    fit_probes([states] * 2, targets, counts, [SPLIT] * 2, [8], [0, 1], QUICK, told.append)
-    assert sum(told) == 11 * 2 * QUICK.steps
+    steps: list[int] = []
+    fit_probes([states] * 2, targets, counts, [SPLIT] * 2, [8], [0, 1], QUICK, steps.append)
+    assert sum(steps) == 11 * 2 * QUICK.steps

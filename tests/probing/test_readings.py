@@ -57,18 +57,22 @@ def readings(probe_set, fits):
 def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, readings):
     split = probe_set.split(QUICK.seeds[0])
     assert readings.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
-    assert [one.semantics for one in readings.by_semantics] == list(probe_set.semantics[:-1])
-    for s, one in enumerate(readings.by_semantics):
-        assert one.view == ("last" if s == 0 else "mean")
-        assert one.prior == (s == 1)
+    assert [semantics_readout.semantics for semantics_readout in readings.by_semantics] == list(
+        probe_set.semantics[:-1]
+    )
+    for s, semantics_readout in enumerate(readings.by_semantics):
+        assert semantics_readout.view == ("last" if s == 0 else "mean")
+        assert semantics_readout.prior == (s == 1)
         fit = fits[s == 0]
         for place, task in enumerate(readings.task):
             rows = np.flatnonzero(probe_set.program[split.test] == task)
             label = probe_set.classes[s, FACING, split.test[rows]]
             assert (label != MISSING).all()
-            assert one.true[place] == label.tolist()
-            assert one.read[place] == fit.predicted[0][s, FACING, rows].tolist()
-            np.testing.assert_allclose(one.probability[place], np.exp(fit.log_prob[0][s, FACING, rows]), atol=6e-5)
+            assert semantics_readout.true[place] == label.tolist()
+            assert semantics_readout.read[place] == fit.predicted[0][s, FACING, rows].tolist()
+            np.testing.assert_allclose(
+                semantics_readout.probability[place], np.exp(fit.log_prob[0][s, FACING, rows]), atol=6e-5
+            )
 
 
 def test_what_is_never_executed_is_missing(probe_set, fits, readings):
@@ -77,12 +81,12 @@ def test_what_is_never_executed_is_missing(probe_set, fits, readings):
     around[:, :, :, row] = MISSING
     validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
     tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    found = compute_readout(
+    readout = compute_readout(
         replace(probe_set, classes_by_offset=around), tested, fits, ("mean", "last"), ("original",), QUICK
     )
-    (one,) = found.by_semantics
-    assert one.true[0][0] is one.read[0][0] is one.probability[0][0] is None
-    assert one.true[0][1:] == readings.by_semantics[0].true[0][1:]
+    (semantics_readout,) = readout.by_semantics
+    assert semantics_readout.true[0][0] is semantics_readout.read[0][0] is semantics_readout.probability[0][0] is None
+    assert semantics_readout.true[0][1:] == readings.by_semantics[0].true[0][1:]
 
 
 def test_the_file_gives_them_back(tmp_path, probe_set, readings):
@@ -94,10 +98,10 @@ def test_the_file_gives_them_back(tmp_path, probe_set, readings):
 
 
 def test_a_run_stores_them(undisturbed, probe_set):
-    found = load_readout(Path(undisturbed), probe_set)
-    assert found is not None
-    assert found.seed == QUICK.seeds[0]
-    assert len(found.task) > 0
+    readout = load_readout(Path(undisturbed), probe_set)
+    assert readout is not None
+    assert readout.seed == QUICK.seeds[0]
+    assert len(readout.task) > 0
 
 
 @pytest.mark.parametrize(

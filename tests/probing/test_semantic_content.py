@@ -46,15 +46,15 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     fold = probe_set.fold[tested.programs]
     assert len(fold) == shape[-1]
     common = rng.normal(size=(1, 1, shape[-1]))
-    found = {}
+    results = {}
     for name, gap in truth.items():
         skill = np.where(np.arange(shape[0]) == 0, 0.2 + gap, 0.2)[:, None, None]
         short = of_program * (common + rng.normal(size=shape)) / np.sqrt(2)
         short = short + of_seed * rng.normal(size=(*shape[:2], PROTOCOL.folds))[..., fold]
         probe = tested.prior * (1 - skill) + tested.prior.mean() * short
         totals = np.stack([probe[..., fold == seed].sum(-1) for seed in PROTOCOL.seeds])
-        found[name] = Evidence(probe, totals, np.zeros(totals.shape, int))
-    return found
+        results[name] = Evidence(probe, totals, np.zeros(totals.shape, int))
+    return results
 
 
 @pytest.mark.parametrize("of_seed", [0.0, 0.01, 0.04])

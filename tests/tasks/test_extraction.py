@@ -32,8 +32,8 @@ def test_the_first_that_is_a_program(answer: str, program: str) -> None:
 @given(st.text(alphabet=" {}();movedfrun", max_size=40), st.text(alphabet=" {}();movedfrun", max_size=40))
 def test_what_is_found_is_a_program_or_the_answer(before: str, after: str) -> None:
     text = f"{before}def run() {{ move(); }}{after}"
-    found = extract_program(text)
+    body = extract_program(text)
     try:
-        parse(f"{HEADER_TEXT} {found}")
+        parse(f"{HEADER_TEXT} {body}")
     except ParseError:
-        pytest.fail(f"{found!r} of {text!r}")
+        pytest.fail(f"{body!r} of {text!r}")

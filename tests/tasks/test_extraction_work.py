@@ -41,10 +41,10 @@ def by_the_rule(text: str) -> str:
     def bodies() -> Iterator[str]:
         for start in (0, *(match.end() for match in _HEADER.finditer(text))):
             depth = 1
-            for place in range(start, len(text)):
-                depth += (text[place] == "{") - (text[place] == "}")
+            for position in range(start, len(text)):
+                depth += (text[position] == "{") - (text[position] == "}")
                 if depth == 0:
-                    yield text[start : place + 1]
+                    yield text[start : position + 1]
                     break
 
     for body in bodies():

@@ -77,10 +77,10 @@ def test_blind_programs_are_straight_and_uniform():
 
 
 def test_generalize_goes_beyond_every_other_suite():
-    beyond, others = load_suite("generalize").recipe, [load_suite(n).recipe for n in NAMES if n != "generalize"]
+    beyond, other_suites = load_suite("generalize").recipe, [load_suite(n).recipe for n in NAMES if n != "generalize"]
     assert isinstance(beyond, ControlRecipe)
-    assert all(beyond.height[0] > r.height[1] and beyond.width[0] > r.width[1] for r in others)
-    assert all(beyond.wall > r.wall and beyond.marker > r.marker for r in others)
+    assert all(beyond.height[0] > r.height[1] and beyond.width[0] > r.width[1] for r in other_suites)
+    assert all(beyond.wall > r.wall and beyond.marker > r.marker for r in other_suites)
     control = load_suite("control").recipe
     assert isinstance(control, ControlRecipe)
     assert beyond.length[0] > control.length[1]

@@ -62,8 +62,8 @@ def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
     shots = shot_tasks(SUITE)
     assert len(shots) == SUITE.shots
     assert run(shots.programs, shots.inputs).worlds.same_state(shots.outputs).all()
-    asked = np.concatenate([tasks_of(SUITE).key, probe_tasks(SUITE).key, blind_tasks(SUITE).key])
-    assert not np.isin(shots.key, asked).any()
+    test_keys = np.concatenate([tasks_of(SUITE).key, probe_tasks(SUITE).key, blind_tasks(SUITE).key])
+    assert not np.isin(shots.key, test_keys).any()
 
 
 @pytest.mark.parametrize("template", [None, CHATML])
@@ -95,8 +95,8 @@ def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
         ("{{ messages[0].content.none.none }}", "chat template: "),
     ],
 )
-def test_a_template_that_hides_turns_is_refused(template: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_template_that_hides_turns_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         build_prompt_template(SUITE, FEWSHOT, Chatty(template))
 
 
