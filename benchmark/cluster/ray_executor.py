@@ -43,7 +43,7 @@ RAY_ENVIRONMENT = {
     "RAY_worker_register_timeout_seconds": "600",  # 60: on a busy machine every new process would be killed and begun anew
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
-"""Set where the user has not set them: Ray's defaults that bite. Threads are set in the actors, see `RayActor`."""
+"""Set where the user has not set them: overrides of Ray's defaults. Threads are set in the actors, see `RayActor`."""
 CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0: Ray takes 127.0.0.1 for this node and listens there only, its default on systems where it has no clusters."""
 AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
