@@ -61,7 +61,9 @@ def make_folder(folder: Path, option: str) -> None:
         if problem.errno in STORAGE_ERRORS:
             raise
         reason = "is a file" if folder.is_file() else problem.strerror
-        raise UsageError(f"{option} {shown(folder, 300)}: {reason}; expected a folder that can be written to") from problem
+        raise UsageError(
+            f"{option} {shown(folder, 300)}: {reason}; expected a folder that can be written to"
+        ) from problem
 
 
 def explain(problem: BaseException) -> Explanation | None:

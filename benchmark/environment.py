@@ -140,7 +140,9 @@ def commit_state() -> tuple[str | None, bool | None]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        process = subprocess.run(["git", *arguments], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20)
+        process = subprocess.run(
+            ["git", *arguments], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return process.stdout.strip()

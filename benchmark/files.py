@@ -258,7 +258,9 @@ def _parse_rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
             raise SubmissionError(f"{where}: {len(row):,} entries; at most {MAX_ROW_ENTRIES} are read")
         nested = next((key for key, value in row.items() if isinstance(value, dict | list)), None)
         if nested is not None:
-            raise SubmissionError(f"{where}: {sanitize(nested)}: expected a plain value, got {type(row[nested]).__name__}")
+            raise SubmissionError(
+                f"{where}: {sanitize(nested)}: expected a plain value, got {type(row[nested]).__name__}"
+            )
         yield row
 
 

@@ -203,7 +203,9 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     max_bytes = ADDRESS_FACTOR * memory + ADDRESS_SLACK
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard), hard)
+    )
     result: tuple[str, Any]
     try:
         # The parent's sys.path comes first, since its modules may lie elsewhere.
@@ -258,7 +260,9 @@ def _describe_exit(code: int, output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     last = f" ({_one_line(lines[-1])})" if lines else ""
     ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-    return f"the process that loaded it {ending} before it was through{last}; its files are at fault, or memory was short"
+    return (
+        f"the process that loaded it {ending} before it was through{last}; its files are at fault, or memory was short"
+    )
 
 
 def _one_line(text: str) -> str:

@@ -56,7 +56,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_worker_options(parser)
     add_model_options(parser)
     add_limit_options(parser, 0.0)
-    add("--audit", action="store_true", help="evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
+    add(
+        "--audit",
+        action="store_true",
+        help="evaluate on tasks whose seed derives from the model's files; see docs/submitting.md",
+    )
     add("--dry-run", action="store_true", help="print the plan with estimates of time and memory")
     add("--json", action="store_true", help="print the row as JSON on standard output")
     return parser.parse_args(arguments)

@@ -156,7 +156,8 @@ class Sweep:
             results = (cells.get(name, "") for name in ("held-out %", "delta", "verdict"))
             table.add_row(run.model.rpartition("/")[2], run.suite, run.state, run.progress, *results)
         return Group(
-            table, *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.messages[-NUM_MESSAGES:])
+            table,
+            *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in self.messages[-NUM_MESSAGES:]),
         )
 
 
@@ -217,7 +218,12 @@ def execute(options: argparse.Namespace, command: str) -> int:
     """Execute the command; returns the exit code."""
     normalize_options(options)
     runs = read_models(options.models, options.suite) if options.models else []
-    runs += [SweepRun(spec, suite) for model in options.model for spec in series(model) for suite in options.suite or ["laptop"]]
+    runs += [
+        SweepRun(spec, suite)
+        for model in options.model
+        for spec in series(model)
+        for suite in options.suite or ["laptop"]
+    ]
     unique_runs = {(run.model, run.suite): run for run in runs}
     if not unique_runs:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")

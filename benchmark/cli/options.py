@@ -159,7 +159,12 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="number of Ray actors; auto: as many as fit; 0: this process, without Ray (default: 0)",
     )
     add("--address", help="address of a Ray cluster to join, such as auto or ray://HOST:10001 (needs --workers)")
-    add("--gpus-per-worker", type=number(0, 64), metavar="F", help="GPUs per worker, whole or a fraction (default: 1 on cuda, else 0)")
+    add(
+        "--gpus-per-worker",
+        type=number(0, 64),
+        metavar="F",
+        help="GPUs per worker, whole or a fraction (default: 1 on cuda, else 0)",
+    )
     add("--cpus-per-worker", type=THREADS, metavar="N", help="CPUs per evaluation worker (default: --threads)")
     add(
         "--deadline",
@@ -268,7 +273,9 @@ def open_backend(options: argparse.Namespace, memory: int = 0) -> Iterator[tuple
     num_workers = 0 if options.workers == AUTO else int(options.workers)
     if num_workers == 0 and not options.address:
         num_workers = max(1, torch.cuda.device_count() if gpus else os.cpu_count() or 1)
-    demand = ResourceRequest(num_workers, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait)
+    demand = ResourceRequest(
+        num_workers, options.address, options.cpus_per_worker or options.threads, gpus, memory, options.wait
+    )
     executor = connect(demand)
     pool = Pool(executor, executor.workers, options.deadline, max(600.0, options.wait))
     line = f"{executor.workers} workers of {demand.cpus} CPUs and {gpus:g} GPUs"

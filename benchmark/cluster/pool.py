@@ -90,7 +90,9 @@ class Pool:
         patience: seconds without a message from any worker after which a start is given up.
     """
 
-    def __init__(self, executor: Executor, workers: int, deadline: float | None = None, patience: float = 600.0) -> None:
+    def __init__(
+        self, executor: Executor, workers: int, deadline: float | None = None, patience: float = 600.0
+    ) -> None:
         self.executor, self.size, self.deadline, self.patience = executor, workers, deadline, patience
         self.inbox: deque[_PendingItem] = deque()
         self.queue: deque[_PendingItem] = deque()
@@ -332,9 +334,7 @@ class Pool:
                 f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silence:.0f} s without a "
                 f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return (
-            f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
-        )
+        return f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
 
     def _item_timeout(self, item: WorkItem) -> float:
         if self.deadline is not None:

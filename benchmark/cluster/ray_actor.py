@@ -59,7 +59,8 @@ class RayActor:
             if mismatches:
                 node = os.uname().nodename
                 return CallResult(
-                    INVALID_MODEL, message=f"node {node} has {'; '.join(mismatches)}; results would not be the same everywhere"
+                    INVALID_MODEL,
+                    message=f"node {node} has {'; '.join(mismatches)}; results would not be the same everywhere",
                 )
             self._open_session()
         return CallResult(SUCCEEDED, _node_hardware())

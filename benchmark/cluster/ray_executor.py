@@ -193,7 +193,9 @@ def private_temp_dir() -> Iterator[Path]:
     rejections = []
     for parent in dict.fromkeys(filter(None, (os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp"))):
         if len(os.fsencode(parent)) > MAX_SOCKET_PATH - RAY_SUFFIX_BYTES:
-            rejections.append(f"{parent}: {len(os.fsencode(parent))} bytes, at most {MAX_SOCKET_PATH - RAY_SUFFIX_BYTES} fit")
+            rejections.append(
+                f"{parent}: {len(os.fsencode(parent))} bytes, at most {MAX_SOCKET_PATH - RAY_SUFFIX_BYTES} fit"
+            )
             continue
         try:
             outer = Path(tempfile.mkdtemp(prefix="karel-", dir=parent))

@@ -150,7 +150,14 @@ class FitWork:
             splits = [_load_split(path) for path in payload.splits]
             inits = labels["inits"].tolist()
             fit = fit_probes(
-                states, labels["targets"], labels["counts"], splits, payload.widths, payload.seeds, payload.protocol, inits=inits
+                states,
+                labels["targets"],
+                labels["counts"],
+                splits,
+                payload.widths,
+                payload.seeds,
+                payload.protocol,
+                inits=inits,
             )
             seconds = round((time.perf_counter() - start) / len(payload.seeds), 3)
             results = []

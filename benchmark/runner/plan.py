@@ -126,7 +126,9 @@ def plan(job: Job) -> list[Shard]:
     if not job.reads_states:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
-    read_stages = [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
+    read_stages = (
+        [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
+    )
     for stage in read_stages:
         stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]

@@ -71,13 +71,19 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(NUM_PREFLIGHT_TASKS, job.suite.tasks), sha256=""))
-    template = build_prompt_template(job.suite, job.generation.track, tokenizer) if job.prompt_template is None else job.prompt_template
+    template = (
+        build_prompt_template(job.suite, job.generation.track, tokenizer)
+        if job.prompt_template is None
+        else job.prompt_template
+    )
     texts, programs = render_prompts(job.suite, sample), sample.programs.texts()
     with named_failures(job.checkpoint.spec):
         check_words(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
-    vocabulary = next((part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None)
+    vocabulary = next(
+        (part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None
+    )
     check_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
     prompt_tokens = max(map(len, prompts))
     new_tokens = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track])
@@ -132,7 +138,14 @@ def _estimate_resources(
     model = checkpoint.parameters * element_bytes * 2 + stored + cache + 600_000_000
     memory = model + 3 * states + probes
     return ResourceEstimate(
-        len(shards), prompt_tokens, new_tokens, OVERHEAD_FACTOR * evaluation, OVERHEAD_FACTOR * probing, int(memory), int(model), available_memory()
+        len(shards),
+        prompt_tokens,
+        new_tokens,
+        OVERHEAD_FACTOR * evaluation,
+        OVERHEAD_FACTOR * probing,
+        int(memory),
+        int(model),
+        available_memory(),
     )
 
 

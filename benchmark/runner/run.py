@@ -119,7 +119,9 @@ class Run:
         )
         track = TRAINED if checkpoint.own else options.track
         if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.network:
-            subject = "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            subject = (
+                "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+            )
             raise UsageError(f"{checkpoint.spec}: a {subject} draws or grammar")
         if options.track != TRAINED:
             # Rendered once, since it is part of the identity and must be equal on every worker.
@@ -261,7 +263,9 @@ class _EvaluationStages(Stages):
         random_init_states = [pooled_states(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
         trainer = self.probe_trainer(keep=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
-        result, arrays, readouts = measure(suite, protocol, pooled_states(BLIND), random_init_states, self.progress.advance, trainer)
+        result, arrays, readouts = measure(
+            suite, protocol, pooled_states(BLIND), random_init_states, self.progress.advance, trainer
+        )
         folder.write(READINGS, pack_readout(readouts))
         self.progress.advance(0, "probing: generated")
         content = None
@@ -290,7 +294,12 @@ class _EvaluationStages(Stages):
         return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
 
     def _record(
-        self, result: ProbeResult | None, content: SemanticContent | None, grid: Grid | None, figures: list[str], seconds: dict[str, float]
+        self,
+        result: ProbeResult | None,
+        content: SemanticContent | None,
+        grid: Grid | None,
+        figures: list[str],
+        seconds: dict[str, float],
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
         samples = folder.samples(self.shards, TEST)

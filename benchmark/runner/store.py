@@ -144,7 +144,9 @@ class MemmapStates:
     @classmethod
     def open(cls, files: Sequence[Path], tensor: str) -> MemmapStates:
         """Memory-map a tensor of safetensors files; files without it are skipped."""
-        return cls([part for file in files for name, part in mmap_safetensors(file).items() if name == tensor], files, tensor)
+        return cls(
+            [part for file in files for name, part in mmap_safetensors(file).items() if name == tensor], files, tensor
+        )
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -16,7 +16,7 @@ from shared_ray import AFTER, BEFORE, DEATHS
 from whole_runs import at_commit, call, only, same
 
 import benchmark.sweep
-from benchmark.cluster.ray_executor import ResourceRequest, Node, insufficient_resources_message
+from benchmark.cluster.ray_executor import Node, ResourceRequest, insufficient_resources_message
 from benchmark.runner.record import read_record
 
 STORE = 100_000_000

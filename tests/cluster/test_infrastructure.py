@@ -29,11 +29,10 @@ from whole_runs import HELPERS, ROOT, call, committed, only, same
 from benchmark import environment
 from benchmark.cluster import pool as pool_module
 from benchmark.cluster import ray_executor as cluster
-from benchmark.cluster.executor import EVALUATION
+from benchmark.cluster.executor import EVALUATION, INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem
 from benchmark.cluster.local_executor import WorkerSession
-from benchmark.cluster.executor import INVALID_MODEL, OUT_OF_MEMORY, RAISED, WorkItem
 from benchmark.cluster.pool import Pool
-from benchmark.cluster.ray_executor import ResourceRequest, connect, private_temp_dir, private_auth_token
+from benchmark.cluster.ray_executor import ResourceRequest, connect, private_auth_token, private_temp_dir
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import available_memory
 from benchmark.runner.record import read_record
@@ -273,7 +272,9 @@ def test_short_memory_is_known_in_every_guise(problem, outcome):
     assert WorkerSession().run("x", Raiser(problem), None, 1.0).status == outcome
     wrapped = ModelError("cannot load")
     wrapped.__cause__ = problem
-    assert WorkerSession().run("x", Raiser(wrapped), None, 1.0).status == (OUT_OF_MEMORY if outcome == OUT_OF_MEMORY else INVALID_MODEL)
+    assert WorkerSession().run("x", Raiser(wrapped), None, 1.0).status == (
+        OUT_OF_MEMORY if outcome == OUT_OF_MEMORY else INVALID_MODEL
+    )
 
 
 @dataclass(frozen=True)

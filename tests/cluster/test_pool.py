@@ -10,7 +10,18 @@ from threading import Thread
 import pytest
 
 from benchmark.cluster import pool as pool_module
-from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, INVALID_MODEL, TIMED_OUT, NODE_LOST, OUT_OF_MEMORY, RAISED, STORAGE_FAILED, CallResult, WorkItem
+from benchmark.cluster.executor import (
+    INVALID_MODEL,
+    NODE_LOST,
+    OUT_OF_MEMORY,
+    RAISED,
+    STORAGE_FAILED,
+    SUCCEEDED,
+    TIMED_OUT,
+    WORKER_DIED,
+    CallResult,
+    WorkItem,
+)
 from benchmark.cluster.pool import Pool
 from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
 
@@ -92,7 +103,12 @@ def work_items(names, kind="evaluation", affinity_key="model", retries=None, com
     statuses = retries if retries is not None else []
     return [
         WorkItem(
-            name, kind, affinity_key, None, name, values.append,
+            name,
+            kind,
+            affinity_key,
+            None,
+            name,
+            values.append,
             lambda status, message, name=name: statuses.append((name, status)),
         )  # fmt: skip
         for name in names
@@ -107,7 +123,9 @@ def test_everything_is_committed_once_and_shared_out():
     assert {handle for handle, _, _ in executor.calls} == {0, 1, 2}
 
 
-@pytest.mark.parametrize(("status", "times"), [(RAISED, 1), (INVALID_MODEL, 1), (WORKER_DIED, 2), (NODE_LOST, 9), (OUT_OF_MEMORY, 9)])
+@pytest.mark.parametrize(
+    ("status", "times"), [(RAISED, 1), (INVALID_MODEL, 1), (WORKER_DIED, 2), (NODE_LOST, 9), (OUT_OF_MEMORY, 9)]
+)
 def test_what_may_pass_is_tried_again_on_a_new_worker(status, times):
     executor = ScriptedExecutor({("b", attempt): status for attempt in range(times)})
     committed, retries = [], []
@@ -120,7 +138,9 @@ def test_what_may_pass_is_tried_again_on_a_new_worker(status, times):
     assert executor.calls[2][1] == "c", "it goes to the back of the queue"
 
 
-@pytest.mark.parametrize(("status", "times"), [(RAISED, 2), (INVALID_MODEL, 2), (WORKER_DIED, 3), (NODE_LOST, 10), (OUT_OF_MEMORY, 10)])
+@pytest.mark.parametrize(
+    ("status", "times"), [(RAISED, 2), (INVALID_MODEL, 2), (WORKER_DIED, 3), (NODE_LOST, 10), (OUT_OF_MEMORY, 10)]
+)
 def test_what_does_not_pass_is_given_up_and_named(status, times):
     executor = ScriptedExecutor({("b", attempt): status for attempt in range(99)})
     committed, retries = [], []
@@ -170,7 +190,11 @@ def test_the_deadline_follows_the_slowest_so_far(monkeypatch, clock):
 
 def test_a_worker_keeps_the_model_that_it_has():
     executor = ScriptedExecutor()
-    items = [p for pair in zip(work_items("abcd", affinity_key="one"), work_items("wxyz", affinity_key="two"), strict=True) for p in pair]
+    items = [
+        p
+        for pair in zip(work_items("abcd", affinity_key="one"), work_items("wxyz", affinity_key="two"), strict=True)
+        for p in pair
+    ]
     Pool(executor, 2).drain(items)
     by_worker = {n: [name in "abcd" for handle, name, _ in executor.calls if handle == n] for n in (0, 1)}
     changes = sum(a != b for names in by_worker.values() for a, b in pairwise(names))

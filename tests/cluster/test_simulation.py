@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.cluster.simulation import ClusterCosts, scaling_curve, finish_time
+from benchmark.cluster.simulation import ClusterCosts, finish_time, scaling_curve
 
 FREE = ClusterCosts(start=0, serial=0)
 

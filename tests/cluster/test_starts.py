@@ -12,8 +12,8 @@ import pytest
 from test_pool import ScriptedExecutor, work_items
 
 from benchmark.cluster import pool as pool_module
+from benchmark.cluster.executor import INVALID_MODEL, NODE_LOST, STARTING, SUCCEEDED, WORKER_DIED, CallResult
 from benchmark.cluster.local_executor import LocalExecutor
-from benchmark.cluster.executor import WORKER_DIED, SUCCEEDED, INVALID_MODEL, NODE_LOST, STARTING, CallResult
 from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_actor import RayActor
 from benchmark.errors import BenchmarkError
@@ -57,7 +57,9 @@ class SlowExecutor(ScriptedExecutor):
         call = ("start", number, self.num_calls)
         seconds = steps[min(self.at[number], len(steps) - 1)]
         is_last = self.at[number] >= len(steps) - 1
-        self.answers[call] = CallResult(SUCCEEDED) if is_last else CallResult(STARTING, f"importing step {self.at[number] + 1}")
+        self.answers[call] = (
+            CallResult(SUCCEEDED) if is_last else CallResult(STARTING, f"importing step {self.at[number] + 1}")
+        )
         if not resend:
             self.busy[number] = float("inf") if seconds is None else self.clock.now + seconds
         is_lost = not resend and (number, self.at[number]) in self.lost_results

@@ -75,14 +75,14 @@ def test_doctor_and_run_refuse_a_tokenizer_that_panics(folder, tmp_path, capfd):
 class Panicking:
     """Work whose model panics when it is loaded."""
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         panic()
 
 
 def test_a_panic_after_the_checks_is_one_line_and_the_models_fault(capsys):
-    answer = WorkerSession().run(None, Panicking(), None, 1.0)
-    assert answer.outcome == INVALID_MODEL
-    assert "native code that reads the model's files panicked (" in answer.why
+    result = WorkerSession().run(None, Panicking(), None, 1.0)
+    assert result.status == INVALID_MODEL
+    assert "native code that reads the model's files panicked (" in result.message
     assert run_command(panic) == 3
     error = capsys.readouterr().err
     assert error.startswith("error: native code that reads the model's files panicked (")

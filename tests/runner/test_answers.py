@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from benchmark.tasks.pass_at_k import summarize_constrained, pass_at_k, summarize_sampled
+from benchmark.tasks.pass_at_k import pass_at_k, summarize_constrained, summarize_sampled
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT

@@ -13,7 +13,7 @@ from benchmark.cluster.pool import Pool
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes
 from benchmark.runner.cached_fits import CachedProbeTrainer
-from benchmark.runner.store import ResultStore, MemmapStates, to_safetensors
+from benchmark.runner.store import MemmapStates, ResultStore, to_safetensors
 
 RANDOM = np.random.default_rng(0)
 STATES = RANDOM.normal(size=(300, 12)).astype(np.float32)
@@ -37,7 +37,12 @@ def computed(tmp_path):
     done: list[str] = []
 
     def make(**options) -> CachedProbeTrainer:
-        return CachedProbeTrainer(ResultStore(tmp_path), Pool(LocalExecutor(), 1), on_commit=lambda result: done.append(result.name), **options)
+        return CachedProbeTrainer(
+            ResultStore(tmp_path),
+            Pool(LocalExecutor(), 1),
+            on_commit=lambda result: done.append(result.name),
+            **options,
+        )
 
     return make, done
 

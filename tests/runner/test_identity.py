@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.runner.run import RunConfig, Run
-from benchmark.models.interface import Loading, ModelSpec
 from benchmark.environment import SOURCE_ROOT, source_digest
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import Loading, ModelSpec
 from benchmark.runner.record import FrameEntry, read_record
-from benchmark.submit.schema import read_submission
-from benchmark.tasks.prompt_template import PromptTemplate
-from benchmark.submit.verify import _check_provenance
+from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.report import VerificationReport
+from benchmark.submit.schema import read_submission
+from benchmark.submit.verify import _check_provenance
+from benchmark.tasks.prompt_template import PromptTemplate
 
 FOLDER = SOURCE_ROOT / "submissions" / "2026-11-23_llama-laptop"
 IDENTITY = "provenance.identity"
@@ -85,7 +85,7 @@ def test_verification_finds_the_identity_that_the_run_had(request_of, run):
     assert (identity == run.identity) == (not request_of)
     found = verified(run, **{IDENTITY: identity})
     assert differences(found, run) == []
-    assert "identity of the run" in found.checked
+    assert "identity of the run" in found.checks
 
 
 def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
@@ -96,7 +96,7 @@ def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
     changed = {"track": "fewshot", "frame": said, IDENTITY: Run.identity.fget(other)}
     found = verified(run, **changed)
     assert differences(found, run) == []
-    assert "identity of the run" in found.checked
+    assert "identity of the run" in found.checks
     moved = said.model_copy(update={"sha256": "0" * 64})
     assert differences(verified(run, **{**changed, "frame": moved}), run) == [IDENTITY]
 
@@ -119,13 +119,13 @@ def test_an_identity_of_another_run_is_found(name, value, run):
     found = verified(run, **{name: value})
     _check_provenance(found, suite)
     assert [difference.entry for difference in found.mismatches] == [IDENTITY]
-    assert found.checked == []
+    assert found.checks == []
 
 
 def test_the_identity_of_another_source_is_not_computed(run):
     found = verified(run, **{"provenance.source": "0" * 64, IDENTITY: "0" * 64})
     assert differences(found, run) == []
-    assert found.checked == []
+    assert found.checks == []
 
 
 def test_a_source_that_was_not_committed_is_found(run):

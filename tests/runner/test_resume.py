@@ -23,7 +23,7 @@ from benchmark.models.interface import ModelSpec
 from benchmark.runner.folder import RunFolder, lock_holder
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.record import read_record
-from benchmark.runner.run import RunConfig, Run
+from benchmark.runner.run import Run, RunConfig
 from benchmark.runner.store import CORRUPT, VALID, write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.status import FINISHED, RUNNING, STOPPED, describe, read_status

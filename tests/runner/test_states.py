@@ -19,7 +19,7 @@ from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
-from benchmark.runner.store import ResultStore, MemmapStates, mmap_safetensors
+from benchmark.runner.store import MemmapStates, ResultStore, mmap_safetensors
 from benchmark.runner.worker import Worker
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, stage_tasks
 from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE

@@ -14,7 +14,16 @@ import benchmark.models.checkpoint
 import benchmark.runner.run
 from benchmark.errors import ModelError, ShardsFailed, StorageError
 from benchmark.runner.folder import RunFolder
-from benchmark.runner.store import MISSING, CORRUPT, VALID, ResultStore, dump_with_digest, load_with_digest, write_atomic, write_atomic_in
+from benchmark.runner.store import (
+    CORRUPT,
+    MISSING,
+    VALID,
+    ResultStore,
+    dump_with_digest,
+    load_with_digest,
+    write_atomic,
+    write_atomic_in,
+)
 from benchmark.runner.worker import Worker
 
 DEEP = "[" * 100_000

@@ -133,19 +133,19 @@ def test_whose_fault_a_death_is(message, kills, address, outcome, monkeypatch):
     )
 
 
-def test_a_stored_piece_counts_if_it_is_whole_and_made_of_what_is_asked(tmp_path):
+def test_a_stored_result_counts_if_it_is_complete_and_of_what_is_expected(tmp_path):
     shards = ResultStore(tmp_path)
-    assert shards.condition("a") == MISSING
-    shards.commit(shards.attempt("a", {"values": np.arange(3.0)}, {"stop": 5, "seconds": 1.0}))
-    assert [shards.condition("a", **options) for options in ({}, {"stop": 5}, {"stop": 6}, {"stop": 5, "start": 0})] == [
+    assert shards.status("a") == MISSING
+    shards.commit(shards.stage("a", {"values": np.arange(3.0)}, {"stop": 5, "seconds": 1.0}))
+    assert [shards.status("a", **options) for options in ({}, {"stop": 5}, {"stop": 6}, {"stop": 5, "start": 0})] == [
         VALID, VALID, CORRUPT, CORRUPT,
     ]  # fmt: skip
-    content = bytearray(shards.arrays_of("a").read_bytes())
+    content = bytearray(shards.arrays_path("a").read_bytes())
     content[-1] ^= 1
-    shards.arrays_of("a").write_bytes(content)
-    assert shards.condition("a", stop=5) == CORRUPT
-    shards.arrays_of("a").unlink()
-    assert shards.condition("a", stop=5) == CORRUPT, "its entry is there"
+    shards.arrays_path("a").write_bytes(content)
+    assert shards.status("a", stop=5) == CORRUPT
+    shards.arrays_path("a").unlink()
+    assert shards.status("a", stop=5) == CORRUPT, "its entry is there"
 
 
 @pytest.mark.parametrize(
