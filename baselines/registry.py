@@ -8,10 +8,10 @@ from baselines.neighbour import Neighbour
 from baselines.ngram import Ngram
 from baselines.random_program import RandomProgram
 from baselines.search import Search
-from benchmark.models.interface import Writer
+from benchmark.models.interface import ProgramGenerator
 from benchmark.tasks.suite import Suite
 
-BASELINES: dict[str, Callable[[Suite], Writer]] = {
+BASELINES: dict[str, Callable[[Suite], ProgramGenerator]] = {
     "random": RandomProgram,
     "n-gram": Ngram,
     "nearest-neighbour": Neighbour,

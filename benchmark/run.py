@@ -31,7 +31,7 @@ from benchmark.command import run_command
 from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import FORMS, ModelSpec, series
+from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.runner.preflight import check_fits, describe_plan
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.audit import derive_audit_seed
@@ -50,7 +50,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--model",
         default=f"path:{SUBMISSIONS / SHIPPED}",
-        help=f"{FORMS}; hf:org/name@{{one,two}}: one run per revision (default: the shipped model)",
+        help=f"{SPEC_FORMS}; hf:org/name@{{one,two}}: one run per revision (default: the shipped model)",
     )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
     add_worker_options(parser)
@@ -77,7 +77,7 @@ def run_config(options: argparse.Namespace, suite: str, command: str) -> RunConf
 def execute(options: argparse.Namespace, command: str) -> int:
     """Evaluate each revision of the model in turn; returns the exit code of the first failure, or 0."""
     normalize_options(options)
-    models = series(options.model)
+    models = expand_revisions(options.model)
     if len(models) == 1:
         evaluate_model(options, options.model, command)
         return 0

@@ -39,7 +39,7 @@ from benchmark.cli.options import add_model_options, add_worker_options, load_op
 from benchmark.command import explain, run_command
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import FORMS, ModelSpec, series
+from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.run import run_config
 from benchmark.runner.preflight import check_fits
 from benchmark.runner.record import Record
@@ -190,7 +190,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
             model, model_suites = str(item.pop("model")), item.pop("suites", None)
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
-            runs += [SweepRun(spec, str(suite)) for spec in series(model) for suite in model_suites or default_suites]
+            runs += [SweepRun(spec, str(suite)) for spec in expand_revisions(model) for suite in model_suites or default_suites]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
@@ -206,7 +206,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
     add = parser.add_argument
     add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
-    add("--model", action="append", default=[], metavar="SPEC", help=f"{FORMS}; repeatable")
+    add("--model", action="append", default=[], metavar="SPEC", help=f"{SPEC_FORMS}; repeatable")
     add("--suite", action="append", default=[], help="repeatable (default: those of the file, or laptop)")
     add_worker_options(parser)
     add_model_options(parser)
@@ -221,7 +221,7 @@ def execute(options: argparse.Namespace, command: str) -> int:
     runs += [
         SweepRun(spec, suite)
         for model in options.model
-        for spec in series(model)
+        for spec in expand_revisions(model)
         for suite in options.suite or ["laptop"]
     ]
     unique_runs = {(run.model, run.suite): run for run in runs}

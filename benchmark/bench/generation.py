@@ -30,7 +30,7 @@ from benchmark.command import run_command
 from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.decoding import BracketClosed
+from benchmark.models.decoding import StopAtClosingBracket
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, TRACKS, TRAINED, build_prompt_template, render_prompts
@@ -73,7 +73,7 @@ class GenerationBench:
                 max_new_tokens=self.ours.room(self.ours.tokenizer, self.words),
                 do_sample=False,
                 pad_token_id=self.ours.padding,
-                stopping_criteria=StoppingCriteriaList([BracketClosed(self.ours.opens, length)]),
+                stopping_criteria=StoppingCriteriaList([StopAtClosingBracket(self.ours.opens, length)]),
                 **generate_options,
             )
 

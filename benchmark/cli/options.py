@@ -17,8 +17,8 @@ from benchmark.cluster.pool import Pool
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.models.huggingface import DTYPES, STRICT
-from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, Loading
+from benchmark.models.huggingface import DTYPES, STRICT_DTYPE
+from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
 from benchmark.models.loading import load_bounded
 from benchmark.probing.protocol import GRIDS, STANDARD_GRID
 from benchmark.runner.plan import GenerationOptions
@@ -210,7 +210,7 @@ def normalize_options(options: argparse.Namespace) -> None:
         raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
     options.device = resolve_device(options.device, options.address)
     if options.strict:
-        options.dtype = STRICT
+        options.dtype = STRICT_DTYPE
     options.out = Path(options.out).resolve()
     if RAY_JOB_FOLDER in options.out.parts:
         raise UsageError(
@@ -226,9 +226,9 @@ def generation_options(options: argparse.Namespace) -> GenerationOptions:
     return GenerationOptions(options.track, constrained, options.samples, temperature, states=not options.no_states)
 
 
-def load_options(options: argparse.Namespace) -> Loading:
+def load_options(options: argparse.Namespace) -> LoadOptions:
     """The load options of the command line."""
-    return Loading(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
+    return LoadOptions(options.attention, options.quantization, options.trust_remote_code, options.allow_code)
 
 
 def resolve_device(device: str, address: str | None = None) -> str:

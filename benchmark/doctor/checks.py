@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmark.doctor.context import AGREEMENT, FAIL, OK, TASKS, WARN, Finding, Patient, difference
+from benchmark.doctor.context import TOLERANCE, FAIL, OK, NUM_TASKS, WARN, CheckResult, DoctorContext, relative_difference
 from benchmark.models.architecture import check_architecture
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.soundness import check_causality, check_greedy
-from benchmark.models.token_alignment import word_pieces
-from benchmark.models.tokenizer import check_words
+from benchmark.models.token_alignment import align_tokens
+from benchmark.models.tokenizer import check_word_tokens
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.preflight import check_fits
 from benchmark.runner.worker import Worker
@@ -22,15 +22,15 @@ from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.stage import BLIND, RANDOM, TEST
 
-COARSE = 0.05
+MAX_PRECISION_CHANGE = 0.05
 """The same between a precision and float32 from which probes may see it."""
-PLAIN_TOKENS = 40
+MAX_UNCACHED_TOKENS = 40
 """Most tokens of an answer that are written again without a cache."""
-SPLIT = 10.0
+MAX_TOKENS_PER_WORD = 10.0
 """Tokens a word from which prompts get long."""
 
 
-def tokenizer(patient: Patient) -> Finding:
+def check_tokenizer(patient: DoctorContext) -> CheckResult:
     """Is there a fast one, how long are words, and what does it put around a text?"""
     found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
     program = " ".join(patient.programs)
@@ -40,71 +40,71 @@ def tokenizer(patient: Patient) -> Finding:
     marks = f"marks put before a text: {len(kept) - len(bare)}, and behind it, left out of prompts: {len(whole) - len(kept)}"
     template = "with a chat template" if getattr(found, "chat_template", None) else "no chat template"
     says = f"fast, {len(found):,} tokens, {a_word:.1f} a word of a program; {marks}; {template}"
-    if a_word > SPLIT:
-        return Finding("tokenizer", WARN, f"{says}; prompts are long and slow: expect less of the context to be left")
-    return Finding("tokenizer", OK, says)
+    if a_word > MAX_TOKENS_PER_WORD:
+        return CheckResult("tokenizer", WARN, f"{says}; prompts are long and slow: expect less of the context to be left")
+    return CheckResult("tokenizer", OK, says)
 
 
-def words(patient: Patient) -> Finding:
+def words(patient: DoctorContext) -> CheckResult:
     """Does every word of a program have tokens of its own behind a prompt?"""
     found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
     for prompt, program in zip(patient.prompts, patient.programs, strict=True):
-        word_pieces(found, prompt, program)
+        align_tokens(found, prompt, program)
     held = " ".join([*render_prompts(patient.job.suite, patient.tasks), *patient.programs]).split()
-    check_words(patient.job.checkpoint.spec, found, held)
+    check_word_tokens(patient.job.checkpoint.spec, found, held)
     says = (
         f"the words of {len(patient.programs)} programs and {len(set(held))} words and signs have tokens of their own"
     )
-    return Finding("words", OK, says)
+    return CheckResult("words", OK, says)
 
 
-def weights(patient: Patient) -> Finding:
+def weights(patient: DoctorContext) -> CheckResult:
     """Do the files hold the weights of the architecture, all of them and no others?"""
     check_architecture(patient.job.checkpoint)
-    return Finding(
+    return CheckResult(
         "weights", OK, f"all {patient.job.checkpoint.parameters:,} are in the files, and none is left unused"
     )
 
 
-def causality(patient: Patient) -> Finding:
+def causality(patient: DoctorContext) -> CheckResult:
     """Do earlier states and logits stay where later tokens are exchanged?"""
     assert isinstance(patient.model, HuggingFaceModel)
     place = max(range(len(patient.programs)), key=lambda i: len(patient.programs[i]))
     prompt, program = patient.prompts[place], patient.programs[place]
     check_causality(patient.model, prompt, program, patient.job.dtype, patient.job.checkpoint.spec)
-    return Finding("causality", OK, "later tokens do not change earlier states or logits")
+    return CheckResult("causality", OK, "later tokens do not change earlier states or logits")
 
 
-def argmax(patient: Patient) -> Finding:
+def argmax(patient: DoctorContext) -> CheckResult:
     """Is what is written the argmax of the logits of the pass that is probed?"""
     assert isinstance(patient.model, HuggingFaceModel)
     check_greedy(patient.model, patient.prompts[0], patient.job.dtype, patient.job.checkpoint.spec)
-    return Finding("argmax", OK, "what it writes has the largest logits of the pass that is probed")
+    return CheckResult("argmax", OK, "what it writes has the largest logits of the pass that is probed")
 
 
-def context(patient: Patient) -> Finding:
+def context(patient: DoctorContext) -> CheckResult:
     """Do prompts and programs fit the context, and the model the memory?"""
     estimate = check_fits(patient.job, STANDARD)
     says = (
         f"prompts of up to {estimate.prompt_tokens} tokens and programs of up to {estimate.new_tokens} fit; "
         f"{estimate.memory_bytes / 1e9:.1f} of {estimate.available_bytes / 1e9:.1f} GB of memory"
     )
-    return Finding("context", OK, says)
+    return CheckResult("context", OK, says)
 
 
-def loading(patient: Patient) -> Finding:
+def loading(patient: DoctorContext) -> CheckResult:
     """Can it be loaded and run at all, and are its states numbers?"""
     states = patient.states(patient.prompts[:1])
     if not np.isfinite(states).all():
         share = 1 - np.isfinite(states).mean()
         says = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
-        return Finding("loading", FAIL, says)
-    return Finding(
+        return CheckResult("loading", FAIL, says)
+    return CheckResult(
         "loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included"
     )
 
 
-def alignment(patient: Patient) -> Finding:
+def alignment(patient: DoctorContext) -> CheckResult:
     """Are states and likelihoods at each word those of one plain pass over the whole text?"""
     model = patient.model
     assert isinstance(model, HuggingFaceModel)
@@ -113,25 +113,25 @@ def alignment(patient: Patient) -> Finding:
     ours = patient.states([prompt])
     absent = layers_absent(patient, ours, [layer[places] for layer in layers])
     if layers and len(absent) > 1:
-        return Finding(
+        return CheckResult(
             "alignment", FAIL, f"{len(absent)} of {ours.shape[1]} layers are not those of output_hidden_states at the words' "
             "tokens; the family is read wrongly: report it, and believe no probe of it",
         )  # fmt: skip
     ((value, count),) = model.log_likelihoods([prompt], [program])
     expected = log_prob[-count:].sum()
-    if abs(value - expected) > AGREEMENT[patient.job.dtype] * max(1.0, abs(expected)):
+    if abs(value - expected) > TOLERANCE[patient.job.dtype] * max(1.0, abs(expected)):
         says = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
-        return Finding("alignment", FAIL, says)
+        return CheckResult("alignment", FAIL, says)
     if not layers:
         says = "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
-        return Finding("alignment", WARN, says)
+        return CheckResult("alignment", WARN, says)
     says = f"{ours.shape[1] - len(absent)} layers are those of output_hidden_states at each word's tokens"
     if absent:
-        return Finding("alignment", WARN, f"{says}; it has no layer {absent[0]}, so that one could not be compared")
-    return Finding("alignment", OK, says)
+        return CheckResult("alignment", WARN, f"{says}; it has no layer {absent[0]}, so that one could not be compared")
+    return CheckResult("alignment", OK, says)
 
 
-def layers_absent(patient: Patient, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
+def layers_absent(patient: DoctorContext, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
     """Layers of `ours` [words, L, D] that are not, in this order, among those of `plain`, each [words, D]."""
     absent, start = [], 0
     for depth in range(ours.shape[1]):
@@ -164,57 +164,57 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
 
 
-def padding(patient: Patient) -> Finding:
+def padding(patient: DoctorContext) -> CheckResult:
     """Are the states of a short prompt the same beside a long one?"""
-    together = patient.model.hidden_states(patient.uneven, patient.programs[:TASKS])
+    together = patient.model.hidden_states(patient.uneven, patient.programs[:NUM_TASKS])
     apart = 0.0
     for row, (prompt, program) in enumerate(zip(patient.uneven, patient.programs, strict=False)):
         alone = patient.model.hidden_states([prompt], [program])
         mine = slice(*together.offsets[row : row + 2])
         for there, here in ((together.emit, alone.emit), (together.read, alone.read)):
-            apart = max(apart, difference(together.values[there[mine]], alone.values[here]))
-    if apart > AGREEMENT[patient.job.dtype]:
-        return Finding(
+            apart = max(apart, relative_difference(together.values[there[mine]], alone.values[here]))
+    if apart > TOLERANCE[patient.job.dtype]:
+        return CheckResult(
             "padding", FAIL, f"states in a padded batch differ by {apart:.2%} from those of each prompt alone; the model "
             "does not skip padding, so run it with --batch 1",
         )  # fmt: skip
-    return Finding("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {apart:.1e})")
+    return CheckResult("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {apart:.1e})")
 
 
-def precision(patient: Patient) -> Finding:
+def precision(patient: DoctorContext) -> CheckResult:
     """How far are the states from those in float32?"""
     dtype = patient.job.dtype
     if DTYPES[dtype].itemsize >= 4:
-        return Finding("precision", OK, f"{dtype}")
+        return CheckResult("precision", OK, f"{dtype}")
     ours = patient.states(patient.prompts[:1])
     exact = patient.states(patient.prompts[:1], Worker(replace(patient.job, dtype="float32")).model(TEST))
     apart = float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
-    if apart > COARSE:
-        return Finding("precision", WARN, f"{dtype} changes the states by {apart:.1%} of float32; use --dtype float32")
-    return Finding("precision", OK, f"{dtype} changes the states by {apart:.1%} of float32")
+    if apart > MAX_PRECISION_CHANGE:
+        return CheckResult("precision", WARN, f"{dtype} changes the states by {apart:.1%} of float32; use --dtype float32")
+    return CheckResult("precision", OK, f"{dtype} changes the states by {apart:.1%} of float32")
 
 
-def generation(patient: Patient) -> Finding:
+def generation(patient: DoctorContext) -> CheckResult:
     """Does it write, as it does without a cache, does it stop, and does what it writes parse?"""
-    written = patient.model.generate(patient.prompts[:TASKS], patient.room)
+    written = patient.model.generate(patient.prompts[:NUM_TASKS], patient.room)
     texts = [one.text for one in written]
     if isinstance(patient.model, HuggingFaceModel):
-        plain = plainly_written(patient.model, patient.prompts[0], min(written[0].tokens, PLAIN_TOKENS))
+        plain = plainly_written(patient.model, patient.prompts[0], min(written[0].tokens, MAX_UNCACHED_TOKENS))
         if not (texts[0].startswith(plain) or plain.startswith(texts[0])):
             says = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {plain[:60]!r}: "
             if DTYPES[patient.job.dtype].itemsize < 4:
                 says += f"rounding in {patient.job.dtype}, if --dtype float32 does not say so too"
-                return Finding("generation", WARN, says)
+                return CheckResult("generation", WARN, says)
             says += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
-            return Finding("generation", FAIL, says)
-    outcome = summarize(score_programs(patient.job.suite, patient.tasks.take(np.arange(TASKS)), texts))
-    says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {TASKS} are programs"
+            return CheckResult("generation", FAIL, says)
+    outcome = summarize(score_programs(patient.job.suite, patient.tasks.take(np.arange(NUM_TASKS)), texts))
+    says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {NUM_TASKS} are programs"
     if not all(one.finished for one in written):
-        return Finding(
+        return CheckResult(
             "generation", WARN, f"{says}; not every one stopped before the limit of {max(one.tokens for one in written)} tokens: "
             "a model that was not trained on Karel needs --track fewshot",
         )  # fmt: skip
-    return Finding("generation", OK, says)
+    return CheckResult("generation", OK, says)
 
 
 @torch.inference_mode()
@@ -228,39 +228,39 @@ def plainly_written(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
     return model.text_of(ids[0, length:].tolist())
 
 
-def batches(patient: Patient) -> Finding:
+def batches(patient: DoctorContext) -> CheckResult:
     """Is what it writes and holds the same again, and in a batch of one?"""
-    prompts = patient.prompts[:TASKS]
+    prompts = patient.prompts[:NUM_TASKS]
     first = patient.states(prompts)
     written = [one.text for one in patient.model.generate(prompts, patient.room)]
     if not np.array_equal(first, patient.states(prompts)):
         says = "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
-        return Finding("batch sizes", FAIL, says)
+        return CheckResult("batch sizes", FAIL, says)
     alone = [patient.model.generate([prompt], patient.room)[0].text for prompt in prompts]
     if alone != written:
-        return Finding(
+        return CheckResult(
             "batch sizes", WARN, "alone a prompt is answered otherwise than in a batch: rounding, if padding is ok; "
             "only --strict makes figures independent of the batch",
         )  # fmt: skip
-    return Finding("batch sizes", OK, "the same again, and answers do not depend on the batch")
+    return CheckResult("batch sizes", OK, "the same again, and answers do not depend on the batch")
 
 
-def copies(patient: Patient) -> Finding:
+def copies(patient: DoctorContext) -> CheckResult:
     """Can untrained copies be made, which are a control, and do they differ?"""
     given = patient.prompts[:1]
     first, second = (patient.states(given, Worker(patient.job).model(f"{RANDOM}-{i}-{BLIND}")) for i in range(2))
     if (
-        difference(first, second) < AGREEMENT["float32"]
-        or difference(first, patient.states(given)) < AGREEMENT["float32"]
+        relative_difference(first, second) < TOLERANCE["float32"]
+        or relative_difference(first, patient.states(given)) < TOLERANCE["float32"]
     ):
         says = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
-        return Finding("untrained copies", FAIL, says)
-    return Finding("untrained copies", OK, "they differ by their seeds and from the model")
+        return CheckResult("untrained copies", FAIL, says)
+    return CheckResult("untrained copies", OK, "they differ by their seeds and from the model")
 
 
-def speed(patient: Patient) -> Finding:
+def speed(patient: DoctorContext) -> CheckResult:
     """What will a whole run take?"""
     estimate = check_fits(patient.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
     says = f"a whole run of {patient.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
-    return Finding("speed", OK, says)
+    return CheckResult("speed", OK, says)

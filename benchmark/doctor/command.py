@@ -21,7 +21,7 @@ from benchmark.cli.options import (
 from benchmark.command import run_command
 from benchmark.doctor import checks
 from benchmark.doctor import custom_checks as own_checks
-from benchmark.doctor.context import FAIL, OK, SKIPPED, TASKS, WARN, Finding, Patient
+from benchmark.doctor.context import FAIL, OK, SKIPPED, NUM_TASKS, WARN, CheckResult, DoctorContext
 from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
@@ -32,9 +32,9 @@ from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
-Checks = tuple[tuple[str, Callable[[Patient], Finding], bool], ...]
+Checks = tuple[tuple[str, Callable[[DoctorContext], CheckResult], bool], ...]
 CHECKS: Checks = (
-    ("tokenizer", checks.tokenizer, True),
+    ("tokenizer", checks.check_tokenizer, True),
     ("words", checks.words, True),
     ("weights", checks.weights, True),
     ("context", checks.context, True),
@@ -50,49 +50,49 @@ CHECKS: Checks = (
     ("speed", checks.speed, False),
 )
 """Name, check, and whether those after it need it to pass."""
-OWN_CHECKS: Checks = (
+CUSTOM_CHECKS: Checks = (
     ("loading", checks.loading, True),
-    ("causality", own_checks.causality, False),
+    ("causality", own_checks.check_causality, False),
     ("padding", checks.padding, False),
     ("generation", checks.generation, False),
     ("batch sizes", checks.batches, False),
     ("untrained copies", checks.copies, False),
-    ("speed", own_checks.speed, False),
+    ("speed", own_checks.estimate_speed, False),
 )
 """The same for a class of one's own."""
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def run_checks(patient: DoctorContext) -> Iterator[CheckResult]:
     """Every check, one after the other; those that rest on a failed one are not made."""
     if not patient.job.checkpoint.network:
-        yield Finding("hidden states", OK, "there are none: it is no network, and only writes programs")
-        yield _guarded("generation", writing, patient)
+        yield CheckResult("hidden states", OK, "there are none: it is no network, and only writes programs")
+        yield _run_check("generation", check_generator, patient)
         return
-    for name, look, needed in OWN_CHECKS if patient.job.checkpoint.own else CHECKS:
-        finding = _guarded(name, look, patient)
+    for name, look, needed in CUSTOM_CHECKS if patient.job.checkpoint.own else CHECKS:
+        finding = _run_check(name, look, patient)
         yield finding
         if needed and finding.outcome == FAIL:
-            yield Finding("the rest", SKIPPED, f"not looked at; mend this first: {name}")
+            yield CheckResult("the rest", SKIPPED, f"not looked at; mend this first: {name}")
             return
 
 
-def writing(patient: Patient) -> Finding:
+def check_generator(patient: DoctorContext) -> CheckResult:
     """What one that has no states writes."""
-    written = patient.worker.writer(TEST).generate(patient.prompts[:TASKS], patient.room)
-    return Finding("generation", OK, f"wrote {written[0].text[:60]!r}")
+    written = patient.worker.writer(TEST).generate(patient.prompts[:NUM_TASKS], patient.room)
+    return CheckResult("generation", OK, f"wrote {written[0].text[:60]!r}")
 
 
-def _guarded(name: str, look: Callable[[Patient], Finding], patient: Patient) -> Finding:
+def _run_check(name: str, look: Callable[[DoctorContext], CheckResult], patient: DoctorContext) -> CheckResult:
     try:
         with suppress_native_stderr():
             return look(patient)
     except BenchmarkError as problem:
-        return Finding(name, FAIL, str(problem))
+        return CheckResult(name, FAIL, str(problem))
     except BaseException as problem:  # a model may raise anything; the doctor names it and goes on
         if not isinstance(problem, Exception) and not is_panic(problem):
             raise
         said = " ".join(str(problem).split())[:300]
-        return Finding(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
+        return CheckResult(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,10 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.device = resolve_device(options.device)
         checkpoint = open_checkpoint(ModelSpec.parse(options.model), load_options(options))
         check_loads(options, checkpoint)
-        patient = Patient(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
+        patient = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
         print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")
         outcomes = []
-        for finding in examine(patient):
+        for finding in run_checks(patient):
             outcomes.append(finding.outcome)
             print(f"{finding.outcome:<6}{finding.name:<18}{finding.says}", flush=True)
         if FAIL in outcomes:

@@ -18,15 +18,15 @@ from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.language import HEADER_TEXT
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
-TASKS = 2
-SAMPLED = 20
+NUM_TASKS = 2
+NUM_SAMPLED_TASKS = 20
 """Tasks whose words are looked up in the tokenizer."""
-AGREEMENT = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference (see `difference`) of two computations of the same states, by precision."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found, in one sentence that says what to do where there is something to do."""
 
     name: str
@@ -34,13 +34,13 @@ class Finding:
     says: str
 
 
-class Patient:
+class DoctorContext:
     """A model, two tasks of a suite with their own programs, and what the checks share."""
 
     def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
         self.job = Job(suite, checkpoint, dtype, device, random_inits=2, generation=GenerationOptions(track))
         self.worker = Worker(self.job)
-        self.tasks = test_tasks(suite).take(np.arange(min(SAMPLED, suite.tasks)))
+        self.tasks = test_tasks(suite).take(np.arange(min(NUM_SAMPLED_TASKS, suite.tasks)))
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -60,7 +60,7 @@ class Patient:
     @cached_property
     def uneven(self) -> list[str]:
         """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
-        whole, other = self.prompts[:TASKS]
+        whole, other = self.prompts[:NUM_TASKS]
         return [whole, other[len(other) // 2 :]]
 
     def states(self, prompts: Sequence[str], model: LanguageModel | None = None) -> np.ndarray:
@@ -75,10 +75,10 @@ class Patient:
 
     def agree(self, one: np.ndarray, other: np.ndarray) -> bool:
         """Whether states are equal as far as the precision goes."""
-        return difference(one, other) <= AGREEMENT[self.job.dtype]
+        return relative_difference(one, other) <= TOLERANCE[self.job.dtype]
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
+def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Largest distance of two states [..., D] over the length of the second; infinite where one is not a number."""
     if one.shape != other.shape:
         return np.inf

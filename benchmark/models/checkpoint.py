@@ -22,16 +22,16 @@ from benchmark.environment import available_limit
 from benchmark.errors import ModelError, UsageError
 from benchmark.models import custom as factory
 from benchmark.models import hub
-from benchmark.models.formats import local_names, missing_config_error, missing_weights_error, refuse_adapter
-from benchmark.models.interface import AS_STORED, Loading, ModelSpec
-from benchmark.models.json_files import CONFIG, read_config
-from benchmark.models.safetensors_header import loaded_files, num_parameters, stored_tensors
+from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
+from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
+from benchmark.models.json_files import CONFIG_FILE, read_config
+from benchmark.models.safetensors_header import list_weight_files, count_parameters, read_stored_tensors
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files of a hub model that are fetched: configuration, weights, tokenizer."""
-CODE = "*.py"
+CODE_PATTERN = "*.py"
 """Fetched, and part of the digest, where code that comes with a model may run."""
-COMMIT = re.compile("[0-9a-f]{40}")
+COMMIT_HASH = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Checkpoint:
     weight_bytes: int
     digest: str
     network: bool = True
-    loading: Loading = AS_STORED
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS
 
     @property
     def own(self) -> bool:
@@ -64,33 +64,33 @@ class Checkpoint:
         return self.spec.startswith("py:")
 
 
-BASELINES = "baselines.registry"
+BASELINE_REGISTRY = "baselines.registry"
 """Module of the baselines; imported where one is asked for by name, since nothing here depends on them."""
 
 
-def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint:
+def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Checkpoint:
     """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
     if spec.scheme in ("baseline", "py"):
-        if replace(loading, own_code=False) != AS_STORED:
+        if replace(loading, own_code=False) != DEFAULT_LOAD_OPTIONS:
             raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
-        return _baseline(spec) if spec.scheme == "baseline" else _own(spec, loading)
+        return _open_baseline(spec) if spec.scheme == "baseline" else _open_custom(spec, loading)
     loading = replace(loading, own_code=False)
-    wanted = (*WANTED, CODE) if loading.remote_code else WANTED
-    folder = Path(spec.target) if spec.scheme == "path" else hub.fetch(spec, wanted)
+    wanted = (*FILE_PATTERNS, CODE_PATTERN) if loading.remote_code else FILE_PATTERNS
+    folder = Path(spec.target) if spec.scheme == "path" else hub.download(spec, wanted)
     if not folder.is_dir():
         if spec.scheme == "hf":
-            raise missing_weights_error(spec, folder, hub.listed(spec, folder.name))
+            raise missing_weights_error(spec, folder, hub.list_remote_names(spec, folder.name))
         what = f"{folder} is a file" if folder.is_file() else f"no folder at {folder}"
         raise ModelError(f"{spec}: {what}; give a folder that save_pretrained wrote")
     refuse_adapter(spec, folder)
-    weights = loaded_files(folder)
+    weights = list_weight_files(folder)
     if not weights:
-        names = local_names(folder)
-        names += hub.listed(spec, folder.resolve().name) if spec.scheme == "hf" else []
+        names = list_local_names(folder)
+        names += hub.list_remote_names(spec, folder.resolve().name) if spec.scheme == "hf" else []
         raise missing_weights_error(spec, folder, names)
-    if not (folder / CONFIG).is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise missing_config_error(spec, folder)
-    tensors = [tensor for path in weights for tensor in stored_tensors(path)]
+    tensors = [tensor for path in weights for tensor in read_stored_tensors(path)]
     config = read_config(folder, len(tensors))
     named = str(spec)
     if spec.scheme == "hf":
@@ -99,9 +99,9 @@ def open_checkpoint(spec: ModelSpec, loading: Loading = AS_STORED) -> Checkpoint
         spec=named,
         folder=folder.resolve(),
         name=_short_name(spec, folder),
-        parameters=num_parameters(tensors, config.get("tie_word_embeddings")),
+        parameters=count_parameters(tensors, config.get("tie_word_embeddings")),
         weight_bytes=sum(path.stat().st_size for path in weights),
-        digest=_digest(folder, wanted),
+        digest=_digest_files(folder, wanted),
         loading=loading,
     )
 
@@ -111,10 +111,10 @@ def current_digest(checkpoint: Checkpoint) -> str:
     spec = ModelSpec.parse(checkpoint.spec)
     try:
         if spec.scheme == "baseline":
-            return _baseline(spec).digest
+            return _open_baseline(spec).digest
         if spec.scheme == "py":
-            return factory.source(spec, checkpoint.loading)[1]
-        return _digest(checkpoint.folder, (*WANTED, CODE) if checkpoint.loading.remote_code else WANTED)
+            return factory.module_source(spec, checkpoint.loading)[1]
+        return _digest_files(checkpoint.folder, (*FILE_PATTERNS, CODE_PATTERN) if checkpoint.loading.remote_code else FILE_PATTERNS)
     except OSError:
         return ""
 
@@ -133,9 +133,9 @@ def check_unchanged(checkpoint: Checkpoint) -> None:
         )
 
 
-def _own(spec: ModelSpec, loading: Loading) -> Checkpoint:
-    path, digest = factory.source(spec, loading)
-    model = factory.made(spec)
+def _open_custom(spec: ModelSpec, loading: LoadOptions) -> Checkpoint:
+    path, digest = factory.module_source(spec, loading)
+    model = factory.build_model(spec)
     return Checkpoint(
         spec=str(spec),
         folder=path.parent,
@@ -148,8 +148,8 @@ def _own(spec: ModelSpec, loading: Loading) -> Checkpoint:
     )
 
 
-def _baseline(spec: ModelSpec) -> Checkpoint:
-    registry = importlib.import_module(BASELINES)
+def _open_baseline(spec: ModelSpec) -> Checkpoint:
+    registry = importlib.import_module(BASELINE_REGISTRY)
     if spec.target not in registry.BASELINES:
         raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
     source = Path(inspect.getfile(registry.BASELINES[spec.target]))
@@ -162,16 +162,16 @@ def _baseline(spec: ModelSpec) -> Checkpoint:
 def _short_name(spec: ModelSpec, folder: Path) -> str:
     if spec.scheme == "path":
         return folder.resolve().name
-    revision = spec.revision[:8] if COMMIT.fullmatch(spec.revision) else spec.revision
+    revision = spec.revision[:8] if COMMIT_HASH.fullmatch(spec.revision) else spec.revision
     return spec.target + (f"@{revision}" if revision else "")
 
 
-def _digest(folder: Path, patterns: Sequence[str]) -> str:
+def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
     """SHA-256 over name and content of every file that can change what the model computes."""
     whole = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
-            if path.name in NOT_THE_MODEL or fnmatch(path.name, hub.SECOND_COPY):
+            if path.name in EXCLUDED_FILES or fnmatch(path.name, hub.DUPLICATE_PATTERN):
                 continue
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
@@ -179,7 +179,7 @@ def _digest(folder: Path, patterns: Sequence[str]) -> str:
     return whole.hexdigest()
 
 
-NOT_THE_MODEL = ("record.json", "status.json", "training.json", "README.txt")
+EXCLUDED_FILES = ("record.json", "status.json", "training.json", "README.txt")
 """Files of a submission beside its model."""
 
 

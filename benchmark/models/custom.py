@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from benchmark.errors import ModelError, UsageError
-from benchmark.models.custom_calls import contained
-from benchmark.models.interface import Loading, ModelSpec
+from benchmark.models.custom_calls import exit_as_error
+from benchmark.models.interface import LoadOptions, ModelSpec
 
 
-def made(spec: ModelSpec, random_seed: int | None = None) -> Any:
+def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
     """What the factory makes; it has `generate`, and with states `hidden_states`."""
     name = spec.target.partition(":")[2]
     factory = getattr(_module(spec), name, None)
@@ -29,7 +29,7 @@ def made(spec: ModelSpec, random_seed: int | None = None) -> Any:
     except TypeError as problem:
         raise ModelError(f"{spec}: {name} cannot be called with random_seed=None alone ({problem})") from problem
     try:
-        with contained(str(spec), name):
+        with exit_as_error(str(spec), name):
             model = factory(random_seed=random_seed)
     except ModelError:
         raise
@@ -40,7 +40,7 @@ def made(spec: ModelSpec, random_seed: int | None = None) -> Any:
     return model
 
 
-def source(spec: ModelSpec, loading: Loading) -> tuple[Path, str]:
+def module_source(spec: ModelSpec, loading: LoadOptions) -> tuple[Path, str]:
     """The module's file and its SHA-256; the weights that the module reads are not in it.
 
     Raises:
@@ -58,7 +58,7 @@ def source(spec: ModelSpec, loading: Loading) -> tuple[Path, str]:
 def _module(spec: ModelSpec) -> ModuleType:
     name = spec.target.partition(":")[0]
     try:
-        with contained(str(spec), f"importing {name}"):
+        with exit_as_error(str(spec), f"importing {name}"):
             return importlib.import_module(name)
     except ModelError:
         raise

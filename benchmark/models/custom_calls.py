@@ -13,7 +13,7 @@ from karel_env.command import shown, was_interrupted
 
 _lock = threading.RLock()
 _depth = 0
-_exit = os._exit
+_original_exit = os._exit
 
 
 class ProcessExit(BaseException):
@@ -21,7 +21,7 @@ class ProcessExit(BaseException):
 
 
 @contextmanager
-def contained(spec: str, what: str) -> Iterator[None]:
+def exit_as_error(spec: str, what: str) -> Iterator[None]:
     """Within, `sys.exit`, `os._exit` and what else is no plain exception are a `ModelError`; others pass.
 
     A signal that the code sends itself, or an exit from compiled code, is not held: the exit code is then not 0.
@@ -31,10 +31,10 @@ def contained(spec: str, what: str) -> Iterator[None]:
     def leave(status: int) -> NoReturn:
         if os.getpid() != owner:
             # A process that the code forked may end itself.
-            _exit(status)
+            _original_exit(status)
         raise ProcessExit(status)
 
-    _enter(leave)
+    _replace_exit(leave)
     try:
         yield
     except Exception:
@@ -42,14 +42,14 @@ def contained(spec: str, what: str) -> Iterator[None]:
     except KeyboardInterrupt as problem:
         if was_interrupted():
             raise
-        raise _ended(spec, what, problem) from problem
+        raise _exit_error(spec, what, problem) from problem
     except BaseException as problem:
-        raise _ended(spec, what, problem) from problem
+        raise _exit_error(spec, what, problem) from problem
     finally:
-        _leave()
+        _restore_exit()
 
 
-def _enter(leave: object) -> None:
+def _replace_exit(leave: object) -> None:
     global _depth
     with _lock:
         _depth += 1
@@ -57,15 +57,15 @@ def _enter(leave: object) -> None:
             os._exit = leave  # type: ignore[assignment]
 
 
-def _leave() -> None:
+def _restore_exit() -> None:
     global _depth
     with _lock:
         _depth -= 1
         if _depth == 0:
-            os._exit = _exit
+            os._exit = _original_exit
 
 
-def _ended(spec: str, what: str, problem: BaseException) -> ModelError:
+def _exit_error(spec: str, what: str, problem: BaseException) -> ModelError:
     return ModelError(
         f"{spec}: {what} ended the process ({type(problem).__name__}: {shown(problem, 200)}); expected it to return or to "
         "raise an exception"

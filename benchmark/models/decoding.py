@@ -21,7 +21,7 @@ from benchmark.models.interface import Decoding
 from karel_env.grammar import continuation_grammar
 
 
-class BracketClosed(StoppingCriteria):
+class StopAtClosingBracket(StoppingCriteria):
     """Stops each sequence once the bracket that the prompt's header opened is closed again.
 
     Works on any tokenizer: brackets are counted in the text of each token, `opens` int [V]: opening less closing ones.
@@ -36,7 +36,7 @@ class BracketClosed(StoppingCriteria):
         return (depth <= 0).any(-1)
 
 
-class NumbersOnly(LogitsProcessor):
+class RefuseNaN(LogitsProcessor):
     """Refuses logits that are not numbers: the most probable token among them would be any."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Grammar:
         if tokenizer.eos_token_id is None:
             raise ModelError("tokenizer: it has no end mark, which a grammar needs; set its eos_token")
         try:
-            self.tokens = _tokens(tokenizer, vocabulary)
+            self.tokens = _build_tokenizer(tokenizer, vocabulary)
             self.grammar = LLMatcher.grammar_from_lark(continuation_grammar())
             self.matcher()
         except ValueError as problem:
@@ -74,13 +74,13 @@ class Grammar:
         return LLMatcher(self.tokens, self.grammar)
 
 
-def _tokens(tokenizer: Any, vocabulary: int) -> LLTokenizer:
+def _build_tokenizer(tokenizer: Any, vocabulary: int) -> LLTokenizer:
     if tokenizer.backend_tokenizer.decoder is not None:
         return from_tokenizer(tokenizer, n_vocab=vocabulary)
-    return LLTokenizer(TokenizerWrapper(_Words(tokenizer)), n_vocab=vocabulary)
+    return LLTokenizer(TokenizerWrapper(_WordTokenizer(tokenizer)), n_vocab=vocabulary)
 
 
-class _Words:
+class _WordTokenizer:
     """A tokenizer of whole words, whose text is its tokens joined by spaces, as llguidance asks for one."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -94,7 +94,7 @@ class _Words:
         return found
 
 
-class GrammarOnly(LogitsProcessor):
+class GrammarMask(LogitsProcessor):
     """Leaves each row only the tokens that its grammar allows next; a row that is done, only the end mark."""
 
     def __init__(self, grammar: Grammar, rows: int, prompt_length: int) -> None:
@@ -115,7 +115,7 @@ class GrammarOnly(LogitsProcessor):
         return scores.masked_fill(torch.from_numpy(bits == 0).to(scores.device), -torch.inf)
 
 
-class Drawn(LogitsProcessor):
+class GumbelSampler(LogitsProcessor):
     """Adds Gumbel noise to the logits over the temperature: the largest is then a draw from their softmax.
 
     Row b draws from a Philox stream of its own seed, one vector of V values a step.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
-from benchmark.models.json_files import CONFIG, read_json
-from benchmark.models.safetensors_header import INDEX, SINGLE
+from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.models.safetensors_header import INDEX_FILE, WEIGHTS_FILE
 
 ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.bin.index.json")
@@ -25,11 +25,11 @@ OTHER_FORMATS = {
     "*.onnx": "ONNX",
     "*.npz": "a NumPy archive, as MLX writes it",
 }
-SHOWN = 3
+MAX_LISTED = 3
 """Names that a message lists."""
 
 
-def local_names(folder: Path) -> list[str]:
+def list_local_names(folder: Path) -> list[str]:
     """Names of the files of a folder and of its subfolders, relative to it."""
     names = []
     for path in sorted(folder.iterdir()):
@@ -56,18 +56,18 @@ def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -
     target = spec.target if spec.scheme == "hf" else str(folder)
     if checkpoints:
         return ModelError(
-            f"{spec}: a Trainer output folder, with its checkpoints {_listed(checkpoints)}; give one of them, such as "
+            f"{spec}: a Trainer output folder, with its checkpoints {_join_names(checkpoints)}; give one of them, such as "
             f"{_subfolder_spec(spec, target, checkpoints[-1])}"
         )
     other = [name for name in top if fnmatch(name, "*.safetensors")]
     if other:
         return ModelError(
-            f"{spec}: has {other[0]}, but no {SINGLE} and no {INDEX}, which transformers reads; "
+            f"{spec}: has {other[0]}, but no {WEIGHTS_FILE} and no {INDEX_FILE}, which transformers reads; "
             "rename it, or save the model with save_pretrained"
         )
     if subfolders:
         return ModelError(
-            f"{spec}: its weights lie in the subfolder{'s' * (len(subfolders) > 1)} {_listed(subfolders)}; give "
+            f"{spec}: its weights lie in the subfolder{'s' * (len(subfolders) > 1)} {_join_names(subfolders)}; give "
             f"{_subfolder_spec(spec, target, subfolders[0])}"
         )
     pickles = [name for name in top if any(fnmatch(name, pattern) for pattern in PICKLES)]
@@ -88,7 +88,7 @@ def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -
 
 def missing_config_error(spec: ModelSpec, folder: Path) -> ModelError:
     """Why weights have no configuration beside them."""
-    return ModelError(f"{spec}: {folder} has no {CONFIG}; expected a folder that save_pretrained wrote")
+    return ModelError(f"{spec}: {folder} has no {CONFIG_FILE}; expected a folder that save_pretrained wrote")
 
 
 def _subfolder_spec(spec: ModelSpec, target: str, subfolder: str) -> str:
@@ -102,6 +102,6 @@ def _by_number(name: str) -> tuple[str, int]:
     return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[-SHOWN:]) + more
+def _join_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[-MAX_LISTED:]) + more

@@ -23,13 +23,13 @@ from huggingface_hub.errors import (
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
 
-SECOND_COPY = "consolidated*"
+DUPLICATE_PATTERN = "consolidated*"
 """The same weights once more in their maker's layout; not read, wherever they lie."""
-UNWANTED = ("*/*", SECOND_COPY)
+IGNORE_PATTERNS = ("*/*", DUPLICATE_PATTERN)
 """Never fetched; subfolders hold other formats of the same model."""
 
 
-def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
+def download(spec: ModelSpec, wanted: Sequence[str]) -> Path:
     """The folder of a model's files in the cache; its name is the commit.
 
     Args:
@@ -42,7 +42,7 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
                 spec.target,
                 revision=spec.revision or None,
                 allow_patterns=list(wanted),
-                ignore_patterns=list(UNWANTED),
+                ignore_patterns=list(IGNORE_PATTERNS),
                 endpoint=_endpoint(),
             )
         )
@@ -76,7 +76,7 @@ def fetch(spec: ModelSpec, wanted: Sequence[str]) -> Path:
         ) from problem
 
 
-def listed(spec: ModelSpec, commit: str) -> list[str]:
+def list_remote_names(spec: ModelSpec, commit: str) -> list[str]:
     """Names of all files of a model at a commit, subfolders included, fetched or not; empty where the hub does not say."""
     try:
         return list(HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit))

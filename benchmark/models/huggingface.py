@@ -21,30 +21,30 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from benchmark.errors import ModelError
 from benchmark.models.architecture import DTYPES as DTYPES
-from benchmark.models.architecture import stored_model, untrained_copy
+from benchmark.models.architecture import load_stored_model, build_untrained_copy
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.models.decoding import BracketClosed, Drawn, Grammar, GrammarOnly, NumbersOnly
+from benchmark.models.decoding import StopAtClosingBracket, GumbelSampler, Grammar, GrammarMask, RefuseNaN
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
-from benchmark.models.token_alignment import states_at_words, word_pieces
+from benchmark.models.token_alignment import select_word_states, align_tokens
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
-STRICT = "float64"
+STRICT_DTYPE = "float64"
 """What is computed in it and rounded to float32 does not depend on what else is in the batch."""
-CACHES = ("cache", "past_key_values", "cache_params", "state")
+CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
 """Names under which models of transformers give what generation goes on from."""
 LONGEST_WORD = max(WORDS, key=len)
-STATE_BYTES = 1 << 30
+MAX_STATE_BYTES = 1 << 30
 """Most that the hidden states of one pass may take; prompts are read in smaller groups where a batch would take more."""
-PADDING_ENTERS = ("recurrent_gemma", "rwkv", "xlstm")
+PADDING_SENSITIVE_TYPES = ("recurrent_gemma", "rwkv", "xlstm")
 """Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
-WINDOWS_IN_MASKS = ("gpt_neo",)
+MASK_WINDOW_TYPES = ("gpt_neo",)
 """Model types with sliding windows that their caches do not tell of."""
 
 
 @dataclass
-class _Batch:
+class _PrefilledBatch:
     """Left-padded prompts [B, S]; the cache over all but their last token, None where it cannot be cut back.
 
     `caching` tells whether the model has a cache of any kind.
@@ -81,7 +81,7 @@ class HuggingFaceModel:
         loading = checkpoint.loading
         self.tokenizer = self.load_tokenizer(checkpoint)
         self.model = (
-            stored_model(checkpoint, dtype) if random_seed is None else untrained_copy(checkpoint, dtype, random_seed)
+            load_stored_model(checkpoint, dtype) if random_seed is None else build_untrained_copy(checkpoint, dtype, random_seed)
         )
         if loading.quantization:
             _quantize(self.model)
@@ -91,7 +91,7 @@ class HuggingFaceModel:
             torch.backends.cudnn.allow_tf32 = False
         self.model.to(self.device).eval()
         self.base = self.model.base_model
-        self.blocks = _blocks(self.base, self.model.config)
+        self.blocks = _find_blocks(self.base, self.model.config)
         takes = inspect.signature(self.model.forward).parameters
         self.takes_positions = "position_ids" in takes
         # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
@@ -107,7 +107,7 @@ class HuggingFaceModel:
         # A word of the language stays in answers, whatever the tokenizer marks it as.
         self.silent = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
-        self.prefilled: tuple[tuple[str, ...], _Batch] | None = None
+        self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
         self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
         self.grammar: Grammar | None = None
@@ -151,7 +151,7 @@ class HuggingFaceModel:
             num_beams=1,
             pad_token_id=self.padding,
             logits_processor=self._processors(decoding, *batch.ids.shape),
-            stopping_criteria=StoppingCriteriaList([BracketClosed(self.opens, length)]),
+            stopping_criteria=StoppingCriteriaList([StopAtClosingBracket(self.opens, length)]),
         )
         if batch.cache is not None:
             batch.cache.crop(length - 1 - batch.cache.get_seq_length())
@@ -159,13 +159,13 @@ class HuggingFaceModel:
         return rows
 
     def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
-        chosen: list[Any] = [NumbersOnly()]
+        chosen: list[Any] = [RefuseNaN()]
         if decoding.constrained:
             if self.grammar is None:
                 self.grammar = Grammar(self.tokenizer, len(self.opens))
-            chosen.append(GrammarOnly(self.grammar, rows, prompt_length))
+            chosen.append(GrammarMask(self.grammar, rows, prompt_length))
         if decoding.temperature:
-            chosen.append(Drawn(decoding))
+            chosen.append(GumbelSampler(decoding))
         return LogitsProcessorList(chosen)
 
     def _finish(self, ids: list[int]) -> Generation:
@@ -188,20 +188,20 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel.hidden_states`."""
-        pieces = [word_pieces(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
+        pieces = [align_tokens(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
         states: dict[int, np.ndarray] = {}
         width = self.model.config.get_text_config().hidden_size
         row = (1 + max(len(one.ids) for one in pieces)) * (len(self.blocks) + 1) * width * 4
-        for group in self._groups(prompts, most=max(1, STATE_BYTES // row)):
+        for group in self._groups(prompts, most=max(1, MAX_STATE_BYTES // row)):
             batch = self._prefill([prompts[i] for i in group])
             ids, mask = self._behind(batch, [pieces[i].ids for i in group])
             states.update(zip(group, self._read(batch, ids, mask), strict=True))
-        return states_at_words([states[i] for i in range(len(prompts))], pieces)
+        return select_word_states([states[i] for i in range(len(prompts))], pieces)
 
     @torch.inference_mode()
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
-        pieces = [word_pieces(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
+        pieces = [align_tokens(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
         sums: dict[int, float] = {}
         for group in self._groups(prompts):
             logits, ids, mask = self.forced_logits([prompts[i] for i in group], [pieces[i] for i in group])
@@ -235,13 +235,13 @@ class HuggingFaceModel:
         `most` bounds how many they are; 0 does not.
         """
         groups: dict[int, list[int]] = {}
-        apart = self.model.config.model_type in PADDING_ENTERS
+        apart = self.model.config.model_type in PADDING_SENSITIVE_TYPES
         for place, prompt in enumerate(prompts):
             groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if apart else 0, []).append(place)
         step = most or len(prompts)
         return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
 
-    def _behind(self, batch: _Batch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _behind(self, batch: _PrefilledBatch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
         ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.padding)
         mask = torch.zeros_like(ids)
@@ -251,7 +251,7 @@ class HuggingFaceModel:
             mask[row, 1 : 1 + len(mine)] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def _prefill(self, prompts: Sequence[str]) -> _Batch:
+    def _prefill(self, prompts: Sequence[str]) -> _PrefilledBatch:
         """The batch of these prompts; the last one is kept, since generation is often followed by reading."""
         if self.prefilled and self.prefilled[0] == tuple(prompts):
             return self.prefilled[1]
@@ -267,10 +267,10 @@ class HuggingFaceModel:
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
-            return _Batch(ids, mask, None, any(getattr(output, name, None) is not None for name in CACHES))
+            return _PrefilledBatch(ids, mask, None, any(getattr(output, name, None) is not None for name in CACHE_OUTPUTS))
         # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
         cache.activate_past_recording()
-        batch = _Batch(ids, mask, cache, True)
+        batch = _PrefilledBatch(ids, mask, cache, True)
         self.prefilled = (tuple(prompts), batch)
         return batch
 
@@ -310,7 +310,7 @@ class HuggingFaceModel:
         return (
             self.takes_positions
             and bool(getattr(cache, "is_croppable", False))
-            and self.model.config.model_type not in WINDOWS_IN_MASKS
+            and self.model.config.model_type not in MASK_WINDOW_TYPES
             and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
         )
 
@@ -320,7 +320,7 @@ class HuggingFaceModel:
         cache.batch_repeat_interleave(rows)
         return cache
 
-    def _past(self, batch: _Batch) -> dict[str, Any]:
+    def _past(self, batch: _PrefilledBatch) -> dict[str, Any]:
         """The cache, if there is one, under the name that the model knows it by; some configurations turn it off.
 
         Of a model without any, transformers must be told: it would give each new token alone, for a cache to complete.
@@ -336,7 +336,7 @@ class HuggingFaceModel:
             places["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         return places
 
-    def _read(self, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+    def _read(self, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
         width = ids.shape[1]
         with self._captured(width) as layers:
@@ -346,7 +346,7 @@ class HuggingFaceModel:
             layers[-1] = last
         return torch.stack(layers, 2).numpy()
 
-    def _passed(self, module: Any, batch: _Batch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
+    def _passed(self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
         """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
         whole = torch.cat([batch.mask[:, :-1], mask], 1)
         past = self._past(batch)
@@ -387,7 +387,7 @@ def _quantize(model: torch.nn.Module) -> None:
     quantize_(model, Int8WeightOnlyConfig())
 
 
-def _blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
+def _find_blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
     """The list of blocks: the outermost ModuleList as long as the configuration says."""
     count = config.get_text_config().num_hidden_layers
     for module in base.modules():

@@ -17,7 +17,7 @@ import numpy as np
 from benchmark.errors import UsageError
 
 SCHEMES = ("path", "hf", "baseline", "py")
-FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
+SPEC_FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
 ATTENTIONS = ("eager", "sdpa")
 QUANTIZATIONS = ("int8",)
 
@@ -73,7 +73,7 @@ class Decoding:
 GREEDY = Decoding()
 
 
-class Writer(Protocol):
+class ProgramGenerator(Protocol):
     """What writes programs: a language model, or a baseline that is no network."""
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
@@ -98,7 +98,7 @@ class LanguageModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadOptions:
     """How a model is loaded, where that can change what it computes.
 
     Attributes:
@@ -114,7 +114,7 @@ class Loading:
     own_code: bool = False
 
 
-AS_STORED = Loading()
+DEFAULT_LOAD_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ModelSpec:
         """From one of `FORMS`; raises `UsageError`."""
         scheme, colon, target = text.partition(":")
         if not colon or scheme not in SCHEMES or not target:
-            raise UsageError(f"--model {text}: expected {FORMS}")
+            raise UsageError(f"--model {text}: expected {SPEC_FORMS}")
         revision = ""
         if scheme == "hf":
             target, at, revision = target.partition("@")
@@ -150,7 +150,7 @@ class ModelSpec:
         return f"{self.scheme}:{self.target}" + (f"@{self.revision}" if self.revision else "")
 
 
-def series(text: str) -> list[str]:
+def expand_revisions(text: str) -> list[str]:
     """The models that `hf:org/name@{one,two}` names, in order; any other text names one. Raises `UsageError`."""
     if not text.startswith("hf:"):
         return [text]

@@ -8,17 +8,17 @@ from typing import Any
 
 from benchmark.errors import ModelError
 
-CONFIG = "config.json"
-MOST_BYTES = {CONFIG: 2_000_000}
-OTHER_BYTES = 200_000_000
+CONFIG_FILE = "config.json"
+MAX_BYTES = {CONFIG_FILE: 2_000_000}
+DEFAULT_MAX_BYTES = 200_000_000
 """Vocabularies of 200,000 tokens with their merges take some 20 MB."""
-MOST_LABELS = 100_000
+MAX_LABELS = 100_000
 """Configurations name each label, at some 500 bytes."""
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-COUNTS = (*LAYERS, "vocab_size", "hidden_size", "n_embd", "d_model")
-MOST_DEPTH = 100
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+SIZE_KEYS = (*LAYER_KEYS, "vocab_size", "hidden_size", "n_embd", "d_model")
+MAX_DEPTH = 100
 
-OTHER_KINDS = {
+FOREIGN_SIGNATURES = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself; run git lfs pull in its repository, or download the file",
     b"<!doctype html": "a web page, not the file itself; download the file again, with a token if the model is gated",
     b"<html": "a web page, not the file itself; download the file again, with a token if the model is gated",
@@ -30,7 +30,7 @@ OTHER_KINDS = {
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
-    size, most = path.stat().st_size, MOST_BYTES.get(path.name, OTHER_BYTES)
+    size, most = path.stat().st_size, MAX_BYTES.get(path.name, DEFAULT_MAX_BYTES)
     if size > most:
         raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,} of a model's {path.name}")
     check_kind(path)
@@ -42,16 +42,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not JSON ({problem}); save the model again, or fetch it again") from problem
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected an object; save the model again")
-    if _depth(content) > MOST_DEPTH:
-        raise ModelError(f"{path}: nested more than {MOST_DEPTH} deep; save the model again")
+    if _depth(content) > MAX_DEPTH:
+        raise ModelError(f"{path}: nested more than {MAX_DEPTH} deep; save the model again")
     return content
 
 
 def check_kind(path: Path) -> None:
     """Refuse a file whose first bytes say that it is of another kind than its name; raises `ModelError`."""
     with path.open("rb") as file:
-        beginning = file.read(len(max(OTHER_KINDS, key=len)))
-    for mark, kind in OTHER_KINDS.items():
+        beginning = file.read(len(max(FOREIGN_SIGNATURES, key=len)))
+    for mark, kind in FOREIGN_SIGNATURES.items():
         if beginning.lower().startswith(mark.lower()):
             raise ModelError(f"{path}: {kind}")
 
@@ -80,7 +80,7 @@ def read_config(folder: Path, num_tensors: int) -> dict[str, Any]:
     Raises:
         ModelError: not a configuration, or sizes that no model of these files has.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     config = read_json(path)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -92,13 +92,13 @@ def read_config(folder: Path, num_tensors: int) -> dict[str, Any]:
     nested = [config, *(part for part in config.values() if isinstance(part, dict))]
     for part in nested:
         labels = part.get("num_labels", 0)
-        if isinstance(labels, int) and labels > MOST_LABELS:
-            raise ModelError(f"{path}: num_labels is {labels:,}; expected at most {MOST_LABELS:,}; remove it")
-        for name in COUNTS:
+        if isinstance(labels, int) and labels > MAX_LABELS:
+            raise ModelError(f"{path}: num_labels is {labels:,}; expected at most {MAX_LABELS:,}; remove it")
+        for name in SIZE_KEYS:
             value = part.get(name)
             if isinstance(value, int | float) and not 0 < value < 1 << 31:
                 raise ModelError(f"{path}: {name} is {value}; expected a number of 1 or more; save the model again")
-        for name in LAYERS:
+        for name in LAYER_KEYS:
             layers = part.get(name)
             if part is config and isinstance(layers, int) and layers > num_tensors:
                 raise ModelError(

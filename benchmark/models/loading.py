@@ -7,13 +7,13 @@ from typing import Any
 
 from benchmark.isolation import run_bounded
 from benchmark.models import custom as factory
-from benchmark.models.checkpoint import BASELINES, Checkpoint
-from benchmark.models.interface import LanguageModel, ModelSpec, Writer
-from benchmark.models.validated import Checked
+from benchmark.models.checkpoint import BASELINE_REGISTRY, Checkpoint
+from benchmark.models.interface import LanguageModel, ModelSpec, ProgramGenerator
+from benchmark.models.validated import ValidatedModel
 from benchmark.tasks.suite import Suite
 
 
-def load(
+def load_model(
     checkpoint: Checkpoint, dtype: str, device: str, random_seed: int | None = None, preamble: str = ""
 ) -> LanguageModel:
     """The model, or with a seed its untrained copy; a class of the user's has its own dtype and device.
@@ -22,24 +22,24 @@ def load(
         ModelError: it cannot be loaded.
     """
     if checkpoint.own:
-        return Checked(factory.made(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
+        return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
     from benchmark.models.huggingface import HuggingFaceModel
 
     return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
 
 
-def load_writer(checkpoint: Checkpoint, suite: Suite) -> Writer:
+def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
     """One without hidden states."""
     if checkpoint.own:
-        return Checked(factory.made(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
-    baseline: Writer = importlib.import_module(BASELINES).BASELINES[checkpoint.name](suite)
+        return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
+    baseline: ProgramGenerator = importlib.import_module(BASELINE_REGISTRY).BASELINES[checkpoint.name](suite)
     return baseline
 
 
-def tokenizer_of(checkpoint: Checkpoint) -> Any:
+def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
     """The model's tokenizer; None for a class of the user's that has none."""
     if checkpoint.own:
-        return getattr(factory.made(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+        return getattr(factory.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
     from benchmark.models.huggingface import HuggingFaceModel
 
     return HuggingFaceModel.load_tokenizer(checkpoint)
@@ -52,9 +52,9 @@ def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float
         ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
     """
     if checkpoint.network:
-        run_bounded(load_and_write, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
+        run_bounded(generate_one_word, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
 
 
-def load_and_write(checkpoint: Checkpoint, dtype: str, device: str) -> int:
+def generate_one_word(checkpoint: Checkpoint, dtype: str, device: str) -> int:
     """Load the model, let it write one word, and give the number of tokens that it wrote."""
-    return load(checkpoint, dtype, device).generate(["program\ndef run() {"], 1)[0].tokens
+    return load_model(checkpoint, dtype, device).generate(["program\ndef run() {"], 1)[0].tokens

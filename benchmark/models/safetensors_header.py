@@ -19,12 +19,12 @@ from typing import Any
 from benchmark.errors import ModelError
 from benchmark.models.json_files import check_kind, read_json
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-HEADER_BYTES = 100_000_000
-MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|mask|causal_mask)$")
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+MAX_MODEL_HEADER_BYTES = 100_000_000
+MASK_NAME = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|mask|causal_mask)$")
 """Names of causal masks that older versions of transformers stored; a bias that is a weight has one dimension."""
-BUFFER = re.compile(r"(^|\.)(inv_freq|original_inv_freq|position_ids|num_batches_tracked|cos_cached|sin_cached)$")
-VALUE_HEAD = re.compile(
+BUFFER_NAME = re.compile(r"(^|\.)(inv_freq|original_inv_freq|position_ids|num_batches_tracked|cos_cached|sin_cached)$")
+VALUE_HEAD_NAME = re.compile(
     r"^(\w+_)?(v|value|values|reward|rm|critic|score|classifier|classification|regression|multiple_choice|mc)(_heads?)?\."
 )
 """First part of the names of a head beside the language model's, as reinforcement learning and classification add it."""
@@ -55,13 +55,13 @@ class StoredTensor:
     @property
     def is_buffer(self) -> bool:
         """Whether it is computed from the configuration, not trained."""
-        mask = MASK.search(self.name) is not None and (len(self.shape) > 1 or self.size <= 1)
-        return mask or BUFFER.search(self.name) is not None
+        mask = MASK_NAME.search(self.name) is not None and (len(self.shape) > 1 or self.size <= 1)
+        return mask or BUFFER_NAME.search(self.name) is not None
 
     @property
     def is_value_head(self) -> bool:
         """Whether it belongs to a head that a language model does not use."""
-        return VALUE_HEAD.match(self.name) is not None
+        return VALUE_HEAD_NAME.match(self.name) is not None
 
     def content_digest(self) -> str:
         """SHA-256 of its values."""
@@ -70,14 +70,14 @@ class StoredTensor:
             return sha256(file.read(self.stop - self.start)).hexdigest()
 
 
-def loaded_files(folder: Path) -> list[Path]:
+def list_weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: `model.safetensors` if it is there, else the shards that the index names.
 
     Empty where there is neither. Shards that are missing are an error.
     """
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    index = folder / INDEX
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    index = folder / INDEX_FILE
     if not index.is_file():
         return []
     weight_map = read_json(index).get("weight_map")
@@ -91,21 +91,21 @@ def loaded_files(folder: Path) -> list[Path]:
     if missing:
         raise ModelError(
             f"{folder}: {missing[0]} is not there, one of {len(missing)} missing of the {len(shards)} shards that "
-            f"{INDEX} names; fetch or save the model again"
+            f"{INDEX_FILE} names; fetch or save the model again"
         )
     if not shards:
         raise ModelError(f"{index}: names no shards; save the weights again")
     return [folder / shard for shard in shards]
 
 
-def stored_tensors(path: Path) -> list[StoredTensor]:
+def read_stored_tensors(path: Path) -> list[StoredTensor]:
     """The header of a safetensors file: 8 bytes of length, then JSON."""
     size = path.stat().st_size
     check_kind(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(HEADER_BYTES, size - 8):
+            if length > min(MAX_MODEL_HEADER_BYTES, size - 8):
                 raise ValueError(f"header of {length} bytes")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
@@ -128,7 +128,7 @@ def _tensor(path: Path, begin: int, name: str, entry: dict[str, Any]) -> StoredT
     return StoredTensor(name, str(entry["dtype"]), tuple(shape), path, begin + start, begin + stop)
 
 
-def num_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> int:
+def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> int:
     """Parameters of the model that these tensors make.
 
     Args:
@@ -138,11 +138,11 @@ def num_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> int
     counted = {tensor.name: tensor for tensor in tensors if not tensor.is_buffer and not tensor.is_value_head}
     total = sum(tensor.size for tensor in counted.values())
     if is_tied is not False:
-        total -= sum(tensor.size for tensor in _second_copies(list(counted.values())))
+        total -= sum(tensor.size for tensor in _tied_copies(list(counted.values())))
     return total
 
 
-def _second_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
+def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
     """Embeddings that are stored once more, as the head: matrices with the most rows, of equal content."""
     matrices = [tensor for tensor in tensors if len(tensor.shape) == 2 and _is_embedding(tensor.name)]
     seen: set[tuple[str, tuple[int, ...], str]] = set()

@@ -16,23 +16,23 @@ import torch
 from benchmark.errors import ModelError
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel
-from benchmark.models.validated import Checked
+from benchmark.models.validated import ValidatedModel
 from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
-LEAK = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
+MAX_STATE_CHANGE = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 """Largest change of a state or of logits, relative to their length, that rounding may cause; computed alone, most change
 by nothing."""
-GAP = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+MAX_LOGIT_GAP = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest distance of a written token's logit from the largest, relative to the range of the logits."""
-TOKENS = 160
+MAX_CHECKED_TOKENS = 160
 """Of the end of a text that are read with later ones exchanged."""
-WRITTEN = 24
+NUM_NEW_TOKENS = 24
 """Tokens that are written and compared."""
-NATS = 0.05
+MAX_NATS_GAP = 0.05
 """A written word may be less probable than another by so much, in a class of the user's, whose precision is not known."""
-FIRST_WORDS = 3
-SWAPPED = {"move();": "turn_left();", "turn_left();": "move();"}
+NUM_CHECKED_WORDS = 3
+WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
 """What a word is replaced by; any other becomes the first."""
 
 
@@ -53,31 +53,31 @@ def check_soundness(model: LanguageModel, prompt: str, program: str, dtype: str,
         check_causality(model, prompt, program, dtype, spec)
         check_greedy(model, prompt, dtype, spec)
         return
-    change = change_before_word(model, prompt, program)
-    if change > LEAK[dtype]:
-        raise ModelError(f"{spec}: {_sees_later(f'states at earlier words change by {change:.1e}')}")
-    if isinstance(model, Checked) and callable(getattr(model.model, "log_likelihoods", None)):
+    change = measure_change_before_word(model, prompt, program)
+    if change > MAX_STATE_CHANGE[dtype]:
+        raise ModelError(f"{spec}: {_not_causal_message(f'states at earlier words change by {change:.1e}')}")
+    if isinstance(model, ValidatedModel) and callable(getattr(model.model, "log_likelihoods", None)):
         check_likelihoods(model, prompt, spec)
 
 
 def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: str, spec: str) -> None:
     """Exchange the last token, the program's and the second half's, in one plain pass each, and a word in the pass that
     is probed."""
-    ids = prompt_ids(model.tokenizer, f"{prompt} {program}")[-TOKENS:]
+    ids = prompt_ids(model.tokenizer, f"{prompt} {program}")[-MAX_CHECKED_TOKENS:]
     behind = len(ids) - max(1, len(ids) - len(prompt_ids(model.tokenizer, prompt)))
     states, logits = model.plain_pass(ids)
     for cut in sorted({len(ids) // 2, min(max(behind, 1), len(ids) - 1), len(ids) - 1}):
-        other_states, other_logits = model.plain_pass(_exchanged(ids, cut))
-        moved = _change(states[:, :cut], other_states[:, :cut]), _change(logits[:cut], other_logits[:cut])
-        if max(moved) > LEAK[dtype]:
+        other_states, other_logits = model.plain_pass(_substitute_tokens(ids, cut))
+        moved = _relative_change(states[:, :cut], other_states[:, :cut]), _relative_change(logits[:cut], other_logits[:cut])
+        if max(moved) > MAX_STATE_CHANGE[dtype]:
             what = f"with the last {len(ids) - cut} of {len(ids)} tokens exchanged, earlier states change by {moved[0]:.1e}"
-            raise ModelError(f"{spec}: {_sees_later(f'{what} and logits by {moved[1]:.1e}')}")
-    change = change_before_word(model, prompt, program)
-    if change > LEAK[dtype]:
-        raise ModelError(f"{spec}: {_sees_later(f'states at earlier words change by {change:.1e}')}")
+            raise ModelError(f"{spec}: {_not_causal_message(f'{what} and logits by {moved[1]:.1e}')}")
+    change = measure_change_before_word(model, prompt, program)
+    if change > MAX_STATE_CHANGE[dtype]:
+        raise ModelError(f"{spec}: {_not_causal_message(f'states at earlier words change by {change:.1e}')}")
 
 
-def change_before_word(model: LanguageModel, prompt: str, program: str) -> float:
+def measure_change_before_word(model: LanguageModel, prompt: str, program: str) -> float:
     """Largest relative change of the states of words before one that is exchanged: the first or the last action, so that
     the text stays a program."""
     words = program.split()
@@ -86,18 +86,18 @@ def change_before_word(model: LanguageModel, prompt: str, program: str) -> float
     before = model.hidden_states([prompt], [program])
     for place in {actions[0], actions[-1]}:
         other = words.copy()
-        other[place] = SWAPPED.get(words[place], "move();")
+        other[place] = WORD_SUBSTITUTES.get(words[place], "move();")
         after = model.hidden_states([prompt], [" ".join(other)])
         for rows, count in (("emit", place + 1), ("read", place)):
             first, second = (states.values[getattr(states, rows)[:count]] for states in (before, after))
             if count:
-                largest = max(largest, _change(torch.from_numpy(first), torch.from_numpy(second)))
+                largest = max(largest, _relative_change(torch.from_numpy(first), torch.from_numpy(second)))
     return largest
 
 
 def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) -> None:
     """Compare what is written with the logits of the pass that is probed and, in the exact precisions, of a plain one."""
-    (tokens,) = model.new_tokens([prompt], WRITTEN)
+    (tokens,) = model.new_tokens([prompt], NUM_NEW_TOKENS)
     last = next((i for i, token in enumerate(tokens) if token in model.ends), len(tokens) - 1)
     tokens = tokens[: last + 1]
     logits, _, _ = model.forced_logits([prompt], [tokens])
@@ -106,9 +106,9 @@ def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) ->
         text = [*prompt_ids(model.tokenizer, prompt), *tokens]
         passes["a pass without a cache"] = model.plain_pass(text)[1][-len(tokens) - 1 : -1]
     for what, found in passes.items():
-        gap = _gap(found, tokens)
-        if not gap <= GAP[dtype]:
-            place = int(_gaps(found, tokens).argmax())
+        gap = _max_logit_gap(found, tokens)
+        if not gap <= MAX_LOGIT_GAP[dtype]:
+            place = int(_logit_gaps(found, tokens).argmax())
             best = model.tokenizer.decode([int(found[place].argmax())])
             raise ModelError(
                 f"{spec}: it writes {model.tokenizer.decode([tokens[place]])!r} as token {place + 1}, while {best!r} has the "
@@ -117,12 +117,12 @@ def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) ->
             )
 
 
-def check_likelihoods(model: Checked, prompt: str, spec: str) -> None:
+def check_likelihoods(model: ValidatedModel, prompt: str, spec: str) -> None:
     """The first words that a class of the user's writes are the most probable ones by its likelihoods."""
-    (answer,) = model.generate([prompt], FIRST_WORDS + 1)
+    (answer,) = model.generate([prompt], NUM_CHECKED_WORDS + 1)
     words = answer.text.split()
     vocabulary = sorted(WORDS)
-    for place in range(min(FIRST_WORDS, len(words))):
+    for place in range(min(NUM_CHECKED_WORDS, len(words))):
         if words[place] not in WORDS:
             return
         head = words[:place]
@@ -135,7 +135,7 @@ def check_likelihoods(model: Checked, prompt: str, spec: str) -> None:
             return  # words of several tokens: the most probable tokens need not make the most probable word
         values = [value for value, _ in scored]
         gap = max(values) - values[vocabulary.index(words[place])]
-        if gap > NATS:
+        if gap > MAX_NATS_GAP:
             best = vocabulary[int(np.argmax(values))]
             raise ModelError(
                 f"{spec}: generate writes {words[place]!r} as word {place + 1}, while log_likelihoods finds {best!r} more "
@@ -143,14 +143,14 @@ def check_likelihoods(model: Checked, prompt: str, spec: str) -> None:
             )
 
 
-def _sees_later(what: str) -> str:
+def _not_causal_message(what: str) -> str:
     return (
         f"it sees later tokens: {what}; only causal models can be evaluated: set is_decoder or switch bidirectional "
         "attention off if it was trained as a causal one"
     )
 
 
-def _exchanged(ids: Sequence[int], cut: int) -> list[int]:
+def _substitute_tokens(ids: Sequence[int], cut: int) -> list[int]:
     """The tokens with those from `cut` on replaced by the next larger ones that the text holds."""
     present = sorted(set(ids))
     if len(present) == 1:
@@ -159,7 +159,7 @@ def _exchanged(ids: Sequence[int], cut: int) -> list[int]:
     return [*ids[:cut], *(following[token] for token in ids[cut:])]
 
 
-def _change(first: torch.Tensor, second: torch.Tensor) -> float:
+def _relative_change(first: torch.Tensor, second: torch.Tensor) -> float:
     """Largest distance of two arrays [..., D] over the length of the first; infinite where it overflows.
 
     Raises:
@@ -171,12 +171,12 @@ def _change(first: torch.Tensor, second: torch.Tensor) -> float:
     return float(distance.max()) if bool(distance.isfinite().all()) else float("inf")
 
 
-def _gaps(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+def _logit_gaps(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
     """How far below the largest logit [tokens, V] each token's is, as a share of the range."""
     chosen = logits.gather(-1, torch.tensor(list(tokens))[:, None])[:, 0]
     spread = (logits.amax(-1) - logits.amin(-1)).clamp(min=1e-12)
     return (logits.amax(-1) - chosen) / spread
 
 
-def _gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
-    return float(_gaps(logits, tokens).max())
+def _max_logit_gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    return float(_logit_gaps(logits, tokens).max())

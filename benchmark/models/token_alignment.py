@@ -16,7 +16,7 @@ ADVICE = "word positions are not defined; the tokenizer must split texts at spac
 
 
 @dataclass(frozen=True)
-class WordPieces:
+class TokenAlignment:
     """The tokens of one program. Indices count from the last token of its prompt, which is 0.
 
     Attributes:
@@ -29,7 +29,7 @@ class WordPieces:
     last: np.ndarray
 
 
-def word_pieces(tokenizer: Any, prompt: str, program: str) -> WordPieces:
+def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
     """The tokens of a program (canonical text without its header) behind its prompt.
 
     Raises:
@@ -50,10 +50,10 @@ def word_pieces(tokenizer: Any, prompt: str, program: str) -> WordPieces:
     across = np.flatnonzero(stop[last] != ends)
     if len(across):
         raise ModelError(f"tokenizer: one token holds the end of {words[across[0]]} and what follows; {ADVICE}")
-    return WordPieces([ids[i] for i in inside], first + 1, last + 1)
+    return TokenAlignment([ids[i] for i in inside], first + 1, last + 1)
 
 
-def states_at_words(states: Sequence[np.ndarray], programs: Sequence[WordPieces]) -> HiddenStates:
+def select_word_states(states: Sequence[np.ndarray], programs: Sequence[TokenAlignment]) -> HiddenStates:
     """The rows that some word needs, of the states [tokens, L, D] behind each prompt, its last token first."""
     values, emits, reads, counts = [], [], [], [0]
     start = 0

@@ -15,11 +15,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from benchmark.errors import BenchmarkError, ModelError, is_panic
-from benchmark.models.architecture import loading_failure, register_classes
+from benchmark.models.architecture import failure_message, register_classes
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.json_files import check_kind
 
-PROBE = "def run() { move(); }"
+PROBE_TEXT = "def run() { move(); }"
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -30,26 +30,26 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """
     for path in sorted(checkpoint.folder.glob("*.json")) + sorted(checkpoint.folder.glob("*.txt")):
         check_kind(path)
-    with named_failures(checkpoint.spec):
+    with failures_as_model_errors(checkpoint.spec):
         register_classes(checkpoint)
         tokenizer = AutoTokenizer.from_pretrained(
             str(checkpoint.folder), padding_side="left", trust_remote_code=checkpoint.loading.remote_code
         )
-        ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-        tokenizer(PROBE)
+        ids = tokenizer(PROBE_TEXT, add_special_tokens=False)["input_ids"]
+        tokenizer(PROBE_TEXT)
     if not tokenizer.is_fast:
         raise ModelError(f"{checkpoint.spec}: its tokenizer is not a fast one; word positions need its offsets")
     if not ids:
         raise ModelError(
             f"{checkpoint.spec}: no tokenizer: {checkpoint.folder.name} has no tokenizer.json that splits texts (the word "
-            f"{PROBE.split()[0]!r} has no tokens); save the model's tokenizer beside it with save_pretrained"
+            f"{PROBE_TEXT.split()[0]!r} has no tokens); save the model's tokenizer beside it with save_pretrained"
         )
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def check_ids(spec: str, rows: Sequence[Sequence[int]], vocabulary: int | None) -> None:
+def check_token_ids(spec: str, rows: Sequence[Sequence[int]], vocabulary: int | None) -> None:
     """Refuse token ids that the model has no embedding for.
 
     Args:
@@ -65,7 +65,7 @@ def check_ids(spec: str, rows: Sequence[Sequence[int]], vocabulary: int | None) 
         )
 
 
-def check_words(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
+def check_word_tokens(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
     """Refuse a tokenizer to which two words of programs, or two signs of worlds, are the same.
 
     Args:
@@ -89,7 +89,7 @@ def check_words(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
 
 
 @contextmanager
-def named_failures(spec: str) -> Iterator[None]:
+def failures_as_model_errors(spec: str) -> Iterator[None]:
     """What a tokenizer raises within, panics included, as a `ModelError` of one line."""
     try:
         with suppress_native_stderr():
@@ -99,7 +99,7 @@ def named_failures(spec: str) -> Iterator[None]:
     except BaseException as problem:
         if not isinstance(problem, Exception) and not is_panic(problem):
             raise
-        why = loading_failure(problem, 200).removesuffix(".")
+        why = failure_message(problem, 200).removesuffix(".")
         raise ModelError(f"{spec}: no usable tokenizer: {why}; save it again with save_pretrained") from problem
 
 

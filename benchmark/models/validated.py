@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import ModelError
-from benchmark.models.custom_calls import contained
+from benchmark.models.custom_calls import exit_as_error
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 
 
-class Checked:
+class ValidatedModel:
     """A `LanguageModel` or `Writer` of the user's, of which nothing is believed.
 
     Args:
@@ -31,7 +31,7 @@ class Checked:
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel`; a writer is not asked for a decoding."""
         more = () if decoding == GREEDY else (decoding,)
-        with contained(self.spec, "generate"):
+        with exit_as_error(self.spec, "generate"):
             found = self.model.generate(prompts, max_new_words, *more)
         self._expect(
             isinstance(found, list) and len(found) == len(prompts), "generate", f"a list of {len(prompts)}", found
@@ -49,7 +49,7 @@ class Checked:
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel`."""
         method = self._method("hidden_states")
-        with contained(self.spec, "hidden_states"):
+        with exit_as_error(self.spec, "hidden_states"):
             found = method(prompts, programs)
         counts = [len(program.split()) for program in programs]
         total = sum(counts)
@@ -74,7 +74,7 @@ class Checked:
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """See `LanguageModel`."""
         method = self._method("log_likelihoods")
-        with contained(self.spec, "log_likelihoods"):
+        with exit_as_error(self.spec, "log_likelihoods"):
             found = method(prompts, programs)
         self._expect(
             isinstance(found, list) and len(found) == len(prompts),

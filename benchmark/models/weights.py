@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.errors import ModelError
-from benchmark.models.safetensors_header import StoredTensor, loaded_files, stored_tensors
+from benchmark.models.safetensors_header import StoredTensor, list_weight_files, read_stored_tensors
 
-OTHER_MODALITIES = re.compile(r"^(model\.)?(vision|visual|audio|image|multi_modal|multimodal|mm_)\w*\.")
+OTHER_MODALITY_NAME = re.compile(r"^(model\.)?(vision|visual|audio|image|multi_modal|multimodal|mm_)\w*\.")
 """Weights of a model of several modalities that its text model does not have."""
-WRAPPERS = {
+WRAPPER_PREFIXES = {
     "_orig_mod.": "torch.compile; save the module inside (model._orig_mod)",
     "module.": "DataParallel; save the module inside (model.module)",
     "_fsdp_wrapped_module.": "FSDP; gather the whole state dict before saving",
@@ -49,18 +49,18 @@ def check_weights(spec: str, model: Any, loading_info: Mapping[str, Any], tensor
         beside = f", while {len(unused)} stored weights are unused, the first {unused[0]}" if unused else ""
         raise ModelError(
             f"{spec}: its files lack weights: {missing[0]}, the first of {len(missing)} missing{beside}; they would be "
-            f"drawn at random; {hint or _save_again(model)}"
+            f"drawn at random; {hint or _save_advice(model)}"
         )
     if mismatched:
         name, stored, expected = mismatched[0]
         raise ModelError(
             f"{spec}: {name} is {list(stored)} in its files, {list(expected)} by config.json, the first of "
-            f"{len(mismatched)} such weights; {hint or _save_again(model)}"
+            f"{len(mismatched)} such weights; {hint or _save_advice(model)}"
         )
     if unused:
         raise ModelError(
             f"{spec}: the stored weight {unused[0]}, the first of {len(unused)}, has no place in {type(model).__name__} "
-            f"as config.json describes it, and would be left unused; {hint or _save_again(model)}"
+            f"as config.json describes it, and would be left unused; {hint or _save_advice(model)}"
         )
     errors = [*loading_info.get("error_msgs", ())]
     if errors:
@@ -75,7 +75,7 @@ def _is_allowed(name: str, by_name: Mapping[str, StoredTensor]) -> bool:
     )
     if tensor is None:
         return False
-    return tensor.is_buffer or tensor.is_value_head or OTHER_MODALITIES.match(tensor.name) is not None
+    return tensor.is_buffer or tensor.is_value_head or OTHER_MODALITY_NAME.match(tensor.name) is not None
 
 
 def _check_stored_once(spec: str, names: Iterable[str], prefix: str) -> None:
@@ -98,9 +98,9 @@ def check_files_store_once(spec: str, tensors: Sequence[StoredTensor]) -> None:
         )
 
 
-def files_tensors(spec: str, folder: Any) -> list[StoredTensor]:
+def read_model_tensors(spec: str, folder: Any) -> list[StoredTensor]:
     """The tensors of the files that transformers loads from a folder."""
-    tensors = [tensor for path in loaded_files(folder) for tensor in stored_tensors(path)]
+    tensors = [tensor for path in list_weight_files(folder) for tensor in read_stored_tensors(path)]
     check_files_store_once(spec, tensors)
     return tensors
 
@@ -108,11 +108,11 @@ def files_tensors(spec: str, folder: Any) -> list[StoredTensor]:
 def _wrapper_hint(names: Iterable[str]) -> str:
     """What wrapped the model when it was saved, by what every name begins with."""
     names = list(names)
-    for prefix, who in WRAPPERS.items():
+    for prefix, who in WRAPPER_PREFIXES.items():
         if names and all(name.startswith(prefix) or f".{prefix}" in name for name in names):
             return f"every name holds {prefix!r}, as saved from {who}"
     return ""
 
 
-def _save_again(model: Any) -> str:
+def _save_advice(model: Any) -> str:
     return f"save the whole {type(model).__name__} with save_pretrained, and its config.json with it"

@@ -12,8 +12,8 @@ from benchmark.errors import ModelError
 from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, available_memory
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
-from benchmark.models.json_files import CONFIG, read_json
-from benchmark.models.tokenizer import check_ids, check_words, named_failures
+from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.models.tokenizer import check_token_ids, check_word_tokens, failures_as_model_errors
 from benchmark.probing.full_grid import count_grid_steps
 from benchmark.probing.probes import GROUPS_PER_CHUNK, select_matmul_dtype
 from benchmark.probing.protocol import Protocol
@@ -66,7 +66,7 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     """
     if not job.checkpoint.network or job.checkpoint.own:
         return ResourceEstimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
-    config = read_json(job.checkpoint.folder / CONFIG)
+    config = read_json(job.checkpoint.folder / CONFIG_FILE)
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
     check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
@@ -77,14 +77,14 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
         else job.prompt_template
     )
     texts, programs = render_prompts(job.suite, sample), sample.programs.texts()
-    with named_failures(job.checkpoint.spec):
-        check_words(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
+    with failures_as_model_errors(job.checkpoint.spec):
+        check_word_tokens(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
     vocabulary = next(
         (part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None
     )
-    check_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
+    check_token_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
     prompt_tokens = max(map(len, prompts))
     new_tokens = HuggingFaceModel.room(tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track])
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.artifacts import known_version
 from benchmark.errors import BenchmarkError
-from benchmark.models.interface import Loading
+from benchmark.models.interface import LoadOptions
 from benchmark.probing.grid import Grid
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import SemanticContent
@@ -43,9 +43,9 @@ class ModelEntry(_Strict):
     own_code: bool = False
 
     @property
-    def loading(self) -> Loading:
+    def loading(self) -> LoadOptions:
         """The load options."""
-        return Loading(self.attention, self.quantization, self.remote_code, self.own_code)
+        return LoadOptions(self.attention, self.quantization, self.remote_code, self.own_code)
 
 
 class SuiteEntry(_Strict):

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import ModelError
-from benchmark.models.interface import Decoding, Generation, HiddenStates, LanguageModel, Writer
-from benchmark.models.loading import load, load_writer, tokenizer_of
+from benchmark.models.interface import Decoding, Generation, HiddenStates, LanguageModel, ProgramGenerator
+from benchmark.models.loading import load_model, load_generator, load_tokenizer_or_none
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import extract_program
@@ -63,7 +63,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job, self.batch_size = job, job.suite.batch
         self.loaded: tuple[int | None, LanguageModel] | None = None
-        self.baseline: Writer | None = None
+        self.baseline: ProgramGenerator | None = None
 
     def evaluate(self, shard: Shard, batch_scale: float = 1.0) -> ShardResult:
         """Compute one shard with this fraction of the suite's batch size: below 1 after an out-of-memory failure."""
@@ -102,16 +102,16 @@ class Worker:
         if self.loaded is None or self.loaded[0] != init_index:
             self.loaded = None
             seed = None if init_index is None else RANDOM_INIT_SEED + init_index
-            model = load(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.prompt_template.before)
+            model = load_model(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.prompt_template.before)
             self.loaded = (init_index, model)
         return self.loaded[1]
 
-    def writer(self, stage: str) -> Writer:
+    def writer(self, stage: str) -> ProgramGenerator:
         """The generator of a stage's programs: the model, or a baseline without hidden states."""
         if self.job.checkpoint.network:
             return self.model(stage)
         if self.baseline is None:
-            self.baseline = load_writer(self.job.checkpoint, self.job.suite)
+            self.baseline = load_generator(self.job.checkpoint, self.job.suite)
         return self.baseline
 
     @cached_property
@@ -121,7 +121,7 @@ class Worker:
             return self.job.prompt_template
         if self.job.generation.track == TRAINED:
             return PLAIN
-        return build_prompt_template(self.job.suite, self.job.generation.track, tokenizer_of(self.job.checkpoint))
+        return build_prompt_template(self.job.suite, self.job.generation.track, load_tokenizer_or_none(self.job.checkpoint))
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from benchmark.artifacts import DESCRIPTION, FIGURES, MAX_BYTES, MAX_OTHER_BYTES, PROBES, RECORD
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_tensor_header, sanitize
-from benchmark.models.interface import Loading
+from benchmark.models.interface import LoadOptions
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
@@ -114,13 +114,13 @@ def _check_provenance(record: Record) -> None:
             raise SubmissionError(f"{RECORD}: {name}: {count}; expected a count from 0 to {MAX_COUNT:,}")
 
 
-def load_options_from_record(record: Record) -> Loading:
+def load_options_from_record(record: Record) -> LoadOptions:
     """Return the load options of the model of a record; raises `SubmissionError` if it requests any other option."""
     model = record.model
     check_loading(
         model.spec, model.dtype, model.device, model.attention, model.quantization, model.remote_code, model.own_code
     )
-    return Loading(attention=model.attention)
+    return LoadOptions(attention=model.attention)
 
 
 def _figure_names(folder: Path) -> set[str]:

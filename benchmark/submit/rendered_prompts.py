@@ -92,6 +92,6 @@ def render_template_digest(folder: Path, suite: Suite, track: str) -> str:
 def _render(folder: str, suite: Suite, track: str) -> str:
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
-    from benchmark.models.loading import tokenizer_of
+    from benchmark.models.loading import load_tokenizer_or_none
 
-    return build_prompt_template(suite, track, tokenizer_of(open_checkpoint(ModelSpec("path", folder)))).digest
+    return build_prompt_template(suite, track, load_tokenizer_or_none(open_checkpoint(ModelSpec("path", folder)))).digest

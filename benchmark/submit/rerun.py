@@ -17,7 +17,7 @@ from benchmark.environment import processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
-from benchmark.models.interface import Loading, ModelSpec
+from benchmark.models.interface import LoadOptions, ModelSpec
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
@@ -75,7 +75,7 @@ class RerunRequest:
     suite: Suite
     dtype: str
     device: str
-    loading: Loading
+    loading: LoadOptions
     generation: GenerationOptions
     protocol: Protocol
     fraction: float = 0.0

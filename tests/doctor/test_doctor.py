@@ -65,7 +65,7 @@ def test_weights_that_are_not_numbers(tmp_path, capsys):
 
 
 def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark.models.huggingface, "PADDING_ENTERS", ())
+    monkeypatch.setattr(benchmark.models.huggingface, "PADDING_SENSITIVE_TYPES", ())
     code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}")
     assert (code, found["padding"]) == (3, doctor.FAIL)
     assert found["alignment"] == doctor.OK
@@ -140,7 +140,7 @@ def own(tmp_path, monkeypatch):
 def test_the_template_of_the_documents_is_sound(own, capsys):
     code, found, report = outcomes(capsys, *own("own_sound"))
     assert code == 0, report
-    assert list(found) == [name for name, _, _ in doctor.OWN_CHECKS]
+    assert list(found) == [name for name, _, _ in doctor.CUSTOM_CHECKS]
     assert [name for name, outcome in found.items() if outcome != doctor.OK] in ([], ["generation"]), report
 
 

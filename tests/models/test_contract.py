@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding, Generation, HiddenStates
-from benchmark.models.validated import Checked
+from benchmark.models.validated import ValidatedModel
 
 PROGRAMS = ["move(); }", "turn_left(); move(); }"]
 GOOD = HiddenStates(
@@ -21,8 +21,8 @@ GOOD = HiddenStates(
 )
 
 
-def returning(**given) -> Checked:
-    return Checked(SimpleNamespace(**{name: lambda *_, found=found: found for name, found in given.items()}), "py:a:b")
+def returning(**given) -> ValidatedModel:
+    return ValidatedModel(SimpleNamespace(**{name: lambda *_, found=found: found for name, found in given.items()}), "py:a:b")
 
 
 def test_what_is_right_passes_through():
@@ -92,7 +92,7 @@ def test_a_decoding_reaches_only_the_class_that_is_asked_for_one():
         seen.append(given)
         return [Generation("}", 1, True)]
 
-    model = Checked(SimpleNamespace(generate=generate), "py:a:b")
+    model = ValidatedModel(SimpleNamespace(generate=generate), "py:a:b")
     model.generate(["p"], 4)
     model.generate(["p"], 4, Decoding(constrained=True))
     assert seen == [(["p"], 4), (["p"], 4, Decoding(constrained=True))]

@@ -16,7 +16,7 @@ from scipy import stats
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmark.errors import ModelError
-from benchmark.models.decoding import Drawn, Grammar, GrammarOnly
+from benchmark.models.decoding import GumbelSampler, Grammar, GrammarMask
 from benchmark.models.interface import Decoding
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -93,7 +93,7 @@ def test_whatever_is_chosen_under_the_grammar_is_a_program(name: str) -> None:
     """Tokens drawn at random among the allowed ones, rows done at different times."""
     tokenizer, rows = tokenizer_of(name), 12
     prompt = torch.zeros((rows, 3), dtype=torch.long)
-    only = GrammarOnly(grammar_of(name), rows, 3)
+    only = GrammarMask(grammar_of(name), rows, 3)
     generator = torch.Generator().manual_seed(5)
     ids, end = prompt, tokenizer.eos_token_id
     for _ in range(400):
@@ -124,7 +124,7 @@ def test_a_tokenizer_without_an_end_mark_is_refused() -> None:
 def test_draws_have_the_frequencies_of_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -torch.inf])
     count, temperature = 20_000, 1.7
-    drawn = Drawn(Decoding(temperature=temperature, seeds=tuple(range(count))))
+    drawn = GumbelSampler(Decoding(temperature=temperature, seeds=tuple(range(count))))
     found = np.bincount(drawn(torch.zeros((count, 1)), logits.expand(count, 5)).argmax(-1).numpy(), minlength=5)
     expected = torch.softmax(logits / temperature, 0).double().numpy() * count
     assert found[4] == 0
@@ -134,7 +134,7 @@ def test_draws_have_the_frequencies_of_the_softmax() -> None:
 def test_a_draw_depends_on_its_seed_alone() -> None:
     logits = torch.randn((3, 50), generator=torch.Generator().manual_seed(0))
     seeds = (2**100 + 1, 7, 9)
-    together, alone = Drawn(Decoding(temperature=1.0, seeds=seeds)), Drawn(Decoding(temperature=1.0, seeds=seeds[1:2]))
+    together, alone = GumbelSampler(Decoding(temperature=1.0, seeds=seeds)), GumbelSampler(Decoding(temperature=1.0, seeds=seeds[1:2]))
     for _ in range(3):
         ids = torch.zeros((3, 1))
         assert torch.equal(together(ids, logits)[1], alone(ids[:1], logits[1:2])[0])

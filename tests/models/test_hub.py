@@ -16,8 +16,8 @@ from whole_runs import call
 
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import Loading, ModelSpec
-from benchmark.models.safetensors_header import INDEX
+from benchmark.models.interface import LoadOptions, ModelSpec
+from benchmark.models.safetensors_header import INDEX_FILE
 from benchmark.runner.record import read_record
 from benchmark.submit.audit import derive_audit_seed
 
@@ -55,7 +55,7 @@ def changed(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def opened(text: str = "hf:org/tiny", **loading: bool):
-    return open_checkpoint(ModelSpec.parse(text), Loading(**loading))
+    return open_checkpoint(ModelSpec.parse(text), LoadOptions(**loading))
 
 
 def test_only_what_is_wanted_is_fetched_and_once(hub, repository, tiny_folder):
@@ -147,7 +147,7 @@ def test_each_refusal_has_its_line(hub, repository, tiny_folder, spec, said):
     for name, more in (
         ("pickled", {"pytorch_model.bin": b"pickle"}),
         ("empty", {"README.md": b""}),
-        ("sharded", {"model-1.safetensors": weights, INDEX: index}),
+        ("sharded", {"model-1.safetensors": weights, INDEX_FILE: index}),
     ):
         hub.repositories[f"org/{name}"] = Repository()
         hub.repositories[f"org/{name}"].commit(files | more, "main")

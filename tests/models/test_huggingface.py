@@ -45,13 +45,13 @@ def test_states_are_read_within_their_budget(tiny_folder, monkeypatch):
     real = model._read
     monkeypatch.setattr(model, "_read", lambda *arguments: read.append(real(*arguments)) or read[-1])
     budget = 3 * (1 + max(len(program.split()) for program in programs)) * 3 * 32 * 4
-    monkeypatch.setattr(huggingface, "STATE_BYTES", budget)
+    monkeypatch.setattr(huggingface, "MAX_STATE_BYTES", budget)
     parts = model.hidden_states(prompts, programs)
     assert len(read) == 3
     assert max(states.nbytes for states in read) <= budget
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
     assert np.array_equal(parts.read, whole.read)
-    monkeypatch.setattr(huggingface, "STATE_BYTES", 1)
+    monkeypatch.setattr(huggingface, "MAX_STATE_BYTES", 1)
     model.hidden_states(prompts, programs)
     assert len(read) == 3 + 9, "one at a time is the least"
 

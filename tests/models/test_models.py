@@ -19,7 +19,7 @@ from whole_runs import call, only
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
-from benchmark.models.interface import Loading, ModelSpec, series
+from benchmark.models.interface import LoadOptions, ModelSpec, expand_revisions
 from benchmark.runner.plan import Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
@@ -27,7 +27,7 @@ from benchmark.sweep import read_models
 from benchmark.tasks.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
-OWN = Loading(own_code=True)
+OWN = LoadOptions(own_code=True)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ OWN = Loading(own_code=True)
     ],
 )
 def test_braces_name_a_series(text, names):
-    assert series(text) == names
+    assert expand_revisions(text) == names
 
 
 @pytest.mark.parametrize("text", ["hf:a/b@{x", "hf:a/b@{x,}", "hf:a/b@{x,x}", "hf:a/{b,c}@{x,y}"])
 def test_braces_that_name_none(text):
     with pytest.raises(UsageError, match="expected"):
-        series(text)
+        expand_revisions(text)
 
 
 @pytest.mark.parametrize("text", ["py:own", "py:own:", "py::load", "py:a-b:load", "py:a.:load", "hf:a/b@"])
@@ -89,7 +89,7 @@ def test_code_runs_only_when_allowed(tmp_path, monkeypatch, capsys):
 
 def test_options_that_cannot_apply_are_refused():
     with pytest.raises(UsageError, match="hf: and path: models only"):
-        open_checkpoint(ModelSpec.parse("py:own_writer:load"), Loading(attention="eager", own_code=True))
+        open_checkpoint(ModelSpec.parse("py:own_writer:load"), LoadOptions(attention="eager", own_code=True))
 
 
 def test_a_writer_has_a_row_and_no_meaning_in_both_tracks(tmp_path, capsys):
@@ -183,7 +183,7 @@ def test_attention_is_the_one_asked_for_and_another_run(tiny_folder, tmp_path):
     spec = ModelSpec("path", str(tiny_folder))
     for attention in ("eager", "sdpa"):
         for seed in (None, 1):
-            model = HuggingFaceModel(open_checkpoint(spec, Loading(attention=attention)), random_seed=seed)
+            model = HuggingFaceModel(open_checkpoint(spec, LoadOptions(attention=attention)), random_seed=seed)
             assert model.model.config._attn_implementation == attention
     words = ("--model", str(spec), "--suite", "smoke", "--limit", 4, "--no-states", "--out", tmp_path)
     assert call(*words) == 0
@@ -196,7 +196,7 @@ def test_attention_is_the_one_asked_for_and_another_run(tiny_folder, tmp_path):
 def test_quantized_weights_give_states_that_are_near(tiny_folder, tmp_path):
     spec = ModelSpec("path", str(tiny_folder))
     exact, rounded = (
-        HuggingFaceModel(open_checkpoint(spec, Loading(quantization=name))).hidden_states(
+        HuggingFaceModel(open_checkpoint(spec, LoadOptions(quantization=name))).hidden_states(
             ["def run() {"], ["move(); }"]
         )
         for name in ("", "int8")
@@ -213,4 +213,4 @@ def test_quantized_weights_give_states_that_are_near(tiny_folder, tmp_path):
 def test_quantization_without_its_package_is_said(tiny_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ModelError, match="needs torchao"):
-        HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder)), Loading(quantization="int8")))
+        HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tiny_folder)), LoadOptions(quantization="int8")))

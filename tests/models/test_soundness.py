@@ -20,7 +20,7 @@ from benchmark.doctor import command as doctor
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
-from benchmark.models.interface import Loading, ModelSpec
+from benchmark.models.interface import LoadOptions, ModelSpec
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.suite import load_suite
@@ -162,7 +162,7 @@ def test_a_class_of_the_users(message, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(OWN.format(body=BODIES[message]))
     monkeypatch.syspath_prepend(tmp_path)
     for module, refused in (("own_template", False), (name, True)):
-        checkpoint = open_checkpoint(ModelSpec.parse(f"py:{module}:load"), Loading(own_code=True))
+        checkpoint = open_checkpoint(ModelSpec.parse(f"py:{module}:load"), LoadOptions(own_code=True))
         worker = Worker(Job(load_suite("smoke"), checkpoint, "float32", "cpu", 0))
         if not refused:
             worker.check()

@@ -8,7 +8,7 @@ from tokenizers import processors
 
 from baselines.tokenizer import build_tokenizer
 from benchmark.errors import ModelError
-from benchmark.models.token_alignment import word_pieces
+from benchmark.models.token_alignment import align_tokens
 from benchmark.tasks.prompts import prompt_ids
 
 TOKENIZERS = {"byte pairs": byte_pair_tokenizer, "signs for spaces": metaspace_tokenizer, "words": build_tokenizer}
@@ -18,7 +18,7 @@ TOKENIZERS = {"byte pairs": byte_pair_tokenizer, "signs for spaces": metaspace_t
 def test_pieces_spell_the_words(kind):
     tokenizer = TOKENIZERS[kind]()
     for prompt, program in zip(*cases(), strict=True):
-        found = word_pieces(tokenizer, prompt, program)
+        found = align_tokens(tokenizer, prompt, program)
         assert prompt_ids(tokenizer, prompt) + found.ids == tokenizer(f"{prompt} {program}")["input_ids"]
         assert list(found.first) == [1, *(found.last[:-1] + 1)]
         for word, first, last in zip(program.split(), found.first - 1, found.last, strict=True):
@@ -34,7 +34,7 @@ def test_an_end_mark_does_not_close_a_prompt():
     bare = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     assert tokenizer(prompt)["input_ids"] == [1, *bare, 0]
     assert prompt_ids(tokenizer, prompt) == [1, *bare]
-    assert 0 not in word_pieces(tokenizer, prompt, program).ids
+    assert 0 not in align_tokens(tokenizer, prompt, program).ids
     # A mark that a chat template wrote is part of the text.
     assert prompt_ids(tokenizer, f"{prompt}<end>") == [1, *bare, 0]
 
@@ -42,7 +42,7 @@ def test_an_end_mark_does_not_close_a_prompt():
 def test_tokens_that_span_words_are_refused():
     prompts, programs = cases()
     with pytest.raises(ModelError, match=r"one token holds the end of put_marker\(\); and what follows"):
-        word_pieces(metaspace_tokenizer(split=False), prompts[0], programs[0])
+        align_tokens(metaspace_tokenizer(split=False), prompts[0], programs[0])
 
 
 def test_a_prompt_whose_tokens_change_is_refused():
@@ -50,4 +50,4 @@ def test_a_prompt_whose_tokens_change_is_refused():
     tokenizer.add_tokens(["{ put"])
     prompts, programs = cases()
     with pytest.raises(ModelError, match="tokens of a prompt change"):
-        word_pieces(tokenizer, prompts[0], programs[0])
+        align_tokens(tokenizer, prompts[0], programs[0])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmark.environment import SOURCE_ROOT, source_digest
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import Loading, ModelSpec
+from benchmark.models.interface import LoadOptions, ModelSpec
 from benchmark.runner.record import FrameEntry, read_record
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.report import VerificationReport
@@ -35,13 +35,13 @@ def run() -> Run:
 
 INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "model": lambda run: {"checkpoint": replace(run.checkpoint, digest="0" * 64)},
-    "loading": lambda run: {"checkpoint": replace(run.checkpoint, loading=Loading(attention="eager"))},
+    "loading": lambda run: {"checkpoint": replace(run.checkpoint, loading=LoadOptions(attention="eager"))},
     "dtype": lambda run: {"job": replace(run.job, dtype="bfloat16")},
     "device": lambda run: {"job": replace(run.job, device="cuda:0")},
     "threads": lambda run: {"job": replace(run.job, threads=2)},
     "grid": lambda run: {"job": replace(run.job, grid="full")},
     "draws": lambda run: {"job": replace(run.job, generation=replace(run.job.generation, samples=3))},
-    "frame": lambda run: {"job": replace(run.job, frame=PromptTemplate("before", "after"))},
+    "frame": lambda run: {"job": replace(run.job, prompt_template=PromptTemplate("before", "after"))},
     "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
     "tasks": lambda run: {"tasks_digest": "0" * 64},
     "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},
