@@ -51,7 +51,7 @@ class GenerationBench:
     def __init__(self, options: argparse.Namespace) -> None:
         spec = ModelSpec.parse(options.model)
         checkpoint = open_checkpoint(spec)
-        if not checkpoint.network or checkpoint.own:
+        if not checkpoint.has_hidden_states or checkpoint.is_custom:
             raise UsageError(f"--model {options.model}: expected a model of transformers, path: or hf:")
         suite = load_suite(options.suite)
         tokenizer = HuggingFaceModel.load_tokenizer(checkpoint)

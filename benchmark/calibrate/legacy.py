@@ -294,7 +294,7 @@ def run(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
-    if not job.checkpoint.network:
+    if not job.checkpoint.has_hidden_states:
         raise UsageError(f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
     make_folder(options.out, "--out")
     recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)

@@ -20,7 +20,7 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score_programs, summarize
-from benchmark.tasks.stage import BLIND, RANDOM, TEST
+from benchmark.tasks.stage import BLIND, TEST, Stage
 
 MAX_PRECISION_CHANGE = 0.05
 """The same between a precision and float32 from which probes may see it."""
@@ -45,7 +45,7 @@ def check_tokenizer(patient: DoctorContext) -> CheckResult:
     return CheckResult("tokenizer", OK, says)
 
 
-def words(patient: DoctorContext) -> CheckResult:
+def check_words(patient: DoctorContext) -> CheckResult:
     """Does every word of a program have tokens of its own behind a prompt?"""
     found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
     for prompt, program in zip(patient.prompts, patient.programs, strict=True):
@@ -58,7 +58,7 @@ def words(patient: DoctorContext) -> CheckResult:
     return CheckResult("words", OK, says)
 
 
-def weights(patient: DoctorContext) -> CheckResult:
+def check_weights(patient: DoctorContext) -> CheckResult:
     """Do the files hold the weights of the architecture, all of them and no others?"""
     check_architecture(patient.job.checkpoint)
     return CheckResult(
@@ -75,14 +75,14 @@ def causality(patient: DoctorContext) -> CheckResult:
     return CheckResult("causality", OK, "later tokens do not change earlier states or logits")
 
 
-def argmax(patient: DoctorContext) -> CheckResult:
+def check_argmax(patient: DoctorContext) -> CheckResult:
     """Is what is written the argmax of the logits of the pass that is probed?"""
     assert isinstance(patient.model, HuggingFaceModel)
     check_greedy(patient.model, patient.prompts[0], patient.job.dtype, patient.job.checkpoint.spec)
     return CheckResult("argmax", OK, "what it writes has the largest logits of the pass that is probed")
 
 
-def context(patient: DoctorContext) -> CheckResult:
+def check_context(patient: DoctorContext) -> CheckResult:
     """Do prompts and programs fit the context, and the model the memory?"""
     estimate = check_fits(patient.job, STANDARD)
     says = (
@@ -92,7 +92,7 @@ def context(patient: DoctorContext) -> CheckResult:
     return CheckResult("context", OK, says)
 
 
-def loading(patient: DoctorContext) -> CheckResult:
+def check_loading(patient: DoctorContext) -> CheckResult:
     """Can it be loaded and run at all, and are its states numbers?"""
     states = patient.states(patient.prompts[:1])
     if not np.isfinite(states).all():
@@ -104,14 +104,14 @@ def loading(patient: DoctorContext) -> CheckResult:
     )
 
 
-def alignment(patient: DoctorContext) -> CheckResult:
+def check_alignment(patient: DoctorContext) -> CheckResult:
     """Are states and likelihoods at each word those of one plain pass over the whole text?"""
     model = patient.model
     assert isinstance(model, HuggingFaceModel)
     prompt, program = patient.prompts[0], patient.programs[0]
     layers, log_prob, places = plain_pass(model, prompt, program)
     ours = patient.states([prompt])
-    absent = layers_absent(patient, ours, [layer[places] for layer in layers])
+    absent = find_missing_layers(patient, ours, [layer[places] for layer in layers])
     if layers and len(absent) > 1:
         return CheckResult(
             "alignment", FAIL, f"{len(absent)} of {ours.shape[1]} layers are not those of output_hidden_states at the words' "
@@ -131,7 +131,7 @@ def alignment(patient: DoctorContext) -> CheckResult:
     return CheckResult("alignment", OK, says)
 
 
-def layers_absent(patient: DoctorContext, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
+def find_missing_layers(patient: DoctorContext, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
     """Layers of `ours` [words, L, D] that are not, in this order, among those of `plain`, each [words, D]."""
     absent, start = [], 0
     for depth in range(ours.shape[1]):
@@ -164,11 +164,11 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
 
 
-def padding(patient: DoctorContext) -> CheckResult:
+def check_padding(patient: DoctorContext) -> CheckResult:
     """Are the states of a short prompt the same beside a long one?"""
-    together = patient.model.hidden_states(patient.uneven, patient.programs[:NUM_TASKS])
+    together = patient.model.hidden_states(patient.uneven_prompts, patient.programs[:NUM_TASKS])
     apart = 0.0
-    for row, (prompt, program) in enumerate(zip(patient.uneven, patient.programs, strict=False)):
+    for row, (prompt, program) in enumerate(zip(patient.uneven_prompts, patient.programs, strict=False)):
         alone = patient.model.hidden_states([prompt], [program])
         mine = slice(*together.offsets[row : row + 2])
         for there, here in ((together.emit, alone.emit), (together.read, alone.read)):
@@ -181,7 +181,7 @@ def padding(patient: DoctorContext) -> CheckResult:
     return CheckResult("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {apart:.1e})")
 
 
-def precision(patient: DoctorContext) -> CheckResult:
+def check_precision(patient: DoctorContext) -> CheckResult:
     """How far are the states from those in float32?"""
     dtype = patient.job.dtype
     if DTYPES[dtype].itemsize >= 4:
@@ -194,12 +194,12 @@ def precision(patient: DoctorContext) -> CheckResult:
     return CheckResult("precision", OK, f"{dtype} changes the states by {apart:.1%} of float32")
 
 
-def generation(patient: DoctorContext) -> CheckResult:
+def check_generation(patient: DoctorContext) -> CheckResult:
     """Does it write, as it does without a cache, does it stop, and does what it writes parse?"""
     written = patient.model.generate(patient.prompts[:NUM_TASKS], patient.room)
     texts = [one.text for one in written]
     if isinstance(patient.model, HuggingFaceModel):
-        plain = plainly_written(patient.model, patient.prompts[0], min(written[0].tokens, MAX_UNCACHED_TOKENS))
+        plain = generate_without_cache(patient.model, patient.prompts[0], min(written[0].tokens, MAX_UNCACHED_TOKENS))
         if not (texts[0].startswith(plain) or plain.startswith(texts[0])):
             says = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {plain[:60]!r}: "
             if DTYPES[patient.job.dtype].itemsize < 4:
@@ -218,17 +218,17 @@ def generation(patient: DoctorContext) -> CheckResult:
 
 
 @torch.inference_mode()
-def plainly_written(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
+def generate_without_cache(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
     """The most probable tokens behind a prompt, the whole text read anew for each."""
     ids = torch.tensor([prompt_ids(model.tokenizer, prompt)], device=model.device)
     length = ids.shape[1]
     for _ in range(tokens):
         best = model.model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat([ids, best], 1)
-    return model.text_of(ids[0, length:].tolist())
+    return model.decode(ids[0, length:].tolist())
 
 
-def batches(patient: DoctorContext) -> CheckResult:
+def check_batches(patient: DoctorContext) -> CheckResult:
     """Is what it writes and holds the same again, and in a batch of one?"""
     prompts = patient.prompts[:NUM_TASKS]
     first = patient.states(prompts)
@@ -245,10 +245,10 @@ def batches(patient: DoctorContext) -> CheckResult:
     return CheckResult("batch sizes", OK, "the same again, and answers do not depend on the batch")
 
 
-def copies(patient: DoctorContext) -> CheckResult:
+def check_untrained_copies(patient: DoctorContext) -> CheckResult:
     """Can untrained copies be made, which are a control, and do they differ?"""
     given = patient.prompts[:1]
-    first, second = (patient.states(given, Worker(patient.job).model(f"{RANDOM}-{i}-{BLIND}")) for i in range(2))
+    first, second = (patient.states(given, Worker(patient.job).model(str(Stage(BLIND, random_init=i)))) for i in range(2))
     if (
         relative_difference(first, second) < TOLERANCE["float32"]
         or relative_difference(first, patient.states(given)) < TOLERANCE["float32"]
@@ -258,7 +258,7 @@ def copies(patient: DoctorContext) -> CheckResult:
     return CheckResult("untrained copies", OK, "they differ by their seeds and from the model")
 
 
-def speed(patient: DoctorContext) -> CheckResult:
+def estimate_speed(patient: DoctorContext) -> CheckResult:
     """What will a whole run take?"""
     estimate = check_fits(patient.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60

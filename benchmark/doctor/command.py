@@ -35,28 +35,28 @@ from karel_env.command import CommandParser
 Checks = tuple[tuple[str, Callable[[DoctorContext], CheckResult], bool], ...]
 CHECKS: Checks = (
     ("tokenizer", checks.check_tokenizer, True),
-    ("words", checks.words, True),
-    ("weights", checks.weights, True),
-    ("context", checks.context, True),
-    ("loading", checks.loading, True),
+    ("words", checks.check_words, True),
+    ("weights", checks.check_weights, True),
+    ("context", checks.check_context, True),
+    ("loading", checks.check_loading, True),
     ("causality", checks.causality, False),
-    ("alignment", checks.alignment, False),
-    ("padding", checks.padding, False),
-    ("precision", checks.precision, False),
-    ("generation", checks.generation, False),
-    ("argmax", checks.argmax, False),
-    ("batch sizes", checks.batches, False),
-    ("untrained copies", checks.copies, False),
-    ("speed", checks.speed, False),
+    ("alignment", checks.check_alignment, False),
+    ("padding", checks.check_padding, False),
+    ("precision", checks.check_precision, False),
+    ("generation", checks.check_generation, False),
+    ("argmax", checks.check_argmax, False),
+    ("batch sizes", checks.check_batches, False),
+    ("untrained copies", checks.check_untrained_copies, False),
+    ("speed", checks.estimate_speed, False),
 )
 """Name, check, and whether those after it need it to pass."""
 CUSTOM_CHECKS: Checks = (
-    ("loading", checks.loading, True),
+    ("loading", checks.check_loading, True),
     ("causality", own_checks.check_causality, False),
-    ("padding", checks.padding, False),
-    ("generation", checks.generation, False),
-    ("batch sizes", checks.batches, False),
-    ("untrained copies", checks.copies, False),
+    ("padding", checks.check_padding, False),
+    ("generation", checks.check_generation, False),
+    ("batch sizes", checks.check_batches, False),
+    ("untrained copies", checks.check_untrained_copies, False),
     ("speed", own_checks.estimate_speed, False),
 )
 """The same for a class of one's own."""
@@ -64,11 +64,11 @@ CUSTOM_CHECKS: Checks = (
 
 def run_checks(patient: DoctorContext) -> Iterator[CheckResult]:
     """Every check, one after the other; those that rest on a failed one are not made."""
-    if not patient.job.checkpoint.network:
+    if not patient.job.checkpoint.has_hidden_states:
         yield CheckResult("hidden states", OK, "there are none: it is no network, and only writes programs")
         yield _run_check("generation", check_generator, patient)
         return
-    for name, look, needed in CUSTOM_CHECKS if patient.job.checkpoint.own else CHECKS:
+    for name, look, needed in CUSTOM_CHECKS if patient.job.checkpoint.is_custom else CHECKS:
         finding = _run_check(name, look, patient)
         yield finding
         if needed and finding.outcome == FAIL:
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = []
         for finding in run_checks(patient):
             outcomes.append(finding.outcome)
-            print(f"{finding.outcome:<6}{finding.name:<18}{finding.says}", flush=True)
+            print(f"{finding.outcome:<6}{finding.name:<18}{finding.message}", flush=True)
         if FAIL in outcomes:
             print("not usable")
             return ModelError.exit_code

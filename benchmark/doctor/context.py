@@ -31,7 +31,7 @@ class CheckResult:
 
     name: str
     outcome: str
-    says: str
+    message: str
 
 
 class DoctorContext:
@@ -58,7 +58,7 @@ class DoctorContext:
         return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
 
     @cached_property
-    def uneven(self) -> list[str]:
+    def uneven_prompts(self) -> list[str]:
         """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
         whole, other = self.prompts[:NUM_TASKS]
         return [whole, other[len(other) // 2 :]]

@@ -40,7 +40,7 @@ from benchmark.runner.store import VALID, MemmapStates, write_atomic
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import Summary, score_programs, summarize
-from benchmark.tasks.stage import BLIND, GENERATED, LIKELIHOOD, RANDOM, TEST
+from benchmark.tasks.stage import BLIND, GENERATED, LIKELIHOOD, TEST, Stage
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.features import PRIMARY
 from karel_env.language import HEADER
@@ -185,7 +185,7 @@ class Trajectory:
 
     def _shards(self, stage: str) -> list[Shard]:
         shards = shards_of(self.suite, stage)
-        return [s for s in shards if s.start < self.answers] if stage.endswith(GENERATED) else shards
+        return [s for s in shards if s.start < self.answers] if Stage.parse(stage).kind == GENERATED else shards
 
     def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
         job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
@@ -200,7 +200,7 @@ class Trajectory:
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(stages.job, self._shards(f"{RANDOM}-{copy}-{BLIND}"))
+            stages.evaluate(stages.job, self._shards(str(Stage(BLIND, random_init=copy))))
         pieces = stages.folder.store
         if pieces.status(RECORDER) != VALID:
             tasks = blind_tasks(self.suite)
@@ -245,7 +245,7 @@ class Trajectory:
             return [owner.folder.states(owner.shards, stage, f"{READ}.{view}") for view in POOLS]
 
         model = pools(stages, BLIND)
-        random_inits = [pools(controls, f"{RANDOM}-{copy}-{BLIND}") for copy in range(protocol.random_inits)]
+        random_inits = [pools(controls, str(Stage(BLIND, random_init=copy))) for copy in range(protocol.random_inits)]
         recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
         views: dict[str, Sequence[Views]] = {"model": [model], "random-init": random_inits, RECORDER: [[recorder]]}
         sources = {
@@ -273,7 +273,7 @@ class Trajectory:
     def _future(self, stages: Stages, texts: tuple[str, ...], trainer: ProbeTrainer) -> dict[int, Estimate]:
         job = replace(stages.job, texts=texts)
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(job, self._shards(f"{RANDOM}-{copy}-{GENERATED}"))
+            stages.evaluate(job, self._shards(str(Stage(GENERATED, random_init=copy))))
 
         def states(stage: str, position: str, view: str) -> StateArray:
             return stages.folder.states(stages.shards, stage, f"{position}.{view}")

@@ -55,11 +55,11 @@ class Checkpoint:
     parameters: int
     weight_bytes: int
     digest: str
-    network: bool = True
+    has_hidden_states: bool = True
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
 
     @property
-    def own(self) -> bool:
+    def is_custom(self) -> bool:
         """Whether it is a class of the user's, not a folder of transformers."""
         return self.spec.startswith("py:")
 
@@ -143,7 +143,7 @@ def _open_custom(spec: ModelSpec, loading: LoadOptions) -> Checkpoint:
         parameters=int(getattr(model, "parameters", 0)),
         weight_bytes=0,
         digest=digest,
-        network=hasattr(model, "hidden_states"),
+        has_hidden_states=hasattr(model, "hidden_states"),
         loading=loading,
     )
 
@@ -156,7 +156,7 @@ def _open_baseline(spec: ModelSpec) -> Checkpoint:
     whole = hashlib.sha256(spec.target.encode())
     for path in (source, source.with_name("prompt_reading.py")):
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, whole.hexdigest(), network=False)
+    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, whole.hexdigest(), has_hidden_states=False)
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:

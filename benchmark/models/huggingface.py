@@ -93,7 +93,7 @@ class HuggingFaceModel:
         self.base = self.model.base_model
         self.blocks = _find_blocks(self.base, self.model.config)
         takes = inspect.signature(self.model.forward).parameters
-        self.takes_positions = "position_ids" in takes
+        self.takes_position_ids = "position_ids" in takes
         # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
         size = self.model.config.get_text_config().vocab_size
@@ -105,7 +105,7 @@ class HuggingFaceModel:
         self.ends = frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
         marks = {pad, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
         # A word of the language stays in answers, whatever the tokenizer marks it as.
-        self.silent = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
+        self.hidden_token_ids = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
@@ -172,7 +172,7 @@ class HuggingFaceModel:
         """Cut a row of new tokens at its closing bracket or end mark."""
         used = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
         ended = used < len(ids)
-        text = self.text_of(ids[:used])
+        text = self.decode(ids[:used])
         depth = 1
         for place, character in enumerate(text):
             depth += (character == "{") - (character == "}")
@@ -180,9 +180,9 @@ class HuggingFaceModel:
                 return Generation(text[: place + 1], used, True)
         return Generation(text, used, ended)
 
-    def text_of(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         """The text of new tokens; marks of the end, of the beginning and of padding have none, all others do."""
-        text: str = self.tokenizer.decode([i for i in ids if i not in self.silent], skip_special_tokens=False)
+        text: str = self.tokenizer.decode([i for i in ids if i not in self.hidden_token_ids], skip_special_tokens=False)
         return text
 
     @torch.inference_mode()
@@ -308,7 +308,7 @@ class HuggingFaceModel:
         """
         cache = self._shared
         return (
-            self.takes_positions
+            self.takes_position_ids
             and bool(getattr(cache, "is_croppable", False))
             and self.model.config.model_type not in MASK_WINDOW_TYPES
             and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
@@ -332,7 +332,7 @@ class HuggingFaceModel:
     def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
         """Attention mask and, where the model takes them, positions of the last `width` tokens."""
         places = {"attention_mask": mask}
-        if self.takes_positions:
+        if self.takes_position_ids:
             places["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         return places
 

@@ -21,7 +21,7 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded.
     """
-    if checkpoint.own:
+    if checkpoint.is_custom:
         return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
     from benchmark.models.huggingface import HuggingFaceModel
 
@@ -30,7 +30,7 @@ def load_model(
 
 def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
     """One without hidden states."""
-    if checkpoint.own:
+    if checkpoint.is_custom:
         return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
     baseline: ProgramGenerator = importlib.import_module(BASELINE_REGISTRY).BASELINES[checkpoint.name](suite)
     return baseline
@@ -38,7 +38,7 @@ def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
 
 def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
     """The model's tokenizer; None for a class of the user's that has none."""
-    if checkpoint.own:
+    if checkpoint.is_custom:
         return getattr(factory.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
     from benchmark.models.huggingface import HuggingFaceModel
 
@@ -51,7 +51,7 @@ def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float
     Raises:
         ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
     """
-    if checkpoint.network:
+    if checkpoint.has_hidden_states:
         run_bounded(generate_one_word, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
 
 

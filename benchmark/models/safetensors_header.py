@@ -63,7 +63,7 @@ class StoredTensor:
         """Whether it belongs to a head that a language model does not use."""
         return VALUE_HEAD_NAME.match(self.name) is not None
 
-    def content_digest(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of its values."""
         with self.path.open("rb") as file:
             file.seek(self.start)
@@ -148,7 +148,7 @@ def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
     seen: set[tuple[str, tuple[int, ...], str]] = set()
     copies = []
     for tensor in matrices if len(matrices) > 1 else []:
-        key = (tensor.dtype, tensor.shape, tensor.content_digest())
+        key = (tensor.dtype, tensor.shape, tensor.digest())
         if key in seen:
             copies.append(tensor)
         seen.add(key)

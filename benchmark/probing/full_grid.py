@@ -40,7 +40,7 @@ from benchmark.tasks.probe_sets import (
     parse_programs,
     wide_tasks,
 )
-from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, RANDOM, WIDE
+from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE, Stage
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import Programs
@@ -204,7 +204,7 @@ class FullGrid:
         return Grid(None, slices, best_layer)
 
     def _views(self, site: ProbeSite, position: str, views: Sequence[str], copy: int | None = None) -> list[StateArray]:
-        stage = site.stage if copy is None else f"{RANDOM}-{copy}-{site.stage}"
+        stage = site.stage if copy is None else str(Stage.parse(site.stage).of_random_init(copy))
         return [self.load_states(stage, position, view) for view in views]
 
     def _copies(self, site: ProbeSite, position: str, views: Sequence[str]) -> list[list[StateArray]]:
@@ -334,7 +334,7 @@ class FullGrid:
             semantics = [ORIGINAL, mirror_class(name)]
             outputs = crossed_outputs(tasks, name)[:, 0]
             budget = self.suite.probe_programs // 5
-            stage = f"{CROSSED}-{name}"
+            stage = str(Stage(CROSSED, alternative=name))
             site = self._create_site(
                 f"crossed {name}", stage, tasks.programs, first_inputs(tasks), outputs, budget, semantics
             )

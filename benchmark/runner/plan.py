@@ -17,12 +17,11 @@ from benchmark.tasks.stage import (
     CONSTRAINED,
     CROSSED,
     GENERATED,
-    RANDOM,
     SAMPLED,
     TEST,
     TEST_SET_STAGES,
     WIDE,
-    base_stage,
+    Stage,
 )
 from benchmark.tasks.suite import Suite
 
@@ -80,7 +79,7 @@ class Job:
     @property
     def reads_states(self) -> bool:
         """Whether hidden states are read."""
-        return self.checkpoint.network and self.generation.states
+        return self.checkpoint.has_hidden_states and self.generation.states
 
 
 @dataclass(frozen=True, order=True)
@@ -127,17 +126,17 @@ def plan(job: Job) -> list[Shard]:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
     read_stages = (
-        [BLIND, WIDE, *(f"{CROSSED}-{name}" for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
+        [BLIND, WIDE, *(str(Stage(CROSSED, alternative=name)) for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
     )
     for stage in read_stages:
-        stages += [stage, *(f"{RANDOM}-{i}-{stage}" for i in range(job.random_inits))]
+        stages += [stage, *(str(Stage.parse(stage).of_random_init(i)) for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]
 
 
 def shards_of(suite: Suite, stage: str) -> list[Shard]:
     """The shards of one stage; test and probe tasks are counted without drawing them."""
     num_items = dict.fromkeys(TEST_SET_STAGES, suite.tasks) | {GENERATED: suite.probe_programs}
-    count = num_items.get(base_stage(stage)) or len(stage_tasks(suite, stage))
+    count = num_items.get(Stage.parse(stage).kind) or len(stage_tasks(suite, stage))
     return [Shard(stage, a, b) for a, b in suite.shards(count)]
 
 
@@ -145,7 +144,7 @@ def plan_dependent(job: Job) -> list[Shard]:
     """The shards that depend on `Job.texts`: in the full grid, randomly initialised copies that read the model's programs."""
     if job.grid != FULL_GRID or not job.reads_states:
         return []
-    stages = [f"{RANDOM}-{i}-{GENERATED}" for i in range(job.random_inits)]
+    stages = [str(Stage(GENERATED, random_init=i)) for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
 
 

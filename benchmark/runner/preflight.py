@@ -64,7 +64,7 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     Raises:
         ModelError: the context is too short for the suite's prompts, or the memory is too small.
     """
-    if not job.checkpoint.network or job.checkpoint.own:
+    if not job.checkpoint.has_hidden_states or job.checkpoint.is_custom:
         return ResourceEstimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
     config = read_json(job.checkpoint.folder / CONFIG_FILE)
     tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)

@@ -47,7 +47,7 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, score_programs, summarize
-from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, RANDOM, SAMPLED, TEST
+from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, SAMPLED, TEST, Stage
 from benchmark.tasks.suite import hash_tasks, limit_suite, load_suite, test_tasks
 
 GRID_STAGE, PROBING = "grid", "probing"
@@ -103,7 +103,7 @@ class Run:
         if config.batch is not None:
             self.suite = replace(self.suite, batch=config.batch)
         options = config.generation
-        if checkpoint.own and options.track == FEWSHOT:
+        if checkpoint.is_custom and options.track == FEWSHOT:
             # The few-shot track always has constrained decoding, but a custom class decodes by itself.
             options = replace(options, constrained=False)
         self.job = Job(
@@ -117,10 +117,10 @@ class Run:
             config.threads,
             options,
         )
-        track = TRAINED if checkpoint.own else options.track
-        if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.network:
+        track = TRAINED if checkpoint.is_custom else options.track
+        if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.has_hidden_states:
             subject = (
-                "class without states has no" if checkpoint.own else "baseline that is no network has no other track,"
+                "class without states has no" if checkpoint.is_custom else "baseline that is no network has no other track,"
             )
             raise UsageError(f"{checkpoint.spec}: a {subject} draws or grammar")
         if options.track != TRAINED:
@@ -213,7 +213,7 @@ class Run:
             reasons.append(f"--quantization {loading.quantization}")
         if loading.remote_code:
             reasons.append("--trust-remote-code: code that came with the model ran")
-        if self.checkpoint.own:
+        if self.checkpoint.is_custom:
             reasons.append("--allow-code: the model is a class of the user's")
         if self.environment["dirty"]:
             reasons.append("the source has uncommitted changes")
@@ -260,7 +260,7 @@ class _EvaluationStages(Stages):
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last_view)]
 
         self.progress.start("probing: blind", count_blind_steps(protocol) + count_content_steps(protocol))
-        random_init_states = [pooled_states(f"{RANDOM}-{i}-{BLIND}") for i in range(protocol.random_inits)]
+        random_init_states = [pooled_states(str(Stage(BLIND, random_init=i))) for i in range(protocol.random_inits)]
         trainer = self.probe_trainer(keep=True)
         folder.write_index(BLIND, blind_probe_set(suite, protocol))
         result, arrays, readouts = measure(

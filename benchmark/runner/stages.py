@@ -152,7 +152,7 @@ class Stages:
             self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
         affinity_key = f"{self.identity} {len(job.texts)}"
-        if remaining and job.checkpoint.network and not self.is_model_checked:
+        if remaining and job.checkpoint.has_hidden_states and not self.is_model_checked:
             self._check_model(affinity_key, work)
         self.backend.pool.drain(
             [

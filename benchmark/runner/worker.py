@@ -43,9 +43,9 @@ from benchmark.tasks.stage import (
     CROSSED,
     GENERATED,
     LIKELIHOOD,
-    RANDOM,
     SAMPLED,
     TEST,
+    Stage,
 )
 from benchmark.tasks.suite import probe_tasks, test_tasks
 from karel_env.generator import Tasks
@@ -75,7 +75,7 @@ class Worker:
             return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
         if shard.stage == LIKELIHOOD:
             return self._log_likelihoods(shard)
-        if shard.stage.endswith(GENERATED):
+        if Stage.parse(shard.stage).kind == GENERATED:
             return self._read_generated(shard)
         return self._read(stage_tasks(self.job.suite, shard.stage), shard)
 
@@ -85,7 +85,7 @@ class Worker:
         Raises:
             ModelError: a check fails.
         """
-        if not self.job.checkpoint.network:
+        if not self.job.checkpoint.has_hidden_states:
             return
         from benchmark.models.soundness import check_soundness
 
@@ -98,7 +98,7 @@ class Worker:
 
     def model(self, stage: str) -> LanguageModel:
         """The model of a stage: the evaluated one, or a randomly initialised copy."""
-        init_index = int(stage.split("-")[1]) if stage.startswith(RANDOM) else None
+        init_index = Stage.parse(stage).random_init
         if self.loaded is None or self.loaded[0] != init_index:
             self.loaded = None
             seed = None if init_index is None else RANDOM_INIT_SEED + init_index
@@ -108,7 +108,7 @@ class Worker:
 
     def writer(self, stage: str) -> ProgramGenerator:
         """The generator of a stage's programs: the model, or a baseline without hidden states."""
-        if self.job.checkpoint.network:
+        if self.job.checkpoint.has_hidden_states:
             return self.model(stage)
         if self.baseline is None:
             self.baseline = load_generator(self.job.checkpoint, self.job.suite)
@@ -194,8 +194,8 @@ class Worker:
         views = []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
-            is_crossed = CROSSED in shard.stage
-            outputs = crossed_outputs(batch, shard.stage.rpartition("-")[2], start) if is_crossed else batch.inputs
+            alternative = Stage.parse(shard.stage).alternative
+            outputs = batch.inputs if alternative is None else crossed_outputs(batch, alternative, start)
             views.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
         return ShardResult([], _concatenate(views))
 

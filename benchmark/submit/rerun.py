@@ -175,7 +175,7 @@ def open_screened_checkpoint(request: RerunRequest) -> Checkpoint:
         screen_model_folder(Path(request.folder), is_hub=False)
         return open_checkpoint(ModelSpec("path", request.folder), request.loading)
     checkpoint = open_checkpoint(ModelSpec.parse(request.model), request.loading)
-    if checkpoint.network:
+    if checkpoint.has_hidden_states:
         screen_model_folder(checkpoint.folder, is_hub=True)
     return checkpoint
 

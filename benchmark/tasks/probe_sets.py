@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.tasks.stage import CROSSED, GENERATED, TEST_SET_STAGES, WIDE, base_stage
+from benchmark.tasks.stage import CROSSED, GENERATED, TEST_SET_STAGES, WIDE, Stage
 from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks, test_tasks
 from karel_env.generator import Tasks
 from karel_env.interpreter import run
@@ -23,14 +23,14 @@ WIDE_BUDGET = 25_000
 
 def stage_tasks(suite: Suite, stage: str) -> Tasks:
     """The tasks of a stage or of its randomly initialised copies."""
-    base = base_stage(stage)
-    if base in TEST_SET_STAGES:
+    kind = Stage.parse(stage).kind
+    if kind in TEST_SET_STAGES:
         return test_tasks(suite)
-    if base == GENERATED:
+    if kind == GENERATED:
         return probe_tasks(suite)
-    if base == WIDE:
+    if kind == WIDE:
         return wide_tasks(suite)
-    return crossed_tasks(suite) if base.startswith(CROSSED) else blind_tasks(suite)
+    return crossed_tasks(suite) if kind == CROSSED else blind_tasks(suite)
 
 
 def wide_tasks(suite: Suite) -> Tasks:

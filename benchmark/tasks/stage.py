@@ -1,6 +1,8 @@
-"""Stages of a run: units of computation over a task set. Stages of randomly initialised copies are `random-i-STAGE`."""
+"""Stages of a run: units of computation over a task set, for the model or for a randomly initialised copy of it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
 LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
@@ -9,6 +11,34 @@ CHECK = "check"
 TEST_SET_STAGES = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 
 
-def base_stage(stage: str) -> str:
-    """The stage that a randomly initialised copy repeats; any other stage is returned unchanged."""
-    return stage.split("-", 2)[-1] if stage.startswith(RANDOM) else stage
+@dataclass(frozen=True)
+class Stage:
+    """One stage; `str(stage)` is its name in file names and records.
+
+    Attributes:
+        kind: one of the constants of this module, such as `BLIND`.
+        random_init: index of the randomly initialised copy, None for the model itself.
+        alternative: name of the alternative semantics of a `CROSSED` stage, else None.
+    """
+
+    kind: str
+    random_init: int | None = None
+    alternative: str | None = None
+
+    def __str__(self) -> str:
+        name = self.kind if self.alternative is None else f"{self.kind}-{self.alternative}"
+        return name if self.random_init is None else f"{RANDOM}-{self.random_init}-{name}"
+
+    @classmethod
+    def parse(cls, name: str) -> Stage:
+        """The stage of a name such as `test`, `crossed-lmpru` or `random-0-blind`."""
+        random_init = None
+        if name.startswith(f"{RANDOM}-"):
+            _, index, name = name.split("-", 2)
+            random_init = int(index)
+        kind, _, alternative = name.partition("-")
+        return cls(kind, random_init, alternative or None)
+
+    def of_random_init(self, index: int) -> Stage:
+        """The same stage of randomly initialised copy `index`."""
+        return replace(self, random_init=index)

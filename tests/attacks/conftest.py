@@ -9,4 +9,4 @@ import benchmark.review.pull_request
 
 @pytest.fixture(autouse=True)
 def no_rivals(monkeypatch):
-    monkeypatch.setattr(benchmark.review.pull_request, "read_entries", lambda folder: [])
+    monkeypatch.setattr(benchmark.review.pull_request, "read_leaderboard_rows", lambda folder: [])

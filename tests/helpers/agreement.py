@@ -71,7 +71,7 @@ def check_writing(model, prompts):
         plain = model.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, do_sample=False, pad_token_id=0
         )
-        text = model.text_of(plain[0, ids.shape[1] :].tolist())
+        text = model.decode(plain[0, ids.shape[1] :].tolist())
         assert text.startswith(ours.text) if ours.finished else text == ours.text
         assert ours.tokens == room or ours.finished
     return len({one.text for one in found})

@@ -1,4 +1,4 @@
-"""The figures of a record: what is written, what can be read in it, and that the same input gives the same bytes."""
+"""The figures of a record: files, text, and determinism."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def svg(folder: Path, stem: str) -> str:
     return (folder / "figures" / f"{stem}.svg").read_text()
 
 
-def test_without_a_grid_only_the_features(tmp_path: Path) -> None:
+def test_without_a_grid_only_features_are_plotted(tmp_path: Path) -> None:
     assert write_figures(tmp_path, NAME, make_probe_result(), None) == FEATURES_ONLY
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == FEATURES_ONLY
     text = svg(tmp_path, "features")
@@ -80,7 +80,7 @@ def test_without_a_grid_only_the_features(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_every_figure_as_png_and_svg_and_the_same_bytes_twice(tmp_path: Path) -> None:
+def test_figures_are_deterministic_png_and_svg(tmp_path: Path) -> None:
     first, second = tmp_path / "one", tmp_path / "other"
     paths = write_figures(first, NAME, make_probe_result(), make_grid(2))
     stems = ["budgets", "features", "layers-blind-read", "layers-generated-emit"]
@@ -123,7 +123,7 @@ def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
         assert absent not in text
 
 
-def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
+def test_budget_curve_has_one_point_per_budget(tmp_path: Path) -> None:
     write_figures(tmp_path, NAME, make_probe_result(), make_grid(1))
     text = svg(tmp_path, "budgets")
     for label in (
@@ -140,7 +140,7 @@ def test_budgets_take_one_point_a_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delta", [0.05, 0.0])
-def test_one_cell_and_one_budget_without_a_recorder_and_a_long_name(tmp_path: Path, delta: float) -> None:
+def test_single_cell_and_budget_without_controls(tmp_path: Path, delta: float) -> None:
     cell = make_slice()
     without_controls = replace(cell, features={PRIMARY: replace(cell.features[PRIMARY], controls={})})
     slices = [make_slice(delta, view="layer 0"), without_controls, make_slice(budget=0)]

@@ -1,4 +1,4 @@
-"""The full grid without a model: states that are made, whose layer, offset and reach are known."""
+"""The full grid on synthetic states with known layer, offset and reach."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def grid():
     return result
 
 
-def test_the_layer_and_the_verdict_are_found(grid):
+def test_best_layer_and_verdict(grid):
     assert grid.best_layer == TRUE_LAYER
     assert grid.verdict == "REPRESENTS"
     delta = {s.view: s.features["facing"].delta.value for s in grid.slices if is_slice(s, "blind", "read", 0, "mlp1")}
@@ -84,7 +84,7 @@ def test_every_slice_is_measured(grid):
     assert max(s.alternatives for s in grid.slices) == 29
 
 
-def test_the_state_now_says_little_of_the_past_but_the_recorder_is_no_better(grid):
+def test_skill_by_offset(grid):
     by_offset = {s.offset: s.features["facing"] for s in grid.slices if s.view == TRUE_LAYER and s.probe_set == "blind"}
     assert by_offset[1].skill > 0.8 > by_offset[2].skill
     assert by_offset[0].skill > 0.8
@@ -97,14 +97,14 @@ def test_crossed_slices_have_one_alternative_and_a_fifth_of_the_budget(grid):
     assert all(s.alternatives == 1 and s.features["facing"].gap.high > 0 for s in crossed)
 
 
-def test_reach_is_as_far_as_the_states_look(grid):
+def test_reach_is_the_largest_encoded_offset(grid):
     """They hold the state one step ahead; two ahead follows from it and a drawn word alone."""
     assert grid.reach == 1
     assert set(grid.reach_p) == {1, 2}
     assert grid.reach_p[1] < 0.05 <= grid.reach_p[2]
 
 
-def test_what_is_added_to_the_recorder_is_the_original(grid):
+def test_conditional_skill_is_added_under_the_original_only(grid):
     added = grid.conditional["facing"]
     assert added.added.low > 0.2 > added.added_alternatives.high
     assert added.recorder + added.added.value > 0.9
@@ -130,7 +130,7 @@ def probe_set():
     return build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
 
 
-def test_a_label_that_stands_in_the_states_costs_few_bits(probe_set):
+def test_encoded_labels_have_a_short_codelength(probe_set):
     random = np.random.default_rng(0)
     noise = random.normal(size=(len(probe_set.program), 8)).astype(np.float32)
     facing = np.eye(4, dtype=np.float32)[probe_set.classes[0, FEATURES.index("facing")]]
@@ -144,7 +144,7 @@ def test_a_label_that_stands_in_the_states_costs_few_bits(probe_set):
     assert code.prior == pytest.approx(2, abs=0.03)
 
 
-def test_noise_costs_what_the_prior_costs(probe_set):
+def test_noise_has_the_codelength_of_the_prior(probe_set):
     """Probes that do no better than the prior answer with it, so that the codelength is the prior's, up to the order."""
     nothing = np.zeros((len(probe_set.program), 3), np.float32)
     sources = {"model": [[nothing]], "random-init": [[nothing]], "recorder": [[nothing]]}

@@ -1,4 +1,4 @@
-"""Whole runs of both grids: what they share is the same, and the full one writes all of its own."""
+"""Complete runs of all grids agree where they measure the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def layers(tiny_folder, tmp_path_factory):
     return run_of("layers", tiny_folder, tmp_path_factory.mktemp("layers"))
 
 
-def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, full):
+def test_layer_grid_equals_that_part_of_the_full_grid(undisturbed, layers, full):
     standard, layers_record, full_record = (
         read_record(folder / "record.json") for folder in (undisturbed, layers, full)
     )
@@ -61,7 +61,7 @@ def test_the_grid_of_layers_is_that_part_of_the_full_one(undisturbed, layers, fu
     assert {path.name for path in (layers / "figures").glob("*.png")} == {"features.png", "layers-blind-read.png"}
 
 
-def test_both_grids_find_the_same_verdict_and_figures(undisturbed, full):
+def test_standard_and_full_grid_agree(undisturbed, full):
     standard_record, full_record = (read_record(folder / "record.json") for folder in (undisturbed, full))
     assert standard_record.meaning == full_record.meaning
     assert standard_record.accuracy == full_record.accuracy
@@ -70,7 +70,7 @@ def test_both_grids_find_the_same_verdict_and_figures(undisturbed, full):
     assert (undisturbed / "probes.data").read_bytes() == (full / "probes.data").read_bytes()
 
 
-def test_the_full_grid_holds_every_place(full):
+def test_the_full_grid_has_every_slice(full):
     grid = read_record(full / "record.json").grid
     sites = {(s.probe_set, s.position, s.view) for s in grid.slices}
     assert {("blind", "read", f"layer {i}") for i in range(3)} <= sites

@@ -1,4 +1,4 @@
-"""Folds, intervals, scores, differences and readings on inputs so small that the right value is written beside them."""
+"""Folds, intervals, scores, differences and readouts on small inputs with known values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def programs_of(probe_set: ProbeSet, rows: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(2 * FOLDS))
-def test_a_seed_uses_every_fold_for_what_it_is_for(probe_set, seed):
+def test_each_fold_has_one_role_per_seed(probe_set, seed):
     """One fold tests, the next validates, and all the others train: none is left out, and none is used twice."""
     split = probe_set.split(seed)
     in_fold = {k: [i for i in range(PROGRAMS - 1) if i % FOLDS == k % FOLDS] for k in range(FOLDS)}
@@ -77,7 +77,7 @@ def test_as_many_seeds_as_folds_test_every_program_once(probe_set):
     assert {i for programs in trained for i in programs} == set(range(PROGRAMS - 1)), "seeds share few programs"
 
 
-def test_a_prefix_is_seen_if_a_training_fold_of_its_test_holds_it():
+def test_is_seen_if_a_training_fold_has_the_prefix():
     """Of 5 folds: neither its own fold, nor the one that validates with it, nor a dropped program's."""
     fold = np.array([0, 1, 2, DROPPED, 4, 0, 3], np.int8)
     for training_folds, expected in (
@@ -92,7 +92,7 @@ def test_a_prefix_is_seen_if_a_training_fold_of_its_test_holds_it():
         assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
 
 
-def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
+def test_the_later_fold_drops_a_program_with_a_shared_prefix():
     cells = np.zeros((4, 1, 1), np.int16)
     cells[3] = 1
     worlds = Worlds(cells, np.zeros((4, 3), np.int16), np.ones((4, 2), np.int16))
@@ -106,14 +106,14 @@ def test_the_later_fold_loses_the_program_that_shares_a_prefix_in_its_world():
     ("successes", "n", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_is_that_of_the_published_table(successes, n, low, upper):
+def test_wilson_matches_the_published_table(successes, n, low, upper):
     estimate = wilson(successes, n)
     assert (estimate.low, estimate.high) == pytest.approx((low, upper), abs=5e-5)
     assert (estimate.value, estimate.n) == (successes / n, n)
 
 
 @pytest.mark.parametrize(("level", "z"), [(0.90, 1.6448536269514722), (0.95, 1.959963984540054)])
-def test_wilson_is_the_closed_form(level, z):
+def test_wilson_matches_the_closed_form(level, z):
     for n in (1, 2, 7, 40, 1000):
         for successes in {0, 1, n // 3, n - 1, n}:
             p = successes / n
@@ -142,7 +142,7 @@ def test_shown_and_held_out_are_scored_by_their_own_examples():
     assert (summary.shown.value, summary.held_out.value, summary.both.value) == pytest.approx((2 / 3, 1 / 3, 1 / 3))
 
 
-def test_a_contrast_is_the_first_less_the_second():
+def test_difference_is_first_minus_second():
     """40 tasks, each of a program of its own: the first alone solves 12, the second alone 2."""
     first, second = np.zeros(40, bool), np.zeros(40, bool)
     first[:20], second[12:22] = True, True
@@ -156,7 +156,7 @@ def test_a_contrast_is_the_first_less_the_second():
     assert (back.difference.value, back.discordant, back.p) == (-contrast.difference.value, (2, 12), contrast.p)
 
 
-def test_the_view_is_the_one_that_validates_best_and_the_prior_answers_where_none_does(probe_set):
+def test_view_selection_and_fallback_to_the_prior(probe_set):
     """One semantics, two seeds; of two views one is better with the first seed, and none beats the prior with the other."""
     protocol = replace(STANDARD, seeds=(0, 1), folds=FOLDS)
     rows = [len(probe_set.split(seed).test) for seed in protocol.seeds]
@@ -196,7 +196,7 @@ def test_the_budget_ends_an_execution_before_the_next_event():
         assert execution.worlds.robot[0, 2] == (1 - left) % 4
 
 
-def test_the_screen_keeps_what_is_under_its_threshold(monkeypatch):
+def test_the_screen_keeps_alternatives_below_the_threshold(monkeypatch):
     skills = {"under": screen.THRESHOLD - 1e-4, "at": screen.THRESHOLD, "over": screen.THRESHOLD + 0.5}
     monkeypatch.setattr(screen, "table", lambda: {name: dict.fromkeys(FEATURES, v) for name, v in skills.items()})
     assert screen.valid_alternatives("facing") == ("under",)

@@ -1,4 +1,4 @@
-"""Labels around a word, budgets, control labels, and what a recorder knows, against plain stepping."""
+"""Labels, budgets, control labels, and the token-history baseline, against a step-by-step reference."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def states_of(tasks, b: int, meaning) -> list[tuple[int, int, int]]:
     return states
 
 
-def test_labels_around_a_word_are_the_states_of_the_reference(tasks, probe_set):
+def test_labels_match_the_reference_interpreter(tasks, probe_set):
     meanings = [ORIGINAL, *(s for name in probe_set.semantics[1:] for s in mirror_classes() if s.name == name)]
     f = {name: FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y", "end_x")}
     for b, (s, meaning) in product(range(60), enumerate(meanings)):
@@ -81,7 +81,7 @@ def test_a_budget_limits_training_and_validation_only(probe_set):
         assert np.array_equal(split.test, full_set.test)
 
 
-def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
+def test_blind_set_size_and_repetition():
     words = [blind_tasks(SUITE).programs.program(i).tobytes() for i in range(300)]
     assert len(blind_tasks(SUITE)) == len(set(words)) == 300
     repeated = blind_tasks(SUITE, 1500)
@@ -94,7 +94,7 @@ def test_the_blind_set_has_twice_the_budget_and_repeats_only_when_it_must():
     assert len(worlds) > 1490
 
 
-def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for():
+def test_alternatives_are_those_of_the_primary_feature_unless_all_are_requested():
     assert [s.name for s in select_alternatives(STANDARD)] == list(valid_alternatives("facing"))
     assert [s.name for s in select_alternatives(replace(STANDARD, alternatives=29))] == [
         s.name for s in mirror_classes()
@@ -104,7 +104,7 @@ def test_alternatives_are_those_of_the_primary_feature_until_all_are_asked_for()
     assert list_semantics(STANDARD)[0] == ORIGINAL
 
 
-def test_control_labels_depend_on_word_and_step_alone(tasks, probe_set):
+def test_control_labels_depend_on_token_and_step_only(tasks, probe_set):
     with_control = add_control_labels(probe_set, tasks.programs)
     index = with_control.semantics.index(CONTROL_LABELS)
     words = tasks.programs.words[tasks.programs.offsets[probe_set.program] + 3 + probe_set.word]
@@ -119,7 +119,7 @@ def test_control_labels_depend_on_word_and_step_alone(tasks, probe_set):
     assert len(np.unique(with_control.classes[index, FEATURES.index("facing")])) > 2
 
 
-def test_macro_f1_is_that_of_scikit_learn():
+def test_macro_f1_matches_scikit_learn():
     rng = np.random.default_rng(0)
     label, predicted = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
     confusion = np.zeros((9, 9), np.int64)
@@ -127,7 +127,7 @@ def test_macro_f1_is_that_of_scikit_learn():
     assert macro_f1(confusion) == pytest.approx(f1_score(label, predicted, average="macro"))
 
 
-def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
+def test_token_history_contains_the_tokens_read_so_far(tasks, probe_set):
     inputs = first_inputs(tasks)
     world = world_features(inputs).shape[1]
     for ahead in (-1, 0, 2):
@@ -139,7 +139,7 @@ def test_the_recorder_reads_as_far_as_it_is_told(tasks, probe_set):
     assert np.array_equal(with_outputs[:, -world:], world_features(tasks.outputs[:, 0])[probe_set.program])
 
 
-def test_a_prior_that_knows_the_present_knows_more(probe_set):
+def test_conditioning_the_prior_on_the_present_improves_it(probe_set):
     split = probe_set.split(0)
     for offset in (1, 2):
         later = probe_set.at_offset(offset)
@@ -149,7 +149,7 @@ def test_a_prior_that_knows_the_present_knows_more(probe_set):
         assert ((conditional.log_prob[0, f] == 0) == (later.classes[0, f, split.test] == MISSING)).all()
 
 
-def test_crossed_prompts_show_each_meaning_to_half(tasks):
+def test_crossed_prompts_alternate_semantics(tasks):
     crossed = crossed_tasks(SUITE)
     for name in CROSSED_ALTERNATIVES:
         assert name in valid_alternatives("facing")

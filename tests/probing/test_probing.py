@@ -1,4 +1,4 @@
-"""The engine of the probes: against plain torch, scikit-learn, and itself one network at a time."""
+"""Probe training, compared with plain torch, scikit-learn, and separate training of each network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def problem(groups=3, heads=2, classes=(4, 3), seed=0):
 
 
 @pytest.mark.parametrize("widths", [[], [16], [16, 8]])
-def test_together_is_one_by_one(widths):
+def test_grouped_training_equals_separate_training(widths):
     states, targets, counts = problem()
     together = fit_probes([states] * 2, targets, counts, [SPLIT, OTHER_SPLIT], widths, [3, 5], QUICK, **EXACT)
     for q, (seed, split) in enumerate([(3, SPLIT), (5, OTHER_SPLIT)]):
@@ -48,7 +48,7 @@ def test_together_is_one_by_one(widths):
 
 
 @pytest.mark.parametrize("widths", [[], [16], [16, 8]])
-def test_a_network_is_that_of_plain_torch(widths):
+def test_a_network_matches_plain_torch(widths):
     """Modules, autograd, cross-entropy and AdamW of torch, from the same weights and in the same order of states."""
     states, targets, counts = problem(groups=1)
     ours = fit_probes([states], targets, counts, [SPLIT], widths, [3], replace(QUICK, checks=1), **EXACT)
@@ -110,7 +110,7 @@ def test_threads_and_chunks_change_nothing(monkeypatch):
     np.testing.assert_allclose(chunked.log_prob[0], full_fit.log_prob[0], atol=1e-4)
 
 
-def test_linear_probe_reaches_the_logistic_regression_of_scikit_learn():
+def test_linear_probe_matches_logistic_regression_of_scikit_learn():
     states, targets, counts = problem(groups=1, heads=1, classes=(4,))
     long = replace(STANDARD, steps=600, batch=256, learning_rate=2e-2, weight_decay=0.0)
     fit = fit_probes([states], targets, counts, [SPLIT], [], [0], long, **EXACT)
@@ -145,7 +145,7 @@ def test_groups_may_have_different_classes():
     assert -fit.log_prob[0][1].mean() == pytest.approx(-alone.log_prob[0][0].mean(), abs=0.1)
 
 
-def test_missing_labels_cost_and_count_nothing():
+def test_missing_labels_are_ignored():
     states, targets, counts = problem(groups=1, heads=1)
     targets[0, 0, 900:] = MISSING
     targets[0, 0, :300] = MISSING
@@ -158,7 +158,7 @@ def test_missing_labels_cost_and_count_nothing():
     np.testing.assert_allclose(unchanged.log_prob[0], fit.log_prob[0], atol=0.05)
 
 
-def test_test_labels_decide_nothing():
+def test_test_labels_do_not_affect_selection():
     states, targets, counts = problem()
     changed = targets.copy()
     changed[:, :, 800:] = 0
@@ -180,7 +180,7 @@ def test_whitened_states_are_uncorrelated_with_deviation_one():
     assert whiten(np.ones((10, 3), np.float32), np.arange(5), 1e-4).shape == (10, 0)
 
 
-def test_rows_on_disk_give_what_the_array_gives(tmp_path):
+def test_memory_mapped_states_equal_arrays(tmp_path):
     states, targets, counts = problem()
     parts = []
     for i, part in enumerate(np.array_split(states, 3)):
@@ -194,7 +194,7 @@ def test_rows_on_disk_give_what_the_array_gives(tmp_path):
     assert np.array_equal(ours.log_prob[0], theirs.log_prob[0])
 
 
-def test_bfloat16_products_move_no_score():
+def test_bfloat16_products_keep_scores():
     states, targets, counts = problem(groups=4)
     long = replace(STANDARD, steps=200, batch=128)
     skills = []
@@ -205,7 +205,7 @@ def test_bfloat16_products_move_no_score():
     assert np.abs(np.subtract(*skills)).mean() < 0.005
 
 
-def test_every_step_of_every_network_is_told():
+def test_on_steps_counts_every_network():
     states, targets, counts = problem(groups=11)
     steps: list[int] = []
     fit_probes([states] * 2, targets, counts, [SPLIT] * 2, [8], [0, 1], QUICK, steps.append)

@@ -1,4 +1,4 @@
-"""Speed and memory of probing: benchmarks (`--benchmark-enable`), a ratio taken side by side, and the command's tables."""
+"""Speed and memory of probing: benchmarks (`--benchmark-enable`), a relative speed, and the tables of the command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_fit(benchmark, problem, widths):
 
 
 @pytest.mark.slow
-def test_grouped_products_beat_one_network_after_another(problem):
+def test_grouped_training_is_faster_than_sequential(problem):
     """Side by side, the networks of one seed with shared heads against one a head by plain torch; far more in use."""
     states, targets = problem
     began = time.perf_counter()
@@ -67,7 +67,7 @@ def test_the_grid_that_is_measured_is_the_one_in_use():
         assert np.array_equal(ours.predicted[q][1:], used.predicted[q])
 
 
-def test_operations_are_those_of_the_products():
+def test_operation_count_matches_the_formula():
     """One hidden layer: forward 2 b (D H + H C), gradients the same, and b H C again for the hidden layer's slope."""
     b, d, h, c = QUICK.batch, 65, 64, 13
     training = QUICK.steps * 2 * b * (2 * (d * h + h * c) + h * c)

@@ -58,7 +58,7 @@ def quick(monkeypatch):
         return VerificationReport(row.declared, row.record, [])
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", verify)
-    monkeypatch.setattr(benchmark.review.pull_request, "read_entries", lambda folder: [])
+    monkeypatch.setattr(benchmark.review.pull_request, "read_leaderboard_rows", lambda folder: [])
 
 
 def own_row(folder: Path, source: str = NGRAM, name: str = "mine") -> Path:

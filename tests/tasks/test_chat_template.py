@@ -1,4 +1,4 @@
-"""Chat templates: rendered as transformers renders them, at a fixed date, without chance, within bounds."""
+"""Chat templates are rendered as by transformers, with a fixed date, no random filters, and bounded work."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_date_is_fixed():
 
 
 @pytest.mark.parametrize("template", ["{{ [1, 2, 3] | random }}", "{{ lipsum() }}"])
-def test_chance_is_not_there(template):
+def test_random_filters_are_removed(template):
     with pytest.raises(ModelError, match="chat template: "):
         render(template, {"messages": TURNS})
 
@@ -70,13 +70,13 @@ def test_chance_is_not_there(template):
         ("{% if", "chat template: "),
     ],
 )
-def test_work_without_end(template, message):
+def test_unbounded_work_is_stopped(template, message):
     with pytest.raises(ModelError, match=message) as caught:
         render(template, {"messages": TURNS})
     assert "\n" not in str(caught.value)
 
 
-def test_one_operation_that_takes_all_memory():
+def test_memory_is_bounded():
     with pytest.raises(ModelError, match=r"chat template: took more than 1\.1 GB of memory"):
         render_chat("{{ ('x' * 9999999999) | length }}", TURNS, {}, {})
 
@@ -87,7 +87,7 @@ THINKING = (
 )
 
 
-def test_a_prompt_that_ends_inside_a_thought():
+def test_a_prompt_that_ends_inside_a_thinking_block_is_refused():
     tokenizer = build_tokenizer()
     tokenizer.chat_template = THINKING
     frame = build_prompt_template(SUITE, FEWSHOT, tokenizer)

@@ -1,4 +1,4 @@
-"""The rule that finds a program in an answer."""
+"""Extraction of the program from an answer."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from karel_env.parser import ParseError, parse
         (" jump(); }", " jump(); }"),
     ],
 )
-def test_the_first_that_is_a_program(answer: str, program: str) -> None:
+def test_extracts_the_first_candidate_that_parses(answer: str, program: str) -> None:
     assert extract_program(answer) == program
 
 
 @given(st.text(alphabet=" {}();movedfrun", max_size=40), st.text(alphabet=" {}();movedfrun", max_size=40))
-def test_what_is_found_is_a_program_or_the_answer(before: str, after: str) -> None:
+def test_result_is_a_program_or_the_answer(before: str, after: str) -> None:
     text = f"{before}def run() {{ move(); }}{after}"
     body = extract_program(text)
     try:

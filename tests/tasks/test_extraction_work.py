@@ -1,4 +1,4 @@
-"""The program in an answer is looked for in time that grows as the answer does, by the rule as it is written down."""
+"""Extraction takes time linear in the answer and follows the documented rule."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def by_the_rule(text: str) -> str:
     return text
 
 
-def test_answers_are_those_of_the_rule():
+def test_matches_the_reference_implementation():
     rng = random.Random(0)
     changed = 0
     for _ in range(4000):
@@ -68,7 +68,7 @@ def test_answers_are_those_of_the_rule():
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_the_work_grows_as_the_answer_does(kind, monkeypatch):
+def test_work_is_linear_in_the_answer(kind, monkeypatch):
     """Counted: the characters that are parsed, and the lines of Python that are executed meanwhile."""
     parsed: list[int] = []
 
@@ -101,7 +101,7 @@ def test_the_work_grows_as_the_answer_does(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_the_time_grows_as_the_answer_does(kind):
+def test_time_is_linear_in_the_answer(kind):
     """What regular expressions do is not counted; four times the text must not take the sixteen times of a square."""
 
     def seconds(text: str) -> float:

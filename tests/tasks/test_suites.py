@@ -1,4 +1,4 @@
-"""The shipped suites: what they pin, and that they draw it wherever and however they are run."""
+"""The shipped suites generate their pinned tasks, in any order and with any number of threads."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_blind_programs_are_straight_and_uniform():
     assert np.abs(np.bincount(body.ravel()) / body.size - 0.2).max() < 0.03
 
 
-def test_generalize_goes_beyond_every_other_suite():
+def test_generalize_exceeds_every_other_suite():
     beyond, other_suites = load_suite("generalize").recipe, [load_suite(n).recipe for n in NAMES if n != "generalize"]
     assert isinstance(beyond, ControlRecipe)
     assert all(beyond.height[0] > r.height[1] and beyond.width[0] > r.width[1] for r in other_suites)
@@ -94,7 +94,7 @@ def test_the_probe_data_of_the_paper():
     assert np.abs(np.bincount(body.ravel()) / body.size - 1 / 3).max() < 0.01
 
 
-def test_another_digest_stops_a_run():
+def test_a_wrong_digest_stops_a_run():
     with pytest.raises(VerificationError, match="generated test set has SHA-256 838ae682"):
         suites.test_tasks(replace(load_suite("smoke"), sha256="0" * 64))
 
@@ -114,7 +114,7 @@ def test_another_seed_is_another_suite():
         ("equality: state", "equality: maybe", "equality"),
     ],
 )
-def test_a_bad_file_of_ones_own_is_refused_in_one_line(tmp_path, old, new, message):
+def test_an_invalid_custom_suite_is_refused_in_one_line(tmp_path, old, new, message):
     text = (SUITE_FOLDER / "control.yaml").read_text()
     assert old in text
     path = tmp_path / "own.yaml"
@@ -124,7 +124,7 @@ def test_a_bad_file_of_ones_own_is_refused_in_one_line(tmp_path, old, new, messa
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_ones_own_is_not_official(tmp_path):
+def test_a_custom_suite_is_not_official(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text((SUITE_FOLDER / "smoke.yaml").read_text().replace("official: false", "official: true"))
     assert not load_suite(str(path)).official

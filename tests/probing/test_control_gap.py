@@ -1,4 +1,4 @@
-"""The whole analysis, from sums over programs to delta, against a simulation whose truth is known."""
+"""The analysis from sums over programs to delta, on simulated evidence with a known delta."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
-def test_groups_of_programs_tell_the_same_variance():
+def test_group_bootstrap_estimates_the_same_variance():
     """Of a mean over 10,000 programs, by resampling 500 groups of them, against the closed form."""
     rng = np.random.default_rng(0)
     values = rng.exponential(size=(1, 10_000))
@@ -82,7 +82,7 @@ def test_groups_of_programs_tell_the_same_variance():
     assert resampled.std() == pytest.approx(values.std() / 100, rel=0.12)
 
 
-def test_delta_is_less_by_the_larger_control(setting):
+def test_delta_subtracts_the_larger_control_gap(setting):
     for truth, expected in ((TRUTH, 0.20), ({**TRUTH, "random-init": 0.25}, 0.05)):
         exact = simulated(setting, np.random.default_rng(0), truth, 0.0, 0.0)
         results = analyze_features(exact, *setting, ALLOWED, PROTOCOL, ["one"], 1)
@@ -103,7 +103,7 @@ def test_the_verdict_needs_evidence_for_either_side(setting, gap, of_program, ex
     assert decide_verdict(analyze_features(evidence, *setting, ALLOWED, PROTOCOL, ["one"], 1), PROTOCOL) == expected
 
 
-def test_p_is_that_of_the_normal_distribution():
+def test_p_matches_the_normal_distribution():
     assert one_sided_p(Estimate(1.96, 0.0, 3.92, 10)) == pytest.approx(0.025, abs=1e-4)
     assert one_sided_p(Estimate(0.0, -1.0, 1.0, 10)) == pytest.approx(0.5)
     assert one_sided_p(Estimate(0.0, 0.0, 0.0, 10)) == 1.0

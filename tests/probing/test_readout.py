@@ -1,4 +1,4 @@
-"""Readings are what the probes of the first seed found, and a file that says otherwise is refused."""
+"""The readout is that of the first seed's probes; an inconsistent file is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def readings(probe_set, fits):
     return compute_readout(probe_set, tested, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
 
 
-def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, readings):
+def test_readout_is_of_the_selected_view(probe_set, fits, readings):
     split = probe_set.split(QUICK.seeds[0])
     assert readings.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
     assert [semantics_readout.semantics for semantics_readout in readings.by_semantics] == list(
@@ -75,7 +75,7 @@ def test_readings_are_those_of_the_view_chosen_on_validation(probe_set, fits, re
             )
 
 
-def test_what_is_never_executed_is_missing(probe_set, fits, readings):
+def test_tokens_that_are_never_executed_are_missing(probe_set, fits, readings):
     around = probe_set.classes_by_offset.copy()
     row = probe_set.split(0).test[0]
     around[:, :, :, row] = MISSING
@@ -89,7 +89,7 @@ def test_what_is_never_executed_is_missing(probe_set, fits, readings):
     assert semantics_readout.true[0][1:] == readings.by_semantics[0].true[0][1:]
 
 
-def test_the_file_gives_them_back(tmp_path, probe_set, readings):
+def test_readout_round_trip(tmp_path, probe_set, readings):
     assert load_readout(tmp_path, probe_set) is None
     (tmp_path / READINGS).write_bytes(pack_readout(readings))
     assert load_readout(tmp_path, probe_set) == readings
@@ -97,7 +97,7 @@ def test_the_file_gives_them_back(tmp_path, probe_set, readings):
     assert len(pack_readout(readings)) < 200_000
 
 
-def test_a_run_stores_them(undisturbed, probe_set):
+def test_a_run_stores_its_readout(undisturbed, probe_set):
     readout = load_readout(Path(undisturbed), probe_set)
     assert readout is not None
     assert readout.seed == QUICK.seeds[0]
@@ -121,7 +121,7 @@ def test_a_run_stores_them(undisturbed, probe_set):
         (lambda r: r.update(more=1), "more"),
     ],
 )
-def test_readings_that_are_not_of_the_blind_set_are_refused(tmp_path, probe_set, readings, change, says):
+def test_a_readout_of_another_set_is_refused(tmp_path, probe_set, readings, change, says):
     stored = json.loads(readings.model_dump_json())
     change(stored)
     (tmp_path / READINGS).write_bytes(gzip.compress(json.dumps(stored).encode()))

@@ -1,4 +1,4 @@
-"""Tracks: what stands around a task in a prompt."""
+"""Prompt templates of the tracks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_trained_track_shows_the_task_alone() -> None:
     assert render_prompts(SUITE, tasks, template=frame)[3] == expected
 
 
-def test_solved_examples_are_solved_and_none_of_what_is_asked() -> None:
+def test_solved_examples_are_correct_and_disjoint_from_all_tasks() -> None:
     shots = shot_tasks(SUITE)
     assert len(shots) == SUITE.shots
     assert run(shots.programs, shots.inputs).worlds.same_state(shots.outputs).all()
@@ -81,7 +81,7 @@ def test_a_few_shot_prompt_holds_description_examples_and_task(template: str | N
         assert text in frame.before
 
 
-def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
+def test_a_duplicate_bos_token_is_removed() -> None:
     template = "<s>" + CHATML
     assert not build_prompt_template(SUITE, FEWSHOT, Chatty(template, adds_bos=True)).before.startswith("<s>")
     assert build_prompt_template(SUITE, FEWSHOT, Chatty(template)).before.startswith("<s>")
@@ -95,19 +95,19 @@ def test_a_doubled_mark_of_beginning_is_taken_off() -> None:
         ("{{ messages[0].content.none.none }}", "chat template: "),
     ],
 )
-def test_a_template_that_hides_turns_is_refused(template: str, message: str) -> None:
+def test_a_template_that_omits_messages_is_refused(template: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build_prompt_template(SUITE, FEWSHOT, Chatty(template))
 
 
-def test_suites_with_control_flow_are_told_of_it() -> None:
+def test_control_flow_suites_describe_control_flow() -> None:
     control = replace(load_suite("control"), tasks=5, probe_programs=5, sha256="")
     assert "while (C)" in describe_language(control)
     assert "while" not in describe_language(SUITE)
     assert "3" not in describe_language(load_suite("icml24")), "drawn worlds print no number under the robot"
 
 
-def test_each_draw_of_each_task_has_a_seed_of_its_own() -> None:
+def test_sampling_seeds_are_distinct() -> None:
     tasks = np.arange(30)
     seeds = [seed for draw in range(4) for seed in sampling_seeds(SUITE, tasks, draw)]
     assert len(set(seeds)) == len(seeds) == 120
@@ -115,7 +115,7 @@ def test_each_draw_of_each_task_has_a_seed_of_its_own() -> None:
     assert sampling_seeds(replace(SUITE, seed=SUITE.seed + 1), tasks, 0) != sampling_seeds(SUITE, tasks, 0)
 
 
-def test_the_examples_in_a_frame_parse() -> None:
+def test_the_examples_in_a_template_parse() -> None:
     frame = build_prompt_template(SUITE, FEWSHOT)
     programs = [line for line in frame.before.splitlines() if line.startswith("def run() { ")]
     assert len([parse(line) for line in programs]) == SUITE.shots
