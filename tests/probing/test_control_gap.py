@@ -27,7 +27,7 @@ from karel_env.screen import valid_alternatives
 
 PROTOCOL = replace(STANDARD, alternatives=3, resamples=200, units=10_000)
 TRUTH = {"model": 0.30, "random-init": -0.05, "recorder": 0.10}
-"""Gap of each source; the larger control is always the recorder, so that delta's truth is 0.20 exactly."""
+"""Gap of each source; the larger control gap is always that of the token-history baseline, so that delta is exactly 0.20."""
 SIMULATIONS = 80
 ALLOWED = {name: valid_alternatives(name) for name in FEATURES}
 
@@ -40,7 +40,7 @@ def setting():
 
 
 def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
-    """Evidence of probes that fall short by chance: a program's part, in common and apart, and a seed's part."""
+    """Simulated evidence with random errors per program (shared and per source) and per seed."""
     probe_set, tested = setting
     shape = tested.prior.shape
     fold = probe_set.fold[tested.programs]
@@ -59,7 +59,7 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
 
 @pytest.mark.parametrize("of_seed", [0.0, 0.01, 0.04])
 def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
-    """93 to 97% at 95%: where a fit has no chance in it, as much as programs bring, and several times as much."""
+    """Coverage of 93 to 97% at 95%: without variance between fits, with as much as between programs, and with several times as much."""
     rng = np.random.default_rng(round(1000 * of_seed))
     covered = []
     for _ in range(SIMULATIONS):
@@ -71,7 +71,7 @@ def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
 
 
 def test_group_bootstrap_estimates_the_same_variance():
-    """Of a mean over 10,000 programs, by resampling 500 groups of them, against the closed form."""
+    """The variance of a mean over 10,000 programs, by resampling 500 groups, against the closed form."""
     rng = np.random.default_rng(0)
     values = rng.exponential(size=(1, 10_000))
     groups = semantic_content.group_sums(values, 500)

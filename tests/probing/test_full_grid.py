@@ -31,12 +31,12 @@ LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"
 
 @cache
 def reference_texts() -> list[str]:
-    """What the model of the grid has written: the reference programs."""
+    """The model's generated texts: the reference programs."""
     return [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
 
 
 def make_states(stage: str, position: str, view: str) -> np.ndarray:
-    """The record at every layer; in `TRUE_LAYER` and the mean of the model also the state now and one step ahead."""
+    """Token history at every layer; in `TRUE_LAYER` and the mean of the model also the state at offsets 0 and 1."""
     tasks = stage_tasks(SUITE, stage)
     programs = parse_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
     inputs = first_inputs(tasks)
@@ -98,7 +98,7 @@ def test_crossed_slices_have_one_alternative_and_a_fifth_of_the_budget(grid):
 
 
 def test_reach_is_the_largest_encoded_offset(grid):
-    """They hold the state one step ahead; two ahead follows from it and a drawn word alone."""
+    """The states encode offset 1; offset 2 adds a random token only."""
     assert grid.reach == 1
     assert set(grid.reach_p) == {1, 2}
     assert grid.reach_p[1] < 0.05 <= grid.reach_p[2]
@@ -145,7 +145,7 @@ def test_encoded_labels_have_a_short_codelength(probe_set):
 
 
 def test_noise_has_the_codelength_of_the_prior(probe_set):
-    """Probes that do no better than the prior answer with it, so that the codelength is the prior's, up to the order."""
+    """Probes that are no better than the prior are replaced by it, so that the codelength equals the prior's up to order."""
     nothing = np.zeros((len(probe_set.program), 3), np.float32)
     sources = {"model": [[nothing]], "random-init": [[nothing]], "recorder": [[nothing]]}
     codelength = measure_codelengths(probe_set, sources, replace(PROTOCOL, learning_rate=0.0))

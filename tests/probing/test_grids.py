@@ -19,7 +19,7 @@ from benchmark.tasks.stage import BLIND, RANDOM
 
 
 def run_of(grid, tiny_folder, out):
-    """The folder of a whole run of a grid."""
+    """The folder of a complete run with a grid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.runner.run.STANDARD", QUICK)
         assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
@@ -84,7 +84,7 @@ def test_the_full_grid_has_every_slice(full):
 
 
 def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, words, undisturbed, tmp_path):
-    """Measured again from the kept states, by name."""
+    """Measures again from stored states, by name of the view."""
     assert call(*words, "--keep-states", "--out", tmp_path) == 0
     root = only(tmp_path)
     same(undisturbed, root)

@@ -30,7 +30,7 @@ FOLDS, PROGRAMS = 5, 23
 
 @pytest.fixture(scope="module")
 def probe_set() -> ProbeSet:
-    """23 programs of two words; program i is in fold i modulo 5, the last one in none."""
+    """23 programs of two tokens; program i is in fold i modulo 5, the last one is dropped."""
     fold = (np.arange(PROGRAMS) % FOLDS).astype(np.int8)
     fold[-1] = DROPPED
     rows = 2 * PROGRAMS
@@ -49,7 +49,7 @@ def probe_set() -> ProbeSet:
 
 
 def programs_of(probe_set: ProbeSet, rows: np.ndarray) -> list[int]:
-    """The programs of these words, each of which must be there with both its words."""
+    """The programs of these rows, of which both tokens must be included."""
     programs, counts = np.unique(probe_set.program[rows], return_counts=True)
     assert (counts == 2).all()
     return programs.tolist()
@@ -57,7 +57,7 @@ def programs_of(probe_set: ProbeSet, rows: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(2 * FOLDS))
 def test_each_fold_has_one_role_per_seed(probe_set, seed):
-    """One fold tests, the next validates, and all the others train: none is left out, and none is used twice."""
+    """One fold is for testing, the next for validation, and all others for training."""
     split = probe_set.split(seed)
     in_fold = {k: [i for i in range(PROGRAMS - 1) if i % FOLDS == k % FOLDS] for k in range(FOLDS)}
     test, validation = seed % FOLDS, (seed + 1) % FOLDS
@@ -78,7 +78,7 @@ def test_as_many_seeds_as_folds_test_every_program_once(probe_set):
 
 
 def test_is_seen_if_a_training_fold_has_the_prefix():
-    """Of 5 folds: neither its own fold, nor the one that validates with it, nor a dropped program's."""
+    """Not counted: the token's own fold, the validation fold of its test, and dropped programs."""
     fold = np.array([0, 1, 2, DROPPED, 4, 0, 3], np.int8)
     for training_folds, expected in (
         ([1], False),
@@ -143,7 +143,7 @@ def test_shown_and_held_out_are_scored_by_their_own_examples():
 
 
 def test_difference_is_first_minus_second():
-    """40 tasks, each of a program of its own: the first alone solves 12, the second alone 2."""
+    """40 tasks with distinct programs: 12 are solved by the first only, 2 by the second only."""
     first, second = np.zeros(40, bool), np.zeros(40, bool)
     first[:20], second[12:22] = True, True
     one, other = (ComparedRun(None, None, {"held_out": hits}) for hits in (first, second))
@@ -181,7 +181,7 @@ def test_view_selection_and_fallback_to_the_prior(probe_set):
 
 
 class _Priors:
-    """What `gather_evidence` reads of the tested programs."""
+    """The part of `PriorBaseline` that `gather_evidence` uses."""
 
     def __init__(self, priors: list[LabelPrior]) -> None:
         self.priors = priors

@@ -165,7 +165,7 @@ def test_crossed_prompts_alternate_semantics(tasks):
 
 
 def test_generated_labels_follow_control_flow():
-    """A word in a loop is labelled at its first execution; a word that is never executed is not."""
+    """A token in a loop is labelled at its first execution; a token that is never executed is missing."""
     suite = replace(load_suite("control"), tasks=20, probe_programs=40, sha256="")
     tasks = probe_tasks(suite)
     probe_set = build_probe_set(tasks.programs, tasks.inputs[:, 0], [ORIGINAL], STANDARD, (0, -1))

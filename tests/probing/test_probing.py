@@ -23,7 +23,7 @@ EXACT = {"matmul_dtype": torch.float32}
 
 
 def problem(groups=3, heads=2, classes=(4, 3), seed=0):
-    """States of which each label is a noisy linear function."""
+    """States, and labels that are noisy linear functions of them."""
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(1000, 10)).astype(np.float32)
     targets = np.stack(
@@ -134,7 +134,7 @@ def test_heads_of_different_sizes_keep_their_order():
 
 
 def test_groups_may_have_different_classes():
-    """The class that a group does not have is never predicted and takes no probability."""
+    """A class that a group does not have is never predicted and has no probability."""
     states, targets, _ = problem(groups=2, heads=1, classes=(5,))
     targets[1] %= 2
     fit = fit_probes([states], targets, np.array([[5], [2]]), [SPLIT], [16], [0], replace(QUICK, steps=200))
