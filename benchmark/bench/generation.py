@@ -70,9 +70,9 @@ class GenerationBench:
             return self.ours.model.generate(
                 input_ids=self.ids,
                 attention_mask=self.mask,
-                max_new_tokens=self.ours.room(self.ours.tokenizer, self.words),
+                max_new_tokens=self.ours.max_new_tokens(self.ours.tokenizer, self.words),
                 do_sample=False,
-                pad_token_id=self.ours.padding,
+                pad_token_id=self.ours.padding_id,
                 stopping_criteria=StoppingCriteriaList([StopAtClosingBracket(self.ours.opens, length)]),
                 **generate_options,
             )
@@ -95,7 +95,7 @@ class GenerationBench:
             return None
         instance = importlib.import_module("lm_eval.api.instance").Instance
         model = module.HFLM(pretrained=self.ours.model, tokenizer=self.ours.tokenizer, batch_size=len(self.prompts))
-        max_new_tokens = self.ours.room(self.ours.tokenizer, self.words)
+        max_new_tokens = self.ours.max_new_tokens(self.ours.tokenizer, self.words)
         generation_options = {"until": ["}"], "max_gen_toks": max_new_tokens, "do_sample": False}
         requests = [
             instance(request_type="generate_until", doc={}, arguments=(prompt, generation_options), idx=i)

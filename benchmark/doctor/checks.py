@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmark.doctor.context import TOLERANCE, FAIL, OK, NUM_TASKS, WARN, CheckResult, DoctorContext, relative_difference
+from benchmark.doctor.context import (
+    FAIL,
+    NUM_TASKS,
+    OK,
+    TOLERANCE,
+    WARN,
+    CheckResult,
+    DoctorContext,
+    relative_difference,
+)
 from benchmark.models.architecture import check_architecture
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.soundness import check_causality, check_greedy
@@ -30,117 +39,117 @@ MAX_TOKENS_PER_WORD = 10.0
 """Tokens a word from which prompts get long."""
 
 
-def check_tokenizer(patient: DoctorContext) -> CheckResult:
+def check_tokenizer(doctor_context: DoctorContext) -> CheckResult:
     """Is there a fast one, how long are words, and what does it put around a text?"""
-    found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
-    program = " ".join(patient.programs)
-    a_word = len(found(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
-    whole, kept = found("a")["input_ids"], prompt_ids(found, "a")
-    bare = found("a", add_special_tokens=False)["input_ids"]
-    marks = f"marks put before a text: {len(kept) - len(bare)}, and behind it, left out of prompts: {len(whole) - len(kept)}"
-    template = "with a chat template" if getattr(found, "chat_template", None) else "no chat template"
-    says = f"fast, {len(found):,} tokens, {a_word:.1f} a word of a program; {marks}; {template}"
-    if a_word > MAX_TOKENS_PER_WORD:
-        return CheckResult("tokenizer", WARN, f"{says}; prompts are long and slow: expect less of the context to be left")
-    return CheckResult("tokenizer", OK, says)
+    tokenizer = HuggingFaceModel.load_tokenizer(doctor_context.job.checkpoint)
+    program = " ".join(doctor_context.programs)
+    tokens_per_word = len(tokenizer(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
+    encoded_ids, kept_ids = tokenizer("a")["input_ids"], prompt_ids(tokenizer, "a")
+    plain_ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    marks = f"marks put before a text: {len(kept_ids) - len(plain_ids)}, and behind it, left out of prompts: {len(encoded_ids) - len(kept_ids)}"
+    template = "with a chat template" if getattr(tokenizer, "chat_template", None) else "no chat template"
+    message = f"fast, {len(tokenizer):,} tokens, {tokens_per_word:.1f} a word of a program; {marks}; {template}"
+    if tokens_per_word > MAX_TOKENS_PER_WORD:
+        return CheckResult("tokenizer", WARN, f"{message}; prompts are long and slow: expect less of the context to be left")
+    return CheckResult("tokenizer", OK, message)
 
 
-def check_words(patient: DoctorContext) -> CheckResult:
+def check_words(doctor_context: DoctorContext) -> CheckResult:
     """Does every word of a program have tokens of its own behind a prompt?"""
-    found = HuggingFaceModel.load_tokenizer(patient.job.checkpoint)
-    for prompt, program in zip(patient.prompts, patient.programs, strict=True):
-        align_tokens(found, prompt, program)
-    held = " ".join([*render_prompts(patient.job.suite, patient.tasks), *patient.programs]).split()
-    check_word_tokens(patient.job.checkpoint.spec, found, held)
-    says = (
-        f"the words of {len(patient.programs)} programs and {len(set(held))} words and signs have tokens of their own"
+    tokenizer = HuggingFaceModel.load_tokenizer(doctor_context.job.checkpoint)
+    for prompt, program in zip(doctor_context.prompts, doctor_context.programs, strict=True):
+        align_tokens(tokenizer, prompt, program)
+    words = " ".join([*render_prompts(doctor_context.job.suite, doctor_context.tasks), *doctor_context.programs]).split()
+    check_word_tokens(doctor_context.job.checkpoint.spec, tokenizer, words)
+    message = (
+        f"the words of {len(doctor_context.programs)} programs and {len(set(words))} words and signs have tokens of their own"
     )
-    return CheckResult("words", OK, says)
+    return CheckResult("words", OK, message)
 
 
-def check_weights(patient: DoctorContext) -> CheckResult:
+def check_weights(doctor_context: DoctorContext) -> CheckResult:
     """Do the files hold the weights of the architecture, all of them and no others?"""
-    check_architecture(patient.job.checkpoint)
+    check_architecture(doctor_context.job.checkpoint)
     return CheckResult(
-        "weights", OK, f"all {patient.job.checkpoint.parameters:,} are in the files, and none is left unused"
+        "weights", OK, f"all {doctor_context.job.checkpoint.parameters:,} are in the files, and none is left unused"
     )
 
 
-def causality(patient: DoctorContext) -> CheckResult:
+def causality(doctor_context: DoctorContext) -> CheckResult:
     """Do earlier states and logits stay where later tokens are exchanged?"""
-    assert isinstance(patient.model, HuggingFaceModel)
-    place = max(range(len(patient.programs)), key=lambda i: len(patient.programs[i]))
-    prompt, program = patient.prompts[place], patient.programs[place]
-    check_causality(patient.model, prompt, program, patient.job.dtype, patient.job.checkpoint.spec)
+    assert isinstance(doctor_context.model, HuggingFaceModel)
+    index = max(range(len(doctor_context.programs)), key=lambda i: len(doctor_context.programs[i]))
+    prompt, program = doctor_context.prompts[index], doctor_context.programs[index]
+    check_causality(doctor_context.model, prompt, program, doctor_context.job.dtype, doctor_context.job.checkpoint.spec)
     return CheckResult("causality", OK, "later tokens do not change earlier states or logits")
 
 
-def check_argmax(patient: DoctorContext) -> CheckResult:
+def check_argmax(doctor_context: DoctorContext) -> CheckResult:
     """Is what is written the argmax of the logits of the pass that is probed?"""
-    assert isinstance(patient.model, HuggingFaceModel)
-    check_greedy(patient.model, patient.prompts[0], patient.job.dtype, patient.job.checkpoint.spec)
+    assert isinstance(doctor_context.model, HuggingFaceModel)
+    check_greedy(doctor_context.model, doctor_context.prompts[0], doctor_context.job.dtype, doctor_context.job.checkpoint.spec)
     return CheckResult("argmax", OK, "what it writes has the largest logits of the pass that is probed")
 
 
-def check_context(patient: DoctorContext) -> CheckResult:
+def check_context(doctor_context: DoctorContext) -> CheckResult:
     """Do prompts and programs fit the context, and the model the memory?"""
-    estimate = check_fits(patient.job, STANDARD)
-    says = (
+    estimate = check_fits(doctor_context.job, STANDARD)
+    message = (
         f"prompts of up to {estimate.prompt_tokens} tokens and programs of up to {estimate.new_tokens} fit; "
         f"{estimate.memory_bytes / 1e9:.1f} of {estimate.available_bytes / 1e9:.1f} GB of memory"
     )
-    return CheckResult("context", OK, says)
+    return CheckResult("context", OK, message)
 
 
-def check_loading(patient: DoctorContext) -> CheckResult:
+def check_loading(doctor_context: DoctorContext) -> CheckResult:
     """Can it be loaded and run at all, and are its states numbers?"""
-    states = patient.states(patient.prompts[:1])
+    states = doctor_context.states(doctor_context.prompts[:1])
     if not np.isfinite(states).all():
         share = 1 - np.isfinite(states).mean()
-        says = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
-        return CheckResult("loading", FAIL, says)
+        message = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
+        return CheckResult("loading", FAIL, message)
     return CheckResult(
         "loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included"
     )
 
 
-def check_alignment(patient: DoctorContext) -> CheckResult:
+def check_alignment(doctor_context: DoctorContext) -> CheckResult:
     """Are states and likelihoods at each word those of one plain pass over the whole text?"""
-    model = patient.model
+    model = doctor_context.model
     assert isinstance(model, HuggingFaceModel)
-    prompt, program = patient.prompts[0], patient.programs[0]
-    layers, log_prob, places = plain_pass(model, prompt, program)
-    ours = patient.states([prompt])
-    absent = find_missing_layers(patient, ours, [layer[places] for layer in layers])
-    if layers and len(absent) > 1:
+    prompt, program = doctor_context.prompts[0], doctor_context.programs[0]
+    layers, log_probs, token_indices = plain_pass(model, prompt, program)
+    states = doctor_context.states([prompt])
+    missing = find_missing_layers(doctor_context, states, [layer[token_indices] for layer in layers])
+    if layers and len(missing) > 1:
         return CheckResult(
-            "alignment", FAIL, f"{len(absent)} of {ours.shape[1]} layers are not those of output_hidden_states at the words' "
+            "alignment", FAIL, f"{len(missing)} of {states.shape[1]} layers are not those of output_hidden_states at the words' "
             "tokens; the family is read wrongly: report it, and believe no probe of it",
         )  # fmt: skip
     ((value, count),) = model.log_likelihoods([prompt], [program])
-    expected = log_prob[-count:].sum()
-    if abs(value - expected) > TOLERANCE[patient.job.dtype] * max(1.0, abs(expected)):
-        says = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
-        return CheckResult("alignment", FAIL, says)
+    expected = log_probs[-count:].sum()
+    if abs(value - expected) > TOLERANCE[doctor_context.job.dtype] * max(1.0, abs(expected)):
+        message = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
+        return CheckResult("alignment", FAIL, message)
     if not layers:
-        says = "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
-        return CheckResult("alignment", WARN, says)
-    says = f"{ours.shape[1] - len(absent)} layers are those of output_hidden_states at each word's tokens"
-    if absent:
-        return CheckResult("alignment", WARN, f"{says}; it has no layer {absent[0]}, so that one could not be compared")
-    return CheckResult("alignment", OK, says)
+        message = "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
+        return CheckResult("alignment", WARN, message)
+    message = f"{states.shape[1] - len(missing)} layers are those of output_hidden_states at each word's tokens"
+    if missing:
+        return CheckResult("alignment", WARN, f"{message}; it has no layer {missing[0]}, so that one could not be compared")
+    return CheckResult("alignment", OK, message)
 
 
-def find_missing_layers(patient: DoctorContext, ours: np.ndarray, plain: Sequence[np.ndarray]) -> list[int]:
+def find_missing_layers(doctor_context: DoctorContext, states: np.ndarray, reference_layers: Sequence[np.ndarray]) -> list[int]:
     """Layers of `ours` [words, L, D] that are not, in this order, among those of `plain`, each [words, D]."""
-    absent, start = [], 0
-    for depth in range(ours.shape[1]):
-        found = next((i for i in range(start, len(plain)) if patient.agree(ours[:, depth], plain[i])), None)
-        if found is None:
-            absent.append(depth)
+    missing, start = [], 0
+    for depth in range(states.shape[1]):
+        match = next((i for i in range(start, len(reference_layers)) if doctor_context.are_close(states[:, depth], reference_layers[i])), None)
+        if match is None:
+            missing.append(depth)
         else:
-            start = found + 1
-    return absent
+            start = match + 1
+    return missing
 
 
 def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
@@ -164,57 +173,57 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
 
 
-def check_padding(patient: DoctorContext) -> CheckResult:
+def check_padding(doctor_context: DoctorContext) -> CheckResult:
     """Are the states of a short prompt the same beside a long one?"""
-    together = patient.model.hidden_states(patient.uneven_prompts, patient.programs[:NUM_TASKS])
-    apart = 0.0
-    for row, (prompt, program) in enumerate(zip(patient.uneven_prompts, patient.programs, strict=False)):
-        alone = patient.model.hidden_states([prompt], [program])
-        mine = slice(*together.offsets[row : row + 2])
-        for there, here in ((together.emit, alone.emit), (together.read, alone.read)):
-            apart = max(apart, relative_difference(together.values[there[mine]], alone.values[here]))
-    if apart > TOLERANCE[patient.job.dtype]:
+    batched = doctor_context.model.hidden_states(doctor_context.uneven_prompts, doctor_context.programs[:NUM_TASKS])
+    largest = 0.0
+    for row, (prompt, program) in enumerate(zip(doctor_context.uneven_prompts, doctor_context.programs, strict=False)):
+        alone = doctor_context.model.hidden_states([prompt], [program])
+        word_slice = slice(*batched.offsets[row : row + 2])
+        for batch_rows, alone_rows in ((batched.emit, alone.emit), (batched.read, alone.read)):
+            largest = max(largest, relative_difference(batched.values[batch_rows[word_slice]], alone.values[alone_rows]))
+    if largest > TOLERANCE[doctor_context.job.dtype]:
         return CheckResult(
-            "padding", FAIL, f"states in a padded batch differ by {apart:.2%} from those of each prompt alone; the model "
+            "padding", FAIL, f"states in a padded batch differ by {largest:.2%} from those of each prompt alone; the model "
             "does not skip padding, so run it with --batch 1",
         )  # fmt: skip
-    return CheckResult("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {apart:.1e})")
+    return CheckResult("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {largest:.1e})")
 
 
-def check_precision(patient: DoctorContext) -> CheckResult:
+def check_precision(doctor_context: DoctorContext) -> CheckResult:
     """How far are the states from those in float32?"""
-    dtype = patient.job.dtype
+    dtype = doctor_context.job.dtype
     if DTYPES[dtype].itemsize >= 4:
         return CheckResult("precision", OK, f"{dtype}")
-    ours = patient.states(patient.prompts[:1])
-    exact = patient.states(patient.prompts[:1], Worker(replace(patient.job, dtype="float32")).model(TEST))
-    apart = float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
-    if apart > MAX_PRECISION_CHANGE:
-        return CheckResult("precision", WARN, f"{dtype} changes the states by {apart:.1%} of float32; use --dtype float32")
-    return CheckResult("precision", OK, f"{dtype} changes the states by {apart:.1%} of float32")
+    states = doctor_context.states(doctor_context.prompts[:1])
+    exact = doctor_context.states(doctor_context.prompts[:1], Worker(replace(doctor_context.job, dtype="float32")).model(TEST))
+    change = float(np.linalg.norm(states - exact) / np.linalg.norm(exact))
+    if change > MAX_PRECISION_CHANGE:
+        return CheckResult("precision", WARN, f"{dtype} changes the states by {change:.1%} of float32; use --dtype float32")
+    return CheckResult("precision", OK, f"{dtype} changes the states by {change:.1%} of float32")
 
 
-def check_generation(patient: DoctorContext) -> CheckResult:
+def check_generation(doctor_context: DoctorContext) -> CheckResult:
     """Does it write, as it does without a cache, does it stop, and does what it writes parse?"""
-    written = patient.model.generate(patient.prompts[:NUM_TASKS], patient.room)
-    texts = [one.text for one in written]
-    if isinstance(patient.model, HuggingFaceModel):
-        plain = generate_without_cache(patient.model, patient.prompts[0], min(written[0].tokens, MAX_UNCACHED_TOKENS))
-        if not (texts[0].startswith(plain) or plain.startswith(texts[0])):
-            says = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {plain[:60]!r}: "
-            if DTYPES[patient.job.dtype].itemsize < 4:
-                says += f"rounding in {patient.job.dtype}, if --dtype float32 does not say so too"
-                return CheckResult("generation", WARN, says)
-            says += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
-            return CheckResult("generation", FAIL, says)
-    outcome = summarize(score_programs(patient.job.suite, patient.tasks.take(np.arange(NUM_TASKS)), texts))
-    says = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {NUM_TASKS} are programs"
-    if not all(one.finished for one in written):
+    generations = doctor_context.model.generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
+    texts = [generation.text for generation in generations]
+    if isinstance(doctor_context.model, HuggingFaceModel):
+        uncached = generate_without_cache(doctor_context.model, doctor_context.prompts[0], min(generations[0].tokens, MAX_UNCACHED_TOKENS))
+        if not (texts[0].startswith(uncached) or uncached.startswith(texts[0])):
+            message = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {uncached[:60]!r}: "
+            if DTYPES[doctor_context.job.dtype].itemsize < 4:
+                message += f"rounding in {doctor_context.job.dtype}, if --dtype float32 does not say so too"
+                return CheckResult("generation", WARN, message)
+            message += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
+            return CheckResult("generation", FAIL, message)
+    outcome = summarize(score_programs(doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS)), texts))
+    message = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {NUM_TASKS} are programs"
+    if not all(generation.finished for generation in generations):
         return CheckResult(
-            "generation", WARN, f"{says}; not every one stopped before the limit of {max(one.tokens for one in written)} tokens: "
+            "generation", WARN, f"{message}; not every one stopped before the limit of {max(generation.tokens for generation in generations)} tokens: "
             "a model that was not trained on Karel needs --track fewshot",
         )  # fmt: skip
-    return CheckResult("generation", OK, says)
+    return CheckResult("generation", OK, message)
 
 
 @torch.inference_mode()
@@ -228,16 +237,16 @@ def generate_without_cache(model: HuggingFaceModel, prompt: str, tokens: int) ->
     return model.decode(ids[0, length:].tolist())
 
 
-def check_batches(patient: DoctorContext) -> CheckResult:
+def check_batches(doctor_context: DoctorContext) -> CheckResult:
     """Is what it writes and holds the same again, and in a batch of one?"""
-    prompts = patient.prompts[:NUM_TASKS]
-    first = patient.states(prompts)
-    written = [one.text for one in patient.model.generate(prompts, patient.room)]
-    if not np.array_equal(first, patient.states(prompts)):
-        says = "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
-        return CheckResult("batch sizes", FAIL, says)
-    alone = [patient.model.generate([prompt], patient.room)[0].text for prompt in prompts]
-    if alone != written:
+    prompts = doctor_context.prompts[:NUM_TASKS]
+    first = doctor_context.states(prompts)
+    batch_texts = [generation.text for generation in doctor_context.model.generate(prompts, doctor_context.max_new_words)]
+    if not np.array_equal(first, doctor_context.states(prompts)):
+        message = "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
+        return CheckResult("batch sizes", FAIL, message)
+    single_texts = [doctor_context.model.generate([prompt], doctor_context.max_new_words)[0].text for prompt in prompts]
+    if single_texts != batch_texts:
         return CheckResult(
             "batch sizes", WARN, "alone a prompt is answered otherwise than in a batch: rounding, if padding is ok; "
             "only --strict makes figures independent of the batch",
@@ -245,22 +254,22 @@ def check_batches(patient: DoctorContext) -> CheckResult:
     return CheckResult("batch sizes", OK, "the same again, and answers do not depend on the batch")
 
 
-def check_untrained_copies(patient: DoctorContext) -> CheckResult:
+def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
     """Can untrained copies be made, which are a control, and do they differ?"""
-    given = patient.prompts[:1]
-    first, second = (patient.states(given, Worker(patient.job).model(str(Stage(BLIND, random_init=i)))) for i in range(2))
+    prompts = doctor_context.prompts[:1]
+    first, second = (doctor_context.states(prompts, Worker(doctor_context.job).model(str(Stage(BLIND, random_init=i)))) for i in range(2))
     if (
         relative_difference(first, second) < TOLERANCE["float32"]
-        or relative_difference(first, patient.states(given)) < TOLERANCE["float32"]
+        or relative_difference(first, doctor_context.states(prompts)) < TOLERANCE["float32"]
     ):
-        says = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
-        return CheckResult("untrained copies", FAIL, says)
+        message = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
+        return CheckResult("untrained copies", FAIL, message)
     return CheckResult("untrained copies", OK, "they differ by their seeds and from the model")
 
 
-def estimate_speed(patient: DoctorContext) -> CheckResult:
+def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
     """What will a whole run take?"""
-    estimate = check_fits(patient.job, STANDARD)
+    estimate = check_fits(doctor_context.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
-    says = f"a whole run of {patient.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
-    return CheckResult("speed", OK, says)
+    message = f"a whole run of {doctor_context.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
+    return CheckResult("speed", OK, message)

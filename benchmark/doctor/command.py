@@ -62,37 +62,37 @@ CUSTOM_CHECKS: Checks = (
 """The same for a class of one's own."""
 
 
-def run_checks(patient: DoctorContext) -> Iterator[CheckResult]:
+def run_checks(doctor_context: DoctorContext) -> Iterator[CheckResult]:
     """Every check, one after the other; those that rest on a failed one are not made."""
-    if not patient.job.checkpoint.has_hidden_states:
+    if not doctor_context.job.checkpoint.has_hidden_states:
         yield CheckResult("hidden states", OK, "there are none: it is no network, and only writes programs")
-        yield _run_check("generation", check_generator, patient)
+        yield _run_check("generation", check_generator, doctor_context)
         return
-    for name, look, needed in CUSTOM_CHECKS if patient.job.checkpoint.is_custom else CHECKS:
-        finding = _run_check(name, look, patient)
-        yield finding
-        if needed and finding.outcome == FAIL:
+    for name, check, is_required in CUSTOM_CHECKS if doctor_context.job.checkpoint.is_custom else CHECKS:
+        result = _run_check(name, check, doctor_context)
+        yield result
+        if is_required and result.outcome == FAIL:
             yield CheckResult("the rest", SKIPPED, f"not looked at; mend this first: {name}")
             return
 
 
-def check_generator(patient: DoctorContext) -> CheckResult:
+def check_generator(doctor_context: DoctorContext) -> CheckResult:
     """What one that has no states writes."""
-    written = patient.worker.writer(TEST).generate(patient.prompts[:NUM_TASKS], patient.room)
+    written = doctor_context.worker.writer(TEST).generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
     return CheckResult("generation", OK, f"wrote {written[0].text[:60]!r}")
 
 
-def _run_check(name: str, look: Callable[[DoctorContext], CheckResult], patient: DoctorContext) -> CheckResult:
+def _run_check(name: str, check: Callable[[DoctorContext], CheckResult], doctor_context: DoctorContext) -> CheckResult:
     try:
         with suppress_native_stderr():
-            return look(patient)
+            return check(doctor_context)
     except BenchmarkError as problem:
         return CheckResult(name, FAIL, str(problem))
     except BaseException as problem:  # a model may raise anything; the doctor names it and goes on
         if not isinstance(problem, Exception) and not is_panic(problem):
             raise
-        said = " ".join(str(problem).split())[:300]
-        return CheckResult(name, FAIL, f"{type(problem).__name__}: {said}; the model or its files are at fault")
+        text = " ".join(str(problem).split())[:300]
+        return CheckResult(name, FAIL, f"{type(problem).__name__}: {text}; the model or its files are at fault")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,24 +107,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_limit_options(parser, LOAD_DEADLINE)
     add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
 
-    def look() -> int:
+    def examine_model() -> int:
         options = parser.parse_args(arguments)
         options.device = resolve_device(options.device)
         checkpoint = open_checkpoint(ModelSpec.parse(options.model), load_options(options))
         check_loads(options, checkpoint)
-        patient = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
-        print(f"{checkpoint.spec}, suite {patient.job.suite.name}, {options.track} track, {options.dtype}")
+        doctor_context = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
+        print(f"{checkpoint.spec}, suite {doctor_context.job.suite.name}, {options.track} track, {options.dtype}")
         outcomes = []
-        for finding in run_checks(patient):
-            outcomes.append(finding.outcome)
-            print(f"{finding.outcome:<6}{finding.name:<18}{finding.message}", flush=True)
+        for result in run_checks(doctor_context):
+            outcomes.append(result.outcome)
+            print(f"{result.outcome:<6}{result.name:<18}{result.message}", flush=True)
         if FAIL in outcomes:
             print("not usable")
             return ModelError.exit_code
         print("usable" + (", with warnings" if WARN in outcomes else ""))
         return 0
 
-    return run_command(look)
+    return run_command(examine_model)
 
 
 if __name__ == "__main__":

@@ -60,27 +60,27 @@ class DoctorContext:
     @cached_property
     def uneven_prompts(self) -> list[str]:
         """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
-        whole, other = self.prompts[:NUM_TASKS]
-        return [whole, other[len(other) // 2 :]]
+        first, second = self.prompts[:NUM_TASKS]
+        return [first, second[len(second) // 2 :]]
 
     def states(self, prompts: Sequence[str], model: LanguageModel | None = None) -> np.ndarray:
         """float32 [2 words, L, D], those that emit each word of the first programs, then those that have read it."""
-        found = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
-        return np.concatenate([found.values[found.emit], found.values[found.read]])
+        hidden = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
+        return np.concatenate([hidden.values[hidden.emit], hidden.values[hidden.read]])
 
     @property
-    def room(self) -> int:
+    def max_new_words(self) -> int:
         """Words that an answer may have."""
         return self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
 
-    def agree(self, one: np.ndarray, other: np.ndarray) -> bool:
+    def are_close(self, first: np.ndarray, second: np.ndarray) -> bool:
         """Whether states are equal as far as the precision goes."""
-        return relative_difference(one, other) <= TOLERANCE[self.job.dtype]
+        return relative_difference(first, second) <= TOLERANCE[self.job.dtype]
 
 
-def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
+def relative_difference(states: np.ndarray, reference: np.ndarray) -> float:
     """Largest distance of two states [..., D] over the length of the second; infinite where one is not a number."""
-    if one.shape != other.shape:
+    if states.shape != reference.shape:
         return np.inf
-    apart = np.linalg.norm(one - other, axis=-1) / np.maximum(np.linalg.norm(other, axis=-1), 1e-12)
-    return float(apart.max()) if np.isfinite(apart).all() else np.inf
+    distances = np.linalg.norm(states - reference, axis=-1) / np.maximum(np.linalg.norm(reference, axis=-1), 1e-12)
+    return float(distances.max()) if np.isfinite(distances).all() else np.inf

@@ -13,44 +13,44 @@ WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
 """What a word is replaced by, to see which states change; any other becomes the first."""
 
 
-def check_causality(patient: DoctorContext) -> CheckResult:
+def check_causality(doctor_context: DoctorContext) -> CheckResult:
     """With another word in a program, do the states change from that word on, and not before?"""
-    prompt, words = patient.prompts[0], max(patient.programs, key=len).split()
-    for place in {0, len(words) - 2}:
-        other = words.copy()
-        other[place] = WORD_SUBSTITUTES.get(words[place], "move();")
-        one, two = (patient.model.hidden_states([prompt], [" ".join(each)]) for each in (words, other))
-        before = (("emit", place + 1), ("read", place))
+    prompt, words = doctor_context.prompts[0], max(doctor_context.programs, key=len).split()
+    for index in {0, len(words) - 2}:
+        changed_words = words.copy()
+        changed_words[index] = WORD_SUBSTITUTES.get(words[index], "move();")
+        original, changed = (doctor_context.model.hidden_states([prompt], [" ".join(program_words)]) for program_words in (words, changed_words))
+        before = (("emit", index + 1), ("read", index))
         for position, count in before:
-            first, second = (found.values[getattr(found, position)[:count]] for found in (one, two))
-            if count and not patient.agree(first, second):
+            first, second = (hidden.values[getattr(hidden, position)[:count]] for hidden in (original, changed))
+            if count and not doctor_context.are_close(first, second):
                 return CheckResult(
-                    "causality", FAIL, f"word {place + 1} of a program changes the {position} states of words before it or its "
+                    "causality", FAIL, f"word {index + 1} of a program changes the {position} states of words before it or its "
                     "own: emit is the row before a word's first token, read that of its last, and no row may look ahead",
                 )  # fmt: skip
-        for position, row in (("read", place), ("emit", place + 1)):
-            first, second = (found.values[getattr(found, position)[row]] for found in (one, two))
+        for position, row in (("read", index), ("emit", index + 1)):
+            first, second = (hidden.values[getattr(hidden, position)[row]] for hidden in (original, changed))
             if relative_difference(first, second) == 0:
                 return CheckResult(
-                    "causality", FAIL, f"word {place + 1} of a program does not change the {position} state that follows it: "
+                    "causality", FAIL, f"word {index + 1} of a program does not change the {position} state that follows it: "
                     "read is the row of a word's last token, and emit of the next word comes after it",
                 )  # fmt: skip
     return CheckResult("causality", OK, "states change from a changed word on, and none before it")
 
 
-def estimate_speed(patient: DoctorContext) -> CheckResult:
+def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
     """What will the evaluation of a whole run take, by the time of two tasks?"""
-    prompts = patient.prompts[:NUM_TASKS]
-    began = time.perf_counter()
-    patient.model.generate(prompts, patient.room)
-    written = time.perf_counter()
-    patient.states(prompts)
-    read = time.perf_counter()
+    prompts = doctor_context.prompts[:NUM_TASKS]
+    started = time.perf_counter()
+    doctor_context.model.generate(prompts, doctor_context.max_new_words)
+    generated = time.perf_counter()
+    doctor_context.states(prompts)
+    finished = time.perf_counter()
     items = {True: 0, False: 0}
-    for shard in plan(patient.job):
+    for shard in plan(doctor_context.job):
         items[shard.stage in GENERATION_STAGES] += shard.stop - shard.start
-    seconds = (items[True] * (written - began) + items[False] * (read - written)) / NUM_TASKS
-    says = (
-        f"the evaluation of {patient.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
+    seconds = (items[True] * (generated - started) + items[False] * (finished - generated)) / NUM_TASKS
+    message = (
+        f"the evaluation of {doctor_context.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
     )
-    return CheckResult("speed", OK, f"{says}probing comes on top")
+    return CheckResult("speed", OK, f"{message}probing comes on top")

@@ -75,13 +75,13 @@ def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS
             raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
         return _open_baseline(spec) if spec.scheme == "baseline" else _open_custom(spec, loading)
     loading = replace(loading, own_code=False)
-    wanted = (*FILE_PATTERNS, CODE_PATTERN) if loading.remote_code else FILE_PATTERNS
-    folder = Path(spec.target) if spec.scheme == "path" else hub.download(spec, wanted)
+    patterns = (*FILE_PATTERNS, CODE_PATTERN) if loading.remote_code else FILE_PATTERNS
+    folder = Path(spec.target) if spec.scheme == "path" else hub.download(spec, patterns)
     if not folder.is_dir():
         if spec.scheme == "hf":
             raise missing_weights_error(spec, folder, hub.list_remote_names(spec, folder.name))
-        what = f"{folder} is a file" if folder.is_file() else f"no folder at {folder}"
-        raise ModelError(f"{spec}: {what}; give a folder that save_pretrained wrote")
+        problem = f"{folder} is a file" if folder.is_file() else f"no folder at {folder}"
+        raise ModelError(f"{spec}: {problem}; give a folder that save_pretrained wrote")
     refuse_adapter(spec, folder)
     weights = list_weight_files(folder)
     if not weights:
@@ -92,16 +92,16 @@ def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS
         raise missing_config_error(spec, folder)
     tensors = [tensor for path in weights for tensor in read_stored_tensors(path)]
     config = read_config(folder, len(tensors))
-    named = str(spec)
+    resolved_spec = str(spec)
     if spec.scheme == "hf":
-        named = f"hf:{spec.target}@{folder.resolve().name}"
+        resolved_spec = f"hf:{spec.target}@{folder.resolve().name}"
     return Checkpoint(
-        spec=named,
+        spec=resolved_spec,
         folder=folder.resolve(),
         name=_short_name(spec, folder),
         parameters=count_parameters(tensors, config.get("tie_word_embeddings")),
         weight_bytes=sum(path.stat().st_size for path in weights),
-        digest=_digest_files(folder, wanted),
+        digest=_digest_files(folder, patterns),
         loading=loading,
     )
 
@@ -153,10 +153,10 @@ def _open_baseline(spec: ModelSpec) -> Checkpoint:
     if spec.target not in registry.BASELINES:
         raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
     source = Path(inspect.getfile(registry.BASELINES[spec.target]))
-    whole = hashlib.sha256(spec.target.encode())
+    digest = hashlib.sha256(spec.target.encode())
     for path in (source, source.with_name("prompt_reading.py")):
-        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, whole.hexdigest(), has_hidden_states=False)
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return Checkpoint(str(spec), source.parent, spec.target, 0, 0, digest.hexdigest(), has_hidden_states=False)
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:
@@ -168,15 +168,15 @@ def _short_name(spec: ModelSpec, folder: Path) -> str:
 
 def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
     """SHA-256 over name and content of every file that can change what the model computes."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             if path.name in EXCLUDED_FILES or fnmatch(path.name, hub.DUPLICATE_PATTERN):
                 continue
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
-            whole.update(path.name.encode() + b"\0" + content)
-    return whole.hexdigest()
+            digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()
 
 
 EXCLUDED_FILES = ("record.json", "status.json", "training.json", "README.txt")

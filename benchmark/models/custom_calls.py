@@ -21,20 +21,20 @@ class ProcessExit(BaseException):
 
 
 @contextmanager
-def exit_as_error(spec: str, what: str) -> Iterator[None]:
+def exit_as_error(spec: str, call: str) -> Iterator[None]:
     """Within, `sys.exit`, `os._exit` and what else is no plain exception are a `ModelError`; others pass.
 
     A signal that the code sends itself, or an exit from compiled code, is not held: the exit code is then not 0.
     """
-    owner = os.getpid()
+    process_id = os.getpid()
 
-    def leave(status: int) -> NoReturn:
-        if os.getpid() != owner:
+    def raise_exit(status: int) -> NoReturn:
+        if os.getpid() != process_id:
             # A process that the code forked may end itself.
             _original_exit(status)
         raise ProcessExit(status)
 
-    _replace_exit(leave)
+    _replace_exit(raise_exit)
     try:
         yield
     except Exception:
@@ -42,19 +42,19 @@ def exit_as_error(spec: str, what: str) -> Iterator[None]:
     except KeyboardInterrupt as problem:
         if was_interrupted():
             raise
-        raise _exit_error(spec, what, problem) from problem
+        raise _exit_error(spec, call, problem) from problem
     except BaseException as problem:
-        raise _exit_error(spec, what, problem) from problem
+        raise _exit_error(spec, call, problem) from problem
     finally:
         _restore_exit()
 
 
-def _replace_exit(leave: object) -> None:
+def _replace_exit(replacement: object) -> None:
     global _depth
     with _lock:
         _depth += 1
         if _depth == 1:
-            os._exit = leave  # type: ignore[assignment]
+            os._exit = replacement  # type: ignore[assignment]
 
 
 def _restore_exit() -> None:
@@ -65,8 +65,8 @@ def _restore_exit() -> None:
             os._exit = _original_exit
 
 
-def _exit_error(spec: str, what: str, problem: BaseException) -> ModelError:
+def _exit_error(spec: str, call: str, problem: BaseException) -> ModelError:
     return ModelError(
-        f"{spec}: {what} ended the process ({type(problem).__name__}: {shown(problem, 200)}); expected it to return or to "
+        f"{spec}: {call} ended the process ({type(problem).__name__}: {shown(problem, 200)}); expected it to return or to "
         "raise an exception"
     )

@@ -90,8 +90,8 @@ class _WordTokenizer:
         self.tokens = [f" {word}".encode() for word in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
 
     def __call__(self, text: str) -> list[int]:
-        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        token_ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return token_ids
 
 
 class GrammarMask(LogitsProcessor):

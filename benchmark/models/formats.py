@@ -59,10 +59,10 @@ def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -
             f"{spec}: a Trainer output folder, with its checkpoints {_join_names(checkpoints)}; give one of them, such as "
             f"{_subfolder_spec(spec, target, checkpoints[-1])}"
         )
-    other = [name for name in top if fnmatch(name, "*.safetensors")]
-    if other:
+    unread = [name for name in top if fnmatch(name, "*.safetensors")]
+    if unread:
         return ModelError(
-            f"{spec}: has {other[0]}, but no {WEIGHTS_FILE} and no {INDEX_FILE}, which transformers reads; "
+            f"{spec}: has {unread[0]}, but no {WEIGHTS_FILE} and no {INDEX_FILE}, which transformers reads; "
             "rename it, or save the model with save_pretrained"
         )
     if subfolders:
@@ -76,11 +76,11 @@ def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -
             f"{spec}: weights only as {pickles[0]}, a format that can run code when opened; "
             "save them as safetensors (model.save_pretrained of transformers does)"
         )
-    for pattern, what in OTHER_FORMATS.items():
+    for pattern, description in OTHER_FORMATS.items():
         files = [name for name in names if fnmatch(name, pattern)]
         if files:
             return ModelError(
-                f"{spec}: weights only as {files[0]} ({what}); give the folder or repository of the same model in "
+                f"{spec}: weights only as {files[0]} ({description}); give the folder or repository of the same model in "
                 f"safetensors, which {files[0].split('/')[-1]} was converted from"
             )
     return ModelError(f"{spec}: {folder} has no *.safetensors weights; save them with model.save_pretrained")
@@ -103,5 +103,5 @@ def _by_number(name: str) -> tuple[str, int]:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[-MAX_LISTED:]) + more
+    suffix = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[-MAX_LISTED:]) + suffix

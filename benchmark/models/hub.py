@@ -29,7 +29,7 @@ IGNORE_PATTERNS = ("*/*", DUPLICATE_PATTERN)
 """Never fetched; subfolders hold other formats of the same model."""
 
 
-def download(spec: ModelSpec, wanted: Sequence[str]) -> Path:
+def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
     """The folder of a model's files in the cache; its name is the commit.
 
     Args:
@@ -41,7 +41,7 @@ def download(spec: ModelSpec, wanted: Sequence[str]) -> Path:
             snapshot_download(
                 spec.target,
                 revision=spec.revision or None,
-                allow_patterns=list(wanted),
+                allow_patterns=list(patterns),
                 ignore_patterns=list(IGNORE_PATTERNS),
                 endpoint=_endpoint(),
             )
@@ -62,9 +62,9 @@ def download(spec: ModelSpec, wanted: Sequence[str]) -> Path:
             "give a branch, a tag or a whole commit that its page lists"
         ) from problem
     except LocalEntryNotFoundError as problem:
-        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
+        reason = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise ModelError(
-            f"{spec}: not whole in the local hub cache, and {why}; download it where there is a network, or use path:FOLDER"
+            f"{spec}: not whole in the local hub cache, and {reason}; download it where there is a network, or use path:FOLDER"
         ) from problem
     except (HfHubHTTPError, HTTPError, OSError) as problem:
         if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):

@@ -92,21 +92,21 @@ class HuggingFaceModel:
         self.model.to(self.device).eval()
         self.base = self.model.base_model
         self.blocks = _find_blocks(self.base, self.model.config)
-        takes = inspect.signature(self.model.forward).parameters
-        self.takes_position_ids = "position_ids" in takes
+        signature = inspect.signature(self.model.forward).parameters
+        self.takes_position_ids = "position_ids" in signature
         # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
-        self.cache_name = "cache" if "cache" in takes else "past_key_values"
-        size = self.model.config.get_text_config().vocab_size
-        vocabulary = self.tokenizer.batch_decode([[i] for i in range(size)])
-        pad = self.tokenizer.pad_token_id
+        self.cache_name = "cache" if "cache" in signature else "past_key_values"
+        vocab_size = self.model.config.get_text_config().vocab_size
+        token_texts = self.tokenizer.batch_decode([[i] for i in range(vocab_size)])
+        pad_id = self.tokenizer.pad_token_id
         # A tokenizer may pad with a token that was added to it alone, or not at all; what stands there is masked.
-        self.padding = pad if pad is not None and pad < size else 0
-        ends = self.model.generation_config.eos_token_id
-        self.ends = frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
-        marks = {pad, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
+        self.padding_id = pad_id if pad_id is not None and pad_id < vocab_size else 0
+        end_ids = self.model.generation_config.eos_token_id
+        self.ends = frozenset(end_ids if isinstance(end_ids, list) else () if end_ids is None else (end_ids,))
+        special_ids = {pad_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
         # A word of the language stays in answers, whatever the tokenizer marks it as.
-        self.hidden_token_ids = frozenset(i for i in marks if i is not None and i < size and vocabulary[i].strip() not in WORDS)
-        self.opens = torch.tensor([text.count("{") - text.count("}") for text in vocabulary])
+        self.hidden_token_ids = frozenset(i for i in special_ids if i is not None and i < vocab_size and token_texts[i].strip() not in WORDS)
+        self.opens = torch.tensor([text.count("{") - text.count("}") for text in token_texts])
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
         self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
@@ -118,7 +118,7 @@ class HuggingFaceModel:
         return load_tokenizer(checkpoint)
 
     @staticmethod
-    def room(tokenizer: Any, max_new_words: int) -> int:
+    def max_new_tokens(tokenizer: Any, max_new_words: int) -> int:
         """Tokens that a program of so many of the longest words takes, and its end mark."""
         text = " " + " ".join([LONGEST_WORD] * max_new_words)
         return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
@@ -126,30 +126,30 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel.generate`."""
-        found: dict[int, Generation] = {}
-        for group in self._groups(prompts):
+        generations: dict[int, Generation] = {}
+        for group in self._group_prompts(prompts):
             seeds = tuple(decoding.seeds[i] for i in group) if decoding.seeds else ()
-            written = self._write([prompts[i] for i in group], max_new_words, replace(decoding, seeds=seeds))
-            found.update(zip(group, written, strict=True))
-        return [found[i] for i in range(len(prompts))]
+            written = self._generate_group([prompts[i] for i in group], max_new_words, replace(decoding, seeds=seeds))
+            generations.update(zip(group, written, strict=True))
+        return [generations[i] for i in range(len(prompts))]
 
-    def _write(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
-        room = self.room(self.tokenizer, max_new_words)
-        return [self._finish(row) for row in self.new_tokens(prompts, room, decoding)]
+    def _generate_group(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
+        max_new_tokens = self.max_new_tokens(self.tokenizer, max_new_words)
+        return [self._to_generation(row) for row in self.new_tokens(prompts, max_new_tokens, decoding)]
 
     @torch.inference_mode()
-    def new_tokens(self, prompts: Sequence[str], room: int, decoding: Decoding = GREEDY) -> list[list[int]]:
+    def new_tokens(self, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding = GREEDY) -> list[list[int]]:
         """Token ids that are written behind each prompt as one batch, at most `room`; rows that end sooner are padded."""
         batch = self._prefill(prompts)
         length = batch.ids.shape[1]
         output = self.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask,
-            **self._past(batch),
-            max_new_tokens=room,
+            **self._cache_kwargs(batch),
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            pad_token_id=self.padding,
+            pad_token_id=self.padding_id,
             logits_processor=self._processors(decoding, *batch.ids.shape),
             stopping_criteria=StoppingCriteriaList([StopAtClosingBracket(self.opens, length)]),
         )
@@ -159,26 +159,26 @@ class HuggingFaceModel:
         return rows
 
     def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
-        chosen: list[Any] = [RefuseNaN()]
+        processors: list[Any] = [RefuseNaN()]
         if decoding.constrained:
             if self.grammar is None:
                 self.grammar = Grammar(self.tokenizer, len(self.opens))
-            chosen.append(GrammarMask(self.grammar, rows, prompt_length))
+            processors.append(GrammarMask(self.grammar, rows, prompt_length))
         if decoding.temperature:
-            chosen.append(GumbelSampler(decoding))
-        return LogitsProcessorList(chosen)
+            processors.append(GumbelSampler(decoding))
+        return LogitsProcessorList(processors)
 
-    def _finish(self, ids: list[int]) -> Generation:
+    def _to_generation(self, ids: list[int]) -> Generation:
         """Cut a row of new tokens at its closing bracket or end mark."""
-        used = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
-        ended = used < len(ids)
-        text = self.decode(ids[:used])
+        num_tokens = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
+        is_ended = num_tokens < len(ids)
+        text = self.decode(ids[:num_tokens])
         depth = 1
-        for place, character in enumerate(text):
+        for index, character in enumerate(text):
             depth += (character == "{") - (character == "}")
             if depth == 0:
-                return Generation(text[: place + 1], used, True)
-        return Generation(text, used, ended)
+                return Generation(text[: index + 1], num_tokens, True)
+        return Generation(text, num_tokens, is_ended)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of new tokens; marks of the end, of the beginning and of padding have none, all others do."""
@@ -188,67 +188,67 @@ class HuggingFaceModel:
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel.hidden_states`."""
-        pieces = [align_tokens(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
+        alignments = [align_tokens(self.tokenizer, *pair) for pair in zip(prompts, programs, strict=True)]
         states: dict[int, np.ndarray] = {}
         width = self.model.config.get_text_config().hidden_size
-        row = (1 + max(len(one.ids) for one in pieces)) * (len(self.blocks) + 1) * width * 4
-        for group in self._groups(prompts, most=max(1, MAX_STATE_BYTES // row)):
+        bytes_per_row = (1 + max(len(alignment.ids) for alignment in alignments)) * (len(self.blocks) + 1) * width * 4
+        for group in self._group_prompts(prompts, max_size=max(1, MAX_STATE_BYTES // bytes_per_row)):
             batch = self._prefill([prompts[i] for i in group])
-            ids, mask = self._behind(batch, [pieces[i].ids for i in group])
-            states.update(zip(group, self._read(batch, ids, mask), strict=True))
-        return select_word_states([states[i] for i in range(len(prompts))], pieces)
+            ids, mask = self._program_batch(batch, [alignments[i].ids for i in group])
+            states.update(zip(group, self._read_states(batch, ids, mask), strict=True))
+        return select_word_states([states[i] for i in range(len(prompts))], alignments)
 
     @torch.inference_mode()
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
-        pieces = [align_tokens(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
+        token_ids = [align_tokens(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
         sums: dict[int, float] = {}
-        for group in self._groups(prompts):
-            logits, ids, mask = self.forced_logits([prompts[i] for i in group], [pieces[i] for i in group])
-            log_prob = logits.double().log_softmax(-1)
-            found = log_prob.gather(-1, ids[..., None])[..., 0] * mask
-            sums.update(zip(group, found.sum(-1).tolist(), strict=True))
-        return [(sums[i], len(mine)) for i, mine in enumerate(pieces)]
+        for group in self._group_prompts(prompts):
+            logits, ids, mask = self.forced_logits([prompts[i] for i in group], [token_ids[i] for i in group])
+            log_probs = logits.double().log_softmax(-1)
+            token_log_probs = log_probs.gather(-1, ids[..., None])[..., 0] * mask
+            sums.update(zip(group, token_log_probs.sum(-1).tolist(), strict=True))
+        return [(sums[i], len(program_ids)) for i, program_ids in enumerate(token_ids)]
 
     @torch.inference_mode()
     def forced_logits(
-        self, prompts: Sequence[str], pieces: Sequence[list[int]]
+        self, prompts: Sequence[str], token_ids: Sequence[list[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits [B, width, V] from which each of the tokens behind the prompts is predicted in the pass that is
         probed; and those tokens' ids and mask [B, width]."""
         batch = self._prefill(prompts)
-        ids, mask = self._behind(batch, pieces)
-        logits = self._passed(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
+        ids, mask = self._program_batch(batch, token_ids)
+        logits = self._run_forward(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
         return logits[:, -ids.shape[1] : -1], ids[:, 1:], mask[:, 1:]
 
     @torch.inference_mode()
     def plain_pass(self, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """States [L, tokens, D] and logits [tokens, V] of one text, alone and read as a whole, without a cache."""
         row = torch.tensor([list(ids)], device=self.device)
-        with self._captured(row.shape[1]) as layers:
-            output = self.model(input_ids=row, use_cache=False, **self._places(torch.ones_like(row), row.shape[1]))
+        with self._capture_layers(row.shape[1]) as layers:
+            output = self.model(input_ids=row, use_cache=False, **self._mask_kwargs(torch.ones_like(row), row.shape[1]))
         return torch.cat(layers), output.logits[0].float().cpu()
 
-    def _groups(self, prompts: Sequence[str], most: int = 0) -> list[list[int]]:
+    def _group_prompts(self, prompts: Sequence[str], max_size: int = 0) -> list[list[int]]:
         """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`.
 
         `most` bounds how many they are; 0 does not.
         """
         groups: dict[int, list[int]] = {}
-        apart = self.model.config.model_type in PADDING_SENSITIVE_TYPES
-        for place, prompt in enumerate(prompts):
-            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if apart else 0, []).append(place)
-        step = most or len(prompts)
+        by_length = self.model.config.model_type in PADDING_SENSITIVE_TYPES
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if by_length else 0, []).append(index)
+        step = max_size or len(prompts)
         return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
 
-    def _behind(self, batch: _PrefilledBatch, pieces: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _program_batch(self, batch: _PrefilledBatch, token_ids: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
-        ids = torch.full((len(pieces), 1 + max(map(len, pieces))), self.padding)
+        ids = torch.full((len(token_ids), 1 + max(map(len, token_ids))), self.padding_id)
         mask = torch.zeros_like(ids)
         ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
-        for row, mine in enumerate(pieces):
-            ids[row, 1 : 1 + len(mine)] = torch.tensor(mine)
-            mask[row, 1 : 1 + len(mine)] = 1
+        for row, program_ids in enumerate(token_ids):
+            ids[row, 1 : 1 + len(program_ids)] = torch.tensor(program_ids)
+            mask[row, 1 : 1 + len(program_ids)] = 1
         return ids.to(self.device), mask.to(self.device)
 
     def _prefill(self, prompts: Sequence[str]) -> _PrefilledBatch:
@@ -256,14 +256,14 @@ class HuggingFaceModel:
         if self.prefilled and self.prefilled[0] == tuple(prompts):
             return self.prefilled[1]
         self.prefilled = None
-        ids, mask, known = self._laid_out([prompt_ids(self.tokenizer, prompt) for prompt in prompts])
-        fresh = ids.shape[1] - 1 - known
+        ids, mask, num_shared = self._pad_prompts([prompt_ids(self.tokenizer, prompt) for prompt in prompts])
+        num_new = ids.shape[1] - 1 - num_shared
         output = self.model(
-            input_ids=ids[:, known:-1],
+            input_ids=ids[:, num_shared:-1],
             use_cache=True,
             logits_to_keep=1,
-            **self._places(mask[:, :-1], fresh),
-            **({self.cache_name: self._repeated(len(prompts))} if known else {}),
+            **self._mask_kwargs(mask[:, :-1], num_new),
+            **({self.cache_name: self._repeat_preamble_cache(len(prompts))} if num_shared else {}),
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
@@ -274,39 +274,39 @@ class HuggingFaceModel:
         self.prefilled = (tuple(prompts), batch)
         return batch
 
-    def _laid_out(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _pad_prompts(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Ids and mask [B, S] of prompts, padded on the left or behind a shared preamble; and tokens of the preamble.
 
         It is shared where the model's cache can be cut back and copied, places are given to it, and every prompt begins so.
         """
-        head = self.preamble
-        shared = bool(head) and all(row[: len(head)] == head and len(row) > len(head) + 1 for row in rows)
-        known = len(head) if shared and self._shares else 0
+        preamble = self.preamble
+        is_shared = bool(preamble) and all(row[: len(preamble)] == preamble and len(row) > len(preamble) + 1 for row in rows)
+        num_shared = len(preamble) if is_shared and self._can_share_preamble else 0
         width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.padding)
+        ids = torch.full((len(rows), width), self.padding_id)
         mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, :known], mask[place, :known] = torch.tensor(row[:known], dtype=ids.dtype), 1
-            ids[place, width - len(row) + known :] = torch.tensor(row[known:])
-            mask[place, width - len(row) + known :] = 1
-        return ids.to(self.device), mask.to(self.device), known
+        for row_index, row in enumerate(rows):
+            ids[row_index, :num_shared], mask[row_index, :num_shared] = torch.tensor(row[:num_shared], dtype=ids.dtype), 1
+            ids[row_index, width - len(row) + num_shared :] = torch.tensor(row[num_shared:])
+            mask[row_index, width - len(row) + num_shared :] = 1
+        return ids.to(self.device), mask.to(self.device), num_shared
 
     @cached_property
-    def _shared(self) -> Any:
+    def _preamble_cache(self) -> Any:
         """The cache over the preamble, one row."""
         ids = torch.tensor([self.preamble], device=self.device)
         output = self.model(
-            input_ids=ids, use_cache=True, logits_to_keep=1, **self._places(torch.ones_like(ids), ids.shape[1])
+            input_ids=ids, use_cache=True, logits_to_keep=1, **self._mask_kwargs(torch.ones_like(ids), ids.shape[1])
         )
         return getattr(output, self.cache_name, None)
 
     @property
-    def _shares(self) -> bool:
+    def _can_share_preamble(self) -> bool:
         """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places.
 
         Padding stands behind a shared preamble, where a window of so many tokens would count it.
         """
-        cache = self._shared
+        cache = self._preamble_cache
         return (
             self.takes_position_ids
             and bool(getattr(cache, "is_croppable", False))
@@ -314,13 +314,13 @@ class HuggingFaceModel:
             and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
         )
 
-    def _repeated(self, rows: int) -> Any:
+    def _repeat_preamble_cache(self, rows: int) -> Any:
         """The cache over the preamble for so many rows."""
-        cache = copy.deepcopy(self._shared)
+        cache = copy.deepcopy(self._preamble_cache)
         cache.batch_repeat_interleave(rows)
         return cache
 
-    def _past(self, batch: _PrefilledBatch) -> dict[str, Any]:
+    def _cache_kwargs(self, batch: _PrefilledBatch) -> dict[str, Any]:
         """The cache, if there is one, under the name that the model knows it by; some configurations turn it off.
 
         Of a model without any, transformers must be told: it would give each new token alone, for a cache to complete.
@@ -329,48 +329,48 @@ class HuggingFaceModel:
             return {} if batch.caching else {"use_cache": False}
         return {self.cache_name: batch.cache, "use_cache": True}
 
-    def _places(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
+    def _mask_kwargs(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
         """Attention mask and, where the model takes them, positions of the last `width` tokens."""
-        places = {"attention_mask": mask}
+        kwargs = {"attention_mask": mask}
         if self.takes_position_ids:
-            places["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
-        return places
+            kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
+        return kwargs
 
-    def _read(self, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+    def _read_states(self, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
         width = ids.shape[1]
-        with self._captured(width) as layers:
-            output = self._passed(self.base, batch, ids, mask)
+        with self._capture_layers(width) as layers:
+            output = self._run_forward(self.base, batch, ids, mask)
         last = output.last_hidden_state[:, -width:].float().cpu()
         if last.shape == layers[-1].shape:  # else projected to another width behind the blocks, as in OPT of 350M
             layers[-1] = last
         return torch.stack(layers, 2).numpy()
 
-    def _passed(self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **wanted: Any) -> Any:
+    def _run_forward(self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> Any:
         """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
-        whole = torch.cat([batch.mask[:, :-1], mask], 1)
-        past = self._past(batch)
+        full_mask = torch.cat([batch.mask[:, :-1], mask], 1)
+        cache_kwargs = self._cache_kwargs(batch)
         tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
-        places = self._places(whole, tokens.shape[1])
-        output = module(input_ids=tokens, **(past or {"use_cache": False}), **places, **wanted)
+        mask_kwargs = self._mask_kwargs(full_mask, tokens.shape[1])
+        output = module(input_ids=tokens, **(cache_kwargs or {"use_cache": False}), **mask_kwargs, **kwargs)
         if batch.cache is not None:
             batch.cache.crop(-ids.shape[1])
         return output
 
     @contextmanager
-    def _captured(self, width: int) -> Iterator[list[torch.Tensor]]:
+    def _capture_layers(self, width: int) -> Iterator[list[torch.Tensor]]:
         """Collects, of the last `width` tokens, the input of every block and the output of the last."""
         layers: list[torch.Tensor] = []
 
-        def hook(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            entering = arguments[0] if arguments else named["hidden_states"]
-            layers.append(entering[:, -width:].float().cpu())
+        def record_input(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            block_input = args[0] if args else kwargs["hidden_states"]
+            layers.append(block_input[:, -width:].float().cpu())
 
-        def leave(_: torch.nn.Module, __: Any, leaving: Any) -> None:
-            hook(_, leaving if isinstance(leaving, tuple) else (leaving,), {})
+        def record_output(_: torch.nn.Module, __: Any, block_output: Any) -> None:
+            record_input(_, block_output if isinstance(block_output, tuple) else (block_output,), {})
 
-        handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in self.blocks]
-        handles.append(self.blocks[-1].register_forward_hook(leave))
+        handles = [block.register_forward_pre_hook(record_input, with_kwargs=True) for block in self.blocks]
+        handles.append(self.blocks[-1].register_forward_hook(record_output))
         try:
             yield layers
         finally:

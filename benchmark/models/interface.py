@@ -154,13 +154,13 @@ def expand_revisions(text: str) -> list[str]:
     """The models that `hf:org/name@{one,two}` names, in order; any other text names one. Raises `UsageError`."""
     if not text.startswith("hf:"):
         return [text]
-    found = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
-    if found is None:
+    match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
+    if match is None:
         if "{" in text or "}" in text:
             raise UsageError(f"--model {text}: expected one pair of braces, as in hf:org/name@{{step1,step2}}")
         return [text]
-    before, listed, after = found.groups()
-    parts = [part.strip() for part in listed.split(",")]
-    if not all(parts) or len(set(parts)) < len(parts):
+    before, revisions, after = match.groups()
+    names = [part.strip() for part in revisions.split(",")]
+    if not all(names) or len(set(names)) < len(names):
         raise UsageError(f"--model {text}: expected revisions that differ, parted by commas, within the braces")
-    return [before + part + after for part in parts]
+    return [before + part + after for part in names]

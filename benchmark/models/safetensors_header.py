@@ -135,23 +135,23 @@ def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> i
         tensors: of all files that are loaded.
         is_tied: `tie_word_embeddings` of the configuration; None if it does not say.
     """
-    counted = {tensor.name: tensor for tensor in tensors if not tensor.is_buffer and not tensor.is_value_head}
-    total = sum(tensor.size for tensor in counted.values())
+    trained = {tensor.name: tensor for tensor in tensors if not tensor.is_buffer and not tensor.is_value_head}
+    total = sum(tensor.size for tensor in trained.values())
     if is_tied is not False:
-        total -= sum(tensor.size for tensor in _tied_copies(list(counted.values())))
+        total -= sum(tensor.size for tensor in _tied_copies(list(trained.values())))
     return total
 
 
 def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
     """Embeddings that are stored once more, as the head: matrices with the most rows, of equal content."""
     matrices = [tensor for tensor in tensors if len(tensor.shape) == 2 and _is_embedding(tensor.name)]
-    seen: set[tuple[str, tuple[int, ...], str]] = set()
+    keys: set[tuple[str, tuple[int, ...], str]] = set()
     copies = []
     for tensor in matrices if len(matrices) > 1 else []:
         key = (tensor.dtype, tensor.shape, tensor.digest())
-        if key in seen:
+        if key in keys:
             copies.append(tensor)
-        seen.add(key)
+        keys.add(key)
     return copies
 
 

@@ -64,14 +64,14 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
     """Exchange the last token, the program's and the second half's, in one plain pass each, and a word in the pass that
     is probed."""
     ids = prompt_ids(model.tokenizer, f"{prompt} {program}")[-MAX_CHECKED_TOKENS:]
-    behind = len(ids) - max(1, len(ids) - len(prompt_ids(model.tokenizer, prompt)))
+    num_prompt_tokens = len(ids) - max(1, len(ids) - len(prompt_ids(model.tokenizer, prompt)))
     states, logits = model.plain_pass(ids)
-    for cut in sorted({len(ids) // 2, min(max(behind, 1), len(ids) - 1), len(ids) - 1}):
+    for cut in sorted({len(ids) // 2, min(max(num_prompt_tokens, 1), len(ids) - 1), len(ids) - 1}):
         other_states, other_logits = model.plain_pass(_substitute_tokens(ids, cut))
-        moved = _relative_change(states[:, :cut], other_states[:, :cut]), _relative_change(logits[:cut], other_logits[:cut])
-        if max(moved) > MAX_STATE_CHANGE[dtype]:
-            what = f"with the last {len(ids) - cut} of {len(ids)} tokens exchanged, earlier states change by {moved[0]:.1e}"
-            raise ModelError(f"{spec}: {_not_causal_message(f'{what} and logits by {moved[1]:.1e}')}")
+        changes = _relative_change(states[:, :cut], other_states[:, :cut]), _relative_change(logits[:cut], other_logits[:cut])
+        if max(changes) > MAX_STATE_CHANGE[dtype]:
+            description = f"with the last {len(ids) - cut} of {len(ids)} tokens exchanged, earlier states change by {changes[0]:.1e}"
+            raise ModelError(f"{spec}: {_not_causal_message(f'{description} and logits by {changes[1]:.1e}')}")
     change = measure_change_before_word(model, prompt, program)
     if change > MAX_STATE_CHANGE[dtype]:
         raise ModelError(f"{spec}: {_not_causal_message(f'states at earlier words change by {change:.1e}')}")
@@ -81,14 +81,14 @@ def measure_change_before_word(model: LanguageModel, prompt: str, program: str) 
     """Largest relative change of the states of words before one that is exchanged: the first or the last action, so that
     the text stays a program."""
     words = program.split()
-    actions = [place for place, word in enumerate(words) if word.endswith("();")] or [0]
+    actions = [index for index, word in enumerate(words) if word.endswith("();")] or [0]
     largest = 0.0
     before = model.hidden_states([prompt], [program])
-    for place in {actions[0], actions[-1]}:
-        other = words.copy()
-        other[place] = WORD_SUBSTITUTES.get(words[place], "move();")
-        after = model.hidden_states([prompt], [" ".join(other)])
-        for rows, count in (("emit", place + 1), ("read", place)):
+    for index in {actions[0], actions[-1]}:
+        changed_words = words.copy()
+        changed_words[index] = WORD_SUBSTITUTES.get(words[index], "move();")
+        after = model.hidden_states([prompt], [" ".join(changed_words)])
+        for rows, count in (("emit", index + 1), ("read", index)):
             first, second = (states.values[getattr(states, rows)[:count]] for states in (before, after))
             if count:
                 largest = max(largest, _relative_change(torch.from_numpy(first), torch.from_numpy(second)))
@@ -105,14 +105,14 @@ def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) ->
     if dtype in ("float64", "float32"):
         text = [*prompt_ids(model.tokenizer, prompt), *tokens]
         passes["a pass without a cache"] = model.plain_pass(text)[1][-len(tokens) - 1 : -1]
-    for what, found in passes.items():
-        gap = _max_logit_gap(found, tokens)
+    for pass_name, pass_logits in passes.items():
+        gap = _max_logit_gap(pass_logits, tokens)
         if not gap <= MAX_LOGIT_GAP[dtype]:
-            place = int(_logit_gaps(found, tokens).argmax())
-            best = model.tokenizer.decode([int(found[place].argmax())])
+            index = int(_logit_gaps(pass_logits, tokens).argmax())
+            best = model.tokenizer.decode([int(pass_logits[index].argmax())])
             raise ModelError(
-                f"{spec}: it writes {model.tokenizer.decode([tokens[place]])!r} as token {place + 1}, while {best!r} has the "
-                f"largest logit of {what} (by {gap:.1%} of their range); its cache or its generate is wrong: "
+                f"{spec}: it writes {model.tokenizer.decode([tokens[index]])!r} as token {index + 1}, while {best!r} has the "
+                f"largest logit of {pass_name} (by {gap:.1%} of their range); its cache or its generate is wrong: "
                 "see `python -m benchmark.doctor`"
             )
 
@@ -122,30 +122,30 @@ def check_likelihoods(model: ValidatedModel, prompt: str, spec: str) -> None:
     (answer,) = model.generate([prompt], NUM_CHECKED_WORDS + 1)
     words = answer.text.split()
     vocabulary = sorted(WORDS)
-    for place in range(min(NUM_CHECKED_WORDS, len(words))):
-        if words[place] not in WORDS:
+    for index in range(min(NUM_CHECKED_WORDS, len(words))):
+        if words[index] not in WORDS:
             return
-        head = words[:place]
-        programs = [" ".join([*head, word]) for word in vocabulary]
+        prefix = words[:index]
+        programs = [" ".join([*prefix, word]) for word in vocabulary]
         try:
             scored = model.log_likelihoods([prompt] * len(programs), programs)
         except Exception:  # it may take whole programs alone, of which these are beginnings
             return
-        if any(count != place + 1 for _, count in scored):
+        if any(count != index + 1 for _, count in scored):
             return  # words of several tokens: the most probable tokens need not make the most probable word
         values = [value for value, _ in scored]
-        gap = max(values) - values[vocabulary.index(words[place])]
+        gap = max(values) - values[vocabulary.index(words[index])]
         if gap > MAX_NATS_GAP:
             best = vocabulary[int(np.argmax(values))]
             raise ModelError(
-                f"{spec}: generate writes {words[place]!r} as word {place + 1}, while log_likelihoods finds {best!r} more "
+                f"{spec}: generate writes {words[index]!r} as word {index + 1}, while log_likelihoods finds {best!r} more "
                 f"probable by {gap:.2f} nats; both must come of one model, and greedy answers are its argmax"
             )
 
 
-def _not_causal_message(what: str) -> str:
+def _not_causal_message(evidence: str) -> str:
     return (
-        f"it sees later tokens: {what}; only causal models can be evaluated: set is_decoder or switch bidirectional "
+        f"it sees later tokens: {evidence}; only causal models can be evaluated: set is_decoder or switch bidirectional "
         "attention off if it was trained as a causal one"
     )
 
@@ -173,9 +173,9 @@ def _relative_change(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def _logit_gaps(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
     """How far below the largest logit [tokens, V] each token's is, as a share of the range."""
-    chosen = logits.gather(-1, torch.tensor(list(tokens))[:, None])[:, 0]
+    token_logits = logits.gather(-1, torch.tensor(list(tokens))[:, None])[:, 0]
     spread = (logits.amax(-1) - logits.amin(-1)).clamp(min=1e-12)
-    return (logits.amax(-1) - chosen) / spread
+    return (logits.amax(-1) - token_logits) / spread
 
 
 def _max_logit_gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:

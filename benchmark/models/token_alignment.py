@@ -53,15 +53,15 @@ def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
     return TokenAlignment([ids[i] for i in inside], first + 1, last + 1)
 
 
-def select_word_states(states: Sequence[np.ndarray], programs: Sequence[TokenAlignment]) -> HiddenStates:
+def select_word_states(states: Sequence[np.ndarray], alignments: Sequence[TokenAlignment]) -> HiddenStates:
     """The rows that some word needs, of the states [tokens, L, D] behind each prompt, its last token first."""
     values, emits, reads, counts = [], [], [], [0]
     start = 0
-    for row, words in zip(states, programs, strict=True):
-        wanted, index = np.unique(np.concatenate([words.first - 1, words.last]), return_inverse=True)
-        values.append(row[wanted])
-        emits.append(start + index[: len(words.first)])
-        reads.append(start + index[len(words.first) :])
-        start += len(wanted)
-        counts.append(counts[-1] + len(words.first))
+    for row, alignment in zip(states, alignments, strict=True):
+        token_indices, inverse = np.unique(np.concatenate([alignment.first - 1, alignment.last]), return_inverse=True)
+        values.append(row[token_indices])
+        emits.append(start + inverse[: len(alignment.first)])
+        reads.append(start + inverse[len(alignment.first) :])
+        start += len(token_indices)
+        counts.append(counts[-1] + len(alignment.first))
     return HiddenStates(np.concatenate(values), np.concatenate(emits), np.concatenate(reads), np.array(counts))

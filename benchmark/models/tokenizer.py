@@ -81,8 +81,8 @@ def check_word_tokens(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
     for word in sorted(set(words)):
         ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
         if not ids or tokenizer.unk_token_id in ids:
-            mark = f"the unknown mark {tokenizer.unk_token}" if ids else "no token"
-            raise ModelError(f"{spec}: its tokenizer gives {word!r} {mark}, as it does others, {advice}")
+            token_name = f"the unknown mark {tokenizer.unk_token}" if ids else "no token"
+            raise ModelError(f"{spec}: its tokenizer gives {word!r} {token_name}, as it does others, {advice}")
         if ids in by_tokens:
             raise ModelError(f"{spec}: its tokenizer gives {word!r} the tokens of {by_tokens[ids]!r}, {advice}")
         by_tokens[ids] = word
@@ -99,8 +99,8 @@ def failures_as_model_errors(spec: str) -> Iterator[None]:
     except BaseException as problem:
         if not isinstance(problem, Exception) and not is_panic(problem):
             raise
-        why = failure_message(problem, 200).removesuffix(".")
-        raise ModelError(f"{spec}: no usable tokenizer: {why}; save it again with save_pretrained") from problem
+        reason = failure_message(problem, 200).removesuffix(".")
+        raise ModelError(f"{spec}: no usable tokenizer: {reason}; save it again with save_pretrained") from problem
 
 
 @contextmanager
@@ -108,13 +108,13 @@ def suppress_native_stderr() -> Iterator[None]:
     """Native code that panics writes its trace to descriptor 2; it is dropped then, and passed on otherwise."""
     try:
         sys.stderr.flush()
-        kept = os.dup(2)
+        original_stderr = os.dup(2)
     except (OSError, ValueError):
         yield
         return
     panicked = False
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException as problem:
@@ -122,9 +122,9 @@ def suppress_native_stderr() -> Iterator[None]:
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            held.seek(0)
-            text = held.read()
+            os.dup2(original_stderr, 2)
+            os.close(original_stderr)
+            buffer.seek(0)
+            text = buffer.read()
             if text and not panicked:
                 os.write(2, text)

@@ -30,75 +30,75 @@ class ValidatedModel:
 
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel`; a writer is not asked for a decoding."""
-        more = () if decoding == GREEDY else (decoding,)
+        extra_args = () if decoding == GREEDY else (decoding,)
         with exit_as_error(self.spec, "generate"):
-            found = self.model.generate(prompts, max_new_words, *more)
+            generations = self.model.generate(prompts, max_new_words, *extra_args)
         self._expect(
-            isinstance(found, list) and len(found) == len(prompts), "generate", f"a list of {len(prompts)}", found
+            isinstance(generations, list) and len(generations) == len(prompts), "generate", f"a list of {len(prompts)}", generations
         )
-        for one in found:
-            fields = tuple(type(getattr(one, name, None)) for name in ("text", "tokens", "finished"))
+        for generation in generations:
+            fields = tuple(type(getattr(generation, name, None)) for name in ("text", "tokens", "finished"))
             self._expect(
                 fields in ((str, int, bool), (str, int, np.bool_)),
                 "generate",
                 "Generation(text, tokens, finished)",
-                one,
+                generation,
             )
-        return [Generation(one.text, one.tokens, bool(one.finished)) for one in found]
+        return [Generation(generation.text, generation.tokens, bool(generation.finished)) for generation in generations]
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
         """See `LanguageModel`."""
         method = self._method("hidden_states")
         with exit_as_error(self.spec, "hidden_states"):
-            found = method(prompts, programs)
+            states = method(prompts, programs)
         counts = [len(program.split()) for program in programs]
         total = sum(counts)
         for name in ("values", "emit", "read", "offsets"):
-            self._expect(isinstance(getattr(found, name, None), np.ndarray), "hidden_states", f"an array {name}", found)
-        values, offsets = found.values, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+            self._expect(isinstance(getattr(states, name, None), np.ndarray), "hidden_states", f"an array {name}", states)
+        values, offsets = states.values, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._expect(
             values.dtype == np.float32 and values.ndim == 3 and values.shape[1] * values.shape[2] > 0,
             "hidden_states", "values float32 [rows, layers + 1, width]", values,
         )  # fmt: skip
         self._expect(
-            np.array_equal(found.offsets, offsets), "hidden_states", f"offsets {offsets.tolist()}", found.offsets
+            np.array_equal(states.offsets, offsets), "hidden_states", f"offsets {offsets.tolist()}", states.offsets
         )
-        for name, rows in (("emit", found.emit), ("read", found.read)):
+        for name, rows in (("emit", states.emit), ("read", states.read)):
             self._expect(
                 rows.shape == (total,) and np.issubdtype(rows.dtype, np.integer)
                 and bool(((rows >= 0) & (rows < len(values))).all()),
                 "hidden_states", f"{name} with a row of values, 0 to {len(values) - 1}, for each of {total} words", rows,
             )  # fmt: skip
-        return HiddenStates(values, found.emit, found.read, offsets)
+        return HiddenStates(values, states.emit, states.read, offsets)
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
         """See `LanguageModel`."""
         method = self._method("log_likelihoods")
         with exit_as_error(self.spec, "log_likelihoods"):
-            found = method(prompts, programs)
+            pairs = method(prompts, programs)
         self._expect(
-            isinstance(found, list) and len(found) == len(prompts),
+            isinstance(pairs, list) and len(pairs) == len(prompts),
             "log_likelihoods",
             f"a list of {len(prompts)}",
-            found,
+            pairs,
         )
-        for one in found:
-            pair = isinstance(one, tuple) and len(one) == 2
+        for pair in pairs:
+            is_pair = isinstance(pair, tuple) and len(pair) == 2
             self._expect(
-                pair and math.isfinite(one[0]) and one[0] <= 0 and one[1] > 0,
-                "log_likelihoods", "pairs of a logarithm, 0 or less, and a number of tokens", one,
+                is_pair and math.isfinite(pair[0]) and pair[0] <= 0 and pair[1] > 0,
+                "log_likelihoods", "pairs of a logarithm, 0 or less, and a number of tokens", pair,
             )  # fmt: skip
-        return [(float(value), int(tokens)) for value, tokens in found]
+        return [(float(value), int(tokens)) for value, tokens in pairs]
 
     def _method(self, name: str) -> Any:
         method = getattr(self.model, name, None)
         self._expect(callable(method), name, "a method", method)
         return method
 
-    def _expect(self, holds: bool, method: str, what: str, got: Any) -> None:
-        if not holds:
-            shape = f" {got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else ""
-            said = " ".join(repr(got).split())[:120]
+    def _expect(self, is_valid: bool, method: str, expected: str, received: Any) -> None:
+        if not is_valid:
+            shape = f" {received.dtype} {list(received.shape)}" if isinstance(received, np.ndarray) else ""
+            text = " ".join(repr(received).split())[:120]
             raise ModelError(
-                f"{self.spec}: {method} gave {type(got).__name__}{shape} {said}; expected {what}; see docs/models.md"
+                f"{self.spec}: {method} gave {type(received).__name__}{shape} {text}; expected {expected}; see docs/models.md"
             )

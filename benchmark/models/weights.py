@@ -38,29 +38,29 @@ def check_weights(spec: str, model: Any, loading_info: Mapping[str, Any], tensor
     Raises:
         ModelError: naming the first missing, unused or misshapen weight, and how many there are.
     """
-    order = {name: place for place, name in enumerate(model.state_dict())}
+    order = {name: index for index, name in enumerate(model.state_dict())}
     buffers = {name for name, _ in model.named_buffers()}
     missing = sorted(set(loading_info["missing_keys"]) - buffers, key=lambda name: (order.get(name, len(order)), name))
     by_name = {tensor.name: tensor for tensor in tensors}
     unused = sorted(name for name in loading_info["unexpected_keys"] if not _is_allowed(name, by_name))
     mismatched = sorted(loading_info["mismatched_keys"], key=lambda entry: order.get(entry[0], len(order)))
-    hint = _wrapper_hint(by_name)
+    wrapper_hint = _wrapper_hint(by_name)
     if missing:
-        beside = f", while {len(unused)} stored weights are unused, the first {unused[0]}" if unused else ""
+        unused_text = f", while {len(unused)} stored weights are unused, the first {unused[0]}" if unused else ""
         raise ModelError(
-            f"{spec}: its files lack weights: {missing[0]}, the first of {len(missing)} missing{beside}; they would be "
-            f"drawn at random; {hint or _save_advice(model)}"
+            f"{spec}: its files lack weights: {missing[0]}, the first of {len(missing)} missing{unused_text}; they would be "
+            f"drawn at random; {wrapper_hint or _save_advice(model)}"
         )
     if mismatched:
         name, stored, expected = mismatched[0]
         raise ModelError(
             f"{spec}: {name} is {list(stored)} in its files, {list(expected)} by config.json, the first of "
-            f"{len(mismatched)} such weights; {hint or _save_advice(model)}"
+            f"{len(mismatched)} such weights; {wrapper_hint or _save_advice(model)}"
         )
     if unused:
         raise ModelError(
             f"{spec}: the stored weight {unused[0]}, the first of {len(unused)}, has no place in {type(model).__name__} "
-            f"as config.json describes it, and would be left unused; {hint or _save_advice(model)}"
+            f"as config.json describes it, and would be left unused; {wrapper_hint or _save_advice(model)}"
         )
     errors = [*loading_info.get("error_msgs", ())]
     if errors:
@@ -81,20 +81,20 @@ def _is_allowed(name: str, by_name: Mapping[str, StoredTensor]) -> bool:
 def _check_stored_once(spec: str, names: Iterable[str], prefix: str) -> None:
     """A weight that is stored with and without the model's prefix is loaded from one of them only."""
     stored = set(names)
-    twice = sorted(name for name in stored if prefix and f"{prefix}.{name}" in stored)
-    if twice:
+    duplicates = sorted(name for name in stored if prefix and f"{prefix}.{name}" in stored)
+    if duplicates:
         raise ModelError(
-            f"{spec}: {twice[0]} is stored twice, also as {prefix}.{twice[0]}, the first of {len(twice)} such weights; "
+            f"{spec}: {duplicates[0]} is stored twice, also as {prefix}.{duplicates[0]}, the first of {len(duplicates)} such weights; "
             "save the model again with save_pretrained"
         )
 
 
 def check_files_store_once(spec: str, tensors: Sequence[StoredTensor]) -> None:
     """Refuse shards that hold a tensor of the same name twice: which of them is loaded depends on their order."""
-    twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
-    if twice:
+    duplicates = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
+    if duplicates:
         raise ModelError(
-            f"{spec}: {twice[0]} is stored in two shards, the first of {len(twice)} such weights; save the model again"
+            f"{spec}: {duplicates[0]} is stored in two shards, the first of {len(duplicates)} such weights; save the model again"
         )
 
 
@@ -108,9 +108,9 @@ def read_model_tensors(spec: str, folder: Any) -> list[StoredTensor]:
 def _wrapper_hint(names: Iterable[str]) -> str:
     """What wrapped the model when it was saved, by what every name begins with."""
     names = list(names)
-    for prefix, who in WRAPPER_PREFIXES.items():
+    for prefix, wrapper in WRAPPER_PREFIXES.items():
         if names and all(name.startswith(prefix) or f".{prefix}" in name for name in names):
-            return f"every name holds {prefix!r}, as saved from {who}"
+            return f"every name holds {prefix!r}, as saved from {wrapper}"
     return ""
 
 

@@ -126,7 +126,9 @@ def plan(job: Job) -> list[Shard]:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
     read_stages = (
-        [BLIND, WIDE, *(str(Stage(CROSSED, alternative=name)) for name in CROSSED_ALTERNATIVES)] if job.grid == FULL_GRID else [BLIND]
+        [BLIND, WIDE, *(str(Stage(CROSSED, alternative=name)) for name in CROSSED_ALTERNATIVES)]
+        if job.grid == FULL_GRID
+        else [BLIND]
     )
     for stage in read_stages:
         stages += [stage, *(str(Stage.parse(stage).of_random_init(i)) for i in range(job.random_inits))]

@@ -120,7 +120,9 @@ class Run:
         track = TRAINED if checkpoint.is_custom else options.track
         if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.has_hidden_states:
             subject = (
-                "class without states has no" if checkpoint.is_custom else "baseline that is no network has no other track,"
+                "class without states has no"
+                if checkpoint.is_custom
+                else "baseline that is no network has no other track,"
             )
             raise UsageError(f"{checkpoint.spec}: a {subject} draws or grammar")
         if options.track != TRAINED:

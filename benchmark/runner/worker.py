@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding, Generation, HiddenStates, LanguageModel, ProgramGenerator
-from benchmark.models.loading import load_model, load_generator, load_tokenizer_or_none
+from benchmark.models.loading import load_generator, load_model, load_tokenizer_or_none
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import extract_program
@@ -40,7 +40,6 @@ from benchmark.tasks.prompt_template import (
 )
 from benchmark.tasks.stage import (
     CONSTRAINED,
-    CROSSED,
     GENERATED,
     LIKELIHOOD,
     SAMPLED,
@@ -121,7 +120,9 @@ class Worker:
             return self.job.prompt_template
         if self.job.generation.track == TRAINED:
             return PLAIN
-        return build_prompt_template(self.job.suite, self.job.generation.track, load_tokenizer_or_none(self.job.checkpoint))
+        return build_prompt_template(
+            self.job.suite, self.job.generation.track, load_tokenizer_or_none(self.job.checkpoint)
+        )
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []

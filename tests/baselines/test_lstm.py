@@ -88,7 +88,7 @@ def test_the_doctor_finds_nothing_wrong_with_it(folder, capsys):
 
 
 def test_the_doctor_finds_answers_that_are_not_those_of_the_whole_text(loud, capsys, monkeypatch):
-    monkeypatch.setattr(HuggingFaceModel, "_past", lambda self, batch: {})
+    monkeypatch.setattr(HuggingFaceModel, "_cache_kwargs", lambda self, batch: {})
     monkeypatch.setattr(LstmForCausalLM, "prepare_inputs_for_generation", GenerationMixin.prepare_inputs_for_generation)
     assert main(["--model", f"path:{loud}", "--suite", "smoke", "--load-deadline", "0"]) == 3
     told = capsys.readouterr().out

@@ -20,7 +20,7 @@ def test_each_way_writes_the_same(tiny_folder):
     batch = GenerationBench(options(tiny_folder))
     written = [one.text for one in batch.generate()]
     plain = batch.plain()[:, batch.ids.shape[1] :]
-    assert [batch.ours._finish(row).text for row in plain.tolist()] == written
+    assert [batch.ours._to_generation(row).text for row in plain.tolist()] == written
 
 
 def test_states_are_counted(tiny_folder, monkeypatch):

@@ -85,9 +85,9 @@ def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
 
 
 def test_numbers_drawn_in_every_pass(tmp_path, capsys, monkeypatch):
-    real = benchmark.models.huggingface.HuggingFaceModel._read
+    real = benchmark.models.huggingface.HuggingFaceModel._read_states
     drawn = lambda *given: [rows + 1e-5 * np.random.default_rng().random(rows.shape) for rows in real(*given)]  # noqa: E731
-    monkeypatch.setattr(benchmark.models.huggingface.HuggingFaceModel, "_read", drawn)
+    monkeypatch.setattr(benchmark.models.huggingface.HuggingFaceModel, "_read_states", drawn)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
     assert (code, found["batch sizes"]) == (3, doctor.FAIL)
 

@@ -67,7 +67,7 @@ def check_writing(model, prompts):
     found = model.generate(prompts, WORDS)
     for prompt, ours in zip(prompts, found, strict=True):
         ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        room = model.room(model.tokenizer, WORDS)
+        room = model.max_new_tokens(model.tokenizer, WORDS)
         plain = model.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, do_sample=False, pad_token_id=0
         )

@@ -35,7 +35,7 @@ def test_states_sit_at_the_right_pieces_in_a_padded_batch(family, model):
 
 def test_what_is_written_is_what_each_prompt_alone_gives(family, model):
     prompts, programs = cases()
-    assert model.room(model.tokenizer, WORDS) > 24, "an answer must leave the sliding windows behind"
+    assert model.max_new_tokens(model.tokenizer, WORDS) > 24, "an answer must leave the sliding windows behind"
     assert check_writing(model, prompts) > 1 or family == "recurrent-gemma"
     # The states read next use the cache that generation has used.
     check_states(model, prompts[:2], programs[:2])

@@ -42,7 +42,7 @@ def test_states_are_read_within_their_budget(tiny_folder, monkeypatch):
         [t[len(HEADER_TEXT) + 1 :] for t in tasks.programs.texts()],
     )
     whole, read = model.hidden_states(prompts, programs), []
-    real = model._read
+    real = model._read_states
     monkeypatch.setattr(model, "_read", lambda *arguments: read.append(real(*arguments)) or read[-1])
     budget = 3 * (1 + max(len(program.split()) for program in programs)) * 3 * 32 * 4
     monkeypatch.setattr(huggingface, "MAX_STATE_BYTES", budget)

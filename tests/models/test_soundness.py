@@ -107,7 +107,7 @@ def test_a_generate_that_keeps_no_whole_text(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     checked(tmp_path)
-    monkeypatch.setattr(HuggingFaceModel, "_past", lambda self, batch: {})
+    monkeypatch.setattr(HuggingFaceModel, "_cache_kwargs", lambda self, batch: {})
     monkeypatch.setattr(LstmForCausalLM, "prepare_inputs_for_generation", GenerationMixin.prepare_inputs_for_generation)
     with pytest.raises(ModelError, match="its cache or its generate is wrong"):
         checked(tmp_path)

@@ -41,9 +41,9 @@ def setting():
 
 def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     """Simulated evidence with random errors per program (shared and per source) and per seed."""
-    probe_set, tested = setting
-    shape = tested.prior.shape
-    fold = probe_set.fold[tested.programs]
+    probe_set, baseline = setting
+    shape = baseline.prior.shape
+    fold = probe_set.fold[baseline.programs]
     assert len(fold) == shape[-1]
     common = rng.normal(size=(1, 1, shape[-1]))
     results = {}
@@ -51,7 +51,7 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
         skill = np.where(np.arange(shape[0]) == 0, 0.2 + gap, 0.2)[:, None, None]
         short = of_program * (common + rng.normal(size=shape)) / np.sqrt(2)
         short = short + of_seed * rng.normal(size=(*shape[:2], PROTOCOL.folds))[..., fold]
-        probe = tested.prior * (1 - skill) + tested.prior.mean() * short
+        probe = baseline.prior * (1 - skill) + baseline.prior.mean() * short
         totals = np.stack([probe[..., fold == seed].sum(-1) for seed in PROTOCOL.seeds])
         results[name] = Evidence(probe, totals, np.zeros(totals.shape, int))
     return results
