@@ -99,13 +99,13 @@ class GrammarMask(LogitsProcessor):
 
     def __init__(self, grammar: Grammar, rows: int, prompt_length: int) -> None:
         self.matchers = [grammar.matcher() for _ in range(rows)]
-        self.seen = prompt_length
+        self.num_consumed = prompt_length
         self.allowed = allocate_token_bitmask(rows, grammar.tokens.vocab_size)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """float [B, V], minus infinity where a token is not allowed."""
-        new = input_ids[:, self.seen :].tolist()
-        self.seen = input_ids.shape[1]
+        new = input_ids[:, self.num_consumed :].tolist()
+        self.num_consumed = input_ids.shape[1]
         for row, (matcher, tokens) in enumerate(zip(self.matchers, new, strict=True)):
             # A row that is done is padded by whoever generates; its matcher has seen all it needs.
             if not matcher.is_stopped():

@@ -79,7 +79,7 @@ def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
         found = real(*given)
         return type(found)(found.ids, found.first, found.last - 1)
 
-    monkeypatch.setattr(benchmark.models.huggingface, "word_pieces", shifted)
+    monkeypatch.setattr(benchmark.models.huggingface, "align_tokens", shifted)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
     assert (code, found["alignment"], found["padding"]) == (3, doctor.FAIL, doctor.OK)
 

@@ -43,7 +43,7 @@ def test_states_are_read_within_their_budget(tiny_folder, monkeypatch):
     )
     whole, read = model.hidden_states(prompts, programs), []
     real = model._read_states
-    monkeypatch.setattr(model, "_read", lambda *arguments: read.append(real(*arguments)) or read[-1])
+    monkeypatch.setattr(model, "_read_states", lambda *arguments: read.append(real(*arguments)) or read[-1])
     budget = 3 * (1 + max(len(program.split()) for program in programs)) * 3 * 32 * 4
     monkeypatch.setattr(huggingface, "MAX_STATE_BYTES", budget)
     parts = model.hidden_states(prompts, programs)
