@@ -290,19 +290,41 @@ def gunzip_bounded(content: bytes, where: str, limit: int = MAX_ROWS_BYTES) -> b
     return unpacked
 
 
-def read_tensor_header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file: `dtype`, `shape` and `data_offsets` by tensor; they must cover the data exactly."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        first = file.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise SubmissionError(f"{path.name}: no safetensors file: its header would have {length:,} bytes")
-        content = file.read(length)
-    header = parse_json(content, f"{path.name} header")
+def read_safetensors_header(file: BinaryIO, name: str, max_bytes: int = MAX_HEADER_BYTES) -> tuple[dict[str, Any], int]:
+    """Read the header of an open safetensors file: 8 bytes of length (little-endian), then a JSON object.
+
+    Args:
+        file: binary file at position 0.
+        name: file name for messages.
+        max_bytes: largest length of the header that is read.
+
+    Returns:
+        The entries by tensor, without `__metadata__` and not yet checked, and the byte at which the data begin.
+
+    Raises:
+        SubmissionError: the length exceeds the file or `max_bytes`, or the header is not a JSON object.
+    """
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(8)
+    length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
+    if not 2 <= length <= min(max_bytes, size - 8):
+        raise SubmissionError(f"{name}: no safetensors file: its header would have {length:,} bytes")
+    header = parse_json(file.read(length), f"{name} header")
     if not isinstance(header, dict):
-        raise SubmissionError(f"{path.name} header: expected an object, got {type(header).__name__}")
+        raise SubmissionError(f"{name} header: expected an object, got {type(header).__name__}")
     header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def read_tensor_header(path: Path) -> dict[str, Any]:
+    """Read the header of a safetensors file of a submission: `dtype`, `shape` and `data_offsets` by tensor.
+
+    Raises:
+        SubmissionError: see `read_safetensors_header`; or the tensors do not cover the data exactly.
+    """
+    with open_regular(path) as file:
+        header, data_start = read_safetensors_header(file, path.name)
+        data_bytes = os.fstat(file.fileno()).st_size - data_start
     if len(header) > MAX_TENSORS:
         raise SubmissionError(f"{path.name}: {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
     spans = sorted(_tensor_span(entry, f"{path.name} tensor {sanitize(name)}") for name, entry in header.items())
@@ -311,8 +333,8 @@ def read_tensor_header(path: Path) -> dict[str, Any]:
         if start != end:
             raise SubmissionError(f"{path.name}: tensors overlap or leave a gap at byte {min(start, end):,}")
         end = stop
-    if end != size - 8 - length:
-        raise SubmissionError(f"{path.name}: tensors of {end:,} bytes in {size - 8 - length:,} bytes of data")
+    if end != data_bytes:
+        raise SubmissionError(f"{path.name}: tensors of {end:,} bytes in {data_bytes:,} bytes of data")
     return header
 
 

@@ -25,7 +25,7 @@ from benchmark.models import hub
 from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
-from benchmark.models.safetensors_header import list_weight_files, count_parameters, read_stored_tensors
+from benchmark.models.weights import (list_weight_files, count_parameters, read_stored_tensors)
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files of a hub model that are fetched: configuration, weights, tokenizer."""
@@ -157,6 +157,17 @@ def _open_baseline(spec: ModelSpec) -> Checkpoint:
     for path in (source, source.with_name("prompt_reading.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return Checkpoint(str(spec), source.parent, spec.target, 0, 0, digest.hexdigest(), has_hidden_states=False)
+
+
+def is_digest_of(digest: str, checkpoint: Checkpoint) -> bool:
+    """Whether a stored digest names this model: its own, or that of an earlier source of a baseline with the same answers."""
+    if digest == checkpoint.digest:
+        return True
+    spec = ModelSpec.parse(checkpoint.spec)
+    if spec.scheme != "baseline":
+        return False
+    registry = importlib.import_module(BASELINE_REGISTRY)
+    return digest in registry.EARLIER_DIGESTS.get(spec.target, ())
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import ModelError
-from benchmark.models.custom_calls import exit_as_error
+from benchmark.models.custom import (exit_as_error)
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 
 

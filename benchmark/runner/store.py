@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from benchmark.errors import BenchmarkError, StorageError
+from benchmark.files import read_safetensors_header
 
 VALID, MISSING, CORRUPT = "whole", "absent", "damaged"
 STAGED_PREFIX = ".attempt-"
@@ -165,13 +165,11 @@ class MemmapStates:
 
 
 def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The float32 tensors of a safetensors file, memory-mapped (8 bytes of header length, JSON header, data)."""
+    """Memory-map the float32 tensors of a safetensors file."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+        header, data_start = read_safetensors_header(file, path.name)
     return {
-        name: np.memmap(path, "<f4", "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+        name: np.memmap(path, "<f4", "r", data_start + entry["data_offsets"][0], tuple(entry["shape"]))
         if entry["data_offsets"][1] > entry["data_offsets"][0]
         else np.zeros(entry["shape"], np.float32)
         for name, entry in header.items()
