@@ -98,7 +98,7 @@ def test_at_the_full_budget_a_recorder_is_found_to_be_one():
     """
     protocol = replace(STANDARD, alternatives=NUM_ALTERNATIVES)
     bench = _CalibrationRun(replace(load_suite("laptop"), seed=99, sha256="", official=False), protocol, 3)
-    cell = bench.cell("recorder", [[bench.content.pseudo_models()["recorder"]]], bench.controls())
+    cell = bench.measure_cell("recorder", [[bench.content.pseudo_models()["recorder"]]], bench.controls())
     assert cell["found"] == cell["expected"] == EXPECTED_OUTCOMES["recorder"] == RECORD_ONLY
     assert cell["right"]
     assert cell["widest"] < STANDARD.margin
@@ -117,7 +117,7 @@ def verdicts(suite, protocol, counts, names):
     """
     bench = _CalibrationRun(suite, replace(protocol, alternatives=max(counts)), 3)
     pseudo_models, controls = bench.content.pseudo_models(), bench.controls()
-    evidence = {name: evidence_to_arrays({"model": bench.read([[pseudo_models[name]]]), **controls}) for name in names}
+    evidence = {name: evidence_to_arrays({"model": bench.read_source([[pseudo_models[name]]]), **controls}) for name in names}
     results = []
     for count in counts:
         smaller = replace(protocol, alternatives=count)
@@ -153,7 +153,7 @@ def test_fewer_alternatives_are_a_part_of_more():
     probe_set, tested = part_of(many.probe_set, columns, tiny)
     np.testing.assert_array_equal(probe_set.classes_by_offset, few.probe_set.classes_by_offset)
     states = few.content.random_init(1)
-    arrays = [evidence_to_arrays({"model": bench.read([[states]]), **bench.controls()}) for bench in (few, many)]
+    arrays = [evidence_to_arrays({"model": bench.read_source([[states]]), **bench.controls()}) for bench in (few, many)]
     parts = columns_of(arrays[1], columns)
     for name, array in arrays[0].items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
