@@ -159,15 +159,22 @@ def _open_baseline(spec: ModelSpec) -> Checkpoint:
     return Checkpoint(str(spec), source.parent, spec.target, 0, 0, digest.hexdigest(), has_hidden_states=False)
 
 
-def is_digest_of(digest: str, checkpoint: Checkpoint) -> bool:
-    """Whether a stored digest names this model: its own, or that of an earlier source of a baseline with the same answers."""
-    if digest == checkpoint.digest:
-        return True
-    spec = ModelSpec.parse(checkpoint.spec)
-    if spec.scheme != "baseline":
-        return False
+def resolve_digest(claimed: str, digest: str, spec: str) -> str:
+    """Return the digest to compare a claimed one with.
+
+    Args:
+        claimed: digest in a record.
+        digest: `Checkpoint.digest` of the model as it is now.
+        spec: spec of the model.
+
+    Returns:
+        `claimed` if it is the digest of an earlier source of the same baseline with the same answers, else `digest`.
+    """
+    scheme, _, name = spec.partition(":")
+    if scheme != "baseline":
+        return digest
     registry = importlib.import_module(BASELINE_REGISTRY)
-    return digest in registry.EARLIER_DIGESTS.get(spec.target, ())
+    return claimed if claimed in registry.EARLIER_DIGESTS.get(name, ()) else digest
 
 
 def _short_name(spec: ModelSpec, folder: Path) -> str:

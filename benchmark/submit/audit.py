@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.models.checkpoint import resolve_digest
 from benchmark.statistics import wilson
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import DEFAULT_LIMITS, ProcessLimits, make_rerun_request, regenerate_samples
@@ -58,7 +59,8 @@ def generate_audit_texts(
     regenerated = regenerate_samples(
         make_rerun_request(folder, report.submission, report.record, suite, stage=TEST), process_limits
     )
-    report.compare("audit.digest", report.record.model.digest, regenerated.digest)
+    digest = resolve_digest(report.record.model.digest, regenerated.digest, report.submission.model)
+    report.compare("audit.digest", report.record.model.digest, digest)
     return [sample["text"] for _, sample in regenerated.samples]
 
 

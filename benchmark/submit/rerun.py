@@ -16,7 +16,7 @@ from typing import Any
 from benchmark.environment import processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.isolation import run_bounded
-from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint
+from benchmark.models.checkpoint import Checkpoint, available_memory, open_checkpoint, resolve_digest
 from benchmark.models.interface import LoadOptions, ModelSpec
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
@@ -143,7 +143,8 @@ def rerun(folder: Path, report: VerificationReport, fraction: float, limits: Pro
     regenerated = regenerate_samples(
         make_rerun_request(folder, report.submission, report.record, suite, fraction), limits
     )
-    report.compare("rerun.digest", report.record.model.digest, regenerated.digest)
+    digest = resolve_digest(report.record.model.digest, regenerated.digest, report.submission.model)
+    report.compare("rerun.digest", report.record.model.digest, digest)
     report.compare("rerun.parameters", report.record.model.parameters, regenerated.parameters)
     stored: dict[tuple[str, int, int | None], Sample] = {
         (row.stage, row.task, row.sample): row for row in report.samples

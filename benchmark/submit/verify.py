@@ -22,7 +22,7 @@ from benchmark.artifacts import MAX_BYTES, PROBES, READINGS, README, SAMPLES
 from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
 from benchmark.files import read_bytes, read_tensor_header, read_text, sanitize
-from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.checkpoint import open_checkpoint, resolve_digest
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.control_gap import CONTROLS, PriorBaseline
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
@@ -203,7 +203,8 @@ def _check_description(report: VerificationReport, folder: Path) -> None:
         checkpoint = open_checkpoint(
             ModelSpec("path", str(folder)) if has_local_weights else ModelSpec.parse(submission.model)
         )
-        report.compare("model.digest", record.model.digest, checkpoint.digest)
+        digest = resolve_digest(record.model.digest, checkpoint.digest, submission.model)
+        report.compare("model.digest", record.model.digest, digest)
         report.compare("model.parameters", record.model.parameters, checkpoint.parameters)
         report.checks.append("model: digest of its files and number of parameters")
     elif submission.model == WITHHELD:

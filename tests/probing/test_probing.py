@@ -139,7 +139,7 @@ def test_groups_may_have_different_classes():
     targets[1] %= 2
     fit = fit_probes([states], targets, np.array([[5], [2]]), [SPLIT], [16], [0], replace(QUICK, steps=200))
     assert fit.predicted[0][1].max() == 1
-    with pytest.raises(ValueError, match="differ in their classes"):
+    with pytest.raises(ValueError, match="different class counts"):
         fit_probes([states], np.repeat(targets, 2, 1), np.array([[5, 5], [5, 2]]), [SPLIT], [16], [0], QUICK)
     alone = fit_probes([states], targets[1:], np.array([2]), [SPLIT], [16], [0], replace(QUICK, steps=200))
     assert -fit.log_prob[0][1].mean() == pytest.approx(-alone.log_prob[0][0].mean(), abs=0.1)

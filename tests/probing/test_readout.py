@@ -47,54 +47,54 @@ def fits(probe_set):
 
 
 @pytest.fixture(scope="module")
-def readings(probe_set, fits):
+def readout(probe_set, fits):
     validation = np.full((len(probe_set.semantics), len(FEATURES)), 1.1)
     validation[1] = 0.9
-    tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    return compute_readout(probe_set, tested, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
+    baseline = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
+    return compute_readout(probe_set, baseline, fits, ("mean", "last"), probe_set.semantics[:-1], QUICK)
 
 
-def test_readout_is_of_the_selected_view(probe_set, fits, readings):
+def test_readout_is_of_the_selected_view(probe_set, fits, readout):
     split = probe_set.split(QUICK.seeds[0])
-    assert readings.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
-    assert [semantics_readout.semantics for semantics_readout in readings.by_semantics] == list(
+    assert readout.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
+    assert [semantics_readout.semantics for semantics_readout in readout.by_semantics] == list(
         probe_set.semantics[:-1]
     )
-    for s, semantics_readout in enumerate(readings.by_semantics):
+    for s, semantics_readout in enumerate(readout.by_semantics):
         assert semantics_readout.view == ("last" if s == 0 else "mean")
         assert semantics_readout.prior == (s == 1)
         fit = fits[s == 0]
-        for place, task in enumerate(readings.task):
+        for i, task in enumerate(readout.task):
             rows = np.flatnonzero(probe_set.program[split.test] == task)
             label = probe_set.classes[s, FACING, split.test[rows]]
             assert (label != MISSING).all()
-            assert semantics_readout.true[place] == label.tolist()
-            assert semantics_readout.read[place] == fit.predicted[0][s, FACING, rows].tolist()
+            assert semantics_readout.true[i] == label.tolist()
+            assert semantics_readout.read[i] == fit.predicted[0][s, FACING, rows].tolist()
             np.testing.assert_allclose(
-                semantics_readout.probability[place], np.exp(fit.log_prob[0][s, FACING, rows]), atol=6e-5
+                semantics_readout.probability[i], np.exp(fit.log_prob[0][s, FACING, rows]), atol=6e-5
             )
 
 
-def test_tokens_that_are_never_executed_are_missing(probe_set, fits, readings):
-    around = probe_set.classes_by_offset.copy()
+def test_tokens_that_are_never_executed_are_missing(probe_set, fits, readout):
+    classes = probe_set.classes_by_offset.copy()
     row = probe_set.split(0).test[0]
-    around[:, :, :, row] = MISSING
+    classes[:, :, :, row] = MISSING
     validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
-    tested = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
+    baseline = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
     readout = compute_readout(
-        replace(probe_set, classes_by_offset=around), tested, fits, ("mean", "last"), ("original",), QUICK
+        replace(probe_set, classes_by_offset=classes), baseline, fits, ("mean", "last"), ("original",), QUICK
     )
     (semantics_readout,) = readout.by_semantics
     assert semantics_readout.true[0][0] is semantics_readout.read[0][0] is semantics_readout.probability[0][0] is None
-    assert semantics_readout.true[0][1:] == readings.by_semantics[0].true[0][1:]
+    assert semantics_readout.true[0][1:] == readout.by_semantics[0].true[0][1:]
 
 
-def test_readout_round_trip(tmp_path, probe_set, readings):
+def test_readout_round_trip(tmp_path, probe_set, readout):
     assert load_readout(tmp_path, probe_set) is None
-    (tmp_path / READINGS).write_bytes(pack_readout(readings))
-    assert load_readout(tmp_path, probe_set) == readings
-    assert pack_readout(readings) == pack_readout(readings)
-    assert len(pack_readout(readings)) < 200_000
+    (tmp_path / READINGS).write_bytes(pack_readout(readout))
+    assert load_readout(tmp_path, probe_set) == readout
+    assert pack_readout(readout) == pack_readout(readout)
+    assert len(pack_readout(readout)) < 200_000
 
 
 def test_a_run_stores_its_readout(undisturbed, probe_set):
@@ -121,8 +121,8 @@ def test_a_run_stores_its_readout(undisturbed, probe_set):
         (lambda r: r.update(more=1), "more"),
     ],
 )
-def test_a_readout_of_another_set_is_refused(tmp_path, probe_set, readings, change, says):
-    stored = json.loads(readings.model_dump_json())
+def test_a_readout_of_another_set_is_refused(tmp_path, probe_set, readout, change, says):
+    stored = json.loads(readout.model_dump_json())
     change(stored)
     (tmp_path / READINGS).write_bytes(gzip.compress(json.dumps(stored).encode()))
     with pytest.raises(VerificationError, match=says) as refused:
