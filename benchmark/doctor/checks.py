@@ -50,7 +50,9 @@ def check_tokenizer(doctor_context: DoctorContext) -> CheckResult:
     template = "with a chat template" if getattr(tokenizer, "chat_template", None) else "no chat template"
     message = f"fast, {len(tokenizer):,} tokens, {tokens_per_word:.1f} a word of a program; {marks}; {template}"
     if tokens_per_word > MAX_TOKENS_PER_WORD:
-        return CheckResult("tokenizer", WARN, f"{message}; prompts are long and slow: expect less of the context to be left")
+        return CheckResult(
+            "tokenizer", WARN, f"{message}; prompts are long and slow: expect less of the context to be left"
+        )
     return CheckResult("tokenizer", OK, message)
 
 
@@ -59,11 +61,11 @@ def check_words(doctor_context: DoctorContext) -> CheckResult:
     tokenizer = HuggingFaceModel.load_tokenizer(doctor_context.job.checkpoint)
     for prompt, program in zip(doctor_context.prompts, doctor_context.programs, strict=True):
         align_tokens(tokenizer, prompt, program)
-    words = " ".join([*render_prompts(doctor_context.job.suite, doctor_context.tasks), *doctor_context.programs]).split()
+    words = " ".join(
+        [*render_prompts(doctor_context.job.suite, doctor_context.tasks), *doctor_context.programs]
+    ).split()
     check_word_tokens(doctor_context.job.checkpoint.spec, tokenizer, words)
-    message = (
-        f"the words of {len(doctor_context.programs)} programs and {len(set(words))} words and signs have tokens of their own"
-    )
+    message = f"the words of {len(doctor_context.programs)} programs and {len(set(words))} words and signs have tokens of their own"
     return CheckResult("words", OK, message)
 
 
@@ -87,7 +89,9 @@ def causality(doctor_context: DoctorContext) -> CheckResult:
 def check_argmax(doctor_context: DoctorContext) -> CheckResult:
     """Is what is written the argmax of the logits of the pass that is probed?"""
     assert isinstance(doctor_context.model, HuggingFaceModel)
-    check_greedy(doctor_context.model, doctor_context.prompts[0], doctor_context.job.dtype, doctor_context.job.checkpoint.spec)
+    check_greedy(
+        doctor_context.model, doctor_context.prompts[0], doctor_context.job.dtype, doctor_context.job.checkpoint.spec
+    )
     return CheckResult("argmax", OK, "what it writes has the largest logits of the pass that is probed")
 
 
@@ -106,7 +110,9 @@ def check_loading(doctor_context: DoctorContext) -> CheckResult:
     states = doctor_context.states(doctor_context.prompts[:1])
     if not np.isfinite(states).all():
         share = 1 - np.isfinite(states).mean()
-        message = f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
+        message = (
+            f"{share:.0%} of the hidden states are NaN or infinite; try --dtype float32, else the weights are broken"
+        )
         return CheckResult("loading", FAIL, message)
     return CheckResult(
         "loading", OK, f"{states.shape[1]} layers of width {states.shape[2]}, the input of the first included"
@@ -132,19 +138,32 @@ def check_alignment(doctor_context: DoctorContext) -> CheckResult:
         message = f"a program's log-likelihood is {value:.3f}, a plain pass gives {expected:.3f}; report it"
         return CheckResult("alignment", FAIL, message)
     if not layers:
-        message = "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
+        message = (
+            "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
+        )
         return CheckResult("alignment", WARN, message)
     message = f"{states.shape[1] - len(missing)} layers are those of output_hidden_states at each word's tokens"
     if missing:
-        return CheckResult("alignment", WARN, f"{message}; it has no layer {missing[0]}, so that one could not be compared")
+        return CheckResult(
+            "alignment", WARN, f"{message}; it has no layer {missing[0]}, so that one could not be compared"
+        )
     return CheckResult("alignment", OK, message)
 
 
-def find_missing_layers(doctor_context: DoctorContext, states: np.ndarray, reference_layers: Sequence[np.ndarray]) -> list[int]:
+def find_missing_layers(
+    doctor_context: DoctorContext, states: np.ndarray, reference_layers: Sequence[np.ndarray]
+) -> list[int]:
     """Layers of `ours` [words, L, D] that are not, in this order, among those of `plain`, each [words, D]."""
     missing, start = [], 0
     for depth in range(states.shape[1]):
-        match = next((i for i in range(start, len(reference_layers)) if doctor_context.are_close(states[:, depth], reference_layers[i])), None)
+        match = next(
+            (
+                i
+                for i in range(start, len(reference_layers))
+                if doctor_context.are_close(states[:, depth], reference_layers[i])
+            ),
+            None,
+        )
         if match is None:
             missing.append(depth)
         else:
@@ -181,7 +200,9 @@ def check_padding(doctor_context: DoctorContext) -> CheckResult:
         alone = doctor_context.model.hidden_states([prompt], [program])
         word_slice = slice(*batched.offsets[row : row + 2])
         for batch_rows, alone_rows in ((batched.emit, alone.emit), (batched.read, alone.read)):
-            largest = max(largest, relative_difference(batched.values[batch_rows[word_slice]], alone.values[alone_rows]))
+            largest = max(
+                largest, relative_difference(batched.values[batch_rows[word_slice]], alone.values[alone_rows])
+            )
     if largest > TOLERANCE[doctor_context.job.dtype]:
         return CheckResult(
             "padding", FAIL, f"states in a padded batch differ by {largest:.2%} from those of each prompt alone; the model "
@@ -196,10 +217,14 @@ def check_precision(doctor_context: DoctorContext) -> CheckResult:
     if DTYPES[dtype].itemsize >= 4:
         return CheckResult("precision", OK, f"{dtype}")
     states = doctor_context.states(doctor_context.prompts[:1])
-    exact = doctor_context.states(doctor_context.prompts[:1], Worker(replace(doctor_context.job, dtype="float32")).model(TEST))
+    exact = doctor_context.states(
+        doctor_context.prompts[:1], Worker(replace(doctor_context.job, dtype="float32")).model(TEST)
+    )
     change = float(np.linalg.norm(states - exact) / np.linalg.norm(exact))
     if change > MAX_PRECISION_CHANGE:
-        return CheckResult("precision", WARN, f"{dtype} changes the states by {change:.1%} of float32; use --dtype float32")
+        return CheckResult(
+            "precision", WARN, f"{dtype} changes the states by {change:.1%} of float32; use --dtype float32"
+        )
     return CheckResult("precision", OK, f"{dtype} changes the states by {change:.1%} of float32")
 
 
@@ -208,7 +233,9 @@ def check_generation(doctor_context: DoctorContext) -> CheckResult:
     generations = doctor_context.model.generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
     texts = [generation.text for generation in generations]
     if isinstance(doctor_context.model, HuggingFaceModel):
-        uncached = generate_without_cache(doctor_context.model, doctor_context.prompts[0], min(generations[0].tokens, MAX_UNCACHED_TOKENS))
+        uncached = generate_without_cache(
+            doctor_context.model, doctor_context.prompts[0], min(generations[0].tokens, MAX_UNCACHED_TOKENS)
+        )
         if not (texts[0].startswith(uncached) or uncached.startswith(texts[0])):
             message = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {uncached[:60]!r}: "
             if DTYPES[doctor_context.job.dtype].itemsize < 4:
@@ -216,7 +243,9 @@ def check_generation(doctor_context: DoctorContext) -> CheckResult:
                 return CheckResult("generation", WARN, message)
             message += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
             return CheckResult("generation", FAIL, message)
-    outcome = summarize(score_programs(doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS)), texts))
+    outcome = summarize(
+        score_programs(doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS)), texts)
+    )
     message = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {NUM_TASKS} are programs"
     if not all(generation.finished for generation in generations):
         return CheckResult(
@@ -241,9 +270,13 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
     """Is what it writes and holds the same again, and in a batch of one?"""
     prompts = doctor_context.prompts[:NUM_TASKS]
     first = doctor_context.states(prompts)
-    batch_texts = [generation.text for generation in doctor_context.model.generate(prompts, doctor_context.max_new_words)]
+    batch_texts = [
+        generation.text for generation in doctor_context.model.generate(prompts, doctor_context.max_new_words)
+    ]
     if not np.array_equal(first, doctor_context.states(prompts)):
-        message = "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
+        message = (
+            "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
+        )
         return CheckResult("batch sizes", FAIL, message)
     single_texts = [doctor_context.model.generate([prompt], doctor_context.max_new_words)[0].text for prompt in prompts]
     if single_texts != batch_texts:
@@ -257,12 +290,17 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
 def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
     """Can untrained copies be made, which are a control, and do they differ?"""
     prompts = doctor_context.prompts[:1]
-    first, second = (doctor_context.states(prompts, Worker(doctor_context.job).model(str(Stage(BLIND, random_init=i)))) for i in range(2))
+    first, second = (
+        doctor_context.states(prompts, Worker(doctor_context.job).model(str(Stage(BLIND, random_init=i))))
+        for i in range(2)
+    )
     if (
         relative_difference(first, second) < TOLERANCE["float32"]
         or relative_difference(first, doctor_context.states(prompts)) < TOLERANCE["float32"]
     ):
-        message = "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
+        message = (
+            "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
+        )
         return CheckResult("untrained copies", FAIL, message)
     return CheckResult("untrained copies", OK, "they differ by their seeds and from the model")
 

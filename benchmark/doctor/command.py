@@ -21,7 +21,7 @@ from benchmark.cli.options import (
 from benchmark.command import run_command
 from benchmark.doctor import checks
 from benchmark.doctor import custom_checks as own_checks
-from benchmark.doctor.context import FAIL, OK, SKIPPED, NUM_TASKS, WARN, CheckResult, DoctorContext
+from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, WARN, CheckResult, DoctorContext
 from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
@@ -78,7 +78,9 @@ def run_checks(doctor_context: DoctorContext) -> Iterator[CheckResult]:
 
 def check_generator(doctor_context: DoctorContext) -> CheckResult:
     """What one that has no states writes."""
-    written = doctor_context.worker.writer(TEST).generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
+    written = doctor_context.worker.writer(TEST).generate(
+        doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words
+    )
     return CheckResult("generation", OK, f"wrote {written[0].text[:60]!r}")
 
 
@@ -112,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.device = resolve_device(options.device)
         checkpoint = open_checkpoint(ModelSpec.parse(options.model), load_options(options))
         check_loads(options, checkpoint)
-        doctor_context = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, options.device, options.track)
+        doctor_context = DoctorContext(
+            load_suite(options.suite), checkpoint, options.dtype, options.device, options.track
+        )
         print(f"{checkpoint.spec}, suite {doctor_context.job.suite.name}, {options.track} track, {options.dtype}")
         outcomes = []
         for result in run_checks(doctor_context):

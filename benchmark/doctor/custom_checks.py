@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmark.doctor.context import FAIL, OK, NUM_TASKS, CheckResult, DoctorContext, relative_difference
+from benchmark.doctor.context import FAIL, NUM_TASKS, OK, CheckResult, DoctorContext, relative_difference
 from benchmark.runner.plan import plan
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 
@@ -19,7 +19,10 @@ def check_causality(doctor_context: DoctorContext) -> CheckResult:
     for index in {0, len(words) - 2}:
         changed_words = words.copy()
         changed_words[index] = WORD_SUBSTITUTES.get(words[index], "move();")
-        original, changed = (doctor_context.model.hidden_states([prompt], [" ".join(program_words)]) for program_words in (words, changed_words))
+        original, changed = (
+            doctor_context.model.hidden_states([prompt], [" ".join(program_words)])
+            for program_words in (words, changed_words)
+        )
         before = (("emit", index + 1), ("read", index))
         for position, count in before:
             first, second = (hidden.values[getattr(hidden, position)[:count]] for hidden in (original, changed))
@@ -50,7 +53,5 @@ def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
     for shard in plan(doctor_context.job):
         items[shard.stage in GENERATION_STAGES] += shard.stop - shard.start
     seconds = (items[True] * (generated - started) + items[False] * (finished - generated)) / NUM_TASKS
-    message = (
-        f"the evaluation of {doctor_context.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
-    )
+    message = f"the evaluation of {doctor_context.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
     return CheckResult("speed", OK, f"{message}probing comes on top")

@@ -103,7 +103,9 @@ def register_classes(checkpoint: Checkpoint) -> None:
 def _reset_generation_config(checkpoint: Checkpoint, model: Any) -> None:
     """Answers are the argmax of the logits: of the settings of generation, only end marks are taken."""
     config = model.config.get_text_config()
-    model.generation_config = GenerationConfig(eos_token_id=read_end_token_ids(checkpoint, config.vocab_size), use_cache=True)
+    model.generation_config = GenerationConfig(
+        eos_token_id=read_end_token_ids(checkpoint, config.vocab_size), use_cache=True
+    )
     # A function of the folder's own may stand in place of the class's.
     vars(model).pop("generate", None)
 

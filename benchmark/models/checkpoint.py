@@ -25,7 +25,7 @@ from benchmark.models import hub
 from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
-from benchmark.models.weights import (list_weight_files, count_parameters, read_stored_tensors)
+from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files of a hub model that are fetched: configuration, weights, tokenizer."""
@@ -114,7 +114,9 @@ def current_digest(checkpoint: Checkpoint) -> str:
             return _open_baseline(spec).digest
         if spec.scheme == "py":
             return factory.module_source(spec, checkpoint.loading)[1]
-        return _digest_files(checkpoint.folder, (*FILE_PATTERNS, CODE_PATTERN) if checkpoint.loading.remote_code else FILE_PATTERNS)
+        return _digest_files(
+            checkpoint.folder, (*FILE_PATTERNS, CODE_PATTERN) if checkpoint.loading.remote_code else FILE_PATTERNS
+        )
     except OSError:
         return ""
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-from benchmark.errors import ModelError, UsageError
-from benchmark.models.interface import LoadOptions, ModelSpec
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
-from benchmark.errors import ModelError
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from benchmark.errors import ModelError, UsageError
+from benchmark.models.interface import LoadOptions, ModelSpec
 from karel_env.command import shown, was_interrupted
 
 _lock = threading.RLock()
@@ -30,10 +28,6 @@ _original_exit = os._exit
 
 class ProcessExit(BaseException):
     """`os._exit` was called."""
-
-
-
-
 
 
 def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
@@ -89,14 +83,6 @@ def _module(spec: ModelSpec) -> ModuleType:
 
 def _line(problem: Exception) -> str:
     return " ".join(str(problem).split())[:200]
-
-
-
-
-
-
-
-
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from benchmark.errors import ModelError
 from benchmark.models.architecture import DTYPES as DTYPES
-from benchmark.models.architecture import load_stored_model, build_untrained_copy
+from benchmark.models.architecture import build_untrained_copy, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.models.decoding import StopAtClosingBracket, GumbelSampler, Grammar, GrammarMask, RefuseNaN
+from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler, RefuseNaN, StopAtClosingBracket
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
-from benchmark.models.token_alignment import select_word_states, align_tokens
+from benchmark.models.token_alignment import align_tokens, select_word_states
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
@@ -81,7 +81,9 @@ class HuggingFaceModel:
         loading = checkpoint.loading
         self.tokenizer = self.load_tokenizer(checkpoint)
         self.model = (
-            load_stored_model(checkpoint, dtype) if random_seed is None else build_untrained_copy(checkpoint, dtype, random_seed)
+            load_stored_model(checkpoint, dtype)
+            if random_seed is None
+            else build_untrained_copy(checkpoint, dtype, random_seed)
         )
         if loading.quantization:
             _quantize(self.model)
@@ -105,7 +107,9 @@ class HuggingFaceModel:
         self.ends = frozenset(end_ids if isinstance(end_ids, list) else () if end_ids is None else (end_ids,))
         special_ids = {pad_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
         # A word of the language stays in answers, whatever the tokenizer marks it as.
-        self.hidden_token_ids = frozenset(i for i in special_ids if i is not None and i < vocab_size and token_texts[i].strip() not in WORDS)
+        self.hidden_token_ids = frozenset(
+            i for i in special_ids if i is not None and i < vocab_size and token_texts[i].strip() not in WORDS
+        )
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in token_texts])
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may take in what follows it, so it is left to the prompts.
@@ -241,7 +245,9 @@ class HuggingFaceModel:
         step = max_size or len(prompts)
         return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
 
-    def _program_batch(self, batch: _PrefilledBatch, token_ids: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _program_batch(
+        self, batch: _PrefilledBatch, token_ids: Sequence[list[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
         ids = torch.full((len(token_ids), 1 + max(map(len, token_ids))), self.padding_id)
         mask = torch.zeros_like(ids)
@@ -267,7 +273,9 @@ class HuggingFaceModel:
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
-            return _PrefilledBatch(ids, mask, None, any(getattr(output, name, None) is not None for name in CACHE_OUTPUTS))
+            return _PrefilledBatch(
+                ids, mask, None, any(getattr(output, name, None) is not None for name in CACHE_OUTPUTS)
+            )
         # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
         cache.activate_past_recording()
         batch = _PrefilledBatch(ids, mask, cache, True)
@@ -280,13 +288,18 @@ class HuggingFaceModel:
         It is shared where the model's cache can be cut back and copied, places are given to it, and every prompt begins so.
         """
         preamble = self.preamble
-        is_shared = bool(preamble) and all(row[: len(preamble)] == preamble and len(row) > len(preamble) + 1 for row in rows)
+        is_shared = bool(preamble) and all(
+            row[: len(preamble)] == preamble and len(row) > len(preamble) + 1 for row in rows
+        )
         num_shared = len(preamble) if is_shared and self._can_share_preamble else 0
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.padding_id)
         mask = torch.zeros_like(ids)
         for row_index, row in enumerate(rows):
-            ids[row_index, :num_shared], mask[row_index, :num_shared] = torch.tensor(row[:num_shared], dtype=ids.dtype), 1
+            ids[row_index, :num_shared], mask[row_index, :num_shared] = (
+                torch.tensor(row[:num_shared], dtype=ids.dtype),
+                1,
+            )
             ids[row_index, width - len(row) + num_shared :] = torch.tensor(row[num_shared:])
             mask[row_index, width - len(row) + num_shared :] = 1
         return ids.to(self.device), mask.to(self.device), num_shared
@@ -346,7 +359,9 @@ class HuggingFaceModel:
             layers[-1] = last
         return torch.stack(layers, 2).numpy()
 
-    def _run_forward(self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> Any:
+    def _run_forward(
+        self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **kwargs: Any
+    ) -> Any:
         """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
         full_mask = torch.cat([batch.mask[:, :-1], mask], 1)
         cache_kwargs = self._cache_kwargs(batch)

@@ -52,7 +52,9 @@ def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float
         ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
     """
     if checkpoint.has_hidden_states:
-        run_bounded(generate_one_word, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec)
+        run_bounded(
+            generate_one_word, checkpoint, dtype, device, seconds=seconds, memory=memory, subject=checkpoint.spec
+        )
 
 
 def generate_one_word(checkpoint: Checkpoint, dtype: str, device: str) -> int:

@@ -68,7 +68,10 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
     states, logits = model.plain_pass(ids)
     for cut in sorted({len(ids) // 2, min(max(num_prompt_tokens, 1), len(ids) - 1), len(ids) - 1}):
         other_states, other_logits = model.plain_pass(_substitute_tokens(ids, cut))
-        changes = _relative_change(states[:, :cut], other_states[:, :cut]), _relative_change(logits[:cut], other_logits[:cut])
+        changes = (
+            _relative_change(states[:, :cut], other_states[:, :cut]),
+            _relative_change(logits[:cut], other_logits[:cut]),
+        )
         if max(changes) > MAX_STATE_CHANGE[dtype]:
             description = f"with the last {len(ids) - cut} of {len(ids)} tokens exchanged, earlier states change by {changes[0]:.1e}"
             raise ModelError(f"{spec}: {_not_causal_message(f'{description} and logits by {changes[1]:.1e}')}")

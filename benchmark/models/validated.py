@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import ModelError
-from benchmark.models.custom import (exit_as_error)
+from benchmark.models.custom import exit_as_error
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 
 
@@ -34,7 +34,10 @@ class ValidatedModel:
         with exit_as_error(self.spec, "generate"):
             generations = self.model.generate(prompts, max_new_words, *extra_args)
         self._expect(
-            isinstance(generations, list) and len(generations) == len(prompts), "generate", f"a list of {len(prompts)}", generations
+            isinstance(generations, list) and len(generations) == len(prompts),
+            "generate",
+            f"a list of {len(prompts)}",
+            generations,
         )
         for generation in generations:
             fields = tuple(type(getattr(generation, name, None)) for name in ("text", "tokens", "finished"))
@@ -54,7 +57,9 @@ class ValidatedModel:
         counts = [len(program.split()) for program in programs]
         total = sum(counts)
         for name in ("values", "emit", "read", "offsets"):
-            self._expect(isinstance(getattr(states, name, None), np.ndarray), "hidden_states", f"an array {name}", states)
+            self._expect(
+                isinstance(getattr(states, name, None), np.ndarray), "hidden_states", f"an array {name}", states
+            )
         values, offsets = states.values, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._expect(
             values.dtype == np.float32 and values.ndim == 3 and values.shape[1] * values.shape[2] > 0,

@@ -6,20 +6,16 @@ heads, buffers (computed from the configuration) and value heads beside the lang
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from benchmark.errors import ModelError
-import os
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any
+
 from benchmark.errors import ModelError, SubmissionError
 from benchmark.files import read_safetensors_header
 from benchmark.models.json_files import check_kind, read_json
@@ -85,8 +81,6 @@ class StoredTensor:
             return sha256(file.read(self.stop - self.start)).hexdigest()
 
 
-
-
 def list_weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: `model.safetensors` if it is there, else the shards that the index names.
 
@@ -115,8 +109,6 @@ def list_weight_files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-
-
 def read_stored_tensors(path: Path) -> list[StoredTensor]:
     """Read the header of a safetensors file.
 
@@ -140,15 +132,11 @@ def read_stored_tensors(path: Path) -> list[StoredTensor]:
     return tensors
 
 
-
-
 def _parse_entry(path: Path, data_start: int, name: str, entry: dict[str, Any]) -> StoredTensor:
     shape, (start, stop) = entry["shape"], entry["data_offsets"]
     if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, stop)):
         raise ValueError(f"{name}: shape {shape}, bytes {start} to {stop}")
     return StoredTensor(name, str(entry["dtype"]), tuple(shape), path, data_start + start, data_start + stop)
-
-
 
 
 def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> int:
@@ -165,8 +153,6 @@ def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> i
     return total
 
 
-
-
 def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
     """Embeddings that are stored once more, as the head: matrices with the most rows, of equal content."""
     matrices = [tensor for tensor in tensors if len(tensor.shape) == 2 and _is_embedding(tensor.name)]
@@ -180,17 +166,10 @@ def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
     return copies
 
 
-
-
 def _is_embedding(name: str) -> bool:
     return (
         re.search(r"(^|\.)(\w*embed\w*|wte|word_embeddings|lm_head|head|embed_out|output)\.weight$", name) is not None
     )
-
-
-
-
-
 
 
 def check_weights(spec: str, model: Any, loading_info: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> None:
@@ -283,27 +262,3 @@ def _wrapper_hint(names: Iterable[str]) -> str:
 
 def _save_advice(model: Any) -> str:
     return f"save the whole {type(model).__name__} with save_pretrained, and its config.json with it"
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

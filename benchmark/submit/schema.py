@@ -42,7 +42,7 @@ STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
 )  # fmt: skip
 
 
-ModelT = TypeVar("Model", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def _check_placeholder(text: str) -> str:

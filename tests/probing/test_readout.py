@@ -57,9 +57,7 @@ def readout(probe_set, fits):
 def test_readout_is_of_the_selected_view(probe_set, fits, readout):
     split = probe_set.split(QUICK.seeds[0])
     assert readout.task == np.unique(probe_set.program[split.test])[:NUM_PROGRAMS].tolist()
-    assert [semantics_readout.semantics for semantics_readout in readout.by_semantics] == list(
-        probe_set.semantics[:-1]
-    )
+    assert [semantics_readout.semantics for semantics_readout in readout.by_semantics] == list(probe_set.semantics[:-1])
     for s, semantics_readout in enumerate(readout.by_semantics):
         assert semantics_readout.view == ("last" if s == 0 else "mean")
         assert semantics_readout.prior == (s == 1)
@@ -81,10 +79,10 @@ def test_tokens_that_are_never_executed_are_missing(probe_set, fits, readout):
     classes[:, :, :, row] = MISSING
     validation = np.zeros((len(probe_set.semantics), len(FEATURES)))
     baseline = SimpleNamespace(priors=[SimpleNamespace(validation=validation)])
-    readout = compute_readout(
+    masked = compute_readout(
         replace(probe_set, classes_by_offset=classes), baseline, fits, ("mean", "last"), ("original",), QUICK
     )
-    (semantics_readout,) = readout.by_semantics
+    (semantics_readout,) = masked.by_semantics
     assert semantics_readout.true[0][0] is semantics_readout.read[0][0] is semantics_readout.probability[0][0] is None
     assert semantics_readout.true[0][1:] == readout.by_semantics[0].true[0][1:]
 
