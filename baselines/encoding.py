@@ -15,7 +15,7 @@ from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds
 
 LOSSES = ("outputs", "program", "all")
 """Tokens that a model is trained to predict: output grids and the program; the program; every token but the first."""
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a token that no loss is taken on (the convention of `torch.nn.functional.cross_entropy`)."""
 
 
@@ -33,33 +33,33 @@ def encode(
     ids = vocabulary(cell_pairs(show_under_robot) if pairs else ())
     if (tasks.inputs.size != tasks.inputs.cells.shape[-2:]).any():
         raise ValueError("encode: worlds of several sizes; the word-level tokenizer needs one size a suite")
-    count = len(tasks)
+    num_tasks = len(tasks)
 
     def column(word: str) -> np.ndarray:
-        return np.full((count, shown, 1), ids[word], np.int64)
+        return np.full((num_tasks, shown, 1), ids[word], np.int64)
 
-    before = _grid(tasks.inputs[:, :shown], show_under_robot, ids)
-    after = _grid(tasks.outputs[:, :shown], show_under_robot, ids)
+    before = _encode_grids(tasks.inputs[:, :shown], show_under_robot, ids)
+    after = _encode_grids(tasks.outputs[:, :shown], show_under_robot, ids)
     if pairs:
         if tasks.inputs.cells.shape[-1] % 2:
             raise ValueError("encode: pairs of cells need rows of an even number; set pairs to false")
-        before, after = _paired(before, ids), _paired(after, ids)
+        before, after = _pair_cells(before, ids), _pair_cells(after, ids)
     grids = np.concatenate([column(INPUT), before, column(OUTPUT), after], -1)
-    wanted = np.full(grids.shape[1:], loss == "all")
+    is_target = np.full(grids.shape[1:], loss == "all")
     if loss == "outputs":
-        wanted[:, -after.shape[-1] :] = True
+        is_target[:, -after.shape[-1] :] = True
     lengths = tasks.programs.lengths
-    tail = np.full((count, int(lengths.max()) + 2), ids[PAD], np.int64)
-    tail[:, 0] = ids[PROGRAM]
+    program_tokens = np.full((num_tasks, int(lengths.max()) + 2), ids[PAD], np.int64)
+    program_tokens[:, 0] = ids[PROGRAM]
     first_word = ids[WORDS[0]]
-    used = np.arange(tail.shape[1] - 2) < lengths[:, None]
-    tail[:, 1:-1][used] = tasks.programs.words.astype(np.int64) + first_word
-    tail[np.arange(count), lengths + 1] = ids[END]
-    tokens = np.concatenate([grids.reshape(count, -1), tail], 1)
-    place = np.arange(tail.shape[1])
-    wanted_tail = (place >= (0 if loss == "all" else 4)) & (place <= lengths[:, None] + 1)
-    mask = np.concatenate([np.broadcast_to(wanted.reshape(-1), (count, wanted.size)), wanted_tail], 1)
-    return tokens, np.where(mask, tokens, IGNORED)
+    is_program = np.arange(program_tokens.shape[1] - 2) < lengths[:, None]
+    program_tokens[:, 1:-1][is_program] = tasks.programs.words.astype(np.int64) + first_word
+    program_tokens[np.arange(num_tasks), lengths + 1] = ids[END]
+    tokens = np.concatenate([grids.reshape(num_tasks, -1), program_tokens], 1)
+    positions = np.arange(program_tokens.shape[1])
+    is_target_tail = (positions >= (0 if loss == "all" else 4)) & (positions <= lengths[:, None] + 1)
+    mask = np.concatenate([np.broadcast_to(is_target.reshape(-1), (num_tasks, is_target.size)), is_target_tail], 1)
+    return tokens, np.where(mask, tokens, IGNORE_INDEX)
 
 
 def token_weights(words: int, program_weight: float) -> np.ndarray:
@@ -70,7 +70,7 @@ def token_weights(words: int, program_weight: float) -> np.ndarray:
     return weights
 
 
-def _grid(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -> np.ndarray:
+def _encode_grids(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -> np.ndarray:
     """Token ids [N, E, inner cells] of the worlds [N, E]."""
     table = np.array([ids["#"], ids["."], *(ids[c] for c in COUNT_GLYPHS)])
     grid = table[worlds.cells.astype(np.int64) + 1]
@@ -82,11 +82,11 @@ def _grid(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -> np.nda
     return grid[..., 1:-1, 1:-1].reshape(*worlds.shape, -1)
 
 
-def _paired(grid: np.ndarray, ids: dict[str, int]) -> np.ndarray:
+def _pair_cells(grid: np.ndarray, ids: dict[str, int]) -> np.ndarray:
     """Token ids [..., cells / 2] of the pairs of neighbours in token ids [..., cells] of single ones."""
     table = np.full((len(ids), len(ids)), -1)
-    for word, number in ids.items():
-        one, space, other = word.partition(" ")
+    for word, token_id in ids.items():
+        first, space, second = word.partition(" ")
         if space:
-            table[ids[one], ids[other]] = number
+            table[ids[first], ids[second]] = token_id
     return table[grid[..., ::2], grid[..., 1::2]]

@@ -19,9 +19,9 @@ class LstmConfig(PretrainedConfig):
 
     model_type = "karel-lstm"
 
-    def __init__(self, vocab_size: int = 64, hidden_size: int = 256, num_hidden_layers: int = 2, **other: Any) -> None:
+    def __init__(self, vocab_size: int = 64, hidden_size: int = 256, num_hidden_layers: int = 2, **kwargs: Any) -> None:
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
-        super().__init__(**other)
+        super().__init__(**kwargs)
 
 
 class LstmBlock(nn.Module):
@@ -82,15 +82,15 @@ class LstmModel(_LstmBase):
         **_: Any,
     ) -> BaseModelOutput:
         """Hidden states [B, S, D]; a text is read as if its padding, wherever it is, were not there."""
-        place = None
+        order = None
         if attention_mask is not None and not bool((attention_mask == 1).all()):
             # Padding is read last, so that it changes nothing.
-            place = (1 - attention_mask[:, -input_ids.shape[1] :].long()).argsort(dim=1, stable=True)
+            order = (1 - attention_mask[:, -input_ids.shape[1] :].long()).argsort(dim=1, stable=True)
         hidden = self.embed(input_ids)
         layers = []
         for layer in self.layers:
             layers.append(hidden)
-            hidden = layer(hidden, place)
+            hidden = layer(hidden, order)
         hidden = self.norm(hidden)
         return BaseModelOutput(hidden, (*layers, hidden) if output_hidden_states else None)
 
@@ -118,9 +118,9 @@ class LstmForCausalLM(_LstmBase, GenerationMixin):
         **_: Any,
     ) -> CausalLMOutput:
         """Logits [B, S, V], of the last `logits_to_keep` tokens if it is not 0."""
-        found = self.model(input_ids, attention_mask, output_hidden_states)
+        output = self.model(input_ids, attention_mask, output_hidden_states)
         return CausalLMOutput(
-            logits=self.head(found.last_hidden_state[:, -logits_to_keep:]), hidden_states=found.hidden_states
+            logits=self.head(output.last_hidden_state[:, -logits_to_keep:]), hidden_states=output.hidden_states
         )
 
     def prepare_inputs_for_generation(

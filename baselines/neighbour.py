@@ -16,37 +16,37 @@ from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds
 
-SEED, TASKS = 90_003, 50_000
+SEED, NUM_TASKS = 90_003, 50_000
 """Training tasks that are kept, and their seed."""
-REACH = 3
+WINDOW_RADIUS = 3
 """Cells to each side of the robot's start in which markers are looked at."""
 
 
-class Neighbour:
+class NearestNeighbour:
     """Answers each prompt with the program of its nearest training task; of equally near ones, the shortest."""
 
     def __init__(self, suite: Suite) -> None:
-        tasks = training_tasks(suite, np.arange(TASKS), SEED)
+        tasks = training_tasks(suite, np.arange(NUM_TASKS), SEED)
         shown = slice(0, suite.shown)
         # A stable order by length makes the first of equally near tasks the shortest.
         order = np.argsort(tasks.programs.lengths, kind="stable")
-        self.effects = effects(tasks.inputs[:, shown], tasks.outputs[:, shown])[order]
+        self.effects = compute_effects(tasks.inputs[:, shown], tasks.outputs[:, shown])[order]
         self.programs = tasks.programs.take(order)
-        self.squares = (self.effects**2).sum(1)
+        self.squared_norms = (self.effects**2).sum(1)
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
         """See `Writer.generate`."""
-        found = []
+        generations = []
         for prompt in prompts:
             before, after = read_prompt(prompt)
-            asked = effects(before[None], after[None])[0]
-            nearest = int((self.squares - 2 * self.effects @ asked).argmin())
+            prompt_effects = compute_effects(before[None], after[None])[0]
+            nearest = int((self.squared_norms - 2 * self.effects @ prompt_effects).argmin())
             text = self.programs.take([nearest]).texts()[0].removeprefix(HEADER_TEXT)
-            found.append(Generation(text, len(text.split()), True))
-        return found
+            generations.append(Generation(text, len(text.split()), True))
+        return generations
 
 
-def effects(before: Worlds, after: Worlds) -> np.ndarray:
+def compute_effects(before: Worlds, after: Worlds) -> np.ndarray:
     """float32 [N, E * K], what was done to worlds [N, E], each example seen from its robot's start.
 
     The K figures of an example: steps ahead and to the right, the turn (four figures, one of them 1), and the change of
@@ -58,11 +58,13 @@ def effects(before: Worlds, after: Worlds) -> np.ndarray:
     sine, cosine = np.array([0, 1, 0, -1])[heading], np.array([1, 0, -1, 0])[heading]
     moved = np.stack([north * cosine + east * sine, east * cosine - north * sine], -1)
     turned = np.eye(4)[(end_heading - heading) % 4]
-    wide = before.cells.shape[-1]
+    width = before.cells.shape[-1]
     change = np.clip(after.cells, 0, None) - np.clip(before.cells, 0, None)
-    change = np.pad(change, [(0, 0)] * (change.ndim - 2) + [(REACH, REACH)] * 2).reshape(*row.shape, -1)
-    ahead, right = (part.reshape(-1) for part in np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1])
-    rows = row[..., None] - (ahead * cosine[..., None] - right * sine[..., None]) + REACH
-    columns = column[..., None] + ahead * sine[..., None] + right * cosine[..., None] + REACH
-    seen = np.take_along_axis(change, rows * (wide + 2 * REACH) + columns, -1)
-    return np.concatenate([moved, turned, seen], -1).reshape(len(row), -1).astype(np.float32)
+    change = np.pad(change, [(0, 0)] * (change.ndim - 2) + [(WINDOW_RADIUS, WINDOW_RADIUS)] * 2).reshape(*row.shape, -1)
+    ahead, right = (
+        part.reshape(-1) for part in np.mgrid[-WINDOW_RADIUS : WINDOW_RADIUS + 1, -WINDOW_RADIUS : WINDOW_RADIUS + 1]
+    )
+    rows = row[..., None] - (ahead * cosine[..., None] - right * sine[..., None]) + WINDOW_RADIUS
+    columns = column[..., None] + ahead * sine[..., None] + right * cosine[..., None] + WINDOW_RADIUS
+    marker_changes = np.take_along_axis(change, rows * (width + 2 * WINDOW_RADIUS) + columns, -1)
+    return np.concatenate([moved, turned, marker_changes], -1).reshape(len(row), -1).astype(np.float32)

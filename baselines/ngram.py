@@ -14,7 +14,7 @@ from benchmark.tasks.suite import Suite, training_tasks
 from karel_env.language import CLOSE, CLOSE_NEXT, HEADER, HEADER_TEXT, OPEN, text_of
 from karel_env.parser import ParseError, parse
 
-SEED, PROGRAMS, ORDER = 90_002, 50_000, 4
+SEED, NUM_PROGRAMS, ORDER = 90_002, 50_000, 4
 """Training programs, their seed, and how many words a probability looks at, its own included."""
 
 
@@ -22,16 +22,16 @@ class Ngram:
     """Answers every prompt with the program that an n-gram model gives the highest probability."""
 
     def __init__(self, suite: Suite) -> None:
-        programs = training_tasks(suite, np.arange(PROGRAMS), SEED).programs
+        programs = training_tasks(suite, np.arange(NUM_PROGRAMS), SEED).programs
         bodies = (programs.program(i)[len(HEADER) :].tolist() for i in range(len(programs)))
-        self.words = most_probable(bodies, ORDER)
+        self.words = find_most_probable(bodies, ORDER)
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
         """See `Writer.generate`."""
         return [Generation(" " + text_of(self.words), len(self.words), True) for _ in prompts]
 
 
-def most_probable(bodies: Iterable[Sequence[int]], order: int) -> list[int]:
+def find_most_probable(bodies: Iterable[Sequence[int]], order: int) -> list[int]:
     """The most probable program body under the n-gram model of these bodies.
 
     A body is a path through contexts of `order` - 1 words, each step costs minus the logarithm of its relative frequency,
@@ -46,16 +46,16 @@ def most_probable(bodies: Iterable[Sequence[int]], order: int) -> list[int]:
         for i, word in enumerate(body):
             counts[tuple(body[max(0, i - order + 1) : i])][word, i == len(body) - 1] += 1
     queue: list[tuple[float, list[int], bool]] = [(0.0, [], False)]
-    done: set[tuple[tuple[int, ...], int]] = set()
+    visited: set[tuple[tuple[int, ...], int]] = set()
     while queue:
         cost, words, ended = heapq.heappop(queue)
         if ended and _is_program(words):
             return words
         context = tuple(words[max(0, len(words) - order + 1) :])
-        place = context, words.count(OPEN) - words.count(CLOSE) - words.count(CLOSE_NEXT)
-        if ended or place in done:
+        node = context, words.count(OPEN) - words.count(CLOSE) - words.count(CLOSE_NEXT)
+        if ended or node in visited:
             continue
-        done.add(place)
+        visited.add(node)
         total = sum(counts[context].values())
         for (word, last), count in counts[context].items():
             heapq.heappush(queue, (cost - log(count / total), [*words, word], last))

@@ -27,14 +27,14 @@ def read_prompt(prompt: str) -> tuple[Worlds, Worlds]:
         lines, kind = [], line
     if kind != PROGRAM or not grids[INPUT] or len(grids[INPUT]) != len(grids[OUTPUT]):
         raise ValueError(f"prompt: {len(grids[INPUT])} inputs and {len(grids[OUTPUT])} outputs; expected pairs")
-    before, after = (_stacked(grids[name]) for name in (INPUT, OUTPUT))
+    before, after = (_stack_worlds(grids[name]) for name in (INPUT, OUTPUT))
     return before, after
 
 
-def _stacked(worlds: list[Worlds]) -> Worlds:
+def _stack_worlds(worlds: list[Worlds]) -> Worlds:
     """Worlds [E] in one array, smaller ones padded with wall."""
-    high, wide = (max(world.cells.shape[axis] for world in worlds) for axis in (0, 1))
-    cells = np.full((len(worlds), high, wide), -1, np.int16)
+    height, width = (max(world.cells.shape[axis] for world in worlds) for axis in (0, 1))
+    cells = np.full((len(worlds), height, width), -1, np.int16)
     for cell, world in zip(cells, worlds, strict=True):
         cell[: world.cells.shape[0], : world.cells.shape[1]] = world.cells
     return Worlds.of(cells, np.stack([w.robot for w in worlds]), np.stack([w.size for w in worlds]))

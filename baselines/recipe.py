@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
-class Training:
+class Recipe:
     """One training run, as its recipe says.
 
     Attributes:
@@ -77,34 +77,34 @@ class Training:
 
     def rate(self, step: int) -> float:
         """The factor on the learning rates at `step`."""
-        rise = (step + 1) / max(1.0, self.warmup * self.steps)
-        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(1.0, rise, fall)
+        warmup_factor = (step + 1) / max(1.0, self.warmup * self.steps)
+        decay_factor = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(1.0, warmup_factor, decay_factor)
 
     def checkpoint_steps(self) -> list[int]:
         """Steps after which a model is kept, 0 (untrained) and the last included; empty without checkpoints."""
         shares = (np.arange(self.checkpoints + 1) / max(1, self.checkpoints)) ** self.spacing
         return sorted({round(share * self.steps) for share in shares}) if self.checkpoints else []
 
-    def numbers(self, step: int) -> np.ndarray:
+    def task_numbers(self, step: int) -> np.ndarray:
         """int64 [batch], the training tasks of a step."""
-        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        indices = np.arange(step * self.batch, (step + 1) * self.batch)
         if not self.pool:
-            return places
-        epochs, numbers = places // self.pool, places % self.pool
+            return indices
+        epochs, task_numbers = indices // self.pool, indices % self.pool
         for epoch in np.unique(epochs).tolist():
-            mine = epochs == epoch
-            numbers[mine] = _order(self.seed, epoch, self.pool)[numbers[mine]]
-        return numbers
+            is_epoch = epochs == epoch
+            task_numbers[is_epoch] = _epoch_order(self.seed, epoch, self.pool)[task_numbers[is_epoch]]
+        return task_numbers
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, pool: int) -> np.ndarray:
+def _epoch_order(seed: int, epoch: int, pool: int) -> np.ndarray:
     """int64 [pool], in which an epoch sees its tasks; kept, since the steps of an epoch share it."""
     return np.random.default_rng([seed, epoch]).permutation(pool)
 
 
-def recipe_path(name: str) -> Path:
+def find_recipe(name: str) -> Path:
     """A recipe's file, by its path or by the name of a shipped one.
 
     Raises:
@@ -112,12 +112,12 @@ def recipe_path(name: str) -> Path:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe {name}: no such file; give the path of a .yaml file, or one of {known}")
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise ValueError(f"recipe {name}: no such file; give the path of a .yaml file, or one of {names}")
     return path
 
 
-def load_recipe(path: Path, changes: Sequence[str] = ()) -> Training:
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """A recipe file, with `changes` such as `optimizer.batch=32` put in.
 
     Raises:
@@ -126,16 +126,16 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Training:
     try:
         entry = yaml.safe_load(path.read_bytes())
         for change in changes:
-            _change(entry, change)
+            _apply_change(entry, change)
         architecture = entry.pop("architecture")
-        return Training(
+        return Recipe(
             model_class=architecture["class"], config=architecture["config"], **entry.pop("optimizer"), **entry
         )
     except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError, yaml.YAMLError) as problem:
         raise ValueError(f"{path}: {problem}; see baselines/recipes/llama-laptop.yaml") from problem
 
 
-def _change(entry: dict[str, Any], change: str) -> None:
+def _apply_change(entry: dict[str, Any], change: str) -> None:
     name, equals, value = change.partition("=")
     *sections, last = name.split(".")
     for section in sections:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from baselines.neighbour import Neighbour
+from baselines.neighbour import NearestNeighbour
 from baselines.ngram import Ngram
 from baselines.random_program import RandomProgram
-from baselines.search import Search
+from baselines.search import EnumerativeSearch
 from benchmark.models.interface import ProgramGenerator
 from benchmark.tasks.suite import Suite
 
 BASELINES: dict[str, Callable[[Suite], ProgramGenerator]] = {
     "random": RandomProgram,
     "n-gram": Ngram,
-    "nearest-neighbour": Neighbour,
-    "search": Search,
+    "nearest-neighbour": NearestNeighbour,
+    "search": EnumerativeSearch,
 }
 
 EARLIER_DIGESTS: dict[str, tuple[str, ...]] = {

@@ -22,7 +22,7 @@ BUDGET = 200_000
 """Programs tried for a task before it is given up; a given-up task gets an empty answer."""
 
 
-class Search:
+class EnumerativeSearch:
     """Answers each prompt with the shortest program that turns every shown input into its output.
 
     Args:
@@ -37,42 +37,42 @@ class Search:
         """See `Writer.generate`."""
         return [self._answer(prompt, max_new_words - 1) for prompt in prompts]
 
-    def _answer(self, prompt: str, longest: int) -> Generation:
-        found = self.shortest(*read_prompt(prompt), longest)
-        if found is None:
+    def _answer(self, prompt: str, max_length: int) -> Generation:
+        actions = self.find_shortest(*read_prompt(prompt), max_length)
+        if actions is None:
             return Generation("", 0, False)
-        words = [*found, CLOSE]
+        words = [*actions, CLOSE]
         return Generation(" " + text_of(words), len(words), True)
 
-    def shortest(self, inputs: Worlds, outputs: Worlds, longest: int) -> list[int] | None:
+    def find_shortest(self, inputs: Worlds, outputs: Worlds, max_length: int) -> list[int] | None:
         """Actions of the shortest program for worlds [E], at least one action; None if the budget ends before."""
-        count = len(ACTIONS)
-        reached, tried = inputs[None], 0
-        seen = _hashes(reached)
+        num_actions = len(ACTIONS)
+        reached, num_tried = inputs[None], 0
+        seen_hashes = _hash_states(reached)
         paths = np.zeros((1, 0), np.int8)
-        for _ in range(longest):
-            tried += count * len(paths)
-            if tried > self.budget:
+        for _ in range(max_length):
+            num_tried += num_actions * len(paths)
+            if num_tried > self.budget:
                 return None
-            actions = np.tile(np.arange(count, dtype=np.int8), len(paths))[:, None]
+            actions = np.tile(np.arange(num_actions, dtype=np.int8), len(paths))[:, None]
             steps = Programs.straight_line(actions, np.ones(len(actions), np.int64))
-            reached = run(steps, reached[np.repeat(np.arange(len(paths)), count)]).worlds
-            paths = np.concatenate([np.repeat(paths, count, 0), actions], 1)
+            reached = run(steps, reached[np.repeat(np.arange(len(paths)), num_actions)]).worlds
+            paths = np.concatenate([np.repeat(paths, num_actions, 0), actions], 1)
             goal = outputs[None][np.zeros(len(paths), int)]
-            same = reached.same_drawing(goal) if self.drawn else reached.same_state(goal)
-            right = np.flatnonzero(same.all(1))
-            if len(right):
-                return [int(a) for a in paths[right[0]]]
-            hashes = _hashes(reached)
+            is_equal = reached.same_drawing(goal) if self.drawn else reached.same_state(goal)
+            solutions = np.flatnonzero(is_equal.all(1))
+            if len(solutions):
+                return [int(a) for a in paths[solutions[0]]]
+            hashes = _hash_states(reached)
             _, first = np.unique(hashes, return_index=True)
             new = np.sort(first)
-            new = new[~np.isin(hashes[new], seen)]
-            seen = np.concatenate([seen, hashes[new]])
+            new = new[~np.isin(hashes[new], seen_hashes)]
+            seen_hashes = np.concatenate([seen_hashes, hashes[new]])
             reached, paths = reached[new], paths[new]
         return None
 
 
-def _hashes(worlds: Worlds) -> np.ndarray:
+def _hash_states(worlds: Worlds) -> np.ndarray:
     """uint64 [N], of the joint state of worlds [N, E]; two different ones agree with probability 2^-64."""
     flat = np.concatenate([worlds.cells.reshape(len(worlds), -1), worlds.robot.reshape(len(worlds), -1)], 1)
     factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)

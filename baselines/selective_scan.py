@@ -17,14 +17,14 @@ import torch
 from torch.nn.functional import pad, silu, softplus
 from transformers.models.mamba import modeling_mamba
 
-PLAIN = modeling_mamba.mamba_selective_scan
+TRANSFORMERS_SCAN = modeling_mamba.mamba_selective_scan
 """As transformers has it."""
 
-PIECE = 4
+CHUNK_SIZE = 4
 """Time steps of a piece."""
 
 
-def piece_forward(
+def chunk_forward(
     u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """y [P, B, D] of a piece and the state [B, N, D] behind it; `state` is the one before it."""
@@ -35,7 +35,7 @@ def piece_forward(
     return torch.stack(y), state
 
 
-def piece_backward(
+def chunk_backward(
     grad: torch.Tensor,
     u: torch.Tensor,
     step: torch.Tensor,
@@ -58,31 +58,31 @@ def piece_backward(
     Returns:
         Gradients of u, step, b and c, that of the state before the piece, and `da` with this piece's.
     """
-    before, kept, dc = [], [], []
+    states, decays, dc = [], [], []
     for t in range(len(step)):
-        before.append(state)
-        kept.append((step[t, :, None] * a).exp())
-        state = kept[t] * state + (step[t] * u[t])[:, None] * b[t, :, :, None]
+        states.append(state)
+        decays.append((step[t, :, None] * a).exp())
+        state = decays[t] * state + (step[t] * u[t])[:, None] * b[t, :, :, None]
         dc.append((state * grad[t, :, None]).sum(2))
     du, dstep, db = [], [], []
     for t in reversed(range(len(step))):
-        through = carry + grad[t, :, None] * c[t, :, :, None]
-        dscaled = (through * b[t, :, :, None]).sum(1)
-        db.append((through * (step[t] * u[t])[:, None]).sum(2))
-        carry = through * kept[t]
+        dstate = carry + grad[t, :, None] * c[t, :, :, None]
+        dscaled = (dstate * b[t, :, :, None]).sum(1)
+        db.append((dstate * (step[t] * u[t])[:, None]).sum(2))
+        carry = dstate * decays[t]
         # Of the exponent's argument, which is `step` times `a`.
-        exponent = carry * before[t]
-        da = da + exponent * step[t, :, None]
-        dstep.append((exponent * a).sum(1) + dscaled * u[t])
+        dexponent = carry * states[t]
+        da = da + dexponent * step[t, :, None]
+        dstep.append((dexponent * a).sum(1) + dscaled * u[t])
         du.append(dscaled * step[t])
-    return *(torch.stack(each[::-1]) for each in (du, dstep, db)), torch.stack(dc), carry, da
+    return *(torch.stack(grads[::-1]) for grads in (du, dstep, db)), torch.stack(dc), carry, da
 
 
-class Pieces:
+class ChunkFunctions:
     """What computes a piece; `use_for_training` may put compiled ones here."""
 
-    forward: Callable[..., Any] = staticmethod(piece_forward)
-    backward: Callable[..., Any] = staticmethod(piece_backward)
+    forward: Callable[..., Any] = staticmethod(chunk_forward)
+    backward: Callable[..., Any] = staticmethod(chunk_backward)
 
 
 class SelectiveScan(torch.autograd.Function):
@@ -97,13 +97,13 @@ class SelectiveScan(torch.autograd.Function):
     ) -> Any:
         """y, and what the backward pass needs."""
         # A compiler asks what it is given for its gradient, which only leaves have.
-        u, step, a, b, c = (each.detach() for each in (u, step, a, b, c))
-        states = u.new_empty(len(u) // PIECE, u.shape[1], *a.shape)
+        u, step, a, b, c = (tensor.detach() for tensor in (u, step, a, b, c))
+        states = u.new_empty(len(u) // CHUNK_SIZE, u.shape[1], *a.shape)
         y, state = torch.empty_like(u), torch.zeros_like(states[0])
-        for number in range(len(states)):
-            here = slice(number * PIECE, (number + 1) * PIECE)
-            states[number] = state
-            y[here], state = Pieces.forward(u[here], step[here], a, b[here], c[here], state)
+        for index in range(len(states)):
+            chunk = slice(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
+            states[index] = state
+            y[chunk], state = ChunkFunctions.forward(u[chunk], step[chunk], a, b[chunk], c[chunk], state)
         ctx.save_for_backward(u, step, a, b, c, states)
         return y
 
@@ -111,16 +111,16 @@ class SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         """Gradients of all five inputs."""
         u, step, a, b, c, states = ctx.saved_tensors
-        found = tuple(torch.empty_like(each) for each in (u, step, b, c))
+        grads = tuple(torch.empty_like(tensor) for tensor in (u, step, b, c))
         carry, da = torch.zeros_like(states[0]), torch.zeros_like(states[0])
         grad = grad.contiguous()
-        for number in reversed(range(len(states))):
-            here = slice(number * PIECE, (number + 1) * PIECE)
-            given = (grad[here], u[here], step[here], a, b[here], c[here], states[number])
-            *parts, carry, da = Pieces.backward(*given, carry, da)
-            for whole, part in zip(found, parts, strict=True):
-                whole[here] = part
-        du, dstep, db, dc = found
+        for index in reversed(range(len(states))):
+            chunk = slice(index * CHUNK_SIZE, (index + 1) * CHUNK_SIZE)
+            inputs = (grad[chunk], u[chunk], step[chunk], a, b[chunk], c[chunk], states[index])
+            *chunk_grads, carry, da = ChunkFunctions.backward(*inputs, carry, da)
+            for full_grad, chunk_grad in zip(grads, chunk_grads, strict=True):
+                full_grad[chunk] = chunk_grad
+        du, dstep, db, dc = grads
         return du, dstep, da.sum(0), db, dc
 
 
@@ -129,7 +129,7 @@ def scan(u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, 
     """`SelectiveScan` of any length; with the model around it, a compiler would unroll its loop over time for hours."""
     length = len(u)
     # A step of zero leaves the state as it is.
-    u, step, b, c = (pad(each, (0, 0, 0, 0, 0, -length % PIECE)) for each in (u, step, b, c))
+    u, step, b, c = (pad(tensor, (0, 0, 0, 0, 0, -length % CHUNK_SIZE)) for tensor in (u, step, b, c))
     y: torch.Tensor = SelectiveScan.apply(u, step, a, b, c)
     return y[:length]
 
@@ -149,26 +149,26 @@ def selective_scan(
 ) -> Any:
     """In place of `mamba_selective_scan` of transformers, with its arguments; leaves to it what asks for the last state."""
     if return_last_state:
-        return PLAIN(hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+        return TRANSFORMERS_SCAN(hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     if delta_bias is not None:
         dt = dt + delta_bias[..., None]
     if delta_softplus:
         dt = softplus(dt)
-    u, step = (each.float().permute(2, 0, 1).contiguous() for each in (hidden_states, dt))
-    b, c = (each.float().permute(2, 0, 1).contiguous() for each in (B, C))
+    u, step = (tensor.float().permute(2, 0, 1).contiguous() for tensor in (hidden_states, dt))
+    b, c = (tensor.float().permute(2, 0, 1).contiguous() for tensor in (B, C))
     y = scan(u, step, A.float().t().contiguous(), b, c).permute(1, 2, 0)
     if D is not None:
         y = y + hidden_states * D[None, :, None]
     return y if z is None else y * silu(z)
 
 
-def use_for_training(compile_pieces: bool) -> None:
+def install_selective_scan(compile_chunks: bool) -> None:
     """Give transformers' Mamba this recurrence, in this process.
 
     Args:
         compile_pieces: with torch.compile, once for each number of sequences.
     """
     modeling_mamba.mamba_selective_scan = selective_scan
-    if compile_pieces:
-        Pieces.forward = staticmethod(torch.compile(piece_forward, dynamic=False))
-        Pieces.backward = staticmethod(torch.compile(piece_backward, dynamic=False))
+    if compile_chunks:
+        ChunkFunctions.forward = staticmethod(torch.compile(chunk_forward, dynamic=False))
+        ChunkFunctions.backward = staticmethod(torch.compile(chunk_backward, dynamic=False))

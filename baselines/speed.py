@@ -19,7 +19,7 @@ import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
+from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.train import Run
 from benchmark.cli.options import MAX_THREADS
 from benchmark.command import run_command
@@ -32,7 +32,7 @@ WARM_STEPS = 2
 
 
 @dataclass(frozen=True)
-class Speed:
+class TrainingSpeed:
     """How fast a recipe trains.
 
     Attributes:
@@ -50,7 +50,7 @@ class Speed:
     throughput: float
 
 
-def throughput(device: torch.device) -> float:
+def measure_throughput(device: torch.device) -> float:
     """Floating-point operations a second of a large bfloat16 matrix product."""
     size = GPU_PRODUCT_SIZE if device.type == "cuda" else PRODUCT_SIZE
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -75,12 +75,12 @@ def _products(run: Run) -> int:
     return counter.get_total_flops()
 
 
-def measure(training: Training, compile_model: bool, precision: str, steps: int) -> Speed:
+def measure_speed(training: Recipe, compile_model: bool, precision: str, steps: int) -> TrainingSpeed:
     """The speed of a recipe over so many steps, after `WARM_STEPS`."""
     with tempfile.TemporaryDirectory() as folder:
         products = _products(Run(training, Path(folder), False, precision)) / training.batch
         run = Run(training, Path(folder), compile_model, precision)
-        peak = throughput(run.accelerator.device)
+        peak = measure_throughput(run.accelerator.device)
         for _ in range(WARM_STEPS):
             float(run.train_step())
         began = time.perf_counter()
@@ -90,7 +90,7 @@ def measure(training: Training, compile_model: bool, precision: str, steps: int)
         tasks = steps * training.batch / (time.perf_counter() - began)
         run.accelerator.end_training()
     parameters = sum(p.numel() for p in run.raw.parameters())
-    return Speed(parameters, products, tasks, products * tasks / peak, peak)
+    return TrainingSpeed(parameters, products, tasks, products * tasks / peak, peak)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,19 +112,19 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     names = options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
     try:
-        trainings = {name: load_recipe(recipe_path(name)) for name in names}
+        trainings = {name: load_recipe(find_recipe(name)) for name in names}
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
     for name, training in trainings.items():
-        found = measure(training, options.compile, options.precision, options.steps)
+        speed = measure_speed(training, options.compile, options.precision, options.steps)
         rows.append([
-            name, f"{found.parameters:,}", f"{found.products / 1e9:.2f}", f"{found.tasks:.0f}",
-            f"{100 * found.share:.0f}", f"{found.throughput / 1e9:.0f}",
+            name, f"{speed.parameters:,}", f"{speed.products / 1e9:.2f}", f"{speed.tasks:.0f}",
+            f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f}",
         ])  # fmt: skip
-        line = f"{name}: {found.tasks:.0f} tasks a second, {100 * found.share:.0f}% of the throughput"
+        line = f"{name}: {speed.tasks:.0f} tasks a second, {100 * speed.share:.0f}% of the throughput"
         print(line, file=sys.stderr, flush=True)
-    head = ["recipe", "parameters", "GFLOP a task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
-    print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
+    headers = ["recipe", "parameters", "GFLOP a task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
     return 0
 
 

@@ -27,15 +27,15 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baselines.encoding import IGNORED, encode, token_weights
+from baselines.encoding import IGNORE_INDEX, encode, token_weights
 from baselines.lstm import LstmForCausalLM
 from baselines.muon import Muon
-from baselines.recipe import Training, load_recipe, recipe_path
-from baselines.selective_scan import use_for_training
+from baselines.recipe import Recipe, find_recipe, load_recipe
+from baselines.selective_scan import install_selective_scan
 from baselines.tokenizer import build_tokenizer, cell_pairs
 from benchmark.cli.options import MAX_THREADS, SEED
 from benchmark.command import make_folder, run_command
-from benchmark.environment import gpu_name, processor_name, package_versions
+from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.errors import UsageError
 from benchmark.tasks.suite import Suite, load_suite, training_tasks
 from karel_env.command import CommandParser, integer
@@ -47,12 +47,12 @@ STATES = ("state", "state.new", "state.old")
 """Saved states by the order in which they count; `progress.json` is written last, so one that has it is whole."""
 
 
-def tokenizer_of(training: Training) -> transformers.PreTrainedTokenizerFast:
+def tokenizer_of(training: Recipe) -> transformers.PreTrainedTokenizerFast:
     """The tokenizer that the recipe asks for."""
     return build_tokenizer(cell_pairs(load_suite(training.suite).show_under_robot) if training.pairs else ())
 
 
-def build_model(training: Training) -> torch.nn.Module:
+def build_model(training: Recipe) -> torch.nn.Module:
     """The untrained model, initialised from the recipe's seed."""
     set_seed(training.seed)
     tokenizer = tokenizer_of(training)
@@ -67,7 +67,7 @@ def build_model(training: Training) -> torch.nn.Module:
     return model_class(config)
 
 
-def build_optimizers(model: torch.nn.Module, training: Training) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: torch.nn.Module, training: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms, biases and all else."""
     ends = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore[operator]
     ends |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
@@ -105,9 +105,9 @@ def _groups(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> l
     return [{"params": members, "parts": count} for count, members in groups.items()]
 
 
-def batch_of(suite: Suite, training: Training, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(suite: Suite, training: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
-    tasks = training_tasks(suite, training.numbers(step), training.seed)
+    tasks = training_tasks(suite, training.task_numbers(step), training.seed)
     tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, training.loss, training.pairs)
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 
@@ -126,9 +126,7 @@ class Run:
         ValueError: the tasks of a step cannot be shared evenly among the processes.
     """
 
-    def __init__(
-        self, training: Training, folder: Path, compile_model: bool, precision: str, command: str = ""
-    ) -> None:
+    def __init__(self, training: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
         self.training, self.folder, self.command, self.precision = training, folder, command, precision
         self.suite = load_suite(training.suite)
         logged = {"log_with": "tensorboard", "project_dir": str(folder)} if find_spec("tensorboardX") else {}
@@ -140,7 +138,7 @@ class Run:
             )
         self.raw = build_model(training)
         if training.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
-            use_for_training(compile_model)
+            install_selective_scan(compile_model)
         optimizers = build_optimizers(self.raw, training)
         prepared = self.accelerator.prepare(self.raw, *optimizers)
         self.model, self.optimizers = prepared[0], list(prepared[1:])
@@ -195,7 +193,7 @@ class Run:
                 group["lr"] = rate * factor
         self.tokens += tokens.numel()
         targets = labels[:, 1:]
-        predicted = float(self.host_weights[targets[targets != IGNORED]].sum())
+        predicted = float(self.host_weights[targets[targets != IGNORE_INDEX]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
         micro = self.training.micro or len(tokens)
@@ -327,7 +325,7 @@ def carry_out(options: argparse.Namespace, command: str) -> int:
         torch.set_num_threads(options.threads)
     changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
     try:
-        training = load_recipe(recipe_path(options.recipe), changes)
+        training = load_recipe(find_recipe(options.recipe), changes)
         make_folder(options.out, "--out")
         run = Run(training, options.out, options.compile, options.precision, command)
     except ValueError as problem:

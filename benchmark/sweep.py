@@ -190,7 +190,11 @@ def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
             model, model_suites = str(item.pop("model")), item.pop("suites", None)
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
-            runs += [SweepRun(spec, str(suite)) for spec in expand_revisions(model) for suite in model_suites or default_suites]
+            runs += [
+                SweepRun(spec, str(suite))
+                for spec in expand_revisions(model)
+                for suite in model_suites or default_suites
+            ]
     except OSError as problem:
         raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:

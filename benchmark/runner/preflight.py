@@ -86,7 +86,9 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     )
     check_token_ids(job.checkpoint.spec, [*prompts, *answers], vocabulary)
     prompt_tokens = max(map(len, prompts))
-    new_tokens = HuggingFaceModel.max_new_tokens(tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track])
+    new_tokens = HuggingFaceModel.max_new_tokens(
+        tokenizer, job.suite.max_new_words * LENGTH_FACTOR[job.generation.track]
+    )
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
     if isinstance(context, int) and 0 < context < prompt_tokens + new_tokens:
         raise ModelError(

@@ -94,4 +94,6 @@ def _render(folder: str, suite: Suite, track: str) -> str:
     from benchmark.models.interface import ModelSpec
     from benchmark.models.loading import load_tokenizer_or_none
 
-    return build_prompt_template(suite, track, load_tokenizer_or_none(open_checkpoint(ModelSpec("path", folder)))).digest
+    return build_prompt_template(
+        suite, track, load_tokenizer_or_none(open_checkpoint(ModelSpec("path", folder)))
+    ).digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.encoding import IGNORED, encode
+from baselines.encoding import IGNORE_INDEX, encode
 from baselines.tokenizer import build_tokenizer, cell_pairs
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import load_suite, training_tasks
@@ -27,7 +27,7 @@ def test_encoding_is_the_tokenizer_on_the_text(name, pairs):
         expected = [*tokenizer(f"{prompt} {body}")["input_ids"], tokenizer.eos_token_id]
         assert tokens[i, : len(expected)].tolist() == expected
         assert (tokens[i, len(expected) :] == tokenizer.pad_token_id).all()
-        learnt = [t for t in labels[i] if t != IGNORED]
+        learnt = [t for t in labels[i] if t != IGNORE_INDEX]
         assert tokenizer.decode(learnt).endswith(f"{body} {tokenizer.eos_token}")
         assert tokenizer.decode(tokenizer(program)["input_ids"]) == program
         assert tokenizer.decode(expected[:-1]).split() == f"{prompt} {body}".split()

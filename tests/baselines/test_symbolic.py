@@ -11,12 +11,12 @@ import pytest
 from whole_runs import call, only
 
 import benchmark.calibrate.legacy
-from baselines.neighbour import Neighbour, effects
-from baselines.ngram import Ngram, most_probable
+from baselines.neighbour import NearestNeighbour, compute_effects
+from baselines.ngram import Ngram, find_most_probable
 from baselines.prompt_reading import read_prompt
 from baselines.random_program import RandomProgram
 from baselines.registry import BASELINES
-from baselines.search import Search
+from baselines.search import EnumerativeSearch
 from benchmark.board.tables import row_cells
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
@@ -63,19 +63,19 @@ def test_a_prompt_without_pairs_is_refused():
 
 def test_search_finds_the_shortest_program():
     tasks = tasks_of(LAPTOP)
-    search = Search(LAPTOP)
+    search = EnumerativeSearch(LAPTOP)
     for i in range(12):
         inputs, outputs = tasks.inputs[i, : LAPTOP.shown], tasks.outputs[i, : LAPTOP.shown]
-        found = search.shortest(inputs, outputs, 6)
+        found = search.find_shortest(inputs, outputs, 6)
         assert found is not None
         assert len(found) == shortest_by_brute_force(inputs, outputs, len(found))
 
 
 def test_search_solves_every_task_that_it_does_not_give_up():
     tasks = tasks_of(LAPTOP)
-    written = Search(LAPTOP).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
+    written = EnumerativeSearch(LAPTOP).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     assert score_programs(LAPTOP, tasks, [one.text for one in written]).shown.all()
-    few = Search(LAPTOP, budget=5).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
+    few = EnumerativeSearch(LAPTOP, budget=5).generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     solved = score_programs(LAPTOP, tasks, [one.text for one in few])
     assert (solved.num_tokens[solved.shown] == 2).all()
     assert [one.text for one, right in zip(few, solved.shown, strict=True) if not right] == [""] * (~solved.shown).sum()
@@ -84,7 +84,7 @@ def test_search_solves_every_task_that_it_does_not_give_up():
 def test_the_most_probable_text_is_that_of_the_counted_frequencies():
     rng = np.random.default_rng(0)
     bodies = [[*rng.integers(0, 3, rng.integers(1, 4)).tolist(), CLOSE] for _ in range(400)]
-    found = most_probable(bodies, 2)
+    found = find_most_probable(bodies, 2)
 
     def cost(body: list[int]) -> float:
         total = 0.0
@@ -107,7 +107,7 @@ def test_the_n_gram_baseline_writes_one_program():
 def test_the_most_probable_text_of_programs_with_control_flow_is_a_program():
     programs = training_tasks(replace(load_suite("control"), tasks=2, sha256=""), np.arange(20), 3).programs
     bodies = [programs.program(i)[3:].tolist() for i in range(20)]
-    assert most_probable(bodies, 4)[-1] == CLOSE
+    assert find_most_probable(bodies, 4)[-1] == CLOSE
 
 
 def test_effects_do_not_depend_on_where_the_robot_stands_and_looks():
@@ -117,14 +117,14 @@ def test_effects_do_not_depend_on_where_the_robot_stands_and_looks():
     before = Worlds.of(cells, np.array([[6, 6, 0], [5, 5, 1], [6, 5, 2], [5, 6, 3]], np.int16))
     actions = np.array([[0, 2, 4, 0, 1, 1]] * 4, np.int8)
     after = run(Programs.straight_line(actions, np.full(4, 6)), before).worlds
-    found = effects(before.reshape(4, 1), after.reshape(4, 1))
+    found = compute_effects(before.reshape(4, 1), after.reshape(4, 1))
     assert (found == found[0]).all()
     assert found[0, :6].tolist() == [1, 1, 0, 0, 0, 1]
     assert found[0, 6:].sum() == 1
 
 
 def test_a_task_is_its_own_nearest_neighbour():
-    neighbour = Neighbour(LAPTOP)
+    neighbour = NearestNeighbour(LAPTOP)
     tasks = training_tasks(LAPTOP, np.arange(30), 90_003)
     written = neighbour.generate(render_prompts(LAPTOP, tasks), LAPTOP.max_new_words)
     assert score_programs(LAPTOP, tasks, [one.text for one in written]).shown.mean() > 0.9

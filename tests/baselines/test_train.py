@@ -19,10 +19,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 import baselines.speed
 import baselines.train
-from baselines.encoding import IGNORED
+from baselines.encoding import IGNORE_INDEX
 from baselines.muon import Muon, orthogonalize
-from baselines.recipe import RECIPES, Training, load_recipe, recipe_path
-from baselines.speed import measure
+from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
+from baselines.speed import measure_speed
 from baselines.tokenizer import END, vocabulary
 from baselines.train import Run, batch_of, build_optimizers
 from benchmark.models.checkpoint import open_checkpoint
@@ -115,15 +115,15 @@ def test_the_weight_of_a_program_is_that_of_its_tokens_in_the_mean(recipe, tmp_p
     ids = vocabulary()
     program = torch.isin(targets, torch.tensor([ids[END], *(ids[word] for word in WORDS)]))
     assert program.sum(1).tolist() == [len(text.split()) - 2 for text in program_texts(run.suite, training)]
-    weights = torch.where(program, 5.0, 1.0) * (targets != IGNORED)
+    weights = torch.where(program, 5.0, 1.0) * (targets != IGNORE_INDEX)
     expected = (weights * ours).sum() / weights.sum()
     assert float(run.train_step()) == pytest.approx(float(expected), rel=1e-5)
     plain = Run(load_recipe(recipe), tmp_path / "plain", False, "no")
-    assert float(plain.train_step()) == pytest.approx(float(ours[targets != IGNORED].mean()), rel=1e-5)
+    assert float(plain.train_step()) == pytest.approx(float(ours[targets != IGNORE_INDEX].mean()), rel=1e-5)
 
 
 def program_texts(suite, training):
-    return training_tasks(suite, training.numbers(0), training.seed).programs.texts()
+    return training_tasks(suite, training.task_numbers(0), training.seed).programs.texts()
 
 
 def test_a_wrong_recipe_names_its_file(recipe):
@@ -257,15 +257,15 @@ def test_every_shipped_recipe_steps(path, tmp_path):
 
 
 def test_a_pool_is_seen_whole_each_epoch_in_another_order():
-    training = Training("smoke", "x", {}, 4, 40, 0, 0, 0, 0, 0, 1, 7, pool=10)
-    seen = np.concatenate([training.numbers(step) for step in range(10)])
+    training = Recipe("smoke", "x", {}, 4, 40, 0, 0, 0, 0, 0, 1, 7, pool=10)
+    seen = np.concatenate([training.task_numbers(step) for step in range(10)])
     epochs = seen.reshape(4, 10)
     assert (np.sort(epochs, 1) == np.arange(10)).all()
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
 
 
 def test_checkpoints_are_dense_at_the_beginning():
-    training = Training("smoke", "x", {}, 1, 100, 0, 0, 0, 0, 0, 1, 7, checkpoints=10)
+    training = Recipe("smoke", "x", {}, 1, 100, 0, 0, 0, 0, 0, 1, 7, checkpoints=10)
     assert training.checkpoint_steps() == [0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
 
 
@@ -279,13 +279,13 @@ def test_entries_are_changed_by_name(recipe):
 def test_an_unknown_recipe_is_named_with_the_known_ones(capsys):
     assert baselines.train.main(["nothing", "--out", "x"]) == 2
     assert "llama-laptop" in capsys.readouterr().err
-    assert recipe_path("llama-laptop").is_file()
+    assert find_recipe("llama-laptop").is_file()
 
 
 def test_products_are_counted_as_the_formula_says(recipe):
     """Three passes of two operations a weight and token, and the attention's two products."""
     training = load_recipe(recipe)
-    found = measure(training, False, "no", 1)
+    found = measure_speed(training, False, "no", 1)
     suite = load_suite(training.suite)
     length = batch_of(suite, training, 0)[0].shape[1]
     width, inner, words = 16, 32, len(vocabulary())
@@ -325,4 +325,4 @@ def test_products_of_an_lstm_are_counted(tmp_path):
     length = batch_of(load_suite(training.suite), training, 0)[0].shape[1]
     width = training.config["hidden_size"]
     weights = 2 * 8 * width * width + width * len(vocabulary())
-    assert measure(training, False, "no", 1).products == pytest.approx(6 * weights * length, rel=0.15)
+    assert measure_speed(training, False, "no", 1).products == pytest.approx(6 * weights * length, rel=0.15)

@@ -117,7 +117,9 @@ def verdicts(suite, protocol, counts, names):
     """
     bench = _CalibrationRun(suite, replace(protocol, alternatives=max(counts)), 3)
     pseudo_models, controls = bench.content.pseudo_models(), bench.controls()
-    evidence = {name: evidence_to_arrays({"model": bench.read_source([[pseudo_models[name]]]), **controls}) for name in names}
+    evidence = {
+        name: evidence_to_arrays({"model": bench.read_source([[pseudo_models[name]]]), **controls}) for name in names
+    }
     results = []
     for count in counts:
         smaller = replace(protocol, alternatives=count)

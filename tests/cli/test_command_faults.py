@@ -300,7 +300,7 @@ def test_own_code_that_exits_fails_its_run_of_a_sweep(tmp_path, monkeypatch, cap
 
 def test_an_interrupt_from_outside_is_not_the_models_fault(capsys):
     def work() -> int:
-        from benchmark.models.custom import (exit_as_error)
+        from benchmark.models.custom import exit_as_error
 
         with exit_as_error("py:a:b", "generate"):
             signal.raise_signal(signal.SIGINT)
@@ -312,7 +312,7 @@ def test_an_interrupt_from_outside_is_not_the_models_fault(capsys):
 
 
 def test_a_process_that_own_code_forks_may_end_itself():
-    from benchmark.models.custom import (exit_as_error)
+    from benchmark.models.custom import exit_as_error
 
     with exit_as_error("py:a:b", "generate"):
         child = os.fork()

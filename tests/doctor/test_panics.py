@@ -13,12 +13,12 @@ import pytest
 from tokenizers.pre_tokenizers import FixedLength
 from whole_runs import call
 
-from benchmark.doctor import command as doctor
-from benchmark.command import run_command
 from benchmark.cluster.executor import INVALID_MODEL
+from benchmark.cluster.local_executor import WorkerSession
+from benchmark.command import run_command
+from benchmark.doctor import command as doctor
 from benchmark.errors import is_panic
 from benchmark.sweep import as_benchmark_error
-from benchmark.cluster.local_executor import WorkerSession
 
 TRIE_UNITS, LEAF, PLACE = 256, 1 << 8, 0xFF
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import benchmark.cluster.ray_executor
-from benchmark.cluster.executor import SUCCEEDED, EVALUATION, CallResult, WorkItem
+from benchmark.cluster.executor import EVALUATION, SUCCEEDED, CallResult, WorkItem
 from benchmark.cluster.local_executor import WorkerSession
 from benchmark.cluster.ray_actor import RayActor
-from benchmark.cluster.ray_executor import ResourceRequest, RayExecutor
+from benchmark.cluster.ray_executor import RayExecutor, ResourceRequest
 
 WORKERS = 4
 """For the largest run. Those that no run has asked for yet are not started."""

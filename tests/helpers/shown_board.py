@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from benchmark.board.page import render_page
-from benchmark.board.ranking import read_calibration, read_leaderboard_rows, rank_groups
+from benchmark.board.ranking import rank_groups, read_calibration, read_leaderboard_rows
 from benchmark.board.tables import CALIBRATION
 from benchmark.environment import SOURCE_ROOT
 from benchmark.submit.schema import Status

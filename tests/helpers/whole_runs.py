@@ -14,7 +14,7 @@ import pytest
 
 import benchmark.run
 from benchmark.runner.record import read_record
-from benchmark.runner.store import StagedResult, ResultStore
+from benchmark.runner.store import ResultStore, StagedResult
 
 HELPERS = Path(__file__).parent
 ROOT = HELPERS.parents[1]

@@ -22,7 +22,9 @@ GOOD = HiddenStates(
 
 
 def returning(**given) -> ValidatedModel:
-    return ValidatedModel(SimpleNamespace(**{name: lambda *_, found=found: found for name, found in given.items()}), "py:a:b")
+    return ValidatedModel(
+        SimpleNamespace(**{name: lambda *_, found=found: found for name, found in given.items()}), "py:a:b"
+    )
 
 
 def test_what_is_right_passes_through():

@@ -10,7 +10,7 @@ from agreement import TOLERANCE, WORDS, loaded
 from families import FAMILIES, cases, save
 from whole_runs import call, only
 
-from baselines.recipe import load_recipe, recipe_path
+from baselines.recipe import find_recipe, load_recipe
 from baselines.train import Run
 from benchmark.runner.record import read_record
 
@@ -52,7 +52,7 @@ def test_a_whole_run_scores_the_same(tiny_folder, quick, tmp_path):
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 def test_training_goes_as_on_a_cpu(compiled, tmp_path, monkeypatch):
     changes = ["optimizer.batch=16", "micro=8", "optimizer.tasks=1600"]
-    training = load_recipe(recipe_path("gpt-laptop"), changes)
+    training = load_recipe(find_recipe("gpt-laptop"), changes)
     losses = {}
     for cpu in ("true", "false"):
         monkeypatch.setenv("ACCELERATE_USE_CPU", cpu)

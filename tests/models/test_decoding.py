@@ -16,7 +16,7 @@ from scipy import stats
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmark.errors import ModelError
-from benchmark.models.decoding import GumbelSampler, Grammar, GrammarMask
+from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler
 from benchmark.models.interface import Decoding
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -134,7 +134,10 @@ def test_draws_have_the_frequencies_of_the_softmax() -> None:
 def test_a_draw_depends_on_its_seed_alone() -> None:
     logits = torch.randn((3, 50), generator=torch.Generator().manual_seed(0))
     seeds = (2**100 + 1, 7, 9)
-    together, alone = GumbelSampler(Decoding(temperature=1.0, seeds=seeds)), GumbelSampler(Decoding(temperature=1.0, seeds=seeds[1:2]))
+    together, alone = (
+        GumbelSampler(Decoding(temperature=1.0, seeds=seeds)),
+        GumbelSampler(Decoding(temperature=1.0, seeds=seeds[1:2])),
+    )
     for _ in range(3):
         ids = torch.zeros((3, 1))
         assert torch.equal(together(ids, logits)[1], alone(ids[:1], logits[1:2])[0])

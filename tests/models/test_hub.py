@@ -17,7 +17,7 @@ from whole_runs import call
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import LoadOptions, ModelSpec
-from benchmark.models.weights import (INDEX_FILE)
+from benchmark.models.weights import INDEX_FILE
 from benchmark.runner.record import read_record
 from benchmark.submit.audit import derive_audit_seed
 

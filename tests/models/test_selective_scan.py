@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.models.mamba import modeling_mamba
 
-from baselines.selective_scan import PLAIN as reference
-from baselines.selective_scan import Pieces, SelectiveScan, scan, selective_scan, use_for_training
+from baselines.selective_scan import TRANSFORMERS_SCAN as reference
+from baselines.selective_scan import ChunkFunctions, SelectiveScan, install_selective_scan, scan, selective_scan
 
 TORCH_COMPILE = torch.compile
 
@@ -71,8 +71,8 @@ def test_compiled_pieces_give_what_plain_ones_give(monkeypatch, backend):
         if compiled:
             monkeypatch.setattr(modeling_mamba, "mamba_selective_scan", reference)
             for name in ("forward", "backward"):
-                monkeypatch.setattr(Pieces, name, staticmethod(getattr(Pieces, name)))
-            use_for_training(compile_pieces=True)
+                monkeypatch.setattr(ChunkFunctions, name, staticmethod(getattr(ChunkFunctions, name)))
+            install_selective_scan(compile_chunks=True)
             assert compiled_with == ["piece_forward", "piece_backward"]
         y = scan(*given)
         found.append([y, *torch.autograd.grad((y * y).sum(), given)])

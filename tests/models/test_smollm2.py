@@ -31,14 +31,14 @@ TINY, SHIPPED = "a tiny one", "SmolLM2"
 def quantised(request, tmp_path_factory):
     """The quantised model and its tokenizer: of a file of that form made here, and of the package, which takes a minute."""
     if request.param == TINY:
-        return smollm2.load_quantised(write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
-    return smollm2.load_quantised(smollm2.quantised_file())
+        return smollm2.load_gguf(write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
+    return smollm2.load_gguf(smollm2.find_gguf_file())
 
 
 @pytest.fixture(scope="module")
 def model(quantised, tmp_path_factory):
     folder = tmp_path_factory.mktemp("smollm2")
-    smollm2.save_plain(*quantised, folder)
+    smollm2.save_dequantised(*quantised, folder)
     return loaded(folder)
 
 

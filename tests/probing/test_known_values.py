@@ -103,7 +103,7 @@ def test_the_later_fold_drops_a_program_with_a_shared_prefix():
 
 # Newcombe 1998, Table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 by the score method without continuity correction.
 @pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
+    ("successes", "n", "low", "upper"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_matches_the_published_table(successes, n, low, upper):

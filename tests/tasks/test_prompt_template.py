@@ -88,7 +88,7 @@ def test_a_duplicate_bos_token_is_removed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
         ("{{ messages[0]['content'] }}", "omits messages"),
         ("{{ messages[-1]['content'] }}", "omits messages"),
