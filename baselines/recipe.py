@@ -75,7 +75,7 @@ class Recipe:
         """Number of optimiser steps."""
         return self.tasks // self.batch
 
-    def rate(self, step: int) -> float:
+    def learning_rate_factor(self, step: int) -> float:
         """The factor on the learning rates at `step`."""
         warmup_factor = (step + 1) / max(1.0, self.warmup * self.steps)
         decay_factor = (self.steps - step) / max(1.0, self.decay * self.steps)

@@ -31,7 +31,7 @@ class EnumerativeSearch:
     """
 
     def __init__(self, suite: Suite, budget: int = BUDGET) -> None:
-        self.drawn, self.budget = suite.equality == "drawn", budget
+        self.compares_drawings, self.budget = suite.equality == "drawn", budget
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
         """See `Writer.generate`."""
@@ -59,7 +59,7 @@ class EnumerativeSearch:
             reached = run(steps, reached[np.repeat(np.arange(len(paths)), num_actions)]).worlds
             paths = np.concatenate([np.repeat(paths, num_actions, 0), actions], 1)
             goal = outputs[None][np.zeros(len(paths), int)]
-            is_equal = reached.same_drawing(goal) if self.drawn else reached.same_state(goal)
+            is_equal = reached.same_drawing(goal) if self.compares_drawings else reached.same_state(goal)
             solutions = np.flatnonzero(is_equal.all(1))
             if len(solutions):
                 return [int(a) for a in paths[solutions[0]]]

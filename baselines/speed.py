@@ -20,14 +20,14 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
-from baselines.train import Run
+from baselines.train import Trainer
 from benchmark.cli.options import MAX_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import CommandParser, integer
 
-PRODUCT_SIZE, GPU_PRODUCT_SIZE = 2048, 8192
-WARM_STEPS = 2
+CPU_MATRIX_SIZE, GPU_MATRIX_SIZE = 2048, 8192
+NUM_WARMUP_STEPS = 2
 """Steps that are not timed: compilation and first touches."""
 
 
@@ -44,7 +44,7 @@ class TrainingSpeed:
     """
 
     parameters: int
-    products: float
+    operations: float
     tasks: float
     share: float
     throughput: float
@@ -52,20 +52,20 @@ class TrainingSpeed:
 
 def measure_throughput(device: torch.device) -> float:
     """Floating-point operations a second of a large bfloat16 matrix product."""
-    size = GPU_PRODUCT_SIZE if device.type == "cuda" else PRODUCT_SIZE
+    size = GPU_MATRIX_SIZE if device.type == "cuda" else CPU_MATRIX_SIZE
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     float((a @ b)[0, 0])
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.5:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.5:
         float((a @ b)[0, 0])
         count += 1
-    return 2.0 * size**3 * count / (time.perf_counter() - began)
+    return 2.0 * size**3 * count / (time.perf_counter() - start)
 
 
-def _products(run: Run) -> int:
+def _count_operations(run: Trainer) -> int:
     """Floating-point operations of the matrix products of a step, which it takes."""
     # oneDNN runs an LSTM layer as one operation, in which torch counts nothing; without it the products are apart.
-    fused = any(isinstance(module, torch.nn.RNNBase) for module in run.raw.modules())
+    fused = any(isinstance(module, torch.nn.RNNBase) for module in run.raw_model.modules())
     enabled = torch.backends.mkldnn.set_flags(False if fused else None)[0]
     try:
         with FlopCounterMode(display=False) as counter:
@@ -75,22 +75,22 @@ def _products(run: Run) -> int:
     return counter.get_total_flops()
 
 
-def measure_speed(training: Recipe, compile_model: bool, precision: str, steps: int) -> TrainingSpeed:
+def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: int) -> TrainingSpeed:
     """The speed of a recipe over so many steps, after `WARM_STEPS`."""
     with tempfile.TemporaryDirectory() as folder:
-        products = _products(Run(training, Path(folder), False, precision)) / training.batch
-        run = Run(training, Path(folder), compile_model, precision)
+        operations = _count_operations(Trainer(recipe, Path(folder), False, precision)) / recipe.batch
+        run = Trainer(recipe, Path(folder), compile_model, precision)
         peak = measure_throughput(run.accelerator.device)
-        for _ in range(WARM_STEPS):
+        for _ in range(NUM_WARMUP_STEPS):
             float(run.train_step())
-        began = time.perf_counter()
+        start = time.perf_counter()
         losses = [run.train_step() for _ in range(steps)]
         # Waits for a GPU once, as training does.
         float(losses[-1])
-        tasks = steps * training.batch / (time.perf_counter() - began)
+        tasks = steps * recipe.batch / (time.perf_counter() - start)
         run.accelerator.end_training()
-    parameters = sum(p.numel() for p in run.raw.parameters())
-    return TrainingSpeed(parameters, products, tasks, products * tasks / peak, peak)
+    parameters = sum(p.numel() for p in run.raw_model.parameters())
+    return TrainingSpeed(parameters, operations, tasks, operations * tasks / peak, peak)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,23 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast")
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: print_speeds(parser.parse_args(arguments)))
 
 
-def run(options: argparse.Namespace) -> int:
+def print_speeds(options: argparse.Namespace) -> int:
     """Time the recipes and print; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     rows = []
     names = options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
     try:
-        trainings = {name: load_recipe(find_recipe(name)) for name in names}
+        recipes = {name: load_recipe(find_recipe(name)) for name in names}
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
-    for name, training in trainings.items():
-        speed = measure_speed(training, options.compile, options.precision, options.steps)
+    for name, recipe in recipes.items():
+        speed = measure_speed(recipe, options.compile, options.precision, options.steps)
         rows.append([
-            name, f"{speed.parameters:,}", f"{speed.products / 1e9:.2f}", f"{speed.tasks:.0f}",
+            name, f"{speed.parameters:,}", f"{speed.operations / 1e9:.2f}", f"{speed.tasks:.0f}",
             f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f}",
         ])  # fmt: skip
         line = f"{name}: {speed.tasks:.0f} tasks a second, {100 * speed.share:.0f}% of the throughput"

@@ -28,7 +28,7 @@ def cell_pairs(show_under_robot: bool) -> list[str]:
     """Every two neighbours of a row, such as `. #`: of a world's cells, one holds the robot."""
     cells = glyph_words(show_under_robot)
     robots = {cell for cell in cells if cell[0] in ROBOT_GLYPHS}
-    return [f"{one} {other}" for one in cells for other in cells if not {one, other} <= robots]
+    return [f"{first} {second}" for first in cells for second in cells if not {first, second} <= robots]
 
 
 def build_tokenizer(pairs: Sequence[str] = ()) -> PreTrainedTokenizerFast:

@@ -40,61 +40,64 @@ from benchmark.errors import UsageError
 from benchmark.tasks.suite import Suite, load_suite, training_tasks
 from karel_env.command import CommandParser, integer
 
-OWN_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
+CUSTOM_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
-LOG_EVERY = 50
-STATES = ("state", "state.new", "state.old")
+LOG_INTERVAL = 50
+STATE_FOLDERS = ("state", "state.new", "state.old")
 """Saved states by the order in which they count; `progress.json` is written last, so one that has it is whole."""
 
 
-def tokenizer_of(training: Recipe) -> transformers.PreTrainedTokenizerFast:
+def build_recipe_tokenizer(recipe: Recipe) -> transformers.PreTrainedTokenizerFast:
     """The tokenizer that the recipe asks for."""
-    return build_tokenizer(cell_pairs(load_suite(training.suite).show_under_robot) if training.pairs else ())
+    return build_tokenizer(cell_pairs(load_suite(recipe.suite).show_under_robot) if recipe.pairs else ())
 
 
-def build_model(training: Recipe) -> torch.nn.Module:
+def build_model(recipe: Recipe) -> torch.nn.Module:
     """The untrained model, initialised from the recipe's seed."""
-    set_seed(training.seed)
-    tokenizer = tokenizer_of(training)
-    model_class = OWN_CLASSES.get(training.model_class) or getattr(transformers, training.model_class)
+    set_seed(recipe.seed)
+    tokenizer = build_recipe_tokenizer(recipe)
+    model_class = CUSTOM_CLASSES.get(recipe.model_class) or getattr(transformers, recipe.model_class)
     config = model_class.config_class(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        **training.config,
+        **recipe.config,
     )
     return model_class(config)
 
 
-def build_optimizers(model: torch.nn.Module, training: Recipe) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms, biases and all else."""
-    ends = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore[operator]
-    ends |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends and training.muon_lr > 0]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    embedding_ids = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore[operator]
+    embedding_ids |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embedding_ids and recipe.muon_lr > 0]
+    matrix_ids = {id(p) for p in matrices}
+    other_parameters = [p for p in model.parameters() if id(p) not in matrix_ids]
     adam = torch.optim.AdamW(
         [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": training.weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in other_parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in other_parameters if p.ndim < 2], "weight_decay": 0.0},
         ],
-        lr=training.adam_lr,
+        lr=recipe.adam_lr,
         betas=(0.9, 0.95),
         fused=True,
     )
     if not matrices:
         return [adam]
-    named = {name: p for name, p in model.named_parameters() if id(p) in chosen}
-    return [Muon(_groups(named, training.muon_parts), lr=training.muon_lr, weight_decay=training.weight_decay), adam]
+    named_matrices = {name: p for name, p in model.named_parameters() if id(p) in matrix_ids}
+    return [
+        Muon(_group_matrices(named_matrices, recipe.muon_parts), lr=recipe.muon_lr, weight_decay=recipe.weight_decay),
+        adam,
+    ]
 
 
-def _groups(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> list[dict[str, Any]]:
+def _group_matrices(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> list[dict[str, Any]]:
     """The matrices by the number of their parts."""
     groups: dict[int, list[torch.Tensor]] = {}
     for part, count in parts.items():
         rows = [len(matrix) for name, matrix in matrices.items() if part in name]
-        if not rows or any(each % count for each in rows):
+        if not rows or any(num_rows % count for num_rows in rows):
             raise ValueError(
                 f"muon_parts: {part}: {count}: the matrices of that name have {rows or 'no'} rows; name some whose rows "
                 "this divides"
@@ -105,14 +108,14 @@ def _groups(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> l
     return [{"params": members, "parts": count} for count, members in groups.items()]
 
 
-def batch_of(suite: Suite, training: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def build_batch(suite: Suite, recipe: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
-    tasks = training_tasks(suite, training.task_numbers(step), training.seed)
-    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, training.loss, training.pairs)
+    tasks = training_tasks(suite, recipe.task_numbers(step), recipe.seed)
+    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs)
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 
 
-class Run:
+class Trainer:
     """A training run in a folder: state, steps, saving.
 
     Args:
@@ -126,29 +129,29 @@ class Run:
         ValueError: the tasks of a step cannot be shared evenly among the processes.
     """
 
-    def __init__(self, training: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
-        self.training, self.folder, self.command, self.precision = training, folder, command, precision
-        self.suite = load_suite(training.suite)
+    def __init__(self, recipe: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
+        self.recipe, self.folder, self.command, self.precision = recipe, folder, command, precision
+        self.suite = load_suite(recipe.suite)
         logged = {"log_with": "tensorboard", "project_dir": str(folder)} if find_spec("tensorboardX") else {}
         self.accelerator = Accelerator(mixed_precision=precision, **logged)
-        if training.batch % self.accelerator.num_processes:
+        if recipe.batch % self.accelerator.num_processes:
             raise ValueError(
-                f"batch {training.batch} cannot be shared by {self.accelerator.num_processes} processes; "
+                f"batch {recipe.batch} cannot be shared by {self.accelerator.num_processes} processes; "
                 "use a number of processes that divides it"
             )
-        self.raw = build_model(training)
-        if training.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
+        self.raw_model = build_model(recipe)
+        if recipe.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
             install_selective_scan(compile_model)
-        optimizers = build_optimizers(self.raw, training)
-        prepared = self.accelerator.prepare(self.raw, *optimizers)
+        optimizers = build_optimizers(self.raw_model, recipe)
+        prepared = self.accelerator.prepare(self.raw_model, *optimizers)
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        words = self.raw.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        vocab_size = self.raw_model.get_input_embeddings().num_embeddings  # type: ignore[operator]
         # Both places: counting the predicted tokens on a GPU would wait for it in every step.
-        self.host_weights = torch.from_numpy(token_weights(words, training.program_weight))
+        self.host_weights = torch.from_numpy(token_weights(vocab_size, recipe.program_weight))
         self.weights = self.host_weights.to(self.accelerator.device)
         self.forward = torch.compile(self.model) if compile_model else self.model
-        self.kept_steps = set(training.checkpoint_steps())
+        self.saved_steps = set(recipe.checkpoint_steps())
         self.step, self.seconds, self.tokens = 0, 0.0, 0
         self.log: list[dict[str, float]] = []
         if logged:
@@ -157,8 +160,8 @@ class Run:
     def resume(self) -> None:
         """Go on from the last saved state of the folder, if there is one."""
         # A run that was killed while one state took the place of another has only the new and the old one.
-        whole = (self.folder / name / "progress.json" for name in STATES)
-        progress = next((path for path in whole if path.is_file()), None)
+        candidates = (self.folder / name / "progress.json" for name in STATE_FOLDERS)
+        progress = next((path for path in candidates if path.is_file()), None)
         if progress is not None:
             self.accelerator.load_state(str(progress.parent))
             saved = json.loads(progress.read_text())
@@ -167,7 +170,7 @@ class Run:
 
     def save_state(self) -> None:
         """Everything that is needed to go on; replaces the state before it only once it is whole."""
-        old, new, last = (self.folder / name for name in STATES)
+        old, new, last = (self.folder / name for name in STATE_FOLDERS)
         if self.accelerator.is_main_process:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -186,8 +189,8 @@ class Run:
 
     def train_step(self) -> torch.Tensor:
         """One optimiser step; returns its mean loss in nats a predicted token (weighted as the recipe says), not waited for."""
-        tokens, labels = batch_of(self.suite, self.training, self.step)
-        factor = self.training.rate(self.step)
+        tokens, labels = build_batch(self.suite, self.recipe, self.step)
+        factor = self.recipe.learning_rate_factor(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -195,32 +198,32 @@ class Run:
         targets = labels[:, 1:]
         predicted = float(self.host_weights[targets[targets != IGNORE_INDEX]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
-        micro = self.training.micro or len(tokens)
-        parts = list(zip(tokens[mine].split(micro), labels[mine].split(micro), strict=True))
+        local_slice = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
+        micro = self.recipe.micro or len(tokens)
+        parts = list(zip(tokens[local_slice].split(micro), labels[local_slice].split(micro), strict=True))
         total = torch.zeros((), device=self.accelerator.device)
-        for left, (ids, wanted) in zip(reversed(range(len(parts))), parts, strict=True):
+        for num_remaining, (ids, part_labels) in zip(reversed(range(len(parts))), parts, strict=True):
             # Processes exchange gradients once a step, with the last of its parts.
-            with self.accelerator.no_sync(self.model) if left else nullcontext():
-                total += self._backward(ids, wanted, predicted)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+            with self.accelerator.no_sync(self.model) if num_remaining else nullcontext():
+                total += self._backward(ids, part_labels, predicted)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
         return self.accelerator.reduce(total, "sum")
 
-    def _backward(self, ids: torch.Tensor, wanted: torch.Tensor, predicted: float) -> torch.Tensor:
+    def _backward(self, ids: torch.Tensor, labels: torch.Tensor, predicted: float) -> torch.Tensor:
         """Add the gradient of some tasks to the step's; returns their share of its mean loss."""
-        logits = self.forward(input_ids=self._sent(ids), use_cache=False).logits
-        targets = self._sent(wanted[:, 1:].reshape(-1))
+        logits = self.forward(input_ids=self._to_device(ids), use_cache=False).logits
+        targets = self._to_device(labels[:, 1:].reshape(-1))
         scores = logits[:, :-1].flatten(0, 1).float()
         summed = torch.nn.functional.cross_entropy(scores, targets, self.weights, reduction="sum")
         # Several processes average their gradients; the step's mean is over the predicted tokens of all of them.
         self.accelerator.backward(summed * (self.accelerator.num_processes / predicted))
         return summed.detach() / predicted
 
-    def _sent(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _to_device(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens on the device; a GPU fetches them while this process prepares what follows."""
         device = self.accelerator.device
         return tokens.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tokens.to(device)
@@ -230,23 +233,23 @@ class Run:
         # Only the main process looks at the folder, and all wait: otherwise one might see it before it is there.
         if self.accelerator.is_main_process and not (folder != self.folder and folder.exists()):
             new = folder if folder == self.folder else folder.with_name(f"{folder.name}.new")
-            deepcopy(self.raw).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
-            tokenizer_of(self.training).save_pretrained(new)
-            (new / "training.json").write_text(json.dumps(self.facts(), indent=1) + "\n")
+            deepcopy(self.raw_model).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
+            build_recipe_tokenizer(self.recipe).save_pretrained(new)
+            (new / "training.json").write_text(json.dumps(self.describe(), indent=1) + "\n")
             if new != folder:
                 new.rename(folder)
         self.accelerator.wait_for_everyone()
 
-    def facts(self) -> dict[str, object]:
+    def describe(self) -> dict[str, object]:
         """What made the model, as far as it has come."""
         device = str(self.accelerator.device)
         return {
             "command": self.command,
-            "recipe": asdict(self.training),
+            "recipe": asdict(self.recipe),
             "step": self.step,
-            "tasks_seen": self.step * self.training.batch,
+            "tasks_seen": self.step * self.recipe.batch,
             "tokens_seen": self.tokens,
-            "parameters": sum(p.numel() for p in self.raw.parameters()),
+            "parameters": sum(p.numel() for p in self.raw_model.parameters()),
             "minutes": round(self.seconds / 60, 1),
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
@@ -259,47 +262,51 @@ class Run:
 
     def keep_checkpoint(self) -> None:
         """Keep the model where the recipe says so."""
-        if self.step in self.kept_steps:
+        if self.step in self.saved_steps:
             self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
 
 
-def train(run: Run, save_every: int) -> None:
+def train(trainer: Trainer, save_every: int) -> None:
     """Train to the end of the recipe with a progress bar, saving the state every `save_every` steps."""
-    main, last = run.accelerator.is_main_process, run.training.steps
-    bars = main and sys.stderr.isatty()
+    main, last = trainer.accelerator.is_main_process, trainer.recipe.steps
+    show_bar = main and sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not bars) as bar:
-        shown = bar.add_task("training", total=last, completed=run.step)
+    with Progress(*columns, disable=not show_bar) as bar:
+        bar_task = bar.add_task("training", total=last, completed=trainer.step)
         recent: list[torch.Tensor] = []
-        run.keep_checkpoint()
-        while run.step < last:
-            began = time.perf_counter()
-            recent.append(run.train_step())
-            if run.step % LOG_EVERY == 0 or run.step == last:
+        trainer.keep_checkpoint()
+        while trainer.step < last:
+            start = time.perf_counter()
+            recent.append(trainer.train_step())
+            if trainer.step % LOG_INTERVAL == 0 or trainer.step == last:
                 loss = float(torch.stack(recent).mean())
                 recent = []
-            run.seconds += time.perf_counter() - began
+            trainer.seconds += time.perf_counter() - start
             if not recent:
-                _note(run, loss, told=main and not bars)
-                bar.update(shown, description=f"loss {loss:.4f}")
-            bar.update(shown, completed=run.step)
-            run.keep_checkpoint()
-            if run.step % save_every == 0 and run.step < last:
-                run.save_state()
-    run.save_state()
-    run.save_model(run.folder)
-    run.accelerator.end_training()
+                _log_step(trainer, loss, to_stderr=main and not show_bar)
+                bar.update(bar_task, description=f"loss {loss:.4f}")
+            bar.update(bar_task, completed=trainer.step)
+            trainer.keep_checkpoint()
+            if trainer.step % save_every == 0 and trainer.step < last:
+                trainer.save_state()
+    trainer.save_state()
+    trainer.save_model(trainer.folder)
+    trainer.accelerator.end_training()
 
 
-def _note(run: Run, loss: float, told: bool) -> None:
+def _log_step(trainer: Trainer, loss: float, to_stderr: bool) -> None:
     """Put the loss of the last steps into the logs."""
-    speed = run.step * run.training.batch / run.seconds
-    left = (run.training.steps - run.step) * run.training.batch / speed
-    run.log.append({"step": run.step, "loss": round(loss, 5), "seconds": round(run.seconds)})
-    rate = run.training.rate(run.step - 1)
-    run.accelerator.log({"loss": loss, "rate": rate, "tasks_per_second": speed}, step=run.step)
-    if told:
-        line = run.log[-1] | {"steps": run.training.steps, "tasks_per_second": round(speed, 1), "left": round(left)}
+    speed = trainer.step * trainer.recipe.batch / trainer.seconds
+    remaining = (trainer.recipe.steps - trainer.step) * trainer.recipe.batch / speed
+    trainer.log.append({"step": trainer.step, "loss": round(loss, 5), "seconds": round(trainer.seconds)})
+    rate = trainer.recipe.learning_rate_factor(trainer.step - 1)
+    trainer.accelerator.log({"loss": loss, "rate": rate, "tasks_per_second": speed}, step=trainer.step)
+    if to_stderr:
+        line = trainer.log[-1] | {
+            "steps": trainer.recipe.steps,
+            "tasks_per_second": round(speed, 1),
+            "left": round(remaining),
+        }
         print(json.dumps(line), file=sys.stderr, flush=True)
 
 
@@ -315,23 +322,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where the hardware multiplies it")
     add("--save-every", type=integer(1, 1_000_000_000), default=200, help="steps between saved states")
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: carry_out(parser.parse_args(arguments), " ".join(["python -m baselines.train", *words])))
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command(
+        lambda: run_training(parser.parse_args(arguments), " ".join(["python -m baselines.train", *argv]))
+    )
 
 
-def carry_out(options: argparse.Namespace, command: str) -> int:
+def run_training(options: argparse.Namespace, command: str) -> int:
     """Train as the options say; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
     try:
-        training = load_recipe(find_recipe(options.recipe), changes)
+        recipe = load_recipe(find_recipe(options.recipe), changes)
         make_folder(options.out, "--out")
-        run = Run(training, options.out, options.compile, options.precision, command)
+        trainer = Trainer(recipe, options.out, options.compile, options.precision, command)
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
-    run.resume()
-    train(run, options.save_every)
+    trainer.resume()
+    train(trainer, options.save_every)
     return 0
 
 

@@ -24,7 +24,7 @@ from baselines.muon import Muon, orthogonalize
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.speed import measure_speed
 from baselines.tokenizer import END, vocabulary
-from baselines.train import Run, batch_of, build_optimizers
+from baselines.train import Trainer, build_batch, build_optimizers
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
@@ -53,17 +53,17 @@ def test_a_resumed_training_is_the_same_training(recipe, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     words = ["--threads", "1", "--save-every", "2"]
     assert baselines.train.main([str(recipe), "--out", str(whole), *words]) == 0
-    real = baselines.train.Run.train_step
+    real = baselines.train.Trainer.train_step
 
     def stopped(self):
         if self.step == 5:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(baselines.train.Run, "train_step", stopped)
+    monkeypatch.setattr(baselines.train.Trainer, "train_step", stopped)
     assert baselines.train.main([str(recipe), "--out", str(broken), *words]) == 1
     assert not (broken / "model.safetensors").exists()
-    monkeypatch.setattr(baselines.train.Run, "train_step", real)
+    monkeypatch.setattr(baselines.train.Trainer, "train_step", real)
     assert baselines.train.main([str(recipe), "--out", str(broken), *words]) == 0
     one, two = (load_file(folder / "model.safetensors") for folder in (whole, broken))
     assert one.keys() == two.keys()
@@ -80,7 +80,7 @@ def test_a_run_killed_while_its_state_is_replaced_goes_on(recipe, tmp_path, left
     words = [str(recipe), "--out", str(tmp_path / "run"), "--threads", "1"]
     assert baselines.train.main(words) == 0
     (tmp_path / "run" / "state").rename(tmp_path / "run" / left)
-    run = baselines.train.Run(load_recipe(recipe), tmp_path / "run", False, "no")
+    run = baselines.train.Trainer(load_recipe(recipe), tmp_path / "run", False, "no")
     run.resume()
     assert run.step == 6
     run.save_state()
@@ -89,7 +89,7 @@ def test_a_run_killed_while_its_state_is_replaced_goes_on(recipe, tmp_path, left
 
 def test_a_state_replaces_the_last_one_when_all_have_written_theirs(recipe, tmp_path, monkeypatch):
     """What lies in the folder whenever processes wait for each other."""
-    run, seen = Run(load_recipe(recipe), tmp_path, False, "no"), []
+    run, seen = Trainer(load_recipe(recipe), tmp_path, False, "no"), []
     look = lambda: seen.append(sorted(path.name for path in tmp_path.glob("state*")))  # noqa: E731
     run.save_state()
     monkeypatch.setattr(run.accelerator, "wait_for_everyone", look)
@@ -99,17 +99,17 @@ def test_a_state_replaces_the_last_one_when_all_have_written_theirs(recipe, tmp_
 
 def test_training_lowers_the_loss(recipe, tmp_path):
     recipe.write_text(RECIPE.replace("tasks: 24", "tasks: 320"))
-    run = baselines.train.Run(load_recipe(recipe), tmp_path, False, "no")
+    run = baselines.train.Trainer(load_recipe(recipe), tmp_path, False, "no")
     losses = [run.train_step() for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_the_weight_of_a_program_is_that_of_its_tokens_in_the_mean(recipe, tmp_path):
     training = load_recipe(recipe, ["program_weight=5"])
-    run = Run(training, tmp_path / "run", False, "no")
-    tokens, labels = batch_of(run.suite, training, 0)
+    run = Trainer(training, tmp_path / "run", False, "no")
+    tokens, labels = build_batch(run.suite, training, 0)
     with torch.no_grad():
-        log_prob = run.raw(input_ids=tokens).logits[:, :-1].log_softmax(-1)
+        log_prob = run.raw_model(input_ids=tokens).logits[:, :-1].log_softmax(-1)
     targets = labels[:, 1:]
     ours = -log_prob.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
     ids = vocabulary()
@@ -118,7 +118,7 @@ def test_the_weight_of_a_program_is_that_of_its_tokens_in_the_mean(recipe, tmp_p
     weights = torch.where(program, 5.0, 1.0) * (targets != IGNORE_INDEX)
     expected = (weights * ours).sum() / weights.sum()
     assert float(run.train_step()) == pytest.approx(float(expected), rel=1e-5)
-    plain = Run(load_recipe(recipe), tmp_path / "plain", False, "no")
+    plain = Trainer(load_recipe(recipe), tmp_path / "plain", False, "no")
     assert float(plain.train_step()) == pytest.approx(float(ours[targets != IGNORE_INDEX].mean()), rel=1e-5)
 
 
@@ -187,11 +187,11 @@ def test_gradients_of_two_processes_average_to_those_of_one(recipe, tmp_path, mi
     changes = [f"micro={micro}", "program_weight=3"]
     gradients, losses = [], []
     for rank in range(2):
-        run = Run(load_recipe(recipe, changes), tmp_path / str(rank), False, "no")
+        run = Trainer(load_recipe(recipe, changes), tmp_path / str(rank), False, "no")
         run.accelerator = process = OneOfTwo(run.accelerator, rank)
         losses.append(float(run.train_step()))
         gradients.append(process.gradients)
-    run = Run(load_recipe(recipe, changes[1:]), tmp_path / "one", False, "no")
+    run = Trainer(load_recipe(recipe, changes[1:]), tmp_path / "one", False, "no")
     expected: list[torch.Tensor] = []
     run.accelerator.clip_grad_norm_ = lambda parameters, most: expected.extend(p.grad.clone() for p in parameters)
     assert sum(losses) == pytest.approx(float(run.train_step()), rel=1e-5)
@@ -250,7 +250,7 @@ def test_every_shipped_recipe_steps(path, tmp_path):
             "optimizer.batch=2", "optimizer.tasks=4", "micro=0", "checkpoints=0", "architecture.config.n_layer=1",
             "architecture.config.n_embd=64", "architecture.config.n_head=4", "architecture.config.rotary_dim=16",
         ])  # fmt: skip
-    run = baselines.train.Run(training, tmp_path, False, "no")
+    run = baselines.train.Trainer(training, tmp_path, False, "no")
     first = float(run.train_step())
     assert np.isfinite(first)
     assert 1 < first < 10
@@ -287,13 +287,13 @@ def test_products_are_counted_as_the_formula_says(recipe):
     training = load_recipe(recipe)
     found = measure_speed(training, False, "no", 1)
     suite = load_suite(training.suite)
-    length = batch_of(suite, training, 0)[0].shape[1]
+    length = build_batch(suite, training, 0)[0].shape[1]
     width, inner, words = 16, 32, len(vocabulary())
     weights = 4 * width * width + 3 * width * inner + width * words
     attention = 2 * 2 * length * length * width
     # Attention is counted once more where its backward pass computes the scores again.
     low = 3 * (2 * weights * length + attention)
-    assert low * 0.8 <= found.products <= low + attention
+    assert low * 0.8 <= found.operations <= low + attention
     assert 0 < found.share < 1
 
 
@@ -322,7 +322,7 @@ def test_products_of_an_lstm_are_counted(tmp_path):
         " optimizer: {batch: 8, tasks: 8, muon_lr: 0, adam_lr: 0.003, weight_decay: 0, warmup: 0.1, decay: 0.5, clip: 1.0}}\n"
     )
     training = load_recipe(path)
-    length = batch_of(load_suite(training.suite), training, 0)[0].shape[1]
+    length = build_batch(load_suite(training.suite), training, 0)[0].shape[1]
     width = training.config["hidden_size"]
     weights = 2 * 8 * width * width + width * len(vocabulary())
-    assert measure_speed(training, False, "no", 1).products == pytest.approx(6 * weights * length, rel=0.15)
+    assert measure_speed(training, False, "no", 1).operations == pytest.approx(6 * weights * length, rel=0.15)

@@ -11,7 +11,7 @@ from families import FAMILIES, cases, save
 from whole_runs import call, only
 
 from baselines.recipe import find_recipe, load_recipe
-from baselines.train import Run
+from baselines.train import Trainer
 from benchmark.runner.record import read_record
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -59,7 +59,7 @@ def test_training_goes_as_on_a_cpu(compiled, tmp_path, monkeypatch):
         torch._dynamo.reset()
         AcceleratorState._reset_state()
         PartialState._reset_state()
-        run = Run(training, tmp_path / cpu, compiled, "no")
+        run = Trainer(training, tmp_path / cpu, compiled, "no")
         assert run.accelerator.device.type == ("cpu" if cpu == "true" else "cuda")
         losses[cpu] = [float(run.train_step()) for _ in range(STEPS)]
         run.save_state()
