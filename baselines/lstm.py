@@ -32,13 +32,13 @@ class LstmBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.cell = nn.LSTM(width, width, batch_first=True)
 
-    def forward(self, hidden_states: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, order: torch.Tensor | None = None) -> torch.Tensor:
         """[B, S, D] to [B, S, D], read in the order `place` [B, S] if it is given."""
         read = self.norm(hidden_states)
-        if place is None:
+        if order is None:
             return hidden_states + self.cell(read)[0]
-        order = place[..., None].expand_as(read)
-        return hidden_states + self.cell(read.gather(1, order))[0].gather(1, order.argsort(1))
+        gather_index = order[..., None].expand_as(read)
+        return hidden_states + self.cell(read.gather(1, gather_index))[0].gather(1, gather_index.argsort(1))
 
 
 class _LstmBase(PreTrainedModel):
