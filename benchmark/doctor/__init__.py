@@ -1,1 +1,1 @@
-"""doctor"""
+"""Checks of a model before a run: `python -m benchmark.doctor`."""

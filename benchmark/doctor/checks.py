@@ -1,4 +1,4 @@
-"""What `benchmark.doctor.command` looks at in a model, one function a check, each with one finding."""
+"""Checks of `benchmark.doctor`: one function per check, each returns one `CheckResult`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from benchmark.tasks.scoring import score_programs, summarize
 from benchmark.tasks.stage import BLIND, TEST, Stage
 
 MAX_PRECISION_CHANGE = 0.05
-"""The same between a precision and float32 from which probes may see it."""
+"""Relative difference to float32 states above which probes may be affected."""
 MAX_UNCACHED_TOKENS = 40
-"""Most tokens of an answer that are written again without a cache."""
+"""Largest number of tokens that are generated again without a cache."""
 MAX_TOKENS_PER_WORD = 10.0
-"""Tokens a word from which prompts get long."""
+"""Tokens per item above which prompts get long."""
 
 
 def check_tokenizer(doctor_context: DoctorContext) -> CheckResult:
-    """Is there a fast one, how long are words, and what does it put around a text?"""
+    """Is there a fast tokenizer, how many tokens per item, and which special tokens does it add?"""
     tokenizer = HuggingFaceModel.load_tokenizer(doctor_context.job.checkpoint)
     program = " ".join(doctor_context.programs)
     tokens_per_word = len(tokenizer(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
@@ -57,7 +57,7 @@ def check_tokenizer(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_words(doctor_context: DoctorContext) -> CheckResult:
-    """Does every word of a program have tokens of its own behind a prompt?"""
+    """Does every item of a program have its own tokens after a prompt?"""
     tokenizer = HuggingFaceModel.load_tokenizer(doctor_context.job.checkpoint)
     for prompt, program in zip(doctor_context.prompts, doctor_context.programs, strict=True):
         align_tokens(tokenizer, prompt, program)
@@ -70,7 +70,7 @@ def check_words(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_weights(doctor_context: DoctorContext) -> CheckResult:
-    """Do the files hold the weights of the architecture, all of them and no others?"""
+    """Do the files hold all weights of the architecture and no others?"""
     check_architecture(doctor_context.job.checkpoint)
     return CheckResult(
         "weights", OK, f"all {doctor_context.job.checkpoint.parameters:,} are in the files, and none is left unused"
@@ -78,7 +78,7 @@ def check_weights(doctor_context: DoctorContext) -> CheckResult:
 
 
 def causality(doctor_context: DoctorContext) -> CheckResult:
-    """Do earlier states and logits stay where later tokens are exchanged?"""
+    """Are earlier states and logits unchanged if later tokens are replaced?"""
     assert isinstance(doctor_context.model, HuggingFaceModel)
     index = max(range(len(doctor_context.programs)), key=lambda i: len(doctor_context.programs[i]))
     prompt, program = doctor_context.prompts[index], doctor_context.programs[index]
@@ -87,7 +87,7 @@ def causality(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_argmax(doctor_context: DoctorContext) -> CheckResult:
-    """Is what is written the argmax of the logits of the pass that is probed?"""
+    """Are generated tokens the argmax of the logits of the probed pass?"""
     assert isinstance(doctor_context.model, HuggingFaceModel)
     check_greedy(
         doctor_context.model, doctor_context.prompts[0], doctor_context.job.dtype, doctor_context.job.checkpoint.spec
@@ -96,7 +96,7 @@ def check_argmax(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_context(doctor_context: DoctorContext) -> CheckResult:
-    """Do prompts and programs fit the context, and the model the memory?"""
+    """Do prompts and programs fit the context window, and the model the memory?"""
     estimate = check_fits(doctor_context.job, STANDARD)
     message = (
         f"prompts of up to {estimate.prompt_tokens} tokens and programs of up to {estimate.new_tokens} fit; "
@@ -106,7 +106,7 @@ def check_context(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_loading(doctor_context: DoctorContext) -> CheckResult:
-    """Can it be loaded and run at all, and are its states numbers?"""
+    """Can the model be loaded and run, and are its states finite?"""
     states = doctor_context.states(doctor_context.prompts[:1])
     if not np.isfinite(states).all():
         share = 1 - np.isfinite(states).mean()
@@ -120,7 +120,7 @@ def check_loading(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_alignment(doctor_context: DoctorContext) -> CheckResult:
-    """Are states and likelihoods at each word those of one plain pass over the whole text?"""
+    """Do states and likelihoods at each item equal those of one plain pass over the text?"""
     model = doctor_context.model
     assert isinstance(model, HuggingFaceModel)
     prompt, program = doctor_context.prompts[0], doctor_context.programs[0]
@@ -172,14 +172,15 @@ def find_missing_layers(
 
 
 def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
-    """What transformers gives of the whole text alone, without cache or padding.
+    """Run transformers on one text, without cache or padding.
 
-    Returns the states [tokens, D] of each layer (none if it gives none), the log-probability of each token but the first,
-    and the tokens at which states are expected: of each word the one before it, then of each word its last.
+    Returns:
+        States [tokens, D] per layer (empty if the model returns none), the log-probability of each token but the first,
+        and the token indices of the expected states: the one before each item, then the last one of each item.
     """
     text = f"{prompt} {program}"
     encoded = model.tokenizer(text)
-    # What the tokenizer puts behind a text is no part of the program.
+    # Special tokens after the text are not part of the program.
     ids = torch.tensor([prompt_ids(model.tokenizer, text)], device=model.device)
     with torch.inference_mode():
         output = model.model(ids, output_hidden_states=True, use_cache=False)
@@ -193,7 +194,7 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
 
 
 def check_padding(doctor_context: DoctorContext) -> CheckResult:
-    """Are the states of a short prompt the same beside a long one?"""
+    """Are the states of a short prompt the same in a batch with a long one?"""
     batched = doctor_context.model.hidden_states(doctor_context.uneven_prompts, doctor_context.programs[:NUM_TASKS])
     largest = 0.0
     for row, (prompt, program) in enumerate(zip(doctor_context.uneven_prompts, doctor_context.programs, strict=False)):
@@ -212,7 +213,7 @@ def check_padding(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_precision(doctor_context: DoctorContext) -> CheckResult:
-    """How far are the states from those in float32?"""
+    """How much do the states differ from those in float32?"""
     dtype = doctor_context.job.dtype
     if DTYPES[dtype].itemsize >= 4:
         return CheckResult("precision", OK, f"{dtype}")
@@ -229,7 +230,7 @@ def check_precision(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_generation(doctor_context: DoctorContext) -> CheckResult:
-    """Does it write, as it does without a cache, does it stop, and does what it writes parse?"""
+    """Does generation equal uncached generation, does it end, and do the answers parse?"""
     generations = doctor_context.model.generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
     texts = [generation.text for generation in generations]
     if isinstance(doctor_context.model, HuggingFaceModel):
@@ -257,7 +258,7 @@ def check_generation(doctor_context: DoctorContext) -> CheckResult:
 
 @torch.inference_mode()
 def generate_without_cache(model: HuggingFaceModel, prompt: str, tokens: int) -> str:
-    """The most probable tokens behind a prompt, the whole text read anew for each."""
+    """Generate greedily after a prompt, with a full pass per token."""
     ids = torch.tensor([prompt_ids(model.tokenizer, prompt)], device=model.device)
     length = ids.shape[1]
     for _ in range(tokens):
@@ -267,7 +268,7 @@ def generate_without_cache(model: HuggingFaceModel, prompt: str, tokens: int) ->
 
 
 def check_batches(doctor_context: DoctorContext) -> CheckResult:
-    """Is what it writes and holds the same again, and in a batch of one?"""
+    """Are answers and states reproducible, and answers equal in a batch of one?"""
     prompts = doctor_context.prompts[:NUM_TASKS]
     first = doctor_context.states(prompts)
     batch_texts = [
@@ -288,7 +289,7 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
 
 
 def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
-    """Can untrained copies be made, which are a control, and do they differ?"""
+    """Can randomly initialised copies, a control of the probes, be built, and do they differ?"""
     prompts = doctor_context.prompts[:1]
     first, second = (
         doctor_context.states(prompts, Worker(doctor_context.job).model(str(Stage(BLIND, random_init=i))))
@@ -306,7 +307,7 @@ def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
 
 
 def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
-    """What will a whole run take?"""
+    """How long does a complete run take?"""
     estimate = check_fits(doctor_context.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
     message = f"a whole run of {doctor_context.job.suite.name} takes about {minutes:.0f} min in one process (rough)"

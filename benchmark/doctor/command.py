@@ -1,8 +1,8 @@
-"""What is wrong with a model, in plain words: `python -m benchmark.doctor --model SPEC`.
+"""Check a model before a run: `python -m benchmark.doctor --model SPEC`.
 
-Everything that a run does is done on two tasks of a suite and compared with what the model gives on its own: tokens of
-words, hidden states, padding, precision, generation, untrained copies; then time and memory of a whole run are estimated.
-Exit codes: 0 usable, 2 usage, 3 not usable.
+Every step of a run is done on two tasks of a suite and compared with plain forward passes of the model: token
+alignment, hidden states, padding, precision, generation, untrained copies. Time and memory of a complete run are then
+estimated. Exit codes: 0 usable, 2 usage, 3 not usable.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CHECKS: Checks = (
     ("untrained copies", checks.check_untrained_copies, False),
     ("speed", checks.estimate_speed, False),
 )
-"""Name, check, and whether those after it need it to pass."""
+"""Name, check function, and whether later checks require it to pass."""
 CUSTOM_CHECKS: Checks = (
     ("loading", checks.check_loading, True),
     ("causality", own_checks.check_causality, False),
@@ -59,25 +59,25 @@ CUSTOM_CHECKS: Checks = (
     ("untrained copies", checks.check_untrained_copies, False),
     ("speed", own_checks.estimate_speed, False),
 )
-"""The same for a class of one's own."""
+"""The same for a custom model."""
 
 
 def run_checks(doctor_context: DoctorContext) -> Iterator[CheckResult]:
-    """Every check, one after the other; those that rest on a failed one are not made."""
+    """Run the checks in order; stop after a failed check that later ones require."""
     if not doctor_context.job.checkpoint.has_hidden_states:
-        yield CheckResult("hidden states", OK, "there are none: it is no network, and only writes programs")
+        yield CheckResult("hidden states", OK, "none: the model is not a network and only writes programs")
         yield _run_check("generation", check_generator, doctor_context)
         return
     for name, check, is_required in CUSTOM_CHECKS if doctor_context.job.checkpoint.is_custom else CHECKS:
         result = _run_check(name, check, doctor_context)
         yield result
         if is_required and result.outcome == FAIL:
-            yield CheckResult("the rest", SKIPPED, f"not looked at; mend this first: {name}")
+            yield CheckResult("the rest", SKIPPED, f"not checked; fix this first: {name}")
             return
 
 
 def check_generator(doctor_context: DoctorContext) -> CheckResult:
-    """What one that has no states writes."""
+    """Does a model without hidden states generate?"""
     written = doctor_context.worker.writer(TEST).generate(
         doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words
     )
@@ -90,7 +90,7 @@ def _run_check(name: str, check: Callable[[DoctorContext], CheckResult], doctor_
             return check(doctor_context)
     except BenchmarkError as problem:
         return CheckResult(name, FAIL, str(problem))
-    except BaseException as problem:  # a model may raise anything; the doctor names it and goes on
+    except BaseException as problem:  # a model may raise anything; the doctor reports it and continues
         if not isinstance(problem, Exception) and not is_panic(problem):
             raise
         text = " ".join(str(problem).split())[:300]
@@ -99,15 +99,15 @@ def _run_check(name: str, check: Callable[[DoctorContext], CheckResult], doctor_
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.doctor", description="What is wrong with a model?")
+    parser = CommandParser(prog="python -m benchmark.doctor", description="Check a model before a run.")
     add = parser.add_argument
     add("--model", required=True, help="as for benchmark.run")
-    add("--suite", default="smoke", help="name of a suite, or a .yaml file of one's own (default: smoke)")
-    add("--dtype", choices=sorted(DTYPES), default="float32", help="of the model (default: float32)")
+    add("--suite", default="smoke", help="name of a suite, or a .yaml file (default: smoke)")
+    add("--dtype", choices=sorted(DTYPES), default="float32", help="dtype of the model (default: float32)")
     add("--device", default="cpu", help="auto, cpu or cuda (default: cpu)")
     add_loading_options(parser)
     add_limit_options(parser, LOAD_DEADLINE)
-    add("--track", choices=TRACKS, default=TRAINED, help="how programs are asked for (default: trained)")
+    add("--track", choices=TRACKS, default=TRAINED, help="prompt track (default: trained)")
 
     def examine_model() -> int:
         options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""A model under examination by `benchmark.doctor.command`: two tasks of a suite, and what the checks share."""
+"""Shared state of the checks of `benchmark.doctor`: the model and sampled tasks of a suite."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ from karel_env.language import HEADER_TEXT
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
 NUM_TASKS = 2
 NUM_SAMPLED_TASKS = 20
-"""Tasks whose words are looked up in the tokenizer."""
+"""Number of tasks whose items are looked up in the tokenizer."""
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference (see `difference`) of two computations of the same states, by precision."""
+"""Largest `relative_difference` of two computations of the same states, by dtype."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found, in one sentence that says what to do where there is something to do."""
+    """The result of one check.
+
+    Attributes:
+        name: name of the check.
+        outcome: `OK`, `WARN`, `FAIL` or `SKIPPED`.
+        message: one sentence, with what to do next if something is wrong.
+    """
 
     name: str
     outcome: str
@@ -35,7 +41,7 @@ class CheckResult:
 
 
 class DoctorContext:
-    """A model, two tasks of a suite with their own programs, and what the checks share."""
+    """A model and sampled tasks of a suite with their reference programs."""
 
     def __init__(self, suite: Suite, checkpoint: Checkpoint, dtype: str, device: str, track: str) -> None:
         self.job = Job(suite, checkpoint, dtype, device, random_inits=2, generation=GenerationOptions(track))
@@ -49,37 +55,37 @@ class DoctorContext:
 
     @cached_property
     def prompts(self) -> list[str]:
-        """Of the sampled tasks."""
+        """Prompts of the sampled tasks."""
         return render_prompts(self.job.suite, self.tasks, template=self.worker.prompt_template)
 
     @cached_property
     def programs(self) -> list[str]:
-        """Of the sampled tasks, behind the header."""
+        """Reference programs of the sampled tasks, without the header."""
         return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
 
     @cached_property
     def uneven_prompts(self) -> list[str]:
-        """The first prompts, of which the second lacks its first half, so that a batch of them is padded."""
+        """The first two prompts, the second without its first half, so that a batch of them is padded."""
         first, second = self.prompts[:NUM_TASKS]
         return [first, second[len(second) // 2 :]]
 
     def states(self, prompts: Sequence[str], model: LanguageModel | None = None) -> np.ndarray:
-        """float32 [2 words, L, D], those that emit each word of the first programs, then those that have read it."""
+        """float32 [2 * items, L, D], emit states of the items of the first programs, then their read states."""
         hidden = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
         return np.concatenate([hidden.values[hidden.emit], hidden.values[hidden.read]])
 
     @property
     def max_new_words(self) -> int:
-        """Words that an answer may have."""
+        """Largest number of items of an answer."""
         return self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
 
     def are_close(self, first: np.ndarray, second: np.ndarray) -> bool:
-        """Whether states are equal as far as the precision goes."""
+        """Whether states are equal up to the tolerance of the dtype."""
         return relative_difference(first, second) <= TOLERANCE[self.job.dtype]
 
 
 def relative_difference(states: np.ndarray, reference: np.ndarray) -> float:
-    """Largest distance of two states [..., D] over the length of the second; infinite where one is not a number."""
+    """Largest distance of states [..., D] relative to the norm of `reference`; infinite if a value is not finite."""
     if states.shape != reference.shape:
         return np.inf
     distances = np.linalg.norm(states - reference, axis=-1) / np.maximum(np.linalg.norm(reference, axis=-1), 1e-12)

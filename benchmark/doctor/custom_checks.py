@@ -1,4 +1,4 @@
-"""What `benchmark.doctor.command` looks at in a class of one's own, of which it knows no tokens."""
+"""Checks of `benchmark.doctor` for custom models, whose tokens are not known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 
 GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
-"""What a word is replaced by, to see which states change; any other becomes the first."""
+"""Replacement per item; other items are replaced by `move();`."""
 
 
 def check_causality(doctor_context: DoctorContext) -> CheckResult:
-    """With another word in a program, do the states change from that word on, and not before?"""
+    """Does replacing an item of a program change the states from that item on, and none before?"""
     prompt, words = doctor_context.prompts[0], max(doctor_context.programs, key=len).split()
     for index in {0, len(words) - 2}:
         changed_words = words.copy()
@@ -42,7 +42,7 @@ def check_causality(doctor_context: DoctorContext) -> CheckResult:
 
 
 def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
-    """What will the evaluation of a whole run take, by the time of two tasks?"""
+    """How long does the evaluation of a complete run take, by the time of two tasks?"""
     prompts = doctor_context.prompts[:NUM_TASKS]
     started = time.perf_counter()
     doctor_context.model.generate(prompts, doctor_context.max_new_words)
@@ -54,4 +54,4 @@ def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
         items[shard.stage in GENERATION_STAGES] += shard.stop - shard.start
     seconds = (items[True] * (generated - started) + items[False] * (finished - generated)) / NUM_TASKS
     message = f"the evaluation of {doctor_context.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
-    return CheckResult("speed", OK, f"{message}probing comes on top")
+    return CheckResult("speed", OK, f"{message}probing is not included")

@@ -1,1 +1,1 @@
-"""models"""
+"""Models: interface, specs, checkpoints, the Hugging Face adapter, decoding, token alignment, custom classes."""

@@ -1,7 +1,7 @@
-"""A checkpoint made into a module of transformers: with its stored weights, without values, or with fresh ones.
+"""Load a checkpoint as a transformers model: with stored weights, on the meta device, or with random weights.
 
-Nothing but weights, configuration and end marks is taken from the files: settings of generation are not. Errors are
-`ModelError`.
+Only weights, configuration and end-of-sequence ids are taken from the files; other generation settings are ignored.
+Errors are `ModelError`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from benchmark.models.weights import check_weights, read_model_tensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 REGISTERING_MODULES = {"karel-lstm": "baselines.lstm"}
-"""Modules that tell transformers of model types it does not know; imported where a checkpoint is of such a type."""
+"""Modules that register model types unknown to transformers; imported if a checkpoint has that type."""
 GENERATION_CONFIG = "generation_config.json"
 LOAD_LOCK = RLock()
-"""Held while transformers makes a model. It replaces methods of its classes meanwhile (`no_tie_weights`) and a global random
-state is set; of two threads, the one that ends last would put the other's replacement back for good."""
+"""Held while transformers builds a model: meanwhile it patches methods of its classes (`no_tie_weights`), and a global random
+state is set. With two threads, the one that ends last would restore the patch of the other for good."""
 
 
 def load_stored_model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The model with its stored weights, every one of them, in memory of its own.
+    """Load the model with all its stored weights, copied out of the mapped files.
 
     Raises:
-        ModelError: files that cannot be loaded, lack weights, or have changed since they were opened.
+        ModelError: the files cannot be loaded, lack weights, or have changed since they were opened.
     """
     model = _load(checkpoint, dtype, "cpu")
-    # The loader maps files into memory: what is written to them later would reach the model.
+    # The loader maps files into memory: a later write to them would change the model.
     for tensor in {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values():
         if tensor.device.type == "cpu" and type(tensor.data) is torch.Tensor:
             tensor.data = tensor.data.clone()
@@ -46,18 +46,18 @@ def load_stored_model(checkpoint: Checkpoint, dtype: str) -> Any:
 
 
 def check_architecture(checkpoint: Checkpoint) -> None:
-    """Whether the files hold the weights of the architecture, by names and shapes; no value is read.
+    """Check that the files hold the weights of the architecture, by names and shapes; no value is read.
 
     Raises:
-        ModelError: they do not, or the configuration is none of a causal language model.
+        ModelError: the weights do not match, or the configuration is not that of a causal language model.
     """
     if (read_json(checkpoint.folder / CONFIG_FILE)).get("quantization_config"):
-        return  # its quantizer may need the values; `stored_model` looks then
+        return  # its quantizer may need the values; `load_stored_model` checks them
     _load(checkpoint, "float32", "meta")
 
 
 def build_untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int) -> Any:
-    """The architecture with weights drawn from a seed."""
+    """Build the architecture with weights initialised from a seed."""
     with LOAD_LOCK, _failures_as_model_errors(checkpoint):
         register_classes(checkpoint)
         config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=checkpoint.loading.remote_code)
@@ -101,24 +101,24 @@ def register_classes(checkpoint: Checkpoint) -> None:
 
 
 def _reset_generation_config(checkpoint: Checkpoint, model: Any) -> None:
-    """Answers are the argmax of the logits: of the settings of generation, only end marks are taken."""
+    """Keep only the end-of-sequence ids of the generation settings, since decoding is the argmax of the logits."""
     config = model.config.get_text_config()
     model.generation_config = GenerationConfig(
         eos_token_id=read_end_token_ids(checkpoint, config.vocab_size), use_cache=True
     )
-    # A function of the folder's own may stand in place of the class's.
+    # Code of the folder may have replaced the class's method.
     vars(model).pop("generate", None)
 
 
 def read_end_token_ids(checkpoint: Checkpoint, vocabulary: int) -> list[int] | None:
-    """Ids that end an answer: of `generation_config.json`, else of the configuration; None if neither names one.
+    """Read the token ids that end an answer from `generation_config.json`, else `config.json`; None if neither names one.
 
     Args:
         checkpoint: the model's files.
-        vocabulary: number of tokens.
+        vocabulary: vocabulary size V.
 
     Raises:
-        ModelError: what stands there is no token of the model.
+        ModelError: the entry is not a token id or a list of them.
     """
     path = checkpoint.folder / GENERATION_CONFIG
     config = read_json(checkpoint.folder / CONFIG_FILE)
@@ -135,7 +135,7 @@ def read_end_token_ids(checkpoint: Checkpoint, vocabulary: int) -> list[int] | N
         raise ModelError(
             f"{checkpoint.spec}: eos_token_id is {json.dumps(value)[:80]}; expected a token's number, or a list"
         )
-    # Ids beyond the vocabulary are never written; -1 and 0 to 1 beyond stand for "none" in older files.
+    # Ids outside the vocabulary are never generated; older files use -1, V or V + 1 for "none".
     return [token for token in ids if 0 <= token < vocabulary] or None
 
 
@@ -145,13 +145,13 @@ def _failures_as_model_errors(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     except (BenchmarkError, MemoryError):
         raise
-    except Exception as problem:  # libraries, and code that comes with a model, may raise anything
+    except Exception as problem:  # libraries and remote code may raise anything
         raise ModelError(f"{checkpoint.spec}: cannot be loaded: {failure_message(problem, 300)}") from problem
 
 
 def failure_message(problem: BaseException, length: int) -> str:
-    """A message of transformers on one line, in this command's words where code that comes with a model is meant."""
+    """The message of an exception on one line, at most `length` characters; remote code is named by our option."""
     text = " ".join(str(problem).split())
     if "trust_remote_code" in text:
-        return "it comes with code of its own; --trust-remote-code runs it (such a run is never official)"
+        return "it comes with its own code; --trust-remote-code runs it (such a run is never official)"
     return text[:length] or type(problem).__name__

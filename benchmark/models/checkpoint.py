@@ -1,7 +1,7 @@
-"""A model's files: found on disk or on the hub, checked before anything is loaded, and digested.
+"""Find a model's files on disk or on the hub, check them before loading, and compute their digest.
 
-A baseline that is no network (`baseline:NAME`) is the source of its package; it has no weights and no states. A model of
-one's own class (`py:`) is the source of its module.
+A baseline without a network (`baseline:NAME`) is the source of its module; it has no weights and no hidden states. A
+custom model (`py:`) is the source of its module.
 
 Weights are safetensors only: other formats can run code when they are opened. Errors are `ModelError`.
 """
@@ -28,25 +28,25 @@ from benchmark.models.json_files import CONFIG_FILE, read_config
 from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""Files of a hub model that are fetched: configuration, weights, tokenizer."""
+"""Files that are downloaded from the hub and digested: configuration, weights, tokenizer."""
 CODE_PATTERN = "*.py"
-"""Fetched, and part of the digest, where code that comes with a model may run."""
+"""Also downloaded and digested if remote code may run."""
 COMMIT_HASH = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds a model.
+    """The files of a model.
 
     Attributes:
-        spec: as the user named it; a hub revision is resolved to a commit.
-        folder: where the files are.
-        name: short, for rows and run folders.
-        parameters: of the model, tied ones once, see `tensors.num_parameters`.
-        weight_bytes: size of the stored weights in bytes.
+        spec: model spec as the user gave it, with a hub revision resolved to a commit.
+        folder: folder of the files.
+        name: short name for rows and run folders.
+        parameters: number of parameters, tied ones counted once, see `weights.count_parameters`.
+        weight_bytes: size of the weight files in bytes.
         digest: SHA-256 over configuration, weights and tokenizer files.
-        network: whether there are hidden states to read.
-        loading: how it is loaded.
+        network: whether the model is a network whose hidden states can be read.
+        loading: options it is loaded with.
     """
 
     spec: str
@@ -60,16 +60,21 @@ class Checkpoint:
 
     @property
     def is_custom(self) -> bool:
-        """Whether it is a class of the user's, not a folder of transformers."""
+        """Whether the model is a custom class (`py:`) instead of a transformers folder."""
         return self.spec.startswith("py:")
 
 
 BASELINE_REGISTRY = "baselines.registry"
-"""Module of the baselines; imported where one is asked for by name, since nothing here depends on them."""
+"""Module of the baselines; imported only if a spec names one, since `benchmark` does not depend on `baselines`."""
 
 
 def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Checkpoint:
-    """Find and check the files of a model; a hub model is downloaded to the hub's cache."""
+    """Find, check and digest the files of a model; a hub model is downloaded to the hub's cache.
+
+    Raises:
+        UsageError: load options that do not apply to the scheme.
+        ModelError: files are missing, in another format, or damaged.
+    """
     if spec.scheme in ("baseline", "py"):
         if replace(loading, own_code=False) != DEFAULT_LOAD_OPTIONS:
             raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
@@ -107,7 +112,7 @@ def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS
 
 
 def current_digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the model's files as they are now, as `Checkpoint.digest` was taken; empty if one is gone."""
+    """Recompute `Checkpoint.digest` from the files as they are now; empty string if one is missing."""
     spec = ModelSpec.parse(checkpoint.spec)
     try:
         if spec.scheme == "baseline":
@@ -122,16 +127,16 @@ def current_digest(checkpoint: Checkpoint) -> str:
 
 
 def check_unchanged(checkpoint: Checkpoint) -> None:
-    """Compare the files of a model with the digest that it was opened with.
+    """Check that the files of a model still have the digest they were opened with.
 
     Raises:
-        ModelError: a file has changed since.
+        ModelError: a file has changed.
     """
     digest = current_digest(checkpoint)
     if digest != checkpoint.digest:
         raise ModelError(
             f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "
-            f"{checkpoint.digest[:12]}...); leave them alone while it lasts, and run the same command again"
+            f"{checkpoint.digest[:12]}...); do not edit them during a run, and run the same command again"
         )
 
 
@@ -187,7 +192,7 @@ def _short_name(spec: ModelSpec, folder: Path) -> str:
 
 
 def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
-    """SHA-256 over name and content of every file that can change what the model computes."""
+    """SHA-256 over name and content of every file that can change the outputs of the model."""
     digest = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
@@ -200,12 +205,12 @@ def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
 
 
 EXCLUDED_FILES = ("record.json", "status.json", "training.json", "README.txt")
-"""Files of a submission beside its model."""
+"""Files of a submission folder that are not part of its model."""
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new process could take: the machine's (Linux: MemAvailable; elsewhere the physical size),
-    or what the limit of this process or of its control group leaves, where that is less."""
+    """Bytes of memory available to a new process: of the machine (Linux: MemAvailable; elsewhere the physical size), or
+    what is left of the limit of this process or its control group, whichever is less."""
     limit = available_limit()
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():

@@ -1,7 +1,8 @@
-"""Models of one's own class: `py:package.module:factory`, a function that makes a `LanguageModel` or a `Writer`.
+"""Custom models: `py:package.module:factory`, a function that builds a `LanguageModel` or a `ProgramGenerator`.
 
 The factory is called as `factory(random_seed=None)` for the model, and with a number for an untrained copy of the same
-architecture, initialised from it. Errors are `ModelError`.
+architecture, initialised from that seed. Calls of custom code run inside `exit_as_error`, which turns attempts to end
+the process into errors. Errors are `ModelError`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class ProcessExit(BaseException):
 
 
 def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
-    """What the factory makes; it has `generate`, and with states `hidden_states`."""
+    """Call the factory of a spec; the result has `generate`, and `hidden_states` if it is a network.
+
+    Raises:
+        ModelError: the module cannot be imported, or the factory fails or returns another kind of object.
+    """
     name = spec.target.partition(":")[2]
     factory = getattr(_module(spec), name, None)
     if not callable(factory):
@@ -45,7 +50,7 @@ def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
             model = factory(random_seed=random_seed)
     except ModelError:
         raise
-    except Exception as problem:  # someone else's code; it may raise anything
+    except Exception as problem:  # custom code may raise anything
         raise ModelError(f"{spec}: {name} failed: {type(problem).__name__}: {_line(problem)}") from problem
     if not callable(getattr(model, "generate", None)):
         raise ModelError(f"{spec}: {name} made a {type(model).__name__}, which has no method generate")
@@ -53,17 +58,18 @@ def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
 
 
 def module_source(spec: ModelSpec, loading: LoadOptions) -> tuple[Path, str]:
-    """The module's file and its SHA-256; the weights that the module reads are not in it.
+    """Return the path of the module's file and its SHA-256, which does not cover weights that the module reads.
 
     Raises:
-        UsageError: the module may not run.
+        UsageError: custom code is not allowed by `loading`.
+        ModelError: the module has no file.
     """
     if not loading.own_code:
-        raise UsageError(f"{spec}: runs code of your own; add --allow-code (such a run is never official)")
+        raise UsageError(f"{spec}: runs your own code; add --allow-code (such a run is never official)")
     try:
         path = Path(inspect.getfile(_module(spec)))
     except TypeError as problem:
-        raise ModelError(f"{spec}: its module has no file to be digested; expected a module of your own") from problem
+        raise ModelError(f"{spec}: its module has no file to digest; expected a module of your own") from problem
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -74,7 +80,7 @@ def _module(spec: ModelSpec) -> ModuleType:
             return importlib.import_module(name)
     except ModelError:
         raise
-    except Exception as problem:  # as above
+    except Exception as problem:  # custom code may raise anything
         raise ModelError(
             f"{spec}: cannot import {name} ({type(problem).__name__}: {_line(problem)}); "
             "run from the folder that holds it, or set PYTHONPATH"
@@ -87,15 +93,15 @@ def _line(problem: Exception) -> str:
 
 @contextmanager
 def exit_as_error(spec: str, call: str) -> Iterator[None]:
-    """Within, `sys.exit`, `os._exit` and what else is no plain exception are a `ModelError`; others pass.
+    """Turn `sys.exit`, `os._exit` and other `BaseException`s raised inside into a `ModelError`; plain exceptions pass.
 
-    A signal that the code sends itself, or an exit from compiled code, is not held: the exit code is then not 0.
+    A signal that the code sends to itself, or an exit from compiled code, is not caught: the exit code is then not 0.
     """
     process_id = os.getpid()
 
     def raise_exit(status: int) -> NoReturn:
         if os.getpid() != process_id:
-            # A process that the code forked may end itself.
+            # A process forked by the custom code may end itself.
             _original_exit(status)
         raise ProcessExit(status)
 

@@ -1,7 +1,7 @@
-"""How the next token is chosen: the most probable one, one the grammar allows, or one drawn at a temperature.
+"""Logits processors and stopping criteria: greedy, grammar-constrained and sampled decoding.
 
-All are greedy choices over logits that a processor has changed: drawing adds Gumbel noise of the row's own seed (the
-Gumbel-max trick: Gumbel 1954; Maddison, Tarlow & Minka 2014), so a draw depends on its task and not on its neighbours.
+All three take the argmax of processed logits: sampling adds Gumbel noise from the row's own seed (the Gumbel-max trick:
+Gumbel 1954; Maddison, Tarlow & Minka 2014), so a sample depends on its task and not on the rest of the batch.
 Letters: `B` rows, `V` vocabulary.
 """
 
@@ -22,55 +22,59 @@ from karel_env.grammar import continuation_grammar
 
 
 class StopAtClosingBracket(StoppingCriteria):
-    """Stops each sequence once the bracket that the prompt's header opened is closed again.
+    """Stop each sequence when the bracket opened by the program header in the prompt is closed.
 
-    Works on any tokenizer: brackets are counted in the text of each token, `opens` int [V]: opening less closing ones.
+    Works for any tokenizer: brackets are counted in the text of each token.
+
+    Args:
+        opens: int [V], number of opening minus closing brackets per token.
+        prompt_length: number of prompt tokens S.
     """
 
     def __init__(self, opens: torch.Tensor, prompt_length: int) -> None:
         self.opens, self.prompt_length = opens, prompt_length
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """bool [B], whether a sequence is done."""
+        """bool [B], whether each sequence has ended."""
         depth = 1 + self.opens.to(input_ids.device)[input_ids[:, self.prompt_length :]].cumsum(-1)
         return (depth <= 0).any(-1)
 
 
 class RefuseNaN(LogitsProcessor):
-    """Refuses logits that are not numbers: the most probable token among them would be any."""
+    """Raise `ModelError` if a logit is NaN, since the argmax would be arbitrary."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, as they are."""
+        """float [B, V], the scores unchanged."""
         if scores.isnan().any():
-            raise ModelError("logits: NaN; try another --dtype, or see whether the weights are sound")
+            raise ModelError("logits: NaN; try another --dtype, or check the weights")
         return scores
 
 
 class Grammar:
-    """The grammar of what follows a program's header, in the tokens of one tokenizer.
+    """The grammar of a program after its header, over the tokens of one tokenizer.
 
     Args:
-        tokenizer: a fast one of transformers.
-        vocabulary: V of the model, which may have more tokens than the tokenizer.
+        tokenizer: a fast tokenizer of transformers.
+        vocabulary: vocabulary size V of the model, which may exceed that of the tokenizer.
 
     Raises:
-        ModelError: the tokenizer has no end mark, or no grammar can be made of it.
+        ModelError: the tokenizer has no end-of-sequence token, or llguidance cannot use it.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         if tokenizer.eos_token_id is None:
-            raise ModelError("tokenizer: it has no end mark, which a grammar needs; set its eos_token")
+            raise ModelError("tokenizer: it has no end-of-sequence token, which a grammar needs; set its eos_token")
         try:
             self.tokens = _build_tokenizer(tokenizer, vocabulary)
             self.grammar = LLMatcher.grammar_from_lark(continuation_grammar())
             self.matcher()
         except ValueError as problem:
             raise ModelError(
-                f"tokenizer: no grammar can be laid over it ({problem}); run it unconstrained"
+                f"tokenizer: llguidance cannot use it ({problem}); run without constrained decoding"
             ) from problem
 
     def matcher(self) -> LLMatcher:
-        """A matcher at the start of the grammar."""
+        """Return a matcher at the start of the grammar."""
         return LLMatcher(self.tokens, self.grammar)
 
 
@@ -81,7 +85,7 @@ def _build_tokenizer(tokenizer: Any, vocabulary: int) -> LLTokenizer:
 
 
 class _WordTokenizer:
-    """A tokenizer of whole words, whose text is its tokens joined by spaces, as llguidance asks for one."""
+    """A word-level tokenizer (its text is its tokens joined by spaces) with the interface that llguidance expects."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -95,7 +99,7 @@ class _WordTokenizer:
 
 
 class GrammarMask(LogitsProcessor):
-    """Leaves each row only the tokens that its grammar allows next; a row that is done, only the end mark."""
+    """Mask the tokens that the grammar does not allow next; for an ended row, all but the end-of-sequence token."""
 
     def __init__(self, grammar: Grammar, rows: int, prompt_length: int) -> None:
         self.matchers = [grammar.matcher() for _ in range(rows)]
@@ -107,7 +111,7 @@ class GrammarMask(LogitsProcessor):
         new = input_ids[:, self.num_consumed :].tolist()
         self.num_consumed = input_ids.shape[1]
         for row, (matcher, tokens) in enumerate(zip(self.matchers, new, strict=True)):
-            # A row that is done is padded by whoever generates; its matcher has seen all it needs.
+            # An ended row is padded by `generate`; its matcher needs no more tokens.
             if not matcher.is_stopped():
                 matcher.consume_tokens(tokens)
             fill_next_token_bitmask(matcher, self.allowed, row)
@@ -116,9 +120,9 @@ class GrammarMask(LogitsProcessor):
 
 
 class GumbelSampler(LogitsProcessor):
-    """Adds Gumbel noise to the logits over the temperature: the largest is then a draw from their softmax.
+    """Add Gumbel noise to logits / temperature: the argmax is then a sample from their softmax.
 
-    Row b draws from a Philox stream of its own seed, one vector of V values a step.
+    Row b uses a Philox stream with its own seed, V values per step.
     """
 
     def __init__(self, decoding: Decoding) -> None:
@@ -126,6 +130,6 @@ class GumbelSampler(LogitsProcessor):
         self.streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in decoding.seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """float [B, V]."""
+        """float [B, V], scaled logits plus noise."""
         noise = np.stack([stream.gumbel(size=scores.shape[1]) for stream in self.streams])
         return scores / self.temperature + torch.from_numpy(noise).to(scores.device, scores.dtype)

@@ -1,6 +1,6 @@
-"""What a folder or repository holds that has no weights where they are read: named, with what to do.
+"""Error messages for folders and repositories without loadable weights: what they hold and what to do.
 
-Adapters, checkpoints of a trainer, subfolders, and formats of other programs. Errors are `ModelError`.
+Covers adapters, Trainer checkpoints, subfolders and formats of other programs. Errors are `ModelError`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OTHER_FORMATS = {
     "*.npz": "a NumPy archive, as MLX writes it",
 }
 MAX_LISTED = 3
-"""Names that a message lists."""
+"""Largest number of names in a message."""
 
 
 def list_local_names(folder: Path) -> list[str]:
-    """Names of the files of a folder and of its subfolders, relative to it."""
+    """List the files of a folder and of its direct subfolders, relative to it."""
     names = []
     for path in sorted(folder.iterdir()):
         names += [f"{path.name}/{inner.name}" for inner in sorted(path.iterdir())] if path.is_dir() else [path.name]
@@ -38,7 +38,11 @@ def list_local_names(folder: Path) -> list[str]:
 
 
 def refuse_adapter(spec: ModelSpec, folder: Path) -> None:
-    """A folder with an adapter would be loaded as the base that it names, wherever that lies."""
+    """Refuse a folder with an adapter: transformers would load the base model that the adapter names.
+
+    Raises:
+        ModelError: the folder has an adapter configuration.
+    """
     if not (folder / ADAPTER).is_file():
         return
     base = read_json(folder / ADAPTER).get("base_model_name_or_path")
@@ -49,7 +53,7 @@ def refuse_adapter(spec: ModelSpec, folder: Path) -> None:
 
 
 def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -> ModelError:
-    """Why there is no `model.safetensors` and no index, by the names of all files, such as `sub/model.safetensors`."""
+    """Build the error for a folder without `model.safetensors` and index, from its file names (`sub/model.safetensors`)."""
     top = [name for name in names if "/" not in name]
     subfolders = sorted({name.split("/")[0] for name in names if fnmatch(name, "*/*.safetensors")}, key=_by_number)
     checkpoints = [name for name in subfolders if re.fullmatch(r"checkpoint-\d+", name)]
@@ -87,7 +91,7 @@ def missing_weights_error(spec: ModelSpec, folder: Path, names: Sequence[str]) -
 
 
 def missing_config_error(spec: ModelSpec, folder: Path) -> ModelError:
-    """Why weights have no configuration beside them."""
+    """Build the error for a folder with weights but without `config.json`."""
     return ModelError(f"{spec}: {folder} has no {CONFIG_FILE}; expected a folder that save_pretrained wrote")
 
 

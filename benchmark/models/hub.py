@@ -1,6 +1,7 @@
-"""Models of the Hugging Face hub: found by name and revision, fetched to its cache, told apart when they are not there.
+"""Download models of the Hugging Face hub to its cache, with one error message per cause of failure.
 
-The client's own settings hold: HF_TOKEN, HF_HOME, HF_HUB_OFFLINE; HF_ENDPOINT is read at each call. Errors are `ModelError`.
+The settings of the hub client apply: HF_TOKEN, HF_HOME, HF_HUB_OFFLINE; HF_ENDPOINT is read at each call. Errors are
+`ModelError`.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
 
 DUPLICATE_PATTERN = "consolidated*"
-"""The same weights once more in their maker's layout; not read, wherever they lie."""
+"""Duplicates of the weights in the layout of their authors; never read."""
 IGNORE_PATTERNS = ("*/*", DUPLICATE_PATTERN)
-"""Never fetched; subfolders hold other formats of the same model."""
+"""Never downloaded; subfolders hold other formats of the same model."""
 
 
 def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
-    """The folder of a model's files in the cache; its name is the commit.
+    """Download a model and return its folder in the cache, whose name is the commit.
 
     Args:
-        spec: a branch, a tag or a commit as its revision, or none.
-        wanted: patterns of file names.
+        spec: hub model with a branch, a tag, a commit or no revision.
+        patterns: glob patterns of file names to download.
+
+    Raises:
+        ModelError: the model is missing, gated, or cannot be downloaded.
     """
     try:
         return Path(
@@ -47,7 +51,7 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
             )
         )
     except HFValidationError as problem:
-        raise ModelError(f"{spec}: no name that the hub allows; expected hf:org/name") from problem
+        raise ModelError(f"{spec}: not a valid hub name; expected hf:org/name") from problem
     except GatedRepoError as problem:
         raise ModelError(
             f"{spec}: gated; accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN"
@@ -64,20 +68,18 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
     except LocalEntryNotFoundError as problem:
         reason = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise ModelError(
-            f"{spec}: not whole in the local hub cache, and {reason}; download it where there is a network, or use path:FOLDER"
+            f"{spec}: incomplete in the local hub cache, and {reason}; download it on a machine with a network, or use path:FOLDER"
         ) from problem
     except (HfHubHTTPError, HTTPError, OSError) as problem:
         if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):
-            raise ModelError(
-                f"{spec}: the hub refuses the token that it was given; renew it, or unset HF_TOKEN"
-            ) from problem
+            raise ModelError(f"{spec}: the hub refuses the access token; renew it, or unset HF_TOKEN") from problem
         raise ModelError(
-            f"{spec}: the download broke off ({type(problem).__name__}); run the same command again, whole files are kept"
+            f"{spec}: the download was interrupted ({type(problem).__name__}); run the same command again, complete files are kept"
         ) from problem
 
 
 def list_remote_names(spec: ModelSpec, commit: str) -> list[str]:
-    """Names of all files of a model at a commit, subfolders included, fetched or not; empty where the hub does not say."""
+    """List all files of a hub model at a commit, including subfolders; empty list if the hub cannot be asked."""
     try:
         return list(HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit))
     except (HfHubHTTPError, HTTPError, OSError):

@@ -1,8 +1,9 @@
-"""Causal language models of `transformers`: generation, and hidden states at the words of a program.
+"""Adapter for causal language models of `transformers`: generation, and hidden states at the items of a program.
 
-A prompt is prefilled once; what all prompts begin with (`preamble`), once for all of them. The key-value cache, all but
-the last token, then serves generation and the teacher-forced pass over the program; hooks take the hidden states of that
-short pass alone, never of the prompt. A cache that cannot be cut back (state space models) is replaced by one full pass.
+A prompt is prefilled once; a common prefix of all prompts (`preamble`) is prefilled once for all of them. The key-value
+cache, over all but the last token, then serves generation and the teacher-forced pass over the program. Hooks capture
+the hidden states of that short pass only, not of the prompt. A cache that cannot be cropped (state space models) is
+replaced by one full pass.
 """
 
 from __future__ import annotations
@@ -31,23 +32,26 @@ from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
 STRICT_DTYPE = "float64"
-"""What is computed in it and rounded to float32 does not depend on what else is in the batch."""
+"""Results computed in this dtype and rounded to float32 do not depend on the batch."""
 CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
-"""Names under which models of transformers give what generation goes on from."""
+"""Names of the cache among the outputs of transformers models."""
 LONGEST_WORD = max(WORDS, key=len)
 MAX_STATE_BYTES = 1 << 30
-"""Most that the hidden states of one pass may take; prompts are read in smaller groups where a batch would take more."""
+"""Memory limit for the hidden states of one pass; a batch that would exceed it is split into groups of prompts."""
 PADDING_SENSITIVE_TYPES = ("recurrent_gemma", "rwkv", "xlstm")
-"""Model types whose states also take in the padding before a prompt; they compute prompts of one length together."""
+"""Model types whose states depend on left padding; their prompts are batched by length."""
 MASK_WINDOW_TYPES = ("gpt_neo",)
-"""Model types with sliding windows that their caches do not tell of."""
+"""Model types with sliding windows that their caches do not report."""
 
 
 @dataclass
 class _PrefilledBatch:
-    """Left-padded prompts [B, S]; the cache over all but their last token, None where it cannot be cut back.
+    """Left-padded prompts after the prefill pass.
 
-    `caching` tells whether the model has a cache of any kind.
+    Attributes:
+        ids, mask: token ids and attention mask [B, S].
+        cache: cache over all but the last token; None if it cannot be cropped.
+        caching: whether the model has a cache of any kind.
     """
 
     ids: torch.Tensor
@@ -57,17 +61,17 @@ class _PrefilledBatch:
 
 
 class HuggingFaceModel:
-    """A `LanguageModel` over a folder of transformers.
+    """A `LanguageModel` over a transformers folder.
 
     Args:
-        checkpoint: the folder.
+        checkpoint: files of the model.
         dtype: one of `DTYPES`.
-        device: such as `cpu` or `cuda`.
-        random_seed: load the architecture with fresh random weights from this seed instead of the stored ones.
-        preamble: what prompts begin with; its cache is computed once and shared.
+        device: torch device such as `cpu` or `cuda`.
+        random_seed: initialise the weights from this seed instead of loading the stored ones.
+        preamble: common prefix of the prompts; its cache is computed once and shared.
 
     Raises:
-        ModelError: files that cannot be loaded as a causal language model with a fast tokenizer.
+        ModelError: the files cannot be loaded as a causal language model with a fast tokenizer.
     """
 
     def __init__(
@@ -89,41 +93,41 @@ class HuggingFaceModel:
             _quantize(self.model)
         self.device = torch.device(device)
         if self.device.type == "cuda":
-            # Convolutions, such as Mamba's, would round their inputs to 10 bits there.
+            # Convolutions, such as Mamba's, would round their inputs to TF32 (10-bit mantissa).
             torch.backends.cudnn.allow_tf32 = False
         self.model.to(self.device).eval()
         self.base = self.model.base_model
         self.blocks = _find_blocks(self.base, self.model.config)
         signature = inspect.signature(self.model.forward).parameters
         self.takes_position_ids = "position_ids" in signature
-        # transformers 5.24 calls `cache` what was `past_key_values` before, and warns of the old name.
+        # transformers 5.24 renamed `past_key_values` to `cache` and warns about the old name.
         self.cache_name = "cache" if "cache" in signature else "past_key_values"
         vocab_size = self.model.config.get_text_config().vocab_size
         token_texts = self.tokenizer.batch_decode([[i] for i in range(vocab_size)])
         pad_id = self.tokenizer.pad_token_id
-        # A tokenizer may pad with a token that was added to it alone, or not at all; what stands there is masked.
+        # The pad token may be missing or outside the model's vocabulary; any id works, since padding is masked.
         self.padding_id = pad_id if pad_id is not None and pad_id < vocab_size else 0
         end_ids = self.model.generation_config.eos_token_id
         self.ends = frozenset(end_ids if isinstance(end_ids, list) else () if end_ids is None else (end_ids,))
         special_ids = {pad_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} | self.ends
-        # A word of the language stays in answers, whatever the tokenizer marks it as.
+        # Items of the language stay in answers even if the tokenizer marks them as special tokens.
         self.hidden_token_ids = frozenset(
             i for i in special_ids if i is not None and i < vocab_size and token_texts[i].strip() not in WORDS
         )
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in token_texts])
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
-        # The last token of a preamble may take in what follows it, so it is left to the prompts.
+        # The last token of a preamble may merge with the text after it, so it is left to the prompts.
         self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
         self.grammar: Grammar | None = None
 
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
-        """The model's fast tokenizer, padding on the left; raises `ModelError`."""
+        """Load the model's fast tokenizer, with padding on the left; see `tokenizer.load_tokenizer`."""
         return load_tokenizer(checkpoint)
 
     @staticmethod
     def max_new_tokens(tokenizer: Any, max_new_words: int) -> int:
-        """Tokens that a program of so many of the longest words takes, and its end mark."""
+        """Number of tokens of a program of `max_new_words` items, each the longest one, plus the end-of-sequence token."""
         text = " " + " ".join([LONGEST_WORD] * max_new_words)
         return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
@@ -143,7 +147,7 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def new_tokens(self, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding = GREEDY) -> list[list[int]]:
-        """Token ids that are written behind each prompt as one batch, at most `room`; rows that end sooner are padded."""
+        """Generate at most `max_new_tokens` token ids per prompt as one batch; shorter rows are padded."""
         batch = self._prefill(prompts)
         length = batch.ids.shape[1]
         output = self.model.generate(
@@ -173,7 +177,7 @@ class HuggingFaceModel:
         return LogitsProcessorList(processors)
 
     def _to_generation(self, ids: list[int]) -> Generation:
-        """Cut a row of new tokens at its closing bracket or end mark."""
+        """Cut a row of new tokens at its closing bracket or end-of-sequence token."""
         num_tokens = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
         is_ended = num_tokens < len(ids)
         text = self.decode(ids[:num_tokens])
@@ -185,7 +189,7 @@ class HuggingFaceModel:
         return Generation(text, num_tokens, is_ended)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of new tokens; marks of the end, of the beginning and of padding have none, all others do."""
+        """Decode new tokens without begin-of-sequence, end-of-sequence and padding tokens; other special tokens stay."""
         text: str = self.tokenizer.decode([i for i in ids if i not in self.hidden_token_ids], skip_special_tokens=False)
         return text
 
@@ -204,7 +208,7 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
-        """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
+        """See `LanguageModel.log_likelihoods`."""
         token_ids = [align_tokens(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
         sums: dict[int, float] = {}
         for group in self._group_prompts(prompts):
@@ -218,8 +222,8 @@ class HuggingFaceModel:
     def forced_logits(
         self, prompts: Sequence[str], token_ids: Sequence[list[int]]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits [B, width, V] from which each of the tokens behind the prompts is predicted in the pass that is
-        probed; and those tokens' ids and mask [B, width]."""
+        """Logits [B, width, V] of the probed pass for each token after the prompts, and those tokens' ids and mask
+        [B, width]."""
         batch = self._prefill(prompts)
         ids, mask = self._program_batch(batch, token_ids)
         logits = self._run_forward(self.model, batch, ids, mask, logits_to_keep=ids.shape[1]).logits
@@ -227,7 +231,7 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def plain_pass(self, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """States [L, tokens, D] and logits [tokens, V] of one text, alone and read as a whole, without a cache."""
+        """States [L, tokens, D] and logits [tokens, V] of one text in one pass without cache, padding or batch."""
         row = torch.tensor([list(ids)], device=self.device)
         with self._capture_layers(row.shape[1]) as layers:
             output = self.model(input_ids=row, use_cache=False, **self._mask_kwargs(torch.ones_like(row), row.shape[1]))
@@ -248,7 +252,7 @@ class HuggingFaceModel:
     def _program_batch(
         self, batch: _PrefilledBatch, token_ids: Sequence[list[int]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask [B, width]: the last token of each prompt, and the pieces of its program."""
+        """Token ids and mask [B, width]: the last token of each prompt, then the tokens of its program."""
         ids = torch.full((len(token_ids), 1 + max(map(len, token_ids))), self.padding_id)
         mask = torch.zeros_like(ids)
         ids[:, 0], mask[:, 0] = batch.ids[:, -1].cpu(), 1
@@ -258,7 +262,7 @@ class HuggingFaceModel:
         return ids.to(self.device), mask.to(self.device)
 
     def _prefill(self, prompts: Sequence[str]) -> _PrefilledBatch:
-        """The batch of these prompts; the last one is kept, since generation is often followed by reading."""
+        """Prefill prompts; the last batch is cached, since reading often follows generation."""
         if self.prefilled and self.prefilled[0] == tuple(prompts):
             return self.prefilled[1]
         self.prefilled = None
@@ -276,16 +280,16 @@ class HuggingFaceModel:
             return _PrefilledBatch(
                 ids, mask, None, any(getattr(output, name, None) is not None for name in CACHE_OUTPUTS)
             )
-        # Behind a prompt longer than its window, a sliding layer can only be cut back to what it has kept.
+        # After a prompt longer than its window, a sliding layer can only be cropped to the entries it has stored.
         cache.activate_past_recording()
         batch = _PrefilledBatch(ids, mask, cache, True)
         self.prefilled = (tuple(prompts), batch)
         return batch
 
     def _pad_prompts(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Ids and mask [B, S] of prompts, padded on the left or behind a shared preamble; and tokens of the preamble.
+        """Ids and mask [B, S] of prompts, padded on the left or after a shared preamble; and the shared preamble's length.
 
-        It is shared where the model's cache can be cut back and copied, places are given to it, and every prompt begins so.
+        The preamble is shared if every prompt begins with it and `_can_share_preamble`; else the length is 0.
         """
         preamble = self.preamble
         is_shared = bool(preamble) and all(
@@ -306,7 +310,7 @@ class HuggingFaceModel:
 
     @cached_property
     def _preamble_cache(self) -> Any:
-        """The cache over the preamble, one row."""
+        """Cache over the preamble, one row."""
         ids = torch.tensor([self.preamble], device=self.device)
         output = self.model(
             input_ids=ids, use_cache=True, logits_to_keep=1, **self._mask_kwargs(torch.ones_like(ids), ids.shape[1])
@@ -315,9 +319,9 @@ class HuggingFaceModel:
 
     @property
     def _can_share_preamble(self) -> bool:
-        """Whether a preamble's cache can be copied and cut back, and tokens behind it told their places.
+        """Whether the preamble's cache can be copied and cropped and the model takes position ids.
 
-        Padding stands behind a shared preamble, where a window of so many tokens would count it.
+        Padding follows a shared preamble, so a sliding window would count it.
         """
         cache = self._preamble_cache
         return (
@@ -328,41 +332,41 @@ class HuggingFaceModel:
         )
 
     def _repeat_preamble_cache(self, rows: int) -> Any:
-        """The cache over the preamble for so many rows."""
+        """Copy the cache over the preamble for a number of rows."""
         cache = copy.deepcopy(self._preamble_cache)
         cache.batch_repeat_interleave(rows)
         return cache
 
     def _cache_kwargs(self, batch: _PrefilledBatch) -> dict[str, Any]:
-        """The cache, if there is one, under the name that the model knows it by; some configurations turn it off.
+        """Keyword arguments that pass the cache to the model and switch it on, which some configurations turn off.
 
-        Of a model without any, transformers must be told: it would give each new token alone, for a cache to complete.
+        Without any cache, `use_cache=False` is needed: transformers would otherwise pass only the newest token.
         """
         if batch.cache is None:
             return {} if batch.caching else {"use_cache": False}
         return {self.cache_name: batch.cache, "use_cache": True}
 
     def _mask_kwargs(self, mask: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
-        """Attention mask and, where the model takes them, positions of the last `width` tokens."""
+        """Keyword arguments: attention mask and, if the model takes them, position ids of the last `width` tokens."""
         kwargs = {"attention_mask": mask}
         if self.takes_position_ids:
             kwargs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         return kwargs
 
     def _read_states(self, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-        """float32 [B, width, L, D], hidden states of the tokens `ids` [B, width], the prompt's last one first."""
+        """float32 [B, width, L, D], hidden states at the tokens `ids` [B, width], which begin with the prompt's last token."""
         width = ids.shape[1]
         with self._capture_layers(width) as layers:
             output = self._run_forward(self.base, batch, ids, mask)
         last = output.last_hidden_state[:, -width:].float().cpu()
-        if last.shape == layers[-1].shape:  # else projected to another width behind the blocks, as in OPT of 350M
+        if last.shape == layers[-1].shape:  # else projected to another width after the blocks, as in OPT-350M
             layers[-1] = last
         return torch.stack(layers, 2).numpy()
 
     def _run_forward(
         self, module: Any, batch: _PrefilledBatch, ids: torch.Tensor, mask: torch.Tensor, **kwargs: Any
     ) -> Any:
-        """What a module makes of `ids` [B, width] behind the prompts; the batch is left as it was."""
+        """Run a module on `ids` [B, width] after the prompts; the cache is cropped back afterwards."""
         full_mask = torch.cat([batch.mask[:, :-1], mask], 1)
         cache_kwargs = self._cache_kwargs(batch)
         tokens = ids if batch.cache is not None else torch.cat([batch.ids[:, :-1], ids], 1)
@@ -374,7 +378,7 @@ class HuggingFaceModel:
 
     @contextmanager
     def _capture_layers(self, width: int) -> Iterator[list[torch.Tensor]]:
-        """Collects, of the last `width` tokens, the input of every block and the output of the last."""
+        """Record the input of every block and the output of the last one, at the last `width` tokens."""
         layers: list[torch.Tensor] = []
 
         def record_input(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -394,7 +398,7 @@ class HuggingFaceModel:
 
 
 def _quantize(model: torch.nn.Module) -> None:
-    """Weights of the linear layers to int8, one scale an output; products are taken in the model's dtype."""
+    """Quantize linear layers to int8 weights with one scale per output; products use the model's dtype."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as problem:
@@ -403,7 +407,7 @@ def _quantize(model: torch.nn.Module) -> None:
 
 
 def _find_blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
-    """The list of blocks: the outermost ModuleList as long as the configuration says."""
+    """Find the blocks: the outermost ModuleList of `num_hidden_layers` modules."""
     count = config.get_text_config().num_hidden_layers
     for module in base.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:

@@ -1,8 +1,8 @@
-"""What the benchmark asks of a model, and how a model is named.
+"""The model interface, load options and model specs.
 
-A model is any object with the methods of `LanguageModel`; a `Writer` has the first alone: it writes programs and has no
-hidden states. Models know nothing of probes; what they return is
-text and arrays. Letters: `B` prompts, `L` layers + 1, `D` hidden width, `R` rows of hidden states.
+A model is any object with the methods of `LanguageModel`; a `ProgramGenerator` has `generate` only and no hidden
+states. Models return text and arrays and know nothing about probes. Letters: `B` prompts, `L` layers + 1, `D` hidden
+width, `R` rows of hidden states.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ QUANTIZATIONS = ("int8",)
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote after a prompt.
+    """The continuation of one prompt.
 
     Attributes:
-        text: the continuation, up to and with the bracket that closes the program, if there is one.
-        tokens: new tokens.
-        finished: whether it stopped of its own accord, by the closing bracket or its end mark.
+        text: generated text, up to and including the bracket that closes the program, if there is one.
+        tokens: number of new tokens.
+        finished: whether generation ended with the closing bracket or an end-of-sequence token.
     """
 
     text: str
@@ -39,14 +39,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """Hidden states at the words of programs, one program after the other.
+    """Hidden states at the items (tokens of the canonical text) of programs, concatenated over programs.
 
     Attributes:
         values: float32 [R, L, D]; layer 0 is the input of the first block, layer L - 1 the output of the last
             block after the final norm, as in `output_hidden_states` of transformers.
-        emit: int64 [words], row from which each word's first piece was predicted (the position before it).
-        read: int64 [words], row of each word's last piece.
-        offsets: int64 [B + 1], program b has words `offsets[b]` to `offsets[b + 1]`, its header left out.
+        emit: int64 [items], row at the position that predicts the first subword of each item (the position before it).
+        read: int64 [items], row at the last subword of each item.
+        offsets: int64 [B + 1], program b has the items `offsets[b]` to `offsets[b + 1] - 1`, without its header.
     """
 
     values: np.ndarray
@@ -57,12 +57,12 @@ class HiddenStates:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a continuation is chosen, token by token.
+    """How each next token is selected.
 
     Attributes:
-        constrained: only tokens that the language's grammar allows next.
-        temperature: of the softmax that tokens are drawn from; 0 takes the most probable one.
-        seeds: of the draws, one a prompt; empty at temperature 0.
+        constrained: whether only tokens that the grammar of the language allows are considered.
+        temperature: sampling temperature; 0 is greedy decoding.
+        seeds: sampling seed per prompt; empty at temperature 0.
     """
 
     constrained: bool = False
@@ -74,10 +74,10 @@ GREEDY = Decoding()
 
 
 class ProgramGenerator(Protocol):
-    """What writes programs: a language model, or a baseline that is no network."""
+    """Generates programs: a language model, or a baseline without a network."""
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
-        """Continue each prompt greedily, as one batch, with room for a program of `max_new_words` words."""
+        """Continue each prompt greedily as one batch, up to a program of `max_new_words` items."""
         ...
 
 
@@ -85,27 +85,27 @@ class LanguageModel(Protocol):
     """A causal language model under test."""
 
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
-        """Continue each prompt as one batch, with room for a program of `max_new_words` words."""
+        """Continue each prompt as one batch, up to a program of `max_new_words` items."""
         ...
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
-        """Read each program (canonical text without its header) behind its prompt, as one batch."""
+        """Hidden states of each program (canonical text without its header) after its prompt, as one batch."""
         ...
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
-        """Of each program behind its prompt, the logarithm of its probability (nats) and its number of tokens."""
+        """Log-likelihood in nats and number of tokens of each program after its prompt, as one batch."""
         ...
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is loaded, where that can change what it computes.
+    """Options of loading a model that can change its outputs.
 
     Attributes:
-        attention: one of `ATTENTIONS`, empty for the one that transformers takes.
-        quantization: one of `QUANTIZATIONS`, empty for none.
-        remote_code: whether code that comes with a model's files may run.
-        own_code: whether a module of the user's may run.
+        attention: one of `ATTENTIONS`; empty for the default of transformers.
+        quantization: one of `QUANTIZATIONS`; empty for none.
+        remote_code: whether code in the model's files may run.
+        own_code: whether a custom module of the user (`py:`) may run.
     """
 
     attention: str = ""
@@ -119,12 +119,12 @@ DEFAULT_LOAD_OPTIONS = LoadOptions()
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model's name, taken apart.
+    """A parsed model spec.
 
     Attributes:
         scheme: one of `SCHEMES`.
         target: a folder, `org/name`, the name of a baseline, or `package.module:factory`.
-        revision: of a hub model; empty for its default branch.
+        revision: revision of a hub model; empty for its default branch.
     """
 
     scheme: str
@@ -133,7 +133,11 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """From one of `FORMS`; raises `UsageError`."""
+        """Parse one of `SPEC_FORMS`.
+
+        Raises:
+            UsageError: any other text.
+        """
         scheme, colon, target = text.partition(":")
         if not colon or scheme not in SCHEMES or not target:
             raise UsageError(f"--model {text}: expected {SPEC_FORMS}")
@@ -151,7 +155,11 @@ class ModelSpec:
 
 
 def expand_revisions(text: str) -> list[str]:
-    """The models that `hf:org/name@{one,two}` names, in order; any other text names one. Raises `UsageError`."""
+    """Expand `hf:org/name@{first,second}` to one spec per revision, in order; any other text is one spec.
+
+    Raises:
+        UsageError: unbalanced braces, or empty or equal revisions.
+    """
     if not text.startswith("hf:"):
         return [text]
     match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
@@ -162,5 +170,5 @@ def expand_revisions(text: str) -> list[str]:
     before, revisions, after = match.groups()
     names = [part.strip() for part in revisions.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"--model {text}: expected revisions that differ, parted by commas, within the braces")
+        raise UsageError(f"--model {text}: expected distinct revisions, separated by commas, within the braces")
     return [before + part + after for part in names]

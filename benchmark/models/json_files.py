@@ -1,4 +1,4 @@
-"""JSON files of a model, read within bounds: a stranger wrote them. Errors are `ModelError`."""
+"""Read the JSON files of a model as untrusted data, within size limits. Errors are `ModelError`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmark.errors import ModelError
 CONFIG_FILE = "config.json"
 MAX_BYTES = {CONFIG_FILE: 2_000_000}
 DEFAULT_MAX_BYTES = 200_000_000
-"""Vocabularies of 200,000 tokens with their merges take some 20 MB."""
+"""A vocabulary of 200,000 tokens with its merges takes about 20 MB."""
 MAX_LABELS = 100_000
-"""Configurations name each label, at some 500 bytes."""
+"""transformers creates a name per label, at about 500 bytes each."""
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 SIZE_KEYS = (*LAYER_KEYS, "vocab_size", "hidden_size", "n_embd", "d_model")
 MAX_DEPTH = 100
@@ -25,11 +25,15 @@ FOREIGN_SIGNATURES = {
     b"PK\x03\x04": "an archive, as torch.save writes; expected the file that save_pretrained of transformers writes",
     b"GGUF": "a GGUF file of llama.cpp; give the model in safetensors that it was converted from",
 }
-"""What files are by their first bytes, where they are not what they are named."""
+"""Message by the first bytes of a file whose content does not fit its name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Read the object in a JSON file.
+
+    Raises:
+        ModelError: too large, of another kind, not JSON, not an object, or nested too deep.
+    """
     size, most = path.stat().st_size, MAX_BYTES.get(path.name, DEFAULT_MAX_BYTES)
     if size > most:
         raise ModelError(f"{path}: {size:,} bytes; expected at most {most:,} of a model's {path.name}")
@@ -48,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_kind(path: Path) -> None:
-    """Refuse a file whose first bytes say that it is of another kind than its name; raises `ModelError`."""
+    """Raise `ModelError` if the first bytes of a file are those of another file format (`FOREIGN_SIGNATURES`)."""
     with path.open("rb") as file:
         beginning = file.read(len(max(FOREIGN_SIGNATURES, key=len)))
     for mark, kind in FOREIGN_SIGNATURES.items():
@@ -57,7 +61,7 @@ def check_kind(path: Path) -> None:
 
 
 def _depth(content: object) -> int:
-    """Levels of lists and objects."""
+    """Number of nested levels of lists and objects."""
     depth, level = 0, [content]
     while level:
         depth += 1
@@ -71,14 +75,14 @@ def _depth(content: object) -> int:
 
 
 def read_config(folder: Path, num_tensors: int) -> dict[str, Any]:
-    """The configuration of a model, its sizes looked at before a library builds anything from them.
+    """Read the configuration of a model and check its sizes before a library allocates anything from them.
 
     Args:
-        folder: of the model.
-        num_tensors: that its files store; each block has at least one of them.
+        folder: folder of the model.
+        num_tensors: number of tensors in the weight files; each block has at least one.
 
     Raises:
-        ModelError: not a configuration, or sizes that no model of these files has.
+        ModelError: not a model configuration, or sizes that do not fit the weight files.
     """
     path = folder / CONFIG_FILE
     config = read_json(path)

@@ -1,4 +1,4 @@
-"""A checkpoint made into a model: a folder of transformers, a class of the user's, or a baseline."""
+"""Load a checkpoint: a transformers folder, a custom class, or a baseline."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benchmark.tasks.suite import Suite
 def load_model(
     checkpoint: Checkpoint, dtype: str, device: str, random_seed: int | None = None, preamble: str = ""
 ) -> LanguageModel:
-    """The model, or with a seed its untrained copy; a class of the user's has its own dtype and device.
+    """Load a model, or with `random_seed` its untrained copy; a custom class chooses its own dtype and device.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: the model cannot be loaded.
     """
     if checkpoint.is_custom:
         return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
@@ -29,7 +29,7 @@ def load_model(
 
 
 def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
-    """One without hidden states."""
+    """Load a model without hidden states: a custom class or a baseline."""
     if checkpoint.is_custom:
         return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
     baseline: ProgramGenerator = importlib.import_module(BASELINE_REGISTRY).BASELINES[checkpoint.name](suite)
@@ -37,7 +37,7 @@ def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
 
 
 def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
-    """The model's tokenizer; None for a class of the user's that has none."""
+    """Load the model's tokenizer; None for a custom class without one."""
     if checkpoint.is_custom:
         return getattr(factory.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
     from benchmark.models.huggingface import HuggingFaceModel
@@ -46,10 +46,10 @@ def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
 
 
 def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float, memory: int) -> None:
-    """Load the model once in a process of its own, which ends with it; see `bounded` for the limits.
+    """Load the model once in a separate process, as a check; see `benchmark.isolation.run_bounded` for the limits.
 
     Raises:
-        ModelError: it cannot be loaded, or takes more than `seconds` or `memory` bytes.
+        ModelError: the model cannot be loaded, or takes more than `seconds` or `memory` bytes.
     """
     if checkpoint.has_hidden_states:
         run_bounded(
@@ -58,5 +58,5 @@ def load_bounded(checkpoint: Checkpoint, dtype: str, device: str, seconds: float
 
 
 def generate_one_word(checkpoint: Checkpoint, dtype: str, device: str) -> int:
-    """Load the model, let it write one word, and give the number of tokens that it wrote."""
+    """Load the model, generate one item, and return the number of new tokens."""
     return load_model(checkpoint, dtype, device).generate(["program\ndef run() {"], 1)[0].tokens

@@ -1,9 +1,9 @@
-"""Is a model what the measurements take it for? Looked at once per run, before anything is computed with it.
+"""Check the assumptions of the measurements on a model, once per run and before any computation.
 
-Two checks on one prompt of the suite. Causal: where later tokens are exchanged, earlier states and logits stay. Greedy:
-what the model writes is, token by token, the argmax of the logits of the very pass whose states are probed. A class of
-the user's is checked as far as its methods allow: states at words, and likelihoods where each word is one token.
-Errors are `ModelError`.
+Two checks on one prompt of the suite. Causality: replacing later tokens does not change earlier states and logits.
+Greedy decoding: the generated tokens are the argmax of the logits of the forward pass whose states are probed. A custom
+model is checked as far as its methods allow: states at items, and likelihoods if each item is one token. Errors are
+`ModelError`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
 MAX_STATE_CHANGE = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
-"""Largest change of a state or of logits, relative to their length, that rounding may cause; computed alone, most change
-by nothing."""
+"""Largest change of states or logits, relative to their norm, that is attributed to rounding; most models change by 0."""
 MAX_LOGIT_GAP = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest distance of a written token's logit from the largest, relative to the range of the logits."""
+"""Largest distance of a generated token's logit from the largest logit, relative to the range of the logits."""
 MAX_CHECKED_TOKENS = 160
-"""Of the end of a text that are read with later ones exchanged."""
+"""Number of tokens at the end of a text that the causality check reads."""
 NUM_NEW_TOKENS = 24
-"""Tokens that are written and compared."""
+"""Number of tokens that are generated and compared."""
 MAX_NATS_GAP = 0.05
-"""A written word may be less probable than another by so much, in a class of the user's, whose precision is not known."""
+"""Largest gap in log-likelihood between a generated item and the best one, for custom models of unknown precision."""
 NUM_CHECKED_WORDS = 3
 WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
-"""What a word is replaced by; any other becomes the first."""
+"""Replacement per item; other items are replaced by `move();`."""
 
 
 def check_soundness(model: LanguageModel, prompt: str, program: str, dtype: str, spec: str) -> None:
-    """Both checks.
+    """Run both checks.
 
     Args:
-        model: as it is loaded for the run.
-        prompt: of a task.
-        program: of that task, canonical text without its header, of two words or more.
-        dtype: in which it computes.
-        spec: of the model, for messages.
+        model: model as loaded for the run.
+        prompt: prompt of a task.
+        program: program of that task, canonical text without its header, at least two items.
+        dtype: dtype of the model.
+        spec: model spec for messages.
 
     Raises:
-        ModelError: it sees later tokens, or does not write what its logits say.
+        ModelError: the model is not causal, or its generation is not the argmax of its logits.
     """
     if isinstance(model, HuggingFaceModel):
         check_causality(model, prompt, program, dtype, spec)
@@ -61,8 +60,11 @@ def check_soundness(model: LanguageModel, prompt: str, program: str, dtype: str,
 
 
 def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: str, spec: str) -> None:
-    """Exchange the last token, the program's and the second half's, in one plain pass each, and a word in the pass that
-    is probed."""
+    """Replace the last token, the program and the second half in one uncached pass each, and an item in the probed pass.
+
+    Raises:
+        ModelError: earlier states or logits change by more than `MAX_STATE_CHANGE`.
+    """
     ids = prompt_ids(model.tokenizer, f"{prompt} {program}")[-MAX_CHECKED_TOKENS:]
     num_prompt_tokens = len(ids) - max(1, len(ids) - len(prompt_ids(model.tokenizer, prompt)))
     states, logits = model.plain_pass(ids)
@@ -81,8 +83,8 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
 
 
 def measure_change_before_word(model: LanguageModel, prompt: str, program: str) -> float:
-    """Largest relative change of the states of words before one that is exchanged: the first or the last action, so that
-    the text stays a program."""
+    """Largest relative change of the states of items before a replaced one: the first or the last action, so that the
+    text stays a program."""
     words = program.split()
     actions = [index for index, word in enumerate(words) if word.endswith("();")] or [0]
     largest = 0.0
@@ -99,7 +101,11 @@ def measure_change_before_word(model: LanguageModel, prompt: str, program: str) 
 
 
 def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) -> None:
-    """Compare what is written with the logits of the pass that is probed and, in the exact precisions, of a plain one."""
+    """Compare generated tokens with the logits of the probed pass and, in float32 and float64, of an uncached pass.
+
+    Raises:
+        ModelError: a token is not the argmax, by more than `MAX_LOGIT_GAP`.
+    """
     (tokens,) = model.new_tokens([prompt], NUM_NEW_TOKENS)
     last = next((i for i, token in enumerate(tokens) if token in model.ends), len(tokens) - 1)
     tokens = tokens[: last + 1]
@@ -121,7 +127,11 @@ def check_greedy(model: HuggingFaceModel, prompt: str, dtype: str, spec: str) ->
 
 
 def check_likelihoods(model: ValidatedModel, prompt: str, spec: str) -> None:
-    """The first words that a class of the user's writes are the most probable ones by its likelihoods."""
+    """Check that the first generated items of a custom model are the most probable ones by its likelihoods.
+
+    Raises:
+        ModelError: another item is more probable, by more than `MAX_NATS_GAP`.
+    """
     (answer,) = model.generate([prompt], NUM_CHECKED_WORDS + 1)
     words = answer.text.split()
     vocabulary = sorted(WORDS)
@@ -132,29 +142,29 @@ def check_likelihoods(model: ValidatedModel, prompt: str, spec: str) -> None:
         programs = [" ".join([*prefix, word]) for word in vocabulary]
         try:
             scored = model.log_likelihoods([prompt] * len(programs), programs)
-        except Exception:  # it may take whole programs alone, of which these are beginnings
+        except Exception:  # it may accept only complete programs, and these are prefixes
             return
         if any(count != index + 1 for _, count in scored):
-            return  # words of several tokens: the most probable tokens need not make the most probable word
+            return  # items of several tokens: the most probable tokens need not form the most probable item
         values = [value for value, _ in scored]
         gap = max(values) - values[vocabulary.index(words[index])]
         if gap > MAX_NATS_GAP:
             best = vocabulary[int(np.argmax(values))]
             raise ModelError(
                 f"{spec}: generate writes {words[index]!r} as word {index + 1}, while log_likelihoods finds {best!r} more "
-                f"probable by {gap:.2f} nats; both must come of one model, and greedy answers are its argmax"
+                f"probable by {gap:.2f} nats; both must use the same model, and greedy answers are its argmax"
             )
 
 
 def _not_causal_message(evidence: str) -> str:
     return (
         f"it sees later tokens: {evidence}; only causal models can be evaluated: set is_decoder or switch bidirectional "
-        "attention off if it was trained as a causal one"
+        "attention off if it was trained as a causal model"
     )
 
 
 def _substitute_tokens(ids: Sequence[int], cut: int) -> list[int]:
-    """The tokens with those from `cut` on replaced by the next larger ones that the text holds."""
+    """Replace each token from `cut` on by the next larger token id that occurs in the text."""
     present = sorted(set(ids))
     if len(present) == 1:
         present.append(present[0] + 1 if present[0] == 0 else present[0] - 1)
@@ -163,10 +173,10 @@ def _substitute_tokens(ids: Sequence[int], cut: int) -> list[int]:
 
 
 def _relative_change(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Largest distance of two arrays [..., D] over the length of the first; infinite where it overflows.
+    """Largest distance of two arrays [..., D] relative to the norm of the first; infinite on overflow.
 
     Raises:
-        ModelError: one of them holds NaN.
+        ModelError: an array contains NaN.
     """
     if bool(first.isnan().any()) or bool(second.isnan().any()):
         raise ModelError("logits: NaN, or hidden states: NaN; try another --dtype")
@@ -175,7 +185,7 @@ def _relative_change(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def _logit_gaps(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """How far below the largest logit [tokens, V] each token's is, as a share of the range."""
+    """Distance [tokens] of each token's logit from the largest of logits [tokens, V], relative to their range."""
     token_logits = logits.gather(-1, torch.tensor(list(tokens))[:, None])[:, 0]
     spread = (logits.amax(-1) - logits.amin(-1)).clamp(min=1e-12)
     return (logits.amax(-1) - token_logits) / spread

@@ -1,4 +1,4 @@
-"""Words of a program and the tokens they are split into, behind a prompt. Letters: `W` words, `L` layers + 1, `D` hidden width."""
+"""Alignment of the items of a program with the tokens of a tokenizer. Letters: `W` items, `L` layers + 1, `D` hidden width."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ADVICE = "word positions are not defined; the tokenizer must split texts at spac
 
 @dataclass(frozen=True)
 class TokenAlignment:
-    """The tokens of one program. Indices count from the last token of its prompt, which is 0.
+    """The tokens of one program. Index 0 is the last token of its prompt.
 
     Attributes:
-        ids: token ids of the program, the space before it included.
-        first, last: int64 [W], index of each word's first and last piece.
+        ids: token ids of the program, including the space before it.
+        first, last: int64 [W], index of the first and last subword of each item.
     """
 
     ids: list[int]
@@ -30,10 +30,10 @@ class TokenAlignment:
 
 
 def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
-    """The tokens of a program (canonical text without its header) behind its prompt.
+    """Align a program (canonical text without its header) after its prompt with its tokens.
 
     Raises:
-        ModelError: the prompt's tokens change when the program follows, or a token spans two words.
+        ModelError: the tokens of the prompt change when the program follows, or a token spans two items.
     """
     encoded = tokenizer(f"{prompt} {program}", return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
@@ -54,7 +54,12 @@ def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
 
 
 def select_word_states(states: Sequence[np.ndarray], alignments: Sequence[TokenAlignment]) -> HiddenStates:
-    """The rows that some word needs, of the states [tokens, L, D] behind each prompt, its last token first."""
+    """Select the hidden states at items.
+
+    Args:
+        states: per program float32 [tokens, L, D], starting at the last token of its prompt.
+        alignments: token alignment per program.
+    """
     values, emits, reads, counts = [], [], [], [0]
     start = 0
     for row, alignment in zip(states, alignments, strict=True):

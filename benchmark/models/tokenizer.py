@@ -1,7 +1,4 @@
-"""Tokenizers of models: loaded from files that strangers wrote, and looked at before anything rests on them.
-
-Errors are `ModelError`.
-"""
+"""Load and check the tokenizer of a model; its files are untrusted data. Errors are `ModelError`."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ PROBE_TEXT = "def run() { move(); }"
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The model's fast tokenizer, padding on the left.
+    """Load the model's fast tokenizer, with padding on the left.
 
     Raises:
-        ModelError: there is none, or none that can be used.
+        ModelError: no tokenizer, or one that cannot be used.
     """
     for path in sorted(checkpoint.folder.glob("*.json")) + sorted(checkpoint.folder.glob("*.txt")):
         check_kind(path)
@@ -50,38 +47,41 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def check_token_ids(spec: str, rows: Sequence[Sequence[int]], vocabulary: int | None) -> None:
-    """Refuse token ids that the model has no embedding for.
+    """Refuse token ids without an embedding.
 
     Args:
-        spec: of the model, for messages.
-        rows: token ids of some prompts.
-        vocabulary: of the model, None if its configuration does not say.
+        spec: model spec for messages.
+        rows: token ids per prompt.
+        vocabulary: vocabulary size V of the model; None if its configuration has none.
+
+    Raises:
+        ModelError: a token id of V or more.
     """
     largest = max((max(row) for row in rows if len(row)), default=0)
     if vocabulary is not None and largest >= vocabulary:
         raise ModelError(
             f"{spec}: its tokenizer gives token {largest}, the model has {vocabulary:,} embeddings (0 to "
-            f"{vocabulary - 1}); it is another model's tokenizer: save the right one beside the weights"
+            f"{vocabulary - 1}); it is another model's tokenizer: save the right one next to the weights"
         )
 
 
 def check_word_tokens(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
-    """Refuse a tokenizer to which two words of programs, or two signs of worlds, are the same.
+    """Refuse a tokenizer that encodes two items of programs or worlds alike.
 
     Args:
-        spec: of the model, for messages.
-        tokenizer: of transformers.
-        words: that prompts and programs hold, split at white space.
+        spec: model spec for messages.
+        tokenizer: tokenizer of transformers.
+        words: items of prompts and programs, split at white space.
 
     Raises:
-        ModelError: naming a word that is unknown to it, or two that share their tokens.
+        ModelError: names an unknown item, or two items with equal tokens.
     """
     advice = "so the model cannot tell them apart; it needs a vocabulary that covers the prompts and programs"
     by_tokens: dict[tuple[int, ...], str] = {}
     for word in sorted(set(words)):
         ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
         if not ids or tokenizer.unk_token_id in ids:
-            token_name = f"the unknown mark {tokenizer.unk_token}" if ids else "no token"
+            token_name = f"the unknown token {tokenizer.unk_token}" if ids else "no token"
             raise ModelError(f"{spec}: its tokenizer gives {word!r} {token_name}, as it does others, {advice}")
         if ids in by_tokens:
             raise ModelError(f"{spec}: its tokenizer gives {word!r} the tokens of {by_tokens[ids]!r}, {advice}")
@@ -90,7 +90,7 @@ def check_word_tokens(spec: str, tokenizer: Any, words: Iterable[str]) -> None:
 
 @contextmanager
 def failures_as_model_errors(spec: str) -> Iterator[None]:
-    """What a tokenizer raises within, panics included, as a `ModelError` of one line."""
+    """Turn exceptions of a tokenizer, including panics of native code, into a `ModelError` of one line."""
     try:
         with suppress_native_stderr():
             yield
@@ -105,7 +105,7 @@ def failures_as_model_errors(spec: str) -> Iterator[None]:
 
 @contextmanager
 def suppress_native_stderr() -> Iterator[None]:
-    """Native code that panics writes its trace to descriptor 2; it is dropped then, and passed on otherwise."""
+    """Buffer file descriptor 2 and drop its text if native code panics, which prints its trace there; else write it on."""
     try:
         sys.stderr.flush()
         original_stderr = os.dup(2)

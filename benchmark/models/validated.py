@@ -1,7 +1,7 @@
-"""What a model of one's own has to return, checked each time it does: wrong arrays would be read as wrong meaning.
+"""Validation of every return value of a custom model, since wrong arrays would give wrong measurements.
 
-Sizes and types follow `benchmark.models.interface`; what only the class's author can know (whether the states are those of the
-words) is not checked here; `benchmark.doctor.command` tests what can be seen of it. Errors are `ModelError`.
+Shapes and types follow `benchmark.models.interface`. Whether the states belong to the items cannot be checked here;
+`benchmark.doctor` tests it as far as possible. Errors are `ModelError`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenState
 
 
 class ValidatedModel:
-    """A `LanguageModel` or `Writer` of the user's, of which nothing is believed.
+    """A custom `LanguageModel` or `ProgramGenerator` whose return values are validated.
 
     Args:
-        model: what the factory made.
-        spec: of the model, for messages.
+        model: result of the factory.
+        spec: model spec for messages.
     """
 
     def __init__(self, model: Any, spec: str) -> None:
         self.model, self.spec = model, spec
 
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
-        """See `LanguageModel`; a writer is not asked for a decoding."""
+        """See `LanguageModel.generate`; `decoding` is passed on only if it is not greedy."""
         extra_args = () if decoding == GREEDY else (decoding,)
         with exit_as_error(self.spec, "generate"):
             generations = self.model.generate(prompts, max_new_words, *extra_args)
@@ -50,7 +50,7 @@ class ValidatedModel:
         return [Generation(generation.text, generation.tokens, bool(generation.finished)) for generation in generations]
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
-        """See `LanguageModel`."""
+        """See `LanguageModel.hidden_states`."""
         method = self._method("hidden_states")
         with exit_as_error(self.spec, "hidden_states"):
             states = method(prompts, programs)
@@ -77,7 +77,7 @@ class ValidatedModel:
         return HiddenStates(values, states.emit, states.read, offsets)
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
-        """See `LanguageModel`."""
+        """See `LanguageModel.log_likelihoods`."""
         method = self._method("log_likelihoods")
         with exit_as_error(self.spec, "log_likelihoods"):
             pairs = method(prompts, programs)

@@ -1,7 +1,10 @@
-"""Whether a model's files hold the weights of its architecture: all of them, of the right shapes, and no others.
+"""The stored weights of a model: tensors by the headers of its safetensors files, and whether they fit the architecture.
 
-transformers draws what the files lack at random and leaves what it does not know aside; both are errors here. Tied
-heads, buffers (computed from the configuration) and value heads beside the language model's are not.
+transformers initialises missing weights at random and ignores unknown ones; both are errors here. Not errors: tied
+heads, buffers (computed from the configuration) and value heads.
+
+Parameters are counted over the stored tensors of the files that transformers loads, without buffers (masks, rotary
+frequencies, positions, counters) and value heads, and a tied embedding once. Errors are `ModelError`.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ from benchmark.models.json_files import check_kind, read_json
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_MODEL_HEADER_BYTES = 100_000_000
 MASK_NAME = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|mask|causal_mask)$")
-"""Names of causal masks that older versions of transformers stored; a bias that is a weight has one dimension."""
+"""Names of causal masks stored by older versions of transformers; a trained bias has one dimension."""
 BUFFER_NAME = re.compile(r"(^|\.)(inv_freq|original_inv_freq|position_ids|num_batches_tracked|cos_cached|sin_cached)$")
 VALUE_HEAD_NAME = re.compile(
     r"^(\w+_)?(v|value|values|reward|rm|critic|score|classifier|classification|regression|multiple_choice|mc)(_heads?)?\."
 )
-"""First part of the names of a head beside the language model's, as reinforcement learning and classification add it."""
+"""First part of the names of additional heads, as reinforcement learning and classification add them."""
 OTHER_MODALITY_NAME = re.compile(r"^(model\.)?(vision|visual|audio|image|multi_modal|multimodal|mm_)\w*\.")
-"""Weights of a model of several modalities that its text model does not have."""
+"""Weights of a multimodal model that its text model does not have."""
 WRAPPER_PREFIXES = {
     "_orig_mod.": "torch.compile; save the module inside (model._orig_mod)",
     "module.": "DataParallel; save the module inside (model.module)",
@@ -46,9 +49,9 @@ class StoredTensor:
     """An entry of a safetensors header.
 
     Attributes:
-        name, dtype, shape: as stored.
-        path: of its file.
-        start, stop: bytes of the file that hold its values.
+        name, dtype, shape: as in the header.
+        path: path of the file.
+        start, stop: byte range of the values in the file.
     """
 
     name: str
@@ -65,26 +68,29 @@ class StoredTensor:
 
     @property
     def is_buffer(self) -> bool:
-        """Whether it is computed from the configuration, not trained."""
+        """Whether the tensor is computed from the configuration instead of trained."""
         mask = MASK_NAME.search(self.name) is not None and (len(self.shape) > 1 or self.size <= 1)
         return mask or BUFFER_NAME.search(self.name) is not None
 
     @property
     def is_value_head(self) -> bool:
-        """Whether it belongs to a head that a language model does not use."""
+        """Whether the tensor belongs to a head that a language model does not use."""
         return VALUE_HEAD_NAME.match(self.name) is not None
 
     def digest(self) -> str:
-        """SHA-256 of its values."""
+        """SHA-256 of the stored values."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             return sha256(file.read(self.stop - self.start)).hexdigest()
 
 
 def list_weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads: `model.safetensors` if it is there, else the shards that the index names.
+    """List the weight files that transformers reads: `model.safetensors` if it exists, else the shards of the index.
 
-    Empty where there is neither. Shards that are missing are an error.
+    The list is empty if neither exists.
+
+    Raises:
+        ModelError: a damaged index, or a shard that is missing or outside the folder.
     """
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
@@ -101,7 +107,7 @@ def list_weight_files(folder: Path) -> list[Path]:
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise ModelError(
-            f"{folder}: {missing[0]} is not there, one of {len(missing)} missing of the {len(shards)} shards that "
+            f"{folder}: {missing[0]} is missing, one of {len(missing)} missing of the {len(shards)} shards that "
             f"{INDEX_FILE} names; fetch or save the model again"
         )
     if not shards:
@@ -140,11 +146,11 @@ def _parse_entry(path: Path, data_start: int, name: str, entry: dict[str, Any]) 
 
 
 def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> int:
-    """Parameters of the model that these tensors make.
+    """Count the parameters of a model.
 
     Args:
-        tensors: of all files that are loaded.
-        is_tied: `tie_word_embeddings` of the configuration; None if it does not say.
+        tensors: tensors of all weight files.
+        is_tied: `tie_word_embeddings` of the configuration; None if it is not set.
     """
     trained = {tensor.name: tensor for tensor in tensors if not tensor.is_buffer and not tensor.is_value_head}
     total = sum(tensor.size for tensor in trained.values())
@@ -154,7 +160,7 @@ def count_parameters(tensors: Sequence[StoredTensor], is_tied: bool | None) -> i
 
 
 def _tied_copies(tensors: Sequence[StoredTensor]) -> list[StoredTensor]:
-    """Embeddings that are stored once more, as the head: matrices with the most rows, of equal content."""
+    """Find tied embeddings that are stored twice: embedding and head matrices of equal dtype, shape and content."""
     matrices = [tensor for tensor in tensors if len(tensor.shape) == 2 and _is_embedding(tensor.name)]
     keys: set[tuple[str, tuple[int, ...], str]] = set()
     copies = []
@@ -173,16 +179,16 @@ def _is_embedding(name: str) -> bool:
 
 
 def check_weights(spec: str, model: Any, loading_info: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> None:
-    """Refuse a model whose files do not hold its weights.
+    """Check that the files hold all weights of a model and no others.
 
     Args:
-        spec: of the model, for messages.
-        model: as `from_pretrained` made it, on any device.
-        loading_info: what `from_pretrained` gives with `output_loading_info`.
-        tensors: of the files.
+        spec: model spec for messages.
+        model: result of `from_pretrained`, on any device.
+        loading_info: second result of `from_pretrained` with `output_loading_info`.
+        tensors: tensors of the weight files.
 
     Raises:
-        ModelError: naming the first missing, unused or misshapen weight, and how many there are.
+        ModelError: names the first missing, mismatched or unused weight and their number.
     """
     order = {name: index for index, name in enumerate(model.state_dict())}
     buffers = {name for name, _ in model.named_buffers()}
@@ -215,7 +221,7 @@ def check_weights(spec: str, model: Any, loading_info: Mapping[str, Any], tensor
 
 
 def _is_allowed(name: str, by_name: Mapping[str, StoredTensor]) -> bool:
-    """Whether a stored tensor may be left unused; `name` may lack or have a prefix that the stored one does not."""
+    """Whether a stored tensor may stay unused; `name` may differ from the stored name by a prefix."""
     tensor = by_name.get(name) or next(
         (by_name[key] for key in by_name if key.endswith(name) or name.endswith(key)), None
     )
@@ -225,7 +231,7 @@ def _is_allowed(name: str, by_name: Mapping[str, StoredTensor]) -> bool:
 
 
 def _check_stored_once(spec: str, names: Iterable[str], prefix: str) -> None:
-    """A weight that is stored with and without the model's prefix is loaded from one of them only."""
+    """Refuse a weight stored both with and without the model's prefix, since only one of them is loaded."""
     stored = set(names)
     duplicates = sorted(name for name in stored if prefix and f"{prefix}.{name}" in stored)
     if duplicates:
@@ -236,7 +242,7 @@ def _check_stored_once(spec: str, names: Iterable[str], prefix: str) -> None:
 
 
 def check_files_store_once(spec: str, tensors: Sequence[StoredTensor]) -> None:
-    """Refuse shards that hold a tensor of the same name twice: which of them is loaded depends on their order."""
+    """Refuse a tensor name that occurs in two shards, since the order of the shards decides which is loaded."""
     duplicates = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
     if duplicates:
         raise ModelError(
@@ -245,14 +251,14 @@ def check_files_store_once(spec: str, tensors: Sequence[StoredTensor]) -> None:
 
 
 def read_model_tensors(spec: str, folder: Any) -> list[StoredTensor]:
-    """The tensors of the files that transformers loads from a folder."""
+    """Read the headers of all weight files that transformers loads from a folder."""
     tensors = [tensor for path in list_weight_files(folder) for tensor in read_stored_tensors(path)]
     check_files_store_once(spec, tensors)
     return tensors
 
 
 def _wrapper_hint(names: Iterable[str]) -> str:
-    """What wrapped the model when it was saved, by what every name begins with."""
+    """Name the wrapper that the model was saved from if all names have its prefix; else an empty string."""
     names = list(names)
     for prefix, wrapper in WRAPPER_PREFIXES.items():
         if names and all(name.startswith(prefix) or f".{prefix}" in name for name in names):

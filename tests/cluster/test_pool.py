@@ -110,7 +110,7 @@ def work_items(names, kind="evaluation", affinity_key="model", retries=None, com
             name,
             values.append,
             lambda status, message, name=name: statuses.append((name, status)),
-        )  # fmt: skip
+        )
         for name in names
     ]
 

@@ -73,7 +73,7 @@ def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
 
 
 def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
-    real = benchmark.models.huggingface.word_pieces
+    real = benchmark.models.huggingface.align_tokens
 
     def shifted(*given):
         found = real(*given)

@@ -145,15 +145,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "RevisionNotFound")
         return commit
 
-    def _describe(self, name: str, description: str | None, revision: str | None) -> None:
+    def _describe(self, name: str, kind: str | None, revision: str | None) -> None:
         commit = self._commit(name, revision or "main")
         files = self._repository(name).commits[commit]
-        found: object
-        if what == "tree":
-            found = [_entry(path, content) for path, content in files.items()]
+        listing: object
+        if kind == "tree":
+            listing = [_entry(path, content) for path, content in files.items()]
         else:
-            found = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
-        self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+            listing = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
+        self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _file(self, name: str, revision: str, path: str) -> None:
         commit = self._commit(name, revision)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from quick_protocol import make_runs_quick
 
+import benchmark.cluster.local_executor
 import benchmark.run
 import benchmark.runner.folder
-import benchmark.runner.jobs
 import benchmark.runner.store
 from benchmark.runner.store import VALID, ResultStore
 
@@ -53,7 +53,7 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
         os.fsync,
         os.replace,
         benchmark.runner.folder.RunFolder.log,
-        benchmark.runner.jobs.WorkerSession.run,
+        benchmark.cluster.local_executor.WorkerSession.run,
     )
 
     def before(real):
@@ -70,10 +70,10 @@ def watched(killer: Killer, computed: Path) -> Iterator[None]:
         return result
 
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = before(sync), before(replace), before(log)
-    benchmark.runner.jobs.WorkerSession.run = recording_run
+    benchmark.cluster.local_executor.WorkerSession.run = recording_run
     yield
     os.fsync, os.replace, benchmark.runner.folder.RunFolder.log = sync, replace, log
-    benchmark.runner.jobs.WorkerSession.run = run
+    benchmark.cluster.local_executor.WorkerSession.run = run
 
 
 def committed(out: Path) -> list[str]:
