@@ -1,4 +1,4 @@
-"""Tasks straight to token ids, as the tokenizer would encode their text, thousands of times faster.
+"""Encode tasks as token ids directly, equal to tokenizing their text but thousands of times faster.
 
 Letters: `N` tasks, `E` shown examples, `S` tokens of a sequence.
 """
@@ -14,25 +14,25 @@ from karel_env.language import WORDS
 from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds
 
 LOSSES = ("outputs", "program", "all")
-"""Tokens that a model is trained to predict: output grids and the program; the program; every token but the first."""
+"""Targets of the loss: output grids and program; program only; every token but the first."""
 IGNORE_INDEX = -100
-"""Label of a token that no loss is taken on (the convention of `torch.nn.functional.cross_entropy`)."""
+"""Label of a token without loss (`ignore_index` of `torch.nn.functional.cross_entropy`)."""
 
 
 def encode(
     tasks: Tasks, shown: int, show_under_robot: bool, loss: str = LOSSES[0], pairs: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids [N, S] of prompt, program and end mark, padded; and labels [N, S] for next-token training.
+    """Token ids [N, S] of prompt, program and end-of-sequence token, padded; and labels [N, S] for next-token training.
 
-    Labels are the tokens that `loss` (one of `LOSSES`) says, the end mark among the program's; all others are
-    `IGNORED`. Inputs are noise that cannot be predicted. With `pairs` two cells are one token.
+    Labels are the tokens selected by `loss` (one of `LOSSES`; the end-of-sequence token belongs to the program); all
+    others are `IGNORE_INDEX`. Input grids are random and cannot be predicted. With `pairs`, two cells are one token.
 
     Raises:
         ValueError: worlds of several sizes (the word-level tokenizer drops line ends), or pairs in rows of an odd number.
     """
     ids = vocabulary(cell_pairs(show_under_robot) if pairs else ())
     if (tasks.inputs.size != tasks.inputs.cells.shape[-2:]).any():
-        raise ValueError("encode: worlds of several sizes; the word-level tokenizer needs one size a suite")
+        raise ValueError("encode: worlds of several sizes; the word-level tokenizer needs one size per suite")
     num_tasks = len(tasks)
 
     def column(word: str) -> np.ndarray:
@@ -63,7 +63,7 @@ def encode(
 
 
 def token_weights(words: int, program_weight: float) -> np.ndarray:
-    """float32 [words], the weight of each token id in the loss: of a program's words and the end mark, and 1 of all else."""
+    """float32 [words], loss weight per token id: `program_weight` for program and end-of-sequence tokens, else 1."""
     ids = vocabulary()
     weights = np.ones(words, np.float32)
     weights[[ids[END], *(ids[word] for word in WORDS)]] = program_weight
@@ -83,7 +83,7 @@ def _encode_grids(worlds: Worlds, show_under_robot: bool, ids: dict[str, int]) -
 
 
 def _pair_cells(grid: np.ndarray, ids: dict[str, int]) -> np.ndarray:
-    """Token ids [..., cells / 2] of the pairs of neighbours in token ids [..., cells] of single ones."""
+    """Token ids [..., cells / 2] of pairs of neighbouring cells, from token ids [..., cells] of single cells."""
     table = np.full((len(ids), len(ids)), -1)
     for word, token_id in ids.items():
         first, space, second = word.partition(" ")

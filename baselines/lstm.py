@@ -1,7 +1,7 @@
-"""A recurrent language model: layers of LSTM with residuals, as a model of transformers.
+"""A recurrent language model with the interface of transformers: LSTM layers with residual connections.
 
-Source: Hochreiter & Schmidhuber 1997 (the cell); a norm before each layer as in transformers. It has no cache: each new
-token reads the whole text again, which for short prompts costs little.
+Source: Hochreiter & Schmidhuber 1997 (the cell), with pre-normalisation as in transformers. It has no cache: each new
+token needs a pass over the full text, which is cheap for short prompts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LstmBlock(nn.Module):
         self.cell = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, hidden_states: torch.Tensor, order: torch.Tensor | None = None) -> torch.Tensor:
-        """[B, S, D] to [B, S, D], read in the order `place` [B, S] if it is given."""
+        """[B, S, D] to [B, S, D], reading positions in `order` [B, S] if given."""
         read = self.norm(hidden_states)
         if order is None:
             return hidden_states + self.cell(read)[0]
@@ -81,10 +81,10 @@ class LstmModel(_LstmBase):
         output_hidden_states: bool = False,
         **_: Any,
     ) -> BaseModelOutput:
-        """Hidden states [B, S, D]; a text is read as if its padding, wherever it is, were not there."""
+        """Hidden states [B, S, D]; padding on either side has no effect."""
         order = None
         if attention_mask is not None and not bool((attention_mask == 1).all()):
-            # Padding is read last, so that it changes nothing.
+            # Padding is read last, so it does not affect other positions.
             order = (1 - attention_mask[:, -input_ids.shape[1] :].long()).argsort(dim=1, stable=True)
         hidden = self.embed(input_ids)
         layers = []
@@ -117,7 +117,7 @@ class LstmForCausalLM(_LstmBase, GenerationMixin):
         output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutput:
-        """Logits [B, S, V], of the last `logits_to_keep` tokens if it is not 0."""
+        """Logits [B, S, V]; only those of the last `logits_to_keep` tokens unless it is 0."""
         output = self.model(input_ids, attention_mask, output_hidden_states)
         return CausalLMOutput(
             logits=self.head(output.last_hidden_state[:, -logits_to_keep:]), hidden_states=output.hidden_states
@@ -126,7 +126,7 @@ class LstmForCausalLM(_LstmBase, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> dict[str, Any]:
-        """The whole text so far for every new token, since nothing is kept of it."""
+        """Pass the full text for every new token, since there is no cache."""
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is replaced by the nearest semi-orthogonal matrix (Jordan 2024).
 
 `torch.optim.Muon` iterates in bfloat16, which a processor without bfloat16 products runs a hundred times slower
-than float32; this one keeps the dtype of the parameters and iterates over all matrices of a shape at once.
+than float32; this implementation keeps the dtype of the parameters and iterates over all matrices of a shape at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, chosen by Jordan (2024) to raise small singular values fastest."""
+"""Coefficients of the quintic iteration, chosen by Jordan (2024) to raise small singular values fastest."""
 
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -31,11 +31,11 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum and orthogonalised updates, for matrices inside a network.
 
     Args:
-        params: two-dimensional parameters, or groups of them. An entry `parts` of a group says that each of its matrices is so
-            many of its own kind below each other, such as those of queries, keys and values, with as many rows each.
+        params: two-dimensional parameters, or groups of them. `parts` of a group is the number of matrices with equal numbers of
+            rows stacked in each parameter, such as those of queries, keys and values; each is orthogonalised alone.
         lr: step length; an update is scaled by sqrt(max(1, rows / columns)).
-        momentum: of the running mean of gradients.
-        weight_decay: decoupled.
+        momentum: decay of the running mean of gradients.
+        weight_decay: decoupled weight decay.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[torch.Tensor]] = {}
             for p in group["params"]:

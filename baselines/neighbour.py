@@ -1,7 +1,7 @@
-"""Nearest neighbour: the program of the training task whose examples look most like those of the prompt.
+"""Nearest neighbour: the program of the training task whose examples are most similar to those of the prompt.
 
-Two tasks are compared by what their programs did, not by their worlds: for each shown example the robot's displacement
-and turn, and where markers came or went, seen from the robot's start and heading.
+Tasks are compared by the effects of their programs, not by their worlds: per shown example the robot's displacement
+and turn, and the change in markers, in coordinates relative to the robot's initial position and heading.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from karel_env.language import HEADER_TEXT
 from karel_env.world import Worlds
 
 SEED, NUM_TASKS = 90_003, 50_000
-"""Training tasks that are kept, and their seed."""
+"""Seed and number of the stored training tasks."""
 WINDOW_RADIUS = 3
-"""Cells to each side of the robot's start in which markers are looked at."""
+"""Cells to each side of the robot's initial position in which markers are compared."""
 
 
 class NearestNeighbour:
-    """Answers each prompt with the program of its nearest training task; of equally near ones, the shortest."""
+    """Answer each prompt with the program of the nearest training task; ties go to the shortest program."""
 
     def __init__(self, suite: Suite) -> None:
         tasks = training_tasks(suite, np.arange(NUM_TASKS), SEED)
         shown = slice(0, suite.shown)
-        # A stable order by length makes the first of equally near tasks the shortest.
+        # Stable order by length: argmin then selects the shortest of equally near tasks.
         order = np.argsort(tasks.programs.lengths, kind="stable")
         self.effects = compute_effects(tasks.inputs[:, shown], tasks.outputs[:, shown])[order]
         self.programs = tasks.programs.take(order)
         self.squared_norms = (self.effects**2).sum(1)
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
-        """See `Writer.generate`."""
+        """See `ProgramGenerator.generate`."""
         generations = []
         for prompt in prompts:
             before, after = read_prompt(prompt)

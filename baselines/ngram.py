@@ -1,4 +1,4 @@
-"""The most probable program by word statistics alone: an n-gram model of training programs that ignores the prompt."""
+"""The most probable program by token statistics: an n-gram model of training programs that ignores the prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from karel_env.language import CLOSE, CLOSE_NEXT, HEADER, HEADER_TEXT, OPEN, tex
 from karel_env.parser import ParseError, parse
 
 SEED, NUM_PROGRAMS, ORDER = 90_002, 50_000, 4
-"""Training programs, their seed, and how many words a probability looks at, its own included."""
+"""Seed and number of training programs, and the order n of the model."""
 
 
 class Ngram:
-    """Answers every prompt with the program that an n-gram model gives the highest probability."""
+    """Answer every prompt with the most probable program of an n-gram model."""
 
     def __init__(self, suite: Suite) -> None:
         programs = training_tasks(suite, np.arange(NUM_PROGRAMS), SEED).programs
@@ -27,16 +27,16 @@ class Ngram:
         self.words = find_most_probable(bodies, ORDER)
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
-        """See `Writer.generate`."""
+        """See `ProgramGenerator.generate`."""
         return [Generation(" " + text_of(self.words), len(self.words), True) for _ in prompts]
 
 
 def find_most_probable(bodies: Iterable[Sequence[int]], order: int) -> list[int]:
-    """The most probable program body under the n-gram model of these bodies.
+    """Find the most probable program body under the n-gram model of these bodies.
 
-    A body is a path through contexts of `order` - 1 words, each step costs minus the logarithm of its relative frequency,
-    and the cheapest path from the empty context to an end is found as Dijkstra (1959) does. A place on the path also
-    knows how many brackets are open, and an end that is no program is passed over.
+    A body is a path through contexts of `order` - 1 items, and a step costs minus the logarithm of its relative
+    frequency; the cheapest path from the empty context to an end is found with the algorithm of Dijkstra (1959). A node
+    is a context and the number of open brackets; ends that are not programs are skipped.
 
     Raises:
         ValueError: no path is a program.

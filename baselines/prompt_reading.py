@@ -1,4 +1,4 @@
-"""The worlds of a prompt, read back from its text: what a baseline that is no network goes by."""
+"""Parse the worlds of a prompt from its text, for baselines without a network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from karel_env.world import Worlds, parse_world
 
 
 def read_prompt(prompt: str) -> tuple[Worlds, Worlds]:
-    """Inputs and outputs, worlds [E] each, of the examples that a prompt shows.
+    """Inputs and outputs, worlds [E] each, of the examples in a prompt.
 
-    Where the suite prints no markers under the robot there are none here.
+    If the suite does not print markers under the robot, the parsed worlds have none there.
 
     Raises:
-        ValueError: no examples, or as many inputs as outputs are not there; a `WorldError` for a grid.
+        ValueError: no examples, or different numbers of inputs and outputs.
+        WorldError: a grid is invalid.
     """
     grids: dict[str, list[Worlds]] = {INPUT: [], OUTPUT: []}
     lines, kind = [], ""
@@ -32,7 +33,7 @@ def read_prompt(prompt: str) -> tuple[Worlds, Worlds]:
 
 
 def _stack_worlds(worlds: list[Worlds]) -> Worlds:
-    """Worlds [E] in one array, smaller ones padded with wall."""
+    """Stack worlds to [E]; smaller ones are padded with walls."""
     height, width = (max(world.cells.shape[axis] for world in worlds) for axis in (0, 1))
     cells = np.full((len(worlds), height, width), -1, np.int16)
     for cell, world in zip(cells, worlds, strict=True):

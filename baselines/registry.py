@@ -1,4 +1,4 @@
-"""The baselines that are no networks, by the name after `baseline:`."""
+"""Baselines without a network, by the name after `baseline:`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Enumerative search: the shortest straight-line program that explains the examples, the symbolic anchor.
+"""Enumerative search: the shortest straight-line program that is correct on the shown examples, the symbolic baseline.
 
-Programs are tried in order of length, and of `ACTIONS` among equally long ones. Two programs that leave every shown
-world in the same state have the same future, so only the first is continued (observational equivalence: Albarghouthi,
-Gulwani & Kincaid 2013). Not covered: conditionals and loops.
+Programs are tried in order of length, then of `ACTIONS`. Of programs that leave every shown world in the same state,
+only the first is extended (observational equivalence: Albarghouthi, Gulwani & Kincaid 2013). Not covered: conditionals
+and loops.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from karel_env.language import ACTIONS, CLOSE, Programs, text_of
 from karel_env.world import Worlds
 
 BUDGET = 200_000
-"""Programs tried for a task before it is given up; a given-up task gets an empty answer."""
+"""Largest number of programs tried per task; beyond it the answer is empty."""
 
 
 class EnumerativeSearch:
-    """Answers each prompt with the shortest program that turns every shown input into its output.
+    """Answer each prompt with the shortest program that turns every shown input into its output.
 
     Args:
-        suite: gives the equality that counts.
-        budget: programs tried for a task at most.
+        suite: defines which worlds count as equal.
+        budget: largest number of programs tried per task.
     """
 
     def __init__(self, suite: Suite, budget: int = BUDGET) -> None:
         self.compares_drawings, self.budget = suite.equality == "drawn", budget
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
-        """See `Writer.generate`."""
+        """See `ProgramGenerator.generate`."""
         return [self._answer(prompt, max_new_words - 1) for prompt in prompts]
 
     def _answer(self, prompt: str, max_length: int) -> Generation:
@@ -45,7 +45,7 @@ class EnumerativeSearch:
         return Generation(" " + text_of(words), len(words), True)
 
     def find_shortest(self, inputs: Worlds, outputs: Worlds, max_length: int) -> list[int] | None:
-        """Actions of the shortest program for worlds [E], at least one action; None if the budget ends before."""
+        """Actions of the shortest program for worlds [E], at least one action; None if the budget is exceeded."""
         num_actions = len(ACTIONS)
         reached, num_tried = inputs[None], 0
         seen_hashes = _hash_states(reached)
@@ -73,7 +73,7 @@ class EnumerativeSearch:
 
 
 def _hash_states(worlds: Worlds) -> np.ndarray:
-    """uint64 [N], of the joint state of worlds [N, E]; two different ones agree with probability 2^-64."""
+    """uint64 [N], hash of the joint state of worlds [N, E]; two different states collide with probability 2^-64."""
     flat = np.concatenate([worlds.cells.reshape(len(worlds), -1), worlds.robot.reshape(len(worlds), -1)], 1)
     factors = np.random.default_rng(0).integers(1, 2**63, flat.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     return (flat.astype(np.uint64) * factors).sum(1, dtype=np.uint64)

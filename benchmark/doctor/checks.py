@@ -46,13 +46,11 @@ def check_tokenizer(doctor_context: DoctorContext) -> CheckResult:
     tokens_per_word = len(tokenizer(" " + program, add_special_tokens=False)["input_ids"]) / len(program.split())
     encoded_ids, kept_ids = tokenizer("a")["input_ids"], prompt_ids(tokenizer, "a")
     plain_ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    marks = f"marks put before a text: {len(kept_ids) - len(plain_ids)}, and behind it, left out of prompts: {len(encoded_ids) - len(kept_ids)}"
+    marks = f"special tokens before a text: {len(kept_ids) - len(plain_ids)}, after it (left out of prompts): {len(encoded_ids) - len(kept_ids)}"
     template = "with a chat template" if getattr(tokenizer, "chat_template", None) else "no chat template"
-    message = f"fast, {len(tokenizer):,} tokens, {tokens_per_word:.1f} a word of a program; {marks}; {template}"
+    message = f"fast, {len(tokenizer):,} tokens, {tokens_per_word:.1f} per item of a program; {marks}; {template}"
     if tokens_per_word > MAX_TOKENS_PER_WORD:
-        return CheckResult(
-            "tokenizer", WARN, f"{message}; prompts are long and slow: expect less of the context to be left"
-        )
+        return CheckResult("tokenizer", WARN, f"{message}; prompts are long and slow and leave less of the context")
     return CheckResult("tokenizer", OK, message)
 
 
@@ -73,7 +71,7 @@ def check_weights(doctor_context: DoctorContext) -> CheckResult:
     """Do the files hold all weights of the architecture and no others?"""
     check_architecture(doctor_context.job.checkpoint)
     return CheckResult(
-        "weights", OK, f"all {doctor_context.job.checkpoint.parameters:,} are in the files, and none is left unused"
+        "weights", OK, f"all {doctor_context.job.checkpoint.parameters:,} are in the files, and none is unused"
     )
 
 
@@ -92,7 +90,7 @@ def check_argmax(doctor_context: DoctorContext) -> CheckResult:
     check_greedy(
         doctor_context.model, doctor_context.prompts[0], doctor_context.job.dtype, doctor_context.job.checkpoint.spec
     )
-    return CheckResult("argmax", OK, "what it writes has the largest logits of the pass that is probed")
+    return CheckResult("argmax", OK, "generated tokens have the largest logits of the probed pass")
 
 
 def check_context(doctor_context: DoctorContext) -> CheckResult:
@@ -130,7 +128,7 @@ def check_alignment(doctor_context: DoctorContext) -> CheckResult:
     if layers and len(missing) > 1:
         return CheckResult(
             "alignment", FAIL, f"{len(missing)} of {states.shape[1]} layers are not those of output_hidden_states at the words' "
-            "tokens; the family is read wrongly: report it, and believe no probe of it",
+            "tokens; the adapter reads this family wrongly: report it, and trust no probe of it",
         )  # fmt: skip
     ((value, count),) = model.log_likelihoods([prompt], [program])
     expected = log_probs[-count:].sum()
@@ -139,13 +137,13 @@ def check_alignment(doctor_context: DoctorContext) -> CheckResult:
         return CheckResult("alignment", FAIL, message)
     if not layers:
         message = (
-            "likelihoods are those of a plain pass; the model gives no output_hidden_states to compare states with"
+            "likelihoods equal those of a plain pass; the model returns no output_hidden_states to compare states with"
         )
         return CheckResult("alignment", WARN, message)
-    message = f"{states.shape[1] - len(missing)} layers are those of output_hidden_states at each word's tokens"
+    message = f"{states.shape[1] - len(missing)} layers equal output_hidden_states at each item's tokens"
     if missing:
         return CheckResult(
-            "alignment", WARN, f"{message}; it has no layer {missing[0]}, so that one could not be compared"
+            "alignment", WARN, f"{message}; it returns no layer {missing[0]}, so that one could not be compared"
         )
     return CheckResult("alignment", OK, message)
 
@@ -209,7 +207,9 @@ def check_padding(doctor_context: DoctorContext) -> CheckResult:
             "padding", FAIL, f"states in a padded batch differ by {largest:.2%} from those of each prompt alone; the model "
             "does not skip padding, so run it with --batch 1",
         )  # fmt: skip
-    return CheckResult("padding", OK, f"a padded batch gives the states of each prompt alone (apart by {largest:.1e})")
+    return CheckResult(
+        "padding", OK, f"a padded batch gives the states of each prompt alone (largest difference {largest:.1e})"
+    )
 
 
 def check_precision(doctor_context: DoctorContext) -> CheckResult:
@@ -238,11 +238,11 @@ def check_generation(doctor_context: DoctorContext) -> CheckResult:
             doctor_context.model, doctor_context.prompts[0], min(generations[0].tokens, MAX_UNCACHED_TOKENS)
         )
         if not (texts[0].startswith(uncached) or uncached.startswith(texts[0])):
-            message = f"wrote {texts[0][:60]!r}, but token by token, the whole text read each time, {uncached[:60]!r}: "
+            message = f"wrote {texts[0][:60]!r}, but {uncached[:60]!r} without a cache: "
             if DTYPES[doctor_context.job.dtype].itemsize < 4:
-                message += f"rounding in {doctor_context.job.dtype}, if --dtype float32 does not say so too"
+                message += f"rounding in {doctor_context.job.dtype}, unless --dtype float32 reports it too"
                 return CheckResult("generation", WARN, message)
-            message += "what it keeps between tokens is wrong; mend its cache, or its prepare_inputs_for_generation"
+            message += "its cache is wrong; fix the cache or prepare_inputs_for_generation"
             return CheckResult("generation", FAIL, message)
     outcome = summarize(
         score_programs(doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS)), texts)
@@ -275,17 +275,15 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
         generation.text for generation in doctor_context.model.generate(prompts, doctor_context.max_new_words)
     ]
     if not np.array_equal(first, doctor_context.states(prompts)):
-        message = (
-            "the same batch gives other states the second time; switch off dropout and whatever else draws numbers"
-        )
+        message = "the same batch gives other states the second time; switch off dropout and other randomness"
         return CheckResult("batch sizes", FAIL, message)
     single_texts = [doctor_context.model.generate([prompt], doctor_context.max_new_words)[0].text for prompt in prompts]
     if single_texts != batch_texts:
         return CheckResult(
-            "batch sizes", WARN, "alone a prompt is answered otherwise than in a batch: rounding, if padding is ok; "
+            "batch sizes", WARN, "an answer differs between a batch and a batch of one: rounding, if padding is ok; "
             "only --strict makes figures independent of the batch",
         )  # fmt: skip
-    return CheckResult("batch sizes", OK, "the same again, and answers do not depend on the batch")
+    return CheckResult("batch sizes", OK, "reproducible, and answers do not depend on the batch")
 
 
 def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
@@ -299,16 +297,14 @@ def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
         relative_difference(first, second) < TOLERANCE["float32"]
         or relative_difference(first, doctor_context.states(prompts)) < TOLERANCE["float32"]
     ):
-        message = (
-            "untrained copies hold the same as each other or as the model; its weights must be drawn from the seed"
-        )
+        message = "untrained copies equal each other or the model; their weights must be initialised from the seed"
         return CheckResult("untrained copies", FAIL, message)
-    return CheckResult("untrained copies", OK, "they differ by their seeds and from the model")
+    return CheckResult("untrained copies", OK, "they differ between seeds and from the model")
 
 
 def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
     """How long does a complete run take?"""
     estimate = check_fits(doctor_context.job, STANDARD)
     minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
-    message = f"a whole run of {doctor_context.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
+    message = f"a complete run of {doctor_context.job.suite.name} takes about {minutes:.0f} min in one process (rough)"
     return CheckResult("speed", OK, message)

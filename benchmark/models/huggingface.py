@@ -238,9 +238,9 @@ class HuggingFaceModel:
         return torch.cat(layers), output.logits[0].float().cpu()
 
     def _group_prompts(self, prompts: Sequence[str], max_size: int = 0) -> list[list[int]]:
-        """Places of the prompts that are computed together: all, or those of one length, see `PADDING_ENTERS`.
+        """Group prompt indices into batches: all prompts, or those of equal length (see `PADDING_SENSITIVE_TYPES`).
 
-        `most` bounds how many they are; 0 does not.
+        Groups have at most `max_size` prompts; 0 is no limit.
         """
         groups: dict[int, list[int]] = {}
         by_length = self.model.config.model_type in PADDING_SENSITIVE_TYPES

@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class ModelEntry(_Strict):
-    """The model: its name, its files' digest, its size, how it was loaded (see `Loading`), and how it computed."""
+    """The model: its name, its files' digest, its size, how it was loaded (see `LoadOptions`), and how it computed."""
 
     spec: str
     name: str

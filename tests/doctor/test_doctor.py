@@ -51,7 +51,7 @@ def test_words_without_tokens_of_their_own(tmp_path, capsys):
     assert (code, found["words"]) == (3, doctor.FAIL)
     assert "one token holds the end of" in report
     assert "loading" not in found
-    assert "mend this first: words" in report
+    assert "fix this first: words" in report
 
 
 def test_weights_that_are_not_numbers(tmp_path, capsys):

@@ -117,7 +117,7 @@ def test_whatever_is_chosen_under_the_grammar_is_a_program(name: str) -> None:
 def test_a_tokenizer_without_an_end_mark_is_refused() -> None:
     tokenizer = byte_pairs()
     tokenizer.eos_token = None
-    with pytest.raises(ModelError, match="no end mark"):
+    with pytest.raises(ModelError, match="no end-of-sequence token"):
         Grammar(tokenizer, len(tokenizer))
 
 

@@ -134,7 +134,7 @@ def test_the_code_of_a_model_is_fetched_and_digested_only_when_trusted(hub, repo
         ("hf:org/gated", "gated; accept its terms .* HF_TOKEN"),
         ("hf:org/pickled", r"only as pytorch_model\.bin, a format that can run code"),
         ("hf:org/empty", r"no \*\.safetensors weights"),
-        ("hf:org/sharded", r"model-2\.safetensors is not there, one of 1 missing of the 2 shards"),
+        ("hf:org/sharded", r"model-2\.safetensors is missing, one of 1 missing of the 2 shards"),
         ("hf:org/-bad-", "not a valid hub name"),
     ],
 )

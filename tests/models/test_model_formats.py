@@ -211,7 +211,7 @@ def test_signs_that_share_a_token(unknown, folder, capsys):
         (folder / name).unlink()
     tokenizer.save_pretrained(folder)
     error = refused(folder, capsys)
-    assert ("the unknown mark <unk>" if unknown else "'>' the tokens of '<'") in error
+    assert ("the unknown token <unk>" if unknown else "'>' the tokens of '<'") in error
     assert doctor.main(["--model", f"path:{folder}", "--load-deadline", "0"]) == 3
     assert "fail  words" in capsys.readouterr().out
 
