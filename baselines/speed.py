@@ -1,8 +1,8 @@
-"""Training speed of the recipes, side by side: `python -m baselines.speed [RECIPE ...]`.
+"""Measure the training speed of recipes: `python -m baselines.speed [RECIPE ...]`.
 
-Prints, for each, tasks a second and the share of this machine's bfloat16 matrix throughput that its matrix products
-reach. Products are counted by torch in one uncompiled step; the throughput is that of one large product, measured anew
-before each recipe, since other work on the machine changes it. Not covered: several processes.
+Prints per recipe the tasks per second and the fraction of this machine's bfloat16 matrix throughput that its matrix
+products reach. Operations are counted by torch in one uncompiled step; the throughput is that of one large product,
+measured before each recipe, since other load on the machine changes it. Not covered: several processes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from karel_env.command import CommandParser, integer
 
 CPU_MATRIX_SIZE, GPU_MATRIX_SIZE = 2048, 8192
 NUM_WARMUP_STEPS = 2
-"""Steps that are not timed: compilation and first touches."""
+"""Steps before the timed ones, for compilation and memory allocation."""
 
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """How fast a recipe trains.
+    """Training speed of a recipe.
 
     Attributes:
-        parameters: of the model.
+        parameters: number of parameters of the model.
         products: floating-point operations of the matrix products of one task, forward and backward.
-        tasks: a second.
-        share: of the measured bfloat16 throughput.
-        throughput: that throughput, operations a second.
+        tasks: tasks per second.
+        share: fraction of the measured bfloat16 throughput.
+        throughput: bfloat16 throughput in operations per second.
     """
 
     parameters: int
@@ -51,7 +51,7 @@ class TrainingSpeed:
 
 
 def measure_throughput(device: torch.device) -> float:
-    """Floating-point operations a second of a large bfloat16 matrix product."""
+    """Floating-point operations per second of a large bfloat16 matrix product."""
     size = GPU_MATRIX_SIZE if device.type == "cuda" else CPU_MATRIX_SIZE
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     float((a @ b)[0, 0])
@@ -63,8 +63,8 @@ def measure_throughput(device: torch.device) -> float:
 
 
 def _count_operations(run: Trainer) -> int:
-    """Floating-point operations of the matrix products of a step, which it takes."""
-    # oneDNN runs an LSTM layer as one operation, in which torch counts nothing; without it the products are apart.
+    """Run one step and count the floating-point operations of its matrix products."""
+    # oneDNN runs an LSTM layer as one fused operation, which torch does not count; without oneDNN it is not fused.
     fused = any(isinstance(module, torch.nn.RNNBase) for module in run.raw_model.modules())
     enabled = torch.backends.mkldnn.set_flags(False if fused else None)[0]
     try:
@@ -76,7 +76,7 @@ def _count_operations(run: Trainer) -> int:
 
 
 def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: int) -> TrainingSpeed:
-    """The speed of a recipe over so many steps, after `WARM_STEPS`."""
+    """Measure the speed of a recipe over `steps` steps, after `NUM_WARMUP_STEPS`."""
     with tempfile.TemporaryDirectory() as folder:
         operations = _count_operations(Trainer(recipe, Path(folder), False, precision)) / recipe.batch
         run = Trainer(recipe, Path(folder), compile_model, precision)
@@ -85,7 +85,7 @@ def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: in
             float(run.train_step())
         start = time.perf_counter()
         losses = [run.train_step() for _ in range(steps)]
-        # Waits for a GPU once, as training does.
+        # Synchronise with the GPU once, as training does.
         float(losses[-1])
         tasks = steps * recipe.batch / (time.perf_counter() - start)
         run.accelerator.end_training()
@@ -95,10 +95,10 @@ def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m baselines.speed", description="Training speed of recipes.")
+    parser = CommandParser(prog="python -m baselines.speed", description="Measure the training speed of recipes.")
     add = parser.add_argument
     add("recipes", nargs="*", help="names or YAML files (default: all shipped for the laptop suite)")
-    add("--steps", type=integer(1, 1_000_000), default=5, help="timed steps of each (default: 5)")
+    add("--steps", type=integer(1, 1_000_000), default=5, help="timed steps per recipe (default: 5)")
     add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast")
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_speeds(options: argparse.Namespace) -> int:
-    """Time the recipes and print; returns the exit code."""
+    """Measure the recipes and print a table; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     rows = []
@@ -121,9 +121,9 @@ def print_speeds(options: argparse.Namespace) -> int:
             name, f"{speed.parameters:,}", f"{speed.operations / 1e9:.2f}", f"{speed.tasks:.0f}",
             f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f}",
         ])  # fmt: skip
-        line = f"{name}: {speed.tasks:.0f} tasks a second, {100 * speed.share:.0f}% of the throughput"
+        line = f"{name}: {speed.tasks:.0f} tasks/s, {100 * speed.share:.0f}% of the throughput"
         print(line, file=sys.stderr, flush=True)
-    headers = ["recipe", "parameters", "GFLOP a task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
+    headers = ["recipe", "parameters", "GFLOP/task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
     return 0
 

@@ -1,6 +1,6 @@
-"""The word-level tokenizer of the canonical text: one token a cell or a pair of cells, one a word of the program.
+"""Word-level tokenizer of the canonical text: one token per cell or pair of cells, and per item of the program.
 
-It splits at white space, so line ends cost nothing; worlds of a suite that draws one size need none.
+It splits at white space and drops line ends, which worlds of a single size do not need.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
 
 
 def vocabulary(pairs: Sequence[str] = ()) -> dict[str, int]:
-    """Every token and its id; the same for all suites but for the pairs, which come last."""
+    """Token ids by token; equal for all suites except the pairs, which come last."""
     words = [PAD, END, UNKNOWN, INPUT, OUTPUT, PROGRAM, *glyph_words(), *WORDS, *pairs]
     return {word: i for i, word in enumerate(words)}
 
 
 def cell_pairs(show_under_robot: bool) -> list[str]:
-    """Every two neighbours of a row, such as `. #`: of a world's cells, one holds the robot."""
+    """All pairs of neighbouring cells in a row, such as `. #`; at most one of them holds the robot."""
     cells = glyph_words(show_under_robot)
     robots = {cell for cell in cells if cell[0] in ROBOT_GLYPHS}
     return [f"{first} {second}" for first in cells for second in cells if not {first, second} <= robots]
 
 
 def build_tokenizer(pairs: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A normal Hugging Face tokenizer; `decode` joins words by one space, which is the canonical text.
+    """Build a Hugging Face tokenizer; `decode` joins tokens by one space, which gives the canonical text.
 
-    With `pairs` (all `cell_pairs` of a suite) two cells are one token, from the left of each row; rows of an odd number
-    end with a single one.
+    With `pairs` (all `cell_pairs` of a suite), two cells are one token, from the left of each row; a row of odd length
+    ends with a single cell.
     """
     inner = Tokenizer(models.WordLevel(vocabulary(pairs), unk_token=UNKNOWN))
     cell = rf"(?:[{re.escape(''.join(ROBOT_GLYPHS))}]\d?|[.#]|\d)(?!\S)"

@@ -1,9 +1,9 @@
 """Train a baseline on fresh tasks of a suite: `python -m baselines.train RECIPE --out FOLDER`.
 
-Each step draws its own tasks by number, so a run resumed from its last saved state goes on exactly as it would have.
-The folder ends as a plain Hugging Face model: config, safetensors weights, tokenizer, and `training.json` with what
-made it; `checkpoints/step-N` are the same at the steps of the recipe, `logs` is read by tensorboard. One process, or
-several by `torchrun` or `accelerate launch`, which share each step's tasks. Not covered: data that is not generated.
+The tasks of a step are generated from their numbers, so a run resumed from its last saved state continues exactly. The
+output folder is a Hugging Face model: config, safetensors weights, tokenizer, and `training.json` with the settings;
+`checkpoints/step-N` are the same at the steps of the recipe, `logs` is read by tensorboard. One process, or several by
+`torchrun` or `accelerate launch`, which share the tasks of each step. Not covered: data that is not generated.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ CUSTOM_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 LOG_INTERVAL = 50
 STATE_FOLDERS = ("state", "state.new", "state.old")
-"""Saved states by the order in which they count; `progress.json` is written last, so one that has it is whole."""
+"""Folders of saved states in order of preference; `progress.json` is written last, so a state with it is complete."""
 
 
 def build_recipe_tokenizer(recipe: Recipe) -> transformers.PreTrainedTokenizerFast:
-    """The tokenizer that the recipe asks for."""
+    """Build the tokenizer of a recipe."""
     return build_tokenizer(cell_pairs(load_suite(recipe.suite).show_under_robot) if recipe.pairs else ())
 
 
 def build_model(recipe: Recipe) -> torch.nn.Module:
-    """The untrained model, initialised from the recipe's seed."""
+    """Build the untrained model, initialised from the recipe's seed."""
     set_seed(recipe.seed)
     tokenizer = build_recipe_tokenizer(recipe)
     model_class = CUSTOM_CLASSES.get(recipe.model_class) or getattr(transformers, recipe.model_class)
@@ -68,7 +68,7 @@ def build_model(recipe: Recipe) -> torch.nn.Module:
 
 
 def build_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms, biases and all else."""
+    """Build Muon for the matrices inside the blocks, and AdamW for embeddings, head, norms, biases and the rest."""
     embedding_ids = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}  # type: ignore[operator]
     embedding_ids |= {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embedding_ids and recipe.muon_lr > 0]
@@ -93,14 +93,14 @@ def build_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim
 
 
 def _group_matrices(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The matrices by the number of their parts."""
+    """Parameter groups for Muon, by the number of stacked matrices."""
     groups: dict[int, list[torch.Tensor]] = {}
     for part, count in parts.items():
         rows = [len(matrix) for name, matrix in matrices.items() if part in name]
         if not rows or any(num_rows % count for num_rows in rows):
             raise ValueError(
-                f"muon_parts: {part}: {count}: the matrices of that name have {rows or 'no'} rows; name some whose rows "
-                "this divides"
+                f"muon_parts: {part}: {count}: the matrices of that name have {rows or 'no'} rows; name matrices whose rows "
+                "are divisible by it"
             )
     for name, matrix in matrices.items():
         count = next((count for part, count in parts.items() if part in name), 1)
@@ -116,17 +116,17 @@ def build_batch(suite: Suite, recipe: Recipe, step: int) -> tuple[torch.Tensor, 
 
 
 class Trainer:
-    """A training run in a folder: state, steps, saving.
+    """Training loop state of a run in a folder: steps, resuming, saving.
 
     Args:
-        training: the recipe.
-        folder: of the run.
-        compile_model: with torch.compile.
-        precision: `no` or `bf16`, of autocast.
-        command: for `training.json`.
+        recipe: settings of the run.
+        folder: output folder.
+        compile_model: whether to use torch.compile.
+        precision: autocast precision, `no` or `bf16`.
+        command: command line, for `training.json`.
 
     Raises:
-        ValueError: the tasks of a step cannot be shared evenly among the processes.
+        ValueError: the batch is not divisible by the number of processes.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
@@ -147,7 +147,7 @@ class Trainer:
         self.model, self.optimizers = prepared[0], list(prepared[1:])
         self.base_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         vocab_size = self.raw_model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        # Both places: counting the predicted tokens on a GPU would wait for it in every step.
+        # On host and device: counting the predicted tokens on a GPU would synchronise in every step.
         self.host_weights = torch.from_numpy(token_weights(vocab_size, recipe.program_weight))
         self.weights = self.host_weights.to(self.accelerator.device)
         self.forward = torch.compile(self.model) if compile_model else self.model
@@ -158,8 +158,8 @@ class Trainer:
             self.accelerator.init_trackers("logs")
 
     def resume(self) -> None:
-        """Go on from the last saved state of the folder, if there is one."""
-        # A run that was killed while one state took the place of another has only the new and the old one.
+        """Resume from the last saved state of the folder, if any."""
+        # A run killed while a state was being replaced has only `state.new` and `state.old`.
         candidates = (self.folder / name / "progress.json" for name in STATE_FOLDERS)
         progress = next((path for path in candidates if path.is_file()), None)
         if progress is not None:
@@ -169,13 +169,13 @@ class Trainer:
             self.log = saved["log"]
 
     def save_state(self) -> None:
-        """Everything that is needed to go on; replaces the state before it only once it is whole."""
+        """Save the state for resuming; it replaces the previous state only when complete."""
         old, new, last = (self.folder / name for name in STATE_FOLDERS)
         if self.accelerator.is_main_process:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(new))
-        # Each process writes its own random state; the folder must not be renamed under the slower ones.
+        # Each process writes its random state; rename the folder only after the slowest has finished.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             progress = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "log": self.log}
@@ -188,7 +188,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def train_step(self) -> torch.Tensor:
-        """One optimiser step; returns its mean loss in nats a predicted token (weighted as the recipe says), not waited for."""
+        """Run one optimiser step; returns the mean weighted loss in nats per predicted token, without synchronising."""
         tokens, labels = build_batch(self.suite, self.recipe, self.step)
         factor = self.recipe.learning_rate_factor(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
@@ -203,7 +203,7 @@ class Trainer:
         parts = list(zip(tokens[local_slice].split(micro), labels[local_slice].split(micro), strict=True))
         total = torch.zeros((), device=self.accelerator.device)
         for num_remaining, (ids, part_labels) in zip(reversed(range(len(parts))), parts, strict=True):
-            # Processes exchange gradients once a step, with the last of its parts.
+            # Processes exchange gradients once per step, with its last part.
             with self.accelerator.no_sync(self.model) if num_remaining else nullcontext():
                 total += self._backward(ids, part_labels, predicted)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -214,23 +214,23 @@ class Trainer:
         return self.accelerator.reduce(total, "sum")
 
     def _backward(self, ids: torch.Tensor, labels: torch.Tensor, predicted: float) -> torch.Tensor:
-        """Add the gradient of some tasks to the step's; returns their share of its mean loss."""
+        """Accumulate the gradient of a micro-batch; returns its part of the mean loss of the step."""
         logits = self.forward(input_ids=self._to_device(ids), use_cache=False).logits
         targets = self._to_device(labels[:, 1:].reshape(-1))
         scores = logits[:, :-1].flatten(0, 1).float()
         summed = torch.nn.functional.cross_entropy(scores, targets, self.weights, reduction="sum")
-        # Several processes average their gradients; the step's mean is over the predicted tokens of all of them.
+        # Processes average their gradients; the mean of a step is over the predicted tokens of all processes.
         self.accelerator.backward(summed * (self.accelerator.num_processes / predicted))
         return summed.detach() / predicted
 
     def _to_device(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens on the device; a GPU fetches them while this process prepares what follows."""
+        """Copy tokens to the device, asynchronously for a GPU."""
         device = self.accelerator.device
         return tokens.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tokens.to(device)
 
     def save_model(self, folder: Path) -> None:
-        """The model as a plain Hugging Face folder, its weights in bfloat16, with what made it."""
-        # Only the main process looks at the folder, and all wait: otherwise one might see it before it is there.
+        """Save the model as a Hugging Face folder with bfloat16 weights and `training.json`."""
+        # Only the main process checks the folder, and all wait: otherwise a process could see it before it exists.
         if self.accelerator.is_main_process and not (folder != self.folder and folder.exists()):
             new = folder if folder == self.folder else folder.with_name(f"{folder.name}.new")
             deepcopy(self.raw_model).to(torch.bfloat16).save_pretrained(new)  # type: ignore[operator]
@@ -241,7 +241,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def describe(self) -> dict[str, object]:
-        """What made the model, as far as it has come."""
+        """Entries of `training.json`: recipe, progress, machine, packages and log."""
         device = str(self.accelerator.device)
         return {
             "command": self.command,
@@ -261,7 +261,7 @@ class Trainer:
         }
 
     def keep_checkpoint(self) -> None:
-        """Keep the model where the recipe says so."""
+        """Save a checkpoint if the recipe lists the current step."""
         if self.step in self.saved_steps:
             self.save_model(self.folder / "checkpoints" / f"step-{self.step:07d}")
 
@@ -295,7 +295,7 @@ def train(trainer: Trainer, save_every: int) -> None:
 
 
 def _log_step(trainer: Trainer, loss: float, to_stderr: bool) -> None:
-    """Put the loss of the last steps into the logs."""
+    """Log the mean loss of the last steps."""
     speed = trainer.step * trainer.recipe.batch / trainer.seconds
     remaining = (trainer.recipe.steps - trainer.step) * trainer.recipe.batch / speed
     trainer.log.append({"step": trainer.step, "loss": round(loss, 5), "seconds": round(trainer.seconds)})
@@ -315,9 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m baselines.train", description=__doc__.splitlines()[0] if __doc__ else "")
     add = parser.add_argument
     add("recipe", help="name of a shipped recipe, such as gpt-laptop, or a YAML file")
-    add("--out", type=Path, required=True, help="folder of the run; the same command resumes it")
-    add("--seed", type=SEED, help="in place of the recipe's")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry, such as optimizer.batch=32")
+    add("--out", type=Path, required=True, help="output folder; the same command resumes the run")
+    add("--seed", type=SEED, help="override the seed of the recipe")
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="override an entry, such as optimizer.batch=32"
+    )
     add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
     add("--compile", action="store_true", help="compile the model")
     add("--precision", choices=("no", "bf16"), default="no", help="autocast; bf16 where the hardware multiplies it")
@@ -329,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_training(options: argparse.Namespace, command: str) -> int:
-    """Train as the options say; returns the exit code."""
+    """Train with the given options; returns the exit code."""
     if options.threads:
         torch.set_num_threads(options.threads)
     changes = options.set + ([] if options.seed is None else [f"seed={options.seed}"])
