@@ -84,7 +84,7 @@ def test_the_doctor_finds_nothing_wrong_with_it(folder, capsys):
     main(["--model", f"path:{folder}", "--suite", "smoke", "--load-deadline", "0"])
     told = capsys.readouterr().out
     assert "fail" not in told
-    assert "4 layers are those of output_hidden_states" in told
+    assert "4 layers equal output_hidden_states" in told
 
 
 def test_the_doctor_finds_answers_that_are_not_those_of_the_whole_text(loud, capsys, monkeypatch):

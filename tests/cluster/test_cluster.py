@@ -151,11 +151,11 @@ def test_options_that_cannot_be_are_refused(words, tmp_path, capsys, options, sa
 
 def test_room_on_a_node_is_the_scarcest_share():
     node = Node("a", cpus=16, gpus=2, memory=64e9)
-    assert node.holds(ResourceRequest()) == 16
-    assert node.holds(ResourceRequest(gpus=0.5)) == 4
-    assert node.holds(ResourceRequest(gpus=2, cpus=4)) == 1
-    assert node.holds(ResourceRequest(memory=20_000_000_000)) == 3
-    assert node.holds(ResourceRequest(gpus=3)) == 0
+    assert node.num_workers(ResourceRequest()) == 16
+    assert node.num_workers(ResourceRequest(gpus=0.5)) == 4
+    assert node.num_workers(ResourceRequest(gpus=2, cpus=4)) == 1
+    assert node.num_workers(ResourceRequest(memory=20_000_000_000)) == 3
+    assert node.num_workers(ResourceRequest(gpus=3)) == 0
     message = insufficient_resources_message(ResourceRequest(gpus=3, memory=2_000_000_000), [node])
     assert "3 GPUs and 2.0 GB of memory" in message
     assert "a: 16 CPUs, 2 GPUs, 64.0 GB" in message

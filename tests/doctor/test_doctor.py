@@ -42,7 +42,7 @@ def test_a_sound_model_is_usable(family, tmp_path, capsys):
 def test_a_layer_that_transformers_does_not_give(family, layer, tmp_path, capsys):
     code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
     assert (code, found["alignment"]) == (0, doctor.WARN)
-    assert f"it has no layer {layer}," in report
+    assert f"it returns no layer {layer}," in report
 
 
 def test_words_without_tokens_of_their_own(tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_a_baseline_has_no_states(capsys):
     code, found, report = outcomes(capsys, "--model", "baseline:random")
     assert code == 0
     assert list(found) == ["hidden states", "generation"]
-    assert "no network" in report
+    assert "not a network" in report
 
 
 def test_what_is_no_model(tmp_path, capsys):
@@ -155,7 +155,7 @@ def test_the_template_of_the_documents_is_sound(own, capsys):
         ("own_offsets", "offsets.append(offsets[-1] + words)", "offsets.append(offsets[-1] + words + 1)",
          "loading", "expected offsets"),
         ("own_seed", "Recurrent(0 if random_seed is None else random_seed)", "Recurrent(0)",
-         "untrained copies", "drawn from the seed"),
+         "untrained copies", "initialised from the seed"),
         ("own_nan", "[-words - 1 :].numpy()", "[-words - 1 :].numpy() * np.float32(np.nan)", "loading", "NaN"),
     ],
 )  # fmt: skip

@@ -73,7 +73,7 @@ def test_compiled_pieces_give_what_plain_ones_give(monkeypatch, backend):
             for name in ("forward", "backward"):
                 monkeypatch.setattr(ChunkFunctions, name, staticmethod(getattr(ChunkFunctions, name)))
             install_selective_scan(compile_chunks=True)
-            assert compiled_with == ["piece_forward", "piece_backward"]
+            assert compiled_with == ["chunk_forward", "chunk_backward"]
         y = scan(*given)
         found.append([y, *torch.autograd.grad((y * y).sum(), given)])
     for one, two in zip(*found, strict=True):

@@ -140,7 +140,7 @@ BODIES = {
         place = np.arange(len(rows))
         return type(found)(values.astype(np.float32), place[: len(found.emit)], place[len(found.emit) :], found.offsets)
 """,
-    "both must come of one model": """
+    "both must use the same model": """
     def generate(self, prompts, max_new_words, *more):
         from benchmark.models.interface import Generation
         from karel_env.language import WORDS
@@ -185,5 +185,5 @@ def test_a_doctor_finds_a_tokenizer_that_appends_its_end_mark_sound(tiny_folder,
     (folder / "tokenizer.json").write_text(json.dumps(content))
     assert doctor.main(["--model", f"path:{folder}", "--load-deadline", "0"]) == 0
     report = capsys.readouterr().out
-    assert "and behind it, left out of prompts: 1" in report
+    assert "after it (left out of prompts): 1" in report
     assert "fail" not in report
