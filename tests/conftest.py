@@ -35,6 +35,7 @@ GROUPS = {
     "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
     "test_browser": "page", "test_page": "page", "test_player": "page",
     "test_guards": "test_submit",
+    "test_known_answers": "pair", "test_trained_pair": "pair",
 }  # fmt: skip
 """Files that share a costly fixture or a resource of the machine; any other file is a group of its own."""
 
@@ -101,6 +102,16 @@ def save_llama(folder: Path, **sizes: int) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_pair():
+    """A trained pair for worlds of the suite `smoke` and six actions; only for tests of the group `pair`."""
+    from small_pair import PAIR_SUITE
+
+    from benchmark.calibrate.trained_pair import train_pair
+
+    return train_pair(PAIR_SUITE, seed=0, steps=400)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_pair import PAIR_SUITE
 
-from benchmark.calibrate import trained_pair
 from benchmark.calibrate.calibration import (
     EXPECTED_OUTCOMES,
     NUM_ALTERNATIVES,
@@ -39,10 +39,11 @@ from karel_env.features import FEATURES, PAPER_FEATURES
 
 SUITE = replace(load_suite("laptop"), probe_programs=1500)
 PROTOCOL = replace(STANDARD, alternatives=4, steps=200, hidden=64, copies=2, folds=5, seeds=(0, 1, 2, 3, 4))
-SMALL_SUITE = replace(SUITE, probe_programs=1000, sha256="", official=False)
-SMALL = replace(PROTOCOL, steps=120, checks=2, hidden=48, batch=128, random_inits=2, margin=0.1)
-SMALLEST = replace(SMALL, steps=80, hidden=32, copies=1, seeds=(0, 1, 2), random_inits=1)
-PAIR_STEPS = 400
+SMALL_SUITE = replace(PAIR_SUITE, probe_programs=1000)
+SMALL = replace(
+    PROTOCOL, steps=100, checks=2, hidden=48, batch=128, copies=1, seeds=(0, 1, 2), random_inits=2, margin=0.1
+)  # fmt: skip
+SMALLEST = replace(SMALL, steps=80, hidden=32, random_inits=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,10 @@ def probe_set():
 
 
 @pytest.fixture(scope="module")
-def cells():
+def cells(small_pair):
     """Every pseudo-model through the code that measures a model, by name; the pair is trained for a shorter time."""
-    pair = trained_pair.train_pair(SMALL_SUITE, 0, PAIR_STEPS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.calibrate.calibration.cached_trained_pair", lambda *_: pair)
+        patch.setattr("benchmark.calibrate.calibration.cached_trained_pair", lambda *_: small_pair)
         return {cell["pseudo-model"]: cell for cell in calibrate(SMALL_SUITE, SMALL, seed=0)}
 
 

@@ -100,7 +100,10 @@ def test_a_writer_has_a_row_and_no_meaning_in_both_tracks(tmp_path, capsys):
         record = read_record(only(tmp_path / out) / "record.json")
         assert record.model.own_code
         assert any("--allow-code" in reason for reason in record.unofficial)
-        assert record.model.digest == hashlib.sha256((ROOT / "tests" / "helpers" / "own_writer.py").read_bytes()).hexdigest()
+        assert (
+            record.model.digest
+            == hashlib.sha256((ROOT / "tests" / "helpers" / "own_writer.py").read_bytes()).hexdigest()
+        )
         assert record.meaning is None
         assert record.accuracy.valid.value == 1
     assert record.frame is not None

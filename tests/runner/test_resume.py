@@ -30,18 +30,17 @@ from benchmark.status import FINISHED, RUNNING, STOPPED, describe, read_status
 from benchmark.status import main as status
 from benchmark.tasks.stage import BLIND
 
-KILLS = 20
 
-
-def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed):
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed, kills):
     out = tmp_path / "killed" / "runs"
     out.parent.mkdir()
-    command = [sys.executable, str(HELPERS / "killed_driver.py"), "1", str(KILLS), str(out), *words]
+    command = [sys.executable, str(HELPERS / "killed_driver.py"), "1", str(kills), str(out), *words]
     environment = os.environ | {"PYTHONPATH": f"{HELPERS}:{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     sessions = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"killed"')]
-    assert [each["killed"] for each in sessions] == [True] * KILLS + [False]
+    assert [each["killed"] for each in sessions] == [True] * kills + [False]
     kept: set[str] = set()
     for each in sessions:
         assert not kept & set(each["computed"]), "a committed piece was computed again"
