@@ -155,7 +155,7 @@ JSON = st.recursive(
 
 
 @FUZZED
-@given(value=JSON, way=st.lists(st.integers(0, 30), min_size=1, max_size=4))
+@given(value=JSON, variant=st.lists(st.integers(0, 30), min_size=1, max_size=4))
 @pytest.mark.parametrize("name", ["record.json", "status.json"])
 def test_no_value_in_the_place_of_another_brings_a_reader_down(name, value, variant, tmp_path):
     content = json.loads(valid(name))
