@@ -18,7 +18,7 @@ from benchmark.cluster import Demand, RayCrew
 from benchmark.crew import DONE, Answer, Piece
 from benchmark.work import EVALUATION, Desk
 
-WORKERS = 4
+WORKERS = 3
 """For the largest run. Those that no run has asked for yet are not started."""
 
 

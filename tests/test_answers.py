@@ -31,9 +31,7 @@ def test_pass_at_k_counts_the_subsets_of_draws(k: int) -> None:
 def test_pass_at_k_is_unbiased(k: int) -> None:
     """Its expectation over the right draws of a task, binomial with chance p, is exactly 1 - (1 - p)^k."""
     p, draws = 0.2, 10
-    mean = sum(
-        binom.pmf(right, draws, p) * pass_at(np.array([right]), draws, k).value for right in range(draws + 1)
-    )
+    mean = sum(binom.pmf(right, draws, p) * pass_at(np.array([right]), draws, k).value for right in range(draws + 1))
     assert mean == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
 
 

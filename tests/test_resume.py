@@ -29,7 +29,6 @@ from benchmark.status import DONE, RUNNING, STOPPED, describe, status_of
 from benchmark.status import main as status
 
 
-
 @pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed, kills):
     out = tmp_path / "killed" / "runs"
