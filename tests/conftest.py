@@ -6,6 +6,8 @@ Nothing heavy is imported here, since the process that only hands tests out to w
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +161,16 @@ def finished_run(factory: pytest.TempPathFactory, name: str, model: Path, suite:
 
 @pytest.fixture(scope="session", autouse=True)
 def ray_in_tests():
-    """No token file in the home folder, and nothing but errors in the output."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
+    """Clusters demand a token that is in no file, as those that runs start do; nothing but errors in the output.
+
+    Tests of Ray import it, before any test runs; no other session needs a token.
+    """
+    with ExitStack() as stack:
+        if "ray" in sys.modules:
+            from benchmark.cluster import private_token
+
+            stack.enter_context(private_token())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield

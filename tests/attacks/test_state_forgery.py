@@ -97,4 +97,4 @@ def test_a_flagged_row_stays_unranked_whatever_else_is_edited(tmp_path):
     base = flagged_base(tmp_path / "base")
     entry("attempts", 7)(base / "submissions" / NGRAM)
     (group,) = rank_groups(read_leaderboard_rows(base / "submissions"))
-    assert {row.entry.folder: row.rank for row in group.rows} == {RANDOM: 1, NGRAM: None}
+    assert {row.row.folder: row.rank for row in group.rows} == {RANDOM: 1, NGRAM: None}

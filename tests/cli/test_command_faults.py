@@ -381,7 +381,7 @@ def test_texts_are_written_in_utf_8_whatever_the_locale_is():
     """A text that is written by the locale's encoding fails, or differs, where that is ASCII."""
     texts = {}
     for package in ("benchmark", "karel_env", "baselines"):
-        for path in sorted((Path(karel_env.__file__).parent.parent / package).glob("*.py")):
+        for path in sorted((Path(karel_env.__file__).parent.parent / package).rglob("*.py")):
             for call_ in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if (
                     isinstance(call_, ast.Call)

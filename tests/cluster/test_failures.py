@@ -20,7 +20,7 @@ pytest.importorskip("ray")
 from quick_protocol import SMALL_SUITE
 from ray.cluster_utils import Cluster
 from test_cluster import STORE
-from whole_runs import HELPERS, ROOT, Beside, call, committed, only, same
+from whole_runs import HELPERS, ROOT, Beside, below, call, committed, computes, only, same
 
 from benchmark.runner.folder import RunFolder, lock_holder
 from benchmark.runner.record import read_record
@@ -59,17 +59,9 @@ def wait_for(what, over=lambda: False) -> None:
         time.sleep(0.02)
 
 
-def actors() -> list[int]:
-    """Processes of workers that evaluate now, anywhere on this machine."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::EvaluationActor.compute"):
-            found.append(int(path.parent.name))
-    return found
+def actors(*tops: int) -> list[int]:
+    """Workers that evaluate now, among the processes below these."""
+    return [process for top in tops for process in below(top) if computes(process)]
 
 
 @pytest.fixture
@@ -100,10 +92,10 @@ def test_a_worker_that_hangs_is_replaced(words, tmp_path, undisturbed, quick):
     frozen = []
 
     def freeze():
-        frozen.append(actors()[0])
+        frozen.append(actors(os.getpid())[0])
         os.kill(frozen[0], signal.SIGSTOP)
 
-    with Beside(lambda: committed(tmp_path) >= 20 and bool(actors()), freeze):
+    with Beside(lambda: committed(tmp_path) >= 20 and bool(actors(os.getpid())), freeze):
         assert call(*words, "--out", tmp_path, "--workers", 2, "--deadline", 15) == 0
     assert frozen
     same(only(tmp_path), undisturbed)
@@ -114,10 +106,12 @@ def test_a_driver_killed_on_ray_goes_on_to_the_same_bytes(words, tmp_path, undis
     for goal in (10, 30, 50):
         with driver(*words, "--out", tmp_path, "--workers", 2) as process:
             wait_for(lambda goal=goal: committed(tmp_path) >= goal, lambda process=process: process.poll() is not None)
+            # Those below the driver have another parent once it is dead.
+            orphans = below(process.pid)
             process.kill()
         root = only(tmp_path)
         assert lock_holder(root) is None
-        wait_for(lambda: not actors())
+        wait_for(lambda orphans=orphans: not actors(*orphans))
     kept = {path.stem for path in (root / "shards").glob("*.json")}
     assert call(*words, "--out", tmp_path, "--workers", 2) == 0
     same(root, undisturbed)
@@ -167,7 +161,7 @@ def test_a_frozen_node_is_given_up(words, tmp_path, undisturbed, quick, monkeypa
     stopped: list[int] = []
 
     def freeze():
-        for process in [raylet.pid, *children(raylet.pid)]:
+        for process in below(raylet.pid):
             os.kill(process, signal.SIGSTOP)
             stopped.append(process)
 
@@ -183,13 +177,6 @@ def test_a_frozen_node_is_given_up(words, tmp_path, undisturbed, quick, monkeypa
     retries = read_record(only(tmp_path) / "record.json").provenance.retries
     assert sum(retries.values()) >= 1
     assert set(retries) <= {"node lost", "worker died"}
-
-
-def children(process: int) -> list[int]:
-    """All processes below one."""
-    path = Path(f"/proc/{process}/task/{process}/children")
-    mine = [int(word) for word in path.read_text().split()]
-    return mine + [below for one in mine for below in children(one)]
 
 
 def memory_used() -> float:

@@ -24,7 +24,7 @@ import pytest
 
 pytest.importorskip("ray")
 import ray
-from whole_runs import HELPERS, ROOT, call, committed, only, same
+from whole_runs import HELPERS, ROOT, below, call, committed, computes, only, same
 
 from benchmark import environment
 from benchmark.cluster import pool as pool_module
@@ -75,15 +75,6 @@ def session(tmp_path_factory):
 
 def node():
     return ray._private.worker._global_node
-
-
-def below(process: int) -> list[int]:
-    """A process and all that it started."""
-    found = [process]
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [p for word in task.read_text().split() for p in below(int(word))]
-    return found
 
 
 def sockets(processes) -> set[str]:
@@ -209,6 +200,8 @@ def groups_writable() -> Path | None:
 
 def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, monkeypatch):
     executor, _, _ = session
+    # The imports that this work needs; the other libraries take seconds to import.
+    monkeypatch.setattr(cluster, "IMPORTS", ("numpy", "benchmark.runner.jobs"))
     group = groups_writable()
     if group is None:
         pytest.skip("no memory control group can be made here")
@@ -438,13 +431,6 @@ class KillLoop(threading.Thread):
                     with suppress(ProcessLookupError):
                         os.kill(process, 9)
                     self.killed, due = self.killed + 1, committed(self.out) + self.spared
-
-
-def computes(process: int) -> bool:
-    """Whether a process is a worker that evaluates now."""
-    with suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::EvaluationActor.compute")
-    return False
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from benchmark.cluster.local_executor import WorkerSession
 from benchmark.cluster.ray_actor import RayActor
 from benchmark.cluster.ray_executor import RayExecutor, ResourceRequest
 
-WORKERS = 4
+WORKERS = 3
 """For the largest run. Those that no run has asked for yet are not started."""
 
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,22 @@ def same(one: Path, two: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     a, b = read_record(one / "record.json"), read_record(two / "record.json")
     assert a.model_copy(update={"provenance": b.provenance, "unofficial": b.unofficial}) == b
+
+
+def below(process: int) -> list[int]:
+    """A process and all that it started."""
+    found = [process]
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [p for word in task.read_text().split() for p in below(int(word))]
+    return found
+
+
+def computes(process: int) -> bool:
+    """Whether a process is a worker that evaluates now."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::EvaluationActor.compute")
+    return False
 
 
 def at_commit(patch: pytest.MonkeyPatch, count: int, deed: Callable[[], object]) -> None:
