@@ -64,14 +64,14 @@ class Load:
 def loads(programs: int) -> list[Load]:
     """The classes, that many programs each."""
     indices = np.arange(programs)
-    drawn = {"straight-line": generator.generate(ICML24, 1, "train", indices)}
+    tasks_by_class = {"straight-line": generator.generate(ICML24, 1, "train", indices)}
     for name, kinds in KINDS.items():
         recipe = ControlRecipe(
             **{**vars(ICML24), "length": (3, 10)}, kinds=kinds, depth=2, negate=0.3, repeats=(2, 6), most_markers=1,
             events=500, live=False, shown=5,
         )  # fmt: skip
-        drawn[name] = control_flow.generate(recipe, 1, "train", indices)
-    return [Load(name, tasks, compile_programs(tasks.programs)) for name, tasks in drawn.items()]
+        tasks_by_class[name] = control_flow.generate(recipe, 1, "train", indices)
+    return [Load(name, tasks, compile_programs(tasks.programs)) for name, tasks in tasks_by_class.items()]
 
 
 def fastest(actions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

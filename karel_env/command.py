@@ -122,14 +122,14 @@ def _box_sign(character: str) -> str:
 def in_encoding(text: str, encoding: str) -> str:
     """The text with ASCII in place of what the encoding lacks."""
 
-    def known(character: str) -> str:
+    def encoded(character: str) -> str:
         try:
             character.encode(encoding)
         except UnicodeEncodeError:
             return _box_sign(character).encode(encoding, "backslashreplace").decode(encoding)
         return character
 
-    return "".join(known(character) for character in text)
+    return "".join(encoded(character) for character in text)
 
 
 class OutputError(Exception):

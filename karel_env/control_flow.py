@@ -114,7 +114,7 @@ def generate(
     indices = np.asarray(indices, np.uint64)
     pending, tried = np.arange(len(indices)), 0
     accepted: list[Tasks] = []
-    places: list[np.ndarray] = []
+    task_indices: list[np.ndarray] = []
     while pending.size:
         if tried >= MAX_ATTEMPTS:
             raise ValueError(
@@ -126,10 +126,10 @@ def generate(
         for part in np.array_split(pending, max(1, pending.size // _ROUND)):
             tasks, index = _attempt(recipe, seed, purpose, indices[part], tried, batches, excluded, threads)
             accepted.append(tasks)
-            places.append(part[index])
+            task_indices.append(part[index])
             left.append(np.delete(part, index))
         pending, tried = np.concatenate(left), tried + batches
-    return _join(accepted, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *places]), kind="stable"))
+    return _join(accepted, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *task_indices]), kind="stable"))
 
 
 def distinct(
@@ -179,13 +179,13 @@ def _attempt(
     purpose: str,
     indices: np.ndarray,
     tried: int,
-    several: int,
+    num_attempts: int,
     excluded: np.ndarray | None,
     threads: int,
 ) -> tuple[Tasks, np.ndarray]:
-    """Attempts `tried` to `tried + several` of each index: the first good one's task, and whose it is."""
-    owner = np.repeat(np.arange(len(indices)), several)
-    attempts = np.tile(np.arange(tried, tried + several), len(indices))
+    """Run attempts `tried` to `tried + num_attempts` of each index; return the first accepted task of each, and its index."""
+    owner = np.repeat(np.arange(len(indices)), num_attempts)
+    attempts = np.tile(np.arange(tried, tried + num_attempts), len(indices))
     arrays = _draw(recipe, seed, purpose, indices[owner], attempts, threads)
     tasks = _tasks_of(recipe, arrays)
     code = compile_programs(tasks.programs)

@@ -26,13 +26,13 @@ statement: ACTION _S "(" _S ")"
     | "repeat" _S "(" _S COUNT _S ")" _body
 _test: _S "(" _S ("not" _GAP)? CONDITION _S "(" _S ")" _S ")"
 _body: _S "{{" block
-ACTION: {_either(ACTIONS)}
-CONDITION: {_either(CONDITIONS)}
-COUNT: {_either(map(str, range(MAX_REPEAT + 1)))}
+ACTION: {_alternatives(ACTIONS)}
+CONDITION: {_alternatives(CONDITIONS)}
+COUNT: {_alternatives(map(str, range(MAX_REPEAT + 1)))}
 _S: /[ \\t\\n]{{0,{MOST_SPACE}}}/
 _GAP: /[ \\t\\n]{{1,{MOST_SPACE}}}/
 """
 
 
-def _either(words: Iterable[str]) -> str:
+def _alternatives(words: Iterable[str]) -> str:
     return " | ".join(f'"{word}"' for word in words)

@@ -28,7 +28,7 @@ def cell_of(robot, pair, size, width):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def place(robot, pair, size, width, cell, heading):  # type: ignore[no-untyped-def]
+def store_cell(robot, pair, size, width, cell, heading):  # type: ignore[no-untyped-def]
     """Write where the robot is; the row is a multiplication, since a division costs as much as an action."""
     position = cell - pair * size
     row = (position * ((int64(1) << _SHIFT) // width + 1)) >> _SHIFT
@@ -131,7 +131,7 @@ def finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: igno
     for k in range(lanes.shape[1]):
         at = uint64(k)
         to = pair + lanes[LANE, at]
-        place(final_robot, to, size, width, lanes[CELL, at], lanes[HEADING, at])
+        store_cell(final_robot, to, size, width, lanes[CELL, at], lanes[HEADING, at])
         statuses[to], all_events[pair + k], all_actions[pair + k] = OK, tallies[EVENTS, at], tallies[ACTIONS, at]
 
 

@@ -32,9 +32,9 @@ from karel_env.lanes import (
     finish,
     keep,
     part,
-    place,
     record,
     settle,
+    store_cell,
     turn_to,
 )
 from karel_env.language import MAX_NESTING
@@ -225,7 +225,7 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
                 to = uint64(out)
                 words[to], values[to], positions[to], headings[to] = source[index], is_true, cell - base, heading
                 out += 1
-        place(final_robot, pair, size, width, cell, heading)
+        store_cell(final_robot, pair, size, width, cell, heading)
         statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
         if trace is not None:
             starts[pair - origin + 1] = out

@@ -36,15 +36,15 @@ class ParseError(ValueError):
 
     Attributes:
         line, column: of the offending token, from 1.
-        found: the token, or `end of text`.
+        token: the token found, or `end of text`.
         expected: what the grammar allows there.
     """
 
-    def __init__(self, text: str, place: int, found: str, expected: str) -> None:
-        self.line = text.count("\n", 0, place) + 1
-        self.column = place - text.rfind("\n", 0, place)
-        self.found, self.expected = found, expected
-        super().__init__(f"line {self.line}, column {self.column}: found {found}, expected {expected}")
+    def __init__(self, text: str, offset: int, token: str, expected: str) -> None:
+        self.line = text.count("\n", 0, offset) + 1
+        self.column = offset - text.rfind("\n", 0, offset)
+        self.token, self.expected = token, expected
+        super().__init__(f"line {self.line}, column {self.column}: found {token}, expected {expected}")
 
 
 # No white space within the pattern: beside what must follow it, a long stretch would be tried at every length.
@@ -84,7 +84,7 @@ class Descent:
         self.text = text
         matches = list(token.finditer(text))
         self.tokens = [match[1] for match in matches]
-        self.places = [match.start(1) for match in matches]
+        self.offsets = [match.start(1) for match in matches]
         self.next = 0
         self.words: list[int] = list(HEADER)
 
@@ -101,7 +101,7 @@ class Descent:
 
     def _error(self, expected: str) -> ParseError:
         if self.next < len(self.tokens):
-            return ParseError(self.text, self.places[self.next], repr(self.tokens[self.next])[:60], expected)
+            return ParseError(self.text, self.offsets[self.next], repr(self.tokens[self.next])[:60], expected)
         return ParseError(self.text, len(self.text), "end of text", expected)
 
     def _peek(self) -> str:

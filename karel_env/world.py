@@ -111,16 +111,16 @@ class Worlds:
         """bool [...], equality of the full state: robot, walls, all marker counts (the equality `state`)."""
         return self._same_robot(other_worlds) & (self.cells == other_worlds.cells).all((-2, -1))
 
-    def same_drawing(self, others: Worlds) -> np.ndarray:
+    def same_drawing(self, worlds: Worlds) -> np.ndarray:
         """bool [...], equality of the drawings, where the robot's glyph hides markers (the equality `drawn`)."""
-        differ = self.cells != others.cells
+        differ = self.cells != worlds.cells
         at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
         differ = differ.reshape(*self.shape, -1)
         np.put_along_axis(differ, at[..., None], False, -1)
-        return self._same_robot(others) & ~differ.any(-1)
+        return self._same_robot(worlds) & ~differ.any(-1)
 
-    def _same_robot(self, others: Worlds) -> np.ndarray:
-        return (self.robot == others.robot).all(-1)
+    def _same_robot(self, worlds: Worlds) -> np.ndarray:
+        return (self.robot == worlds.robot).all(-1)
 
 
 def _int16(name: str, values: np.ndarray) -> np.ndarray:
@@ -177,8 +177,8 @@ def parse_world(text: str, border: bool = False) -> Worlds:
     if not lines or len({len(line) for line in lines}) != 1:
         raise WorldError(f"world text: rows of lengths {brief([len(line) for line in lines])}; expected all equal")
     if not border:
-        wide = len(lines[0]) + 2
-        lines = [["#"] * wide, *(["#", *line, "#"] for line in lines), ["#"] * wide]
+        width = len(lines[0]) + 2
+        lines = [["#"] * width, *(["#", *line, "#"] for line in lines), ["#"] * width]
     if max(len(lines), len(lines[0])) > MAX_SIDE:
         raise WorldError(
             f"world text: {len(lines)}x{len(lines[0])} with its border; expected at most {MAX_SIDE} a side"

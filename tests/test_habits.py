@@ -177,10 +177,13 @@ def commands() -> list[str]:
 
 
 def module_text(name: str) -> str:
-    """Source of a module, or of a whole package; nothing of it is run."""
+    """Source of a module with those that it takes `main` from, or of a whole package; nothing of it is run."""
     base = ROOT.joinpath(*name.split("."))
     files = sorted(base.glob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
-    return "\n".join(path.read_text() for path in files)
+    text = "\n".join(path.read_text() for path in files)
+    return "\n".join(
+        [text, *(module_text(main) for main in re.findall(r"^from (benchmark[\w.]+) import main$", text, re.M))]
+    )
 
 
 @pytest.mark.parametrize("line", commands())

@@ -54,12 +54,12 @@ class Dice:
 
     def __init__(self, seed: int, task: int) -> None:
         self.key = int(stream_key(seed, len(PURPOSES) + 1000, task, 0))
-        self.drawn = 0
+        self.num_draws = 0
 
     def below(self, bound: int) -> int:
         """Uniform in 0 to `bound` - 1."""
-        self.drawn += 1
-        return int(below(np.uint64(draw(np.uint64(self.key), self.drawn - 1)), bound))
+        self.num_draws += 1
+        return int(below(np.uint64(draw(np.uint64(self.key), self.num_draws - 1)), bound))
 
     def choose(self, items: Sequence[_T]) -> _T:
         """One of them, uniformly."""
@@ -67,14 +67,14 @@ class Dice:
 
     def shuffled(self, items: Sequence[_T]) -> list[_T]:
         """All of them in a random order (Fisher and Yates)."""
-        rest = list(items)
-        for last in range(len(rest) - 1, 0, -1):
+        remaining = list(items)
+        for last in range(len(remaining) - 1, 0, -1):
             index = self.below(last + 1)
-            rest[last], rest[index] = rest[index], rest[last]
-        return rest
+            remaining[last], remaining[index] = remaining[index], remaining[last]
+        return remaining
 
 
-def _room(height: int, width: int) -> np.ndarray:
+def _empty_room(height: int, width: int) -> np.ndarray:
     """Cells of an empty world."""
     cells = np.full((height, width), WALL, np.int16)
     cells[1:-1, 1:-1] = 0
@@ -96,7 +96,7 @@ def stairs(height: int, width: int) -> list[Cell]:
 
 def stair_climber(dice: Dice) -> Worlds:
     """12x12; stairs from the bottom left to the top right, robot and marker on two of them, the marker higher."""
-    cells = _room(12, 12)
+    cells = _empty_room(12, 12)
     steps = stairs(12, 12)
     for row, column in steps[:-1]:
         cells[row, column + 1] = WALL
@@ -108,12 +108,12 @@ def stair_climber(dice: Dice) -> Worlds:
 
 def four_corners(dice: Dice) -> Worlds:
     """12x12, empty; robot in the bottom row, not in a corner, facing east."""
-    return _world(_room(12, 12), (10, 2 + dice.below(8)))
+    return _world(_empty_room(12, 12), (10, 2 + dice.below(8)))
 
 
 def top_off(dice: Dice) -> Worlds:
     """12x12; one to eight markers in the bottom row, robot at its western end, facing east."""
-    cells = _room(12, 12)
+    cells = _empty_room(12, 12)
     positions = dice.shuffled(_inner(range(10, 11), range(2, 11)))
     for position in positions[: 1 + dice.below(len(positions) - 1)]:
         cells[position] = 1
@@ -156,14 +156,14 @@ def clean_house(dice: Dice) -> Worlds:
 
 def harvester(dice: Dice) -> Worlds:
     """8x8, a marker on every cell; robot in the bottom row, not in a corner, facing east."""
-    cells = _room(8, 8)
+    cells = _empty_room(8, 8)
     cells[1:-1, 1:-1] = 1
     return _world(cells, (6, 2 + dice.below(4)))
 
 
 def door_key(dice: Dice) -> Worlds:
     """8x8; a wall between two rooms, key and robot in the western one, the goal's marker in the eastern one."""
-    cells = _room(8, 8)
+    cells = _empty_room(8, 8)
     cells[:, 4] = WALL
     key, robot = dice.shuffled(_inner(range(1, 7), range(1, 4)))[:2]
     cells[key] = 1
@@ -173,17 +173,17 @@ def door_key(dice: Dice) -> Worlds:
 
 def one_stroke(dice: Dice) -> Worlds:
     """8x8, empty; robot anywhere, facing east."""
-    return _world(_room(8, 8), dice.choose(_inner(range(1, 7), range(1, 7))))
+    return _world(_empty_room(8, 8), dice.choose(_inner(range(1, 7), range(1, 7))))
 
 
 def seeder(dice: Dice) -> Worlds:
     """8x8, empty; robot anywhere but in the outer columns, facing east."""
-    return _world(_room(8, 8), dice.choose(_inner(range(1, 7), range(2, 6))))
+    return _world(_empty_room(8, 8), dice.choose(_inner(range(1, 7), range(2, 6))))
 
 
 def snake(dice: Dice) -> Worlds:
     """8x8 with one marker; robot anywhere but in the outer columns, facing east."""
-    cells = _room(8, 8)
+    cells = _empty_room(8, 8)
     robot = dice.choose(_inner(range(1, 7), range(2, 6)))
     cells[dice.choose([position for position in _inner(range(1, 7), range(1, 7)) if position != robot])] = 1
     return _world(cells, robot)

@@ -61,16 +61,16 @@ def from_state_array(array: np.ndarray) -> Worlds:
             marker plane, a wall with markers, or no border.
     """
     try:
-        given = np.asarray(array)
+        flags = np.asarray(array)
     except ValueError as problem:
         raise WorldError(f"state array: {problem}; expected [..., H, W, {PLANES}]") from None
-    if given.ndim < 3 or given.shape[-1] != PLANES:
-        raise WorldError(f"state array: shape {given.shape}; expected [..., H, W, {PLANES}]")
-    if given.dtype.kind not in "biuf" or not ((given == 0) | (given == 1)).all():
+    if flags.ndim < 3 or flags.shape[-1] != PLANES:
+        raise WorldError(f"state array: shape {flags.shape}; expected [..., H, W, {PLANES}]")
+    if flags.dtype.kind not in "biuf" or not ((flags == 0) | (flags == 1)).all():
         raise WorldError(
-            f"state array: numbers of type {given.dtype} that are not all 0 or 1; expected planes of those"
+            f"state array: numbers of type {flags.dtype} that are not all 0 or 1; expected planes of those"
         )
-    planes = given.astype(bool)
+    planes = flags.astype(bool)
     wall, markers = planes[..., _WALL_PLANE], planes[..., _MARKER_PLANE:]
     if ((markers.sum(-1) != 1) & ~wall).any():
         raise WorldError("state array: a free cell does not have exactly one of the planes for 0 to 10 markers")
@@ -123,11 +123,11 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
     height, width = sides
     cells = np.full((height + 2, width + 2), WALL, np.int16)
     cells[1:-1, 1:-1] = 0
-    for entry, (row, column) in _places(grid, "blocked", _BLOCKED):
+    for entry, (row, column) in _cell_positions(grid, "blocked", _BLOCKED):
         if cells[height - row, column + 1] == WALL:
             raise WorldError(f"grid: 'blocked' names {entry} twice; expected distinct cells")
         cells[height - row, column + 1] = WALL
-    for entry, (row, column, count) in _places(grid, "markers", _MARKERS):
+    for entry, (row, column, count) in _cell_positions(grid, "markers", _MARKERS):
         if cells[height - row, column + 1]:
             used = (
                 "a blocked cell" if cells[height - row, column + 1] == WALL else "a cell that has its markers already"
@@ -136,7 +136,7 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
         if not 1 <= count <= MAX_COUNT:
             raise WorldError(f"grid: 'markers' holds {entry}; expected 1 to {MAX_COUNT} markers in a cell")
         cells[height - row, column + 1] = count
-    heroes = list(_places(grid, "hero", _HERO))
+    heroes = list(_cell_positions(grid, "hero", _HERO))
     if len(heroes) != 1:
         raise WorldError(f"grid: 'hero' names {len(heroes)} places, not one; {_GRID_FORM}")
     entry, (row, column, heading) = heroes[0]
@@ -145,7 +145,7 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
     return Worlds.of(cells, np.array([height - row, column + 1, heading]))
 
 
-def _places(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> Iterator[tuple[str, list[int]]]:
+def _cell_positions(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> Iterator[tuple[str, list[int]]]:
     """Each entry of a text of places, with its row, its column and what follows them; within the grid."""
     if not isinstance(grid[name], str):
         raise WorldError(f"grid: {name!r} is {brief(grid[name])}, no text; {_GRID_FORM}")
@@ -234,9 +234,9 @@ def from_sparse_grid(text: str) -> Worlds:
     if row >= height or column >= width:
         raise WorldError(f"sparse grid: a robot outside a world of {height}x{width}; expected it within the border")
     world = Worlds.of(cells[::-1], np.array([height - 1 - row, column, heading]))
-    again = np.zeros_like(ones)
-    again[[int(entry.split(":")[0]) for entry in sparse_grid(world).split()]] = True
-    if wrong := np.flatnonzero(again != ones).tolist():
+    round_trip = np.zeros_like(ones)
+    round_trip[[int(entry.split(":")[0]) for entry in sparse_grid(world).split()]] = True
+    if wrong := np.flatnonzero(round_trip != ones).tolist():
         raise WorldError(
             f"sparse grid: entry {wrong[0]} contradicts the others; expected a border, free cells and walls within it, "
             "and at most one plane of markers for each free cell"

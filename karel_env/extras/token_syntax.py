@@ -36,8 +36,8 @@ _TOKEN = re.compile(r"(\S+)")
 
 
 def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(part.title() for part in others)
+    first, *later_words = name.split("_")
+    return first + "".join(part.title() for part in later_words)
 
 
 _ACTION_ID = {_camel(name): i for i, name in enumerate(ACTIONS)}

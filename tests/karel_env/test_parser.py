@@ -52,7 +52,7 @@ def test_canonical_text():
 def test_errors_name_their_place(source, line, column, found):
     with pytest.raises(ParseError) as caught:
         parse(source)
-    assert (caught.value.line, caught.value.column, caught.value.found) == (line, column, found)
+    assert (caught.value.line, caught.value.column, caught.value.token) == (line, column, found)
     assert "\n" not in str(caught.value)
 
 

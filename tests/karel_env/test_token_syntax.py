@@ -56,7 +56,7 @@ def test_printing_and_parsing_are_inverse():
 def test_errors_name_their_place(source, line, column, found, expected):
     with pytest.raises(ParseError) as caught:
         parse_tokens(source)
-    assert (caught.value.line, caught.value.column, caught.value.found) == (line, column, found)
+    assert (caught.value.line, caught.value.column, caught.value.token) == (line, column, found)
     assert expected in caught.value.expected
 
 

@@ -408,7 +408,7 @@ def test_a_base_with_odd_modes_is_a_maintainers_matter(tmp_path, quick):
 
 @pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("a\nb"), ValueError("\u202e")])
 def test_a_folder_that_breaks_a_reader_is_reported(problem, repository, tmp_path, quick, monkeypatch):
-    def broken(folder: Path, incoming: bool = False) -> VerificationReport:
+    def broken(folder: Path, is_proposed: bool = False) -> VerificationReport:
         raise problem
 
     monkeypatch.setattr(benchmark.review.pull_request, "verify", broken)

@@ -116,7 +116,7 @@ def test_the_command_audits_and_flags(tmp_path, monkeypatch, capsys):
     assert main(["audit", str(folder), "--write-status"]) == 0
     assert "difference" in capsys.readouterr().out
     assert read_status(folder).status == "validated"
-    monkeypatch.setattr(audit, "audit_texts", lambda folder, report, suite, limits: ["}"] * suite.tasks)
+    monkeypatch.setattr(audit, "generate_audit_texts", lambda folder, report, suite, limits: ["}"] * suite.tasks)
     assert main(["audit", str(folder), "--write-status"]) == 4
     status = read_status(folder)
     assert status.status == "flagged"
