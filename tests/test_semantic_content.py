@@ -57,7 +57,7 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     return found
 
 
-@pytest.mark.parametrize("of_seed", [0.0, 0.01, 0.04])
+@pytest.mark.parametrize("of_seed", [0.0, pytest.param(0.01, marks=pytest.mark.slow), 0.04])
 def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
     """93 to 97% at 95%: where a fit has no chance in it, as much as programs bring, and several times as much."""
     rng = np.random.default_rng(round(1000 * of_seed))
