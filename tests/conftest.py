@@ -20,9 +20,11 @@ for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 LONGEST_FIRST = (
-    "test_known_answers", "test_cluster", "test_architectures", "test_grids", "test_resume", "test_hub", "test_browser",
-    "test_trained_pair", "test_probing", "test_full_grid", "test_emergence", "test_train", "test_failures", "test_submit",
-    "test_hostile", "test_legacy", "test_interpreter",
+    "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_forgeries",
+    "test_full_grid", "test_grids", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
+    "test_emergence", "test_browser", "test_hostile", "test_workflow", "test_figures", "test_audit", "test_incoming",
+    "test_evidence_forgery", "test_legacy", "test_model_formats", "test_isolation", "test_cache", "test_soundness",
+    "test_export", "test_suites", "test_statistics", "test_symbolic", "test_train",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
 

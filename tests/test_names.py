@@ -29,7 +29,6 @@ PLAIN_WORDS = frozenset(
         "gone",
         "held",
         "here",
-        "high",
         "judged",
         "kept",
         "known",
@@ -62,7 +61,6 @@ PLAIN_WORDS = frozenset(
         "who",
         "whole",
         "why",
-        "wide",
     ]
 )
 """Words of a sentence: as a variable they tell the role of a value, not what it holds."""

@@ -13,7 +13,7 @@ from math import exp
 import numpy as np
 import pytest
 import torch
-from quick_protocol import QUICK
+from quick_protocol import QUICK, SMALL_SUITE
 
 import baselines.train
 import benchmark.emergence.command
@@ -69,7 +69,7 @@ def measured(training, tmp_path_factory):
         patch.setattr(benchmark.emergence.trajectory, "REDUCED_PROTOCOL", replace(QUICK, random_inits=2))
         out = io.StringIO()
         with redirect_stdout(out):
-            assert emergence(training, again, "--suite", "smoke", "--out", folder / "out") == 0
+            assert emergence(training, again, "--suite", SMALL_SUITE, "--out", folder / "out") == 0
     return folder / "out", out.getvalue()
 
 
@@ -105,7 +105,7 @@ def test_the_table_and_the_figure_hold_every_checkpoint(measured):
 def test_points_that_are_there_are_not_computed_again(training, measured, reduced, tmp_path):
     shutil.copytree(measured[0] / "points", tmp_path / "points")
     stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
-    words = [training, "--suite", "smoke", "--out", tmp_path]
+    words = [training, "--suite", SMALL_SUITE, "--out", tmp_path]
     assert emergence(*words) == 0
     assert stored == {path: path.stat().st_mtime_ns for path in stored}
     points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
@@ -117,7 +117,7 @@ def test_points_that_are_there_are_not_computed_again(training, measured, reduce
     assert (tmp_path / "points.csv").read_bytes() == before
     assert all(path.stat().st_mtime_ns == time for path, time in points.items() if path != first)
     # The written points stand for the run, whose checkpoints may be gone.
-    assert emergence(tmp_path / "one.json", "--suite", "smoke", "--out", tmp_path / "redrawn") == 0
+    assert emergence(tmp_path / "one.json", "--suite", SMALL_SUITE, "--out", tmp_path / "redrawn") == 0
     for name in ("points.csv", "summary.json", "emergence.svg"):
         assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
@@ -126,7 +126,7 @@ def test_a_point_says_what_the_model_does(training, measured):
     """Perplexity against the loss that transformers computes on the same texts."""
     points = [read_point(path) for path in measured[0].glob(f"points/step-*/{POINT_FILE}")]
     (point,) = (one for one in points if one.step == max(other.step for other in points))
-    suite = load_suite("smoke")
+    suite = load_suite(SMALL_SUITE)
     tasks = tasks_of(suite)
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(training))))
     nats, tokens = 0.0, 0

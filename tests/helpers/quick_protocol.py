@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,15 @@ SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
 """The same with answers of 5 words, for models that never end theirs and write each word in many tokens."""
 
 
+def fsync(file: int) -> None:
+    """Nothing: a run waits for the disk some 200 times, which only a machine that loses its power could tell."""
+
+
 def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
-    """Few probes and no figures, which `test_figures` and `test_grids` draw; `assign` may be a patch's `setattr`."""
+    """Few probes, no figures, which `test_figures` and `test_grids` draw, and no waiting for the disk.
+
+    `assign` may be a patch's `setattr`.
+    """
+    assign(os, "fsync", fsync)
     assign(benchmark.runner.run, "STANDARD", QUICK)
     assign(benchmark.runner.run, "write_figures", lambda *_: [])

@@ -57,7 +57,7 @@ def simulated(setting, rng, truth, of_seed, of_program) -> dict[str, Evidence]:
     return results
 
 
-@pytest.mark.parametrize("of_seed", [0.0, 0.01, 0.04])
+@pytest.mark.parametrize("of_seed", [0.0, pytest.param(0.01, marks=pytest.mark.slow), 0.04])
 def test_the_intervals_of_delta_cover_the_truth(setting, of_seed):
     """Coverage of 93 to 97% at 95%: without variance between fits, with as much as between programs, and with several times as much."""
     rng = np.random.default_rng(round(1000 * of_seed))

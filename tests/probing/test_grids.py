@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quick_protocol import QUICK, SMALL_SUITE
+from quick_protocol import QUICK, SMALL_SUITE, fsync
 from whole_runs import call, only, same
 
 from benchmark.models.checkpoint import open_checkpoint
@@ -22,6 +22,7 @@ def run_of(grid, tiny_folder, out):
     """The folder of a complete run with a grid."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.runner.run.STANDARD", QUICK)
+        patch.setattr("os.fsync", fsync)
         assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
     return only(out)
 

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yml"))}
 PLAIN = "2026-11-25_n-gram"
+RIVALS = (PLAIN, "2026-11-25_nearest-neighbour", "2026-11-25_random")
+"""Rows of the board that a change is compared with; every row would be read for it."""
 # YAML 1.1 reads the key `on` as true.
 ON = True
 
@@ -45,8 +47,10 @@ def proposed(tmp_path):
     git(change, "add", "-A")
     git(change, "commit", "-qm", "base")
     (tmp_path / "base").mkdir()
-    for name in ("benchmark", "karel_env", "baselines", "submissions"):
+    for name in ("benchmark", "karel_env", "baselines"):
         (tmp_path / "base" / name).symlink_to(ROOT / name)
+    for name in RIVALS:
+        shutil.copytree(ROOT / "submissions" / name, tmp_path / "base" / "submissions" / name)
 
     def commit() -> None:
         git(change, "checkout", "-qb", "change")

@@ -130,9 +130,17 @@ def test_a_better_program_with_its_digest_is_found(copied, capsys):
 
 
 def test_every_shipped_submission_verifies(capsys):
+    """To verify is to validate first, so that all are valid too."""
     assert main(["verify", "--all"]) == 0
-    assert main(["validate", "--all"]) == 0
     assert capsys.readouterr().out.count(": verified") == sum(path.is_dir() for path in SUBMISSIONS.iterdir())
+
+
+def test_all_of_a_folder_are_validated(copied, tmp_path, capsys):
+    names = [copied(name).name for name in (PLAIN, "2026-11-25_random")]
+    assert main(["--submissions", str(tmp_path), "validate", "--all"]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == sorted(names)
+    (tmp_path / PLAIN / RECORD).unlink()
+    assert main(["--submissions", str(tmp_path), "validate", "--all"]) == 3
 
 
 @pytest.mark.parametrize("name", ["2026-11-23_llama-laptop", NETWORK])
