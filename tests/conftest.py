@@ -169,9 +169,9 @@ def ray_in_tests():
     """
     with ExitStack() as stack:
         if "ray" in sys.modules:
-            from benchmark.cluster import private_token
+            from benchmark.cluster.ray_executor import private_auth_token
 
-            stack.enter_context(private_token())
+            stack.enter_context(private_auth_token())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
