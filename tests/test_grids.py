@@ -22,6 +22,8 @@ def run_of(grid, tiny_folder, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.driver.STANDARD", QUICK)
         patch.setattr("os.fsync", fsync)
+        # What is asked of the figures is which there are.
+        patch.setattr("benchmark.figures.DPI", 30)
         assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
     return only(out)
 
