@@ -26,6 +26,7 @@ def run_of(grid, tiny_folder, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.driver.STANDARD", QUICK)
         patch.setattr("os.fsync", fsync)
+        patch.setattr("benchmark.preflight.product_speed", lambda dtype: 5e10)
         # What is asked of the figures is which there are.
         patch.setattr("benchmark.figures.DPI", 30)
         assert call("--model", f"path:{tiny_folder}", "--suite", suite, "--grid", grid, "--out", out / "runs") == 0
