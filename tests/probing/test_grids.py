@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from quick_protocol import QUICK, SMALL_SUITE, fsync
@@ -19,12 +21,17 @@ from benchmark.tasks.stage import BLIND, RANDOM
 
 
 def run_of(grid, tiny_folder, out):
-    """The folder of a complete run with a grid."""
+    """The folder of a whole run of a grid, in few shards: a grid has ten times the stages of another run."""
+    suite = out / "few_shards.yaml"
+    suite.write_text(Path(SMALL_SUITE).read_text().replace("shard: 4\n", "shard: 40\n"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.runner.run.STANDARD", QUICK)
         patch.setattr("os.fsync", fsync)
-        assert call("--model", f"path:{tiny_folder}", "--suite", SMALL_SUITE, "--grid", grid, "--out", out) == 0
-    return only(out)
+        patch.setattr("benchmark.runner.preflight.matmul_flops", lambda dtype: 5e10)
+        # What is asked of the figures is which there are.
+        patch.setattr("benchmark.probing.figures.DPI", 30)
+        assert call("--model", f"path:{tiny_folder}", "--suite", suite, "--grid", grid, "--out", out / "runs") == 0
+    return only(out / "runs")
 
 
 @pytest.fixture(scope="module")
