@@ -7,26 +7,19 @@ from pydantic import BeforeValidator
 from benchmark.files import MAX_TEXT_BYTES, MAX_YAML_BYTES
 from karel_env.command import shown
 
-INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
     "submission.yaml", "record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "frame.json", "README.md",
     "status.json",
 )  # fmt: skip
-
-
 FIGURES = "figures"
-
-
 MODEL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", INDEX, "training.json",
+    "added_tokens.json", INDEX_FILE, "training.json",
 }  # fmt: skip
-
-
 MAX_BYTES = {DESCRIPTION: MAX_YAML_BYTES, README: MAX_TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
           READINGS: 200_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
-
-
 MAX_OTHER_BYTES, MAX_FOLDER_BYTES, MAX_FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `MAX_BYTES` does not name, of a folder, and how many files it may have."""
 

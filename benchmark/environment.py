@@ -19,6 +19,13 @@ from typing import Any
 
 import karel_env
 
+SOURCE_ROOT = Path(__file__).parent.parent
+SUBMISSIONS = SOURCE_ROOT / "submissions"
+SHIPPED = "2026-11-23_llama-laptop"
+"""Folder in `submissions/` of the model that commands use by default."""
+PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
+RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runner")
+"""Modules and packages of `benchmark` that the results of a run depend on; with them all of `karel_env`."""
 CGROUPS = Path("/sys/fs/cgroup")
 PROC_SELF = Path("/proc/self")
 OOM_KILL_FILES = ("memory.events", "memory.oom_control")
@@ -103,16 +110,6 @@ def _read_entry(path: Path, name: str) -> int | None:
     return None
 
 
-PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
-
-
-SOURCE_ROOT = Path(__file__).parent.parent
-
-
-RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runner")
-"""Modules and packages of `benchmark` that the results of a run depend on; with them all of `karel_env`."""
-
-
 def source_digest(modules: Sequence[str] = RESULT_SOURCES) -> str:
     """SHA-256 over the source of `karel_env` and of modules or packages of `benchmark`.
 
@@ -190,9 +187,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-SUBMISSIONS = SOURCE_ROOT / "submissions"
-
-
-SHIPPED = "2026-11-23_llama-laptop"

@@ -1,1 +1,1 @@
-"""bench"""
+"""Speed and memory of probing, of generation, and of workers."""

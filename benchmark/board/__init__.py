@@ -1,1 +1,1 @@
-"""board"""
+"""The leaderboard: ranking, tables, comparison of models, the static page."""

@@ -1,1 +1,1 @@
-"""calibrate"""
+"""Known answers: pseudo-models, the trained pair, and the released recipe for comparison."""

@@ -1,1 +1,1 @@
-"""Options and progress display that the commands share."""
+"""What commands share: options and progress."""

@@ -1,1 +1,1 @@
-"""Executors of work items: in this process or on Ray, and the pool that drives them."""
+"""Workers: the pool that hands out work, the executor of one process, and the executor on Ray."""

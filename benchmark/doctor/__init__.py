@@ -1,1 +1,1 @@
-"""Checks of a model before a run: `python -m benchmark.doctor`."""
+"""Diagnosis of a model on two tasks."""

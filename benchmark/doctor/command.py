@@ -19,8 +19,7 @@ from benchmark.cli.options import (
     resolve_device,
 )
 from benchmark.command import run_command
-from benchmark.doctor import checks
-from benchmark.doctor import custom_checks as own_checks
+from benchmark.doctor import checks, custom_checks
 from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, WARN, CheckResult, DoctorContext
 from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.checkpoint import open_checkpoint
@@ -52,12 +51,12 @@ CHECKS: Checks = (
 """Name, check function, and whether later checks require it to pass."""
 CUSTOM_CHECKS: Checks = (
     ("loading", checks.check_loading, True),
-    ("causality", own_checks.check_causality, False),
+    ("causality", custom_checks.check_causality, False),
     ("padding", checks.check_padding, False),
     ("generation", checks.check_generation, False),
     ("batch sizes", checks.check_batches, False),
     ("untrained copies", checks.check_untrained_copies, False),
-    ("speed", own_checks.estimate_speed, False),
+    ("speed", custom_checks.estimate_speed, False),
 )
 """The same for a custom model."""
 

@@ -1,1 +1,1 @@
-"""Models: interface, specs, checkpoints, the Hugging Face adapter, decoding, token alignment, custom classes."""
+"""Models: specs, checkpoints, the hub, transformers, decoding, token alignment, custom classes."""

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from benchmark.environment import available_limit
 from benchmark.errors import ModelError, UsageError
-from benchmark.models import custom as factory
-from benchmark.models import hub
+from benchmark.models import custom, hub
 from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
@@ -118,7 +117,7 @@ def current_digest(checkpoint: Checkpoint) -> str:
         if spec.scheme == "baseline":
             return _open_baseline(spec).digest
         if spec.scheme == "py":
-            return factory.module_source(spec, checkpoint.loading)[1]
+            return custom.module_source(spec, checkpoint.loading)[1]
         return _digest_files(
             checkpoint.folder, (*FILE_PATTERNS, CODE_PATTERN) if checkpoint.loading.remote_code else FILE_PATTERNS
         )
@@ -141,8 +140,8 @@ def check_unchanged(checkpoint: Checkpoint) -> None:
 
 
 def _open_custom(spec: ModelSpec, loading: LoadOptions) -> Checkpoint:
-    path, digest = factory.module_source(spec, loading)
-    model = factory.build_model(spec)
+    path, digest = custom.module_source(spec, loading)
+    model = custom.build_model(spec)
     return Checkpoint(
         spec=str(spec),
         folder=path.parent,

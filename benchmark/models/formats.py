@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from benchmark.artifacts import INDEX_FILE, WEIGHTS_FILE
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_json
-from benchmark.models.weights import INDEX_FILE, WEIGHTS_FILE
 
 ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.bin.index.json")

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from benchmark.isolation import run_bounded
-from benchmark.models import custom as factory
+from benchmark.models import custom
 from benchmark.models.checkpoint import BASELINE_REGISTRY, Checkpoint
 from benchmark.models.interface import LanguageModel, ModelSpec, ProgramGenerator
 from benchmark.models.validated import ValidatedModel
@@ -22,7 +22,7 @@ def load_model(
         ModelError: the model cannot be loaded.
     """
     if checkpoint.is_custom:
-        return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
+        return ValidatedModel(custom.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
     from benchmark.models.huggingface import HuggingFaceModel
 
     return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
@@ -31,7 +31,7 @@ def load_model(
 def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
     """Load a model without hidden states: a custom class or a baseline."""
     if checkpoint.is_custom:
-        return ValidatedModel(factory.build_model(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
+        return ValidatedModel(custom.build_model(ModelSpec.parse(checkpoint.spec)), checkpoint.spec)
     baseline: ProgramGenerator = importlib.import_module(BASELINE_REGISTRY).BASELINES[checkpoint.name](suite)
     return baseline
 
@@ -39,7 +39,7 @@ def load_generator(checkpoint: Checkpoint, suite: Suite) -> ProgramGenerator:
 def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
     """Load the model's tokenizer; None for a custom class without one."""
     if checkpoint.is_custom:
-        return getattr(factory.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+        return getattr(custom.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
     from benchmark.models.huggingface import HuggingFaceModel
 
     return HuggingFaceModel.load_tokenizer(checkpoint)

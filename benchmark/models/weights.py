@@ -19,11 +19,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from benchmark.artifacts import INDEX_FILE, WEIGHTS_FILE
 from benchmark.errors import ModelError, SubmissionError
 from benchmark.files import read_safetensors_header
 from benchmark.models.json_files import check_kind, read_json
 
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_MODEL_HEADER_BYTES = 100_000_000
 MASK_NAME = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|mask|causal_mask)$")
 """Names of causal masks stored by older versions of transformers; a trained bias has one dimension."""

@@ -1,1 +1,1 @@
-"""Review of pull requests that change submissions."""
+"""Checks of a pull request to `submissions/` against its base commit."""

@@ -1,1 +1,1 @@
-"""One evaluation run: plan, shards, probe fits, record."""
+"""A run of one model on one suite: plan, worker, stages, store, folder, record."""

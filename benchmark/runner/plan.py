@@ -10,7 +10,7 @@ import numpy as np
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.protocol import FULL_GRID, STANDARD_GRID
 from benchmark.tasks import suite as suites
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, _num_wide_programs, stage_tasks
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, num_wide_programs, stage_tasks
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, PromptTemplate
 from benchmark.tasks.stage import (
     BLIND,
@@ -125,13 +125,11 @@ def plan(job: Job) -> list[Shard]:
     if not job.reads_states:
         return [shard for stage in stages for shard in shards_of(suite, stage)]
     stages.append(GENERATED)
-    read_stages = (
-        [BLIND, WIDE, *(str(Stage(CROSSED, alternative=name)) for name in CROSSED_ALTERNATIVES)]
-        if job.grid == FULL_GRID
-        else [BLIND]
-    )
+    read_stages = [Stage(BLIND)]
+    if job.grid == FULL_GRID:
+        read_stages += [Stage(WIDE), *(Stage(CROSSED, alternative=name) for name in CROSSED_ALTERNATIVES)]
     for stage in read_stages:
-        stages += [stage, *(str(Stage.parse(stage).of_random_init(i)) for i in range(job.random_inits))]
+        stages += [str(stage), *(str(stage.of_random_init(i)) for i in range(job.random_inits))]
     return [shard for stage in stages for shard in shards_of(suite, stage)]
 
 
@@ -158,5 +156,5 @@ def task_sets(job: Job) -> dict[str, str]:
         return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
     purposes = [suites.TEST, suites.PROBE, suites.BLIND]
     purposes += [suites.SHOTS] if job.generation.track == FEWSHOT else []
-    purposes += [suites.blind_purpose(_num_wide_programs(job.suite))] if job.grid == FULL_GRID else []
+    purposes += [suites.blind_purpose(num_wide_programs(job.suite))] if job.grid == FULL_GRID else []
     return {f"tasks-{purpose}": purpose for purpose in purposes}

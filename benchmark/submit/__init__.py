@@ -1,1 +1,1 @@
-"""Submissions: schema, screening, verification, rerun, audit, sealed rounds and export."""
+"""Submissions: schema, safe reading, verification, rerun, audit, sealed rounds, export."""

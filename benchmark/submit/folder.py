@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.artifacts import (
     FIGURES,
-    INDEX,
+    INDEX_FILE,
     MAX_BYTES,
     MAX_FILES,
     MAX_FOLDER_BYTES,
@@ -67,8 +67,8 @@ def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
         raise SubmissionError(f"{STATUS}: only the verification writes it; remove it")
     for path in files:
         _screen_file(path)
-    if (folder / INDEX).exists():
-        check_index(read_json(folder / INDEX, MAX_OTHER_BYTES), {path.name for path in files})
+    if (folder / INDEX_FILE).exists():
+        check_index(read_json(folder / INDEX_FILE, MAX_OTHER_BYTES), {path.name for path in files})
     return files
 
 

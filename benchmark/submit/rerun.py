@@ -23,8 +23,7 @@ from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import load_options_from_record
-from benchmark.submit.check_samples import GENERATION_STAGES as STAGES
-from benchmark.submit.check_samples import generation_options_from_record
+from benchmark.submit.check_samples import GENERATION_STAGES, generation_options_from_record
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.submit.screening import screen_model_folder
@@ -163,7 +162,9 @@ def rerun(folder: Path, report: VerificationReport, fraction: float, limits: Pro
 
 def regenerate_samples(request: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
     """Run a request in a subprocess; errors as for `rerun`."""
-    num_shards = math.ceil(sum(len(shards_of(request.suite, stage)) for stage in STAGES) * (request.fraction or 1))
+    num_shards = math.ceil(
+        sum(len(shards_of(request.suite, stage)) for stage in GENERATION_STAGES) * (request.fraction or 1)
+    )
     seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * num_shards
     memory = limits.memory if limits.memory is not None else int(MEMORY_FRACTION * available_memory())
     return run_bounded(_generate, request, seconds=seconds, memory=memory, subject=request.name)
@@ -205,5 +206,5 @@ def _choose_shards(job: Job, request: RerunRequest) -> tuple[Sequence[Shard], in
     if request.stage:
         shards = shards_of(job.suite, request.stage)
         return shards, len(shards)
-    shards = [shard for shard in plan(job) if shard.stage in STAGES]
+    shards = [shard for shard in plan(job) if shard.stage in GENERATION_STAGES]
     return sorted(random.SystemRandom().sample(shards, math.ceil(request.fraction * len(shards)))), len(shards)

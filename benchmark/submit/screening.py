@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from benchmark.artifacts import ADAPTER, INDEX
+from benchmark.artifacts import ADAPTER, INDEX_FILE
 from benchmark.errors import SubmissionError
 from benchmark.files import decode_utf8, read_json, sanitize
 
@@ -44,7 +44,7 @@ SPEC_PATTERN = re.compile(
 )
 DEVICE_PATTERN = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
 WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-LOADED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
+LOADED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX_FILE)
 NON_MODEL_FILES = ("record.json", "status.json", "training.json")
 VOCABULARY_FILES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
 """Files with arbitrary words as keys."""
@@ -169,11 +169,11 @@ def check_index(content: Any, names: set[str]) -> None:
     """
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not shards:
-        raise SubmissionError(f"{INDEX}: no weight_map of tensors to files; save the weights again")
+        raise SubmissionError(f"{INDEX_FILE}: no weight_map of tensors to files; save the weights again")
     for tensor, shard in shards.items():
         if not _matches(WEIGHT_FILE, shard) or shard not in names:
             raise SubmissionError(
-                f"{INDEX}: {sanitize(tensor)} lies in {sanitize(shard)}, no weight file of this folder"
+                f"{INDEX_FILE}: {sanitize(tensor)} lies in {sanitize(shard)}, no weight file of this folder"
             )
 
 
@@ -196,7 +196,7 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
         if path.name in NON_MODEL_FILES or path.name in VOCABULARY_FILES:
             continue
         content = read_json(path.resolve() if is_hub else path, MAX_HUB_JSON_BYTES)
-        if path.name == INDEX:
+        if path.name == INDEX_FILE:
             check_index(content, {weights.name for weights in folder.glob("*.safetensors")})
         if not isinstance(content, dict) and path.name not in LOADED_FILES:
             # A file of another library, such as modules.json: screen its entries too.

@@ -35,10 +35,10 @@ def stage_tasks(suite: Suite, stage: str) -> Tasks:
 
 def wide_tasks(suite: Suite) -> Tasks:
     """A blind set of the largest label budget, scaled in proportion to the suite's own budget."""
-    return blind_tasks(suite, _num_wide_programs(suite))
+    return blind_tasks(suite, num_wide_programs(suite))
 
 
-def _num_wide_programs(suite: Suite) -> int:
+def num_wide_programs(suite: Suite) -> int:
     return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
 
 

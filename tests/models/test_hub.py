@@ -14,10 +14,10 @@ from huggingface_hub import constants, snapshot_download
 from quick_protocol import SMALL_SUITE
 from whole_runs import call
 
+from benchmark.artifacts import INDEX_FILE
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import LoadOptions, ModelSpec
-from benchmark.models.weights import INDEX_FILE
 from benchmark.runner.record import read_record
 from benchmark.submit.audit import derive_audit_seed
 
