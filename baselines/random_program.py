@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.models.interface import Generation
-from benchmark.tasks.suite import Suite, training_tasks
+from benchmark.tasks.suite import Suite
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.language import HEADER_TEXT
 
 SEED = 90_001
@@ -19,11 +20,11 @@ class RandomProgram:
     """Answer each prompt with a random program, seeded by the prompt's digest."""
 
     def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+        self.task_sets = TaskSets(suite)
 
     def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
         """See `ProgramGenerator.generate`."""
         digests = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
         numbers = np.array([int.from_bytes(digest[:4], "big") for digest in digests])
-        programs = training_tasks(self.suite, numbers, SEED).programs
+        programs = self.task_sets.training(numbers, SEED).programs
         return [Generation(text.removeprefix(HEADER_TEXT), len(text.split()) - 3, True) for text in programs.texts()]

@@ -37,7 +37,8 @@ from benchmark.cli.options import MAX_THREADS, SEED
 from benchmark.command import make_folder, run_command
 from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.errors import UsageError
-from benchmark.tasks.suite import Suite, load_suite, training_tasks
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.command import CommandParser, integer
 
 CUSTOM_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
@@ -108,9 +109,9 @@ def _group_matrices(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, in
     return [{"params": members, "parts": count} for count, members in groups.items()]
 
 
-def build_batch(suite: Suite, recipe: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def build_batch(task_sets: TaskSets, recipe: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
-    tasks = training_tasks(suite, recipe.task_numbers(step), recipe.seed)
+    tasks, suite = task_sets.training(recipe.task_numbers(step), recipe.seed), task_sets.suite
     tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs)
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 
@@ -132,6 +133,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path, compile_model: bool, precision: str, command: str = "") -> None:
         self.recipe, self.folder, self.command, self.precision = recipe, folder, command, precision
         self.suite = load_suite(recipe.suite)
+        self.task_sets = TaskSets(self.suite)
         logged = {"log_with": "tensorboard", "project_dir": str(folder)} if find_spec("tensorboardX") else {}
         self.accelerator = Accelerator(mixed_precision=precision, **logged)
         if recipe.batch % self.accelerator.num_processes:
@@ -189,7 +191,7 @@ class Trainer:
 
     def train_step(self) -> torch.Tensor:
         """Run one optimiser step; returns the mean weighted loss in nats per predicted token, without synchronising."""
-        tokens, labels = build_batch(self.suite, self.recipe, self.step)
+        tokens, labels = build_batch(self.task_sets, self.recipe, self.step)
         factor = self.recipe.learning_rate_factor(self.step)
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):

@@ -2,7 +2,7 @@
 
     BenchmarkError              1, run incomplete
     ├── StorageError            1, the disk is full, or a worker does not see the folder
-    ├── ShardsFailed            1, work items were given up (3 if the model caused every failure)
+    ├── ItemsFailed             1, work items were given up (3 if the model caused every failure)
     ├── UsageError              2, an invalid option, suite or value
     ├── ModelError              3, the model cannot be used
     ├── SubmissionError         3, the submission is refused
@@ -28,7 +28,7 @@ class StorageError(BenchmarkError):
     """The run folder cannot be written to, or is not seen by a worker."""
 
 
-class ShardsFailed(BenchmarkError):
+class ItemsFailed(BenchmarkError):
     """Work items that were given up after retries.
 
     Args:
@@ -42,7 +42,8 @@ class ShardsFailed(BenchmarkError):
         named = "; ".join(lines[:MAX_REASONS])
         suffix = f"; and {len(lines) - MAX_REASONS} more reasons" if len(lines) > MAX_REASONS else ""
         retry = "fix the model" if invalid else "run the same command again to retry them"
-        super().__init__(f"{len(reasons)} of the shards failed ({named}{suffix}); no record is written, {retry}")
+        noun = "item" if len(reasons) == 1 else "items"
+        super().__init__(f"{len(reasons)} {noun} failed ({named}{suffix}); no record is written, {retry}")
         if invalid:
             self.exit_code = ModelError.exit_code
 
@@ -71,21 +72,21 @@ class VerificationError(BenchmarkError):
     exit_code = 4
 
 
-def is_panic(problem: BaseException) -> bool:
+def is_panic(error: BaseException) -> bool:
     """Whether native code of tokenizers or safetensors has panicked, which is no `Exception`."""
-    return not isinstance(problem, Exception) and type(problem).__name__ == "PanicException"
+    return not isinstance(error, Exception) and type(error).__name__ == "PanicException"
 
 
-def panic_message(problem: BaseException) -> str:
+def panic_message(error: BaseException) -> str:
     """Return one line on a panic."""
-    reason = " ".join(str(problem).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     return f"native code that reads the model's files panicked ({reason}); save the tokenizer and the weights again"
 
 
 def group_by_reason(reasons: Mapping[str, str]) -> list[str]:
     """One line per distinct reason, with the name or the number of the items that failed for it; most frequent first."""
-    pieces: dict[str, list[str]] = {}
+    names_by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
-        pieces.setdefault(" ".join(reason.split())[:300], []).append(name)
-    ordered = sorted(pieces.items(), key=lambda item: -len(item[1]))
-    return [f"{names[0] if len(names) == 1 else f'{len(names)} pieces'}: {reason}" for reason, names in ordered]
+        names_by_reason.setdefault(" ".join(reason.split())[:300], []).append(name)
+    ordered = sorted(names_by_reason.items(), key=lambda entry: -len(entry[1]))
+    return [f"{names[0] if len(names) == 1 else f'{len(names)} items'}: {reason}" for reason, names in ordered]

@@ -32,6 +32,7 @@ from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
+from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.runner.preflight import check_fits, describe_plan
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.audit import derive_audit_seed
@@ -66,37 +67,37 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run_config(options: argparse.Namespace, suite: str, command: str) -> RunConfig:
+def run_config(options: argparse.Namespace, suite: str, command: str, protocol: Protocol) -> RunConfig:
     """Build the configuration of a run on one suite from the options."""
     return RunConfig(
         suite, options.limit, options.seed, options.dtype, options.device, options.grid, options.batch,
-        options.threads, options.keep_states, options.out, command, generation_options(options),
+        options.threads, options.keep_states, options.out, command, generation_options(options), protocol,
     )  # fmt: skip
 
 
-def execute(options: argparse.Namespace, command: str) -> int:
+def execute(options: argparse.Namespace, command: str, protocol: Protocol) -> int:
     """Evaluate each revision of the model in turn; returns the exit code of the first failure, or 0."""
     normalize_options(options)
     models = expand_revisions(options.model)
     if len(models) == 1:
-        evaluate_model(options, options.model, command)
+        evaluate_model(options, options.model, command, protocol)
         return 0
     problems: list[BenchmarkError] = []
     for model in models:
         try:
-            evaluate_model(options, model, command)
+            evaluate_model(options, model, command, protocol)
         except BenchmarkError as problem:
             problems.append(problem)
             print(f"error: {problem}", file=sys.stderr)
     return problems[0].exit_code if problems else 0
 
 
-def evaluate_model(options: argparse.Namespace, model: str, command: str) -> None:
+def evaluate_model(options: argparse.Namespace, model: str, command: str, protocol: Protocol) -> None:
     """Evaluate one model and print its row."""
     console = Console(stderr=True, highlight=False)
     checkpoint = open_checkpoint(ModelSpec.parse(model), load_options(options))
     check_loads(options, checkpoint)
-    config = run_config(options, options.suite, command)
+    config = run_config(options, options.suite, command, protocol)
     if options.audit:
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
@@ -123,10 +124,11 @@ def evaluate_model(options: argparse.Namespace, model: str, command: str) -> Non
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
+    """Run the command line with a protocol, which no option sets; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.run", *argv])))
+    command = " ".join(["python -m benchmark.run", *argv])
+    return run_command(lambda: execute(parse_options(arguments), command, protocol))
 
 
 if __name__ == "__main__":

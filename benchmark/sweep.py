@@ -40,6 +40,7 @@ from benchmark.command import explain, run_command
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
+from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.run import run_config
 from benchmark.runner.preflight import check_fits
 from benchmark.runner.record import Record
@@ -96,10 +97,11 @@ class Sweep:
         options: the command-line options.
         runs: the runs.
         command: the command line, for the records.
+        protocol: settings of the probes.
     """
 
-    def __init__(self, options: argparse.Namespace, runs: Sequence[SweepRun], command: str) -> None:
-        self.options, self.runs, self.command = options, list(runs), command
+    def __init__(self, options: argparse.Namespace, runs: Sequence[SweepRun], command: str, protocol: Protocol) -> None:
+        self.options, self.runs, self.command, self.protocol = options, list(runs), command, protocol
         self.messages: list[str] = []
         self.next_index, self.lock = 0, Lock()
         for run in self.runs:
@@ -142,7 +144,7 @@ class Sweep:
 
     def _execute_run(self, sweep_run: SweepRun, backend: Backend) -> Record:
         checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), load_options(self.options))
-        run = Run(run_config(self.options, sweep_run.suite, self.command), checkpoint)
+        run = Run(run_config(self.options, sweep_run.suite, self.command, self.protocol), checkpoint)
         record = run.finished_record()
         if record is None:
             check_fits(run.job, run.protocol)
@@ -218,7 +220,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def execute(options: argparse.Namespace, command: str) -> int:
+def execute(options: argparse.Namespace, command: str, protocol: Protocol) -> int:
     """Execute the command; returns the exit code."""
     normalize_options(options)
     runs = read_models(options.models, options.suite) if options.models else []
@@ -234,7 +236,7 @@ def execute(options: argparse.Namespace, command: str) -> int:
     for sweep_run in unique_runs.values():
         ModelSpec.parse(sweep_run.model)
     console = Console(stderr=True, highlight=False)
-    sweep = Sweep(options, list(unique_runs.values()), command)
+    sweep = Sweep(options, list(unique_runs.values()), command, protocol)
     with open_backend(options) as (backend, line):
         if line:
             console.print(line, style="dim")
@@ -256,10 +258,11 @@ def result_row(run: SweepRun) -> dict[str, Any]:
     return cells | (row_cells(run.record) if run.record else {})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
+    """Run the command line with a protocol, which no option sets; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(arguments), " ".join(["python -m benchmark.sweep", *argv])))
+    command = " ".join(["python -m benchmark.sweep", *argv])
+    return run_command(lambda: execute(parse_options(arguments), command, protocol))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import bounded_functions as functions
 import pytest
 
-from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, UsageError
+from benchmark.errors import BenchmarkError, ItemsFailed, ModelError, UsageError
 from benchmark.isolation import run_bounded
 
 ROOMY = {"seconds": 60.0, "memory": 1 << 30}
@@ -60,7 +60,7 @@ def test_memory_beyond_the_limit(function, size):
     ("kind", "raised", "code", "message"),
     [
         ("usage", UsageError, 2, "^expected another$"),
-        ("shards", ShardsFailed, 3, "1 of the shards failed"),
+        ("shards", ItemsFailed, 3, "1 item failed"),
         ("value", ModelError, 3, "^model: ValueError: two lines$"),
         ("recursion", ModelError, 3, "^model: RecursionError: "),
         ("exit", ModelError, 3, "^model: SystemExit: 0$"),

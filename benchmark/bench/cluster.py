@@ -37,7 +37,7 @@ from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
 from benchmark.runner.store import ResultStore, StagedResult, write_atomic
 from benchmark.runner.worker import Worker
-from benchmark.tasks.stage import BLIND
+from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser, integer
 
@@ -140,7 +140,7 @@ class ClusterBench:
         size = job.suite.shard
         if count < 2 or count * size > 2 * job.suite.probe_programs:
             raise UsageError(f"--shards {count}: expected 2 to {2 * job.suite.probe_programs // size}")
-        self.calls = [(f"{BLIND}-{i:06d}", Shard(BLIND, i * size, (i + 1) * size)) for i in range(count)]
+        self.calls = [(f"{BLIND}-{i:06d}", Shard(Stage(BLIND), i * size, (i + 1) * size)) for i in range(count)]
         self.job = job
 
     def measure(self, on_stage: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from tabulate import tabulate
 
 from benchmark.command import run_command
 from benchmark.probing import probes as probing
-from benchmark.probing.control_gap import PriorBaseline
+from benchmark.probing.control_gap import PriorBaseline, skill_score
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
 from benchmark.probing.prior import PRESENT_FEATURES
 from benchmark.probing.probe_fit import ProbeFit
@@ -55,7 +55,7 @@ from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Shard, ShardResult
 from benchmark.runner.store import write_atomic
 from benchmark.tasks.probe_sets import first_inputs
-from benchmark.tasks.stage import BLIND
+from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
@@ -265,7 +265,7 @@ def product_rows(
     giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
     prior = PriorBaseline.from_probe_set(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
     prior[prior == 0] = np.nan
-    skills = {name: 1 + sum(row.sum(-1) for row in fit.log_prob) / prior for name, fit in fits.items()}
+    skills = {name: skill_score(-sum(row.sum(-1) for row in fit.log_prob), prior) for name, fit in fits.items()}
     rows = []
     for name, dtype in dtypes().items():
         differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
@@ -301,7 +301,7 @@ def probe_stored_layers(folder: str, shards: Sequence[tuple[int, int]], layers: 
     parts = np.split(np.arange(rows), [rows * 3 // 5, rows * 4 // 5])
     splits, run = [Split(*parts)] * len(seeds), RunFolder(Path(folder))
     for layer in range(layers):
-        states = run.states([Shard(BLIND, *shard) for shard in shards], BLIND, f"read.layer {layer}")
+        states = run.states([Shard(Stage(BLIND), *shard) for shard in shards], Stage(BLIND), f"read.layer {layer}")
         fit_probes([states] * len(seeds), labels, counts, splits, [protocol.hidden], seeds, protocol)
         peaks.append(peak_memory())
     print(json.dumps(peaks))
@@ -317,7 +317,7 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
         for start, stop in shards:
             layer_states = random.standard_normal((layers, stop - start, width), np.float32)
             states = {f"read.layer {i}": part for i, part in enumerate(layer_states)}
-            RunFolder(Path(folder)).commit(Shard(BLIND, start, stop), ShardResult([], states))
+            RunFolder(Path(folder)).commit(Shard(Stage(BLIND), start, stop), ShardResult([], states))
         code = f"from benchmark.bench.probing import probe_stored_layers; probe_stored_layers({folder!r}, {shards}, {layers})"
         began = time.perf_counter()
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)

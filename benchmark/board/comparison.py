@@ -33,7 +33,7 @@ from benchmark.files import read_bytes, read_rows
 from benchmark.probing.control_gap import Bootstrap, PriorBaseline, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
-from benchmark.probing.state_source import evidence_from_arrays
+from benchmark.probing.state_source import RunEvidence
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
@@ -163,7 +163,7 @@ def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBas
 def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:
     """Delta of the primary feature from a run's stored arrays: value, bootstrap resamples, and per-seed values."""
     probe_set, tested = load_probe_set(suite, protocol)
-    draws = compute_skills(evidence_from_arrays(read_probes(folder)), tested, protocol, BOOTSTRAP_SEED)
+    draws = compute_skills(RunEvidence.from_arrays(read_probes(folder)).sources, tested, protocol, BOOTSTRAP_SEED)
     columns = [i for i, name in enumerate(probe_set.semantics) if name in valid_alternatives(PRIMARY)]
     return compute_delta(compute_gaps(draws, FEATURES.index(PRIMARY), columns))
 

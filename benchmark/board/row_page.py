@@ -21,11 +21,12 @@ from benchmark.board.ranking import LeaderboardRow, RankedRow
 from benchmark.board.tables import UNDEFINED, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
+from benchmark.probing.control_gap import overall_skill
 from benchmark.probing.diagnostics import CONTROL_LABELS
 from benchmark.probing.figure_data import LAYER_MAPS, format_range, select_budget_curve, select_layer_map
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import load_readout
-from benchmark.probing.state_source import evidence_from_arrays
+from benchmark.probing.state_source import RunEvidence
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
@@ -156,8 +157,7 @@ def _feature_rows(record: Record) -> list[dict[str, str]]:
 def _semantics_map(folder: Path, record: Record) -> HeatMap:
     """Heat map of skill by feature and semantics, from the stored arrays."""
     probe_set, baseline = load_probe_set(load_recorded_suite(record), record.protocol)
-    evidence = evidence_from_arrays(read_probes(folder))["model"]
-    skill = 1 - evidence.probe.sum(-1, dtype=np.float64) / baseline.prior.sum(-1)
+    skill = overall_skill(RunEvidence.from_arrays(read_probes(folder)).sources["model"], baseline)
     names = [name for name in probe_set.semantics if name != CONTROL_LABELS]
     rows: list[tuple[str, list[HeatMapCell | None]]] = []
     limit = float(np.abs(skill[[probe_set.semantics.index(name) for name in names]]).max())

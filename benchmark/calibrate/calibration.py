@@ -32,13 +32,12 @@ from benchmark.calibrate.pseudo_models import (
 )
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline, overall_skill
 from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.state_source import (
     ProbedSource,
     Views,
-    evidence_to_arrays,
     fit_view,
     probe_source,
     validation_gaps,
@@ -159,11 +158,12 @@ class _CalibrationRun:
 
     def measure_cell(self, name: str, random_inits: Sequence[Views], controls: dict[str, ProbedSource]) -> Cell:
         """Measure verdict, skill and delta of the primary feature of one pseudo-model."""
-        arrays = evidence_to_arrays({"model": self.read_source(random_inits), **controls})
+        sources = {"model": self.read_source(random_inits), **controls}
+        evidence = {name: source.evidence for name, source in sources.items()}
         views = [f"view {i}" for i in range(len(random_inits[0]))]
-        meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
+        meaning = verdict_from_evidence(self.probe_set, self.tested, evidence, self.protocol, views)
         primary = meaning.features[PRIMARY]
-        skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
+        skill = overall_skill(evidence["model"], self.tested)
         expected, is_right = self._expected(name, meaning.verdict, skill)
         return {
             "expected": expected,
@@ -192,10 +192,8 @@ class _CalibrationRun:
         for offset in OFFSETS:
             reduced_set = self._reduced_set(offset)
             tested = PriorBaseline.from_probe_set(reduced_set, self._sweep_protocol)
-            probe = probe_source(reduced_set, tested, [[states]], self._sweep_protocol).evidence.probe.sum(
-                -1, dtype=np.float64
-            )
-            skill = 1 - probe / tested.prior.sum(-1)
+            source = probe_source(reduced_set, tested, [[states]], self._sweep_protocol)
+            skill = overall_skill(source.evidence, tested)
             gaps[offset] = skill[0, FEATURES.index(PRIMARY)] - skill[1:, FEATURES.index(PRIMARY)].mean()
         peak = max(gaps, key=lambda offset: gaps[offset])
         outcome = f"peak at {peak:+d}"

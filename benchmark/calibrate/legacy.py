@@ -42,7 +42,7 @@ from benchmark.runner.plan import Job, plan
 from benchmark.runner.store import write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.tasks.probe_sets import first_inputs, parse_programs
-from benchmark.tasks.stage import GENERATED
+from benchmark.tasks.stage import GENERATED, Stage
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PAPER_FEATURES
@@ -242,7 +242,7 @@ def _train_probe(
 def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
     worker = Worker(job)
-    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == GENERATED]
+    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == Stage(GENERATED)]
     programs, task_indices = parse_programs([sample["text"] for result in results for sample in result.samples])
     if not len(programs):
         raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")

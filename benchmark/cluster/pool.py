@@ -40,7 +40,7 @@ from benchmark.cluster.executor import (
     Executor,
     WorkItem,
 )
-from benchmark.errors import BenchmarkError, ShardsFailed, StorageError
+from benchmark.errors import BenchmarkError, ItemsFailed, StorageError
 
 MAX_RAISES, MAX_CRASHES, MAX_LOSSES, MAX_FAILED_STARTS = 2, 3, 10, 3
 FIRST_DEADLINE, MIN_DEADLINE, DEADLINE_FACTOR = 1800.0, 120.0, 20.0
@@ -109,7 +109,7 @@ class Pool:
         """Compute and commit items; returns when every item is committed or given up.
 
         Raises:
-            ShardsFailed: some items were given up, with name and reason; the others are committed.
+            ItemsFailed: some items were given up, with name and reason; the others are committed.
             StorageError: a result cannot be stored.
             BenchmarkError: no worker starts.
         """
@@ -125,14 +125,14 @@ class Pool:
                         self._step()
                     finally:
                         self.step_lock.release()
-        problems = {pending.item.name: pending.future.exception() for pending in submitted}
-        for problem in problems.values():
-            if problem is not None and not isinstance(problem, _ItemFailed):
-                raise problem
-        failures = {name: problem for name, problem in problems.items() if isinstance(problem, _ItemFailed)}
+        errors = {pending.item.name: pending.future.exception() for pending in submitted}
+        for error in errors.values():
+            if error is not None and not isinstance(error, _ItemFailed):
+                raise error
+        failures = {name: error for name, error in errors.items() if isinstance(error, _ItemFailed)}
         if failures:
             reasons = {name: failure.reason for name, failure in failures.items()}
-            raise ShardsFailed(reasons, all(failure.status == INVALID_MODEL for failure in failures.values()))
+            raise ItemsFailed(reasons, all(failure.status == INVALID_MODEL for failure in failures.values()))
 
     @contextmanager
     def reporting(self, on_event: Callable[..., None], on_message: Callable[[str], None]) -> Iterator[None]:
@@ -178,8 +178,8 @@ class Pool:
             for call in self.executor.wait(calls, TURN_SECONDS) if calls else []:
                 self._handle_result(next(worker for worker in self.workers if worker.call == call))
             self._check_deadlines()
-        except BenchmarkError as problem:
-            self._fail_all(problem)
+        except BenchmarkError as error:
+            self._fail_all(error)
 
     def _start_workers(self) -> None:
         """Start workers for queued items; idle workers of a kind that no queued item needs are stopped for them."""
@@ -252,10 +252,10 @@ class Pool:
             seconds = time.monotonic() - worker.call_started
             try:
                 pending.item.commit(result.value)
-            except FileNotFoundError as problem:
-                result = CallResult(NODE_LOST, message=f"what it wrote is gone: {problem}")
-            except BaseException as problem:
-                pending.future.set_exception(problem)
+            except FileNotFoundError as error:
+                result = CallResult(NODE_LOST, message=f"what it wrote is gone: {error}")
+            except BaseException as error:
+                pending.future.set_exception(error)
                 raise
             else:
                 self.deaths = 0
@@ -363,7 +363,7 @@ class Pool:
             if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
-                    f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.item.name}: "
+                    f"workers died {self.deaths} times in a row and no item was done in between; last {pending.item.name}: "
                     f"{status}: {' '.join(message.split())[:300]}; what is committed is kept, run the same command again to continue"
                 )
         is_exhausted = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
@@ -378,8 +378,8 @@ class Pool:
         self.workers.remove(worker)
         self.executor.stop_worker(worker.handle)
 
-    def _fail_all(self, problem: BenchmarkError) -> None:
-        """End every item with the problem, and stop all workers."""
+    def _fail_all(self, error: BenchmarkError) -> None:
+        """End every item with the error, and stop all workers."""
         unfinished = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
         self.queue.clear()
         self.inbox.clear()
@@ -387,7 +387,7 @@ class Pool:
         self.failed_starts = self.silent_starts = self.deaths = 0
         for pending in unfinished:
             if not pending.future.done():
-                pending.future.set_exception(problem)
+                pending.future.set_exception(error)
 
 
 def describe_load() -> str:

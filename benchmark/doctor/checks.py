@@ -29,7 +29,6 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score_programs, summarize
-from benchmark.tasks.stage import BLIND, TEST, Stage
 
 MAX_PRECISION_CHANGE = 0.05
 """Relative difference to float32 states above which probes may be affected."""
@@ -219,7 +218,7 @@ def check_precision(doctor_context: DoctorContext) -> CheckResult:
         return CheckResult("precision", OK, f"{dtype}")
     states = doctor_context.states(doctor_context.prompts[:1])
     exact = doctor_context.states(
-        doctor_context.prompts[:1], Worker(replace(doctor_context.job, dtype="float32")).model(TEST)
+        doctor_context.prompts[:1], Worker(replace(doctor_context.job, dtype="float32")).model()
     )
     change = float(np.linalg.norm(states - exact) / np.linalg.norm(exact))
     if change > MAX_PRECISION_CHANGE:
@@ -289,10 +288,7 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
 def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
     """Can randomly initialised copies, a control of the probes, be built, and do they differ?"""
     prompts = doctor_context.prompts[:1]
-    first, second = (
-        doctor_context.states(prompts, Worker(doctor_context.job).model(str(Stage(BLIND, random_init=i))))
-        for i in range(2)
-    )
+    first, second = (doctor_context.states(prompts, Worker(doctor_context.job).model(i)) for i in range(2))
     if (
         relative_difference(first, second) < TOLERANCE["float32"]
         or relative_difference(first, doctor_context.states(prompts)) < TOLERANCE["float32"]

@@ -27,7 +27,6 @@ from benchmark.models.huggingface import DTYPES
 from benchmark.models.interface import ModelSpec
 from benchmark.models.tokenizer import suppress_native_stderr
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
-from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
@@ -77,9 +76,7 @@ def run_checks(doctor_context: DoctorContext) -> Iterator[CheckResult]:
 
 def check_generator(doctor_context: DoctorContext) -> CheckResult:
     """Does a model without hidden states generate?"""
-    written = doctor_context.worker.writer(TEST).generate(
-        doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words
-    )
+    written = doctor_context.worker.writer().generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
     return CheckResult("generation", OK, f"wrote {written[0].text[:60]!r}")
 
 

@@ -13,7 +13,6 @@ from benchmark.models.interface import LanguageModel
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, render_prompts
-from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env.language import HEADER_TEXT
 
@@ -51,7 +50,7 @@ class DoctorContext:
     @cached_property
     def model(self) -> LanguageModel:
         """The model under test."""
-        return self.worker.model(TEST)
+        return self.worker.model()
 
     @cached_property
     def prompts(self) -> list[str]:

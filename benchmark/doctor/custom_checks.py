@@ -6,9 +6,7 @@ import time
 
 from benchmark.doctor.context import FAIL, NUM_TASKS, OK, CheckResult, DoctorContext, relative_difference
 from benchmark.runner.plan import plan
-from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
 
-GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
 """Replacement per item; other items are replaced by `move();`."""
 
@@ -51,7 +49,7 @@ def estimate_speed(doctor_context: DoctorContext) -> CheckResult:
     finished = time.perf_counter()
     items = {True: 0, False: 0}
     for shard in plan(doctor_context.job):
-        items[shard.stage in GENERATION_STAGES] += shard.stop - shard.start
+        items[shard.stage.is_generating] += shard.stop - shard.start
     seconds = (items[True] * (generated - started) + items[False] * (finished - generated)) / NUM_TASKS
     message = f"the evaluation of {doctor_context.job.suite.name} takes about {seconds / 60:.0f} min in one process, by two tasks; "
     return CheckResult("speed", OK, f"{message}probing is not included")

@@ -28,20 +28,20 @@ from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray
 from benchmark.probing.protocol import MEAN, POOLS, STANDARD
-from benchmark.probing.semantic_content import measure_semantic_content
-from benchmark.probing.state_source import Views, evidence_to_arrays, probe_source
+from benchmark.probing.semantic_content import GeneratedPrograms, measure_semantic_content
+from benchmark.probing.state_source import Views, probe_source
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.runner.cached_fits import CachedProbeTrainer
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, Shard, shards_of
-from benchmark.runner.stages import Backend, Progress, Stages
+from benchmark.runner.stages import Backend, Progress, RunStages
 from benchmark.runner.store import VALID, MemmapStates, write_atomic
 from benchmark.statistics import Estimate
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import Summary, score_programs, summarize
 from benchmark.tasks.stage import BLIND, GENERATED, LIKELIHOOD, TEST, Stage
-from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
+from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import PRIMARY
 from karel_env.language import HEADER
 
@@ -183,48 +183,49 @@ class Trajectory:
         budget = self.suite.probe_programs
         return build_probe_set(tasks.programs, first_inputs(tasks), semantics, self.protocol, budget=budget)
 
-    def _shards(self, stage: str) -> list[Shard]:
+    def _shards(self, stage: Stage) -> list[Shard]:
         shards = shards_of(self.suite, stage)
-        return [s for s in shards if s.start < self.answers] if Stage.parse(stage).kind == GENERATED else shards
+        return [s for s in shards if s.start < self.answers] if stage.kind == GENERATED else shards
 
-    def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> Stages:
+    def _stages(self, checkpoint: Checkpoint, identity: str, folder: RunFolder) -> RunStages:
         job = Job(self.suite, checkpoint, self.dtype, self.device, self.protocol.random_inits, threads=self.threads)
         folder.store.delete_staged()
-        stages = Stages(job, identity, folder, self.backend, self.progress)
+        stages = RunStages(job, identity, folder, self.backend, self.progress)
         stages.draw_tasks()
         return stages
 
-    def _controls(self, checkpoint: Checkpoint) -> Stages:
+    def _controls(self, checkpoint: Checkpoint) -> RunStages:
         """Evaluate the controls (randomly initialised copies, token history) on the blind set, in their checkpoint_fits folder."""
         architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(stages.job, self._shards(str(Stage(BLIND, random_init=copy))))
-        pieces = stages.folder.store
-        if pieces.status(RECORDER) != VALID:
-            tasks = blind_tasks(self.suite)
+            stages.evaluate(stages.job, self._shards(Stage(BLIND, random_init=copy)))
+        store = stages.folder.store
+        if store.status(RECORDER) != VALID:
+            tasks = stages.task_sets.blind
             states = token_history_states(tasks.programs, first_inputs(tasks), self._blind)
-            pieces.commit(pieces.stage(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
+            store.commit(store.stage(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
         return stages
 
-    def _point(self, checkpoint: TrainingCheckpoint, stages: Stages) -> CurvePoint:
-        suite, protocol, folder = self.suite, self.protocol, stages.folder
+    def _point(self, checkpoint: TrainingCheckpoint, stages: RunStages) -> CurvePoint:
+        suite, protocol, folder, task_sets = self.suite, self.protocol, stages.folder, stages.task_sets
         for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
-            stages.evaluate(stages.job, self._shards(stage))
-        texts = tuple(sample["text"] for sample in folder.samples(stages.shards, GENERATED))
+            stages.evaluate(stages.job, self._shards(Stage(stage)))
+        texts = tuple(sample["text"] for sample in folder.samples(stages.shards, Stage(GENERATED)))
         controls = self._controls(checkpoint.checkpoint)
         trainer = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
-        tasks = test_tasks(suite)
-        scores = score_programs(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
-        likelihoods = folder.samples(stages.shards, LIKELIHOOD)
+        tasks, samples = task_sets.test, folder.samples(stages.shards, Stage(TEST))
+        scores = score_programs(suite, tasks, [sample["text"] for sample in samples])
+        likelihoods = folder.samples(stages.shards, Stage(LIKELIHOOD))
         nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(
             sample_entry["tokens"] for sample_entry in likelihoods
         )
         content = None
-        if folder.views(stages.shards, GENERATED, "emit"):
-            states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")
-            content = measure_semantic_content(suite, protocol, texts, states, trainer=trainer)
+        programs = GeneratedPrograms.from_texts(texts, first_inputs(task_sets.probe), protocol)
+        if programs is not None:
+            states = folder.states(stages.shards, Stage(GENERATED), f"emit.{MEAN}")
+            content = measure_semantic_content(programs, protocol, states, trainer=trainer)
         return CurvePoint(
             checkpoint.step, checkpoint.tasks, checkpoint.tokens,
             accuracy=summarize(scores),
@@ -236,23 +237,24 @@ class Trajectory:
             future=self._future(stages, texts, trainer) if content else {},
         )  # fmt: skip
 
-    def _meaning(self, stages: Stages, controls: Stages, trainer: ProbeTrainer) -> dict[str, Any]:
+    def _meaning(self, stages: RunStages, controls: RunStages, trainer: ProbeTrainer) -> dict[str, Any]:
         """Skill, gap, delta, verdict and mdl_delta on the blind set."""
         protocol, probe_set = self.protocol, self._blind
         baseline = PriorBaseline.from_probe_set(probe_set, protocol)
 
-        def pools(owner: Stages, stage: str) -> list[StateArray]:
+        def pools(owner: RunStages, stage: Stage) -> list[StateArray]:
             return [owner.folder.states(owner.shards, stage, f"{READ}.{view}") for view in POOLS]
 
-        model = pools(stages, BLIND)
-        random_inits = [pools(controls, str(Stage(BLIND, random_init=copy))) for copy in range(protocol.random_inits)]
+        model = pools(stages, Stage(BLIND))
+        random_inits = [pools(controls, Stage(BLIND, random_init=copy)) for copy in range(protocol.random_inits)]
         recorder = MemmapStates.open([controls.folder.store.arrays_path(RECORDER)], "states")
         views: dict[str, Sequence[Views]] = {"model": [model], "random-init": random_inits, RECORDER: [[recorder]]}
         sources = {
             name: probe_source(probe_set, baseline, source_views, protocol, trainer=trainer)
             for name, source_views in views.items()
         }
-        result = verdict_from_evidence(probe_set, baseline, evidence_to_arrays(sources), protocol)
+        evidence = {name: source.evidence for name, source in sources.items()}
+        result = verdict_from_evidence(probe_set, baseline, evidence, protocol)
         primary = result.features[PRIMARY]
         last = len(probe_set.semantics) - 1
         semantics_indices = [0, *np.linspace(1, last, min(NUM_MDL_ALTERNATIVES, last)).round().astype(int)]
@@ -270,15 +272,15 @@ class Trajectory:
             "mdl_delta": code[PRIMARY].mdl_delta,
         }  # fmt: skip
 
-    def _future(self, stages: Stages, texts: tuple[str, ...], trainer: ProbeTrainer) -> dict[int, Estimate]:
+    def _future(self, stages: RunStages, texts: tuple[str, ...], trainer: ProbeTrainer) -> dict[int, Estimate]:
         job = replace(stages.job, texts=texts)
         for copy in range(self.protocol.random_inits):
-            stages.evaluate(job, self._shards(str(Stage(GENERATED, random_init=copy))))
+            stages.evaluate(job, self._shards(Stage(GENERATED, random_init=copy)))
 
-        def states(stage: str, position: str, view: str) -> StateArray:
+        def states(stage: Stage, position: str, view: str) -> StateArray:
             return stages.folder.states(stages.shards, stage, f"{position}.{view}")
 
-        grid = FullGrid(self.suite, self.protocol, states, POOLS, texts, trainer=trainer)
+        grid = FullGrid(stages.task_sets, self.protocol, states, POOLS, texts, trainer=trainer)
         if grid.generated is None:
             return {}
         return {offset: grid.measure_future(grid.generated, offset, MEAN).features[PRIMARY].delta for offset in FUTURE}

@@ -182,6 +182,16 @@ def gather_evidence(
     return Evidence(group_sums(probe, protocol.units).astype(np.float32), totals.astype(np.float32), pool)
 
 
+def skill_score(cross_entropy: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """The skill score 1 - CE / CE_prior of cross-entropies and those of the label prior, in one unit and of equal shape."""
+    return 1 - cross_entropy / prior
+
+
+def overall_skill(evidence: Evidence, baseline: PriorBaseline) -> np.ndarray:
+    """float64 [S, F], skill of a source over all programs."""
+    return skill_score(evidence.probe.sum(-1, dtype=np.float64), baseline.prior.sum(-1))
+
+
 class SkillScores:
     """Skill scores of every source: over all programs, in each bootstrap resample, and of each seed.
 
@@ -196,16 +206,16 @@ class SkillScores:
 
     def overall(self, source: str) -> np.ndarray:
         """float64 [S, F], over all programs."""
-        return 1 - self.evidence[source].probe.sum(-1, dtype=np.float64) / self.baseline.prior.sum(-1)
+        return overall_skill(self.evidence[source], self.baseline)
 
     def by_seed(self, source: str) -> np.ndarray:
         """float64 [Q, S, F], of each seed on the programs of its test fold."""
-        return 1 - self.evidence[source].totals / self.baseline.totals
+        return skill_score(self.evidence[source].totals, self.baseline.totals)
 
     def resampled(self, source: str) -> np.ndarray:
         """float64 [W, S, F], in each bootstrap resample."""
         probe = np.tensordot(self.weights, self.evidence[source].probe, (1, 2))
-        return 1 - probe / np.tensordot(self.weights, self.baseline.prior, (1, 2))
+        return skill_score(probe, np.tensordot(self.weights, self.baseline.prior, (1, 2)))
 
     def bootstrap(self, source: str) -> Bootstrap:
         """All three, with trailing axes [S, F]."""

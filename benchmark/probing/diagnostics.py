@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmark.probing.control_gap import PriorBaseline
+from benchmark.probing.control_gap import PriorBaseline, skill_score
 from benchmark.probing.labels import MISSING, ProbeSet
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
@@ -132,7 +132,7 @@ def compute_diagnostics(
             continue
         accuracy = float(np.trace(confusion) / states)
         with np.errstate(invalid="ignore", divide="ignore"):
-            unseen = 1 - evidence.unseen[f] / prior[f]
+            unseen = skill_score(evidence.unseen[f], prior[f])
         diagnostics[feature] = Diagnostics(
             skill_unseen=float(unseen) if np.isfinite(unseen) else None,
             accuracy=accuracy,

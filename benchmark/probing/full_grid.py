@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.probing.control_gap import CONTROLS, FeatureResult, PriorBaseline, SkillScores
+from benchmark.probing.control_gap import CONTROLS, FeatureResult, PriorBaseline, SkillScores, overall_skill
 from benchmark.probing.grid import ConditionalSkill, Grid, Slice, SliceResult
 from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
@@ -23,8 +23,6 @@ from benchmark.probing.state_source import (
     ProbedSource,
     Views,
     count_network_steps,
-    evidence_from_arrays,
-    evidence_to_arrays,
     probe_source,
     validation_gaps,
 )
@@ -35,13 +33,11 @@ from benchmark.tasks.probe_sets import (
     CROSSED_ALTERNATIVES,
     WIDE_BUDGET,
     crossed_outputs,
-    crossed_tasks,
     first_inputs,
     parse_programs,
-    wide_tasks,
 )
 from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE, Stage
-from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.language import Programs
 from karel_env.screen import valid_alternatives
@@ -59,7 +55,7 @@ NUM_POOLED_SLICES = 11
 """Slices of the full grid that use pooled views: positions, depths, budgets, crossed prompts, and future offsets."""
 READ, EMIT = "read", "emit"
 POOLED = "pools"
-StateLoader = Callable[[str, str, str], StateArray]
+StateLoader = Callable[[Stage, str, str], StateArray]
 """Returns the stored states of (stage, position, view)."""
 EventCallback = Callable[[str], None]
 """Called with a description of the measurement that starts."""
@@ -73,14 +69,14 @@ class ProbeSite:
 
     Attributes:
         name: name of the probe set in `Slice.probe_set`.
-        stage: stage of the stored states; those of randomly initialised copies are in `random-i-STAGE`.
+        stage: stage of the stored states of the model.
         programs, inputs: B programs and the first shown input worlds [B].
         outputs: first output worlds [B] that the prompts show; None if the prompts hide outputs.
         probe_set: labels at all `OFFSETS`.
     """
 
     name: str
-    stage: str
+    stage: Stage
     programs: Programs
     inputs: Worlds
     outputs: Worlds | None
@@ -108,7 +104,8 @@ class FullGrid:
     """The probing measurements of one model over a grid of slices.
 
     Args:
-        suite, protocol: suite and protocol of the run.
+        task_sets: task sets of the suite.
+        protocol: protocol of the run.
         load_states: returns stored states.
         layers: names of the model's layers, the embeddings first.
         texts: the model's generated texts, one per probe task.
@@ -118,7 +115,7 @@ class FullGrid:
 
     def __init__(
         self,
-        suite: Suite,
+        task_sets: TaskSets,
         protocol: Protocol,
         load_states: StateLoader,
         layers: Sequence[str],
@@ -126,13 +123,8 @@ class FullGrid:
         on_event: EventCallback = lambda message: None,
         trainer: ProbeTrainer = fit_in_process,
     ) -> None:
-        self.suite, self.load_states, self.layers, self.texts, self.on_event = (
-            suite,
-            load_states,
-            list(layers),
-            texts,
-            on_event,
-        )
+        self.task_sets, self.suite, self.layers, self.texts = task_sets, task_sets.suite, list(layers), texts
+        self.load_states, self.on_event = load_states, on_event
         self.protocol, self.trainer = protocol, trainer
         self.grid_protocol = replace(protocol, alternatives=min(NUM_GRID_ALTERNATIVES, protocol.alternatives), copies=1)
         self.token_history_sources: dict[tuple[object, ...], ProbedSource] = {}
@@ -145,8 +137,10 @@ class FullGrid:
     @cached_property
     def blind(self) -> ProbeSite:
         """The blind set, on which the verdict is taken."""
-        tasks = blind_tasks(self.suite)
-        return self._create_site(BLIND, BLIND, tasks.programs, first_inputs(tasks), None, self.suite.probe_programs)
+        tasks = self.task_sets.blind
+        return self._create_site(
+            BLIND, Stage(BLIND), tasks.programs, first_inputs(tasks), None, self.suite.probe_programs
+        )
 
     @cached_property
     def generated(self) -> ProbeSite | None:
@@ -154,15 +148,15 @@ class FullGrid:
         programs, text_index = parse_programs(self.texts)
         if len({programs.program(i).tobytes() for i in range(len(programs))}) < self.protocol.min_programs:
             return None
-        tasks = probe_tasks(self.suite)
+        tasks = self.task_sets.probe
         return self._create_site(
-            GENERATED, GENERATED, programs, tasks.inputs[text_index, 0], tasks.outputs[text_index, 0], None
+            GENERATED, Stage(GENERATED), programs, tasks.inputs[text_index, 0], tasks.outputs[text_index, 0], None
         )
 
     def _create_site(
         self,
         name: str,
-        stage: str,
+        stage: Stage,
         programs: Programs,
         inputs: Worlds,
         outputs: Worlds | None,
@@ -204,7 +198,7 @@ class FullGrid:
         return Grid(None, slices, best_layer)
 
     def _views(self, site: ProbeSite, position: str, views: Sequence[str], copy: int | None = None) -> list[StateArray]:
-        stage = site.stage if copy is None else str(Stage.parse(site.stage).of_random_init(copy))
+        stage = site.stage if copy is None else site.stage.of_random_init(copy)
         return [self.load_states(stage, position, view) for view in views]
 
     def _copies(self, site: ProbeSite, position: str, views: Sequence[str]) -> list[list[StateArray]]:
@@ -250,7 +244,8 @@ class FullGrid:
         copies = self._copies(site, position, views)
         random_init = probe_source(probe_set, baseline, copies, protocol, widths=widths, trainer=self.trainer)
         sources = {"model": model, "random-init": random_init, "recorder": self.token_history_sources[key]}
-        result = verdict_from_evidence(probe_set, baseline, evidence_to_arrays(sources), protocol, views)
+        evidence = {name: source.evidence for name, source in sources.items()}
+        result = verdict_from_evidence(probe_set, baseline, evidence, protocol, views)
         on_result(model, baseline, result)
         return Slice(
             probe_set=site.name,
@@ -273,10 +268,7 @@ class FullGrid:
         features: dict[str, FeatureResult],
     ) -> dict[str, SliceResult]:
         results = {}
-        skills = {
-            name: 1 - source.evidence.probe.sum(-1, dtype=np.float64) / baseline.prior.sum(-1)
-            for name, source in sources.items()
-        }
+        skills = {name: overall_skill(source.evidence, baseline) for name, source in sources.items()}
         for name, result in features.items():
             f = FEATURES.index(name)
             columns = [probe_set.semantics.index(alternative) for alternative in result.alternatives]
@@ -291,7 +283,9 @@ class FullGrid:
         protocol = replace(self.protocol, alternatives=NUM_ALL_ALTERNATIVES)
         blind = self.blind
         semantics = list_semantics(protocol)
-        site = self._create_site(BLIND, BLIND, blind.programs, blind.inputs, None, blind.probe_set.budget, semantics)
+        site = self._create_site(
+            BLIND, Stage(BLIND), blind.programs, blind.inputs, None, blind.probe_set.budget, semantics
+        )
         verdicts: list[str] = []
         verdict_slice = self.measure_slice(
             site, READ, POOLED, protocol=protocol, on_result=lambda _, __, result: verdicts.append(result.verdict)
@@ -318,9 +312,9 @@ class FullGrid:
         budget = self.suite.probe_programs
         reduced_set = replace(self.blind.probe_set, budget=budget * SMALL_BUDGET // 5_000)
         small_slice = self.measure_slice(replace(self.blind, probe_set=reduced_set), READ, POOLED)
-        tasks = wide_tasks(self.suite)
+        tasks = self.task_sets.wide
         large_budget = budget * WIDE_BUDGET // 5_000
-        site = self._create_site(WIDE, WIDE, tasks.programs, first_inputs(tasks), None, large_budget)
+        site = self._create_site(WIDE, Stage(WIDE), tasks.programs, first_inputs(tasks), None, large_budget)
         long_protocol = replace(
             self.grid_protocol, steps=round(self.grid_protocol.steps * (large_budget / budget) ** 0.75)
         )
@@ -329,12 +323,12 @@ class FullGrid:
     def _measure_crossed(self) -> list[Slice]:
         """Measure prompts of which half show outputs under the original and half under one alternative."""
         slices = []
-        tasks = crossed_tasks(self.suite)
+        tasks = self.task_sets.crossed
         for name in CROSSED_ALTERNATIVES:
             semantics = [ORIGINAL, mirror_class(name)]
             outputs = crossed_outputs(tasks, name)[:, 0]
             budget = self.suite.probe_programs // 5
-            stage = str(Stage(CROSSED, alternative=name))
+            stage = Stage(CROSSED, alternative=name)
             site = self._create_site(
                 f"crossed {name}", stage, tasks.programs, first_inputs(tasks), outputs, budget, semantics
             )
@@ -377,7 +371,7 @@ class FullGrid:
         }
         n = len(baseline.programs)
         weights = bootstrap_weights(baseline.prior.shape[-1], protocol.resamples, BOOTSTRAP_SEED)
-        skills = SkillScores(evidence_from_arrays(evidence_to_arrays(sources)), baseline, weights)
+        skills = SkillScores({name: source.evidence for name, source in sources.items()}, baseline, weights)
         token_history_skill = skills.bootstrap("recorder")
         added = [
             part - token_history_part

@@ -16,10 +16,10 @@ from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import StepCallback
 from benchmark.statistics import Estimate, bootstrap_weights, interval_over_units_and_seeds
-from benchmark.tasks.probe_sets import first_inputs, parse_programs
-from benchmark.tasks.suite import Suite, probe_tasks
+from benchmark.tasks.probe_sets import parse_programs
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.semantics import ORIGINAL
+from karel_env.world import Worlds
 
 CONTENT_DEPTHS = ("linear", "mlp1", "mlp2")
 
@@ -47,22 +47,20 @@ def count_content_steps(protocol: Protocol) -> int:
 
 
 def measure_semantic_content(
-    suite: Suite,
+    programs: GeneratedPrograms,
     protocol: Protocol,
-    texts: Sequence[str],
     states: StateArray,
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> SemanticContent | None:
     """Measure the semantic content of the model's own programs; arguments as in `probe_semantic_content`."""
-    hits = probe_semantic_content(suite, protocol, texts, states, on_steps, trainer)
-    return None if hits is None else semantic_content_from_hits(suite, protocol, texts, hits)
+    hits = probe_semantic_content(programs, protocol, states, on_steps, trainer)
+    return None if hits is None else semantic_content_from_hits(programs, protocol, hits)
 
 
 def probe_semantic_content(
-    suite: Suite,
+    programs: GeneratedPrograms,
     protocol: Protocol,
-    texts: Sequence[str],
     states: StateArray,
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
@@ -70,9 +68,8 @@ def probe_semantic_content(
     """Train the probes and return which predictions are correct; `semantic_content_from_hits` summarizes them.
 
     Args:
-        suite: the suite whose probe tasks the model answered.
+        programs: the programs that the model wrote for the probe tasks.
         protocol: settings of the probes.
-        texts: the model's generated text per probe task.
         states: float32 [R, D], mean over layers at the position that predicts each action token of the valid programs.
         on_steps: called with the steps done; `count_content_steps` in all.
         trainer: trains the probes.
@@ -81,10 +78,9 @@ def probe_semantic_content(
         bool [depths, groups of features, test states], test states of all seeds concatenated; None if fewer than
         `protocol.min_programs` programs are distinct.
     """
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
-    if sample is None:
+    if not programs.suffice(protocol):
         return None
-    probe_set, splits = sample.probe_set, sample.splits
+    probe_set, splits = programs.probe_set, programs.splits
     heads = _head_features()
     targets = probe_set.classes[0, heads][:, None]
     counts = probe_set.counts[heads][:, None]
@@ -94,7 +90,7 @@ def probe_semantic_content(
         [
             _compute_hits(
                 trainer(states_by_seed, targets, counts, splits, widths[depth], protocol.seeds, protocol, on_steps),
-                sample,
+                programs,
             )
             for depth in CONTENT_DEPTHS
         ]
@@ -102,7 +98,7 @@ def probe_semantic_content(
 
 
 def semantic_content_from_hits(
-    suite: Suite, protocol: Protocol, texts: Sequence[str], hits: np.ndarray
+    programs: GeneratedPrograms, protocol: Protocol, hits: np.ndarray
 ) -> SemanticContent | None:
     """Compute the semantic content from the result of `probe_semantic_content`, which a run stores.
 
@@ -110,20 +106,19 @@ def semantic_content_from_hits(
         None if fewer than `protocol.min_programs` programs are distinct.
 
     Raises:
-        ValueError: the shape of `hits` does not match the programs in `texts`.
+        ValueError: the shape of `hits` does not match the programs.
     """
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
-    if sample is None:
+    if not programs.suffice(protocol):
         return None
-    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.num_test_states)
+    expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), programs.num_test_states)
     if hits.shape != expected:
         raise ValueError(f"hits of shape {hits.shape}, expected {expected}")
-    results = {depth: _summarize_hits(hits[i], sample, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
-    tested = np.unique(np.concatenate([split.test for split in sample.splits]))
+    results = {depth: _summarize_hits(hits[i], programs, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
+    tested = np.unique(np.concatenate([split.test for split in programs.splits]))
     return SemanticContent(
         {depth: arithmetic for depth, (arithmetic, _) in results.items()},
         {depth: geometric for depth, (_, geometric) in results.items()},
-        sample.num_distinct,
+        programs.num_distinct,
         len(tested),
     )
 
@@ -138,18 +133,12 @@ def unpack_hits(packed: np.ndarray, num_states: int) -> np.ndarray:
     return np.unpackbits(packed, axis=-1, count=num_states).astype(bool)
 
 
-def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
-    """Number of test states of all seeds, the last axis of the hits; None if there are too few distinct programs."""
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
-    return None if sample is None else sample.num_test_states
-
-
 @dataclass(frozen=True)
-class _ProgramSample:
-    """The model's own programs, with the labels and splits of their probes.
+class GeneratedPrograms:
+    """The B valid programs that a model wrote for the probe tasks, with the labels and splits of their probes.
 
     Attributes:
-        probe_set: labels.
+        probe_set: labels under the original semantics.
         splits: split per seed, without tokens that are never executed.
         cluster: int [B], index of the distinct program.
         num_distinct: number of distinct programs.
@@ -161,8 +150,17 @@ class _ProgramSample:
     num_distinct: int
 
     @classmethod
-    def from_texts(cls, suite: Suite, protocol: Protocol, texts: Sequence[str]) -> _ProgramSample | None:
-        programs, _ = parse_programs(texts)
+    def from_texts(cls, texts: Sequence[str], inputs: Worlds, protocol: Protocol) -> GeneratedPrograms | None:
+        """Parse and label programs; None if no text is a valid program.
+
+        Args:
+            texts: the model's generated text per probe task.
+            inputs: worlds [probe tasks] in which the programs are executed for labels, see `first_inputs`.
+            protocol: folds and seeds of the probes.
+        """
+        programs, text_index = parse_programs(texts)
+        if not len(programs):
+            return None
         cluster_by_program: dict[bytes, int] = {}
         cluster = np.array(
             [
@@ -171,19 +169,18 @@ class _ProgramSample:
             ],
             np.int64,
         )
-        if len(cluster_by_program) < protocol.min_programs:
-            return None
-        probe_set = generated_probe_set(suite, protocol, texts)
+        probe_set = build_probe_set(programs, inputs[text_index], [ORIGINAL], protocol)
         is_executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
-        return cls(
-            probe_set,
-            [_filter_split(probe_set.split(seed), is_executed) for seed in protocol.seeds],
-            cluster,
-            len(cluster_by_program),
-        )
+        splits = [_filter_split(probe_set.split(seed), is_executed) for seed in protocol.seeds]
+        return cls(probe_set, splits, cluster, len(cluster_by_program))
+
+    def suffice(self, protocol: Protocol) -> bool:
+        """Whether enough distinct programs were written for a measurement."""
+        return self.num_distinct >= protocol.min_programs
 
     @property
     def num_test_states(self) -> int:
+        """Number of test states of all seeds, the last axis of the hits."""
         return sum(len(split.test) for split in self.splits)
 
 
@@ -191,40 +188,33 @@ def _head_features() -> list[int]:
     return [FEATURES.index(name) for group in PAPER_FEATURES for name in group]
 
 
-def generated_probe_set(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> ProbeSet:
-    """Labels, under the original semantics, of the programs that a model wrote for the probe tasks."""
-    programs, text_index = parse_programs(texts)
-    inputs = first_inputs(probe_tasks(suite))[text_index]
-    return build_probe_set(programs, inputs, [ORIGINAL], protocol)
-
-
 def _filter_split(split: Split, is_kept: np.ndarray) -> Split:
     """The split restricted to rows for which `is_kept` is true."""
     return Split(*(rows[is_kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
-def _compute_hits(fit: ProbeFit, sample: _ProgramSample) -> np.ndarray:
+def _compute_hits(fit: ProbeFit, programs: GeneratedPrograms) -> np.ndarray:
     """bool [groups of features, test states of all seeds], whether all heads of a group predict the true class."""
     names = [name for group in PAPER_FEATURES for name in group]
-    label = sample.probe_set.classes[0, _head_features()]
+    label = programs.probe_set.classes[0, _head_features()]
     hits = []
-    for predicted, split in zip(fit.predicted, sample.splits, strict=True):
+    for predicted, split in zip(fit.predicted, programs.splits, strict=True):
         is_correct = dict(zip(names, predicted[:, 0] == label[:, split.test], strict=True))
         hits.append(np.stack([np.all([is_correct[name] for name in group], 0) for group in PAPER_FEATURES]))
     return np.concatenate(hits, axis=1)
 
 
-def _summarize_hits(hits: np.ndarray, sample: _ProgramSample, protocol: Protocol) -> tuple[Estimate, float]:
+def _summarize_hits(hits: np.ndarray, programs: GeneratedPrograms, protocol: Protocol) -> tuple[Estimate, float]:
     """Arithmetic mean of accuracy over features with its interval over programs and seeds, and the geometric mean.
 
     A model writes the same program for many tasks, so the bootstrap resamples distinct programs (cluster bootstrap).
     """
-    splits, probe_set = sample.splits, sample.probe_set
+    splits, probe_set = programs.splits, programs.probe_set
     ends = np.cumsum([len(split.test) for split in splits])[:-1]
     hits_by_seed = [part.astype(np.float64) for part in np.split(hits, ends, axis=1)]
     sums, by_seed = sum_by_program(hits_by_seed, splits, probe_set)
     sizes, seed_sizes = sum_by_program([np.ones(len(split.test)) for split in splits], splits, probe_set)
-    _, cluster = np.unique(sample.cluster[list_test_programs(splits, probe_set)], return_inverse=True)
+    _, cluster = np.unique(programs.cluster[list_test_programs(splits, probe_set)], return_inverse=True)
     sums, sizes = (np.stack([np.bincount(cluster, row) for row in np.atleast_2d(totals)]) for totals in (sums, sizes))
     weights = bootstrap_weights(sizes.shape[1], protocol.resamples, BOOTSTRAP_SEED)
     resampled = (weights @ sums.T).mean(-1) / (weights @ sizes[0])

@@ -1,4 +1,4 @@
-"""Probe one source of states: the model, randomly initialised copies of it, or the token-history baseline.
+"""Probe one source of states: the model, randomly initialised copies of it, or the token-history baseline; its evidence.
 
 Letters: `Q` seeds, `S` semantics, `F` features, `R` states.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, PriorBaseline, gather_evidence, select_pool
+from benchmark.probing.control_gap import Evidence, PriorBaseline, gather_evidence, select_pool, skill_score
+from benchmark.probing.diagnostics import DiagnosticEvidence
 from benchmark.probing.labels import ProbeSet, Split
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import Protocol
@@ -19,6 +20,8 @@ StepCallback = Callable[[int], None]
 """Called with the number of optimiser steps done since its last call."""
 Views = Sequence[StateArray]
 """The alternative states, float32 [R, D] each, from which each semantics selects one on validation: layers or pools."""
+DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
+"""Names in `probes.data`: the prefix of the parts of `DiagnosticEvidence`; the array of `pack_hits`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,47 @@ class ProbedSource:
 
     fits: list[ProbeFit]
     evidence: Evidence
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """Everything that the probing figures of a record are computed from.
+
+    Attributes:
+        sources: evidence of `model` and of each of `CONTROLS`.
+        diagnostics: counts of the model's diagnostics; None for an older run that stored none.
+        content_hits: hits of the probes of semantic content, as packed by `pack_hits`; None if they were not stored.
+    """
+
+    sources: Mapping[str, Evidence]
+    diagnostics: DiagnosticEvidence | None = None
+    content_hits: np.ndarray | None = None
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The named arrays of `probes.data`, such as `model.probe`."""
+        arrays = {
+            f"{name}.{part}": array for name, source in self.sources.items() for part, array in vars(source).items()
+        }
+        if self.diagnostics is not None:
+            arrays |= {f"{DIAGNOSTICS}.{part}": array for part, array in vars(self.diagnostics).items()}
+        return arrays if self.content_hits is None else arrays | {CONTENT_HITS: self.content_hits}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RunEvidence:
+        """The evidence of the arrays of `to_arrays`; arrays of other names are ignored.
+
+        Raises:
+            KeyError: a source misses one of its arrays.
+        """
+        names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
+        sources = {
+            name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names
+        }
+        counts = [arrays.get(f"{DIAGNOSTICS}.{part}") for part in ("confusion", "control_hits", "unseen")]
+        stored = [array for array in counts if array is not None]
+        return cls(
+            sources, DiagnosticEvidence(*stored) if len(stored) == len(counts) else None, arrays.get(CONTENT_HITS)
+        )
 
 
 def probe_source(
@@ -89,7 +133,7 @@ def validation_gaps(
     The best layer is selected by it, so that no test result selects a layer. `columns` indexes the alternatives in S.
     """
     prior = np.stack([label_prior.validation[:, feature] for label_prior in baseline.priors])
-    skills = 1 - np.stack([fit.validation[:, :, feature] for fit in fits]) / prior
+    skills = skill_score(np.stack([fit.validation[:, :, feature] for fit in fits]), prior)
     return (skills[:, :, 0] - skills[:, :, list(columns)].mean(-1)).mean(-1)
 
 
@@ -131,16 +175,3 @@ def fit_semantics(
 def _average_copies(values: np.ndarray, copies: int) -> np.ndarray:
     """[G - copies + 1, ...], the first `copies` groups of [G, ...] replaced by their mean."""
     return np.concatenate([values[:copies].mean(0, keepdims=True), values[copies:]])
-
-
-def evidence_to_arrays(sources: Mapping[str, ProbedSource]) -> dict[str, np.ndarray]:
-    """The evidence of all sources as the named arrays that a run stores, such as `model.probe`."""
-    return {
-        f"{name}.{part}": array for name, source in sources.items() for part, array in vars(source.evidence).items()
-    }
-
-
-def evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Evidence]:
-    """The evidence of all sources from the arrays of `evidence_to_arrays`; arrays of other names are ignored."""
-    names = dict.fromkeys(key.removesuffix(".probe") for key in arrays if key.endswith(".probe"))
-    return {name: Evidence(*(arrays[f"{name}.{part}"] for part in ("probe", "totals", "pool"))) for name in names}

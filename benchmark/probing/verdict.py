@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import FeatureResult, PriorBaseline, analyze_features, decide_verdict
+from benchmark.probing.control_gap import Evidence, FeatureResult, PriorBaseline, analyze_features, decide_verdict
 from benchmark.probing.diagnostics import (
-    DiagnosticEvidence,
     Diagnostics,
     add_control_labels,
     collect_diagnostic_evidence,
@@ -23,32 +22,22 @@ from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, POOLS, Protocol
 from benchmark.probing.readout import Readout, compute_readout
 from benchmark.probing.state_source import (
+    RunEvidence,
     StepCallback,
     Views,
     count_network_steps,
-    evidence_from_arrays,
-    evidence_to_arrays,
     probe_source,
 )
 from benchmark.probing.token_history import token_history_states
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks
 from karel_env.features import FEATURES
+from karel_env.generator import Tasks
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ADVERSARIAL, FLIP
 
 EXTRA_SEMANTICS = (FLIP, ADVERSARIAL)
 """Semantics of the paper that are measured and reported with the alternatives, but enter no gap."""
-DIAGNOSTICS, CONTENT_HITS = "diagnostics", "content.hits"
-"""Names in `probes.data`: the prefix of the parts of `DiagnosticEvidence`; the array of `pack_hits`."""
-
-
-def diagnostic_evidence_from_arrays(arrays: Mapping[str, np.ndarray]) -> DiagnosticEvidence | None:
-    """The diagnostic evidence among the arrays of `probes.data`; None for an older run that stored none."""
-    names = ("confusion", "control_hits", "unseen")
-    if any(f"{DIAGNOSTICS}.{name}" not in arrays for name in names):
-        return None
-    return DiagnosticEvidence(*(arrays[f"{DIAGNOSTICS}.{name}"] for name in names))
 
 
 @dataclass(frozen=True)
@@ -80,17 +69,19 @@ def count_blind_steps(protocol: Protocol) -> int:
 
 
 def measure(
-    suite: Suite,
+    tasks: Tasks,
+    probe_set: ProbeSet,
     protocol: Protocol,
     model_views: Views,
     random_views: Sequence[Views],
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
-) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
+) -> tuple[ProbeResult, RunEvidence, Readout]:
     """Measure skill, gap, delta and verdict on the blind set.
 
     Args:
-        suite: the suite whose blind set the model has read.
+        tasks: the blind set that the model has read.
+        probe_set: its labels, see `blind_probe_set`.
         protocol: settings of the probes.
         model_views: float32 [R, D] per pool of `POOLS`, the model's states at each action word.
         random_views: the same per randomly initialised copy of the model.
@@ -98,10 +89,8 @@ def measure(
         trainer: trains the probes.
 
     Returns:
-        The result; the evidence arrays that it is computed from, by name; the readout of the first seed.
+        The result; the evidence that it is computed from; the readout of the first seed.
     """
-    tasks = blind_tasks(suite)
-    probe_set = blind_probe_set(suite, protocol)
     baseline = PriorBaseline.from_probe_set(probe_set, protocol)
     token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
@@ -109,18 +98,19 @@ def measure(
         "random-init": probe_source(probe_set, baseline, random_views, protocol, on_steps, trainer=trainer),
         "recorder": probe_source(probe_set, baseline, [[token_history]], protocol, on_steps, trainer=trainer),
     }
-    arrays = evidence_to_arrays(sources)
-    evidence = collect_diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
-    diagnostics = compute_diagnostics(evidence, probe_set, baseline, protocol)
-    arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
+    model = sources["model"]
+    counts = collect_diagnostic_evidence(model.fits, model.evidence.pool, probe_set, protocol)
+    diagnostics = compute_diagnostics(counts, probe_set, baseline, protocol)
+    evidence = RunEvidence({name: source.evidence for name, source in sources.items()}, counts)
     names = [semantics.name for semantics in list_semantics(protocol, EXTRA_SEMANTICS)]
-    readout = compute_readout(probe_set, baseline, sources["model"].fits, POOLS, names, protocol)
-    return verdict_from_evidence(probe_set, baseline, arrays, protocol, POOLS, diagnostics), arrays, readout
+    readout = compute_readout(probe_set, baseline, model.fits, POOLS, names, protocol)
+    result = verdict_from_evidence(probe_set, baseline, evidence.sources, protocol, POOLS, diagnostics)
+    return result, evidence, readout
 
 
-def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
-    """The labels of the suite's blind set: original, alternatives, extras, and control labels."""
-    tasks = blind_tasks(suite)
+def blind_probe_set(suite: Suite, protocol: Protocol, tasks: Tasks | None = None) -> ProbeSet:
+    """The labels of the suite's blind set (`tasks`, drawn if None): original, alternatives, extras, and control labels."""
+    tasks = blind_tasks(suite) if tasks is None else tasks
     semantics = list_semantics(protocol, EXTRA_SEMANTICS)
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), semantics, protocol, budget=suite.probe_programs)
     return add_control_labels(probe_set, tasks.programs)
@@ -129,25 +119,23 @@ def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
 def verdict_from_evidence(
     probe_set: ProbeSet,
     baseline: PriorBaseline,
-    arrays: Mapping[str, np.ndarray],
+    evidence: Mapping[str, Evidence],
     protocol: Protocol,
     views: Sequence[str] = POOLS,
     diagnostics: Mapping[str, Diagnostics] | None = None,
 ) -> ProbeResult:
-    """Compute the probing result from the stored arrays of a run (`probes.data`).
+    """Compute the probing result from the evidence of a run (`RunEvidence.sources`).
 
     Args:
         probe_set: labels of `blind_probe_set`.
         baseline: label prior on the same labels.
-        arrays: arrays of each source's `Evidence`, with names such as `model.probe`.
+        evidence: evidence of `model` and of each of `CONTROLS`.
         protocol: protocol of the run.
         views: names of the views that `Evidence.pool` indexes.
-        diagnostics: diagnostics of the model, which these arrays do not determine.
+        diagnostics: diagnostics of the model, which this evidence does not determine.
     """
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
-    results = analyze_features(
-        evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED
-    )
+    results = analyze_features(evidence, probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
     return ProbeResult(
         verdict=decide_verdict(results, protocol),
         features=results,

@@ -43,6 +43,7 @@ from benchmark.runner.store import (
     to_safetensors,
     write_atomic_in,
 )
+from benchmark.tasks.stage import Stage
 
 PROBES, EVENTS = "probes.data", "events.jsonl"
 FINAL = "final"
@@ -64,8 +65,8 @@ class RunFolder:
         self.store = ResultStore(self.root / "shards")
         try:
             self.store.root.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise storage_error(self.root, problem) from problem
+        except OSError as error:
+            raise storage_error(self.root, error) from error
         if self.store.root.is_symlink():
             raise StorageError(f"{self.store.root}: is a symbolic link; expected a folder, remove it and run again")
 
@@ -79,27 +80,27 @@ class RunFolder:
         with self._open_for_append("lock") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as problem:
+            except OSError as error:
                 file.seek(0)
                 driver = " ".join(file.read(300).decode(errors="replace").split())
                 raise BenchmarkError(
                     f"{self.root}: another driver computes this run ({driver or 'starting'}); wait for it, stop it, or use "
                     "another --out"
-                ) from problem
+                ) from error
             try:
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {os.uname().nodename} since {_now()}".encode())
                 file.flush()
-            except OSError as problem:
-                raise storage_error(self.root, problem) from problem
+            except OSError as error:
+                raise storage_error(self.root, error) from error
             yield
 
     def _open_for_append(self, name: str) -> BinaryIO:
         """Open a file of the folder for reading and appending; symbolic links are refused."""
         try:
             descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-        except OSError as problem:
-            raise storage_error(self.root, problem) from problem
+        except OSError as error:
+            raise storage_error(self.root, error) from error
         return os.fdopen(descriptor, "ab+")
 
     def write(self, name: str, content: bytes) -> None:
@@ -132,25 +133,25 @@ class RunFolder:
         """See `ResultStore.status`."""
         return self.store.status(shard.name, stop=shard.stop)
 
-    def samples(self, shards: Sequence[Shard], stage: str) -> list[dict[str, Any]]:
+    def samples(self, shards: Sequence[Shard], stage: Stage) -> list[dict[str, Any]]:
         """All samples of a stage, in order."""
         stage_shards = [shard for shard in shards if shard.stage == stage]
         return [sample for shard in stage_shards for sample in self.store.entry(shard.name)["samples"]]
 
-    def states(self, shards: Sequence[Shard], stage: str, view: str) -> MemmapStates:
+    def states(self, shards: Sequence[Shard], stage: Stage, view: str) -> MemmapStates:
         """float32 [rows, D], the hidden states of a stage at a position and view, such as `read.mean`, in order."""
         return MemmapStates.open(self._files(shards, stage), view)
 
-    def views(self, shards: Sequence[Shard], stage: str, position: str) -> list[str]:
+    def views(self, shards: Sequence[Shard], stage: Stage, position: str) -> list[str]:
         """Names of the views that a stage stores at a position, such as `mean` and `layer 3`; layers in order."""
         names = dict.fromkeys(name for file in self._files(shards, stage) for name in mmap_safetensors(file))
         views = [name.removeprefix(f"{position}.") for name in names if name.startswith(f"{position}.")]
         return sorted(views, key=lambda view: (view.startswith("layer"), int(view.split()[-1]) if " " in view else 0))
 
-    def _files(self, shards: Sequence[Shard], stage: str) -> list[Path]:
+    def _files(self, shards: Sequence[Shard], stage: Stage) -> list[Path]:
         return [self.store.arrays_path(shard.name) for shard in shards if shard.stage == stage]
 
-    def write_index(self, stage: str, probe_set: ProbeSet) -> None:
+    def write_index(self, stage: Stage, probe_set: ProbeSet) -> None:
         """`index-STAGE.safetensors`: program, step, word and fold of each row of a stage's states, int32 each."""
         columns = {
             "task": probe_set.program, "step": probe_set.step, "token": probe_set.word,
@@ -163,8 +164,9 @@ class RunFolder:
         """Worker seconds per stage."""
         seconds: dict[str, float] = {}
         for shard in shards:
-            seconds[shard.stage] = seconds.get(shard.stage, 0.0) + self.store.entry(shard.name)["seconds"]
-        return {stage: round(value, 1) for stage, value in seconds.items()}
+            name = str(shard.stage)
+            seconds[name] = seconds.get(name, 0.0) + self.store.entry(shard.name)["seconds"]
+        return {name: round(value, 1) for name, value in seconds.items()}
 
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> Path:
         """Write `samples.jsonl.gz`, with equal bytes for equal rows."""
@@ -181,8 +183,8 @@ class RunFolder:
         """Delete the shards, which the record no longer needs."""
         try:
             shutil.rmtree(self.store.root)
-        except OSError as problem:
-            raise storage_error(self.store.root, problem) from problem
+        except OSError as error:
+            raise storage_error(self.store.root, error) from error
 
     def log(self, event: str, **details: Any) -> None:
         """Append an event with the time (UTC) to `events.jsonl`."""
@@ -194,8 +196,8 @@ class RunFolder:
                     # A killed driver may have left an incomplete line.
                     line = line if file.read(1) == b"\n" else b"\n" + line
                 file.write(line)
-        except OSError as problem:
-            raise storage_error(self.root, problem) from problem
+        except OSError as error:
+            raise storage_error(self.root, error) from error
 
     def events(self) -> list[dict[str, Any]]:
         """All events of the folder."""

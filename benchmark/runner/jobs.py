@@ -7,7 +7,7 @@ compute. The same code runs in this process (`LocalExecutor`) and in actors.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,24 +27,25 @@ from benchmark.runner.plan import Job, Shard
 from benchmark.runner.store import MemmapStates, ResultStore, StagedResult
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import CHECK
-from benchmark.tasks.suite import TASK_FIELDS, Suite, cache_tasks, get_tasks, tasks_to_arrays
+from benchmark.tasks.suite import Suite
+from benchmark.tasks.task_sets import TASK_FIELDS, TaskSets, tasks_to_arrays
 
 
 @dataclass(frozen=True)
 class TaskWork:
-    """Draws the task sets of a suite; the payload is a (name, purpose) of `plan.task_sets`."""
+    """Draws the task sets of a suite; the payload is (name of the result, name of the task set)."""
 
     suite: Suite
     root: Path
 
     def prepare(self) -> ComputeFn:
-        """Return the compute function; it has no state."""
-        store = ResultStore(self.root)
+        """Return the compute function; it holds the sets that it has drawn, which the next ones must exclude."""
+        store, task_sets = ResultStore(self.root), TaskSets(self.suite)
 
         def compute(payload: tuple[str, str], batch_scale: float) -> list[StagedResult]:
-            name, purpose = payload
-            arrays = tasks_to_arrays(get_tasks(self.suite, purpose))
-            return [store.stage(name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
+            result_name, set_name = payload
+            arrays = tasks_to_arrays(task_sets.get(set_name))
+            return [store.stage(result_name, arrays, {"count": len(arrays[TASK_FIELDS[-1]])})]
 
         return compute
 
@@ -56,7 +57,7 @@ class EvaluationWork:
     Attributes:
         job: the job of the run.
         root: folder of the committed results.
-        task_files: (purpose, file) of each committed task set.
+        task_files: (name, file) of each committed task set; a set without a file is drawn.
     """
 
     job: Job
@@ -65,13 +66,12 @@ class EvaluationWork:
 
     def prepare(self) -> ComputeFn:
         """Read the task sets; the first shard loads the model."""
-        for purpose, path in self.task_files:
-            cache_tasks(self.job.suite, purpose, load_file(path))
-        worker, store = Worker(_localize(self.job)), ResultStore(self.root)
+        task_sets = read_task_sets(self.job.suite, self.task_files)
+        worker, store = Worker(_localize(self.job), task_sets), ResultStore(self.root)
 
         def compute(shard: Shard, batch_scale: float) -> list[StagedResult]:
             start = time.perf_counter()
-            if shard.stage == CHECK:
+            if shard.stage.kind == CHECK:
                 with _num_threads(self.job.threads):
                     worker.check()
                 return []
@@ -81,6 +81,19 @@ class EvaluationWork:
             return [stage_result(store, shard, replace(result, seconds=seconds))]
 
         return compute
+
+
+def read_task_sets(suite: Suite, files: Iterable[tuple[str, Path]]) -> TaskSets:
+    """Read committed task sets.
+
+    Args:
+        suite: the suite.
+        files: (name, file) per task set.
+
+    Raises:
+        VerificationError: the digest of the test set differs from the pinned one.
+    """
+    return TaskSets.from_arrays(suite, {name: load_file(path) for name, path in files})
 
 
 @contextmanager

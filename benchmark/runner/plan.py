@@ -9,21 +9,11 @@ import numpy as np
 
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.protocol import FULL_GRID, STANDARD_GRID
-from benchmark.tasks import suite as suites
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, num_wide_programs, stage_tasks
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, PromptTemplate
-from benchmark.tasks.stage import (
-    BLIND,
-    CONSTRAINED,
-    CROSSED,
-    GENERATED,
-    SAMPLED,
-    TEST,
-    TEST_SET_STAGES,
-    WIDE,
-    Stage,
-)
+from benchmark.tasks.stage import BLIND, CONSTRAINED, CROSSED, GENERATED, SAMPLED, TEST, WIDE, Stage
 from benchmark.tasks.suite import Suite
+from benchmark.tasks.task_sets import BLIND_SET, PROBE_SET, SHOT_SET, TEST_SET, WIDE_SET, num_stage_tasks
 
 
 @dataclass(frozen=True)
@@ -82,11 +72,11 @@ class Job:
         return self.checkpoint.has_hidden_states and self.generation.states
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Shard:
-    """Items `start` to `stop` of a stage."""
+    """Tasks `start` to `stop` of a stage."""
 
-    stage: str
+    stage: Stage
     start: int
     stop: int
 
@@ -101,7 +91,7 @@ class ShardResult:
     """The result of a shard.
 
     Attributes:
-        samples: one dict per item of a generating stage: task, prompt (SHA-256), text, tokens, finished; in the few-shot
+        samples: one dict per task of a generating stage: task, prompt (SHA-256), text, tokens, finished; in the few-shot
             track also raw, the whole completion, where it differs from the program in text; in `sampled` also sample, the
             index of the draw; in `likelihood`: task, log_likelihood (nats), tokens.
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
@@ -118,43 +108,37 @@ class ShardResult:
 
 def plan(job: Job) -> list[Shard]:
     """All shards of a run that depend on no other result, in order."""
-    suite = job.suite
-    stages = [TEST]
-    stages += [CONSTRAINED] if job.generation.constrained else []
-    stages += [SAMPLED] if job.generation.samples else []
-    if not job.reads_states:
-        return [shard for stage in stages for shard in shards_of(suite, stage)]
-    stages.append(GENERATED)
-    read_stages = [Stage(BLIND)]
-    if job.grid == FULL_GRID:
-        read_stages += [Stage(WIDE), *(Stage(CROSSED, alternative=name) for name in CROSSED_ALTERNATIVES)]
-    for stage in read_stages:
-        stages += [str(stage), *(str(stage.of_random_init(i)) for i in range(job.random_inits))]
-    return [shard for stage in stages for shard in shards_of(suite, stage)]
+    stages = [Stage(TEST)]
+    stages += [Stage(CONSTRAINED)] if job.generation.constrained else []
+    stages += [Stage(SAMPLED)] if job.generation.samples else []
+    if job.reads_states:
+        stages.append(Stage(GENERATED))
+        read_stages = [Stage(BLIND)]
+        if job.grid == FULL_GRID:
+            read_stages += [Stage(WIDE), *(Stage(CROSSED, alternative=name) for name in CROSSED_ALTERNATIVES)]
+        for stage in read_stages:
+            stages += [stage, *(stage.of_random_init(i) for i in range(job.random_inits))]
+    return [shard for stage in stages for shard in shards_of(job.suite, stage)]
 
 
-def shards_of(suite: Suite, stage: str) -> list[Shard]:
-    """The shards of one stage; test and probe tasks are counted without drawing them."""
-    num_items = dict.fromkeys(TEST_SET_STAGES, suite.tasks) | {GENERATED: suite.probe_programs}
-    count = num_items.get(Stage.parse(stage).kind) or len(stage_tasks(suite, stage))
-    return [Shard(stage, a, b) for a, b in suite.shards(count)]
+def shards_of(suite: Suite, stage: Stage) -> list[Shard]:
+    """The shards of one stage; its tasks are counted without drawing them."""
+    return [Shard(stage, start, stop) for start, stop in suite.shards(num_stage_tasks(suite, stage))]
 
 
 def plan_dependent(job: Job) -> list[Shard]:
     """The shards that depend on `Job.texts`: in the full grid, randomly initialised copies that read the model's programs."""
     if job.grid != FULL_GRID or not job.reads_states:
         return []
-    stages = [str(Stage(GENERATED, random_init=i)) for i in range(job.random_inits)]
+    stages = [Stage(GENERATED, random_init=i) for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
 
 
-def task_sets(job: Job) -> dict[str, str]:
-    """Purpose (see `suite.get_tasks`) of each task set that a run draws, by the name of its stored result."""
-    if not job.reads_states and job.generation.track == TRAINED:
-        return {f"tasks-{suites.TEST}": suites.TEST}
+def task_sets(job: Job) -> list[str]:
+    """Names of the task sets (see `TaskSets.get`) that a run draws."""
+    is_fewshot = job.generation.track == FEWSHOT
     if not job.reads_states:
-        return {f"tasks-{purpose}": purpose for purpose in (suites.TEST, suites.PROBE, suites.SHOTS)}
-    purposes = [suites.TEST, suites.PROBE, suites.BLIND]
-    purposes += [suites.SHOTS] if job.generation.track == FEWSHOT else []
-    purposes += [suites.blind_purpose(num_wide_programs(job.suite))] if job.grid == FULL_GRID else []
-    return {f"tasks-{purpose}": purpose for purpose in purposes}
+        return [TEST_SET, PROBE_SET, SHOT_SET] if is_fewshot else [TEST_SET]
+    names = [TEST_SET, PROBE_SET, BLIND_SET]
+    names += [SHOT_SET] if is_fewshot else []
+    return [*names, WIDE_SET] if job.grid == FULL_GRID else names

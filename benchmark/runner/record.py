@@ -140,12 +140,12 @@ def read_record(path: Path) -> Record:
     """
     try:
         return Record.model_validate_json(path.read_bytes())
-    except OSError as problem:
-        raise BenchmarkError(f"{path}: {problem.strerror}; expected the record of a finished run") from problem
-    except ValidationError as problem:
-        first = problem.errors()[0]
+    except OSError as error:
+        raise BenchmarkError(f"{path}: {error.strerror}; expected the record of a finished run") from error
+    except ValidationError as error:
+        first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
         if location != "schema_version":
             reason += f"; expected a record of schema {SCHEMA_VERSION}"
-        raise BenchmarkError(f"{path}: {location}: {reason}") from problem
+        raise BenchmarkError(f"{path}: {location}: {reason}") from error

@@ -25,26 +25,26 @@ from benchmark.probing.full_grid import FullGrid
 from benchmark.probing.grid import Grid
 from benchmark.probing.probe_fit import StateArray
 from benchmark.probing.probes import select_matmul_dtype
-from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
-from benchmark.probing.protocol import Protocol as Settings
+from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID, Protocol
 from benchmark.probing.readout import pack_readout
 from benchmark.probing.semantic_content import (
+    GeneratedPrograms,
     SemanticContent,
     count_content_steps,
-    generated_probe_set,
     pack_hits,
     probe_semantic_content,
     semantic_content_from_hits,
 )
-from benchmark.probing.verdict import CONTENT_HITS, ProbeResult, blind_probe_set, count_blind_steps, measure
+from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import redact_paths
-from benchmark.runner.stages import TASK_STAGE, Backend, Progress, Stages
+from benchmark.runner.stages import TASK_STAGE, Backend, Progress, RunStages
 from benchmark.runner.store import CORRUPT, VALID
 from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, score_programs, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, SAMPLED, TEST, Stage
@@ -70,6 +70,7 @@ class RunConfig:
         out: folder in which the run folder is made.
         command: the command line, for the record.
         generation: how programs are generated.
+        protocol: settings of the probes.
     """
 
     suite: str
@@ -84,6 +85,7 @@ class RunConfig:
     out: Path = Path("runs")
     command: str = ""
     generation: GenerationOptions = DEFAULT_GENERATION
+    protocol: Protocol = STANDARD
 
 
 class Run:
@@ -95,8 +97,7 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
-        self.config, self.checkpoint = config, checkpoint
-        self.protocol: Settings = STANDARD
+        self.config, self.checkpoint, self.protocol = config, checkpoint, config.protocol
         full_suite = load_suite(config.suite, config.seed)
         self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
         self.suite = limit_suite(full_suite, config.limit)
@@ -165,7 +166,7 @@ class Run:
         """Run all stages that are not complete yet; returns the record.
 
         Raises:
-            ShardsFailed: some items were given up.
+            ItemsFailed: some items were given up.
             BenchmarkError: another driver holds the folder, or the run cannot go on.
         """
         folder = RunFolder(self.root())
@@ -222,7 +223,7 @@ class Run:
         return reasons
 
 
-class _EvaluationStages(Stages):
+class _EvaluationStages(RunStages):
     """The stages of a run, and its record."""
 
     def __init__(self, run: Run, folder: RunFolder, backend: Backend, progress: Progress) -> None:
@@ -233,16 +234,16 @@ class _EvaluationStages(Stages):
         """Number of results per stage that the run will commit, as far as it is known at the start."""
         counts = {TASK_STAGE: len(task_sets(self.job))}
         for shard in plan(self.job) + plan_dependent(self.job):
-            counts[shard.stage] = counts.get(shard.stage, 0) + 1
+            counts[str(shard.stage)] = counts.get(str(shard.stage), 0) + 1
         return counts
 
     def execute(self) -> Record:
         """Run all stages and compute the record."""
         job, folder = self.job, self.folder
         self.draw_tasks()
-        check_references(self.suite, test_tasks(self.suite))
+        check_references(self.suite, self.task_sets.test)
         self.evaluate(job, plan(job))
-        texts = tuple(sample["text"] for sample in folder.samples(self.shards, GENERATED))
+        texts = tuple(sample["text"] for sample in folder.samples(self.shards, Stage(GENERATED)))
         self.evaluate(replace(job, texts=texts), plan_dependent(job))
         if not job.reads_states:
             return self._record(None, None, None, [], folder.seconds(self.shards))
@@ -255,44 +256,48 @@ class _EvaluationStages(Stages):
 
     def _probe(self, texts: Sequence[str]) -> tuple[ProbeResult, SemanticContent | None]:
         """Probe for the verdict and the semantic content; writes the evidence of the verdict."""
-        folder, shards, suite, protocol = self.folder, self.shards, self.suite, self.protocol
-        last_view = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, BLIND, "read")[-1]
+        folder, shards, protocol = self.folder, self.shards, self.protocol
+        blind, generated = Stage(BLIND), Stage(GENERATED)
+        last_view = LAST if self.job.grid == STANDARD_GRID else folder.views(shards, blind, "read")[-1]
 
-        def pooled_states(stage: str) -> list[StateArray]:
+        def pooled_states(stage: Stage) -> list[StateArray]:
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last_view)]
 
         self.progress.start("probing: blind", count_blind_steps(protocol) + count_content_steps(protocol))
-        random_init_states = [pooled_states(str(Stage(BLIND, random_init=i))) for i in range(protocol.random_inits)]
+        random_init_states = [pooled_states(blind.of_random_init(i)) for i in range(protocol.random_inits)]
         trainer = self.probe_trainer(keep=True)
-        folder.write_index(BLIND, blind_probe_set(suite, protocol))
-        result, arrays, readouts = measure(
-            suite, protocol, pooled_states(BLIND), random_init_states, self.progress.advance, trainer
+        tasks = self.task_sets.blind
+        probe_set = blind_probe_set(self.suite, protocol, tasks)
+        folder.write_index(blind, probe_set)
+        result, evidence, readouts = measure(
+            tasks, probe_set, protocol, pooled_states(blind), random_init_states, self.progress.advance, trainer
         )
         folder.write(READINGS, pack_readout(readouts))
         self.progress.advance(0, "probing: generated")
         content = None
-        if folder.views(shards, GENERATED, "emit"):
-            folder.write_index(GENERATED, generated_probe_set(suite, protocol, texts))
-            states = folder.states(shards, GENERATED, f"emit.{MEAN}")
-            hits = probe_semantic_content(suite, protocol, texts, states, self.progress.advance, trainer)
+        programs = GeneratedPrograms.from_texts(texts, first_inputs(self.task_sets.probe), protocol)
+        if programs is not None:
+            folder.write_index(generated, programs.probe_set)
+            states = folder.states(shards, generated, f"emit.{MEAN}")
+            hits = probe_semantic_content(programs, protocol, states, self.progress.advance, trainer)
             if hits is not None:
-                content = semantic_content_from_hits(suite, protocol, texts, hits)
-                arrays[CONTENT_HITS] = pack_hits(hits)
-        folder.write_probes(arrays)
+                content = semantic_content_from_hits(programs, protocol, hits)
+                evidence = replace(evidence, content_hits=pack_hits(hits))
+        folder.write_probes(evidence.to_arrays())
         return result, content
 
     def _grid(self, texts: Sequence[str]) -> Grid:
-        layers = [view for view in self.folder.views(self.shards, BLIND, "read") if view != MEAN]
+        layers = [view for view in self.folder.views(self.shards, Stage(BLIND), "read") if view != MEAN]
         self.progress.start(GRID_STAGE, None)
 
         def on_event(description: str) -> None:
             self.folder.log(GRID_STAGE, what=description)
             self.progress.advance(1, f"{GRID_STAGE}: {description}")
 
-        def states(stage: str, position: str, view: str) -> StateArray:
+        def states(stage: Stage, position: str, view: str) -> StateArray:
             return self.folder.states(self.shards, stage, f"{position}.{view}")
 
-        grid = FullGrid(self.suite, self.protocol, states, layers, texts, on_event, self.probe_trainer(keep=False))
+        grid = FullGrid(self.task_sets, self.protocol, states, layers, texts, on_event, self.probe_trainer(keep=False))
         return grid.measure() if self.job.grid == FULL_GRID else grid.measure_layers()
 
     def _record(
@@ -304,15 +309,15 @@ class _EvaluationStages(Stages):
         seconds: dict[str, float],
     ) -> Record:
         run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
-        samples = folder.samples(self.shards, TEST)
-        scores = score_programs(suite, test_tasks(suite), [sample["text"] for sample in samples])
+        samples = folder.samples(self.shards, Stage(TEST))
+        scores = score_programs(suite, self.task_sets.test, [sample["text"] for sample in samples])
         rows: list[dict[str, Any]] = [
             {"stage": TEST, **sample, "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
              "held_out": bool(scores.held_out[i]), "exact": bool(scores.exact[i])}
             for i, sample in enumerate(samples)
         ]  # fmt: skip
         for stage in (GENERATED, CONSTRAINED, SAMPLED):
-            rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, stage)]
+            rows += [{"stage": stage, **sample} for sample in folder.samples(self.shards, Stage(stage))]
         samples_file = folder.write_samples(rows)
         reasons = run.ineligibility_reasons(folder.has_halved_batch(self.shards))
         return Record(
@@ -348,13 +353,17 @@ class _EvaluationStages(Stages):
         options, suite = self.job.generation, self.suite
         entries: dict[str, Any] = {"track": options.track}
         if options.track != TRAINED:
-            template = Worker(self.job).prompt_template
+            template = self.job.prompt_template
+            assert template is not None, "rendered once per run"
             entries["frame"] = FrameEntry(sha256=template.digest, shots=template.shots, chat_template=template.chat)
             if template.chat:
                 self.folder.write(FRAME, template_to_bytes(template))
         if options.constrained:
-            entries["constrained"] = summarize_constrained(suite, self.folder.samples(self.shards, CONSTRAINED))
+            samples = self.folder.samples(self.shards, Stage(CONSTRAINED))
+            entries["constrained"] = summarize_constrained(suite, self.task_sets.test, samples)
         if options.samples:
-            samples = self.folder.samples(self.shards, SAMPLED)
-            entries["sampled"] = summarize_sampled(suite, samples, options.samples, options.temperature)
+            samples = self.folder.samples(self.shards, Stage(SAMPLED))
+            entries["sampled"] = summarize_sampled(
+                suite, self.task_sets.test, samples, options.samples, options.temperature
+            )
         return entries

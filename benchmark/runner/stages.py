@@ -11,25 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.numpy import load_file
-
 from benchmark.cluster.executor import EVALUATION, OUT_OF_MEMORY, TASKS, WorkItem
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
-from benchmark.errors import ModelError, ShardsFailed
+from benchmark.errors import ItemsFailed, ModelError
 from benchmark.runner.cached_fits import CachedProbeTrainer
 from benchmark.runner.folder import RETRIED, RunFolder
-from benchmark.runner.jobs import EvaluationWork, TaskWork
+from benchmark.runner.jobs import EvaluationWork, TaskWork, read_task_sets
 from benchmark.runner.plan import Job, Shard, task_sets
 from benchmark.runner.store import CORRUPT, VALID, StagedResult
-from benchmark.tasks.stage import CHECK
-from benchmark.tasks.suite import cache_tasks
+from benchmark.tasks.stage import CHECK, Stage
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.control_flow import ControlRecipe
 
 BATCH_HALVED = "half the batch"
 TASK_STAGE = "tasks"
 REPEAT_NOTICE = 10
-"""Number of items with the same problem after which the problem is reported a second time, with their number."""
+"""Number of items with the same error after which the error is reported a second time, with their number."""
 
 
 class Progress(Protocol):
@@ -65,8 +63,8 @@ class Backend:
     processors: set[str]
 
 
-class Stages:
-    """The stages of one model in one folder.
+class RunStages:
+    """The stages of one run: computes the results of one model in one folder.
 
     Args:
         job: the model, the suite and the options.
@@ -78,7 +76,7 @@ class Stages:
 
     def __init__(self, job: Job, identity: str, folder: RunFolder, backend: Backend, progress: Progress) -> None:
         self.job, self.identity, self.folder, self.backend, self.progress = job, identity, folder, backend, progress
-        self.suite = job.suite
+        self.suite, self.task_sets = job.suite, TaskSets(job.suite)
         self.shards: list[Shard] = []
         self.is_model_checked = False
         self.retry_counts: Counter[str] = Counter()
@@ -116,15 +114,15 @@ class Stages:
                 self.folder.log(BATCH_HALVED, piece=name)
         line = f"{status}: {' '.join(message.split())[:200]}"
         self.retry_counts[line] += 1
-        # Further items with the same problem are only counted: hundreds of shards may fail for one reason.
+        # Further items with the same error are only counted: hundreds of shards may fail for one reason.
         if self.retry_counts[line] == 1:
             self.progress.write(f"{name}: {line}")
         elif self.retry_counts[line] == REPEAT_NOTICE:
-            self.progress.write(f"{REPEAT_NOTICE} pieces so far: {line}")
+            self.progress.write(f"{REPEAT_NOTICE} items so far: {line}")
 
     def draw_tasks(self) -> None:
-        """Draw the task sets that are not committed yet, and load all of them."""
-        sets = task_sets(self.job)
+        """Draw the task sets that are not committed yet, and load all of them into `task_sets`."""
+        sets = {f"tasks-{name}": name for name in task_sets(self.job)}
         missing = self._missing({name: {} for name in sets})
         self.progress.start("drawing tasks", len(sets), len(sets) - len(missing))
         work = TaskWork(self.suite, self.folder.store.root)
@@ -134,11 +132,10 @@ class Stages:
         pool.drain(
             [self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
         )
-        for purpose, path in self._task_files():
-            cache_tasks(self.suite, purpose, load_file(path))
+        self.task_sets = read_task_sets(self.suite, self._task_files())
 
     def _task_files(self) -> list[tuple[str, Path]]:
-        return [(purpose, self.folder.store.arrays_path(name)) for name, purpose in task_sets(self.job).items()]
+        return [(name, self.folder.store.arrays_path(f"tasks-{name}")) for name in task_sets(self.job)]
 
     def evaluate(self, job: Job, shards: list[Shard]) -> None:
         """Compute the shards that are not committed yet."""
@@ -167,13 +164,14 @@ class Stages:
         Raises:
             ModelError: the model fails a check.
         """
+        check = Shard(Stage(CHECK), 0, 0)
         try:
             self.backend.pool.drain(
-                [self._work_item(CHECK, EVALUATION, affinity_key, work, Shard(CHECK, 0, 0), 0, "checking the model")]
+                [self._work_item(CHECK, EVALUATION, affinity_key, work, check, 0, "checking the model")]
             )
-        except ShardsFailed as problem:
-            if problem.exit_code == ModelError.exit_code:
-                raise ModelError(problem.reasons[CHECK]) from problem
+        except ItemsFailed as error:
+            if error.exit_code == ModelError.exit_code:
+                raise ModelError(error.reasons[CHECK]) from error
             raise
         self.is_model_checked = True
 

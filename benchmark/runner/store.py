@@ -69,10 +69,10 @@ class ResultStore:
         try:
             with open_folder(self.root) as folder:
                 _create_file(folder, file, content)
-        except OSError as problem:
+        except OSError as error:
             with suppress(OSError):
                 (self.root / file).unlink(missing_ok=True)
-            raise storage_error(self.root, problem) from problem
+            raise storage_error(self.root, error) from error
         return StagedResult(name, file, {**entry, "arrays": hashlib.sha256(content).hexdigest()})
 
     def commit(self, staged: StagedResult) -> None:
@@ -195,8 +195,8 @@ def load_with_digest(content: bytes | str) -> dict[str, Any]:
     """
     try:
         entry = json.loads(content)
-    except RecursionError as problem:
-        raise ValueError("nested too deep") from problem
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(entry, dict) or entry.pop(DIGEST_KEY, None) != _json_digest(entry):
         raise ValueError("its digest of itself does not fit")
     return entry
@@ -212,8 +212,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file atomically and durably: after a crash it exists completely or not at all."""
     try:
         folder = path.parent.resolve(strict=True)
-    except OSError as problem:
-        raise storage_error(path.parent, problem) from problem
+    except OSError as error:
+        raise storage_error(path.parent, error) from error
     write_atomic_in(folder, path.name, content)
 
 
@@ -229,8 +229,8 @@ def write_atomic_in(folder: Path, name: str, content: bytes) -> None:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=descriptor)
                 raise
-    except OSError as problem:
-        raise storage_error(folder, problem) from problem
+    except OSError as error:
+        raise storage_error(folder, error) from error
 
 
 @contextmanager
@@ -252,9 +252,9 @@ def _create_file(folder: int, name: str, content: bytes) -> None:
         os.fsync(descriptor)
 
 
-def storage_error(folder: Path, problem: OSError) -> StorageError:
+def storage_error(folder: Path, error: OSError) -> StorageError:
     """The error for a folder that cannot be written to."""
     return StorageError(
-        f"{folder}: cannot be written to ({problem.strerror}); make room there, or choose another --out, and run the "
+        f"{folder}: cannot be written to ({error.strerror}); make room there, or choose another --out, and run the "
         "same command again: what is committed is kept"
     )

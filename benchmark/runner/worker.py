@@ -28,7 +28,7 @@ from benchmark.models.loading import load_generator, load_model, load_tokenizer_
 from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD_GRID
 from benchmark.runner.plan import Job, Shard, ShardResult
 from benchmark.tasks.extraction import extract_program
-from benchmark.tasks.probe_sets import crossed_outputs, parse_programs, stage_tasks
+from benchmark.tasks.probe_sets import crossed_outputs, parse_programs
 from benchmark.tasks.prompt_template import (
     LENGTH_FACTOR,
     PLAIN,
@@ -38,15 +38,8 @@ from benchmark.tasks.prompt_template import (
     render_prompts,
     sampling_seeds,
 )
-from benchmark.tasks.stage import (
-    CONSTRAINED,
-    GENERATED,
-    LIKELIHOOD,
-    SAMPLED,
-    TEST,
-    Stage,
-)
-from benchmark.tasks.suite import probe_tasks, test_tasks
+from benchmark.tasks.stage import CONSTRAINED, GENERATED, LIKELIHOOD, SAMPLED
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.generator import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
 from karel_env.world import Worlds
@@ -57,10 +50,16 @@ RANDOM_INIT_SEED = 52_711
 
 
 class Worker:
-    """Holds one model and computes shards; in a stage of a randomly initialised copy it holds that copy instead."""
+    """Holds one model and computes shards; in a stage of a randomly initialised copy it holds that copy instead.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: the model, the suite and the options.
+        task_sets: task sets of the suite; drawn when needed if None.
+    """
+
+    def __init__(self, job: Job, task_sets: TaskSets | None = None) -> None:
         self.job, self.batch_size = job, job.suite.batch
+        self.task_sets = task_sets or TaskSets(job.suite)
         self.loaded: tuple[int | None, LanguageModel] | None = None
         self.baseline: ProgramGenerator | None = None
 
@@ -70,13 +69,14 @@ class Worker:
         return replace(self._evaluate(shard), batch_scale=batch_scale)
 
     def _evaluate(self, shard: Shard) -> ShardResult:
-        if shard.stage in (TEST, GENERATED, CONSTRAINED, SAMPLED):
-            return self._generate(stage_tasks(self.job.suite, shard.stage), shard)
-        if shard.stage == LIKELIHOOD:
-            return self._log_likelihoods(shard)
-        if Stage.parse(shard.stage).kind == GENERATED:
-            return self._read_generated(shard)
-        return self._read(stage_tasks(self.job.suite, shard.stage), shard)
+        tasks = self.task_sets.of_stage(shard.stage)
+        if shard.stage.is_generating:
+            return self._generate(tasks, shard)
+        if shard.stage.kind == LIKELIHOOD:
+            return self._log_likelihoods(tasks, shard)
+        if shard.stage.kind == GENERATED:
+            return self._read_generated(tasks, shard)
+        return self._read(tasks, shard)
 
     def check(self) -> None:
         """Load the model and check on one task that it is causal and that its greedy decoding follows its logits.
@@ -88,27 +88,26 @@ class Worker:
             return
         from benchmark.models.soundness import check_soundness
 
-        tasks = test_tasks(self.job.suite).take(np.arange(min(NUM_CHECK_TASKS, self.job.suite.tasks)))
+        tasks = self.task_sets.test.take(np.arange(min(NUM_CHECK_TASKS, self.job.suite.tasks)))
         programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
         longest = max(range(len(programs)), key=lambda i: len(programs[i]))
         prompt = self._prompts(tasks)[longest]
         checkpoint = self.job.checkpoint
-        check_soundness(self.model(TEST), prompt, programs[longest], self.job.dtype, checkpoint.spec)
+        check_soundness(self.model(), prompt, programs[longest], self.job.dtype, checkpoint.spec)
 
-    def model(self, stage: str) -> LanguageModel:
-        """The model of a stage: the evaluated one, or a randomly initialised copy."""
-        init_index = Stage.parse(stage).random_init
-        if self.loaded is None or self.loaded[0] != init_index:
+    def model(self, random_init: int | None = None) -> LanguageModel:
+        """The evaluated model, or its randomly initialised copy of this index."""
+        if self.loaded is None or self.loaded[0] != random_init:
             self.loaded = None
-            seed = None if init_index is None else RANDOM_INIT_SEED + init_index
+            seed = None if random_init is None else RANDOM_INIT_SEED + random_init
             model = load_model(self.job.checkpoint, self.job.dtype, self.job.device, seed, self.prompt_template.before)
-            self.loaded = (init_index, model)
+            self.loaded = (random_init, model)
         return self.loaded[1]
 
-    def writer(self, stage: str) -> ProgramGenerator:
-        """The generator of a stage's programs: the model, or a baseline without hidden states."""
+    def writer(self) -> ProgramGenerator:
+        """The generator of programs: the model, or a baseline without hidden states."""
         if self.job.checkpoint.has_hidden_states:
-            return self.model(stage)
+            return self.model()
         if self.baseline is None:
             self.baseline = load_generator(self.job.checkpoint, self.job.suite)
         return self.baseline
@@ -120,9 +119,8 @@ class Worker:
             return self.job.prompt_template
         if self.job.generation.track == TRAINED:
             return PLAIN
-        return build_prompt_template(
-            self.job.suite, self.job.generation.track, load_tokenizer_or_none(self.job.checkpoint)
-        )
+        tokenizer = load_tokenizer_or_none(self.job.checkpoint)
+        return build_prompt_template(self.job.suite, self.job.generation.track, tokenizer, self.task_sets.shots)
 
     def _generate(self, tasks: Tasks, shard: Shard) -> ShardResult:
         samples: list[dict[str, Any]] = []
@@ -130,28 +128,28 @@ class Worker:
         for start, stop in self._batches(shard):
             prompts = self._prompts(tasks.take(np.arange(start, stop)))
             digests = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
-            for draw, generations in self._generations(shard.stage, prompts, np.arange(start, stop)):
+            for draw, generations in self._generations(shard.stage.kind, prompts, np.arange(start, stop)):
                 for task, (digest, generation) in enumerate(zip(digests, generations, strict=True), start):
                     samples.append({"task": task, **draw, "prompt": digest, **self._sample(generation)})
-            if shard.stage == GENERATED:
+            if shard.stage.kind == GENERATED:
                 texts = [sample["text"] for sample in samples[-len(prompts) :]]
-                views += self._states(self.model(shard.stage), prompts, texts)
+                views += self._states(self.model(), prompts, texts)
         return ShardResult(samples, _concatenate(views))
 
     def _generations(
-        self, stage: str, prompts: Sequence[str], tasks: np.ndarray
+        self, kind: str, prompts: Sequence[str], tasks: np.ndarray
     ) -> Iterator[tuple[dict[str, int], list[Generation]]]:
         """Completions of the prompts: once, or per draw with the draw's index."""
         max_new_words = self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
-        if stage == SAMPLED:
+        if kind == SAMPLED:
             for draw in range(self.job.generation.samples):
                 seeds = sampling_seeds(self.job.suite, tasks, draw)
                 decoding = Decoding(temperature=self.job.generation.temperature, seeds=seeds)
-                yield {"sample": draw}, self.model(stage).generate(prompts, max_new_words, decoding)
-        elif stage == CONSTRAINED:
-            yield {}, self.model(stage).generate(prompts, max_new_words, Decoding(constrained=True))
+                yield {"sample": draw}, self.model().generate(prompts, max_new_words, decoding)
+        elif kind == CONSTRAINED:
+            yield {}, self.model().generate(prompts, max_new_words, Decoding(constrained=True))
         else:
-            yield {}, self.writer(stage).generate(prompts, max_new_words)
+            yield {}, self.writer().generate(prompts, max_new_words)
 
     def _sample(self, generation: Generation) -> dict[str, Any]:
         """The entries of one sample; in the few-shot track its program is extracted from the completion."""
@@ -163,12 +161,12 @@ class Worker:
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
         return render_prompts(self.job.suite, tasks, outputs, self.prompt_template)
 
-    def _log_likelihoods(self, shard: Shard) -> ShardResult:
-        tasks, samples = stage_tasks(self.job.suite, shard.stage), []
+    def _log_likelihoods(self, tasks: Tasks, shard: Shard) -> ShardResult:
+        samples = []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
             texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in batch.programs.texts()]
-            values = self.model(shard.stage).log_likelihoods(self._prompts(batch), texts)
+            values = self.model().log_likelihoods(self._prompts(batch), texts)
             samples += [
                 {"task": task, "log_likelihood": log_likelihood, "tokens": tokens}
                 for task, (log_likelihood, tokens) in enumerate(values, start)
@@ -182,20 +180,18 @@ class Worker:
         programs, indices = parse_programs(texts)
         return [self._at_words(model, [prompts[i] for i in indices], programs, "emit")] if len(programs) else []
 
-    def _read_generated(self, shard: Shard) -> ShardResult:
-        model, views = self.model(shard.stage), []
-        tasks = probe_tasks(self.job.suite)
+    def _read_generated(self, tasks: Tasks, shard: Shard) -> ShardResult:
+        model, views = self.model(shard.stage.random_init), []
         for start, stop in self._batches(shard):
             prompts = self._prompts(tasks.take(np.arange(start, stop)))
             views += self._states(model, prompts, self.job.texts[start:stop])
         return ShardResult([], _concatenate(views))
 
     def _read(self, tasks: Tasks, shard: Shard) -> ShardResult:
-        model = self.model(shard.stage)
-        views = []
+        model, views = self.model(shard.stage.random_init), []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
-            alternative = Stage.parse(shard.stage).alternative
+            alternative = shard.stage.alternative
             outputs = batch.inputs if alternative is None else crossed_outputs(batch, alternative, start)
             views.append(self._at_words(model, self._prompts(batch, outputs), batch.programs, "read"))
         return ShardResult([], _concatenate(views))

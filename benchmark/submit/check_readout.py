@@ -6,11 +6,9 @@ programs. A file that is scaled or replaced no longer agrees with the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from benchmark.probing.control_gap import PriorBaseline
+from benchmark.probing.control_gap import Evidence, PriorBaseline
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import POOLS, Protocol
 from benchmark.probing.readout import DIGITS, Readout, SemanticsReadout
@@ -27,15 +25,15 @@ MIN_PROGRAMS = 10
 
 
 def check_readout(
-    report: VerificationReport, readings: Readout, arrays: Mapping[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline,
+    report: VerificationReport, readings: Readout, model: Evidence, probe_set: ProbeSet, tested: PriorBaseline,
     protocol: Protocol,
 ) -> None:  # fmt: skip
-    """Add a mismatch to `report` for every semantics whose readout does not agree with the arrays.
+    """Add a mismatch to `report` for every semantics whose readout does not agree with the evidence.
 
     Args:
         report: report of the verification.
         readings: readout that was accepted for this probe set.
-        arrays: arrays of `probes.data`.
+        model: evidence of the model.
         probe_set, tested: blind probe set and its prior baseline.
         protocol: protocol of the run; the readout is of its first seed.
     """
@@ -46,10 +44,10 @@ def check_readout(
     for reading in readings.by_semantics:
         entry = f"readings.{reading.semantics}"
         semantics_index = probe_set.semantics.index(reading.semantics)
-        pool = POOLS[int(arrays["model.pool"][0, semantics_index, feature])]
+        pool = POOLS[int(model.pool[0, semantics_index, feature])]
         report.compare(f"{entry}.view", reading.view, pool)
         total, prior = (
-            float(arrays["model.totals"][0, semantics_index, feature]),
+            float(model.totals[0, semantics_index, feature]),
             float(tested.totals[0, semantics_index, feature]),
         )
         if reading.prior:
@@ -57,12 +55,12 @@ def check_readout(
             report.compare(f"{entry}.prior", total, prior, PRIOR_TOLERANCE * prior)
         else:
             _check_cross_entropies(
-                report, entry, reading, readings.task, arrays, probe_set, tested, protocol, semantics_index
+                report, entry, reading, readings.task, model, probe_set, tested, protocol, semantics_index
             )
 
 
 def _check_cross_entropies(
-    report: VerificationReport, entry: str, reading: SemanticsReadout, tasks: list[int], arrays: Mapping[str, np.ndarray], probe_set: ProbeSet,
+    report: VerificationReport, entry: str, reading: SemanticsReadout, tasks: list[int], model: Evidence, probe_set: ProbeSet,
     tested: PriorBaseline, protocol: Protocol, semantics_index: int,
 ) -> None:  # fmt: skip
     """Check the cross-entropies per program against the sums of their groups of programs and of their fold."""
@@ -70,15 +68,15 @@ def _check_cross_entropies(
     lower, upper, state_counts = (
         np.array(values) for values in zip(*map(_cross_entropy_bounds, reading.probability), strict=True)
     )
-    units = _unit_indices(tested, arrays["model.probe"].shape[-1])
+    units = _unit_indices(tested, model.probe.shape[-1])
     positions = np.searchsorted(tested.programs, tasks)
     if (positions >= len(tested.programs)).any() or (
         tested.programs[np.minimum(positions, len(tested.programs) - 1)] != tasks
     ).any():
         report.compare(f"{entry}.task", "tested programs", "programs that no seed tests")
         return
-    group_lower = np.bincount(units[positions], lower, minlength=arrays["model.probe"].shape[-1])
-    stored = arrays["model.probe"][semantics_index, feature].astype(float)
+    group_lower = np.bincount(units[positions], lower, minlength=model.probe.shape[-1])
+    stored = model.probe[semantics_index, feature].astype(float)
     # The protocol tests every program of the blind set with one seed, so a program has at most the sum of its group.
     is_exceeded = (group_lower > stored * (1 + SUM_TOLERANCE) + SUM_TOLERANCE).any()
     report.compare(f"{entry}: no more nats than their group of programs has", bool(is_exceeded), False)
@@ -86,7 +84,7 @@ def _check_cross_entropies(
         return
     test = probe_set.split(protocol.seeds[0]).test
     num_states = int((probe_set.classes[semantics_index, feature, test] >= 0).sum())
-    mean = float(arrays["model.totals"][0, semantics_index, feature]) / num_states
+    mean = float(model.totals[0, semantics_index, feature]) / num_states
     # Ratio estimate over programs sampled at random from the fold; rounding of the probabilities widens both bounds.
     nats = (lower + upper) / 2
     standard_error = float(np.std(nats - mean * state_counts, ddof=1)) / (state_counts.mean() * np.sqrt(len(tasks)))

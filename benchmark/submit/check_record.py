@@ -21,7 +21,7 @@ from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_tensor_header, sanitize
 from benchmark.models.interface import LoadOptions
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.verdict import CONTENT_HITS, DIAGNOSTICS
+from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
 from benchmark.statistics import Estimate

@@ -7,8 +7,6 @@ recomputed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,13 @@ import numpy as np
 from benchmark.artifacts import FRAME, MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import SubmissionError
 from benchmark.files import stream_rows
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, count_hit_states, semantic_content_from_hits, unpack_hits
-from benchmark.probing.verdict import CONTENT_HITS
+from benchmark.probing.semantic_content import (
+    CONTENT_DEPTHS,
+    GeneratedPrograms,
+    semantic_content_from_hits,
+    unpack_hits,
+)
+from benchmark.probing.state_source import CONTENT_HITS, RunEvidence
 from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record
 from benchmark.submit.rendered_prompts import has_chat_template, read_prompt_template, render_template_digest
@@ -25,14 +28,15 @@ from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, validate_schema
 from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
-from benchmark.tasks.probe_sets import parse_programs, stage_tasks
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.scoring import OUTCOMES, score_programs, summarize
-from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED, TEST
-from benchmark.tasks.suite import Suite, test_tasks
+from benchmark.tasks.stage import CONSTRAINED, GENERATED, GENERATION_STAGES, SAMPLED, TEST, Stage
+from benchmark.tasks.suite import Suite
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import PAPER_FEATURES
+from karel_env.generator import Tasks
 
-GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 ACCURACY_TOLERANCE = 1e-9
 """Absolute tolerance of a recomputed figure of accuracy."""
 
@@ -55,30 +59,25 @@ def generation_options_from_record(record: Record) -> GenerationOptions:
     )
 
 
-@lru_cache(maxsize=8)
-def prompt_digests(suite: Suite, stage: str, frame: PromptTemplate = PLAIN) -> list[str]:
-    """Compute the SHA-256 of the prompt of each task of a stage."""
-    prompts = render_prompts(suite, stage_tasks(suite, stage), template=frame)
-    return [hashlib.sha256(text.encode()).hexdigest() for text in prompts]
+def prompt_digests(suite: Suite, tasks: Tasks, frame: PromptTemplate = PLAIN) -> list[str]:
+    """Compute the SHA-256 of the prompt of each task."""
+    return [hashlib.sha256(text.encode()).hexdigest() for text in render_prompts(suite, tasks, template=frame)]
 
 
-def check_samples(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:
+def check_samples(report: VerificationReport, task_sets: TaskSets, folder: Path, is_proposed: bool = False) -> None:
     """Check every sample and all figures of accuracy; mismatches are added to `report`.
 
     Args:
         report: report of the verification.
-        suite: suite of the record.
+        task_sets: task sets of the suite of the record.
         folder: folder of the submission.
         is_proposed: whether the submission comes from a pull request, and thus must store the text of its chat template.
 
     Raises:
         SubmissionError: a proposed submission with a chat template has no `frame.json`.
     """
-    record, options, frame = (
-        report.record,
-        generation_options_from_record(report.record),
-        _check_prompt(report, suite, folder, is_proposed),
-    )
+    record, suite, options = report.record, task_sets.suite, generation_options_from_record(report.record)
+    frame = _check_prompt(report, task_sets, folder, is_proposed)
     has_network = not record.model.spec.startswith("baseline:")
     rows_by_stage = {stage: [row for row in report.samples if row.stage == stage] for stage in GENERATION_STAGES}
     expected_counts = {
@@ -90,19 +89,20 @@ def check_samples(report: VerificationReport, suite: Suite, folder: Path, is_pro
     for stage, rows in rows_by_stage.items():
         _check_stage(report, suite, rows, stage, expected_counts[stage], options.samples if stage == SAMPLED else 0)
         if rows and frame is not None:
-            digests = prompt_digests(suite, stage, frame)
+            digests = prompt_digests(suite, task_sets.of_stage(Stage(stage)), frame)
             for row in rows:
                 expected_digest = digests[row.task] if row.task < len(digests) else None
                 report.compare(f"samples.{stage}.{row.task}.prompt", row.prompt, expected_digest)
     if any(mismatch.entry.endswith(": tasks") for mismatch in report.mismatches):
         return
-    _check_scores(report, suite, rows_by_stage[TEST])
+    _check_scores(report, task_sets, rows_by_stage[TEST])
     if record.constrained is not None:
-        constrained = summarize_constrained(suite, [row.model_dump() for row in rows_by_stage[CONSTRAINED]])
+        constrained_rows = [row.model_dump() for row in rows_by_stage[CONSTRAINED]]
+        constrained = summarize_constrained(suite, task_sets.test, constrained_rows)
         report.compare("constrained", record.constrained, constrained, ACCURACY_TOLERANCE)
     if record.sampled is not None:
         sampled_rows = [row.model_dump() for row in rows_by_stage[SAMPLED]]
-        sampled = summarize_sampled(suite, sampled_rows, options.samples, options.temperature)
+        sampled = summarize_sampled(suite, task_sets.test, sampled_rows, options.samples, options.temperature)
         report.compare("sampled", record.sampled, sampled, ACCURACY_TOLERANCE)
     digests_text = (
         "prompts' digests" if frame is not None else "answers (prompts in a chat template need the tokenizer)"
@@ -110,17 +110,19 @@ def check_samples(report: VerificationReport, suite: Suite, folder: Path, is_pro
     report.checks.append(f"samples: {len(report.samples):,} {digests_text}, {suite.tasks:,} programs executed again")
     report.checks.append("accuracy: every figure and interval")
     if expected_counts[GENERATED]:
-        _check_content_counts(report, suite, [row.text for row in rows_by_stage[GENERATED]])
+        _check_content_counts(report, _generated_programs(report, task_sets))
 
 
-def _check_prompt(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool) -> PromptTemplate | None:
+def _check_prompt(
+    report: VerificationReport, task_sets: TaskSets, folder: Path, is_proposed: bool
+) -> PromptTemplate | None:
     """Check the prompt template of a record and return it; None for an older run that did not store its chat template."""
-    record = report.record
+    record, suite = report.record, task_sets.suite
     report.compare("frame is there", record.frame is not None, record.track != TRAINED)
     if record.track == TRAINED:
         return PLAIN
     report.compare("constrained is there", record.constrained is not None, True)
-    plain = build_prompt_template(suite, record.track)
+    plain = build_prompt_template(suite, record.track, shots=task_sets.shots)
     if record.frame is None:
         return plain
     claimed = record.frame
@@ -130,7 +132,7 @@ def _check_prompt(report: VerificationReport, suite: Suite, folder: Path, is_pro
     if not claimed.chat_template:
         report.compare("frame.sha256", claimed.sha256, plain.digest)
         return plain
-    frame = read_prompt_template(folder, suite)
+    frame = read_prompt_template(folder, suite, task_sets.shots)
     if frame is None and is_proposed:
         raise SubmissionError(f"{FRAME}: not there; run the model again with this version, which stores the prompt")
     if frame is not None:
@@ -169,8 +171,8 @@ def _check_stage(
         report.compare(f"samples.{stage}.{row.task}.text", row.text, text)
 
 
-def _check_scores(report: VerificationReport, suite: Suite, rows: list[Sample]) -> None:
-    scores = score_programs(suite, test_tasks(suite), [row.text for row in rows])
+def _check_scores(report: VerificationReport, task_sets: TaskSets, rows: list[Sample]) -> None:
+    scores = score_programs(task_sets.suite, task_sets.test, [row.text for row in rows])
     for i, row in enumerate(rows):
         recomputed = {
             "outcome": OUTCOMES[scores.outcome[i]], "shown": bool(scores.shown[i]),
@@ -180,18 +182,22 @@ def _check_scores(report: VerificationReport, suite: Suite, rows: list[Sample]) 
     report.compare("accuracy", report.record.accuracy, summarize(scores), ACCURACY_TOLERANCE)
 
 
-def _check_content_counts(report: VerificationReport, suite: Suite, texts: Sequence[str]) -> None:
+def _generated_programs(report: VerificationReport, task_sets: TaskSets) -> GeneratedPrograms | None:
+    """The programs that the model of a submission wrote for the probe tasks; None if they do not suffice to probe them."""
+    texts = [row.text for row in report.samples if row.stage == GENERATED]
+    programs = GeneratedPrograms.from_texts(texts, first_inputs(task_sets.probe), report.record.protocol)
+    return programs if programs is not None and programs.suffice(report.record.protocol) else None
+
+
+def _check_content_counts(report: VerificationReport, programs: GeneratedPrograms | None) -> None:
     """Check the entries of semantic content that need no hidden states: numbers of programs and states, and depths."""
     content, protocol = report.record.content, report.record.protocol
-    programs, _ = parse_programs(texts)
-    num_distinct = len({programs.program(i).tobytes() for i in range(len(programs))})
-    report.compare("content is there", content is not None, num_distinct >= protocol.min_programs)
-    if content is None or num_distinct < protocol.min_programs:
+    report.compare("content is there", content is not None, programs is not None)
+    if content is None or programs is None:
         return
     # The counts do not depend on the accuracy of the probe, so use a probe without errors.
-    num_states = count_hit_states(suite, protocol, texts) or 0
-    all_hits = np.ones((len(CONTENT_DEPTHS), len(PAPER_FEATURES), num_states), bool)
-    recomputed = semantic_content_from_hits(suite, protocol, texts, all_hits)
+    all_hits = np.ones((len(CONTENT_DEPTHS), len(PAPER_FEATURES), programs.num_test_states), bool)
+    recomputed = semantic_content_from_hits(programs, protocol, all_hits)
     assert recomputed is not None
     report.compare("content.depths", sorted(content.arithmetic), sorted(recomputed.arithmetic))
     report.compare("content.depths", sorted(content.geometric), sorted(recomputed.geometric))
@@ -202,24 +208,24 @@ def _check_content_counts(report: VerificationReport, suite: Suite, texts: Seque
     report.checks.append("content: numbers of programs and states")
 
 
-def check_semantic_content(report: VerificationReport, suite: Suite, arrays: Mapping[str, np.ndarray]) -> None:
+def check_semantic_content(report: VerificationReport, task_sets: TaskSets, evidence: RunEvidence) -> None:
     """Check semantic content against the stored hits of its probes; the leaderboard omits it if they are not stored."""
     record = report.record
     if record.content is None:
-        report.compare(f"{PROBES}: {CONTENT_HITS} is there", CONTENT_HITS in arrays, False)
+        report.compare(f"{PROBES}: {CONTENT_HITS} is there", evidence.content_hits is not None, False)
         return
-    if CONTENT_HITS not in arrays:
+    if evidence.content_hits is None:
         report.checks.append(
             "content: its figures not recomputed, the run stored no evidence of them; not on the board"
         )
         return
-    texts = [row.text for row in report.samples if row.stage == GENERATED]
-    num_states = count_hit_states(suite, record.protocol, texts)
-    packed_hits = arrays[CONTENT_HITS]
-    expected_shape = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), -(-(num_states or 0) // 8))
-    if num_states is None or packed_hits.shape != expected_shape:
-        report.compare(f"{PROBES}: shape of {CONTENT_HITS}", packed_hits.shape, expected_shape)
+    programs = _generated_programs(report, task_sets)
+    num_states = 0 if programs is None else programs.num_test_states
+    expected_shape = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), -(-num_states // 8))
+    if programs is None or evidence.content_hits.shape != expected_shape:
+        report.compare(f"{PROBES}: shape of {CONTENT_HITS}", evidence.content_hits.shape, expected_shape)
         return
-    recomputed = semantic_content_from_hits(suite, record.protocol, texts, unpack_hits(packed_hits, num_states))
+    hits = unpack_hits(evidence.content_hits, num_states)
+    recomputed = semantic_content_from_hits(programs, record.protocol, hits)
     report.compare("content", record.content, recomputed, ACCURACY_TOLERANCE)
     report.checks.append("content: every figure and interval, from probes.data")

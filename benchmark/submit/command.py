@@ -205,11 +205,11 @@ def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int
     for folder in folders:
         try:
             print(f"{folder.name}: {check(folder)}", flush=True)
-        except BenchmarkError as problem:
-            print(f"error: {sanitize(folder.name)[1:-1]}: {problem}", file=sys.stderr, flush=True)
-            exit_code = max(exit_code, problem.exit_code)
-        except Exception as problem:  # an error in one folder must not stop the others
-            message = f"{type(problem).__name__}: {sanitize(str(problem))}"
+        except BenchmarkError as error:
+            print(f"error: {sanitize(folder.name)[1:-1]}: {error}", file=sys.stderr, flush=True)
+            exit_code = max(exit_code, error.exit_code)
+        except Exception as error:  # an error in one folder must not stop the others
+            message = f"{type(error).__name__}: {sanitize(str(error))}"
             print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({message})", file=sys.stderr, flush=True)
             exit_code = max(exit_code, SubmissionError.exit_code)
     return exit_code

@@ -17,7 +17,8 @@ from benchmark.isolation import run_bounded
 from benchmark.tasks.extraction import count_headers
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language
 from benchmark.tasks.prompts import examples_text
-from benchmark.tasks.suite import Suite, shot_tasks
+from benchmark.tasks.suite import Suite
+from karel_env.generator import Tasks
 from karel_env.language import HEADER_TEXT
 
 MAX_EXTRA_CHARACTERS = 20_000
@@ -27,8 +28,13 @@ MAX_SECONDS, MAX_MEMORY = 120.0, 4 << 30
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
+def read_prompt_template(folder: Path, suite: Suite, shots: Tasks) -> PromptTemplate | None:
     """Read the rendered chat template of a run; None if an older run did not store it.
+
+    Args:
+        folder: folder of the submission.
+        suite: suite of the record.
+        shots: solved examples of its few-shot prompts.
 
     Raises:
         SubmissionError: the file is malformed, or its text is not a few-shot prompt of this suite.
@@ -41,7 +47,6 @@ def read_prompt_template(folder: Path, suite: Suite) -> PromptTemplate | None:
     before, after = content["before"], content["after"]
     if not isinstance(before, str) or not isinstance(after, str):
         raise SubmissionError(f"{FRAME}: expected two texts")
-    shots = shot_tasks(suite)
     parts = [describe_language(suite)]
     for i, text in enumerate(shots.programs.texts()):
         worlds = shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown]
@@ -85,8 +90,8 @@ def render_template_digest(folder: Path, suite: Suite, track: str) -> str:
         return run_bounded(
             _render, str(folder), suite, track, seconds=MAX_SECONDS, memory=MAX_MEMORY, subject="chat template"
         )
-    except ModelError as problem:
-        raise SubmissionError(f"chat template: {sanitize(str(problem))}") from problem
+    except ModelError as error:
+        raise SubmissionError(f"chat template: {sanitize(str(error))}") from error
 
 
 def _render(folder: str, suite: Suite, track: str) -> str:

@@ -23,10 +23,11 @@ from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
 from benchmark.runner.record import Record
 from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import load_options_from_record
-from benchmark.submit.check_samples import GENERATION_STAGES, generation_options_from_record
+from benchmark.submit.check_samples import generation_options_from_record
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, Rerun, Submission
 from benchmark.submit.screening import screen_model_folder
+from benchmark.tasks.stage import GENERATION_STAGES, Stage
 from benchmark.tasks.suite import Suite, load_suite
 
 COMPARED_FIELDS = ("prompt", "text", "tokens", "finished")
@@ -163,7 +164,7 @@ def rerun(folder: Path, report: VerificationReport, fraction: float, limits: Pro
 def regenerate_samples(request: RerunRequest, limits: ProcessLimits = DEFAULT_LIMITS) -> RegeneratedSamples:
     """Run a request in a subprocess; errors as for `rerun`."""
     num_shards = math.ceil(
-        sum(len(shards_of(request.suite, stage)) for stage in GENERATION_STAGES) * (request.fraction or 1)
+        sum(len(shards_of(request.suite, Stage(stage))) for stage in GENERATION_STAGES) * (request.fraction or 1)
     )
     seconds = limits.seconds if limits.seconds is not None else START_SECONDS + SHARD_SECONDS * num_shards
     memory = limits.memory if limits.memory is not None else int(MEMORY_FRACTION * available_memory())
@@ -197,14 +198,15 @@ def _generate(request: RerunRequest) -> RegeneratedSamples:
     check_fits(job, request.protocol)
     torch.set_num_threads(job.threads)
     worker = Worker(job)
-    samples = [(shard.stage, sample) for shard in shards for sample in worker.evaluate(shard).samples]
+    samples = [(shard.stage.kind, sample) for shard in shards for sample in worker.evaluate(shard).samples]
     return RegeneratedSamples(checkpoint.digest, checkpoint.parameters, len(shards), total_shards, samples)
 
 
 def _choose_shards(job: Job, request: RerunRequest) -> tuple[Sequence[Shard], int]:
     """Choose the shards to regenerate; returns them and the number of all shards."""
     if request.stage:
-        shards = shards_of(job.suite, request.stage)
+        shards = shards_of(job.suite, Stage(request.stage))
         return shards, len(shards)
-    shards = [shard for shard in plan(job) if shard.stage in GENERATION_STAGES]
-    return sorted(random.SystemRandom().sample(shards, math.ceil(request.fraction * len(shards)))), len(shards)
+    shards = [shard for shard in plan(job) if shard.stage.is_generating]
+    chosen = random.SystemRandom().sample(shards, math.ceil(request.fraction * len(shards)))
+    return sorted(chosen, key=lambda shard: shard.name), len(shards)

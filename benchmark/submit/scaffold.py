@@ -111,10 +111,10 @@ def _resolve_model(run: Path, record: Record, is_withheld: bool) -> tuple[str, P
     source = Path(spec.target)
     try:
         checkpoint = open_checkpoint(spec)
-    except ModelError as problem:
+    except ModelError as error:
         raise SubmissionError(
-            f"{problem}; call it from where the run was called, or add --withheld if the weights are not published"
-        ) from problem
+            f"{error}; call it from where the run was called, or add --withheld if the weights are not published"
+        ) from error
     if checkpoint.digest != record.model.digest:
         raise SubmissionError(f"{source}: not the model of the run (digest {checkpoint.digest}); run it again")
     return LOCAL_WEIGHTS, source

@@ -54,8 +54,8 @@ def _check_placeholder(text: str) -> str:
 def _check_licence(text: str) -> str:
     try:
         return str(canonicalize_license_expression(text))
-    except InvalidLicenseExpression as problem:
-        raise ValueError("expected an SPDX expression, such as Apache-2.0") from problem
+    except InvalidLicenseExpression as error:
+        raise ValueError("expected an SPDX expression, such as Apache-2.0") from error
 
 
 def _check_model(text: str) -> str:
@@ -236,8 +236,8 @@ def validate_schema(schema: type[ModelT], content: Any, file_name: str) -> Model
     """
     try:
         return schema.model_validate(content)
-    except ValidationError as problem:
-        first = problem.errors(include_url=False, include_input=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(sanitize(part).strip("'") for part in first["loc"]) or "the file"
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise SubmissionError(f"{file_name}: {field}: {message}; see docs/submitting.md") from problem
+        raise SubmissionError(f"{file_name}: {field}: {message}; see docs/submitting.md") from error

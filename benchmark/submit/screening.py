@@ -244,8 +244,8 @@ class _SvgChecker:
         parser.CharacterDataHandler = self.text.append
         try:
             parser.Parse(text.encode(), True)
-        except expat.ExpatError as problem:
-            raise SubmissionError(f"{self.name}: not an SVG file ({problem})") from problem
+        except expat.ExpatError as error:
+            raise SubmissionError(f"{self.name}: not an SVG file ({error})") from error
 
     def _refuse(self, reason: str) -> None:
         raise SubmissionError(f"{self.name}: {reason}; a figure only draws")

@@ -30,14 +30,8 @@ from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import GRIDS, POOLS, Protocol
 from benchmark.probing.readout import load_readout
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.probing.verdict import (
-    CONTENT_HITS,
-    DIAGNOSTICS,
-    ProbeResult,
-    blind_probe_set,
-    diagnostic_evidence_from_arrays,
-    verdict_from_evidence,
-)
+from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS, RunEvidence
+from benchmark.probing.verdict import ProbeResult, blind_probe_set, verdict_from_evidence
 from benchmark.runner.record import Record
 from benchmark.submit.check_readout import check_readout
 from benchmark.submit.check_record import check_privacy, read_submitted_record
@@ -59,6 +53,7 @@ from benchmark.submit.schema import (
     read_submission,
 )
 from benchmark.tasks.suite import Suite, load_suite
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
 RECOMPUTE_TOLERANCE = 1e-6
@@ -69,10 +64,8 @@ SUM_TOLERANCE = 1e-4
 """Relative tolerance between the float32 sums over groups of programs and over seeds."""
 
 
-def read_probe_evidence(
-    folder: Path, probe_set: ProbeSet, tested: PriorBaseline, protocol: Protocol
-) -> dict[str, np.ndarray]:
-    """Read the arrays of `probes.data`.
+def read_probe_evidence(folder: Path, probe_set: ProbeSet, tested: PriorBaseline, protocol: Protocol) -> RunEvidence:
+    """Read `probes.data`.
 
     Args:
         folder: folder of the submission.
@@ -85,12 +78,28 @@ def read_probe_evidence(
     header = read_tensor_header(folder / PROBES)
     if sum(prod(entry["shape"]) for entry in header.values()) > MAX_BYTES[PROBES]:
         raise SubmissionError(f"{PROBES}: more entries than bytes; at most {MAX_BYTES[PROBES]:,} are read")
-    seeds, semantics, features, units = (
-        len(protocol.seeds),
-        len(probe_set.semantics),
-        len(FEATURES),
-        tested.prior.shape[-1],
-    )
+    expected = _expected_arrays(header, probe_set, tested, protocol)
+    if set(header) != set(expected):
+        unmatched = sorted(set(header) ^ set(expected))
+        raise SubmissionError(f"{PROBES}: array {sanitize(unmatched[0])} is missing or not expected")
+    for name, (dtype, shape) in expected.items():
+        if (header[name]["dtype"], header[name]["shape"]) != (dtype, shape):
+            raise SubmissionError(
+                f"{PROBES}: {name} is {header[name]['dtype']} {header[name]['shape']}, not {dtype} {shape}"
+            )
+    arrays: dict[str, np.ndarray] = load(read_bytes(folder / PROBES, MAX_BYTES[PROBES]))
+    for name, array in arrays.items():
+        if name != CONTENT_HITS:
+            _check_entries(name, array)
+    return RunEvidence.from_arrays(arrays)
+
+
+def _expected_arrays(
+    header: dict[str, dict[str, Any]], probe_set: ProbeSet, tested: PriorBaseline, protocol: Protocol
+) -> dict[str, tuple[str, list[int]]]:
+    """dtype and shape of each array that `probes.data` must hold, given the names of those that it holds."""
+    seeds, semantics, features = len(protocol.seeds), len(probe_set.semantics), len(FEATURES)
+    units = tested.prior.shape[-1]
     shapes = {
         "probe": ("F32", [semantics, features, units]),
         "totals": ("F32", [seeds, semantics, features]),
@@ -108,28 +117,20 @@ def read_probe_evidence(
     if CONTENT_HITS in header:
         # The length of the last axis depends on the generated programs; `check_semantic_content` checks it.
         expected[CONTENT_HITS] = ("U8", [len(CONTENT_DEPTHS), len(PAPER_FEATURES), *header[CONTENT_HITS]["shape"][2:3]])
-    if set(header) != set(expected):
-        unmatched = sorted(set(header) ^ set(expected))
-        raise SubmissionError(f"{PROBES}: array {sanitize(unmatched[0])} is missing or not expected")
-    for name, (dtype, shape) in expected.items():
-        if (header[name]["dtype"], header[name]["shape"]) != (dtype, shape):
-            raise SubmissionError(
-                f"{PROBES}: {name} is {header[name]['dtype']} {header[name]['shape']}, not {dtype} {shape}"
-            )
-    arrays: dict[str, np.ndarray] = load(read_bytes(folder / PROBES, MAX_BYTES[PROBES]))
-    for name, array in arrays.items():
-        if name.endswith(".pool"):
-            # An index into POOLS.
-            if array.min() < 0 or array.max() >= len(POOLS):
-                raise SubmissionError(f"{PROBES}: {name} names a view that there is not")
-        elif name == CONTENT_HITS:
-            continue
-        elif array.dtype.kind == "i":
-            if array.min() < 0 or array.max() > MAX_BYTES[PROBES]:
-                raise SubmissionError(f"{PROBES}: {name} has entries that are no counts")
-        elif not np.isfinite(array).all() or array.min() < 0:
-            raise SubmissionError(f"{PROBES}: {name} has entries that are no cross-entropy")
-    return arrays
+    return expected
+
+
+def _check_entries(name: str, array: np.ndarray) -> None:
+    """Raise `SubmissionError` if an array of `probes.data` has impossible entries."""
+    if name.endswith(".pool"):
+        # An index into POOLS.
+        if array.min() < 0 or array.max() >= len(POOLS):
+            raise SubmissionError(f"{PROBES}: {name} names a view that there is not")
+    elif array.dtype.kind == "i":
+        if array.min() < 0 or array.max() > MAX_BYTES[PROBES]:
+            raise SubmissionError(f"{PROBES}: {name} has entries that are no counts")
+    elif not np.isfinite(array).all() or array.min() < 0:
+        raise SubmissionError(f"{PROBES}: {name} has entries that are no cross-entropy")
 
 
 def validate(folder: Path, is_proposed: bool = False) -> VerificationReport:
@@ -161,10 +162,10 @@ def verify(folder: Path, is_proposed: bool = False) -> VerificationReport:
         return _verify(folder, is_proposed)
     except BenchmarkError:
         raise
-    except Exception as problem:  # a bug in a reader must not stop the verification of other folders
+    except Exception as error:  # a bug in a reader must not stop the verification of other folders
         raise SubmissionError(
-            f"cannot be verified ({type(problem).__name__}: {sanitize(str(problem))}); submit a run as it is, or report this"
-        ) from problem
+            f"cannot be verified ({type(error).__name__}: {sanitize(str(error))}); submit a run as it is, or report this"
+        ) from error
 
 
 def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
@@ -177,8 +178,9 @@ def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
     samples_digest = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
     report.compare("samples_sha256", record.samples_sha256, samples_digest)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
-        check_samples(report, suite, folder, is_proposed)
-        _check_probe_result(report, suite, folder)
+        task_sets = TaskSets(suite)
+        check_samples(report, task_sets, folder, is_proposed)
+        _check_probe_result(report, task_sets, folder)
     _check_claims(report)
     _check_status(report, folder)
     return report
@@ -239,19 +241,19 @@ def _check_provenance(report: VerificationReport, suite: Suite) -> None:
 
 
 @lru_cache(maxsize=2)
-def _load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
+def load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
     probe_set = blind_probe_set(suite, protocol)
     return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:
     """Recompute the probe result from the stored arrays, without diagnostics; raises `SubmissionError` on invalid arrays."""
-    probe_set, tested = _load_blind_set(load_suite(record.suite.name), record.protocol)
-    arrays = read_probe_evidence(folder, probe_set, tested, record.protocol)
-    return verdict_from_evidence(probe_set, tested, arrays, record.protocol)
+    probe_set, tested = load_blind_set(load_suite(record.suite.name), record.protocol)
+    evidence = read_probe_evidence(folder, probe_set, tested, record.protocol)
+    return verdict_from_evidence(probe_set, tested, evidence.sources, record.protocol)
 
 
-def _check_probe_result(report: VerificationReport, suite: Suite, folder: Path) -> None:
+def _check_probe_result(report: VerificationReport, task_sets: TaskSets, folder: Path) -> None:
     """Check the verdict and every figure of the blind set against the stored arrays."""
     record = report.record
     has_network = not record.model.spec.startswith("baseline:")
@@ -262,40 +264,38 @@ def _check_probe_result(report: VerificationReport, suite: Suite, folder: Path) 
     report.compare("meaning is there", True, has_network)
     if not has_network:
         return
-    recomputed, protocol = recompute_verdict(folder, record), record.protocol
+    protocol = record.protocol
+    probe_set, tested = load_blind_set(task_sets.suite, protocol)
+    evidence = read_probe_evidence(folder, probe_set, tested, protocol)
+    recomputed = verdict_from_evidence(probe_set, tested, evidence.sources, protocol)
     for name in ("verdict", "features", "semantics", "programs", "dropped", "test_programs", "test_states"):
         report.compare(f"meaning.{name}", getattr(record.meaning, name), getattr(recomputed, name), RECOMPUTE_TOLERANCE)
-    probe_set, tested = _load_blind_set(suite, protocol)
-    arrays = read_probe_evidence(folder, probe_set, tested, protocol)
     if sorted(seed % protocol.folds for seed in protocol.seeds) == list(range(protocol.folds)):
         # Each program is tested with one seed, so both arrays have the same total cross-entropy.
         for source in ("model", *CONTROLS):
-            group_sum, seed_sum = (
-                arrays[f"{source}.probe"].sum(-1, dtype=float),
-                arrays[f"{source}.totals"].sum(0, dtype=float),
-            )
+            group_sum = evidence.sources[source].probe.sum(-1, dtype=float)
+            seed_sum = evidence.sources[source].totals.sum(0, dtype=float)
             is_close = bool(np.allclose(group_sum, seed_sum, rtol=SUM_TOLERANCE, atol=SUM_TOLERANCE))
             report.compare(f"{PROBES}: {source}.probe and .totals give one sum", is_close, True)
-    _check_diagnostics(report, arrays, probe_set, tested)
-    check_semantic_content(report, suite, arrays)
+    _check_diagnostics(report, evidence.diagnostics, probe_set, tested)
+    check_semantic_content(report, task_sets, evidence)
     if record.grid is not None:
         report.checks.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
     readings = load_readout(folder, probe_set)
     report.compare(f"{READINGS} is there", readings is not None, True)
     if readings is not None:
-        check_readout(report, readings, arrays, probe_set, tested, protocol)
+        check_readout(report, readings, evidence.sources["model"], probe_set, tested, protocol)
         report.checks.append(f"{READINGS}: labels, and that they are of the fits that probes.data sums")
     report.checks.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
 def _check_diagnostics(
-    report: VerificationReport, arrays: dict[str, np.ndarray], probe_set: ProbeSet, tested: PriorBaseline
+    report: VerificationReport, evidence: DiagnosticEvidence | None, probe_set: ProbeSet, tested: PriorBaseline
 ) -> None:
     """Check the diagnostics against their stored counts; without counts, only the entries that depend on the labels."""
     assert report.record.meaning is not None
     claimed, protocol = report.record.meaning.diagnostics, report.record.protocol
     labels = count_labels(probe_set, protocol)
-    evidence = diagnostic_evidence_from_arrays(arrays)
     if evidence is not None:
         has_same_labels = bool((evidence.confusion.sum(-1) == labels).all())
         report.compare(f"{PROBES}: {DIAGNOSTICS}.confusion has the labels of the blind set", has_same_labels, True)
@@ -355,8 +355,8 @@ def check_stored_verdict(folder: Path, record: Record) -> None:
         return
     try:
         recomputed = recompute_verdict(folder, record)
-    except SubmissionError as problem:
-        raise VerificationError(f"{folder}: cannot be judged ({problem}); run the model again") from problem
+    except SubmissionError as error:
+        raise VerificationError(f"{folder}: cannot be judged ({error}); run the model again") from error
     for name in ("features", "verdict"):
         for mismatch in find_mismatches(
             name, getattr(record.meaning, name), getattr(recomputed, name), RECOMPUTE_TOLERANCE

@@ -14,7 +14,8 @@ from scipy.special import gammaln
 
 from benchmark.statistics import Estimate, bootstrap_weights, wilson
 from benchmark.tasks.scoring import Summary, score_programs, summarize
-from benchmark.tasks.suite import Suite, test_tasks
+from benchmark.tasks.suite import Suite
+from karel_env.generator import Tasks
 
 NUM_RESAMPLES, BOOTSTRAP_SEED = 2_000, 20_210_707
 
@@ -51,13 +52,18 @@ class SampledSummary:
     held_out: dict[int, Estimate]
 
 
-def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
+def summarize_constrained(suite: Suite, tasks: Tasks, samples: Sequence[Mapping[str, Any]]) -> ConstrainedSummary:
     """Summarize constrained answers, one sample per task.
+
+    Args:
+        suite: the suite.
+        tasks: its test set.
+        samples: N samples with the entries text and finished, in task order.
 
     Raises:
         ValueError: there are no samples.
     """
-    scores = score_programs(suite, test_tasks(suite), [sample["text"] for sample in samples])
+    scores = score_programs(suite, tasks, [sample["text"] for sample in samples])
     is_finished = np.array([sample["finished"] for sample in samples])
     finished_rate = wilson(int(is_finished.sum()), len(is_finished))
     if finished_rate is None:
@@ -67,10 +73,9 @@ def summarize_constrained(suite: Suite, samples: Sequence[Mapping[str, Any]]) ->
 
 
 def summarize_sampled(
-    suite: Suite, samples: Sequence[Mapping[str, Any]], num_samples: int, temperature: float
+    suite: Suite, tasks: Tasks, samples: Sequence[Mapping[str, Any]], num_samples: int, temperature: float
 ) -> SampledSummary:
-    """Summarize `num_samples` samples per task, given in any order."""
-    tasks = test_tasks(suite)
+    """Summarize `num_samples` samples per task of the test set `tasks`, given in any order."""
     shown, held_out = (np.zeros((len(tasks), num_samples), bool) for _ in range(2))
     by_sample: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:

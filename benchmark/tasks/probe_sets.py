@@ -1,4 +1,4 @@
-"""Tasks of the probe sets (blind, wide, crossed), and the programs that a model wrote for the probe tasks."""
+"""Sizes and worlds of the probe sets (wide, crossed), and the programs that a model wrote for the probe tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.tasks.stage import CROSSED, GENERATED, TEST_SET_STAGES, WIDE, Stage
-from benchmark.tasks.suite import Suite, blind_tasks, probe_tasks, test_tasks
+from benchmark.tasks.suite import Suite, num_blind_programs
 from karel_env.generator import Tasks
 from karel_env.interpreter import run
 from karel_env.language import HEADER_TEXT, Programs
@@ -21,30 +20,14 @@ WIDE_BUDGET = 25_000
 """Label budget of the wide set, in program-world pairs."""
 
 
-def stage_tasks(suite: Suite, stage: str) -> Tasks:
-    """The tasks of a stage or of its randomly initialised copies."""
-    kind = Stage.parse(stage).kind
-    if kind in TEST_SET_STAGES:
-        return test_tasks(suite)
-    if kind == GENERATED:
-        return probe_tasks(suite)
-    if kind == WIDE:
-        return wide_tasks(suite)
-    return crossed_tasks(suite) if kind == CROSSED else blind_tasks(suite)
-
-
-def wide_tasks(suite: Suite) -> Tasks:
-    """A blind set of the largest label budget, scaled in proportion to the suite's own budget."""
-    return blind_tasks(suite, num_wide_programs(suite))
-
-
 def num_wide_programs(suite: Suite) -> int:
+    """Size of the wide set: the blind set of the largest label budget, in proportion to the suite's own budget."""
     return 2 * suite.probe_programs * WIDE_BUDGET // 5_000
 
 
-def crossed_tasks(suite: Suite) -> Tasks:
-    """The first fifth of the blind set; the budget is smaller since each alternative needs separate prompts."""
-    return blind_tasks(suite).take(np.arange(len(blind_tasks(suite)) // 5))
+def num_crossed_programs(suite: Suite) -> int:
+    """Size of the crossed set, a fifth of the blind set."""
+    return num_blind_programs(suite) // 5
 
 
 def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:

@@ -97,20 +97,23 @@ _ACTION_DESCRIPTIONS = (
 )
 
 
-def build_prompt_template(suite: Suite, track: str, tokenizer: Any = None) -> PromptTemplate:
+def build_prompt_template(
+    suite: Suite, track: str, tokenizer: Any = None, shots: Tasks | None = None
+) -> PromptTemplate:
     """Build the prompt template of a track.
 
     Args:
         suite: determines the number and worlds of the solved examples.
         track: one of `TRACKS`.
         tokenizer: a transformers tokenizer, whose chat template is applied if it has one; None for a model without one.
+        shots: the solved examples, see `suite.shot_tasks`; drawn if None.
 
     Raises:
         ModelError: the chat template raises an error, omits messages, or ends the prompt inside a thinking block.
     """
     if track == TRAINED:
         return PLAIN
-    shots = shot_tasks(suite)
+    shots = shot_tasks(suite) if shots is None else shots
     solved_examples = [
         (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
         for i, text in enumerate(shots.programs.texts())

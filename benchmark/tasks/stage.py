@@ -8,12 +8,14 @@ TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "w
 LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
 CHECK = "check"
 """Not a stage: the model is loaded and checked before its first shard."""
+GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
+"""Stages in which the model writes programs."""
 TEST_SET_STAGES = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage; `str(stage)` is its name in file names and records.
+    """One stage; `str(stage)` is its name in file names and records, and is not read back.
 
     Attributes:
         kind: one of the constants of this module, such as `BLIND`.
@@ -29,15 +31,10 @@ class Stage:
         name = self.kind if self.alternative is None else f"{self.kind}-{self.alternative}"
         return name if self.random_init is None else f"{RANDOM}-{self.random_init}-{name}"
 
-    @classmethod
-    def parse(cls, name: str) -> Stage:
-        """The stage of a name such as `test`, `crossed-lmpru` or `random-0-blind`."""
-        random_init = None
-        if name.startswith(f"{RANDOM}-"):
-            _, index, name = name.split("-", 2)
-            random_init = int(index)
-        kind, _, alternative = name.partition("-")
-        return cls(kind, random_init, alternative or None)
+    @property
+    def is_generating(self) -> bool:
+        """Whether the model writes programs in this stage."""
+        return self.random_init is None and self.kind in GENERATION_STAGES
 
     def of_random_init(self, index: int) -> Stage:
         """The same stage of randomly initialised copy `index`."""

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,10 @@ from benchmark.errors import UsageError, VerificationError
 from karel_env import control_flow, generator
 from karel_env.control_flow import KINDS, ControlRecipe
 from karel_env.generator import Recipe, Tasks
-from karel_env.language import ACTIONS, Programs
-from karel_env.world import Worlds
+from karel_env.language import ACTIONS
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
-TEST, PROBE, BLIND, SHOTS = "test", "probe", "blind", "shots"
-TASK_FIELDS = (
-    "words", "offsets", "input cells", "input robot", "input size", "output cells", "output robot", "output size", "key",
-)  # fmt: skip
-TASK_CACHE_SIZE = 8
 DEFAULT_SHOTS = 4
 
 
@@ -86,11 +78,6 @@ class Suite:
         return [(start, min(start + self.shard, num_tasks)) for start in range(0, num_tasks, self.shard)]
 
 
-_TASK_CACHE: dict[tuple[Suite, str], Tasks] = {}
-_TASK_CACHE_LOCK = Lock()
-"""Task sets generated or received in this process, at most `TASK_CACHE_SIZE`."""
-
-
 def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     """Load a shipped suite by name, or a custom suite by the path of its YAML file.
 
@@ -119,8 +106,8 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     return suite
 
 
-def _format_error(problem: Exception) -> str:
-    text = f"missing entry {problem}" if isinstance(problem, KeyError) else str(problem)
+def _format_error(error: Exception) -> str:
+    text = f"missing entry {error}" if isinstance(error, KeyError) else str(error)
     return " ".join(text.split())
 
 
@@ -201,80 +188,36 @@ def _parse_range(value: int | list[int]) -> tuple[int, int]:
     return int(lower), int(upper)
 
 
-def get_tasks(suite: Suite, purpose: str) -> Tasks:
-    """Get a task set from the cache, or generate it.
+def test_tasks(suite: Suite) -> Tasks:
+    """Draw the test set; a caller that needs a task set more than once holds a `TaskSets`.
+
+    Raises:
+        VerificationError: the digest of the test set differs from the pinned one.
+    """
+    return check_digest(suite, _evaluation_tasks(suite, "test", suite.tasks))
+
+
+def probe_tasks(suite: Suite, test: Tasks | None = None) -> Tasks:
+    """Draw the tasks of the `generated` probe set: from the distribution of the test set and disjoint from it.
 
     Args:
         suite: the suite.
-        purpose: `test`, `probe`, `shots`, `blind`, or `blind-N` for N program-world pairs.
-
-    Raises:
-        VerificationError: the digest of the generated test set differs from the pinned one.
+        test: the test set; drawn if None.
     """
-    tasks = _TASK_CACHE.get((suite, purpose))
-    if tasks is None:
-        kind, _, count = purpose.partition("-")
-        if kind == TEST:
-            tasks = _check_digest(suite, _evaluation_tasks(suite, TEST, suite.tasks))
-        elif kind == PROBE:
-            tasks = _evaluation_tasks(suite, PROBE, suite.probe_programs, test_tasks(suite).key)
-        elif kind == SHOTS:
-            excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key])
-            tasks = _evaluation_tasks(suite, SHOTS, suite.shots, excluded)
-        else:
-            tasks = _draw_blind(suite, int(count or 0))
-        _add_to_cache(suite, purpose, tasks)
-    return tasks
+    test = test_tasks(suite) if test is None else test
+    return _evaluation_tasks(suite, "probe", suite.probe_programs, test.key)
 
 
-def cache_tasks(suite: Suite, purpose: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Cache a task set that another process generated, given as the arrays of `tasks_to_arrays`.
+def shot_tasks(suite: Suite, test: Tasks | None = None, probe: Tasks | None = None) -> Tasks:
+    """Draw the solved examples of few-shot prompts, [shots]: from the distribution of the test set, disjoint from all tasks.
 
-    Raises:
-        VerificationError: the digest of a test set differs from the pinned one.
+    Args:
+        suite: the suite.
+        test, probe: the test set and the `generated` probe set; drawn if None.
     """
-    words, offsets, *world_arrays, key = (arrays[name] for name in TASK_FIELDS)
-    tasks = Tasks(Programs(words, offsets), Worlds(*world_arrays[:3]), Worlds(*world_arrays[3:]), key)
-    _add_to_cache(suite, purpose, _check_digest(suite, tasks) if purpose == TEST else tasks)
-
-
-def tasks_to_arrays(tasks: Tasks) -> dict[str, np.ndarray]:
-    """The arrays of a task set, named as in `TASK_FIELDS`."""
-    inputs, outputs = ((worlds.cells, worlds.robot, worlds.size) for worlds in (tasks.inputs, tasks.outputs))
-    parts = (tasks.programs.words, tasks.programs.offsets, *inputs, *outputs, tasks.key)
-    return dict(zip(TASK_FIELDS, parts, strict=True))
-
-
-def _add_to_cache(suite: Suite, purpose: str, tasks: Tasks) -> None:
-    with _TASK_CACHE_LOCK:
-        _TASK_CACHE[suite, purpose] = tasks
-        while len(_TASK_CACHE) > TASK_CACHE_SIZE:
-            _TASK_CACHE.pop(next(iter(_TASK_CACHE)))
-
-
-def _check_digest(suite: Suite, tasks: Tasks) -> Tasks:
-    actual = hash_tasks(tasks)
-    if suite.sha256 and actual != suite.sha256:
-        raise VerificationError(
-            f"suite {suite.name}: the generated test set has SHA-256 {actual}, expected {suite.sha256}; "
-            "this installation does not generate the pinned tasks, reinstall the released version"
-        )
-    return tasks
-
-
-def test_tasks(suite: Suite) -> Tasks:
-    """The test set, checked against the pinned digest."""
-    return get_tasks(suite, TEST)
-
-
-def probe_tasks(suite: Suite) -> Tasks:
-    """The tasks of the `generated` probe set: from the distribution of the test set and disjoint from it."""
-    return get_tasks(suite, PROBE)
-
-
-def shot_tasks(suite: Suite) -> Tasks:
-    """The solved examples of few-shot prompts, [shots]: from the distribution of the test set, disjoint from all its tasks."""
-    return get_tasks(suite, SHOTS)
+    test = test_tasks(suite) if test is None else test
+    probe = probe_tasks(suite, test) if probe is None else probe
+    return _evaluation_tasks(suite, "shots", suite.shots, np.concatenate([test.key, probe.key]))
 
 
 def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.ndarray | None = None) -> Tasks:
@@ -284,26 +227,17 @@ def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.n
     return generator.generate(suite.recipe, suite.seed, purpose, np.arange(num_tasks), excluded=excluded)
 
 
-def blind_tasks(suite: Suite, num_pairs: int = 0) -> Tasks:
-    """The tasks of the `blind` probe set: distinct programs of uniformly drawn actions of one length.
+def blind_tasks(suite: Suite, num_pairs: int | None = None) -> Tasks:
+    """Draw the tasks of the `blind` probe set: distinct programs of uniformly drawn actions of one length.
 
     Args:
         suite: the suite.
-        num_pairs: number of program-world pairs. If there are fewer programs of this length, programs are repeated in
-            other worlds. 0: twice the label budget, at most the number of distinct programs.
+        num_pairs: number of program-world pairs; `num_blind_programs` if None. If there are fewer programs of this length,
+            programs are repeated in other worlds.
     """
-    return get_tasks(suite, blind_purpose(num_pairs))
-
-
-def blind_purpose(num_pairs: int = 0) -> str:
-    """The purpose of a blind set of `num_pairs` pairs, see `blind_tasks`."""
-    return f"{BLIND}-{num_pairs}" if num_pairs else BLIND
-
-
-def _draw_blind(suite: Suite, num_pairs: int) -> Tasks:
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     num_distinct = len(ACTIONS) ** suite.blind_length
-    num_tasks = num_pairs or min(2 * suite.probe_programs, num_distinct)
+    num_tasks = num_blind_programs(suite) if num_pairs is None else num_pairs
     num_occurrences: Counter[bytes] = Counter()
     task_index: list[int] = []
     start = 0
@@ -318,13 +252,42 @@ def _draw_blind(suite: Suite, num_pairs: int) -> Tasks:
     return generator.generate(recipe, suite.seed, "blind", np.array(task_index[:num_tasks]))
 
 
-def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
-    """Training tasks for a model of the suite, disjoint from the test set and the probe sets."""
+def num_blind_programs(suite: Suite) -> int:
+    """Size of the blind set: twice the label budget, at most the number of distinct programs."""
+    return min(2 * suite.probe_programs, len(ACTIONS) ** suite.blind_length)
+
+
+def training_tasks(suite: Suite, indices: np.ndarray, seed: int, excluded: np.ndarray | None = None) -> Tasks:
+    """Draw training tasks for a model of the suite, disjoint from the test set and the probe sets.
+
+    Args:
+        suite: the suite.
+        indices: numbers of the tasks in the random stream of `seed`.
+        seed: seed of the training data.
+        excluded: keys of the tasks of the test set and the probe sets (`TaskSets.evaluation_keys`); drawn if None.
+    """
+    if excluded is None:
+        test = test_tasks(suite)
+        excluded = np.concatenate([test.key, probe_tasks(suite, test).key, blind_tasks(suite).key])
     recipe = replace(suite.recipe, length=suite.train_length)
-    excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
     if isinstance(recipe, ControlRecipe):
         return control_flow.generate(recipe, seed, "train", indices, excluded=excluded)
     return generator.generate(recipe, seed, "train", indices, excluded=excluded)
+
+
+def check_digest(suite: Suite, tasks: Tasks) -> Tasks:
+    """Return a test set whose digest is the pinned one, if the suite pins any.
+
+    Raises:
+        VerificationError: the digests differ.
+    """
+    actual = hash_tasks(tasks)
+    if suite.sha256 and actual != suite.sha256:
+        raise VerificationError(
+            f"suite {suite.name}: the generated test set has SHA-256 {actual}, expected {suite.sha256}; "
+            "this installation does not generate the pinned tasks, reinstall the released version"
+        )
+    return tasks
 
 
 def hash_tasks(tasks: Tasks) -> str:

@@ -29,6 +29,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
 from benchmark.tasks.suite import load_suite, training_tasks
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.language import WORDS
 
 RECIPE = """
@@ -107,7 +108,7 @@ def test_training_lowers_the_loss(recipe, tmp_path):
 def test_the_weight_of_a_program_is_that_of_its_tokens_in_the_mean(recipe, tmp_path):
     training = load_recipe(recipe, ["program_weight=5"])
     run = Trainer(training, tmp_path / "run", False, "no")
-    tokens, labels = build_batch(run.suite, training, 0)
+    tokens, labels = build_batch(run.task_sets, training, 0)
     with torch.no_grad():
         log_prob = run.raw_model(input_ids=tokens).logits[:, :-1].log_softmax(-1)
     targets = labels[:, 1:]
@@ -287,7 +288,7 @@ def test_products_are_counted_as_the_formula_says(recipe):
     training = load_recipe(recipe)
     found = measure_speed(training, False, "no", 1)
     suite = load_suite(training.suite)
-    length = build_batch(suite, training, 0)[0].shape[1]
+    length = build_batch(TaskSets(suite), training, 0)[0].shape[1]
     width, inner, words = 16, 32, len(vocabulary())
     weights = 4 * width * width + 3 * width * inner + width * words
     attention = 2 * 2 * length * length * width
@@ -322,7 +323,7 @@ def test_products_of_an_lstm_are_counted(tmp_path):
         " optimizer: {batch: 8, tasks: 8, muon_lr: 0, adam_lr: 0.003, weight_decay: 0, warmup: 0.1, decay: 0.5, clip: 1.0}}\n"
     )
     training = load_recipe(path)
-    length = build_batch(load_suite(training.suite), training, 0)[0].shape[1]
+    length = build_batch(TaskSets(load_suite(training.suite)), training, 0)[0].shape[1]
     width = training.config["hidden_size"]
     weights = 2 * 8 * width * width + width * len(vocabulary())
     assert measure_speed(training, False, "no", 1).operations == pytest.approx(6 * weights * length, rel=0.15)

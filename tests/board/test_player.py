@@ -21,7 +21,8 @@ from benchmark.board.player import (
 from benchmark.environment import SOURCE_ROOT
 from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
-from benchmark.tasks.suite import blind_tasks, get_tasks, load_suite
+from benchmark.tasks.suite import blind_tasks, load_suite
+from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.interpreter import run
 from karel_env.language import Programs
 from karel_env.parser import parse
@@ -49,7 +50,7 @@ def ended(world, steps):
 
 
 def test_every_example_ends_as_it_was_scored():
-    stored, tasks = {row["task"]: row for row in samples()}, get_tasks(SUITE, "test")
+    stored, tasks = {row["task"]: row for row in samples()}, tasks_of(SUITE)
     played = build_player_tasks(SUITE, list(stored.values()))
     assert {one["kind"] for one in played} == {"solved", "shown examples only", "wrong output"}
     for one in played:

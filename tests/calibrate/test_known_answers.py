@@ -24,14 +24,14 @@ from benchmark.calibrate.calibration import (
 )
 from benchmark.calibrate.pseudo_models import DEGRADED_SHARES, PseudoModelInputs
 from benchmark.probing import control_gap as semantic_content
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, sum_by_program
+from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Evidence, sum_by_program
 from benchmark.probing.full_grid import NUM_ALL_ALTERNATIVES
 from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_leaks, list_semantics
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.semantic_content import _compute_hits, _ProgramSample, _summarize_hits
-from benchmark.probing.state_source import evidence_to_arrays
+from benchmark.probing.semantic_content import GeneratedPrograms, _compute_hits, _summarize_hits
+from benchmark.probing.state_source import RunEvidence
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite
@@ -117,15 +117,13 @@ def verdicts(suite, protocol, counts, names):
     """
     bench = _CalibrationRun(suite, replace(protocol, alternatives=max(counts)), 3)
     pseudo_models, controls = bench.content.pseudo_models(), bench.controls()
-    evidence = {
-        name: evidence_to_arrays({"model": bench.read_source([[pseudo_models[name]]]), **controls}) for name in names
-    }
+    evidence = {name: evidence_of({"model": bench.read_source([[pseudo_models[name]]]), **controls}) for name in names}
     results = []
     for count in counts:
         smaller = replace(protocol, alternatives=count)
         columns = [bench.probe_set.semantics.index(semantics.name) for semantics in list_semantics(smaller)]
         probe_set, tested = part_of(bench.probe_set, columns, smaller)
-        parts = {name: columns_of(arrays, columns) for name, arrays in evidence.items()}
+        parts = {name: columns_of(sources, columns) for name, sources in evidence.items()}
         results.append(
             {name: verdict_from_evidence(probe_set, tested, parts[name], smaller, ["view 0"]).verdict for name in names}
         )
@@ -139,9 +137,17 @@ def part_of(probe_set, columns, protocol):
     return part, semantic_content.PriorBaseline.from_probe_set(part, protocol)
 
 
-def columns_of(arrays, columns):
+def evidence_of(sources):
+    """The evidence of probed sources, by name."""
+    return {name: source.evidence for name, source in sources.items()}
+
+
+def columns_of(evidence, columns):
     """The evidence of some of the semantics: [S, F, U] of a source's sums, [Q, S, F] of its other arrays."""
-    return {name: array[columns] if name.endswith(".probe") else array[:, columns] for name, array in arrays.items()}
+    return {
+        name: Evidence(source.probe[columns], source.totals[:, columns], source.pool[:, columns])
+        for name, source in evidence.items()
+    }
 
 
 def test_fewer_alternatives_are_a_part_of_more():
@@ -155,12 +161,13 @@ def test_fewer_alternatives_are_a_part_of_more():
     probe_set, tested = part_of(many.probe_set, columns, tiny)
     np.testing.assert_array_equal(probe_set.classes_by_offset, few.probe_set.classes_by_offset)
     states = few.content.random_init(1)
-    arrays = [evidence_to_arrays({"model": bench.read_source([[states]]), **bench.controls()}) for bench in (few, many)]
-    parts = columns_of(arrays[1], columns)
-    for name, array in arrays[0].items():
-        np.testing.assert_array_equal(parts[name], array, err_msg=name)
+    evidence = [evidence_of({"model": bench.read_source([[states]]), **bench.controls()}) for bench in (few, many)]
+    parts = columns_of(evidence[1], columns)
+    stored = RunEvidence(parts).to_arrays()
+    for name, array in RunEvidence(evidence[0]).to_arrays().items():
+        np.testing.assert_array_equal(stored[name], array, err_msg=name)
     again = verdict_from_evidence(probe_set, tested, parts, tiny, ["view 0"])
-    assert again == verdict_from_evidence(few.probe_set, few.tested, arrays[0], tiny, ["view 0"])
+    assert again == verdict_from_evidence(few.probe_set, few.tested, evidence[0], tiny, ["view 0"])
 
 
 def test_the_verdicts_of_both_grids_agree_on_who_represents():
@@ -341,7 +348,7 @@ def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
     said = [np.where(c, labels[..., s.test], labels[..., s.test] + 1) for c, s in zip(correct, splits, strict=True)]
     kind = np.arange(len(probe_set.fold)) // 3
     fit = ProbeFit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
-    probed = _ProgramSample(probe_set, splits, kind, len(np.unique(kind)))
+    probed = GeneratedPrograms(probe_set, splits, kind, len(np.unique(kind)))
     found, geometric = _summarize_hits(_compute_hits(fit, probed), probed, PROTOCOL)
     whole = np.concatenate([one[:, 0] for one in correct], 1)
     assert PAPER_FEATURES[1] == ("start_x", "start_y")

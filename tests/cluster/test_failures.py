@@ -29,8 +29,7 @@ from benchmark.tasks.suite import SUITE_FOLDER
 
 pytestmark = pytest.mark.slow
 DRIVER = (
-    "import sys; import benchmark.run; from quick_protocol import make_runs_quick; "
-    "make_runs_quick(); sys.exit(benchmark.run.main())"
+    "import sys; from quick_protocol import make_runs_quick, run_quickly; make_runs_quick(); sys.exit(run_quickly())"
 )
 
 

@@ -23,7 +23,7 @@ from benchmark.cluster.executor import (
     WorkItem,
 )
 from benchmark.cluster.pool import Pool
-from benchmark.errors import BenchmarkError, ModelError, ShardsFailed, StorageError
+from benchmark.errors import BenchmarkError, ItemsFailed, ModelError, StorageError
 
 
 class Clock:
@@ -144,7 +144,7 @@ def test_what_may_pass_is_tried_again_on_a_new_worker(status, times):
 def test_what_does_not_pass_is_given_up_and_named(status, times):
     executor = ScriptedExecutor({("b", attempt): status for attempt in range(99)})
     committed, retries = [], []
-    with pytest.raises(ShardsFailed, match=f"1 of the shards failed .b: {status}: as scripted") as caught:
+    with pytest.raises(ItemsFailed, match=f"1 item failed .b: {status}: as scripted") as caught:
         Pool(executor, 2).drain(work_items("abc", committed=committed, retries=retries))
     assert sorted(committed) == ["a", "c"]
     assert executor.attempts["b"] == times
@@ -173,7 +173,7 @@ def test_a_piece_that_hangs_is_taken_from_its_worker(monkeypatch):
     assert sorted(committed) == list("abcd")
     assert retries == [("b", TIMED_OUT)]
     executor = ScriptedExecutor({("b", attempt): ScriptedExecutor.HANG for attempt in range(9)})
-    with pytest.raises(ShardsFailed, match="b: deadline: no answer within 0 s"):
+    with pytest.raises(ItemsFailed, match="b: deadline: no answer within 0 s"):
         Pool(executor, 2, deadline=0.05).drain(work_items("abcd"))
     assert executor.attempts["b"] == 2
 
@@ -270,7 +270,7 @@ def test_several_runs_share_a_pool_and_fail_apart():
     def drain(names):
         try:
             pool.drain(work_items(names, affinity_key=names, committed=committed))
-        except ShardsFailed as problem:
+        except ItemsFailed as problem:
             failed.append(str(problem))
 
     threads = [Thread(target=drain, args=(names,)) for names in ("abcdef", "klmnop", "uvwxyz")]

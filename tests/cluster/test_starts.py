@@ -200,7 +200,7 @@ def test_workers_that_always_die_stop_the_run(status):
     executor = ScriptedExecutor({(name, attempt): status for name in names for attempt in range(99)})
     committed = []
     with pytest.raises(
-        BenchmarkError, match=rf"died 32 times in a row and no piece .* {status}: as scripted.*run the same"
+        BenchmarkError, match=rf"died 32 times in a row and no item .* {status}: as scripted.*run the same"
     ):
         Pool(executor, 2).drain(work_items(names, committed=committed))
     assert committed == []

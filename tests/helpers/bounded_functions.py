@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.errors import ShardsFailed, UsageError
+from benchmark.errors import ItemsFailed, UsageError
 
 
 def double(number: int) -> int:
@@ -49,7 +49,7 @@ def refuse(kind: str) -> None:
     if kind == "usage":
         raise UsageError("expected another")
     if kind == "shards":
-        raise ShardsFailed({"test-000000": "why"}, invalid=True)
+        raise ItemsFailed({"test-000000": "why"}, invalid=True)
     if kind == "value":
         raise ValueError("two\nlines")
     if kind == "recursion":

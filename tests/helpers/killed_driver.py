@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from quick_protocol import make_runs_quick
+from quick_protocol import make_runs_quick, run_quickly
 
 import benchmark.cluster.local_executor
 import benchmark.run
@@ -87,7 +87,7 @@ def forked(words: list[str], left: int, computed: Path) -> int:
     child = os.fork()
     if child == 0:
         with watched(Killer(left), computed):
-            code = benchmark.run.main(words)
+            code = run_quickly(words)
         os._exit(code)
     return os.waitpid(child, 0)[1]
 
@@ -99,7 +99,7 @@ def main() -> None:
     undisturbed = Killer(0)
     # In this process, so that the sessions that are forked from it find everything loaded that is loaded on first use.
     with watched(undisturbed, computed):
-        assert benchmark.run.main([*words, "--out", f"{out}-undisturbed"]) == 0
+        assert run_quickly([*words, "--out", f"{out}-undisturbed"]) == 0
     assert set(undisturbed.events) == {"fsync", "replace", "log"}, (
         "the driver writes in another way than is watched here"
     )

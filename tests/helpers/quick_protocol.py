@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import benchmark.run
 import benchmark.runner.preflight
 import benchmark.runner.run
 from benchmark.probing.protocol import STANDARD
@@ -26,12 +27,16 @@ def fsync(file: int) -> None:
 
 
 def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
-    """Few probes, no figures, which `test_figures` and `test_grids` draw, no waiting for the disk, no measured speed.
+    """No figures, which `test_figures` and `test_grids` draw, no waiting for the disk, no measured speed.
 
     `assign` may be a patch's `setattr`.
     """
     assign(os, "fsync", fsync)
     # Measured for 0.3 s before each run, only to estimate how long it will take.
     assign(benchmark.runner.preflight, "matmul_flops", lambda dtype: 5e10)
-    assign(benchmark.runner.run, "STANDARD", QUICK)
     assign(benchmark.runner.run, "write_figures", lambda *_: [])
+
+
+def run_quickly(words: Sequence[str] | None = None) -> int:
+    """`python -m benchmark.run` with the quick protocol; the words of this process if None."""
+    return benchmark.run.main(words, QUICK)

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from quick_protocol import run_quickly
 
-import benchmark.run
 from benchmark.runner.record import read_record
 from benchmark.runner.store import ResultStore, StagedResult
 
@@ -21,8 +21,8 @@ ROOT = HELPERS.parents[1]
 
 
 def call(*words: object) -> int:
-    """The exit code of `python -m benchmark.run` with these words."""
-    return benchmark.run.main([str(word) for word in words])
+    """The exit code of `python -m benchmark.run` with these words, and the quick protocol."""
+    return run_quickly([str(word) for word in words])
 
 
 def only(folder: Path) -> Path:

@@ -134,7 +134,7 @@ def test_the_template_of_the_documents_is_a_whole_model(template, tmp_path):
 def test_the_templates_states_and_likelihoods_are_those_of_its_words(template):
     checkpoint = open_checkpoint(ModelSpec.parse(template), OWN)
     worker = Worker(Job(load_suite("smoke"), checkpoint, "float32", "cpu", 2))
-    model = worker.model("test")
+    model = worker.model()
     prompts, programs = ["input . def run() {", "def run() {"], ["move(); }", "turn_left(); move(); }"]
     states = model.hidden_states(prompts, programs)
     assert states.offsets.tolist() == [0, 2, 5]
@@ -144,7 +144,7 @@ def test_the_templates_states_and_likelihoods_are_those_of_its_words(template):
         start = len(prompt.split())
         assert np.array_equal(states.values[states.read[at]], whole[start:])
         assert np.array_equal(states.values[states.emit[at]], whole[start - 1 : -1])
-    one, other = (worker.model(f"random-{i}-blind").model.head.weight for i in range(2))
+    one, other = (worker.model(i).model.head.weight for i in range(2))
     assert not torch.equal(one, other)
     ((value, count), _) = model.log_likelihoods(prompts, programs)
     assert count == 2

@@ -15,8 +15,10 @@ from benchmark.probing.mdl import BLOCK_ENDS, measure_codelengths
 from benchmark.probing.protocol import FULL_GRID, MEAN, STANDARD
 from benchmark.probing.token_history import token_history_states
 from benchmark.runner.plan import Job, plan, plan_dependent
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_tasks, first_inputs, parse_programs, stage_tasks
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, first_inputs, parse_programs
+from benchmark.tasks.stage import GENERATED, Stage
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
 from karel_env.semantics import ORIGINAL
@@ -35,14 +37,14 @@ def reference_texts() -> list[str]:
     return [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
 
 
-def make_states(stage: str, position: str, view: str) -> np.ndarray:
+def make_states(stage: Stage, position: str, view: str) -> np.ndarray:
     """Token history at every layer; in `TRUE_LAYER` and the mean of the model also the state at offsets 0 and 1."""
-    tasks = stage_tasks(SUITE, stage)
-    programs = parse_programs(reference_texts())[0] if stage.endswith("generated") else tasks.programs
+    tasks = TaskSets(SUITE).of_stage(stage)
+    programs = parse_programs(reference_texts())[0] if stage.kind == GENERATED else tasks.programs
     inputs = first_inputs(tasks)
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
     parts = [token_history_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
-    if view in (TRUE_LAYER, MEAN) and not stage.startswith("random"):
+    if view in (TRUE_LAYER, MEAN) and stage.random_init is None:
         heads = [FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y")]
         for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
             label = probe_set.at_offset(offset).classes[0, f]
@@ -55,7 +57,7 @@ def make_states(stage: str, position: str, view: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def grid():
     messages: list[str] = []
-    result = FullGrid(SUITE, PROTOCOL, make_states, LAYERS, reference_texts(), messages.append).measure()
+    result = FullGrid(TaskSets(SUITE), PROTOCOL, make_states, LAYERS, reference_texts(), messages.append).measure()
     assert len(messages) > len(result.slices)
     return result
 
@@ -112,16 +114,22 @@ def test_conditional_skill_is_added_under_the_original_only(grid):
 
 def test_the_full_grid_plans_its_stages():
     job = Job(SUITE, Checkpoint("x", None, "x", 0, 0, ""), "float32", "cpu", 2, FULL_GRID)  # type: ignore[arg-type]
-    stages = {shard.stage for shard in plan(job)}
+    stages = {str(shard.stage) for shard in plan(job)}
     assert {"test", "generated", "blind", "wide", "random-1-wide", f"crossed-{CROSSED_ALTERNATIVES[0]}"} <= stages
-    assert {shard.stage for shard in plan_dependent(job)} == {"random-0-generated", "random-1-generated"}
-    items = sum(s.stop - s.start for s in plan(job) if s.stage == "wide")
+    assert {str(shard.stage) for shard in plan_dependent(job)} == {"random-0-generated", "random-1-generated"}
+    items = sum(s.stop - s.start for s in plan(job) if s.stage == Stage("wide"))
     assert items == 2500
-    assert len(crossed_tasks(SUITE)) == 100
+    assert len(TaskSets(SUITE).crossed) == 100
     for grid in ("standard", "layers"):
         smaller = replace(job, grid=grid)
         assert not plan_dependent(smaller)
-        assert {s.stage for s in plan(smaller)} == {"test", "generated", "blind", "random-0-blind", "random-1-blind"}
+        assert {str(s.stage) for s in plan(smaller)} == {
+            "test",
+            "generated",
+            "blind",
+            "random-0-blind",
+            "random-1-blind",
+        }
 
 
 @pytest.fixture(scope="module")

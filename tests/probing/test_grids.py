@@ -12,12 +12,13 @@ from whole_runs import call, only, same
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import POOLS
-from benchmark.probing.verdict import measure
+from benchmark.probing.verdict import blind_probe_set, measure
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import plan
 from benchmark.runner.record import read_record
 from benchmark.runner.run import Run, RunConfig
-from benchmark.tasks.stage import BLIND, RANDOM
+from benchmark.tasks.stage import BLIND, Stage
+from benchmark.tasks.suite import blind_tasks
 
 
 def run_of(grid, tiny_folder, out):
@@ -25,7 +26,6 @@ def run_of(grid, tiny_folder, out):
     suite = out / "few_shards.yaml"
     suite.write_text(Path(SMALL_SUITE).read_text().replace("shard: 4\n", "shard: 40\n"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.runner.run.STANDARD", QUICK)
         patch.setattr("os.fsync", fsync)
         patch.setattr("benchmark.runner.preflight.matmul_flops", lambda dtype: 5e10)
         # What is asked of the figures is which there are.
@@ -96,14 +96,15 @@ def test_the_pools_of_the_standard_grid_are_the_mean_and_the_last_layer(quick, w
     assert call(*words, "--keep-states", "--out", tmp_path) == 0
     root = only(tmp_path)
     same(undisturbed, root)
-    run = Run(RunConfig(SMALL_SUITE), open_checkpoint(ModelSpec.parse(words[1])))
+    run = Run(RunConfig(SMALL_SUITE, protocol=QUICK), open_checkpoint(ModelSpec.parse(words[1])))
     folder, shards = RunFolder(root), plan(run.job)
 
     def pools(stage):
         return [folder.states(shards, stage, f"read.{view}") for view in POOLS]
 
-    mean, last = pools(BLIND)
+    mean, last = pools(Stage(BLIND))
     assert not np.allclose(mean[:], last[:])
-    copies = [pools(f"{RANDOM}-{i}-{BLIND}") for i in range(QUICK.random_inits)]
-    result, *_ = measure(run.suite, QUICK, pools(BLIND), copies)
+    copies = [pools(Stage(BLIND, random_init=i)) for i in range(QUICK.random_inits)]
+    tasks = blind_tasks(run.suite)
+    result, *_ = measure(tasks, blind_probe_set(run.suite, QUICK, tasks), QUICK, pools(Stage(BLIND)), copies)
     assert result == read_record(root / "record.json").meaning

@@ -15,8 +15,9 @@ from benchmark.probing.labels import DROPPED, MISSING, build_probe_set, list_sem
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.token_history import token_history_states, world_features
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, crossed_tasks, first_inputs
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, crossed_outputs, first_inputs
 from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES
 from karel_env.interpreter import run
 from karel_env.language import ACTIONS, FIRST_CONDITION
@@ -150,7 +151,7 @@ def test_conditioning_the_prior_on_the_present_improves_it(probe_set):
 
 
 def test_crossed_prompts_alternate_semantics(tasks):
-    crossed = crossed_tasks(SUITE)
+    crossed = TaskSets(SUITE).crossed
     for name in CROSSED_ALTERNATIVES:
         assert name in valid_alternatives("facing")
         (meaning,) = (s for s in mirror_classes() if s.name == name)

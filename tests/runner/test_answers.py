@@ -45,7 +45,7 @@ def test_draws_are_told_apart_whatever_their_order() -> None:
         for draw in range(3)
         for task, text in enumerate(_texts())
     ]
-    found = summarize_sampled(SUITE, samples[::-1], 3, 0.5)
+    found = summarize_sampled(SUITE, tasks_of(SUITE), samples[::-1], 3, 0.5)
     assert set(found.shown) == {1, 2, 3}
     assert found.shown[1].value == pytest.approx(1 / 3)
     assert found.shown[3].value == 1
@@ -56,10 +56,10 @@ def test_truncated_answers_are_counted_apart() -> None:
     samples = [{"text": text, "finished": True} for text in _texts()]
     samples[0] = {"text": " move();", "finished": False}
     samples[1] = {"text": " jump(); }", "finished": True}
-    found = summarize_constrained(SUITE, samples)
+    found = summarize_constrained(SUITE, tasks_of(SUITE), samples)
     assert found.finished.value == pytest.approx(11 / 12)
     assert found.valid is not None
     assert (found.valid.value, found.valid.n) == (pytest.approx(10 / 11), 11)
     assert found.accuracy.shown.value == pytest.approx(10 / 12)
-    none = summarize_constrained(SUITE, [{"text": "", "finished": False}] * 12)
+    none = summarize_constrained(SUITE, tasks_of(SUITE), [{"text": "", "finished": False}] * 12)
     assert none.valid is None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_protocol import SMALL_SUITE
+from quick_protocol import QUICK, SMALL_SUITE
 from safetensors.numpy import load_file, save_file
 from whole_runs import HELPERS, ROOT, call, forked, only, same
 
@@ -28,7 +28,7 @@ from benchmark.runner.store import CORRUPT, VALID, write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.status import FINISHED, RUNNING, STOPPED, describe, read_status
 from benchmark.status import main as status
-from benchmark.tasks.stage import BLIND
+from benchmark.tasks.stage import BLIND, Stage
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
@@ -87,7 +87,7 @@ def test_damage_is_found_by_checksum_and_reported(words, tmp_path, undisturbed, 
 
 
 def test_a_second_driver_is_refused(words, tmp_path, quick, capsys):
-    run = Run(RunConfig(words[3], out=tmp_path), open_checkpoint(ModelSpec.parse(words[1])))
+    run = Run(RunConfig(words[3], out=tmp_path, protocol=QUICK), open_checkpoint(ModelSpec.parse(words[1])))
     folder = RunFolder(run.root())
 
     def hold(say: Callable[[], None], wait: Callable[[], None]) -> None:
@@ -223,9 +223,9 @@ def test_nothing_of_a_run_reaches_the_disk_in_halves(tmp_path):
 
 def test_a_shard_of_another_plan_does_not_count(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.commit(Shard(BLIND, 0, 10), ShardResult([]))
-    assert folder.is_committed(Shard(BLIND, 0, 10))
-    assert folder.status(Shard(BLIND, 0, 20)) == CORRUPT
+    folder.commit(Shard(Stage(BLIND), 0, 10), ShardResult([]))
+    assert folder.is_committed(Shard(Stage(BLIND), 0, 10))
+    assert folder.status(Shard(Stage(BLIND), 0, 20)) == CORRUPT
 
 
 def test_strict_results_do_not_depend_on_the_batch(words, tmp_path, quick):

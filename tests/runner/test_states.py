@@ -14,21 +14,22 @@ from benchmark.errors import BenchmarkError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import FULL_GRID, STANDARD
-from benchmark.probing.semantic_content import generated_probe_set
+from benchmark.probing.semantic_content import GeneratedPrograms
 from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
 from benchmark.runner.store import MemmapStates, ResultStore, mmap_safetensors
 from benchmark.runner.worker import Worker
-from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, stage_tasks
-from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE
+from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, first_inputs
+from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, WIDE, Stage
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.language import HEADER_TEXT
 
 SUITE = replace(load_suite("smoke"), probe_programs=40, sha256="")
 LAYERS = 3
 """Of the tiny model: the embeddings and two blocks."""
+CROSSED_STAGE = Stage(CROSSED, alternative=CROSSED_ALTERNATIVES[0])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def worker(tiny_folder):
     return Worker(Job(SUITE, checkpoint, "float32", "cpu", 2, FULL_GRID, texts))
 
 
-@pytest.mark.parametrize("stage", [BLIND, WIDE, f"{CROSSED}-{CROSSED_ALTERNATIVES[0]}", f"random-1-{WIDE}"])
+@pytest.mark.parametrize("stage", [Stage(BLIND), Stage(WIDE), CROSSED_STAGE, Stage(WIDE, random_init=1)], ids=str)
 def test_a_stage_of_given_programs_stores_every_layer_at_both_positions(worker, stage):
     states = worker.evaluate(Shard(stage, 0, 10)).states
     views = ["mean", *(f"layer {i}" for i in range(LAYERS))]
@@ -52,30 +53,30 @@ def test_a_stage_of_given_programs_stores_every_layer_at_both_positions(worker, 
 
 
 def test_prompts_differ_between_blind_and_crossed_sets_alone(worker):
-    blind = worker.evaluate(Shard(BLIND, 0, 10)).states["read.mean"]
-    crossed = worker.evaluate(Shard(f"{CROSSED}-{CROSSED_ALTERNATIVES[0]}", 0, 10)).states["read.mean"]
+    blind = worker.evaluate(Shard(Stage(BLIND), 0, 10)).states["read.mean"]
+    crossed = worker.evaluate(Shard(CROSSED_STAGE, 0, 10)).states["read.mean"]
     assert blind.shape == crossed.shape
     assert not np.allclose(blind, crossed)
-    wide = worker.evaluate(Shard(WIDE, 0, 10)).states["read.mean"]
+    wide = worker.evaluate(Shard(Stage(WIDE), 0, 10)).states["read.mean"]
     np.testing.assert_allclose(blind, wide, atol=1e-6)
-    assert len(stage_tasks(SUITE, WIDE)) == 5 * len(stage_tasks(SUITE, BLIND))
+    assert len(worker.task_sets.wide) == 5 * len(worker.task_sets.blind)
 
 
 def test_untrained_copies_read_what_the_model_wrote(worker):
-    first, second = (worker.evaluate(Shard(f"random-{i}-{GENERATED}", 0, 10)).states["emit.mean"] for i in (0, 1))
+    first, second = (worker.evaluate(Shard(Stage(GENERATED, random_init=i), 0, 10)).states["emit.mean"] for i in (0, 1))
     acting = sum(text.count("(") for text in worker.job.texts[:10])
     assert first.shape == second.shape == (acting, 32)
     assert not np.allclose(first, second)
 
 
 def test_states_are_stored_by_shard_and_read_by_view(worker, tmp_path):
-    folder, shards = RunFolder(tmp_path), [Shard(BLIND, 0, 10), Shard(BLIND, 10, 20)]
+    folder, shards = RunFolder(tmp_path), [Shard(Stage(BLIND), 0, 10), Shard(Stage(BLIND), 10, 20)]
     results = [worker.evaluate(shard) for shard in shards]
     for shard, result in zip(shards, results, strict=True):
         folder.commit(shard, result)
         assert folder.is_committed(shard)
-    assert folder.views(shards, BLIND, "read") == ["mean", "layer 0", "layer 1", "layer 2"]
-    stored = folder.states(shards, BLIND, "read.layer 2")
+    assert folder.views(shards, Stage(BLIND), "read") == ["mean", "layer 0", "layer 1", "layer 2"]
+    stored = folder.states(shards, Stage(BLIND), "read.layer 2")
     whole = np.concatenate([result.states["read.layer 2"] for result in results])
     assert stored.shape == whole.shape
     np.testing.assert_array_equal(stored[:], whole)
@@ -92,14 +93,15 @@ def test_states_are_stored_by_shard_and_read_by_view(worker, tmp_path):
 def test_the_index_names_the_word_of_each_row(worker, tmp_path):
     folder = RunFolder(tmp_path)
     probe_set = blind_probe_set(SUITE, replace(STANDARD, alternatives=3))
-    folder.write_index(BLIND, probe_set)
+    folder.write_index(Stage(BLIND), probe_set)
     index = load_file(tmp_path / "shards" / f"index-{BLIND}.safetensors")
     assert set(index) == {"task", "step", "token", "split"}
-    tasks = stage_tasks(SUITE, BLIND)
+    tasks = worker.task_sets.blind
     assert len(index["task"]) == SUITE.blind_length * len(tasks)
     assert np.array_equal(index["task"], np.repeat(np.arange(len(tasks)), SUITE.blind_length))
     assert np.array_equal(index["split"], probe_set.fold[index["task"]])
-    generated = generated_probe_set(SUITE, STANDARD, worker.job.texts)
+    inputs = first_inputs(worker.task_sets.probe)
+    generated = GeneratedPrograms.from_texts(worker.job.texts, inputs, STANDARD).probe_set
     assert generated.budget is None
     assert len(generated.program) == sum(text.count("(") for text in worker.job.texts)
 
@@ -115,7 +117,7 @@ def test_states_do_not_depend_on_the_threads_of_the_process(tmp_path):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            (attempt,) = compute(Shard(BLIND, 0, 50), 1.0)
+            (attempt,) = compute(Shard(Stage(BLIND), 0, 50), 1.0)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from whole_runs import call, only, same
 
 import benchmark.models.checkpoint
 import benchmark.runner.run
-from benchmark.errors import ModelError, ShardsFailed, StorageError
+from benchmark.errors import ItemsFailed, ModelError, StorageError
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.store import (
     CORRUPT,
@@ -215,8 +215,8 @@ def test_a_clock_set_back_disturbs_nothing(words, undisturbed, tmp_path, quick, 
 
 def test_identical_failures_are_told_once_with_their_count():
     reasons = {f"test-{i:06d}": "raised:  ValueError\nat model.py:3" for i in range(184)} | {"blind-000000": "deadline"}
-    message = str(ShardsFailed(reasons))
+    message = str(ItemsFailed(reasons))
     assert message.count("ValueError") == 1
-    assert "184 pieces: raised: ValueError at model.py:3; blind-000000: deadline" in message
+    assert "184 items: raised: ValueError at model.py:3; blind-000000: deadline" in message
     assert "\n" not in message
-    assert ModelError.exit_code == ShardsFailed(reasons, invalid=True).exit_code
+    assert ModelError.exit_code == ItemsFailed(reasons, invalid=True).exit_code

@@ -16,17 +16,23 @@ from safetensors.numpy import load_file, save
 from benchmark.errors import ModelError, SubmissionError
 from benchmark.models.interface import ATTENTIONS
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
-from benchmark.probing.semantic_content import CONTENT_DEPTHS, count_hit_states, pack_hits, semantic_content_from_hits
-from benchmark.probing.verdict import CONTENT_HITS
+from benchmark.probing.semantic_content import (
+    CONTENT_DEPTHS,
+    GeneratedPrograms,
+    pack_hits,
+    semantic_content_from_hits,
+)
+from benchmark.probing.state_source import CONTENT_HITS
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
 from benchmark.submit.check_record import drop_unverified, read_submitted_record
 from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.rerun import ProcessLimits, make_rerun_request, open_screened_checkpoint, rerun
 from benchmark.submit.schema import read_submission
-from benchmark.submit.verify import _load_blind_set, verify
+from benchmark.submit.verify import load_blind_set, verify
+from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language, template_to_bytes
-from benchmark.tasks.suite import load_suite
+from benchmark.tasks.suite import load_suite, probe_tasks, shot_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import HEADER_TEXT
 
@@ -252,12 +258,12 @@ def with_evidence(folder: Path) -> None:
     record = read_typed(folder / "record.json")
     suite, protocol = load_suite("laptop"), record.protocol
     texts = [row["text"] for row in read_samples(folder) if row["stage"] == "generated"]
-    states = count_hit_states(suite, protocol, texts)
-    assert states is not None
+    programs = GeneratedPrograms.from_texts(texts, first_inputs(probe_tasks(suite)), protocol)
+    assert programs is not None
     random = np.random.default_rng(0)
-    hits = random.random((len(CONTENT_DEPTHS), len(PAPER_FEATURES), states)) < 0.6
-    content = semantic_content_from_hits(suite, protocol, texts, hits)
-    probe_set, tested = _load_blind_set(suite, protocol)
+    hits = random.random((len(CONTENT_DEPTHS), len(PAPER_FEATURES), programs.num_test_states)) < 0.6
+    content = semantic_content_from_hits(programs, protocol, hits)
+    probe_set, tested = load_blind_set(suite, protocol)
     labels = count_labels(probe_set, protocol)
     confusion = np.stack([np.diag(row) for row in labels])
     evidence = DiagnosticEvidence(confusion, labels.sum(1) // 3, np.full(len(FEATURES), 100.0))
@@ -377,7 +383,7 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
     shown = describe_language(suite)
     assert plain.startswith(shown)
     put(tmp_path, "frame.json", laid_out(f"<system>{plain}"))
-    frame = read_prompt_template(tmp_path, suite)
+    frame = read_prompt_template(tmp_path, suite, shot_tasks(suite))
     assert frame is not None
     assert frame.digest == hashlib.sha256(f"<system>{plain}\0<end>{HEADER_TEXT}".encode()).hexdigest()
     cases = {
@@ -389,14 +395,14 @@ def test_a_stored_prompt_shows_the_suites_examples_and_no_others(tmp_path):
     for says, before in cases.items():
         put(tmp_path, "frame.json", laid_out(before))
         with pytest.raises(SubmissionError, match=says):
-            read_prompt_template(tmp_path, suite)
+            read_prompt_template(tmp_path, suite, shot_tasks(suite))
     put(tmp_path, "frame.json", laid_out(plain, "<end>"))
     with pytest.raises(SubmissionError, match="other programs"):
-        read_prompt_template(tmp_path, suite)
+        read_prompt_template(tmp_path, suite, shot_tasks(suite))
     for content in (b"[]", b'{"before": 1, "after": ""}', b'{"before": ""}'):
         put(tmp_path, "frame.json", content)
         with pytest.raises(SubmissionError, match="expected"):
-            read_prompt_template(tmp_path, suite)
+            read_prompt_template(tmp_path, suite, shot_tasks(suite))
 
 
 # Whoever ran it
