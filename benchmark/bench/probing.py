@@ -331,11 +331,11 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
     return [row | in_memory]
 
 
-def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
-    """Run all measurements; rows by table."""
+def run_benchmark(options: argparse.Namespace, protocol: Protocol) -> dict[str, Any]:
+    """Run all measurements with a protocol; rows by table."""
     suite = load_suite(options.suite)
     load = ProbingWorkload(
-        replace(suite, probe_programs=options.programs or suite.probe_programs), STANDARD, options.width
+        replace(suite, probe_programs=options.programs or suite.probe_programs), protocol, options.width
     )
     memory = memory_rows(options.layers)
     grid, seconds, fits = grid_rows(load, options.sample)
@@ -343,8 +343,8 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     return {"grid": grid, **other_tables}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
+    """Command-line entry point, with a protocol that no option sets; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["cluster"]:
         from benchmark.bench import cluster as cluster_bench
@@ -383,18 +383,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="number of layers stored and probed in the memory test (default: 3; all: 25)",
     )
     add("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    return run_command(lambda: run(parser.parse_args(words)))
+    return run_command(lambda: run(parser.parse_args(words), protocol))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, protocol: Protocol) -> int:
     """Measure and print; returns the exit code."""
-    tables = run_benchmark(options)
+    tables = run_benchmark(options, protocol)
     settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     settings |= {
         "suite": options.suite,
         "programs": options.programs,
         "width": options.width,
-        "protocol": STANDARD.version,
+        "protocol": protocol.version,
     }
     print(", ".join(f"{name} {value}" for name, value in settings.items()), end="\n\n")
     for rows in tables.values():

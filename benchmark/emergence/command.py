@@ -34,12 +34,20 @@ from benchmark.emergence.phases import (
     relate,
     relate_runs,
 )
-from benchmark.emergence.trajectory import CurvePoint, TrainingCheckpoint, Trajectory, read_points, write_points
+from benchmark.emergence.trajectory import (
+    REDUCED_PROTOCOL,
+    CurvePoint,
+    TrainingCheckpoint,
+    Trajectory,
+    read_points,
+    write_points,
+)
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import DTYPES
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.full_grid import FUTURE
+from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
@@ -207,7 +215,7 @@ def _is_points_file(run: Path) -> bool:
     return run.suffix == ".json"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, reduced_protocol: Protocol) -> int:
     """Evaluate the runs and write the results; returns the exit code."""
     first: Path = options.runs[0]
     options.out = options.out or (first.parent if _is_points_file(first) else first / "emergence")
@@ -223,8 +231,9 @@ def run(options: argparse.Namespace) -> int:
         if notice:
             progress.write(notice)
         trajectory = Trajectory(
-            suite, out / "points", backend, progress, options.full, options.device, options.threads, options.dtype
-        )
+            suite, out / "points", backend, progress, options.full, options.device, options.threads, options.dtype,
+            reduced_protocol,
+        )  # fmt: skip
         for name, run_checkpoints in checkpoints.items():
             runs[name] = []
             for number, checkpoint in enumerate(run_checkpoints, 1):
@@ -253,9 +262,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    return run_command(lambda: run(parse_options(arguments)))
+def main(arguments: Sequence[str] | None = None, reduced_protocol: Protocol = REDUCED_PROTOCOL) -> int:
+    """Command-line entry point, with a protocol for runs without --full; returns the exit code."""
+    return run_command(lambda: run(parse_options(arguments), reduced_protocol))
 
 
 if __name__ == "__main__":

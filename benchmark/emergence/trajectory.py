@@ -27,7 +27,7 @@ from benchmark.probing.full_grid import FUTURE, READ, FullGrid
 from benchmark.probing.labels import ProbeSet, build_probe_set, list_semantics
 from benchmark.probing.mdl import measure_codelengths
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray
-from benchmark.probing.protocol import MEAN, POOLS, STANDARD
+from benchmark.probing.protocol import MEAN, POOLS, STANDARD, Protocol
 from benchmark.probing.semantic_content import GeneratedPrograms, measure_semantic_content
 from benchmark.probing.state_source import Views, probe_source
 from benchmark.probing.token_history import token_history_states
@@ -133,6 +133,7 @@ class Trajectory:
         progress: progress reporter.
         full: use the settings of a whole run instead of the reduced ones.
         device, threads, dtype: device, CPU threads and dtype of the model.
+        reduced_protocol: settings of the probes unless `full`.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class Trajectory:
         device: str = "cpu",
         threads: int = 1,
         dtype: str = "float32",
+        reduced_protocol: Protocol = REDUCED_PROTOCOL,
     ) -> None:
-        self.suite, self.protocol = suite, STANDARD if full else REDUCED_PROTOCOL
+        self.suite, self.protocol = suite, STANDARD if full else reduced_protocol
         self.answers = suite.probe_programs if full else min(REDUCED_PROBE_TASKS, suite.probe_programs)
         self.out, self.backend, self.progress = out, backend, progress
         self.device, self.threads, self.dtype = device, threads, dtype

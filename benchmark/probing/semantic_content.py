@@ -88,7 +88,7 @@ def probe_semantic_content(
     states_by_seed = [states] * len(protocol.seeds)
     return np.stack(
         [
-            _compute_hits(
+            compute_hits(
                 trainer(states_by_seed, targets, counts, splits, widths[depth], protocol.seeds, protocol, on_steps),
                 programs,
             )
@@ -113,7 +113,7 @@ def semantic_content_from_hits(
     expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), programs.num_test_states)
     if hits.shape != expected:
         raise ValueError(f"hits of shape {hits.shape}, expected {expected}")
-    results = {depth: _summarize_hits(hits[i], programs, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
+    results = {depth: summarize_hits(hits[i], programs, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
     tested = np.unique(np.concatenate([split.test for split in programs.splits]))
     return SemanticContent(
         {depth: arithmetic for depth, (arithmetic, _) in results.items()},
@@ -193,7 +193,7 @@ def _filter_split(split: Split, is_kept: np.ndarray) -> Split:
     return Split(*(rows[is_kept[rows]] for rows in (split.train, split.validation, split.test)))
 
 
-def _compute_hits(fit: ProbeFit, programs: GeneratedPrograms) -> np.ndarray:
+def compute_hits(fit: ProbeFit, programs: GeneratedPrograms) -> np.ndarray:
     """bool [groups of features, test states of all seeds], whether all heads of a group predict the true class."""
     names = [name for group in PAPER_FEATURES for name in group]
     label = programs.probe_set.classes[0, _head_features()]
@@ -204,7 +204,7 @@ def _compute_hits(fit: ProbeFit, programs: GeneratedPrograms) -> np.ndarray:
     return np.concatenate(hits, axis=1)
 
 
-def _summarize_hits(hits: np.ndarray, programs: GeneratedPrograms, protocol: Protocol) -> tuple[Estimate, float]:
+def summarize_hits(hits: np.ndarray, programs: GeneratedPrograms, protocol: Protocol) -> tuple[Estimate, float]:
     """Arithmetic mean of accuracy over features with its interval over programs and seeds, and the geometric mean.
 
     A model writes the same program for many tasks, so the bootstrap resamples distinct programs (cluster bootstrap).

@@ -66,17 +66,16 @@ class Worker:
     def evaluate(self, shard: Shard, batch_scale: float = 1.0) -> ShardResult:
         """Compute one shard with this fraction of the suite's batch size: below 1 after an out-of-memory failure."""
         self.batch_size = max(1, int(self.job.suite.batch * batch_scale))
-        return replace(self._evaluate(shard), batch_scale=batch_scale)
-
-    def _evaluate(self, shard: Shard) -> ShardResult:
         tasks = self.task_sets.of_stage(shard.stage)
         if shard.stage.is_generating:
-            return self._generate(tasks, shard)
-        if shard.stage.kind == LIKELIHOOD:
-            return self._log_likelihoods(tasks, shard)
-        if shard.stage.kind == GENERATED:
-            return self._read_generated(tasks, shard)
-        return self._read(tasks, shard)
+            result = self._generate(tasks, shard)
+        elif shard.stage.kind == LIKELIHOOD:
+            result = self._log_likelihoods(tasks, shard)
+        elif shard.stage.kind == GENERATED:
+            result = self._read_generated(tasks, shard)
+        else:
+            result = self._read(tasks, shard)
+        return replace(result, batch_scale=batch_scale)
 
     def check(self) -> None:
         """Load the model and check on one task that it is causal and that its greedy decoding follows its logits.

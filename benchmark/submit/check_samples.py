@@ -87,7 +87,7 @@ def check_samples(report: VerificationReport, task_sets: TaskSets, folder: Path,
         SAMPLED: suite.tasks if options.samples else 0,
     }
     for stage, rows in rows_by_stage.items():
-        _check_stage(report, suite, rows, stage, expected_counts[stage], options.samples if stage == SAMPLED else 0)
+        check_stage(report, suite, rows, stage, expected_counts[stage], options.samples if stage == SAMPLED else 0)
         if rows and frame is not None:
             digests = prompt_digests(suite, task_sets.of_stage(Stage(stage)), frame)
             for row in rows:
@@ -149,7 +149,7 @@ def _check_prompt(
     return frame
 
 
-def _check_stage(
+def check_stage(
     report: VerificationReport, suite: Suite, rows: list[Sample], stage: str, num_tasks: int, samples_per_task: int
 ) -> None:
     """Check that a stage has every task once, or once per sample, and that each text is the program in its raw output."""

@@ -174,7 +174,7 @@ def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
     suite = load_suite(record.suite.name)
     _check_suite(report, suite)
     _check_description(report, folder)
-    _check_provenance(report, suite)
+    check_provenance(report, suite)
     samples_digest = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
     report.compare("samples_sha256", record.samples_sha256, samples_digest)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
@@ -218,7 +218,7 @@ def _check_description(report: VerificationReport, folder: Path) -> None:
     report.compare("model.spec", claimed_scheme, scheme)
 
 
-def _check_provenance(report: VerificationReport, suite: Suite) -> None:
+def check_provenance(report: VerificationReport, suite: Suite) -> None:
     """Check that the source was clean, and recompute the identity of the run if it was made with the current source."""
     record, provenance = report.record, report.record.provenance
     report.compare("provenance.dirty", bool(provenance.dirty), False)

@@ -30,7 +30,7 @@ from benchmark.probing.labels import DROPPED, LeakError, build_probe_set, check_
 from benchmark.probing.prior import fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
-from benchmark.probing.semantic_content import GeneratedPrograms, _compute_hits, _summarize_hits
+from benchmark.probing.semantic_content import GeneratedPrograms, compute_hits, summarize_hits
 from benchmark.probing.state_source import RunEvidence
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.tasks.probe_sets import first_inputs
@@ -349,7 +349,7 @@ def test_content_counts_a_feature_only_if_all_its_heads_are_right(probe_set):
     kind = np.arange(len(probe_set.fold)) // 3
     fit = ProbeFit(np.zeros((len(splits), heads, 1)), [np.zeros_like(one, float) for one in correct], said)
     probed = GeneratedPrograms(probe_set, splits, kind, len(np.unique(kind)))
-    found, geometric = _summarize_hits(_compute_hits(fit, probed), probed, PROTOCOL)
+    found, geometric = summarize_hits(compute_hits(fit, probed), probed, PROTOCOL)
     whole = np.concatenate([one[:, 0] for one in correct], 1)
     assert PAPER_FEATURES[1] == ("start_x", "start_y")
     expected = [whole[0].mean(), (whole[1] & whole[2]).mean(), whole[3].mean()]

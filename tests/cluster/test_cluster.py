@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("ray")
+from quick_protocol import QUICK
 from ray.cluster_utils import Cluster
 from shared_ray import AFTER, BEFORE, DEATHS
 from whole_runs import at_commit, call, only, same
@@ -74,7 +75,7 @@ def test_a_sweep_is_one_queue_that_goes_on(words, tmp_path, tiny_folder, quick, 
         f"suites: [{words[3]}]\nmodels:\n  - path:{tiny_folder}\n  - model: path:{other}\n  - path:nowhere\n"
     )
     options = ["--models", str(listed), "--out", str(tmp_path / "runs"), "--json"]
-    assert benchmark.sweep.main([*options, "--workers", "2"]) == 3
+    assert benchmark.sweep.main([*options, "--workers", "2"], QUICK) == 3
     captured = capsys.readouterr()
     rows = json.loads(captured.out)
     assert [each["state"] for each in rows] == ["done", "done", "failed"]
@@ -85,7 +86,7 @@ def test_a_sweep_is_one_queue_that_goes_on(words, tmp_path, tiny_folder, quick, 
     before = [(folder / "record.json").read_bytes() for folder in folders]
     shutil.copytree(tiny_folder, tmp_path / "nowhere")
     listed.write_text(listed.read_text().replace("path:nowhere", f"path:{tmp_path / 'nowhere'}"))
-    assert benchmark.sweep.main(options) == 0
+    assert benchmark.sweep.main(options, QUICK) == 0
     assert [(folder / "record.json").read_bytes() for folder in folders] == before
     probes = {(folder / "probes.data").read_bytes() for folder in (tmp_path / "runs").iterdir()}
     assert len(probes) == 1, "the same weights under three names"

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 from contextlib import redirect_stdout
-from dataclasses import replace
 from math import exp
 
 import numpy as np
@@ -52,12 +51,11 @@ def training(tmp_path_factory):
 
 @pytest.fixture
 def reduced(monkeypatch):
-    monkeypatch.setattr(benchmark.emergence.trajectory, "REDUCED_PROTOCOL", replace(QUICK, random_inits=2))
     monkeypatch.setattr("benchmark.probing.figures.DPI", 30)
 
 
 def emergence(*words):
-    return benchmark.emergence.command.main([str(word) for word in words])
+    return benchmark.emergence.command.main([str(word) for word in words], QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,6 @@ def measured(training, tmp_path_factory):
     again = folder / "two"
     shutil.copytree(training, again)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.emergence.trajectory, "REDUCED_PROTOCOL", replace(QUICK, random_inits=2))
         patch.setattr("benchmark.probing.figures.DPI", 30)
         out = io.StringIO()
         with redirect_stdout(out):

@@ -76,7 +76,6 @@ def test_operation_count_matches_the_formula():
 
 
 def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "STANDARD", replace(QUICK, alternatives=3))
     monkeypatch.setattr(bench, "PEAK_MATRIX_SIZE", 64)
     monkeypatch.setattr(bench, "NUM_ROUNDS", 1)
     monkeypatch.setattr(bench, "STORED_WORKLOAD", {**bench.STORED_WORKLOAD, "rows": 2000, "steps": 5})
@@ -90,7 +89,8 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
 
     monkeypatch.setattr(bench.subprocess, "run", run_here)
     words = ["--suite", "smoke", "--programs", "150", "--sample", "2", "--width", "16", "--layers", "2"]
-    assert bench.main(["probing", *words, "--json", str(tmp_path / "bench.json")]) == 0
+    command = ["probing", *words, "--json", str(tmp_path / "bench.json")]
+    assert bench.main(command, replace(QUICK, alternatives=3)) == 0
     out = capsys.readouterr().out
     assert "SCALED from 2 of" in out
     stored = json.loads((tmp_path / "bench.json").read_text())

@@ -16,7 +16,7 @@ from benchmark.runner.record import FrameEntry, read_record
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.schema import read_submission
-from benchmark.submit.verify import _check_provenance
+from benchmark.submit.verify import check_provenance
 from benchmark.tasks.prompt_template import PromptTemplate
 
 FOLDER = SOURCE_ROOT / "submissions" / "2026-11-23_llama-laptop"
@@ -73,7 +73,7 @@ def verified(run: Run, **changed: Any) -> VerificationReport:
 
 
 def differences(found: VerificationReport, run: Run) -> list[str]:
-    _check_provenance(found, run.suite)
+    check_provenance(found, run.suite)
     return [difference.entry for difference in found.mismatches]
 
 
@@ -117,7 +117,7 @@ def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
 def test_an_identity_of_another_run_is_found(name, value, run):
     suite = replace(run.suite, name=value) if name == "suite.name" else run.suite
     found = verified(run, **{name: value})
-    _check_provenance(found, suite)
+    check_provenance(found, suite)
     assert [difference.entry for difference in found.mismatches] == [IDENTITY]
     assert found.checks == []
 

@@ -11,7 +11,7 @@ import pytest
 from benchmark.probing.control_gap import Evidence, PriorBaseline, analyze_features
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD
-from benchmark.submit.check_samples import _check_stage
+from benchmark.submit.check_samples import check_stage
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.tasks.suite import load_suite
 from karel_env.features import FEATURES, PRIMARY
@@ -29,7 +29,7 @@ def row(task: int, sample: int | None = None, text: str = " }", raw: str | None 
 def mismatches_of(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
     """Entries that differ where 2 tasks are asked for."""
     verified = VerificationReport(None, SimpleNamespace(track=track), rows)
-    _check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
+    check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
     return [difference.entry for difference in verified.mismatches]
 
 
