@@ -41,8 +41,9 @@ from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.run import run_config
-from benchmark.runner.preflight import check_fits
-from benchmark.runner.record import Record
+from benchmark.runner.plain_progress import PlainProgress
+from benchmark.runner.preflight import check_fits, describe_start
+from benchmark.runner.record import Record, format_eligibility
 from benchmark.runner.run import Run
 from benchmark.runner.stages import Backend
 from karel_env.command import CommandParser
@@ -113,6 +114,9 @@ class Sweep:
         for thread in threads:
             thread.start()
         try:
+            if not console.is_terminal:
+                self._follow_plainly(threads, PlainProgress(console))
+                return
             with Live(self._table(), console=console, auto_refresh=False) as live:
                 while any(thread.is_alive() for thread in threads):
                     time.sleep(REFRESH_SECONDS)
@@ -123,6 +127,26 @@ class Sweep:
             for thread in threads:
                 thread.join(timeout=30)
             raise
+
+    def _follow_plainly(self, threads: Sequence[Thread], progress: PlainProgress) -> None:
+        """Print what changes as plain lines until the threads end."""
+        progress.start("runs", len(self.runs))
+        states, num_messages = [WAITING] * len(self.runs), 0
+        is_over = False
+        while not is_over:
+            is_over = not any(thread.is_alive() for thread in threads)
+            for index, run in enumerate(self.runs):
+                if run.state != states[index]:
+                    states[index] = run.state
+                    progress.write(f"{run.model} on {run.suite}: {run.state}")
+                    progress.advance(int(run.state in (FINISHED, FAILED)))
+            for message in self.messages[num_messages:]:
+                num_messages += 1
+                progress.write(message)
+            current = [f"{run.model} on {run.suite}: {run.progress}" for run in self.runs if run.state == WORKING]
+            progress.advance(0, f"runs ({'; '.join(current)})" if current else "runs")
+            if not is_over:
+                time.sleep(REFRESH_SECONDS)
 
     def _work(self, backend: Backend) -> None:
         while True:
@@ -145,7 +169,11 @@ class Sweep:
         run = Run(run_config(self.options, sweep_run.suite, self.command), checkpoint)
         record = run.finished_record()
         if record is None:
-            check_fits(run.job, run.protocol)
+            estimate = check_fits(run.job, run.protocol)
+            sweep_run.write(describe_start(run.job, estimate, run.root()))
+            reasons = run.ineligibility_reasons(has_halved_batch=False)
+            if reasons:
+                sweep_run.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
             record = run.execute(backend, sweep_run)
         return record
 

@@ -18,9 +18,10 @@ from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, source_digest
+from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import sanitize
+from benchmark.installation import submissions_folder
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
 from benchmark.submit.folder import NAME_PATTERN, files_digest
@@ -52,7 +53,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Create, validate and verify submissions; see docs/submitting.md.",
         epilog="Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch.",
     )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
     commands = parser.add_subparsers(dest="command", required=True)
     new_parser = commands.add_parser("new", help="create a submission from a finished run")
     new_parser.add_argument("name", help="name of the submission, such as my-llama")
@@ -134,11 +135,14 @@ def find_folder(options: argparse.Namespace) -> Path:
 def _folders(options: argparse.Namespace) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
-    return (
-        sorted(path for path in options.submissions.iterdir() if path.is_dir())
-        if options.all
-        else [find_folder(options)]
-    )
+    if not options.all:
+        return [find_folder(options)]
+    is_present = options.submissions.is_dir()
+    folders = sorted(path for path in options.submissions.iterdir() if path.is_dir()) if is_present else []
+    if not folders:
+        problem = "has no submission" if is_present else "no such folder"
+        raise UsageError(f"--submissions {options.submissions}: {problem}; give the folder that holds the submissions")
+    return folders
 
 
 def _new(options: argparse.Namespace) -> int:

@@ -1,0 +1,69 @@
+"""Build hooks: a built package holds its commit and digest, and the files outside of the packages that commands read."""
+
+import shutil
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).resolve().parent
+
+
+def load_installation() -> ModuleType:
+    """Load `benchmark/installation.py` by its path: what the packages import is not installed where they are built."""
+    path = ROOT / "benchmark" / "installation.py"
+    spec = spec_from_file_location("karel_installation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+INSTALLATION = load_installation()
+
+
+class BuildPy(build_py):
+    """Copies the packages, then adds what `benchmark.installation` describes; an editable install gets neither."""
+
+    def run(self) -> None:
+        """See `setuptools.Command`."""
+        if self.editable_mode:
+            super().run()
+            return
+        packed = Path(self.build_lib)
+        for package in INSTALLATION.PACKAGES:
+            # What an earlier build left would be packed too.
+            shutil.rmtree(packed / package, ignore_errors=True)
+        super().run()
+        for name in INSTALLATION.SHIPPED_FILES:
+            target = packed / INSTALLATION.SHIPPED_FOLDER / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+        INSTALLATION.write_build_record(INSTALLATION.make_build_record(ROOT, packed), packed)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """See `setuptools.command.build_py`."""
+        outputs: list[str] = super().get_outputs(include_bytecode)
+        if self.editable_mode:
+            return outputs
+        shipped = [f"{INSTALLATION.SHIPPED_FOLDER}/{name}" for name in INSTALLATION.SHIPPED_FILES]
+        return [*outputs, *(str(Path(self.build_lib, name)) for name in (INSTALLATION.BUILD_FILE, *shipped))]
+
+
+class SourceDistribution(sdist):
+    """Adds the record of the commit, since a source distribution holds no git checkout."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """See `setuptools.command.sdist`."""
+        super().make_release_tree(base_dir, files)
+        packed = Path(base_dir)
+        INSTALLATION.write_build_record(INSTALLATION.make_build_record(ROOT, packed), packed)
+
+
+setup(cmdclass={"build_py": BuildPy, "sdist": SourceDistribution})
