@@ -2,30 +2,17 @@
 
 import shutil
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
 
-
-def load_installation() -> ModuleType:
-    """Load `benchmark/installation.py` by its path: what the packages import is not installed where they are built."""
-    path = ROOT / "benchmark" / "installation.py"
-    spec = spec_from_file_location("karel_installation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-INSTALLATION = load_installation()
+from benchmark.installation.paths import BUILD_FILE, PACKAGES, SHIPPED_FILES, SHIPPED_FOLDER  # noqa: E402
+from benchmark.installation.source_state import make_build_record, write_build_record  # noqa: E402
 
 
 class BuildPy(build_py):
@@ -37,23 +24,23 @@ class BuildPy(build_py):
             super().run()
             return
         packed = Path(self.build_lib)
-        for package in INSTALLATION.PACKAGES:
+        for package in PACKAGES:
             # What an earlier build left would be packed too.
             shutil.rmtree(packed / package, ignore_errors=True)
         super().run()
-        for name in INSTALLATION.SHIPPED_FILES:
-            target = packed / INSTALLATION.SHIPPED_FOLDER / name
+        for name in SHIPPED_FILES:
+            target = packed / SHIPPED_FOLDER / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)
-        INSTALLATION.write_build_record(INSTALLATION.make_build_record(ROOT, packed), packed)
+        write_build_record(make_build_record(ROOT, packed), packed)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """See `setuptools.command.build_py`."""
         outputs: list[str] = super().get_outputs(include_bytecode)
         if self.editable_mode:
             return outputs
-        shipped = [f"{INSTALLATION.SHIPPED_FOLDER}/{name}" for name in INSTALLATION.SHIPPED_FILES]
-        return [*outputs, *(str(Path(self.build_lib, name)) for name in (INSTALLATION.BUILD_FILE, *shipped))]
+        shipped = [f"{SHIPPED_FOLDER}/{name}" for name in SHIPPED_FILES]
+        return [*outputs, *(str(Path(self.build_lib, name)) for name in (BUILD_FILE, *shipped))]
 
 
 class SourceDistribution(sdist):
@@ -63,7 +50,7 @@ class SourceDistribution(sdist):
         """See `setuptools.command.sdist`."""
         super().make_release_tree(base_dir, files)
         packed = Path(base_dir)
-        INSTALLATION.write_build_record(INSTALLATION.make_build_record(ROOT, packed), packed)
+        write_build_record(make_build_record(ROOT, packed), packed)
 
 
 setup(cmdclass={"build_py": BuildPy, "sdist": SourceDistribution})

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import karel_env
-from benchmark.installation import SOURCE_ROOT, source_state
+from benchmark.installation.paths import SOURCE_ROOT
+from benchmark.installation.source_state import source_state
 
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
 RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runner")

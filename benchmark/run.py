@@ -29,7 +29,7 @@ from benchmark.cli.options import (
 from benchmark.cli.progress import open_progress
 from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, UsageError
-from benchmark.installation import DEFAULT_MODEL, shipped_path
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.runner.preflight import check_fits, describe_plan, describe_start

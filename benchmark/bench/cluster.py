@@ -30,7 +30,7 @@ from benchmark.cluster.ray_executor import ResourceRequest, connect
 from benchmark.cluster.simulation import ClusterCosts, finish_time, scaling_curve
 from benchmark.command import run_command
 from benchmark.errors import UsageError
-from benchmark.installation import DEFAULT_MODEL, shipped_path
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork

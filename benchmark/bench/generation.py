@@ -28,7 +28,7 @@ from transformers import LogitsProcessor, StoppingCriteriaList
 
 from benchmark.command import run_command
 from benchmark.errors import UsageError
-from benchmark.installation import DEFAULT_MODEL, shipped_path
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.decoding import StopAtClosingBracket
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel

@@ -29,7 +29,7 @@ from benchmark.board.paired import (
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
-from benchmark.installation import submissions_folder
+from benchmark.installation.paths import submissions_folder
 from benchmark.probing.control_gap import Bootstrap, PriorBaseline, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol

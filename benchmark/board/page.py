@@ -34,7 +34,7 @@ from benchmark.board.ranking import (
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
 from benchmark.command import make_folder, run_command
-from benchmark.installation import submissions_folder
+from benchmark.installation.paths import submissions_folder
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate

@@ -33,7 +33,7 @@ from benchmark.board.ranking import (
 )
 from benchmark.command import run_command
 from benchmark.errors import VerificationError
-from benchmark.installation import CALIBRATION_FILE, shipped_path, submissions_folder, work_folder
+from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, submissions_folder, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate

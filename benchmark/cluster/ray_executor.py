@@ -34,7 +34,7 @@ from benchmark.cluster.pool import describe_load
 from benchmark.cluster.ray_actor import IMPORTS, RayActor, code_versions
 from benchmark.environment import cgroup_memory_limit, count_oom_kills
 from benchmark.errors import BenchmarkError, StorageError, UsageError
-from benchmark.installation import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone

@@ -23,7 +23,7 @@ from benchmark.board.tables import row_cells
 from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
-from benchmark.installation import submissions_folder
+from benchmark.installation.paths import submissions_folder
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row

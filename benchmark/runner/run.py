@@ -19,7 +19,7 @@ from typing import Any
 from benchmark.artifacts import FRAME, READINGS
 from benchmark.environment import describe_environment, gpu_name
 from benchmark.errors import UsageError
-from benchmark.installation import source_state
+from benchmark.installation.source_state import source_state
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.probing.figures import write_figures
 from benchmark.probing.full_grid import FullGrid

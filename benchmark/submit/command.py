@@ -21,7 +21,7 @@ from benchmark.command import run_command
 from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import sanitize
-from benchmark.installation import submissions_folder
+from benchmark.installation.paths import submissions_folder
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
 from benchmark.submit.folder import NAME_PATTERN, files_digest

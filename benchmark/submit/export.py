@@ -24,7 +24,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from benchmark.command import run_command
 from benchmark.environment import package_versions
 from benchmark.errors import UsageError
-from benchmark.installation import submissions_folder
+from benchmark.installation.paths import submissions_folder
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.command import raise_on_mismatch

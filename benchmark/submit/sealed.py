@@ -31,7 +31,7 @@ from benchmark.artifacts import known_version
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
-from benchmark.installation import SOURCE_ROOT, work_folder
+from benchmark.installation.paths import SOURCE_ROOT, work_folder
 from benchmark.submit.folder import NAME_PATTERN
 from benchmark.submit.schema import Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite

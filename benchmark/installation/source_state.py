@@ -1,8 +1,6 @@
-"""Where the packages' files are, and which commit their source is of: in a git checkout, or as built and installed.
+"""Which commit the source that runs is of: that of the git checkout, or the one that the build has recorded.
 
-A built package holds, beside its modules, `benchmark/_build.json` (commit and digest of the source) and
-`benchmark/shipped/`, a copy of each file of the repository that commands read. `setup.py` loads this file by its path
-when it builds, so it imports the standard library only. Nothing is ever written below `SOURCE_ROOT`.
+A built package holds `benchmark/_build.json`, with the commit and the digest of its source.
 """
 
 from __future__ import annotations
@@ -14,21 +12,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-SOURCE_ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("benchmark", "karel_env", "baselines")
-BUILD_FILE, SHIPPED_FOLDER = "benchmark/_build.json", "benchmark/shipped"
+from benchmark.installation.paths import BUILD_FILE, PACKAGES, SHIPPED_FOLDER, SOURCE_ROOT
+
 SOURCE_SUFFIXES = (".py", ".yaml", ".json", ".html", ".css", ".js")
-DEFAULT_MODEL = "submissions/2026-11-23_llama-laptop"
-"""Folder of the model that commands use by default, in the repository and below `SHIPPED_FOLDER`."""
-CALIBRATION_FILE = "docs/calibration.json"
-SHIPPED_FILES = (
-    *(f"{DEFAULT_MODEL}/{name}" for name in (
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "training.json",
-    )),
-    CALIBRATION_FILE,
-)  # fmt: skip
-"""Files of the repository outside of the packages that a built package holds a copy of."""
 GIT_SECONDS = 20
 
 
@@ -60,30 +46,6 @@ class SourceState:
     commit: str | None
     dirty: bool | None
     problem: str
-
-
-def is_checkout(root: Path = SOURCE_ROOT) -> bool:
-    """Whether the packages lie in the repository's folder, as a checkout or a copy of one, rather than installed."""
-    return (root / "pyproject.toml").is_file()
-
-
-def shipped_path(name: str, root: Path = SOURCE_ROOT) -> Path:
-    """Path of a file or folder of the repository: in a checkout the file itself, in a built package its copy."""
-    return root / name if is_checkout(root) else root / SHIPPED_FOLDER / name
-
-
-def work_folder(root: Path = SOURCE_ROOT) -> Path:
-    """The folder whose `submissions/`, `sealed/` and `leaderboard.*` commands read and write by default.
-
-    The current folder; but the checkout that the packages run from, if the current folder has no `submissions/`.
-    """
-    current = Path.cwd()
-    return root if is_checkout(root) and not (current / "submissions").is_dir() else current
-
-
-def submissions_folder() -> Path:
-    """The default folder of submissions; it need not exist."""
-    return work_folder() / "submissions"
 
 
 def packages_digest(root: Path = SOURCE_ROOT) -> str:
