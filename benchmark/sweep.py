@@ -85,7 +85,7 @@ class SweepRun:
     @property
     def progress(self) -> str:
         """Description and step count of the current stage, empty unless the run is in progress."""
-        if self.state != WORKING:
+        if self.state != WORKING or not self.description:
             return ""
         return f"{self.description} {self.completed:,}" + (f" of {self.total:,}" if self.total else "")
 
@@ -135,6 +135,8 @@ class Sweep:
         is_over = False
         while not is_over:
             is_over = not any(thread.is_alive() for thread in threads)
+            current = [f"{r.model} on {r.suite}: {r.progress or 'starting'}" for r in self.runs if r.state == WORKING]
+            progress.advance(0, f"runs ({'; '.join(current)})" if current else "runs")
             for index, run in enumerate(self.runs):
                 if run.state != states[index]:
                     states[index] = run.state
@@ -143,8 +145,6 @@ class Sweep:
             for message in self.messages[num_messages:]:
                 num_messages += 1
                 progress.write(message)
-            current = [f"{run.model} on {run.suite}: {run.progress}" for run in self.runs if run.state == WORKING]
-            progress.advance(0, f"runs ({'; '.join(current)})" if current else "runs")
             if not is_over:
                 time.sleep(REFRESH_SECONDS)
 
@@ -170,7 +170,7 @@ class Sweep:
         record = run.finished_record()
         if record is None:
             estimate = check_fits(run.job, run.protocol)
-            sweep_run.write(describe_start(run.job, estimate, run.root()))
+            self.messages.append(describe_start(run.job, estimate, run.root()))
             reasons = run.ineligibility_reasons(has_halved_batch=False)
             if reasons:
                 sweep_run.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
