@@ -33,7 +33,7 @@ from benchmark.board.ranking import (
 )
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
-from benchmark.command import make_folder, run_command
+from benchmark.command import check_folder, make_folder, run_command
 from benchmark.installation.paths import submissions_folder
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_atomic
@@ -255,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
+    check_folder(options.out, "--out")
     groups = rank_groups(read_board(options.submissions))
     text = render_page(options.submissions, groups, read_calibration(options.calibration))
     make_folder(options.out, "--out")

@@ -26,7 +26,7 @@ SHIPPED_FILES = (
 
 def is_checkout(root: Path = SOURCE_ROOT) -> bool:
     """Whether the packages lie in the repository's folder, as a checkout or a copy of one, rather than installed."""
-    return (root / "pyproject.toml").is_file()
+    return (root / "pyproject.toml").is_file() and not (root / SHIPPED_FOLDER).is_dir()
 
 
 def shipped_path(name: str, root: Path = SOURCE_ROOT) -> Path:
