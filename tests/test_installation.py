@@ -116,6 +116,13 @@ def test_a_checkout_is_of_its_commit_until_a_package_is_edited(installed):
     assert source_state(installed).problem == "the source has uncommitted changes"
 
 
+def test_a_checkout_that_git_cannot_read_is_named(installed):
+    (installed / ".git").write_text("gitdir: nowhere")
+    state = source_state(installed)
+    assert (state.commit, state.dirty) == (None, None)
+    assert state.problem == f"no commit of the source is known: git cannot read {installed}"
+
+
 def test_an_environment_in_another_projects_checkout_has_not_its_commit(installed):
     """The usual place of a virtual environment is a folder that the project around it ignores."""
     project = installed.parent

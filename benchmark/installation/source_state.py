@@ -94,8 +94,9 @@ def source_state(root: Path = SOURCE_ROOT) -> SourceState:
         return SourceState(commit, is_dirty, "the source has uncommitted changes" if is_dirty else "")
     record = read_build_record(root)
     if record is None:
-        problem = "no commit of the source is known: it is neither a git checkout nor built from one"
-        return SourceState(None, None, problem)
+        is_unreadable = (root / ".git").exists()
+        reason = f"git cannot read {root}" if is_unreadable else "it is neither a git checkout nor built from one"
+        return SourceState(None, None, f"no commit of the source is known: {reason}")
     if packages_digest(root) != record.digest:
         built = f" of commit {record.commit[:12]}" if record.commit else ""
         return SourceState(record.commit, None if record.commit is None else True, f"source edited after build{built}")
