@@ -41,7 +41,7 @@ from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.run import run_config
-from benchmark.runner.plain_progress import PlainProgress
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
 from benchmark.runner.preflight import check_fits, describe_start
 from benchmark.runner.record import Record, format_eligibility
 from benchmark.runner.run import Run
@@ -114,7 +114,7 @@ class Sweep:
         for thread in threads:
             thread.start()
         try:
-            if not console.is_terminal:
+            if not can_redraw(console):
                 self._follow_plainly(threads, PlainProgress(console))
                 return
             with Live(self._table(), console=console, auto_refresh=False) as live:

@@ -16,12 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmark.runner.plain_progress import PlainProgress
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
 
 
 def open_progress(console: Console) -> RichProgress | PlainProgress:
     """The progress display that suits a console."""
-    return RichProgress(console) if console.is_terminal else PlainProgress(console)
+    return RichProgress(console) if can_redraw(console) else PlainProgress(console)
 
 
 class RichProgress:

@@ -41,7 +41,7 @@ from benchmark.models.huggingface import DTYPES
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.runner.plain_progress import PlainProgress
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
@@ -61,7 +61,7 @@ class SingleBarProgress(RichProgress):
 
 def _open_progress(console: Console) -> SingleBarProgress | PlainProgress:
     # A checkpoint is announced by its step; a line for each of its stages would be too many.
-    return SingleBarProgress(console) if console.is_terminal else PlainProgress(console, announces_stages=False)
+    return SingleBarProgress(console) if can_redraw(console) else PlainProgress(console, announces_stages=False)
 
 
 def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:

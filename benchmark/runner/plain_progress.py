@@ -96,6 +96,14 @@ class PlainProgress:
         self.write(line)
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether bars can be drawn: the console writes to a terminal that can move its cursor.
+
+    Variables that ask for colours, which continuous integration sets, make no terminal of a file.
+    """
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
 def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds, such as 0:02:09."""
     minutes, rest = divmod(round(seconds), 60)

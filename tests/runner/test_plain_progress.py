@@ -139,9 +139,27 @@ def test_a_message_is_printed_as_it_is_and_on_one_line(progress, file):
     assert lines(file) == [message]
 
 
-@pytest.mark.parametrize(("is_terminal", "kind"), [(True, RichProgress), (False, PlainProgress)])
-def test_a_terminal_has_bars_and_a_file_has_lines(is_terminal, kind):
-    assert type(open_progress(Console(file=io.StringIO(), force_terminal=is_terminal))) is kind
+class Terminal(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "kind", "emergence_kind"),
+    [
+        (Terminal(), {}, RichProgress, emergence.SingleBarProgress),
+        (Terminal(), {"TERM": "dumb"}, PlainProgress, PlainProgress),
+        (io.StringIO(), {}, PlainProgress, PlainProgress),
+        (io.StringIO(), {"FORCE_COLOR": "1"}, PlainProgress, PlainProgress),
+    ],
+    ids=["terminal", "dumb terminal", "file", "file with colours"],
+)
+def test_a_terminal_has_bars_and_a_file_has_lines(file, variables, kind, emergence_kind):
+    console = Console(file=file, _environ={"TERM": "xterm", **variables})
+    assert type(open_progress(console)) is kind
+    assert type(emergence._open_progress(console)) is emergence_kind
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05")])
@@ -184,10 +202,3 @@ def test_the_card_of_an_eligible_run_says_yes(undisturbed):
     card = format_card(record.model_copy(update={"official": True, "unofficial": []}))
     assert "leaderboard-eligible" in card
     assert " yes " in card.splitlines()[-2]
-
-
-def test_emergence_shows_lines_in_a_file_and_one_bar_on_a_terminal():
-    assert type(emergence._open_progress(Console(file=io.StringIO()))) is PlainProgress
-    assert (
-        type(emergence._open_progress(Console(file=io.StringIO(), force_terminal=True))) is emergence.SingleBarProgress
-    )
