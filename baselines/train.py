@@ -44,6 +44,8 @@ from karel_env.command import CommandParser, integer
 CUSTOM_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 LOG_INTERVAL = 50
+MAX_SILENT_SECONDS = 30.0
+"""Off a terminal, a line of progress is printed at least this often."""
 STATE_FOLDERS = ("state", "state.new", "state.old")
 """Folders of saved states in order of preference; `progress.json` is written last, so a state with it is complete."""
 
@@ -272,6 +274,9 @@ def train(trainer: Trainer, save_every: int) -> None:
     """Train to the end of the recipe with a progress bar, saving the state every `save_every` steps."""
     main, last = trainer.accelerator.is_main_process, trainer.recipe.steps
     show_bar = main and sys.stderr.isatty()
+    prints_lines, line_time = main and not show_bar, time.monotonic()
+    if prints_lines:
+        _print_line({"step": trainer.step, "steps": last, "out": str(trainer.folder)})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not show_bar) as bar:
         bar_task = bar.add_task("training", total=last, completed=trainer.step)
@@ -285,8 +290,12 @@ def train(trainer: Trainer, save_every: int) -> None:
                 recent = []
             trainer.seconds += time.perf_counter() - start
             if not recent:
-                _log_step(trainer, loss, to_stderr=main and not show_bar)
+                _log_step(trainer, loss, to_stderr=prints_lines)
+                line_time = time.monotonic()
                 bar.update(bar_task, description=f"loss {loss:.4f}")
+            elif prints_lines and time.monotonic() - line_time >= MAX_SILENT_SECONDS:
+                _print_line({"step": trainer.step, "steps": last, "seconds": round(trainer.seconds)})
+                line_time = time.monotonic()
             bar.update(bar_task, completed=trainer.step)
             trainer.keep_checkpoint()
             if trainer.step % save_every == 0 and trainer.step < last:
@@ -309,7 +318,11 @@ def _log_step(trainer: Trainer, loss: float, to_stderr: bool) -> None:
             "tasks_per_second": round(speed, 1),
             "left": round(remaining),
         }
-        print(json.dumps(line), file=sys.stderr, flush=True)
+        _print_line(line)
+
+
+def _print_line(entries: dict[str, Any]) -> None:
+    print(json.dumps(entries), file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import karel_env
+from benchmark.installation.paths import SOURCE_ROOT
+from benchmark.installation.source_state import source_state
 
-SOURCE_ROOT = Path(__file__).parent.parent
-SUBMISSIONS = SOURCE_ROOT / "submissions"
-SHIPPED = "2026-11-23_llama-laptop"
-"""Folder in `submissions/` of the model that commands use by default."""
 PACKAGES = ("numpy", "numba", "torch", "transformers", "tokenizers", "safetensors", "ray", "scipy")
 RESULT_SOURCES = ("statistics.py", "tasks", "models", "probing", "causal", "runner")
 """Modules and packages of `benchmark` that the results of a run depend on; with them all of `karel_env`."""
@@ -126,25 +123,6 @@ def source_digest(modules: Sequence[str] = RESULT_SOURCES) -> str:
     return digest.hexdigest()
 
 
-def commit_state() -> tuple[str | None, bool | None]:
-    """The commit of the checkout and whether it has changes; (None, None) outside a checkout."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return None, None
-    changed = _git("status", "--porcelain", "--", "benchmark", "karel_env", "baselines")
-    return commit, bool(changed)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        process = subprocess.run(
-            ["git", *arguments], cwd=SOURCE_ROOT, capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return process.stdout.strip()
-
-
 def processor_name() -> str:
     """The processor's model name, as reported by the system."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -164,11 +142,11 @@ def gpu_name(device: str) -> str:
 
 def describe_environment() -> dict[str, Any]:
     """The entries of `Provenance` that are equal for all runs in this process."""
-    commit, dirty = commit_state()
+    source = source_state()
     return {
         "source": source_digest(),
-        "commit": commit,
-        "dirty": dirty,
+        "commit": source.commit,
+        "dirty": source.dirty,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": processor_name(),

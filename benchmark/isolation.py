@@ -63,7 +63,8 @@ def run_bounded(function: Callable[..., T], *args: object, seconds: float, memor
     result_end, child_end = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(child_end), str(memory)],
+            # With -P, a package of the current folder is not found first where this process finds another.
+            [sys.executable, "-P", "-c", CHILD, str(child_end), str(memory)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(child_end,), start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},

@@ -26,14 +26,15 @@ from benchmark.cli.options import (
     normalize_options,
     open_backend,
 )
-from benchmark.cli.progress import RichProgress
+from benchmark.cli.progress import open_progress
 from benchmark.command import run_command
-from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.runner.preflight import check_fits, describe_plan
+from benchmark.runner.preflight import check_fits, describe_plan, describe_start
+from benchmark.runner.record import format_eligibility
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.audit import derive_audit_seed
 from benchmark.tasks.suite import load_suite
@@ -50,7 +51,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--model",
-        default=f"path:{SUBMISSIONS / SHIPPED}",
+        default=f"path:{shipped_path(DEFAULT_MODEL)}",
         help=f"{SPEC_FORMS}; hf:org/name@{{one,two}}: one run per revision (default: the shipped model)",
     )
     add("--suite", default="laptop", help="name of a suite, or a .yaml file of one's own (default: laptop)")
@@ -109,7 +110,11 @@ def evaluate_model(options: argparse.Namespace, model: str, command: str, protoc
         if options.dry_run:
             print(describe_plan(run.checkpoint, run.job, estimate))
             return
-        progress = RichProgress(console)
+        progress = open_progress(console)
+        progress.write(describe_start(run.job, estimate, run.root()))
+        reasons = run.ineligibility_reasons(has_halved_batch=False)
+        if reasons:
+            progress.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
         with open_backend(options, estimate.model_bytes) as (backend, line), progress.displayed():
             if line:
                 progress.write(line)

@@ -42,8 +42,9 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.run import run_config
-from benchmark.runner.preflight import check_fits
-from benchmark.runner.record import Record
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
+from benchmark.runner.preflight import check_fits, describe_start
+from benchmark.runner.record import Record, format_eligibility
 from benchmark.runner.run import Run
 from benchmark.runner.stages import Backend
 from karel_env.command import CommandParser
@@ -85,7 +86,7 @@ class SweepRun:
     @property
     def progress(self) -> str:
         """Description and step count of the current stage, empty unless the run is in progress."""
-        if self.state != WORKING:
+        if self.state != WORKING or not self.description:
             return ""
         return f"{self.description} {self.completed:,}" + (f" of {self.total:,}" if self.total else "")
 
@@ -115,6 +116,9 @@ class Sweep:
         for thread in threads:
             thread.start()
         try:
+            if not can_redraw(console):
+                self._follow_plainly(threads, PlainProgress(console))
+                return
             with Live(self._table(), console=console, auto_refresh=False) as live:
                 while any(thread.is_alive() for thread in threads):
                     time.sleep(REFRESH_SECONDS)
@@ -125,6 +129,26 @@ class Sweep:
             for thread in threads:
                 thread.join(timeout=30)
             raise
+
+    def _follow_plainly(self, threads: Sequence[Thread], progress: PlainProgress) -> None:
+        """Print what changes as plain lines until the threads end."""
+        progress.start("runs", len(self.runs))
+        states, num_messages = [WAITING] * len(self.runs), 0
+        is_over = False
+        while not is_over:
+            is_over = not any(thread.is_alive() for thread in threads)
+            current = [f"{r.model} on {r.suite}: {r.progress or 'starting'}" for r in self.runs if r.state == WORKING]
+            progress.advance(0, f"runs ({'; '.join(current)})" if current else "runs")
+            for index, run in enumerate(self.runs):
+                if run.state != states[index]:
+                    states[index] = run.state
+                    progress.write(f"{run.model} on {run.suite}: {run.state}")
+                    progress.advance(int(run.state in (FINISHED, FAILED)))
+            for message in self.messages[num_messages:]:
+                num_messages += 1
+                progress.write(message)
+            if not is_over:
+                time.sleep(REFRESH_SECONDS)
 
     def _work(self, backend: Backend) -> None:
         while True:
@@ -147,7 +171,11 @@ class Sweep:
         run = Run(run_config(self.options, sweep_run.suite, self.command, self.protocol), checkpoint)
         record = run.finished_record()
         if record is None:
-            check_fits(run.job, run.protocol)
+            estimate = check_fits(run.job, run.protocol)
+            self.messages.append(describe_start(run.job, estimate, run.root()))
+            reasons = run.ineligibility_reasons(has_halved_batch=False)
+            if reasons:
+                sweep_run.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
             record = run.execute(backend, sweep_run)
         return record
 

@@ -36,12 +36,23 @@ def _forget_stale_code(folder: Path) -> None:
         return
 
 
+def _is_installed(folder: Path) -> bool:
+    """Whether an installer has put the package there; into such a folder nothing is written."""
+    return any(folder.parent.glob("karel_semantics_benchmark-*.dist-info"))
+
+
 def _place_cache(folder: Path) -> None:
-    """Tell Numba where to keep compiled functions if neither the package nor the user's home folder will do."""
-    if os.environ.get("NUMBA_CACHE_DIR") or _is_writable(folder / "__pycache__") or _is_writable(_user_cache()):
+    """Tell Numba where to keep compiled functions: beside the source, or if it is installed, in the user's cache.
+
+    Without a home folder that can be written to, a folder for temporary files serves.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    is_installed, has_home = _is_installed(folder), _is_writable(_user_cache())
+    if not is_installed and (has_home or _is_writable(folder / "__pycache__")):
         return
     try:
-        cache = _temporary_cache(folder)
+        cache = _user_cache() / f"karel-{_digest_sources(folder)}" if has_home else _temporary_cache(folder)
     except OSError:
         _compile_without_cache()
         return
@@ -69,14 +80,18 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
+def _digest_sources(folder: Path) -> str:
+    """A name for the compiled code of these sources in this folder: another source never finds it."""
+    return hashlib.sha256(f"{folder} {_sources(folder)}".encode()).hexdigest()[:12]
+
+
 def _temporary_cache(folder: Path) -> Path:
     """A folder for temporary files that is the user's alone, since compiled code is read from it without a check.
 
     Raises:
         OSError: there is none.
     """
-    sources = hashlib.sha256(f"{folder} {_sources(folder)}".encode()).hexdigest()[:12]
-    cache = Path(tempfile.gettempdir()) / f"karel-numba-{os.getuid()}-{sources}"
+    cache = Path(tempfile.gettempdir()) / f"karel-numba-{os.getuid()}-{_digest_sources(folder)}"
     cache.mkdir(mode=0o700, exist_ok=True)
     status = cache.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -90,5 +105,6 @@ def _compile_without_cache() -> None:
     Dispatcher.enable_caching = lambda self: None  # type: ignore[method-assign]
 
 
-_forget_stale_code(_FOLDER)
+if not _is_installed(_FOLDER):
+    _forget_stale_code(_FOLDER)
 _place_cache(_FOLDER)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from karel_env.command import UsageExit, run_command
 from karel_env.compiler import compile_programs
 from karel_env.features import FEATURES, class_counts, labels
 from karel_env.generator import Recipe, generate
@@ -167,7 +168,16 @@ def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) 
 
 
 def main() -> int:
-    """Compute the screen and write both files."""
+    """The command; returns its exit code."""
+    return run_command(write_screen)
+
+
+def write_screen() -> int:
+    """Compute the screen and write both files, in a checkout."""
+    if not DOCUMENT.parent.is_dir():
+        raise UsageExit(
+            f"{DOCUMENT.parent}: no such folder; the screen is a file of the source, run this in a checkout"
+        )
     meanings = [*mirror_classes(), FLIP]
     names = [m.name for m in meanings]
     skills, recomputed = (derivability(meanings, seed=seed) for seed in NOISE_SEEDS)

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    ["errors", "statistics", "environment"],
+    ["errors", "statistics", "installation"],
+    ["environment"],
     ["files", "isolation", "command"],
     ["artifacts"],
     ["tasks"],

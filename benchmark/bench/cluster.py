@@ -29,8 +29,8 @@ from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_executor import ResourceRequest, connect
 from benchmark.cluster.simulation import ClusterCosts, finish_time, scaling_curve
 from benchmark.command import run_command
-from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import UsageError
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.bench cluster", description="measure the cost of Ray workers")
     parser.add_argument(
-        "--model", default=f"path:{SUBMISSIONS / SHIPPED}", help="model spec (default: the shipped model)"
+        "--model", default=f"path:{shipped_path(DEFAULT_MODEL)}", help="model spec (default: the shipped model)"
     )
     parser.add_argument("--suite", default="laptop", help="suite that gives the blind set (default: laptop)")
     parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="shards per run (default: 20)")

@@ -27,8 +27,8 @@ from tabulate import tabulate
 from transformers import LogitsProcessor, StoppingCriteriaList
 
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.decoding import StopAtClosingBracket
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
@@ -202,8 +202,11 @@ def main(arguments: Sequence[str]) -> int:
     """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
     add = parser.add_argument
-    shipped = SUBMISSIONS / "2026-11-25_gpt-laptop"
-    add("--model", default=f"path:{shipped}", help="path:FOLDER or hf:org/name (default: a shipped model)")
+    add(
+        "--model",
+        default=f"path:{shipped_path(DEFAULT_MODEL)}",
+        help="path:FOLDER or hf:org/name (default: the shipped model)",
+    )
     add("--suite", default="laptop", help="suite that gives the test tasks (default: %(default)s)")
     add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")
     add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="prompts per batch (default: %(default)s)")

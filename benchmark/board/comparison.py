@@ -27,9 +27,9 @@ from benchmark.board.paired import (
     normal_p_value,
 )
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
+from benchmark.installation.paths import submissions_folder
 from benchmark.probing.control_gap import Bootstrap, PriorBaseline, compute_delta, compute_gaps, compute_skills
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
@@ -87,10 +87,13 @@ def read_compared_run(name_or_folder: str) -> ComparedRun:
         VerificationError: The samples do not match the record.
     """
     folder = next(
-        (path for path in (Path(name_or_folder), SUBMISSIONS / name_or_folder) if path.is_dir()), Path(name_or_folder)
+        (path for path in (Path(name_or_folder), submissions_folder() / name_or_folder) if path.is_dir()),
+        Path(name_or_folder),
     )
     if not (folder / "record.json").is_file():
-        raise UsageError(f"{name_or_folder}: no record.json; give a submission name or the folder of a finished run")
+        raise UsageError(
+            f"{name_or_folder}: no record.json; give the name of a submission in {submissions_folder()}, or the folder of a finished run"
+        )
     record = read_record(folder / "record.json")
     return ComparedRun(folder, record, read_solved_tasks(folder, record))
 

@@ -28,13 +28,13 @@ from benchmark.board.ranking import (
     RankedRow,
     RankingGroup,
     rank_groups,
+    read_board,
     read_calibration,
-    read_leaderboard_rows,
 )
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
-from benchmark.command import make_folder, run_command
-from benchmark.environment import SOURCE_ROOT
+from benchmark.command import check_folder, make_folder, run_command
+from benchmark.installation.paths import submissions_folder
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate
@@ -248,14 +248,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.page", description="Write the leaderboard as one static page.")
     parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {PAGE_FILE} (default: site)")
-    parser.add_argument("--submissions", type=Path, default=SOURCE_ROOT / "submissions", help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
-    groups = rank_groups(read_leaderboard_rows(options.submissions))
+    check_folder(options.out, "--out")
+    groups = rank_groups(read_board(options.submissions))
     text = render_page(options.submissions, groups, read_calibration(options.calibration))
     make_folder(options.out, "--out")
     write_atomic(options.out / PAGE_FILE, text.encode())

@@ -153,6 +153,23 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
     return rows
 
 
+def read_board(folder: Path) -> list[LeaderboardRow]:
+    """Read the row of every submission in a folder that has at least one.
+
+    Raises:
+        UsageError: The folder is missing, or has no submission.
+        BenchmarkError: See `read_leaderboard_rows`.
+    """
+    rows = read_leaderboard_rows(folder)
+    if not rows:
+        problem = "has no submission" if folder.is_dir() else "no such folder"
+        raise UsageError(
+            f"--submissions {folder}: {problem}; expected folders with a record.json, as python -m benchmark.submit new "
+            "makes them from a run"
+        )
+    return rows
+
+
 def verification_status(folder: Path) -> str:
     """Verification status of a submission; `self_reported` if never verified or if files changed since."""
     status = read_status(folder)

@@ -28,12 +28,12 @@ from benchmark.board.ranking import (
     RankedRow,
     RankingGroup,
     rank_groups,
+    read_board,
     read_calibration,
-    read_leaderboard_rows,
 )
 from benchmark.command import run_command
-from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
 from benchmark.errors import VerificationError
+from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, submissions_folder, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
@@ -42,7 +42,7 @@ from benchmark.submit.verify import check_stored_verdict
 from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
-CALIBRATION = SOURCE_ROOT / "docs" / "calibration.json"
+CALIBRATION = shipped_path(CALIBRATION_FILE)
 COLUMNS = (
     "model", "parameters", "shown %", "held-out %", "exact %", "valid %",
     "sc linear", "sc mlp1", "sc mlp2", "skill", "gap", "delta", "verdict",
@@ -91,7 +91,7 @@ def format_card(record: Record) -> str:
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
         *([name, value] for name, value in row_cells(record).items()),
         *_evidence_rows(record),
-        ["official", "yes" if record.official else "no: " + "; ".join(record.unofficial)],
+        ["leaderboard-eligible", record.eligibility],
     ]  # fmt: skip
     return tabulate(lines, tablefmt="simple_outline", disable_numparse=True)
 
@@ -264,12 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmark.leaderboard",
         description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
     )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
     parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
     parser.add_argument(
         "--out",
         type=Path,
-        default=SOURCE_ROOT / "leaderboard.md",
+        default=work_folder() / "leaderboard.md",
         help="Markdown file to write; JSON and CSV are written next to it",
     )
     parser.add_argument(
@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Write or check the files; returns the exit code."""
-    entries = read_leaderboard_rows(options.submissions)
+    entries = read_board(options.submissions)
     texts = {
         options.out.with_suffix(suffix): text
         for suffix, text in leaderboard_files(entries, read_calibration(options.calibration)).items()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
@@ -44,6 +45,7 @@ from benchmark.probing.state_source import (
 )
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import verdict_from_evidence
+from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
@@ -308,17 +310,27 @@ def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
     protocol = replace(STANDARD, alternatives=options.alternatives)
     make_folder(options.out, "--out")
     cells: list[Cell] = []
-    for seed in range(options.seeds):
-        path = _cells_path(options.out, suite, protocol, seed)
-        stored = _read_cells(path)
-        if stored is None:
-            on_cell = lambda cell: print(  # noqa: E731
-                f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)",
-                file=sys.stderr,
-            )
-            stored = json.loads(json.dumps(calibrate(suite, protocol, seed, on_cell)))
-            write_atomic(path, dump_with_digest({"cells": stored}))
-        cells += stored
+    progress = PlainProgress(Console(stderr=True, highlight=False))
+    progress.write(f"calibrating on suite {suite.name}, {options.seeds} seeds; cells in {options.out}")
+    with progress.displayed():
+        for seed in range(options.seeds):
+            cells += _calibrate_seed(_cells_path(options.out, suite, protocol, seed), suite, protocol, seed, progress)
+    return cells
+
+
+def _calibrate_seed(path: Path, suite: Suite, protocol: Protocol, seed: int, progress: PlainProgress) -> list[Cell]:
+    """Compute or read the cells of one seed."""
+    stored = _read_cells(path)
+    if stored is not None:
+        return stored
+    progress.start(f"calibrating: seed {seed}, pseudo-models", None)
+
+    def on_cell(cell: Cell) -> None:
+        progress.write(f"seed {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s)")
+        progress.advance(1)
+
+    cells: list[Cell] = json.loads(json.dumps(calibrate(suite, protocol, seed, on_cell)))
+    write_atomic(path, dump_with_digest({"cells": cells}))
     return cells
 
 

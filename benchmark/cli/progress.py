@@ -1,4 +1,4 @@
-"""Progress display of a command on a terminal."""
+"""Progress display of a command: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
+
+
+def open_progress(console: Console) -> RichProgress | PlainProgress:
+    """The progress display that suits a console."""
+    return RichProgress(console) if can_redraw(console) else PlainProgress(console)
 
 
 class RichProgress:

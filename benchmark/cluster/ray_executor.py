@@ -32,8 +32,9 @@ from benchmark.cluster.executor import (
 )
 from benchmark.cluster.pool import describe_load
 from benchmark.cluster.ray_actor import IMPORTS, RayActor, code_versions
-from benchmark.environment import SOURCE_ROOT, cgroup_memory_limit, count_oom_kills
+from benchmark.environment import cgroup_memory_limit, count_oom_kills
 from benchmark.errors import BenchmarkError, StorageError, UsageError
+from benchmark.installation.paths import SOURCE_ROOT
 
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone
@@ -269,7 +270,7 @@ def _runtime_env() -> dict[str, Any]:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
     packages = [str(SOURCE_ROOT / "benchmark"), str(SOURCE_ROOT / "karel_env")]
-    return {"py_modules": packages, "excludes": ["**/__pycache__"]}
+    return {"py_modules": packages, "excludes": ["**/__pycache__", "**/shipped"]}
 
 
 def _wait_for_capacity(ray: Any, demand: ResourceRequest) -> int:

@@ -49,6 +49,7 @@ from benchmark.models.interface import ModelSpec
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.runner.plain_progress import PlainProgress, can_redraw
 from benchmark.tasks.suite import load_suite
 from karel_env.command import CommandParser
 
@@ -64,6 +65,11 @@ class SingleBarProgress(RichProgress):
             super().start(description, total, completed)
         else:
             self.bars.reset(self.current, total=total, completed=completed, description=description)
+
+
+def _open_progress(console: Console) -> SingleBarProgress | PlainProgress:
+    # A checkpoint is announced by its step; a line for each of its stages would be too many.
+    return SingleBarProgress(console) if can_redraw(console) else PlainProgress(console, announces_stages=False)
 
 
 def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
@@ -221,13 +227,17 @@ def run(options: argparse.Namespace, reduced_protocol: Protocol) -> int:
     options.out = options.out or (first.parent if _is_points_file(first) else first / "emergence")
     normalize_options(options)
     out: Path = options.out
-    suite, progress = load_suite(options.suite), SingleBarProgress(Console(stderr=True, highlight=False))
+    suite, progress = load_suite(options.suite), _open_progress(Console(stderr=True, highlight=False))
     if len({path.stem for path in options.runs}) < len(options.runs):
         raise UsageError("RUN: two runs have the same name; rename one, results are stored by run name")
     runs = {path.stem: read_points(path) for path in options.runs if _is_points_file(path)}
     checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points_file(path)}
     make_folder(out, "--out")
     with open_backend(options) as (backend, notice), progress.displayed():
+        count = sum(map(len, checkpoints.values()))
+        progress.write(
+            f"evaluating {count} checkpoints of {len(checkpoints)} runs on suite {suite.name}; results in {out}"
+        )
         if notice:
             progress.write(notice)
         trajectory = Trajectory(

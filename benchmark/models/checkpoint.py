@@ -25,6 +25,7 @@ from benchmark.models.formats import list_local_names, missing_config_error, mis
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
 from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
+from karel_env.shadowing import shadowing_message
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files that are downloaded from the hub and digested: configuration, weights, tokenizer."""
@@ -155,6 +156,9 @@ def _open_custom(spec: ModelSpec, loading: LoadOptions) -> Checkpoint:
 
 
 def _open_baseline(spec: ModelSpec) -> Checkpoint:
+    message = shadowing_message(["baselines"])
+    if message:
+        raise UsageError(f"{spec}: {message}")
     registry = importlib.import_module(BASELINE_REGISTRY)
     if spec.target not in registry.BASELINES:
         raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")

@@ -21,9 +21,9 @@ from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, STATUS
 from benchmark.board.ranking import read_leaderboard_rows
 from benchmark.board.tables import row_cells
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
+from benchmark.installation.paths import submissions_folder
 from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row
@@ -308,7 +308,7 @@ def _board_excerpt(name: str, report: VerificationReport) -> str:
     """Render the row of a submission among the rows of its suite, sorted by pass@1 on held-out examples."""
     record = report.record
     try:
-        other_entries = [entry for entry in read_leaderboard_rows(SUBMISSIONS) if entry.folder != name]
+        other_entries = [entry for entry in read_leaderboard_rows(submissions_folder()) if entry.folder != name]
     except Exception as problem:
         return f"the board of the base cannot be read: {_describe_exception(problem)}"
     other_records = [entry.record for entry in other_entries if entry.record.suite.name == record.suite.name]

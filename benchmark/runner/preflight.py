@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from benchmark.probing.probes import GROUPS_PER_CHUNK, select_matmul_dtype
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
+from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.plan import Job, plan, plan_dependent
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import prompt_ids
@@ -160,6 +162,14 @@ def matmul_flops(dtype: torch.dtype) -> float:
         a @ a
         count += 1
     return 2.0 * MATMUL_SIZE**3 * count / (time.perf_counter() - start)
+
+
+def describe_start(job: Job, estimate: ResourceEstimate, folder: Path) -> str:
+    """One line on a run that starts: model, suite, estimated time and run folder."""
+    seconds = estimate.evaluation_seconds + estimate.probing_seconds
+    duration = f"about {format_duration(seconds)} in one process (rough)" if seconds else "time not estimated"
+    tasks = f"{job.suite.tasks:,} test tasks"
+    return f"{job.checkpoint.spec} on suite {job.suite.name}: {tasks}, {duration}; run folder {folder}"
 
 
 def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) -> str:

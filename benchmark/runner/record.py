@@ -5,6 +5,7 @@ Every figure has its n and interval; an undefined figure is null, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -127,9 +128,19 @@ class Record(_Strict):
     samples_sha256: str
     provenance: Provenance
 
+    @property
+    def eligibility(self) -> str:
+        """See `format_eligibility`."""
+        return format_eligibility(self.unofficial)
+
     def to_json(self) -> str:
         """The file's text."""
         return self.model_dump_json(indent=1) + "\n"
+
+
+def format_eligibility(reasons: Sequence[str]) -> str:
+    """Whether a run is eligible for the leaderboard, as text: `yes`, or `no` with the reasons."""
+    return f"no ({'; '.join(reasons)})" if reasons else "yes"
 
 
 def read_record(path: Path) -> Record:

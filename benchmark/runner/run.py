@@ -19,6 +19,7 @@ from typing import Any
 from benchmark.artifacts import FRAME, READINGS
 from benchmark.environment import describe_environment, gpu_name
 from benchmark.errors import UsageError
+from benchmark.installation.source_state import source_state
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.probing.figures import write_figures
 from benchmark.probing.full_grid import FullGrid
@@ -218,8 +219,9 @@ class Run:
             reasons.append("--trust-remote-code: code that came with the model ran")
         if self.checkpoint.is_custom:
             reasons.append("--allow-code: the model is a class of the user's")
-        if self.environment["dirty"]:
-            reasons.append("the source has uncommitted changes")
+        source = source_state()
+        if source.problem:
+            reasons.append(source.problem)
         return reasons
 
 

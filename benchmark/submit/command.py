@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, source_digest
+from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import sanitize
+from benchmark.installation.paths import submissions_folder
+from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
 from benchmark.submit.folder import NAME_PATTERN, files_digest
@@ -52,7 +56,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Create, validate and verify submissions; see docs/submitting.md.",
         epilog="Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch.",
     )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
     commands = parser.add_subparsers(dest="command", required=True)
     new_parser = commands.add_parser("new", help="create a submission from a finished run")
     new_parser.add_argument("name", help="name of the submission, such as my-llama")
@@ -134,11 +138,14 @@ def find_folder(options: argparse.Namespace) -> Path:
 def _folders(options: argparse.Namespace) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
-    return (
-        sorted(path for path in options.submissions.iterdir() if path.is_dir())
-        if options.all
-        else [find_folder(options)]
-    )
+    if not options.all:
+        return [find_folder(options)]
+    is_present = options.submissions.is_dir()
+    folders = sorted(path for path in options.submissions.iterdir() if path.is_dir()) if is_present else []
+    if not folders:
+        problem = "has no submission" if is_present else "no such folder"
+        raise UsageError(f"--submissions {options.submissions}: {problem}; give the folder that holds the submissions")
+    return folders
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -164,7 +171,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
     report = verify(folder, options.incoming)
-    rerun_result = rerun(folder, report, options.rerun, _process_limits(options)) if options.rerun is not None else None
+    rerun_result = None
+    if options.rerun is not None:
+        with _showing(f"{folder.name}: running the model again"):
+            rerun_result = rerun(folder, report, options.rerun, _process_limits(options))
     previous = read_status(folder)
     if options.write_status:
         report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
@@ -176,6 +186,15 @@ def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
     return (
         f"verified, {len(report.checks)} kinds of entry" if options.all else "\n  ".join(["verified", *report.checks])
     )
+
+
+@contextmanager
+def _showing(description: str) -> Iterator[None]:
+    """Print what takes long, and every 30 s that it goes on."""
+    progress = PlainProgress(Console(stderr=True, highlight=False))
+    progress.start(description, None)
+    with progress.displayed():
+        yield
 
 
 def _process_limits(options: argparse.Namespace) -> ProcessLimits:
@@ -264,7 +283,8 @@ def _audit(options: argparse.Namespace) -> int:
     record = report.record
     suite = audit.load_audit_suite(record.model.digest, record.suite.name)
     public_solved = np.array([sample.shown for sample in report.samples if sample.stage == TEST])
-    texts = audit.generate_audit_texts(folder, report, suite, _process_limits(options))
+    with _showing(f"{folder.name}: running the model on {suite.tasks:,} fresh tasks"):
+        texts = audit.generate_audit_texts(folder, report, suite, _process_limits(options))
     raise_on_mismatch(report)
     result = audit.compare_accuracy(suite, public_solved, texts)
     if options.write_status:

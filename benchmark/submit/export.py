@@ -22,8 +22,9 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, package_versions
+from benchmark.environment import package_versions
 from benchmark.errors import UsageError
+from benchmark.installation.paths import submissions_folder
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.command import raise_on_mismatch
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="name of the submission")
     parser.add_argument("--format", choices=sorted(FORMATS), required=True)
     parser.add_argument("--dataset", default=BENCHMARK, metavar="ID", help="id of the benchmark's data set on the Hub")
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
+    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
     parser.add_argument("--out", type=Path, metavar="FILE", help="output file (default: standard output)")
     return run_command(lambda: run(parser.parse_args(arguments)))
 

@@ -29,9 +29,9 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from benchmark.artifacts import known_version
 from benchmark.command import run_command
-from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
+from benchmark.installation.paths import SOURCE_ROOT, work_folder
 from benchmark.submit.folder import NAME_PATTERN
 from benchmark.submit.schema import Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         prog="python -m benchmark.sealed", description="Manage evaluation rounds with a secret seed."
     )
-    parser.add_argument("--folder", type=Path, default=SOURCE_ROOT / "sealed", help="folder of the commitments")
+    parser.add_argument("--folder", type=Path, default=work_folder() / "sealed", help="folder of the commitments")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (("make", "create a round"), ("seed", "print the seed, for benchmark.run --seed"),
                        ("reveal", "publish salt and seed"), ("rotate", "reveal a round and create the next one")):  # fmt: skip
