@@ -1,7 +1,7 @@
 """Muon: momentum whose update is replaced by the nearest semi-orthogonal matrix (Jordan 2024).
 
-`torch.optim.Muon` iterates in bfloat16, which a processor without bfloat16 products runs a hundred times slower
-than float32; this implementation keeps the dtype of the parameters and iterates over all matrices of a shape at once.
+`torch.optim.Muon` iterates in bfloat16, which is a hundred times slower than float32 on a processor without
+bfloat16 products; this implementation keeps the dtype of the parameters and iterates over all matrices of a shape at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: two-dimensional parameters, or groups of them. `parts` of a group is the number of matrices with equal numbers of
-            rows stacked in each parameter, such as those of queries, keys and values; each is orthogonalised alone.
+            rows stacked in each parameter, such as those of queries, keys and values; each is orthogonalised separately.
         lr: step length; an update is scaled by sqrt(max(1, rows / columns)).
         momentum: decay of the running mean of gradients.
         weight_decay: decoupled weight decay.

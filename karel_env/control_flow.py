@@ -1,12 +1,12 @@
-"""Tasks with conditionals and loops, drawn by the grammar within limits of size and depth.
+"""Random tasks with conditionals and loops, within limits of size and depth.
 
 A program of n statements (actions and control statements alike) is drawn from the outside in: each control
-statement takes a uniform share of the statements that are left in its block for its own body. Its numbers depend
+statement takes a uniform share of the statements that are left in its block for its own body. Random numbers depend
 only on (seed, purpose, index, attempt), so the tasks are the same on every platform, at any batch size and for any
-number of threads. What is rejected is drawn again under the next attempt number; sizes do not change with the
+number of threads. A rejected draw is repeated under the next attempt number; sizes do not change with the
 attempt, so rejection does not make programs shorter or worlds smaller.
 
-Letters: `N` tasks, `E` examples a task, `W` longest program in words.
+Letters: `N` tasks, `E` examples per task, `W` longest program in words.
 Source: Bunel et al. 2018 (arXiv 1805.04276), section 5.1: a grammar with limits, programs whose branches the
 examples cover; Trivedi et al. 2021 (LEAPS, arXiv 2108.13643), appendix, for the coverage of all branches.
 """
@@ -48,10 +48,10 @@ from karel_env.world import MAX_PRINTED_MARKERS, Worlds
 
 KINDS = ("action", "if", "ifelse", "while", "repeat")
 WORLDS_A_PROGRAM = 4
-"""Attempts with other worlds before the program is drawn again too."""
+"""Attempts with new worlds before the program is drawn again as well."""
 MAX_ATTEMPTS = 40_000
 _ROUND = 4096
-"""Attempts drawn at once, spread over the tasks that are still missing."""
+"""Attempts per call, divided among the tasks that are still missing."""
 _WORDS_A_STATEMENT = 8
 _HEADER_AND_END = 4
 _PROGRAM, _THEN, _BODY = range(3)
@@ -59,19 +59,19 @@ _PROGRAM, _THEN, _BODY = range(3)
 
 @dataclass(frozen=True)
 class ControlRecipe(Recipe):
-    """How tasks with control flow are drawn; `length` counts statements, control statements included.
+    """Settings of the random generation of tasks with control flow; `length` counts all statements.
 
     Attributes:
-        kinds: relative frequency of each statement kind, in the order of `KINDS`; where a kind does not fit into
-            what is left of its block or under the depth limit, the others share its place.
+        kinds: relative frequency of each statement kind, in the order of `KINDS`; a kind that does not fit
+            into the rest of its block or under the depth limit is not drawn there.
         depth: deepest nesting of blocks.
-        negate: probability of `not` before a condition (kept to 1/65536).
+        negate: probability of `not` before a condition (rounded to 1/65536).
         repeats: (fewest, most) passes of a `repeat`, drawn uniformly.
         most_markers: the count of a marked cell is uniform in 1 to this.
         events: longest execution of an example, in events; a longer one is drawn again.
         live: reject dead code: over the shown examples every condition must take both values, every action
             must change something at least once, and some output must differ from its input.
-        shown: examples that must show it, the first of the task.
+        shown: number of examples, the first ones of the task, by which `live` is judged.
     """
 
     kinds: tuple[int, ...]
@@ -106,10 +106,10 @@ def generate(
     excluded: np.ndarray | None = None,
     threads: int = 1,
 ) -> Tasks:
-    """The tasks numbered `indices` of the stream (seed, purpose); arguments as of `generator.generate`.
+    """Generate the tasks numbered `indices` of the stream (seed, purpose); arguments as in `generator.generate`.
 
     Raises:
-        ValueError: a task was not found in `MAX_ATTEMPTS` attempts, so the recipe asks for too much.
+        ValueError: `MAX_ATTEMPTS` attempts gave no acceptable task; the recipe is too restrictive.
     """
     indices = np.asarray(indices, np.uint64)
     pending, tried = np.arange(len(indices)), 0
@@ -141,9 +141,9 @@ def distinct(
     excluded: np.ndarray | None = None,
     threads: int = 1,
 ) -> Tasks:
-    """The first `count` tasks of a stream without those whose program an earlier one has.
+    """Generate the first `count` tasks of a stream whose program no earlier task has.
 
-    The first n of them are the same whatever `count` is.
+    The first n of them do not depend on `count`.
     """
     selected: dict[bytes, int] = {}
     parts: list[Tasks] = []
@@ -159,7 +159,7 @@ def distinct(
 
 
 def _join(parts: list[Tasks], recipe: ControlRecipe) -> Tasks:
-    """The tasks of all parts, one part after the other."""
+    """Concatenate batches of tasks."""
     if not parts:
         return _tasks_of(recipe, _draw(recipe, 0, "test", np.zeros(0, np.uint64), np.zeros(0, np.int64), 1))
     words = np.concatenate([p.programs.words for p in parts])
@@ -183,7 +183,7 @@ def _attempt(
     excluded: np.ndarray | None,
     threads: int,
 ) -> tuple[Tasks, np.ndarray]:
-    """Run attempts `tried` to `tried + num_attempts` of each index; return the first accepted task of each, and its index."""
+    """Run attempts `tried` to `tried + num_attempts` per index; return the first accepted task of each, and its index."""
     owner = np.repeat(np.arange(len(indices)), num_attempts)
     attempts = np.tile(np.arange(tried, tried + num_attempts), len(indices))
     arrays = _draw(recipe, seed, purpose, indices[owner], attempts, threads)
@@ -234,7 +234,7 @@ def _draw(
 
 
 def _tasks_of(recipe: ControlRecipe, arrays: tuple[np.ndarray, ...]) -> Tasks:
-    """Tasks whose outputs are still their inputs."""
+    """Draw tasks; their outputs are copies of the inputs until the programs are executed."""
     words, lengths, cells, robot, size, key = arrays
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -268,7 +268,7 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type: ignore[no-untyped-def]
-    """Fill `words` with a program of that many statements; returns its number of words."""
+    """Fill `words` with a program of the given number of statements; returns its number of words."""
     r_low, r_high, deepest, negate16 = numbers[6], numbers[7], numbers[8], numbers[9]
     left = np.empty(deepest + 1, np.int64)
     alternative = np.empty(deepest + 1, np.int64)
@@ -329,7 +329,7 @@ def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type
 
 @njit(cache=True, nogil=True)
 def _draw_world(stream, height, width, numbers, cells, robot, key):  # type: ignore[no-untyped-def]
-    """Fill one world of its size; returns the task's key with the world in it."""
+    """Fill one world of the given size; returns the task's key, updated with the world."""
     wall16, marker16, most = numbers[10], numbers[11], numbers[12]
     inner = width - 2
     free = (height - 2) * inner

@@ -1,14 +1,14 @@
-"""The compiled machine: two ways to run the same code, equal in every result.
+"""The compiled interpreter loops: two ways to execute the same code, with equal results.
 
-*Together*: all worlds of one program take each instruction in turn, so what an instruction is gets decided once
-for all of them; a condition on which they differ parts them into a group that goes on and one that waits where
-the branches meet again. *Alone*: world after world, for what the first cannot do: executions that crash or reach
-the budget of events, and programs with too few worlds for it to pay.
+`_run_lanes` executes each instruction for all worlds of a program, so it is decoded once for all of them. If a condition
+has different values, the worlds are split into a group that continues and one that waits at the instruction where the
+branches join again. `_run_one_by_one` executes one world after the other. It is used where the first cannot be: for
+executions that crash or reach the budget of events, and for programs with too few worlds to be faster.
 
-Both are compiled without reference counts (`_nrt=False`): counting what the inlined functions are given took longer
-than the instructions themselves. So they allocate nothing and work in the arrays of `_room`.
+Both are compiled without reference counts (`_nrt=False`): counting references to the arguments of inlined functions took
+longer than the instructions themselves. Therefore they allocate nothing and work in the arrays of `_allocate_buffers`.
 
-Letters: `B` pairs, `E` worlds a program, `M` recorded events; a *lane* is one world of the program at hand.
+Letters: `B` pairs, `E` worlds per program, `M` recorded events; a *lane* is one world of the current program.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from karel_env.language import MAX_NESTING
 from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
 
 FEWEST_LANES = 3
-"""Fewest worlds a program for which running them together pays."""
+"""Smallest number of worlds per program for which `_run_lanes` is faster."""
 MOST_RECORDS = 1 << 20
-"""Most events of one program that are recorded together; a program that might have more is run alone."""
-_EVENTS_AN_INSTRUCTION = 2
-"""First guess at the room for a trace; it doubles when full."""
+"""Largest number of events of one program that `_run_lanes` records; programs that might have more run one by one."""
+_EVENTS_PER_INSTRUCTION = 2
+"""Initial capacity of a trace, in events per instruction; it is doubled when full."""
 _NEVER = 1 << 60
 _AT, _LOW, _HIGH = range(3)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a batch of executions did, in order.
+    """Recorded events of a batch of executions, in order.
 
     Attributes:
         offsets: int64 [B + 1], pair b is events `offsets[b]` to `offsets[b + 1]`.
-        word: int16 [M], index of the word in its program that caused the event.
+        word: int16 [M], index in the program of the word that caused the event.
         value: int8 [M], -1 for an action, else the condition's value (0, 1) with its `not` applied.
         position: int32 [M], the robot's row * W + column after the event.
         heading: int8 [M], the robot's heading after the event.
@@ -80,27 +80,27 @@ def run_pairs(
     tally: tuple[np.ndarray, np.ndarray, np.ndarray],
     traced: bool,
 ) -> Trace | None:
-    """Run programs `start` to `stop` on their worlds; returns what they did if `traced`.
+    """Execute programs `start` to `stop` on their worlds; returns their trace if `traced`.
 
     Args:
         code: (operation, argument, jump, word, offsets) of `compiler.Code`.
         tables: (effect of each action word, test of each condition word), see `semantics.Semantics`.
         settings: int64 [5]: mode, cap on markers, budget of events, grid width, E.
         start, stop: range of programs.
-        given: (cells int16 [B, H * W], robot int16 [B, 3]), left as they are.
-        final: the same, filled.
-        tally: (status int8 [B], events and actions int32 [B]), filled.
-        traced: whether to record.
+        inputs: (cells int16 [B, H * W], robot int16 [B, 3]), not modified.
+        final: arrays like `inputs` for the final worlds, filled in place.
+        tally: (status int8 [B], events int32 [B], actions int32 [B]), filled in place.
+        traced: whether to record a trace.
     """
     mode, _, budget, width, lanes = map(int, settings)
-    together = lanes >= FEWEST_LANES and mode != CRASH_MODE and not (traced and lanes * budget > MOST_RECORDS)
-    buffers = _allocate_buffers(width, lanes, lanes * budget if together and traced else 0)
-    at, end = (start, stop) if together else (start * lanes, stop * lanes)
-    machine = _run_lanes if together else _run_one_by_one
+    use_lanes = lanes >= FEWEST_LANES and mode != CRASH_MODE and not (traced and lanes * budget > MOST_RECORDS)
+    buffers = _allocate_buffers(width, lanes, lanes * budget if use_lanes and traced else 0)
+    at, end = (start, stop) if use_lanes else (start * lanes, stop * lanes)
+    machine = _run_lanes if use_lanes else _run_one_by_one
     trace = None
     if traced:
-        guess = int(code[-1][stop] - code[-1][start]) * lanes * _EVENTS_AN_INSTRUCTION
-        trace = _allocate_trace((stop - start) * lanes, guess + (lanes * budget if together else budget))
+        guess = int(code[-1][stop] - code[-1][start]) * lanes * _EVENTS_PER_INSTRUCTION
+        trace = _allocate_trace((stop - start) * lanes, guess + (lanes * budget if use_lanes else budget))
     while at < end:
         at = machine(code, tables, settings, buffers, at, end, start * lanes, inputs, final, tally, trace)
         if at < end and trace is not None:
@@ -109,12 +109,12 @@ def run_pairs(
 
 
 def _allocate_buffers(width: int, lanes: int, records: int) -> tuple[np.ndarray, ...]:
-    """Where the machine works.
+    """Allocate the working memory of both loops.
 
     Returns:
-        What a step in each heading adds to a cell's index; `lanes`, `tallies` and `scratch` of the module `lanes`;
-        where each lane writes its next record; the records; the groups that wait (rows `_AT`, `_LOW`, `_HIGH`); the
-        counters of `repeat`.
+        Change of the cell index by a step in each heading; `lanes`, `tallies` and `scratch` (see `karel_env.lanes`);
+        index of the next record of each lane; records; stack of waiting groups (rows `_AT`, `_LOW`, `_HIGH`); counters
+        of `repeat`.
     """
     rows = (np.empty((count, lanes), np.int64) for count in (3, 2, 4))
     steps, counters = np.array([-width, 1, width, -1]), np.zeros(MAX_NESTING + 1, np.int64)
@@ -123,19 +123,19 @@ def _allocate_buffers(width: int, lanes: int, records: int) -> tuple[np.ndarray,
 
 
 def _allocate_trace(pairs: int, events: int) -> tuple[np.ndarray, ...]:
-    """(number of events so far [1], and the fields of a `Trace` with room for that many)."""
+    """Allocate a trace: number of events so far [1], and the fields of a `Trace` with capacity for `events`."""
     fields = (np.empty(events, kind) for kind in (np.int16, np.int8, np.int32, np.int8))
     return np.zeros(1, np.int64), np.zeros(pairs + 1, np.int64), *fields
 
 
 def _grow_trace(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """The same with twice the room."""
+    """Double the capacity of a trace."""
     return *trace[:2], *(np.concatenate([field, np.empty_like(field)]) for field in trace[2:])
 
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
-    """Pairs `low` to `high`, one after the other; returns the first that its trace has no room for, or `high`."""
+    """Execute pairs `low` to `high`; returns the first pair whose events might exceed the trace's capacity, or `high`."""
     operation, argument, jump, source, offsets = code
     effect_of, test_of = tables
     mode, cap, budget, width, lanes = settings[0], settings[1], settings[2], settings[3], settings[4]
@@ -236,11 +236,12 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _run_lanes(code, tables, settings, buffers, start, stop, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
-    """Programs `start` to `stop`, all worlds of one at once; returns the first without room for its trace, or `stop`.
+    """Execute programs `start` to `stop`, all worlds of a program together.
 
-    A program of which one world might reach the budget is run again, alone. The lanes that go on are `low` to `high`.
-    `waiting` holds the groups that wait, the innermost last, each at an instruction that the others reach later;
-    groups that part are neighbours, so two that meet are one stretch again.
+    Returns the first program whose events might exceed the trace's capacity, or `stop`. A program of which a world might
+    reach the budget is executed again, one world after the other. The active lanes are `low` to `high`. `waiting` is a
+    stack of waiting groups, each at an instruction that the active lanes reach later; groups are split into neighbouring
+    ranges of lanes, so groups that join form one range again.
     """
     operation, argument, jump, source, offsets = code
     mode, cap, budget, width, count = settings[0], settings[1], settings[2], settings[3], settings[4]

@@ -28,12 +28,12 @@ from karel_env.semantics import EFFECTS, FLIP, ORIGINAL, Semantics, mirror_class
 
 THRESHOLD = 0.2
 SCREENED = Recipe((6, 6), (6, 6), 0.1, 0.1, (6, 6), (1,) * len(ACTIONS), 1)
-"""The setting of the screen: worlds of `laptop`, six uniform actions."""
+"""Tasks of the screen: worlds of `laptop`, programs of six uniform actions."""
 SAMPLE = 200_000
 SEED = 1
 NOISE_SEEDS = (1, 2)
 CLOSE = 0.025
-"""Alternatives closer than this to the threshold are named in the document: more data could move them above it."""
+"""The document lists the valid alternatives closer than this to the threshold: more data could exceed it."""
 TABLE = Path(__file__).with_name("screen.json")
 DOCUMENT = Path(__file__).parent.parent / "docs" / "alternatives.md"
 
@@ -125,11 +125,11 @@ def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics], n
         "# The alternative semantics and the derivability screen",
         "",
         "Written by `python -m karel_env.screen`; do not edit. Each row is one representative of a mirror class; the five",
-        "columns after its name say what each action word then does. A figure is the skill that the true state adds to the",
-        f"input and the step in telling the alternative's label ({SAMPLE:,} programs of six uniform actions in the",
-        f"worlds of `laptop`, seed {SEED}; half to fill the table, half to judge). **Bold**: {THRESHOLD} or more, so the",
-        "alternative is no control for that feature and is dropped there. `flip` (left and right exchanged) is shown for",
-        "comparison: its facing is a function of the true facing, so it can never be a control.",
+        "columns after its name are the effects of the action words. The others are skills: how much the true state adds to",
+        f"input and step when predicting the alternative's label ({SAMPLE:,} programs of six uniform actions in the worlds",
+        f"of `laptop`, seed {SEED}; frequency tables fitted on one half, tested on the other). **Bold**: {THRESHOLD} or more, so the",
+        "alternative is not a valid control for this feature and is not used for it. `flip` (left and right exchanged) is",
+        "listed for comparison: its facing is a function of the true facing, so it can never be a control.",
         "",
         "| name | " + " | ".join(ACTIONS) + " | " + " | ".join(FEATURES) + " |",
         "|" + "---|" * (1 + len(ACTIONS) + len(FEATURES)),
@@ -138,24 +138,30 @@ def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics], n
         cells = [f"**{v:.2f}**" if v >= THRESHOLD else f"{v:.2f}" for v in row]
         lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in meaning.actions), *cells]) + " |")
     counted = [f"{f} {int((skills[:-1, i] < THRESHOLD).sum())}" for i, f in enumerate(FEATURES)]
-    lines += ["", f"Kept of {len(names) - 1}: " + ", ".join(counted) + ".", "", *_uncertainty(names, skills, noise), ""]
+    lines += [
+        "",
+        f"Valid alternatives out of {len(names) - 1}: " + ", ".join(counted) + ".",
+        "",
+        *_uncertainty(names, skills, noise),
+        "",
+    ]
     return "\n".join(lines)
 
 
 def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) -> list[str]:
-    """The section on how sure the figures are."""
+    """Lines of the section on the uncertainty of the skills."""
     lines = [
-        "## How sure the figures are",
+        "## Uncertainty",
         "",
-        f"Largest difference of a figure between two independent samples (seeds {NOISE_SEEDS[0]} and {NOISE_SEEDS[1]}): "
+        f"Largest difference of a skill between two independent samples (seeds {NOISE_SEEDS[0]} and {NOISE_SEEDS[1]}): "
         + ", ".join(f"{f} {v:.3f}" for f, v in noise.items())
         + ".",
         "",
-        "The tables are filled from a finite sample and smoothed, and they hold no wall but through where the robot went,",
-        "so a figure is a lower bound of the skill: four times the sample raises facing by up to 0.01 and positions by up",
-        "to 0.025; for facing, a sample eight times as large, taken in the frame of the start, with the walls around the",
-        "start and around the robot as well, gives 0.19 to the kept alternatives that begin with `m` or `p` and 0.200 to",
-        f"the six that begin with `l`. Kept, but less than {CLOSE} under the threshold:",
+        "The frequency tables are smoothed, come from a finite sample and contain walls only through the robot's position,",
+        "so each value is a lower bound of the skill. Four times the sample raises facing by up to 0.01 and positions by",
+        "up to 0.025. For facing, tables in coordinates relative to the start, with the walls around the start and around",
+        "the robot, from eight times the sample, give 0.19 for the valid alternatives whose names begin with `m` or `p` and",
+        f"0.200 for the six that begin with `l`. Valid, but less than {CLOSE} below the threshold:",
         "",
     ]
     near = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)

@@ -2,13 +2,13 @@
 
 One batch of prompts is continued greedily by each implementation in turn, `NUM_ROUNDS` times, and the fastest counts:
 
-- transformers: `generate` on the whole prompts, nothing captured; the same tokens at most, the same stop rule,
-- transformers with `output_hidden_states=True`: the states of every layer, prompt and step,
-- lm-evaluation-harness, where it is installed: its own `generate_until` over the same model object,
-- ours: `generate`; and `generate` with the states of the words that were written, as a stage of a run does both.
+- transformers: `generate` on the full prompts, without hidden states; the same maximum length and stop rule;
+- transformers with `output_hidden_states=True`: the states of every layer, prompt and step;
+- lm-evaluation-harness, if installed: its `generate_until` with the same model object;
+- ours: `generate`, and `generate` followed by reading the states at the generated words, as in a stage of a run.
 
-The preamble of few-shot prompts is computed once a run; its seconds stand apart and are not part of a turn. What the grammar
-costs is the time within its processor over the time of the whole constrained generation.
+The preamble of few-shot prompts is computed once per run; its time is reported separately and not part of a round. The
+cost of the grammar is the time spent in its logits processor divided by the time of the constrained generation.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Speed and memory of probing compared with plain torch in the same run: `python -m benchmark.bench probing`.
 
 Ours and plain torch alternate for `NUM_ROUNDS` rounds and the fastest round counts, so that other load on the machine
-affects both alike. Plain torch trains as the released code of Jin & Rinard 2024 does: one network after another (a feature,
-semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
-semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
-sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
+affects both alike. Plain torch trains as the released code of Jin & Rinard 2024 does: one network after another (one per
+feature, semantics and seed), `nn.Sequential`, autograd, AdamW, float32, labels from a separate execution per
+semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. Figures extrapolated
+from a sample are marked. All use torch's threads, and ratios are to that; threads that share small products wait for
 each other on a busy machine, so plain torch on one thread is listed too (divide by the cores for as many processes).
 
 Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on

@@ -43,34 +43,34 @@ class WorkerSession:
                 self.compute = None
                 self.compute, self.affinity_key = work.prepare(), affinity_key
             return CallResult(SUCCEEDED, self.compute(payload, batch_scale))
-        except StorageError as problem:
-            return CallResult(STORAGE_FAILED, message=str(problem))
+        except StorageError as error:
+            return CallResult(STORAGE_FAILED, message=str(error))
         except KeyboardInterrupt:
             if was_interrupted():
                 raise
             return CallResult(INVALID_MODEL, message=PROCESS_ENDED.format("KeyboardInterrupt"))
-        except (SystemExit, GeneratorExit) as problem:
-            return CallResult(INVALID_MODEL, message=PROCESS_ENDED.format(f"{type(problem).__name__}: {problem}"))
-        except BaseException as problem:
-            memory_error = _find_memory_error(problem)
+        except (SystemExit, GeneratorExit) as error:
+            return CallResult(INVALID_MODEL, message=PROCESS_ENDED.format(f"{type(error).__name__}: {error}"))
+        except BaseException as error:
+            memory_error = _find_memory_error(error)
             if memory_error is not None:
                 return CallResult(OUT_OF_MEMORY, message=str(memory_error) or "no memory")
-            if isinstance(problem, ModelError):
-                return CallResult(INVALID_MODEL, message=str(problem))
-            if is_panic(problem):
-                return CallResult(INVALID_MODEL, message=panic_message(problem))
-            last_frame = traceback.extract_tb(problem.__traceback__)[-1]
+            if isinstance(error, ModelError):
+                return CallResult(INVALID_MODEL, message=str(error))
+            if is_panic(error):
+                return CallResult(INVALID_MODEL, message=panic_message(error))
+            last_frame = traceback.extract_tb(error.__traceback__)[-1]
             location = f"{Path(last_frame.filename).name}:{last_frame.lineno}"
-            return CallResult(RAISED, message=f"{type(problem).__name__} at {location}: {problem}")
+            return CallResult(RAISED, message=f"{type(error).__name__} at {location}: {error}")
 
 
 MEMORY_ERROR_PHRASES = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
 """Phrases in errors of other types by which libraries report that memory is short."""
 
 
-def _find_memory_error(problem: BaseException) -> BaseException | None:
+def _find_memory_error(error: BaseException) -> BaseException | None:
     """Return the first out-of-memory error in the chain of causes of an error, since a loader may have wrapped it."""
-    cause: BaseException | None = problem
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
             return cause

@@ -125,11 +125,11 @@ class Pool:
                         self._step()
                     finally:
                         self.step_lock.release()
-        problems = {pending.item.name: pending.future.exception() for pending in submitted}
-        for problem in problems.values():
-            if problem is not None and not isinstance(problem, _ItemFailed):
-                raise problem
-        failures = {name: problem for name, problem in problems.items() if isinstance(problem, _ItemFailed)}
+        errors = {pending.item.name: pending.future.exception() for pending in submitted}
+        for error in errors.values():
+            if error is not None and not isinstance(error, _ItemFailed):
+                raise error
+        failures = {name: error for name, error in errors.items() if isinstance(error, _ItemFailed)}
         if failures:
             reasons = {name: failure.reason for name, failure in failures.items()}
             raise ShardsFailed(reasons, all(failure.status == INVALID_MODEL for failure in failures.values()))
@@ -166,7 +166,7 @@ class Pool:
         self.workers = []
 
     def _step(self) -> None:
-        """Start workers, hand out items, and handle the calls that have ended, once."""
+        """One step: start workers, dispatch items, and handle the calls that have ended."""
         while self.inbox:
             self.queue.append(self.inbox.popleft())
         try:
@@ -178,8 +178,8 @@ class Pool:
             for call in self.executor.wait(calls, TURN_SECONDS) if calls else []:
                 self._handle_result(next(worker for worker in self.workers if worker.call == call))
             self._check_deadlines()
-        except BenchmarkError as problem:
-            self._fail_all(problem)
+        except BenchmarkError as error:
+            self._fail_all(error)
 
     def _start_workers(self) -> None:
         """Start workers for queued items; idle workers of a kind that no queued item needs are stopped for them."""
@@ -228,7 +228,7 @@ class Pool:
                 self._report(
                     "late",
                     f"{item.name}: no end after {elapsed:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
-                    "stop it (Ctrl-C) and run the same command with --workers 1, where it is ended at its --deadline",
+                    "stop the command (Ctrl-C) and run it again with --workers 1, which ends the item at its --deadline",
                     piece=item.name,
                     seconds=round(elapsed, 1),
                 )
@@ -252,10 +252,10 @@ class Pool:
             seconds = time.monotonic() - worker.call_started
             try:
                 pending.item.commit(result.value)
-            except FileNotFoundError as problem:
-                result = CallResult(NODE_LOST, message=f"what it wrote is gone: {problem}")
-            except BaseException as problem:
-                pending.future.set_exception(problem)
+            except FileNotFoundError as error:
+                result = CallResult(NODE_LOST, message=f"its staged result is gone: {error}")
+            except BaseException as error:
+                pending.future.set_exception(error)
                 raise
             else:
                 self.deaths = 0
@@ -302,7 +302,7 @@ class Pool:
         elif now - self.waiting_since > self.patience:
             message = self._no_start_message(now)
             for worker in list(self.workers):
-                self._give_up_start(worker, f"no sign of life of any worker within {self.patience:.0f} s")
+                self._give_up_start(worker, f"no message from any worker within {self.patience:.0f} s")
             raise BenchmarkError(message)
         for worker in list(self.workers):
             if not worker.is_ready:
@@ -318,7 +318,7 @@ class Pool:
         if now - worker.last_message > timeout:
             self.silent_starts += 1
             self.timeout_growth = max(self.timeout_growth, min(2 * worker.timeout_growth, MAX_START_GROWTH))
-            self._give_up_start(worker, f"no sign of life within {timeout:.0f} s")
+            self._give_up_start(worker, f"no message within {timeout:.0f} s")
         elif worker.start_stage and now - worker.call_started > START_DEADLINE:
             # Its process runs. Either it is slow, then this call waits for the last one, or the last result was lost.
             worker.call, worker.call_started = self.executor.continue_start(worker.handle, resend=True), now
@@ -332,9 +332,9 @@ class Pool:
             silence = max(now - worker.last_message for worker in self.workers if worker.start_stage)
             return (
                 f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silence:.0f} s without a "
-                f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
+                f"message; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
+        return f"{message}, none of them has a running process; {self.executor.capacity_message()}; {describe_load()}"
 
     def _item_timeout(self, item: WorkItem) -> float:
         if self.deadline is not None:
@@ -363,7 +363,7 @@ class Pool:
             if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
-                    f"workers died {self.deaths} times in a row and no piece of work was done in between; last {pending.item.name}: "
+                    f"workers died {self.deaths} times in a row and no work item was completed in between; last {pending.item.name}: "
                     f"{status}: {' '.join(message.split())[:300]}; what is committed is kept, run the same command again to continue"
                 )
         is_exhausted = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
@@ -378,8 +378,8 @@ class Pool:
         self.workers.remove(worker)
         self.executor.stop_worker(worker.handle)
 
-    def _fail_all(self, problem: BenchmarkError) -> None:
-        """End every item with the problem, and stop all workers."""
+    def _fail_all(self, error: BenchmarkError) -> None:
+        """Fail every unfinished item with the error, and stop all workers."""
         unfinished = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
         self.queue.clear()
         self.inbox.clear()
@@ -387,7 +387,7 @@ class Pool:
         self.failed_starts = self.silent_starts = self.deaths = 0
         for pending in unfinished:
             if not pending.future.done():
-                pending.future.set_exception(problem)
+                pending.future.set_exception(error)
 
 
 def describe_load() -> str:

@@ -1,4 +1,4 @@
-"""Workers on Ray, embedded or on a cluster. The only module that imports ray, and only when asked.
+"""Workers on Ray, embedded or on a cluster. The only module that imports ray, and only when workers on Ray are requested.
 
 Ray places actors and notices their deaths. The pool decides what follows a death, so all of Ray's own retries are off: an
 item that kills its worker would otherwise be run repeatedly, out of order.
@@ -36,11 +36,11 @@ from benchmark.environment import SOURCE_ROOT, cgroup_memory_limit, count_oom_ki
 from benchmark.errors import BenchmarkError, StorageError, UsageError
 
 RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports
     "RAY_BACKEND_LOG_LEVEL": "error",  # a raylet's messages would mix with the driver's output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
-    "RAY_DEDUP_LOGS": "0",  # held back lines of one worker would come out under another's name
-    "RAY_worker_register_timeout_seconds": "600",  # 60: on a busy machine every new process would be killed and begun anew
+    "RAY_DEDUP_LOGS": "0",  # deduplicated lines of one worker would appear under another's name
+    "RAY_worker_register_timeout_seconds": "600",  # default 60: on a busy machine every new process would be killed and restarted
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
 """Set where the user has not set them: overrides of Ray's defaults. Threads are set in the actors, see `RayActor`."""
@@ -133,17 +133,17 @@ def connect(demand: ResourceRequest) -> RayExecutor:
 def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, runtime_env=_runtime_env(), **LOGGING_OPTIONS)
-    except Exception as problem:
-        if isinstance(problem, ray.exceptions.AuthenticationError):
+    except Exception as error:
+        if isinstance(error, ray.exceptions.AuthenticationError):
             raise UsageError(
-                f"--address {address}: the cluster's token is not this one ({_one_line(problem)[:150]}); set RAY_AUTH_MODE=token and "
+                f"--address {address}: the cluster has another token ({_one_line(error)[:150]}); set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN as the cluster has them, see docs/cluster.md"
-            ) from problem
-        if not isinstance(problem, (ConnectionError, ValueError, RuntimeError, ImportError)):
+            ) from error
+        if not isinstance(error, (ConnectionError, ValueError, RuntimeError, ImportError)):
             raise
         raise UsageError(
-            f"--address {address}: no Ray cluster there ({_one_line(problem)[:150]}); see docs/cluster.md"
-        ) from problem
+            f"--address {address}: no Ray cluster there ({_one_line(error)[:150]}); see docs/cluster.md"
+        ) from error
 
 
 def _start_embedded(ray: Any, cpus: int, folder: Path) -> None:
@@ -156,19 +156,19 @@ def _start_embedded(ray: Any, cpus: int, folder: Path) -> None:
         try:
             # init() without an address would join any cluster that it finds on the machine.
             ray.init(address="local", _temp_dir=str(folder), **options, **LOGGING_OPTIONS)
-        except Exception as problem:
+        except Exception as error:
             ray.shutdown()
             free = shutil.disk_usage(folder).free
             if free < MIN_DISK_BYTES:
                 raise StorageError(
                     f"{folder.parent.parent}: {free / 1e6:.0f} MB free, and Ray needs {MIN_DISK_BYTES / 1e6:.0f} MB for its own files; "
-                    "free some, or set RAY_TMPDIR to a short path with room"
-                ) from problem
+                    "free some, or set RAY_TMPDIR to a short path with free space"
+                ) from error
             if attempt == MAX_RAY_STARTS:
                 raise BenchmarkError(
-                    f"Ray did not start on this machine in {attempt} attempts ({_one_line(problem)[:150]}); {describe_load()}; run the same "
+                    f"Ray did not start on this machine in {attempt} attempts ({_one_line(error)[:150]}); {describe_load()}; run the same "
                     "command again when it is less busy, or with --workers 0"
-                ) from problem
+                ) from error
         else:
             return
 
@@ -199,8 +199,8 @@ def private_temp_dir() -> Iterator[Path]:
             continue
         try:
             outer = Path(tempfile.mkdtemp(prefix="karel-", dir=parent))
-        except OSError as problem:
-            rejections.append(f"{parent}: {problem.strerror}")
+        except OSError as error:
+            rejections.append(f"{parent}: {error.strerror}")
             continue
         try:
             # Ray makes the given folder accessible to every user, so it gets an inner one.
@@ -297,8 +297,8 @@ def insufficient_resources_message(demand: ResourceRequest, nodes: Sequence[Node
     memory = f" and {demand.memory / 1e9:.1f} GB of memory" if demand.memory else ""
     node_resources = "; ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus:g} GPUs, {n.memory / 1e9:.1f} GB" for n in nodes)
     return (
-        f"a worker asks {demand.cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({node_resources}); ask less "
-        "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler brings"
+        f"a worker requests {demand.cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({node_resources}); request less "
+        "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler adds"
     )
 
 
@@ -361,32 +361,32 @@ class RayExecutor:
         errors = self.ray.exceptions
         try:
             result: CallResult = self.ray.get(call)
-        except errors.OutOfMemoryError as problem:
-            return CallResult(OUT_OF_MEMORY, message=_one_line(problem))
-        except errors.RayTaskError as problem:
-            return CallResult(RAISED, message=str(problem.cause))
-        except errors.OutOfDiskError as problem:
-            return CallResult(STORAGE_FAILED, message=_one_line(problem))
-        except (errors.ActorDiedError, errors.WorkerCrashedError) as problem:
-            return self._classify_death(problem)
-        except errors.RayError as problem:
-            return CallResult(NODE_LOST, message=_one_line(problem))
+        except errors.OutOfMemoryError as error:
+            return CallResult(OUT_OF_MEMORY, message=_one_line(error))
+        except errors.RayTaskError as error:
+            return CallResult(RAISED, message=str(error.cause))
+        except errors.OutOfDiskError as error:
+            return CallResult(STORAGE_FAILED, message=_one_line(error))
+        except (errors.ActorDiedError, errors.WorkerCrashedError) as error:
+            return self._classify_death(error)
+        except errors.RayError as error:
+            return CallResult(NODE_LOST, message=_one_line(error))
         if call in self.start_calls:
             self.start_calls.discard(call)
             if result.status == SUCCEEDED:
                 self.processors.add(str(result.value))
         return result
 
-    def _classify_death(self, problem: Exception) -> CallResult:
+    def _classify_death(self, error: Exception) -> CallResult:
         """Classify a worker's death: with its node, killed by the kernel for memory, or by the item it computed."""
-        if any(phrase in str(problem).lower() for phrase in NODE_DEATH_PHRASES):
-            return CallResult(NODE_LOST, message=_one_line(problem))
+        if any(phrase in str(error).lower() for phrase in NODE_DEATH_PHRASES):
+            return CallResult(NODE_LOST, message=_one_line(error))
         before, self.num_oom_kills = self.num_oom_kills, count_oom_kills()
         if not self.demand.address and self.num_oom_kills > before:
             limit = cgroup_memory_limit()
             limit_text = f"the control group's limit is {limit / 1e9:.1f} GB" if limit else "the machine had none left"
             return CallResult(OUT_OF_MEMORY, message=f"the kernel killed the worker for memory: {limit_text}")
-        return CallResult(WORKER_DIED, message=_one_line(problem))
+        return CallResult(WORKER_DIED, message=_one_line(error))
 
     def stop_worker(self, handle: Any) -> None:
         """See `Executor`."""
@@ -396,8 +396,8 @@ class RayExecutor:
         """See `Executor`."""
         has, free = self.ray.cluster_resources(), self.ray.available_resources()
         return (
-            f"a worker asks {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
-            f"{has.get('GPU', 0):g}, free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}"
+            f"a worker requests {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
+            f"{has.get('GPU', 0):g}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free"
         )
 
     def shutdown(self) -> None:
@@ -405,5 +405,5 @@ class RayExecutor:
         self.close()
 
 
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:400]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
