@@ -59,7 +59,7 @@ def assign(move: int, left: int, right: int) -> Semantics:
     """The semantics in which the action words with indices `move`, `left` and `right` have these effects.
 
     The other two words pick and put, in the order of the vocabulary; exchanging them would not change the robot's
-    position. The name has one letter per action word for its effect: m(ove), l(eft), r(ight), p(ick), (p)u(t).
+    position. The name has one letter per action word: `m` moves, `l` and `r` turn, `p` picks, `u` puts.
     """
     actions = [-1] * len(ACTIONS)
     for effect, word in ((MOVE, move), (LEFT, left), (RIGHT, right)):
