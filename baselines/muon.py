@@ -17,14 +17,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Matrices [G, A, B] with singular values brought near 1 (within about 0.7 to 1.2)."""
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    return x.mT if is_tall else x
 
 
 class Muon(torch.optim.Optimizer):

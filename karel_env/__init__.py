@@ -23,14 +23,14 @@ def _delete_stale_cache(folder: Path) -> None:
     """
     cache = folder / "__pycache__"
     stamp = cache / "sources.txt"
-    present = _sources(folder)
+    current = _sources(folder)
     try:
-        if stamp.exists() and stamp.read_text() == present:
+        if stamp.exists() and stamp.read_text() == current:
             return
         for path in cache.glob("*.nb[ci]"):
             path.unlink(missing_ok=True)
         cache.mkdir(exist_ok=True)
-        stamp.write_text(present)
+        stamp.write_text(current)
     except OSError:
         # A read-only folder contains no compiled functions: Numba stores them elsewhere, see `_place_cache`.
         return

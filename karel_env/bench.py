@@ -118,7 +118,7 @@ def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
         "foreign": foreign(load, trace),
     }
     seconds = fastest(actions, rounds)
-    timing = {name: time_ / load.pairs for name, time_ in seconds.items()}
+    timing = {name: total / load.pairs for name, total in seconds.items()}
     timing["foreign"] = seconds["foreign"] / (min(FOREIGN, len(load.tasks)) * load.tasks.inputs.shape[1])
     events = float(run(*inputs).events.mean())
     return {
@@ -175,16 +175,16 @@ def floor_rows(rounds: int) -> list[dict[str, Any]]:
 
 
 _START = """
-import time; began = time.perf_counter()
+import time; started = time.perf_counter()
 import karel_env.interpreter as i
-imported = time.perf_counter() - began
+imported = time.perf_counter() - started
 from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
 programs, worlds = Programs.of([parse("def run() { move() }")] * 2), parse_world("> .")[None, None][[0, 0]][:, [0] * 4]
-began = time.perf_counter()
+started = time.perf_counter()
 for mode in ("noop", "crash"):
     for trace in (False, True):
         i.run(programs, worlds, mode=mode, trace=trace)
-print(imported, time.perf_counter() - began)
+print(imported, time.perf_counter() - started)
 """
 
 

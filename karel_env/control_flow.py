@@ -47,12 +47,12 @@ from karel_env.language import (
 from karel_env.world import MAX_PRINTED_MARKERS, Worlds
 
 KINDS = ("action", "if", "ifelse", "while", "repeat")
-WORLDS_A_PROGRAM = 4
+WORLDS_PER_PROGRAM = 4
 """Attempts with new worlds before the program is drawn again as well."""
 MAX_ATTEMPTS = 40_000
 _ROUND = 4096
 """Attempts per call, divided among the tasks that are still missing."""
-_WORDS_A_STATEMENT = 8
+_WORDS_PER_STATEMENT = 8
 _HEADER_AND_END = 4
 _PROGRAM, _THEN, _BODY = range(3)
 
@@ -121,14 +121,14 @@ def generate(
                 f"recipe: no task number {indices[pending[0]]} in {tried} attempts; allow longer executions, more "
                 "markers or walls, or fewer statements"
             )
-        left = []
+        remaining = []
         batches = int(np.clip(_ROUND // pending.size, 1, 256))
         for part in np.array_split(pending, max(1, pending.size // _ROUND)):
             tasks, index = _attempt(recipe, seed, purpose, indices[part], tried, batches, excluded, threads)
             accepted.append(tasks)
             task_indices.append(part[index])
-            left.append(np.delete(part, index))
-        pending, tried = np.concatenate(left), tried + batches
+            remaining.append(np.delete(part, index))
+        pending, tried = np.concatenate(remaining), tried + batches
     return _join(accepted, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *task_indices]), kind="stable"))
 
 
@@ -149,12 +149,12 @@ def distinct(
     parts: list[Tasks] = []
     batch = 0
     while len(selected) < count:
-        more = max(count - len(selected), 64)
-        part = generate(recipe, seed, purpose, np.arange(batch, batch + more), excluded=excluded, threads=threads)
-        for i in range(more):
+        size = max(count - len(selected), 64)
+        part = generate(recipe, seed, purpose, np.arange(batch, batch + size), excluded=excluded, threads=threads)
+        for i in range(size):
             selected.setdefault(part.programs.program(i).tobytes(), batch + i)
         parts.append(part)
-        batch += more
+        batch += size
     return _join(parts, recipe).take(np.array(list(selected.values())[:count]))
 
 
@@ -190,15 +190,15 @@ def _attempt(
     tasks = _tasks_of(recipe, arrays)
     code = compile_programs(tasks.programs)
     execution = run(code, tasks.inputs, max_events=recipe.events, threads=threads)
-    good = (execution.status == OK).all(1) & (execution.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
+    is_accepted = (execution.status == OK).all(1) & (execution.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
     if excluded is not None:
-        good &= ~np.isin(tasks.key, excluded)
-    rows = np.flatnonzero(good)
+        is_accepted &= ~np.isin(tasks.key, excluded)
+    rows = np.flatnonzero(is_accepted)
     if recipe.live:
         candidates = tasks.take(rows)
-        coverage = candidates.inputs[:, : recipe.shown]
-        traced = run(candidates.programs, coverage, max_events=recipe.events, trace=True, threads=threads)
-        rows = rows[alive(candidates.programs, coverage, traced)]
+        shown_inputs = candidates.inputs[:, : recipe.shown]
+        traced = run(candidates.programs, shown_inputs, max_events=recipe.events, trace=True, threads=threads)
+        rows = rows[alive(candidates.programs, shown_inputs, traced)]
     index, first = np.unique(owner[rows], return_index=True)
     rows = rows[first]
     outputs = execution.worlds[rows]
@@ -209,9 +209,9 @@ def _attempt(
 def _draw(
     recipe: ControlRecipe, seed: int, purpose: str, indices: np.ndarray, attempts: np.ndarray, threads: int
 ) -> tuple[np.ndarray, ...]:
-    """words [N, W], lengths [N], cells, robot and size of the worlds, keys [N]."""
+    """Draw programs and worlds: words [N, W], lengths [N], cells, robot and size of the worlds, keys [N]."""
     count, examples = len(indices), recipe.examples
-    words = np.empty((count, _HEADER_AND_END + _WORDS_A_STATEMENT * recipe.length[1]), np.int16)
+    words = np.empty((count, _HEADER_AND_END + _WORDS_PER_STATEMENT * recipe.length[1]), np.int16)
     lengths = np.empty(count, np.int64)
     cells = np.full((count, examples, recipe.height[1], recipe.width[1]), -1, np.int16)
     robot = np.empty((count, examples, 3), np.int16)
@@ -234,7 +234,7 @@ def _draw(
 
 
 def _tasks_of(recipe: ControlRecipe, arrays: tuple[np.ndarray, ...]) -> Tasks:
-    """Draw tasks; their outputs are copies of the inputs until the programs are executed."""
+    """Tasks from the arrays of `_draw`; the outputs are the inputs until the programs are executed."""
     words, lengths, cells, robot, size, key = arrays
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -253,7 +253,7 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
         height = h_low + np.int64(below(draw(sizes, 0), h_high - h_low + 1))
         width = w_low + np.int64(below(draw(sizes, 1), w_high - w_low + 1))
         statements = n_low + np.int64(below(draw(sizes, 2), n_high - n_low + 1))
-        stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_A_PROGRAM) ^ uint64(1))
+        stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_PER_PROGRAM) ^ uint64(1))
         lengths[i] = _draw_program(stream, statements, numbers, kinds, action_of, words[i])
         key = mix(uint64(height * 65536 + width))
         for j in range(lengths[i]):

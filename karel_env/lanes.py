@@ -1,4 +1,4 @@
-"""Operations of the compiled interpreter on the lanes of one program, inlined into `machine`.
+"""Operations of the compiled interpreter on one world and on the lanes of one program, inlined into `machine`.
 
 A *lane* is one world of the current program. Arrays have one column per lane: `lanes` int64 [3, E] is its cell (index in
 the flat cells of all pairs), heading and number; `tallies` int64 [2, E] its events and actions, indexed by number;
@@ -53,10 +53,43 @@ def begin(robot, pair, size, width, budget, lanes, tallies, out):  # type: ignor
 
 
 @njit(cache=True, nogil=True, inline="always")
-def act(effect, mode, cap, cells, steps, lanes, low, height):  # type: ignore[no-untyped-def]
+def act_once(effect, mode, cap, cells, steps, cell, heading):  # type: ignore[no-untyped-def]
+    """Apply one action to a single world; returns cell, heading and whether the action is legal."""
+    legal = True
+    if effect == MOVE:
+        ahead = cell + steps[uint64(heading)]
+        legal = cells[uint64(ahead)] >= 0
+        cell = ahead if legal else cell
+        if mode == TURN180 and not legal:
+            heading = (heading + 2) & 3
+    elif effect == LEFT:
+        heading = (heading + 3) & 3
+    elif effect == RIGHT:
+        heading = (heading + 1) & 3
+    else:
+        count = cells[uint64(cell)]
+        legal = count > 0 if effect == PICK else count < cap
+        change = -1 if effect == PICK else 1
+        cells[uint64(cell)] = count + (change if legal else 0)
+    return cell, heading, legal
+
+
+@njit(cache=True, nogil=True, inline="always")
+def is_condition_true(test, negated, cells, steps, cell, heading):  # type: ignore[no-untyped-def]
+    """Evaluate a condition in a single world."""
+    condition = test & 7
+    if condition < 3:
+        truth = cells[uint64(cell + steps[uint64((heading + turn_to(condition)) & 3)])] >= 0
+    else:
+        truth = (cells[uint64(cell)] > 0) == (condition == 3)
+    return truth != ((test >= NEGATED) != negated)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def act(effect, mode, cap, cells, steps, lanes, low, high):  # type: ignore[no-untyped-def]
     """Apply one action to lanes `low` to `high`; the loops contain no branches."""
     if effect == MOVE:
-        for k in range(low, height):
+        for k in range(low, high):
             at = uint64(k)
             ahead = lanes[CELL, at] + steps[uint64(lanes[HEADING, at])]
             blocked = cells[uint64(ahead)] < 0
@@ -65,33 +98,33 @@ def act(effect, mode, cap, cells, steps, lanes, low, height):  # type: ignore[no
                 lanes[HEADING, at] = (lanes[HEADING, at] + 2 * int64(blocked)) & 3
     elif effect in (LEFT, RIGHT):
         turn = 3 if effect == LEFT else 1
-        for k in range(low, height):
+        for k in range(low, high):
             lanes[HEADING, uint64(k)] = (lanes[HEADING, uint64(k)] + turn) & 3
     elif effect == PICK:
-        for k in range(low, height):
+        for k in range(low, high):
             markers = uint64(lanes[CELL, uint64(k)])
             cells[markers] -= int64(cells[markers] > 0)
     else:
-        for k in range(low, height):
+        for k in range(low, high):
             markers = uint64(lanes[CELL, uint64(k)])
             cells[markers] += int64(cells[markers] < cap)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def evaluate(test, negated, cells, steps, lanes, scratch, low, height):  # type: ignore[no-untyped-def]
+def evaluate(test, negated, cells, steps, lanes, scratch, low, high):  # type: ignore[no-untyped-def]
     """Evaluate a condition in lanes `low` to `high` into the last row of `scratch`; returns the number of lanes in which it is true."""
     condition = test & 7
     inverted = int64((condition == 4) != ((test >= NEGATED) != negated))
     passed = 0
     if condition < 3:
         turn = turn_to(condition)
-        for k in range(low, height):
+        for k in range(low, high):
             at = uint64(k)
             side = lanes[CELL, at] + steps[uint64((lanes[HEADING, at] + turn) & 3)]
             scratch[TRUTH, at] = int64(cells[uint64(side)] >= 0) ^ inverted
             passed += scratch[TRUTH, at]
     else:
-        for k in range(low, height):
+        for k in range(low, high):
             at = uint64(k)
             scratch[TRUTH, at] = int64(cells[uint64(lanes[CELL, at])] > 0) ^ inverted
             passed += scratch[TRUTH, at]
@@ -99,10 +132,10 @@ def evaluate(test, negated, cells, steps, lanes, scratch, low, height):  # type:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def part(lanes, scratch, low, middle, height):  # type: ignore[no-untyped-def]
+def part(lanes, scratch, low, middle, high):  # type: ignore[no-untyped-def]
     """Reorder lanes so that those in which the condition is false come first, up to `middle`."""
     failed, passed = low, middle
-    for k in range(low, height):
+    for k in range(low, high):
         at = uint64(k)
         truth = scratch[TRUTH, at]
         to = uint64(passed if truth else failed)
@@ -111,14 +144,14 @@ def part(lanes, scratch, low, middle, height):  # type: ignore[no-untyped-def]
         for row in range(3):
             scratch[row, to] = lanes[row, at]
     for row in range(3):
-        for k in range(low, height):
+        for k in range(low, high):
             lanes[row, uint64(k)] = scratch[row, uint64(k)]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def settle(tallies, lanes, low, height, events, actions):  # type: ignore[no-untyped-def]
+def settle(tallies, lanes, low, high, events, actions):  # type: ignore[no-untyped-def]
     """Add the events and actions of the group since it was formed to each of its lanes."""
-    for k in range(low, height):
+    for k in range(low, high):
         lane = uint64(lanes[LANE, uint64(k)])
         tallies[EVENTS, lane] += events
         tallies[ACTIONS, lane] += actions
@@ -136,9 +169,9 @@ def finish(final_robot, tally, pair, size, width, lanes, tallies):  # type: igno
 
 
 @njit(cache=True, nogil=True, inline="always")
-def record(records, out, lanes, scratch, low, height, base, size, word, tested):  # type: ignore[no-untyped-def]
+def record(records, out, lanes, scratch, low, high, base, size, word, tested):  # type: ignore[no-untyped-def]
     """Record an event of lanes `low` to `high`, packed from the lowest bit: word, value + 1, heading, position."""
-    for k in range(low, height):
+    for k in range(low, high):
         at = uint64(k)
         lane = lanes[LANE, at]
         value = scratch[TRUTH, at] + 1 if tested else int64(0)

@@ -24,21 +24,20 @@ from karel_env.lanes import (
     CRASH_MODE,
     OK,
     TIMEOUT,
-    TURN180,
     act,
+    act_once,
     begin,
     cell_of,
     evaluate,
     finish,
+    is_condition_true,
     keep,
     part,
     record,
     settle,
     store_cell,
-    turn_to,
 )
 from karel_env.language import MAX_NESTING
-from karel_env.semantics import LEFT, MOVE, PICK, RIGHT
 
 FEWEST_LANES = 3
 """Smallest number of worlds per program for which `_run_lanes` is faster."""
@@ -136,21 +135,17 @@ def _grow_trace(trace: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
 @njit(cache=True, nogil=True, _nrt=False)
 def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
     """Execute pairs `low` to `high`; returns the first pair whose events might exceed the trace's capacity, or `high`."""
-    operation, argument, jump, source, offsets = code
-    effect_of, test_of = tables
-    mode, cap, budget, width, lanes = settings[0], settings[1], settings[2], settings[3], settings[4]
-    steps, counter = buffers[0], buffers[-1]
+    offsets, budget, width, lanes = code[4], settings[2], settings[3], settings[4]
     robot, final_robot, size = inputs[1], final[1], inputs[0].shape[1]
     source_cells, cells = inputs[0].reshape(-1), final[0].reshape(-1)
     statuses, all_events, all_actions = tally
     out = 0
     if trace is not None:
-        cursor, starts, words, values, positions, headings = trace
-        out = cursor[0]
+        cursor, starts, out = trace[0], trace[1], trace[0][0]
     program = low // lanes
     lane = low - program * lanes
     for pair in range(low, high):
-        if trace is not None and out + budget > len(words):
+        if trace is not None and out + budget > len(trace[2]):
             cursor[0] = out
             return pair
         first, base = offsets[program], pair * size
@@ -160,71 +155,9 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
         for k in range(base, base + size):
             cells[uint64(k)] = source_cells[uint64(k)]
         cell, heading = cell_of(robot, pair, size, width), int64(robot[pair, 2])
-        status, events, actions = OK, 0, 0
-        pc = first
-        while True:
-            index = uint64(pc)
-            op = operation[index]
-            is_true = -1
-            if op > TEST:
-                if op == JUMP:
-                    pc = first + jump[index]
-                elif op == SET:
-                    counter[jump[index]] = argument[index]
-                    pc += 1
-                elif op != TICK:
-                    break
-                elif counter[argument[index]] == 0:
-                    pc = first + jump[index]
-                elif events == budget:
-                    status = TIMEOUT
-                    break
-                else:
-                    counter[argument[index]] -= 1
-                    events += 1
-                    pc += 1
-                continue
-            if events == budget:
-                status = TIMEOUT
-                break
-            events += 1
-            if op == TEST:
-                condition_code = test_of[uint64(argument[index] & 7)]
-                condition = condition_code & 7
-                if condition < 3:
-                    truth = cells[uint64(cell + steps[uint64((heading + turn_to(condition)) & 3)])] >= 0
-                else:
-                    truth = (cells[uint64(cell)] > 0) == (condition == 3)
-                truth = truth != ((condition_code >= NEGATED) != (argument[index] >= NEGATED))
-                is_true = 1 if truth else 0
-                pc = pc + 1 if truth else first + jump[index]
-            else:
-                effect = effect_of[uint64(op)]
-                legal = True
-                if effect == MOVE:
-                    ahead = cell + steps[uint64(heading)]
-                    legal = cells[uint64(ahead)] >= 0
-                    cell = ahead if legal else cell
-                    if mode == TURN180 and not legal:
-                        heading = (heading + 2) & 3
-                elif effect == LEFT:
-                    heading = (heading + 3) & 3
-                elif effect == RIGHT:
-                    heading = (heading + 1) & 3
-                else:
-                    count = cells[uint64(cell)]
-                    legal = count > 0 if effect == PICK else count < cap
-                    change = -1 if effect == PICK else 1
-                    cells[uint64(cell)] = count + (change if legal else 0)
-                if mode == CRASH_MODE and not legal:
-                    status = CRASH
-                    break
-                actions += 1
-                pc += 1
-            if trace is not None:
-                to = uint64(out)
-                words[to], values[to], positions[to], headings[to] = source[index], is_true, cell - base, heading
-                out += 1
+        status, events, actions, cell, heading, out = _run_pair(
+            code, tables, settings, buffers[0], buffers[-1], first, cells, base, cell, heading, out, trace
+        )
         store_cell(final_robot, pair, size, width, cell, heading)
         statuses[pair], all_events[pair], all_actions[pair] = status, events, actions
         if trace is not None:
@@ -234,21 +167,72 @@ def _run_one_by_one(code, tables, settings, buffers, low, high, origin, inputs, 
     return high
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _run_pair(code, tables, settings, steps, counter, first, cells, base, cell, heading, out, trace):  # type: ignore[no-untyped-def]
+    """Execute the program at instruction `first` on one world; returns status, events, actions, cell, heading and `out`."""
+    operation, argument, jump, source, _ = code
+    effect_of, test_of = tables
+    mode, cap, budget = settings[0], settings[1], settings[2]
+    status, events, actions = OK, 0, 0
+    pc = first
+    while True:
+        index = uint64(pc)
+        op = operation[index]
+        is_true = -1
+        if op > TEST:
+            if op == JUMP:
+                pc = first + jump[index]
+            elif op == SET:
+                counter[jump[index]] = argument[index]
+                pc += 1
+            elif op != TICK:
+                break
+            elif counter[argument[index]] == 0:
+                pc = first + jump[index]
+            elif events == budget:
+                status = TIMEOUT
+                break
+            else:
+                counter[argument[index]] -= 1
+                events += 1
+                pc += 1
+            continue
+        if events == budget:
+            status = TIMEOUT
+            break
+        events += 1
+        if op == TEST:
+            truth = is_condition_true(
+                test_of[uint64(argument[index] & 7)], argument[index] >= NEGATED, cells, steps, cell, heading
+            )
+            is_true = 1 if truth else 0
+            pc = pc + 1 if truth else first + jump[index]
+        else:
+            cell, heading, legal = act_once(effect_of[uint64(op)], mode, cap, cells, steps, cell, heading)
+            if mode == CRASH_MODE and not legal:
+                status = CRASH
+                break
+            actions += 1
+            pc += 1
+        if trace is not None:
+            to = uint64(out)
+            trace[2][to], trace[3][to], trace[4][to], trace[5][to] = source[index], is_true, cell - base, heading
+            out += 1
+    return status, events, actions, cell, heading, out
+
+
 @njit(cache=True, nogil=True, _nrt=False)
 def _run_lanes(code, tables, settings, buffers, start, stop, origin, inputs, final, tally, trace):  # type: ignore[no-untyped-def]
     """Execute programs `start` to `stop`, all worlds of a program together.
 
     Returns the first program whose events might exceed the trace's capacity, or `stop`. A program of which a world might
-    reach the budget is executed again, one world after the other. The active lanes are `low` to `high`. `waiting` is a
-    stack of waiting groups, each at an instruction that the active lanes reach later; groups are split into neighbouring
-    ranges of lanes, so groups that join form one range again.
+    reach the budget is executed again, one world after the other.
     """
-    operation, argument, jump, source, offsets = code
-    mode, cap, budget, width, count = settings[0], settings[1], settings[2], settings[3], settings[4]
-    steps, lanes, tallies, scratch, out, records, waiting, counter = buffers
+    operation, offsets = code[0], code[4]
+    budget, width, count = settings[2], settings[3], settings[4]
+    _, lanes, tallies, _, out, records, _, _ = buffers
     robot, final_robot, size = inputs[1], final[1], inputs[0].shape[1]
     source_cells, cells = inputs[0].reshape(-1), final[0].reshape(-1)
-    effect_of, test_of = tables
     for program in range(start, stop):
         pair, first = program * count, offsets[program]
         if trace is not None and trace[0][0] + count * budget > len(trace[2]):
@@ -256,77 +240,102 @@ def _run_lanes(code, tables, settings, buffers, start, stop, origin, inputs, fin
         for k in range(pair * size, (pair + count) * size):
             cells[uint64(k)] = source_cells[uint64(k)]
         begin(robot, pair, size, width, budget, lanes, tallies, out)
-        low, high, depth, meet = 0, count, 0, _NEVER
-        events, actions, spent = 0, 0, 0
-        pc = first
-        while True:
-            if pc >= meet:
-                settle(tallies, lanes, low, high, events, actions)
-                events, actions = 0, 0
-                others_low, others_high = waiting[_LOW, depth], waiting[_HIGH, depth]
-                if pc == meet:
-                    low, high = min(low, others_low), max(high, others_high)
-                    depth -= 1
-                    meet = waiting[_AT, depth] if depth else _NEVER
-                else:
-                    waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = pc, low, high
-                    low, high = others_low, others_high
-                    pc, meet = meet, pc
-                continue
-            index = uint64(pc)
-            op = operation[index]
-            if op == JUMP:
-                pc = first + jump[index]
-                continue
-            if op == SET:
-                counter[jump[index]] = argument[index]
-                pc += 1
-                continue
-            if op == TICK and counter[argument[index]] == 0:
-                pc = first + jump[index]
-                continue
-            if op == END or spent == budget:
-                break
-            spent += 1
-            events += 1
-            if op == TICK:
-                counter[argument[index]] -= 1
-                pc += 1
-                continue
-            if op < TEST:
-                act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
-                if trace is not None:
-                    record(records, out, lanes, scratch, low, high, pair * size, size, source[index], False)
-                actions += 1
-                pc += 1
-                continue
-            passed = evaluate(test_of[uint64(argument[index] & 7)], argument[index] >= NEGATED, cells, steps, lanes,
-                           scratch, low, high)  # fmt: skip
-            if trace is not None:
-                record(records, out, lanes, scratch, low, high, pair * size, size, source[index], True)
-            target = first + jump[index]
-            if passed == 0:
-                pc = target
-                continue
-            pc += 1
-            if passed < high - low:
-                settle(tallies, lanes, low, high, events, actions)
-                events, actions = 0, 0
-                middle = high - passed
-                part(lanes, scratch, low, middle, high)
-                if meet == target:
-                    waiting[_LOW, depth] = min(low, waiting[_LOW, depth])
-                    waiting[_HIGH, depth] = max(middle, waiting[_HIGH, depth])
-                else:
-                    depth += 1
-                    waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = target, low, middle
-                    meet = target
-                low = middle
+        pc = _run_program(code, tables, settings, buffers, first, cells, pair * size, size, trace is not None)
         if operation[uint64(pc)] != END:
             _run_one_by_one(code, tables, settings, buffers, pair, pair + count, origin, inputs, final, tally, trace)
             continue
-        settle(tallies, lanes, low, high, events, actions)
         finish(final_robot, tally, pair, size, width, lanes, tallies)
         if trace is not None:
             keep(trace, pair - origin, budget, records, out)
     return stop
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _run_program(code, tables, settings, buffers, first, cells, base, size, traced):  # type: ignore[no-untyped-def]
+    """Execute the program at instruction `first` in all lanes; returns the last instruction, `END` unless the budget is spent.
+
+    The active lanes are `low` to `high`. `waiting` is a stack of waiting groups, each at an instruction that the active
+    lanes reach later; groups are split into neighbouring ranges of lanes, so groups that join form one range again.
+    """
+    operation, argument, jump, source, _ = code
+    mode, cap, budget = settings[0], settings[1], settings[2]
+    steps, lanes, tallies, scratch, out, records, waiting, counter = buffers
+    effect_of, test_of = tables
+    low, high, depth, meet = 0, settings[4], 0, _NEVER
+    events, actions, spent = 0, 0, 0
+    pc = first
+    while True:
+        if pc >= meet:
+            settle(tallies, lanes, low, high, events, actions)
+            events, actions = 0, 0
+            pc, low, high, depth, meet = _next_group(waiting, pc, low, high, depth, meet)
+            continue
+        index = uint64(pc)
+        op = operation[index]
+        if op == JUMP:
+            pc = first + jump[index]
+            continue
+        if op == SET:
+            counter[jump[index]] = argument[index]
+            pc += 1
+            continue
+        if op == TICK and counter[argument[index]] == 0:
+            pc = first + jump[index]
+            continue
+        if op == END or spent == budget:
+            break
+        spent += 1
+        events += 1
+        pc += 1
+        if op == TICK:
+            counter[argument[index]] -= 1
+            continue
+        if op < TEST:
+            act(effect_of[uint64(op)], mode, cap, cells, steps, lanes, low, high)
+            if traced:
+                record(records, out, lanes, scratch, low, high, base, size, source[index], False)
+            actions += 1
+            continue
+        passed = evaluate(test_of[uint64(argument[index] & 7)], argument[index] >= NEGATED, cells, steps, lanes,
+                          scratch, low, high)  # fmt: skip
+        if traced:
+            record(records, out, lanes, scratch, low, high, base, size, source[index], True)
+        if passed == 0:
+            pc = first + jump[index]
+        elif passed < high - low:
+            settle(tallies, lanes, low, high, events, actions)
+            events, actions = 0, 0
+            middle = high - passed
+            part(lanes, scratch, low, middle, high)
+            depth, meet = _push_group(waiting, first + jump[index], low, middle, depth, meet)
+            low = middle
+    settle(tallies, lanes, low, high, events, actions)
+    return pc
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _next_group(waiting, pc, low, high, depth, meet):  # type: ignore[no-untyped-def]
+    """Join the innermost waiting group at its instruction `meet`, or exchange it with the active lanes if these are past it."""
+    others_low, others_high = waiting[_LOW, depth], waiting[_HIGH, depth]
+    if pc == meet:
+        low, high = min(low, others_low), max(high, others_high)
+        depth -= 1
+        meet = waiting[_AT, depth] if depth else _NEVER
+    else:
+        waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = pc, low, high
+        low, high = others_low, others_high
+        pc, meet = meet, pc
+    return pc, low, high, depth, meet
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _push_group(waiting, target, low, high, depth, meet):  # type: ignore[no-untyped-def]
+    """Let lanes `low` to `high` wait at instruction `target`, with the innermost group if it waits there."""
+    if meet == target:
+        waiting[_LOW, depth] = min(low, waiting[_LOW, depth])
+        waiting[_HIGH, depth] = max(high, waiting[_HIGH, depth])
+    else:
+        depth += 1
+        waiting[_AT, depth], waiting[_LOW, depth], waiting[_HIGH, depth] = target, low, high
+        meet = target
+    return depth, meet

@@ -202,13 +202,13 @@ def _states(task: _Task, execution: Execution, index: int, max_markers: int | No
     ):
         if value >= 0:
             continue
-        selected = divmod(int(position), width)
-        count = markers.get(selected, 0)
+        cell = divmod(int(position), width)
+        count = markers.get(cell, 0)
         if word == PICK and count > 0:
-            markers[selected] = count - 1
+            markers[cell] = count - 1
         elif word == PUT and (max_markers is None or count < max_markers):
-            markers[selected] = count + 1
-        states.append([*selected, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
+            markers[cell] = count + 1
+        states.append([*cell, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
     return states
 
 
@@ -232,8 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="also print the state after every action")
 
     def execute_tasks() -> int:
-        line = parser.parse_args(argv)
-        for result in results(_lines(), Options(line.mode, line.max_markers, line.max_events, line.trace)):
+        options = parser.parse_args(argv)
+        for result in results(_lines(), Options(options.mode, options.max_markers, options.max_events, options.trace)):
             print(json.dumps(result, separators=(",", ":")))
         return 0
 

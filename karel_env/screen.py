@@ -48,8 +48,8 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
     step = np.tile(np.arange(steps), sample)
     width = inputs.cells.shape[-1]
 
-    def states(meaning: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        execution = run(code, inputs, meaning, trace=True, threads=0)
+    def states(alternative: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        execution = run(code, inputs, alternative, trace=True, threads=0)
         assert execution.trace is not None
         position = execution.trace.position
         robot = np.stack([position // width, position % width, execution.trace.heading], 1)
@@ -64,8 +64,8 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
     nested = _Nested([np.unique(level, return_inverse=True)[1] for level in levels], owner < sample // 2)
     counts = class_counts(*inputs.cells.shape[-2:])
     table = np.zeros((len(semantics), len(FEATURES)))
-    for i, meaning in enumerate(semantics):
-        scores = states(meaning)[1]
+    for i, alternative in enumerate(semantics):
+        scores = states(alternative)[1]
         for f, name in enumerate(FEATURES):
             losses = nested.losses(scores[name], counts[name])
             table[i, f] = 1 - losses[-1] / losses[1] if losses[1] > 0 else 0.0
@@ -120,7 +120,7 @@ def valid_alternatives(feature: str) -> tuple[str, ...]:
     return tuple(name for name, skills in table().items() if skills[feature] < THRESHOLD)
 
 
-def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics], noise: dict[str, float]) -> str:
+def _document(names: list[str], skills: np.ndarray, semantics: list[Semantics], noise: dict[str, float]) -> str:
     lines = [
         "# The alternative semantics and the derivability screen",
         "",
@@ -134,9 +134,9 @@ def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics], n
         "| name | " + " | ".join(ACTIONS) + " | " + " | ".join(FEATURES) + " |",
         "|" + "---|" * (1 + len(ACTIONS) + len(FEATURES)),
     ]
-    for name, meaning, row in zip(names, meanings, skills, strict=True):
+    for name, alternative, row in zip(names, semantics, skills, strict=True):
         cells = [f"**{v:.2f}**" if v >= THRESHOLD else f"{v:.2f}" for v in row]
-        lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in meaning.actions), *cells]) + " |")
+        lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in alternative.actions), *cells]) + " |")
     counted = [f"{f} {int((skills[:-1, i] < THRESHOLD).sum())}" for i, f in enumerate(FEATURES)]
     lines += [
         "",
@@ -164,19 +164,19 @@ def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) 
         f"0.200 for the six that begin with `l`. Valid, but less than {CLOSE} below the threshold:",
         "",
     ]
-    near = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
+    is_close = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
     for f, feature in enumerate(FEATURES):
-        if near[:, f].any():
-            entries = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
+        if is_close[:, f].any():
+            entries = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(is_close[:, f]))
             lines.append(f"- {feature}: {entries}")
     return lines
 
 
 def main() -> int:
     """Compute the screen and write both files."""
-    meanings = [*mirror_classes(), FLIP]
-    names = [m.name for m in meanings]
-    skills, recomputed = (derivability(meanings, seed=seed) for seed in NOISE_SEEDS)
+    semantics = [*mirror_classes(), FLIP]
+    names = [m.name for m in semantics]
+    skills, recomputed = (derivability(semantics, seed=seed) for seed in NOISE_SEEDS)
     noise = dict(zip(FEATURES, np.abs(skills - recomputed).max(0).round(4).tolist(), strict=True))
     rows = {n: dict(zip(FEATURES, np.round(r, 4).tolist(), strict=True)) for n, r in zip(names, skills, strict=True)}
     stored = {
@@ -187,7 +187,7 @@ def main() -> int:
         "skill": {n: rows[n] for n in names[:-1]},
     }
     TABLE.write_text(json.dumps(stored, indent=1) + "\n")
-    DOCUMENT.write_text(_document(names, skills, meanings, noise), encoding="utf-8")
+    DOCUMENT.write_text(_document(names, skills, semantics, noise), encoding="utf-8")
     print(f"wrote {TABLE.name} and {DOCUMENT.name}")
     return 0
 

@@ -92,8 +92,8 @@ def calibrate(
     cells: list[Cell] = []
 
     def add(name: str, measure: Callable[[], Cell]) -> None:
-        began = time.perf_counter()
-        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - began})
+        started = time.perf_counter()
+        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - started})
         on_cell(cells[-1])
 
     controls = calibration.controls()
@@ -161,17 +161,17 @@ class _CalibrationRun:
         """Measure verdict, skill and delta of the primary feature of one pseudo-model."""
         arrays = evidence_to_arrays({"model": self.read_source(random_inits), **controls})
         views = [f"view {i}" for i in range(len(random_inits[0]))]
-        meaning = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
-        primary = meaning.features[PRIMARY]
+        result = verdict_from_evidence(self.probe_set, self.tested, arrays, self.protocol, views)
+        primary = result.features[PRIMARY]
         skill = 1 - arrays["model.probe"].sum(-1, dtype=np.float64) / self.tested.prior.sum(-1)
-        expected, is_right = self._expected(name, meaning.verdict, skill)
+        expected, is_right = self._expected(name, result.verdict, skill)
         return {
             "expected": expected,
-            "found": meaning.verdict,
+            "found": result.verdict,
             "right": is_right,
             "skill": primary.skill.value,
             "delta": [primary.delta.value, primary.delta.low, primary.delta.high],
-            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
+            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in result.features.values() if not r.degenerate),
         }
 
     def _expected(self, name: str, verdict: str, skill: np.ndarray) -> tuple[str, bool]:

@@ -394,10 +394,10 @@ class RayExecutor:
 
     def capacity_message(self) -> str:
         """See `Executor`."""
-        has, free = self.ray.cluster_resources(), self.ray.available_resources()
+        total, free = self.ray.cluster_resources(), self.ray.available_resources()
         return (
-            f"a worker requests {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
-            f"{has.get('GPU', 0):g}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free"
+            f"a worker requests {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {total.get('CPU', 0):g} and "
+            f"{total.get('GPU', 0):g}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free"
         )
 
     def shutdown(self) -> None:

@@ -186,9 +186,9 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     ends = [len(prompt)]
     for word in program.split(" "):
         ends.append(ends[-1] + 1 + len(word))
-    lasts = [encoded.char_to_token(end - 1) for end in ends]
+    last_tokens = [encoded.char_to_token(end - 1) for end in ends]
     layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states or ()]
-    return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
+    return layers, log_prob.cpu().numpy(), last_tokens[:-1] + last_tokens[1:]
 
 
 def check_padding(doctor_context: DoctorContext) -> CheckResult:

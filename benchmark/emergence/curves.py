@@ -88,7 +88,7 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
     lengths: dict[str, Curve] = {"generated": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
-    meaning: dict[str, Curve] = {
+    deltas: dict[str, Curve] = {
         "delta (skill)": lambda p: p.delta,
         "mdl_delta (bits per label)": lambda p: p.mdl_delta,
     }
@@ -96,7 +96,7 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
         ("accuracy on test tasks", accuracy),
         ("semantic content (paper)", content),
         ("valid and distinct programs / test tasks", shares),
-        ("delta: control-adjusted gap of facing", meaning),
+        ("delta: control-adjusted gap of facing", deltas),
         (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **lengths}),
         ("delta of future states", ahead),
     ]

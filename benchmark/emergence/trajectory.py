@@ -218,9 +218,8 @@ class Trajectory:
         tasks = test_tasks(suite)
         scores = score_programs(suite, tasks, [sample["text"] for sample in folder.samples(stages.shards, TEST)])
         likelihoods = folder.samples(stages.shards, LIKELIHOOD)
-        nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(
-            sample_entry["tokens"] for sample_entry in likelihoods
-        )
+        num_tokens = sum(sample["tokens"] for sample in likelihoods)
+        nats = -sum(sample["log_likelihood"] for sample in likelihoods) / num_tokens
         content = None
         if folder.views(stages.shards, GENERATED, "emit"):
             states = folder.states(stages.shards, GENERATED, f"emit.{MEAN}")

@@ -56,8 +56,8 @@ class ChangedFile:
     def rejection_reason(self) -> str | None:
         """Return why the change of this file is refused (its type or location), or None."""
         if self.folder is None:
-            where = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a separate pull request"
-            return f"{where} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else where
+            reason = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a separate pull request"
+            return f"{reason} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else reason
         if self.mode_after not in (FILE, NO_FILE):
             return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
         if self.mode_before not in (FILE, NO_FILE):

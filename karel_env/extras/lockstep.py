@@ -100,9 +100,9 @@ class _Lockstep:
         self.counters[at, code.jump[pc[at]]] = code.argument[pc[at]]
         pc[at] += 1
         at = active[operation == TICK]
-        over = self.counters[at, code.argument[pc[at]]] == 0
-        pc[at[over]] = self.first[at[over]] + code.jump[pc[at[over]]]
-        at = at[~over]
+        is_finished = self.counters[at, code.argument[pc[at]]] == 0
+        pc[at[is_finished]] = self.first[at[is_finished]] + code.jump[pc[at[is_finished]]]
+        at = at[~is_finished]
         at = at[self._spend(at)]
         self.counters[at, code.argument[pc[at]]] -= 1
         pc[at] += 1

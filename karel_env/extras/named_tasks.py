@@ -88,11 +88,11 @@ class NamedTask:
 
         def after(state: State) -> bool:
             nonlocal reward
-            max_steps, over = rule(state)
-            reward += max_steps
+            gained, is_over = rule(state)
+            reward += gained
             if observe is not None:
                 observe(state)
-            return over
+            return is_over
 
         played = play(words, self.world, after, mode=self.mode, max_markers=MAX_MARKERS, max_events=MAX_EVENTS)
         return Episode(round(reward, 9), played)

@@ -101,8 +101,8 @@ def stair_climber(dice: Dice) -> Worlds:
     for row, column in steps[:-1]:
         cells[row, column + 1] = WALL
         cells[row, min(column + 2, 11)] = WALL
-    low, height = sorted(dice.shuffled(range(len(steps)))[:2])
-    cells[steps[height]] = 1
+    low, high = sorted(dice.shuffled(range(len(steps)))[:2])
+    cells[steps[high]] = 1
     return _world(cells, steps[low])
 
 
