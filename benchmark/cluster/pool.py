@@ -8,7 +8,7 @@ An item that
 - is lost with its node, or runs out of memory, returns to the end of the queue, at most ten times; after an
   out-of-memory failure this item and all later ones of the same affinity key get half the batch size.
 
-Items that are given up are reported at the end; the others go on. A worker that starts slowly is kept while it reports
+Items that are given up are reported at the end; the others continue. A worker that starts slowly is kept while it reports
 progress; a silent one is replaced, after a timeout that grows; if workers die repeatedly and no item completes in
 between, everything stops. The pool depends neither on Ray nor on models: an `Executor` runs the workers, and a work item
 says what to compute and how to commit it. Several threads may drain one pool: the thread that holds the step lock
@@ -171,7 +171,7 @@ class Pool:
             self.queue.append(self.inbox.popleft())
         try:
             if self.is_stopped:
-                raise BenchmarkError("stopped; what is committed is kept, run the same command again to continue")
+                raise BenchmarkError("stopped; committed results are kept, run the same command again to continue")
             self._start_workers()
             self._hand_out()
             calls = [worker.call for worker in self.workers if worker.call is not None]
@@ -364,7 +364,7 @@ class Pool:
                 self.queue.append(pending)
                 raise BenchmarkError(
                     f"workers died {self.deaths} times in a row and no work item was completed in between; last {pending.item.name}: "
-                    f"{status}: {' '.join(message.split())[:300]}; what is committed is kept, run the same command again to continue"
+                    f"{status}: {' '.join(message.split())[:300]}; committed results are kept, run the same command again to continue"
                 )
         is_exhausted = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
         if is_exhausted or pending.raises >= MAX_RAISES:

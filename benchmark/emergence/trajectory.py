@@ -195,7 +195,7 @@ class Trajectory:
         return stages
 
     def _controls(self, checkpoint: Checkpoint) -> Stages:
-        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in a folder of their own."""
+        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in a separate folder."""
         architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))

@@ -45,7 +45,7 @@ _NO_GARBAGE = ((1, 13), BIN, (3, 10), (4, 11), (5, 11), (6, 10))
 
 
 class Dice:
-    """Random numbers of one world, from a stream of `draws` of its own.
+    """Random numbers of one world, from a separate stream of `draws`.
 
     Args:
         seed: seed of the world.

@@ -75,7 +75,7 @@ def from_state_array(array: np.ndarray) -> Worlds:
     if ((markers.sum(-1) != 1) & ~wall).any():
         raise WorldError("state array: a free cell does not have exactly one of the planes for 0 to 10 markers")
     if markers[wall, 1:].any():
-        raise WorldError("state array: a wall with markers; expected no plane of 1 to 10 markers beside a wall's")
+        raise WorldError("state array: a wall with markers; expected no plane of 1 to 10 markers in a wall's cell")
     robots = planes[..., :_WALL_PLANE].reshape(*planes.shape[:-3], -1)
     if (robots.sum(-1) != 1).any():
         raise WorldError("state array: a world does not have exactly one robot")
