@@ -1,7 +1,7 @@
 """Muon: momentum whose update is replaced by the nearest semi-orthogonal matrix (Jordan 2024).
 
-`torch.optim.Muon` iterates in bfloat16, which a processor without bfloat16 products runs a hundred times slower
-than float32; this implementation keeps the dtype of the parameters and iterates over all matrices of a shape at once.
+`torch.optim.Muon` iterates in bfloat16, which is a hundred times slower than float32 on a processor without
+bfloat16 products; this implementation keeps the dtype of the parameters and iterates over all matrices of a shape at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Matrices [G, A, B] with singular values brought near 1 (within about 0.7 to 1.2)."""
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    return x.mT if is_tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: two-dimensional parameters, or groups of them. `parts` of a group is the number of matrices with equal numbers of
-            rows stacked in each parameter, such as those of queries, keys and values; each is orthogonalised alone.
+            rows stacked in each parameter, such as those of queries, keys and values; each is orthogonalised separately.
         lr: step length; an update is scaled by sqrt(max(1, rows / columns)).
         momentum: decay of the running mean of gradients.
         weight_decay: decoupled weight decay.

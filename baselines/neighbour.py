@@ -47,10 +47,10 @@ class NearestNeighbour:
 
 
 def compute_effects(before: Worlds, after: Worlds) -> np.ndarray:
-    """float32 [N, E * K], what was done to worlds [N, E], each example seen from its robot's start.
+    """Effects of programs on worlds [N, E] in coordinates relative to the robot's start; float32 [N, E * K].
 
-    The K figures of an example: steps ahead and to the right, the turn (four figures, one of them 1), and the change of
-    the number of markers in the (2 * `REACH` + 1) squared cells around the start.
+    The K numbers of an example: steps ahead and to the right, the turn (one-hot of four), and the change of the number of
+    markers in the (2 * `WINDOW_RADIUS` + 1) squared cells around the start.
     """
     row, column, heading = np.moveaxis(before.robot.astype(np.int64), -1, 0)
     end_row, end_column, end_heading = np.moveaxis(after.robot.astype(np.int64), -1, 0)

@@ -26,7 +26,7 @@ class Recipe:
         config: entries of its configuration, without the vocabulary.
         batch, tasks: tasks per step, and in total.
         muon_lr: Muon learning rate of the matrices inside the blocks; 0 trains them with AdamW.
-        muon_parts: number of matrices stacked in a parameter, by part of its name; each is orthogonalised alone.
+        muon_parts: number of matrices stacked in a parameter, by part of its name; each is orthogonalised separately.
         adam_lr: AdamW learning rate of the other parameters.
         weight_decay: decoupled weight decay of matrices.
         warmup, decay: fraction of the steps with linear warmup and with linear decay.
@@ -64,7 +64,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed {self.seed}: expected a whole number, at least 0 and at most {2**63 - 1}")
+            raise ValueError(f"seed {self.seed}: expected an integer, at least 0 and at most {2**63 - 1}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss {self.loss!r}: expected one of {', '.join(LOSSES)}")
         if not 1 <= self.batch <= self.tasks or min(self.pool, self.micro, self.checkpoints) < 0:
@@ -131,8 +131,8 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         return Recipe(
             model_class=architecture["class"], config=architecture["config"], **entry.pop("optimizer"), **entry
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError, yaml.YAMLError) as problem:
-        raise ValueError(f"{path}: {problem}; see baselines/recipes/llama-laptop.yaml") from problem
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}; see baselines/recipes/llama-laptop.yaml") from error
 
 
 def _apply_change(entry: dict[str, Any], change: str) -> None:

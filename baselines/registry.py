@@ -26,5 +26,5 @@ EARLIER_DIGESTS: dict[str, tuple[str, ...]] = {
 }
 """Digests of earlier sources that give the same answers; an edit that changes an answer removes its entry.
 
-`tests/baselines/test_earlier_digests.py` has each baseline answer again for the rows that were made with them.
+`tests/baselines/test_earlier_digests.py` regenerates answers of the rows that have these digests.
 """

@@ -88,7 +88,7 @@ class ChunkFunctions:
 class SelectiveScan(torch.autograd.Function):
     """h[t] = exp(step[t] a) h[t-1] + step[t] u[t] b[t]; y[t] = c[t] h[t].
 
-    Inputs: u, step [S, B, D]; a [N, D]; b, c [S, B, N], S a multiple of `PIECE`. Output: y [S, B, D].
+    Inputs: u, step [S, B, D]; a [N, D]; b, c [S, B, N], S a multiple of `CHUNK_SIZE`. Output: y [S, B, D].
     """
 
     @staticmethod

@@ -35,9 +35,9 @@ def find_gguf_file() -> Path:
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     files = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
     if not files or find_spec(READER) is None:
-        problem = "no *.gguf file" if folders and not files else "not installed"
+        reason = "no *.gguf file" if folders and not files else "not installed"
         name = READER if files else PACKAGE.replace("_", "-")
-        raise ModelError(f"package {name}: {problem}; run: {INSTALL}")
+        raise ModelError(f"package {name}: {reason}; run: {INSTALL}")
     return files[0]
 
 

@@ -113,8 +113,8 @@ def print_speeds(options: argparse.Namespace) -> int:
     names = options.recipes or sorted(path.stem for path in RECIPES.glob("*-laptop.yaml"))
     try:
         recipes = {name: load_recipe(find_recipe(name)) for name in names}
-    except ValueError as problem:
-        raise UsageError(str(problem)) from problem
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     for name, recipe in recipes.items():
         speed = measure_speed(recipe, options.compile, options.precision, options.steps)
         rows.append([

@@ -354,8 +354,8 @@ def run_training(options: argparse.Namespace, command: str) -> int:
         recipe = load_recipe(find_recipe(options.recipe), changes)
         make_folder(options.out, "--out")
         trainer = Trainer(recipe, options.out, options.compile, options.precision, command)
-    except ValueError as problem:
-        raise UsageError(str(problem)) from problem
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     trainer.resume()
     train(trainer, options.save_every)
     return 0

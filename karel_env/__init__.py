@@ -1,4 +1,4 @@
-"""Karel: the language, the worlds, the machine, the generators. NumPy and Numba only."""
+"""The Karel language: parser, worlds, interpreter and task generators. Depends on NumPy and Numba only."""
 
 import hashlib
 import os
@@ -11,28 +11,28 @@ _FOLDER = Path(__file__).parent
 
 
 def _sources(folder: Path) -> str:
-    """Names, times and sizes of the sources."""
+    """Names, modification times and sizes of the source files, as text."""
     sources = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.glob("*.py"))]
     return "\n".join(f"{name} {changed} {size}" for name, changed, size in sources)
 
 
-def _forget_stale_code(folder: Path) -> None:
-    """Remove compiled functions if any source is not the one they were compiled from.
+def _delete_stale_cache(folder: Path) -> None:
+    """Delete compiled functions if a source file has changed since they were compiled.
 
-    Numba looks at the file that defines a function only, and would keep the old values of what it took from others.
+    Numba checks only the file that defines a function, so it would keep old values of what that file imports.
     """
     cache = folder / "__pycache__"
     stamp = cache / "sources.txt"
-    present = _sources(folder)
+    current = _sources(folder)
     try:
-        if stamp.exists() and stamp.read_text() == present:
+        if stamp.exists() and stamp.read_text() == current:
             return
         for path in cache.glob("*.nb[ci]"):
             path.unlink(missing_ok=True)
         cache.mkdir(exist_ok=True)
-        stamp.write_text(present)
+        stamp.write_text(current)
     except OSError:
-        # A folder that cannot be written holds no compiled code either: Numba keeps it elsewhere, see `_place_cache`.
+        # A read-only folder contains no compiled functions: Numba stores them elsewhere, see `_place_cache`.
         return
 
 
@@ -42,9 +42,9 @@ def _is_installed(folder: Path) -> bool:
 
 
 def _place_cache(folder: Path) -> None:
-    """Tell Numba where to keep compiled functions: beside the source, or if it is installed, in the user's cache.
+    """Set Numba's cache folder: next to the source in a checkout, the user's cache folder for an installed package.
 
-    Without a home folder that can be written to, a folder for temporary files serves.
+    Without a writable home folder, a folder for temporary files is used.
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
@@ -62,19 +62,19 @@ def _place_cache(folder: Path) -> None:
 
 
 def _user_cache() -> Path:
-    """Where Numba keeps what it cannot keep beside the source."""
+    """Folder in which Numba stores compiled functions if the package's folder is not writable."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - without a home folder Path raises
     base = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or base) / "numba"
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the nearest one above it that is there."""
+    """Whether files can be created in a folder, or in its nearest parent that exists."""
     if not folder.is_absolute():
         return False
     try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
             return True
     except OSError:
         return False
@@ -86,16 +86,16 @@ def _digest_sources(folder: Path) -> str:
 
 
 def _temporary_cache(folder: Path) -> Path:
-    """A folder for temporary files that is the user's alone, since compiled code is read from it without a check.
+    """Create a cache folder that no other user can access, since Numba loads compiled code from it without a check.
 
     Raises:
-        OSError: there is none.
+        OSError: the folder cannot be created, or belongs to another user.
     """
     cache = Path(tempfile.gettempdir()) / f"karel-numba-{os.getuid()}-{_digest_sources(folder)}"
     cache.mkdir(mode=0o700, exist_ok=True)
     status = cache.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise OSError(f"{cache} belongs to someone else")
+        raise OSError(f"{cache} is accessible to another user")
     return cache
 
 
@@ -106,5 +106,5 @@ def _compile_without_cache() -> None:
 
 
 if not _is_installed(_FOLDER):
-    _forget_stale_code(_FOLDER)
+    _delete_stale_cache(_FOLDER)
 _place_cache(_FOLDER)

@@ -1,9 +1,9 @@
-"""How fast the machine is, beside others on the same input in the same run: `python -m karel_env.bench`.
+"""Speed of the interpreter and the generators, compared with other implementations: `python -m karel_env.bench`.
 
-Each class of programs is run by this package, by `karel-for-synthesis` (its programs parsed beforehand, illegal actions
-passed over, at most 9 markers a cell) and by `extras.lockstep`. They take turns of a few calls each, and the fastest call of
-several rounds counts, so that what else the machine does weighs on all alike. Times are wall-clock; nothing here fails
-on a slow machine.
+Each class of programs is executed by this package, by `karel-for-synthesis` (its programs parsed beforehand, illegal
+actions ignored, at most 9 markers per cell) and by `extras.lockstep`, on the same inputs. The implementations alternate,
+a few calls each, for several rounds, and the fastest call counts, so that other load on the machine affects all alike.
+Times are wall-clock; nothing here fails on a slow machine.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from karel_env.interpreter import run
 ICML24 = Recipe(
     height=(8, 8), width=(8, 8), wall=0.1, marker=0.1, length=(1, 10), weights=(5, 3, 3, 2, 2), examples=10
 )  # fmt: skip
-"""The tasks of the suite `icml24`; a test holds the two equal."""
+"""Recipe of the suite `icml24`; a test checks that the two are equal."""
 KINDS = {"if": (5, 3, 3, 0, 0), "loops": (5, 1, 1, 3, 2)}
-"""Statement kinds of the classes with control flow, see `control_flow.KINDS`."""
+"""Relative frequencies of the statement kinds (`control_flow.KINDS`), per class with control flow."""
 FOREIGN = 100
-"""Programs given to `karel-for-synthesis`, which would take a minute for all."""
+"""Number of programs that `karel-for-synthesis` executes; all of them would take it a minute."""
 CAP = 9
 GENERATED = 65_536
 CHAIN = 1_000_000
 CALLS = 3
-"""Calls in a row, since the first after another's turn finds the caches full of the other's data."""
+"""Consecutive calls of one implementation: the first one finds the processor's caches filled by another."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Load:
 
 
 def loads(programs: int) -> list[Load]:
-    """The classes, that many programs each."""
+    """Generate the classes, `programs` programs each."""
     indices = np.arange(programs)
     tasks_by_class = {"straight-line": generator.generate(ICML24, 1, "train", indices)}
     for name, kinds in KINDS.items():
@@ -75,22 +75,22 @@ def loads(programs: int) -> list[Load]:
 
 
 def fastest(actions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of the fastest call of each action: they take turns of `CALLS` calls, `rounds` turns each."""
+    """Seconds of the fastest call of each action; actions alternate, `CALLS` calls each, for `rounds` rounds."""
     best = dict.fromkeys(actions, float("inf"))
     for _ in range(rounds):
         for name, action in actions.items():
             for _ in range(CALLS):
-                began = time.perf_counter()
+                started = time.perf_counter()
                 action()
-                best[name] = min(best[name], time.perf_counter() - began)
+                best[name] = min(best[name], time.perf_counter() - started)
     return best
 
 
 def foreign(load: Load, trace: bool) -> Callable[[], list[list[np.ndarray]]]:
-    """Runs the first `FOREIGN` programs of a class on `karel-for-synthesis`; returns its final grids.
+    """Return a function that executes the first `FOREIGN` programs with `karel-for-synthesis` and returns the final grids.
 
     Raises:
-        ImportError: it is not installed (it comes with the extra `test`).
+        ImportError: the package is not installed (the extra `test` has it).
     """
     from karel_for_synthesis.executor import KarelExecutor
 
@@ -109,7 +109,7 @@ def foreign(load: Load, trace: bool) -> Callable[[], list[list[np.ndarray]]]:
 
 
 def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
-    """Executions of one class: ours on one thread and on all cores, the others, and what lies between."""
+    """Executions per second of one class by every implementation, and ratios to this package on one thread."""
     inputs = (load.code, load.tasks.inputs)
     actions: dict[str, Callable[[], Any]] = {
         "ours": partial(run, *inputs, max_markers=CAP, trace=trace),
@@ -118,7 +118,7 @@ def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
         "foreign": foreign(load, trace),
     }
     seconds = fastest(actions, rounds)
-    timing = {name: time_ / load.pairs for name, time_ in seconds.items()}
+    timing = {name: total / load.pairs for name, total in seconds.items()}
     timing["foreign"] = seconds["foreign"] / (min(FOREIGN, len(load.tasks)) * load.tasks.inputs.shape[1])
     events = float(run(*inputs).events.mean())
     return {
@@ -130,28 +130,28 @@ def execution_rows(load: Load, trace: bool, rounds: int) -> dict[str, Any]:
         "events": events,
         "ns/event": timing["ours"] * 1e9 / events,
         "karel-for-synthesis/s": round(1 / timing["foreign"]),
-        "times it": timing["foreign"] / timing["ours"],
+        "ours / karel-for-synthesis": timing["foreign"] / timing["ours"],
         "lock-step NumPy/s": round(1 / timing["lockstep"]),
-        "times that": timing["lockstep"] / timing["ours"],
+        "ours / lock-step": timing["lockstep"] / timing["ours"],
     }
 
 
 def generation_rows(rounds: int, count: int) -> list[dict[str, Any]]:
-    """Whole `icml24` tasks: a program, ten worlds, ten outputs."""
+    """Generated tasks of `icml24` per second, each with ten input and ten output worlds."""
     indices = np.arange(count)
     actions = {
         threads: partial(generator.generate, ICML24, 1, "train", indices, threads=number)
         for threads, number in (("1 thread", 1), (f"{os.cpu_count()} threads", 0))
     }
     return [
-        {"tasks": "icml24", "on": threads, "tasks/s": round(count / seconds), "ns a task": seconds / count * 1e9}
+        {"tasks": "icml24", "on": threads, "tasks/s": round(count / seconds), "ns/task": seconds / count * 1e9}
         for threads, seconds in fastest(actions, rounds).items()
     ]
 
 
 @njit(cache=True)
 def _chase(table, num_steps, count, branches):  # type: ignore[no-untyped-def]
-    """A chain of loads each of which needs the one before; `branches` adds one that cannot be foreseen to each."""
+    """Run a chain of dependent loads; with `branches`, each is followed by an unpredictable branch."""
     at = 0
     for i in range(len(num_steps)):
         at = table[at]
@@ -161,7 +161,7 @@ def _chase(table, num_steps, count, branches):  # type: ignore[no-untyped-def]
 
 
 def floor_rows(rounds: int) -> list[dict[str, Any]]:
-    """What the processor asks for a chain of loads from the nearest cache, and for a branch that it cannot foresee."""
+    """Latency of dependent loads from the first-level cache, without and with an unpredictable branch."""
     rng = np.random.default_rng(0)
     order = rng.permutation(1024)
     table = np.empty(1024, np.int64)
@@ -171,63 +171,69 @@ def floor_rows(rounds: int) -> list[dict[str, Any]]:
         "dependent load": partial(_chase, table, num_steps, count, False),
         "dependent load and branch": partial(_chase, table, num_steps, count, True),
     }
-    return [{"a loop of": n, "ns a turn": s / CHAIN * 1e9} for n, s in fastest(actions, rounds).items()]
+    return [{"loop of": n, "ns/iteration": s / CHAIN * 1e9} for n, s in fastest(actions, rounds).items()]
 
 
 _START = """
-import time; began = time.perf_counter()
+import time; started = time.perf_counter()
 import karel_env.interpreter as i
-imported = time.perf_counter() - began
+imported = time.perf_counter() - started
 from karel_env.language import Programs; from karel_env.parser import parse; from karel_env.world import parse_world
 programs, worlds = Programs.of([parse("def run() { move() }")] * 2), parse_world("> .")[None, None][[0, 0]][:, [0] * 4]
-began = time.perf_counter()
+started = time.perf_counter()
 for mode in ("noop", "crash"):
     for trace in (False, True):
         i.run(programs, worlds, mode=mode, trace=trace)
-print(imported, time.perf_counter() - began)
+print(imported, time.perf_counter() - started)
 """
 
 
 def start_rows() -> list[dict[str, Any]]:
-    """Import and the first call of everything `interpreter.run` compiles, in new processes."""
+    """Seconds to import the interpreter and to call every function that it compiles, in new processes."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("nothing compiled yet", "compiled before"):
+        for name in ("without cache", "with cache"):
             environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
             out = subprocess.run(
                 [sys.executable, "-c", _START], env=environment, capture_output=True, text=True, check=True
             )
             imported, called = map(float, out.stdout.split())
-            rows.append({"a new process": name, "import, s": imported, "first calls, s": called})
+            rows.append({"new process": name, "import, s": imported, "first calls, s": called})
     return rows
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = CommandParser(prog="python -m karel_env.bench", description="speed, beside other machines")
+    """Command-line entry point; returns the exit code."""
+    parser = CommandParser(
+        prog="python -m karel_env.bench", description="Measure the speed of this package and of other implementations."
+    )
     parser.add_argument(
         "--programs",
         type=integer(1, 10_000_000),
         default=2000,
         metavar="N",
-        help="of each class (default: %(default)s)",
+        help="programs per class (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds", type=integer(1, 100_000), default=5, metavar="N", help="the fastest counts (default: %(default)s)"
+        "--rounds",
+        type=integer(1, 100_000),
+        default=5,
+        metavar="N",
+        help="rounds of calls; the fastest call counts (default: %(default)s)",
     )
     return run_command(lambda: measure(parser.parse_args(argv)))
 
 
 def measure(workloads: argparse.Namespace) -> int:
-    """Measure and print; returns the exit code."""
+    """Measure and print the tables; returns the exit code."""
     try:
         rows = [
             execution_rows(load, trace, workloads.rounds)
             for load in loads(workloads.programs)
             for trace in (False, True)
         ]
-    except ImportError as problem:
-        raise UsageExit("karel-for-synthesis is missing; install it: pip install -e '.[test]'") from problem
+    except ImportError as error:
+        raise UsageExit("karel-for-synthesis is missing; install it: pip install -e '.[test]'") from error
     generated, floor, started = generation_rows(workloads.rounds, GENERATED), floor_rows(workloads.rounds), start_rows()
     for table, digits in ((rows, ".1f"), (generated, ".0f"), (floor, ".2f"), (started, ".2f")):
         print(tabulate(table, headers="keys", floatfmt=digits, intfmt=",", tablefmt="github"), end="\n\n")

@@ -1,10 +1,10 @@
-"""What every command line does alike: numbers in a range, errors on one line, output that any terminal takes.
+"""Shared behaviour of all command lines: numbers in a range, errors on one line, output for any terminal.
 
     def main(arguments=None):
         return run_command(lambda: work(parser.parse_args(arguments)))
 
-Output never brings a command down: characters that the terminal's encoding lacks are replaced by ASCII, a reader that is
-gone (`| head`) is written to no more while the command goes on, a missing stream is a null device.
+Output never makes a command fail: characters that the terminal's encoding lacks are replaced by ASCII, output after the
+reader has closed the pipe (`| head`) is discarded while the command continues, and a missing stream is the null device.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from typing import Any, NoReturn, TextIO
 
 USAGE_EXIT, INCOMPLETE_EXIT = 2, 1
 LONGEST_SHOWN = 60
-"""Characters of a value that a message repeats."""
+"""Largest number of characters of a value that a message quotes."""
 PARSERS = ("json", "yaml")
-"""Packages that read nested text by recursion."""
+"""Packages that parse nested text recursively."""
 Explanation = tuple[str, int]
-"""The line that an error is told by, and the exit code."""
+"""Error message on one line, and exit code."""
 
 _SIGNS = {
     "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2018": "'", "\u2019": "'",
     "\u201c": '"', "\u201d": '"', "\u2022": "*", "\u00b7": "*", "\u2026": ".", "\u00d7": "x", "\u00b1": "+/-",
     "\u2264": "<=", "\u2265": ">=", "\u2192": "->", "\u00a0": " ",
 }  # fmt: skip
-"""ASCII for signs of messages and tables; boxes are drawn by `_box_sign`."""
+"""ASCII replacements of punctuation; box-drawing characters are replaced by `_box_sign`."""
 
 
 class UsageExit(Exception):
-    """The command line cannot be; the message is one line."""
+    """The command line is invalid; the message is one line."""
 
 
 class ParserExit(SystemExit):
@@ -49,7 +49,7 @@ class ParserExit(SystemExit):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are a `UsageExit`, so that `run_command` tells them like any other."""
+    """An argument parser that raises `UsageExit`, so that `run_command` reports its errors like any other."""
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser`."""
@@ -58,7 +58,7 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageExit(f"{shown(message, 1000)}; see {self.prog} --help")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """See `argparse.ArgumentParser`, which takes `--option=--` for an option without a value and hands on a list."""
+        """See `argparse.ArgumentParser`, which takes `--option=--` as an option without a value and passes on an empty list."""
         words = list(sys.argv[1:] if args is None else args)
         for word in words[: words.index("--")] if "--" in words else words:
             if re.fullmatch(r"--?[\w-]+=--", word):
@@ -71,18 +71,18 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def shown(text: object, longest: int = LONGEST_SHOWN) -> str:
-    """A value as a message may repeat it: printable ASCII, on one line, not too long."""
+    """Quote a value for a message: printable ASCII on one line, cut after `longest` characters."""
     line = "".join(c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 def quoted(text: str) -> str:
-    """A value that is no number, in quotation marks unless it is plain."""
+    """Quote a value that is not a number; in quotation marks unless it is a plain word."""
     return shown(text) if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else f"'{shown(text)}'"
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """Type of an option: a whole number from `low` to `high`, in ASCII digits."""
+    """Option type: an integer from `low` to `high`, in ASCII digits."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,30}", text) or not low <= int(text) <= high:
@@ -95,7 +95,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(low: float, high: float, above: bool = False, description: str = "") -> Callable[[str], float]:
-    """Type of an option: a finite decimal number from `low` (if `above`, more than it) to `high`; `why` says why so."""
+    """Option type: a finite decimal number from `low` (exclusive if `above`) to `high`; `description` explains the range."""
 
     def parse(text: str) -> float:
         decimal = re.fullmatch(r"[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", text)
@@ -110,7 +110,7 @@ def number(low: float, high: float, above: bool = False, description: str = "") 
 
 
 def _box_sign(character: str) -> str:
-    """ASCII for a line of a box: by which ways it goes."""
+    """ASCII replacement of a box-drawing character, by the directions of its lines."""
     name = unicodedata.name(character, "")
     if not name.startswith("BOX DRAWINGS"):
         return _SIGNS.get(character, character)
@@ -120,7 +120,7 @@ def _box_sign(character: str) -> str:
 
 
 def in_encoding(text: str, encoding: str) -> str:
-    """The text with ASCII in place of what the encoding lacks."""
+    """Replace the characters that the encoding lacks by ASCII."""
 
     def encoded(character: str) -> str:
         try:
@@ -137,16 +137,16 @@ class OutputError(Exception):
 
 
 class ReaderGone(Exception):
-    """Nobody reads standard output any more."""
+    """The reader of standard output has closed the pipe."""
 
 
 class Output:
-    """A standard stream that takes every text.
+    """A standard stream that accepts any text, whatever its encoding.
 
     Args:
-        stream: is written to.
-        is_error: whether it is standard error, of which a failure is passed over.
-        stops: whether a reader that is gone ends the command by `ReaderGone`.
+        stream: the stream to write to.
+        is_error: whether it is standard error, whose failures are ignored.
+        stops: whether to raise `ReaderGone` when the reader has closed the pipe.
     """
 
     def __init__(self, stream: TextIO, is_error: bool, stops: bool = False) -> None:
@@ -178,18 +178,18 @@ class Output:
             else:
                 with suppress(OSError, ValueError):
                     yield
-        except (OSError, ValueError) as problem:
-            if isinstance(problem, ValueError) and not self.stream.closed:
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not self.stream.closed:
                 raise
             self._discard()
-            if isinstance(problem, BrokenPipeError):
+            if isinstance(error, BrokenPipeError):
                 if self.stops:
-                    raise ReaderGone from problem
-            elif isinstance(problem, OSError) and not self.is_error:
-                raise OutputError(f"standard output cannot be written to ({problem.strerror})") from problem
+                    raise ReaderGone from error
+            elif isinstance(error, OSError) and not self.is_error:
+                raise OutputError(f"standard output cannot be written to ({error.strerror})") from error
 
     def _discard(self) -> None:
-        """Write nothing any more; what the stream still holds goes to the null device."""
+        """Discard all further output, and what the stream has buffered."""
         self.is_discarding = True
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
@@ -199,80 +199,80 @@ class Output:
 
 def run_command(
     command: Callable[[], int],
-    explain: Callable[[BaseException], Explanation | None] = lambda problem: None,
+    explain: Callable[[BaseException], Explanation | None] = lambda error: None,
     stops: bool = False,
 ) -> int:
-    """The exit code of a command; every foreseen failure is one line on standard error, any other a traceback.
+    """Run a command and return its exit code; expected errors become one line on standard error, others a traceback.
 
     Args:
-        command: reads its options and carries them out.
-        explain: the line and exit code of an error, None for one that is a fault of the program.
-        stops: whether the command ends when nobody reads its output; otherwise it goes on silently.
+        command: parses its options, does the work and returns the exit code.
+        explain: returns message and exit code of an expected error, and None for any other.
+        stops: whether to end the command when the reader of its output closes the pipe; otherwise it continues silently.
     """
-    with _standard_streams(stops) as (output, error), _interrupts():
+    with _standard_streams(stops) as (output, errors), _interrupts():
         try:
             code = command()
             output.flush()
         except ReaderGone:
             return 0
-        except BaseException as problem:
-            explanation = _explain(problem, explain)
+        except BaseException as error:
+            explanation = _explain(error, explain)
             if explanation is None:
                 raise
             with suppress(OutputError, ReaderGone):
                 output.flush()
-            error.write(f"error: {' '.join(explanation[0].split())}\n")
+            errors.write(f"error: {' '.join(explanation[0].split())}\n")
             return explanation[1]
         return code
 
 
-def _explain(problem: BaseException, explain: Callable[[BaseException], Explanation | None]) -> Explanation | None:
-    if isinstance(problem, UsageExit):
-        return str(problem), USAGE_EXIT
-    if isinstance(problem, OutputError):
-        return str(problem), INCOMPLETE_EXIT
-    if isinstance(problem, ParserExit):
+def _explain(error: BaseException, explain: Callable[[BaseException], Explanation | None]) -> Explanation | None:
+    if isinstance(error, UsageExit):
+        return str(error), USAGE_EXIT
+    if isinstance(error, OutputError):
+        return str(error), INCOMPLETE_EXIT
+    if isinstance(error, ParserExit):
         return None
-    own_message = explain(problem)
+    own_message = explain(error)
     if own_message is not None:
         return own_message
-    if isinstance(problem, SystemExit):
-        return f"code that was called ended the command (SystemExit: {shown(problem.code)})", INCOMPLETE_EXIT
-    if isinstance(problem, KeyboardInterrupt):
+    if isinstance(error, SystemExit):
+        return f"code that the command called exited (SystemExit: {shown(error.code)})", INCOMPLETE_EXIT
+    if isinstance(error, KeyboardInterrupt):
         return "interrupted", INCOMPLETE_EXIT
-    if isinstance(problem, RecursionError) and _is_in_parser(problem):
-        return "JSON or YAML that is nested too deep; give a file as this program writes it", USAGE_EXIT
+    if isinstance(error, RecursionError) and _is_in_parser(error):
+        return "JSON or YAML is nested too deeply; give a file that this program wrote", USAGE_EXIT
     return None
 
 
-def _is_in_parser(problem: BaseException) -> bool:
-    frames = traceback.extract_tb(problem.__traceback__)
+def _is_in_parser(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).parent.name in PARSERS
 
 
 @contextmanager
 def _standard_streams(stops: bool) -> Iterator[tuple[Output, Output]]:
-    """Within, standard output and error take every text."""
-    # The null device comes first, so that no other file gets the number of a stream that is closed.
+    """Replace standard output and standard error by `Output` streams while the context lasts."""
+    # Open the null device first, so that no other file gets the file descriptor of a closed stream.
     with Path(os.devnull).open("w", encoding="utf-8") as null:
         before = sys.stdout, sys.stderr
         output = Output(before[0] or null, is_error=False, stops=stops)
-        error = Output(before[1] or null, is_error=True)
-        sys.stdout, sys.stderr = output, error
+        errors = Output(before[1] or null, is_error=True)
+        sys.stdout, sys.stderr = output, errors
         try:
-            yield output, error
+            yield output, errors
         finally:
-            error.flush()
+            errors.flush()
             sys.stdout, sys.stderr = before
 
 
 _signals: list[int] | None = None
-"""Interrupts that this process received; None where nobody counts them."""
+"""Interrupt signals received so far; None while they are not counted."""
 
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """Within, interrupts from outside are told from those that code raises by itself."""
+    """Count interrupt signals, to distinguish them from a `KeyboardInterrupt` that code raised."""
     global _signals
     if threading.current_thread() is not threading.main_thread() or _signals is not None:
         yield
@@ -297,5 +297,5 @@ def _interrupts() -> Iterator[None]:
 
 
 def was_interrupted() -> bool:
-    """Whether a `KeyboardInterrupt` can be the user's: a signal arrived, or nobody counts them."""
+    """Whether a `KeyboardInterrupt` may come from the user: a signal arrived, or signals are not counted."""
     return _signals is None or bool(_signals)

@@ -1,12 +1,12 @@
-"""From words to flat code: the form that the interpreter runs.
+"""Compile programs to flat code, which the interpreter executes.
 
 Each instruction is an operation, an argument, a jump target (relative to the program's first instruction) and
-the index of the word that it came from:
+the index of the word that it was compiled from:
 
     0..4        the action word of that index
     TEST        argument: condition word, plus 8 if negated; jumps when the test fails
-    SET         counter `jump` := argument (a `repeat` begins)
-    TICK        counter `argument`: at 0 jump out of the loop, else count it down and go on
+    SET         counter `jump` := argument (start of a `repeat`)
+    TICK        counter `argument`: at 0 jump out of the loop, else decrement it and continue
     JUMP        to `jump`
     END
 """
@@ -41,10 +41,10 @@ _IN_IF, _IN_THEN, _IN_ELSE, _IN_WHILE, _IN_REPEAT = range(5)
 
 @dataclass(frozen=True)
 class Code:
-    """Compiled programs, one flat array a field.
+    """Compiled programs, one flat array per field.
 
     Attributes:
-        operation: int8 [I], see the module's table.
+        operation: int8 [I], see the table in the module docstring.
         argument: int8 [I].
         jump: int16 [I], relative to the first instruction of the program.
         word: int16 [I], index of the word in its program.
@@ -59,7 +59,7 @@ class Code:
 
 
 def compile_programs(programs: Programs) -> Code:
-    """Flat code of a batch; the words must be a valid program (`parser.parse` and the generators give such)."""
+    """Compile a batch; each program must be valid, as those of `parser.parse` and the generators are."""
     total = len(programs.words)
     fields = np.empty((4, total), np.int16)
     offsets = np.zeros(len(programs) + 1, np.int64)

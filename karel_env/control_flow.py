@@ -1,12 +1,12 @@
-"""Tasks with conditionals and loops, drawn by the grammar within limits of size and depth.
+"""Random tasks with conditionals and loops, within limits of size and depth.
 
 A program of n statements (actions and control statements alike) is drawn from the outside in: each control
-statement takes a uniform share of the statements that are left in its block for its own body. Its numbers depend
+statement takes a uniform share of the statements that are left in its block for its own body. Random numbers depend
 only on (seed, purpose, index, attempt), so the tasks are the same on every platform, at any batch size and for any
-number of threads. What is rejected is drawn again under the next attempt number; sizes do not change with the
+number of threads. A rejected draw is repeated under the next attempt number; sizes do not change with the
 attempt, so rejection does not make programs shorter or worlds smaller.
 
-Letters: `N` tasks, `E` examples a task, `W` longest program in words.
+Letters: `N` tasks, `E` examples per task, `W` longest program in words.
 Source: Bunel et al. 2018 (arXiv 1805.04276), section 5.1: a grammar with limits, programs whose branches the
 examples cover; Trivedi et al. 2021 (LEAPS, arXiv 2108.13643), appendix, for the coverage of all branches.
 """
@@ -47,31 +47,31 @@ from karel_env.language import (
 from karel_env.world import MAX_PRINTED_MARKERS, Worlds
 
 KINDS = ("action", "if", "ifelse", "while", "repeat")
-WORLDS_A_PROGRAM = 4
-"""Attempts with other worlds before the program is drawn again too."""
+WORLDS_PER_PROGRAM = 4
+"""Attempts with new worlds before the program is drawn again as well."""
 MAX_ATTEMPTS = 40_000
 _ROUND = 4096
-"""Attempts drawn at once, spread over the tasks that are still missing."""
-_WORDS_A_STATEMENT = 8
+"""Attempts per call, divided among the tasks that are still missing."""
+_WORDS_PER_STATEMENT = 8
 _HEADER_AND_END = 4
 _PROGRAM, _THEN, _BODY = range(3)
 
 
 @dataclass(frozen=True)
 class ControlRecipe(Recipe):
-    """How tasks with control flow are drawn; `length` counts statements, control statements included.
+    """Settings of the random generation of tasks with control flow; `length` counts all statements.
 
     Attributes:
-        kinds: relative frequency of each statement kind, in the order of `KINDS`; where a kind does not fit into
-            what is left of its block or under the depth limit, the others share its place.
+        kinds: relative frequency of each statement kind, in the order of `KINDS`; a kind that does not fit
+            into the rest of its block or under the depth limit is not drawn there.
         depth: deepest nesting of blocks.
-        negate: probability of `not` before a condition (kept to 1/65536).
+        negate: probability of `not` before a condition (rounded to 1/65536).
         repeats: (fewest, most) passes of a `repeat`, drawn uniformly.
         most_markers: the count of a marked cell is uniform in 1 to this.
         events: longest execution of an example, in events; a longer one is drawn again.
         live: reject dead code: over the shown examples every condition must take both values, every action
             must change something at least once, and some output must differ from its input.
-        shown: examples that must show it, the first of the task.
+        shown: number of examples, the first ones of the task, by which `live` is judged.
     """
 
     kinds: tuple[int, ...]
@@ -106,10 +106,10 @@ def generate(
     excluded: np.ndarray | None = None,
     threads: int = 1,
 ) -> Tasks:
-    """The tasks numbered `indices` of the stream (seed, purpose); arguments as of `generator.generate`.
+    """Generate the tasks numbered `indices` of the stream (seed, purpose); arguments as in `generator.generate`.
 
     Raises:
-        ValueError: a task was not found in `MAX_ATTEMPTS` attempts, so the recipe asks for too much.
+        ValueError: `MAX_ATTEMPTS` attempts gave no acceptable task; the recipe is too restrictive.
     """
     indices = np.asarray(indices, np.uint64)
     pending, tried = np.arange(len(indices)), 0
@@ -121,14 +121,14 @@ def generate(
                 f"recipe: no task number {indices[pending[0]]} in {tried} attempts; allow longer executions, more "
                 "markers or walls, or fewer statements"
             )
-        left = []
+        remaining = []
         batches = int(np.clip(_ROUND // pending.size, 1, 256))
         for part in np.array_split(pending, max(1, pending.size // _ROUND)):
             tasks, index = _attempt(recipe, seed, purpose, indices[part], tried, batches, excluded, threads)
             accepted.append(tasks)
             task_indices.append(part[index])
-            left.append(np.delete(part, index))
-        pending, tried = np.concatenate(left), tried + batches
+            remaining.append(np.delete(part, index))
+        pending, tried = np.concatenate(remaining), tried + batches
     return _join(accepted, recipe).take(np.argsort(np.concatenate([np.zeros(0, int), *task_indices]), kind="stable"))
 
 
@@ -141,25 +141,25 @@ def distinct(
     excluded: np.ndarray | None = None,
     threads: int = 1,
 ) -> Tasks:
-    """The first `count` tasks of a stream without those whose program an earlier one has.
+    """Generate the first `count` tasks of a stream whose program no earlier task has.
 
-    The first n of them are the same whatever `count` is.
+    The first n of them do not depend on `count`.
     """
     selected: dict[bytes, int] = {}
     parts: list[Tasks] = []
     batch = 0
     while len(selected) < count:
-        more = max(count - len(selected), 64)
-        part = generate(recipe, seed, purpose, np.arange(batch, batch + more), excluded=excluded, threads=threads)
-        for i in range(more):
+        size = max(count - len(selected), 64)
+        part = generate(recipe, seed, purpose, np.arange(batch, batch + size), excluded=excluded, threads=threads)
+        for i in range(size):
             selected.setdefault(part.programs.program(i).tobytes(), batch + i)
         parts.append(part)
-        batch += more
+        batch += size
     return _join(parts, recipe).take(np.array(list(selected.values())[:count]))
 
 
 def _join(parts: list[Tasks], recipe: ControlRecipe) -> Tasks:
-    """The tasks of all parts, one part after the other."""
+    """Concatenate batches of tasks."""
     if not parts:
         return _tasks_of(recipe, _draw(recipe, 0, "test", np.zeros(0, np.uint64), np.zeros(0, np.int64), 1))
     words = np.concatenate([p.programs.words for p in parts])
@@ -183,22 +183,22 @@ def _attempt(
     excluded: np.ndarray | None,
     threads: int,
 ) -> tuple[Tasks, np.ndarray]:
-    """Run attempts `tried` to `tried + num_attempts` of each index; return the first accepted task of each, and its index."""
+    """Run attempts `tried` to `tried + num_attempts` per index; return the first accepted task of each, and its index."""
     owner = np.repeat(np.arange(len(indices)), num_attempts)
     attempts = np.tile(np.arange(tried, tried + num_attempts), len(indices))
     arrays = _draw(recipe, seed, purpose, indices[owner], attempts, threads)
     tasks = _tasks_of(recipe, arrays)
     code = compile_programs(tasks.programs)
     execution = run(code, tasks.inputs, max_events=recipe.events, threads=threads)
-    good = (execution.status == OK).all(1) & (execution.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
+    is_accepted = (execution.status == OK).all(1) & (execution.worlds.cells.max((1, 2, 3)) <= MAX_PRINTED_MARKERS)
     if excluded is not None:
-        good &= ~np.isin(tasks.key, excluded)
-    rows = np.flatnonzero(good)
+        is_accepted &= ~np.isin(tasks.key, excluded)
+    rows = np.flatnonzero(is_accepted)
     if recipe.live:
         candidates = tasks.take(rows)
-        coverage = candidates.inputs[:, : recipe.shown]
-        traced = run(candidates.programs, coverage, max_events=recipe.events, trace=True, threads=threads)
-        rows = rows[alive(candidates.programs, coverage, traced)]
+        shown_inputs = candidates.inputs[:, : recipe.shown]
+        traced = run(candidates.programs, shown_inputs, max_events=recipe.events, trace=True, threads=threads)
+        rows = rows[alive(candidates.programs, shown_inputs, traced)]
     index, first = np.unique(owner[rows], return_index=True)
     rows = rows[first]
     outputs = execution.worlds[rows]
@@ -209,9 +209,9 @@ def _attempt(
 def _draw(
     recipe: ControlRecipe, seed: int, purpose: str, indices: np.ndarray, attempts: np.ndarray, threads: int
 ) -> tuple[np.ndarray, ...]:
-    """words [N, W], lengths [N], cells, robot and size of the worlds, keys [N]."""
+    """Draw programs and worlds: words [N, W], lengths [N], cells, robot and size of the worlds, keys [N]."""
     count, examples = len(indices), recipe.examples
-    words = np.empty((count, _HEADER_AND_END + _WORDS_A_STATEMENT * recipe.length[1]), np.int16)
+    words = np.empty((count, _HEADER_AND_END + _WORDS_PER_STATEMENT * recipe.length[1]), np.int16)
     lengths = np.empty(count, np.int64)
     cells = np.full((count, examples, recipe.height[1], recipe.width[1]), -1, np.int16)
     robot = np.empty((count, examples, 3), np.int16)
@@ -234,7 +234,7 @@ def _draw(
 
 
 def _tasks_of(recipe: ControlRecipe, arrays: tuple[np.ndarray, ...]) -> Tasks:
-    """Tasks whose outputs are still their inputs."""
+    """Tasks from the arrays of `_draw`; the outputs are the inputs until the programs are executed."""
     words, lengths, cells, robot, size, key = arrays
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -253,7 +253,7 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
         height = h_low + np.int64(below(draw(sizes, 0), h_high - h_low + 1))
         width = w_low + np.int64(below(draw(sizes, 1), w_high - w_low + 1))
         statements = n_low + np.int64(below(draw(sizes, 2), n_high - n_low + 1))
-        stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_A_PROGRAM) ^ uint64(1))
+        stream = mix(stream_key(seed, purpose, indices[i], attempts[i] // WORLDS_PER_PROGRAM) ^ uint64(1))
         lengths[i] = _draw_program(stream, statements, numbers, kinds, action_of, words[i])
         key = mix(uint64(height * 65536 + width))
         for j in range(lengths[i]):
@@ -268,7 +268,7 @@ def _draw_tasks(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type: ignore[no-untyped-def]
-    """Fill `words` with a program of that many statements; returns its number of words."""
+    """Fill `words` with a program of the given number of statements; returns its number of words."""
     r_low, r_high, deepest, negate16 = numbers[6], numbers[7], numbers[8], numbers[9]
     left = np.empty(deepest + 1, np.int64)
     alternative = np.empty(deepest + 1, np.int64)
@@ -329,7 +329,7 @@ def _draw_program(stream, statements, numbers, kinds, action_of, words):  # type
 
 @njit(cache=True, nogil=True)
 def _draw_world(stream, height, width, numbers, cells, robot, key):  # type: ignore[no-untyped-def]
-    """Fill one world of its size; returns the task's key with the world in it."""
+    """Fill one world of the given size; returns the task's key, updated with the world."""
     wall16, marker16, most = numbers[10], numbers[11], numbers[12]
     inner = width - 2
     free = (height - 2) * inner

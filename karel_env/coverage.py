@@ -1,7 +1,7 @@
-"""Dead code: what of a program its examples never exercise.
+"""Dead code: parts of a program that its examples never exercise.
 
-Source: Bunel et al. 2018 (arXiv 1805.04276), whose data set keeps programs with full branch coverage.
-Letters: `N` programs, `E` examples a program.
+Source: Bunel et al. 2018 (arXiv 1805.04276), whose data set contains only programs with full branch coverage.
+Letters: `N` programs, `E` examples per program.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def alive(programs: Programs, inputs: Worlds, execution: Execution) -> np.ndarra
 
     Args:
         programs: N programs.
-        inputs: [N, E].
-        done: their traced execution on `inputs` under the original semantics, without a cap on markers.
+        inputs: input worlds [N, E].
+        execution: the traced execution on `inputs` under the original semantics, without a cap on markers.
 
     Raises:
         ValueError: the execution has no trace.
     """
     if execution.trace is None:
-        raise ValueError("alive: the execution has no trace; run with trace=True")
+        raise ValueError("alive: the execution has no trace; call run with trace=True")
     pairs = int(np.prod(inputs.shape))
     flags = np.zeros(len(programs.words), np.int8)
     _mark(

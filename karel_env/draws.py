@@ -1,8 +1,8 @@
-"""Counter-based random numbers: a stream a task, so a task does not depend on what else was drawn.
+"""Counter-based random numbers: one stream per task, so a task does not depend on other tasks.
 
 The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): draw n of a stream is `mix(key + (n + 1) *
-GAMMA)` in 64-bit arithmetic. A stream's key comes from (seed, purpose, index, attempt), so the same tasks come
-out on every platform, at any batch size and for any number of workers.
+GAMMA)` in 64-bit arithmetic. A stream's key comes from (seed, purpose, index, attempt), so tasks are the same
+on every platform, at any batch size and for any number of workers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 PURPOSES = ("test", "train", "probe", "blind", "shots", "audit")
-"""What a stream is for; streams of different purposes share no key."""
+"""Purposes of streams; streams of different purposes share no key."""
 
 
 @njit(uint64(uint64), cache=True, nogil=True, inline="always")
 def mix(z):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64."""
+    """The mixing function of SplitMix64."""
     z = (z ^ (z >> uint64(30))) * _M1
     z = (z ^ (z >> uint64(27))) * _M2
     return z ^ (z >> uint64(31))
@@ -27,7 +27,7 @@ def mix(z):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def stream_key(seed, purpose, index, attempt):  # type: ignore[no-untyped-def]
-    """uint64 key of one stream."""
+    """Key of one stream, uint64."""
     key = mix(uint64(seed) + GAMMA)
     key = mix(key ^ (uint64(purpose) + uint64(1)) * GAMMA)
     key = mix(key ^ (uint64(index) + uint64(1)) * GAMMA)
@@ -50,8 +50,8 @@ def below(bits, bound):  # type: ignore[no-untyped-def]
 def bernoulli_mask(key, counter, probability16):  # type: ignore[no-untyped-def]
     """uint64 with each bit 1 with probability `probability16 / 65536`, and the next free counter.
 
-    The binary digits of the probability are read from the lowest set one up; a 1 takes `or`, a 0 takes `and`
-    with fresh bits, which halves the distance to 1 or to 0.
+    From the lowest set binary digit of the probability upwards, the bits are combined with fresh ones: by `or` for a
+    digit 1, by `and` for a 0, which halves the distance of the probability to 1 or to 0.
     """
     mask = uint64(0)
     if probability16 >= 65536:

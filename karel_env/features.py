@@ -1,4 +1,4 @@
-"""Features of the robot's state: what the probes are asked to read.
+"""Features of the robot's state, which the probes predict.
 
 Source: Jin & Rinard 2024, section 4.1 (facing, position relative to the start,
 obstacle ahead). Letters: `B` executions, `R` states, `H W` grid with border.
@@ -24,12 +24,12 @@ FEATURES = (
 )
 PRIMARY = "facing"
 PAPER_FEATURES = (("facing",), ("start_x", "start_y"), ("obstacle",))
-"""The state of the paper: a feature with several heads counts only if all are right."""
+"""Features as in the paper; one that has several heads counts as correct only if all heads are."""
 _STEPS = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
 
 
 def class_counts(height: int, width: int) -> dict[str, int]:
-    """Number of classes of each feature on a grid of `height` x `width`, border included."""
+    """Number of classes per feature on a grid of `height` x `width`, border included."""
     free = {"x": width - 2, "y": height - 2}
     counts = dict.fromkeys(FEATURES, 2)
     counts["facing"] = 4
@@ -42,11 +42,11 @@ def class_counts(height: int, width: int) -> dict[str, int]:
 def labels(
     cells: np.ndarray, start: np.ndarray, end: np.ndarray, robot: np.ndarray, owner: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """int64 [R] class of each feature in each of R states.
+    """Class of each feature in each of R states, int64 [R] by name.
 
     Args:
         cells: int [B, H, W], worlds (walls are -1; they do not change).
-        start, end: int [B, 3], the robot before and after the whole execution.
+        start, end: int [B, 3], the robot before and after the execution.
         robot: int [R, 3], row, column and heading of each state.
         owner: int [R], the execution that each state belongs to.
     """

@@ -1,6 +1,6 @@
-"""Tasks drawn at random: a straight-line program, worlds, and what the program makes of them.
+"""Random tasks: a straight-line program, input worlds, and the program's outputs.
 
-Letters: `N` tasks, `E` examples a task, `A` longest program.
+Letters: `N` tasks, `E` examples per task, `A` longest program in actions.
 Source: docs/karel_env.md; Jin & Rinard 2024, section 3.1.
 """
 
@@ -17,19 +17,19 @@ from karel_env.language import ACTIONS, Programs
 from karel_env.world import Worlds
 
 _CHUNK = 1024
-"""Tasks drawn and run at a time by one thread, so that their worlds are still in the cache when they run."""
+"""Tasks per block of a thread: few enough that their worlds are still in the processor's cache when they are executed."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How tasks are drawn.
+    """Settings of the random generation of tasks.
 
     Attributes:
-        height, width: of the grid, border included; (smallest, largest), drawn uniformly a task.
-        wall, marker: probability of a wall in an inner cell, of one marker in a free inner cell (kept to 1/65536).
+        height, width: (smallest, largest) of the grid, border included; drawn uniformly per task.
+        wall, marker: probability of a wall in an inner cell, of one marker in a free inner cell (rounded to 1/65536).
         length: (shortest, longest) program in actions, drawn uniformly.
         weights: relative frequency of each action, in the order of `ACTIONS`.
-        examples: worlds a task, E.
+        examples: number of worlds per task, E.
     """
 
     height: tuple[int, int]
@@ -59,7 +59,7 @@ class Tasks:
     Attributes:
         programs: N reference programs.
         inputs, outputs: worlds [N, E].
-        key: uint64 [N], hash of (program, inputs), the identity by which tasks are told apart.
+        key: uint64 [N], hash of (program, inputs), which identifies a task.
     """
 
     programs: Programs
@@ -84,15 +84,15 @@ def generate(
     excluded: np.ndarray | None = None,
     threads: int = 1,
 ) -> Tasks:
-    """The tasks numbered `indices` of the stream (seed, purpose): the same whatever else is drawn.
+    """Generate the tasks numbered `indices` of the stream (seed, purpose); each is independent of all others.
 
     Args:
-        recipe: what to draw.
-        seed: of the suite.
+        recipe: settings.
+        seed: seed of the suite.
         purpose: one of `draws.PURPOSES`.
         indices: int [N].
-        excluded: uint64, keys of tasks that must not come out (a test set); such a task is drawn again.
-        threads: how many threads share the work; the result does not depend on it.
+        excluded: uint64, keys of tasks to reject (a test set); a rejected task is drawn again.
+        threads: number of threads; the result does not depend on it.
     """
     indices = np.asarray(indices, np.uint64)
     count, examples = len(indices), recipe.examples
@@ -128,7 +128,7 @@ def generate(
 
 
 def _among(key: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """bool [N], which keys are among the ordered ones."""
+    """bool [N], whether each key is among the sorted ones."""
     if not len(ordered):
         return np.zeros(len(key), bool)
     position = np.searchsorted(ordered, key)
@@ -139,7 +139,7 @@ def _among(key: np.ndarray, ordered: np.ndarray) -> np.ndarray:
 def _draw_tasks(  # type: ignore[no-untyped-def]
     seed, purpose, indices, attempts, numbers, action_of, cells, robot, size, actions, lengths, keys
 ):
-    """Fill the arrays of `generate`. Without reference counts (`_nrt=False`), as in `machine`."""
+    """Fill the arrays of `generate`; compiled without reference counts (`_nrt=False`), as in `machine`."""
     h_low, h_high, w_low, w_high, wall16, marker16 = numbers[:6]
     l_low, l_high = numbers[6], numbers[7]
     examples, across = cells.shape[1], cells.shape[3]

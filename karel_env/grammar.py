@@ -1,8 +1,8 @@
-"""The grammar of the curly syntax in Lark's notation, for whatever decodes or checks by a grammar.
+"""Grammar of the curly syntax in Lark's notation, for grammar-constrained decoding.
 
 It describes what follows `HEADER_TEXT`: the statements and the closing bracket. It is the grammar of `parser`, with two
-bounds: at most `MOST_SPACE` white-space characters between tokens, so that no one writes space for ever, and nothing
-after the closing bracket. Nesting is not bounded here; `parser` takes `language.MAX_NESTING` blocks.
+bounds: at most `MOST_SPACE` white-space characters between tokens, so that decoding cannot emit white space without
+end, and nothing after the closing bracket. Nesting is not bounded here; `parser` accepts `language.MAX_NESTING` levels.
 Source: docs/karel_env.md.
 """
 
@@ -16,7 +16,7 @@ MOST_SPACE = 8
 
 
 def continuation_grammar() -> str:
-    """Lark's text of what may follow the header of a program; the start symbol is `start`."""
+    """Grammar in Lark's notation of what may follow the header of a program; the start symbol is `start`."""
     return f"""start: block
 block: _S statement (_S ";" _S statement)* (_S ";")? _S "}}"
 statement: ACTION _S "(" _S ")"

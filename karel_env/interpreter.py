@@ -1,9 +1,9 @@
-"""Interpreter: run batches of (program, world) pairs and record their traces.
+"""Interpreter: execute batches of (program, world) pairs and record their traces.
 
-An *event* is an executed action, an evaluated condition, or the start of one pass through a `repeat`. A budget
-of events ends an execution, never a clock. The language is defined in docs/karel_env.md.
+An *event* is an executed action, an evaluated condition, or the start of one pass through a `repeat`. An execution
+is limited by a budget of events, never by time. The language is defined in docs/karel_env.md.
 
-Letters: `B` pairs, `M` recorded events of all pairs, one pair after the other.
+Letters: `B` pairs, `M` recorded events, in the order of pairs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Execution:
     Attributes:
         worlds: final worlds, with the shape of the inputs.
         status: int8 [...], index in `STATUSES`.
-        actions: int32 [...], number of executed actions (without one that crashes).
+        actions: int32 [...], number of executed actions, without an action that crashes.
         events: int32 [...], number of events.
         trace: trace of the pairs in C order, if requested.
     """
@@ -75,7 +75,7 @@ def run(
     threads: int = 1,
     out: Worlds | None = None,
 ) -> Execution:
-    """Run program i on `worlds[i]` (shape [N] or [N, E, ...]: on each of them); the input worlds are not changed.
+    """Execute program i on every world in `worlds[i]` (leading shape [N] or [N, E, ...]); inputs are not modified.
 
     Args:
         programs: N programs, compiled or not.
@@ -128,7 +128,7 @@ def _execute(
     traced: bool,
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Trace | None]:
-    """Status, events and actions, each [B], and the trace if `traced`; fills `out`."""
+    """Execute all pairs, filling `out`; returns status, events and actions, each [B], and the trace if `traced`."""
     pairs = int(np.prod(worlds.shape))
     arguments, final = (
         (np.ascontiguousarray(w.cells).reshape(pairs, -1), np.ascontiguousarray(w.robot).reshape(pairs, 3))
@@ -145,7 +145,7 @@ def _execute(
 
 
 def _joined(parts: list[Trace]) -> Trace:
-    """One trace from those of neighbouring ranges of pairs."""
+    """Concatenate the traces of consecutive ranges of pairs."""
     if len(parts) == 1:
         return parts[0]
     before = np.cumsum([0, *(part.offsets[-1] for part in parts)])
@@ -157,7 +157,7 @@ def _joined(parts: list[Trace]) -> Trace:
 
 
 def in_parts(part: Callable[[int, int], Any], count: int, threads: int) -> list[Any]:
-    """Call `part(start, stop)` over `count` items cut into equal slices, on `threads` threads (0: all cores)."""
+    """Call `part(start, stop)` on equal slices of `count` items, on `threads` threads (0: all cores)."""
     threads = threads or os.cpu_count() or 1
     if threads == 1 or count < 2 * threads:
         return [part(0, count)]

@@ -1,9 +1,9 @@
 """The vocabulary of Karel and batches of programs.
 
 A program is a sequence of *words*. The canonical text is the words joined by one space, so splitting the
-text at white space gives the words back: one word an action (`move();`), a keyword (`while`), a condition
-(`(front_is_clear())`) or a bracket. A word's id is its index in `WORDS`; every trace and every label of this
-project speaks of words by their index in their program, `def` being 0.
+text at white space gives the words again. A word is an action (`move();`), a keyword (`while`), a condition
+(`(front_is_clear())`) or a bracket. A word's id is its index in `WORDS`; traces and labels refer
+to a word by its index in the program; `def` has index 0.
 
 Letters: `N` programs, `T` words of a program.
 Source of the language: docs/karel_env.md, after Jin & Rinard 2024 and Bunel et al. 2018.
@@ -20,7 +20,7 @@ ACTIONS = ("move", "turn_left", "turn_right", "pick_marker", "put_marker")
 CONDITIONS = ("front_is_clear", "left_is_clear", "right_is_clear", "markers_present", "no_markers_present")
 MAX_REPEAT = 19
 MAX_NESTING = 64
-"""Deepest nesting of blocks; a deeper program is a syntax error. The published generators stay below 5."""
+"""Deepest nesting of blocks; a deeper program is a syntax error. Published generators nest at most 4 deep."""
 
 WORDS = (
     *(f"{a}();" for a in ACTIONS),
@@ -40,7 +40,7 @@ NOT, IF, IFELSE, ELSE, WHILE, REPEAT, DEF, RUN, OPEN, CLOSE, CLOSE_NEXT = range(
 
 HEADER = (DEF, RUN, OPEN)
 HEADER_TEXT = " ".join(WORDS[w] for w in HEADER)
-"""How every program begins; prompts end with it, so a model writes from the first statement on."""
+"""Start of every program; prompts end with it, so that a model's output begins with the first statement."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Programs:
 
     @classmethod
     def of(cls, programs: Sequence[Sequence[int] | np.ndarray]) -> Programs:
-        """A batch from word-id sequences (not checked; `parser.parse` gives checked ones)."""
+        """Build a batch from sequences of word ids, which are not validated (`parser.parse` validates)."""
         offsets = np.zeros(len(programs) + 1, np.int64)
         np.cumsum([len(p) for p in programs], out=offsets[1:])
         words = np.concatenate([np.asarray(p, np.int16) for p in programs]) if programs else np.zeros(0, np.int16)
@@ -85,11 +85,11 @@ class Programs:
 
     @classmethod
     def straight_line(cls, actions: np.ndarray, lengths: np.ndarray) -> Programs:
-        """Programs without control flow.
+        """Build programs without control flow.
 
         Args:
-            actions: int [N, A], action ids (indices in `ACTIONS`), padded at the end with anything.
-            lengths: int [N], number of actions used of each row, at least 1.
+            actions: int [N, A], action ids (indices in `ACTIONS`); entries after a row's length are ignored.
+            lengths: int [N], number of actions per row, at least 1.
         """
         lengths = np.asarray(lengths, np.int64)
         offsets = np.zeros(len(lengths) + 1, np.int64)

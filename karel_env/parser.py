@@ -1,7 +1,7 @@
-"""Parse text to tokens: the curly syntax, strictly by the grammar in docs/karel_env.md.
+"""Parse programs in the curly syntax, strictly by the grammar in docs/karel_env.md.
 
-White space may stand between any two tokens. Statements are separated by `;`, a last one may be followed by `;`.
-Everything else is an error that names its place. The other syntax is that of `extras.token_syntax`.
+White space is allowed between any two tokens. Statements are separated by `;`, and a `;` after the last one is allowed.
+Anything else is an error with its position. `extras.token_syntax` parses the other syntax.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from karel_env.language import (
 
 
 class ParseError(ValueError):
-    """A text that is not a program.
+    """The text is not a program.
 
     Attributes:
-        line, column: of the offending token, from 1.
-        token: the token found, or `end of text`.
-        expected: what the grammar allows there.
+        line, column: position of the unexpected token, from 1.
+        token: the unexpected token, or `end of text`.
+        expected: what the grammar allows at this position.
     """
 
     def __init__(self, text: str, offset: int, token: str, expected: str) -> None:
@@ -47,7 +47,7 @@ class ParseError(ValueError):
         super().__init__(f"line {self.line}, column {self.column}: found {token}, expected {expected}")
 
 
-# No white space within the pattern: beside what must follow it, a long stretch would be tried at every length.
+# The pattern contains no `\s*`: followed by a required token it would be retried at every length of white space.
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z_0-9]*|[0-9]+|[(){};]|\S)", re.ASCII)
 _STRAIGHT = re.compile(
     r"\s*def\s+run\s*\(\s*\)\s*\{((?:\s*(?:" + "|".join(ACTIONS) + r")\s*\(\s*\)\s*;)*"
@@ -62,7 +62,7 @@ _KEYWORD = {"if": IF, "ifelse": IFELSE, "while": WHILE, "repeat": REPEAT}
 
 
 def parse(text: str) -> np.ndarray:
-    """int16 [T], the canonical words of a program in the curly syntax.
+    """Parse a program in the curly syntax to its canonical words, int16 [T].
 
     Raises:
         ParseError: the text is not exactly one program.
@@ -75,9 +75,9 @@ def parse(text: str) -> np.ndarray:
 
 
 class Descent:
-    """What recursive descent needs in either syntax: the tokens, their places, and the words read so far.
+    """State of a recursive-descent parser of either syntax: tokens, their positions, and the words parsed so far.
 
-    Nesting is limited to `MAX_NESTING`, so the recursion is too.
+    Nesting, and so the depth of recursion, is limited to `MAX_NESTING`.
     """
 
     def __init__(self, text: str, token: re.Pattern[str]) -> None:
@@ -89,7 +89,7 @@ class Descent:
         self.words: list[int] = list(HEADER)
 
     def _end(self) -> list[int]:
-        """The words, if nothing is left of the text."""
+        """Return the words; raises unless the text ends here."""
         if self.next < len(self.tokens):
             raise self._error("the end of the text")
         self.words.append(CLOSE)
@@ -124,7 +124,7 @@ class _CurlyParser(Descent):
         return self._end()
 
     def _block(self, depth: int) -> None:
-        """Statements up to and with the closing bracket, whose word the caller writes."""
+        """Parse statements up to and including the closing bracket, whose word the caller appends."""
         self._enter(depth)
         while True:
             self._statement(depth)

@@ -1,16 +1,17 @@
-"""The machine as a filter: tasks as JSON lines on standard input, what became of them on standard output.
+"""Execute programs as a filter: tasks as JSON lines on standard input, results as JSON lines on standard output.
 
     python -m karel_env.run [--mode noop|crash|turn180] [--max-markers N] [--max-events N] [--trace] < tasks.jsonl
 
 In:  {"id", "program", "world": {"h", "w", "walls", "markers", "y", "x", "d"}}
-     `id` text, a number, true, false or null, which the result repeats; `program` in either syntax; `h` and `w` with the border; `walls` h strings of w characters, `#` or `.`;
-     `markers` [[row, column, count], ...]; `y`, `x` the robot's row and column; `d` 0 north, 1 east, 2 south, 3 west.
+     `id` is text, a number, true, false or null, and is repeated in the result; `program` is in either syntax; `h` and
+     `w` include the border; `walls` is h strings of w characters, `#` or `.`; `markers` is [[row, column, count], ...];
+     `y`, `x` are the robot's row and column; `d` is 0 north, 1 east, 2 south, 3 west.
 Out: {"id", "status": "ok" | "crash" | "timeout", "actions", "final": [y, x, d, [[row, column, count], ...]]}
-     `actions` counts what was executed, without an action that crashed; markers are sorted. With `--trace` also
-     "states": the input and the state after each of these actions. A program that does not parse gives
+     `actions` is the number of executed actions, without an action that crashed; markers are sorted. With `--trace` also
+     "states": the input state and the state after each of these actions. A program that does not parse gives
      {"id", "status": "syntax", "error"}.
 
-A line that is no task ends the run with exit code 2, after what came before it is written.
+A line that is not a task ends the command with exit code 2, after the results of earlier lines were written.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ State = list[Any]
 
 
 class TaskError(ValueError):
-    """A line that is no task."""
+    """A line is not a task."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; the fields are those of `interpreter.run`."""
+    """Options of the command line; see the arguments of `interpreter.run`."""
 
     mode: str = "noop"
     max_markers: int | None = None
@@ -60,10 +61,10 @@ class _Task:
 
 
 def results(lines: Iterable[str | bytes], options: Options) -> Iterator[dict[str, Any]]:
-    """One result a task, in the order of the lines (text, or bytes in UTF-8); blank lines are skipped.
+    """Yield one result per task, in the order of the lines (text, or bytes in UTF-8); blank lines are skipped.
 
     Raises:
-        TaskError: a line is no task; what came before it has been yielded.
+        TaskError: a line is not a task; the results of earlier lines have been yielded.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     while batch := list(islice(numbered, BATCH)):
@@ -72,12 +73,10 @@ def results(lines: Iterable[str | bytes], options: Options) -> Iterator[dict[str
             try:
                 tasks.append(_read(line))
             except RecursionError:
-                failure = TaskError(
-                    f"line {number}: brackets nested too deeply; expected an object of the form of a task"
-                )
+                failure = TaskError(f"line {number}: brackets are nested too deeply; expected a task object")
                 break
             except ValueError as error:
-                # Of JSON, of its numbers and encoding, of the task and its world.
+                # Errors of JSON syntax, of numbers, of the encoding, of the task and of its world.
                 failure = TaskError(f"line {number}: {error}")
                 break
         yield from _execute(tasks, options)
@@ -101,11 +100,11 @@ def _read(line: str | bytes) -> _Task:
 
 
 def read_world(value: Any) -> Worlds:
-    """One world from its JSON form (see the module).
+    """Convert a world from its JSON form (see the module docstring).
 
     Raises:
-        TaskError: a field is missing or has another form.
-        WorldError: the world cannot be.
+        TaskError: a field is missing or malformed.
+        WorldError: the world is invalid.
     """
     fields = ("h", "w", "walls", "markers", "y", "x", "d")
     if not isinstance(value, dict) or not set(fields) <= value.keys():
@@ -174,7 +173,7 @@ def _execute(tasks: list[_Task], options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _padded(worlds: list[Worlds]) -> Worlds:
-    """One batch, each world padded with wall to the size of the largest."""
+    """Stack worlds to a batch, padded with walls to the largest size."""
     size = np.stack([world.size for world in worlds])
     cells = np.full((len(worlds), *size.max(0)), WALL, np.int16)
     for i, world in enumerate(worlds):
@@ -189,7 +188,7 @@ def _state(world: Worlds) -> State:
 
 
 def _states(task: _Task, execution: Execution, index: int, max_markers: int | None) -> list[State]:
-    """The input and the state after each action, from the recorded positions and the rule for markers."""
+    """The input state and the state after each action, from the recorded positions and the rules for markers."""
     trace, words = execution.trace, task.words
     assert trace is not None
     assert words is not None
@@ -203,60 +202,58 @@ def _states(task: _Task, execution: Execution, index: int, max_markers: int | No
     ):
         if value >= 0:
             continue
-        selected = divmod(int(position), width)
-        count = markers.get(selected, 0)
+        cell = divmod(int(position), width)
+        count = markers.get(cell, 0)
         if word == PICK and count > 0:
-            markers[selected] = count - 1
+            markers[cell] = count - 1
         elif word == PUT and (max_markers is None or count < max_markers):
-            markers[selected] = count + 1
-        states.append([*selected, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
+            markers[cell] = count + 1
+        states.append([*cell, int(facing), [[*at, n] for at, n in sorted(markers.items()) if n]])
     return states
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--mode", choices=MODES, default="noop", help="what an illegal action does (default: noop)")
+    parser.add_argument("--mode", choices=MODES, default="noop", help="effect of an illegal action (default: noop)")
     parser.add_argument(
         "--max-markers",
         type=integer(0, EVENT_LIMIT),
         metavar="N",
-        help="most markers a cell can hold (default: no cap)",
+        help="largest number of markers per cell (default: no limit)",
     )
     parser.add_argument(
         "--max-events",
         type=integer(0, EVENT_LIMIT),
         default=MAX_EVENTS,
         metavar="N",
-        help="budget (default: %(default)s)",
+        help="largest number of events per execution (default: %(default)s)",
     )
-    parser.add_argument("--trace", action="store_true", help="also give the state after every action")
+    parser.add_argument("--trace", action="store_true", help="also print the state after every action")
 
-    def carry_out() -> int:
-        line = parser.parse_args(argv)
-        for result in results(_lines(), Options(line.mode, line.max_markers, line.max_events, line.trace)):
+    def execute_tasks() -> int:
+        options = parser.parse_args(argv)
+        for result in results(_lines(), Options(options.mode, options.max_markers, options.max_events, options.trace)):
             print(json.dumps(result, separators=(",", ":")))
         return 0
 
-    return run_command(carry_out, lambda problem: (str(problem), 2) if isinstance(problem, TaskError) else None, True)
+    return run_command(execute_tasks, lambda error: (str(error), 2) if isinstance(error, TaskError) else None, True)
 
 
 def _lines() -> Iterator[str | bytes]:
     """Lines of standard input.
 
     Raises:
-        TaskError: it cannot be read.
+        TaskError: standard input cannot be read.
     """
     if sys.stdin is None or sys.stdin.closed:
         raise TaskError("standard input is closed; expected tasks as JSON lines")
     source = getattr(sys.stdin, "buffer", None)
     try:
-        # Bytes: JSON is UTF-8 whatever the terminal's encoding is; a line that is not is an error of its own.
+        # Read bytes: JSON is UTF-8 whatever the terminal's encoding; an invalid line is an error of that line only.
         yield from sys.stdin if source is None else source
-    except OSError as problem:
-        raise TaskError(
-            f"standard input cannot be read ({problem.strerror}); expected tasks as JSON lines"
-        ) from problem
+    except OSError as error:
+        raise TaskError(f"standard input cannot be read ({error.strerror}); expected tasks as JSON lines") from error
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ from karel_env.semantics import EFFECTS, FLIP, ORIGINAL, Semantics, mirror_class
 
 THRESHOLD = 0.2
 SCREENED = Recipe((6, 6), (6, 6), 0.1, 0.1, (6, 6), (1,) * len(ACTIONS), 1)
-"""The setting of the screen: worlds of `laptop`, six uniform actions."""
+"""Tasks of the screen: worlds of `laptop`, programs of six uniform actions."""
 SAMPLE = 200_000
 SEED = 1
 NOISE_SEEDS = (1, 2)
 CLOSE = 0.025
-"""Alternatives closer than this to the threshold are named in the document: more data could move them above it."""
+"""The document lists the valid alternatives closer than this to the threshold: more data could exceed it."""
 TABLE = Path(__file__).with_name("screen.json")
 DOCUMENT = Path(__file__).parent.parent / "docs" / "alternatives.md"
 
@@ -49,8 +49,8 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
     step = np.tile(np.arange(steps), sample)
     width = inputs.cells.shape[-1]
 
-    def states(meaning: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        execution = run(code, inputs, meaning, trace=True, threads=0)
+    def states(alternative: Semantics) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        execution = run(code, inputs, alternative, trace=True, threads=0)
         assert execution.trace is not None
         position = execution.trace.position
         robot = np.stack([position // width, position % width, execution.trace.heading], 1)
@@ -65,8 +65,8 @@ def derivability(semantics: list[Semantics], sample: int = SAMPLE, seed: int = S
     nested = _Nested([np.unique(level, return_inverse=True)[1] for level in levels], owner < sample // 2)
     counts = class_counts(*inputs.cells.shape[-2:])
     table = np.zeros((len(semantics), len(FEATURES)))
-    for i, meaning in enumerate(semantics):
-        scores = states(meaning)[1]
+    for i, alternative in enumerate(semantics):
+        scores = states(alternative)[1]
         for f, name in enumerate(FEATURES):
             losses = nested.losses(scores[name], counts[name])
             table[i, f] = 1 - losses[-1] / losses[1] if losses[1] > 0 else 0.0
@@ -121,54 +121,60 @@ def valid_alternatives(feature: str) -> tuple[str, ...]:
     return tuple(name for name, skills in table().items() if skills[feature] < THRESHOLD)
 
 
-def _document(names: list[str], skills: np.ndarray, meanings: list[Semantics], noise: dict[str, float]) -> str:
+def _document(names: list[str], skills: np.ndarray, semantics: list[Semantics], noise: dict[str, float]) -> str:
     lines = [
         "# The alternative semantics and the derivability screen",
         "",
         "Written by `python -m karel_env.screen`; do not edit. Each row is one representative of a mirror class; the five",
-        "columns after its name say what each action word then does. A figure is the skill that the true state adds to the",
-        f"input and the step in telling the alternative's label ({SAMPLE:,} programs of six uniform actions in the",
-        f"worlds of `laptop`, seed {SEED}; half to fill the table, half to judge). **Bold**: {THRESHOLD} or more, so the",
-        "alternative is no control for that feature and is dropped there. `flip` (left and right exchanged) is shown for",
-        "comparison: its facing is a function of the true facing, so it can never be a control.",
+        "columns after its name are the effects of the action words. The others are skills: how much the true state adds to",
+        f"input and step when predicting the alternative's label ({SAMPLE:,} programs of six uniform actions in the worlds",
+        f"of `laptop`, seed {SEED}; frequency tables fitted on one half, tested on the other). **Bold**: {THRESHOLD} or more, so the",
+        "alternative is not a valid control for this feature and is not used for it. `flip` (left and right exchanged) is",
+        "listed for comparison: its facing is a function of the true facing, so it can never be a control.",
         "",
         "| name | " + " | ".join(ACTIONS) + " | " + " | ".join(FEATURES) + " |",
         "|" + "---|" * (1 + len(ACTIONS) + len(FEATURES)),
     ]
-    for name, meaning, row in zip(names, meanings, skills, strict=True):
+    for name, alternative, row in zip(names, semantics, skills, strict=True):
         cells = [f"**{v:.2f}**" if v >= THRESHOLD else f"{v:.2f}" for v in row]
-        lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in meaning.actions), *cells]) + " |")
+        lines.append("| " + " | ".join([f"`{name}`", *(EFFECTS[e] for e in alternative.actions), *cells]) + " |")
     counted = [f"{f} {int((skills[:-1, i] < THRESHOLD).sum())}" for i, f in enumerate(FEATURES)]
-    lines += ["", f"Kept of {len(names) - 1}: " + ", ".join(counted) + ".", "", *_uncertainty(names, skills, noise), ""]
+    lines += [
+        "",
+        f"Valid alternatives out of {len(names) - 1}: " + ", ".join(counted) + ".",
+        "",
+        *_uncertainty(names, skills, noise),
+        "",
+    ]
     return "\n".join(lines)
 
 
 def _uncertainty(names: list[str], skills: np.ndarray, noise: dict[str, float]) -> list[str]:
-    """The section on how sure the figures are."""
+    """Lines of the section on the uncertainty of the skills."""
     lines = [
-        "## How sure the figures are",
+        "## Uncertainty",
         "",
-        f"Largest difference of a figure between two independent samples (seeds {NOISE_SEEDS[0]} and {NOISE_SEEDS[1]}): "
+        f"Largest difference of a skill between two independent samples (seeds {NOISE_SEEDS[0]} and {NOISE_SEEDS[1]}): "
         + ", ".join(f"{f} {v:.3f}" for f, v in noise.items())
         + ".",
         "",
-        "The tables are filled from a finite sample and smoothed, and they hold no wall but through where the robot went,",
-        "so a figure is a lower bound of the skill: four times the sample raises facing by up to 0.01 and positions by up",
-        "to 0.025; for facing, a sample eight times as large, taken in the frame of the start, with the walls around the",
-        "start and around the robot as well, gives 0.19 to the kept alternatives that begin with `m` or `p` and 0.200 to",
-        f"the six that begin with `l`. Kept, but less than {CLOSE} under the threshold:",
+        "The frequency tables are smoothed, come from a finite sample and contain walls only through the robot's position,",
+        "so each value is a lower bound of the skill. Four times the sample raises facing by up to 0.01 and positions by",
+        "up to 0.025. For facing, tables in coordinates relative to the start, with the walls around the start and around",
+        "the robot, from eight times the sample, give 0.19 for the valid alternatives whose names begin with `m` or `p` and",
+        f"0.200 for the six that begin with `l`. Valid, but less than {CLOSE} below the threshold:",
         "",
     ]
-    near = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
+    is_close = (skills[:-1] < THRESHOLD) & (skills[:-1] >= THRESHOLD - CLOSE)
     for f, feature in enumerate(FEATURES):
-        if near[:, f].any():
-            entries = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(near[:, f]))
+        if is_close[:, f].any():
+            entries = ", ".join(f"`{names[i]}` {skills[i, f]:.3f}" for i in np.flatnonzero(is_close[:, f]))
             lines.append(f"- {feature}: {entries}")
     return lines
 
 
 def main() -> int:
-    """The command; returns its exit code."""
+    """Execute the command line; returns the exit code."""
     return run_command(write_screen)
 
 
@@ -178,9 +184,9 @@ def write_screen() -> int:
         raise UsageExit(
             f"{DOCUMENT.parent}: no such folder; the screen is a file of the source, run this in a checkout"
         )
-    meanings = [*mirror_classes(), FLIP]
-    names = [m.name for m in meanings]
-    skills, recomputed = (derivability(meanings, seed=seed) for seed in NOISE_SEEDS)
+    semantics = [*mirror_classes(), FLIP]
+    names = [m.name for m in semantics]
+    skills, recomputed = (derivability(semantics, seed=seed) for seed in NOISE_SEEDS)
     noise = dict(zip(FEATURES, np.abs(skills - recomputed).max(0).round(4).tolist(), strict=True))
     rows = {n: dict(zip(FEATURES, np.round(r, 4).tolist(), strict=True)) for n, r in zip(names, skills, strict=True)}
     stored = {
@@ -191,7 +197,7 @@ def write_screen() -> int:
         "skill": {n: rows[n] for n in names[:-1]},
     }
     TABLE.write_text(json.dumps(stored, indent=1) + "\n")
-    DOCUMENT.write_text(_document(names, skills, meanings, noise), encoding="utf-8")
+    DOCUMENT.write_text(_document(names, skills, semantics, noise), encoding="utf-8")
     print(f"wrote {TABLE.name} and {DOCUMENT.name}")
     return 0
 

@@ -1,7 +1,7 @@
-"""What the words of the language mean: a table from each action to its effect, one from each condition to its test.
+"""Semantics: a table from each action word to its effect, and one from each condition word to its test.
 
-The control of the benchmark is the same machine run with another table: under an alternative semantics the
-same program, in the same world, leads the robot elsewhere (Jin & Rinard 2024, section 4).
+The benchmark's control executes the same program in the same world with another table: under an alternative semantics
+the robot takes another path (Jin & Rinard 2024, section 4).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ EFFECTS = ("move", "left", "right", "pick", "put")
 
 @dataclass(frozen=True)
 class Semantics:
-    """One meaning of the whole vocabulary.
+    """Effects of all action and condition words.
 
     Attributes:
-        name: short and stable, used in records.
-        actions: for each action word (index in `ACTIONS`), the effect it has (also an index in `ACTIONS`).
-        conditions: for each condition word (index in `CONDITIONS`), the condition it tests.
+        name: short name, stored in records.
+        actions: for each action word (index in `ACTIONS`), its effect (also an index in `ACTIONS`).
+        conditions: for each condition word (index in `CONDITIONS`), the tested condition.
         flipped: for each condition word, whether its value is inverted.
     """
 
@@ -50,16 +50,16 @@ class Semantics:
 
 ORIGINAL = Semantics("original")
 FLIP = Semantics("flip", (MOVE, RIGHT, LEFT, PICK, PUT))
-"""Left and right exchanged. A mirror image: derivable from the true state, so not a control (docs/alternatives.md)."""
+"""Left and right exchanged: a mirror image, derivable from the true state, so not a control (docs/alternatives.md)."""
 ADVERSARIAL = Semantics("adversarial", (LEFT, RIGHT, MOVE, PICK, PUT))
 """turn_right means move, turn_left means turn_right, move means turn_left (Jin & Rinard 2024, section 4.3)."""
 
 
 def assign(move: int, left: int, right: int) -> Semantics:
-    """The semantics in which the action words `move`, `left`, `right` (indices) have those effects.
+    """The semantics in which the action words with indices `move`, `left` and `right` have these effects.
 
-    The two words left over pick and put, in the order of the vocabulary; which is which cannot change where
-    the robot is. The name spells, word by word, what each of the five does, as `m l r p u`.
+    The other two words pick and put, in the order of the vocabulary; exchanging them would not change the robot's
+    position. The name has one letter per action word: `m` moves, `l` and `r` turn, `p` picks, `u` puts.
     """
     actions = [-1] * len(ACTIONS)
     for effect, word in ((MOVE, move), (LEFT, left), (RIGHT, right)):
@@ -72,21 +72,21 @@ def assign(move: int, left: int, right: int) -> Semantics:
 def mirror_classes() -> list[Semantics]:
     """The 29 alternatives: one representative of each mirror class, without the original's class.
 
-    60 ways to give {move, left, right} to five words; exchanging left and right mirrors the path, so 30
-    classes. The representative is the member whose word for `left` comes first in the vocabulary, which
-    pins it where walls break the symmetry (docs/alternatives.md). Ordered by name.
+    There are 60 assignments of {move, left, right} to five words. Exchanging left and right mirrors the path, which
+    gives 30 classes. The representative is the member whose word for `left` comes first in the vocabulary; the choice
+    matters only where walls break the symmetry (docs/alternatives.md). Sorted by name.
     """
     members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
     return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)
 
 
 def mirror_class(name: str) -> Semantics:
-    """The one of `mirror_classes` that is called so; raises KeyError for another name."""
+    """The alternative of `mirror_classes` with this name; raises KeyError for an unknown name."""
     return {s.name: s for s in mirror_classes()}[name]
 
 
 def condition_flips() -> list[Semantics]:
-    """Each condition's value inverted alone, in the order of the vocabulary, and all of them together."""
+    """Semantics with one condition inverted, per condition in the order of the vocabulary, and one with all inverted."""
     alone = [tuple(i == j for i in range(len(CONDITIONS))) for j in range(len(CONDITIONS))]
     flips = [Semantics(f"not-{name}", flipped=flipped) for name, flipped in zip(CONDITIONS, alone, strict=True)]
     return [*flips, Semantics("not-all", flipped=(True,) * len(CONDITIONS))]

@@ -1,6 +1,6 @@
-"""The slow machine: one action at a time, for what must look at the world in between, or change it.
+"""Execute one action at a time, for callers that read or change the world between actions.
 
-It runs the same code as `interpreter.run` by the same rules; the tests hold the two equal.
+It executes the same code as `interpreter.run`, with equal results (checked by the tests), but much slower.
 Letters: `H W` grid, `M` executed actions.
 """
 
@@ -18,17 +18,17 @@ from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, RIGHT, Semantics
 from karel_env.world import Worlds
 
 STOPPED = "stopped"
-"""Status of an execution that the observer ended; the others are those of `interpreter.STATUSES`."""
+"""Status of an execution that the observer ended, in addition to `interpreter.STATUSES`."""
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 
 
 @dataclass
 class State:
-    """A world in the course of an execution; an observer may change it.
+    """A world during an execution; an observer may change it.
 
     Attributes:
-        cells: int16 [H, W], as of `Worlds`.
-        row, column, heading: of the robot.
+        cells: int16 [H, W], as in `Worlds`.
+        row, column, heading: position and heading of the robot.
     """
 
     cells: np.ndarray
@@ -37,12 +37,12 @@ class State:
     heading: int
 
     def world(self) -> Worlds:
-        """The present world, copied."""
+        """A copy of the current world."""
         robot = np.array([self.row, self.column, self.heading], np.int16)
         return Worlds(self.cells.copy(), robot, np.array(self.cells.shape, np.int16))
 
     def clear(self, turn: int) -> bool:
-        """Whether the neighbouring cell is not a wall; `turn` quarter turns to the right of ahead."""
+        """Whether the cell `turn` quarter turns to the right of the heading is not a wall."""
         down, right = STEPS[(self.heading + turn) % 4]
         return bool(self.cells[self.row + down, self.column + right] >= 0)
 
@@ -53,8 +53,8 @@ class Played:
 
     Attributes:
         status: `ok`, `crash`, `timeout` or `stopped`.
-        actions, events: executed and spent.
-        world: the last one.
+        actions, events: number of executed actions and of events.
+        world: the final world.
     """
 
     status: str
@@ -73,13 +73,13 @@ def play(
     max_markers: int | None = None,
     max_events: int = MAX_EVENTS,
 ) -> Played:
-    """Run one program on one world and call `observe` after every action; the world given stays as it is.
+    """Execute a program on one world and call `observe` after every action; `world` is not modified.
 
     Args:
         words: int [T], a valid program.
-        world: leading shape empty.
-        observe: gets the state, may change it, and ends the execution by returning True.
-        semantics, mode, max_markers, max_events: as of `interpreter.run`.
+        world: one world (empty leading shape).
+        observe: called with the state, which it may change; returns True to end the execution.
+        semantics, mode, max_markers, max_events: as in `interpreter.run`.
 
     Raises:
         ValueError: more than one world, or an unknown mode.
@@ -98,7 +98,7 @@ def play(
 
 
 def snapshots(words: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL, *, mode: str = "noop") -> Worlds:
-    """Worlds [M + 1]: the input and the world after each action of one program (an event budget as by default)."""
+    """Worlds [M + 1]: the input, and the world after each action of one program, with the default budget of events."""
     states = [State(world.cells[: world.size[0], : world.size[1]], *(int(n) for n in world.robot)).world()]
 
     def observe(state: State) -> bool:
@@ -118,7 +118,7 @@ def _execute(
     cap: int,
     budget: int,
 ) -> tuple[str, int, int]:
-    """Status, actions and events; changes `state`."""
+    """Execute the program, changing `state`; returns status, number of actions and number of events."""
     counter = [0] * (MAX_NESTING + 1)
     pc = actions = events = 0
     while code.operation[pc] != END:
@@ -159,7 +159,7 @@ def _holds(condition: int, state: State) -> bool:
 
 
 def _act(effect: int, state: State, mode: str, cap: int) -> bool:
-    """Take an action; False if it is illegal and crashes."""
+    """Execute an action; returns False if it is illegal and crashes."""
     cell = state.row, state.column
     if effect == MOVE:
         legal = state.clear(0)

@@ -16,17 +16,17 @@ ROBOT_GLYPHS = "^>v<"
 WALL = -1
 MAX_PRINTED_MARKERS = 10
 MAX_SIDE = 1000
-"""Largest height and width, border included, of a world that is read from a text or file."""
+"""Largest height and width, border included, of a world read from text or a file."""
 MAX_COUNT = 2_767
-"""Most markers of a cell in a file: no execution can add so many that the cell leaves int16 (`EVENT_LIMIT` more)."""
+"""Largest number of markers per cell in a file; an execution adds at most `EVENT_LIMIT`, so int16 cannot overflow."""
 
 
 class WorldError(ValueError):
-    """A world that cannot be: no border, a robot in a wall, an unknown glyph, ragged rows."""
+    """The world is invalid: no border, a robot in a wall, an unknown glyph, or rows of different lengths."""
 
 
 def brief(value: object) -> str:
-    """A value as an error message shows it: its `repr`, cut at 60 characters."""
+    """Quote a value for an error message: its `repr`, cut at 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
@@ -36,8 +36,8 @@ class Worlds:
     """A batch of worlds.
 
     Attributes:
-        cells: int16 [..., H, W], -1 for a wall, otherwise the number of markers. Row 0 is on top. The outer
-            ring of each world is wall; a world smaller than the array is padded with wall to the right and below.
+        cells: int16 [..., H, W], -1 for a wall, otherwise the number of markers. Row 0 is the top row. The
+            border of each world is wall; a world smaller than the array is padded with walls to the right and below.
         robot: int16 [..., 3], row, column (border included) and heading (0 north, 1 east, 2 south, 3 west).
         size: int16 [..., 2], height and width of each world, border included.
     """
@@ -48,10 +48,10 @@ class Worlds:
 
     @classmethod
     def of(cls, cells: np.ndarray, robot: np.ndarray, size: np.ndarray | None = None) -> Worlds:
-        """Checked worlds; without `size`, all fill the array.
+        """Build validated worlds; without `size`, each fills the array.
 
         Raises:
-            WorldError: see `check`; or a number that is no integer or does not fit in int16, which is not wrapped.
+            WorldError: see `check`; or a value is not an integer or exceeds int16.
         """
         cells, robot = _int16("cells", cells), _int16("robot", robot)
         if size is None:
@@ -61,7 +61,7 @@ class Worlds:
         return worlds
 
     def check(self) -> None:
-        """Raise `WorldError` unless every world is closed by a border and its robot stands on a free cell."""
+        """Raise `WorldError` unless every world has a closed border and its robot is on a free cell."""
         cells, robot = self.cells, self.robot
         if cells.ndim < 2 or robot.shape != (*cells.shape[:-2], 3) or self.size.shape != (*cells.shape[:-2], 2):
             raise WorldError(
@@ -70,21 +70,21 @@ class Worlds:
             )
         height, width = np.moveaxis(self.size, -1, 0)
         if cells.shape[-2] < 3 or cells.shape[-1] < 3 or (self.size < 3).any():
-            raise WorldError("worlds: the smallest is 3x3, one free cell inside its border")
+            raise WorldError("worlds: a world is smaller than 3x3, one free cell inside its border")
         rows, columns = np.indices(cells.shape[-2:])
         last = (rows >= height[..., None, None] - 1) | (columns >= width[..., None, None] - 1)
         outside = last | (rows == 0) | (columns == 0)
         if (cells[outside] >= 0).any():
             raise WorldError("worlds: a cell of the border is not a wall; close the grid with a ring of '#'")
         if (cells < WALL).any():
-            raise WorldError("worlds: a marker count below 0")
+            raise WorldError("worlds: a marker count is below 0")
         row, column, heading = np.moveaxis(robot.astype(np.int64), -1, 0)
         inside = (row >= 0) & (row < cells.shape[-2]) & (column >= 0) & (column < cells.shape[-1])
         if not inside.all() or ((heading < 0) | (heading > 3)).any():
-            raise WorldError("worlds: a robot outside its grid, or a heading that is not 0 to 3")
+            raise WorldError("worlds: a robot is outside its grid, or its heading is not 0 to 3")
         under = np.take_along_axis(self._flat(), (row * cells.shape[-1] + column)[..., None], -1)
         if (under < 0).any():
-            raise WorldError("worlds: a robot stands in a wall")
+            raise WorldError("worlds: a robot is in a wall")
 
     def _flat(self) -> np.ndarray:
         return self.cells.reshape(*self.shape, -1)
@@ -102,17 +102,17 @@ class Worlds:
         return Worlds(self.cells[index], self.robot[index], self.size[index])
 
     def reshape(self, *shape: int) -> Worlds:
-        """The same worlds with another leading shape."""
+        """Reshape the leading shape."""
         cells = self.cells.reshape(*shape, *self.cells.shape[-2:])
         lead = cells.shape[:-2]
         return Worlds(cells, self.robot.reshape(*lead, 3), self.size.reshape(*lead, 2))
 
     def same_state(self, other_worlds: Worlds) -> np.ndarray:
-        """bool [...], equality of the full state: robot, walls, all marker counts (the equality `state`)."""
+        """bool [...], equality of the full state: robot, walls, all marker counts (a suite's equality `state`)."""
         return self._same_robot(other_worlds) & (self.cells == other_worlds.cells).all((-2, -1))
 
     def same_drawing(self, worlds: Worlds) -> np.ndarray:
-        """bool [...], equality of the drawings, where the robot's glyph hides markers (the equality `drawn`)."""
+        """bool [...], equality of the printed text, in which the robot's glyph hides markers (a suite's equality `drawn`)."""
         differ = self.cells != worlds.cells
         at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
         differ = differ.reshape(*self.shape, -1)
@@ -124,7 +124,7 @@ class Worlds:
 
 
 def _int16(name: str, values: np.ndarray) -> np.ndarray:
-    """The same numbers as a contiguous int16 array."""
+    """Convert to a contiguous int16 array; raises `WorldError` if a value is not an integer or exceeds int16."""
     array = np.asarray(values)
     if array.dtype != np.int16:
         if array.dtype.kind not in "iuf":
@@ -140,15 +140,15 @@ def _int16(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
-    """The glyphs of one world, a list a row.
+    """Glyphs of one world, one list per row.
 
     Args:
-        world: one world (leading shape empty).
-        show_under_robot: print the number of markers under the robot behind its glyph (`^3`).
-        border: print the border too; the canonical text does not, since every world has it.
+        world: one world (empty leading shape).
+        show_under_robot: append the number of markers under the robot to its glyph (`^3`).
+        border: include the border; the canonical text does not, since every world has one.
 
     Raises:
-        WorldError: a cell holds more than 10 markers, for which there is no glyph.
+        WorldError: a cell has more than 10 markers, for which there is no glyph.
     """
     row, column, heading = (int(v) for v in world.robot)
     height, width = (int(v) for v in world.size)
@@ -163,12 +163,12 @@ def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = Fals
 
 
 def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
-    """The canonical text of one world: a line a row, glyphs separated by one space, without the border."""
+    """Canonical text of one world: one line per row, glyphs separated by one space, without the border."""
     return "\n".join(" ".join(line) for line in glyph_rows(world, show_under_robot, border))
 
 
 def parse_world(text: str, border: bool = False) -> Worlds:
-    """One world from its text; the inverse of `world_text` (drawn with `show_under_robot`).
+    """Parse one world; the inverse of `world_text` with `show_under_robot`.
 
     Raises:
         WorldError: unknown glyph, rows of different lengths, not exactly one robot.
@@ -212,6 +212,6 @@ COUNT_GLYPHS = tuple(str(n) for n in range(1, MAX_PRINTED_MARKERS + 1))
 
 
 def glyph_words(show_under_robot: bool = True) -> Sequence[str]:
-    """Every glyph that the canonical text can hold, in a fixed order."""
+    """All glyphs of the canonical text, in a fixed order."""
     robots = [g + n for g in ROBOT_GLYPHS for n in ("", *(COUNT_GLYPHS if show_under_robot else ()))]
     return (".", "#", *COUNT_GLYPHS, *robots)

@@ -59,11 +59,11 @@ class EmptyWork:
     root: Path
 
     def prepare(self) -> ComputeFn:
-        """See `EvaluationWork.begin`."""
-        shards = ResultStore(self.root)
+        """See `EvaluationWork.prepare`."""
+        store = ResultStore(self.root)
 
         def compute(name: str, batch_scale: float) -> list[StagedResult]:
-            return [shards.stage(name, {"x": np.zeros(1, np.float32)}, {"seconds": 0.0})]
+            return [store.stage(name, {"x": np.zeros(1, np.float32)}, {"seconds": 0.0})]
 
         return compute
 
@@ -77,14 +77,14 @@ class TimedRun:
     shards: list[float]
 
 
-def _work_items(shards: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
-    def commit(attempts: list[StagedResult]) -> None:
-        for attempt in attempts:
-            shards.commit(attempt)
-            spent.append(float(attempt.entry["seconds"]))
+def _work_items(store: ResultStore, work: Any, calls: Sequence[tuple[str, Any]], spent: list[float]) -> list[WorkItem]:
+    def commit(results: list[StagedResult]) -> None:
+        for result in results:
+            store.commit(result)
+            spent.append(float(result.entry["seconds"]))
 
     # The affinity key is the folder, not id(work): Python reuses ids of deleted objects.
-    return [WorkItem(name, EVALUATION, str(shards.root), work, call, commit) for name, call in calls]
+    return [WorkItem(name, EVALUATION, str(store.root), work, call, commit) for name, call in calls]
 
 
 def _run_plain_process(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> None:
@@ -92,10 +92,10 @@ def _run_plain_process(job: Job, shards: Sequence[Shard], barrier: Any, elapsed:
     worker = Worker(job)
     worker.evaluate(shards[0])
     barrier.wait()
-    began = time.perf_counter()
+    started = time.perf_counter()
     for shard in shards:
         worker.evaluate(shard)
-    elapsed.put(time.perf_counter() - began)
+    elapsed.put(time.perf_counter() - started)
 
 
 def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
@@ -144,13 +144,13 @@ class ClusterBench:
         self.job = job
 
     def measure(self, on_stage: Any) -> dict[str, Any]:
-        """Run all measurements; the figures as stored by `--json`."""
+        """Run all measurements; returns the figures that `--json` stores."""
         runs: list[TimedRun] = []
         start_seconds: dict[str, float] = {}
         for workers in (1, 2):
-            began = time.perf_counter()
+            started = time.perf_counter()
             executor = connect(ResourceRequest(workers=workers, cpus=1))
-            start_seconds["cluster"] = time.perf_counter() - began
+            start_seconds["cluster"] = time.perf_counter() - started
             pool = Pool(executor, workers)
             try:
                 on_stage(f"{workers} workers")
@@ -170,7 +170,7 @@ class ClusterBench:
             {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, ClusterCosts(0, serial))}
             for run in runs
         ]  # fmt: skip
-        sweep = np.tile(single.shards, -(-SWEEP_MODELS * self._shards_a_model() // len(single.shards)))
+        sweep = np.tile(single.shards, -(-SWEEP_MODELS * self._shards_per_model() // len(single.shards)))
         return {
             "start": start_seconds, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
             "shard": {"mean": float(np.mean(single.shards)), "deviation": float(np.std(single.shards))},
@@ -179,7 +179,7 @@ class ClusterBench:
             "sweep": scaling_curve(sweep.tolist(), WORKER_COUNTS, costs, repeats=1), "sweep shards": len(sweep),
         }  # fmt: skip
 
-    def _shards_a_model(self) -> int:
+    def _shards_per_model(self) -> int:
         """Number of evaluation shards per model on the suite: tasks, probe sets, randomly initialised copies."""
         suite = self.job.suite
         return -(-(suite.tasks + suite.probe_programs + 4 * 2 * suite.probe_programs) // suite.shard)
@@ -187,28 +187,28 @@ class ClusterBench:
     def _empty(self, pool: Pool, workers: int) -> tuple[float, float]:
         """Seconds until all workers are ready, and seconds per empty shard."""
         with tempfile.TemporaryDirectory() as folder:
-            shards = ResultStore(Path(folder))
-            work = EmptyWork(shards.root)
-            drain = partial(_drain, pool, shards, work)
+            store = ResultStore(Path(folder))
+            work = EmptyWork(store.root)
+            drain = partial(_drain, pool, store, work)
             start = drain([f"first-{i}" for i in range(workers)])
             return start, drain([f"empty-{i}" for i in range(NUM_EMPTY_SHARDS)]) / NUM_EMPTY_SHARDS
 
     def _run(self, pool: Pool, workers: int) -> TimedRun:
         with tempfile.TemporaryDirectory() as folder:
-            shards = ResultStore(Path(folder))
-            work = EvaluationWork(self.job, shards.root)
+            store = ResultStore(Path(folder))
+            work = EvaluationWork(self.job, store.root)
             spent: list[float] = []
             # Warm-up: each worker loads the model and compiles on a shard that is not timed.
-            pool.drain(_work_items(shards, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
-            began = time.perf_counter()
-            pool.drain(_work_items(shards, work, self.calls, spent))
-            return TimedRun(workers, time.perf_counter() - began, spent)
+            pool.drain(_work_items(store, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
+            started = time.perf_counter()
+            pool.drain(_work_items(store, work, self.calls, spent))
+            return TimedRun(workers, time.perf_counter() - started, spent)
 
 
-def _drain(pool: Pool, shards: ResultStore, work: EmptyWork, names: Sequence[str]) -> float:
-    began = time.perf_counter()
-    pool.drain(_work_items(shards, work, [(name, name) for name in names], []))
-    return time.perf_counter() - began
+def _drain(pool: Pool, store: ResultStore, work: EmptyWork, names: Sequence[str]) -> float:
+    started = time.perf_counter()
+    pool.drain(_work_items(store, work, [(name, name) for name in names], []))
+    return time.perf_counter() - started
 
 
 def format_report(results: dict[str, Any]) -> str:
@@ -217,10 +217,10 @@ def format_report(results: dict[str, Any]) -> str:
     lines = [
         f"start-up: Ray {start['cluster']:.1f} s, a worker {start['worker']:.1f} s; "
         f"{results['memory'] / 1e6:.0f} MB of private memory per worker",
-        f"a shard: {shard['mean']:.2f} s of work (deviation {shard['deviation']:.2f}), {1000 * results['serial']:.1f} ms of "
+        f"a shard: {shard['mean']:.2f} s of work (standard deviation {shard['deviation']:.2f}), {1000 * results['serial']:.1f} ms of "
         "dispatch, storage and commit",
         f"two workers: {100 * results['efficiency']:.0f}% of twice one, where two plain processes reach "
-        f"{100 * results['machine']:.0f}%, so {100 * results['efficiency'] / results['machine']:.0f}% of what the machine gives; "
+        f"{100 * results['machine']:.0f}%, so {100 * results['efficiency'] / results['machine']:.0f}% of the scaling of plain processes; "
         + " and ".join(f"{rate:.0f}" for rate in results["tasks a second"])
         + " tasks per second",
         "",
@@ -250,7 +250,7 @@ def format_report(results: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.bench cluster", description="measure the cost of Ray workers")
+    parser = CommandParser(prog="python -m benchmark.bench cluster", description="Measure the cost of Ray workers.")
     parser.add_argument(
         "--model", default=f"path:{shipped_path(DEFAULT_MODEL)}", help="model spec (default: the shipped model)"
     )

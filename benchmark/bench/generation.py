@@ -2,13 +2,13 @@
 
 One batch of prompts is continued greedily by each implementation in turn, `NUM_ROUNDS` times, and the fastest counts:
 
-- transformers: `generate` on the whole prompts, nothing captured; the same tokens at most, the same stop rule,
-- transformers with `output_hidden_states=True`: the states of every layer, prompt and step,
-- lm-evaluation-harness, where it is installed: its own `generate_until` over the same model object,
-- ours: `generate`; and `generate` with the states of the words that were written, as a stage of a run does both.
+- transformers: `generate` on the full prompts, without hidden states; the same maximum length and stop rule;
+- transformers with `output_hidden_states=True`: the states of every layer, prompt and step;
+- lm-evaluation-harness, if installed: its `generate_until` with the same model object;
+- ours: `generate`, and `generate` followed by reading the states at the generated words, as in a stage of a run.
 
-The preamble of few-shot prompts is computed once a run; its seconds stand apart and are not part of a turn. What the grammar
-costs is the time within its processor over the time of the whole constrained generation.
+The preamble of few-shot prompts is computed once per run; its time is reported separately and not part of a round. The
+cost of the grammar is the time spent in its logits processor divided by the time of the constrained generation.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ class _TimedProcessor(LogitsProcessor):
         self.inner, self.seconds = inner, 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        began = time.perf_counter()
+        started = time.perf_counter()
         processed = self.inner(input_ids, scores)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - started
         return processed
 
 
@@ -123,9 +123,9 @@ def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, fl
     seconds = dict.fromkeys(actions, float("inf"))
     for _ in range(NUM_ROUNDS):
         for name, action in actions.items():
-            began = time.perf_counter()
+            started = time.perf_counter()
             outputs[name] = action()
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
     return seconds, outputs
 
 
@@ -168,9 +168,9 @@ def grammar_row(batch: GenerationBench) -> dict[str, Any]:
     batch.generate(Decoding(constrained=True))
     batch.ours._processors = processors  # type: ignore[method-assign, assignment]
     try:
-        began = time.perf_counter()
+        started = time.perf_counter()
         written = batch.generate(Decoding(constrained=True))
-        spent = time.perf_counter() - began
+        spent = time.perf_counter() - started
     finally:
         del batch.ours._processors
     grammar_seconds = sum(item.seconds for item in timed)
@@ -186,10 +186,10 @@ def grammar_row(batch: GenerationBench) -> dict[str, Any]:
 def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Run all measurements; rows by table."""
     batch = GenerationBench(options)
-    began = time.perf_counter()
+    started = time.perf_counter()
     if batch.ours.preamble:
         batch.generate()
-    first_call_seconds = time.perf_counter() - began
+    first_call_seconds = time.perf_counter() - started
     lengths = [int(row.sum()) for row in batch.mask]
     shape = {
         "prompts": len(lengths), "longest, tokens": max(lengths), "mean": float(np.mean(lengths)),

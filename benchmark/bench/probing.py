@@ -1,10 +1,10 @@
 """Speed and memory of probing compared with plain torch in the same run: `python -m benchmark.bench probing`.
 
 Ours and plain torch alternate for `NUM_ROUNDS` rounds and the fastest round counts, so that other load on the machine
-affects both alike. Plain torch trains as the released code of Jin & Rinard 2024 does: one network after another (a feature,
-semantics and seed each), `nn.Sequential`, autograd, AdamW, float32, labels from an execution of its own for each
-semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. What is measured on a
-sample and scaled says so. All use torch's threads, and ratios are to that; threads that share small products wait for
+affects both alike. Plain torch trains as the released code of Jin & Rinard 2024 does: one network after another (one per
+feature, semantics and seed), `nn.Sequential`, autograd, AdamW, float32, labels from a separate execution per
+semantics; with our states, steps, batch, hidden width and checks, so that it does the same work. Figures extrapolated
+from a sample are marked. All use torch's threads, and ratios are to that; threads that share small products wait for
 each other on a busy machine, so plain torch on one thread is listed too (divide by the cores for as many processes).
 
 Floating-point operations of a network of layers [in_i, out_i], trained for `t` steps of `b` states, checked `c` times on
@@ -119,9 +119,9 @@ def time_fastest(actions: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, fl
     seconds, outputs = dict.fromkeys(actions, float("inf")), dict[str, Any]()
     for _ in range(NUM_ROUNDS):
         for name, action in actions.items():
-            began = time.perf_counter()
+            started = time.perf_counter()
             outputs[name] = action()
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
     return seconds, outputs
 
 
@@ -176,28 +176,30 @@ def with_one_thread_variant(action: Callable[[], Any]) -> dict[str, Callable[[],
     return {"plain torch": action, "plain torch, one thread": probing._single_threaded_ops()(action)}
 
 
-def train_plain_sample(load: ProbingWorkload, inputs: Sequence[torch.Tensor], sample: int) -> None:
+def train_plain_sample(workload: ProbingWorkload, inputs: Sequence[torch.Tensor], sample: int) -> None:
     """Train `sample` networks by plain torch, spread over features, semantics and seeds; on states already whitened."""
-    groups, seeds = len(load.semantics), load.protocol.seeds
+    groups, seeds = len(workload.semantics), workload.protocol.seeds
     for i in range(sample):
-        q, f, s = i % len(seeds), i * len(FEATURES) // sample, load.semantics[i * groups // sample]
-        arguments = (load.probe_set.classes[s, f], int(load.probe_set.counts[f]), load.splits[q], seeds[q])
-        train_plain_network(inputs[q], *arguments, load.protocol)
+        q, f, s = i % len(seeds), i * len(FEATURES) // sample, workload.semantics[i * groups // sample]
+        arguments = (workload.probe_set.classes[s, f], int(workload.probe_set.counts[f]), workload.splits[q], seeds[q])
+        train_plain_network(inputs[q], *arguments, workload.protocol)
 
 
-def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
+def grid_rows(
+    workload: ProbingWorkload, sample: int
+) -> tuple[list[dict[str, Any]], dict[str, float], dict[str, ProbeFit]]:
     """Time the standard grid's probing of one view by ours and by plain torch; also returns seconds and fits of ours."""
-    protocol, tasks = load.protocol, blind_tasks(load.suite)
+    protocol, tasks = workload.protocol, blind_tasks(workload.suite)
     build = partial(build_probe_set, tasks.programs, first_inputs(tasks))
-    heads = len(load.semantics) * len(FEATURES) * len(protocol.seeds)
-    ours = {name: partial(load.fit, dtype) for name, dtype in dtypes().items()}
-    plain = with_one_thread_variant(partial(train_plain_sample, load, load.inputs, sample))
+    heads = len(workload.semantics) * len(FEATURES) * len(protocol.seeds)
+    ours = {name: partial(workload.fit, dtype) for name, dtype in dtypes().items()}
+    plain = with_one_thread_variant(partial(train_plain_sample, workload, workload.inputs, sample))
     setup_actions: dict[str, Callable[[], Any]] = {
-        "labels": partial(blind_probe_set, load.suite, protocol),
+        "labels": partial(blind_probe_set, workload.suite, protocol),
         "plain labels": lambda: [
             build([semantics], protocol) for semantics in list_semantics(protocol, EXTRA_SEMANTICS)
         ],
-        "whitening": lambda: load.whitened_for(0),
+        "whitening": lambda: workload.whitened_for(0),
     }
     seconds, outputs = time_fastest({**ours, **setup_actions, **plain})
     timings = [
@@ -217,18 +219,23 @@ def grid_rows(load: ProbingWorkload, sample: int) -> tuple[list[dict[str, Any]],
     return rows, {name: seconds[name] for name in ours}, {name: outputs[name] for name in ours}
 
 
-def identical_rows(load: ProbingWorkload) -> list[dict[str, Any]]:
+def identical_rows(workload: ProbingWorkload) -> list[dict[str, Any]]:
     """Time identical networks of the primary feature, one head each, by ours and plain torch; compare their outputs."""
-    protocol, split, seed, f = load.protocol, load.splits[0], load.protocol.seeds[0], FEATURES.index(PRIMARY)
-    labels = load.probe_set.classes[np.arange(NUM_IDENTICAL_NETWORKS) % len(load.probe_set.classes), f]
-    count = load.probe_set.counts[[f]]
+    protocol, split, seed, f = (
+        workload.protocol,
+        workload.splits[0],
+        workload.protocol.seeds[0],
+        FEATURES.index(PRIMARY),
+    )
+    labels = workload.probe_set.classes[np.arange(NUM_IDENTICAL_NETWORKS) % len(workload.probe_set.classes), f]
+    count = workload.probe_set.counts[[f]]
 
     def ours(products: torch.dtype) -> np.ndarray:
-        arguments = ([load.states], labels[:, None], count, [split], [protocol.hidden], [seed], protocol)
+        arguments = ([workload.states], labels[:, None], count, [split], [protocol.hidden], [seed], protocol)
         return fit_probes(*arguments, matmul_dtype=products).log_prob[0][:, 0]
 
     def plain() -> np.ndarray:
-        states = load.whitened_for(0)
+        states = workload.whitened_for(0)
         return np.stack(
             [train_plain_network(states, head_labels, int(count[0]), split, seed, protocol) for head_labels in labels]
         )
@@ -255,15 +262,18 @@ def peak_rate(products: torch.dtype) -> float:
 
 
 def product_rows(
-    load: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]
+    workload: ProbingWorkload, seconds: Mapping[str, float], fits: Mapping[str, ProbeFit]
 ) -> list[dict[str, Any]]:
     """Effect of matmul precision on the skills of the grid, and the share of peak throughput."""
-    sizes = [[row.shape[1] + 1, load.protocol.hidden, int(load.probe_set.counts.sum())] for row in load.inputs]
-    seed_operations = [
-        count_operations(*sizes_and_split, load.protocol) for sizes_and_split in zip(sizes, load.splits, strict=True)
+    sizes = [
+        [row.shape[1] + 1, workload.protocol.hidden, int(workload.probe_set.counts.sum())] for row in workload.inputs
     ]
-    giga_operations = len(load.semantics) * sum(seed_operations) / 1e9
-    prior = PriorBaseline.from_probe_set(load.probe_set, load.protocol).totals.sum(0)[load.semantics]
+    seed_operations = [
+        count_operations(*sizes_and_split, workload.protocol)
+        for sizes_and_split in zip(sizes, workload.splits, strict=True)
+    ]
+    giga_operations = len(workload.semantics) * sum(seed_operations) / 1e9
+    prior = PriorBaseline.from_probe_set(workload.probe_set, workload.protocol).totals.sum(0)[workload.semantics]
     prior[prior == 0] = np.nan
     skills = {name: skill_score(-sum(row.sum(-1) for row in fit.log_prob), prior) for name, fit in fits.items()}
     rows = []
@@ -271,7 +281,7 @@ def product_rows(
         differences, facing = abs(skills[name] - skills["float32"]), skills[name][:, FEATURES.index(PRIMARY)]
         rate, max_rate = giga_operations / seconds[name], peak_rate(dtype) / 1e9
         row = {"products": name, "fit, s": seconds[name], "times as fast": seconds["float32"] / seconds[name]}
-        row |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[load.semantics > 0].mean())}
+        row |= {f"skill, {PRIMARY}": float(facing[0]), "others": float(facing[workload.semantics > 0].mean())}
         row |= {"largest difference": float(np.nanmax(differences)), "mean": float(np.nanmean(differences))}
         rows.append(
             row
@@ -319,11 +329,11 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
             states = {f"read.layer {i}": part for i, part in enumerate(layer_states)}
             RunFolder(Path(folder)).commit(Shard(Stage(BLIND), start, stop), ShardResult([], states))
         code = f"from benchmark.bench.probing import probe_stored_layers; probe_stored_layers({folder!r}, {shards}, {layers})"
-        began = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-        spent, (imports, *peaks) = time.perf_counter() - began, json.loads(process.stdout)
+        spent, (imports, *peaks) = time.perf_counter() - started, json.loads(process.stdout)
     in_memory = {
-        f"{count} layers held": count * rows * width * 4 / 1e9
+        f"{count} layers in memory": count * rows * width * 4 / 1e9
         for count in sorted({layers, STORED_WORKLOAD["most layers"]})
     }
     row = {f"{rows:,} x {width:,}, stored": f"{layers} layers, one after another", "s": spent, "imports, GB": imports}
@@ -334,30 +344,34 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
 def run_benchmark(options: argparse.Namespace, protocol: Protocol) -> dict[str, Any]:
     """Run all measurements with a protocol; rows by table."""
     suite = load_suite(options.suite)
-    load = ProbingWorkload(
+    workload = ProbingWorkload(
         replace(suite, probe_programs=options.programs or suite.probe_programs), protocol, options.width
     )
     memory = memory_rows(options.layers)
-    grid, seconds, fits = grid_rows(load, options.sample)
-    other_tables = {"identical": identical_rows(load), "products": product_rows(load, seconds, fits), "memory": memory}
+    grid, seconds, fits = grid_rows(workload, options.sample)
+    other_tables = {
+        "identical": identical_rows(workload),
+        "products": product_rows(workload, seconds, fits),
+        "memory": memory,
+    }
     return {"grid": grid, **other_tables}
 
 
 def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
     """Command-line entry point, with a protocol that no option sets; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if words[:1] == ["cluster"]:
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    if argv[:1] == ["cluster"]:
         from benchmark.bench import cluster as cluster_bench
 
-        return cluster_bench.main(words[1:])
-    if words[:1] == ["generation"]:
+        return cluster_bench.main(argv[1:])
+    if argv[:1] == ["generation"]:
         from benchmark.bench import generation as generation_bench
 
-        return generation_bench.main(words[1:])
-    parser = CommandParser(prog="python -m benchmark.bench", description="speed and memory of probing")
+        return generation_bench.main(argv[1:])
+    parser = CommandParser(prog="python -m benchmark.bench", description="Measure the speed and memory of probing.")
     add = parser.add_argument
     add(
-        "what",
+        "benchmark",
         choices=["probing", "cluster", "generation"],
         help="benchmark to run (options of the others: bench cluster --help, bench generation --help)",
     )
@@ -383,7 +397,7 @@ def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) 
         help="number of layers stored and probed in the memory test (default: 3; all: 25)",
     )
     add("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    return run_command(lambda: run(parser.parse_args(words), protocol))
+    return run_command(lambda: run(parser.parse_args(argv), protocol))
 
 
 def run(options: argparse.Namespace, protocol: Protocol) -> int:

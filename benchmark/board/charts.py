@@ -81,12 +81,13 @@ class Chart:
     """A chart in pixels.
 
     Attributes:
-        title, x_label, y_label: words.
-        width, height: of its box; left, right, top, bottom: of its plot in it.
-        x_ticks, y_ticks: place and words.
-        series: what is drawn.
-        levels: places on y of reference lines, with their words.
-        lane: place on y of the lane, None without one.
+        title, x_label, y_label: texts.
+        width, height: size of the chart.
+        left, right, top, bottom: edges of the plot area.
+        x_ticks, y_ticks: position and label of each tick.
+        series: the series in pixels.
+        levels: y position and label of each reference line.
+        lane: y position of the lane for points without a y value; None without a lane.
     """
 
     title: str

@@ -63,8 +63,8 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
     }  # fmt: skip
     try:
         tokens = parse(f"{HEADER_TEXT} {text}")
-    except ParseError as problem:
-        return entry | {"problem": str(problem)[:200]}
+    except ParseError as error:
+        return entry | {"problem": str(error)[:200]}
     inputs, outputs = task.inputs[0], task.outputs[0]
     execution = run(Programs.of([tokens]), task.inputs)
     is_equal = (
@@ -137,7 +137,7 @@ def world_to_json(world: Worlds) -> list[Any]:
 
 
 def steps_to_json(tokens: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL) -> list[list[Any]]:
-    """The steps of one program in one world, at most `MAX_STEPS`; `word` counts from behind the header."""
+    """Steps of one program in one world, at most `MAX_STEPS`; token indices start after the header."""
     trace = run(
         compile_programs(Programs.of([tokens])),
         Worlds(*(part[None] for part in vars(world).values())),

@@ -137,7 +137,7 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
         record = read_record(path)
         if not record.official:
             raise BenchmarkError(
-                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the whole suite"
+                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the complete suite"
             )
         submission_folder = path.parent
         held_out = read_solved_tasks(submission_folder, record)["held_out"]
@@ -220,9 +220,9 @@ def read_calibration(path: Path) -> Calibration | None:
             by_name.setdefault(cell["pseudo-model"], []).append(cell)
         rows = tuple(_calibration_row(name, cells) for name, cells in by_name.items())
         return Calibration(stored["suite"], stored["alternatives"], rows)
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        message = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
-        raise UsageError(f"{path}: {message}; expected the file that python -m benchmark.calibrate writes") from problem
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UsageError(f"{path}: {message}; expected the file that python -m benchmark.calibrate writes") from error
 
 
 def _calibration_row(name: str, cells: Sequence[dict[str, Any]]) -> CalibrationRow:

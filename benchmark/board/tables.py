@@ -86,7 +86,7 @@ def row_cells(record: Record) -> dict[str, str]:
 
 
 def format_card(record: Record) -> str:
-    """Format one record as a vertical table for a terminal, with the evidence behind the verdict."""
+    """Format one record as a vertical table for a terminal, with the evidence for the verdict."""
     lines = [
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
         *([name, value] for name, value in row_cells(record).items()),
@@ -97,7 +97,7 @@ def format_card(record: Record) -> str:
 
 
 def _evidence_rows(record: Record) -> list[list[str]]:
-    """Rows that describe the evidence behind the verdict; empty without a verdict."""
+    """Rows that describe the evidence for the verdict; empty without a verdict."""
     if record.meaning is None:
         return []
     primary = record.meaning.features[PRIMARY]

@@ -93,8 +93,8 @@ def calibrate(
     cells: list[Cell] = []
 
     def add(name: str, measure: Callable[[], Cell]) -> None:
-        began = time.perf_counter()
-        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - began})
+        started = time.perf_counter()
+        cells.append({"pseudo-model": name, "seed": seed, **measure(), "seconds": time.perf_counter() - started})
         on_cell(cells[-1])
 
     controls = calibration.controls()
@@ -163,17 +163,17 @@ class _CalibrationRun:
         sources = {"model": self.read_source(random_inits), **controls}
         evidence = {name: source.evidence for name, source in sources.items()}
         views = [f"view {i}" for i in range(len(random_inits[0]))]
-        meaning = verdict_from_evidence(self.probe_set, self.tested, evidence, self.protocol, views)
-        primary = meaning.features[PRIMARY]
+        result = verdict_from_evidence(self.probe_set, self.tested, evidence, self.protocol, views)
+        primary = result.features[PRIMARY]
         skill = overall_skill(evidence["model"], self.tested)
-        expected, is_right = self._expected(name, meaning.verdict, skill)
+        expected, is_right = self._expected(name, result.verdict, skill)
         return {
             "expected": expected,
-            "found": meaning.verdict,
+            "found": result.verdict,
             "right": is_right,
             "skill": primary.skill.value,
             "delta": [primary.delta.value, primary.delta.low, primary.delta.high],
-            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in meaning.features.values() if not r.degenerate),
+            "widest": max((r.delta90.high - r.delta90.low) / 2 for r in result.features.values() if not r.degenerate),
         }
 
     def _expected(self, name: str, verdict: str, skill: np.ndarray) -> tuple[str, bool]:

@@ -1,20 +1,24 @@
 """LEGACY: the released probing recipe of Jin & Rinard 2024, flaws included: `python -m benchmark.legacy`.
 
-It shows what each flaw is worth (`--fixed`), and is the plain baseline, one network after another, of `probing`.
-Read in github.com/charlesjin/emergent-semantics at 75e0384 (probe/*.py, lm/eval.py, scripts/train_probe.sh, README):
-every default of `LegacyRecipe`; the alternatives; networks of Linear, then for each hidden layer ReLU, batch norm and
-Linear, no dropout; states at a token's emission, mean over layers, scaled by mean and deviation of the validation data,
-which serve nothing else; labels in the first shown world alone; AdamW, decay on all weights but biases; a feature is
-right if all its heads are; of all evaluations the one with the best accuracy on the test set counts, a feature; seeds
-that name files and are never set; programs recur.
+`--fixed` measures the effect of each flaw. The networks are trained one after another, in plain torch.
 
-Otherwise here, by choice: the paper's three of the six features (each has its own networks); the suite's worlds, with
-as many classes as can occur; decoding without a grammar, what does not parse left out; the three parts cut from the
-suite's probe tasks, in the ratio of the release's programs (50,000 : 10,000 : 10,000), while its probes train on tasks
-that its model was trained on; no least number of training records (there 10,000); constant columns left unscaled.
+Taken from github.com/charlesjin/emergent-semantics at 75e0384 (probe/*.py, lm/eval.py, scripts/train_probe.sh, README):
 
-NOT VERIFIED: how the paper joins features into one figure (no such code is released; here their mean, each is stored),
-and that its gaps are means over the five repeats at offset 0.
+- every default of `LegacyRecipe`, and the alternatives;
+- networks: Linear, then ReLU, batch norm and Linear per hidden layer, no dropout; AdamW, no weight decay on biases;
+- states at a token's emission, averaged over layers and standardised with mean and standard deviation of the validation
+  data, which are not used for anything else; labels in the first shown world only;
+- a feature counts as correct if all of its heads are; per feature, the evaluation with the best accuracy on the test set
+  is reported; seeds appear in file names but are never set; programs occur in several splits.
+
+Deliberate differences: three of the six features, those of the paper (each has its own networks); the suite's worlds, with
+as many classes as can occur; decoding without a grammar, programs that do not parse are dropped; the three splits are cut
+from the suite's probe tasks in the ratio of the release (50,000 : 10,000 : 10,000), whereas the release trains probes on
+tasks that the model was trained on; no minimum number of training records (10,000 in the release); constant columns are
+not scaled.
+
+NOT VERIFIED: how the paper averages features to one figure (this code is not released; here the mean, and every feature is
+stored), and that its gaps are means over the five repeats at offset 0.
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ RELEASED_ALTERNATIVES = {
     8: (1, 0, 2, 4, 3),
     11: (2, 0, 1, 4, 3),
 }
-"""By its number in the release, the word that each of `ACTIONS` is rewritten to. 3 is no permutation: nothing picks."""
+"""Replacement of each of `ACTIONS`, by number in the release. 3 is not a permutation: no word picks."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,18 @@ class LegacyRecipe:
 
     Attributes:
         depths: name and hidden widths of each probe.
-        alternatives, repeats: keys of `ALTERNATIVES`; trainings of each network.
-        shares: programs to train on, to test on and to validate by, relative to each other.
-        train_records, batch: records that a training draws at most, and that a step takes.
-        epochs, presented: training ends after so many passes or so many records, whichever comes first.
-        checks: evaluations, and one after the last step; fewer if an epoch is longer.
-        learning_rate, weight_decay, decay, decays: of AdamW; its rate is multiplied by `decay`, `decays` times in all.
-        drop_last, programs_apart: leave out the last action of each program; no program in two parts (not as released).
-        seed: of every draw; None leaves them to the machine.
+        alternatives: keys of `RELEASED_ALTERNATIVES`.
+        repeats: number of trainings per network.
+        shares: relative numbers of programs for training, test and validation.
+        train_records: maximum number of training records.
+        batch: records per step.
+        epochs, presented: training ends after this number of epochs or of records, whichever comes first.
+        checks: number of evaluations, at most one per epoch, in addition to that after the last step.
+        learning_rate, weight_decay: settings of AdamW.
+        decay, decays: the learning rate is multiplied by `decay`, `decays` times in total.
+        drop_last: whether to drop the last action of each program.
+        programs_apart: whether no program occurs in two splits (not as released).
+        seed: seed of all random numbers; None leaves them unseeded.
     """
 
     depths: tuple[tuple[str, tuple[int, ...]], ...] = (("linear", ()), ("mlp1", (256,)), ("mlp2", (256, 1024)))
@@ -101,15 +109,17 @@ class LegacyRecipe:
 
 @dataclass(frozen=True)
 class LegacyResult:
-    """Accuracies on the test records, as shares; both arrays speak of the same trained networks.
+    """Accuracies on the test records, as fractions; both arrays are of the same trained networks.
 
     Attributes:
-        label, recipe: that this is LEGACY; the settings.
-        semantics, features: S and F names; the original first.
+        label: `LABEL`.
+        recipe: settings.
+        semantics: S names, the original first.
+        features: F names.
         on_test: float64 [depths, S, repeats, F], at the evaluation that is best on the test records (the flaw).
         on_validation: the same at the evaluation that is best on the validation records.
         programs, records: numbers in training, test and validation.
-        recurring: share of the test programs that occur in training.
+        recurring: fraction of the test programs that occur in training.
     """
 
     label: str
@@ -124,7 +134,8 @@ class LegacyResult:
 
 
 def accuracy_gaps(accuracy: np.ndarray) -> np.ndarray:
-    """float64 [depths, S], points by which the original is above each semantics, means over repeats and features."""
+    """float64 [depths, S], accuracy under the original minus that under each semantics, in percentage points, means over
+    repeats and features."""
     mean_percent = 100 * accuracy.mean((2, 3))
     return np.asarray(mean_percent[:, :1] - mean_percent)
 
@@ -136,17 +147,22 @@ def measure_legacy_content(
     recipe: LegacyRecipe,
     on_training: Callable[[int], None] = lambda trainings: None,
 ) -> LegacyResult:
-    """The paper's semantic content of B straight-line programs; `UsageError` if they or their states are unfit or few.
+    """Measure the paper's semantic content on B straight-line programs.
 
     Args:
-        programs, inputs: B programs, and the first shown world [B] of each.
+        programs: B programs.
+        inputs: first shown world of each program, [B].
         states: float32 [R, D], mean over layers at the emission of each action word of all programs, in order.
-        recipe, progress: the settings; what is told of trainings done, of depths x S x repeats x F.
+        recipe: settings.
+        on_training: called with 1 after each of the depths x S x repeats x F trainings.
+
+    Raises:
+        UsageError: A program has control flow, the states do not match the programs, or there are too few records.
     """
     actions, straight = count_actions(programs)
     if not straight.all() or len(states) != actions.sum():
         message = f"{len(states)} states of {actions.sum()} actions, {(~straight).sum()} programs with control flow"
-        raise UsageError(f"legacy: {message}; expected a state an action, and straight-line programs alone")
+        raise UsageError(f"legacy: {message}; expected one state per action, and straight-line programs only")
     protocol = replace(STANDARD, folds=sum(recipe.shares))
     variants = [programs, *(rewrite_actions(programs, RELEASED_ALTERNATIVES[k]) for k in recipe.alternatives)]
     probe_sets = [build_probe_set(probe_set, inputs, [ORIGINAL], protocol) for probe_set in variants]
@@ -176,13 +192,13 @@ def measure_legacy_content(
 
 
 def count_actions(programs: Programs) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [B] actions of each program, and bool [B] whether it holds nothing else."""
+    """Count the actions of each program, int64 [B]; also returns whether it contains nothing else, bool [B]."""
     counts = np.add.reduceat(programs.words < FIRST_CONDITION, programs.offsets[:-1], dtype=np.int64)
     return counts, counts == programs.lengths - len(HEADER) - 1
 
 
 def rewrite_actions(programs: Programs, table: Sequence[int]) -> Programs:
-    """The programs with each action word replaced: how the release gives words another meaning."""
+    """Replace each action word; the release implements alternative semantics in this way."""
     token_map = np.array([*table, *range(len(table), len(WORDS))], np.int16)
     return Programs(token_map[programs.words], programs.offsets)
 
@@ -191,7 +207,7 @@ def _feature_accuracy(
     states: torch.Tensor, labels: np.ndarray, widths: list[list[int]], parts: Sequence[np.ndarray],
     recipe: LegacyRecipe, seed: np.random.SeedSequence,
 ) -> tuple[float, float]:  # fmt: skip
-    """Accuracy of one feature, a network a row of labels int [heads, R], chosen on the test set and on validation."""
+    """Test accuracy of one feature, selected on the test set and on validation; one network per row of labels int [heads, R]."""
     random = np.random.default_rng(seed)
     train = random.choice(parts[0], min(recipe.train_records, len(parts[0])), replace=False)
     row_sets = [torch.from_numpy(split_rows) for split_rows in (train, np.concatenate(parts[1:]))]
@@ -209,7 +225,7 @@ def _feature_accuracy(
 def _train_probe(
     states: torch.Tensor, labels: torch.Tensor, widths: list[int], row_sets: list[torch.Tensor], recipe: LegacyRecipe
 ) -> np.ndarray:
-    """Train one network on the first of two sets of rows; bool [evaluations, second set], where it is right at each."""
+    """Train one network on the first of two sets of rows; returns bool [evaluations, second set], correct predictions."""
     train, evaluated = row_sets
     network = torch.nn.Sequential(torch.nn.Linear(widths[0], widths[1]))
     for in_width, out_width in pairwise(widths[1:]):
@@ -240,12 +256,14 @@ def _train_probe(
 
 
 def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
-    """What `legacy_content` takes, of the programs without control flow that the model writes for the probe tasks."""
+    """Generate programs for the probe tasks; returns the inputs of `measure_legacy_content`, without control flow."""
     worker = Worker(job)
     results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == Stage(GENERATED)]
     programs, task_indices = parse_programs([sample["text"] for result in results for sample in result.samples])
     if not len(programs):
-        raise UsageError(f"{job.checkpoint.spec}: none of its programs parses; expected a model that writes Karel")
+        raise UsageError(
+            f"{job.checkpoint.spec}: none of its programs parses; expected a model that generates Karel programs"
+        )
     mean_states = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
     actions, straight = count_actions(programs)
     states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[
@@ -256,9 +274,12 @@ def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]
 
 def format_table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str:
     """Accuracies [lowest, highest repeat] in percent and gaps in points, means over features."""
-    columns = {"chosen on test": legacy.on_test}
+    columns = {"selected on test": legacy.on_test}
     if fixed:
-        columns |= {"chosen on validation": legacy.on_validation, "and programs apart, seeded": fixed.on_validation}
+        columns |= {
+            "selected on validation": legacy.on_validation,
+            "and disjoint programs, seeded": fixed.on_validation,
+        }
     rows = []
     for (d, (depth, _)), (s, name) in product(enumerate(legacy.recipe.depths), enumerate(legacy.semantics)):
         row = {"probe": depth, "semantics": name}
@@ -276,21 +297,21 @@ def format_table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m benchmark.legacy", description=LABEL)
     add = parser.add_argument
     add("--model", required=True, help="path:FOLDER or hf:org/name@revision")
-    add("--suite", default="laptop", help="of straight-line programs (default: laptop)")
+    add("--suite", default="laptop", help="suite of straight-line programs (default: laptop)")
     add("--programs", type=integer(1, 1_000_000), help="probe tasks that the model answers (default: the suite's)")
-    add("--repeats", type=integer(1, 1000), default=5, help="trainings of each network (default: 5, as released)")
-    add("--seed-unset", action="store_true", help="leave seeds to the machine, as released (default: seed 0)")
-    add("--fixed", action="store_true", help="beside it: chosen on validation, programs apart, seed 0")
-    add("--out", type=Path, default=Path("runs/legacy"), help="folder of legacy.json (default: runs/legacy)")
+    add("--repeats", type=integer(1, 1000), default=5, help="trainings per network (default: 5, as released)")
+    add("--seed-unset", action="store_true", help="set no seed, as released (default: seed 0)")
+    add("--fixed", action="store_true", help="also measure with selection on validation, disjoint programs and seed 0")
+    add("--out", type=Path, default=Path("runs/legacy"), help="output folder of legacy.json (default: runs/legacy)")
     return run_command(lambda: run(parser.parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write and print; returns the exit code."""
+    """Measure, write `legacy.json` and print the table; returns the exit code."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)

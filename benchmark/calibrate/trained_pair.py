@@ -5,7 +5,7 @@ each action and must be REPRESENTS; the *copier* is trained to reproduce its inp
 robot) and must be RECORD-ONLY. (Without the start, facing could not be decoded under any semantics.) Randomly
 initialised copies with other weights are the random-init controls. See docs/probing.md, Known answers.
 
-Letters: `B` programs, `T` actions of a program, `L` positions (world, then actions), `D` width, `R` labelled tokens.
+Letters: `B` programs, `T` actions per program, `L` positions (world, then actions), `D` width, `R` labelled tokens.
 Source: pre-norm decoder as in Radford et al. 2019.
 """
 

@@ -1,1 +1,1 @@
-"""Workers: the pool that hands out work, the executor of one process, and the executor on Ray."""
+"""Workers: the pool that schedules work items, the in-process executor, and the executor on Ray."""

@@ -8,7 +8,7 @@ An item that
 - is lost with its node, or runs out of memory, returns to the end of the queue, at most ten times; after an
   out-of-memory failure this item and all later ones of the same affinity key get half the batch size.
 
-Items that are given up are reported at the end; the others go on. A worker that starts slowly is kept while it reports
+Items that are given up are reported at the end; the others continue. A worker that starts slowly is kept while it reports
 progress; a silent one is replaced, after a timeout that grows; if workers die repeatedly and no item completes in
 between, everything stops. The pool depends neither on Ray nor on models: an `Executor` runs the workers, and a work item
 says what to compute and how to commit it. Several threads may drain one pool: the thread that holds the step lock
@@ -166,12 +166,12 @@ class Pool:
         self.workers = []
 
     def _step(self) -> None:
-        """Start workers, hand out items, and handle the calls that have ended, once."""
+        """One step: start workers, dispatch items, and handle the calls that have ended."""
         while self.inbox:
             self.queue.append(self.inbox.popleft())
         try:
             if self.is_stopped:
-                raise BenchmarkError("stopped; what is committed is kept, run the same command again to continue")
+                raise BenchmarkError("stopped; committed results are kept, run the same command again to continue")
             self._start_workers()
             self._hand_out()
             calls = [worker.call for worker in self.workers if worker.call is not None]
@@ -228,7 +228,7 @@ class Pool:
                 self._report(
                     "late",
                     f"{item.name}: no end after {elapsed:.0f} s, and in this process (--workers 0) nothing can end it; if it hangs, "
-                    "stop it (Ctrl-C) and run the same command with --workers 1, where it is ended at its --deadline",
+                    "stop the command (Ctrl-C) and run it again with --workers 1, which ends the item at its --deadline",
                     piece=item.name,
                     seconds=round(elapsed, 1),
                 )
@@ -253,7 +253,7 @@ class Pool:
             try:
                 pending.item.commit(result.value)
             except FileNotFoundError as error:
-                result = CallResult(NODE_LOST, message=f"what it wrote is gone: {error}")
+                result = CallResult(NODE_LOST, message=f"its staged result is gone: {error}")
             except BaseException as error:
                 pending.future.set_exception(error)
                 raise
@@ -302,7 +302,7 @@ class Pool:
         elif now - self.waiting_since > self.patience:
             message = self._no_start_message(now)
             for worker in list(self.workers):
-                self._give_up_start(worker, f"no sign of life of any worker within {self.patience:.0f} s")
+                self._give_up_start(worker, f"no message from any worker within {self.patience:.0f} s")
             raise BenchmarkError(message)
         for worker in list(self.workers):
             if not worker.is_ready:
@@ -318,7 +318,7 @@ class Pool:
         if now - worker.last_message > timeout:
             self.silent_starts += 1
             self.timeout_growth = max(self.timeout_growth, min(2 * worker.timeout_growth, MAX_START_GROWTH))
-            self._give_up_start(worker, f"no sign of life within {timeout:.0f} s")
+            self._give_up_start(worker, f"no message within {timeout:.0f} s")
         elif worker.start_stage and now - worker.call_started > START_DEADLINE:
             # Its process runs. Either it is slow, then this call waits for the last one, or the last result was lost.
             worker.call, worker.call_started = self.executor.continue_start(worker.handle, resend=True), now
@@ -332,9 +332,9 @@ class Pool:
             silence = max(now - worker.last_message for worker in self.workers if worker.start_stage)
             return (
                 f"{message}, {len(stages)} of the last {len(self.workers)} are still {stages[0]} after {silence:.0f} s without a "
-                f"sign of life; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
+                f"message; {describe_load()}; use fewer --workers, or run the same command again when the machine is less busy"
             )
-        return f"{message}, none of them was given a running process; {self.executor.capacity_message()}; {describe_load()}"
+        return f"{message}, none of them has a running process; {self.executor.capacity_message()}; {describe_load()}"
 
     def _item_timeout(self, item: WorkItem) -> float:
         if self.deadline is not None:
@@ -363,8 +363,8 @@ class Pool:
             if self.deaths >= MAX_DEATHS + self.size:
                 self.queue.append(pending)
                 raise BenchmarkError(
-                    f"workers died {self.deaths} times in a row and no item was done in between; last {pending.item.name}: "
-                    f"{status}: {' '.join(message.split())[:300]}; what is committed is kept, run the same command again to continue"
+                    f"workers died {self.deaths} times in a row and no work item was completed in between; last {pending.item.name}: "
+                    f"{status}: {' '.join(message.split())[:300]}; committed results are kept, run the same command again to continue"
                 )
         is_exhausted = pending.crashes >= MAX_CRASHES or pending.losses >= MAX_LOSSES
         if is_exhausted or pending.raises >= MAX_RAISES:
@@ -379,7 +379,7 @@ class Pool:
         self.executor.stop_worker(worker.handle)
 
     def _fail_all(self, error: BenchmarkError) -> None:
-        """End every item with the error, and stop all workers."""
+        """Fail every unfinished item with the error, and stop all workers."""
         unfinished = [worker.pending for worker in self.workers if worker.pending] + [*self.queue, *self.inbox]
         self.queue.clear()
         self.inbox.clear()

@@ -1,8 +1,8 @@
 """The class of every Ray actor: cheap to import, and it reports the progress of its start.
 
 An actor process can take minutes to import torch where a machine is busy. So this module imports nothing heavy, and
-`start` does one part of the start per call: the driver hears that the process runs before it imports anything, then after
-each package, so that it can tell a slow start from a hanging one.
+`start` does one part of the start per call: the driver is notified that the process runs before it imports anything, then after
+each package, so that it can distinguish a slow start from a hanging one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PINNED_PACKAGES = ("torch", "numpy", "numba", "transformers", "tokenizers", "saf
 
 
 class RayActor:
-    """One Ray actor. Each kind of worker subclasses it under a name of its own, which Ray's tools display.
+    """One Ray actor. Each kind of worker is a subclass, whose name Ray's tools display.
 
     Args:
         threads: number of torch threads.
@@ -70,7 +70,7 @@ class RayActor:
 
         from benchmark.cluster.local_executor import WorkerSession
 
-        # Ray sets OMP_NUM_THREADS in workers by its own count; a model-bound worker is to use what it was given.
+        # Ray sets OMP_NUM_THREADS in workers by its own count; workers use the number of threads that they were assigned.
         torch.set_num_threads(self.threads)
         self.session = WorkerSession()
 

@@ -1,4 +1,4 @@
-"""Workers on Ray, embedded or on a cluster. The only module that imports ray, and only when asked.
+"""Workers on Ray, embedded or on a cluster. The only module that imports ray, and only when workers on Ray are requested.
 
 Ray places actors and notices their deaths. The pool decides what follows a death, so all of Ray's own retries are off: an
 item that kills its worker would otherwise be run repeatedly, out of order.
@@ -37,11 +37,11 @@ from benchmark.errors import BenchmarkError, StorageError, UsageError
 from benchmark.installation.paths import SOURCE_ROOT
 
 RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports
     "RAY_BACKEND_LOG_LEVEL": "error",  # a raylet's messages would mix with the driver's output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
-    "RAY_DEDUP_LOGS": "0",  # held back lines of one worker would come out under another's name
-    "RAY_worker_register_timeout_seconds": "600",  # 60: on a busy machine every new process would be killed and begun anew
+    "RAY_DEDUP_LOGS": "0",  # deduplicated lines of one worker would appear under another's name
+    "RAY_worker_register_timeout_seconds": "600",  # default 60: on a busy machine every new process would be killed and restarted
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
 """Set where the user has not set them: overrides of Ray's defaults. Threads are set in the actors, see `RayActor`."""
@@ -137,7 +137,7 @@ def _connect(ray: Any, address: str) -> None:
     except Exception as error:
         if isinstance(error, ray.exceptions.AuthenticationError):
             raise UsageError(
-                f"--address {address}: the cluster's token is not this one ({_one_line(error)[:150]}); set RAY_AUTH_MODE=token and "
+                f"--address {address}: the cluster has another token ({_one_line(error)[:150]}); set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN as the cluster has them, see docs/cluster.md"
             ) from error
         if not isinstance(error, (ConnectionError, ValueError, RuntimeError, ImportError)):
@@ -163,7 +163,7 @@ def _start_embedded(ray: Any, cpus: int, folder: Path) -> None:
             if free < MIN_DISK_BYTES:
                 raise StorageError(
                     f"{folder.parent.parent}: {free / 1e6:.0f} MB free, and Ray needs {MIN_DISK_BYTES / 1e6:.0f} MB for its own files; "
-                    "free some, or set RAY_TMPDIR to a short path with room"
+                    "free some, or set RAY_TMPDIR to a short path with free space"
                 ) from error
             if attempt == MAX_RAY_STARTS:
                 raise BenchmarkError(
@@ -298,8 +298,8 @@ def insufficient_resources_message(demand: ResourceRequest, nodes: Sequence[Node
     memory = f" and {demand.memory / 1e9:.1f} GB of memory" if demand.memory else ""
     node_resources = "; ".join(f"{n.name}: {n.cpus:g} CPUs, {n.gpus:g} GPUs, {n.memory / 1e9:.1f} GB" for n in nodes)
     return (
-        f"a worker asks {demand.cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({node_resources}); ask less "
-        "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler brings"
+        f"a worker requests {demand.cpus} CPUs, {demand.gpus:g} GPUs{memory} on one node, and no node has them ({node_resources}); request less "
+        "(--cpus-per-worker, --gpus-per-worker, --dtype), or --wait SECONDS for nodes that an autoscaler adds"
     )
 
 
@@ -395,10 +395,10 @@ class RayExecutor:
 
     def capacity_message(self) -> str:
         """See `Executor`."""
-        has, free = self.ray.cluster_resources(), self.ray.available_resources()
+        total, free = self.ray.cluster_resources(), self.ray.available_resources()
         return (
-            f"a worker asks {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {has.get('CPU', 0):g} and "
-            f"{has.get('GPU', 0):g}, free are {free.get('CPU', 0):g} and {free.get('GPU', 0):g}"
+            f"a worker requests {self.demand.cpus} CPUs and {self.demand.gpus:g} GPUs; the cluster has {total.get('CPU', 0):g} and "
+            f"{total.get('GPU', 0):g}, of which {free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free"
         )
 
     def shutdown(self) -> None:

@@ -62,7 +62,7 @@ def check_words(doctor_context: DoctorContext) -> CheckResult:
         [*render_prompts(doctor_context.job.suite, doctor_context.tasks), *doctor_context.programs]
     ).split()
     check_word_tokens(doctor_context.job.checkpoint.spec, tokenizer, words)
-    message = f"the words of {len(doctor_context.programs)} programs and {len(set(words))} words and signs have tokens of their own"
+    message = f"each item of {len(doctor_context.programs)} programs, and each of {len(set(words))} distinct words of prompts, has its own tokens"
     return CheckResult("words", OK, message)
 
 
@@ -185,9 +185,9 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
     ends = [len(prompt)]
     for word in program.split(" "):
         ends.append(ends[-1] + 1 + len(word))
-    lasts = [encoded.char_to_token(end - 1) for end in ends]
+    last_tokens = [encoded.char_to_token(end - 1) for end in ends]
     layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states or ()]
-    return layers, log_prob.cpu().numpy(), lasts[:-1] + lasts[1:]
+    return layers, log_prob.cpu().numpy(), last_tokens[:-1] + last_tokens[1:]
 
 
 def check_padding(doctor_context: DoctorContext) -> CheckResult:
@@ -285,7 +285,7 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
     return CheckResult("batch sizes", OK, "reproducible, and answers do not depend on the batch")
 
 
-def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
+def check_random_copies(doctor_context: DoctorContext) -> CheckResult:
     """Can randomly initialised copies, a control of the probes, be built, and do they differ?"""
     prompts = doctor_context.prompts[:1]
     first, second = (doctor_context.states(prompts, Worker(doctor_context.job).model(i)) for i in range(2))
@@ -293,9 +293,11 @@ def check_untrained_copies(doctor_context: DoctorContext) -> CheckResult:
         relative_difference(first, second) < TOLERANCE["float32"]
         or relative_difference(first, doctor_context.states(prompts)) < TOLERANCE["float32"]
     ):
-        message = "untrained copies equal each other or the model; their weights must be initialised from the seed"
-        return CheckResult("untrained copies", FAIL, message)
-    return CheckResult("untrained copies", OK, "they differ between seeds and from the model")
+        message = (
+            "randomly initialised copies equal each other or the model; their weights must be initialised from the seed"
+        )
+        return CheckResult("random copies", FAIL, message)
+    return CheckResult("random copies", OK, "they differ between seeds and from the model")
 
 
 def estimate_speed(doctor_context: DoctorContext) -> CheckResult:

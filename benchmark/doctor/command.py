@@ -1,7 +1,7 @@
 """Check a model before a run: `python -m benchmark.doctor --model SPEC`.
 
 Every step of a run is done on two tasks of a suite and compared with plain forward passes of the model: token
-alignment, hidden states, padding, precision, generation, untrained copies. Time and memory of a complete run are then
+alignment, hidden states, padding, precision, generation, randomly initialised copies. Time and memory of a complete run are then
 estimated. Exit codes: 0 usable, 2 usage, 3 not usable.
 """
 
@@ -44,7 +44,7 @@ CHECKS: Checks = (
     ("generation", checks.check_generation, False),
     ("argmax", checks.check_argmax, False),
     ("batch sizes", checks.check_batches, False),
-    ("untrained copies", checks.check_untrained_copies, False),
+    ("random copies", checks.check_random_copies, False),
     ("speed", checks.estimate_speed, False),
 )
 """Name, check function, and whether later checks require it to pass."""
@@ -54,7 +54,7 @@ CUSTOM_CHECKS: Checks = (
     ("padding", checks.check_padding, False),
     ("generation", checks.check_generation, False),
     ("batch sizes", checks.check_batches, False),
-    ("untrained copies", checks.check_untrained_copies, False),
+    ("random copies", checks.check_random_copies, False),
     ("speed", custom_checks.estimate_speed, False),
 )
 """The same for a custom model."""
@@ -84,13 +84,13 @@ def _run_check(name: str, check: Callable[[DoctorContext], CheckResult], doctor_
     try:
         with suppress_native_stderr():
             return check(doctor_context)
-    except BenchmarkError as problem:
-        return CheckResult(name, FAIL, str(problem))
-    except BaseException as problem:  # a model may raise anything; the doctor reports it and continues
-        if not isinstance(problem, Exception) and not is_panic(problem):
+    except BenchmarkError as error:
+        return CheckResult(name, FAIL, str(error))
+    except BaseException as error:  # a model may raise anything; the doctor reports it and continues
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
-        text = " ".join(str(problem).split())[:300]
-        return CheckResult(name, FAIL, f"{type(problem).__name__}: {text}; the model or its files are at fault")
+        text = " ".join(str(error).split())[:300]
+        return CheckResult(name, FAIL, f"{type(error).__name__}: {text}; the model or its files are at fault")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

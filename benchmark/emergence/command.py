@@ -85,10 +85,8 @@ def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
         try:
             metadata = json.loads((folder / TRAINING_FILE).read_bytes())
             step, tasks, tokens = (int(metadata[name]) for name in ("step", "tasks_seen", "tokens_seen"))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
-            raise UsageError(
-                f"{folder / TRAINING_FILE}: {problem}; expected step, tasks_seen and tokens_seen"
-            ) from problem
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{folder / TRAINING_FILE}: {error}; expected step, tasks_seen and tokens_seen") from error
         checkpoints.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
     if not checkpoints:
         raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
@@ -205,7 +203,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--full",
         action="store_true",
-        help="use the programs, seeds and alternatives of a whole run; several times slower",
+        help="use the programs, seeds and alternatives of a complete run; several times slower",
     )
     add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first run)")
     add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")

@@ -24,7 +24,7 @@ from benchmark.statistics import Estimate
 GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
-PERPLEXITY = "perplexity per token; program length"
+PERPLEXITY = "perplexity per token; mean program length"
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
@@ -86,19 +86,19 @@ def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Ma
     content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
     accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
     shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
-    lengths: dict[str, Curve] = {"written": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
+    lengths: dict[str, Curve] = {"generated": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
-    meaning: dict[str, Curve] = {
+    deltas: dict[str, Curve] = {
         "delta (skill)": lambda p: p.delta,
         "mdl_delta (bits per label)": lambda p: p.mdl_delta,
     }
     panels: list[tuple[str, dict[str, Curve]]] = [
         ("accuracy on test tasks", accuracy),
         ("semantic content (paper)", content),
-        ("programs: share of test tasks", shares),
-        ("delta: semantics beyond controls", meaning),
+        ("valid and distinct programs / test tasks", shares),
+        ("delta: control-adjusted gap of facing", deltas),
         (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **lengths}),
-        ("intention: delta of future states", ahead),
+        ("delta of future states", ahead),
     ]
     for panel, (title, curves) in zip(axes.flat, panels, strict=True):
         _draw_panel(panel, title, curves, runs)

@@ -1,8 +1,8 @@
-"""Evaluation of training checkpoints on a reduced grid; each checkpoint gives sample_entry point of the curves.
+"""Evaluation of training checkpoints on a reduced grid; each checkpoint gives one point of the curves.
 
-Everything is measured as in a whole run, with fewer programs, seeds and alternatives (`REDUCED_PROTOCOL`). The controls
+Everything is measured as in a complete run, with fewer programs, seeds and alternatives (`REDUCED_PROTOCOL`). The controls
 (randomly initialised copies and token history) depend on the architecture only, so all checkpoints share their states and
-probe fits in sample_entry folder. Source of the curves: Jin & Rinard 2024, sections 3 and 4.
+probe fits in one folder. Source of the curves: Jin & Rinard 2024, sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ POINT_FILE = "point.json"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Metrics of sample_entry checkpoint.
+    """Metrics of one checkpoint.
 
     Attributes:
         step, tasks, tokens: training steps, tasks and tokens seen at the checkpoint.
@@ -68,7 +68,7 @@ class CurvePoint:
         skill, gap, delta: figures of facing on the blind set.
         verdict: verdict on the blind set, under the reduced protocol.
         mdl_delta: delta in bits per label.
-        future: delta of facing by offset ahead, on the model's checkpoint_fits programs; empty with too few distinct programs.
+        future: delta of facing by offset ahead, on the model's own programs; empty with too few distinct programs.
     """
 
     step: int
@@ -91,7 +91,7 @@ _POINT, _POINTS = TypeAdapter(CurvePoint), TypeAdapter(list[CurvePoint])
 
 
 def read_point(path: Path) -> CurvePoint:
-    """Read sample_entry point."""
+    """Read one point."""
     return _POINT.validate_json(path.read_bytes())
 
 
@@ -103,13 +103,13 @@ def read_points(path: Path) -> list[CurvePoint]:
     """
     try:
         return _POINTS.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as problem:
-        message = " ".join(str(problem).split())[:200]
-        raise UsageError(f"{path}: {message}; expected a file of points that this command wrote") from problem
+    except (OSError, ValidationError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path}: {message}; expected a file of points that this command wrote") from error
 
 
 def write_points(path: Path, points: Sequence[CurvePoint]) -> None:
-    """Write all points of a run as sample_entry JSON file, sample_entry line per point."""
+    """Write all points of a run as one JSON file, one line per point."""
     write_atomic(path, ("[" + ",\n".join(_POINT.dump_json(point).decode() for point in points) + "]\n").encode())
 
 
@@ -124,14 +124,14 @@ class TrainingCheckpoint:
 
 
 class Trajectory:
-    """Evaluate the checkpoints of training runs of sample_entry architecture.
+    """Evaluate the checkpoints of training runs of one architecture.
 
     Args:
         suite: task suite; the model answers only `REDUCED_PROBE_TASKS` of its probe tasks unless `full`.
         out: folder of all points and controls.
         backend: compute backend.
         progress: progress reporter.
-        full: use the settings of a whole run instead of the reduced ones.
+        full: use the settings of a complete run instead of the reduced ones.
         device, threads, dtype: device, CPU threads and dtype of the model.
         reduced_protocol: settings of the probes unless `full`.
     """
@@ -197,7 +197,7 @@ class Trajectory:
         return stages
 
     def _controls(self, checkpoint: Checkpoint) -> RunStages:
-        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in their checkpoint_fits folder."""
+        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in a separate folder."""
         architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
         identity = self._identity(architecture)
         stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
@@ -220,9 +220,8 @@ class Trajectory:
         tasks, samples = task_sets.test, folder.samples(stages.shards, Stage(TEST))
         scores = score_programs(suite, tasks, [sample["text"] for sample in samples])
         likelihoods = folder.samples(stages.shards, Stage(LIKELIHOOD))
-        nats = -sum(sample_entry["log_likelihood"] for sample_entry in likelihoods) / sum(
-            sample_entry["tokens"] for sample_entry in likelihoods
-        )
+        num_tokens = sum(sample["tokens"] for sample in likelihoods)
+        nats = -sum(sample["log_likelihood"] for sample in likelihoods) / num_tokens
         content = None
         programs = GeneratedPrograms.from_texts(texts, first_inputs(task_sets.probe), protocol)
         if programs is not None:

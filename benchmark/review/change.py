@@ -56,12 +56,12 @@ class ChangedFile:
     def rejection_reason(self) -> str | None:
         """Return why the change of this file is refused (its type or location), or None."""
         if self.folder is None:
-            where = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a change of its own"
-            return f"{where} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else where
+            reason = f"{sanitize(self.path)}: outside of {SUBMISSIONS}/NAME/; propose it in a separate pull request"
+            return f"{reason} ({MODE_NAMES[self.mode_after]})" if self.mode_after in MODE_NAMES else reason
         if self.mode_after not in (FILE, NO_FILE):
             return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_after, f'mode {self.mode_after}')}; a submission holds plain files of mode {FILE}"
         if self.mode_before not in (FILE, NO_FILE):
-            return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer repairs it first"
+            return f"{sanitize(self.path)}: {MODE_NAMES.get(self.mode_before, f'mode {self.mode_before}')} in the base; a maintainer must correct it first"
         return None
 
 
@@ -130,10 +130,10 @@ def read_change(checkout: Path) -> Change:
     base = parents[0]
     try:
         git(checkout, "cat-file", "-e", f"{base}^{{tree}}")
-    except UsageError as problem:
+    except UsageError as error:
         raise UsageError(
-            f"--change {checkout}: the base commit {base[:12]} is not there, as in a shallow clone; fetch with --depth 2"
-        ) from problem
+            f"--change {checkout}: the base commit {base[:12]} is missing, as in a shallow clone; fetch with --depth 2"
+        ) from error
     _check_work_tree(checkout)
     before, after = (
         frozenset(PurePosixPath(path).name for _, path in _list_tree(checkout, commit, f"{SUBMISSIONS}/"))
@@ -151,7 +151,7 @@ def _changed_files(checkout: Path, base: str) -> tuple[ChangedFile, ...]:
     fields = content.decode("utf-8", "surrogateescape").split("\0")[:-1]
     if len(fields) // 2 > MAX_FILES:
         raise UsageError(
-            f"--change {checkout}: {len(fields) // 2:,} files are changed; at most {MAX_FILES:,} are looked at"
+            f"--change {checkout}: {len(fields) // 2:,} files are changed; at most {MAX_FILES:,} are checked"
         )
     files = []
     for entry, path in zip(fields[::2], fields[1::2], strict=True):
@@ -165,7 +165,7 @@ def _check_work_tree(checkout: Path) -> None:
     status = git(checkout, "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", SUBMISSIONS)
     if status:
         first = status.split(b"\0")[0][3:].decode("utf-8", "surrogateescape")
-        raise UsageError(f"--change {checkout}: {sanitize(first)} is not as in the commit; check the commit out anew")
+        raise UsageError(f"--change {checkout}: {sanitize(first)} differs from the commit; check out the commit again")
 
 
 def _list_tree(checkout: Path, commit: str, folder: str, *options: str) -> list[tuple[str, str]]:
@@ -184,13 +184,13 @@ def git(checkout: Path, *arguments: str) -> bytes:
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         result = subprocess.run(command, capture_output=True, check=True, timeout=GIT_TIMEOUT, env=environment)
-    except subprocess.CalledProcessError as problem:
-        lines = problem.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise UsageError(
             f"--change {checkout}: git {arguments[0]} failed ({ascii(lines[0])[1:200]}); expected a checkout with its base commit"
-        ) from problem
-    except (OSError, subprocess.SubprocessError, ValueError) as problem:
+        ) from error
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise UsageError(
-            f"--change {checkout}: git {arguments[0]} cannot be run ({type(problem).__name__}); expected a checkout with its base commit"
-        ) from problem
+            f"--change {checkout}: git {arguments[0]} cannot be run ({type(error).__name__}); expected a checkout with its base commit"
+        ) from error
     return result.stdout

@@ -94,7 +94,7 @@ def find_overlap(row: SubmissionRow, existing_rows: Sequence[SubmissionRow]) -> 
         if row.may_share_content(existing):
             overlap.notes.append(f"{line}, in another table by the same authors")
         else:
-            overlap.refusals.append(f"{line}; a row stands on the board once, under the name that it has")
+            overlap.refusals.append(f"{line}; a row appears on the board once, under its existing name")
     overlap.refusals += _find_lookalikes(
         "family", row.declared.family, [existing.declared.family for existing in existing_rows]
     )

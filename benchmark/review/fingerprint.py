@@ -116,8 +116,8 @@ def compare_evidence(first: Fingerprint, second: Fingerprint) -> str | None:
         return None
     if all(np.array_equal(a, b) for a, b in pairs):
         return EQUAL
-    near = [_distance(a * _best_scale(a, b), b) <= NEAR_EVIDENCE for a, b in pairs]
-    return NEAR if any(near) else None
+    are_near = [_distance(a * _best_scale(a, b), b) <= NEAR_EVIDENCE for a, b in pairs]
+    return NEAR if any(are_near) else None
 
 
 def _best_scale(a: np.ndarray, b: np.ndarray) -> float:

@@ -35,7 +35,7 @@ from karel_env.command import CommandParser
 MAX_FOLDERS = 5
 """Maximal number of submissions in one pull request; each takes seconds to minutes."""
 COMPARED_COLUMNS = ("model", "parameters", "shown %", "held-out %", "exact %", "delta", "verdict")
-UNFINISHED = "the check did not finish; a maintainer looks into the log of the run\n"
+UNFINISHED = "the check did not finish; a maintainer will read the log of the run\n"
 MISMATCH = VerificationError.exit_code
 
 
@@ -62,12 +62,12 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeRep
             report.code = REFUSED
         with tempfile.TemporaryDirectory() as scratch:
             _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report)
-    except BenchmarkError as problem:
-        report.refusals.append(str(problem))
-        report.code = max(report.code, problem.exit_code)
-    except Exception as problem:
+    except BenchmarkError as error:
+        report.refusals.append(str(error))
+        report.code = max(report.code, error.exit_code)
+    except Exception as error:
         # An unexpected error of a reader must give a report with a refusal.
-        report.refusals.append(f"the check failed with {_describe_exception(problem)}; a maintainer looks into it")
+        report.refusals.append(f"the check failed with {_describe_exception(error)}; a maintainer will investigate")
         report.code = max(report.code, REFUSED)
     return report
 
@@ -97,7 +97,7 @@ def _check_rows(
         _check_name(change, folder, row_report)
         path = change.checkout / "submissions" / folder
         if folder in unsafe_folders:
-            row_report.refuse("holds what is no plain file, so it is not read")
+            row_report.refuse("contains files that are not regular, so it is not read")
         elif row_report.kind != REMOVED:
             _verify(path, change.files_of(folder), is_maintainer, row_report)
             if (proposed_row := _readable_row(path)) is not None:
@@ -186,18 +186,18 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
     """Verify a row and add its checks or mismatches to the report."""
     try:
         verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
-    except BenchmarkError as problem:
-        row_report.refuse(str(problem), problem.exit_code)
+    except BenchmarkError as error:
+        row_report.refuse(str(error), error.exit_code)
         return
-    except Exception as problem:
-        row_report.refuse(f"cannot be read: {_describe_exception(problem)}")
+    except Exception as error:
+        row_report.refuse(f"cannot be read: {_describe_exception(error)}")
         return
     mismatches = verified.mismatches
     if not any(file.name == STATUS for file in files):
         # The status in the base is that of the earlier files, not a claim of this pull request.
         mismatches = [mismatch for mismatch in mismatches if not mismatch.entry.startswith("status.")]
     if len(mismatches) < len(verified.mismatches):
-        row_report.notes.append("its status is of the files before, so the row falls back to self_reported")
+        row_report.notes.append("its status applies to the previous files, so the row becomes self_reported")
     if mismatches:
         row_report.code = max(row_report.code, MISMATCH)
         row_report.details = (
@@ -211,7 +211,7 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
         )
     if any(has_paths(read_text(path / name, MAX_BYTES[name])) for name in (DESCRIPTION, RECORD)):
         row_report.notes.append(
-            "names folders of the machine that it ran on; what is published shows their last part only"
+            "contains paths of the machine that it ran on; published files show only their last part"
         )
     checks = "\n".join(f"- {line}" for line in verified.checks)
     row_report.details = f"{checks}\n\n{_board_excerpt(path.name, verified)}"
@@ -225,13 +225,13 @@ def _compare_with_base(
         return
     files = change.files_of(row_report.folder)
     listed = ", ".join(f"{sanitize(file.name)[1:-1]} {file.action}" for file in files[:MAX_LISTED])
-    num_hidden_text = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
+    omitted = f" and {len(files) - MAX_LISTED} more" if len(files) > MAX_LISTED else ""
     action = "removes" if row_report.kind == REMOVED else "changes"
-    line = f"{action} a row of the base ({listed}{num_hidden_text})"
+    line = f"{action} a row of the base ({listed}{omitted})"
     if is_maintainer:
         row_report.notes.append(f"{line}; a maintainer's change")
     else:
-        row_report.refuse(f"{line}; ask a maintainer, or propose a row of its own")
+        row_report.refuse(f"{line}; ask a maintainer, or propose a new row")
     old = base_rows.get(row_report.folder)
     if row_report.kind != CHANGED or old is None:
         return
@@ -241,9 +241,9 @@ def _compare_with_base(
         table = (
             _format_mismatches(mismatches, "base", "change")
             if mismatches
-            else "none of what the board shows or the description says"
+            else "no leaderboard cell and no entry of submission.yaml"
         )
-        row_report.details = f"what differs from the base:\n\n{table}\n\n{row_report.details}"
+        row_report.details = f"differences from the base:\n\n{table}\n\n{row_report.details}"
 
 
 def _find_row_mismatches(old: SubmissionRow, new: SubmissionRow) -> list[Mismatch]:
@@ -309,8 +309,8 @@ def _board_excerpt(name: str, report: VerificationReport) -> str:
     record = report.record
     try:
         other_entries = [entry for entry in read_leaderboard_rows(submissions_folder()) if entry.folder != name]
-    except Exception as problem:
-        return f"the board of the base cannot be read: {_describe_exception(problem)}"
+    except Exception as error:
+        return f"the board of the base cannot be read: {_describe_exception(error)}"
     other_records = [entry.record for entry in other_entries if entry.record.suite.name == record.suite.name]
     ranked = sorted([record, *other_records], key=lambda ranked_record: -ranked_record.accuracy.held_out.value)
     rows = []
@@ -322,8 +322,8 @@ def _board_excerpt(name: str, report: VerificationReport) -> str:
     return tabulate(rows, headers=["", *COMPARED_COLUMNS], tablefmt="simple", disable_numparse=True)
 
 
-def _describe_exception(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {sanitize(str(problem))}"
+def _describe_exception(error: Exception) -> str:
+    return f"{type(error).__name__}: {sanitize(str(error))}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -359,10 +359,9 @@ def run(options: argparse.Namespace) -> int:
         options.report.write_text(report.text(), encoding="utf-8")
         if options.summary is not None:
             options.summary.write_text(report.summary(), encoding="utf-8")
-    except OSError as problem:
-        where = problem.filename or options.report
-        error = UsageError(f"{where}: cannot be written ({problem.strerror}); give a file in a folder that is there")
-        raise error from problem
+    except OSError as error:
+        path = error.filename or options.report
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); give a file in an existing folder") from error
     sys.stdout.write(report.text())
     return report.exit_code
 

@@ -1,7 +1,7 @@
-"""The same machine in NumPy alone: all pairs take their next instruction together.
+"""The interpreter in plain NumPy: all pairs execute their next instruction in lock-step.
 
-What one would write without a compiler. It is kept as the yardstick of `karel_env.bench`, and as a second opinion
-in the tests; nothing else uses it.
+It is the vectorised implementation that needs no compiler: a baseline for `karel_env.bench` and a second implementation
+for the tests; nothing else uses it.
 
 Letters: `B` pairs, `A` pairs that have not ended, `M` recorded events.
 """
@@ -29,7 +29,7 @@ def run_lockstep(
     max_events: int = MAX_EVENTS,
     trace: bool = False,
 ) -> Execution:
-    """As `interpreter.run`, which it must equal."""
+    """Execute like `interpreter.run`, with equal results."""
     code = programs if isinstance(programs, Code) else compile_programs(programs)
     pairs = int(np.prod(worlds.shape))
     cap = EVENT_LIMIT + 1 if max_markers is None else max_markers
@@ -85,14 +85,14 @@ class _Lockstep:
                 active = active[~np.isin(active, crashed)]
 
     def _spend(self, at: np.ndarray) -> np.ndarray:
-        """bool [A], which of the pairs `at` have an event left, and take it."""
+        """Consume an event of each of the pairs `at`; returns bool [A], whether its budget had one left."""
         left = self.events[at] < self.budget
         self.events[at[left]] += 1
         self.status[at[~left]] = TIMEOUT
         return left
 
     def _control(self, active: np.ndarray, operation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take the instructions that are no actions; returns those that have not ended, with what they met."""
+        """Execute the instructions that are not actions; returns the pairs that have not ended, and their instructions."""
         code, pc = self.code, self.pc
         at = active[operation == JUMP]
         pc[at] = self.first[at] + code.jump[pc[at]]
@@ -100,9 +100,9 @@ class _Lockstep:
         self.counters[at, code.jump[pc[at]]] = code.argument[pc[at]]
         pc[at] += 1
         at = active[operation == TICK]
-        over = self.counters[at, code.argument[pc[at]]] == 0
-        pc[at[over]] = self.first[at[over]] + code.jump[pc[at[over]]]
-        at = at[~over]
+        is_finished = self.counters[at, code.argument[pc[at]]] == 0
+        pc[at[is_finished]] = self.first[at[is_finished]] + code.jump[pc[at[is_finished]]]
+        at = at[~is_finished]
         at = at[self._spend(at)]
         self.counters[at, code.argument[pc[at]]] -= 1
         pc[at] += 1
@@ -124,7 +124,7 @@ class _Lockstep:
         self.pc[at] = np.where(value, self.pc[at] + 1, self.first[at] + self.code.jump[self.pc[at]])
 
     def _act(self, at: np.ndarray, operation: np.ndarray) -> np.ndarray:
-        """Take one action each; returns the pairs that ended by it."""
+        """Execute one action per pair; returns the pairs that ended by it."""
         left = self._spend(at)
         ended = at[~left]
         if ended.size:
@@ -157,7 +157,7 @@ class _Lockstep:
             self.recorded.append((at, self.code.word[self.pc[at]], value, self.position[at], self.heading[at]))
 
     def joined_trace(self) -> Trace:
-        """The recorded steps, pair by pair."""
+        """The trace: recorded events sorted by pair."""
         pair, word, value, position, heading = (
             np.concatenate([np.zeros(0, np.int64), *column]) for column in zip(*self.recorded, strict=True)
         ) if self.recorded else (np.zeros(0, np.int64),) * 5  # fmt: skip

@@ -1,24 +1,24 @@
-"""The tasks that the field names, scored by their published rewards.
+"""The named tasks of programmatic reinforcement learning, scored by their published rewards.
 
 Sources: Trivedi et al. 2021 (LEAPS, arXiv 2108.13643) for stairClimber, fourCorners, topOff, maze, cleanHouse and
-harvester; Liu et al. 2023 (HPRL, arXiv 2301.12950) for doorKey, oneStroke, seeder and snake. The papers' rewards were
-implemented more than once; the rules here are those of the one implementation that has all ten, Carvalho et al. 2024
-(Reclaiming the Source of Programmatic Policies, ICLR; github.com/lelis-research/prog_policies), in which a reward is
-collected action by action, a mistake costs 1 and ends the episode, and solving gives 1 in all. A `move` into a wall
-turns the robot round, at most 10 markers lie on a cell, and 10,000 events end an episode.
+harvester; Liu et al. 2023 (HPRL, arXiv 2301.12950) for doorKey, oneStroke, seeder and snake. The papers' rewards have
+several implementations; the rules here are those of the only one that has all ten, Carvalho et al. 2024
+(Reclaiming the Source of Programmatic Policies, ICLR; github.com/lelis-research/prog_policies), in which the reward is
+summed over actions, a mistake costs 1 and ends the episode, and a solved task gives 1 in total. A `move` into a wall
+turns the robot around, a cell has at most 10 markers, and an episode ends after 10,000 events.
 
-Where this differs from the implementations:
+Differences from the implementations:
 
 - stairClimber and maze are scored as in LEAPS' paper (1 at the marker, -1 off the stairs), not by distance.
-- LEAPS scores fourCorners by the corners that hold a marker, nothing if one lies elsewhere; topOff by the cells from
-  the west that are as they should be, and one for ending in the east; cleanHouse by ten markers in the western half,
-  without the bin's. Its fourCorners and harvester have one start, and its mistakes cost less.
+- LEAPS scores fourCorners by the number of corners with a marker, or 0 if there is a marker elsewhere; topOff by the number
+  of correct cells counted from the west, plus one for ending in the east; cleanHouse by ten markers in the western half,
+  without that of the bin. Its fourCorners and harvester have a single start, and its mistakes cost less.
 - oneStroke counts the start as visited (as HPRL does), so that 1 can be reached: prog_policies stops at 35 of 36.
   Running into the border does not end the episode, which it does in HPRL.
 - doorKey costs 1 for a marker put elsewhere (0.0001 in HPRL); key, goal and robot never share a cell.
-- snake starts without a body behind it and grows one of two cells (HPRL: starts with it, in a fixed place; fixed
-  places of food). Food never appears on the body, and the conditions see the markers that are there: prog_policies
-  draws them only.
+- snake starts without a body and grows one of two cells (in HPRL it starts with that body at a fixed position, and food
+  has fixed positions). Food never appears on the body, and conditions test the actual markers; in prog_policies the
+  food is only drawn.
 
 Letters: `H W` grid.
 """
@@ -40,20 +40,20 @@ MAX_MARKERS = 10
 MAX_EVENTS = 10_000
 PENALTY = -1.0
 FOOD = 20
-"""Markers that the snake can eat."""
+"""Number of markers that the snake can eat."""
 _FIRST_BODY = 2
 
 Rule = Callable[[State], tuple[float, bool]]
-"""After an action: the reward for it and whether the episode is over. It may change the state."""
+"""Called after each action with the state, which it may change; returns the reward and whether the episode is over."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What a program got.
+    """Result of a program in a task.
 
     Attributes:
-        reward: sum over its actions; at most 1.
-        played: how the execution ended.
+        reward: sum over the program's actions; at most 1.
+        played: result of the execution.
     """
 
     reward: float
@@ -66,9 +66,9 @@ class NamedTask:
 
     Attributes:
         name: one of `NAMES`.
-        seed: that the world was drawn from.
-        world: the initial one; its leading shape is empty.
-        mode: what an illegal action does, as of `interpreter.run`.
+        seed: seed of the world.
+        world: initial world (empty leading shape).
+        mode: effect of an illegal action, as in `interpreter.run`.
     """
 
     name: str
@@ -77,32 +77,32 @@ class NamedTask:
     mode: str = MODE
 
     def episode(self, words: np.ndarray, observe: Callable[[State], None] | None = None) -> Episode:
-        """Run a program, given as words, for its reward.
+        """Execute a program and return its reward.
 
         Args:
             words: int [T], a valid program.
-            observe: gets the state after each action, once the task has changed it.
+            observe: called with the state after each action and the task's change of it.
         """
         rule = _RULES[self.name](self.world, Dice(self.seed, len(NAMES) + NAMES.index(self.name)))
         reward = 0.0
 
         def after(state: State) -> bool:
             nonlocal reward
-            max_steps, over = rule(state)
-            reward += max_steps
+            gained, is_over = rule(state)
+            reward += gained
             if observe is not None:
                 observe(state)
-            return over
+            return is_over
 
         played = play(words, self.world, after, mode=self.mode, max_markers=MAX_MARKERS, max_events=MAX_EVENTS)
         return Episode(round(reward, 9), played)
 
 
 def named_task(name: str, seed: int, mode: str = MODE) -> NamedTask:
-    """The world of a task that a seed draws, and its reward.
+    """Build a task with the world drawn from a seed.
 
     Raises:
-        ValueError: a name that is not one of `NAMES`.
+        ValueError: the name is not one of `NAMES`.
     """
     if name not in WORLDS:
         raise ValueError(f"named task {name!r}: expected one of {', '.join(NAMES)}")
@@ -110,7 +110,7 @@ def named_task(name: str, seed: int, mode: str = MODE) -> NamedTask:
 
 
 def score(words: np.ndarray, name: str, seeds: Sequence[int], mode: str = MODE) -> np.ndarray:
-    """float64, the reward of one program in the world of each seed."""
+    """Rewards of one program in the world of each seed, float64."""
     return np.array([named_task(name, seed, mode).episode(words).reward for seed in seeds], np.float64)
 
 
@@ -123,7 +123,7 @@ def _total(state: State) -> int:
 
 
 def _at_marker(world: Worlds, allowed: set[Cell] | None = None) -> Rule:
-    """1 for reaching the one marker; a mistake to leave the allowed cells before."""
+    """Reward 1 for reaching the only marker; leaving the allowed cells first is a mistake."""
     (goal,) = _markers(world)
 
     def after(state: State) -> tuple[float, bool]:
@@ -137,7 +137,7 @@ def _at_marker(world: Worlds, allowed: set[Cell] | None = None) -> Rule:
 
 
 def _stair_climber(world: Worlds, _: Dice) -> Rule:
-    """Stay on the stairs: on a step or in the cell above it."""
+    """Allowed cells: the steps of the stairs and the cells above them."""
     steps = stairs(*world.cells.shape)
     return _at_marker(world, {*steps, *((row - 1, column) for row, column in steps)})
 
@@ -147,7 +147,7 @@ def _maze(world: Worlds, _: Dice) -> Rule:
 
 
 def _four_corners(world: Worlds, _: Dice) -> Rule:
-    """A quarter for a marker in each corner; a mistake to put one elsewhere or a second one."""
+    """Reward 1/4 per corner with a marker; putting one elsewhere, or a second one, is a mistake."""
     height, width = world.cells.shape
     corners = tuple(np.array([(1, 1), (1, width - 2), (height - 2, 1), (height - 2, width - 2)]).T)
     before = 0
@@ -164,7 +164,7 @@ def _four_corners(world: Worlds, _: Dice) -> Rule:
 
 
 def _top_off(world: Worlds, _: Dice) -> Rule:
-    """A share for a second marker on each marked cell; a mistake to take one or to put one elsewhere."""
+    """An equal share for a second marker on each marked cell; taking one, or putting one elsewhere, is a mistake."""
     marked = tuple(np.argwhere(world.cells > 0).T)
     count = len(marked[0])
     before = 0
@@ -182,7 +182,7 @@ def _top_off(world: Worlds, _: Dice) -> Rule:
 
 
 def _gather(world: Worlds, _: Dice) -> Rule:
-    """cleanHouse and harvester: a share for each marker taken; a mistake to put one."""
+    """cleanHouse and harvester: an equal share for each marker taken; putting one is a mistake."""
     count = int(np.maximum(world.cells, 0).sum())
     before = count
 
@@ -196,7 +196,7 @@ def _gather(world: Worlds, _: Dice) -> Rule:
 
 
 def _door_key(world: Worlds, _: Dice) -> Rule:
-    """Half for taking the key, which opens the door, half for a marker on the goal's; a mistake to err with markers."""
+    """Reward 1/2 for taking the key, which opens the door, and 1/2 for a marker on the goal; other marker actions are mistakes."""
     key, goal = sorted(_markers(world), key=lambda cell: cell[1])
     locked = True
 
@@ -220,7 +220,7 @@ def _door_key(world: Worlds, _: Dice) -> Rule:
 
 
 def _one_stroke(world: Worlds, _: Dice) -> Rule:
-    """A share for each cell visited; what was visited becomes wall as the robot leaves it."""
+    """An equal share for each visited cell; a cell becomes a wall when the robot leaves it."""
     count = int((world.cells >= 0).sum())
     position = (int(world.robot[0]), int(world.robot[1]))
     visited = 0
@@ -239,7 +239,7 @@ def _one_stroke(world: Worlds, _: Dice) -> Rule:
 
 
 def _seeder(world: Worlds, _: Dice) -> Rule:
-    """A share for a marker on each cell; a mistake to put a second one or to take one."""
+    """An equal share for a marker on each cell; putting a second one, or taking one, is a mistake."""
     count = int((world.cells >= 0).sum())
     before = 0
 
@@ -255,7 +255,7 @@ def _seeder(world: Worlds, _: Dice) -> Rule:
 
 
 def _snake(world: Worlds, dice: Dice) -> Rule:
-    """A twentieth for each marker reached, which lengthens the body; a mistake to run into the body."""
+    """Reward 1/20 for each marker reached, which lengthens the body; running into the body is a mistake."""
     (food,) = _markers(world)
     body = [(int(world.robot[0]), int(world.robot[1]))]
     longest = _FIRST_BODY

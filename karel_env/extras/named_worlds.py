@@ -1,9 +1,9 @@
-"""Worlds of the tasks that the field names, drawn by rule from a seed.
+"""Worlds of the named tasks of programmatic reinforcement learning, drawn from a seed.
 
 The rules are those of Trivedi et al. 2021 (LEAPS, arXiv 2108.13643; code: github.com/clvrai/leaps) and Liu et al. 2023
 (HPRL, arXiv 2301.12950; code: github.com/NTURobotLearningLab/HPRL), with the random placements of Carvalho et al. 2024
 (Reclaiming the Source of Programmatic Policies, ICLR; code: github.com/lelis-research/prog_policies). The random
-numbers are this project's, so a seed draws another world of the same distribution than it does there.
+number generator is this project's, so a seed gives another world of the same distribution than in that code.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Cell = tuple[int, int]
 _T = TypeVar("_T")
 EAST, SOUTH = HEADINGS.index("east"), HEADINGS.index("south")
 DOORS: tuple[Cell, ...] = ((2, 4), (3, 4))
-"""Cells of the door of doorKey: wall until the key is taken."""
+"""Cells of the door of doorKey, walls until the key is taken."""
 BIN: Cell = (2, 12)
-"""Cell of cleanHouse that holds a marker in every world."""
+"""Cell of cleanHouse that has a marker in every world."""
 
 _HOUSE = """
 ######################
@@ -41,14 +41,14 @@ _HOUSE = """
 ######################
 """
 _NO_GARBAGE = ((1, 13), BIN, (3, 10), (4, 11), (5, 11), (6, 10))
-"""Cells of cleanHouse that get no garbage: the start, the bin, and passages."""
+"""Cells of cleanHouse without garbage: the start, the bin, and passages."""
 
 
 class Dice:
-    """Random numbers of one world: a stream of `draws`, of which nothing else reads.
+    """Random numbers of one world, from a separate stream of `draws`.
 
     Args:
-        seed: of the world.
+        seed: seed of the world.
         task: number of the task.
     """
 
@@ -57,16 +57,16 @@ class Dice:
         self.num_draws = 0
 
     def below(self, bound: int) -> int:
-        """Uniform in 0 to `bound` - 1."""
+        """A uniform integer from 0 to `bound` - 1."""
         self.num_draws += 1
         return int(below(np.uint64(draw(np.uint64(self.key), self.num_draws - 1)), bound))
 
     def choose(self, items: Sequence[_T]) -> _T:
-        """One of them, uniformly."""
+        """A uniformly chosen item."""
         return items[self.below(len(items))]
 
     def shuffled(self, items: Sequence[_T]) -> list[_T]:
-        """All of them in a random order (Fisher and Yates)."""
+        """The items in a random order (Fisher-Yates shuffle)."""
         remaining = list(items)
         for last in range(len(remaining) - 1, 0, -1):
             index = self.below(last + 1)
@@ -75,7 +75,7 @@ class Dice:
 
 
 def _empty_room(height: int, width: int) -> np.ndarray:
-    """Cells of an empty world."""
+    """Cells of a world without inner walls and markers."""
     cells = np.full((height, width), WALL, np.int16)
     cells[1:-1, 1:-1] = 0
     return cells
@@ -90,7 +90,7 @@ def _world(cells: np.ndarray, at: Cell, heading: int = EAST) -> Worlds:
 
 
 def stairs(height: int, width: int) -> list[Cell]:
-    """Cells that one stands on to climb, from the bottom up."""
+    """Cells from which the stairs are climbed, from the bottom up."""
     return [(height - 1 - i, i) for i in range(1, width - 1)]
 
 
@@ -101,8 +101,8 @@ def stair_climber(dice: Dice) -> Worlds:
     for row, column in steps[:-1]:
         cells[row, column + 1] = WALL
         cells[row, min(column + 2, 11)] = WALL
-    low, height = sorted(dice.shuffled(range(len(steps)))[:2])
-    cells[steps[height]] = 1
+    low, high = sorted(dice.shuffled(range(len(steps)))[:2])
+    cells[steps[high]] = 1
     return _world(cells, steps[low])
 
 
@@ -121,7 +121,7 @@ def top_off(dice: Dice) -> Worlds:
 
 
 def maze(dice: Dice) -> Worlds:
-    """8x8; a tree of passages over every second cell, grown from the robot's in the bottom left, one marker."""
+    """8x8; a maze whose passages form a tree over every second cell, grown from the robot's cell at the bottom left; one marker."""
     cells = np.full((8, 8), WALL, np.int16)
     start = (6, 1)
     cells[start] = 0
@@ -139,7 +139,7 @@ def maze(dice: Dice) -> Worlds:
 
 
 def clean_house(dice: Dice) -> Worlds:
-    """14x22; the apartment, ten markers beside its walls and one in the bin's cell, robot at the door facing south."""
+    """14x22; the apartment, ten markers next to its walls and one in the cell of the bin, robot at the door facing south."""
     rows = _HOUSE.split()
     cells = np.array([[WALL if glyph == "#" else 0 for glyph in row] for row in rows], np.int16)
     walls = cells == WALL
@@ -201,4 +201,4 @@ WORLDS: dict[str, Callable[[Dice], Worlds]] = {
     "seeder": seeder,
     "snake": snake,
 }
-"""Task name -> how its world is drawn."""
+"""Functions that draw a world, by task name."""

@@ -1,6 +1,6 @@
-"""Pictures of a world and of a trace: text with colours for the terminal, PNG, animated GIF.
+"""Render worlds and traces: coloured text for the terminal, PNG, animated GIF.
 
-The pictures need Pillow, which comes with matplotlib; nothing else of this package does.
+PNG and GIF need Pillow, which matplotlib installs; the rest of this package does not.
 Letters: `H W` grid, `M` executed actions.
 """
 
@@ -17,7 +17,7 @@ from karel_env.world import ROBOT_GLYPHS, WALL, Worlds
 
 FLOOR, GRID, STONE, ROBOT, MARKER, INK = "#ffffff", "#d5d5d5", "#4a4a4a", "#2166ac", "#f4a62a", "#202020"
 CELL = 32
-"""Pixels of a cell's side unless the caller asks for another."""
+"""Default side of a cell in pixels."""
 SMALLEST_CELL = 8
 FRAME_MILLISECONDS = 250
 _RESET = "\x1b[0m"
@@ -26,13 +26,13 @@ _ARROWS = ("▲", "▶", "▼", "◀")
 
 
 def ansi(world: Worlds, colour: bool = True) -> str:
-    """One world as lines of text with its border, two columns a cell.
+    """Render a world as text with its border, two columns per cell.
 
     The robot is an arrow (without colours `^ > v <`) with the number of markers under it, `+` for ten or more; a
     cell of 100 or more shows `++`.
 
     Args:
-        world: leading shape empty.
+        world: one world (empty leading shape).
         colour: use ANSI escape codes; without them the text is plain ASCII.
     """
     row, column, heading = (int(n) for n in world.robot)
@@ -57,14 +57,14 @@ def ansi(world: Worlds, colour: bool = True) -> str:
 
 
 def picture(world: Worlds, cell: int = CELL) -> Image.Image:
-    """One world as an RGB image of H x `cell` by W x `cell` pixels.
+    """Render a world as an RGB image of H x `cell` by W x `cell` pixels.
 
     Args:
-        world: leading shape empty.
-        cell: pixels of a cell's side, at least 8.
+        world: one world (empty leading shape).
+        cell: side of a cell in pixels, at least 8.
 
     Raises:
-        ValueError: the cells are too small to draw in.
+        ValueError: `cell` is below 8.
     """
     if cell < SMALLEST_CELL:
         raise ValueError(f"picture: cells of {cell} pixels; expected at least {SMALLEST_CELL}")
@@ -83,7 +83,7 @@ def picture(world: Worlds, cell: int = CELL) -> Image.Image:
 
 
 def _draw_markers(pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, count: int, under_robot: bool) -> None:
-    """A disc with the count in it if it is not 1; in the cell's lower right corner if the robot stands there."""
+    """Draw a disc, with the count unless it is 1; in the cell's lower right corner if the robot is in the cell."""
     radius = cell * (0.24 if under_robot else 0.32)
     middle = cell * (0.74 if under_robot else 0.5)
     cx, cy = x + middle, y + middle
@@ -95,7 +95,7 @@ def _draw_markers(pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, count: in
 
 
 def _draw_robot(pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, heading: int, standing_on: int) -> None:
-    """An arrowhead; smaller and to the upper left where it shares the cell with markers."""
+    """Draw an arrowhead; smaller and at the upper left if the cell has markers."""
     size, middle = (0.28, 0.36) if standing_on > 0 else (0.38, 0.5)
     shape = np.array([(0.0, -1.0), (0.8, 0.9), (0.0, 0.5), (-0.8, 0.9)])
     angle = heading * np.pi / 2
@@ -105,21 +105,21 @@ def _draw_robot(pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, heading: in
 
 
 def save_png(world: Worlds, path: Path, cell: int = CELL) -> None:
-    """Write the picture of one world."""
+    """Write a PNG of one world."""
     picture(world, cell).save(path, "PNG")
 
 
 def save_gif(worlds: Worlds, path: Path, cell: int = CELL, milliseconds: int = FRAME_MILLISECONDS) -> None:
-    """Write worlds [M + 1] as an animation that runs for ever; the last one stays four times as long.
+    """Write worlds [M + 1] as an endless animation; the last world is shown four times as long.
 
-    Equal neighbours become one frame that stays as long as they do together.
+    Consecutive equal worlds become one frame with the sum of their durations.
 
     Raises:
         ValueError: no worlds, or not one axis of them.
     """
     if len(worlds.shape) != 1 or not len(worlds):
         raise ValueError(f"animation: worlds of leading shape {worlds.shape}; expected [M], at least one")
-    # One palette for all frames, or the same colour would differ a little from frame to frame.
+    # One palette for all frames; otherwise the same colour would differ slightly between frames.
     palette = Image.new("P", (1, 1))
     colours = [FLOOR, GRID, STONE, ROBOT, MARKER, INK, "#ffffff", "#f9d294", "#8a6a3c", "#90b2d5"]
     palette.putpalette([int(colour[i : i + 2], 16) for colour in colours for i in (1, 3, 5)])
@@ -140,7 +140,7 @@ def animate(
     cell: int = CELL,
     milliseconds: int = FRAME_MILLISECONDS,
 ) -> int:
-    """Run one program on one world and write its trace as an animation; returns M."""
+    """Execute a program on one world and write its trace as an animation; returns M."""
     states = snapshots(words, world, semantics, mode=mode)
     save_gif(states, path, cell, milliseconds)
     return len(states) - 1

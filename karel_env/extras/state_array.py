@@ -1,9 +1,9 @@
-"""Worlds in the forms of the public data sets, both ways.
+"""Convert worlds to and from the formats of the public data sets.
 
 - The *state array* (carpedm20/karel, Jin & Rinard's release): 16 planes, robot facing north, south, west, east; wall;
-  0 to 10 markers. Row 0 is on top. Walls carry the plane of 0 markers too.
+  0 to 10 markers. Row 0 is the top row. The plane of 0 markers is set for walls too.
 - The *grid* of Bunel et al. 2018 (msr-redmond.github.io/karel-dataset): a JSON object, `inpgrid_json`, and the same as
-  a sparse tensor, `inpgrid_tensor`. Rows count from the bottom and leave the border out.
+  a sparse tensor, `inpgrid_tensor`. Rows count from the bottom, without the border.
 
 Letters: `...` any leading shape, `H W` grid with border.
 Sources: github.com/carpedm20/karel; github.com/bunelr/GandRL_for_NPS, karel/world.py.
@@ -24,7 +24,7 @@ _WALL_PLANE, _MARKER_PLANE = 4, 5
 _PLANE_HEADINGS = (0, 2, 3, 1)
 """Heading of each of the first four planes: north, south, west, east."""
 _SPARSE_SIDE = 18
-"""The sparse tensor is [16, 18, 18], the world in its corner; its headings are north, east, south, west."""
+"""The sparse tensor is [16, 18, 18] with the world in its corner; headings are north, east, south, west."""
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 _HERO = re.compile(f"{_NUMBER}:{_NUMBER}:({'|'.join(HEADINGS)})")
 _BLOCKED = re.compile(f"{_NUMBER}:{_NUMBER}")
@@ -37,10 +37,10 @@ _GRID_FORM = (
 
 
 def state_array(worlds: Worlds) -> np.ndarray:
-    """bool [..., H, W, 16]; a world smaller than the array is followed by wall.
+    """Convert worlds to bool [..., H, W, 16]; a world smaller than the array is padded with walls.
 
     Raises:
-        WorldError: a cell holds more than 10 markers, for which there is no plane.
+        WorldError: a cell has more than 10 markers, for which there is no plane.
     """
     _check_markers(worlds)
     cells = worlds.cells
@@ -54,28 +54,28 @@ def state_array(worlds: Worlds) -> np.ndarray:
 
 
 def from_state_array(array: np.ndarray) -> Worlds:
-    """Worlds from `[..., H, W, 16]` of 0 and 1, of any type; all fill the array.
+    """Convert `[..., H, W, 16]` of 0 and 1, of any dtype, to worlds, each of which fills the array.
 
     Raises:
-        WorldError: another shape, a number that is not 0 or 1, not exactly one robot, a free cell without exactly one
-            marker plane, a wall with markers, or no border.
+        WorldError: the shape is wrong, a value is not 0 or 1, there is not exactly one robot, a free cell does not have
+            exactly one marker plane, a wall has markers, or there is no border.
     """
     try:
         flags = np.asarray(array)
-    except ValueError as problem:
-        raise WorldError(f"state array: {problem}; expected [..., H, W, {PLANES}]") from None
+    except ValueError as error:
+        raise WorldError(f"state array: {error}; expected [..., H, W, {PLANES}]") from None
     if flags.ndim < 3 or flags.shape[-1] != PLANES:
         raise WorldError(f"state array: shape {flags.shape}; expected [..., H, W, {PLANES}]")
     if flags.dtype.kind not in "biuf" or not ((flags == 0) | (flags == 1)).all():
         raise WorldError(
-            f"state array: numbers of type {flags.dtype} that are not all 0 or 1; expected planes of those"
+            f"state array: values of dtype {flags.dtype} that are not all 0 or 1; expected planes of those"
         )
     planes = flags.astype(bool)
     wall, markers = planes[..., _WALL_PLANE], planes[..., _MARKER_PLANE:]
     if ((markers.sum(-1) != 1) & ~wall).any():
         raise WorldError("state array: a free cell does not have exactly one of the planes for 0 to 10 markers")
     if markers[wall, 1:].any():
-        raise WorldError("state array: a wall with markers; expected no plane of 1 to 10 markers beside a wall's")
+        raise WorldError("state array: a wall with markers; expected no plane of 1 to 10 markers in a wall's cell")
     robots = planes[..., :_WALL_PLANE].reshape(*planes.shape[:-3], -1)
     if (robots.sum(-1) != 1).any():
         raise WorldError("state array: a world does not have exactly one robot")
@@ -86,7 +86,7 @@ def from_state_array(array: np.ndarray) -> Worlds:
 
 
 def grid_json(world: Worlds) -> dict[str, Any]:
-    """One world as `inpgrid_json`; `crashed` is False."""
+    """Convert a world to `inpgrid_json`; `crashed` is False."""
     height, width = (int(n) - 2 for n in world.size)
     cells = world.cells[1 : height + 1, 1 : width + 1][::-1]
     row, column, heading = (int(n) for n in world.robot)
@@ -101,11 +101,11 @@ def grid_json(world: Worlds) -> dict[str, Any]:
 
 
 def from_grid_json(grid: dict[str, Any]) -> Worlds:
-    """One world from `inpgrid_json` or `outgrid_json`; `crashed` may be left out, and what else is there is not read.
+    """Convert `inpgrid_json` or `outgrid_json` to a world; `crashed` is optional, and other entries are ignored.
 
     Raises:
-        WorldError: an entry is missing or is not of the form; a place is outside the grid, named twice, or holds a wall
-            and something else; or `crashed` is true, since a run that crashed has no world to give.
+        WorldError: an entry is missing or malformed; a cell is outside the grid, listed twice, or has a wall and something
+            else; or `crashed` is true, since a crashed execution has no output world.
     """
     if not isinstance(grid, dict):
         raise WorldError(f"grid: {brief(grid)} is no object; {_GRID_FORM}")
@@ -146,7 +146,7 @@ def from_grid_json(grid: dict[str, Any]) -> Worlds:
 
 
 def _cell_positions(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> Iterator[tuple[str, list[int]]]:
-    """Each entry of a text of places, with its row, its column and what follows them; within the grid."""
+    """Parse a list of cells: yields each entry with its row, its column and the rest; raises if outside the grid."""
     if not isinstance(grid[name], str):
         raise WorldError(f"grid: {name!r} is {brief(grid[name])}, no text; {_GRID_FORM}")
     for entry in grid[name].split():
@@ -161,18 +161,18 @@ def _cell_positions(grid: dict[str, Any], name: str, form: re.Pattern[str]) -> I
 
 
 def corner_planes(worlds: Worlds) -> np.ndarray:
-    """bool [..., 16, H, W], the planes of the tensor form, which `karel-for-synthesis` takes too (the first 15).
+    """Convert worlds to the planes of the tensor format, bool [..., 16, H, W]; `karel-for-synthesis` takes the first 15.
 
-    Robot facing north, east, south, west; inner wall; border; 1 to 10 markers. Row 0 is at the bottom, and the worlds
-    must fill their arrays.
+    Planes: robot facing north, east, south, west; inner wall; border; 1 to 10 markers. Row 0 is the bottom row, and each
+    world must fill its array.
 
     Raises:
-        WorldError: a cell holds more than 10 markers, or a world is smaller than its array.
+        WorldError: a cell has more than 10 markers, or a world is smaller than its array.
     """
     _check_markers(worlds)
     height, width = worlds.cells.shape[-2:]
     if (worlds.size != (height, width)).any():
-        raise WorldError(f"planes: a world is smaller than its array of {height}x{width}; convert it by itself")
+        raise WorldError(f"planes: a world is smaller than its array of {height}x{width}; convert it separately")
     cells = worlds.cells[..., ::-1, :]
     planes = np.zeros((*worlds.shape, PLANES, height, width), bool)
     planes[..., _MARKER_PLANE, :, :] = True
@@ -187,15 +187,15 @@ def corner_planes(worlds: Worlds) -> np.ndarray:
 
 
 def sparse_grid(world: Worlds) -> str:
-    """One world as `inpgrid_tensor`: the places of the ones, `index:1.0` each.
+    """Convert a world to `inpgrid_tensor`: entries `index:1.0` for the ones.
 
     Raises:
-        WorldError: it is larger than 18x18, or a cell holds more than 10 markers.
+        WorldError: the world is larger than 18x18, or a cell has more than 10 markers.
     """
     height, width = (int(n) for n in world.size)
     if max(height, width) > _SPARSE_SIDE:
         raise WorldError(
-            f"sparse grid: a world of {height}x{width}; the form holds at most {_SPARSE_SIDE}x{_SPARSE_SIDE}"
+            f"sparse grid: a world of {height}x{width}; the format supports at most {_SPARSE_SIDE}x{_SPARSE_SIDE}"
         )
     planes = np.zeros((PLANES, _SPARSE_SIDE, _SPARSE_SIDE), bool)
     planes[:, :height, :width] = corner_planes(Worlds(world.cells[:height, :width], world.robot, world.size))
@@ -203,10 +203,10 @@ def sparse_grid(world: Worlds) -> str:
 
 
 def from_sparse_grid(text: str) -> Worlds:
-    """One world from `inpgrid_tensor` or `outgrid_tensor`.
+    """Convert `inpgrid_tensor` or `outgrid_tensor` to a world.
 
     Raises:
-        WorldError: it is not a list of `index:1.0`, or not that of one world.
+        WorldError: the text is not a list of `index:1.0`, or does not describe one world.
     """
     if not isinstance(text, str):
         raise WorldError(f"sparse grid: {brief(text)} is no text; expected entries such as 7:1.0")
@@ -219,7 +219,7 @@ def from_sparse_grid(text: str) -> Worlds:
             raise WorldError(f"sparse grid: {entry} twice; expected distinct entries")
         ones[int(match[1])] = True
     planes = ones.reshape(PLANES, _SPARSE_SIDE, _SPARSE_SIDE)
-    # In this form the plane of 0 markers holds the border instead, which tells the world's size.
+    # In this format the plane of 0 markers is the border instead, which determines the world's size.
     height, width = int(planes[_MARKER_PLANE, :, 0].sum()), int(planes[_MARKER_PLANE, 0].sum())
     robots = np.argwhere(planes[:_WALL_PLANE])
     if len(robots) != 1 or min(height, width) < 3:
@@ -246,4 +246,4 @@ def from_sparse_grid(text: str) -> Worlds:
 
 def _check_markers(worlds: Worlds) -> None:
     if (most := int(worlds.cells.max(initial=0))) > MAX_PRINTED_MARKERS:
-        raise WorldError(f"a cell holds {most} markers; the public forms hold at most {MAX_PRINTED_MARKERS}")
+        raise WorldError(f"a cell holds {most} markers; the public formats support at most {MAX_PRINTED_MARKERS}")

@@ -1,7 +1,7 @@
-"""The token syntax of the public Karel data sets, parsed and printed.
+"""Parse and print the token syntax of the public Karel data sets.
 
-`DEF run m( move IF c( frontIsClear c) i( turnLeft i) m)`: one token a word, separated by white space, no
-separators between statements, and a bracket of its own for each kind of block.
+`DEF run m( move IF c( frontIsClear c) i( turnLeft i) m)`: one token per word, separated by white space, no
+separators between statements, and different brackets for each kind of block.
 Source: Bunel et al. 2018 (arXiv 1805.04276), appendix.
 """
 
@@ -49,7 +49,7 @@ _ACTION_NAME, _CONDITION_NAME = list(_ACTION_ID), list(_CONDITION_ID)
 
 
 def parse_tokens(text: str) -> np.ndarray:
-    """int16 [T], the canonical words of a program in the token syntax.
+    """Parse a program in the token syntax to its canonical words, int16 [T].
 
     Raises:
         ParseError: the text is not exactly one program.
@@ -58,16 +58,16 @@ def parse_tokens(text: str) -> np.ndarray:
 
 
 def parse_either(text: str) -> np.ndarray:
-    """int16 [T], the words of a program in the syntax that its first token announces (`DEF`: the token one).
+    """Parse a program in either syntax, chosen by its first token (`DEF`: token syntax), to its words, int16 [T].
 
     Raises:
-        ParseError: as of `parse` and `parse_tokens`.
+        ParseError: see `parse` and `parse_tokens`.
     """
     return parse_tokens(text) if text.split(maxsplit=1)[:1] == ["DEF"] else parse(text)
 
 
 def token_text(words: Sequence[int] | np.ndarray) -> str:
-    """The token syntax of one valid program given as word ids."""
+    """Print one valid program, given as word ids, in the token syntax."""
     out = ["DEF", "run", "m("]
     closing = ["m)"]
     letter, condition_end = "", ""
@@ -104,7 +104,7 @@ class _TokenParser(Descent):
         return self._end()
 
     def _block(self, letter: str, depth: int) -> None:
-        """A block in brackets of that letter; the words of its brackets are the caller's."""
+        """Parse a block in the brackets of this letter; the caller appends the words of its brackets."""
         self._take(f"{letter}(")
         self._enter(depth)
         self._statement(depth, "an action, IF, IFELSE, WHILE or REPEAT")

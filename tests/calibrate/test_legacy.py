@@ -154,7 +154,7 @@ def test_training_draws_and_evaluates_as_often_as_released(monkeypatch, drawn):
 def test_unfit_programs_are_refused_in_one_line(drawn):
     programs, inputs = drawn
     states = noise(programs)
-    with pytest.raises(UsageError, match="expected a state an action"):
+    with pytest.raises(UsageError, match="expected one state per action"):
         measure_legacy_content(programs, inputs, states[1:], QUICK)
     with pytest.raises(UsageError, match="raise --programs"):
         measure_legacy_content(programs, inputs, states, replace(QUICK, batch=2000))
@@ -181,8 +181,8 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
         "LEGACY",
         "not comparable",
         "chosen on the test set",
-        "chosen on validation",
-        "programs apart",
+        "selected on validation",
+        "disjoint programs",
         "mlp1",
     ):
         assert said in printed

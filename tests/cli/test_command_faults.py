@@ -335,11 +335,11 @@ def test_compiled_code_finds_a_folder(tmp_path, monkeypatch):
     assert cache.parent == tmp_path
     assert cache.stat().st_mode & 0o077 == 0
     cache.chmod(0o777)
-    with pytest.raises(OSError, match="someone else"):
+    with pytest.raises(OSError, match="another user"):
         karel_env._temporary_cache(package)
     cache.rmdir()
     cache.symlink_to(tmp_path)
-    with pytest.raises(OSError, match="someone else"):
+    with pytest.raises(OSError, match="another user"):
         karel_env._temporary_cache(package)
 
 

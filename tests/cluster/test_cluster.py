@@ -105,7 +105,7 @@ def test_what_can_never_be_met_is_said_and_not_waited_for(words, tmp_path, clust
     monkeypatch.setattr(
         "benchmark.cluster.ray_executor.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
     )
-    asked = {"--gpus-per-worker": "a worker asks 1 CPUs, 64 GPUs", "--cpus-per-worker": "a worker asks 64 CPUs"}
+    asked = {"--gpus-per-worker": "a worker requests 1 CPUs, 64 GPUs", "--cpus-per-worker": "a worker requests 64 CPUs"}
     for option, says in asked.items():
         assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address, option, 64) == 2
         message = " ".join(capsys.readouterr().err.split())

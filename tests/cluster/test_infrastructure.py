@@ -456,7 +456,7 @@ def test_workers_that_are_killed_at_once_end_the_run_with_the_reason(words, tmp_
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     message = " ".join(capsys.readouterr().err.split())
-    assert "workers died 32 times in a row and no item was done in between" in message
+    assert "workers died 32 times in a row and no work item was completed in between" in message
     assert "run the same command again" in message
     assert call(*words, "--out", tmp_path) == 0, "and then it goes on"
 

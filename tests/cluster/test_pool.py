@@ -300,7 +300,7 @@ def test_a_pool_that_is_stopped_ends_whoever_waits():
         time.sleep(0.001)
     pool.stop()
     thread.join()
-    assert "what is committed is kept" in messages[0]
+    assert "committed results are kept" in messages[0]
     assert not executor.alive
 
 

@@ -125,7 +125,7 @@ def test_a_worker_without_a_word_is_replaced_after_times_that_grow(clock):
         "the third would not be placed within the first deadline, and was given four times as long"
     )
     assert [event for event, _ in events] == ["worker given up"] * 2
-    assert [details["why"] for _, details in events] == [f"no sign of life within {s} s" for s in (120, 240)]
+    assert [details["why"] for _, details in events] == [f"no message within {s} s" for s in (120, 240)]
     assert all(details["stage"] == "not placed yet" and "load" in details for _, details in events)
     assert len(events.lines) == 2
 
@@ -134,7 +134,7 @@ def test_growth_of_the_deadline_is_bounded(clock):
     pool = Pool(SlowExecutor(clock, [[None], [1]]), 1, patience=10_000)
     pool.timeout_growth = pool_module.MAX_START_GROWTH
     ((_, details),) = drained(pool)
-    assert details["why"] == "no sign of life within 960 s"
+    assert details["why"] == "no message within 960 s"
 
 
 def test_a_worker_that_stands_still_while_importing_is_replaced_at_last(clock):
@@ -145,7 +145,7 @@ def test_a_worker_that_stands_still_while_importing_is_replaced_at_last(clock):
     ((event, details),) = drained(Pool(executor, 1, patience=700))
     assert event == "worker given up"
     assert (details["stage"], details["kind"]) == ("importing step 1", "evaluation")
-    assert details["why"] == "no sign of life within 600 s"
+    assert details["why"] == "no message within 600 s"
 
 
 def test_the_true_reason_is_said_when_imports_never_end(clock):
@@ -163,7 +163,7 @@ def test_the_true_reason_is_said_when_no_process_was_given(clock):
     with pytest.raises(BenchmarkError) as caught:
         Pool(SlowExecutor(clock, [[None]]), 2).drain(work_items("ab"))
     message = str(caught.value)
-    assert "none of them was given a running process; there is one CPU" in message
+    assert "none of them has a running process; there is one CPU" in message
     started = int(re.search(r"(\d+) were started", message)[1])
     assert started == 6, "two after 0 s, two after 120, two after 360"
 
@@ -200,7 +200,7 @@ def test_workers_that_always_die_stop_the_run(status):
     executor = ScriptedExecutor({(name, attempt): status for name in names for attempt in range(99)})
     committed = []
     with pytest.raises(
-        BenchmarkError, match=rf"died 32 times in a row and no item .* {status}: as scripted.*run the same"
+        BenchmarkError, match=rf"died 32 times in a row and no work item .* {status}: as scripted.*run the same"
     ):
         Pool(executor, 2).drain(work_items(names, committed=committed))
     assert committed == []

@@ -155,7 +155,7 @@ def test_the_template_of_the_documents_is_sound(own, capsys):
         ("own_offsets", "offsets.append(offsets[-1] + words)", "offsets.append(offsets[-1] + words + 1)",
          "loading", "expected offsets"),
         ("own_seed", "Recurrent(0 if random_seed is None else random_seed)", "Recurrent(0)",
-         "untrained copies", "initialised from the seed"),
+         "random copies", "initialised from the seed"),
         ("own_nan", "[-words - 1 :].numpy()", "[-words - 1 :].numpy() * np.float32(np.nan)", "loading", "NaN"),
     ],
 )  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_program_that_does_not_parse_is_a_result():
         ({"markers": [[1, 1]]}, "row, column, count"),
         ({"markers": [[1, 1, 20_000]]}, "expected a count"),
         ({"markers": [[1, 1, 2000], [1, 1, 2000]]}, "more than"),
-        ({"y": 2, "x": 2}, "stands in a wall"),
+        ({"y": 2, "x": 2}, "is in a wall"),
         ({"d": 4}, "heading"),
     ],
 )

@@ -403,7 +403,7 @@ def test_a_base_with_odd_modes_is_a_maintainers_matter(tmp_path, quick):
     git(base, "commit", "-qam", "mode")
     report = check_pull_request(merge_change(base, lambda s: (s / NGRAM / "README.md").chmod(0o644)))
     assert report.exit_code == 3
-    assert "a program (mode 100755) in the base; a maintainer repairs it first" in report.text()
+    assert "a program (mode 100755) in the base; a maintainer must correct it first" in report.text()
 
 
 @pytest.mark.parametrize("problem", [MemoryError(), RecursionError("deep"), KeyError("a\nb"), ValueError("\u202e")])

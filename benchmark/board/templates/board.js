@@ -200,7 +200,7 @@
         control("First step", () => this.go(0)), control("Previous step", () => this.go(this.step - 1)), this.button,
         control("Next step", () => this.go(this.step + 1)), control("Last step", () => this.go(this.last)),
         this.slider, this.count);
-      this.status = make("p", { class: "said", role: "status", "aria-live": "polite" });
+      this.status = make("p", { class: "step-status", role: "status", "aria-live": "polite" });
       this.readings = make("div", { class: "reads" });
       this.container.append(choices, this.stage, controls, this.status,
         make("p", { class: "keys" }, "Keys: ← → step, Home and End go to the ends, Space plays while the worlds have the focus."), this.readings);
