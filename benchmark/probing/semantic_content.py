@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def probe_semantic_content(
         bool [depths, groups of features, test states], test states of all seeds concatenated; None if fewer than
         `protocol.min_programs` programs are distinct.
     """
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
+    sample = _program_sample(suite, protocol, tuple(texts))
     if sample is None:
         return None
     probe_set, splits = sample.probe_set, sample.splits
@@ -112,7 +113,7 @@ def semantic_content_from_hits(
     Raises:
         ValueError: the shape of `hits` does not match the programs in `texts`.
     """
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
+    sample = _program_sample(suite, protocol, tuple(texts))
     if sample is None:
         return None
     expected = (len(CONTENT_DEPTHS), len(PAPER_FEATURES), sample.num_test_states)
@@ -140,7 +141,7 @@ def unpack_hits(packed: np.ndarray, num_states: int) -> np.ndarray:
 
 def count_hit_states(suite: Suite, protocol: Protocol, texts: Sequence[str]) -> int | None:
     """Number of test states of all seeds, the last axis of the hits; None if there are too few distinct programs."""
-    sample = _ProgramSample.from_texts(suite, protocol, texts)
+    sample = _program_sample(suite, protocol, tuple(texts))
     return None if sample is None else sample.num_test_states
 
 
@@ -185,6 +186,12 @@ class _ProgramSample:
     @property
     def num_test_states(self) -> int:
         return sum(len(split.test) for split in self.splits)
+
+
+@lru_cache(maxsize=1)
+def _program_sample(suite: Suite, protocol: Protocol, texts: tuple[str, ...]) -> _ProgramSample | None:
+    """`_ProgramSample.from_texts`; the programs of one model are counted, probed and summarized one after the other."""
+    return _ProgramSample.from_texts(suite, protocol, texts)
 
 
 def _head_features() -> list[int]:
