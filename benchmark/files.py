@@ -161,12 +161,13 @@ def parse_json(content: bytes, where: str) -> Any:
     if count > MAX_JSON_VALUES:
         raise SubmissionError(f"{where}: {count:,} values; at most {MAX_JSON_VALUES:,} are read")
     try:
-        value = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
+        value = _DECODER.decode(text)
     except RecursionError as problem:
         raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from problem
     except ValueError as problem:
         raise SubmissionError(f"{where}: not JSON that is read here: {sanitize(str(problem))}") from problem
-    level, depth = [value], 0
+    # The brackets bound the depth, also where some of them are in strings.
+    level, depth = [value] if text.count("[") + text.count("{") >= MAX_DEPTH else [], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
@@ -177,8 +178,9 @@ def parse_json(content: bytes, where: str) -> Any:
             if isinstance(node, dict | list)
             for child in (node.values() if isinstance(node, dict) else node)
         ]
-    for text in _iter_strings(value):
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+    # UTF-8 has no surrogates, so only an escape can be one.
+    for part in _iter_strings(value) if "\\u" in text else ():
+        if not part.isascii() and any("\ud800" <= char <= "\udfff" for char in part):
             raise SubmissionError(f"{where}: half of a surrogate pair, which is no character")
     return value
 
@@ -202,6 +204,9 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
 
 
 def _iter_strings(value: Any) -> Iterator[str]:

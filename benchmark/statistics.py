@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -42,10 +43,13 @@ def mean(values: np.ndarray, level: float = 0.95) -> Estimate | None:
     return Estimate(centre, centre - half, centre + half, n)
 
 
+@lru_cache(maxsize=2)
 def bootstrap_weights(units: int, resamples: int, seed: int) -> np.ndarray:
-    """float64 [resamples, units], how often each unit is drawn in each resample of the bootstrap."""
+    """float64 [resamples, units], how often each unit is drawn in each resample of the bootstrap; read-only."""
     generator = np.random.Generator(np.random.Philox(seed))
-    return generator.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    weights = generator.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 def interval_over_units_and_seeds(
@@ -70,9 +74,20 @@ def interval_over_units_and_seeds(
     units = float(np.var(resampled, ddof=1))
     seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - (0 if same_units else units))
     half = float(
-        np.hypot(stats.norm.ppf(quantile) * np.sqrt(units), stats.t.ppf(quantile, len(by_seed) - 1) * np.sqrt(seeds))
+        np.hypot(normal_quantile(quantile) * np.sqrt(units), _t_quantile(quantile, len(by_seed) - 1) * np.sqrt(seeds))
     )
     return Estimate(value, value - half, value + half, n)
+
+
+@lru_cache(maxsize=64)
+def normal_quantile(quantile: float) -> float:
+    """Quantile of the normal distribution; one report asks for the same ones thousands of times."""
+    return float(stats.norm.ppf(quantile))
+
+
+@lru_cache(maxsize=64)
+def _t_quantile(quantile: float, degrees: int) -> float:
+    return float(stats.t.ppf(quantile, degrees))
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

@@ -139,6 +139,10 @@ def _int16(name: str, values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.int16)
 
 
+_CELL_GLYPHS = {n: str(n) if n else "." for n in range(MAX_PRINTED_MARKERS + 1)}
+"""Glyphs by number of markers; any other cell is a wall."""
+
+
 def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
     """Glyphs of one world, one list per row.
 
@@ -153,12 +157,12 @@ def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = Fals
     row, column, heading = (int(v) for v in world.robot)
     height, width = (int(v) for v in world.size)
     cells = world.cells[:height, :width].tolist()
-    rows = [["#" if n < 0 else "." if n == 0 else str(n) for n in line] for line in cells]
-    under = cells[row][column]
-    rows[row][column] = ROBOT_GLYPHS[heading] + (str(under) if under and show_under_robot else "")
-    most = max(n for line in cells for n in line)
+    most = max(map(max, cells))
     if most > MAX_PRINTED_MARKERS:
         raise WorldError(f"a cell holds {most} markers; text can show at most {MAX_PRINTED_MARKERS}")
+    rows = [[_CELL_GLYPHS.get(n, "#") for n in line] for line in cells]
+    under = cells[row][column]
+    rows[row][column] = ROBOT_GLYPHS[heading] + (str(under) if under and show_under_robot else "")
     return rows if border else [line[1:-1] for line in rows[1:-1]]
 
 

@@ -5,8 +5,12 @@ Nothing heavy is imported here, since the process that only hands tests out to w
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
+import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,9 @@ from xdist.scheduler import LoadScopeScheduling
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
     os.environ[f"{_library}_NUM_THREADS"] = "1"
+
+# What is imported stays: looking for garbage among the libraries took a tenth of the time of an import.
+gc.disable()
 
 LONGEST_FIRST = (
     "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_forgeries",
@@ -56,6 +63,52 @@ class GroupScheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
     """Replaces the scheduler of `--dist`."""
     return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker which file is locked while the functions of `karel_env` are compiled."""
+    node.workerinput["compiling"] = _start_compiler(node.config)
+
+
+def _start_compiler(config: pytest.Config) -> str:
+    """Compile in one process, while the workers collect, what each worker would compile for 20 s before its first test.
+
+    The process keeps a lock on the file until it ends; '' if all is compiled already.
+    """
+    known: str | None = getattr(config, "_compiling", None)
+    if known is not None:
+        return known
+    config._compiling = ""  # type: ignore[attr-defined]
+    root = Path(__file__).parents[1]
+    if not any((root / "karel_env" / "__pycache__").glob("machine._run_lanes-*.nbi")):
+        lock, config._compiling = tempfile.mkstemp(prefix="karel-compiling-")  # type: ignore[attr-defined]
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config._compiler = subprocess.Popen(  # type: ignore[attr-defined]
+            [sys.executable, str(root / "tests" / "helpers" / "compile_kernels.py")], pass_fds=[lock],
+            env=os.environ | {"PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(lock)
+    return config._compiling  # type: ignore[attr-defined,no-any-return]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The compiler's process ends with the session."""
+    compiler = getattr(config, "_compiler", None)
+    if compiler is not None:
+        compiler.kill()
+        compiler.wait()
+        Path(config._compiling).unlink()  # type: ignore[attr-defined]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What collecting left is no garbage; and a worker's first test waits for the compiler."""
+    gc.freeze()
+    gc.enable()
+    compiling = getattr(session.config, "workerinput", {}).get("compiling")
+    if compiling:
+        with Path(compiling).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from benchmark.probing.labels import MISSING, ProbeSet, Split
 from benchmark.probing.prior import LabelPrior, fit_step_prior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import Protocol
-from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds
+from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_over_units_and_seeds, normal_quantile
 from karel_env.features import FEATURES, PRIMARY
 
 REPRESENTS, RECORD_ONLY, INCONCLUSIVE = "REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"
@@ -298,7 +298,7 @@ def analyze_features(
 
 def one_sided_p(estimate: Estimate) -> float:
     """One-sided p of value > 0 from the 95% interval, by the normal distribution; 1 for an interval without width."""
-    deviation = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    deviation = (estimate.high - estimate.low) / 2 / normal_quantile(0.975)
     return float(stats.norm.sf(estimate.value / deviation)) if deviation > 0 else 1.0
 
 

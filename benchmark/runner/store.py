@@ -144,9 +144,7 @@ class MemmapStates:
     @classmethod
     def open(cls, files: Sequence[Path], tensor: str) -> MemmapStates:
         """Memory-map a tensor of safetensors files; files without it are skipped."""
-        return cls(
-            [part for file in files for name, part in mmap_safetensors(file).items() if name == tensor], files, tensor
-        )
+        return cls([part for file in files for part in mmap_safetensors(file, tensor).values()], files, tensor)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -164,8 +162,8 @@ class MemmapStates:
         return states
 
 
-def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Memory-map the float32 tensors of a safetensors file."""
+def mmap_safetensors(path: Path, tensor: str | None = None) -> dict[str, np.ndarray]:
+    """Memory-map the float32 tensors of a safetensors file, or the one of that name, if it is there."""
     with path.open("rb") as file:
         header, data_start = read_safetensors_header(file, path.name)
     return {
@@ -173,6 +171,7 @@ def mmap_safetensors(path: Path) -> dict[str, np.ndarray]:
         if entry["data_offsets"][1] > entry["data_offsets"][0]
         else np.zeros(entry["shape"], np.float32)
         for name, entry in header.items()
+        if tensor in (None, name)
     }
 
 

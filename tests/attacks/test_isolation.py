@@ -51,7 +51,7 @@ def test_code_in_a_change_never_runs(tmp_path):
     result = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path / step["working-directory"],
         env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "ASSOCIATION": "NONE"},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     assert not ran.exists()

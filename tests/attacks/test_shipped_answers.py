@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from hostile import entry, lines
 from proposals import RANDOM, SHIPPED, copy_row
+from same_process import stay_in_process
 
+import benchmark.submit.rerun
 from benchmark.runner.record import read_record
 from benchmark.submit.audit import load_audit_suite
 from benchmark.submit.command import main
@@ -49,8 +51,9 @@ def test_the_tasks_of_an_audit_are_others():
     assert not known_prompts & set(render_prompts(suite, drawn_tasks(load_audit_suite("a" * 64, "smoke"))))
 
 
-def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys):
+def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys, monkeypatch):
     """Every figure fits; the weights, asked again, write something else."""
+    stay_in_process(monkeypatch.setattr, benchmark.submit.rerun)
     folder = copy_row(RANDOM, tmp_path / RANDOM)
     suite = load_suite("laptop")
     tasks = drawn_tasks(suite)

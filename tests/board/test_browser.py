@@ -19,6 +19,9 @@ from karel_env.world import HEADINGS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
 expect = playwright.expect
+PATIENCE = 600_000
+"""Milliseconds; nothing is late, however busy the machine is."""
+expect.set_options(timeout=PATIENCE)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 ARGUMENTS = [
@@ -46,7 +49,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        one = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
         yield one
         one.close()
 
@@ -58,6 +61,7 @@ def opened(browser, site):
 
     def open_page(fragment: str = "", **settings):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))

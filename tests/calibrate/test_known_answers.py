@@ -43,7 +43,7 @@ SMALL_SUITE = replace(PAIR_SUITE, probe_programs=1000)
 SMALL = replace(
     PROTOCOL, steps=100, checks=2, hidden=48, batch=128, copies=1, seeds=(0, 1, 2), random_inits=2, margin=0.1
 )  # fmt: skip
-SMALLEST = replace(SMALL, steps=80, hidden=32, random_inits=1)
+SMALLEST = replace(SMALL, steps=50, hidden=32, random_inits=1)
 
 
 @pytest.fixture(scope="module")

@@ -346,7 +346,7 @@ def test_compiled_code_finds_a_folder(tmp_path, monkeypatch):
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=variables, timeout=120
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False, env=variables, timeout=1200
     )
 
 

@@ -1,4 +1,4 @@
-"""A driver that kills itself at a given event, again and again: run by `test_resume` in a process of its own.
+"""A driver that kills itself at a given event, again and again: run by `test_resume` in a fork of the test's process.
 
 Everything is loaded once; each session is a fork. Every write of the driver has three events: its content is synced,
 it is renamed, an event is logged. SIGKILL comes right before one of them. How far apart the kills are follows from the
@@ -13,6 +13,8 @@ import os
 import random
 import signal
 import sys
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,8 +94,30 @@ def forked(words: list[str], left: int, computed: Path) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def main() -> None:
-    seed, kills, out, *words = sys.argv[1:]
+def start(output: Path, *arguments: object) -> int:
+    """The exit code of `main` with these arguments in a fork, which has everything loaded; `output` gets what it prints."""
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of threads that the child does not have; it does not need them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for path, stream in ((output, 1), (output.with_suffix(".errors"), 2)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            code = main(*map(str, arguments))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(seed: str, kills: str, out: str, *words: str) -> int:
+    """The exit code of the last session."""
     make_runs_quick()
     chance, computed = random.Random(int(seed)), Path(out).parent / "computed"
     undisturbed = Killer(0)
@@ -112,8 +136,4 @@ def main() -> None:
         sys.stdout.flush()
         if not os.WIFSIGNALED(status):
             break
-    sys.exit(os.waitstatus_to_exitcode(status))
-
-
-if __name__ == "__main__":
-    main()
+    return os.waitstatus_to_exitcode(status)

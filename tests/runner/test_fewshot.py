@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from byte_pairs import byte_pairs
-from quick_protocol import SMALL_SUITE
+from quick_protocol import SHORT_SUITE, SMALL_SUITE
 from transformers import LlamaConfig, LlamaForCausalLM
 from whole_runs import call, only
 
@@ -58,7 +58,7 @@ def stages(run: Path) -> dict[str, list[dict[str, object]]]:
 
 @pytest.mark.usefixtures("quick")
 def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
-    words = ["--model", f"path:{folder}", "--suite", SMALL_SUITE, "--track", "fewshot", "--samples", 2]
+    words = ["--model", f"path:{folder}", "--suite", SHORT_SUITE, "--track", "fewshot", "--samples", 2]
     assert call(*words, "--out", tmp_path) == 0
     run = only(tmp_path)
     record, kept = read_record(run / "record.json"), stages(run)

@@ -7,15 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import killed_driver
 import numpy as np
 import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 from safetensors.numpy import load_file, save_file
-from whole_runs import HELPERS, ROOT, call, forked, only, same
+from whole_runs import call, forked, only, same
 
 from benchmark.errors import BenchmarkError
 from benchmark.models.checkpoint import open_checkpoint
@@ -35,11 +35,10 @@ from benchmark.tasks.stage import BLIND, Stage
 def test_a_driver_killed_again_and_again_loses_nothing(words, tmp_path, undisturbed, kills):
     out = tmp_path / "killed" / "runs"
     out.parent.mkdir()
-    command = [sys.executable, str(HELPERS / "killed_driver.py"), "1", str(kills), str(out), *words]
-    environment = os.environ | {"PYTHONPATH": f"{HELPERS}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    sessions = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"killed"')]
+    output = tmp_path / "driver.output"
+    code = killed_driver.start(output, 1, kills, out, *words)
+    assert code == 0, output.with_suffix(".errors").read_text()[-2000:]
+    sessions = [json.loads(line) for line in output.read_text().splitlines() if line.startswith('{"killed"')]
     assert [each["killed"] for each in sessions] == [True] * kills + [False]
     kept: set[str] = set()
     for each in sessions:

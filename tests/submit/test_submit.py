@@ -14,12 +14,14 @@ import pytest
 import yaml
 from hostile import entry, sample
 from safetensors.numpy import load_file, save_file
+from same_process import stay_in_process
 
 from benchmark.errors import VerificationError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.record import read_record
+from benchmark.submit import rerun as rerun_module
 from benchmark.submit import scaffold as draft
 from benchmark.submit.command import main, raise_on_mismatch
 from benchmark.submit.rerun import rerun
@@ -277,7 +279,8 @@ def test_shards_written_again_in_a_fresh_process_are_compared(copied):
     assert read_status(folder).status == "reproduced"
 
 
-def test_samples_that_the_model_does_not_write_are_found(copied):
+def test_samples_that_the_model_does_not_write_are_found(copied, monkeypatch):
+    stay_in_process(monkeypatch.setattr, rerun_module)
     folder = copied(PLAIN)
     report = verify(folder)
     report.samples = [
