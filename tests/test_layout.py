@@ -22,8 +22,10 @@ LAYERS = [
     ["submit", "cli"],
     ["board", "doctor"],
     ["review", "status"],
+    ["api"],
     ["run"],
     ["sweep", "emergence", "bench"],
+    ["measure_states", "probe_prompts"],
     ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],
 ]
 """Modules and packages of `benchmark`; each may import those of earlier lines, and a package its own modules."""

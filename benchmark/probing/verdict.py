@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import FeatureResult, PriorBaseline, analyze_features, decide_verdict
+from benchmark.probing.control_gap import (
+    CONTROLS,
+    MODEL,
+    RANDOM_INIT,
+    TOKEN_HISTORY,
+    FeatureResult,
+    PriorBaseline,
+    analyze_features,
+    check_controls,
+    decide_verdict,
+)
 from benchmark.probing.diagnostics import (
     DiagnosticEvidence,
     Diagnostics,
@@ -74,9 +84,9 @@ class ProbeResult:
     test_states: int
 
 
-def count_blind_steps(protocol: Protocol) -> int:
-    """Number of optimiser steps that `measure` reports to `on_steps`."""
-    return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
+def count_blind_steps(protocol: Protocol, num_views: int = 2 * len(POOLS) + 1) -> int:
+    """Number of optimiser steps that `measure` reports to `on_steps`, for the views of all sources together."""
+    return num_views * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
 
 
 def measure(
@@ -87,7 +97,7 @@ def measure(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
-    """Measure skill, gap, delta and verdict on the blind set.
+    """Measure skill, gap, delta and verdict on the blind set of a suite, with the controls of the protocol.
 
     Args:
         suite: the suite whose blind set the model has read.
@@ -98,24 +108,54 @@ def measure(
         trainer: trains the probes.
 
     Returns:
-        The result; the evidence arrays that it is computed from, by name; the readout of the first seed.
+        See `measure_against`.
     """
     tasks = blind_tasks(suite)
     probe_set = blind_probe_set(suite, protocol)
-    baseline = PriorBaseline.from_probe_set(probe_set, protocol)
     token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
+    controls = {RANDOM_INIT: random_views, TOKEN_HISTORY: [[token_history]]}
+    check_controls(controls)
+    return measure_against(probe_set, model_views, controls, protocol, POOLS, on_steps, trainer)
+
+
+def measure_against(
+    probe_set: ProbeSet,
+    model_views: Views,
+    controls: Mapping[str, Sequence[Views]],
+    protocol: Protocol,
+    views: Sequence[str] = POOLS,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
+) -> tuple[ProbeResult, dict[str, np.ndarray], Readout]:
+    """Measure skill, gap, delta and verdict of states against any controls.
+
+    Args:
+        probe_set: labels of `blind_probe_set`, R rows.
+        model_views: float32 [R, D] per view, the model's states at each action word.
+        controls: by name at least one control; its views per copy, float32 [R, D'] each. Probe seed i reads copy i
+            modulo the number of copies.
+        protocol: settings of the probes.
+        views: names of the model's views.
+        on_steps: called with the steps done; `count_blind_steps` of all views.
+        trainer: trains the probes.
+
+    Returns:
+        The result; the evidence arrays that it is computed from, by name; the readout of the first seed.
+    """
+    baseline = PriorBaseline.from_probe_set(probe_set, protocol)
     sources = {
-        "model": probe_source(probe_set, baseline, [model_views], protocol, on_steps, trainer=trainer),
-        "random-init": probe_source(probe_set, baseline, random_views, protocol, on_steps, trainer=trainer),
-        "recorder": probe_source(probe_set, baseline, [[token_history]], protocol, on_steps, trainer=trainer),
+        name: probe_source(probe_set, baseline, copies, protocol, on_steps, trainer=trainer)
+        for name, copies in ({MODEL: [model_views]} | dict(controls)).items()
     }
     arrays = evidence_to_arrays(sources)
-    evidence = collect_diagnostic_evidence(sources["model"].fits, arrays["model.pool"], probe_set, protocol)
+    model = sources[MODEL]
+    evidence = collect_diagnostic_evidence(model.fits, model.evidence.pool, probe_set, protocol)
     diagnostics = compute_diagnostics(evidence, probe_set, baseline, protocol)
     arrays |= {f"{DIAGNOSTICS}.{name}": array for name, array in vars(evidence).items()}
     names = [semantics.name for semantics in list_semantics(protocol, EXTRA_SEMANTICS)]
-    readout = compute_readout(probe_set, baseline, sources["model"].fits, POOLS, names, protocol)
-    return verdict_from_evidence(probe_set, baseline, arrays, protocol, POOLS, diagnostics), arrays, readout
+    readout = compute_readout(probe_set, baseline, model.fits, views, names, protocol)
+    result = verdict_from_evidence(probe_set, baseline, arrays, protocol, views, diagnostics, required=())
+    return result, arrays, readout
 
 
 def blind_probe_set(suite: Suite, protocol: Protocol) -> ProbeSet:
@@ -133,6 +173,7 @@ def verdict_from_evidence(
     protocol: Protocol,
     views: Sequence[str] = POOLS,
     diagnostics: Mapping[str, Diagnostics] | None = None,
+    required: Sequence[str] = CONTROLS,
 ) -> ProbeResult:
     """Compute the probing result from the stored arrays of a run (`probes.data`).
 
@@ -143,11 +184,15 @@ def verdict_from_evidence(
         protocol: protocol of the run.
         views: names of the views that `Evidence.pool` indexes.
         diagnostics: diagnostics of the model, which these arrays do not determine.
+        required: names of the controls without which there is no verdict.
+
+    Raises:
+        ValueError: a required control is missing.
     """
+    evidence = evidence_from_arrays(arrays)
+    check_controls(evidence, required)
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
-    results = analyze_features(
-        evidence_from_arrays(arrays), probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED
-    )
+    results = analyze_features(evidence, probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
     return ProbeResult(
         verdict=decide_verdict(results, protocol),
         features=results,
