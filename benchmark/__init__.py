@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from benchmark.api.model import Model as Model
     from benchmark.api.model import load_model as load_model
     from benchmark.api.model import wrap as wrap
+    from benchmark.api.probe_set import TRIAL as TRIAL
     from benchmark.api.probe_set import BlindProbeSet as BlindProbeSet
     from benchmark.api.probe_set import blind_probe_set as blind_probe_set
     from benchmark.api.programs import generate_programs as generate_programs
@@ -56,7 +57,7 @@ _HOMES = {
     "benchmark.api.inputs": ["InputError"],
     "benchmark.api.measurement": ["Measurement", "measure"],
     "benchmark.api.model": ["Model", "load_model", "wrap"],
-    "benchmark.api.probe_set": ["BlindProbeSet", "blind_probe_set"],
+    "benchmark.api.probe_set": ["TRIAL", "BlindProbeSet", "blind_probe_set"],
     "benchmark.api.programs": ["generate_programs", "load_tasks", "score_programs", "task_prompts"],
     "benchmark.api.prompts_file": ["write_prompts"],
     "benchmark.api.states_file": ["StatesFile", "read_states", "write_states"],

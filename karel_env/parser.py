@@ -64,6 +64,9 @@ _KEYWORD = {"if": IF, "ifelse": IFELSE, "while": WHILE, "repeat": REPEAT}
 def parse(text: str) -> np.ndarray:
     """int16 [T], the canonical words of a program in the curly syntax.
 
+    Args:
+        text: one program, such as `def run() { move(); }`.
+
     Raises:
         ParseError: the text is not exactly one program.
     """

@@ -25,7 +25,7 @@ LAYERS = [
     ["api"],
     ["run"],
     ["sweep", "emergence", "bench"],
-    ["measure_states", "probe_prompts"],
+    ["exchange"],
     ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],
 ]
 """Modules and packages of `benchmark`; each may import those of earlier lines, and a package its own modules."""

@@ -212,14 +212,14 @@ def wrap(
     Source: docs/api.md, "A model held in memory".
     """
     if tokenizer is None:
+        if hasattr(model, "state_dict") and hasattr(model, "config"):
+            raise ModelError(
+                f"wrap: a {type(model).__name__} of transformers needs its tokenizer: wrap(model, tokenizer)"
+            )
         if not callable(getattr(model, "hidden_states", None)) or not callable(getattr(model, "generate", None)):
             raise ModelError(
                 f"wrap: a {type(model).__name__} without a tokenizer; expected wrap(model, tokenizer) of transformers, or an "
                 "object with the methods hidden_states and generate"
-            )
-        if hasattr(model, "state_dict") and hasattr(model, "config"):
-            raise ModelError(
-                f"wrap: a {type(model).__name__} of transformers needs its tokenizer: wrap(model, tokenizer)"
             )
         return Model(None, threads=threads, custom=model, random_init=random_init)
     from benchmark.models.memory import hold_in_memory

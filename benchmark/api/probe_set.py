@@ -20,6 +20,11 @@ from karel_env.world import Worlds
 
 SEPARATOR = " "
 """Text between a prompt and its program."""
+TRIAL = replace(
+    STANDARD, version=0, alternatives=4, copies=1, seeds=(0, 1, 2), random_inits=1, folds=3, hidden=32, steps=20, checks=2,
+    resamples=200,
+)  # fmt: skip
+"""Settings that take seconds, for trying things out and for tests; figures and verdicts under it mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +154,15 @@ def blind_probe_set(
 
     Source: docs/probing.md, "How to read a verdict" and "Folds, seeds and intervals".
     """
-    chosen_suite = load_suite(suite) if isinstance(suite, str) else suite
-    budget = chosen_suite.probe_programs if programs is None else programs
-    if chosen_suite.blind_length < 1 or chosen_suite.probe_programs < 1:
-        raise InputError(f"suite {chosen_suite.name}: it has no blind probe set; choose another, such as laptop")
+    probed_suite = load_suite(suite) if isinstance(suite, str) else suite
+    budget = probed_suite.probe_programs if programs is None else programs
+    if probed_suite.blind_length < 1 or probed_suite.probe_programs < 1:
+        raise InputError(f"suite {probed_suite.name}: it has no blind probe set; choose another, such as laptop")
     if budget < protocol.folds:
         raise InputError(f"programs: {budget}; expected at least {protocol.folds}, the number of folds of the protocol")
     if seed is not None and not 0 <= seed < 2**63:
         raise InputError(f"seed: {seed}; expected at least 0 and below 2^63")
-    own_seed = chosen_suite.seed if seed is None else seed
-    if (budget, own_seed) != (chosen_suite.probe_programs, chosen_suite.seed):
-        chosen_suite = replace(chosen_suite, probe_programs=budget, seed=own_seed, sha256="", official=False)
-    return BlindProbeSet(chosen_suite, protocol)
+    own_seed = probed_suite.seed if seed is None else seed
+    if (budget, own_seed) != (probed_suite.probe_programs, probed_suite.seed):
+        probed_suite = replace(probed_suite, probe_programs=budget, seed=own_seed, sha256="", official=False)
+    return BlindProbeSet(probed_suite, protocol)

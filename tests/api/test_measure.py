@@ -166,7 +166,7 @@ def test_controls_that_cannot_be_are_one_line(controls, says, probes, hidden):
 
 
 def test_ragged_lists_are_one_line(probes, hidden, controls):
-    with pytest.raises(kb.InputError, match="^hidden: .*expected an array of real numbers"):
+    with pytest.raises(kb.InputError, match=r"^hidden: .*expected an array of real numbers"):
         kb.measure(probes, [*hidden[:-1].tolist(), [1]], controls)
 
 

@@ -106,7 +106,9 @@ def test_the_object_is_left_as_it_was(pair):
 @pytest.mark.usefixtures("quick")
 def test_specs_folders_and_loaded_models_are_evaluated(tiny_folder, undisturbed, tmp_path):
     options = {"suite": kb.load_suite("smoke"), "limit": 2, "accuracy_only": True, "output_dir": tmp_path}
-    reports = [kb.evaluate(model, **options) for model in (tiny_folder, f"path:{tiny_folder}", kb.load_model(tiny_folder))]
+    reports = [
+        kb.evaluate(model, **options) for model in (tiny_folder, f"path:{tiny_folder}", kb.load_model(tiny_folder))
+    ]
     assert len({report.folder for report in reports}) == 1
     assert reports[0].record == reports[2].record
     assert kb.evaluate("baseline:random", suite="smoke", limit=2).verdict is None
@@ -183,7 +185,7 @@ def test_what_cannot_be_evaluated_is_one_line(call, says, pair):
 def test_a_suite_that_was_changed_in_memory_is_refused(pair):
     from dataclasses import replace
 
-    with pytest.raises(kb.InputError, match="write it to a .yaml file"):
+    with pytest.raises(kb.InputError, match=r"write it to a \.yaml file"):
         kb.evaluate(*pair, suite=replace(kb.load_suite("smoke"), shown=1))
 
 

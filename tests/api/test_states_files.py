@@ -12,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 import benchmark as kb
-from benchmark import measure_states, probe_prompts
 from benchmark.api import states_file
+from benchmark.exchange import measure as measure_command
+from benchmark.exchange import prompts as prompts_command
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def quick_measurement(monkeypatch):
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory):
     path = tmp_path_factory.mktemp("prompts") / "new" / "prompts.jsonl"
-    assert probe_prompts.main(["--suite", SMALL_SUITE, "--out", str(path)]) == 0
+    assert prompts_command.main(["--suite", SMALL_SUITE, "--out", str(path)]) == 0
     return path
 
 
@@ -46,7 +47,7 @@ def engine(prompts):
 
 
 def run(capsys, *words) -> tuple[int, str, str]:
-    code = measure_states.main([str(word) for word in words])
+    code = measure_command.main([str(word) for word in words])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -171,7 +172,7 @@ def test_an_unknown_feature_is_a_usage_error(engine, tmp_path, capsys):
 )
 def test_prompts_that_cannot_be_written_are_one_line(words, says, tmp_path, capsys):
     (tmp_path / "file").write_text("text")
-    assert probe_prompts.main([word.format(out=tmp_path) for word in words]) == 2
+    assert prompts_command.main([word.format(out=tmp_path) for word in words]) == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1

@@ -1,6 +1,6 @@
-"""The verdict on states that another engine read: `python -m benchmark.measure_states --states FILE.safetensors`.
+"""The verdict on states that another engine read: `python -m benchmark.exchange.measure --states FILE.safetensors`.
 
-The engine read the prompts of `python -m benchmark.probe_prompts`. The token-history control is computed here; others are
+The engine read the prompts of `python -m benchmark.exchange.prompts`. The token-history control is computed here; others are
 read from the file. Exit codes: 0 done, 2 usage, 3 invalid states.
 """
 
@@ -25,7 +25,7 @@ from karel_env.command import CommandParser, integer
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(
-        prog="python -m benchmark.measure_states",
+        prog="python -m benchmark.exchange.measure",
         description="Measure whether states that another engine read represent the robot's state.",
         epilog="Exit codes: 0 done, 2 usage, 3 invalid states. The form of the file: docs/api.md.",
     )

@@ -1,6 +1,6 @@
-"""Write the probe prompts of a suite for another engine: `python -m benchmark.probe_prompts --suite S --out FILE.jsonl`.
+"""Write the probe prompts of a suite for another engine: `python -m benchmark.exchange.prompts --suite S --out FILE.jsonl`.
 
-The engine reads the text of each line and stores the state at each of its rows; `python -m benchmark.measure_states` then
+The engine reads the text of each line and stores the state at each of its rows; `python -m benchmark.exchange.measure` then
 gives the verdict. Exit codes: 0 done, 2 usage.
 """
 
@@ -21,7 +21,7 @@ from karel_env.command import CommandParser, integer
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(
-        prog="python -m benchmark.probe_prompts",
+        prog="python -m benchmark.exchange.prompts",
         description="Write the probe prompts of a suite as JSON lines, with the positions of their words.",
         epilog="Exit codes: 0 done, 2 usage. The form of the file: docs/api.md.",
     )
