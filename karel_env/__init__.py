@@ -1,11 +1,55 @@
-"""The Karel language: parser, worlds, interpreter and task generators. Depends on NumPy and Numba only."""
+"""The Karel language: parser, worlds, interpreter and task generators. Depends on NumPy and Numba only.
+
+    import karel_env as karel
+    print(karel.run("def run() { move(); }", "> . #", trace=True))
+
+Each name in `__all__` is imported on first use; docs/karel_env.md describes the language.
+"""
 
 import hashlib
+import importlib
 import os
 import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from karel_env.features import FEATURES as FEATURES
+    from karel_env.interpreter import Execution as Execution
+    from karel_env.interpreter import run as run_batch  # noqa: F401
+    from karel_env.language import ACTIONS as ACTIONS
+    from karel_env.language import CONDITIONS as CONDITIONS
+    from karel_env.language import Programs as Programs
+    from karel_env.parser import ParseError as ParseError
+    from karel_env.parser import parse as parse
+    from karel_env.semantics import ORIGINAL as ORIGINAL
+    from karel_env.semantics import Semantics as Semantics
+    from karel_env.semantics import mirror_classes as mirror_classes
+    from karel_env.single import ProgramRun as ProgramRun
+    from karel_env.single import Step as Step
+    from karel_env.single import run as run
+    from karel_env.world import WorldError as WorldError
+    from karel_env.world import Worlds as Worlds
+    from karel_env.world import parse_world as parse_world
+    from karel_env.world import world_text as world_text
+
+_HOMES = {
+    "features": ["FEATURES"],
+    "interpreter": ["Execution"],
+    "language": ["ACTIONS", "CONDITIONS", "Programs"],
+    "parser": ["ParseError", "parse"],
+    "semantics": ["ORIGINAL", "Semantics", "mirror_classes"],
+    "single": ["ProgramRun", "Step", "run"],
+    "world": ["WorldError", "Worlds", "parse_world", "world_text"],
+}
+"""The public names by the module that defines them; `run_batch` is `interpreter.run`."""
+_HOME_OF = {name: (home, name) for home, names in _HOMES.items() for name in names} | {
+    "run_batch": ("interpreter", "run")
+}
+
+__all__ = sorted(_HOME_OF)
 
 _FOLDER = Path(__file__).parent
 
@@ -103,6 +147,21 @@ def _compile_without_cache() -> None:
     from numba.core.dispatcher import Dispatcher
 
     Dispatcher.enable_caching = lambda self: None  # type: ignore[method-assign]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, attribute = _HOME_OF[name]
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
+    # A command module of the same name, once imported, stays the attribute: it is callable too.
+    globals().setdefault(name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 if not _is_installed(_FOLDER):

@@ -64,6 +64,9 @@ _KEYWORD = {"if": IF, "ifelse": IFELSE, "while": WHILE, "repeat": REPEAT}
 def parse(text: str) -> np.ndarray:
     """Parse a program in the curly syntax to its canonical words, int16 [T].
 
+    Args:
+        text: one program, such as `def run() { move(); }`.
+
     Raises:
         ParseError: the text is not exactly one program.
     """

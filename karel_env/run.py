@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Exec
 from karel_env.language import Programs
 from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
+from karel_env.single import ProgramRun
+from karel_env.single import run as run_program
 from karel_env.world import MAX_COUNT, MAX_SIDE, WALL, Worlds, brief
 
 BATCH = 256
@@ -256,5 +259,14 @@ def _lines() -> Iterator[str | bytes]:
         raise TaskError(f"standard input cannot be read ({error.strerror}); expected tasks as JSON lines") from error
 
 
+class _CallableModule(ModuleType):
+    """This module as the attribute `karel_env.run`, which importing it makes of it: also the function of that name."""
+
+    def __call__(self, *args: Any, **options: Any) -> ProgramRun:
+        """See `karel_env.single.run`."""
+        return run_program(*args, **options)
+
+
 if __name__ == "__main__":
     sys.exit(main())
+sys.modules[__name__].__class__ = _CallableModule

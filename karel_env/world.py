@@ -167,12 +167,28 @@ def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = Fals
 
 
 def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
-    """Canonical text of one world: one line per row, glyphs separated by one space, without the border."""
+    """The canonical text of one world: a line per row, glyphs separated by one space.
+
+    Args:
+        world: one world (leading shape empty).
+        show_under_robot: print the number of markers under the robot after its glyph (`^3`).
+        border: print the border too.
+
+    Raises:
+        WorldError: a cell holds more than 10 markers, for which there is no glyph.
+    """
     return "\n".join(" ".join(line) for line in glyph_rows(world, show_under_robot, border))
 
 
 def parse_world(text: str, border: bool = False) -> Worlds:
     """Parse one world; the inverse of `world_text` with `show_under_robot`.
+
+    Args:
+        text: rows of glyphs, each separated by white space.
+        border: whether the text has the border.
+
+    Returns:
+        Worlds of empty leading shape.
 
     Raises:
         WorldError: unknown glyph, rows of different lengths, not exactly one robot.

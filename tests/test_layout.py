@@ -23,8 +23,10 @@ LAYERS = [
     ["submit", "cli"],
     ["board", "doctor"],
     ["review", "status"],
+    ["api"],
     ["run"],
     ["sweep", "emergence", "bench"],
+    ["exchange"],
     ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],
 ]
 """Modules and packages of `benchmark`; each may import those of earlier lines, and a package its own modules."""

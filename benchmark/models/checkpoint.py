@@ -31,6 +31,8 @@ FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files that are downloaded from the hub and digested: configuration, weights, tokenizer."""
 CODE_PATTERN = "*.py"
 """Also downloaded and digested if remote code may run."""
+MEMORY_PREFIX = "memory:"
+"""Start of the spec of a model in memory, which no command line accepts."""
 COMMIT_HASH = re.compile("[0-9a-f]{40}")
 
 
@@ -62,6 +64,25 @@ class Checkpoint:
     def is_custom(self) -> bool:
         """Whether the model is a custom class (`py:`) instead of a transformers folder."""
         return self.spec.startswith("py:")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the model is an object in memory (`memory.MemoryCheckpoint`), without files."""
+        return self.spec.startswith(MEMORY_PREFIX)
+
+    def current_digest(self) -> str:
+        """Recompute `digest` from the files as they are now; empty string if one is missing."""
+        spec = ModelSpec.parse(self.spec)
+        try:
+            if spec.scheme == "baseline":
+                return _open_baseline(spec).digest
+            if spec.scheme == "py":
+                return custom.module_source(spec, self.loading)[1]
+            return _digest_files(
+                self.folder, (*FILE_PATTERNS, CODE_PATTERN) if self.loading.remote_code else FILE_PATTERNS
+            )
+        except OSError:
+            return ""
 
 
 BASELINE_REGISTRY = "baselines.registry"
@@ -111,28 +132,13 @@ def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     )
 
 
-def current_digest(checkpoint: Checkpoint) -> str:
-    """Recompute `Checkpoint.digest` from the files as they are now; empty string if one is missing."""
-    spec = ModelSpec.parse(checkpoint.spec)
-    try:
-        if spec.scheme == "baseline":
-            return _open_baseline(spec).digest
-        if spec.scheme == "py":
-            return custom.module_source(spec, checkpoint.loading)[1]
-        return _digest_files(
-            checkpoint.folder, (*FILE_PATTERNS, CODE_PATTERN) if checkpoint.loading.remote_code else FILE_PATTERNS
-        )
-    except OSError:
-        return ""
-
-
 def check_unchanged(checkpoint: Checkpoint) -> None:
     """Check that the files of a model still have the digest they were opened with.
 
     Raises:
         ModelError: a file has changed.
     """
-    digest = current_digest(checkpoint)
+    digest = checkpoint.current_digest()
     if digest != checkpoint.digest:
         raise ModelError(
             f"{checkpoint.spec}: its files have changed since the run began (SHA-256 {digest[:12]}..., was "

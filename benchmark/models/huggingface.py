@@ -82,15 +82,25 @@ class HuggingFaceModel:
         random_seed: int | None = None,
         preamble: str = "",
     ) -> None:
-        loading = checkpoint.loading
-        self.tokenizer = self.load_tokenizer(checkpoint)
-        self.model = (
+        tokenizer = self.load_tokenizer(checkpoint)
+        model = (
             load_stored_model(checkpoint, dtype)
             if random_seed is None
             else build_untrained_copy(checkpoint, dtype, random_seed)
         )
-        if loading.quantization:
-            _quantize(self.model)
+        if checkpoint.loading.quantization:
+            _quantize(model)
+        self._adapt(model, tokenizer, device, preamble)
+
+    @classmethod
+    def from_objects(cls, model: Any, tokenizer: Any, device: str, preamble: str = "") -> HuggingFaceModel:
+        """The adapter of a model and a tokenizer in memory, see `memory.MemoryCheckpoint.build`."""
+        adapter = cls.__new__(cls)
+        adapter._adapt(model, tokenizer, device, preamble)
+        return adapter
+
+    def _adapt(self, model: Any, tokenizer: Any, device: str, preamble: str) -> None:
+        self.model, self.tokenizer = model, tokenizer
         self.device = torch.device(device)
         if self.device.type == "cuda":
             # Convolutions, such as Mamba's, would round their inputs to TF32 (10-bit mantissa).

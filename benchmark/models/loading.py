@@ -9,6 +9,7 @@ from benchmark.isolation import run_bounded
 from benchmark.models import custom
 from benchmark.models.checkpoint import BASELINE_REGISTRY, Checkpoint
 from benchmark.models.interface import LanguageModel, ModelSpec, ProgramGenerator
+from benchmark.models.memory import MemoryCheckpoint
 from benchmark.models.validated import ValidatedModel
 from benchmark.tasks.suite import Suite
 
@@ -25,6 +26,9 @@ def load_model(
         return ValidatedModel(custom.build_model(ModelSpec.parse(checkpoint.spec), random_seed), checkpoint.spec)
     from benchmark.models.huggingface import HuggingFaceModel
 
+    if isinstance(checkpoint, MemoryCheckpoint):
+        model = checkpoint.build(random_seed)
+        return HuggingFaceModel.from_objects(model, checkpoint.tokenizer, str(checkpoint.model.device), preamble)
     return HuggingFaceModel(checkpoint, dtype, device, random_seed=random_seed, preamble=preamble)
 
 
@@ -40,6 +44,8 @@ def load_tokenizer_or_none(checkpoint: Checkpoint) -> Any:
     """Load the model's tokenizer; None for a custom class without one."""
     if checkpoint.is_custom:
         return getattr(custom.build_model(ModelSpec.parse(checkpoint.spec)), "tokenizer", None)
+    if isinstance(checkpoint, MemoryCheckpoint):
+        return checkpoint.tokenizer
     from benchmark.models.huggingface import HuggingFaceModel
 
     return HuggingFaceModel.load_tokenizer(checkpoint)

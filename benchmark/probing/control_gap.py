@@ -6,7 +6,7 @@ The definitions are in docs/probing.md, "What is measured" and "How to read a ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ from benchmark.statistics import Estimate, bootstrap_weights, holm, interval_ove
 from karel_env.features import FEATURES, PRIMARY
 
 REPRESENTS, RECORD_ONLY, INCONCLUSIVE = "REPRESENTS", "RECORD-ONLY", "INCONCLUSIVE"
-CONTROLS = ("random-init", "recorder")
+MODEL = "model"
+CONTROLS = RANDOM_INIT, TOKEN_HISTORY = ("random-init", "recorder")
+"""Names of the sources of states in the stored evidence: the model, and the controls of the protocol."""
 
 
 class Bootstrap(NamedTuple):
@@ -239,8 +241,30 @@ def compute_gaps(skills: Mapping[str, Bootstrap], feature: int, columns: Sequenc
 
 
 def compute_delta(gaps: Mapping[str, Bootstrap]) -> Bootstrap:
-    """The control-adjusted gap: gap of the model minus the larger gap of the controls."""
-    return Bootstrap(*(gaps["model"][i] - np.max([gaps[c][i] for c in CONTROLS], axis=0) for i in range(3)))
+    """The control-adjusted gap: gap of the model minus the largest gap of the controls, which are all other sources."""
+    controls = [gap for name, gap in gaps.items() if name != MODEL]
+    return Bootstrap(*(gaps[MODEL][i] - np.max([gap[i] for gap in controls], axis=0) for i in range(3)))
+
+
+def list_controls(sources: Iterable[str]) -> list[str]:
+    """The controls among the names of sources: those of the protocol first, then others in their order."""
+    names = list(sources)
+    return [c for c in CONTROLS if c in names] + [name for name in names if name not in (MODEL, *CONTROLS)]
+
+
+def check_controls(sources: Iterable[str], required: Sequence[str] = CONTROLS) -> None:
+    """Check that the sources have every control by name.
+
+    Raises:
+        ValueError: names the controls that are missing.
+    """
+    names = list(sources)
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise ValueError(
+            f"controls: {', '.join(missing)} missing among {', '.join(list_controls(names)) or 'none'}; the verdict of the "
+            f"protocol compares the model with {' and '.join(required)}"
+        )
 
 
 def analyze_features(
@@ -255,7 +279,7 @@ def analyze_features(
     """Compute skill, gap and delta of each feature with at least one alternative.
 
     Args:
-        evidence: evidence of `model` and of each of `CONTROLS`.
+        evidence: evidence of `model` and of at least one control; every other source is a control.
         probe_set: the labels that the probes were tested on.
         baseline: label prior on the same labels.
         alternatives: names of the alternatives that the screen keeps, by feature.
@@ -281,7 +305,7 @@ def analyze_features(
             skill=_estimate(Bootstrap(*(part[:, 0, f] for part in skills_by_source["model"])), num_programs, 0.95),
             skill_alternatives=float(skills[columns].mean()),
             gap=_estimate(gaps["model"], num_programs, 0.95),
-            control_gaps={c: _estimate(gaps[c], num_programs, 0.95) for c in CONTROLS},
+            control_gaps={c: _estimate(gaps[c], num_programs, 0.95) for c in list_controls(gaps)},
             delta=estimate,
             delta90=_estimate(delta, num_programs, 0.90),
             p_rand=(1 + int((skills[columns] >= skills[0]).sum())) / (len(columns) + 1),

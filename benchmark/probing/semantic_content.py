@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -183,12 +182,6 @@ class GeneratedPrograms:
     def num_test_states(self) -> int:
         """Number of test states of all seeds, the last axis of the hits."""
         return sum(len(split.test) for split in self.splits)
-
-
-@lru_cache(maxsize=1)
-def _program_sample(suite: Suite, protocol: Protocol, texts: tuple[str, ...]) -> _ProgramSample | None:
-    """`_ProgramSample.from_texts`; the programs of one model are counted, probed and summarized one after the other."""
-    return _ProgramSample.from_texts(suite, protocol, texts)
 
 
 def _head_features() -> list[int]:

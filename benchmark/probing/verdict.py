@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import Evidence, FeatureResult, PriorBaseline, analyze_features, decide_verdict
+from benchmark.probing.control_gap import (
+    CONTROLS,
+    MODEL,
+    RANDOM_INIT,
+    TOKEN_HISTORY,
+    Evidence,
+    FeatureResult,
+    PriorBaseline,
+    analyze_features,
+    check_controls,
+    decide_verdict,
+)
 from benchmark.probing.diagnostics import (
     Diagnostics,
     add_control_labels,
@@ -63,9 +74,9 @@ class ProbeResult:
     test_states: int
 
 
-def count_blind_steps(protocol: Protocol) -> int:
-    """Number of optimiser steps that `measure` reports to `on_steps`."""
-    return (2 * len(POOLS) + 1) * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
+def count_blind_steps(protocol: Protocol, num_views: int = 2 * len(POOLS) + 1) -> int:
+    """Number of optimiser steps that `measure` reports to `on_steps`, for the views of all sources together."""
+    return num_views * count_network_steps(protocol, len(list_semantics(protocol, EXTRA_SEMANTICS)) + 1)
 
 
 def measure(
@@ -77,7 +88,7 @@ def measure(
     on_steps: StepCallback = lambda steps: None,
     trainer: ProbeTrainer = fit_in_process,
 ) -> tuple[ProbeResult, RunEvidence, Readout]:
-    """Measure skill, gap, delta and verdict on the blind set.
+    """Measure skill, gap, delta and verdict on the blind set of a suite, with the controls of the protocol.
 
     Args:
         tasks: the blind set that the model has read.
@@ -89,22 +100,50 @@ def measure(
         trainer: trains the probes.
 
     Returns:
+        See `measure_against`.
+    """
+    token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
+    controls = {RANDOM_INIT: random_views, TOKEN_HISTORY: [[token_history]]}
+    check_controls(controls)
+    return measure_against(probe_set, model_views, controls, protocol, POOLS, on_steps, trainer)
+
+
+def measure_against(
+    probe_set: ProbeSet,
+    model_views: Views,
+    controls: Mapping[str, Sequence[Views]],
+    protocol: Protocol,
+    views: Sequence[str] = POOLS,
+    on_steps: StepCallback = lambda steps: None,
+    trainer: ProbeTrainer = fit_in_process,
+) -> tuple[ProbeResult, RunEvidence, Readout]:
+    """Measure skill, gap, delta and verdict of states against any controls.
+
+    Args:
+        probe_set: labels of `blind_probe_set`, R rows.
+        model_views: float32 [R, D] per view, the model's states at each action word.
+        controls: by name at least one control; its views per copy, float32 [R, D'] each. Probe seed i reads copy i
+            modulo the number of copies.
+        protocol: settings of the probes.
+        views: names of the model's views.
+        on_steps: called with the steps done; `count_blind_steps` of all views.
+        trainer: trains the probes.
+
+    Returns:
         The result; the evidence that it is computed from; the readout of the first seed.
     """
     baseline = PriorBaseline.from_probe_set(probe_set, protocol)
-    token_history = token_history_states(tasks.programs, first_inputs(tasks), probe_set)
     sources = {
-        "model": probe_source(probe_set, baseline, [model_views], protocol, on_steps, trainer=trainer),
-        "random-init": probe_source(probe_set, baseline, random_views, protocol, on_steps, trainer=trainer),
-        "recorder": probe_source(probe_set, baseline, [[token_history]], protocol, on_steps, trainer=trainer),
+        name: probe_source(probe_set, baseline, copies, protocol, on_steps, trainer=trainer)
+        for name, copies in ({MODEL: [model_views]} | dict(controls)).items()
     }
-    model = sources["model"]
+    model = sources[MODEL]
     counts = collect_diagnostic_evidence(model.fits, model.evidence.pool, probe_set, protocol)
     diagnostics = compute_diagnostics(counts, probe_set, baseline, protocol)
     evidence = RunEvidence({name: source.evidence for name, source in sources.items()}, counts)
     names = [semantics.name for semantics in list_semantics(protocol, EXTRA_SEMANTICS)]
-    readout = compute_readout(probe_set, baseline, model.fits, POOLS, names, protocol)
-    result = verdict_from_evidence(probe_set, baseline, evidence.sources, protocol, POOLS, diagnostics)
+    readout = compute_readout(probe_set, baseline, model.fits, views, names, protocol)
+    result = verdict_from_evidence(probe_set, baseline, evidence.sources, protocol, views, diagnostics, required=())
     return result, evidence, readout
 
 
@@ -123,6 +162,7 @@ def verdict_from_evidence(
     protocol: Protocol,
     views: Sequence[str] = POOLS,
     diagnostics: Mapping[str, Diagnostics] | None = None,
+    required: Sequence[str] = CONTROLS,
 ) -> ProbeResult:
     """Compute the probing result from the evidence of a run (`RunEvidence.sources`).
 
@@ -133,7 +173,12 @@ def verdict_from_evidence(
         protocol: protocol of the run.
         views: names of the views that `Evidence.pool` indexes.
         diagnostics: diagnostics of the model, which this evidence does not determine.
+        required: names of the controls without which there is no verdict.
+
+    Raises:
+        ValueError: a required control is missing.
     """
+    check_controls(evidence, required)
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
     results = analyze_features(evidence, probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
     return ProbeResult(

@@ -114,7 +114,7 @@ def _localize(job: Job) -> Job:
         ModelError: the files are missing or have another digest.
     """
     checkpoint = job.checkpoint
-    if checkpoint.folder.is_dir():
+    if checkpoint.is_in_memory or checkpoint.folder.is_dir():
         return job
     if not checkpoint.spec.startswith("hf:"):
         raise ModelError(f"{checkpoint.folder}: not there on this node; put the model on storage that all nodes share")

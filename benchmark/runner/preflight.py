@@ -14,6 +14,7 @@ from benchmark.models.architecture import check_architecture
 from benchmark.models.checkpoint import Checkpoint, available_memory
 from benchmark.models.huggingface import DTYPES, HuggingFaceModel
 from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.models.memory import MemoryCheckpoint
 from benchmark.models.tokenizer import check_token_ids, check_word_tokens, failures_as_model_errors
 from benchmark.probing.full_grid import count_grid_steps
 from benchmark.probing.probes import GROUPS_PER_CHUNK, select_matmul_dtype
@@ -68,9 +69,12 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
     """
     if not job.checkpoint.has_hidden_states or job.checkpoint.is_custom:
         return ResourceEstimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
-    config = read_json(job.checkpoint.folder / CONFIG_FILE)
-    tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
-    check_architecture(job.checkpoint)
+    if isinstance(job.checkpoint, MemoryCheckpoint):
+        config, tokenizer = job.checkpoint.config, job.checkpoint.tokenizer
+    else:
+        config = read_json(job.checkpoint.folder / CONFIG_FILE)
+        tokenizer = HuggingFaceModel.load_tokenizer(job.checkpoint)
+        check_architecture(job.checkpoint)
     # The first tasks of a suite do not depend on how many there are.
     sample = test_tasks(replace(job.suite, tasks=min(NUM_PREFLIGHT_TASKS, job.suite.tasks), sha256=""))
     template = (

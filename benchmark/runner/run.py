@@ -217,6 +217,8 @@ class Run:
             reasons.append(f"--quantization {loading.quantization}")
         if loading.remote_code:
             reasons.append("--trust-remote-code: code that came with the model ran")
+        if self.checkpoint.is_in_memory:
+            reasons.append("the model was held in memory: it has no files that could be checked")
         if self.checkpoint.is_custom:
             reasons.append("--allow-code: the model is a class of the user's")
         source = source_state()

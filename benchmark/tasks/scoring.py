@@ -137,6 +137,12 @@ class Summary:
 def summarize(scores: Scores) -> Summary:
     """Summarize the scores of all tasks of a run.
 
+    Args:
+        scores: the scores of N tasks.
+
+    Returns:
+        Shares of N, with Wilson intervals at 95%, and counts.
+
     Raises:
         ValueError: there are no tasks.
     """

@@ -153,12 +153,12 @@ def test_the_digest_is_taken_again_from_the_files(tiny_folder, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     checkpoint = benchmark.models.checkpoint.open_checkpoint(ModelSpec("path", str(folder)))
-    assert benchmark.models.checkpoint.current_digest(checkpoint) == checkpoint.digest
+    assert checkpoint.current_digest() == checkpoint.digest
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert benchmark.models.checkpoint.current_digest(checkpoint) != checkpoint.digest
+    assert checkpoint.current_digest() != checkpoint.digest
     shutil.rmtree(folder)
-    assert benchmark.models.checkpoint.current_digest(checkpoint) != checkpoint.digest
+    assert checkpoint.current_digest() != checkpoint.digest
 
 
 @pytest.mark.parametrize("name", ["lock", "events.jsonl"])

@@ -1,0 +1,221 @@
+"""A whole run of one model on one suite in this process, with its record and samples as Python values."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import tempfile
+import weakref
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.api.inputs import InputError, check_names
+from benchmark.api.model import Model, as_model
+from benchmark.board.tables import format_card, row_cells
+from benchmark.errors import ModelError
+from benchmark.probing.protocol import GRIDS, STANDARD_GRID
+from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
+from benchmark.tasks.suite import Suite, load_suite
+
+if TYPE_CHECKING:
+    from benchmark.api.frames import DataFrame
+    from benchmark.runner.record import Record
+    from benchmark.runner.run import Run
+    from benchmark.runner.stages import Progress
+
+COMMAND = "benchmark.evaluate"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The result of `evaluate`.
+
+    Attributes:
+        record: all figures and settings, as in `record.json`.
+        folder: the run folder: record, samples, evidence of the verdict, figures, log. A temporary folder is deleted
+            with the report.
+    """
+
+    record: Record
+    folder: Path
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The cells of the leaderboard row, by column: shares in percent and skills, with 95% intervals."""
+        return row_cells(self.record)
+
+    @property
+    def verdict(self) -> str | None:
+        """REPRESENTS, RECORD-ONLY or INCONCLUSIVE; None for a model whose hidden states were not read."""
+        return None if self.record.meaning is None else self.record.meaning.verdict
+
+    @property
+    def samples(self) -> DataFrame:
+        """A DataFrame with one row per generated program: stage, task, text, outcome, whether examples are solved.
+
+        Raises:
+            ImportError: pandas is not installed; `sample_rows` needs none.
+        """
+        from benchmark.api.frames import to_frame
+
+        return to_frame(self.sample_rows())
+
+    def sample_rows(self) -> list[dict[str, Any]]:
+        """The rows of `samples` as mappings."""
+        with gzip.open(self.folder / "samples.jsonl.gz", "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def __str__(self) -> str:
+        """The row as a vertical table, with the evidence behind the verdict."""
+        return format_card(self.record)
+
+
+class SilentProgress:
+    """Displays nothing; see `runner.stages.Progress`."""
+
+    def start(self, description: str, total: int | None, completed: int = 0) -> None:
+        """See `Progress`."""
+
+    def advance(self, steps: int, description: str | None = None) -> None:
+        """See `Progress`."""
+
+    def write(self, message: str) -> None:
+        """See `Progress`."""
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    suite: str | Path | Suite = "laptop",
+    limit: int | None = None,
+    seed: int | None = None,
+    track: str = TRAINED,
+    constrained: bool = False,
+    n_samples: int = 0,
+    temperature: float = 0.8,
+    accuracy_only: bool = False,
+    detail: str = STANDARD_GRID,
+    batch_size: int | None = None,
+    output_dir: str | Path | None = None,
+    progress: Progress | bool = False,
+    **load_options: Any,
+) -> Report:
+    """Evaluate a model as `python -m benchmark.run` does, in this process.
+
+    Args:
+        model: a spec such as `hf:org/name`, a folder, a model of `load_model` or `wrap`, or a transformers model in memory.
+        tokenizer: the fast tokenizer of a transformers model in memory.
+        suite: name or YAML file of a suite, or a suite that `load_suite` returned.
+        limit: number of test tasks, with smaller probe sets; None for all.
+        seed: seed of the tasks; None for the suite's own.
+        track: `trained`, or `fewshot` for models that were not trained on Karel.
+        constrained: whether the test tasks are also decoded under the grammar.
+        n_samples: number of programs sampled per test task, for pass@k.
+        temperature: sampling temperature.
+        accuracy_only: whether hidden states are not read; there is then no verdict.
+        detail: `standard`, `layers` or `full`, see docs/probing.md.
+        batch_size: prompts per forward pass; None for the suite's own number.
+        output_dir: folder in which the run folder is made; the same call with the same folder continues a run that was
+            interrupted, and computes nothing if it is complete. None: a temporary folder, deleted with the report.
+        progress: True for bars on standard error, or an object with the methods of `runner.stages.Progress`.
+        load_options: keyword arguments of `load_model`, for a spec or a folder.
+
+    Returns:
+        The row, the record, the samples, and the run folder.
+
+    Raises:
+        InputError: an option that does not fit.
+        UsageError: no such suite or model.
+        ModelError: the model cannot be loaded, or cannot take the suite.
+        BenchmarkError: the run cannot go on; what is computed stays in the folder.
+
+    A model in memory is identified by a digest of its weights and tokenizer, evaluated in its own dtype, and never eligible
+    for the leaderboard. Source: docs/models.md, docs/probing.md.
+    """
+    handle = as_model(model, tokenizer, **load_options)
+    if handle.checkpoint is None:
+        raise ModelError(
+            f"evaluate: {handle.spec} has no identity; give its factory as py:package.module:factory with allow_code=True"
+        )
+    check_names("track", [track], TRACKS)
+    check_names("detail", [detail], GRIDS)
+    if (limit is not None and limit < 1) or (batch_size is not None and batch_size < 1) or n_samples < 0:
+        raise InputError("limit, batch_size and n_samples: expected at least 1, None for the suite's own, or 0 samples")
+    folder = Path(tempfile.mkdtemp(prefix="karel-run-")) if output_dir is None else Path(output_dir)
+    try:
+        run = _prepare(
+            handle, _suite_name(suite), limit, suite.seed if isinstance(suite, Suite) and seed is None else seed,
+            track, constrained, n_samples, temperature, accuracy_only, detail, batch_size, folder,
+        )  # fmt: skip
+        record = run.finished_record() or _execute(run, handle, progress)
+    except BaseException:
+        if output_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    report = Report(record, run.root())
+    if output_dir is None:
+        weakref.finalize(report, shutil.rmtree, folder, ignore_errors=True)
+    return report
+
+
+def _suite_name(suite: str | Path | Suite) -> str:
+    """The name or file of a suite.
+
+    Raises:
+        InputError: a suite that was changed in memory, of which a record could not tell what it was.
+    """
+    if not isinstance(suite, Suite):
+        return str(suite)
+    if load_suite(suite.name, suite.seed) != suite:
+        raise InputError(
+            f"suite: {suite.name} differs from the suite of that name; write it to a .yaml file and give its path"
+        )
+    return suite.name
+
+
+def _prepare(
+    model: Model, suite: str, limit: int | None, seed: int | None, track: str, constrained: bool, n_samples: int,
+    temperature: float, accuracy_only: bool, detail: str, batch_size: int | None, folder: Path,
+) -> Run:  # fmt: skip
+    from benchmark.runner.plan import GenerationOptions
+    from benchmark.runner.run import Run, RunConfig
+
+    assert model.checkpoint is not None
+    generation = GenerationOptions(
+        track, constrained or track == FEWSHOT, n_samples, temperature if n_samples else 0.0, states=not accuracy_only
+    )
+    config = RunConfig(
+        suite=suite, limit=limit, seed=seed, dtype=model.dtype, device=model.device, grid=detail, batch=batch_size,
+        threads=model.threads, out=folder, command=COMMAND, generation=generation,
+    )  # fmt: skip
+    return Run(config, model.checkpoint)
+
+
+def _execute(run: Run, model: Model, progress: Progress | bool) -> Record:
+    """Carry out a run in this process."""
+    import torch
+
+    from benchmark.cluster.local_executor import LocalExecutor
+    from benchmark.cluster.pool import Pool
+    from benchmark.models.memory import MemoryCheckpoint
+    from benchmark.runner.preflight import check_fits
+    from benchmark.runner.stages import Backend
+
+    check_fits(run.job, run.protocol)
+    backend = Backend(Pool(LocalExecutor(), 1), 0, torch.get_num_threads(), set())
+    held = model.checkpoint
+    mode = held.evaluation_mode() if isinstance(held, MemoryCheckpoint) else nullcontext()
+    with mode:
+        if progress is not True:
+            return run.execute(backend, progress or SilentProgress())
+        from rich.console import Console
+
+        from benchmark.cli.progress import RichProgress
+
+        bars = RichProgress(Console(stderr=True, highlight=False))
+        with bars.displayed():
+            return run.execute(backend, bars)

@@ -1,0 +1,106 @@
+"""The verdict on states that another engine read: `python -m benchmark.exchange.measure --states FILE.safetensors`.
+
+The engine read the prompts of `python -m benchmark.exchange.prompts`. The token-history control is computed here; others are
+read from the file. Exit codes: 0 done, 2 usage, 3 invalid states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from benchmark.api.hidden_states import token_history_control
+from benchmark.api.inputs import InputError
+from benchmark.api.measurement import Measurement, count_steps, measure
+from benchmark.api.states_file import read_states
+from benchmark.command import run_command
+from benchmark.errors import ModelError
+from benchmark.probing.control_gap import TOKEN_HISTORY
+from benchmark.statistics import Estimate
+from karel_env.command import CommandParser, integer
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = CommandParser(
+        prog="python -m benchmark.exchange.measure",
+        description="Measure whether states that another engine read represent the robot's state.",
+        epilog="Exit codes: 0 done, 2 usage, 3 invalid states. The form of the file: docs/api.md.",
+    )
+    add = parser.add_argument
+    add("--states", required=True, metavar="FILE.safetensors", help="file of states")
+    add("--suite", help="name or .yaml file of the suite (default: that of the file's metadata)")
+    add("--programs", type=integer(1, 10_000_000), metavar="N", help="label budget (default: that of the metadata)")
+    add("--seed", type=integer(0, 2**63 - 1), help="seed of the probe set (default: that of the metadata)")
+    add("--feature", action="append", metavar="NAME", help="report this feature only; may be repeated (default: all)")
+    add("--json", action="store_true", help="print the result as JSON on standard output")
+    return parser.parse_args(arguments)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Measure and print the verdict."""
+    from rich.console import Console
+
+    from benchmark.cli.progress import RichProgress
+
+    file = read_states(options.states, suite=options.suite, programs=options.programs, seed=options.seed)
+    controls = {**file.controls, TOKEN_HISTORY: token_history_control(file.probes)}
+    bars = RichProgress(Console(stderr=True, highlight=False))
+    bars.start("probing", count_steps(file.probes, file.hidden, controls))
+    try:
+        with bars.displayed():
+            result = measure(file.probes, file.hidden, controls, features=options.feature, on_steps=bars.advance)
+    except InputError as problem:
+        if str(problem).startswith("features:"):
+            raise
+        raise ModelError(f"{options.states}: {problem}") from problem
+    print(json.dumps(summarize(result)) if options.json else format_result(result))
+    if result.missing_controls:
+        print(
+            f"note: without the control {', '.join(result.missing_controls)} this is not the verdict of a leaderboard row",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def summarize(result: Measurement) -> dict[str, object]:
+    """The result as one JSON object."""
+    return {
+        "verdict": result.verdict,
+        "protocol": result.protocol.version,
+        "controls": list(result.controls),
+        "missing_controls": list(result.missing_controls),
+        "programs": result.result.test_programs,
+        "seeds": len(result.protocol.seeds),
+        "features": result.rows(),
+    }
+
+
+def format_result(result: Measurement) -> str:
+    """The verdict, and a table of the features with 95% intervals."""
+    from tabulate import tabulate
+
+    lines = [
+        [name, *(_interval(getattr(result.result.features[name], column)) for column in ("skill", "gap", "delta"))]
+        for name in result.features
+    ]
+    head = (
+        f"{result.verdict} (protocol v{result.protocol.version}, {result.result.test_programs} test programs, "
+        f"{len(result.protocol.seeds)} probe seeds, controls {', '.join(result.controls)})"
+    )
+    return f"{head}\n{tabulate(lines, ['feature', 'skill', 'gap', 'delta'], disable_numparse=True)}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
