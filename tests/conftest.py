@@ -46,6 +46,7 @@ GROUPS = {
     "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
     "test_browser": "page", "test_page": "page", "test_player": "page",
     "test_guards": "test_submit",
+    "test_leaderboard": "board", "test_markup": "board",
     "test_known_answers": "pair", "test_trained_pair": "pair",
 }  # fmt: skip
 """Files that share a costly fixture or a resource of the machine; any other file is a group of its own."""

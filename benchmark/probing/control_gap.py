@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -217,7 +218,11 @@ class SkillScores:
     def resampled(self, source: str) -> np.ndarray:
         """float64 [W, S, F], in each bootstrap resample."""
         probe = np.tensordot(self.weights, self.evidence[source].probe, (1, 2))
-        return skill_score(probe, np.tensordot(self.weights, self.baseline.prior, (1, 2)))
+        return skill_score(probe, self._resampled_prior)
+
+    @cached_property
+    def _resampled_prior(self) -> np.ndarray:
+        return np.tensordot(self.weights, self.baseline.prior, (1, 2))
 
     def bootstrap(self, source: str) -> Bootstrap:
         """All three, with trailing axes [S, F]."""

@@ -99,7 +99,12 @@ class ProbeSet:
             ]
             validation_programs = validation_programs[: max(1, self.budget // 5)]
         parts = (training_programs, validation_programs, np.flatnonzero(self.fold == test))
-        return Split(*(np.flatnonzero(np.isin(self.program, part)) for part in parts))
+        return Split(*(self._rows_of(part) for part in parts))
+
+    def _rows_of(self, programs: np.ndarray) -> np.ndarray:
+        is_chosen = np.zeros(len(self.fold), bool)
+        is_chosen[programs] = True
+        return np.flatnonzero(is_chosen[self.program])
 
 
 def build_probe_set(

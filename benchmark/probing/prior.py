@@ -52,7 +52,7 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
             (train, validation, tested), (_, _, is_labelled) = zip(
                 *(_labelled(c, label[f]) for c, label in zip(conditions, labels, strict=True)), strict=True
             )
-            log_prob = _frequencies(*train, num_conditions, int(probe_set.counts[f]))
+            log_prob = _frequencies(train[0], train[1], num_conditions, int(probe_set.counts[f]))
             prior.validation[s, f] = -log_prob[validation].mean() if len(validation[0]) else 0.0
             prior.log_prob[s, f, is_labelled] = log_prob[tested]
             prior.correct[s, f, is_labelled] = log_prob.argmax(1)[tested[0]] == tested[1]

@@ -11,13 +11,14 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
+import shipped_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from benchmark.board.markup import escape_formula, escape_markdown, spell_hidden
 from benchmark.board.page import json_block
-from benchmark.board.ranking import LeaderboardRow, rank_groups, read_leaderboard_rows
+from benchmark.board.ranking import LeaderboardRow, rank_groups
 from benchmark.board.tables import format_parameters, render_markdown, to_csv, to_json, unverified_claims
 from benchmark.environment import SOURCE_ROOT
 from benchmark.runner.redaction import has_paths, redact_json_paths, redact_paths
@@ -163,7 +164,7 @@ def test_numbers_and_words_stay_as_they_are():
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, LeaderboardRow]:
-    return {entry.folder: entry for entry in read_leaderboard_rows(SOURCE_ROOT / "submissions")}
+    return {entry.folder: entry for entry in shipped_rows.shipped()}
 
 
 def renamed(entry: LeaderboardRow, **declared: object) -> LeaderboardRow:

@@ -277,7 +277,7 @@ def test_a_submitted_job_runs_where_its_code_is_sent(words, tmp_path, undisturbe
     try:
         environment = {
             "working_dir": str(ROOT), "excludes": ["/submissions", "/runs", "/.git"],
-            "env_vars": {"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
+            "env_vars": {"PYTHONPATH": "tests/helpers", "OMP_NUM_THREADS": "1"},
         }  # fmt: skip
         options = ["--address", "http://127.0.0.1:8299", "--runtime-env-json", json.dumps(environment), "--"]
         run = [sys.executable, "-c", DRIVER, *words, "--workers", "2", "--address", "auto", "--out", str(tmp_path)]

@@ -239,9 +239,9 @@ def test_tokenizer_files_that_make_the_loader_panic(name, folder, capfd):
 
 def test_limits_of_loading(folder, tmp_path, capsys):
     checkpoint = opened(folder)
-    load_bounded(checkpoint, "float32", "cpu", seconds=120.0, memory=3_000_000_000)
+    load_bounded(checkpoint, "float32", "cpu", seconds=1200.0, memory=3_000_000_000)
     with pytest.raises(ModelError, match=r"took more than 0\.1 GB of memory"):
-        load_bounded(checkpoint, "float32", "cpu", seconds=120.0, memory=100_000_000)
+        load_bounded(checkpoint, "float32", "cpu", seconds=1200.0, memory=100_000_000)
     words = ("--model", f"path:{folder}", "--suite", "smoke", "--limit", 4, "--no-states", "--out", tmp_path / "runs")
     assert call(*words, "--load-deadline", 0.05) == 3
     error = capsys.readouterr().err

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from same_process import stay_in_process
 from scipy.stats import binom
 
 from baselines.registry import BASELINES
 from benchmark.run import main as run_command
 from benchmark.runner.record import read_record
-from benchmark.submit import audit
+from benchmark.submit import audit, rerun
 from benchmark.submit.audit import (
     LEVEL,
     compare_accuracy,
@@ -111,6 +112,7 @@ def test_newcombe_gives_the_published_example():
 
 
 def test_the_command_audits_and_flags(tmp_path, monkeypatch, capsys):
+    stay_in_process(monkeypatch.setattr, rerun)
     folder = tmp_path / HONEST
     shutil.copytree(SUBMISSIONS / HONEST, folder, ignore=shutil.ignore_patterns("status.json"))
     assert main(["audit", str(folder), "--write-status"]) == 0
