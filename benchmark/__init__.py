@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmark.api.evaluation import evaluate as evaluate
     from benchmark.api.hidden_states import PooledStates as PooledStates
     from benchmark.api.hidden_states import hidden_states as hidden_states
+    from benchmark.api.hidden_states import pooled_states as pooled_states
     from benchmark.api.hidden_states import standard_controls as standard_controls
     from benchmark.api.hidden_states import token_history_control as token_history_control
     from benchmark.api.inputs import InputError as InputError
@@ -53,7 +54,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "benchmark.api.evaluation": ["Report", "evaluate"],
-    "benchmark.api.hidden_states": ["PooledStates", "hidden_states", "standard_controls", "token_history_control"],
+    "benchmark.api.hidden_states": [
+        "PooledStates",
+        "hidden_states",
+        "pooled_states",
+        "standard_controls",
+        "token_history_control",
+    ],
     "benchmark.api.inputs": ["InputError"],
     "benchmark.api.measurement": ["Measurement", "measure"],
     "benchmark.api.model": ["Model", "load_model", "wrap"],

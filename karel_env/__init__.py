@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from karel_env import interpreter
     from karel_env.features import FEATURES as FEATURES
     from karel_env.interpreter import Execution as Execution
-    from karel_env.interpreter import run as run_batch  # noqa: F401
     from karel_env.language import ACTIONS as ACTIONS
     from karel_env.language import CONDITIONS as CONDITIONS
     from karel_env.language import Programs as Programs
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from karel_env.world import Worlds as Worlds
     from karel_env.world import parse_world as parse_world
     from karel_env.world import world_text as world_text
+
+    run_batch = interpreter.run
 
 _HOMES = {
     "features": ["FEATURES"],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.api.inputs import InputError, check_names
 from benchmark.api.model import Model, as_model
 from benchmark.board.tables import format_card, row_cells
-from benchmark.errors import ModelError
+from benchmark.errors import ModelError, UsageError
 from benchmark.probing.protocol import GRIDS, STANDARD_GRID
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
 from benchmark.tasks.suite import Suite, load_suite
@@ -145,6 +145,8 @@ def evaluate(
     check_names("detail", [detail], GRIDS)
     if (limit is not None and limit < 1) or (batch_size is not None and batch_size < 1) or n_samples < 0:
         raise InputError("limit, batch_size and n_samples: expected at least 1, None for the suite's own, or 0 samples")
+    if n_samples and not temperature > 0:
+        raise InputError(f"temperature: {temperature}; expected more than 0, since the greedy program is always there")
     folder = Path(tempfile.mkdtemp(prefix="karel-run-")) if output_dir is None else Path(output_dir)
     try:
         run = _prepare(
@@ -170,9 +172,13 @@ def _suite_name(suite: str | Path | Suite) -> str:
     """
     if not isinstance(suite, Suite):
         return str(suite)
-    if load_suite(suite.name, suite.seed) != suite:
+    try:
+        is_shipped = load_suite(suite.name, suite.seed) == suite
+    except UsageError:
+        is_shipped = False
+    if not is_shipped:
         raise InputError(
-            f"suite: {suite.name} differs from the suite of that name; write it to a .yaml file and give its path"
+            f"suite: {suite.name} is no shipped suite, or differs from it; give the path of its .yaml file"
         )
     return suite.name
 

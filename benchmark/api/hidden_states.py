@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,32 @@ def _read_batches(
             yield values
 
 
+def pooled_states(model: Any, probes: BlindProbeSet, position: str = READ) -> PooledStates:
+    """Hidden states pooled over layers batch by batch, for models whose layers do not fit into memory together.
+
+    Args:
+        model: a model of `load_model` or `wrap`, or a spec.
+        probes: B programs with R rows.
+        position: `read` or `emit`, see `hidden_states`.
+
+    Returns:
+        Mean over layers and last layer, float32 [R, D] each; `measure` gives the same result for them as for all layers.
+
+    Raises:
+        InputError: another position.
+        ModelError: see `hidden_states`.
+
+    Source: docs/probing.md, "What is measured".
+    """
+    check_names("position", [position], POSITIONS)
+    return _pool_batches(_read_batches(as_model(model), probes, position))
+
+
+def _pool_batches(batches: Iterable[np.ndarray]) -> PooledStates:
+    parts = [PooledStates.of(part) for part in batches]
+    return PooledStates(np.concatenate([part.mean for part in parts]), np.concatenate([part.last for part in parts]))
+
+
 def standard_controls(
     model: Any, probes: BlindProbeSet
 ) -> Mapping[str, PooledStates | np.ndarray | Sequence[PooledStates]]:
@@ -104,12 +130,8 @@ def standard_controls(
     from benchmark.runner.worker import RANDOM_INIT_SEED
 
     handle = as_model(model)
-    copies = []
-    for index in range(probes.protocol.random_inits):
-        pooled = [PooledStates.of(part) for part in _read_batches(handle, probes, READ, RANDOM_INIT_SEED + index)]
-        copies.append(
-            PooledStates(np.concatenate([part.mean for part in pooled]), np.concatenate([part.last for part in pooled]))
-        )
+    seeds = range(RANDOM_INIT_SEED, RANDOM_INIT_SEED + probes.protocol.random_inits)
+    copies = [_pool_batches(_read_batches(handle, probes, READ, seed)) for seed in seeds]
     return {RANDOM_INIT: copies, TOKEN_HISTORY: token_history_control(probes)}
 
 

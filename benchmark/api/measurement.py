@@ -118,7 +118,8 @@ def measure(
     Args:
         probes: the probe set that the model has read, R rows; its protocol holds the settings of the probes.
         hidden: states of all rows in their order, from whatever produced them: [R, L, D] (each probe then selects mean
-            over layers or last layer on validation) or [R, D]; NumPy array or torch tensor of any real dtype.
+            over layers or last layer on validation) or [R, D]; NumPy array or torch tensor of any real dtype; or the
+            `PooledStates` of [R, L, D].
         controls: by name at least one control: an array or tensor [R, L, D'] or [R, D'], the `PooledStates` of
             `standard_controls`, or a sequence of these (copies: probe seed i reads copy i modulo their number).
         features: names of the features to report, in order; None for all of `karel_env.FEATURES`. The probes of all

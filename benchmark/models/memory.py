@@ -85,7 +85,8 @@ def hold_in_memory(model: Any, tokenizer: Any, name: str = "") -> MemoryCheckpoi
         name: short name for rows and run folders; by default the name of its class.
 
     Raises:
-        ModelError: another kind of object, a tokenizer without offsets, or weights of a dtype that is not evaluated.
+        ModelError: another kind of object, a tokenizer without offsets, weights on several devices, or of a dtype that is
+            not evaluated.
     """
     spec = f"{MEMORY_PREFIX}{name or type(model).__name__}"
     if not all(hasattr(model, part) for part in ("config", "generate", "state_dict", "base_model")):
@@ -99,6 +100,9 @@ def hold_in_memory(model: Any, tokenizer: Any, name: str = "") -> MemoryCheckpoi
         )
     dtype_name(model)
     parameters = list(model.parameters())
+    devices = sorted({parameter.device.type for parameter in parameters})
+    if len({parameter.device for parameter in parameters}) != 1 or devices == ["meta"]:
+        raise ModelError(f"{spec}: weights on {', '.join(devices)}; expected all of them on one device, cpu or cuda")
     return MemoryCheckpoint(
         spec=spec,
         folder=Path.cwd(),

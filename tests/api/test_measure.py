@@ -54,6 +54,13 @@ def test_the_result_is_that_of_a_run(result, undisturbed):
     assert result.delta == record.meaning.features["facing"].delta
 
 
+def test_pooled_states_give_the_same_result(model, probes, hidden, result, controls):
+    pooled = kb.pooled_states(model, probes)
+    np.testing.assert_array_equal(pooled.mean, hidden.mean(1))
+    np.testing.assert_array_equal(pooled.last, hidden[:, -1])
+    assert kb.measure(probes, pooled, controls).rows() == result.rows()
+
+
 def test_states_are_those_of_a_plain_pass(model, probes, hidden):
     assert hidden.shape == (probes.num_rows, 3, 32)
     assert hidden.dtype == np.float32

@@ -82,7 +82,7 @@ def test_a_model_that_changes_while_it_is_evaluated_is_refused(pair, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_object_is_left_as_it_was(pair):
+def test_the_object_is_left_as_it_was(pair, capsys):
     model, tokenizer = pair
     model.train()
     model.model.layers[0].eval()
@@ -90,7 +90,8 @@ def test_the_object_is_left_as_it_was(pair):
     model.generation_config.repetition_penalty = 3.0
     settings, side = model.generation_config.to_dict(), tokenizer.padding_side
     threads = torch.get_num_threads()
-    report = kb.evaluate(kb.wrap(model, tokenizer), suite=SMALL_SUITE, accuracy_only=True)
+    report = kb.evaluate(kb.wrap(model, tokenizer), suite=SMALL_SUITE, accuracy_only=True, progress=True)
+    assert "evaluating" in capsys.readouterr().err
     kb.hidden_states(kb.wrap(model, tokenizer), kb.blind_probe_set(SMALL_SUITE, 10, protocol=QUICK))
     assert [module.training for module in model.modules()] == flags
     assert model.generation_config.to_dict() == settings
@@ -172,6 +173,7 @@ def test_objects_with_methods_of_ones_own(tmp_path):
         (lambda model, tokenizer: kb.evaluate(kb.wrap(model, tokenizer), tokenizer), "loaded already"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, detail="fulll"), "did you mean full"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, limit=0), "expected at least 1"),
+        (lambda model, tokenizer: kb.evaluate(model, tokenizer, n_samples=1, temperature=0), "expected more than 0"),
         (lambda model, tokenizer: kb.hidden_states("baseline:random", kb.blind_probe_set("smoke")), "no hidden states"),
     ],
 )
@@ -185,8 +187,28 @@ def test_what_cannot_be_evaluated_is_one_line(call, says, pair):
 def test_a_suite_that_was_changed_in_memory_is_refused(pair):
     from dataclasses import replace
 
-    with pytest.raises(kb.InputError, match=r"write it to a \.yaml file"):
+    with pytest.raises(kb.InputError, match="or differs from it"):
         kb.evaluate(*pair, suite=replace(kb.load_suite("smoke"), shown=1))
+    with pytest.raises(kb.InputError, match="small is no shipped suite"):
+        kb.evaluate(*pair, suite=kb.load_suite(SMALL_SUITE))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_few_shot_track_and_samples_of_a_model_in_memory(pair):
+    model, tokenizer = pair
+    model.config.max_position_embeddings = 1024
+    report = kb.evaluate(model, tokenizer, suite=SMALL_SUITE, limit=2, track="fewshot", n_samples=2, accuracy_only=True)
+    assert report.record.track == "fewshot"
+    assert report.record.frame.shots == 4
+    assert report.record.sampled is not None
+    assert [row["stage"] for row in report.sample_rows()].count("sampled") == 2 * 2
+
+
+def test_weights_on_several_devices_are_refused(pair):
+    model, tokenizer = pair
+    model.lm_head.to("meta")
+    with pytest.raises(kb.ModelError, match="weights on cpu, meta"):
+        kb.wrap(model, tokenizer)
 
 
 def test_programs_are_scored_with_and_without_their_header():
