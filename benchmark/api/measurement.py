@@ -156,7 +156,7 @@ def measure(
     adjusted = holm({name: result.features[name].p for name in reported})
     by_feature = {name: replace(result.features[name], p_holm=adjusted[name]) for name in reported}
     return Measurement(
-        replace(result, features=by_feature), reported, tuple(copies), probes.protocol, evidence, readout
+        replace(result, features=by_feature), reported, tuple(copies), probes.protocol, evidence.to_arrays(), readout
     )
 
 

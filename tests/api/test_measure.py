@@ -12,6 +12,7 @@ from quick_protocol import QUICK, SMALL_SUITE
 
 import benchmark as kb
 from benchmark.probing.control_gap import CONTROLS
+from benchmark.probing.state_source import RunEvidence
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import read_record
@@ -192,10 +193,11 @@ def test_the_protocols_verdict_names_the_control_that_it_misses(probes, result):
     from benchmark.probing.control_gap import PriorBaseline
 
     baseline = PriorBaseline.from_probe_set(probes.labels, QUICK)
-    evidence = {name: array for name, array in result.evidence.items() if not name.startswith("random-init.")}
+    sources = dict(RunEvidence.from_arrays(result.evidence).sources)
+    assert verdict_from_evidence(probes.labels, baseline, sources, QUICK).verdict == result.verdict
+    del sources["random-init"]
     with pytest.raises(ValueError, match="random-init missing among recorder"):
-        verdict_from_evidence(probes.labels, baseline, evidence, QUICK)
-    assert verdict_from_evidence(probes.labels, baseline, result.evidence, QUICK).verdict == result.verdict
+        verdict_from_evidence(probes.labels, baseline, sources, QUICK)
 
 
 def test_probe_sets_that_cannot_be_are_one_line():
