@@ -43,28 +43,20 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
     """
     shape = probe_set.classes.shape[:2]
     prior = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
-    parts = (split.train, split.validation, split.test)
     for s in range(shape[0]):
         condition = probe_set.step if present is None else _with_present(present, s)
-        conditions, num_conditions = [condition[rows] for rows in parts], int(condition.max()) + 1
-        labels = [probe_set.classes[s][:, rows] for rows in parts]
         for f in range(shape[1]):
-            (train, validation, tested), (_, _, is_labelled) = zip(
-                *(_labelled(c, label[f]) for c, label in zip(conditions, labels, strict=True)), strict=True
+            label = probe_set.classes[s, f]
+            log_prob = _frequencies(condition, label, split.train, int(probe_set.counts[f]))
+            validation = split.validation[label[split.validation] != MISSING]
+            prior.validation[s, f] = (
+                -log_prob[condition[validation], label[validation]].mean() if len(validation) else 0.0
             )
-            log_prob = _frequencies(train[0], train[1], num_conditions, int(probe_set.counts[f]))
-            prior.validation[s, f] = -log_prob[validation].mean() if len(validation[0]) else 0.0
-            prior.log_prob[s, f, is_labelled] = log_prob[tested]
-            prior.correct[s, f, is_labelled] = log_prob.argmax(1)[tested[0]] == tested[1]
+            is_labelled = label[split.test] != MISSING
+            tested = split.test[is_labelled]
+            prior.log_prob[s, f, is_labelled] = log_prob[condition[tested], label[tested]]
+            prior.correct[s, f, is_labelled] = log_prob.argmax(1)[condition[tested]] == label[tested]
     return prior
-
-
-def _labelled(condition: np.ndarray, label: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """(condition, label) of the rows that have a label, and bool [rows], which these are."""
-    is_labelled = label != MISSING
-    if is_labelled.all():
-        return (condition, label), is_labelled
-    return (condition[is_labelled], label[is_labelled]), is_labelled
 
 
 def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
@@ -76,8 +68,10 @@ def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
     return np.asarray(np.unique(code, return_inverse=True)[1])
 
 
-def _frequencies(condition: np.ndarray, label: np.ndarray, num_conditions: int, classes: int) -> np.ndarray:
-    """float64 [conditions, classes], log-probabilities."""
-    counted = np.bincount(condition * classes + label, minlength=num_conditions * classes)
+def _frequencies(step: np.ndarray, label: np.ndarray, train: np.ndarray, classes: int) -> np.ndarray:
+    """float64 [steps, classes], log-probabilities."""
+    labelled = train[label[train] != MISSING]
+    cells = (int(step.max()) + 1) * classes
+    counted = np.bincount(step[labelled] * classes + label[labelled], minlength=cells)
     count = counted.reshape(-1, classes) + 1.0
     return np.asarray(np.log(count / count.sum(1, keepdims=True)))
