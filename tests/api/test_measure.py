@@ -196,6 +196,9 @@ def test_the_protocols_verdict_names_the_control_that_it_misses(probes, result):
     with pytest.raises(ValueError, match="random-init missing among recorder"):
         verdict_from_evidence(probes.labels, baseline, evidence, QUICK)
     assert verdict_from_evidence(probes.labels, baseline, result.evidence, QUICK).verdict == result.verdict
+    other = {f"other.{part}": result.evidence[f"model.{part}"] for part in ("probe", "totals", "pool")}
+    recomputed = verdict_from_evidence(probes.labels, baseline, {**result.evidence, **other}, QUICK)
+    assert recomputed.features["facing"] == result.result.features["facing"]
 
 
 def test_probe_sets_that_cannot_be_are_one_line():
