@@ -173,12 +173,15 @@ def verdict_from_evidence(
         protocol: protocol of the run.
         views: names of the views that `Evidence.pool` indexes.
         diagnostics: diagnostics of the model, which this evidence does not determine.
-        required: names of the controls without which there is no verdict.
+        required: names of the controls of the verdict; empty for every source in `evidence`.
 
     Raises:
         ValueError: a required control is missing.
     """
     check_controls(evidence, required)
+    if required:
+        # Sources that the protocol does not name enter no verdict of it.
+        evidence = {name: evidence[name] for name in (MODEL, *required)}
     alternatives = {name: valid_alternatives(name) for name in FEATURES}
     results = analyze_features(evidence, probe_set, baseline, alternatives, protocol, views, BOOTSTRAP_SEED)
     return ProbeResult(

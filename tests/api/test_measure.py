@@ -198,6 +198,9 @@ def test_the_protocols_verdict_names_the_control_that_it_misses(probes, result):
     del sources["random-init"]
     with pytest.raises(ValueError, match="random-init missing among recorder"):
         verdict_from_evidence(probes.labels, baseline, sources, QUICK)
+    all_sources = RunEvidence.from_arrays(result.evidence).sources
+    recomputed = verdict_from_evidence(probes.labels, baseline, {**all_sources, "other": all_sources["model"]}, QUICK)
+    assert recomputed.features["facing"] == result.result.features["facing"]
 
 
 def test_probe_sets_that_cannot_be_are_one_line():

@@ -171,7 +171,7 @@ def test_objects_with_methods_of_ones_own(tmp_path):
         (lambda model, tokenizer: kb.load_model("path:nowhere/x", device="tpu"), "no folder at"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, dtype="float16"), "evaluated as it is"),
         (lambda model, tokenizer: kb.evaluate(kb.wrap(model, tokenizer), tokenizer), "loaded already"),
-        (lambda model, tokenizer: kb.evaluate(model, tokenizer, detail="fulll"), "did you mean full"),
+        (lambda model, tokenizer: kb.evaluate(model, tokenizer, detail="layer"), "did you mean layers"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, limit=0), "expected at least 1"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, n_samples=1, temperature=0), "expected more than 0"),
         (lambda model, tokenizer: kb.hidden_states("baseline:random", kb.blind_probe_set("smoke")), "no hidden states"),
