@@ -1,11 +1,13 @@
-"""Intervals and tests. Every function states what it assumes; undefined is `None`, never 0."""
+"""Intervals and tests. Every function states what it assumes; undefined is `None`, never 0.
+
+scipy is imported by the functions that need it: it costs a second, and most commands that read records need none.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate | None:
     """Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
     if n == 0:
         return None
+    from scipy import stats
+
     interval = stats.binomtest(int(successes), n).proportion_ci(level, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
@@ -37,6 +41,8 @@ def mean(values: np.ndarray, level: float = 0.95) -> Estimate | None:
     n = len(values)
     if n < 2:
         return None
+    from scipy import stats
+
     half = float(stats.t.ppf(0.5 + level / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     centre = float(np.mean(values))
     return Estimate(centre, centre - half, centre + half, n)
@@ -66,6 +72,8 @@ def interval_over_units_and_seeds(
         level: of the interval, such as 0.95.
         same_units: every seed has all units, so that the spread between seeds is due to the seeds alone.
     """
+    from scipy import stats
+
     quantile = 0.5 + level / 2
     units = float(np.var(resampled, ddof=1))
     seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - (0 if same_units else units))

@@ -10,17 +10,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
 
@@ -40,6 +29,18 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
     Raises:
         ModelError: the model is missing, gated, or cannot be downloaded.
     """
+    # Imported here, since most commands download nothing, and the hub client takes as long as they do.
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         return Path(
             snapshot_download(
@@ -80,6 +81,10 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
 
 def list_remote_names(spec: ModelSpec, commit: str) -> list[str]:
     """List all files of a hub model at a commit, including subfolders; empty list if the hub cannot be asked."""
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         return list(HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit))
     except (HfHubHTTPError, HTTPError, OSError):

@@ -31,8 +31,6 @@ from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
-STRICT_DTYPE = "float64"
-"""Results computed in this dtype and rounded to float32 do not depend on the batch."""
 CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
 """Names of the cache among the outputs of transformers models."""
 LONGEST_WORD = max(WORDS, key=len)

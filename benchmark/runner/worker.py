@@ -47,8 +47,8 @@ from benchmark.tasks.stage import (
     Stage,
 )
 from benchmark.tasks.suite import probe_tasks, test_tasks
-from karel_env.generator import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
+from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 NUM_CHECK_TASKS = 16

@@ -1,6 +1,7 @@
 """Suites: the tasks of a benchmark run, defined by a small YAML file and a seed. Tasks are generated, never downloaded.
 
 Letters: `N` tasks, `E` examples per task.
+The generators are imported where tasks are drawn: compiling them costs a second, and a suite is also read where none are.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ import numpy as np
 import yaml
 
 from benchmark.errors import UsageError, VerificationError
-from karel_env import control_flow, generator
-from karel_env.control_flow import KINDS, ControlRecipe
-from karel_env.generator import Recipe, Tasks
 from karel_env.language import ACTIONS, Programs
+from karel_env.recipe import KINDS, ControlRecipe, Recipe, Tasks
 from karel_env.world import Worlds
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
@@ -279,6 +278,8 @@ def shot_tasks(suite: Suite) -> Tasks:
 
 def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.ndarray | None = None) -> Tasks:
     """`num_tasks` tasks from the random stream `purpose` of the suite; programs with control flow are distinct."""
+    from karel_env import control_flow, generator
+
     if isinstance(suite.recipe, ControlRecipe):
         return control_flow.distinct(suite.recipe, suite.seed, purpose, num_tasks, excluded=excluded)
     return generator.generate(suite.recipe, suite.seed, purpose, np.arange(num_tasks), excluded=excluded)
@@ -301,6 +302,8 @@ def blind_purpose(num_pairs: int = 0) -> str:
 
 
 def _draw_blind(suite: Suite, num_pairs: int) -> Tasks:
+    from karel_env import generator
+
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     num_distinct = len(ACTIONS) ** suite.blind_length
     num_tasks = num_pairs or min(2 * suite.probe_programs, num_distinct)
@@ -320,6 +323,8 @@ def _draw_blind(suite: Suite, num_pairs: int) -> Tasks:
 
 def training_tasks(suite: Suite, indices: np.ndarray, seed: int) -> Tasks:
     """Training tasks for a model of the suite, disjoint from the test set and the probe sets."""
+    from karel_env import control_flow, generator
+
     recipe = replace(suite.recipe, length=suite.train_length)
     excluded = np.concatenate([test_tasks(suite).key, probe_tasks(suite).key, blind_tasks(suite).key])
     if isinstance(recipe, ControlRecipe):
