@@ -20,7 +20,7 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
-from baselines.train import Trainer
+from baselines.trainer import Trainer
 from benchmark.cli.options import MAX_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError

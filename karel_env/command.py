@@ -82,13 +82,13 @@ def quoted(text: str) -> str:
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
-    """The nearest of some names as the end of a message, such as `; did you mean laptop?`; empty if none is near."""
+    """The nearest of some names as a part of a message, such as ` (did you mean laptop?)`; empty if none is near."""
     # difflib costs as much time to import as all of this module, and only a wrong name needs it.
     from difflib import get_close_matches
 
     by_folded = {name.lower(): name for name in names}
     matches = get_close_matches(text.lower(), by_folded, n=1)
-    return f"; did you mean {by_folded[matches[0]]}?" if matches else ""
+    return f" (did you mean {by_folded[matches[0]]}?)" if matches else ""
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

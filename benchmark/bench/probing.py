@@ -21,7 +21,6 @@ Letters: `Q` seeds, `S` semantics, `G` groups, `F` features, `R` states, `D` wid
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -41,7 +40,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.command import run_command
+from benchmark.bench.command import ProbingBenchOptions
 from benchmark.probing import probes as probing
 from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
@@ -57,7 +56,6 @@ from benchmark.runner.store import write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.stage import BLIND
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
-from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 NUM_ROUNDS = 2
@@ -331,7 +329,7 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
     return [row | in_memory]
 
 
-def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
+def run_benchmark(options: ProbingBenchOptions) -> dict[str, Any]:
     """Run all measurements; rows by table."""
     suite = load_suite(options.suite)
     load = ProbingWorkload(
@@ -343,50 +341,7 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     return {"grid": grid, **other_tables}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if words[:1] == ["cluster"]:
-        from benchmark.bench import cluster as cluster_bench
-
-        return cluster_bench.main(words[1:])
-    if words[:1] == ["generation"]:
-        from benchmark.bench import generation as generation_bench
-
-        return generation_bench.main(words[1:])
-    parser = CommandParser(prog="python -m benchmark.bench", description="speed and memory of probing")
-    add = parser.add_argument
-    add(
-        "what",
-        choices=["probing", "cluster", "generation"],
-        help="benchmark to run (options of the others: bench cluster --help, bench generation --help)",
-    )
-    add("--suite", default="laptop", help="suite that gives the blind set (default: %(default)s)")
-    add(
-        "--programs", type=integer(1, 1_000_000), metavar="N", help="training programs per probe (default: the suite's)"
-    )
-    add(
-        "--sample",
-        type=integer(1, 100_000),
-        default=6,
-        metavar="K",
-        help="number of plain torch networks to measure (default: 6)",
-    )
-    add(
-        "--width", type=integer(1, 100_000), default=128, metavar="D", help="width of the states (default: %(default)s)"
-    )
-    add(
-        "--layers",
-        type=integer(1, 1000),
-        default=3,
-        metavar="N",
-        help="number of layers stored and probed in the memory test (default: 3; all: 25)",
-    )
-    add("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    return run_command(lambda: run(parser.parse_args(words)))
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: ProbingBenchOptions) -> int:
     """Measure and print; returns the exit code."""
     tables = run_benchmark(options)
     settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -402,7 +357,3 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write_atomic(options.json, json.dumps(settings | tables, indent=1).encode())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,12 @@ verdict and its figures from the arrays that the submission stores.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +30,7 @@ from benchmark.board.ranking import (
     read_calibration,
     read_leaderboard_rows,
 )
+from benchmark.cli.declare import option, parse_options
 from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
 from benchmark.errors import VerificationError
@@ -39,7 +39,6 @@ from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
 from benchmark.submit.verify import check_stored_verdict
-from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
 CALIBRATION = SOURCE_ROOT / "docs" / "calibration.json"
@@ -258,33 +257,35 @@ def leaderboard_files(entries: Sequence[LeaderboardRow], calibration: Calibratio
     return {".md": render_markdown(groups, calibration), ".json": to_json(groups, calibration), ".csv": to_csv(groups)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardOptions:
+    """Write leaderboard.md, leaderboard.json and leaderboard.csv."""
+
+    submissions: Path = option(
+        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
+    )
+    calibration: Path = option(
+        CALIBRATION, "read this calibration record", metavar="FILE", default_text="docs/calibration.json"
+    )
+    output_file: Path = option(
+        SOURCE_ROOT / "leaderboard.md", "write this Markdown file, and JSON and CSV next to it", metavar="FILE",
+        old=("--out",), default_text="leaderboard.md",
+    )  # fmt: skip
+    check: bool = option(
+        False, "write nothing; exit with code 4 if a file is stale or stored arrays do not reproduce a record's figures"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.leaderboard",
-        description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
-    )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of submissions")
-    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=SOURCE_ROOT / "leaderboard.md",
-        help="Markdown file to write; JSON and CSV are written next to it",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit with code 4 if a file is stale or stored arrays do not reproduce a record's figures",
-    )
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(LeaderboardOptions, arguments, "leaderboard")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LeaderboardOptions) -> int:
     """Write or check the files; returns the exit code."""
     entries = read_leaderboard_rows(options.submissions)
     texts = {
-        options.out.with_suffix(suffix): text
+        options.output_file.with_suffix(suffix): text
         for suffix, text in leaderboard_files(entries, read_calibration(options.calibration)).items()
     }
     if options.check:

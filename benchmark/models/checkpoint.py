@@ -25,6 +25,7 @@ from benchmark.models.formats import list_local_names, missing_config_error, mis
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
 from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
+from karel_env.command import nearest
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Files that are downloaded from the hub and digested: configuration, weights, tokenizer."""
@@ -157,7 +158,8 @@ def _open_custom(spec: ModelSpec, loading: LoadOptions) -> Checkpoint:
 def _open_baseline(spec: ModelSpec) -> Checkpoint:
     registry = importlib.import_module(BASELINE_REGISTRY)
     if spec.target not in registry.BASELINES:
-        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
+        hint = nearest(spec.target, registry.BASELINES)
+        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}{hint}")
     source = Path(inspect.getfile(registry.BASELINES[spec.target]))
     digest = hashlib.sha256(spec.target.encode())
     for path in (source, source.with_name("prompt_reading.py")):

@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from benchmark.errors import UsageError, VerificationError
+from karel_env.command import nearest
 from karel_env.language import ACTIONS, Programs
 from karel_env.recipe import KINDS, ControlRecipe, Recipe, Tasks
 from karel_env.world import Worlds
@@ -103,8 +104,11 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     is_custom = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if is_custom else SUITE_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
-        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {names}, or the path of a .yaml file")
+        names = sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml"))
+        raise UsageError(
+            f"--suite {name_or_path}: no such suite; use one of {', '.join(names)}, or the path of a .yaml file"
+            f"{nearest(name_or_path, names)}"
+        )
     try:
         suite = _parse_suite(yaml.safe_load(path.read_bytes()))
     except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as error:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.bench import command as bench_command
 from benchmark.bench import probing as bench
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes, select_matmul_dtype
@@ -90,7 +91,7 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
 
     monkeypatch.setattr(bench.subprocess, "run", run_here)
     words = ["--suite", "smoke", "--programs", "150", "--sample", "2", "--width", "16", "--layers", "2"]
-    assert bench.main(["probing", *words, "--json", str(tmp_path / "bench.json")]) == 0
+    assert bench_command.main(["probing", *words, "--json", str(tmp_path / "bench.json")]) == 0
     out = capsys.readouterr().out
     assert "SCALED from 2 of" in out
     stored = json.loads((tmp_path / "bench.json").read_text())
@@ -100,7 +101,7 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
     assert plain["of a log-probability"] == 0
     assert alone["of a log-probability"] < 1e-3
     assert all(row["share"] > 0 for row in stored["products"])
-    assert bench.main(["probing", "--sample", "0"]) == 2
+    assert bench_command.main(["probing", "--sample", "0"]) == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""Print the leaderboard on a terminal: `karel-bench board`. Nothing is written; `karel-bench leaderboard` writes files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmark.board.markup import spell_hidden
+from benchmark.board.ranking import RankedRow, RankingGroup, rank_groups, read_leaderboard_rows
+from benchmark.board.tables import UNDEFINED, row_cells, to_csv, to_json
+from benchmark.cli.declare import option, parse_options
+from benchmark.command import run_command
+from benchmark.environment import SUBMISSIONS
+from benchmark.errors import UsageError
+from karel_env.command import nearest
+
+FORMATS = ("table", "json", "csv")
+COLUMNS = ("shown %", "held-out %", "skill", "delta", "verdict")
+"""Columns of `tables.COLUMNS` that fit on a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardOptions:
+    """Print the leaderboard."""
+
+    suite: str | None = option(None, "print the rows of this suite only", default_text="all")
+    submissions: Path = option(
+        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
+    )
+    format: str = option("table", "select the format; json and csv have every figure", choices=FORMATS)
+
+
+def format_group(group: RankingGroup) -> str:
+    """Format one ranking group as a table for a terminal, best rank first."""
+    version = f"suite v{group.suite_version}, protocol v{group.protocol}, {group.track}, n = {group.tasks} tasks"
+    rows = [_table_row(ranked_row) for ranked_row in group.rows]
+    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+    return spell_hidden(f"{group.suite} ({version})\n\n{table}")
+
+
+def _table_row(ranked_row: RankedRow) -> dict[str, str]:
+    cells = row_cells(ranked_row.row.record)
+    rank = UNDEFINED if ranked_row.rank is None else str(ranked_row.rank)
+    names = {"rank": rank, "model": ranked_row.row.name, "family": ranked_row.row.family}
+    return names | {column: cells[column] for column in COLUMNS} | {"status": ranked_row.row.status}
+
+
+def execute(options: BoardOptions) -> int:
+    """Print the board; returns the exit code."""
+    groups = rank_groups(read_leaderboard_rows(options.submissions))
+    suites = sorted({group.suite for group in groups})
+    if options.suite is not None:
+        groups = [group for group in groups if group.suite == options.suite]
+        if not groups:
+            known = f"expected one of {', '.join(suites)}" if suites else f"{options.submissions} has no rows"
+            raise UsageError(f"--suite {options.suite}: no rows; {known}{nearest(options.suite, suites)}")
+    if options.format == "table":
+        print("\n\n".join(format_group(group) for group in groups) or f"no rows in {options.submissions}")
+    else:
+        print(to_json(groups) if options.format == "json" else to_csv(groups), end="")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(BoardOptions, arguments, "board")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
