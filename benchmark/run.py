@@ -18,6 +18,7 @@ from benchmark.cli.options import LimitOptions, open_backend
 from benchmark.cli.run_options import DEFAULT_SUITE, EvaluationOptions, resolve, run_config
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import BenchmarkError, UsageError
+from benchmark.tasks.suite import load_suite
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch."
@@ -45,8 +46,9 @@ class RunOptions(EvaluationOptions):
 
 def execute(options: RunOptions, command: str) -> int:
     """Evaluate each revision of the model in turn; returns the exit code of the first failure, or 0."""
-    options = resolve(options)
     models = expand_models(options.model)
+    load_suite(options.suite)  # now, so that a wrong name is told before anything heavy is loaded
+    options = resolve(options)
     if len(models) == 1:
         evaluate_model(options, models[0], command)
         return 0
@@ -72,7 +74,6 @@ def evaluate_model(options: RunOptions, model: str, command: str) -> None:
     from benchmark.runner.preflight import check_fits, describe_plan
     from benchmark.runner.run import Run
     from benchmark.submit.audit import derive_audit_seed
-    from benchmark.tasks.suite import load_suite
 
     silence_libraries()
     console = Console(stderr=True, highlight=False)

@@ -224,7 +224,6 @@ def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
 
 def execute(options: SweepOptions, command: str) -> int:
     """Execute the command; returns the exit code."""
-    options = resolve(options)
     runs = read_models(options.models, options.suite) if options.models else []
     runs += [
         SweepRun(spec, suite)
@@ -237,6 +236,7 @@ def execute(options: SweepOptions, command: str) -> int:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")
     for sweep_run in unique_runs.values():
         ModelSpec.parse(sweep_run.model)
+    options = resolve(options)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from rich.console import Console
 

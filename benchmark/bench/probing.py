@@ -344,7 +344,7 @@ def run_benchmark(options: ProbingBenchOptions) -> dict[str, Any]:
 def run(options: ProbingBenchOptions) -> int:
     """Measure and print; returns the exit code."""
     tables = run_benchmark(options)
-    settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    settings: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     settings |= {
         "suite": options.suite,
         "programs": options.programs,

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -84,7 +83,7 @@ def subcommand(commands: Mapping[str, type]) -> Any:
 
 def group(options: type[Options], **defaults: Any) -> Options:
     """Declare a group of options; `defaults` replace those that the dataclass declares."""
-    return field(default_factory=lambda: options(**defaults), metadata=defaults)  # type: ignore[no-any-return]
+    return field(default_factory=lambda: options(**defaults), metadata=defaults)
 
 
 @contextmanager
@@ -107,8 +106,8 @@ def program_name(name: str) -> str:
 class OptionsParser(CommandParser):
     """A parser that accepts old spellings, abbreviates nothing, and suggests the nearest name for an unknown one."""
 
-    def __init__(self, *arguments: Any, **how: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **how)
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **how})
         self.old_spellings: dict[str, str] = {}
         self.commands: dict[str, argparse.ArgumentParser] = {}
 
@@ -156,7 +155,6 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-@cache
 def declared_fields(options: type) -> tuple[tuple[Field[Any], Any], ...]:
     """The fields of a dataclass of options with their types, those that it inherits last."""
     hints = get_type_hints(options)

@@ -85,9 +85,8 @@ def _answer(arguments: Sequence[str]) -> int:
     elif arguments[0] == "--version":
         print(version_text())
     else:
-        raise UsageError(
-            f"{quoted(arguments[0])}: no such command{nearest(arguments[0], SUBCOMMANDS)}; see {CONSOLE_SCRIPT} --help"
-        )
+        hint = nearest(arguments[0], (*SUBCOMMANDS, "--help", "--version"))
+        raise UsageError(f"{quoted(arguments[0])}: no such command{hint}; see {CONSOLE_SCRIPT} --help")
     return 0
 
 

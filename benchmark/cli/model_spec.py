@@ -25,7 +25,7 @@ def read_model(text: str) -> str:
     scheme, colon, _ = text.partition(":")
     if colon and scheme in SCHEMES:
         return text
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return f"path:{text}"
     if HUB_NAME.fullmatch(text) and not text.startswith("."):
         return f"hf:{text}"
