@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from benchmark.board.markup import spell_hidden
-from benchmark.board.ranking import RankedRow, RankingGroup, rank_groups, read_leaderboard_rows
+from benchmark.board.ranking import (
+    LeaderboardRow,
+    RankedRow,
+    RankingGroup,
+    rank_groups,
+    read_leaderboard_rows,
+)
 from benchmark.board.tables import UNDEFINED, row_cells, to_csv, to_json
 from benchmark.cli.declare import option, parse_options
 from benchmark.command import run_command
@@ -18,6 +26,7 @@ from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError
 from karel_env.command import nearest
 
+LEADERBOARD_FILE = "leaderboard.json"
 FORMATS = ("table", "json", "csv")
 COLUMNS = ("shown %", "held-out %", "skill", "delta", "verdict")
 """Columns of `tables.COLUMNS` that fit on a terminal."""
@@ -32,6 +41,45 @@ class BoardOptions:
         SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
     )
     format: str = option("table", "select the format; json and csv have every figure", choices=FORMATS)
+
+
+def read_groups(submissions: Path) -> list[RankingGroup]:
+    """Read and rank the submissions of a folder.
+
+    Ranking reads every sample, which takes seconds. So the ranks of the `leaderboard.json` next to the folder are taken
+    if all else in that file is what the records, descriptions and statuses give.
+    """
+    file = submissions.absolute().parent / LEADERBOARD_FILE
+    if file.is_file():
+        ranked = rows_with_ranks(file.read_text(encoding="utf-8"))
+        groups = groups_with_ranks(read_leaderboard_rows(submissions, with_samples=False), ranked)
+        if groups is not None and rows_with_ranks(to_json(groups)) == ranked:
+            return groups
+    return rank_groups(read_leaderboard_rows(submissions))
+
+
+def rows_with_ranks(text: str) -> Any:
+    """The groups of a leaderboard in JSON; None if it is none."""
+    try:
+        return json.loads(text)["groups"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def groups_with_ranks(entries: Sequence[LeaderboardRow], ranked: Any) -> list[RankingGroup] | None:
+    """Arrange rows as the groups of a leaderboard in JSON, with its ranks; None if these are of other rows."""
+    by_folder = {entry.folder: entry for entry in entries}
+    try:
+        groups = [
+            RankingGroup(
+                *(group[name] for name in ("suite", "suite_version", "protocol", "track", "tasks")),
+                rows=tuple(RankedRow(by_folder.pop(row["submission"]), row["rank"]) for row in group["rows"]),
+            )
+            for group in ranked
+        ]
+    except (KeyError, TypeError):
+        return None
+    return None if by_folder else groups
 
 
 def format_group(group: RankingGroup) -> str:
@@ -51,7 +99,7 @@ def _table_row(ranked_row: RankedRow) -> dict[str, str]:
 
 def execute(options: BoardOptions) -> int:
     """Print the board; returns the exit code."""
-    groups = rank_groups(read_leaderboard_rows(options.submissions))
+    groups = read_groups(options.submissions)
     suites = sorted({group.suite for group in groups})
     if options.suite is not None:
         groups = [group for group in groups if group.suite == options.suite]

@@ -30,7 +30,7 @@ def heavy():
 calls = [["--help"], ["--version"], ["nothing"], *([name, "--help"] for name in SUBCOMMANDS)]
 calls += [[name, "--no-such-option"] for name in SUBCOMMANDS]
 calls += [["status", sys.argv[2]], ["submit", "validate", sys.argv[3]], ["list", "suites"], ["list", "recipes"]]
-calls += [["list", "models"], ["run", "--batch-size", "0"], ["compare", "nothing", "here"], ["run", "--model", "./nothing"]]
+calls += [["board"], ["list", "models"], ["run", "--batch-size", "0"], ["compare", "nothing", "here"], ["run", "--model", "./nothing"]]
 calls += [["run", "--suite", "nothing"]]
 results = [[" ".join(words), call(*words), heavy()] for words in calls]
 with open("/proc/self/status") as status:
@@ -52,7 +52,13 @@ def test_what_computes_nothing_loads_nothing_heavy(smoke_run):
         2,
         2,
     )
-    assert codes[f"status {smoke_run}"] == codes[f"submit validate {SHIPPED}"] == codes["list suites"] == 0
+    assert (
+        codes[f"status {smoke_run}"]
+        == codes[f"submit validate {SHIPPED}"]
+        == codes["list suites"]
+        == codes["board"]
+        == 0
+    )
     # All of these in one process; each alone takes less.
     print(f"peak {report['megabytes']:.0f} MB")
     assert report["megabytes"] < MOST_MEGABYTES
