@@ -93,13 +93,16 @@ def test_help_states_defaults_of_groups_and_signs_of_formats(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--lod", "second"], "--lod: no such option (did you mean --loud?); see python -m benchmark.both --help"),
-        (["--lou", "second"], "--lou: no such option (did you mean --loud?)"),
-        (["secnd"], "secnd: expected first or second (did you mean second?)"),
+        (
+            ["--louder", "second"],
+            "--louder: no such option (did you mean --loud?); see python -m benchmark.both --help",
+        ),
+        (["--loud-", "second"], "--loud-: no such option (did you mean --loud?)"),
+        (["seconds"], "seconds: expected first or second (did you mean second?)"),
         (["--kind", "bcd", "second"], "--kind bcd: expected a or bc (did you mean bc?)"),
         (
-            ["second", "--plac", "x"],
-            "--plac: no such option (did you mean --place?); see python -m benchmark.both second",
+            ["second", "--places", "x"],
+            "--places: no such option (did you mean --place?); see python -m benchmark.both second",
         ),
         (["second", "more"], "more: not expected here"),
         (["first"], "required: names"),
@@ -115,7 +118,9 @@ def test_a_wrong_word_is_one_line_that_names_the_nearest(words, says):
 
 
 def test_words_after_two_dashes_are_no_options():
-    assert parse("first", "--", "--number", "--lod").what == First(names=("--number", "--lod"), inner=Inner(count=3))
+    assert parse("first", "--", "--number", "--loudly").what == First(
+        names=("--number", "--loudly"), inner=Inner(count=3)
+    )
 
 
 def test_old_spellings_end_with_a_note_unless_the_command_fails(capsys):
@@ -170,18 +175,18 @@ def test_subcommands_are_described_as_their_options_say(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["swep"], "swep: no such command (did you mean sweep?); see karel-bench --help"),
+        (["sweeps"], "sweeps: no such command (did you mean sweep?); see karel-bench --help"),
         ([], "expected a command: run, sweep"),
-        (["--hepl"], "--hepl: no such command (did you mean --help?); see"),
-        (["run", "--suit", "x"], "--suit: no such option (did you mean --suite?); see karel-bench run --help"),
+        (["--helps"], "--helps: no such command (did you mean --help?); see"),
+        (["run", "--suites", "x"], "--suites: no such option (did you mean --suite?); see karel-bench run --help"),
         (["run", "--suite", "labtop"], "or the path of a .yaml file (did you mean laptop?)"),
-        (["run", "--model", "randm"], "(did you mean baseline:random?)"),
-        (["run", "--model", "bseline:random"], "(did you mean baseline?)"),
-        (["run", "--model", "baseline:serch"], "(did you mean search?)"),
+        (["run", "--model", "randoms"], "(did you mean baseline:random?)"),
+        (["run", "--model", "baselines:random"], "(did you mean baseline?)"),
+        (["run", "--model", "baseline:searches"], "(did you mean search?)"),
         (["run", "--model", "./nothing"], "--model ./nothing: no such folder"),
         (["train", "gpt-labtop", "--output-dir", "x"], "(did you mean gpt-laptop?)"),
-        (["list", "suits"], "expected suites, baselines, recipes or models (did you mean suites?)"),
-        (["submit", "validat", "x"], "(did you mean validate?)"),
+        (["list", "suite"], "expected suites, baselines, recipes or models (did you mean suites?)"),
+        (["submit", "validated", "x"], "(did you mean validate?)"),
         (["submit", "validate", "2026-11-25_gpt-labtop"], "(did you mean 2026-11-25_gpt-laptop?)"),
         (["compare", "2026-11-25_gpt-labtop", "x"], "(did you mean 2026-11-25_gpt-laptop?)"),
         (["export", "2026-11-25_gpt-labtop", "--format", "model-index"], "(did you mean 2026-11-25_gpt-laptop?)"),
