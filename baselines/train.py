@@ -19,6 +19,8 @@ from benchmark.command import make_folder, run_command
 from benchmark.errors import UsageError
 from karel_env.command import integer
 
+MODULE = "baselines.train"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -69,9 +71,8 @@ def run_training(options: TrainOptions, command: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    name = "train" if program_name("train").startswith("karel-bench") else "baselines.train"
-    command = " ".join([program_name(name), *argv])
-    return run_command(lambda: run_training(parse_options(TrainOptions, argv, name), command))
+    command = " ".join([program_name("train", MODULE), *argv])
+    return run_command(lambda: run_training(parse_options(TrainOptions, argv, "train", module=MODULE), command))
 
 
 if __name__ == "__main__":

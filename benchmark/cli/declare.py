@@ -33,7 +33,7 @@ DECLARATION = "declaration"
 """Key of the metadata of a declared field."""
 CONSOLE_SCRIPT = "karel-bench"
 
-_prefix: ContextVar[str] = ContextVar("prefix", default="python -m benchmark.")
+_is_dispatched: ContextVar[bool] = ContextVar("is_dispatched", default=False)
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,25 @@ def group(options: type[Options], **defaults: Any) -> Options:
 
 
 @contextmanager
-def called_as(prefix: str) -> Iterator[None]:
-    """Within, messages and help name the commands with another prefix than `python -m benchmark.`."""
-    token = _prefix.set(prefix)
+def dispatched() -> Iterator[None]:
+    """Within, commands are subcommands of `karel-bench`, and messages and help name them so."""
+    token = _is_dispatched.set(True)
     try:
         yield
     finally:
-        _prefix.reset(token)
+        _is_dispatched.reset(token)
 
 
-def program_name(name: str) -> str:
-    """How the command `name` was called, such as `karel-bench run` or `python -m benchmark.run`."""
-    if _prefix.get() == f"{CONSOLE_SCRIPT} ":
-        return _prefix.get() + name
-    return f"python -m {name}" if "." in name else _prefix.get() + name
+def program_name(name: str, module: str = "") -> str:
+    """How the command `name` was called, such as `karel-bench run` or `python -m benchmark.run`.
+
+    Args:
+        name: name of the subcommand.
+        module: its module for `python -m`; empty for `benchmark.NAME`.
+    """
+    if _is_dispatched.get():
+        return f"{CONSOLE_SCRIPT} {name}"
+    return f"python -m {module or f'benchmark.{name}'}"
 
 
 class OptionsParser(CommandParser):
@@ -156,10 +161,16 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def declared_fields(options: type) -> tuple[tuple[Field[Any], Any], ...]:
-    """The fields of a dataclass of options with their types, those that it inherits last."""
+    """The fields of a dataclass of options with their types: arguments in order, then its own options, then inherited."""
+
+    def place(entry: Field[Any]) -> int:
+        declaration = entry.metadata.get(DECLARATION)
+        if declaration is not None and declaration.positional:
+            return 0
+        return 1 if entry.name in options.__annotations__ else 2
+
     hints = get_type_hints(options)
-    ordered = sorted(fields(options), key=lambda entry: entry.name not in options.__annotations__)
-    return tuple((entry, hints[entry.name]) for entry in ordered)
+    return tuple((entry, hints[entry.name]) for entry in sorted(fields(options), key=place))
 
 
 def build_parser(options: type, prog: str, epilog: str | None = None) -> OptionsParser:
@@ -170,20 +181,21 @@ def build_parser(options: type, prog: str, epilog: str | None = None) -> Options
 
 
 def parse_options(
-    options: type[Options], arguments: Sequence[str] | None, name: str, epilog: str | None = None
+    options: type[Options], arguments: Sequence[str] | None, name: str, epilog: str | None = None, module: str = ""
 ) -> Options:
     """Parse a command line.
 
     Args:
         options: dataclass that declares the options.
         arguments: the words after the command's name; None for those of the process.
-        name: name of the command, such as `run`, or `baselines.train` for a module outside `benchmark`.
+        name: name of the command, such as `run`.
         epilog: printed at the end of the help.
+        module: see `program_name`.
 
     Raises:
         UsageExit: an option is unknown, missing or invalid.
     """
-    namespace = build_parser(options, program_name(name), epilog).parse_args(arguments)
+    namespace = build_parser(options, program_name(name, module), epilog).parse_args(arguments)
     return _construct(options, namespace, "", {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -103,8 +102,4 @@ def execute(options: ListOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(lambda: execute(parse_options(ListOptions, arguments, "list")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command(lambda: execute(parse_options(ListOptions, arguments, "list", module="benchmark.cli list")))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.cli.declare import CONSOLE_SCRIPT, called_as
+from benchmark.cli.declare import CONSOLE_SCRIPT, dispatched
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import nearest, quoted
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommand = SUBCOMMANDS.get(argv[0]) if argv else None
     if subcommand is None:
         return run_command(lambda: _answer(argv))
-    with called_as(f"{CONSOLE_SCRIPT} "):
+    with dispatched():
         exit_code: int = importlib.import_module(subcommand.module).main(argv[1:])
     return exit_code
 

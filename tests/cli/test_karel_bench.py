@@ -83,6 +83,26 @@ def test_a_command_line_becomes_nested_dataclasses():
     assert parse("second") == Both(what=Second())
 
 
+def test_arguments_of_a_parent_come_first_and_its_options_last():
+    @dataclass(frozen=True, kw_only=True)
+    class Parent:
+        """Have an argument."""
+
+        one: str = argument("first")
+        late: bool = option(False, "be late")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Child(Parent):
+        """Have another one."""
+
+        two: str = argument("second")
+        early: bool = option(False, "be early")
+
+    assert parse_options(Child, ["a", "b"], "child") == Child(one="a", two="b")
+    text = build_parser(Child, "child").format_help()
+    assert text.index("--early") < text.index("--late")
+
+
 def test_help_states_defaults_of_groups_and_signs_of_formats(capsys):
     for words, part in ((["first", "--help"], "(default: 3)"), (["--help"], "select 50% of it (default: a)")):
         with pytest.raises(SystemExit):

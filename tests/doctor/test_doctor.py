@@ -70,7 +70,7 @@ def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
     code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}")
     assert (code, found["padding"]) == (3, context.FAIL)
     assert found["alignment"] == context.OK
-    assert "--batch 1" in report
+    assert "--batch-size 1" in report
 
 
 def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
