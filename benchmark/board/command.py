@@ -72,8 +72,12 @@ def groups_with_ranks(entries: Sequence[LeaderboardRow], ranked: Any) -> list[Ra
     try:
         groups = [
             RankingGroup(
-                *(group[name] for name in ("suite", "suite_version", "protocol", "track", "tasks")),
-                rows=tuple(RankedRow(by_folder.pop(row["submission"]), row["rank"]) for row in group["rows"]),
+                group["suite"],
+                group["suite_version"],
+                group["protocol"],
+                group["track"],
+                group["tasks"],
+                tuple(RankedRow(by_folder.pop(row["submission"]), row["rank"]) for row in group["rows"]),
             )
             for group in ranked
         ]
