@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.trainer import Trainer
-from benchmark.cli.options import MAX_THREADS
+from benchmark.cli.fields import MAX_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import CommandParser, integer

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import argument, option, parse_options, program_name
-from benchmark.cli.options import MAX_THREADS, SEED
+from benchmark.cli.fields import MAX_THREADS, output_dir_option, threads_option
+from benchmark.cli.options import SEED
 from benchmark.command import make_folder, run_command
 from benchmark.errors import UsageError
 from karel_env.command import integer
@@ -27,18 +28,14 @@ class TrainOptions:
     """Train a baseline from a recipe."""
 
     recipe: str = argument("name of a shipped recipe, such as gpt-laptop, or a YAML file")
-    output_dir: Path = option(
-        ..., "write the model into this folder; the same command resumes the run", metavar="FOLDER", old=("--out",)
-    )
+    output_dir: Path = output_dir_option(..., "write the model into this folder; the same command resumes the run")
     seed: int | None = option(
         None, "override the seed of the recipe", read_with=SEED, metavar="N", default_text="the recipe's"
     )
     set: tuple[str, ...] = option(
         (), "override an entry, such as optimizer.batch=32; repeatable", metavar="NAME=VALUE", many=True
     )
-    threads: int = option(
-        0, "set the CPU threads", read_with=integer(0, MAX_THREADS), metavar="N", default_text="as torch chooses"
-    )
+    threads: int = threads_option(0, "", integer(0, MAX_THREADS), default_text="as torch chooses")
     compile: bool = option(False, "compile the model")
     precision: str = option("no", "autocast; bf16 where the hardware multiplies it", choices=("no", "bf16"))
     save_every: int = option(

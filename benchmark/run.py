@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.cli.declare import group, option, parse_options, program_name
-from benchmark.cli.model_spec import DEFAULT_MODEL, MODEL_HELP, expand_models
+from benchmark.cli.fields import model_option, suite_option
+from benchmark.cli.model_spec import DEFAULT_MODEL, expand_models
 from benchmark.cli.options import LimitOptions, open_backend
-from benchmark.cli.run_options import DEFAULT_SUITE, EvaluationOptions, resolve, run_config
+from benchmark.cli.run_options import EvaluationOptions, resolve, run_config
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.tasks.suite import load_suite
@@ -32,13 +33,8 @@ class RunOptions(EvaluationOptions):
     Does it write Karel programs, and represent what they mean?
     """
 
-    model: str = option(
-        DEFAULT_MODEL,
-        f"{MODEL_HELP}; org/name@{{one,two}}: one run per revision",
-        metavar="SPEC",
-        default_text="the shipped model",
-    )
-    suite: str = option(DEFAULT_SUITE, "name the suite, or give a .yaml file of one's own")
+    model: str = model_option(DEFAULT_MODEL, "the shipped model", "; org/name@{one,two}: one run per revision")
+    suite: str = suite_option()
     audit: bool = option(False, "evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
     dry_run: bool = option(False, "print the plan with estimates of time and memory")
     limits: LimitOptions = group(LimitOptions)

@@ -30,9 +30,10 @@ import yaml
 from tabulate import tabulate
 
 from benchmark.cli.declare import option, parse_options, program_name
+from benchmark.cli.fields import DEFAULT_SUITE
 from benchmark.cli.model_spec import MODEL_HELP, expand_models
 from benchmark.cli.options import open_backend
-from benchmark.cli.run_options import DEFAULT_SUITE, EvaluationOptions, resolve, run_config
+from benchmark.cli.run_options import EvaluationOptions, resolve, run_config
 from benchmark.command import explain, run_command, silence_libraries
 from benchmark.errors import BenchmarkError, ModelError, UsageError
 from benchmark.models.interface import ModelSpec

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options, subcommand
-from benchmark.cli.model_spec import DEFAULT_MODEL, MODEL_HELP, read_model
-from benchmark.cli.run_options import DEFAULT_SUITE
+from benchmark.cli.fields import dtype_option, model_option, suite_option, track_option
+from benchmark.cli.model_spec import DEFAULT_MODEL, read_model
 from benchmark.command import run_command, silence_libraries
 from benchmark.environment import SUBMISSIONS
-from benchmark.models.interface import DTYPE_NAMES
-from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from karel_env.command import integer
 
 
@@ -21,7 +19,7 @@ from karel_env.command import integer
 class ProbingBenchOptions:
     """Measure speed and memory of probing."""
 
-    suite: str = option(DEFAULT_SUITE, "name the suite that gives the blind set")
+    suite: str = suite_option(purpose=" that gives the blind set")
     programs: int | None = option(
         None, "set the training programs per probe", read_with=integer(1, 1_000_000), metavar="N",
         default_text="the suite's",
@@ -41,21 +39,19 @@ class ProbingBenchOptions:
 class GenerationBenchOptions:
     """Measure the cost of hidden states and of the grammar in generation."""
 
-    model: str = option(
-        f"path:{SUBMISSIONS / '2026-11-25_gpt-laptop'}", MODEL_HELP, metavar="SPEC", default_text="a shipped model"
-    )
-    suite: str = option(DEFAULT_SUITE, "name the suite that gives the test tasks")
-    track: str = option(TRAINED, "select the prompts", choices=TRACKS)
+    model: str = model_option(f"path:{SUBMISSIONS / '2026-11-25_gpt-laptop'}", "a shipped model")
+    suite: str = suite_option(purpose=" that gives the test tasks")
+    track: str = track_option()
     prompts: int = option(16, "set the prompts per batch", read_with=integer(1, 100_000), metavar="B")
-    dtype: str = option("float32", "set the dtype of the model", choices=DTYPE_NAMES)
+    dtype: str = dtype_option()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterBenchOptions:
     """Measure the cost of Ray workers."""
 
-    model: str = option(DEFAULT_MODEL, MODEL_HELP, metavar="SPEC", default_text="the shipped model")
-    suite: str = option(DEFAULT_SUITE, "name the suite that gives the blind set")
+    model: str = model_option(DEFAULT_MODEL, "the shipped model")
+    suite: str = suite_option(purpose=" that gives the blind set")
     shards: int = option(20, "set the shards per run", read_with=integer(1, 100_000), metavar="N")
     json: Path | None = option(None, "also write the figures as JSON", metavar="FILE")
 

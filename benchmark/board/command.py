@@ -21,8 +21,8 @@ from benchmark.board.ranking import (
 )
 from benchmark.board.tables import UNDEFINED, row_cells, to_csv, to_json
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS
 from benchmark.errors import UsageError
 from karel_env.command import nearest
 
@@ -37,9 +37,7 @@ class BoardOptions:
     """Print the leaderboard."""
 
     suite: str | None = option(None, "print the rows of this suite only", default_text="all")
-    submissions: Path = option(
-        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
-    )
+    submissions: Path = submissions_option()
     format: str = option("table", "select the format; json and csv have every figure", choices=FORMATS)
 
 

@@ -32,9 +32,9 @@ from benchmark.board.ranking import (
 )
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
-from benchmark.cli.declare import option, parse_options
+from benchmark.cli.declare import parse_options
+from benchmark.cli.fields import calibration_option, output_dir_option, submissions_option
 from benchmark.command import make_folder, run_command
-from benchmark.environment import SUBMISSIONS
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate
@@ -247,13 +247,9 @@ def _escape_nested(value: Any) -> Any:
 class PageOptions:
     """Write the leaderboard as one static page."""
 
-    output_dir: Path = option(Path("site"), f"write {PAGE_FILE} into this folder", metavar="FOLDER", old=("--out",))
-    submissions: Path = option(
-        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
-    )
-    calibration: Path = option(
-        CALIBRATION, "read this calibration record", metavar="FILE", default_text="docs/calibration.json"
-    )
+    output_dir: Path = output_dir_option(Path("site"), f"write {PAGE_FILE} into this folder")
+    submissions: Path = submissions_option()
+    calibration: Path = calibration_option(CALIBRATION)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

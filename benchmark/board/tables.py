@@ -31,8 +31,9 @@ from benchmark.board.ranking import (
     read_leaderboard_rows,
 )
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import calibration_option, output_file_option, submissions_option
 from benchmark.command import run_command
-from benchmark.environment import SOURCE_ROOT, SUBMISSIONS
+from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import VerificationError
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
@@ -261,16 +262,11 @@ def leaderboard_files(entries: Sequence[LeaderboardRow], calibration: Calibratio
 class LeaderboardOptions:
     """Write leaderboard.md, leaderboard.json and leaderboard.csv."""
 
-    submissions: Path = option(
-        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
+    submissions: Path = submissions_option()
+    calibration: Path = calibration_option(CALIBRATION)
+    output_file: Path = output_file_option(
+        SOURCE_ROOT / "leaderboard.md", "write this Markdown file, and JSON and CSV next to it", "leaderboard.md"
     )
-    calibration: Path = option(
-        CALIBRATION, "read this calibration record", metavar="FILE", default_text="docs/calibration.json"
-    )
-    output_file: Path = option(
-        SOURCE_ROOT / "leaderboard.md", "write this Markdown file, and JSON and CSV next to it", metavar="FILE",
-        old=("--out",), default_text="leaderboard.md",
-    )  # fmt: skip
     check: bool = option(
         False, "write nothing; exit with code 4 if a file is stale or stored arrays do not reproduce a record's figures"
     )

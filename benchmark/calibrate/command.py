@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.run_options import DEFAULT_SUITE
+from benchmark.cli.fields import output_dir_option, suite_option
 from benchmark.command import run_command, silence_libraries
 from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
@@ -23,7 +23,7 @@ NUM_SWEEP_ALTERNATIVES = 3
 class CalibrateOptions:
     """Measure pseudo-models with known outcomes."""
 
-    suite: str = option(DEFAULT_SUITE, "name the suite that gives worlds and program lengths, or give a .yaml file")
+    suite: str = suite_option(purpose=" that gives worlds and program lengths")
     programs: int | None = option(
         None, "set the label budget of a probe, in programs", read_with=integer(STANDARD.min_programs, 1_000_000),
         metavar="N", default_text="the suite's",
@@ -35,9 +35,7 @@ class CalibrateOptions:
         read_with=integer(NUM_SWEEP_ALTERNATIVES, 1000),
         metavar="N",
     )
-    output_dir: Path = option(
-        Path("runs/calibration"), "write the record into this folder", metavar="FOLDER", old=("--out",)
-    )
+    output_dir: Path = output_dir_option(Path("runs/calibration"), "write the record into this folder")
 
 
 def execute(options: CalibrateOptions) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options
-from benchmark.cli.model_spec import MODEL_HELP, read_model
-from benchmark.cli.run_options import DEFAULT_SUITE
+from benchmark.cli.fields import model_option, output_dir_option, suite_option
+from benchmark.cli.model_spec import read_model
 from benchmark.command import run_command, silence_libraries
 from karel_env.command import integer
 
@@ -21,8 +21,8 @@ class LegacyOptions:
     The results are not comparable with any row of this benchmark.
     """
 
-    model: str = option(..., MODEL_HELP, metavar="SPEC")
-    suite: str = option(DEFAULT_SUITE, "name a suite of straight-line programs, or give a .yaml file")
+    model: str = model_option()
+    suite: str = suite_option(purpose=" of straight-line programs")
     programs: int | None = option(
         None, "set the number of probe tasks that the model answers", read_with=integer(1, 1_000_000), metavar="N",
         default_text="the suite's",
@@ -33,9 +33,7 @@ class LegacyOptions:
     )  # fmt: skip
     seed_unset: bool = option(False, "leave seeds to the machine, as released", default_text="seed 0")
     fixed: bool = option(False, "beside it: chosen on validation, programs apart, seed 0")
-    output_dir: Path = option(
-        Path("runs/legacy"), "write legacy.json into this folder", metavar="FOLDER", old=("--out",)
-    )
+    output_dir: Path = output_dir_option(Path("runs/legacy"), "write legacy.json into this folder")
 
 
 def execute(options: LegacyOptions) -> int:

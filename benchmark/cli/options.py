@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import option
+from benchmark.cli.fields import AUTO, THREADS, track_option
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
-from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
+from benchmark.tasks.prompt_template import FEWSHOT
 from karel_env.command import integer, number
 
 if TYPE_CHECKING:
@@ -28,14 +29,11 @@ if TYPE_CHECKING:
     from benchmark.runner.plan import GenerationOptions
     from benchmark.runner.stages import Backend
 
-AUTO = "auto"
 LOAD_DEADLINE = 300.0
 """Default deadline in seconds for loading a model once, if only --memory-limit is given."""
 LOAD_MEMORY_BYTES, MEMORY_PER_BYTE = 2_000_000_000, 10
 """Bytes for loading a model once: for libraries, and per stored byte; --strict turns bfloat16 into float64."""
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-MAX_THREADS = 512
-THREADS = integer(1, MAX_THREADS)
 SEED = integer(0, 2**63 - 1)
 COUNT = integer(1, 10_000_000)
 TEMPERATURE = number(0.01, 100, description="more than 0, since the greedy answer is always there")
@@ -80,11 +78,8 @@ class LoadingOptions:
 class GenerationFlags:
     """Generation of programs."""
 
-    track: str = option(
-        TRAINED,
-        "select the prompts; fewshot is for models that were not trained on Karel: the language is described and "
-        "solved examples come first",
-        choices=TRACKS,
+    track: str = track_option(
+        "; fewshot is for models that were not trained on Karel: the language is described and solved examples come first"
     )
     constrained: bool = option(False, "also decode the test tasks under the grammar; always on in the few-shot track")
     n_samples: int = option(

@@ -7,42 +7,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from benchmark.cli.declare import group, option
+from benchmark.cli.fields import device_option, dtype_option, output_dir_option, threads_option
 from benchmark.cli.options import (
-    AUTO,
     COUNT,
     SEED,
-    THREADS,
     BackendOptions,
     GenerationFlags,
     LoadingOptions,
     resolve_device,
     resolve_output_dir,
 )
-from benchmark.models.interface import DTYPE_NAMES, STRICT_DTYPE
+from benchmark.models.interface import STRICT_DTYPE
 from benchmark.probing.protocol import GRIDS, STANDARD_GRID
 
 if TYPE_CHECKING:
     from benchmark.runner.run import RunConfig
-
-DEFAULT_SUITE = "laptop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """Options of one or many runs."""
 
-    device: str = option(AUTO, "select the device: auto, cpu, cuda or cuda:N", metavar="DEVICE")
-    dtype: str = option("float32", "set the dtype of the model", choices=DTYPE_NAMES)
+    device: str = device_option()
+    dtype: str = dtype_option()
     strict: bool = option(
         False,
         "compute the model in float64 and round to float32, so that no figure depends on the batch; 2 to 3 times slower",
     )
-    threads: int = option(
-        1,
-        "set the CPU threads of one forward pass; another number may change the last digits, as another processor may, "
-        "so it counts as another run; for speed take more --workers",
-        read_with=THREADS,
-        metavar="N",
+    threads: int = threads_option(
+        of=" of one forward pass; another number may change the last digits, as another processor may, so it counts as "
+        "another run; for speed take more --workers"
     )
     batch_size: int | None = option(
         None, "set the prompts per forward pass; eligible for the leaderboard only with the suite's own",
@@ -64,7 +58,7 @@ class EvaluationOptions:
         None, "use another seed for the suite's tasks; not eligible for the leaderboard",
         read_with=SEED, metavar="N", default_text="the suite's own",
     )  # fmt: skip
-    output_dir: Path = option(Path("runs"), "make the run folder in this folder", metavar="FOLDER", old=("--out",))
+    output_dir: Path = output_dir_option(Path("runs"), "make the run folder in this folder")
     json: bool = option(False, "print the row as JSON on standard output")
     generation: GenerationFlags = group(GenerationFlags)
     loading: LoadingOptions = group(LoadingOptions)

@@ -11,24 +11,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.cli.declare import group, option, parse_options
-from benchmark.cli.model_spec import MODEL_HELP, read_model
+from benchmark.cli.declare import group, parse_options
+from benchmark.cli.fields import device_option, dtype_option, model_option, suite_option, track_option
+from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import LOAD_DEADLINE, LimitOptions, LoadingOptions, resolve_device
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import ModelError
-from benchmark.models.interface import DTYPE_NAMES, ModelSpec
-from benchmark.tasks.prompt_template import TRACKS, TRAINED
+from benchmark.models.interface import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
     """Check a model before a run."""
 
-    model: str = option(..., MODEL_HELP, metavar="SPEC")
-    suite: str = option("smoke", "name the suite, or give a .yaml file of one's own")
-    dtype: str = option("float32", "set the dtype of the model", choices=DTYPE_NAMES)
-    device: str = option("cpu", "select the device: auto, cpu, cuda or cuda:N")
-    track: str = option(TRAINED, "select the prompts", choices=TRACKS)
+    model: str = model_option()
+    suite: str = suite_option("smoke")
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    track: str = track_option()
     loading: LoadingOptions = group(LoadingOptions)
     limits: LimitOptions = group(LimitOptions, load_deadline=LOAD_DEADLINE)
 

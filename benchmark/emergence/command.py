@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import argument, group, option, parse_options
-from benchmark.cli.options import AUTO, THREADS, BackendOptions
-from benchmark.cli.run_options import DEFAULT_SUITE
+from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
+from benchmark.cli.options import BackendOptions
 from benchmark.command import run_command, silence_libraries
-from benchmark.models.interface import DTYPE_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +26,14 @@ class EmergenceOptions:
     runs: tuple[Path, ...] = argument(
         "folder of a training run, or a .json file of its points; one per seed of a recipe", many=True, metavar="RUN"
     )
-    suite: str = option(DEFAULT_SUITE, "name the suite, or give a .yaml file of one's own")
+    suite: str = suite_option()
     full: bool = option(False, "use the programs, seeds and alternatives of a whole run; several times slower")
-    output_dir: Path | None = option(
-        None, "write points, table and figure into this folder", metavar="FOLDER", old=("--out",),
-        default_text="RUN/emergence of the first run",
-    )  # fmt: skip
-    device: str = option(AUTO, "select the device: auto, cpu, cuda or cuda:N")
-    dtype: str = option("float32", "set the dtype of the model", choices=DTYPE_NAMES)
-    threads: int = option(1, "set the CPU threads of one forward pass", read_with=THREADS, metavar="N")
+    output_dir: Path | None = output_dir_option(
+        None, "write points, table and figure into this folder", default_text="RUN/emergence of the first run"
+    )
+    device: str = device_option()
+    dtype: str = dtype_option()
+    threads: int = threads_option()
     name: str | None = option(None, "name the model in the figure", default_text="name of the first folder")
     backend: BackendOptions = group(BackendOptions)
 

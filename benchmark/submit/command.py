@@ -19,8 +19,9 @@ from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
 from benchmark.cli.declare import argument, group, option, parse_options, program_name, subcommand
+from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, source_digest
+from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import sanitize
 from benchmark.runner.store import write_atomic
@@ -137,9 +138,7 @@ class WithdrawOptions:
 class SubmitOptions:
     """Create, validate and verify submissions; see docs/submitting.md."""
 
-    submissions: Path = option(
-        SUBMISSIONS, "use the submissions of this folder", metavar="FOLDER", default_text="submissions"
-    )
+    submissions: Path = submissions_option()
     command: NewOptions | ValidateOptions | PackOptions | VerifyOptions | AuditOptions | WithdrawOptions = subcommand(
         {
             "new": NewOptions, "validate": ValidateOptions, "pack": PackOptions, "verify": VerifyOptions,

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from benchmark.cli.declare import argument, option, parse_options
+from benchmark.cli.fields import output_file_option, submissions_option
 from benchmark.command import run_command
-from benchmark.environment import SUBMISSIONS, package_versions
+from benchmark.environment import package_versions
 from benchmark.errors import UsageError
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
@@ -210,12 +211,8 @@ class ExportOptions:
     name: str = argument("name of the submission")
     format: str = option(..., "select the format", choices=tuple(sorted(FORMATS)))
     dataset: str = option(BENCHMARK, "name the benchmark's data set on the Hub", metavar="ID")
-    submissions: Path = option(
-        SUBMISSIONS, "read the submissions of this folder", metavar="FOLDER", default_text="submissions"
-    )
-    output_file: Path | None = option(
-        None, "write this file", metavar="FILE", old=("--out",), default_text="standard output"
-    )
+    submissions: Path = submissions_option()
+    output_file: Path | None = output_file_option(None, "write this file", "standard output")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from benchmark.artifacts import known_version
 from benchmark.cli.declare import argument, option, parse_options, subcommand
+from benchmark.cli.fields import suite_option
 from benchmark.command import run_command
 from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import UsageError, VerificationError
@@ -165,7 +166,7 @@ class SecretOptions:
 class MakeOptions(SecretOptions):
     """Create a round."""
 
-    suite: str = option("laptop", "name the suite")
+    suite: str = suite_option()
 
 
 @dataclass(frozen=True, kw_only=True)
