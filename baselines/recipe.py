@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from baselines.encoding import LOSSES
+from karel_env.command import nearest
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -112,8 +113,10 @@ def find_recipe(name: str) -> Path:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe {name}: no such file; give the path of a .yaml file, or one of {names}")
+        names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+        raise ValueError(
+            f"recipe {name}: no such file; give the path of a .yaml file, or one of {', '.join(names)}{nearest(name, names)}"
+        )
     return path
 
 

@@ -20,8 +20,8 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
-from baselines.train import Trainer
-from benchmark.cli.options import MAX_THREADS
+from baselines.trainer import Trainer
+from benchmark.cli.fields import MAX_THREADS
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import CommandParser, integer

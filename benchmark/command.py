@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -26,10 +27,36 @@ NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
 """Loggers that warn of kernels unavailable on this machine; transformers imports torchao wherever it is installed."""
 
 
+_renamed: ContextVar[dict[str, str] | None] = ContextVar("renamed", default=None)
+"""Old spellings of options that the current command was called with, and the new ones."""
+
+
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; an expected failure prints one line to standard error."""
-    _silence_libraries()
-    return shared.run_command(command, explain)
+    """Run a command and return its exit code; an expected failure prints one line to standard error.
+
+    Notes on old spellings of options come last, so that a failure stays one line.
+    """
+    silence_libraries()
+
+    def command_with_notes() -> int:
+        renamed: dict[str, str] = {}
+        token = _renamed.set(renamed)
+        try:
+            exit_code = command()
+        finally:
+            _renamed.reset(token)
+        for old, new in renamed.items():
+            print(f"note: {old} is now {new}; the next release drops the old spelling", file=sys.stderr)
+        return exit_code
+
+    return shared.run_command(command_with_notes, explain)
+
+
+def note_renamed(old: str, new: str) -> None:
+    """Have the current command end with a note that an option has a new spelling."""
+    renamed = _renamed.get()
+    if renamed is not None:
+        renamed[old] = new
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -57,13 +84,13 @@ def make_folder(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-    except OSError as problem:
-        if problem.errno in STORAGE_ERRORS:
+    except OSError as error:
+        if error.errno in STORAGE_ERRORS:
             raise
-        reason = "is a file" if folder.is_file() else problem.strerror
+        reason = "is a file" if folder.is_file() else error.strerror
         raise UsageError(
             f"{option} {shown(folder, 300)}: {reason}; expected a folder that can be written to"
-        ) from problem
+        ) from error
 
 
 def explain(problem: BaseException) -> Explanation | None:
@@ -109,8 +136,11 @@ def _explain_path(problem: OSError) -> Explanation | None:
     )
 
 
-def _silence_libraries() -> None:
-    # Whoever computes has imported it already; tables and checks of submissions do without.
+def silence_libraries() -> None:
+    """Have libraries report errors only.
+
+    `transformers` if it is loaded: commands import it when they need it, and call this again then.
+    """
     loaded = sys.modules.get("transformers.utils.logging")
     if loaded is not None:
         loaded.set_verbosity_error()

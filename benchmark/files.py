@@ -58,10 +58,10 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         # Without O_NONBLOCK, opening a pipe would block until another process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError as problem:
-        raise SubmissionError(f"{path.name}: not there; python -m benchmark.submit new makes it") from problem
-    except OSError as problem:
-        raise SubmissionError(f"{path.name}: cannot be opened as a plain file ({problem.strerror})") from problem
+    except FileNotFoundError as error:
+        raise SubmissionError(f"{path.name}: not there; python -m benchmark.submit new makes it") from error
+    except OSError as error:
+        raise SubmissionError(f"{path.name}: cannot be opened as a plain file ({error.strerror})") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise SubmissionError(f"{path.name}: not a plain file")
@@ -77,8 +77,8 @@ def decode_utf8(content: bytes, where: str) -> str:
     """Decode UTF-8."""
     try:
         return content.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise SubmissionError(f"{where}: byte {problem.start} is not UTF-8; save it as UTF-8") from problem
+    except UnicodeDecodeError as error:
+        raise SubmissionError(f"{where}: byte {error.start} is not UTF-8; save it as UTF-8") from error
 
 
 def check_printable(text: str, where: str) -> str:
@@ -98,10 +98,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         _check_events(yaml.parse(text, yaml.SafeLoader), path.name)
         node = yaml.compose(text, yaml.SafeLoader)
         value = _construct_plain(node, path.name) if node is not None else None
-    except yaml.YAMLError as problem:
-        raise SubmissionError(f"{path.name}: not YAML: {sanitize(str(problem))}") from problem
-    except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as problem:
-        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {sanitize(str(problem))}") from problem
+    except yaml.YAMLError as error:
+        raise SubmissionError(f"{path.name}: not YAML: {sanitize(str(error))}") from error
+    except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as error:
+        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {sanitize(str(error))}") from error
     for word in _iter_strings(value):
         check_printable(word, path.name)
     if not isinstance(value, dict):
@@ -162,10 +162,10 @@ def parse_json(content: bytes, where: str) -> Any:
         raise SubmissionError(f"{where}: {count:,} values; at most {MAX_JSON_VALUES:,} are read")
     try:
         value = _DECODER.decode(text)
-    except RecursionError as problem:
-        raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from problem
-    except ValueError as problem:
-        raise SubmissionError(f"{where}: not JSON that is read here: {sanitize(str(problem))}") from problem
+    except RecursionError as error:
+        raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
+        raise SubmissionError(f"{where}: not JSON that is read here: {sanitize(str(error))}") from error
     # The brackets bound the depth, also where some of them are in strings.
     level, depth = [value] if text.count("[") + text.count("{") >= MAX_DEPTH else [], 0
     while level:
@@ -284,8 +284,8 @@ def gunzip_bounded(content: bytes, where: str, limit: int = MAX_ROWS_BYTES) -> b
     decompressor = zlib.decompressobj(wbits=31)
     try:
         unpacked = decompressor.decompress(content, limit + 1)
-    except zlib.error as problem:
-        raise SubmissionError(f"{where}: not a gzip file ({problem})") from problem
+    except zlib.error as error:
+        raise SubmissionError(f"{where}: not a gzip file ({error})") from error
     if len(unpacked) > limit:
         raise SubmissionError(f"{where}: unpacks to more than {limit:,} bytes")
     if not decompressor.eof:

@@ -214,12 +214,12 @@ def _serve() -> None:
         function, args = pickle.load(sys.stdin.buffer)
         result = ("result", function(*args))
         packed = pickle.dumps(result)
-    except BenchmarkError as problem:
-        packed = pickle.dumps(("raised", (type(problem), str(problem), problem.exit_code)))
+    except BenchmarkError as error:
+        packed = pickle.dumps(("raised", (type(error), str(error), error.exit_code)))
     except MemoryError:
         packed = pickle.dumps(("memory", ""))
-    except BaseException as problem:  # loaders of other libraries may panic, exit, or recurse too deep
-        packed = pickle.dumps(("error", f"{type(problem).__name__}: {_one_line(str(problem))}"))
+    except BaseException as error:  # loaders of other libraries may panic, exit, or recurse too deep
+        packed = pickle.dumps(("error", f"{type(error).__name__}: {_one_line(str(error))}"))
     with open(result_end, "wb") as stream:
         stream.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
     sys.stdout.flush()

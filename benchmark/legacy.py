@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmark.calibrate.legacy import main
+from benchmark.calibrate.legacy_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

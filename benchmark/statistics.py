@@ -1,4 +1,7 @@
-"""Intervals and tests. Every function states what it assumes; undefined is `None`, never 0."""
+"""Intervals and tests. Every function states what it assumes; undefined is `None`, never 0.
+
+scipy is imported by the functions that need it: it costs a second, and most commands that read records need none.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate | None:
     """Wilson score interval of a proportion (Wilson 1927); None for n = 0."""
     if n == 0:
         return None
+    from scipy import stats
+
     interval = stats.binomtest(int(successes), n).proportion_ci(level, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
@@ -38,6 +42,8 @@ def mean(values: np.ndarray, level: float = 0.95) -> Estimate | None:
     n = len(values)
     if n < 2:
         return None
+    from scipy import stats
+
     half = float(stats.t.ppf(0.5 + level / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     centre = float(np.mean(values))
     return Estimate(centre, centre - half, centre + half, n)
@@ -82,11 +88,15 @@ def interval_over_units_and_seeds(
 @lru_cache(maxsize=64)
 def normal_quantile(quantile: float) -> float:
     """Quantile of the normal distribution; one report asks for the same ones thousands of times."""
+    from scipy import stats
+
     return float(stats.norm.ppf(quantile))
 
 
 @lru_cache(maxsize=64)
 def _t_quantile(quantile: float, degrees: int) -> float:
+    from scipy import stats
+
     return float(stats.t.ppf(quantile, degrees))
 
 

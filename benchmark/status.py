@@ -1,11 +1,10 @@
-"""Print the progress of a run, read from its files: `python -m benchmark.status RUN`.
+"""Print the progress of a run, read from its files: `karel-bench status RUN`.
 
 Takes no lock, so a run is never disturbed. RUN is a run folder, or a folder of run folders.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -18,14 +17,22 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.board.tables import row_cells
+from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import UsageError, group_by_reason
 from benchmark.runner.folder import RETRIED, RunFolder, lock_holder
 from benchmark.runner.record import read_record
-from karel_env.command import CommandParser
 
 FINISHED, RUNNING, STOPPED = "done", "running", "stopped"
 PROBE_FITS = "probe fits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions:
+    """Print the progress of a run."""
+
+    run: Path = argument("run folder, or a folder of run folders")
+    json: bool = option(False, "print JSON, one object per run")
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def read_status(root: Path) -> RunStatus:
     """
     events = RunFolder.events_of(root)
     if not events:
-        raise UsageError(f"{root}: no run folder (no events.jsonl); expected one that python -m benchmark.run made")
+        raise UsageError(f"{root}: no run folder (no events.jsonl); expected one that karel-bench run made")
     record, process = root / "record.json", lock_holder(root)
     starts = [entry for entry in events if entry["event"] == "started"]
     committed: dict[str, set[str]] = defaultdict(set)
@@ -123,13 +130,10 @@ def describe(status: RunStatus) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all runs are done, 1 some are not, 2 no run folder."""
-    parser = CommandParser(prog="python -m benchmark.status", description="Print the progress of a run.")
-    parser.add_argument("run", type=Path, help="run folder, or a folder of run folders")
-    parser.add_argument("--json", action="store_true", help="print JSON, one object per run")
-    return run_command(lambda: print_status(parser.parse_args(arguments)))
+    return run_command(lambda: print_status(parse_options(StatusOptions, arguments, "status")))
 
 
-def print_status(options: argparse.Namespace) -> int:
+def print_status(options: StatusOptions) -> int:
     """Print the status of each run; returns the exit code."""
     folders = sorted(path.parent for path in options.run.glob("*/events.jsonl"))
     statuses = [read_status(root) for root in folders or [options.run]]

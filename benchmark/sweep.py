@@ -1,4 +1,4 @@
-"""Evaluate many models and suites as one queue on one set of workers: `python -m benchmark.sweep --models FILE.yaml`.
+"""Evaluate many models and suites as one queue on one set of workers: `karel-bench sweep --models FILE.yaml`.
 
 The file lists models; `suites` is for those that name none of their own:
 
@@ -8,14 +8,13 @@ The file lists models; `suites` is for those that name none of their own:
       - {model: "hf:org/name@revision", suites: [laptop, control]}
       - hf:org/name@{step1000,step2000}
 
-Each pair of model and suite is one run, in the folder that `python -m benchmark.run` would use, so a sweep can be stopped
+Each pair of model and suite is one run, in the folder that `karel-bench run` would use, so a sweep can be stopped
 and continued, and finished runs are not repeated. A failed run does not stop the others. Exit codes: 0 all runs are done,
 1 some are not, 2 usage, 3 some are not and each of those has an invalid model.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -25,34 +24,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 from tabulate import tabulate
 
-from benchmark.board.tables import row_cells
-from benchmark.cli.options import add_model_options, add_worker_options, load_options, normalize_options, open_backend
-from benchmark.command import explain, run_command
+from benchmark.cli.declare import option, parse_options, program_name
+from benchmark.cli.fields import DEFAULT_SUITE
+from benchmark.cli.model_spec import MODEL_HELP, expand_models
+from benchmark.cli.options import open_backend
+from benchmark.cli.run_options import EvaluationOptions, resolve, run_config
+from benchmark.command import explain, run_command, silence_libraries
 from benchmark.errors import BenchmarkError, ModelError, UsageError
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import SPEC_FORMS, ModelSpec, expand_revisions
+from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.run import run_config
-from benchmark.runner.plain_progress import PlainProgress, can_redraw
-from benchmark.runner.preflight import check_fits, describe_start
-from benchmark.runner.record import Record, format_eligibility
-from benchmark.runner.run import Run
-from benchmark.runner.stages import Backend
-from karel_env.command import CommandParser
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+    from benchmark.runner.plain_progress import PlainProgress
+    from benchmark.runner.record import Record
+    from benchmark.runner.stages import Backend
 
 WAITING, WORKING, FINISHED, FAILED = "waiting", "running", "done", "failed"
 REFRESH_SECONDS = 0.25
 NUM_MESSAGES = 8
 """Number of messages shown below the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(EvaluationOptions):
+    """Evaluate many models as one queue."""
+
+    models: Path | None = option(None, "read models and suites from this file", metavar="FILE.yaml")
+    model: tuple[str, ...] = option((), f"{MODEL_HELP}; repeatable", metavar="SPEC", many=True)
+    suite: tuple[str, ...] = option(
+        (), "name a suite; repeatable", many=True, default_text=f"those of the file, or {DEFAULT_SUITE}"
+    )
 
 
 @dataclass
@@ -101,7 +109,7 @@ class Sweep:
         protocol: settings of the probes.
     """
 
-    def __init__(self, options: argparse.Namespace, runs: Sequence[SweepRun], command: str, protocol: Protocol) -> None:
+    def __init__(self, options: SweepOptions, runs: Sequence[SweepRun], command: str, protocol: Protocol) -> None:
         self.options, self.runs, self.command, self.protocol = options, list(runs), command, protocol
         self.messages: list[str] = []
         self.next_index, self.lock = 0, Lock()
@@ -110,6 +118,10 @@ class Sweep:
 
     def execute(self, backend: Backend, console: Console) -> None:
         """Execute all runs; returns when each is done or has failed."""
+        from rich.live import Live
+
+        from benchmark.runner.plain_progress import PlainProgress, can_redraw
+
         # One thread more than workers, so that one run can be scored while the others keep the workers busy.
         count = min(len(self.runs), max(1, backend.workers) + 1)
         threads = [Thread(target=self._work, args=(backend,), daemon=True) for _ in range(count)]
@@ -161,13 +173,18 @@ class Sweep:
             try:
                 run.record = self._execute_run(run, backend)
                 run.state = FINISHED
-            except BaseException as problem:
+            except BaseException as error:
                 # SystemExit too: in a thread it would end the thread without any message.
-                run.state, run.problem = FAILED, as_benchmark_error(problem)
+                run.state, run.problem = FAILED, as_benchmark_error(error)
                 run.write(str(run.problem))
 
     def _execute_run(self, sweep_run: SweepRun, backend: Backend) -> Record:
-        checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), load_options(self.options))
+        from benchmark.models.checkpoint import open_checkpoint
+        from benchmark.runner.preflight import check_fits, describe_start
+        from benchmark.runner.record import format_eligibility
+        from benchmark.runner.run import Run
+
+        checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), self.options.loading.load_options())
         run = Run(run_config(self.options, sweep_run.suite, self.command, self.protocol), checkpoint)
         record = run.finished_record()
         if record is None:
@@ -180,6 +197,12 @@ class Sweep:
         return record
 
     def _table(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        from benchmark.board.tables import row_cells
+
         table = Table("model", "suite", "state", "progress", "held-out %", "delta", "verdict")
         for run in self.runs:
             cells = row_cells(run.record) if run.record else {}
@@ -213,7 +236,7 @@ def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
     """
     try:
         content = yaml.safe_load(path.read_bytes())
-        default_suites = list(suites) or content.get("suites") or ["laptop"]
+        default_suites = list(suites) or content.get("suites") or [DEFAULT_SUITE]
         runs = []
         for item in content["models"]:
             item = {"model": item} if isinstance(item, str) else dict(item)
@@ -221,51 +244,42 @@ def read_models(path: Path, suites: Sequence[str]) -> list[SweepRun]:
             if item:
                 raise ValueError(f"unknown entry {next(iter(item))!r}")
             runs += [
-                SweepRun(spec, str(suite))
-                for spec in expand_revisions(model)
-                for suite in model_suites or default_suites
+                SweepRun(spec, str(suite)) for spec in expand_models(model) for suite in model_suites or default_suites
             ]
-    except OSError as problem:
-        raise UsageError(f"--models {path}: {problem.strerror}; give the path of a .yaml file") from problem
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as problem:
-        message = " ".join(str(problem).split())[:200]
+    except OSError as error:
+        raise UsageError(f"--models {path}: {error.strerror}; give the path of a .yaml file") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        message = " ".join(str(error).split())[:200]
         raise UsageError(
             f"--models {path}: {message}; expected a list `models` of specs or of entries model, suites"
-        ) from problem
+        ) from error
     return runs
 
 
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = CommandParser(prog="python -m benchmark.sweep", description="Evaluate many models as one queue.")
-    add = parser.add_argument
-    add("--models", type=Path, metavar="FILE.yaml", help="a list of models and suites")
-    add("--model", action="append", default=[], metavar="SPEC", help=f"{SPEC_FORMS}; repeatable")
-    add("--suite", action="append", default=[], help="repeatable (default: those of the file, or laptop)")
-    add_worker_options(parser)
-    add_model_options(parser)
-    add("--json", action="store_true", help="print the rows as JSON on standard output")
-    return parser.parse_args(arguments)
-
-
-def execute(options: argparse.Namespace, command: str, protocol: Protocol) -> int:
+def execute(options: SweepOptions, command: str, protocol: Protocol) -> int:
     """Execute the command; returns the exit code."""
-    normalize_options(options)
     runs = read_models(options.models, options.suite) if options.models else []
     runs += [
         SweepRun(spec, suite)
         for model in options.model
-        for spec in expand_revisions(model)
-        for suite in options.suite or ["laptop"]
+        for spec in expand_models(model)
+        for suite in options.suite or [DEFAULT_SUITE]
     ]
     unique_runs = {(run.model, run.suite): run for run in runs}
     if not unique_runs:
         raise UsageError("nothing to evaluate: give --models FILE.yaml or --model SPEC")
     for sweep_run in unique_runs.values():
         ModelSpec.parse(sweep_run.model)
+    options = resolve(options)
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from rich.console import Console
+
+    import benchmark.runner.run  # noqa: F401
+
+    silence_libraries()
     console = Console(stderr=True, highlight=False)
     sweep = Sweep(options, list(unique_runs.values()), command, protocol)
-    with open_backend(options) as (backend, line):
+    with open_backend(options.backend, options.device, options.threads) as (backend, line):
         if line:
             console.print(line, style="dim")
         sweep.execute(backend, console)
@@ -282,6 +296,8 @@ def execute(options: argparse.Namespace, command: str, protocol: Protocol) -> in
 
 def result_row(run: SweepRun) -> dict[str, Any]:
     """The leaderboard row of a run, with its spec, suite and state."""
+    from benchmark.board.tables import row_cells
+
     cells = {"spec": run.model, "suite": run.suite, "state": run.state}
     return cells | (row_cells(run.record) if run.record else {})
 
@@ -289,8 +305,8 @@ def result_row(run: SweepRun) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
     """Run the command line with a protocol, which no option sets; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    command = " ".join(["python -m benchmark.sweep", *argv])
-    return run_command(lambda: execute(parse_options(arguments), command, protocol))
+    command = " ".join([program_name("sweep"), *argv])
+    return run_command(lambda: execute(parse_options(SweepOptions, argv, "sweep"), command, protocol))
 
 
 if __name__ == "__main__":

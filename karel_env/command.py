@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -79,6 +79,16 @@ def shown(text: object, longest: int = LONGEST_SHOWN) -> str:
 def quoted(text: str) -> str:
     """Quote a value that is not a number; in quotation marks unless it is a plain word."""
     return shown(text) if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else f"'{shown(text)}'"
+
+
+def nearest(text: str, names: Iterable[str]) -> str:
+    """The nearest of some names as a part of a message, such as ` (did you mean laptop?)`; empty if none is near."""
+    # difflib costs as much time to import as all of this module, and only a wrong name needs it.
+    from difflib import get_close_matches
+
+    by_folded = {name.lower(): name for name in names}
+    matches = get_close_matches(text.lower(), by_folded, n=1)
+    return f" (did you mean {by_folded[matches[0]]}?)" if matches else ""
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

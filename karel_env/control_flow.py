@@ -13,15 +13,12 @@ examples cover; Trivedi et al. 2021 (LEAPS, arXiv 2108.13643), appendix, for the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit, uint64
 
 from karel_env.compiler import compile_programs
 from karel_env.coverage import alive
 from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
-from karel_env.generator import Recipe, Tasks
 from karel_env.interpreter import OK, in_parts, run
 from karel_env.language import (
     ACTIONS,
@@ -35,8 +32,6 @@ from karel_env.language import (
     FIRST_NEGATED,
     IF,
     IFELSE,
-    MAX_NESTING,
-    MAX_REPEAT,
     NOT,
     OPEN,
     REPEAT,
@@ -44,9 +39,11 @@ from karel_env.language import (
     WHILE,
     Programs,
 )
+from karel_env.recipe import KINDS as KINDS
+from karel_env.recipe import ControlRecipe as ControlRecipe
+from karel_env.recipe import Tasks
 from karel_env.world import MAX_PRINTED_MARKERS, Worlds
 
-KINDS = ("action", "if", "ifelse", "while", "repeat")
 WORLDS_PER_PROGRAM = 4
 """Attempts with new worlds before the program is drawn again as well."""
 MAX_ATTEMPTS = 40_000
@@ -55,46 +52,6 @@ _ROUND = 4096
 _WORDS_PER_STATEMENT = 8
 _HEADER_AND_END = 4
 _PROGRAM, _THEN, _BODY = range(3)
-
-
-@dataclass(frozen=True)
-class ControlRecipe(Recipe):
-    """Settings of the random generation of tasks with control flow; `length` counts all statements.
-
-    Attributes:
-        kinds: relative frequency of each statement kind, in the order of `KINDS`; a kind that does not fit
-            into the rest of its block or under the depth limit is not drawn there.
-        depth: deepest nesting of blocks.
-        negate: probability of `not` before a condition (rounded to 1/65536).
-        repeats: (fewest, most) passes of a `repeat`, drawn uniformly.
-        most_markers: the count of a marked cell is uniform in 1 to this.
-        events: longest execution of an example, in events; a longer one is drawn again.
-        live: reject dead code: over the shown examples every condition must take both values, every action
-            must change something at least once, and some output must differ from its input.
-        shown: number of examples, the first ones of the task, by which `live` is judged.
-    """
-
-    kinds: tuple[int, ...]
-    depth: int
-    negate: float
-    repeats: tuple[int, int]
-    most_markers: int
-    events: int
-    live: bool
-    shown: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.kinds) != len(KINDS) or min(self.kinds) < 0 or self.kinds[0] == 0:
-            raise ValueError(f"recipe: kinds {self.kinds}; expected {len(KINDS)} counts, that of actions above 0")
-        if not 0 <= self.depth <= MAX_NESTING:
-            raise ValueError(f"recipe: depth {self.depth}; expected 0 to {MAX_NESTING}")
-        if not 0 <= self.repeats[0] <= self.repeats[1] <= MAX_REPEAT:
-            raise ValueError(f"recipe: repeats {self.repeats}; expected 0 <= first <= second <= {MAX_REPEAT}")
-        if not (0 <= self.negate <= 1 and self.most_markers >= 1 and self.events >= 1):
-            raise ValueError("recipe: negate must be a probability, most_markers and events at least 1")
-        if not 1 <= self.shown <= self.examples:
-            raise ValueError(f"recipe: shown {self.shown}; expected 1 to {self.examples}")
 
 
 def generate(

@@ -6,73 +6,18 @@ Source: docs/karel_env.md; Jin & Rinard 2024, section 3.1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import int64, njit, uint64
 
 from karel_env.draws import PURPOSES, below, bernoulli_mask, draw, mix, stream_key
 from karel_env.interpreter import in_parts, run
 from karel_env.language import ACTIONS, Programs
+from karel_env.recipe import Recipe as Recipe
+from karel_env.recipe import Tasks as Tasks
 from karel_env.world import Worlds
 
 _CHUNK = 1024
 """Tasks per block of a thread: few enough that their worlds are still in the processor's cache when they are executed."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the random generation of tasks.
-
-    Attributes:
-        height, width: (smallest, largest) of the grid, border included; drawn uniformly per task.
-        wall, marker: probability of a wall in an inner cell, of one marker in a free inner cell (rounded to 1/65536).
-        length: (shortest, longest) program in actions, drawn uniformly.
-        weights: relative frequency of each action, in the order of `ACTIONS`.
-        examples: number of worlds per task, E.
-    """
-
-    height: tuple[int, int]
-    width: tuple[int, int]
-    wall: float
-    marker: float
-    length: tuple[int, int]
-    weights: tuple[int, ...]
-    examples: int
-
-    def __post_init__(self) -> None:
-        for name, (low, high), least in (
-            ("height", self.height, 3), ("width", self.width, 3), ("length", self.length, 1),
-        ):  # fmt: skip
-            if not least <= low <= high:
-                raise ValueError(f"recipe: {name} {low} to {high}; expected {least} <= first <= second")
-        if len(self.weights) != len(ACTIONS) or min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ValueError(f"recipe: weights {self.weights}; expected {len(ACTIONS)} counts, not all 0")
-        if not (0 <= self.wall <= 1 and 0 <= self.marker <= 1 and self.examples >= 1):
-            raise ValueError("recipe: wall and marker must be probabilities and examples at least 1")
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """A batch of tasks.
-
-    Attributes:
-        programs: N reference programs.
-        inputs, outputs: worlds [N, E].
-        key: uint64 [N], hash of (program, inputs), which identifies a task.
-    """
-
-    programs: Programs
-    inputs: Worlds
-    outputs: Worlds
-    key: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.programs)
-
-    def take(self, indices: np.ndarray) -> Tasks:
-        """The tasks at `indices`, in that order."""
-        return Tasks(self.programs.take(indices), self.inputs[indices], self.outputs[indices], self.key[indices])
 
 
 def generate(

@@ -25,7 +25,7 @@ def to_frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> Dat
     """
     try:
         pandas = importlib.import_module("pandas")
-    except ImportError as problem:
-        raise ImportError("tables as DataFrames need pandas; pip install pandas") from problem
+    except ImportError as error:
+        raise ImportError("tables as DataFrames need pandas; pip install pandas") from error
     frame = pandas.DataFrame([dict(row) for row in rows])
     return frame if index is None else frame.set_index(index)

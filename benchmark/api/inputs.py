@@ -52,10 +52,10 @@ def as_float32(name: str, values: Any) -> np.ndarray:
             raise InputError(f"{name}: values of dtype {array.dtype}; expected real numbers, such as float32")
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(array, np.float32)
-    except (TypeError, ValueError) as problem:
-        if isinstance(problem, InputError):
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
             raise
-        raise InputError(f"{name}: {shown(problem, 200)}; expected an array of real numbers") from problem
+        raise InputError(f"{name}: {shown(error, 200)}; expected an array of real numbers") from error
 
 
 def check_states(name: str, values: Any, num_rows: int) -> np.ndarray:

@@ -128,8 +128,8 @@ def read_states(
     try:
         header = read_tensor_header(file)
         metadata = _metadata(file)
-    except SubmissionError as problem:
-        raise ModelError(f"{file}: {problem}; expected a states file as docs/api.md describes it") from problem
+    except SubmissionError as error:
+        raise ModelError(f"{file}: {error}; expected a states file as docs/api.md describes it") from error
     name = suite or metadata.get("suite", "")
     if not name:
         raise InputError(f"{file}: its metadata name no suite; give the suite of its prompts")

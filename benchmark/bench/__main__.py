@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmark.bench.probing import main
+from benchmark.bench.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

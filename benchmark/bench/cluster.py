@@ -7,7 +7,6 @@ Then simulates 1 to 1,024 workers from these figures, and checks the simulation 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -23,14 +22,13 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from benchmark.bench.command import ClusterBenchOptions
 from benchmark.cluster.executor import EVALUATION, WorkItem
 from benchmark.cluster.local_executor import ComputeFn
 from benchmark.cluster.pool import Pool
 from benchmark.cluster.ray_executor import ResourceRequest, connect
 from benchmark.cluster.simulation import ClusterCosts, finish_time, scaling_curve
-from benchmark.command import run_command
 from benchmark.errors import UsageError
-from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork
@@ -39,7 +37,6 @@ from benchmark.runner.store import ResultStore, StagedResult, write_atomic
 from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import load_suite
-from karel_env.command import CommandParser, integer
 
 NUM_EMPTY_SHARDS = 200
 """Number of shards without work, from which the overhead per shard is measured."""
@@ -248,19 +245,7 @@ def format_report(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.bench cluster", description="Measure the cost of Ray workers.")
-    parser.add_argument(
-        "--model", default=f"path:{shipped_path(DEFAULT_MODEL)}", help="model spec (default: the shipped model)"
-    )
-    parser.add_argument("--suite", default="laptop", help="suite that gives the blind set (default: laptop)")
-    parser.add_argument("--shards", type=integer(1, 100_000), default=20, help="shards per run (default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    return run_command(lambda: run(parser.parse_args(arguments)))
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: ClusterBenchOptions) -> int:
     """Measure and print; returns the exit code."""
     bench = ClusterBench(options.model, options.suite, options.shards)
     results = bench.measure(lambda stage: print(f"measuring: {stage}", file=sys.stderr))

@@ -13,11 +13,10 @@ cost of the grammar is the time spent in its logits processor divided by the tim
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,16 +25,14 @@ import torch
 from tabulate import tabulate
 from transformers import LogitsProcessor, StoppingCriteriaList
 
-from benchmark.command import run_command
+from benchmark.bench.command import GenerationBenchOptions
 from benchmark.errors import UsageError
-from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.decoding import StopAtClosingBracket
-from benchmark.models.huggingface import DTYPES, HuggingFaceModel
+from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
-from benchmark.tasks.prompt_template import LENGTH_FACTOR, TRACKS, TRAINED, build_prompt_template, render_prompts
+from benchmark.tasks.prompt_template import LENGTH_FACTOR, build_prompt_template, render_prompts
 from benchmark.tasks.suite import load_suite, test_tasks
-from karel_env.command import CommandParser, integer
 
 NUM_ROUNDS = 3
 HARNESS = "lm_eval.models.huggingface"
@@ -48,7 +45,7 @@ class GenerationBench:
         options: command-line options.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: GenerationBenchOptions) -> None:
         spec = ModelSpec.parse(options.model)
         checkpoint = open_checkpoint(spec)
         if not checkpoint.has_hidden_states or checkpoint.is_custom:
@@ -183,7 +180,7 @@ def grammar_row(batch: GenerationBench) -> dict[str, Any]:
     }
 
 
-def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def run_benchmark(options: GenerationBenchOptions) -> dict[str, list[dict[str, Any]]]:
     """Run all measurements; rows by table."""
     batch = GenerationBench(options)
     started = time.perf_counter()
@@ -198,23 +195,7 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]
     return {"batch": [shape], "speed": speed_rows(batch), "grammar": [grammar_row(batch)]}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.bench generation", description="speed of generation")
-    add = parser.add_argument
-    add(
-        "--model",
-        default=f"path:{shipped_path(DEFAULT_MODEL)}",
-        help="path:FOLDER or hf:org/name (default: the shipped model)",
-    )
-    add("--suite", default="laptop", help="suite that gives the test tasks (default: %(default)s)")
-    add("--track", choices=TRACKS, default=TRAINED, help="default: %(default)s")
-    add("--prompts", type=integer(1, 100_000), default=16, metavar="B", help="prompts per batch (default: %(default)s)")
-    add("--dtype", choices=sorted(DTYPES), default="float32", help="default: %(default)s")
-    return run_command(lambda: run(parser.parse_args(list(arguments))))
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: GenerationBenchOptions) -> int:
     """Measure and print; returns the exit code."""
     tables = run_benchmark(options)
     print(f"{options.model}, {options.dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", end="\n\n")

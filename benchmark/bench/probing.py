@@ -21,7 +21,6 @@ Letters: `Q` seeds, `S` semantics, `G` groups, `F` features, `R` states, `D` wid
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -41,7 +40,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.command import run_command
+from benchmark.bench.command import ProbingBenchOptions
 from benchmark.probing import probes as probing
 from benchmark.probing.control_gap import PriorBaseline, skill_score
 from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, list_semantics
@@ -57,7 +56,6 @@ from benchmark.runner.store import write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
-from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 NUM_ROUNDS = 2
@@ -341,7 +339,7 @@ def memory_rows(layers: int) -> list[dict[str, Any]]:
     return [row | in_memory]
 
 
-def run_benchmark(options: argparse.Namespace, protocol: Protocol) -> dict[str, Any]:
+def run_benchmark(options: ProbingBenchOptions, protocol: Protocol) -> dict[str, Any]:
     """Run all measurements with a protocol; rows by table."""
     suite = load_suite(options.suite)
     workload = ProbingWorkload(
@@ -357,53 +355,10 @@ def run_benchmark(options: argparse.Namespace, protocol: Protocol) -> dict[str, 
     return {"grid": grid, **other_tables}
 
 
-def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:
-    """Command-line entry point, with a protocol that no option sets; returns the exit code."""
-    argv = sys.argv[1:] if arguments is None else list(arguments)
-    if argv[:1] == ["cluster"]:
-        from benchmark.bench import cluster as cluster_bench
-
-        return cluster_bench.main(argv[1:])
-    if argv[:1] == ["generation"]:
-        from benchmark.bench import generation as generation_bench
-
-        return generation_bench.main(argv[1:])
-    parser = CommandParser(prog="python -m benchmark.bench", description="Measure the speed and memory of probing.")
-    add = parser.add_argument
-    add(
-        "benchmark",
-        choices=["probing", "cluster", "generation"],
-        help="benchmark to run (options of the others: bench cluster --help, bench generation --help)",
-    )
-    add("--suite", default="laptop", help="suite that gives the blind set (default: %(default)s)")
-    add(
-        "--programs", type=integer(1, 1_000_000), metavar="N", help="training programs per probe (default: the suite's)"
-    )
-    add(
-        "--sample",
-        type=integer(1, 100_000),
-        default=6,
-        metavar="K",
-        help="number of plain torch networks to measure (default: 6)",
-    )
-    add(
-        "--width", type=integer(1, 100_000), default=128, metavar="D", help="width of the states (default: %(default)s)"
-    )
-    add(
-        "--layers",
-        type=integer(1, 1000),
-        default=3,
-        metavar="N",
-        help="number of layers stored and probed in the memory test (default: 3; all: 25)",
-    )
-    add("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    return run_command(lambda: run(parser.parse_args(argv), protocol))
-
-
-def run(options: argparse.Namespace, protocol: Protocol) -> int:
-    """Measure and print; returns the exit code."""
+def run(options: ProbingBenchOptions, protocol: Protocol = STANDARD) -> int:
+    """Measure with a protocol and print; returns the exit code."""
     tables = run_benchmark(options, protocol)
-    settings = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    settings: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     settings |= {
         "suite": options.suite,
         "programs": options.programs,
@@ -416,7 +371,3 @@ def run(options: argparse.Namespace, protocol: Protocol) -> int:
     if options.json:
         write_atomic(options.json, json.dumps(settings | tables, indent=1).encode())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import optimize
 
 from benchmark.statistics import Estimate
 
@@ -120,6 +119,8 @@ def spread_labels(preferred: Sequence[float], gap: float, low: float, high: floa
 
     The gap is reduced if the labels do not fit.
     """
+    from scipy import optimize
+
     order = np.argsort(preferred, kind="stable")
     gap = min(gap, (high - low) / max(len(order) - 1, 1))
     offsets = gap * np.arange(len(order))

@@ -1,4 +1,4 @@
-"""`python -m benchmark.compare A B`: paired comparison of two models on the same tasks and the same probed programs.
+"""`karel-bench compare A B`: paired comparison of two models on the same tasks and the same probed programs.
 
 A and B are submissions or run folders of one suite and protocol. Shares of solved tasks are tested by the exact McNemar
 test, delta by a bootstrap that resamples the same programs for both; p values are Holm-adjusted over the metrics.
@@ -6,7 +6,6 @@ test, delta by a bootstrap that resamples the same programs for both; p values a
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -26,6 +25,7 @@ from benchmark.board.paired import (
     min_detectable_effect,
     normal_p_value,
 )
+from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
@@ -40,11 +40,23 @@ from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, hash_tasks, limit_suite, load_suite, test_tasks
-from karel_env.command import CommandParser
+from karel_env.command import nearest
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
 
 PASS_METRICS = ("shown", "held_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Compare two models on the same tasks and probed programs."""
+
+    first: str = argument("submission name, or folder of a finished run", metavar="A")
+    second: str = argument("second submission or run of the same suite and protocol", metavar="B")
+    suite: str | None = option(
+        None, "read the suite from this YAML file", metavar="FILE", default_text="a shipped suite"
+    )
+    json: bool = option(False, "print the comparison as JSON")
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,9 @@ def read_compared_run(name_or_folder: str) -> ComparedRun:
         Path(name_or_folder),
     )
     if not (folder / "record.json").is_file():
+        hint = nearest(name_or_folder, (path.name for path in submissions_folder().glob("*/")))
         raise UsageError(
-            f"{name_or_folder}: no record.json; give the name of a submission in {submissions_folder()}, or the folder of a finished run"
+            f"{name_or_folder}: no record.json; give the name of a submission in {submissions_folder()}, or the folder of a finished run{hint}"
         )
     record = read_record(folder / "record.json")
     return ComparedRun(folder, record, read_solved_tasks(folder, record))
@@ -251,15 +264,10 @@ def _table_row(comparison: MetricComparison) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.compare", description=__doc__.split("\n")[0])
-    parser.add_argument("first", metavar="A", help="submission name, or folder of a finished run")
-    parser.add_argument("second", metavar="B", help="second submission or run of the same suite and protocol")
-    parser.add_argument("--suite", metavar="FILE", help="YAML file of the suite, if it is not a shipped one")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(CompareOptions, arguments, "compare")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: CompareOptions) -> int:
     """Compare two runs and print the result; returns the exit code."""
     first, second = read_compared_run(options.first), read_compared_run(options.second)
     comparisons = compare_runs(first, second, options.suite)

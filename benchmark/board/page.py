@@ -1,4 +1,4 @@
-"""`python -m benchmark.page --out site/`: the leaderboard as one static page without network requests.
+"""`karel-bench page --output-dir site/`: the leaderboard as one static page without network requests.
 
 Style, script and data are inlined; the content security policy allows only this style and this script, by SHA-256, and
 all text of submitters is escaped.
@@ -6,7 +6,6 @@ all text of submitters is escaped.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
@@ -33,12 +32,12 @@ from benchmark.board.ranking import (
 )
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
+from benchmark.cli.declare import parse_options
+from benchmark.cli.fields import calibration_option, output_dir_option, submissions_option
 from benchmark.command import check_folder, make_folder, run_command
-from benchmark.installation.paths import submissions_folder
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate
-from karel_env.command import CommandParser
 from karel_env.world import HEADINGS
 
 PAGE_FILE = "index.html"
@@ -244,23 +243,28 @@ def _escape_nested(value: Any) -> Any:
     return spell_hidden(value) if isinstance(value, str) else value
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """Write the leaderboard as one static page."""
+
+    output_dir: Path = output_dir_option(Path("site"), f"write {PAGE_FILE} into this folder")
+    submissions: Path = submissions_option()
+    calibration: Path = calibration_option(CALIBRATION)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.page", description="Write the leaderboard as one static page.")
-    parser.add_argument("--out", type=Path, default=Path("site"), help=f"folder for {PAGE_FILE} (default: site)")
-    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
-    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(PageOptions, arguments, "page")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: PageOptions) -> int:
     """Write the page; returns the exit code."""
-    check_folder(options.out, "--out")
+    check_folder(options.output_dir, "--output-dir")
     groups = rank_groups(read_board(options.submissions))
     text = render_page(options.submissions, groups, read_calibration(options.calibration))
-    make_folder(options.out, "--out")
-    write_atomic(options.out / PAGE_FILE, text.encode())
-    print(f"wrote {options.out / PAGE_FILE} ({len(text.encode()) / 1e6:.1f} MB)")
+    make_folder(options.output_dir, "--output-dir")
+    write_atomic(options.output_dir / PAGE_FILE, text.encode())
+    print(f"wrote {options.output_dir / PAGE_FILE} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
 

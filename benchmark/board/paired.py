@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
 
 from benchmark.statistics import Estimate
 
@@ -50,6 +49,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
     """
     if first.shape != second.shape or not len(first):
         raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
+    from scipy import stats
+
     discordant = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(stats.binomtest(discordant[0], sum(discordant)).pvalue) if sum(discordant) else 1.0
     return McNemarResult(*discordant, len(first), min(1.0, p))
@@ -89,6 +90,8 @@ def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) 
         difference: difference of the two solve rates, at most `rate`.
         alpha: two-sided significance level.
     """
+    from scipy import stats
+
     half_range = 6 * np.sqrt(n * rate * (1 - rate)) + 6
     discordant = np.arange(max(0, int(n * rate - half_range)), min(n, int(n * rate + half_range)) + 1)
     critical = stats.binom.isf(alpha / 2, discordant, 0.5) + 1
@@ -104,6 +107,8 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
         rate: observed share of discordant tasks.
         alpha, target_power: significance level and power of the test.
     """
+    from scipy import optimize
+
     if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < target_power:
         return None
     return float(optimize.brentq(lambda d: mcnemar_power(n, rate, d, alpha) - target_power, 0.0, rate, xtol=1e-5))
@@ -111,6 +116,8 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
 
 def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
     """Smallest detectable value of an estimate with a normal 95% interval; None if the interval has no width."""
+    from scipy import stats
+
     standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return (
         float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error)
@@ -121,5 +128,7 @@ def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power
 
 def normal_p_value(estimate: Estimate) -> float:
     """Two-sided p value against 0 of an estimate with a normal 95% interval; 1 if the interval has no width."""
+    from scipy import stats
+
     standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
     return float(2 * stats.norm.sf(abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0

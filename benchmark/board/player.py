@@ -17,12 +17,9 @@ from benchmark.probing.readout import Readout
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import OUTCOMES
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
-from karel_env.compiler import compile_programs
-from karel_env.interpreter import STATUSES, run
 from karel_env.language import ACTIONS, HEADER, HEADER_TEXT, WORDS, Programs
 from karel_env.parser import ParseError, parse
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, mirror_classes
-from karel_env.stepping import snapshots
 from karel_env.world import Worlds
 
 SOLVED, SHOWN_ONLY = "solved", "shown examples only"
@@ -56,6 +53,8 @@ def build_player_tasks(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> li
 
 
 def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    from karel_env.interpreter import STATUSES, run
+
     text = str(sample["text"])
     entry = {
         "task": int(sample["task"]), "kind": kind, "reference": _program_tokens(task.programs.program(0)),
@@ -138,6 +137,10 @@ def world_to_json(world: Worlds) -> list[Any]:
 
 def steps_to_json(tokens: np.ndarray, world: Worlds, semantics: Semantics = ORIGINAL) -> list[list[Any]]:
     """Steps of one program in one world, at most `MAX_STEPS`; token indices start after the header."""
+    from karel_env.compiler import compile_programs
+    from karel_env.interpreter import run
+    from karel_env.stepping import snapshots
+
     trace = run(
         compile_programs(Programs.of([tokens])),
         Worlds(*(part[None] for part in vars(world).values())),

@@ -126,8 +126,12 @@ class Calibration:
     rows: tuple[CalibrationRow, ...]
 
 
-def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
+def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[LeaderboardRow]:
     """Read the row of every submission in a folder.
+
+    Args:
+        folder: folder of all submissions.
+        with_samples: whether the samples are read too; without them `held_out` is empty, and rows cannot be ranked.
 
     Raises:
         BenchmarkError: A run is not official, its samples do not match its record, or a description or status is invalid.
@@ -140,7 +144,9 @@ def read_leaderboard_rows(folder: Path) -> list[LeaderboardRow]:
                 f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the complete suite"
             )
         submission_folder = path.parent
-        held_out = read_solved_tasks(submission_folder, record)["held_out"]
+        held_out = np.zeros(0, bool)
+        if with_samples:
+            held_out = read_solved_tasks(submission_folder, record)["held_out"]
         rows.append(
             LeaderboardRow(
                 submission_folder.name,

@@ -7,13 +7,12 @@ verdict and its figures from the arrays that the submission stores.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,15 +30,16 @@ from benchmark.board.ranking import (
     read_board,
     read_calibration,
 )
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import calibration_option, output_file_option, submissions_option
 from benchmark.command import run_command
 from benchmark.errors import VerificationError
-from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, submissions_folder, work_folder
+from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
 from benchmark.submit.verify import check_stored_verdict
-from karel_env.command import CommandParser
 from karel_env.features import PRIMARY
 
 CALIBRATION = shipped_path(CALIBRATION_FILE)
@@ -258,33 +258,32 @@ def leaderboard_files(entries: Sequence[LeaderboardRow], calibration: Calibratio
     return {".md": render_markdown(groups, calibration), ".json": to_json(groups, calibration), ".csv": to_csv(groups)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardOptions:
+    """Write leaderboard.md, leaderboard.json and leaderboard.csv."""
+
+    submissions: Path = submissions_option()
+    calibration: Path = calibration_option(CALIBRATION)
+    output_file: Path = output_file_option(
+        lambda: work_folder() / "leaderboard.md",
+        "write this Markdown file, and JSON and CSV next to it",
+        "leaderboard.md",
+    )
+    check: bool = option(
+        False, "write nothing; exit with code 4 if a file is stale or stored arrays do not reproduce a record's figures"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.leaderboard",
-        description="Write leaderboard.md, leaderboard.json and leaderboard.csv.",
-    )
-    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
-    parser.add_argument("--calibration", type=Path, default=CALIBRATION, help="calibration record")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=work_folder() / "leaderboard.md",
-        help="Markdown file to write; JSON and CSV are written next to it",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit with code 4 if a file is stale or stored arrays do not reproduce a record's figures",
-    )
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(LeaderboardOptions, arguments, "leaderboard")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: LeaderboardOptions) -> int:
     """Write or check the files; returns the exit code."""
     entries = read_board(options.submissions)
     texts = {
-        options.out.with_suffix(suffix): text
+        options.output_file.with_suffix(suffix): text
         for suffix, text in leaderboard_files(entries, read_calibration(options.calibration)).items()
     }
     if options.check:

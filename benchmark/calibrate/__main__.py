@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmark.calibrate.calibration import main
+from benchmark.calibrate.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

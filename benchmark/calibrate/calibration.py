@@ -7,7 +7,6 @@ stored in the output folder and not recomputed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -24,6 +23,7 @@ from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
+from benchmark.calibrate.command import NUM_SWEEP_ALTERNATIVES, CalibrateOptions
 from benchmark.calibrate.pseudo_models import (
     DEGRADED_SHARES,
     FUTURE_OFFSET,
@@ -31,7 +31,7 @@ from benchmark.calibrate.pseudo_models import (
     PLANTED_LAYER,
     PseudoModelInputs,
 )
-from benchmark.command import make_folder, run_command
+from benchmark.command import make_folder
 from benchmark.environment import describe_environment, source_digest
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, PriorBaseline, overall_skill
 from benchmark.probing.labels import build_probe_set, list_semantics
@@ -49,7 +49,6 @@ from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import Suite, blind_tasks, load_suite
-from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PRIMARY
 
 NO_SKILL, NEGATIVE_GAP, FALLING_DELTA = "skill 0", "negative gap", "falls"
@@ -68,10 +67,6 @@ SEED_STRIDE = 1_000_003
 """Stride between the seed of a suite and the seeds of its calibrations."""
 CONTROL_SEED_OFFSET = 500
 OFFSETS = (0, -2, -1, 1, 2)
-NUM_ALTERNATIVES = 8
-"""Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
-NUM_SWEEP_ALTERNATIVES = 3
-"""Number of alternatives in sweeps over offsets and layers, which only locate the largest gap."""
 SEEDS_PER_PAIR = 5
 """Number of calibration seeds that share one trained pair."""
 Cell = dict[str, Any]
@@ -280,41 +275,20 @@ def _read_cells(path: Path) -> list[Cell] | None:
     return cells
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = CommandParser(
-        prog="python -m benchmark.calibrate", description="Measure pseudo-models with known outcomes."
-    )
-    parser.add_argument(
-        "--suite", default="laptop", help="suite that gives worlds and program lengths (default: laptop)"
-    )
-    parser.add_argument(
-        "--programs",
-        type=integer(STANDARD.min_programs, 1_000_000),
-        help="label budget of a probe (default: the suite's)",
-    )
-    parser.add_argument("--seeds", type=integer(1, 10_000), default=1, help="number of seeds (default: 1)")
-    parser.add_argument(
-        "--alternatives",
-        type=integer(NUM_SWEEP_ALTERNATIVES, 1000),
-        default=NUM_ALTERNATIVES,
-        help=f"number of alternative semantics (default: {NUM_ALTERNATIVES})",
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/calibration"), help="output folder")
-    return parser.parse_args(arguments)
-
-
-def calibrate_seeds(options: argparse.Namespace) -> list[Cell]:
+def calibrate_seeds(options: CalibrateOptions) -> list[Cell]:
     """Compute or read the cells of all requested seeds."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
     protocol = replace(STANDARD, alternatives=options.alternatives)
-    make_folder(options.out, "--out")
+    make_folder(options.output_dir, "--output-dir")
     cells: list[Cell] = []
     progress = PlainProgress(Console(stderr=True, highlight=False))
-    progress.write(f"calibrating on suite {suite.name}, {options.seeds} seeds; cells in {options.out}")
+    progress.write(f"calibrating on suite {suite.name}, {options.seeds} seeds; cells in {options.output_dir}")
     with progress.displayed():
         for seed in range(options.seeds):
-            cells += _calibrate_seed(_cells_path(options.out, suite, protocol, seed), suite, protocol, seed, progress)
+            cells += _calibrate_seed(
+                _cells_path(options.output_dir, suite, protocol, seed), suite, protocol, seed, progress
+            )
     return cells
 
 
@@ -334,12 +308,7 @@ def _calibrate_seed(path: Path, suite: Suite, protocol: Protocol, seed: int, pro
     return cells
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    return run_command(lambda: run(_options(arguments)))
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: CalibrateOptions) -> int:
     """Calibrate, write the record and print the table; returns the exit code."""
     cells = calibrate_seeds(options)
     num_false, num_negatives = count_false_represents(cells)
@@ -347,11 +316,7 @@ def run(options: argparse.Namespace) -> int:
         "suite": options.suite, "seeds": options.seeds, "alternatives": options.alternatives,
         "false_represents": [num_false, num_negatives], "environment": describe_environment(), "cells": cells,
     }  # fmt: skip
-    write_atomic(options.out / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_atomic(options.output_dir / "calibration.json", (json.dumps(record, indent=1) + "\n").encode())
     print(format_table(cells))
-    print(f"\nfalse REPRESENTS: {num_false} of {num_negatives}. Record: {options.out / 'calibration.json'}")
+    print(f"\nfalse REPRESENTS: {num_false} of {num_negatives}. Record: {options.output_dir / 'calibration.json'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,20 +23,18 @@ stored), and that its gaps are means over the five repeats at offset 0.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmark.command import make_folder, run_command
+from benchmark.command import make_folder
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
@@ -48,11 +46,13 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.probe_sets import first_inputs, parse_programs
 from benchmark.tasks.stage import GENERATED, Stage
 from benchmark.tasks.suite import load_suite, probe_tasks
-from karel_env.command import CommandParser, integer
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs
 from karel_env.semantics import ORIGINAL
 from karel_env.world import Worlds
+
+if TYPE_CHECKING:
+    from benchmark.calibrate.legacy_command import LegacyOptions
 
 LABEL = "LEGACY recipe of Jin & Rinard 2024: not comparable with any row of this benchmark"
 FLAWS = (
@@ -296,28 +296,14 @@ def format_table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str
     return "\n".join([LABEL, FLAWS, tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True), *sizes])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    parser = CommandParser(prog="python -m benchmark.legacy", description=LABEL)
-    add = parser.add_argument
-    add("--model", required=True, help="path:FOLDER or hf:org/name@revision")
-    add("--suite", default="laptop", help="suite of straight-line programs (default: laptop)")
-    add("--programs", type=integer(1, 1_000_000), help="probe tasks that the model answers (default: the suite's)")
-    add("--repeats", type=integer(1, 1000), default=5, help="trainings per network (default: 5, as released)")
-    add("--seed-unset", action="store_true", help="set no seed, as released (default: seed 0)")
-    add("--fixed", action="store_true", help="also measure with selection on validation, disjoint programs and seed 0")
-    add("--out", type=Path, default=Path("runs/legacy"), help="output folder of legacy.json (default: runs/legacy)")
-    return run_command(lambda: run(parser.parse_args(arguments)))
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measure, write `legacy.json` and print the table; returns the exit code."""
+def run(options: LegacyOptions, model: str) -> int:
+    """Measure the model of a spec, write `legacy.json` and print the table; returns the exit code."""
     suite = load_suite(options.suite)
     suite = replace(suite, probe_programs=options.programs or suite.probe_programs)
-    job = Job(suite, open_checkpoint(ModelSpec.parse(options.model)), "float32", "cpu", random_inits=0)
+    job = Job(suite, open_checkpoint(ModelSpec.parse(model)), "float32", "cpu", random_inits=0)
     if not job.checkpoint.has_hidden_states:
-        raise UsageError(f"--model {options.model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
-    make_folder(options.out, "--out")
+        raise UsageError(f"--model {model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
+    make_folder(options.output_dir, "--output-dir")
     recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
     recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
     inputs = written_programs_and_states(job)
@@ -326,13 +312,9 @@ def run(options: argparse.Namespace) -> int:
         for recipe_variant in recipes
     ]
     stored = {
-        "label": LABEL, "flaws": FLAWS, "model": [options.model, job.checkpoint.digest], "suite": asdict(suite),
+        "label": LABEL, "flaws": FLAWS, "model": [model, job.checkpoint.digest], "suite": asdict(suite),
         "results": [asdict(recipe_variant) | {"gaps": accuracy_gaps(recipe_variant.on_test)} for recipe_variant in results],
     }  # fmt: skip
-    write_atomic(options.out / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
+    write_atomic(options.output_dir / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())
     print("\n" + format_table(*results))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -204,7 +204,7 @@ def check_padding(doctor_context: DoctorContext) -> CheckResult:
     if largest > TOLERANCE[doctor_context.job.dtype]:
         return CheckResult(
             "padding", FAIL, f"states in a padded batch differ by {largest:.2%} from those of each prompt alone; the model "
-            "does not skip padding, so run it with --batch 1",
+            "does not skip padding, so run it with --batch-size 1",
         )  # fmt: skip
     return CheckResult(
         "padding", OK, f"a padded batch gives the states of each prompt alone (largest difference {largest:.1e})"

@@ -1,6 +1,6 @@
-"""Training dynamics: `python -m benchmark.emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
+"""Training dynamics: `karel-bench emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
 
-A RUN is a folder of `baselines.train`: `checkpoints/step-N`, each a model with a `training.json` that gives step and
+A RUN is a folder of `karel-bench train`: `checkpoints/step-N`, each a model with a `training.json` that gives step and
 tokens seen. Runs of one recipe with different seeds share one figure. Points are stored, so the same command continues
 where it stopped and adds new checkpoints. The points of each run are also written as `NAME.json`, which replaces the run
 as an argument once its checkpoints are deleted.
@@ -8,271 +8,48 @@ as an argument once its checkpoints are deleted.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from rich.console import Console
-from tabulate import tabulate
-
-from benchmark.cli.options import AUTO, THREADS, add_worker_options, normalize_options, open_backend
-from benchmark.cli.progress import RichProgress
-from benchmark.command import make_folder, run_command
-from benchmark.emergence.curves import write_figure, write_table
-from benchmark.emergence.phases import (
-    PAPER_R2,
-    PAPER_SHARES,
-    BetweenRuns,
-    Phases,
-    Relation,
-    find_phases,
-    relate,
-    relate_runs,
-)
-from benchmark.emergence.trajectory import (
-    REDUCED_PROTOCOL,
-    CurvePoint,
-    TrainingCheckpoint,
-    Trajectory,
-    read_points,
-    write_points,
-)
-from benchmark.errors import UsageError
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.huggingface import DTYPES
-from benchmark.models.interface import ModelSpec
-from benchmark.probing.full_grid import FUTURE
-from benchmark.probing.protocol import Protocol
-from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.runner.plain_progress import PlainProgress, can_redraw
-from benchmark.tasks.suite import load_suite
-from karel_env.command import CommandParser
-
-TRAINING_FILE = "training.json"
+from benchmark.cli.declare import argument, group, option, parse_options
+from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
+from benchmark.cli.options import BackendOptions
+from benchmark.command import run_command, silence_libraries
 
 
-class SingleBarProgress(RichProgress):
-    """A single progress bar that all stages of all checkpoints reuse."""
+@dataclass(frozen=True, kw_only=True)
+class EmergenceOptions:
+    """Evaluate the checkpoints of training runs."""
 
-    def start(self, description: str, total: int | None, completed: int = 0) -> None:
-        """See `runner.stages.Progress`."""
-        if self.current is None:
-            super().start(description, total, completed)
-        else:
-            self.bars.reset(self.current, total=total, completed=completed, description=description)
-
-
-def _open_progress(console: Console) -> SingleBarProgress | PlainProgress:
-    # A checkpoint is announced by its step; a line for each of its stages would be too many.
-    return SingleBarProgress(console) if can_redraw(console) else PlainProgress(console, announces_stages=False)
-
-
-def list_checkpoints(run: Path) -> list[TrainingCheckpoint]:
-    """List the checkpoints of a training run, in order of step.
-
-    Raises:
-        UsageError: The run has no checkpoints, or one lacks a valid `training.json`.
-    """
-    checkpoints = []
-    for folder in sorted((run / "checkpoints").glob("step-*")):
-        if folder.name.endswith(".new"):
-            continue
-        try:
-            metadata = json.loads((folder / TRAINING_FILE).read_bytes())
-            step, tasks, tokens = (int(metadata[name]) for name in ("step", "tasks_seen", "tokens_seen"))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{folder / TRAINING_FILE}: {error}; expected step, tasks_seen and tokens_seen") from error
-        checkpoints.append(TrainingCheckpoint(open_checkpoint(ModelSpec("path", str(folder))), step, tasks, tokens))
-    if not checkpoints:
-        raise UsageError(f"{run}: no checkpoints/step-N in it; expected a folder of python -m baselines.train")
-    return checkpoints
-
-
-def semantics_curves(points: Sequence[CurvePoint]) -> dict[str, list[float | None]]:
-    """Curves of a run that are related to accuracy: semantic content per probe depth, and delta."""
-    curves: dict[str, list[float | None]] = {
-        f"sc_{depth}": [p.content[depth].value if p.content else None for p in points] for depth in CONTENT_DEPTHS
-    }
-    return curves | {"delta": [p.delta.value for p in points]}
-
-
-def shown_accuracy(points: Sequence[CurvePoint]) -> list[float]:
-    """Accuracy on shown examples per checkpoint."""
-    return [p.accuracy.shown.value for p in points]
-
-
-def relate_to_accuracy(points: Sequence[CurvePoint]) -> dict[str, Relation | None]:
-    """Relation of each of the `semantics_curves` of a run to its accuracy."""
-    tokens = [float(p.tokens) for p in points]
-    return {name: relate(tokens, curve, shown_accuracy(points)) for name, curve in semantics_curves(points).items()}
-
-
-def relate_between_runs(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, BetweenRuns | None]:
-    """Relation between runs, at the steps that all runs have."""
-    common = set.intersection(*({p.step for p in points} for points in runs.values()))
-    common_points = [[p for p in points if p.step in common] for points in runs.values()]
-    curves = [semantics_curves(points) for points in common_points]
-    accuracy = [shown_accuracy(points) for points in common_points]
-    return {name: relate_runs([run_curves[name] for run_curves in curves], accuracy) for name in curves[0]}
-
-
-def find_run_phases(points: Sequence[CurvePoint]) -> Phases:
-    """Find the phases of one run."""
-    return find_phases(
-        np.array([p.tokens for p in points], float),
-        np.array([p.distinct for p in points]),
-        np.array([p.accuracy.shown.value for p in points]),
+    runs: tuple[Path, ...] = argument(
+        "folder of a training run, or a .json file of its points; one per seed of a recipe", many=True, metavar="RUN"
     )
-
-
-def summarize_seeds(runs: Mapping[str, Sequence[CurvePoint]]) -> dict[str, Any]:
-    """Mean, minimum and maximum over runs of the last checkpoint's metrics."""
-    last = [points[-1] for points in runs.values()]
-    figures: dict[str, list[float]] = {
-        "shown": [p.accuracy.shown.value for p in last],
-        "held_out": [p.accuracy.held_out.value for p in last],
-        "delta": [p.delta.value for p in last],
-        "mdl_delta": [p.mdl_delta.value for p in last],
-        **{f"delta ahead {k}": [p.future[k].value for p in last if k in p.future] for k in FUTURE},
-        **{f"sc_{d}": [p.content[d].value for p in last if p.content] for d in CONTENT_DEPTHS},
-    }
-    return {
-        name: {"mean": float(np.mean(values)), "low": min(values), "high": max(values), "runs": len(values)}
-        for name, values in figures.items()
-        if values
-    }
-
-
-def format_report(
-    phases: Mapping[str, Phases],
-    related: Mapping[str, Mapping[str, Relation | None]],
-    between: Mapping[str, BetweenRuns | None],
-) -> str:
-    """Format phases and relations as tables for a terminal."""
-    shares = [
-        [
-            name,
-            *(f"{100 * share:.1f}" for share in phase_result.shares),
-            *(f"{100 * a:.1f}" for a in phase_result.accuracy),
-        ]
-        for name, phase_result in phases.items()
-    ]
-    shares.append(["the paper", *(f"{100 * share:.0f}" for share in PAPER_SHARES), "", "", "92.4"])
-    share_headers = ["run", "babbling %", "syntax %", "semantics %", "shown % after", "after", "at the end"]
-    relation_rows = []
-    for name, run_relations in related.items():
-        for curve, phase_result in run_relations.items():
-            if phase_result is not None:
-                second_half = "" if phase_result.r2_second_half is None else f"{phase_result.r2_second_half:.3f}"
-                relation_rows.append([
-                    name, curve, phase_result.n, f"{phase_result.r2:.3f}", second_half,
-                    *(f"{value:+.2f} (p {p:.2g})" for value, p in (phase_result.changes, phase_result.rank_changes)),
-                ])  # fmt: skip
-    relation_rows.append(["the paper", "semantic content", "", f"{PAPER_R2}", "", "", ""])
-    relation_headers = ["run", "with shown accuracy", "n", "R^2", "second half", "changes, r", "changes, rank"]
-    tables: list[tuple[list[list[Any]], list[str]]] = [(shares, share_headers), (relation_rows, relation_headers)]
-    between_rows = [
-        [curve, phase_result.n, f"{phase_result.r:+.2f} (p {phase_result.p:.2g})"]
-        for curve, phase_result in between.items()
-        if phase_result is not None
-    ]
-    if between_rows:
-        tables.append((between_rows, ["between runs, at the same checkpoint", "n", "with shown accuracy, r"]))
-    return "\n\n".join(tabulate(rows, headers, disable_numparse=True) for rows, headers in tables)
-
-
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = CommandParser(
-        prog="python -m benchmark.emergence", description="Evaluate the checkpoints of training runs."
+    suite: str = suite_option()
+    full: bool = option(False, "use the programs, seeds and alternatives of a whole run; several times slower")
+    output_dir: Path | None = output_dir_option(
+        None, "write points, table and figure into this folder", default_text="RUN/emergence of the first run"
     )
-    add = parser.add_argument
-    add(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="folder of a training run, or a .json file of its points; one per seed of a recipe",
-    )
-    add("--suite", default="laptop", help="suite name, or .yaml file of a custom suite (default: laptop)")
-    add(
-        "--full",
-        action="store_true",
-        help="use the programs, seeds and alternatives of a complete run; several times slower",
-    )
-    add("--out", type=Path, help="folder of points, table and figure (default: RUN/emergence of the first run)")
-    add("--device", default=AUTO, help="auto, cpu or cuda (default: auto)")
-    add("--dtype", choices=sorted(DTYPES), default="float32", help="dtype of the model (default: float32)")
-    add("--threads", type=THREADS, default=1, help="CPU threads of one forward pass (default: 1)")
-    add("--name", help="model name in the figure (default: name of the first folder)")
-    add_worker_options(parser)
-    parser.set_defaults(strict=False)
-    return parser.parse_args(arguments)
+    device: str = device_option()
+    dtype: str = dtype_option()
+    threads: int = threads_option()
+    name: str | None = option(None, "name the model in the figure", default_text="name of the first folder")
+    backend: BackendOptions = group(BackendOptions)
 
 
-def _is_points_file(run: Path) -> bool:
-    return run.suffix == ".json"
+def execute(options: EmergenceOptions) -> int:
+    """Evaluate the runs; returns the exit code."""
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.emergence.evaluation import evaluate_runs
+
+    silence_libraries()
+    return evaluate_runs(options)
 
 
-def run(options: argparse.Namespace, reduced_protocol: Protocol) -> int:
-    """Evaluate the runs and write the results; returns the exit code."""
-    first: Path = options.runs[0]
-    options.out = options.out or (first.parent if _is_points_file(first) else first / "emergence")
-    normalize_options(options)
-    out: Path = options.out
-    suite, progress = load_suite(options.suite), _open_progress(Console(stderr=True, highlight=False))
-    if len({path.stem for path in options.runs}) < len(options.runs):
-        raise UsageError("RUN: two runs have the same name; rename one, results are stored by run name")
-    runs = {path.stem: read_points(path) for path in options.runs if _is_points_file(path)}
-    checkpoints = {path.stem: list_checkpoints(path) for path in options.runs if not _is_points_file(path)}
-    make_folder(out, "--out")
-    with open_backend(options) as (backend, notice), progress.displayed():
-        count = sum(map(len, checkpoints.values()))
-        progress.write(
-            f"evaluating {count} checkpoints of {len(checkpoints)} runs on suite {suite.name}; results in {out}"
-        )
-        if notice:
-            progress.write(notice)
-        trajectory = Trajectory(
-            suite, out / "points", backend, progress, options.full, options.device, options.threads, options.dtype,
-            reduced_protocol,
-        )  # fmt: skip
-        for name, run_checkpoints in checkpoints.items():
-            runs[name] = []
-            for number, checkpoint in enumerate(run_checkpoints, 1):
-                progress.write(f"{name}: step {checkpoint.step} ({number} of {len(run_checkpoints)})")
-                runs[name].append(trajectory.measure(checkpoint))
-            write_points(out / f"{name}.json", runs[name])
-    runs = {path.stem: runs[path.stem] for path in options.runs}
-    phases = {name: find_run_phases(points) for name, points in runs.items()}
-    related = {name: relate_to_accuracy(points) for name, points in runs.items()}
-    between = relate_between_runs(runs)
-    write_table(out / "points.csv", runs)
-    figures = write_figure(out, options.name or first.stem, runs, phases)
-    summary = {
-        "phases": {name: asdict(result) for name, result in phases.items()},
-        "relations": {
-            name: {curve: asdict(result) if result else None for curve, result in run_relations.items()}
-            for name, run_relations in related.items()
-        },
-        "between runs": {curve: asdict(result) if result else None for curve, result in between.items()},
-        "last checkpoint, over runs": summarize_seeds(runs),
-        "paper": {"shares": PAPER_SHARES, "r2": PAPER_R2},
-    }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(format_report(phases, related, between))
-    print("\n".join(f"wrote {path}" for path in (out / "points.csv", out / "summary.json", *figures)))
-    return 0
-
-
-def main(arguments: Sequence[str] | None = None, reduced_protocol: Protocol = REDUCED_PROTOCOL) -> int:
-    """Command-line entry point, with a protocol for runs without --full; returns the exit code."""
-    return run_command(lambda: run(parse_options(arguments), reduced_protocol))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(EmergenceOptions, arguments, "emergence")))
 
 
 if __name__ == "__main__":

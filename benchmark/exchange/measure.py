@@ -52,10 +52,10 @@ def execute(options: argparse.Namespace) -> int:
     try:
         with bars.displayed():
             result = measure(file.probes, file.hidden, controls, features=options.feature, on_steps=bars.advance)
-    except InputError as problem:
-        if str(problem).startswith("features:"):
+    except InputError as error:
+        if str(error).startswith("features:"):
             raise
-        raise ModelError(f"{options.states}: {problem}") from problem
+        raise ModelError(f"{options.states}: {error}") from error
     print(json.dumps(summarize(result)) if options.json else format_result(result))
     if result.missing_controls:
         print(

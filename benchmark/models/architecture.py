@@ -145,8 +145,8 @@ def _failures_as_model_errors(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     except (BenchmarkError, MemoryError):
         raise
-    except Exception as problem:  # libraries and remote code may raise anything
-        raise ModelError(f"{checkpoint.spec}: cannot be loaded: {failure_message(problem, 300)}") from problem
+    except Exception as error:  # libraries and remote code may raise anything
+        raise ModelError(f"{checkpoint.spec}: cannot be loaded: {failure_message(error, 300)}") from error
 
 
 def failure_message(problem: BaseException, length: int) -> str:

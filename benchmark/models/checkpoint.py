@@ -25,6 +25,7 @@ from benchmark.models.formats import list_local_names, missing_config_error, mis
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
 from benchmark.models.weights import count_parameters, list_weight_files, read_stored_tensors
+from karel_env.command import nearest
 from karel_env.shadowing import shadowing_message
 
 FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -167,7 +168,8 @@ def _open_baseline(spec: ModelSpec) -> Checkpoint:
         raise UsageError(f"{spec}: {message}")
     registry = importlib.import_module(BASELINE_REGISTRY)
     if spec.target not in registry.BASELINES:
-        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}")
+        hint = nearest(spec.target, registry.BASELINES)
+        raise ModelError(f"{spec}: no such baseline; expected one of {', '.join(registry.BASELINES)}{hint}")
     source = Path(inspect.getfile(registry.BASELINES[spec.target]))
     digest = hashlib.sha256(spec.target.encode())
     for path in (source, source.with_name("prompt_reading.py")):

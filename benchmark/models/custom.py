@@ -43,15 +43,15 @@ def build_model(spec: ModelSpec, random_seed: int | None = None) -> Any:
         raise ModelError(f"{spec}: the module has no function {name}; expected one that takes random_seed")
     try:
         inspect.signature(factory).bind(random_seed=random_seed)
-    except TypeError as problem:
-        raise ModelError(f"{spec}: {name} cannot be called with random_seed=None alone ({problem})") from problem
+    except TypeError as error:
+        raise ModelError(f"{spec}: {name} cannot be called with random_seed=None alone ({error})") from error
     try:
         with exit_as_error(str(spec), name):
             model = factory(random_seed=random_seed)
     except ModelError:
         raise
-    except Exception as problem:  # custom code may raise anything
-        raise ModelError(f"{spec}: {name} failed: {type(problem).__name__}: {_line(problem)}") from problem
+    except Exception as error:  # custom code may raise anything
+        raise ModelError(f"{spec}: {name} failed: {type(error).__name__}: {_line(error)}") from error
     if not callable(getattr(model, "generate", None)):
         raise ModelError(f"{spec}: {name} made a {type(model).__name__}, which has no method generate")
     return model
@@ -68,8 +68,8 @@ def module_source(spec: ModelSpec, loading: LoadOptions) -> tuple[Path, str]:
         raise UsageError(f"{spec}: runs your own code; add --allow-code (such a run is never official)")
     try:
         path = Path(inspect.getfile(_module(spec)))
-    except TypeError as problem:
-        raise ModelError(f"{spec}: its module has no file to digest; expected a module of your own") from problem
+    except TypeError as error:
+        raise ModelError(f"{spec}: its module has no file to digest; expected a module of your own") from error
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -80,11 +80,11 @@ def _module(spec: ModelSpec) -> ModuleType:
             return importlib.import_module(name)
     except ModelError:
         raise
-    except Exception as problem:  # custom code may raise anything
+    except Exception as error:  # custom code may raise anything
         raise ModelError(
-            f"{spec}: cannot import {name} ({type(problem).__name__}: {_line(problem)}); "
+            f"{spec}: cannot import {name} ({type(error).__name__}: {_line(error)}); "
             "run from the folder that holds it, or set PYTHONPATH"
-        ) from problem
+        ) from error
 
 
 def _line(problem: Exception) -> str:
@@ -110,12 +110,12 @@ def exit_as_error(spec: str, call: str) -> Iterator[None]:
         yield
     except Exception:
         raise
-    except KeyboardInterrupt as problem:
+    except KeyboardInterrupt as error:
         if was_interrupted():
             raise
-        raise _exit_error(spec, call, problem) from problem
-    except BaseException as problem:
-        raise _exit_error(spec, call, problem) from problem
+        raise _exit_error(spec, call, error) from error
+    except BaseException as error:
+        raise _exit_error(spec, call, error) from error
     finally:
         _restore_exit()
 

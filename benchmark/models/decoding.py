@@ -68,10 +68,10 @@ class Grammar:
             self.tokens = _build_tokenizer(tokenizer, vocabulary)
             self.grammar = LLMatcher.grammar_from_lark(continuation_grammar())
             self.matcher()
-        except ValueError as problem:
+        except ValueError as error:
             raise ModelError(
-                f"tokenizer: llguidance cannot use it ({problem}); run without constrained decoding"
-            ) from problem
+                f"tokenizer: llguidance cannot use it ({error}); run without constrained decoding"
+            ) from error
 
     def matcher(self) -> LLMatcher:
         """Return a matcher at the start of the grammar."""

@@ -10,17 +10,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
 
@@ -40,6 +29,18 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
     Raises:
         ModelError: the model is missing, gated, or cannot be downloaded.
     """
+    # Imported here, since most commands download nothing, and the hub client takes as long as they do.
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         return Path(
             snapshot_download(
@@ -50,36 +51,40 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
                 endpoint=_endpoint(),
             )
         )
-    except HFValidationError as problem:
-        raise ModelError(f"{spec}: not a valid hub name; expected hf:org/name") from problem
-    except GatedRepoError as problem:
+    except HFValidationError as error:
+        raise ModelError(f"{spec}: not a valid hub name; expected hf:org/name") from error
+    except GatedRepoError as error:
         raise ModelError(
             f"{spec}: gated; accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN"
-        ) from problem
-    except RepositoryNotFoundError as problem:
+        ) from error
+    except RepositoryNotFoundError as error:
         raise ModelError(
             f"{spec}: no such model on the hub, or a private one; check the name, or set HF_TOKEN"
-        ) from problem
-    except RevisionNotFoundError as problem:
+        ) from error
+    except RevisionNotFoundError as error:
         raise ModelError(
             f"{spec}: the model has no revision {spec.revision or constants.DEFAULT_REVISION}; "
             "give a branch, a tag or a whole commit that its page lists"
-        ) from problem
-    except LocalEntryNotFoundError as problem:
+        ) from error
+    except LocalEntryNotFoundError as error:
         reason = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise ModelError(
             f"{spec}: incomplete in the local hub cache, and {reason}; download it on a machine with a network, or use path:FOLDER"
-        ) from problem
-    except (HfHubHTTPError, HTTPError, OSError) as problem:
-        if isinstance(problem, HfHubHTTPError) and problem.response.status_code in (401, 403):
-            raise ModelError(f"{spec}: the hub refuses the access token; renew it, or unset HF_TOKEN") from problem
+        ) from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise ModelError(f"{spec}: the hub refuses the access token; renew it, or unset HF_TOKEN") from error
         raise ModelError(
-            f"{spec}: the download was interrupted ({type(problem).__name__}); run the same command again, complete files are kept"
-        ) from problem
+            f"{spec}: the download was interrupted ({type(error).__name__}); run the same command again, complete files are kept"
+        ) from error
 
 
 def list_remote_names(spec: ModelSpec, commit: str) -> list[str]:
     """List all files of a hub model at a commit, including subfolders; empty list if the hub cannot be asked."""
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         return list(HfApi(endpoint=_endpoint()).list_repo_files(spec.target, revision=commit))
     except (HfHubHTTPError, HTTPError, OSError):

@@ -31,8 +31,6 @@ from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
 from karel_env.language import WORDS
 
-STRICT_DTYPE = "float64"
-"""Results computed in this dtype and rounded to float32 do not depend on the batch."""
 CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
 """Names of the cache among the outputs of transformers models."""
 LONGEST_WORD = max(WORDS, key=len)
@@ -411,8 +409,8 @@ def _quantize(model: torch.nn.Module) -> None:
     """Quantize linear layers to int8 weights with one scale per output; products use the model's dtype."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError as problem:
-        raise ModelError("--quantization int8: needs torchao; pip install torchao") from problem
+    except ImportError as error:
+        raise ModelError("--quantization int8: needs torchao; pip install torchao") from error
     quantize_(model, Int8WeightOnlyConfig())
 
 

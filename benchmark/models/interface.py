@@ -20,6 +20,10 @@ SCHEMES = ("path", "hf", "baseline", "py")
 SPEC_FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
 ATTENTIONS = ("eager", "sdpa")
 QUANTIZATIONS = ("int8",)
+DTYPE_NAMES = ("bfloat16", "float16", "float32", "float64")
+"""Keys of `architecture.DTYPES`, for whoever only names a dtype."""
+STRICT_DTYPE = "float64"
+"""Results computed in this dtype and rounded to float32 do not depend on the batch."""
 
 
 @dataclass(frozen=True)

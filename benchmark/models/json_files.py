@@ -40,10 +40,10 @@ def read_json(path: Path) -> dict[str, Any]:
     check_kind(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as problem:
-        raise ModelError(f"{path}: nested too deep for JSON of a model; save the model again") from problem
-    except ValueError as problem:
-        raise ModelError(f"{path}: not JSON ({problem}); save the model again, or fetch it again") from problem
+    except RecursionError as error:
+        raise ModelError(f"{path}: nested too deep for JSON of a model; save the model again") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error}); save the model again, or fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected an object; save the model again")
     if _depth(content) > MAX_DEPTH:

@@ -96,11 +96,11 @@ def failures_as_model_errors(spec: str) -> Iterator[None]:
             yield
     except (BenchmarkError, MemoryError):
         raise
-    except BaseException as problem:
-        if not isinstance(problem, Exception) and not is_panic(problem):
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
-        reason = failure_message(problem, 200).removesuffix(".")
-        raise ModelError(f"{spec}: no usable tokenizer: {reason}; save it again with save_pretrained") from problem
+        reason = failure_message(error, 200).removesuffix(".")
+        raise ModelError(f"{spec}: no usable tokenizer: {reason}; save it again with save_pretrained") from error
 
 
 @contextmanager
@@ -117,8 +117,8 @@ def suppress_native_stderr() -> Iterator[None]:
         os.dup2(buffer.fileno(), 2)
         try:
             yield
-        except BaseException as problem:
-            panicked = is_panic(problem)
+        except BaseException as error:
+            panicked = is_panic(error)
             raise
         finally:
             sys.stderr.flush()

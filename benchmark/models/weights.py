@@ -127,9 +127,9 @@ def read_stored_tensors(path: Path) -> list[StoredTensor]:
             size = os.fstat(file.fileno()).st_size
             header, data_start = read_safetensors_header(file, path.name, MAX_MODEL_HEADER_BYTES)
         tensors = [_parse_entry(path, data_start, name, entry) for name, entry in header.items()]
-    except (SubmissionError, ValueError, KeyError, TypeError) as problem:
-        reason = " ".join(str(problem).split())[:200].removeprefix(f"{path.name}: no safetensors file: ")
-        raise ModelError(f"{path}: not a safetensors file ({reason}); save the weights again") from problem
+    except (SubmissionError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200].removeprefix(f"{path.name}: no safetensors file: ")
+        raise ModelError(f"{path}: not a safetensors file ({reason}); save the weights again") from error
     short = next((tensor for tensor in tensors if tensor.stop > size), None)
     if short is not None:
         raise ModelError(

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from benchmark.probing.labels import MISSING, ProbeSet, Split
 from benchmark.probing.prior import LabelPrior, fit_step_prior
@@ -327,6 +326,8 @@ def analyze_features(
 
 def one_sided_p(estimate: Estimate) -> float:
     """One-sided p of value > 0 from the 95% interval, by the normal distribution; 1 for an interval without width."""
+    from scipy import stats
+
     deviation = (estimate.high - estimate.low) / 2 / normal_quantile(0.975)
     return float(stats.norm.sf(estimate.value / deviation)) if deviation > 0 else 1.0
 

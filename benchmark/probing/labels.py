@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmark.probing.protocol import Protocol
-from karel_env.compiler import Code, compile_programs
 from karel_env.features import FEATURES, PRIMARY, class_counts, labels
-from karel_env.interpreter import run
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
+
+if TYPE_CHECKING:
+    from karel_env.compiler import Code
 
 MISSING = -1
 """Class of a state that does not exist: the token is never executed, or the offset is outside the execution."""
@@ -128,6 +130,8 @@ def build_probe_set(
     Raises:
         LeakError: two folds share an action prefix in the same world.
     """
+    from karel_env.compiler import compile_programs
+
     code = compile_programs(programs)
     program, word, step = _action_words(programs)
     classes = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
@@ -183,6 +187,8 @@ def _classes(
     offsets: Sequence[int],
 ) -> np.ndarray:
     """int16 [O, F, R], classes of the states around the first execution of each action token."""
+    from karel_env.interpreter import run
+
     result = run(code, inputs, semantics, trace=True)
     trace = result.trace
     assert trace is not None

@@ -8,10 +8,10 @@ with the meaning documented in `benchmark.submit.command`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tabulate import tabulate
 from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, STATUS
 from benchmark.board.ranking import read_leaderboard_rows
 from benchmark.board.tables import row_cells
+from benchmark.cli.declare import option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
@@ -30,7 +31,6 @@ from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_collidi
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
-from karel_env.command import CommandParser
 
 MAX_FOLDERS = 5
 """Maximal number of submissions in one pull request; each takes seconds to minutes."""
@@ -326,29 +326,22 @@ def _describe_exception(error: Exception) -> str:
     return f"{type(error).__name__}: {sanitize(str(error))}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class IncomingOptions:
+    """Check a pull request that changes submissions."""
+
+    change: Path = option(..., "read this checkout of the merge commit, with its first parent", metavar="CHECKOUT")
+    report: Path = option(..., "write the report into this file", metavar="FILE")
+    summary: Path | None = option(None, "write the row counts into this file, as one line of JSON", metavar="FILE")
+    maintainer: bool = option(False, "trust the author as a maintainer, who may edit rows and statuses")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.incoming", description="Check a pull request that changes submissions."
-    )
-    parser.add_argument(
-        "--change",
-        type=Path,
-        required=True,
-        metavar="CHECKOUT",
-        help="checkout of the merge commit, with its first parent",
-    )
-    parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="output file of the report")
-    parser.add_argument(
-        "--summary", type=Path, metavar="FILE", help="output file of the row counts, as one line of JSON"
-    )
-    parser.add_argument(
-        "--maintainer", action="store_true", help="the author is a maintainer, who may edit rows and statuses"
-    )
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(IncomingOptions, arguments, "incoming")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: IncomingOptions) -> int:
     """Check a pull request and write report and summary; returns the exit code."""
     try:
         # The content of the report if the process is killed.

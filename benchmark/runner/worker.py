@@ -40,8 +40,8 @@ from benchmark.tasks.prompt_template import (
 )
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, LIKELIHOOD, SAMPLED
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.generator import Tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
+from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 NUM_CHECK_TASKS = 16

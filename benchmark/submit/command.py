@@ -1,4 +1,4 @@
-"""Submissions: `python -m benchmark.submit new|validate|pack|verify|audit|withdraw`.
+"""Submissions: `karel-bench submit new|validate|pack|verify|audit|withdraw`.
 
 `new` creates a folder from a finished run, `validate` checks its format, `pack` archives it, `verify` recomputes its figures,
 `audit` evaluates its model on unseen tasks, `withdraw` marks it as withdrawn. Exit codes: 0 done, 2 usage error, 3 invalid
@@ -7,23 +7,24 @@ submission, 4 verification mismatch.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
+from benchmark.cli.declare import argument, group, option, parse_options, program_name, subcommand
+from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
 from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
 from benchmark.files import sanitize
-from benchmark.installation.paths import submissions_folder
 from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
@@ -44,120 +45,149 @@ from benchmark.submit.schema import (
 )
 from benchmark.submit.verify import validate, verify
 from benchmark.tasks.stage import TEST
-from karel_env.command import CommandParser, integer, number
+from karel_env.command import integer, nearest, number
 
 TABLE_ROWS = 20
+EXIT_CODES = "Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch."
 
 
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the options of the command line."""
-    parser = CommandParser(
-        prog="python -m benchmark.submit",
-        description="Create, validate and verify submissions; see docs/submitting.md.",
-        epilog="Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch.",
+@dataclass(frozen=True, kw_only=True)
+class NewOptions:
+    """Create a submission from a finished run."""
+
+    name: str = argument("name of the submission, such as my-llama")
+    run: Path = option(..., "name the run folder, as karel-bench run prints it", metavar="FOLDER")
+    family: str | None = option(None, "name the family of the model, such as llama")
+    authors: tuple[str, ...] = option((), "name an author; repeatable", flag="--author", metavar="NAME", many=True)
+    licence: str | None = option(None, "name the licence of the weights, such as Apache-2.0", metavar="SPDX")
+    attempts: int | None = option(
+        None, "state the number of models evaluated on this test set before choosing this one, including it",
+        read_with=integer(1, 1_000_000), metavar="N",
+    )  # fmt: skip
+    withheld: bool = option(False, "do not publish the weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Options of the commands that check one or all submissions."""
+
+    name: str | None = argument("name or path of a submission", None)
+    all: bool = option(False, "check all submissions")
+    incoming: bool = option(False, "check as a proposed submission, which must not contain status.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(FolderOptions):
+    """Check the format of a submission without recomputing figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions:
+    """Write a submission as an archive."""
+
+    name: str = argument("name or path of the submission")
+    to: Path | None = option(None, "write this file", metavar="FILE", default_text="NAME.tar.gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """The process that runs the model."""
+
+    deadline: float | None = option(
+        None, "limit its time", read_with=float, metavar="SECONDS", default_text="depends on the number of shards"
     )
-    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
-    commands = parser.add_subparsers(dest="command", required=True)
-    new_parser = commands.add_parser("new", help="create a submission from a finished run")
-    new_parser.add_argument("name", help="name of the submission, such as my-llama")
-    new_parser.add_argument(
-        "--run", type=Path, required=True, metavar="FOLDER", help="run folder, as printed by benchmark.run"
+    memory: float | None = option(
+        None, "limit its memory", read_with=float, metavar="GB", default_text="0.8 of the available memory"
     )
-    new_parser.add_argument("--family", help="family of the model, such as llama")
-    new_parser.add_argument(
-        "--author", action="append", dest="authors", metavar="NAME", help="name of an author; repeat for each author"
-    )
-    new_parser.add_argument("--licence", metavar="SPDX", help="licence of the weights, such as Apache-2.0")
-    new_parser.add_argument(
-        "--attempts",
-        type=integer(1, 1_000_000),
-        help="number of models evaluated on this test set before choosing this one, including it",
-    )
-    new_parser.add_argument("--withheld", action="store_true", help="do not publish the weights")
-    _add_folders(commands.add_parser("validate", help="check the format of a submission without recomputing figures"))
-    pack_parser = commands.add_parser("pack", help="write a submission as an archive")
-    pack_parser.add_argument("name")
-    pack_parser.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.tar.gz")
-    verify_parser = commands.add_parser("verify", help="recompute every figure that needs no model, and compare")
-    _add_folders(verify_parser)
-    verify_parser.add_argument(
-        "--rerun",
-        type=number(0, 1, above=True),
+
+    def limits(self) -> ProcessLimits:
+        """The limits as a rerun takes them."""
+        return ProcessLimits(self.deadline, None if self.memory is None else int(self.memory * 1e9))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(FolderOptions):
+    """Recompute every figure that needs no model, and compare."""
+
+    rerun: float | None = option(
+        None,
+        "also regenerate this fraction of the shards with the weights",
+        read_with=number(0, 1, above=True),
         metavar="P",
-        help="also regenerate this fraction of the shards with the weights",
     )
-    verify_parser.add_argument("--write-status", action="store_true", help="write the result into status.json")
-    audit_parser = commands.add_parser(
-        "audit", help="evaluate the model on tasks with a seed derived from its weights; flag it on a lower accuracy"
-    )
-    audit_parser.add_argument("name")
-    audit_parser.add_argument("--write-status", action="store_true", help="write the result into status.json")
-    for command_parser in (verify_parser, audit_parser):
-        command_parser.add_argument(
-            "--deadline",
-            type=float,
-            metavar="SECONDS",
-            help="time limit of the subprocess that runs the model (default: depends on the number of shards)",
-        )
-        command_parser.add_argument(
-            "--memory",
-            type=float,
-            metavar="GB",
-            help="memory limit of that subprocess (default: 0.8 of the available memory)",
-        )
-    withdraw_parser = commands.add_parser("withdraw", help="mark a submission as withdrawn (maintainers only)")
-    withdraw_parser.add_argument("name")
-    withdraw_parser.add_argument("--reason", required=True)
-    return parser.parse_args(arguments)
+    write_status: bool = option(False, "write the result into status.json")
+    process: ProcessOptions = group(ProcessOptions)
 
 
-def _add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="name or path of a submission")
-    parser.add_argument("--all", action="store_true", help="check all submissions")
-    parser.add_argument(
-        "--incoming", action="store_true", help="check as a proposed submission, which must not contain status.json"
-    )
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """Evaluate the model on tasks with a seed derived from its weights; flag it on a lower accuracy."""
+
+    name: str = argument("name or path of the submission")
+    write_status: bool = option(False, "write the result into status.json")
+    process: ProcessOptions = group(ProcessOptions)
 
 
-def find_folder(options: argparse.Namespace) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class WithdrawOptions:
+    """Mark a submission as withdrawn (maintainers only)."""
+
+    name: str = argument("name or path of the submission")
+    reason: str = option(..., "state the reason")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """Create, validate and verify submissions; see docs/submitting.md."""
+
+    submissions: Path = submissions_option()
+    command: NewOptions | ValidateOptions | PackOptions | VerifyOptions | AuditOptions | WithdrawOptions = subcommand(
+        {
+            "new": NewOptions, "validate": ValidateOptions, "pack": PackOptions, "verify": VerifyOptions,
+            "audit": AuditOptions, "withdraw": WithdrawOptions,
+        }
+    )  # fmt: skip
+
+
+def find_folder(submissions: Path, name: str) -> Path:
     """Find the folder of a submission by name, with or without date, or by path; raises `UsageError` if there is none."""
-    candidate = options.submissions / options.name
-    dated_folders = (
-        sorted(options.submissions.glob(f"????-??-??_{options.name}")) if NAME_PATTERN.fullmatch(options.name) else []
-    )
+    candidate = submissions / name
+    dated_folders = sorted(submissions.glob(f"????-??-??_{name}")) if NAME_PATTERN.fullmatch(name) else []
     if not candidate.is_dir() and len(dated_folders) == 1:
         candidate = dated_folders[0]
-    folder = candidate if "/" not in options.name and candidate.is_dir() else Path(options.name)
+    folder = candidate if "/" not in name and candidate.is_dir() else Path(name)
     if not folder.is_dir():
-        raise UsageError(
-            f"{sanitize(options.name)}: no such submission; give a folder of {options.submissions}, or a path"
-        )
+        hint = nearest(name, (path.name for path in submissions.glob("*/")))
+        raise UsageError(f"{sanitize(name)}: no such submission; give a folder of {submissions}, or a path{hint}")
     return folder
 
 
-def _folders(options: argparse.Namespace) -> list[Path]:
+def _folders(submissions: Path, options: FolderOptions) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
-    if not options.all:
-        return [find_folder(options)]
-    is_present = options.submissions.is_dir()
-    folders = sorted(path for path in options.submissions.iterdir() if path.is_dir()) if is_present else []
+    if options.name is not None:
+        return [find_folder(submissions, options.name)]
+    is_present = submissions.is_dir()
+    folders = sorted(path for path in submissions.iterdir() if path.is_dir()) if is_present else []
     if not folders:
-        problem = "has no submission" if is_present else "no such folder"
-        raise UsageError(f"--submissions {options.submissions}: {problem}; give the folder that holds the submissions")
+        message = "has no submission" if is_present else "no such folder"
+        raise UsageError(f"--submissions {submissions}: {message}; give the folder that holds the submissions")
     return folders
 
 
-def _new(options: argparse.Namespace) -> int:
-    fields = ("family", "authors", "licence", "attempts")
-    entries = {name: value for name in fields if (value := getattr(options, name)) is not None}
-    folder = scaffold(options.run, options.submissions, options.name, entries, options.withheld)
-    print(f"wrote {folder}\nfill in what submission.yaml marks, then: python -m benchmark.submit verify {folder.name}")
+def _new(submissions: Path, options: NewOptions) -> int:
+    entries: dict[str, Any] = {
+        "family": options.family, "authors": list(options.authors) or None, "licence": options.licence,
+        "attempts": options.attempts,
+    }  # fmt: skip
+    stated = {name: value for name, value in entries.items() if value is not None}
+    folder = scaffold(options.run, submissions, options.name, stated, options.withheld)
+    print(f"wrote {folder}\nfill in what submission.yaml marks, then: {program_name('submit')} verify {folder.name}")
     return 0
 
 
-def _validate(options: argparse.Namespace) -> int:
-    return _check_folders(_folders(options), lambda folder: _describe(folder, options.incoming))
+def _validate(submissions: Path, options: ValidateOptions) -> int:
+    return _check_folders(_folders(submissions, options), lambda folder: _describe(folder, options.incoming))
 
 
 def _describe(folder: Path, is_proposed: bool) -> str:
@@ -165,16 +195,16 @@ def _describe(folder: Path, is_proposed: bool) -> str:
     return f"valid; {len(report.samples):,} samples"
 
 
-def _verify(options: argparse.Namespace) -> int:
-    return _check_folders(_folders(options), lambda folder: _describe_verified(folder, options))
+def _verify(submissions: Path, options: VerifyOptions) -> int:
+    return _check_folders(_folders(submissions, options), lambda folder: _describe_verified(folder, options))
 
 
-def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
+def _describe_verified(folder: Path, options: VerifyOptions) -> str:
     report = verify(folder, options.incoming)
     rerun_result = None
     if options.rerun is not None:
         with _showing(f"{folder.name}: running the model again"):
-            rerun_result = rerun(folder, report, options.rerun, _process_limits(options))
+            rerun_result = rerun(folder, report, options.rerun, options.process.limits())
     previous = read_status(folder)
     if options.write_status:
         report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
@@ -191,14 +221,12 @@ def _describe_verified(folder: Path, options: argparse.Namespace) -> str:
 @contextmanager
 def _showing(description: str) -> Iterator[None]:
     """Print what takes long, and every 30 s that it goes on."""
+    from rich.console import Console
+
     progress = PlainProgress(Console(stderr=True, highlight=False))
     progress.start(description, None)
     with progress.displayed():
         yield
-
-
-def _process_limits(options: argparse.Namespace) -> ProcessLimits:
-    return ProcessLimits(options.deadline, None if options.memory is None else int(options.memory * 1e9))
 
 
 def raise_on_mismatch(report: VerificationReport) -> None:
@@ -276,15 +304,15 @@ def _write_status_file(
     return status_model
 
 
-def _audit(options: argparse.Namespace) -> int:
-    folder = find_folder(options)
+def _audit(submissions: Path, options: AuditOptions) -> int:
+    folder = find_folder(submissions, options.name)
     report = verify(folder)
     raise_on_mismatch(report)
     record = report.record
     suite = audit.load_audit_suite(record.model.digest, record.suite.name)
     public_solved = np.array([sample.shown for sample in report.samples if sample.stage == TEST])
     with _showing(f"{folder.name}: running the model on {suite.tasks:,} fresh tasks"):
-        texts = audit.generate_audit_texts(folder, report, suite, _process_limits(options))
+        texts = audit.generate_audit_texts(folder, report, suite, options.process.limits())
     raise_on_mismatch(report)
     result = audit.compare_accuracy(suite, public_solved, texts)
     if options.write_status:
@@ -298,15 +326,15 @@ def _audit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pack(options: argparse.Namespace) -> int:
-    folder = find_folder(options)
+def _pack(submissions: Path, options: PackOptions) -> int:
+    folder = find_folder(submissions, options.name)
     validate(folder)
     print(f"wrote {pack(folder, options.to or Path(f'{folder.name}.tar.gz'))}")
     return 0
 
 
-def _withdraw(options: argparse.Namespace) -> int:
-    folder = find_folder(options)
+def _withdraw(submissions: Path, options: WithdrawOptions) -> int:
+    folder = find_folder(submissions, options.name)
     previous = read_status(folder)
     previous_results = (previous.checked, previous.rerun, previous.audit) if previous is not None else ([], None, None)
     _write_status_file(folder, WITHDRAWN, options.reason, *previous_results)
@@ -314,19 +342,26 @@ def _withdraw(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {
-    "new": _new, "validate": _validate, "pack": _pack, "verify": _verify, "audit": _audit, "withdraw": _withdraw,
-}  # fmt: skip
+def execute(options: SubmitOptions) -> int:
+    """Execute a subcommand; returns the exit code."""
+    submissions, command = options.submissions, options.command
+    match command:
+        case NewOptions():
+            return _new(submissions, command)
+        case ValidateOptions():
+            return _validate(submissions, command)
+        case PackOptions():
+            return _pack(submissions, command)
+        case VerifyOptions():
+            return _verify(submissions, command)
+        case AuditOptions():
+            return _audit(submissions, command)
+    return _withdraw(submissions, command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-
-    def command() -> int:
-        options = parse_options(arguments)
-        return COMMANDS[options.command](options)
-
-    return run_command(command)
+    return run_command(lambda: execute(parse_options(SubmitOptions, arguments, "submit", EXIT_CODES)))
 
 
 if __name__ == "__main__":

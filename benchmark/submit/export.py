@@ -1,4 +1,4 @@
-"""Export a submission: `python -m benchmark.export NAME --format eval-results|model-index|every-eval-ever`.
+"""Export a submission: `karel-bench export NAME --format eval-results|model-index|every-eval-ever`.
 
 - `eval-results`: entries of `.eval_results/*.yaml` in a model repository on the Hugging Face Hub.
 - `model-index`: metadata of a model card, for the top of its README.md.
@@ -9,7 +9,6 @@ Only a submission that verifies is exported. Accuracies are fractions of tasks; 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -19,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
+from benchmark.cli.declare import argument, option, parse_options
+from benchmark.cli.fields import output_file_option, submissions_option
 from benchmark.command import run_command
 from benchmark.environment import package_versions
 from benchmark.errors import UsageError
-from benchmark.installation.paths import submissions_folder
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.command import raise_on_mismatch
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit.verify import verify
-from karel_env.command import CommandParser
+from karel_env.command import nearest
 from karel_env.features import PRIMARY
 
 SCHEMA = "0.3.0"
@@ -82,6 +81,8 @@ def to_eval_results(report: VerificationReport, dataset: str, status: Status | N
         dataset: id of the benchmark's data set on the Hub.
         status: verification status; None if there is none.
     """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
     record = report.record
     notes = f"suite {record.suite.name} v{record.suite.version}, protocol v{record.protocol.version}, status {_status_text(status)}"
     entries = [
@@ -99,6 +100,8 @@ def to_eval_results(report: VerificationReport, dataset: str, status: Status | N
 
 def to_model_index(report: VerificationReport, dataset: str, status: Status | None) -> str:
     """Render the YAML metadata of a model card with a `model-index`; arguments as for `to_eval_results`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
     record = report.record
     results = [
         EvalResult(
@@ -201,32 +204,35 @@ FORMATS: dict[str, Callable[[VerificationReport, str, Status | None], str]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Export a submission to a format of the Hugging Face Hub or of every-eval-ever."""
+
+    name: str = argument("name of the submission")
+    format: str = option(..., "select the format", choices=tuple(sorted(FORMATS)))
+    dataset: str = option(BENCHMARK, "name the benchmark's data set on the Hub", metavar="ID")
+    submissions: Path = submissions_option()
+    output_file: Path | None = output_file_option(None, "write this file", "standard output")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.export",
-        description="Export a submission to a format of the Hugging Face Hub or of every-eval-ever.",
-    )
-    parser.add_argument("name", help="name of the submission")
-    parser.add_argument("--format", choices=sorted(FORMATS), required=True)
-    parser.add_argument("--dataset", default=BENCHMARK, metavar="ID", help="id of the benchmark's data set on the Hub")
-    parser.add_argument("--submissions", type=Path, default=submissions_folder(), help="folder of submissions")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="output file (default: standard output)")
-    return run_command(lambda: run(parser.parse_args(arguments)))
+    return run_command(lambda: run(parse_options(ExportOptions, arguments, "export")))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: ExportOptions) -> int:
     """Verify a submission and write it in the selected format; returns the exit code."""
     folder = options.submissions / options.name
     if not folder.is_dir():
-        raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}")
+        hint = nearest(options.name, (path.name for path in options.submissions.glob("*/")))
+        raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}{hint}")
     report = verify(folder)
     raise_on_mismatch(report)
     text = FORMATS[options.format](report, options.dataset, read_status(folder))
-    if options.out is None:
+    if options.output_file is None:
         sys.stdout.write(text)
     else:
-        options.out.write_text(text, encoding="utf-8")
+        options.output_file.write_text(text, encoding="utf-8")
     return 0
 
 

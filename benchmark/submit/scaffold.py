@@ -148,7 +148,7 @@ def _submission_entries(record: Record, name: str, model: str, training: dict[st
     if meaning is not None:
         claimed |= {"delta": round(meaning.features["facing"].delta.value, 3), "verdict": meaning.verdict}
     # Do not publish local paths.
-    command = re.sub(r"\s+--out\s+\S+", "", provenance.command)
+    command = re.sub(r"\s+--out(put-dir)?(\s+|=)\S+", "", provenance.command)
     if model == LOCAL_WEIGHTS:
         command = re.sub(r"path:\S+", f"path:submissions/{provenance.finished[:10]}_{name}", command)
     return {

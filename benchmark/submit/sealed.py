@@ -1,10 +1,10 @@
 """Sealed rounds: suites with a secret seed that the maintainer reveals at the end of the round.
 
-    python -m benchmark.sealed make 2026-12 --suite laptop --secret FILE
-    python -m benchmark.sealed seed 2026-12 --secret FILE
-    python -m benchmark.sealed reveal 2026-12 --secret FILE
-    python -m benchmark.sealed rotate 2026-12 2027-01 --secret FILE --next FILE
-    python -m benchmark.sealed check
+    karel-bench sealed make 2026-12 --suite laptop --secret FILE
+    karel-bench sealed seed 2026-12 --secret FILE
+    karel-bench sealed reveal 2026-12 --secret FILE
+    karel-bench sealed rotate 2026-12 2027-01 --secret FILE --next FILE
+    karel-bench sealed check
 
 `sealed/ROUND.yaml` in the repository holds the commitment: the SHA-256 of the salt (32 bytes) followed by the seed (decimal
 digits). FILE, outside the repository, holds salt and seed. After they are revealed, anyone can check the commitment and
@@ -13,13 +13,13 @@ generate the tasks.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +28,8 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints
 
 from benchmark.artifacts import known_version
+from benchmark.cli.declare import argument, option, parse_options, subcommand
+from benchmark.cli.fields import suite_option
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_json, read_yaml
@@ -35,7 +37,6 @@ from benchmark.installation.paths import SOURCE_ROOT, work_folder
 from benchmark.submit.folder import NAME_PATTERN
 from benchmark.submit.schema import Digest, Seed, validate_schema
 from benchmark.tasks.suite import load_suite
-from karel_env.command import CommandParser
 
 Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 
@@ -153,47 +154,82 @@ def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecretOptions:
+    """Options of the commands that need a round and its secret."""
+
+    round: str = argument("name of the round")
+    secret: Path = option(..., "name the file with salt and seed, outside the repository", metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeOptions(SecretOptions):
+    """Create a round."""
+
+    suite: str = suite_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedOptions(SecretOptions):
+    """Print the seed, for the option --seed of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevealOptions(SecretOptions):
+    """Publish salt and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotateOptions(SecretOptions):
+    """Reveal a round and create the next one."""
+
+    following: str = argument("name of the next round")
+    next: Path = option(..., "name the file for the secret of the next round", metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Check every revealed round against its commitment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedOptions:
+    """Manage evaluation rounds with a secret seed."""
+
+    folder: Path = option(
+        lambda: work_folder() / "sealed", "use the commitments of this folder", metavar="FOLDER", default_text="sealed"
+    )
+    command: MakeOptions | SeedOptions | RevealOptions | RotateOptions | CheckOptions = subcommand(
+        {
+            "make": MakeOptions,
+            "seed": SeedOptions,
+            "reveal": RevealOptions,
+            "rotate": RotateOptions,
+            "check": CheckOptions,
+        }
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.sealed", description="Manage evaluation rounds with a secret seed."
-    )
-    parser.add_argument("--folder", type=Path, default=work_folder() / "sealed", help="folder of the commitments")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("make", "create a round"), ("seed", "print the seed, for benchmark.run --seed"),
-                       ("reveal", "publish salt and seed"), ("rotate", "reveal a round and create the next one")):  # fmt: skip
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("round")
-        command.add_argument(
-            "--secret", type=Path, required=True, metavar="FILE", help="file with salt and seed, outside the repository"
-        )
-        if name == "make":
-            command.add_argument("--suite", default="laptop")
-        if name == "rotate":
-            command.add_argument("following")
-            command.add_argument(
-                "--next", type=Path, required=True, metavar="FILE", help="file for the secret of the next round"
-            )
-    commands.add_parser("check", help="check every revealed round against its commitment")
-    return run_command(lambda: _run(parser.parse_args(arguments)))
+    return run_command(lambda: _run(parse_options(SealedOptions, arguments, "sealed")))
 
 
-def _run(options: argparse.Namespace) -> int:
-    folder = options.folder
-    if options.command == "check":
+def _run(options: SealedOptions) -> int:
+    folder, command = options.folder, options.command
+    if isinstance(command, CheckOptions):
         print("\n".join(check_rounds(folder)) or "no rounds")
-    elif options.command == "make":
-        print(f"{options.round}: {seal_round(folder, options.round, options.suite, options.secret).commitment}")
-    elif options.command == "seed":
-        print(open_secret(folder, options.round, options.secret).seed)
+    elif isinstance(command, MakeOptions):
+        print(f"{command.round}: {seal_round(folder, command.round, command.suite, command.secret).commitment}")
+    elif isinstance(command, SeedOptions):
+        print(open_secret(folder, command.round, command.secret).seed)
     else:
-        sealed_round = read_round(folder, options.round)
-        open_secret(folder, options.round, options.secret)
-        if options.command == "rotate":
-            print(
-                f"{options.following}: {seal_round(folder, options.following, sealed_round.suite, options.next).commitment}"
-            )
-        print(f"{options.round}: revealed {reveal_round(folder, options.round, options.secret).revealed}")
+        sealed_round = read_round(folder, command.round)
+        open_secret(folder, command.round, command.secret)
+        if isinstance(command, RotateOptions):
+            commitment = seal_round(folder, command.following, sealed_round.suite, command.next).commitment
+            print(f"{command.following}: {commitment}")
+        print(f"{command.round}: revealed {reveal_round(folder, command.round, command.secret).revealed}")
     return 0
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
 
 from benchmark.statistics import Estimate, bootstrap_weights, wilson
 from benchmark.tasks.scoring import Summary, score_programs, summarize
@@ -101,6 +100,8 @@ def pass_at_k(correct: np.ndarray, num_samples: int, k: int) -> Estimate:
         num_samples: K, samples per task.
         k: number of samples of which one must be correct, at most K.
     """
+    from scipy.special import gammaln
+
     num_wrong = num_samples - np.asarray(correct)
     has_k_wrong = num_wrong >= k
     clipped_wrong = np.where(has_k_wrong, num_wrong, k)

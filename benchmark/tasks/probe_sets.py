@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.tasks.suite import Suite, num_blind_programs
-from karel_env.generator import Tasks
-from karel_env.interpreter import run
 from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import ParseError, parse
+from karel_env.recipe import Tasks
 from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
 
@@ -35,6 +34,8 @@ def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
 
     `first_task` is the index of the first task of `tasks` in the set.
     """
+    from karel_env.interpreter import run
+
     alternative_outputs = run(tasks.programs, tasks.inputs, mirror_class(name)).worlds
     cells, robot = tasks.outputs.cells.copy(), tasks.outputs.robot.copy()
     odd = slice(1 - first_task % 2, None, 2)

@@ -18,9 +18,8 @@ from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
 from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
-from karel_env.control_flow import ControlRecipe
-from karel_env.generator import Tasks
 from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
+from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds
 
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")

@@ -12,10 +12,9 @@ import numpy as np
 
 from benchmark.statistics import Estimate, wilson
 from benchmark.tasks.suite import Suite
-from karel_env.generator import Tasks
-from karel_env.interpreter import OK, TIMEOUT, run
 from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import ParseError, parse
+from karel_env.recipe import Tasks
 
 OUTCOMES = ("solved", "empty", "unparsable", "step limit", "wrong output")
 """Outcomes of a task on its shown examples; each task has exactly one."""
@@ -51,6 +50,8 @@ def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> 
         tasks: N tasks.
         continuations: N texts that follow `HEADER_TEXT`.
     """
+    from karel_env.interpreter import OK, TIMEOUT, run
+
     num_tasks = len(tasks)
     parsed = [_try_parse(text) for text in continuations]
     is_valid = np.array([p is not None for p in parsed])

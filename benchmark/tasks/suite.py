@@ -1,6 +1,7 @@
 """Suites: the tasks of a benchmark run, defined by a small YAML file and a seed. Tasks are generated, never downloaded.
 
 Letters: `N` tasks, `E` examples per task.
+The generators are imported where tasks are drawn: compiling them costs a second, and a suite is also read where none are.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import numpy as np
 import yaml
 
 from benchmark.errors import UsageError, VerificationError
-from karel_env import control_flow, generator
-from karel_env.control_flow import KINDS, ControlRecipe
-from karel_env.generator import Recipe, Tasks
+from karel_env.command import nearest
 from karel_env.language import ACTIONS
+from karel_env.recipe import KINDS, ControlRecipe, Recipe, Tasks
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
@@ -91,8 +91,11 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
     is_custom = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if is_custom else SUITE_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml")))
-        raise UsageError(f"--suite {name_or_path}: no such suite; use one of {names}, or the path of a .yaml file")
+        names = sorted(p.stem for p in SUITE_FOLDER.glob("*.yaml"))
+        raise UsageError(
+            f"--suite {name_or_path}: no such suite; use one of {', '.join(names)}, or the path of a .yaml file"
+            f"{nearest(name_or_path, names)}"
+        )
     try:
         suite = _parse_suite(yaml.safe_load(path.read_bytes()))
     except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as error:
@@ -222,6 +225,8 @@ def shot_tasks(suite: Suite, test: Tasks | None = None, probe: Tasks | None = No
 
 def _evaluation_tasks(suite: Suite, purpose: str, num_tasks: int, excluded: np.ndarray | None = None) -> Tasks:
     """`num_tasks` tasks from the random stream `purpose` of the suite; programs with control flow are distinct."""
+    from karel_env import control_flow, generator
+
     if isinstance(suite.recipe, ControlRecipe):
         return control_flow.distinct(suite.recipe, suite.seed, purpose, num_tasks, excluded=excluded)
     return generator.generate(suite.recipe, suite.seed, purpose, np.arange(num_tasks), excluded=excluded)
@@ -235,6 +240,8 @@ def blind_tasks(suite: Suite, num_pairs: int | None = None) -> Tasks:
         num_pairs: number of program-world pairs; `num_blind_programs` if None. If there are fewer programs of this length,
             programs are repeated in other worlds.
     """
+    from karel_env import generator
+
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     num_distinct = len(ACTIONS) ** suite.blind_length
     num_tasks = num_blind_programs(suite) if num_pairs is None else num_pairs
@@ -266,6 +273,8 @@ def training_tasks(suite: Suite, indices: np.ndarray, seed: int, excluded: np.nd
         seed: seed of the training data.
         excluded: keys of the tasks of the test set and the probe sets (`TaskSets.evaluation_keys`); drawn if None.
     """
+    from karel_env import control_flow, generator
+
     if excluded is None:
         test = test_tasks(suite)
         excluded = np.concatenate([test.key, probe_tasks(suite, test).key, blind_tasks(suite).key])

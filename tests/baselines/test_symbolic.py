@@ -11,6 +11,7 @@ import pytest
 from whole_runs import call, only
 
 import benchmark.calibrate.legacy
+import benchmark.calibrate.legacy_command
 from baselines.neighbour import NearestNeighbour, compute_effects
 from baselines.ngram import Ngram, find_most_probable
 from baselines.prompt_reading import read_prompt
@@ -145,7 +146,7 @@ def test_an_unknown_baseline_is_named_with_the_known_ones():
 
 
 def test_what_has_no_states_is_refused_where_states_are_probed(capsys):
-    assert benchmark.calibrate.legacy.main(["--model", "baseline:search"]) == 2
+    assert benchmark.calibrate.legacy_command.main(["--model", "baseline:search"]) == 2
     assert "no hidden states" in capsys.readouterr().err
 
 

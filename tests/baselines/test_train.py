@@ -19,12 +19,13 @@ from tensorboardX.proto.event_pb2 import Event
 
 import baselines.speed
 import baselines.train
+import baselines.trainer
 from baselines.encoding import IGNORE_INDEX
 from baselines.muon import Muon, orthogonalize
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.speed import measure_speed
 from baselines.tokenizer import END, vocabulary
-from baselines.train import Trainer, build_batch, build_optimizers
+from baselines.trainer import Trainer, build_batch, build_optimizers
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
@@ -54,17 +55,17 @@ def test_a_resumed_training_is_the_same_training(recipe, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     words = ["--threads", "1", "--save-every", "2"]
     assert baselines.train.main([str(recipe), "--out", str(whole), *words]) == 0
-    real = baselines.train.Trainer.train_step
+    real = baselines.trainer.Trainer.train_step
 
     def stopped(self):
         if self.step == 5:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(baselines.train.Trainer, "train_step", stopped)
+    monkeypatch.setattr(baselines.trainer.Trainer, "train_step", stopped)
     assert baselines.train.main([str(recipe), "--out", str(broken), *words]) == 1
     assert not (broken / "model.safetensors").exists()
-    monkeypatch.setattr(baselines.train.Trainer, "train_step", real)
+    monkeypatch.setattr(baselines.trainer.Trainer, "train_step", real)
     assert baselines.train.main([str(recipe), "--out", str(broken), *words]) == 0
     one, two = (load_file(folder / "model.safetensors") for folder in (whole, broken))
     assert one.keys() == two.keys()
@@ -81,7 +82,7 @@ def test_a_run_killed_while_its_state_is_replaced_goes_on(recipe, tmp_path, left
     words = [str(recipe), "--out", str(tmp_path / "run"), "--threads", "1"]
     assert baselines.train.main(words) == 0
     (tmp_path / "run" / "state").rename(tmp_path / "run" / left)
-    run = baselines.train.Trainer(load_recipe(recipe), tmp_path / "run", False, "no")
+    run = baselines.trainer.Trainer(load_recipe(recipe), tmp_path / "run", False, "no")
     run.resume()
     assert run.step == 6
     run.save_state()
@@ -100,7 +101,7 @@ def test_a_state_replaces_the_last_one_when_all_have_written_theirs(recipe, tmp_
 
 def test_training_lowers_the_loss(recipe, tmp_path):
     recipe.write_text(RECIPE.replace("tasks: 24", "tasks: 320"))
-    run = baselines.train.Trainer(load_recipe(recipe), tmp_path, False, "no")
+    run = baselines.trainer.Trainer(load_recipe(recipe), tmp_path, False, "no")
     losses = [run.train_step() for _ in range(60)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -158,7 +159,7 @@ def test_parts_of_a_matrix_are_updated_as_matrices_of_their_own():
 
 def test_a_recipe_names_the_matrices_that_have_parts(recipe):
     training = load_recipe(recipe, ["optimizer.muon_parts={q_proj: 2, gate: 4}"])
-    model = baselines.train.build_model(training)
+    model = baselines.trainer.build_model(training)
     muon = build_optimizers(model, training)[0]
     found = {group["parts"]: [tuple(p.shape) for p in group["params"]] for group in muon.param_groups}
     assert (found[2], found[4]) == ([(16, 16)], [(32, 16)])
@@ -251,7 +252,7 @@ def test_every_shipped_recipe_steps(path, tmp_path):
             "optimizer.batch=2", "optimizer.tasks=4", "micro=0", "checkpoints=0", "architecture.config.n_layer=1",
             "architecture.config.n_embd=64", "architecture.config.n_head=4", "architecture.config.rotary_dim=16",
         ])  # fmt: skip
-    run = baselines.train.Trainer(training, tmp_path, False, "no")
+    run = baselines.trainer.Trainer(training, tmp_path, False, "no")
     first = float(run.train_step())
     assert np.isfinite(first)
     assert 1 < first < 10

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
+from benchmark.bench import command as bench_command
 from benchmark.bench import generation as generation_bench
 from benchmark.bench.generation import GenerationBench, _TimedProcessor, grammar_row, speed_rows, state_bytes
 from benchmark.errors import UsageError
@@ -13,7 +12,7 @@ from benchmark.errors import UsageError
 
 def options(folder, **given):
     known = {"model": f"path:{folder}", "suite": "smoke", "track": "trained", "prompts": 3, "dtype": "float32"}
-    return argparse.Namespace(**(known | given))
+    return bench_command.GenerationBenchOptions(**(known | given))
 
 
 def test_each_way_writes_the_same(tiny_folder):
@@ -53,7 +52,7 @@ def test_what_has_no_states_is_refused(tiny_folder):
 def test_the_command(tiny_folder, capsys, monkeypatch):
     monkeypatch.setattr(generation_bench, "NUM_ROUNDS", 1)
     words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--prompts", "2"]
-    assert generation_bench.main(words) == 0
+    assert bench_command.main(["generation", *words]) == 0
     assert "| ours, states of words " in capsys.readouterr().out
 
 

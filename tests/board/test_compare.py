@@ -23,7 +23,7 @@ from benchmark.board.paired import (
     min_detectable_effect,
     normal_p_value,
 )
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.statistics import Estimate
 
 GPT, LLAMA, SEARCH = "2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search"

@@ -23,7 +23,7 @@ from benchmark.board.ranking import (
     verification_status,
 )
 from benchmark.board.tables import format_card, leaderboard_files, main, render_markdown, row_cells, to_csv
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
 from benchmark.runner.record import read_record
 from benchmark.statistics import holm

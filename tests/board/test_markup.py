@@ -20,7 +20,7 @@ from benchmark.board.markup import escape_formula, escape_markdown, spell_hidden
 from benchmark.board.page import json_block
 from benchmark.board.ranking import LeaderboardRow, rank_groups
 from benchmark.board.tables import format_parameters, render_markdown, to_csv, to_json, unverified_claims
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.runner.redaction import has_paths, redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import SELF_REPORTED

@@ -18,7 +18,7 @@ from benchmark.board.player import (
     describe_semantics,
     steps_to_json,
 )
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite

@@ -20,8 +20,8 @@ from benchmark.calibrate.calibration import (
     calibrate,
     check_falling_delta,
     format_table,
-    main,
 )
+from benchmark.calibrate.command import main
 from benchmark.calibrate.pseudo_models import DEGRADED_SHARES, PseudoModelInputs
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Evidence, sum_by_program

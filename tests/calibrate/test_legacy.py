@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import benchmark.calibrate.legacy
+import benchmark.calibrate.legacy_command
 from benchmark.calibrate.legacy import (
     RELEASED_ALTERNATIVES,
     LegacyRecipe,
@@ -175,7 +176,7 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Worker, "evaluate", evaluate)
     monkeypatch.setattr(benchmark.calibrate.legacy, "LegacyRecipe", partial(replace, QUICK))
     words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--repeats", "1", "--fixed", "--out", str(tmp_path)]
-    assert benchmark.calibrate.legacy.main(words) == 0
+    assert benchmark.calibrate.legacy_command.main(words) == 0
     printed = capsys.readouterr().out
     for said in (
         "LEGACY",
@@ -191,5 +192,5 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
     assert [one["recipe"]["programs_apart"] for one in stored["results"]] == [False, True]
     assert np.shape(stored["results"][0]["gaps"]) == (2, 2)
     assert sum(stored["results"][0]["programs"]) == 160
-    assert benchmark.calibrate.legacy.main([*words[:4], "--programs", "0"]) == 2
+    assert benchmark.calibrate.legacy_command.main([*words[:4], "--programs", "0"]) == 2
     assert "expected a whole number, at least 1" in capsys.readouterr().err

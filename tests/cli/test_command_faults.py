@@ -24,14 +24,14 @@ from benchmark.errors import ModelError
 from karel_env import command as shared
 
 COMMANDS = [
-    "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor.command", "benchmark.calibrate.calibration",
+    "benchmark.run", "benchmark.sweep", "benchmark.status", "benchmark.doctor.command", "benchmark.calibrate.command",
     "benchmark.emergence.command", "benchmark.board.comparison", "benchmark.board.tables", "benchmark.board.page", "benchmark.submit.command",
-    "benchmark.calibrate.legacy", "benchmark.bench.probing", "benchmark.submit.export", "benchmark.review.pull_request",
+    "benchmark.calibrate.legacy_command", "benchmark.bench.command", "benchmark.submit.export", "benchmark.review.pull_request",
     "benchmark.submit.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.speed", "baselines.smollm2",
 ]  # fmt: skip
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [
-    ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.calibration", ["--suite", "smoke"]),
+    ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.command", ["--suite", "smoke"]),
     ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence")]),
     ("baselines.train", ["gpt-laptop"]), ("benchmark.board.page", ["--submissions", "{empty}"]),
 ]  # fmt: skip

@@ -29,20 +29,20 @@ NO_NUMBERS = [
 ]
 MODEL = ["--model", "path:nowhere"]
 COUNTS = [
-    ("benchmark.run", [], "threads"), ("benchmark.run", [], "batch"), ("benchmark.run", [], "limit"),
+    ("benchmark.run", [], "threads"), ("benchmark.run", [], "batch-size"), ("benchmark.run", [], "limit"),
     ("benchmark.run", [], "cpus-per-worker"), ("benchmark.sweep", MODEL, "limit"), ("benchmark.sweep", MODEL, "threads"),
-    ("benchmark.emergence.command", ["nowhere"], "threads"), ("benchmark.calibrate.calibration", [], "seeds"),
-    ("benchmark.calibrate.calibration", [], "programs"), ("benchmark.calibrate.calibration", [], "alternatives"),
-    ("benchmark.calibrate.legacy", MODEL, "programs"), ("benchmark.calibrate.legacy", MODEL, "repeats"),
-    ("benchmark.bench.probing", ["probing"], "programs"), ("benchmark.bench.probing", ["probing"], "sample"),
-    ("benchmark.bench.probing", ["probing"], "width"), ("benchmark.bench.probing", ["probing"], "layers"),
-    ("benchmark.bench.probing", ["cluster"], "shards"), ("benchmark.bench.probing", ["generation"], "prompts"),
+    ("benchmark.emergence.command", ["nowhere"], "threads"), ("benchmark.calibrate.command", [], "seeds"),
+    ("benchmark.calibrate.command", [], "programs"), ("benchmark.calibrate.command", [], "alternatives"),
+    ("benchmark.calibrate.legacy_command", MODEL, "programs"), ("benchmark.calibrate.legacy_command", MODEL, "repeats"),
+    ("benchmark.bench.command", ["probing"], "programs"), ("benchmark.bench.command", ["probing"], "sample"),
+    ("benchmark.bench.command", ["probing"], "width"), ("benchmark.bench.command", ["probing"], "layers"),
+    ("benchmark.bench.command", ["cluster"], "shards"), ("benchmark.bench.command", ["generation"], "prompts"),
     ("benchmark.submit.command", ["new", "name", "--run", "nowhere"], "attempts"), ("karel_env.bench", [], "programs"),
     ("karel_env.bench", [], "rounds"), ("baselines.speed", ["nowhere"], "steps"),
     ("baselines.train", ["nowhere", "--out", "nowhere"], "save-every"),
 ]  # fmt: skip
 FROM_ZERO = [
-    ("benchmark.run", [], "samples"), ("benchmark.run", [], "seed"), ("benchmark.run", [], "workers"),
+    ("benchmark.run", [], "n-samples"), ("benchmark.run", [], "seed"), ("benchmark.run", [], "workers"),
     ("benchmark.sweep", MODEL, "workers"), ("karel_env.run", [], "max-events"), ("karel_env.run", [], "max-markers"),
     ("baselines.train", ["nowhere", "--out", "nowhere"], "seed"), ("baselines.speed", ["nowhere"], "threads"),
 ]  # fmt: skip
@@ -77,7 +77,7 @@ def test_decimals_are_finite_and_in_a_range(module, words, option, capsys):
         refused(capsys, module, words, option, value)
 
 
-@pytest.mark.parametrize("option", ["temperature", "workers", "model", "out"])
+@pytest.mark.parametrize("option", ["temperature", "workers", "model", "output-dir"])
 def test_two_dashes_are_no_value(option, capsys):
     assert importlib.import_module("benchmark.run").main([f"--{option}=--"]) == 2
     assert f"error: --{option} '--': expected a value" in capsys.readouterr().err

@@ -208,8 +208,8 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_out_of_memory(session, mon
     inner = group / f"karel-test-{os.getpid()}"
     try:
         inner.mkdir()
-    except OSError as problem:
-        pytest.skip(f"no memory control group can be made here: {problem}")
+    except OSError as error:
+        pytest.skip(f"no memory control group can be made here: {error}")
     told, done = [], []
     pool = Pool(executor, 1)
     # As it is where the driver is in the group too, which would spoil this process.

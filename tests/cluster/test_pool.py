@@ -270,8 +270,8 @@ def test_several_runs_share_a_pool_and_fail_apart():
     def drain(names):
         try:
             pool.drain(work_items(names, affinity_key=names, committed=committed))
-        except ItemsFailed as problem:
-            failed.append(str(problem))
+        except ItemsFailed as error:
+            failed.append(str(error))
 
     threads = [Thread(target=drain, args=(names,)) for names in ("abcdef", "klmnop", "uvwxyz")]
     for thread in threads:
@@ -291,8 +291,8 @@ def test_a_pool_that_is_stopped_ends_whoever_waits():
     def wait():
         try:
             pool.drain(work_items("ab"))
-        except BenchmarkError as problem:
-            messages.append(str(problem))
+        except BenchmarkError as error:
+            messages.append(str(error))
 
     thread = Thread(target=wait)
     thread.start()

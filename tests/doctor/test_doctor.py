@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import benchmark.models.huggingface
 from benchmark.doctor import command as doctor
+from benchmark.doctor import context, examination
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,23 +33,23 @@ def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:
 def test_a_sound_model_is_usable(family, tmp_path, capsys):
     code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
     assert code == 0, report
-    assert list(found) == [name for name, _, _ in doctor.CHECKS]
+    assert list(found) == [name for name, _, _ in examination.CHECKS]
     # Random weights do not close brackets in time; nothing else is to be said of it.
-    assert [name for name, outcome in found.items() if outcome != doctor.OK] in ([], ["generation"]), report
+    assert [name for name, outcome in found.items() if outcome != context.OK] in ([], ["generation"]), report
     assert report.splitlines()[-1].startswith("usable")
 
 
 @pytest.mark.parametrize(("family", "layer"), [("mamba", 0), ("opt-projected", 2)])
 def test_a_layer_that_transformers_does_not_give(family, layer, tmp_path, capsys):
     code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
-    assert (code, found["alignment"]) == (0, doctor.WARN)
+    assert (code, found["alignment"]) == (0, context.WARN)
     assert f"it returns no layer {layer}," in report
 
 
 def test_words_without_tokens_of_their_own(tmp_path, capsys):
     folder = save("gpt2", tmp_path, metaspace_tokenizer(split=False))
     code, found, report = outcomes(capsys, "--model", f"path:{folder}")
-    assert (code, found["words"]) == (3, doctor.FAIL)
+    assert (code, found["words"]) == (3, context.FAIL)
     assert "one token holds the end of" in report
     assert "loading" not in found
     assert "fix this first: words" in report
@@ -60,16 +61,16 @@ def test_weights_that_are_not_numbers(tmp_path, capsys):
     weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     code, found, report = outcomes(capsys, "--model", f"path:{folder}")
-    assert (code, found["loading"]) == (3, doctor.FAIL)
+    assert (code, found["loading"]) == (3, context.FAIL)
     assert "NaN" in report
 
 
 def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark.models.huggingface, "PADDING_SENSITIVE_TYPES", ())
     code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}")
-    assert (code, found["padding"]) == (3, doctor.FAIL)
-    assert found["alignment"] == doctor.OK
-    assert "--batch 1" in report
+    assert (code, found["padding"]) == (3, context.FAIL)
+    assert found["alignment"] == context.OK
+    assert "--batch-size 1" in report
 
 
 def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
@@ -81,7 +82,7 @@ def test_states_of_the_wrong_tokens(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(benchmark.models.huggingface, "align_tokens", shifted)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
-    assert (code, found["alignment"], found["padding"]) == (3, doctor.FAIL, doctor.OK)
+    assert (code, found["alignment"], found["padding"]) == (3, context.FAIL, context.OK)
 
 
 def test_numbers_drawn_in_every_pass(tmp_path, capsys, monkeypatch):
@@ -89,7 +90,7 @@ def test_numbers_drawn_in_every_pass(tmp_path, capsys, monkeypatch):
     drawn = lambda *given: [rows + 1e-5 * np.random.default_rng().random(rows.shape) for rows in real(*given)]  # noqa: E731
     monkeypatch.setattr(benchmark.models.huggingface.HuggingFaceModel, "_read_states", drawn)
     code, found, _ = outcomes(capsys, "--model", f"path:{save('gpt2', tmp_path)}")
-    assert (code, found["batch sizes"]) == (3, doctor.FAIL)
+    assert (code, found["batch sizes"]) == (3, context.FAIL)
 
 
 def test_a_context_that_is_too_short(tmp_path, capsys):
@@ -97,13 +98,13 @@ def test_a_context_that_is_too_short(tmp_path, capsys):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 50}))
     code, found, report = outcomes(capsys, "--model", f"path:{folder}")
-    assert (code, found["context"]) == (3, doctor.FAIL)
+    assert (code, found["context"]) == (3, context.FAIL)
     assert "context of 50 tokens" in report
 
 
 def test_precision_is_compared_with_float32(tmp_path, capsys):
     _, found, report = outcomes(capsys, "--model", f"path:{save('llama', tmp_path)}", "--dtype", "bfloat16")
-    assert found["precision"] in (doctor.OK, doctor.WARN)
+    assert found["precision"] in (context.OK, context.WARN)
     assert "of float32" in report
 
 
@@ -140,8 +141,8 @@ def own(tmp_path, monkeypatch):
 def test_the_template_of_the_documents_is_sound(own, capsys):
     code, found, report = outcomes(capsys, *own("own_sound"))
     assert code == 0, report
-    assert list(found) == [name for name, _, _ in doctor.CUSTOM_CHECKS]
-    assert [name for name, outcome in found.items() if outcome != doctor.OK] in ([], ["generation"]), report
+    assert list(found) == [name for name, _, _ in examination.CUSTOM_CHECKS]
+    assert [name for name, outcome in found.items() if outcome != context.OK] in ([], ["generation"]), report
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_the_template_of_the_documents_is_sound(own, capsys):
 )  # fmt: skip
 def test_what_is_wrong_with_a_class_of_ones_own(own, capsys, name, old, new, check, said):
     code, found, report = outcomes(capsys, *own(name, (old, new)))
-    assert (code, found[check]) == (3, doctor.FAIL), report
+    assert (code, found[check]) == (3, context.FAIL), report
     assert said in report
 
 

@@ -16,8 +16,9 @@ from quick_protocol import QUICK, SMALL_SUITE
 
 import baselines.train
 import benchmark.emergence.command
+import benchmark.emergence.evaluation
 import benchmark.emergence.trajectory
-from benchmark.emergence.command import list_checkpoints
+from benchmark.emergence.evaluation import list_checkpoints
 from benchmark.emergence.trajectory import POINT_FILE, read_point, read_points
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import open_checkpoint
@@ -107,7 +108,7 @@ def test_points_that_are_there_are_not_computed_again(training, measured, reduce
     words = [training, "--suite", SMALL_SUITE, "--out", tmp_path]
     with monkeypatch.context() as patch:
         # Drawn below, from the same points.
-        patch.setattr(benchmark.emergence.command, "write_figure", lambda *_: [])
+        patch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
         assert emergence(*words) == 0
     assert stored == {path: path.stat().st_mtime_ns for path in stored}
     points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}

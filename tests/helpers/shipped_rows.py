@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from benchmark.board.ranking import LeaderboardRow, read_leaderboard_rows
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 
 SUBMISSIONS = SOURCE_ROOT / "submissions"
 

@@ -13,7 +13,7 @@ import yaml
 from benchmark.board.page import render_page
 from benchmark.board.ranking import rank_groups, read_calibration, read_leaderboard_rows
 from benchmark.board.tables import CALIBRATION
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.submit.schema import Status
 
 ROWS = ("2026-11-25_gpt-laptop", "2026-11-23_llama-laptop", "2026-11-25_search")

@@ -122,8 +122,8 @@ class Beside(threading.Thread):
                 if self.due():
                     self.action()
                     self.left, self.done = self.left - 1, self.done + 1
-        except BaseException as problem:
-            self.problem = problem
+        except BaseException as error:
+            self.problem = error
 
     def __enter__(self) -> Beside:
         self.start()

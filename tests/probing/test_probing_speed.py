@@ -8,11 +8,13 @@ import subprocess
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from benchmark.bench import command as bench_command
 from benchmark.bench import probing as bench
 from benchmark.probing.labels import Split
 from benchmark.probing.probes import fit_probes, select_matmul_dtype
@@ -90,7 +92,8 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(bench.subprocess, "run", run_here)
     words = ["--suite", "smoke", "--programs", "150", "--sample", "2", "--width", "16", "--layers", "2"]
     command = ["probing", *words, "--json", str(tmp_path / "bench.json")]
-    assert bench.main(command, replace(QUICK, alternatives=3)) == 0
+    monkeypatch.setattr(bench, "run", partial(bench.run, protocol=replace(QUICK, alternatives=3)))
+    assert bench_command.main(command) == 0
     out = capsys.readouterr().out
     assert "SCALED from 2 of" in out
     stored = json.loads((tmp_path / "bench.json").read_text())
@@ -100,7 +103,7 @@ def test_the_command_prints_and_stores_its_tables(monkeypatch, tmp_path, capsys)
     assert plain["of a log-probability"] == 0
     assert alone["of a log-probability"] < 1e-3
     assert all(row["share"] > 0 for row in stored["products"])
-    assert bench.main(["probing", "--sample", "0"]) == 2
+    assert bench_command.main(["probing", "--sample", "0"]) == 2
 
 
 @pytest.mark.slow

@@ -102,8 +102,8 @@ def said_by(read: Callable[[], object]) -> str:
     """What a reader says in refusing; any other exception is raised."""
     try:
         read()
-    except BenchmarkError as problem:
-        return str(problem)
+    except BenchmarkError as error:
+        return str(error)
     return ""
 
 

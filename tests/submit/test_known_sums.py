@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmark.artifacts import MAX_FOLDER_BYTES
-from benchmark.environment import SOURCE_ROOT
 from benchmark.errors import SubmissionError
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
 from benchmark.probing.mdl import _blocks, _uniform_bits

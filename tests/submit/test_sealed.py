@@ -9,7 +9,7 @@ import stat
 import pytest
 import yaml
 
-from benchmark.environment import SOURCE_ROOT
+from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.submit.sealed import main, read_round
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as drawn

@@ -1,0 +1,124 @@
+"""Print the leaderboard on a terminal: `karel-bench board`. Nothing is written; `karel-bench leaderboard` writes files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmark.board.markup import spell_hidden
+from benchmark.board.ranking import (
+    LeaderboardRow,
+    RankedRow,
+    RankingGroup,
+    rank_groups,
+    read_leaderboard_rows,
+)
+from benchmark.board.tables import UNDEFINED, row_cells, to_csv, to_json
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import submissions_option
+from benchmark.command import run_command
+from benchmark.errors import UsageError
+from karel_env.command import nearest
+
+LEADERBOARD_FILE = "leaderboard.json"
+FORMATS = ("table", "json", "csv")
+COLUMNS = ("shown %", "held-out %", "skill", "delta", "verdict")
+"""Columns of `tables.COLUMNS` that fit on a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardOptions:
+    """Print the leaderboard."""
+
+    suite: str | None = option(None, "print the rows of this suite only", default_text="all")
+    submissions: Path = submissions_option()
+    format: str = option("table", "select the format; json and csv have every figure", choices=FORMATS)
+
+
+def read_groups(submissions: Path) -> list[RankingGroup]:
+    """Read and rank the submissions of a folder.
+
+    Ranking reads every sample, which takes seconds. So the ranks of the `leaderboard.json` next to the folder are taken
+    if all else in that file is what the records, descriptions and statuses give.
+    """
+    file = submissions.absolute().parent / LEADERBOARD_FILE
+    if file.is_file():
+        ranked = rows_with_ranks(file.read_text(encoding="utf-8"))
+        groups = groups_with_ranks(read_leaderboard_rows(submissions, with_samples=False), ranked)
+        if groups is not None and rows_with_ranks(to_json(groups)) == ranked:
+            return groups
+    return rank_groups(read_leaderboard_rows(submissions))
+
+
+def rows_with_ranks(text: str) -> Any:
+    """The groups of a leaderboard in JSON; None if it is none."""
+    try:
+        return json.loads(text)["groups"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def groups_with_ranks(entries: Sequence[LeaderboardRow], ranked: Any) -> list[RankingGroup] | None:
+    """Arrange rows as the groups of a leaderboard in JSON, with its ranks; None if these are of other rows."""
+    by_folder = {entry.folder: entry for entry in entries}
+    try:
+        groups = [
+            RankingGroup(
+                group["suite"],
+                group["suite_version"],
+                group["protocol"],
+                group["track"],
+                group["tasks"],
+                tuple(RankedRow(by_folder.pop(row["submission"]), row["rank"]) for row in group["rows"]),
+            )
+            for group in ranked
+        ]
+    except (KeyError, TypeError):
+        return None
+    return None if by_folder else groups
+
+
+def format_group(group: RankingGroup) -> str:
+    """Format one ranking group as a table for a terminal, best rank first."""
+    version = f"suite v{group.suite_version}, protocol v{group.protocol}, {group.track}, n = {group.tasks} tasks"
+    rows = [_table_row(ranked_row) for ranked_row in group.rows]
+    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+    return spell_hidden(f"{group.suite} ({version})\n\n{table}")
+
+
+def _table_row(ranked_row: RankedRow) -> dict[str, str]:
+    cells = row_cells(ranked_row.row.record)
+    rank = UNDEFINED if ranked_row.rank is None else str(ranked_row.rank)
+    names = {"rank": rank, "model": ranked_row.row.name, "family": ranked_row.row.family}
+    return names | {column: cells[column] for column in COLUMNS} | {"status": ranked_row.row.status}
+
+
+def execute(options: BoardOptions) -> int:
+    """Print the board; returns the exit code."""
+    groups = read_groups(options.submissions)
+    suites = sorted({group.suite for group in groups})
+    if options.suite is not None:
+        groups = [group for group in groups if group.suite == options.suite]
+        if not groups:
+            known = f"expected one of {', '.join(suites)}" if suites else f"{options.submissions} has no rows"
+            raise UsageError(f"--suite {options.suite}: no rows; {known}{nearest(options.suite, suites)}")
+    if options.format == "table":
+        print("\n\n".join(format_group(group) for group in groups) or f"no rows in {options.submissions}")
+    else:
+        print(to_json(groups) if options.format == "json" else to_csv(groups), end="")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(BoardOptions, arguments, "board")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Measure pseudo-models whose answer is known: `karel-bench calibrate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import output_dir_option, suite_option
+from benchmark.command import run_command, silence_libraries
+from benchmark.probing.protocol import STANDARD
+from karel_env.command import integer
+
+NUM_ALTERNATIVES = 8
+"""Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
+NUM_SWEEP_ALTERNATIVES = 3
+"""Number of alternatives in sweeps over offsets and layers, which only locate the largest gap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """Measure pseudo-models with known outcomes."""
+
+    suite: str = suite_option(purpose=" that gives worlds and program lengths")
+    programs: int | None = option(
+        None, "set the label budget of a probe, in programs", read_with=integer(STANDARD.min_programs, 1_000_000),
+        metavar="N", default_text="the suite's",
+    )  # fmt: skip
+    seeds: int = option(1, "set the number of seeds", read_with=integer(1, 10_000), metavar="N")
+    alternatives: int = option(
+        NUM_ALTERNATIVES,
+        "set the number of alternative semantics",
+        read_with=integer(NUM_SWEEP_ALTERNATIVES, 1000),
+        metavar="N",
+    )
+    output_dir: Path = output_dir_option(Path("runs/calibration"), "write the record into this folder")
+
+
+def execute(options: CalibrateOptions) -> int:
+    """Calibrate; returns the exit code."""
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.calibrate.calibration import run
+
+    silence_libraries()
+    return run(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(CalibrateOptions, arguments, "calibrate")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
