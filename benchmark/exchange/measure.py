@@ -10,16 +10,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from benchmark.api.hidden_states import token_history_control
-from benchmark.api.inputs import InputError
-from benchmark.api.measurement import Measurement, count_steps, measure
-from benchmark.api.states_file import read_states
 from benchmark.command import run_command
 from benchmark.errors import ModelError
-from benchmark.probing.control_gap import TOKEN_HISTORY
-from benchmark.statistics import Estimate
 from karel_env.command import CommandParser, integer
+
+if TYPE_CHECKING:
+    from benchmark.api.measurement import Measurement
+    from benchmark.statistics import Estimate
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,9 +40,15 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure and print the verdict."""
+    # After the options are known to be right: what computes takes seconds to import.
     from rich.console import Console
 
+    from benchmark.api.hidden_states import token_history_control
+    from benchmark.api.inputs import InputError
+    from benchmark.api.measurement import count_steps, measure
+    from benchmark.api.states_file import read_states
     from benchmark.cli.progress import RichProgress
+    from benchmark.probing.control_gap import TOKEN_HISTORY
 
     file = read_states(options.states, suite=options.suite, programs=options.programs, seed=options.seed)
     controls = {**file.controls, TOKEN_HISTORY: token_history_control(file.probes)}

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.api.probe_set import blind_probe_set
-from benchmark.api.prompts_file import write_prompts
 from benchmark.command import check_folder, run_command
 from benchmark.errors import UsageError
 from karel_env.command import CommandParser, integer
@@ -35,6 +33,10 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> int:
     """Write the file and print what it holds."""
+    # After the options are known to be right: what computes takes a second to import.
+    from benchmark.api.probe_set import blind_probe_set
+    from benchmark.api.prompts_file import write_prompts
+
     path = Path(options.out)
     if path.is_dir():
         raise UsageError(f"--out {path}: is a folder; expected a file, such as {path / 'prompts.jsonl'}")
