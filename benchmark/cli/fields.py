@@ -56,7 +56,7 @@ def output_dir_option(default: Any, help: str, **how: Any) -> Any:
     return option(default, help, metavar="FOLDER", old=("--out",), **how)
 
 
-def output_file_option(default: Path | None, help: str, default_text: str) -> Any:
+def output_file_option(default: Path | Callable[[], Path] | None, help: str, default_text: str) -> Any:
     """`--output-file`."""
     return option(default, help, metavar="FILE", old=("--out",), default_text=default_text)
 
