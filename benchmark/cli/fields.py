@@ -56,9 +56,24 @@ def output_dir_option(default: Any, help: str, **how: Any) -> Any:
     return option(default, help, metavar="FOLDER", old=("--out",), **how)
 
 
-def output_file_option(default: Path | Callable[[], Path] | None, help: str, default_text: str) -> Any:
+def output_file_option(default: Any, help: str, default_text: str) -> Any:
     """`--output-file`."""
     return option(default, help, metavar="FILE", old=("--out",), default_text=default_text)
+
+
+def programs_option(default_text: str) -> Any:
+    """`--programs` of a probe set."""
+    return option(
+        None, "set the label budget", read_with=integer(1, 10_000_000), metavar="N", default_text=default_text
+    )
+
+
+def probe_seed_option(default_text: str) -> Any:
+    """`--seed` of a probe set."""
+    return option(
+        None, "set the seed of the programs and worlds", read_with=integer(0, 2**63 - 1), metavar="N",
+        default_text=default_text,
+    )  # fmt: skip
 
 
 def submissions_option() -> Any:

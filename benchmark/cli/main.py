@@ -33,6 +33,8 @@ SUBCOMMANDS = {
     "doctor": Subcommand("benchmark.doctor.command", "Check a model before a run."),
     "list": Subcommand("benchmark.cli.listing", "List the suites, baselines, recipes and models that can be named."),
     "board": Subcommand("benchmark.board.command", "Print the leaderboard."),
+    "prompts": Subcommand("benchmark.exchange.prompts", "Write the probe prompts of a suite for another engine."),
+    "measure": Subcommand("benchmark.exchange.measure", "Measure states that another engine read."),
     "compare": Subcommand("benchmark.board.comparison", "Compare two models on the same tasks and probed programs."),
     "submit": Subcommand("benchmark.submit.command", "Create, validate and verify submissions; see docs/submitting.md."),
     "export": Subcommand("benchmark.submit.export", "Export a submission to a format of the Hugging Face Hub or of every-eval-ever."),

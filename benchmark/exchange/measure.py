@@ -6,39 +6,42 @@ read from the file. Exit codes: 0 done, 2 usage, 3 invalid states.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import probe_seed_option, programs_option
 from benchmark.command import run_command
 from benchmark.errors import ModelError
-from karel_env.command import CommandParser, integer
 
 if TYPE_CHECKING:
     from benchmark.api.measurement import Measurement
     from benchmark.statistics import Estimate
 
 
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = CommandParser(
-        prog="python -m benchmark.exchange.measure",
-        description="Measure whether states that another engine read represent the robot's state.",
-        epilog="Exit codes: 0 done, 2 usage, 3 invalid states. The form of the file: docs/api.md.",
+MODULE = "benchmark.exchange.measure"
+EXIT_CODES = "Exit codes: 0 done, 2 usage, 3 invalid states. The form of the file: docs/api.md."
+OF_METADATA = "that of the file's metadata"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Measure states that another engine read."""
+
+    states: str = option(..., "read the states from this file", metavar="FILE.safetensors")
+    suite: str | None = option(None, "name the suite, or give a .yaml file of one's own", default_text=OF_METADATA)
+    programs: int | None = programs_option(OF_METADATA)
+    seed: int | None = probe_seed_option(OF_METADATA)
+    feature: tuple[str, ...] = option(
+        (), "report this feature only; repeatable", metavar="NAME", default_text="all", many=True
     )
-    add = parser.add_argument
-    add("--states", required=True, metavar="FILE.safetensors", help="file of states")
-    add("--suite", help="name or .yaml file of the suite (default: that of the file's metadata)")
-    add("--programs", type=integer(1, 10_000_000), metavar="N", help="label budget (default: that of the metadata)")
-    add("--seed", type=integer(0, 2**63 - 1), help="seed of the probe set (default: that of the metadata)")
-    add("--feature", action="append", metavar="NAME", help="report this feature only; may be repeated (default: all)")
-    add("--json", action="store_true", help="print the result as JSON on standard output")
-    return parser.parse_args(arguments)
+    json: bool = option(False, "print the result as JSON on standard output")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: MeasureOptions) -> int:
     """Measure and print the verdict."""
     # After the options are known to be right: what computes takes seconds to import.
     from rich.console import Console
@@ -56,7 +59,9 @@ def execute(options: argparse.Namespace) -> int:
     bars.start("probing", count_steps(file.probes, file.hidden, controls))
     try:
         with bars.displayed():
-            result = measure(file.probes, file.hidden, controls, features=options.feature, on_steps=bars.advance)
+            result = measure(
+                file.probes, file.hidden, controls, features=options.feature or None, on_steps=bars.advance
+            )
     except InputError as error:
         if str(error).startswith("features:"):
             raise
@@ -104,7 +109,7 @@ def _interval(estimate: Estimate) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(lambda: execute(parse_options(arguments)))
+    return run_command(lambda: execute(parse_options(MeasureOptions, arguments, "measure", EXIT_CODES, MODULE)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The full grid (`--grid full`): results per layer, offset, position, probe depth, label budget and alternative.
+"""The full grid (`--detail full`): results per layer, offset, position, probe depth, label budget and alternative.
 
-`--grid layers` measures only the layers on the blind set at `read`. Each slice is measured like the verdict, but with
+`--detail layers` measures only the layers on the blind set at `read`. Each slice is measured like the verdict, but with
 fewer alternatives, so that the grid of a small model takes minutes. See docs/probing.md, "What is measured". Letters:
 `Q` seeds, `S` semantics, `F` features, `R` states, `P` programs.
 """

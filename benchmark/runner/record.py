@@ -106,8 +106,8 @@ class Record(_Strict):
     """One run.
 
     `official`: whether the row is leaderboard-eligible; `unofficial`: the reasons if not. `frame` is set in the few-shot track,
-    `constrained` and `sampled` if requested; `meaning` is None for a baseline that is no network and with `--no-states`;
-    `grid` is set with `--grid layers` or `full`; `figures` are paths in the run folder.
+    `constrained` and `sampled` if requested; `meaning` is None for a baseline that is no network and with `--accuracy-only`;
+    `grid` is set with `--detail layers` or `full`; `figures` are paths in the run folder.
     """
 
     schema_version: Annotated[int, known_version(SCHEMA_VERSION)] = SCHEMA_VERSION

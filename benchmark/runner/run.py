@@ -205,7 +205,7 @@ class Run:
         if config.limit is not None:
             reasons.append(f"--limit {config.limit}")
         if config.batch is not None and config.batch != load_suite(config.suite).batch:
-            reasons.append(f"--batch {config.batch}")
+            reasons.append(f"--batch-size {config.batch}")
         if has_halved_batch:
             reasons.append("a batch was halved where memory was short")
         if not load_suite(config.suite, config.seed).sha256:

@@ -64,7 +64,7 @@ class ResultStore:
         file = f"{STAGED_PREFIX}{uuid.uuid4().hex}"
         if not self.root.is_dir():
             raise StorageError(
-                f"{self.root}: not there on {os.uname().nodename}; --out must be on storage that all nodes share"
+                f"{self.root}: not there on {os.uname().nodename}; --output-dir must be on storage that all nodes share"
             )
         try:
             with open_folder(self.root) as folder:

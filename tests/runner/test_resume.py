@@ -236,4 +236,4 @@ def test_strict_results_do_not_depend_on_the_batch(words, tmp_path, quick):
     assert one.name != seven.name
     record = read_record(one / "record.json")
     assert record.model.dtype == "float64"
-    assert "--batch 1" in record.unofficial
+    assert "--batch-size 1" in record.unofficial
