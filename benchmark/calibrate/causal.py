@@ -31,7 +31,7 @@ from benchmark.calibrate.planners import (
     PlannerWorld,
 )
 from benchmark.causal.measurement import measure_use
-from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings, derive_pairs
+from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
 from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, score_rates
 from benchmark.command import make_folder, run_command
 from benchmark.tasks.suite import Suite, load_suite
@@ -72,7 +72,7 @@ def measure_planners(
         A cell per kind: expected and measured verdict, site, score, and whether it is right.
     """
     drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
-    world = PlannerWorld(drawn_suite, derive_pairs(drawn_suite, settings))
+    world = PlannerWorld(drawn_suite, settings)
     kinds = [*EXPECTED, *(f"{SHARE} {share:g}" for share in SHARES)] if kinds is None else kinds
     return [_measure(world, kind, seed, settings) for kind in kinds]
 

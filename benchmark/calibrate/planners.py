@@ -15,7 +15,15 @@ import numpy as np
 
 from benchmark.causal.interventions import AT_PREFIX, NaturalRange
 from benchmark.causal.merges import merge_pairs
-from benchmark.causal.pairs import PairSet, posterior_of_distinct, prefix_length, prefix_number, prefix_texts
+from benchmark.causal.pairs import (
+    STANDARD_PAIRS,
+    PairSettings,
+    derive_pairs,
+    posterior_of_distinct,
+    prefix_length,
+    prefix_number,
+    prefix_texts,
+)
 from benchmark.causal.rotation import alternative_semantics, net_rotation
 from benchmark.causal.targets import END, NEXT_WORDS, TURNS, SuffixTable, execute_prefixes, turn_robots
 from benchmark.tasks.prompt_template import render_prompts
@@ -46,12 +54,12 @@ class PlannerWorld:
 
     Args:
         suite: the suite.
-        pairs: pairs of the suite, whose prefixes and mean prefixes are known.
+        settings: number of pairs; their prefixes, mean prefixes and merge prefixes are known.
     """
 
-    def __init__(self, suite: Suite, pairs: PairSet) -> None:
+    def __init__(self, suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> None:
+        pairs, merges = derive_pairs(suite, settings), merge_pairs(suite, settings)
         self.suite, self.pairs = suite, pairs
-        merges = merge_pairs(suite)
         task = np.concatenate([pairs.task, pairs.mean_task, merges.task])
         prefix = np.concatenate([pairs.prefix, pairs.mean_prefix, merges.prefix])
         number = task * END ** prefix.shape[1] + prefix_number(prefix)

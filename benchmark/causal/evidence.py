@@ -1,6 +1,6 @@
 """What a measurement stores: the words that were written for each pair under each edit, as integers. NumPy only.
 
-Letters: `P` pairs, `S` semantics (0 is the original), `L` sites, `C` strict choose pairs, `V` random draws.
+Letters: `P` pairs, `S` semantics (0 is the original), `L` sites, `V` random draws.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class CausalEvidence:
         is_solved: bool [P], whether the program that the model writes from the prefix, unedited, solves the task.
         unedited: int8 [P].
         is_argmax: bool [P], whether that word begins with the most probable token of the full vocabulary.
-        choose: int8 [S, L, P], the mean shift under each semantics at each site, on strict choose pairs.
+        choose: int8 [S, L, P], the mean shift under each semantics at each site, on choose pairs.
         steered: int8 [S, P], the same at the site chosen for each semantics, on report pairs.
         random: int8 [V, P], vectors of random direction, on strict report pairs.
         other_value: int8 [P], the shift to another value than the target's, on report pairs that have one.
         wrong_position: int8 [P], the shift at the last token of the prompt, on strict report pairs.
         clamped: int8 [P], the shift with later activations in their natural range, on strict report pairs.
-        untrained_choose: int8 [L, P], the mean shift in the untrained copy, on strict choose pairs.
+        untrained_choose: int8 [L, P], the mean shift in the untrained copy, on choose pairs.
         untrained: int8 [P], the same at its own site, on strict report pairs.
         merge_scores: float32 [R, 6], log-probabilities of the prefixes of `merges.merge_pairs`.
     """

@@ -130,17 +130,17 @@ def measure_use(
     """
     pairs = derive_pairs(suite, settings)
     try:
-        evidence = collect_evidence(model, suite, pairs, untrained, template, on_step)
+        evidence = collect_evidence(model, suite, settings, untrained, template, on_step)
     except ModelError as problem:
         return CausalMeasurement(suite.name, (), not_applicable(str(problem)), None, None)
-    merges = score_merges(merge_pairs(suite), evidence.merge_scores)
+    merges = score_merges(merge_pairs(suite, settings), evidence.merge_scores)
     return CausalMeasurement(suite.name, tuple(model.sites), judge(evidence, pairs), merges, evidence)
 
 
 def collect_evidence(
     model: SteerableModel,
     suite: Suite,
-    pairs: PairSet,
+    settings: PairSettings,
     untrained: SteerableModel | None,
     template: PromptTemplate,
     on_step: Callable[[str], None],
@@ -150,22 +150,23 @@ def collect_evidence(
     Raises:
         ModelError: states cannot be read or replaced, or are not finite.
     """
+    pairs, merges = derive_pairs(suite, settings), merge_pairs(suite, settings)
     session = _Session(model, suite, pairs, template)
-    evidence = _empty_evidence(len(pairs), len(model.sites), len(session.semantics), merge_pairs(suite))
-    strict_choose = np.flatnonzero(~pairs.is_report & pairs.is_strict)
+    evidence = _empty_evidence(len(pairs), len(model.sites), len(session.semantics), merges)
+    choose = np.flatnonzero(~pairs.is_report)
     strict_report = np.flatnonzero(pairs.is_report & pairs.is_strict)
     other_report = np.flatnonzero(pairs.is_report & ~pairs.is_strict)
     on_step("class means")
     shifts = session.read_means()
     on_step("choosing the site")
-    for rows, prepared in session.batches(strict_choose):
+    for rows, prepared in session.batches(choose):
         _run_unedited(session, evidence, rows, prepared)
         states = prepared.states()
         for semantics, row in enumerate(shifts.shifts):
             for site, shift in enumerate(row):
                 edited = session.edited(shift, states[site], rows, semantics)
                 evidence.choose[semantics, site, rows] = _words(prepared, site, edited)
-    sites = [_choose(evidence.choose[s], pairs, evidence.is_solved, s) for s in range(len(session.semantics))]
+    sites = [_choose(evidence, pairs, s) for s in range(len(session.semantics))]
     on_step("edits and controls")
     for rows, prepared in session.batches(strict_report):
         _run_unedited(session, evidence, rows, prepared)
@@ -176,9 +177,9 @@ def collect_evidence(
         _run_edits(session, evidence, rows, prepared, shifts, sites)
     if untrained is not None:
         on_step("untrained copy")
-        _run_untrained(_Session(untrained, suite, pairs, template), evidence, strict_choose, strict_report)
+        _run_untrained(_Session(untrained, suite, pairs, template), evidence, choose, strict_report)
     on_step("merges")
-    _run_merges(session, evidence, merge_pairs(suite))
+    _run_merges(session, evidence, merges)
     return evidence
 
 
@@ -222,8 +223,9 @@ def best_words(log_probs: np.ndarray) -> np.ndarray:
     return best
 
 
-def _choose(words: np.ndarray, pairs: PairSet, is_solved: np.ndarray, semantics: int) -> int:
-    return choose_site(words, pairs, is_solved & differing_values(pairs)[semantics])[0]
+def _choose(evidence: CausalEvidence, pairs: PairSet, semantics: int) -> int:
+    is_valid = evidence.is_solved & differing_values(pairs)[semantics]
+    return choose_site(evidence.choose[semantics], pairs, is_valid)[0]
 
 
 def _run_unedited(session: _Session, evidence: CausalEvidence, rows: np.ndarray, prepared: PreparedPrefixes) -> None:
@@ -275,16 +277,15 @@ def _run_strict_controls(
     evidence.clamped[rows] = _words(prepared, site, edited, ranges=shifts.activation_ranges)
 
 
-def _run_untrained(
-    session: _Session, evidence: CausalEvidence, strict_choose: np.ndarray, strict_report: np.ndarray
-) -> None:
+def _run_untrained(session: _Session, evidence: CausalEvidence, choose: np.ndarray, strict_report: np.ndarray) -> None:
     """The edit in the untrained copy: its own means, its own site."""
     shifts = session.read_means()
-    for rows, prepared in session.batches(strict_choose):
+    for rows, prepared in session.batches(choose):
         states = prepared.states()
         for site, shift in enumerate(shifts.shifts[0]):
             evidence.untrained_choose[site, rows] = _words(prepared, site, session.edited(shift, states[site], rows))
-    site, _ = choose_site(evidence.untrained_choose, session.pairs, np.ones(len(session.pairs), bool))
+    every = np.ones(len(session.pairs), bool)
+    site, _ = choose_site(evidence.untrained_choose, session.pairs, every)
     for rows, prepared in session.batches(strict_report):
         edited = session.edited(shifts.shifts[0][site], prepared.states()[site], rows)
         evidence.untrained[rows] = _words(prepared, site, edited)

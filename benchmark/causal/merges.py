@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmark.causal.pairs import (
     STANDARD_PAIRS,
-    PairSet,
+    PairSettings,
     candidate_prefixes,
     derive_pairs,
     hash_states,
@@ -80,9 +80,9 @@ class MergeResult:
 
 
 @lru_cache(maxsize=4)
-def merge_pairs(suite: Suite) -> MergePairs:
+def merge_pairs(suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> MergePairs:
     """Derive the pairs from the first report tasks of a suite."""
-    pairs: PairSet = derive_pairs(suite, STANDARD_PAIRS)
+    pairs = derive_pairs(suite, settings)
     chunk = np.flatnonzero(pairs.split)[:MERGE_TASKS]
     length = prefix_length(suite)
     task, prefix = candidate_prefixes(pairs.tasks, chunk, length)

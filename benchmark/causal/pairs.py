@@ -40,17 +40,19 @@ class PairSettings:
         tasks: N, tasks drawn.
         choose_of_five: tasks of every five that make means and choose the block; the others report.
         per_task: largest number of pairs per task.
-        not_strict_per_task: largest number of them that are not strict.
+        not_strict_per_task, not_strict_per_choose_task: largest number of them that are not strict, of report tasks and
+            of choose tasks.
         prefixes_per_task: largest number of completable prefixes per task that are considered.
         mean_prefixes: largest number of prefixes per choose task that class means are computed from.
     """
 
-    tasks: int = 440
+    tasks: int = 600
     choose_of_five: int = 2
     per_task: int = 12
-    not_strict_per_task: int = 6
+    not_strict_per_task: int = 3
+    not_strict_per_choose_task: int = 1
     prefixes_per_task: int = 24
-    mean_prefixes: int = 8
+    mean_prefixes: int = 6
 
 
 STANDARD_PAIRS = PairSettings()
@@ -122,8 +124,12 @@ class PairSet:
 
 
 def prefix_length(suite: Suite) -> int:
-    """K, actions of a prefix: three, or five where programs are longer than six."""
-    return 3 if suite.train_length[1] <= 6 else 5
+    """K, actions of a prefix: three, or as many as the shortest program has.
+
+    The closing bracket must be possible after the prefix: where it is not, the turn and the base word tell the target, and
+    there are no strict pairs.
+    """
+    return max(3, suite.train_length[0])
 
 
 def prefix_texts(prefixes: np.ndarray) -> list[str]:
@@ -164,7 +170,7 @@ def derive_pairs(suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> PairS
     differs = look_up[turn * (END + 1) + base_word] != target
     priority = _priorities(suite, task, prefix, turn)
     is_strict = _balance(split[task] * TURNS + turn, base_word, prefix[:, -1], target, differs, priority)
-    rows = _limit_per_task(task, is_strict, priority, settings)
+    rows = _limit_per_task(task, is_choose, is_strict, priority, settings)
     dropped["more pairs per task than are used"] = len(task) - len(rows)
     is_mean = split[mean_task] == CHOOSE
     narrow = lambda values: values[rows].astype(np.int8)  # noqa: E731
@@ -312,12 +318,12 @@ def _balance(
 
 
 def _limit_per_task(
-    task: np.ndarray, is_strict: np.ndarray, priority: np.ndarray, settings: PairSettings
+    task: np.ndarray, is_choose: np.ndarray, is_strict: np.ndarray, priority: np.ndarray, settings: PairSettings
 ) -> np.ndarray:
     """int64, rows that are used: strict ones first, then others, up to the limits per task; in order of task."""
     rank = rank_within(task * 2 + ~is_strict, priority)
-    is_used = np.where(is_strict, rank < settings.per_task, rank < settings.not_strict_per_task)
-    rows = np.flatnonzero(is_used)
+    others = np.where(is_choose, settings.not_strict_per_choose_task, settings.not_strict_per_task)
+    rows = np.flatnonzero(rank < np.where(is_strict, settings.per_task, others))
     rank = rank_within(task[rows], rank[rows] + settings.per_task * ~is_strict[rows])
     return rows[rank < settings.per_task]
 

@@ -117,16 +117,21 @@ def not_applicable(reason: str, dropped: dict[str, int] | None = None) -> UseRes
 
 
 def choose_site(words: np.ndarray, pairs: PairSet, is_valid: np.ndarray) -> tuple[int, np.ndarray]:
-    """The site with the largest share of targets on strict choose pairs, the first of equals; and the shares [L].
+    """The site with the largest share of targets on strict choose pairs; and the shares [L].
+
+    Of equals, the site with the largest share on all choose pairs, then the first.
 
     Args:
         words: int8 [L, P], words written with the edit at each site.
         pairs: the pairs.
         is_valid: bool [P], pairs that count.
     """
-    rows = is_valid & ~pairs.is_report & pairs.is_strict
-    shares = (words[:, rows] == pairs.target[rows]).mean(1) if rows.any() else np.zeros(len(words))
-    return int(shares.argmax()), shares
+    rows = is_valid & ~pairs.is_report
+    hits = words == pairs.target
+    strict, every = (
+        hits[:, part].mean(1) if part.any() else np.zeros(len(words)) for part in (rows & pairs.is_strict, rows)
+    )
+    return int(np.lexsort((-np.arange(len(words)), every, strict))[-1]), strict
 
 
 def differing_values(pairs: PairSet) -> np.ndarray:

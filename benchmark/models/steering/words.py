@@ -71,13 +71,19 @@ def score_words(tokens: Sequence[PrefixTokens], logits: torch.Tensor) -> tuple[n
     copies = num_copies(tokens[0])
     log_probs = logits.double().log_softmax(-1).cpu()
     first = log_probs[::copies, 0]
-    scores = np.empty((len(tokens), len(NEXT_WORDS)))
-    starts = np.empty((len(tokens), len(NEXT_WORDS)), np.int64)
-    for row, item in enumerate(tokens):
-        starts[row] = [word[0] for word in item.words]
-        for index, word in enumerate(item.words):
-            line = row * copies + (index if copies > 1 else 0)
-            scores[row, index] = sum(float(log_probs[line, i, token]) for i, token in enumerate(word))
+    starts = np.array([[word[0] for word in item.words] for item in tokens])
+    if copies == 1:
+        scores = np.take_along_axis(first.numpy(), starts, 1)
+    else:
+        scores = np.array(
+            [
+                [
+                    sum(float(log_probs[row * copies + index, i, token]) for i, token in enumerate(word))
+                    for index, word in enumerate(item.words)
+                ]
+                for row, item in enumerate(tokens)
+            ]
+        )
     best = starts[np.arange(len(scores)), scores.argmax(1)]
     return scores, first.argmax(-1).numpy() == best
 
