@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from benchmark.tasks.suite import Suite, load_suite
 from karel_env.command import CommandParser, integer
 
 if TYPE_CHECKING:
+    from benchmark.causal.detail import CausalDetail
+    from benchmark.causal.interventions import SteerableModel
     from benchmark.models.checkpoint import Checkpoint
 
 UNTRAINED_SEED = 0
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32", help="dtype of the model")
     add("--device", default="cpu", help="torch device (default: cpu)")
     add("--threads", type=integer(1, MAX_THREADS), default=1, help="CPU threads (default: 1)")
+    add("--detail", choices=("standard", "full"), default="standard",
+        help="full: also other edits at every site, doses, whole programs (default: standard)")  # fmt: skip
     add("--output-dir", type=Path, default=Path("runs/causal"), help="output folder (default: runs/causal)")
 
     def measure() -> int:
@@ -51,42 +56,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         checkpoint = open_checkpoint(ModelSpec.parse(options.model))
         began = time.process_time()
-        measurement = measure_checkpoint(checkpoint, suite, options.dtype, options.device, options.threads)
+        model, untrained = open_models(checkpoint, options.dtype, options.device, options.threads)
+        measurement = measure_models(model, untrained, suite)
         print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - began:.0f} processor seconds)")
         print(format_card(measurement))
-        print(f"\nwrote {_write(measurement, checkpoint, options.output_dir)}")
+        detail = None
+        if options.detail == "full" and model is not None and measurement.evidence is not None:
+            from benchmark.causal.detail import format_detail, measure_detail
+
+            detail = measure_detail(model, suite, measurement.evidence, on_step=_print_step)
+            print(f"\n{format_detail(detail, measurement.sites)}")
+        print(f"\nwrote {_write(measurement, detail, checkpoint, options.output_dir)}")
         return 0
 
     return run_command(measure)
 
 
-def measure_checkpoint(
-    checkpoint: Checkpoint, suite: Suite, dtype: str = "float32", device: str = "cpu", threads: int = 1
-) -> CausalMeasurement:
-    """Load a model and its untrained copy and measure it; N/A with the reason where states cannot be replaced.
+def open_models(
+    checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", threads: int = 1
+) -> tuple[SteerableModel | None, SteerableModel | None]:
+    """Load a model and its untrained copy; None for both if the model has no states that can be replaced.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     if checkpoint.is_custom or not checkpoint.has_hidden_states:
-        reason = "the model has no states that can be replaced; expected a network of transformers"
-        return CausalMeasurement(suite.name, (), not_applicable(reason), None, None)
+        return None, None
     import torch
 
     from benchmark.models.huggingface import HuggingFaceModel
     from benchmark.models.steering import open_steerable
 
     torch.set_num_threads(threads)
-    model, untrained = (HuggingFaceModel(checkpoint, dtype, device, seed) for seed in (None, UNTRAINED_SEED))
-    on_step = lambda step: print(f"{step} ...", file=sys.stderr, flush=True)  # noqa: E731
-    return measure_use(open_steerable(model), suite, open_steerable(untrained), on_step=on_step)
+    model, untrained = (
+        open_steerable(HuggingFaceModel(checkpoint, dtype, device, seed)) for seed in (None, UNTRAINED_SEED)
+    )
+    return model, untrained
 
 
-def _write(measurement: CausalMeasurement, checkpoint: Checkpoint, folder: Path) -> Path:
+def measure_models(model: SteerableModel | None, untrained: SteerableModel | None, suite: Suite) -> CausalMeasurement:
+    """Measure a model of `open_models`; N/A where it has no states."""
+    if model is None:
+        reason = "the model has no states that can be replaced; expected a network of transformers"
+        return CausalMeasurement(suite.name, (), not_applicable(reason), None, None)
+    return measure_use(model, suite, untrained, on_step=_print_step)
+
+
+def _print_step(step: str) -> None:
+    print(f"{step} ...", file=sys.stderr, flush=True)
+
+
+def _write(measurement: CausalMeasurement, detail: CausalDetail | None, checkpoint: Checkpoint, folder: Path) -> Path:
     """Write the result and the evidence; returns the path of the result."""
     stem = f"{checkpoint.name}-{measurement.suite}"
     path = folder / f"{stem}.json"
     content = {"model": checkpoint.spec, "digest": checkpoint.digest, **to_json(measurement)}
+    if detail is not None:
+        content["detail"] = asdict(detail)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if measurement.evidence is not None:
         from safetensors.numpy import save

@@ -63,7 +63,7 @@ class SiteShifts:
     activation_ranges: list[ComponentRange]
 
 
-class _Session:
+class CausalSession:
     """A model with the pairs, the values of the variable under each semantics, and the prompts."""
 
     def __init__(self, model: SteerableModel, suite: Suite, pairs: PairSet, template: PromptTemplate) -> None:
@@ -79,24 +79,30 @@ class _Session:
             yield chunk, self.prepare(self.pairs.task[chunk], self.pairs.prefix[chunk])
 
     def prepare(self, task: np.ndarray, prefix: np.ndarray) -> PreparedPrefixes:
+        """Prefixes int8 [B, K] of tasks int64 [B], prepared."""
         return self.model.prepare([self.prompts[i] for i in task], prefix_texts(prefix))
 
-    def read_means(self, model: SteerableModel | None = None) -> SiteShifts:
-        """Mean shifts and natural ranges from the mean prefixes, in this model or its untrained copy."""
-        model = model or self.model
+    def read_mean_states(self) -> list[np.ndarray]:
+        """float32 [R, D] per site, states at the mean prefixes."""
+        return self._read_mean_prefixes()[0]
+
+    def _read_mean_prefixes(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """States per site and clamped activations at the mean prefixes."""
         states: list[list[np.ndarray]] = []
         activations: list[list[np.ndarray]] = []
-        texts = prefix_texts(self.pairs.mean_prefix)
-        for start in range(0, len(texts), model.batch_rows):
-            stop = start + model.batch_rows
-            prompts = [self.prompts[i] for i in self.pairs.mean_task[start:stop]]
-            prepared = model.prepare(prompts, texts[start:stop])
+        for start in range(0, len(self.pairs.mean_task), self.model.batch_rows):
+            rows = slice(start, start + self.model.batch_rows)
+            prepared = self.prepare(self.pairs.mean_task[rows], self.pairs.mean_prefix[rows])
             states.append(list(prepared.states()))
             activations.append(list(prepared.activations()))
-        by_site = _concatenate(states)
+        return _concatenate(states), _concatenate(activations)
+
+    def read_means(self) -> SiteShifts:
+        """Mean shifts and natural ranges from the mean prefixes."""
+        by_site, activations = self._read_mean_prefixes()
         values = [net_rotation(self.pairs.mean_prefix, s) for s in self.semantics]
         shifts = [[mean_shift(site, value, TURNS) for site in by_site] for value in values]
-        return SiteShifts(shifts, _ranges(by_site), _ranges(_concatenate(activations)))
+        return SiteShifts(shifts, _ranges(by_site), _ranges(activations))
 
     def edited(self, shift: MeanShift, states: np.ndarray, rows: np.ndarray, semantics: int = 0) -> np.ndarray:
         """States of pairs `rows` with the value that the turn of the pair leads to."""
@@ -151,7 +157,7 @@ def collect_evidence(
         ModelError: states cannot be read or replaced, or are not finite.
     """
     pairs, merges = derive_pairs(suite, settings), merge_pairs(suite, settings)
-    session = _Session(model, suite, pairs, template)
+    session = CausalSession(model, suite, pairs, template)
     evidence = _empty_evidence(len(pairs), len(model.sites), len(session.semantics), merges)
     choose = np.flatnonzero(~pairs.is_report)
     strict_report = np.flatnonzero(pairs.is_report & pairs.is_strict)
@@ -177,7 +183,7 @@ def collect_evidence(
         _run_edits(session, evidence, rows, prepared, shifts, sites)
     if untrained is not None:
         on_step("untrained copy")
-        _run_untrained(_Session(untrained, suite, pairs, template), evidence, choose, strict_report)
+        _run_untrained(CausalSession(untrained, suite, pairs, template), evidence, choose, strict_report)
     on_step("merges")
     _run_merges(session, evidence, merges)
     return evidence
@@ -228,7 +234,9 @@ def _choose(evidence: CausalEvidence, pairs: PairSet, semantics: int) -> int:
     return choose_site(evidence.choose[semantics], pairs, is_valid)[0]
 
 
-def _run_unedited(session: _Session, evidence: CausalEvidence, rows: np.ndarray, prepared: PreparedPrefixes) -> None:
+def _run_unedited(
+    session: CausalSession, evidence: CausalEvidence, rows: np.ndarray, prepared: PreparedPrefixes
+) -> None:
     scores = prepared.score()
     evidence.unedited[rows] = best_words(scores.log_probs)
     evidence.is_argmax[rows] = scores.is_argmax
@@ -239,7 +247,7 @@ def _run_unedited(session: _Session, evidence: CausalEvidence, rows: np.ndarray,
 
 
 def _run_edits(
-    session: _Session,
+    session: CausalSession,
     evidence: CausalEvidence,
     rows: np.ndarray,
     prepared: PreparedPrefixes,
@@ -258,7 +266,7 @@ def _run_edits(
 
 
 def _run_strict_controls(
-    session: _Session,
+    session: CausalSession,
     evidence: CausalEvidence,
     rows: np.ndarray,
     prepared: PreparedPrefixes,
@@ -277,7 +285,9 @@ def _run_strict_controls(
     evidence.clamped[rows] = _words(prepared, site, edited, ranges=shifts.activation_ranges)
 
 
-def _run_untrained(session: _Session, evidence: CausalEvidence, choose: np.ndarray, strict_report: np.ndarray) -> None:
+def _run_untrained(
+    session: CausalSession, evidence: CausalEvidence, choose: np.ndarray, strict_report: np.ndarray
+) -> None:
     """The edit in the untrained copy: its own means, its own site."""
     shifts = session.read_means()
     for rows, prepared in session.batches(choose):
@@ -291,7 +301,7 @@ def _run_untrained(session: _Session, evidence: CausalEvidence, choose: np.ndarr
         evidence.untrained[rows] = _words(prepared, site, edited)
 
 
-def _run_merges(session: _Session, evidence: CausalEvidence, pairs: MergePairs) -> None:
+def _run_merges(session: CausalSession, evidence: CausalEvidence, pairs: MergePairs) -> None:
     for start in range(0, len(pairs.task), session.model.batch_rows):
         rows = slice(start, start + session.model.batch_rows)
         prepared = session.prepare(pairs.task[rows], pairs.prefix[rows])

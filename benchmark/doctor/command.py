@@ -19,7 +19,7 @@ from benchmark.cli.options import (
     resolve_device,
 )
 from benchmark.command import run_command
-from benchmark.doctor import checks, custom_checks
+from benchmark.doctor import checks, custom_checks, edit_checks
 from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, WARN, CheckResult, DoctorContext
 from benchmark.errors import BenchmarkError, ModelError, is_panic
 from benchmark.models.checkpoint import open_checkpoint
@@ -45,6 +45,7 @@ CHECKS: Checks = (
     ("generation", checks.check_generation, False),
     ("argmax", checks.check_argmax, False),
     ("batch sizes", checks.check_batches, False),
+    ("edits", edit_checks.check_edits, False),
     ("untrained copies", checks.check_untrained_copies, False),
     ("speed", checks.estimate_speed, False),
 )
