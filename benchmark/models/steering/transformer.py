@@ -1,0 +1,235 @@
+"""Replace the input of a block at one token.
+
+A prompt is read once for all its prefixes, and what precedes the last token of the prefix is cached; an edit then costs a
+pass over that token alone. Without a cache that can be cropped, every pass reads the full text. Prefixes are grouped so
+that no token needs padding after the prompt.
+
+Letters: `B` prefixes, `D` width of a site, `V` vocabulary, `G` the six continuations if any has several tokens, else 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.errors import ModelError
+from benchmark.models.huggingface import CACHE_OUTPUTS, PADDING_SENSITIVE_TYPES, HuggingFaceModel
+from benchmark.models.steering.hooks import PassHooks, hook_blocks
+from benchmark.models.steering.words import (
+    AT_PREFIX,
+    NEXT_WORDS,
+    PrefixTokens,
+    PreparedTokens,
+    are_complete,
+    num_copies,
+    score_words,
+    words_to_texts,
+)
+from benchmark.models.token_alignment import align_tokens
+from benchmark.tasks.prompts import prompt_ids
+
+_MAX_ROWS = 256
+"""Largest number of rows of one forward pass."""
+_TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 30
+"""Tokens of a prompt, and bytes of the cache, by which the rows of a pass are limited."""
+
+
+class SteerableTransformer:
+    """A `SteerableModel` whose sites are the inputs of the blocks."""
+
+    def __init__(self, model: HuggingFaceModel) -> None:
+        self.model = model
+        self.sites = tuple(f"block {i}" for i in range(len(model.blocks)))
+        config = model.model.config.get_text_config()
+        bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * config.hidden_size * 4
+        self.batch_rows = max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // bytes_per_row))
+        self.prefix_tokens: dict[str, tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
+
+    def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> PreparedTokens:
+        """See `SteerableModel.prepare`."""
+        tokens = [self._tokens(prompt, prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, item in enumerate(tokens):
+            groups.setdefault((len(item.prefix), *self._prompt_key(item)), []).append(row)
+        parts = []
+        for rows in groups.values():
+            step = max(1, self.batch_rows // num_copies(tokens[rows[0]]))
+            for start in range(0, len(rows), step):
+                chunk = rows[start : start + step]
+                parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk])))
+        return PreparedTokens(len(tokens), parts, self.model, prompts, prefixes)
+
+    def _tokens(self, prompt: str, prefix: str) -> PrefixTokens:
+        """Tokens of a prefix; those after the prompt are the same after every prompt, which ends with the header."""
+        if prefix not in self.prefix_tokens:
+            aligned = [align_tokens(self.model.tokenizer, prompt, f"{prefix} {word}") for word in NEXT_WORDS]
+            ids = [a.ids[: int(a.first[-1]) - 1] for a in aligned]
+            if any(row != ids[0] for row in ids):
+                raise ModelError("tokenizer: the tokens of a prefix depend on the word after it; cannot be edited")
+            words = tuple(tuple(a.ids[int(a.first[-1]) - 1 :]) for a in aligned)
+            self.prefix_tokens[prefix] = (ids[0], words)
+        return PrefixTokens(prompt_ids(self.model.tokenizer, prompt), *self.prefix_tokens[prefix])
+
+    def _prompt_key(self, item: PrefixTokens) -> tuple[int, ...]:
+        """What prompts of one group share: their length, where padding would change states."""
+        padded = self.model.model.config.model_type not in PADDING_SENSITIVE_TYPES
+        return () if padded else (len(item.prompt),)
+
+    def _prepare_group(self, tokens: Sequence[PrefixTokens]) -> PrefixGroup:
+        return PrefixGroup(self, tokens)
+
+
+class PrefixGroup:
+    """Prefixes of one number of tokens after their prompts, with what precedes the last token cached."""
+
+    def __init__(self, owner: SteerableTransformer, tokens: Sequence[PrefixTokens]) -> None:
+        self.owner, self.model, self.tokens = owner, owner.model, tokens
+        self.copies = num_copies(tokens[0])
+        self.natural: dict[str, list[np.ndarray]] = {}
+        with torch.inference_mode():
+            self._read_prompts()
+
+    def _read_prompts(self) -> None:
+        prompts = {tuple(item.prompt): None for item in self.tokens}
+        number = {prompt: i for i, prompt in enumerate(prompts)}
+        rows = [number[tuple(item.prompt)] for item in self.tokens]
+        self.rows = torch.tensor(rows, device=self.model.device).repeat_interleave(self.copies)
+        ids, mask, _ = self._pad([list(prompt) for prompt in prompts])
+        self.ids, self.mask = ids[self.rows], mask[self.rows]
+        self.prompt_cache = self._fill(None, ids[:, :-1], mask[:, :-1])
+        self.prefix_ids = torch.tensor([item.prefix for item in self.tokens], device=self.model.device)
+        self.prefix_ids = self.prefix_ids.repeat_interleave(self.copies, 0)
+        self.tail = self._tails()
+        self.cache = None
+        if self.prompt_cache is not None:
+            cache = self._select(self.prompt_cache)
+            head = torch.cat([self.ids[:, -1:], self.prefix_ids[:, :-1]], 1)
+            self.cache = self._fill(cache, head, self._mask(head.shape[1] - 1))
+
+    def _pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        preamble, self.model.preamble = self.model.preamble, []
+        try:
+            return self.model._pad_prompts(prompts)
+        finally:
+            self.model.preamble = preamble
+
+    def _mask(self, extra: int) -> torch.Tensor:
+        """Attention mask of the prompts and `extra` tokens after them."""
+        return torch.cat([self.mask, self.mask.new_ones(len(self.mask), extra)], 1)
+
+    def _tails(self) -> torch.Tensor:
+        """int64 [B * G, width], tokens of the continuations but their last, padded at the end."""
+        width = max(len(word) for word in self.tokens[0].words) - 1
+        rows = [list(word[:-1]) for item in self.tokens for word in (item.words if self.copies > 1 else ((0,),))]
+        padded = [row + [self.model.padding_id] * (width - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=self.model.device).reshape(len(rows), width)
+
+    def _fill(self, cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        """Run tokens after a cache and return the longer cache; None if it cannot be cropped again."""
+        if ids.shape[1] == 0:
+            return cache
+        model = self.model
+        kwargs = {} if cache is None else {model.cache_name: cache}
+        output = model.model(
+            input_ids=ids, use_cache=True, logits_to_keep=1, **model._mask_kwargs(mask, ids.shape[1]), **kwargs
+        )
+        filled = next((c for name in CACHE_OUTPUTS if (c := getattr(output, name, None)) is not None), None)
+        if filled is None or not getattr(filled, "is_croppable", False):
+            return None
+        if cache is None:
+            filled.activate_past_recording()
+        return filled
+
+    def _select(self, cache: Any) -> Any:
+        selected = copy.deepcopy(cache)
+        selected.batch_select_indices(self.rows)
+        return selected
+
+    def states(self, position: str) -> list[np.ndarray]:
+        """Inputs of the blocks at a position, float32 [B, D] each."""
+        return self._natural(position)[:-1]
+
+    def activations(self) -> list[np.ndarray]:
+        """Inputs of the blocks and output of the last one at the prefix, float32 [B, D] each."""
+        return self._natural(AT_PREFIX)
+
+    def _natural(self, position: str) -> list[np.ndarray]:
+        if position not in self.natural:
+            hooks = PassHooks(self._column(position))
+            self._run(hooks, position)
+            self.natural[position] = [part[:: self.copies].numpy() for part in hooks.recorded]
+        return self.natural[position]
+
+    def _column(self, position: str) -> int:
+        return self.tail.shape[1] + (0 if position == AT_PREFIX else self.prefix_ids.shape[1])
+
+    @torch.inference_mode()
+    def score(
+        self, site: int, values: np.ndarray | None, position: str, ranges: Sequence[Any] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities [B, 6] and whether the argmax of the vocabulary begins the best word [B]."""
+        hooks = PassHooks(self._column(position), site, ranges=ranges)
+        if values is not None:
+            hooks.values = torch.from_numpy(np.repeat(values, self.copies, 0)).to(self.model.device)
+        elif ranges is not None:
+            hooks.site = -1
+        logits = self._run(hooks, position)
+        if values is not None and hooks.fired != 1:
+            raise ModelError(
+                f"{self.owner.sites[site]}: the hook fired {hooks.fired} times in a pass, expected once; this network "
+                "cannot be edited there"
+            )
+        return score_words(self.tokens, logits)
+
+    @torch.inference_mode()
+    def complete(self, max_new_words: int) -> list[str] | None:
+        """The words written greedily after each prefix; None where a word has several tokens or nothing is cached."""
+        if self.copies > 1 or self.cache is None:
+            return None
+        words = torch.tensor([word[0] for word in self.tokens[0].words], device=self.model.device)
+        ids, length = self.prefix_ids[:, -1:], self.prefix_ids.shape[1]
+        written: list[np.ndarray] = []
+        while len(written) < max_new_words and not are_complete(written):
+            logits = self.model.model(
+                input_ids=ids,
+                logits_to_keep=1,
+                use_cache=True,
+                **{self.model.cache_name: self.cache},
+                **self.model._mask_kwargs(self._mask(length + len(written)), 1),
+            ).logits
+            best = logits[:, -1].index_select(-1, words).argmax(-1)
+            written.append(best.cpu().numpy())
+            ids = words[best][:, None]
+        self.cache.crop(-len(written))
+        return words_to_texts(written)
+
+    @torch.inference_mode()
+    def _run(self, hooks: PassHooks, position: str) -> torch.Tensor:
+        """Logits [B * G, 1 + tail, V] from the last token of the prefix on."""
+        tokens = torch.cat([self.prefix_ids[:, -1:], self.tail], 1)
+        cache = self.cache
+        if cache is None:
+            tokens = torch.cat([self.ids, self.prefix_ids, self.tail], 1)
+        elif position != AT_PREFIX:
+            cache = self._select(self.prompt_cache)
+            tokens = torch.cat([self.ids[:, -1:], self.prefix_ids, self.tail], 1)
+        mask = self._mask(self.prefix_ids.shape[1] + self.tail.shape[1])
+        keep = 1 + self.tail.shape[1]
+        kwargs: dict[str, Any] = {"use_cache": False} if cache is None else {
+            self.model.cache_name: cache, "use_cache": True
+        }  # fmt: skip
+        with hook_blocks(self.model.blocks, hooks):
+            output = self.model.model(
+                input_ids=tokens,
+                logits_to_keep=keep,
+                **self.model._mask_kwargs(mask, tokens.shape[1]),
+                **kwargs,
+            )
+        if cache is not None:
+            cache.crop(-tokens.shape[1])
+        logits: torch.Tensor = output.logits[:, -keep:]
+        return logits
