@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save
 from tabulate import tabulate
 
 from benchmark.calibrate.rotation_kinds import MIXED_KIND, RECORD_KIND, STATE_KIND, RotationKinds
@@ -30,7 +31,11 @@ from benchmark.probing.version4.rotation_evidence import RotationEvidence, judge
 from benchmark.probing.version4.rotation_interval import RANDOM_INIT
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
-from benchmark.probing.version4.rotation_verdict import RotationResult, verdict_from_rotation_evidence
+from benchmark.probing.version4.rotation_verdict import (
+    TOKEN_HISTORY,
+    RotationResult,
+    verdict_from_rotation_evidence,
+)
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import Suite, load_suite
@@ -52,12 +57,14 @@ class RotationDraw:
         protocol: settings of the probes.
         seed: index of the draw.
         prompts: number of prompts, each with several programs.
+        controls_file: where the evidence of the controls is stored, since every pseudo-model shares it.
     """
 
     suite: Suite
     protocol: RotationProtocol
     seed: int
     prompts: int
+    controls_file: Path
 
     @cached_property
     def _blind(self) -> Any:
@@ -77,13 +84,27 @@ class RotationDraw:
 
     @cached_property
     def controls(self) -> dict[str, RotationEvidence]:
-        """Evidence of the token history and of randomly initialised networks."""
+        """Evidence of the token history and of randomly initialised networks, stored once per draw."""
+        if not self.controls_file.is_file():
+            arrays = {
+                f"{name}.{part}": array
+                for name, evidence in self._probe_controls().items()
+                for part, array in vars(evidence).items()
+            }
+            write_atomic(self.controls_file, save(arrays))
+        stored = load_file(self.controls_file)
+        return {
+            name: RotationEvidence(*(stored[f"{name}.{part}"] for part in ("loss", "by_seed", "heads")))
+            for name in (TOKEN_HISTORY, RANDOM_INIT)
+        }
+
+    def _probe_controls(self) -> dict[str, RotationEvidence]:
         probe_set, builder = self.builder.probe_set, self.builder
         first = CONTROL_SEED_OFFSET + 10 * self.seed
         copies = [[builder.random_network(first + i)] for i in range(self.protocol.random_inits)]
         history = [[prefix_history_states(probe_set, builder.inputs)]]
         return {
-            "token-history": probe_rotation(probe_set, self.judged, history, self.protocol),
+            TOKEN_HISTORY: probe_rotation(probe_set, self.judged, history, self.protocol),
             RANDOM_INIT: probe_rotation(probe_set, self.judged, copies, self.protocol),
         }
 
@@ -93,7 +114,7 @@ class RotationDraw:
         kind, views = self.builder.kinds()[name]
         evidence = {
             **measure_rotation(
-                self.builder.probe_set, self.judged, views(), self.protocol, self.controls["token-history"]
+                self.builder.probe_set, self.judged, views(), self.protocol, self.controls[TOKEN_HISTORY]
             ),
             RANDOM_INIT: self.controls[RANDOM_INIT],
         }
@@ -177,7 +198,8 @@ def run(options: argparse.Namespace) -> int:
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     cells: list[Cell] = []
     for seed in range(options.draws):
-        draw = RotationDraw(suite, protocol, seed, options.prompts)
+        controls_file = options.out / f"{key}-{seed:03d}-controls.safetensors"
+        draw = RotationDraw(suite, protocol, seed, options.prompts, controls_file)
         names = list(draw.builder.kinds())
         unknown = sorted(set(options.only) - set(names))
         if unknown:

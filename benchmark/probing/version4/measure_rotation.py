@@ -24,7 +24,7 @@ from karel_env.world import Worlds
 
 def relative_probe_set(blind: SharedPrompts, protocol: RotationProtocol, budget: int) -> RelativeProbeSet:
     """The labels of a blind set with shared prompts, in the first input of each."""
-    return build_relative_probe_set(blind.tasks.programs, blind.tasks.inputs[:, 0], blind.prompt, protocol, budget)
+    return build_relative_probe_set(blind.tasks.programs, blind.tasks.inputs[:, 0], blind.group, protocol, budget)
 
 
 def prefix_history_states(probe_set: RelativeProbeSet, inputs: Worlds) -> np.ndarray:
