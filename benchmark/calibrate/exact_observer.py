@@ -23,7 +23,15 @@ from benchmark.probing.version4.readable_record import (
     execute_sums,
     log_prob_of,
 )
-from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, NUM_ROTATIONS, POSE_PAIRS, rotations
+from benchmark.probing.version4.turn_pairs import (
+    ALL_PAIRS,
+    MARKER_PAIRS,
+    NUM_ROTATIONS,
+    POSE_PAIRS,
+    SAME_WORDS_PAIRS,
+    TurnPair,
+    rotations,
+)
 
 PROBE, PLACES, COUNTS, SUMS = OBSERVERS = ("probe", "record-places", "record-counts", "record-sums")
 FORGOTTEN = NUM_WORDS
@@ -63,7 +71,11 @@ class ExactGaps:
         """Skill of the probe minus the largest skill of the records, under the original."""
         return float(self.skills[PROBE][0] - max(self.skills[name][0] for name in OBSERVERS[1:]))
 
-    def _mean(self, observer: str, pairs: tuple) -> float:  # type: ignore[type-arg]
+    def same_words_gap(self, observer: str) -> float:
+        """Skill under the original minus mean skill of the same two words with another arithmetic."""
+        return float(self.skills[observer][0] - self._mean(observer, SAME_WORDS_PAIRS))
+
+    def _mean(self, observer: str, pairs: tuple[TurnPair, ...]) -> float:
         return float(np.mean([self.skills[observer][ALL_PAIRS.index(pair)] for pair in pairs]))
 
 
@@ -119,7 +131,7 @@ def exact_gaps(words: np.ndarray, code: np.ndarray, probability: np.ndarray | No
             PROBE: posterior(label, NUM_ROTATIONS),
             PLACES: execute_places(places, np.full(len(by_code), length), pair),
             COUNTS: execute_counts(count_probs, pair),
-            SUMS: execute_sums(sums[pair.left, pair.right]),
+            SUMS: execute_sums(sums[pair.left, pair.right], pair),
         }
         prior = np.bincount(label, weights, NUM_ROTATIONS)
         entropy = -float((prior * np.log(np.maximum(prior, 1e-300))).sum())

@@ -134,6 +134,8 @@ def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
         "delta_all": {feature: [e.value, e.low, e.high] for feature, e in result.delta90_all.items()},
         "pose_gap": result.pose_gap,
         "pose_delta": [result.pose_delta.value, result.pose_delta.low, result.pose_delta.high],
+        "same_words_gap": result.same_words_gap,
+        "same_words_delta": [result.same_words_delta.value, result.same_words_delta.low, result.same_words_delta.high],
         "surplus": result.surplus,
         "head_skill": result.head_skill,
         "excess": result.excess,
@@ -164,6 +166,7 @@ def format_table(cells: Sequence[Cell]) -> str:
                 "record gap": f"{record:+.3f}",
                 "delta": f"{np.mean([cell['delta'][0] for cell in of_model]):+.3f}",
                 "pose delta": f"{np.mean([cell['pose_delta'][0] for cell in of_model]):+.3f}",
+                "same words": f"{np.mean([cell['same_words_delta'][0] for cell in of_model]):+.3f}",
                 "lower bounds": f"{low:+.3f} to {high:+.3f}",
                 "surplus": f"{np.mean([cell['surplus'] for cell in of_model]):+.3f}",
             }

@@ -20,7 +20,7 @@ from benchmark.probing.version4.readable_record import (
     pair_count_targets,
     place_targets,
 )
-from benchmark.probing.version4.turn_pairs import ALL_PAIRS, ORIGINAL_PAIR, TurnPair, rotations
+from benchmark.probing.version4.turn_pairs import ALL_PAIRS, ORIGINAL_PAIR, SAME_WORDS_PAIRS, TurnPair, rotations
 
 RANDOM = np.random.default_rng(7)
 
@@ -47,17 +47,18 @@ def test_counts_agree_with_the_sum_over_all_pairs_of_counts(pair: TurnPair) -> N
     counts = random_distributions(2, NUM_WORDS, 6)
     expected = np.zeros((2, 4))
     for row, left, right in product(range(2), range(6), range(6)):
-        expected[row, (right - left) % 4] += counts[row, pair.left, left] * counts[row, pair.right, right]
+        expected[row, (pair.right_turns * right + pair.left_turns * left) % 4] += counts[row, pair.left, left] * counts[row, pair.right, right]
     assert execute_counts(counts, pair) == pytest.approx(expected)
 
 
-def test_sums_agree_with_the_sum_over_all_fair_coins() -> None:
+@pytest.mark.parametrize("pair", [ORIGINAL_PAIR, *SAME_WORDS_PAIRS], ids=lambda pair: pair.name)
+def test_sums_agree_with_the_sum_over_all_fair_coins(pair: TurnPair) -> None:
     sums = random_distributions(2, 5)
     expected = np.zeros((2, 4))
     for row, total in product(range(2), range(5)):
-        for coins in product((-1, 1), repeat=total):
+        for coins in product((pair.left_turns, pair.right_turns), repeat=total):
             expected[row, sum(coins) % 4] += sums[row, total] / 2**total
-    assert execute_sums(sums) == pytest.approx(expected)
+    assert execute_sums(sums, pair) == pytest.approx(expected)
 
 
 def test_heading_is_start_plus_rotation() -> None:

@@ -61,8 +61,8 @@ def execute_places(place_probs: np.ndarray, lengths: np.ndarray, pair: TurnPair)
         p_left, p_right = left[:, place, None], right[:, place, None]
         distribution = (
             (1 - p_left - p_right) * distribution
-            + p_left * np.roll(distribution, -1, 1)
-            + p_right * np.roll(distribution, 1, 1)
+            + p_left * np.roll(distribution, pair.left_turns, 1)
+            + p_right * np.roll(distribution, pair.right_turns, 1)
         )
     return distribution
 
@@ -75,23 +75,25 @@ def execute_counts(count_probs: np.ndarray, pair: TurnPair) -> np.ndarray:
         pair: the label.
     """
     left, right = (count_probs[:, word].astype(np.float64) for word in (pair.left, pair.right))
-    left, right = _fold(left), _fold(right)
-    distribution = np.zeros((len(left), NUM_ROTATIONS))
-    for turns in range(NUM_ROTATIONS):
-        distribution += left[:, turns, None] * np.roll(right, -turns, 1)
+    right_turned = _fold(right, pair.right_turns)
+    distribution = np.zeros_like(right_turned)
+    for turns, probability in enumerate(_fold(left, pair.left_turns).T):
+        distribution += probability[:, None] * np.roll(right_turned, turns, 1)
     return distribution
 
 
-def execute_sums(sum_probs: np.ndarray) -> np.ndarray:
-    """float64 [R, 4], distribution of rotation from the number of turning words, each of them left or right by a fair coin.
+def execute_sums(sum_probs: np.ndarray, pair: TurnPair) -> np.ndarray:
+    """float64 [R, 4], distribution of rotation from the number of turning words, each of them either by a fair coin.
 
     Args:
         sum_probs: float [R, N], posterior of how often either turning word of the label has occurred.
+        pair: the label.
     """
     by_sum = np.zeros((sum_probs.shape[1], NUM_ROTATIONS))
     by_sum[0, 0] = 1
     for total in range(1, len(by_sum)):
-        by_sum[total] = (np.roll(by_sum[total - 1], 1) + np.roll(by_sum[total - 1], -1)) / 2
+        previous = by_sum[total - 1]
+        by_sum[total] = (np.roll(previous, pair.left_turns) + np.roll(previous, pair.right_turns)) / 2
     return np.asarray(sum_probs.astype(np.float64) @ by_sum)
 
 
@@ -103,11 +105,11 @@ def execute_heading(start_probs: np.ndarray, rotation: np.ndarray) -> np.ndarray
     return heading
 
 
-def _fold(count_probs: np.ndarray) -> np.ndarray:
-    """float64 [R, 4], distribution of a count modulo 4."""
+def _fold(count_probs: np.ndarray, turns: int) -> np.ndarray:
+    """float64 [R, 4], distribution of `turns` times a count, modulo 4."""
     folded = np.zeros((len(count_probs), NUM_ROTATIONS))
     for count in range(count_probs.shape[1]):
-        folded[:, count % NUM_ROTATIONS] += count_probs[:, count]
+        folded[:, turns * count % NUM_ROTATIONS] += count_probs[:, count]
     return folded
 
 

@@ -11,7 +11,14 @@ import numpy as np
 
 from benchmark.probing.labels import MISSING, Split, label_actions
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.version4.turn_pairs import ALL_PAIRS, NUM_ROTATIONS, ORIGINAL_PAIR, TurnPair
+from benchmark.probing.version4.turn_pairs import (
+    NUM_ROTATIONS,
+    ORIGINAL_PAIR,
+    SAME_WORDS_PAIRS,
+    SEMANTIC_PAIRS,
+    TurnPair,
+    rotations,
+)
 from karel_env.features import FEATURES
 from karel_env.language import FIRST_CONDITION, Programs
 from karel_env.semantics import MOVE, ORIGINAL, PICK, PUT, RIGHT, Semantics, assign
@@ -29,7 +36,8 @@ class RelativeProbeSet:
     Attributes:
         program, word, step: int64 [R], see `ProbeSet`.
         prefixes: int8 [R, T], the action words up to and including each labelled one, `NO_WORD` after it.
-        classes: int16 [K, 3, R], class of each of `RELATIVE_FEATURES` under the semantics of each of `ALL_PAIRS`.
+        classes: int16 [K, 3, R], class of each of `RELATIVE_FEATURES` under the semantics of each of `ALL_PAIRS`; those of
+            `SAME_WORDS_PAIRS` have a rotation only.
         start_heading: int16 [R].
         counts: int64 [3], number of classes of each feature.
         cluster: int64 [B], the prompt of each program: the unit of folds and of the bootstrap.
@@ -112,17 +120,22 @@ def build_relative_probe_set(
         protocol: number of folds.
         budget: largest number of programs that a probe is trained on.
     """
-    semantics = [representative(pair) for pair in ALL_PAIRS]
+    semantics = [representative(pair) for pair in SEMANTIC_PAIRS]
     program, word, step, classes = label_actions(programs, inputs, semantics)
     start = inputs.robot[program, 2].astype(np.int64)
     height, width = inputs.cells.shape[-2:]
+    relative = relative_classes(classes[0], start, height, width)
+    prefixes = action_prefixes(programs, program, step)
+    same_words = np.full((len(SAME_WORDS_PAIRS), *relative.shape[1:]), MISSING, np.int16)
+    for k, pair in enumerate(SAME_WORDS_PAIRS):
+        same_words[k, 0] = np.where(relative[0, 0] == MISSING, MISSING, rotations(prefixes, pair))
     displacements = 2 * (max(height, width) - 3) + 1
     return RelativeProbeSet(
         program=program,
         word=word,
         step=step,
-        prefixes=action_prefixes(programs, program, step),
-        classes=relative_classes(classes[0], start, height, width),
+        prefixes=prefixes,
+        classes=np.concatenate([relative, same_words]),
         start_heading=start.astype(np.int16),
         counts=np.array([NUM_ROTATIONS, displacements, displacements]),
         cluster=cluster,

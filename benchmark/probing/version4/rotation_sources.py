@@ -159,7 +159,7 @@ def _execute(
             distributions = (
                 execute_places(place_probs, lengths, pair),
                 execute_counts(heads[:, :NUM_WORDS], pair),
-                execute_sums(sum_probs),
+                execute_sums(sum_probs, pair),
             )
             for name, distribution in zip(RECORDS, distributions, strict=True):
                 distribution = distribution / distribution.sum(1, keepdims=True)

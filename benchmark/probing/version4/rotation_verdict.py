@@ -26,7 +26,14 @@ from benchmark.probing.version4.rotation_interval import (
     subtract_controls,
 )
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
-from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, POSE_PAIRS, TurnPair
+from benchmark.probing.version4.turn_pairs import (
+    ALL_PAIRS,
+    MARKER_PAIRS,
+    POSE_PAIRS,
+    SAME_WORDS_PAIRS,
+    SEMANTIC_PAIRS,
+    TurnPair,
+)
 from benchmark.statistics import Estimate, bootstrap_weights
 
 NOTHING_READ = "NOTHING READ"
@@ -59,6 +66,7 @@ class RotationResult:
         delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
         delta90_all: the same on all rows by relative feature, 90% intervals.
         pose_gap, pose_delta: gap and delta against the pose-word alternatives; None if the screen keeps none.
+        same_words_gap, same_words_delta: gap and delta against the same two words with another arithmetic.
         surplus: skill of the rotation probe minus the skill of the best executed record, both under the original.
         excess: by alternative, how much better than the original it is read on all rows, beyond the token history.
         p_rand: (1 + number of labels read as well as the original) / (labels + 1).
@@ -78,6 +86,8 @@ class RotationResult:
     delta90_all: dict[str, Estimate]
     pose_gap: float | None
     pose_delta: Estimate | None
+    same_words_gap: float
+    same_words_delta: Estimate
     surplus: float
     excess: dict[str, float]
     p_rand: float
@@ -150,7 +160,9 @@ def verdict_from_rotation_evidence(
     pose_delta = unseen.delta(_ROTATION, pose_pairs, 0.95) if pose_pairs else None
     history, model = everything.skill(TOKEN_HISTORY), everything.skill(MODEL)
     excess = {
-        ALL_PAIRS[k].name: float((model[k] - model[0]) - (history[k] - history[0])) for k in range(1, len(ALL_PAIRS))
+        pair.name: float((model[k] - model[0]) - (history[k] - history[0]))
+        for k, pair in enumerate(SEMANTIC_PAIRS)
+        if k
     }
     original = Skills(*(part for part in vars(unseen.skills[MODEL]).values()))
     figures = {
@@ -168,9 +180,11 @@ def verdict_from_rotation_evidence(
         },
         "pose_gap": pose_gap,
         "pose_delta": pose_delta,
+        "same_words_gap": unseen.gaps(_ROTATION, SAME_WORDS_PAIRS)[MODEL].value,
+        "same_words_delta": unseen.delta(_ROTATION, SAME_WORDS_PAIRS, 0.95),
         "surplus": float(skills[0] - max(unseen.skill(name)[0] for name in RECORDS)),
         "excess": excess,
-        "p_rand": float((1 + (skills[1:] >= skills[0]).sum()) / len(skills)),
+        "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
         "head_skill": head_skill,
         "curve": _curve(evidence, judged, marker_columns),
         "unseen_rows": unseen_rows,

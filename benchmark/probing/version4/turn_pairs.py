@@ -27,20 +27,29 @@ class TurnPair:
 
     Attributes:
         left, right: indices in `ACTIONS` of the words that turn the robot left and right; left < right.
+        left_turns, right_turns: quarter turns to the right of each; those of `SAME_WORDS_PAIRS` are no semantics.
     """
 
     left: int
     right: int
+    left_turns: int = -1
+    right_turns: int = 1
 
     @property
     def name(self) -> str:
         """The two words as letters of `m l r p u` (move, turn_left, turn_right, pick_marker, put_marker)."""
-        return _LETTERS[self.left] + _LETTERS[self.right]
+        words = _LETTERS[self.left] + _LETTERS[self.right]
+        return words if self.is_semantics else f"{words}{self.left_turns}{self.right_turns}"
+
+    @property
+    def is_semantics(self) -> bool:
+        """Whether the label is the rotation under some semantics."""
+        return (self.left_turns, self.right_turns) == (-1, 1)
 
     def steps(self) -> np.ndarray:
-        """int64 [5], turn of each action word in quarter turns to the right: -1, 0 or 1."""
+        """int64 [5], quarter turns to the right of each action word."""
         steps = np.zeros(len(ACTIONS), np.int64)
-        steps[self.left], steps[self.right] = -1, 1
+        steps[self.left], steps[self.right] = self.left_turns, self.right_turns
         return steps
 
 
@@ -55,7 +64,11 @@ MARKER_PAIRS = tuple(
 """Alternatives with exactly one turning marker word: the distinct labels of the 18 alternatives of protocol 3."""
 UNTURNED_PAIR = TurnPair(PICK, PUT)
 """The alternative in which no pose word turns; derivable from the state in every suite, since turns leave no room."""
-ALL_PAIRS = (ORIGINAL_PAIR, *MARKER_PAIRS, *POSE_PAIRS, UNTURNED_PAIR)
+SAME_WORDS_PAIRS = (TurnPair(LEFT, RIGHT, 1, 2), TurnPair(LEFT, RIGHT, 2, 1))
+"""Labels of the same two words with another arithmetic: lefts + 2 rights, and 2 lefts + rights, modulo 4."""
+SEMANTIC_PAIRS = (ORIGINAL_PAIR, *MARKER_PAIRS, *POSE_PAIRS, UNTURNED_PAIR)
+"""The labels that are the rotation under some semantics."""
+ALL_PAIRS = (*SEMANTIC_PAIRS, *SAME_WORDS_PAIRS)
 
 
 def pair_of(semantics: Semantics) -> TurnPair:
