@@ -71,9 +71,11 @@ class ExactGaps:
         """Skill of the probe minus the largest skill of the records, under the original."""
         return float(self.skills[PROBE][0] - max(self.skills[name][0] for name in OBSERVERS[1:]))
 
-    def same_words_gap(self, observer: str) -> float:
-        """Skill under the original minus mean skill of the same two words with another arithmetic."""
-        return float(self.skills[observer][0] - self._mean(observer, SAME_WORDS_PAIRS))
+    @property
+    def same_words(self) -> float:
+        """Smallest skill of the probe under the original minus that under a label of the same two words."""
+        skills = self.skills[PROBE]
+        return float(min(skills[0] - skills[ALL_PAIRS.index(pair)] for pair in SAME_WORDS_PAIRS))
 
     def _mean(self, observer: str, pairs: tuple[TurnPair, ...]) -> float:
         return float(np.mean([self.skills[observer][ALL_PAIRS.index(pair)] for pair in pairs]))

@@ -125,7 +125,8 @@ class RotationDraw:
 def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
     """The JSON record of one measured pseudo-model."""
     is_right = result.verdict == REPRESENTS if kind == STATE_KIND else result.verdict != FORBIDDEN[kind]
-    assert result.pose_delta is not None and result.pose_gap is not None
+    assert result.pose_delta is not None
+    assert result.pose_gap is not None
     figures = {
         "skill": result.skill.value,
         "gap": result.gap.value,
@@ -134,8 +135,7 @@ def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
         "delta_all": {feature: [e.value, e.low, e.high] for feature, e in result.delta90_all.items()},
         "pose_gap": result.pose_gap,
         "pose_delta": [result.pose_delta.value, result.pose_delta.low, result.pose_delta.high],
-        "same_words_gap": result.same_words_gap,
-        "same_words_delta": [result.same_words_delta.value, result.same_words_delta.low, result.same_words_delta.high],
+        "same_words": [result.same_words.value, result.same_words.low, result.same_words.high],
         "surplus": result.surplus,
         "head_skill": result.head_skill,
         "excess": result.excess,
@@ -152,8 +152,7 @@ def format_table(cells: Sequence[Cell]) -> str:
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
         of_model = [cell for cell in cells if cell["pseudo-model"] == name]
         verdicts = [cell["found"] for cell in of_model]
-        low = min(min(cell["delta"][1], cell["pose_delta"][1]) for cell in of_model)
-        high = max(min(cell["delta"][1], cell["pose_delta"][1]) for cell in of_model)
+        bounds = [min(cell[name][1] for name in ("delta", "pose_delta", "same_words")) for cell in of_model]
         record = np.mean([max(v for n, v in cell["controls"].items() if n.startswith("record")) for cell in of_model])
         rows.append(
             {
@@ -166,8 +165,8 @@ def format_table(cells: Sequence[Cell]) -> str:
                 "record gap": f"{record:+.3f}",
                 "delta": f"{np.mean([cell['delta'][0] for cell in of_model]):+.3f}",
                 "pose delta": f"{np.mean([cell['pose_delta'][0] for cell in of_model]):+.3f}",
-                "same words": f"{np.mean([cell['same_words_delta'][0] for cell in of_model]):+.3f}",
-                "lower bounds": f"{low:+.3f} to {high:+.3f}",
+                "same words": f"{np.mean([cell['same_words'][0] for cell in of_model]):+.3f}",
+                "lower bounds": f"{min(bounds):+.3f} to {max(bounds):+.3f}",
                 "surplus": f"{np.mean([cell['surplus'] for cell in of_model]):+.3f}",
             }
         )
@@ -207,8 +206,10 @@ def run(options: argparse.Namespace) -> int:
         unknown = sorted(set(options.only) - set(names))
         if unknown:
             raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
-        for name in options.only or names:
-            cells.append(_stored_cell(options.out, f"{key}-{seed:03d}-{names.index(name):02d}", draw, name))
+        cells += [
+            _stored_cell(options.out, f"{key}-{seed:03d}-{names.index(name):02d}", draw, name)
+            for name in options.only or names
+        ]
     record = {
         "suite": options.suite, "draws": options.draws, "prompts": options.prompts, "folds": options.folds,
         "probe_seeds": options.probe_seeds, "networks": options.networks, "environment": describe_environment(),

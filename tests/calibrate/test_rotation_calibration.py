@@ -14,7 +14,20 @@ from benchmark.calibrate.rotation_kinds import WIDTH
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 
-SMALL = ["--protocol", "4", "--suite", "smoke", "--prompts", "300", "--folds", "4", "--probe-seeds", "4", "--networks", "1"]
+SMALL = [
+    "--protocol",
+    "4",
+    "--suite",
+    "smoke",
+    "--prompts",
+    "300",
+    "--folds",
+    "4",
+    "--probe-seeds",
+    "4",
+    "--networks",
+    "1",
+]
 GATE = ["noise", "bag, left = right, pick = put", "rotation"]
 
 
@@ -37,10 +50,13 @@ def gate(tmp_path_factory):
 def test_kinds_n_are_never_represents_and_kinds_r_are(gate) -> None:
     folder, code, _ = gate
     assert code == 0
-    cells = {cell["pseudo-model"]: cell for cell in json.loads((folder / "calibration_protocol4.json").read_text())["cells"]}
+    cells = {
+        cell["pseudo-model"]: cell for cell in json.loads((folder / "calibration_protocol4.json").read_text())["cells"]
+    }
     found = {name: cell["found"] for name, cell in cells.items()}
     assert all(cell["right"] for cell in cells.values()), found
-    assert found["rotation"] == REPRESENTS and found["noise"] == NOTHING_READ
+    assert found["rotation"] == REPRESENTS
+    assert found["noise"] == NOTHING_READ
     assert cells["rotation"]["delta"][0] > 0.2
 
 
@@ -53,7 +69,8 @@ def test_a_finished_cell_is_not_measured_again(gate, monkeypatch, capsys) -> Non
     measured = []
     monkeypatch.setattr(RotationDraw, "measure", lambda self, name: measured.append(name) or json.loads(stored)["cell"])
     assert main(options) == 0
-    assert len(measured) == 1 and "corrupt" in capsys.readouterr().err
+    assert len(measured) == 1
+    assert "corrupt" in capsys.readouterr().err
     assert (folder / "calibration_protocol4.json").read_text() == before
 
 
@@ -66,10 +83,12 @@ def test_every_pseudo_model_is_built(tmp_path) -> None:
     suite = rotation_calibration.load_suite("smoke")
     draw = RotationDraw(suite, rotation_calibration.ROTATION_STANDARD, 0, 60, tmp_path / "controls")
     kinds = draw.builder.kinds()
-    assert {kind for kind, _ in kinds.values()} == {"N", "R", "M"} and len(kinds) > 30
+    assert {kind for kind, _ in kinds.values()} == {"N", "R", "M"}
+    assert len(kinds) > 30
     for name, (_, views) in kinds.items():
         for view in views():
-            assert view.shape == (draw.builder.num_rows, WIDTH) and view.dtype == np.float32, name
+            assert view.shape == (draw.builder.num_rows, WIDTH), name
+            assert view.dtype == np.float32, name
             assert np.isfinite(view).all(), name
         again = kinds[name][1]()
         assert (again[0] == views()[0]).all(), name

@@ -47,7 +47,9 @@ def test_counts_agree_with_the_sum_over_all_pairs_of_counts(pair: TurnPair) -> N
     counts = random_distributions(2, NUM_WORDS, 6)
     expected = np.zeros((2, 4))
     for row, left, right in product(range(2), range(6), range(6)):
-        expected[row, (pair.right_turns * right + pair.left_turns * left) % 4] += counts[row, pair.left, left] * counts[row, pair.right, right]
+        expected[row, (pair.right_turns * right + pair.left_turns * left) % 4] += (
+            counts[row, pair.left, left] * counts[row, pair.right, right]
+        )
     assert execute_counts(counts, pair) == pytest.approx(expected)
 
 

@@ -45,9 +45,12 @@ def probe_set(blind):
 
 def test_the_29_alternatives_have_nine_labels_and_those_of_protocol_3_six() -> None:
     labels = Counter(pair_of(semantics) for semantics in mirror_classes())
-    assert set(labels) == set(SEMANTIC_PAIRS) and len(labels) == 10 and labels[ORIGINAL_PAIR] == 2
+    assert set(labels) == set(SEMANTIC_PAIRS)
+    assert len(labels) == 10
+    assert labels[ORIGINAL_PAIR] == 2
     kept = {pair_of(mirror_class(name)) for name in valid_alternatives(PRIMARY)}
-    assert kept == set(MARKER_PAIRS) and len(valid_alternatives(PRIMARY)) == 18
+    assert kept == set(MARKER_PAIRS)
+    assert len(valid_alternatives(PRIMARY)) == 18
     assert pair_of(ORIGINAL) == ORIGINAL_PAIR
     assert all(pair_of(representative(pair)) == pair for pair in SEMANTIC_PAIRS)
 
@@ -85,7 +88,8 @@ def test_a_word_that_is_never_executed_has_no_label() -> None:
     relative = relative_classes(classes[0, 0], start, *inputs.cells.shape[-2:])
     is_missing = classes[0, 0, 0] == MISSING
     assert 0 < is_missing.sum() < len(program)
-    assert (relative[:, is_missing] == MISSING).all() and (relative[:, ~is_missing] >= 0).all()
+    assert (relative[:, is_missing] == MISSING).all()
+    assert (relative[:, ~is_missing] >= 0).all()
 
 
 def test_no_program_and_no_world_is_in_two_parts_of_a_split(blind, probe_set) -> None:
@@ -96,7 +100,9 @@ def test_no_program_and_no_world_is_in_two_parts_of_a_split(blind, probe_set) ->
         programs = [probe_set.program[rows] for rows in (split.train, split.validation, split.test)]
         for values in (texts, blind.prompt, worlds):
             parts = [set(values[p].tolist()) for p in programs]
-            assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+            assert not parts[0] & parts[1]
+            assert not parts[0] & parts[2]
+            assert not parts[1] & parts[2]
 
 
 def test_unseen_prefixes_against_sets_of_tuples(probe_set) -> None:

@@ -46,7 +46,8 @@ def test_posteriors_are_distributions_that_hold_the_probability_of_the_label() -
     counts = np.array([3, 2])
     arguments = ([states], targets, counts, [split], [8], [0], PROTOCOL)
     fit, plain = fit_probes(*arguments, inits=[0, 1], with_posterior=True), fit_probes(*arguments, inits=[0, 1])
-    assert plain.log_posterior is None and (plain.log_prob[0] == fit.log_prob[0]).all()
+    assert plain.log_posterior is None
+    assert (plain.log_prob[0] == fit.log_prob[0]).all()
     posterior = fit.log_posterior[0]
     assert posterior.shape == (2, 5, 50)
     for head, classes in enumerate((slice(0, 3), slice(3, 5))):
@@ -60,7 +61,8 @@ def test_posteriors_are_distributions_that_hold_the_probability_of_the_label() -
 
 def test_every_test_row_is_summed_once(probe_set, judged) -> None:
     tested = [split.test for split in judged.splits]
-    assert judged.num_rows.sum() == sum(map(len, tested)) and (judged.num_seeds == 1).all()
+    assert judged.num_rows.sum() == sum(map(len, tested))
+    assert (judged.num_seeds == 1).all()
     unseen = sum(probe_set.is_unseen(split, split.test).sum() for split in judged.splits)
     assert judged.num_unseen == unseen == judged.num_rows[:, 1].sum()
     losses = [np.ones((3, len(probe_set.classes), len(rows))) for rows in judged.evaluated]
@@ -71,7 +73,8 @@ def test_every_test_row_is_summed_once(probe_set, judged) -> None:
 
 def test_a_group_of_the_bootstrap_lies_in_one_fold(probe_set, judged) -> None:
     groups = [set(np.unique(cell % judged.num_rows.shape[2]).tolist()) for cell in judged.cell]
-    assert not groups[0] & groups[1] and len(groups[0] | groups[1]) == judged.num_rows.shape[2]
+    assert not groups[0] & groups[1]
+    assert len(groups[0] | groups[1]) == judged.num_rows.shape[2]
 
 
 def test_the_prior_against_frequencies_by_hand(probe_set) -> None:
@@ -103,4 +106,5 @@ def test_states_with_a_known_content(blind, probe_set, judged) -> None:
     assert skills("token-history").min() > 0.2
     assert max(skills(name)[0] for name in evidence if name.startswith("record")) < skills("model")[0]
     head_loss, head_prior = evidence["record-places"].heads
-    assert (head_loss <= head_prior + 1e-6).all() and (head_loss < head_prior - 0.01).any()
+    assert (head_loss <= head_prior + 1e-6).all()
+    assert (head_loss < head_prior - 0.01).any()

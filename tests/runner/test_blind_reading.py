@@ -26,7 +26,8 @@ def test_shared_reading_agrees_with_one_program_at_a_time(tiny_folder, blind) ->
     model = load_model(open_checkpoint(ModelSpec.parse(f"path:{tiny_folder}")), "float32", "cpu")
     counts: list[int] = []
     views = read_blind_states(model, suite, blind, on_programs=counts.append)
-    assert sum(counts) == len(blind.tasks) and counts == [3, 3, 3, 3]
+    assert sum(counts) == len(blind.tasks)
+    assert counts == [3, 3, 3, 3]
     prompts = render_prompts(suite, blind.tasks, blind.tasks.inputs)
     texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in blind.tasks.programs.texts()]
     rows = 0

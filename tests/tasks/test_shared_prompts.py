@@ -18,7 +18,8 @@ def smoke():
 def test_a_suite_with_enough_programs_reads_each_of_them_once() -> None:
     suite = load_suite("laptop")
     blind, tasks = shared_prompts(suite, 1200), blind_tasks(suite, 1200)
-    assert len(blind.tasks) == 1200 and blind.num_prompts == 300
+    assert len(blind.tasks) == 1200
+    assert blind.num_prompts == 300
     assert (blind.tasks.programs.words == tasks.programs.words).all()
     assert (blind.prompt == blind.group).all()
     assert (np.bincount(blind.prompt) == PROGRAMS_PER_PROMPT).all()
@@ -28,7 +29,8 @@ def test_programs_of_a_prompt_have_its_worlds_and_outputs_of_their_own(smoke) ->
     blind = shared_prompts(smoke)
     cells, robot = blind.tasks.inputs.cells, blind.tasks.inputs.robot
     first = np.searchsorted(blind.prompt, blind.prompt)
-    assert (cells == cells[first]).all() and (robot == robot[first]).all()
+    assert (cells == cells[first]).all()
+    assert (robot == robot[first]).all()
     outputs = run(blind.tasks.programs, blind.tasks.inputs).worlds
     assert (blind.tasks.outputs.robot == outputs.robot).all()
     assert (outputs.robot != outputs.robot[first]).any()
@@ -49,4 +51,5 @@ def test_a_small_suite_repeats_groups_in_other_worlds(smoke) -> None:
 
 def test_take_prompts(smoke) -> None:
     part = shared_prompts(smoke).take_prompts(5)
-    assert part.num_prompts == 5 and len(part.tasks) == len(part.prompt) == 5 * PROGRAMS_PER_PROMPT
+    assert part.num_prompts == 5
+    assert len(part.tasks) == len(part.prompt) == 5 * PROGRAMS_PER_PROMPT

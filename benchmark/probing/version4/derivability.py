@@ -13,7 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, ROTATION, RelativeProbeSet, build_relative_probe_set
+from benchmark.probing.version4.relative_labels import (
+    RELATIVE_FEATURES,
+    ROTATION,
+    RelativeProbeSet,
+    build_relative_probe_set,
+)
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, NUM_ROTATIONS, POSE_PAIRS, TurnPair
 from benchmark.tasks.suite import Suite

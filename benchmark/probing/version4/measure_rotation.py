@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.token_history import world_features
 from benchmark.probing.version4.relative_labels import RelativeProbeSet, build_relative_probe_set
@@ -16,9 +18,6 @@ from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_sources import Views, execute_records, probe_rotation
 from benchmark.probing.version4.rotation_verdict import MODEL, TOKEN_HISTORY
 from benchmark.tasks.shared_prompts import SharedPrompts
-
-import numpy as np
-
 from karel_env.world import Worlds
 
 

@@ -79,7 +79,9 @@ class JudgedRows:
             by_seed.append(summed.reshape(*summed.shape[:2], *shape).sum((2, 4)))
         loss = total.reshape(*total.shape[:2], *shape) / self.num_seeds
         return RotationEvidence(
-            loss.astype(np.float32), np.stack(by_seed).astype(np.float32), np.zeros((2, 0), np.float32) if heads is None else heads
+            loss.astype(np.float32),
+            np.stack(by_seed).astype(np.float32),
+            np.zeros((2, 0), np.float32) if heads is None else heads,
         )
 
 

@@ -113,9 +113,7 @@ def execute_records(
         head_targets = np.concatenate([places, counts])
         heads.append(_head_losses(probe_set, judged.splits[q], head_targets, place_fits, count_fits, q))
     head_loss = np.mean(heads, 0).astype(np.float32)
-    return {
-        name: judged.sum_losses(losses[name], head_loss if name == RECORDS[0] else None) for name in RECORDS
-    }
+    return {name: judged.sum_losses(losses[name], head_loss if name == RECORDS[0] else None) for name in RECORDS}
 
 
 def _fit(
@@ -130,8 +128,7 @@ def _fit(
 ) -> ProbeFit:
     """Train on the splits of all seeds; results are for validation rows and then test rows."""
     splits = [
-        Split(split.train, split.validation, rows)
-        for split, rows in zip(judged.splits, judged.evaluated, strict=True)
+        Split(split.train, split.validation, rows) for split, rows in zip(judged.splits, judged.evaluated, strict=True)
     ]
     states = [copies[seed % len(copies)] for seed in protocol.seeds]
     options = {"with_posterior": True} if with_posterior else {}
@@ -164,7 +161,8 @@ def _execute(
             for name, distribution in zip(RECORDS, distributions, strict=True):
                 distribution = distribution / distribution.sum(1, keepdims=True)
                 losses[name][k] -= log_prob_of(distribution, label) / len(by_place)
-    assert all(np.isfinite(loss).all() for loss in losses.values()) and NUM_ROTATIONS == probe_set.counts[0]
+    assert all(np.isfinite(loss).all() for loss in losses.values())
+    assert probe_set.counts[0] == NUM_ROTATIONS
     return losses
 
 

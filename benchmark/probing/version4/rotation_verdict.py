@@ -66,7 +66,8 @@ class RotationResult:
         delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
         delta90_all: the same on all rows by relative feature, 90% intervals.
         pose_gap, pose_delta: gap and delta against the pose-word alternatives; None if the screen keeps none.
-        same_words_gap, same_words_delta: gap and delta against the same two words with another arithmetic.
+        same_words: the smallest of the differences in skill between rotation and each label of the same two words with
+            another arithmetic.
         surplus: skill of the rotation probe minus the skill of the best executed record, both under the original.
         excess: by alternative, how much better than the original it is read on all rows, beyond the token history.
         p_rand: (1 + number of labels read as well as the original) / (labels + 1).
@@ -86,8 +87,7 @@ class RotationResult:
     delta90_all: dict[str, Estimate]
     pose_gap: float | None
     pose_delta: Estimate | None
-    same_words_gap: float
-    same_words_delta: Estimate
+    same_words: Estimate
     surplus: float
     excess: dict[str, float]
     p_rand: float
@@ -126,6 +126,13 @@ class _Analysis:
         return estimate_gap(
             sample, self.n, level, controls.get(RANDOM_INIT), shares.get(RANDOM_INIT, 0.0), self.copy_of_seed
         )
+
+    def same_words(self, level: float) -> Estimate:
+        """Smallest gap of the model to a label of `SAME_WORDS_PAIRS`, the smallest within each resample."""
+        gaps = [self.gaps(_ROTATION, [pair])[MODEL] for pair in SAME_WORDS_PAIRS]
+        smallest = min(gaps, key=lambda gap: gap.value)
+        resampled = np.min([gap.resampled for gap in gaps], 0)
+        return estimate_gap(GapSample(smallest.value, resampled, smallest.by_seed), self.n, level)
 
     def skill(self, source: str) -> np.ndarray:
         """float64 [K], skills of rotation."""
@@ -180,8 +187,7 @@ def verdict_from_rotation_evidence(
         },
         "pose_gap": pose_gap,
         "pose_delta": pose_delta,
-        "same_words_gap": unseen.gaps(_ROTATION, SAME_WORDS_PAIRS)[MODEL].value,
-        "same_words_delta": unseen.delta(_ROTATION, SAME_WORDS_PAIRS, 0.95),
+        "same_words": unseen.same_words(0.95),
         "surplus": float(skills[0] - max(unseen.skill(name)[0] for name in RECORDS)),
         "excess": excess,
         "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
@@ -208,7 +214,8 @@ def decide_rotation(result: RotationResult, mean_skill: float, protocol: Rotatio
         return NOTHING_READ, "these probes, at this label budget, read neither rotation nor words"
     if result.unseen_rows < protocol.min_unseen:
         return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
-    if result.delta.low > margin and result.pose_delta is not None and result.pose_delta.low > margin:
+    is_beyond_pose = result.pose_delta is not None and result.pose_delta.low > margin
+    if result.delta.low > margin and is_beyond_pose and result.same_words.low > margin:
         return REPRESENTS, ""
     bands = [result.delta90, *result.delta90_all.values()]
     best = max(result.excess, key=lambda name: result.excess[name])
@@ -217,8 +224,10 @@ def decide_rotation(result: RotationResult, mean_skill: float, protocol: Rotatio
             return RECORD_ONLY, ""
         return INCONCLUSIVE, f"the label of {best} is read better than the original"
     if result.delta.low > margin:
+        if result.pose_delta is None:
+            return INCONCLUSIVE, "no pose-word alternative is kept"
         return INCONCLUSIVE, (
-            "no pose-word alternative is kept" if result.pose_delta is None else "not beyond the pose words"
+            "another arithmetic of the same words is read as well" if is_beyond_pose else "not beyond the pose words"
         )
     if result.delta.high < -margin:
         return INCONCLUSIVE, "the readable record explains more than the rotation probe reads"
