@@ -25,10 +25,11 @@ from benchmark.probing.version4.readable_record import (
 )
 from benchmark.probing.version4.turn_pairs import (
     ALL_PAIRS,
+    ARITHMETIC_PAIRS,
     MARKER_PAIRS,
     NUM_ROTATIONS,
     POSE_PAIRS,
-    SAME_WORDS_PAIRS,
+    TURN_COUNT_PAIR,
     TurnPair,
     rotations,
 )
@@ -72,10 +73,14 @@ class ExactGaps:
         return float(self.skills[PROBE][0] - max(self.skills[name][0] for name in OBSERVERS[1:]))
 
     @property
-    def same_words(self) -> float:
-        """Smallest skill of the probe under the original minus that under a label of the same two words."""
-        skills = self.skills[PROBE]
-        return float(min(skills[0] - skills[ALL_PAIRS.index(pair)] for pair in SAME_WORDS_PAIRS))
+    def arithmetic(self) -> float:
+        """Skill of the probe under the original minus mean skill of the same two words with another arithmetic."""
+        return float(self.skills[PROBE][0] - self._mean(PROBE, ARITHMETIC_PAIRS))
+
+    @property
+    def turn_count(self) -> float:
+        """Skill of the probe under the original minus skill of the number of turns."""
+        return float(self.skills[PROBE][0] - self._mean(PROBE, (TURN_COUNT_PAIR,)))
 
     def _mean(self, observer: str, pairs: tuple[TurnPair, ...]) -> float:
         return float(np.mean([self.skills[observer][ALL_PAIRS.index(pair)] for pair in pairs]))

@@ -135,7 +135,9 @@ def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
         "delta_all": {feature: [e.value, e.low, e.high] for feature, e in result.delta90_all.items()},
         "pose_gap": result.pose_gap,
         "pose_delta": [result.pose_delta.value, result.pose_delta.low, result.pose_delta.high],
-        "same_words": [result.same_words.value, result.same_words.low, result.same_words.high],
+        "arithmetic": [result.arithmetic.value, result.arithmetic.low, result.arithmetic.high],
+        "turn_count": [result.turn_count.value, result.turn_count.low, result.turn_count.high],
+        "label_skills": result.label_skills,
         "surplus": result.surplus,
         "head_skill": result.head_skill,
         "excess": result.excess,
@@ -152,7 +154,7 @@ def format_table(cells: Sequence[Cell]) -> str:
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
         of_model = [cell for cell in cells if cell["pseudo-model"] == name]
         verdicts = [cell["found"] for cell in of_model]
-        bounds = [min(cell[name][1] for name in ("delta", "pose_delta", "same_words")) for cell in of_model]
+        bounds = [min(cell[name][1] for name in ("delta", "pose_delta", "arithmetic")) for cell in of_model]
         record = np.mean([max(v for n, v in cell["controls"].items() if n.startswith("record")) for cell in of_model])
         rows.append(
             {
@@ -165,7 +167,8 @@ def format_table(cells: Sequence[Cell]) -> str:
                 "record gap": f"{record:+.3f}",
                 "delta": f"{np.mean([cell['delta'][0] for cell in of_model]):+.3f}",
                 "pose delta": f"{np.mean([cell['pose_delta'][0] for cell in of_model]):+.3f}",
-                "same words": f"{np.mean([cell['same_words'][0] for cell in of_model]):+.3f}",
+                "arithmetic": f"{np.mean([cell['arithmetic'][0] for cell in of_model]):+.3f}",
+                "turn count": f"{np.mean([cell['turn_count'][0] for cell in of_model]):+.3f}",
                 "lower bounds": f"{min(bounds):+.3f} to {max(bounds):+.3f}",
                 "surplus": f"{np.mean([cell['surplus'] for cell in of_model]):+.3f}",
             }

@@ -27,7 +27,7 @@ from benchmark.probing.version4.rotation_verdict import (
     TOKEN_HISTORY,
     verdict_from_rotation_evidence,
 )
-from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, POSE_PAIRS, SEMANTIC_PAIRS
+from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, POSE_PAIRS, SEMANTIC_PAIRS, TURN_COUNT_PAIR
 
 PROTOCOL = replace(ROTATION_STANDARD, seeds=(0, 1, 2, 3), folds=4, random_inits=2, resamples=300)
 POSITIONS, GROUPS, ROWS = 2, 160, 10
@@ -92,7 +92,15 @@ def test_represents_needs_both_deltas() -> None:
     counts = verdict(skills(0.9, 0.3, 0.3, same_words=0.89), record)
     assert counts.verdict == INCONCLUSIVE
     assert "same words" in counts.reason
-    assert counts.same_words.value == pytest.approx(0.01, abs=0.002)
+    assert counts.arithmetic.value == pytest.approx(0.01, abs=0.002)
+    turns = skills(0.9, 0.3, 0.3)
+    turns[ALL_PAIRS.index(TURN_COUNT_PAIR)] = 0.91
+    assert verdict(turns, record).verdict == INCONCLUSIVE
+    turns[ALL_PAIRS.index(TURN_COUNT_PAIR)] = 0.89
+    result = verdict(turns, record)
+    assert result.verdict == REPRESENTS
+    assert result.turn_count.value == pytest.approx(0.01, abs=0.002)
+    assert result.label_skills["lr11"] == pytest.approx(0.89, abs=0.002)
     none_kept = verdict(skills(0.9, 0.3, 0.3), record, pose_pairs=())
     assert none_kept.verdict == INCONCLUSIVE
     assert none_kept.pose_delta is None

@@ -28,10 +28,11 @@ from benchmark.probing.version4.rotation_interval import (
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.turn_pairs import (
     ALL_PAIRS,
+    ARITHMETIC_PAIRS,
     MARKER_PAIRS,
     POSE_PAIRS,
-    SAME_WORDS_PAIRS,
     SEMANTIC_PAIRS,
+    TURN_COUNT_PAIR,
     TurnPair,
 )
 from benchmark.statistics import Estimate, bootstrap_weights
@@ -66,8 +67,9 @@ class RotationResult:
         delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
         delta90_all: the same on all rows by relative feature, 90% intervals.
         pose_gap, pose_delta: gap and delta against the pose-word alternatives; None if the screen keeps none.
-        same_words: the smallest of the differences in skill between rotation and each label of the same two words with
-            another arithmetic.
+        arithmetic: skill of rotation minus mean skill of `ARITHMETIC_PAIRS`, the same two words with another arithmetic.
+        turn_count: skill of rotation minus skill of the number of turns modulo 4.
+        label_skills: skill of the model under every label, by name of the pair.
         surplus: skill of the rotation probe minus the skill of the best executed record, both under the original.
         excess: by alternative, how much better than the original it is read on all rows, beyond the token history.
         p_rand: (1 + number of labels read as well as the original) / (labels + 1).
@@ -87,7 +89,9 @@ class RotationResult:
     delta90_all: dict[str, Estimate]
     pose_gap: float | None
     pose_delta: Estimate | None
-    same_words: Estimate
+    arithmetic: Estimate
+    turn_count: Estimate
+    label_skills: dict[str, float]
     surplus: float
     excess: dict[str, float]
     p_rand: float
@@ -127,12 +131,9 @@ class _Analysis:
             sample, self.n, level, controls.get(RANDOM_INIT), shares.get(RANDOM_INIT, 0.0), self.copy_of_seed
         )
 
-    def same_words(self, level: float) -> Estimate:
-        """Smallest gap of the model to a label of `SAME_WORDS_PAIRS`, the smallest within each resample."""
-        gaps = [self.gaps(_ROTATION, [pair])[MODEL] for pair in SAME_WORDS_PAIRS]
-        smallest = min(gaps, key=lambda gap: gap.value)
-        resampled = np.min([gap.resampled for gap in gaps], 0)
-        return estimate_gap(GapSample(smallest.value, resampled, smallest.by_seed), self.n, level)
+    def model_gap(self, pairs: Sequence[TurnPair], level: float) -> Estimate:
+        """Gap of the model alone, in rotation."""
+        return estimate_gap(self.gaps(_ROTATION, pairs)[MODEL], self.n, level)
 
     def skill(self, source: str) -> np.ndarray:
         """float64 [K], skills of rotation."""
@@ -187,7 +188,9 @@ def verdict_from_rotation_evidence(
         },
         "pose_gap": pose_gap,
         "pose_delta": pose_delta,
-        "same_words": unseen.same_words(0.95),
+        "arithmetic": unseen.model_gap(ARITHMETIC_PAIRS, 0.95),
+        "turn_count": unseen.model_gap([TURN_COUNT_PAIR], 0.95),
+        "label_skills": {pair.name: float(skill) for pair, skill in zip(ALL_PAIRS, skills, strict=True)},
         "surplus": float(skills[0] - max(unseen.skill(name)[0] for name in RECORDS)),
         "excess": excess,
         "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
@@ -215,7 +218,8 @@ def decide_rotation(result: RotationResult, mean_skill: float, protocol: Rotatio
     if result.unseen_rows < protocol.min_unseen:
         return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
     is_beyond_pose = result.pose_delta is not None and result.pose_delta.low > margin
-    if result.delta.low > margin and is_beyond_pose and result.same_words.low > margin:
+    is_beyond_counts = result.arithmetic.low > margin and result.turn_count.low > 0
+    if result.delta.low > margin and is_beyond_pose and is_beyond_counts:
         return REPRESENTS, ""
     bands = [result.delta90, *result.delta90_all.values()]
     best = max(result.excess, key=lambda name: result.excess[name])

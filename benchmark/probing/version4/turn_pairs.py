@@ -64,8 +64,11 @@ MARKER_PAIRS = tuple(
 """Alternatives with exactly one turning marker word: the distinct labels of the 18 alternatives of protocol 3."""
 UNTURNED_PAIR = TurnPair(PICK, PUT)
 """The alternative in which no pose word turns; derivable from the state in every suite, since turns leave no room."""
-SAME_WORDS_PAIRS = (TurnPair(LEFT, RIGHT, 1, 1), TurnPair(LEFT, RIGHT, 1, 2), TurnPair(LEFT, RIGHT, 2, 1))
-"""Labels of the same two words with another arithmetic: lefts + rights, lefts + 2 rights, 2 lefts + rights, modulo 4."""
+ARITHMETIC_PAIRS = (TurnPair(LEFT, RIGHT, 1, 2), TurnPair(LEFT, RIGHT, 2, 1))
+"""Labels of the same two words with another arithmetic: lefts + 2 rights, and 2 lefts + rights, modulo 4."""
+TURN_COUNT_PAIR = TurnPair(LEFT, RIGHT, 1, 1)
+"""The number of turns, lefts + rights, modulo 4."""
+SAME_WORDS_PAIRS = (*ARITHMETIC_PAIRS, TURN_COUNT_PAIR)
 SEMANTIC_PAIRS = (ORIGINAL_PAIR, *MARKER_PAIRS, *POSE_PAIRS, UNTURNED_PAIR)
 """The labels that are the rotation under some semantics."""
 ALL_PAIRS = (*SEMANTIC_PAIRS, *SAME_WORDS_PAIRS)
