@@ -40,7 +40,7 @@ def gate(tmp_path_factory):
         patch.setattr(
             rotation_calibration, "ROTATION_STANDARD", rotation_calibration.replace(
                 rotation_calibration.ROTATION_STANDARD, steps=60, hidden=24, batch=128, checks=1, resamples=200,
-                random_inits=2, min_unseen=900,
+                random_inits=2, min_unseen=500,
             ),
         )  # fmt: skip
         code = main([*SMALL, *chosen, "--out", str(folder)])

@@ -9,6 +9,7 @@ Letters: `K` labels, `T` word positions, `R` rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -39,11 +40,20 @@ def screen_sample(suite: Suite, protocol: RotationProtocol, sample: int = SAMPLE
         tasks = generate(recipe, SEED, "audit", np.arange(start, min(start + _CHUNK, sample)))
         cluster = np.arange(len(tasks))
         parts.append(build_relative_probe_set(tasks.programs, tasks.inputs[:, 0], cluster, protocol, sample))
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts], -1)
-        for name in ("program", "word", "step", "classes", "start_heading", "cluster")
-    }
-    return replace(parts[0], prefixes=np.concatenate([part.prefixes for part in parts]), **joined)
+
+    def join(field: Callable[[RelativeProbeSet], np.ndarray]) -> np.ndarray:
+        return np.concatenate([field(part) for part in parts], -1)
+
+    return replace(
+        parts[0],
+        program=join(lambda part: part.program),
+        word=join(lambda part: part.word),
+        step=join(lambda part: part.step),
+        classes=join(lambda part: part.classes),
+        start_heading=join(lambda part: part.start_heading),
+        cluster=join(lambda part: part.cluster),
+        prefixes=np.concatenate([part.prefixes for part in parts]),
+    )
 
 
 def derivability_losses(sample: RelativeProbeSet) -> np.ndarray:

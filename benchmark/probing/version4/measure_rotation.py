@@ -55,7 +55,7 @@ def measure_rotation(
     evidence = {
         MODEL: probe_rotation(probe_set, judged, [model_views], protocol, trainer),
         TOKEN_HISTORY: token_history,
-        **execute_records(probe_set, judged, model_views, protocol, trainer),
+        **execute_records(probe_set, judged, model_views, protocol),
     }
     if random_views:
         evidence[RANDOM_INIT] = probe_rotation(probe_set, judged, random_views, protocol, trainer)

@@ -5,7 +5,8 @@ Letters: `Q` seeds, `F` relative features, `K` labels, `R` rows, `T` places, `D`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -75,9 +76,11 @@ def execute_records(
     judged: JudgedRows,
     views: Views,
     protocol: RotationProtocol,
-    trainer: ProbeTrainer = fit_in_process,
+    posterior_trainer: Callable[..., ProbeFit] = fit_in_process,
 ) -> dict[str, RotationEvidence]:
     """Read the words, the counts and the pair counts from a model's states and execute them under every label.
+
+    `posterior_trainer` trains like `fit_probes`, and takes its `with_posterior`.
 
     Returns the evidence of `RECORDS`, on rotation only (the loss of other features is that of the prior). The evidence of
     the first has the cross-entropies of the word and count heads.
@@ -85,7 +88,9 @@ def execute_records(
     places, counts = place_targets(probe_set.prefixes), count_targets(probe_set.prefixes)
     sums = pair_count_targets(probe_set.prefixes)
     num_places = len(places)
-    place_fits, count_fits = [], []
+    trainer = partial(posterior_trainer, with_posterior=True)
+    place_fits: list[ProbeFit] = []
+    count_fits: list[ProbeFit] = []
     for view in views:
         inits = list(range(protocol.copies))
         for targets, classes, fits in (
@@ -93,8 +98,7 @@ def execute_records(
             (np.concatenate([counts, sums]), num_places + 1, count_fits),
         ):
             grouped = np.repeat(targets[None], protocol.copies, 0)
-            sizes = np.full(len(targets), classes)
-            fits.append(_fit(judged, [view], grouped, sizes, inits, protocol, trainer, with_posterior=True))
+            fits.append(_fit(judged, [view], grouped, np.full(len(targets), classes), inits, protocol, trainer))
     losses: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
     heads = []
     for q, rows in enumerate(judged.evaluated):
@@ -123,16 +127,14 @@ def _fit(
     counts: np.ndarray,
     inits: Sequence[int],
     protocol: RotationProtocol,
-    trainer: ProbeTrainer,
-    with_posterior: bool = False,
+    trainer: Callable[..., ProbeFit],
 ) -> ProbeFit:
     """Train on the splits of all seeds; results are for validation rows and then test rows."""
     splits = [
         Split(split.train, split.validation, rows) for split, rows in zip(judged.splits, judged.evaluated, strict=True)
     ]
     states = [copies[seed % len(copies)] for seed in protocol.seeds]
-    options = {"with_posterior": True} if with_posterior else {}
-    return trainer(states, targets, counts, splits, [protocol.hidden], protocol.seeds, protocol, inits=inits, **options)
+    return trainer(states, targets, counts, splits, [protocol.hidden], protocol.seeds, protocol, inits=inits)
 
 
 def _posteriors(fit: ProbeFit, q: int) -> np.ndarray:
