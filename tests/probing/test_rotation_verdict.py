@@ -135,6 +135,8 @@ def test_nothing_read_comes_first_and_few_rows_are_inconclusive() -> None:
     assert nothing.reason
     words_only = verdict(skills(0.01, 0.02, 0.01), skills(0, 0, 0), head_skill=0.5)
     assert words_only.verdict == RECORD_ONLY
+    state_only = verdict(skills(0.25, 0.0, 0.0, same_words=0.1), skills(0.05, 0, 0), head_skill=0.01)
+    assert state_only.verdict == REPRESENTS
     few = verdict(skills(0.9, 0.3, 0.3), skills(0.5, 0.4, 0.4), judged=judged_rows(unseen=2))
     assert few.verdict == INCONCLUSIVE
     assert "320 rows" in few.reason

@@ -198,22 +198,23 @@ def verdict_from_rotation_evidence(
         "curve": _curve(evidence, judged, marker_columns),
         "unseen_rows": unseen_rows,
     }  # fmt: skip
-    mean_skill = float(everything.skill(MODEL)[[0, *marker_columns]].mean())
+    skills_all = everything.skill(MODEL)
+    largest_skill = float(max(skills_all[0], skills_all[marker_columns].mean()))
     result = RotationResult("", "", **figures)  # type: ignore[arg-type]
-    verdict, reason = decide_rotation(result, mean_skill, protocol)
+    verdict, reason = decide_rotation(result, largest_skill, protocol)
     return RotationResult(**{**vars(result), "verdict": verdict, "reason": reason})
 
 
-def decide_rotation(result: RotationResult, mean_skill: float, protocol: RotationProtocol) -> tuple[str, str]:
+def decide_rotation(result: RotationResult, largest_skill: float, protocol: RotationProtocol) -> tuple[str, str]:
     """The verdict and, unless it is REPRESENTS or RECORD-ONLY, its reason.
 
     Args:
         result: every figure.
-        mean_skill: mean skill of rotation under the original and the alternatives, on all rows.
+        largest_skill: the larger of the skill of rotation and the mean skill of its marker alternatives, on all rows.
         protocol: margin, smallest number of judged rows.
     """
     margin = protocol.margin
-    if mean_skill < protocol.read_skill and result.head_skill < protocol.read_skill:
+    if largest_skill < protocol.read_skill and result.head_skill < protocol.read_skill:
         return NOTHING_READ, "these probes, at this label budget, read neither rotation nor words"
     if result.unseen_rows < protocol.min_unseen:
         return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
