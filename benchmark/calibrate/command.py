@@ -13,6 +13,8 @@ from benchmark.command import run_command, silence_libraries
 from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
 
+PROTOCOL_4 = ["--protocol", "4"]
+"""First options that select the known answers of protocol 4, which has options of its own."""
 NUM_ALTERNATIVES = 8
 """Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
 NUM_SWEEP_ALTERNATIVES = 3
@@ -48,8 +50,13 @@ def execute(options: CalibrateOptions) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return run_command(lambda: execute(parse_options(CalibrateOptions, arguments, "calibrate")))
+    """Run the command line, of protocol 4 if it starts with `--protocol 4`; returns the exit code."""
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    if argv[:2] == PROTOCOL_4:
+        from benchmark.calibrate import rotation_calibration
+
+        return rotation_calibration.main(argv[2:])
+    return run_command(lambda: execute(parse_options(CalibrateOptions, argv, "calibrate")))
 
 
 if __name__ == "__main__":

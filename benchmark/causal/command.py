@@ -10,66 +10,84 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.causal.measurement import CausalMeasurement, measure_use
-from benchmark.causal.pairs import derive_pairs
-from benchmark.causal.report import format_card, to_json
-from benchmark.causal.verdict import not_applicable
-from benchmark.command import make_folder, run_command
-from benchmark.tasks.suite import Suite, load_suite
-from karel_env.command import CommandParser, integer
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import (
+    device_option,
+    dtype_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
 
 if TYPE_CHECKING:
     from benchmark.causal.detail import CausalDetail
     from benchmark.causal.interventions import SteerableModel
+    from benchmark.causal.measurement import CausalMeasurement
     from benchmark.models.checkpoint import Checkpoint
+    from benchmark.tasks.suite import Suite
 
 UNTRAINED_SEED = 0
-MAX_THREADS = 512
+STANDARD, FULL = "standard", "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalOptions:
+    """Measure whether a model uses its state, by edits with controls."""
+
+    model: str = model_option()
+    suite: str = suite_option(purpose=" of straight-line programs")
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    detail: str = option(
+        STANDARD,
+        "select the edits; full: also other edits at every site, doses, whole programs",
+        choices=(STANDARD, FULL),
+    )
+    output_dir: Path = output_dir_option(Path("runs/causal"), "write result and evidence into this folder")
+
+
+def execute(options: CausalOptions) -> int:
+    """Measure and print a card; returns the exit code."""
+    spec, device = read_model(options.model), resolve_device(options.device)
+    make_folder(options.output_dir, "--output-dir")
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.causal.pairs import derive_pairs
+    from benchmark.causal.report import format_card
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.interface import ModelSpec
+    from benchmark.tasks.suite import load_suite
+
+    silence_libraries()
+    suite = load_suite(options.suite)
+    derive_pairs(suite)
+    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    start = time.process_time()
+    model, untrained = open_models(checkpoint, options.dtype, device, options.threads)
+    measurement = measure_models(model, untrained, suite)
+    print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)")
+    print(format_card(measurement))
+    detail = None
+    if options.detail == FULL and model is not None and measurement.evidence is not None:
+        from benchmark.causal.detail import format_detail, measure_detail
+
+        detail = measure_detail(model, suite, measurement.evidence, on_step=_print_step)
+        print(f"\n{format_detail(detail, measurement.sites)}")
+    print(f"\nwrote {_write(measurement, detail, checkpoint, options.output_dir)}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = CommandParser(
-        prog="python -m benchmark.causal", description="Measure whether a model uses its state, by edits with controls."
-    )
-    add = parser.add_argument
-    add("--model", required=True, help="as for benchmark.run: path:FOLDER or hf:org/name@revision")
-    add("--suite", default="laptop", help="suite of straight-line programs (default: laptop)")
-    add("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32", help="dtype of the model")
-    add("--device", default="cpu", help="torch device (default: cpu)")
-    add("--threads", type=integer(1, MAX_THREADS), default=1, help="CPU threads (default: 1)")
-    add("--detail", choices=("standard", "full"), default="standard",
-        help="full: also other edits at every site, doses, whole programs (default: standard)")  # fmt: skip
-    add("--output-dir", type=Path, default=Path("runs/causal"), help="output folder (default: runs/causal)")
-
-    def measure() -> int:
-        options = parser.parse_args(arguments)
-        make_folder(options.output_dir, "--output-dir")
-        suite = load_suite(options.suite)
-        derive_pairs(suite)
-        from benchmark.models.checkpoint import open_checkpoint
-        from benchmark.models.interface import ModelSpec
-
-        checkpoint = open_checkpoint(ModelSpec.parse(options.model))
-        began = time.process_time()
-        model, untrained = open_models(checkpoint, options.dtype, options.device, options.threads)
-        measurement = measure_models(model, untrained, suite)
-        print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - began:.0f} processor seconds)")
-        print(format_card(measurement))
-        detail = None
-        if options.detail == "full" and model is not None and measurement.evidence is not None:
-            from benchmark.causal.detail import format_detail, measure_detail
-
-            detail = measure_detail(model, suite, measurement.evidence, on_step=_print_step)
-            print(f"\n{format_detail(detail, measurement.sites)}")
-        print(f"\nwrote {_write(measurement, detail, checkpoint, options.output_dir)}")
-        return 0
-
-    return run_command(measure)
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(CausalOptions, arguments, "causal")))
 
 
 def open_models(
@@ -96,6 +114,9 @@ def open_models(
 
 def measure_models(model: SteerableModel | None, untrained: SteerableModel | None, suite: Suite) -> CausalMeasurement:
     """Measure a model of `open_models`; N/A where it has no states."""
+    from benchmark.causal.measurement import CausalMeasurement, measure_use
+    from benchmark.causal.verdict import not_applicable
+
     if model is None:
         reason = "the model has no states that can be replaced; expected a network of transformers"
         return CausalMeasurement(suite.name, (), not_applicable(reason), None, None)
@@ -108,6 +129,8 @@ def _print_step(step: str) -> None:
 
 def _write(measurement: CausalMeasurement, detail: CausalDetail | None, checkpoint: Checkpoint, folder: Path) -> Path:
     """Write the result and the evidence; returns the path of the result."""
+    from benchmark.causal.report import to_json
+
     stem = f"{checkpoint.name}-{measurement.suite}"
     path = folder / f"{stem}.json"
     content = {"model": checkpoint.spec, "digest": checkpoint.digest, **to_json(measurement)}

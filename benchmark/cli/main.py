@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "sweep": Subcommand("benchmark.sweep", "Evaluate many models as one queue."),
     "status": Subcommand("benchmark.status", "Print the progress of a run."),
     "doctor": Subcommand("benchmark.doctor.command", "Check a model before a run."),
+    "causal": Subcommand("benchmark.causal.command", "Measure whether a model uses its state, by edits with controls."),
     "list": Subcommand("benchmark.cli.listing", "List the suites, baselines, recipes and models that can be named."),
     "board": Subcommand("benchmark.board.command", "Print the leaderboard."),
     "prompts": Subcommand("benchmark.exchange.prompts", "Write the probe prompts of a suite for another engine."),

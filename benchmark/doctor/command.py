@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-<<<<<<< HEAD
 from benchmark.cli.declare import group, parse_options
 from benchmark.cli.fields import device_option, dtype_option, model_option, suite_option, track_option
 from benchmark.cli.model_spec import read_model
@@ -19,58 +18,6 @@ from benchmark.cli.options import LOAD_DEADLINE, LimitOptions, LoadingOptions, r
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
-=======
-from benchmark.cli.options import (
-    LOAD_DEADLINE,
-    add_limit_options,
-    add_loading_options,
-    check_loads,
-    load_options,
-    resolve_device,
-)
-from benchmark.command import run_command
-from benchmark.doctor import checks, custom_checks, edit_checks
-from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, WARN, CheckResult, DoctorContext
-from benchmark.errors import BenchmarkError, ModelError, is_panic
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.huggingface import DTYPES
-from benchmark.models.interface import ModelSpec
-from benchmark.models.tokenizer import suppress_native_stderr
-from benchmark.tasks.prompt_template import TRACKS, TRAINED
-from benchmark.tasks.stage import TEST
-from benchmark.tasks.suite import load_suite
-from karel_env.command import CommandParser
-
-Checks = tuple[tuple[str, Callable[[DoctorContext], CheckResult], bool], ...]
-CHECKS: Checks = (
-    ("tokenizer", checks.check_tokenizer, True),
-    ("words", checks.check_words, True),
-    ("weights", checks.check_weights, True),
-    ("context", checks.check_context, True),
-    ("loading", checks.check_loading, True),
-    ("causality", checks.causality, False),
-    ("alignment", checks.check_alignment, False),
-    ("padding", checks.check_padding, False),
-    ("precision", checks.check_precision, False),
-    ("generation", checks.check_generation, False),
-    ("argmax", checks.check_argmax, False),
-    ("batch sizes", checks.check_batches, False),
-    ("edits", edit_checks.check_edits, False),
-    ("untrained copies", checks.check_untrained_copies, False),
-    ("speed", checks.estimate_speed, False),
-)
-"""Name, check function, and whether later checks require it to pass."""
-CUSTOM_CHECKS: Checks = (
-    ("loading", checks.check_loading, True),
-    ("causality", custom_checks.check_causality, False),
-    ("padding", checks.check_padding, False),
-    ("generation", checks.check_generation, False),
-    ("batch sizes", checks.check_batches, False),
-    ("untrained copies", checks.check_untrained_copies, False),
-    ("speed", custom_checks.estimate_speed, False),
-)
-"""The same for a custom model."""
->>>>>>> causal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmark.doctor import checks, custom_checks
+from benchmark.doctor import checks, custom_checks, edit_checks
 from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, CheckResult, DoctorContext
 from benchmark.errors import BenchmarkError, is_panic
 from benchmark.models.tokenizer import suppress_native_stderr
@@ -23,6 +23,7 @@ CHECKS: Checks = (
     ("generation", checks.check_generation, False),
     ("argmax", checks.check_argmax, False),
     ("batch sizes", checks.check_batches, False),
+    ("edits", edit_checks.check_edits, False),
     ("random copies", checks.check_random_copies, False),
     ("speed", checks.estimate_speed, False),
 )

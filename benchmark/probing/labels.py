@@ -130,11 +130,7 @@ def build_probe_set(
     Raises:
         LeakError: two folds share an action prefix in the same world.
     """
-    from karel_env.compiler import compile_programs
-
-    code = compile_programs(programs)
-    program, word, step = _action_words(programs)
-    classes = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
+    program, word, step, classes = label_actions(programs, inputs, semantics, offsets)
     prefixes = _prefixes(programs, program, word)
     fold = _drop_shared(prefixes, inputs, program, assign_folds(programs, protocol.folds), protocol.folds)
     counts = class_counts(*inputs.cells.shape[-2:])
@@ -142,7 +138,7 @@ def build_probe_set(
         program=program,
         word=word,
         step=step,
-        classes_by_offset=np.stack(classes, 1),
+        classes_by_offset=classes,
         offsets=tuple(offsets),
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
@@ -151,6 +147,18 @@ def build_probe_set(
         semantics=tuple(s.name for s in semantics),
         budget=budget,
     )
+
+
+def label_actions(
+    programs: Programs, inputs: Worlds, semantics: Sequence[Semantics], offsets: Sequence[int] = (0,)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fields `program`, `word`, `step` and `classes_by_offset` of `ProbeSet`; arguments of `build_probe_set`."""
+    from karel_env.compiler import compile_programs
+
+    code = compile_programs(programs)
+    program, word, step = _action_words(programs)
+    classes = [_classes(programs, code, inputs, s, program, word, offsets) for s in semantics]
+    return program, word, step, np.stack(classes, 1)
 
 
 def select_alternatives(protocol: Protocol) -> list[Semantics]:

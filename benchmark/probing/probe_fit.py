@@ -54,11 +54,14 @@ class ProbeFit:
         log_prob: float32 [G, K, Rt] per seed, log-probability of the true class of each test state, at that checkpoint;
             0 where the label is missing.
         predicted: int16 [G, K, Rt] per seed, the most probable class.
+        log_posterior: float32 [G, C, Rt] per seed, log-probabilities of the C classes of all heads, one head after the
+            other; None unless it was requested.
     """
 
     validation: np.ndarray
     log_prob: list[np.ndarray]
     predicted: list[np.ndarray]
+    log_posterior: list[np.ndarray] | None = None
 
 
 def fit_in_process(*args: Any, **options: Any) -> ProbeFit:

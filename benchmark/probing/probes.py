@@ -55,6 +55,7 @@ def fit_probes(
     on_steps: Callable[[int], None] = lambda steps: None,
     inits: Sequence[int] | None = None,
     matmul_dtype: torch.dtype | None = None,
+    with_posterior: bool = False,
 ) -> ProbeFit:
     """Train the probes of all groups and seeds.
 
@@ -70,6 +71,7 @@ def fit_probes(
         inits: G indices, the initialisation of the seed that each group starts from; all 0 if None, so that groups are
             paired.
         matmul_dtype: dtype of the matrix products; `select_matmul_dtype()` if None.
+        with_posterior: also return the log-probabilities of all classes.
 
     Raises:
         ValueError: groups of several heads have different class counts.
@@ -88,12 +90,13 @@ def fit_probes(
     chunks = np.array_split(np.arange(len(targets)), -(-len(targets) // GROUPS_PER_CHUNK))
     heads = [_Heads(counts[chunk], targets[chunk]) for chunk in chunks]
 
-    def train(q: int, c: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def train(q: int, c: int) -> tuple[np.ndarray, ...]:
         with shared[q] as inputs:
             networks = _Networks(
                 [inputs.shape[1], *widths, heads[c].width], init_index[chunks[c]].tolist(), seeds[q], dtype
             )
-            return _train(networks, heads[c], inputs, splits[q], seeds[q], protocol, on_steps)
+            checkpoints = _train(networks, heads[c], inputs, splits[q], seeds[q], protocol, on_steps)
+            return checkpoints.result(with_posterior)
 
     work = [(q, c) for q in range(len(seeds)) for c in range(len(chunks))]
     for q, _ in work:
@@ -101,10 +104,10 @@ def fit_probes(
     with _single_threaded_ops() as threads, ThreadPoolExecutor(min(threads, len(work))) as pool:
         results = list(pool.map(lambda item: train(*item), work))
     by_seed = [results[q * len(chunks) : (q + 1) * len(chunks)] for q in range(len(seeds))]
-    validation, log_prob, predicted = (
-        [np.concatenate([part[i] for part in seed_results]) for seed_results in by_seed] for i in range(3)
+    validation, log_prob, predicted, *posterior = (
+        [np.concatenate([part[i] for part in seed_results]) for seed_results in by_seed] for i in range(len(results[0]))
     )
-    return ProbeFit(np.stack(validation), log_prob, predicted)
+    return ProbeFit(np.stack(validation), log_prob, predicted, *posterior)
 
 
 class _SharedInputs:
@@ -226,6 +229,12 @@ class _Heads:
         value = self._clamp(logits).gather(1, target)
         return (value - torch.matmul(self.member, logits.exp_()).log_()) * is_labelled
 
+    def log_posterior(self, logits: torch.Tensor) -> torch.Tensor:
+        """float32 [G, C, b], log-probability of each class of each head; classes that a group does not have come out
+        improbable."""
+        logits = self._clamp(logits).clone()
+        return logits - torch.matmul(self.member.T, torch.matmul(self.member, logits.exp()).log_())
+
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
         """int16 [G, K, b], the most probable class of each head."""
         predicted = torch.zeros((self.groups, len(self.counts), logits.shape[-1]), dtype=torch.int16)
@@ -321,21 +330,29 @@ class _Checkpoints:
         self.losses.append(total / self.num_labelled)
         self.snapshots.append(self.networks.matmul_parameters.clone())
 
-    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Validation cross-entropy [G, K] at the best checkpoint, and test log_prob and predicted [G, K, Rt] at it."""
+    @torch.inference_mode()
+    def result(self, with_posterior: bool) -> tuple[np.ndarray, ...]:
+        """Validation cross-entropy [G, K] at the best checkpoint, and test log_prob and predicted [G, K, Rt] at it; also
+        the log-probabilities [G, C, Rt] of all classes if `with_posterior`."""
         loss, best = torch.stack(self.losses).min(0)
         rows = torch.from_numpy(self.split.test)
         log_prob = torch.zeros((*loss.shape, len(rows)))
         predicted = torch.zeros(log_prob.shape, dtype=torch.int16)
+        posterior = torch.zeros((len(loss), self.heads.width, len(rows) if with_posterior else 0))
         for check in best.unique().tolist():
             self.networks.matmul_parameters.copy_(self.snapshots[check])
             is_best = best == check
             for start in range(0, len(rows), EVAL_BATCH_SIZE):
                 part = rows[start : start + EVAL_BATCH_SIZE]
                 logits, _ = self.networks.forward(self.inputs[part].T.contiguous())
+                if with_posterior:
+                    is_best_class = torch.repeat_interleave(is_best, torch.from_numpy(self.heads.counts), dim=1)
+                    by_class = self.heads.log_posterior(logits)
+                    posterior[..., start : start + EVAL_BATCH_SIZE][is_best_class] = by_class[is_best_class]
                 predicted[..., start : start + EVAL_BATCH_SIZE][is_best] = self.heads.predict(logits)[is_best]
                 log_prob[..., start : start + EVAL_BATCH_SIZE][is_best] = self.heads.log_prob(logits, part)[is_best]
-        return loss.numpy(), log_prob.numpy(), predicted.numpy()
+        parts = (loss, log_prob, predicted, posterior) if with_posterior else (loss, log_prob, predicted)
+        return tuple(part.numpy() for part in parts)
 
 
 def _batch_order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
@@ -354,8 +371,8 @@ def _train(
     seed: int,
     protocol: Protocol,
     on_steps: Callable[[int], None],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train all groups of one seed; `inputs` is [R, D + 1] with its column of ones. Returns `_Checkpoints.result`."""
+) -> _Checkpoints:
+    """Train all groups of one seed; `inputs` is [R, D + 1] with its column of ones."""
     parameters = networks.parameters.requires_grad_(False)
     parameters.grad = networks.gradient
     optimizer = torch.optim.AdamW(
@@ -375,4 +392,4 @@ def _train(
         on_steps(networks.groups)
         if step + 1 in checkpoint_steps:
             checkpoints.take()
-    return checkpoints.result()
+    return checkpoints

@@ -1,0 +1,1 @@
+"""Protocol 4: rotation in the frame of the start, against the record that the model's own states hold."""

@@ -1,0 +1,30 @@
+"""The settings of protocol 4. docs/protocol4.md tells the question, the rule and how each setting was selected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmark.probing.protocol import Protocol
+
+ROTATION_VERSION = 4
+
+
+@dataclass(frozen=True)
+class RotationProtocol(Protocol):
+    """The settings of protocol 4; those of `Protocol` that have the same name mean the same.
+
+    Attributes:
+        copies: networks per label and seed, the same number for the original, the alternatives and the record heads.
+        min_unseen: smallest number of judged rows for any verdict but INCONCLUSIVE.
+        read_skill: mean skill below which labels and record heads count as not read.
+        derivable: derivability from the true state at which an alternative is dropped.
+    """
+
+    version: int = ROTATION_VERSION
+    random_inits: int = 5
+    min_unseen: int = 1000
+    read_skill: float = 0.05
+    derivable: float = 0.2
+
+
+ROTATION_STANDARD = RotationProtocol()

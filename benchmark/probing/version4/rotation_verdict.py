@@ -1,0 +1,263 @@
+"""The verdict of protocol 4, from stored evidence. NumPy and SciPy only.
+
+docs/protocol4.md has the question, the controls and the rule. Letters: see `rotation_interval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
+from benchmark.probing.protocol import BOOTSTRAP_SEED
+from benchmark.probing.version4.readable_record import RECORDS
+from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, ROTATION
+from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence
+from benchmark.probing.version4.rotation_interval import (
+    ALL_ROWS,
+    RANDOM_INIT,
+    UNSEEN_ROWS,
+    GapSample,
+    Skills,
+    compute_skills,
+    estimate_gap,
+    subtract_controls,
+)
+from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.turn_pairs import (
+    ALL_PAIRS,
+    ARITHMETIC_PAIRS,
+    MARKER_PAIRS,
+    POSE_PAIRS,
+    SEMANTIC_PAIRS,
+    TURN_COUNT_PAIR,
+    TurnPair,
+)
+from benchmark.statistics import Estimate, bootstrap_weights
+
+NOTHING_READ = "NOTHING READ"
+MODEL, TOKEN_HISTORY = "model", "token-history"
+VERDICTS = (REPRESENTS, NOTHING_READ, RECORD_ONLY, INCONCLUSIVE)
+_ROTATION = RELATIVE_FEATURES.index(ROTATION)
+
+
+@dataclass(frozen=True)
+class PositionResult:
+    """Rotation at one word position: skill and gap of the model, skill of its best executed record, and rows tested."""
+
+    position: int
+    skill: float
+    gap: float
+    record_skill: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class RotationResult:
+    """The probing result of protocol 4; every figure is on unseen prefixes unless it says otherwise.
+
+    Attributes:
+        verdict: one of `VERDICTS`.
+        reason: why the verdict is not REPRESENTS or RECORD-ONLY; empty for these two.
+        skill, skill_alternatives, gap: rotation of the model under the original, under the marker alternatives, and the
+            difference.
+        control_gaps: gap of each control.
+        delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
+        delta90_all: the same on all rows by relative feature, 90% intervals.
+        pose_gap, pose_delta: gap and delta against the pose-word alternatives; None if the screen keeps none.
+        arithmetic: skill of rotation minus mean skill of `ARITHMETIC_PAIRS`, the same two words with another arithmetic.
+        turn_count: skill of rotation minus skill of the number of turns modulo 4.
+        label_skills: skill of the model under every label, by name of the pair.
+        surplus: skill of the rotation probe minus the skill of the best executed record, both under the original.
+        excess: by alternative, how much better than the original it is read on all rows, beyond the token history.
+        p_rand: (1 + number of labels read as well as the original) / (labels + 1).
+        head_skill: mean skill of the word and count heads on validation.
+        curve: results by word position, on all rows.
+        unseen_rows: number of distinct judged rows.
+    """
+
+    verdict: str
+    reason: str
+    skill: Estimate
+    skill_alternatives: float
+    gap: Estimate
+    control_gaps: dict[str, float]
+    delta: Estimate
+    delta90: Estimate
+    delta90_all: dict[str, Estimate]
+    pose_gap: float | None
+    pose_delta: Estimate | None
+    arithmetic: Estimate
+    turn_count: Estimate
+    label_skills: dict[str, float]
+    surplus: float
+    excess: dict[str, float]
+    p_rand: float
+    head_skill: float
+    curve: list[PositionResult]
+    unseen_rows: int
+
+
+class _Analysis:
+    """Gaps and deltas of one row on a selection of test rows."""
+
+    def __init__(
+        self,
+        evidence: Mapping[str, RotationEvidence],
+        judged: JudgedRows,
+        protocol: RotationProtocol,
+        novelties: Sequence[int],
+        weights: np.ndarray,
+    ) -> None:
+        self.protocol, self.n = protocol, judged.num_rows.shape[2]
+        self.skills: dict[str, Skills] = {
+            name: compute_skills(source, judged.prior, weights, novelties) for name, source in evidence.items()
+        }
+        self.copy_of_seed = [seed % protocol.random_inits for seed in protocol.seeds]
+
+    def gaps(self, feature: int, pairs: Sequence[TurnPair]) -> dict[str, GapSample]:
+        """Gap of every source; the executed records have one for rotation only."""
+        columns = [ALL_PAIRS.index(pair) for pair in pairs]
+        names = [name for name in self.skills if feature == _ROTATION or name not in RECORDS]
+        return {name: self.skills[name].gap(feature, columns) for name in names}
+
+    def delta(self, feature: int, pairs: Sequence[TurnPair], level: float) -> Estimate:
+        """Gap of the model minus the largest control gap."""
+        controls = self.gaps(feature, pairs)
+        sample, shares = subtract_controls(controls.pop(MODEL), controls)
+        return estimate_gap(
+            sample, self.n, level, controls.get(RANDOM_INIT), shares.get(RANDOM_INIT, 0.0), self.copy_of_seed
+        )
+
+    def model_gap(self, pairs: Sequence[TurnPair], level: float) -> Estimate:
+        """Gap of the model alone, in rotation."""
+        return estimate_gap(self.gaps(_ROTATION, pairs)[MODEL], self.n, level)
+
+    def skill(self, source: str) -> np.ndarray:
+        """float64 [K], skills of rotation."""
+        return self.skills[source].value[_ROTATION]
+
+
+def verdict_from_rotation_evidence(
+    evidence: Mapping[str, RotationEvidence],
+    judged: JudgedRows,
+    protocol: RotationProtocol,
+    marker_pairs: Sequence[TurnPair] = MARKER_PAIRS,
+    pose_pairs: Sequence[TurnPair] = POSE_PAIRS,
+) -> RotationResult:
+    """Compute every figure and the verdict.
+
+    Args:
+        evidence: evidence of `model`, `token-history`, optionally `random-init`, and the executed records.
+        judged: rows that the seeds test.
+        protocol: margin, levels, resamples.
+        marker_pairs, pose_pairs: alternatives that the screen of the suite keeps for the judged rows.
+    """
+    weights = bootstrap_weights(judged.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
+    everything = _Analysis(evidence, judged, protocol, ALL_ROWS, weights)
+    head_loss, head_prior = evidence[RECORDS[0]].heads.astype(np.float64)
+    head_skill = float(np.mean(1 - head_loss / np.maximum(head_prior, 1e-9)))
+    unseen_rows = judged.num_unseen
+    unseen = _Analysis(evidence, judged, protocol, UNSEEN_ROWS if unseen_rows else ALL_ROWS, weights)
+    skills = unseen.skill(MODEL)
+    marker_columns = [ALL_PAIRS.index(pair) for pair in marker_pairs]
+    gaps = unseen.gaps(_ROTATION, marker_pairs)
+    pose_gap = unseen.gaps(_ROTATION, pose_pairs)[MODEL].value if pose_pairs else None
+    pose_delta = unseen.delta(_ROTATION, pose_pairs, 0.95) if pose_pairs else None
+    history, model = everything.skill(TOKEN_HISTORY), everything.skill(MODEL)
+    excess = {
+        pair.name: float((model[k] - model[0]) - (history[k] - history[0]))
+        for k, pair in enumerate(SEMANTIC_PAIRS)
+        if k
+    }
+    original = Skills(*(part for part in vars(unseen.skills[MODEL]).values()))
+    figures = {
+        "skill": estimate_gap(
+            GapSample(float(skills[0]), original.resampled[:, _ROTATION, 0], original.by_seed[:, _ROTATION, 0]),
+            unseen.n, 0.95,
+        ),
+        "skill_alternatives": float(skills[marker_columns].mean()),
+        "gap": estimate_gap(gaps[MODEL], unseen.n, 0.95),
+        "control_gaps": {name: gap.value for name, gap in gaps.items() if name != MODEL},
+        "delta": unseen.delta(_ROTATION, marker_pairs, 0.95),
+        "delta90": unseen.delta(_ROTATION, marker_pairs, 0.90),
+        "delta90_all": {
+            name: everything.delta(f, marker_pairs, 0.90) for f, name in enumerate(RELATIVE_FEATURES)
+        },
+        "pose_gap": pose_gap,
+        "pose_delta": pose_delta,
+        "arithmetic": unseen.model_gap(ARITHMETIC_PAIRS, 0.95),
+        "turn_count": unseen.model_gap([TURN_COUNT_PAIR], 0.95),
+        "label_skills": {pair.name: float(skill) for pair, skill in zip(ALL_PAIRS, skills, strict=True)},
+        "surplus": float(skills[0] - max(unseen.skill(name)[0] for name in RECORDS)),
+        "excess": excess,
+        "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
+        "head_skill": head_skill,
+        "curve": _curve(evidence, judged, marker_columns),
+        "unseen_rows": unseen_rows,
+    }  # fmt: skip
+    skills_all = everything.skill(MODEL)
+    largest_skill = float(max(skills_all[0], skills_all[marker_columns].mean()))
+    result = RotationResult("", "", **figures)  # type: ignore[arg-type]
+    verdict, reason = decide_rotation(result, largest_skill, protocol)
+    return RotationResult(**{**vars(result), "verdict": verdict, "reason": reason})
+
+
+def decide_rotation(result: RotationResult, largest_skill: float, protocol: RotationProtocol) -> tuple[str, str]:
+    """The verdict and, unless it is REPRESENTS or RECORD-ONLY, its reason.
+
+    Args:
+        result: every figure.
+        largest_skill: the larger of the skill of rotation and the mean skill of its marker alternatives, on all rows.
+        protocol: margin, smallest number of judged rows.
+    """
+    margin = protocol.margin
+    if largest_skill < protocol.read_skill and result.head_skill < protocol.read_skill:
+        return NOTHING_READ, "these probes, at this label budget, read neither rotation nor words"
+    if result.unseen_rows < protocol.min_unseen:
+        return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
+    is_beyond_pose = result.pose_delta is not None and result.pose_delta.low > margin
+    is_beyond_counts = result.arithmetic.low > margin and result.turn_count.low > 0
+    if result.delta.low > margin and is_beyond_pose and is_beyond_counts:
+        return REPRESENTS, ""
+    bands = [result.delta90, *result.delta90_all.values()]
+    best = max(result.excess, key=lambda name: result.excess[name])
+    if all(-margin <= band.low and band.high <= margin for band in bands):
+        if result.excess[best] <= margin:
+            return RECORD_ONLY, ""
+        return INCONCLUSIVE, f"the label of {best} is read better than the original"
+    if result.delta.low > margin:
+        if result.pose_delta is None:
+            return INCONCLUSIVE, "no pose-word alternative is kept"
+        return INCONCLUSIVE, (
+            "another arithmetic of the same words is read as well" if is_beyond_pose else "not beyond the pose words"
+        )
+    if result.delta.high < -margin:
+        return INCONCLUSIVE, "the readable record explains more than the rotation probe reads"
+    return INCONCLUSIVE, "an interval of delta crosses the margin"
+
+
+def _curve(
+    evidence: Mapping[str, RotationEvidence], judged: JudgedRows, marker_columns: Sequence[int]
+) -> list[PositionResult]:
+    """Results by word position, on all rows."""
+    weights = np.ones((1, judged.num_rows.shape[2]))
+    curve = []
+    for position in range(judged.num_rows.shape[0]):
+        by_source = {
+            name: compute_skills(evidence[name], judged.prior, weights, ALL_ROWS, position).value[_ROTATION]
+            for name in (MODEL, *RECORDS)
+        }
+        skills = by_source[MODEL]
+        curve.append(
+            PositionResult(
+                position,
+                float(skills[0]),
+                float(skills[0] - skills[list(marker_columns)].mean()),
+                float(max(by_source[name][0] for name in RECORDS)),
+                int(judged.num_rows[position].sum()),
+            )
+        )
+    return curve
