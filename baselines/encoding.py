@@ -9,8 +9,8 @@ import numpy as np
 
 from baselines.tokenizer import END, PAD, cell_pairs, vocabulary
 from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
-from karel_env.generator import Tasks
 from karel_env.language import WORDS
+from karel_env.recipe import Tasks
 from karel_env.world import COUNT_GLYPHS, ROBOT_GLYPHS, Worlds
 
 LOSSES = ("outputs", "program", "all")

@@ -20,8 +20,8 @@ def shadowing_path(name: str, root: Path = ROOT) -> Path | None:
     spec = find_spec(name)
     if spec is None:
         return None
-    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
-    return None if any(place.resolve() == root / name for place in places) else places[0]
+    locations = [Path(location) for location in spec.submodule_search_locations or [spec.origin or ""]]
+    return None if any(location.resolve() == root / name for location in locations) else locations[0]
 
 
 def shadowing_message(names: Sequence[str] = PACKAGES, root: Path = ROOT) -> str:

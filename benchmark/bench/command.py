@@ -59,23 +59,23 @@ class ClusterBenchOptions:
 class BenchOptions:
     """Measure speed and memory of probing, of generation, or of Ray workers."""
 
-    what: ProbingBenchOptions | GenerationBenchOptions | ClusterBenchOptions = subcommand(
+    benchmark: ProbingBenchOptions | GenerationBenchOptions | ClusterBenchOptions = subcommand(
         {"probing": ProbingBenchOptions, "generation": GenerationBenchOptions, "cluster": ClusterBenchOptions}
     )
 
 
 def execute(options: BenchOptions) -> int:
     """Measure and print; returns the exit code."""
-    what = options.what
-    if not isinstance(what, ProbingBenchOptions):
-        what = replace(what, model=read_model(what.model))
+    selected = options.benchmark
+    if not isinstance(selected, ProbingBenchOptions):
+        selected = replace(selected, model=read_model(selected.model))
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.bench import cluster, generation, probing
 
     silence_libraries()
-    if isinstance(what, ProbingBenchOptions):
-        return probing.run(what)
-    return generation.run(what) if isinstance(what, GenerationBenchOptions) else cluster.run(what)
+    if isinstance(selected, ProbingBenchOptions):
+        return probing.run(selected)
+    return generation.run(selected) if isinstance(selected, GenerationBenchOptions) else cluster.run(selected)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

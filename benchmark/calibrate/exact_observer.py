@@ -128,7 +128,7 @@ def exact_gaps(words: np.ndarray, code: np.ndarray, probability: np.ndarray | No
         joint = np.bincount(code * classes + label, weights, minlength=len(by_code) * classes)
         return joint.reshape(-1, classes) / by_code[:, None]
 
-    places = np.stack([posterior(words[:, place], NUM_WORDS) for place in range(length)], 1)
+    places = np.stack([posterior(words[:, position], NUM_WORDS) for position in range(length)], 1)
     count_probs = np.stack([posterior(count, length + 1) for count in counts], 1)
     sums = {pair: posterior(counts[pair[0]] + counts[pair[1]], length + 1) for pair in WORD_PAIRS}
     skills: dict[str, list[float]] = {name: [] for name in OBSERVERS}

@@ -294,8 +294,8 @@ def _run_untrained(
         states = prepared.states()
         for site, shift in enumerate(shifts.shifts[0]):
             evidence.untrained_choose[site, rows] = _words(prepared, site, session.edited(shift, states[site], rows))
-    every = np.ones(len(session.pairs), bool)
-    site, _ = choose_site(evidence.untrained_choose, session.pairs, every)
+    all_sites = np.ones(len(session.pairs), bool)
+    site, _ = choose_site(evidence.untrained_choose, session.pairs, all_sites)
     for rows, prepared in session.batches(strict_report):
         edited = session.edited(shifts.shifts[0][site], prepared.states()[site], rows)
         evidence.untrained[rows] = _words(prepared, site, edited)

@@ -152,8 +152,8 @@ def _ratio(sums: np.ndarray, counts: np.ndarray, kind: int) -> Estimate:
     """1 - mean variation of a kind / mean variation of `OTHER`, with its interval over tasks."""
     weights = bootstrap_weights(sums.shape[1], RESAMPLES, BOOTSTRAP_SEED)
 
-    def figure(drawn: np.ndarray) -> np.ndarray:
-        means = (drawn @ sums.T) / (drawn @ counts.T).clip(min=1e-9)
+    def figure(resampled: np.ndarray) -> np.ndarray:
+        means = (resampled @ sums.T) / (resampled @ counts.T).clip(min=1e-9)
         return np.asarray(1 - means[:, kind] / means[:, OTHER].clip(min=1e-9))
 
     low, high = np.quantile(figure(weights), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

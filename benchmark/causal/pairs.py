@@ -19,8 +19,8 @@ from benchmark.causal.targets import END, TURNS, SuffixTable, check_straight_lin
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env import generator
 from karel_env.draws import GAMMA
-from karel_env.generator import Tasks
 from karel_env.language import WORDS
+from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 PAIRS_VERSION = 1
@@ -209,8 +209,8 @@ def _candidates(
     posterior[:, 0] = base[rows]
     turns = np.repeat(np.arange(1, TURNS), len(rows))
     turned = turn_robots(_tile(reached, TURNS - 1), turns)
-    again = np.tile(task, TURNS - 1)
-    flat = posterior_of_distinct(table, turned, outputs[again], again)
+    repeated = np.tile(task, TURNS - 1)
+    flat = posterior_of_distinct(table, turned, outputs[repeated], repeated)
     posterior[:, 1:] = flat.reshape(TURNS - 1, len(rows), -1).swapaxes(0, 1)
     row, turn = (part.ravel() for part in np.meshgrid(np.arange(len(rows)), np.arange(1, TURNS), indexing="ij"))
     is_pair = _filter(posterior[row, turn], posterior[row, 0], dropped)
@@ -243,8 +243,8 @@ def candidate_prefixes(tasks: Tasks, chunk: np.ndarray, length: int) -> tuple[np
     action or by the order of two neighbours.
     """
     if length <= 3:
-        every = np.array(list(product(range(END), repeat=length)), np.int8)
-        return np.repeat(chunk, len(every)), np.tile(every, (len(chunk), 1))
+        prefixes_by_task = np.array(list(product(range(END), repeat=length)), np.int8)
+        return np.repeat(chunk, len(prefixes_by_task)), np.tile(prefixes_by_task, (len(chunk), 1))
     rows: list[tuple[int, tuple[int, ...]]] = []
     for task in chunk.tolist():
         start = tuple(tasks.programs.program(task)[3 : 3 + length].tolist())

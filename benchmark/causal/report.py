@@ -51,14 +51,14 @@ def format_card(measurement: CausalMeasurement) -> str:
     return "\n".join(lines)
 
 
-def format_scores(strict: UseScore, every: UseScore) -> str:
+def format_scores(strict: UseScore, all_pairs: UseScore) -> str:
     """A table: steered and controls, on strict and on all report pairs."""
     names = ["steered", *strict.controls]
-    columns = [{"steered": score.steered, **score.controls} for score in (strict, every)]
+    columns = [{"steered": score.steered, **score.controls} for score in (strict, all_pairs)]
     rows = [[name, *(format_estimate(column.get(name)) for column in columns)] for name in names]
     headers = [
         "target written",
-        *(f"{n} ({s.pairs} pairs, {s.tasks} tasks)" for n, s in (("strict", strict), ("all", every))),
+        *(f"{n} ({s.pairs} pairs, {s.tasks} tasks)" for n, s in (("strict", strict), ("all", all_pairs))),
     ]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 

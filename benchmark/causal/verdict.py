@@ -128,10 +128,10 @@ def choose_site(words: np.ndarray, pairs: PairSet, is_valid: np.ndarray) -> tupl
     """
     rows = is_valid & ~pairs.is_report
     hits = words == pairs.target
-    strict, every = (
+    strict, scores = (
         hits[:, part].mean(1) if part.any() else np.zeros(len(words)) for part in (rows & pairs.is_strict, rows)
     )
-    return int(np.lexsort((-np.arange(len(words)), every, strict))[-1]), strict
+    return int(np.lexsort((-np.arange(len(words)), scores, strict))[-1]), strict
 
 
 def differing_values(pairs: PairSet) -> np.ndarray:

@@ -172,14 +172,14 @@ def _listed(names: Sequence[str]) -> str:
 def declared_fields(options: type) -> tuple[tuple[Field[Any], Any], ...]:
     """The fields of a dataclass of options with their types: arguments in order, then its own options, then inherited."""
 
-    def place(entry: Field[Any]) -> int:
+    def group_index(entry: Field[Any]) -> int:
         declaration = entry.metadata.get(DECLARATION)
         if declaration is not None and declaration.positional:
             return 0
         return 1 if entry.name in options.__annotations__ else 2
 
     hints = get_type_hints(options)
-    return tuple((entry, hints[entry.name]) for entry in sorted(fields(options), key=place))
+    return tuple((entry, hints[entry.name]) for entry in sorted(fields(options), key=group_index))
 
 
 def build_parser(options: type, prog: str, epilog: str | None = None) -> OptionsParser:

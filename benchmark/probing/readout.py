@@ -104,7 +104,7 @@ def compute_readout(
         label = probe_set.classes[s, feature, test[rows]]
         is_labelled = label != MISSING
         probability = np.exp(fit.log_prob[0][s, feature, rows].astype(np.float64)).clip(0, 1).round(DIGITS)
-        best = min(float(other.validation[0, s, feature]) for other in fits)
+        best = min(float(other_features.validation[0, s, feature]) for other_features in fits)
         columns = {"true": label, "read": fit.predicted[0][s, feature, rows], "probability": probability}
         lists = {column: _split_by_program(values, is_labelled, ends) for column, values in columns.items()}
         prior = best >= float(baseline.priors[0].validation[s, feature])

@@ -106,5 +106,5 @@ def can_redraw(console: Console) -> bool:
 
 def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds, such as 0:02:09."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{remainder:02d}"

@@ -35,7 +35,7 @@ from benchmark.tasks.stage import CONSTRAINED, GENERATED, GENERATION_STAGES, SAM
 from benchmark.tasks.suite import Suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import PAPER_FEATURES
-from karel_env.generator import Tasks
+from karel_env.recipe import Tasks
 
 ACCURACY_TOLERANCE = 1e-9
 """Absolute tolerance of a recomputed figure of accuracy."""

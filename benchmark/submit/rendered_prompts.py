@@ -18,8 +18,8 @@ from benchmark.tasks.extraction import count_headers
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite
-from karel_env.generator import Tasks
 from karel_env.language import HEADER_TEXT
+from karel_env.recipe import Tasks
 
 MAX_EXTRA_CHARACTERS = 20_000
 """Maximal number of characters that a chat template may add to the messages."""

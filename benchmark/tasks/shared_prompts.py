@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.tasks.suite import Suite, blind_tasks
-from karel_env.generator import Tasks
 from karel_env.interpreter import run
+from karel_env.recipe import Tasks
 
 PROGRAMS_PER_PROMPT = 4
 MIN_PAIRS = 1100

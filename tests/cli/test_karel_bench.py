@@ -23,6 +23,7 @@ from benchmark.command import run_command
 from benchmark.errors import UsageError
 from benchmark.models.architecture import DTYPES
 from benchmark.models.interface import DTYPE_NAMES
+from benchmark.probing.protocol import STANDARD
 from benchmark.runner.run import RunConfig
 from karel_env.command import UsageExit, integer
 
@@ -164,14 +165,14 @@ def test_each_renamed_option_of_a_run_is_still_taken():
     new = "--batch-size 4 --output-dir x --n-samples 3 --accuracy-only --detail full"
     first, second = (parse_options(benchmark.run.RunOptions, words.split(), "run") for words in (old, new))
     assert first == second
-    config = run_config(second, "smoke", "")
+    config = run_config(second, "smoke", "", STANDARD)
     assert (config.batch, config.out, config.grid) == (4, Path("x"), "full")
     assert (config.generation.samples, config.generation.states) == (3, False)
 
 
 def test_defaults_of_the_command_line_are_those_of_a_run():
     options = EvaluationOptions(device="cpu")
-    assert run_config(options, "laptop", "") == RunConfig("laptop")
+    assert run_config(options, "laptop", "", STANDARD) == RunConfig("laptop")
 
 
 def test_dtypes_can_be_named_without_torch():
@@ -258,10 +259,13 @@ def test_each_listed_name_is_described():
         assert all(description.strip().endswith((".", ")")) for _, description in rows)
 
 
-def test_the_installed_script_is_this_command():
+def test_the_installed_script_is_this_command(capsys):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     module, _, function = project["scripts"]["karel-bench"].partition(":")
-    assert getattr(importlib.import_module(module), function) is command.main
+    main = getattr(importlib.import_module(module), function)
+    assert main(["--version"]) == command.main(["--version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 def documented_commands() -> list[str]:
@@ -281,7 +285,7 @@ def documented_commands() -> list[str]:
 def test_documented_commands_parse(line, capsys):
     words = shlex.split(re.sub(r"\[[^]]*\]|\.\.\.", "", line.partition(" > ")[0].partition(" && ")[0]))
     words = words[1:] if words[0] == "karel-bench" else [words[2].rpartition(".")[2], *words[3:]]
-    if not words or "NAME" in words[0] or "COMMAND" in words[0]:
+    if not words or "NAME" in words[0] or "COMMAND" in words[0] or words[0] == "--help":
         return
     assert words[0] in SUBCOMMANDS, line
     # Unknown options are refused before the help is printed.

@@ -34,7 +34,7 @@ def prefix_history_states(probe_set: RelativeProbeSet, inputs: Worlds) -> np.nda
 
 def measure_rotation(
     probe_set: RelativeProbeSet,
-    judged: JudgedRows,
+    judged_rows: JudgedRows,
     model_views: Views,
     protocol: RotationProtocol,
     token_history: RotationEvidence,
@@ -53,10 +53,10 @@ def measure_rotation(
         trainer: trains the probes.
     """
     evidence = {
-        MODEL: probe_rotation(probe_set, judged, [model_views], protocol, trainer),
+        MODEL: probe_rotation(probe_set, judged_rows, [model_views], protocol, trainer),
         TOKEN_HISTORY: token_history,
-        **execute_records(probe_set, judged, model_views, protocol),
+        **execute_records(probe_set, judged_rows, model_views, protocol),
     }
     if random_views:
-        evidence[RANDOM_INIT] = probe_rotation(probe_set, judged, random_views, protocol, trainer)
+        evidence[RANDOM_INIT] = probe_rotation(probe_set, judged_rows, random_views, protocol, trainer)
     return evidence

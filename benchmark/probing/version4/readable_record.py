@@ -57,8 +57,8 @@ def execute_places(place_probs: np.ndarray, lengths: np.ndarray, pair: TurnPair)
     left, right = left * is_read, right * is_read
     distribution = np.zeros((len(place_probs), NUM_ROTATIONS))
     distribution[:, 0] = 1
-    for place in range(place_probs.shape[1]):
-        p_left, p_right = left[:, place, None], right[:, place, None]
+    for position in range(place_probs.shape[1]):
+        p_left, p_right = left[:, position, None], right[:, position, None]
         distribution = (
             (1 - p_left - p_right) * distribution
             + p_left * np.roll(distribution, pair.left_turns, 1)

@@ -110,11 +110,11 @@ def judge_rows(probe_set: RelativeProbeSet, protocol: RotationProtocol) -> Judge
         rows = np.concatenate([split.validation, split.test])
         evaluated.append(rows)
         prior_losses.append(_prior_losses(probe_set, split, rows))
-    judged = JudgedRows(
+    judged_rows = JudgedRows(
         splits, evaluated, [len(split.validation) for split in splits], cells, num_rows.reshape(shape), num_seeds,
         RotationEvidence(np.zeros(0), np.zeros(0), np.zeros((2, 0))), prior_losses,
     )  # fmt: skip
-    return JudgedRows(**{**vars(judged), "prior": judged.sum_losses(prior_losses)})
+    return JudgedRows(**{**vars(judged_rows), "prior": judged_rows.sum_losses(prior_losses)})
 
 
 def _group_within_folds(fold: np.ndarray, num_groups: int) -> np.ndarray:

@@ -40,7 +40,7 @@ Views = Sequence[StateArray]
 
 def probe_rotation(
     probe_set: RelativeProbeSet,
-    judged: JudgedRows,
+    judged_rows: JudgedRows,
     copies: Sequence[Views],
     protocol: RotationProtocol,
     trainer: ProbeTrainer = fit_in_process,
@@ -57,23 +57,23 @@ def probe_rotation(
     targets = np.repeat(probe_set.classes, protocol.copies, 0)
     inits = list(range(protocol.copies)) * len(probe_set.classes)
     fits = [
-        _fit(judged, [views[v] for views in copies], targets, probe_set.counts, inits, protocol, trainer)
+        _fit(judged_rows, [views[v] for views in copies], targets, probe_set.counts, inits, protocol, trainer)
         for v in range(len(copies[0]))
     ]
     losses = []
-    for q, rows in enumerate(judged.evaluated):
+    for q, rows in enumerate(judged_rows.evaluated):
         candidates = []
         for fit in fits:
             by_copy = -fit.log_prob[q].astype(np.float64).reshape(-1, protocol.copies, *fit.log_prob[q].shape[1:])
             candidates.append(by_copy.mean(1).swapaxes(0, 1))
         step = probe_set.step[rows]
-        losses.append(select_on_validation(candidates, judged.prior_loss[q], step, judged.num_validation[q]))
-    return judged.sum_losses(losses)
+        losses.append(select_on_validation(candidates, judged_rows.prior_loss[q], step, judged_rows.num_validation[q]))
+    return judged_rows.sum_losses(losses)
 
 
 def execute_records(
     probe_set: RelativeProbeSet,
-    judged: JudgedRows,
+    judged_rows: JudgedRows,
     views: Views,
     protocol: RotationProtocol,
     posterior_trainer: Callable[..., ProbeFit] = fit_in_process,
@@ -85,43 +85,43 @@ def execute_records(
     Returns the evidence of `RECORDS`, on rotation only (the loss of other features is that of the prior). The evidence of
     the first has the cross-entropies of the word and count heads.
     """
-    places, counts = place_targets(probe_set.prefixes), count_targets(probe_set.prefixes)
+    positions, counts = place_targets(probe_set.prefixes), count_targets(probe_set.prefixes)
     sums = pair_count_targets(probe_set.prefixes)
-    num_places = len(places)
+    num_places = len(positions)
     trainer = partial(posterior_trainer, with_posterior=True)
     place_fits: list[ProbeFit] = []
     count_fits: list[ProbeFit] = []
     for view in views:
         inits = list(range(protocol.copies))
         for targets, classes, fits in (
-            (places, NUM_WORDS, place_fits),
+            (positions, NUM_WORDS, place_fits),
             (np.concatenate([counts, sums]), num_places + 1, count_fits),
         ):
             grouped = np.repeat(targets[None], protocol.copies, 0)
-            fits.append(_fit(judged, [view], grouped, np.full(len(targets), classes), inits, protocol, trainer))
+            fits.append(_fit(judged_rows, [view], grouped, np.full(len(targets), classes), inits, protocol, trainer))
     losses: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
     heads = []
-    for q, rows in enumerate(judged.evaluated):
+    for q, rows in enumerate(judged_rows.evaluated):
         candidates: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
         for place_fit, count_fit in zip(place_fits, count_fits, strict=True):
             executed = _execute(probe_set, rows, _posteriors(place_fit, q), _posteriors(count_fit, q), num_places)
             for name, loss in executed.items():
-                full = judged.prior_loss[q].copy()
+                full = judged_rows.prior_loss[q].copy()
                 full[RELATIVE_FEATURES.index(ROTATION)] = loss
                 candidates[name].append(full)
         step = probe_set.step[rows]
         for name in RECORDS:
             losses[name].append(
-                select_on_validation(candidates[name], judged.prior_loss[q], step, judged.num_validation[q])
+                select_on_validation(candidates[name], judged_rows.prior_loss[q], step, judged_rows.num_validation[q])
             )
-        head_targets = np.concatenate([places, counts])
-        heads.append(_head_losses(probe_set, judged.splits[q], head_targets, place_fits, count_fits, q))
+        head_targets = np.concatenate([positions, counts])
+        heads.append(_head_losses(probe_set, judged_rows.splits[q], head_targets, place_fits, count_fits, q))
     head_loss = np.mean(heads, 0).astype(np.float32)
-    return {name: judged.sum_losses(losses[name], head_loss if name == RECORDS[0] else None) for name in RECORDS}
+    return {name: judged_rows.sum_losses(losses[name], head_loss if name == RECORDS[0] else None) for name in RECORDS}
 
 
 def _fit(
-    judged: JudgedRows,
+    judged_rows: JudgedRows,
     copies: Views,
     targets: np.ndarray,
     counts: np.ndarray,
@@ -131,7 +131,8 @@ def _fit(
 ) -> ProbeFit:
     """Train on the splits of all seeds; results are for validation rows and then test rows."""
     splits = [
-        Split(split.train, split.validation, rows) for split, rows in zip(judged.splits, judged.evaluated, strict=True)
+        Split(split.train, split.validation, rows)
+        for split, rows in zip(judged_rows.splits, judged_rows.evaluated, strict=True)
     ]
     states = [copies[seed % len(copies)] for seed in protocol.seeds]
     return trainer(states, targets, counts, splits, [protocol.hidden], protocol.seeds, protocol, inits=inits)
@@ -178,8 +179,8 @@ def _head_losses(
 ) -> np.ndarray:
     """float64 [2, H], validation cross-entropy of the best view of each word and count head, and of its prior."""
     by_view = [
-        np.concatenate([place.validation[q].mean(0), count.validation[q].mean(0)[:NUM_WORDS]])
-        for place, count in zip(place_fits, count_fits, strict=True)
+        np.concatenate([place_fit.validation[q].mean(0), count_fit.validation[q].mean(0)[:NUM_WORDS]])
+        for place_fit, count_fit in zip(place_fits, count_fits, strict=True)
     ]
     priors = []
     for target in targets:

@@ -142,7 +142,7 @@ class _Analysis:
 
 def verdict_from_rotation_evidence(
     evidence: Mapping[str, RotationEvidence],
-    judged: JudgedRows,
+    judged_rows: JudgedRows,
     protocol: RotationProtocol,
     marker_pairs: Sequence[TurnPair] = MARKER_PAIRS,
     pose_pairs: Sequence[TurnPair] = POSE_PAIRS,
@@ -155,12 +155,12 @@ def verdict_from_rotation_evidence(
         protocol: margin, levels, resamples.
         marker_pairs, pose_pairs: alternatives that the screen of the suite keeps for the judged rows.
     """
-    weights = bootstrap_weights(judged.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
-    everything = _Analysis(evidence, judged, protocol, ALL_ROWS, weights)
+    weights = bootstrap_weights(judged_rows.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
+    everything = _Analysis(evidence, judged_rows, protocol, ALL_ROWS, weights)
     head_loss, head_prior = evidence[RECORDS[0]].heads.astype(np.float64)
     head_skill = float(np.mean(1 - head_loss / np.maximum(head_prior, 1e-9)))
-    unseen_rows = judged.num_unseen
-    unseen = _Analysis(evidence, judged, protocol, UNSEEN_ROWS if unseen_rows else ALL_ROWS, weights)
+    unseen_rows = judged_rows.num_unseen
+    unseen = _Analysis(evidence, judged_rows, protocol, UNSEEN_ROWS if unseen_rows else ALL_ROWS, weights)
     skills = unseen.skill(MODEL)
     marker_columns = [ALL_PAIRS.index(pair) for pair in marker_pairs]
     gaps = unseen.gaps(_ROTATION, marker_pairs)
@@ -195,7 +195,7 @@ def verdict_from_rotation_evidence(
         "excess": excess,
         "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
         "head_skill": head_skill,
-        "curve": _curve(evidence, judged, marker_columns),
+        "curve": _curve(evidence, judged_rows, marker_columns),
         "unseen_rows": unseen_rows,
     }  # fmt: skip
     skills_all = everything.skill(MODEL)
@@ -240,14 +240,14 @@ def decide_rotation(result: RotationResult, largest_skill: float, protocol: Rota
 
 
 def _curve(
-    evidence: Mapping[str, RotationEvidence], judged: JudgedRows, marker_columns: Sequence[int]
+    evidence: Mapping[str, RotationEvidence], judged_rows: JudgedRows, marker_columns: Sequence[int]
 ) -> list[PositionResult]:
     """Results by word position, on all rows."""
-    weights = np.ones((1, judged.num_rows.shape[2]))
+    weights = np.ones((1, judged_rows.num_rows.shape[2]))
     curve = []
-    for position in range(judged.num_rows.shape[0]):
+    for position in range(judged_rows.num_rows.shape[0]):
         by_source = {
-            name: compute_skills(evidence[name], judged.prior, weights, ALL_ROWS, position).value[_ROTATION]
+            name: compute_skills(evidence[name], judged_rows.prior, weights, ALL_ROWS, position).value[_ROTATION]
             for name in (MODEL, *RECORDS)
         }
         skills = by_source[MODEL]
@@ -257,7 +257,7 @@ def _curve(
                 float(skills[0]),
                 float(skills[0] - skills[list(marker_columns)].mean()),
                 float(max(by_source[name][0] for name in RECORDS)),
-                int(judged.num_rows[position].sum()),
+                int(judged_rows.num_rows[position].sum()),
             )
         )
     return curve
