@@ -198,7 +198,7 @@ def test_a_command_for_contributors_exists(line):
         with pytest.raises(SystemExit):
             entry_point(words[1])([*words[2:], "--help"])
     elif program == "karel-bench":
-        if words[0].isupper():
+        if not words or words[0].isupper():
             return
         if words == ["--help"]:
             assert karel_bench(words) == 0

@@ -48,12 +48,14 @@ class SharedPrompts:
         return SharedPrompts(self.tasks.take(indices), self.prompt[indices], self.group[indices])
 
 
-def shared_prompts(suite: Suite, num_pairs: int = 0, programs_per_prompt: int = PROGRAMS_PER_PROMPT) -> SharedPrompts:
+def shared_prompts(
+    suite: Suite, num_pairs: int | None = None, programs_per_prompt: int = PROGRAMS_PER_PROMPT
+) -> SharedPrompts:
     """The blind set of a suite with several programs per prompt.
 
     Args:
         suite: the suite.
-        num_pairs: number of distinct programs, see `suite.blind_tasks`; 0 is twice the label budget.
+        num_pairs: number of distinct programs, see `suite.blind_tasks`.
         programs_per_prompt: number of programs that share a prompt; the last group may have fewer.
     """
     tasks = blind_tasks(suite, num_pairs)
