@@ -16,7 +16,7 @@ from benchmark.api.inputs import InputError, check_names
 from benchmark.api.model import Model, as_model
 from benchmark.board.tables import format_card, row_cells
 from benchmark.errors import ModelError, UsageError
-from benchmark.probing.protocol import GRIDS, STANDARD_GRID
+from benchmark.probing.protocol import GRIDS, STANDARD, STANDARD_GRID, Protocol
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
 from benchmark.tasks.suite import Suite, load_suite
 
@@ -100,6 +100,7 @@ def evaluate(
     accuracy_only: bool = False,
     detail: str = STANDARD_GRID,
     batch_size: int | None = None,
+    protocol: Protocol = STANDARD,
     output_dir: str | Path | None = None,
     progress: Progress | bool = False,
     **load_options: Any,
@@ -119,6 +120,7 @@ def evaluate(
         accuracy_only: whether hidden states are not read; there is then no verdict.
         detail: `standard`, `layers` or `full`, see docs/probing.md.
         batch_size: prompts per forward pass; None for the suite's own number.
+        protocol: settings of the probes; a run under any but `STANDARD` is not eligible for the leaderboard.
         output_dir: folder in which the run folder is made; the same call with the same folder continues a run that was
             interrupted, and computes nothing if it is complete. None: a temporary folder, deleted with the report.
         progress: True for bars on standard error, or an object with the methods of `runner.stages.Progress`.
@@ -151,7 +153,7 @@ def evaluate(
     try:
         run = _prepare(
             handle, _suite_name(suite), limit, suite.seed if isinstance(suite, Suite) and seed is None else seed,
-            track, constrained, n_samples, temperature, accuracy_only, detail, batch_size, folder,
+            track, constrained, n_samples, temperature, accuracy_only, detail, batch_size, protocol, folder,
         )  # fmt: skip
         record = run.finished_record() or _execute(run, handle, progress)
     except BaseException:
@@ -185,7 +187,8 @@ def _suite_name(suite: str | Path | Suite) -> str:
 
 def _prepare(
     model: Model, suite: str, limit: int | None, seed: int | None, track: str, constrained: bool, n_samples: int,
-    temperature: float, accuracy_only: bool, detail: str, batch_size: int | None, folder: Path,
+    temperature: float, accuracy_only: bool, detail: str, batch_size: int | None,
+    protocol: Protocol, folder: Path,
 ) -> Run:  # fmt: skip
     from benchmark.runner.plan import GenerationOptions
     from benchmark.runner.run import Run, RunConfig
@@ -196,7 +199,7 @@ def _prepare(
     )
     config = RunConfig(
         suite=suite, limit=limit, seed=seed, dtype=model.dtype, device=model.device, grid=detail, batch=batch_size,
-        threads=model.threads, out=folder, command=COMMAND, generation=generation,
+        threads=model.threads, out=folder, command=COMMAND, generation=generation, protocol=protocol,
     )  # fmt: skip
     return Run(config, model.checkpoint)
 

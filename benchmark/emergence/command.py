@@ -17,6 +17,7 @@ from benchmark.cli.declare import argument, group, option, parse_options
 from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
 from benchmark.cli.options import BackendOptions
 from benchmark.command import run_command, silence_libraries
+from benchmark.probing.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +39,19 @@ class EmergenceOptions:
     backend: BackendOptions = group(BackendOptions)
 
 
-def execute(options: EmergenceOptions) -> int:
+def execute(options: EmergenceOptions, reduced_protocol: Protocol | None) -> int:
     """Evaluate the runs; returns the exit code."""
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.emergence.evaluation import evaluate_runs
+    from benchmark.emergence.trajectory import REDUCED_PROTOCOL
 
     silence_libraries()
-    return evaluate_runs(options)
+    return evaluate_runs(options, reduced_protocol or REDUCED_PROTOCOL)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return run_command(lambda: execute(parse_options(EmergenceOptions, arguments, "emergence")))
+def main(arguments: Sequence[str] | None = None, reduced_protocol: Protocol | None = None) -> int:
+    """Run the command line, under another protocol than `REDUCED_PROTOCOL` if given; returns the exit code."""
+    return run_command(lambda: execute(parse_options(EmergenceOptions, arguments, "emergence"), reduced_protocol))
 
 
 if __name__ == "__main__":

@@ -212,6 +212,8 @@ class Run:
             reasons.append("the suite's test set is not the pinned one")
         elif not load_suite(config.suite).official:
             reasons.append(f"suite {self.suite.name} is never official")
+        if config.protocol != STANDARD:
+            reasons.append("the settings of the probes are not those of the protocol")
         loading = self.checkpoint.loading
         if loading.quantization:
             reasons.append(f"--quantization {loading.quantization}")

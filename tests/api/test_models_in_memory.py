@@ -23,7 +23,9 @@ def report(tiny_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         make_runs_quick(patch.setattr)
         model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_folder), AutoTokenizer.from_pretrained(tiny_folder)
-        return kb.evaluate(model, tokenizer, suite=SMALL_SUITE, output_dir=tmp_path_factory.mktemp("runs"))
+        return kb.evaluate(
+            model, tokenizer, suite=SMALL_SUITE, protocol=QUICK, output_dir=tmp_path_factory.mktemp("runs")
+        )
 
 
 def test_a_run_in_memory_gives_the_figures_of_the_files(report, undisturbed):
@@ -78,7 +80,7 @@ def test_a_model_that_changes_while_it_is_evaluated_is_refused(pair, tmp_path):
             pass
 
     with pytest.raises(kb.ModelError, match="have changed since the run began"):
-        kb.evaluate(model, tokenizer, suite=SMALL_SUITE, output_dir=tmp_path, progress=Training())
+        kb.evaluate(model, tokenizer, suite=SMALL_SUITE, protocol=QUICK, output_dir=tmp_path, progress=Training())
 
 
 @pytest.mark.usefixtures("quick")
@@ -113,7 +115,7 @@ def test_specs_folders_and_loaded_models_are_evaluated(tiny_folder, undisturbed,
     assert len({report.folder for report in reports}) == 1
     assert reports[0].record == reports[2].record
     assert kb.evaluate("baseline:random", suite="smoke", limit=2).verdict is None
-    complete = kb.evaluate(tiny_folder, suite=SMALL_SUITE, output_dir=undisturbed.parent)
+    complete = kb.evaluate(tiny_folder, suite=SMALL_SUITE, protocol=QUICK, output_dir=undisturbed.parent)
     assert complete.folder == undisturbed
 
 

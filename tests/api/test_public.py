@@ -9,10 +9,11 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from quick_protocol import SMALL_SUITE
+from quick_protocol import QUICK, SMALL_SUITE
 
 import benchmark
 import karel_env
@@ -146,6 +147,7 @@ def test_every_example_is_run():
 def test_examples_run(path, tiny_folder, undisturbed, tmp_path, monkeypatch, capsys):
     words = [word.format(model=tiny_folder, out=tmp_path, runs=undisturbed.parent) for word in ARGUMENTS[path.stem]]
     monkeypatch.setattr(sys, "argv", [str(path), *words])
+    monkeypatch.setattr(benchmark, "evaluate", partial(benchmark.evaluate, protocol=QUICK))
     runpy.run_path(str(path), run_name="__main__")
     assert PRINTED[path.stem] in capsys.readouterr().out
 
@@ -167,6 +169,7 @@ def test_the_file_of_models_is_read_by_sweeps():
 def test_the_page_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "submissions").symlink_to(ROOT / "submissions")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "evaluate", partial(benchmark.evaluate, protocol=QUICK))
     blocks = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == PAGE.count("```") // 2 == 8
     namespace: dict[str, object] = {}

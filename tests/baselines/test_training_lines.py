@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import baselines.train
+import baselines.trainer
 
 RECIPE = """
 suite: smoke
@@ -18,7 +19,7 @@ seed: 3
 
 
 def test_a_training_into_a_file_prints_lines_from_the_start(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(baselines.train, "MAX_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(baselines.trainer, "MAX_SILENT_SECONDS", 0.0)
     path, folder = tmp_path / "recipe.yaml", tmp_path / "trained"
     path.write_text(RECIPE)
     assert baselines.train.main([str(path), "--out", str(folder), "--threads", "1"]) == 0

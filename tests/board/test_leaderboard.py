@@ -57,7 +57,7 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     asked = []
     monkeypatch.setattr("benchmark.board.tables.check_stored_verdict", lambda folder, record: asked.append(folder.name))
     # What the command would read again.
-    monkeypatch.setattr("benchmark.board.tables.read_leaderboard_rows", {SUBMISSIONS: shipped()}.__getitem__)
+    monkeypatch.setattr("benchmark.board.tables.read_board", {SUBMISSIONS: shipped()}.__getitem__)
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
     written = leaderboard_files(shipped(), read_calibration(SOURCE_ROOT / "docs" / "calibration.json"))
@@ -84,7 +84,7 @@ def test_a_row_is_called_as_its_submission_says(copied):
 
 def test_an_altered_board_is_found(copied, tmp_path, capsys, monkeypatch):
     # The rows stay as they are; the files are what is altered.
-    monkeypatch.setattr("benchmark.board.tables.read_leaderboard_rows", cache(read_leaderboard_rows))
+    monkeypatch.setattr("benchmark.board.tables.read_board", cache(read_leaderboard_rows))
     out = tmp_path / "leaderboard.md"
     assert main(["--submissions", str(copied), "--out", str(out)]) == 0
     assert main(["--submissions", str(copied), "--out", str(out), "--check"]) == 0

@@ -15,13 +15,12 @@ from small_pair import PAIR_SUITE
 
 from benchmark.calibrate.calibration import (
     EXPECTED_OUTCOMES,
-    NUM_ALTERNATIVES,
     _CalibrationRun,
     calibrate,
     check_falling_delta,
     format_table,
 )
-from benchmark.calibrate.command import main
+from benchmark.calibrate.command import NUM_ALTERNATIVES, main
 from benchmark.calibrate.pseudo_models import DEGRADED_SHARES, PseudoModelInputs
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS, Evidence, sum_by_program

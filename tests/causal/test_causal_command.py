@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmark.causal import command, measurement
+from benchmark.causal import command, measurement, pairs
 from benchmark.causal.pairs import PairSettings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -18,9 +19,8 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture
 def small(monkeypatch):
     """So few pairs that a measurement takes seconds."""
-    monkeypatch.setattr(command, "measure_use", lambda *arguments, **options: measurement.measure_use(
-        *arguments, settings=PairSettings(tasks=30), **options))  # fmt: skip
-    monkeypatch.setattr(command, "derive_pairs", lambda suite: None)
+    monkeypatch.setattr(measurement, "measure_use", partial(measurement.measure_use, settings=PairSettings(tasks=30)))
+    monkeypatch.setattr(pairs, "derive_pairs", partial(pairs.derive_pairs, settings=PairSettings(tasks=30)))
 
 
 def test_an_untrained_model_is_not_applicable_and_exits_with_0(tiny_folder, tmp_path, capsys, small):

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from quick_protocol import QUICK
 
 import benchmark.installation.paths as paths
 import karel_env
@@ -104,7 +105,7 @@ def test_compiled_code_of_an_installed_package_is_kept_in_the_users_cache(tmp_pa
 
 @pytest.mark.usefixtures("quick")
 def test_a_sweep_into_a_file_names_its_runs_as_they_go(words, tmp_path, capsys):
-    assert sweep.main([*words, "--model", "path:nothing", "--limit", "4", "--out", str(tmp_path)]) == 3
+    assert sweep.main([*words, "--model", "path:nothing", "--limit", "4", "--out", str(tmp_path)], QUICK) == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "0:00:00 runs: 0 of 2 (0%)"
     starts = [line for line in lines if "run folder" in line]

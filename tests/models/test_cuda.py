@@ -11,7 +11,7 @@ from families import FAMILIES, cases, save
 from whole_runs import call, only
 
 from baselines.recipe import find_recipe, load_recipe
-from baselines.train import Trainer
+from baselines.trainer import Trainer
 from benchmark.runner.record import read_record
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

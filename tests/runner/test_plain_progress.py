@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from whole_runs import call, only
 
-import benchmark.emergence.command as emergence
+import benchmark.emergence.evaluation as emergence
 import benchmark.runner.run as runner
 from benchmark.board.tables import format_card
 from benchmark.cli.progress import RichProgress, open_progress

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from benchmark.environment import SHIPPED, SUBMISSIONS
 from benchmark.errors import BenchmarkError
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.protocol import FULL_GRID, STANDARD
@@ -108,7 +108,7 @@ def test_the_index_names_the_word_of_each_row(worker, tmp_path):
 
 def test_states_do_not_depend_on_the_threads_of_the_process(tmp_path):
     """Two threads change the last bits of the shipped model's states, so a forward pass has the job's, wherever it is."""
-    checkpoint = open_checkpoint(ModelSpec("path", str(SUBMISSIONS / SHIPPED)))
+    checkpoint = open_checkpoint(ModelSpec("path", str(shipped_path(DEFAULT_MODEL))))
     suite = replace(load_suite("laptop"), probe_programs=100)
     shards = ResultStore(tmp_path)
 
