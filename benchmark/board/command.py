@@ -108,8 +108,13 @@ def execute(options: BoardOptions) -> int:
         if not groups:
             known = f"expected one of {', '.join(suites)}" if suites else f"{options.submissions} has no rows"
             raise UsageError(f"--suite {options.suite}: no rows; {known}{nearest(options.suite, suites)}")
+    if not groups:
+        raise UsageError(
+            f"--submissions {options.submissions}: no rows; expected folders with a record.json, as karel-bench submit new makes "
+            "them from a run"
+        )
     if options.format == "table":
-        print("\n\n".join(format_group(group) for group in groups) or f"no rows in {options.submissions}")
+        print("\n\n".join(format_group(group) for group in groups))
     else:
         print(to_json(groups) if options.format == "json" else to_csv(groups), end="")
     return 0

@@ -70,7 +70,9 @@ def test_the_shipped_file_holds_the_ranks_of_the_shipped_submissions(monkeypatch
 
 
 def test_an_empty_folder_is_named(tmp_path, capsys):
-    assert command.main(["--submissions", str(tmp_path)]) == 0
-    assert f"no rows in {tmp_path}" in capsys.readouterr().out
+    assert command.main(["--submissions", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"{tmp_path}: no rows" in err
     assert command.main(["--submissions", str(tmp_path), "--suite", "laptop"]) == 2
     assert "has no rows" in capsys.readouterr().err
