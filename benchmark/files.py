@@ -315,6 +315,23 @@ def read_safetensors_header(file: BinaryIO, name: str, max_bytes: int = MAX_HEAD
     Raises:
         SubmissionError: the length exceeds the file or `max_bytes`, or the header is not a JSON object.
     """
+    header, data_start = _read_header_object(file, name, max_bytes)
+    header.pop("__metadata__", None)
+    return header, data_start
+
+
+def read_safetensors_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, as text by key; empty if it has none.
+
+    Raises:
+        SubmissionError: see `read_safetensors_header`.
+    """
+    with open_regular(path) as file:
+        entry = _read_header_object(file, path.name, MAX_HEADER_BYTES)[0].get("__metadata__")
+    return {str(key): str(value) for key, value in entry.items()} if isinstance(entry, dict) else {}
+
+
+def _read_header_object(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, Any], int]:
     size = os.fstat(file.fileno()).st_size
     first = file.read(8)
     length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
@@ -323,7 +340,6 @@ def read_safetensors_header(file: BinaryIO, name: str, max_bytes: int = MAX_HEAD
     header = parse_json(file.read(length), f"{name} header")
     if not isinstance(header, dict):
         raise SubmissionError(f"{name} header: expected an object, got {type(header).__name__}")
-    header.pop("__metadata__", None)
     return header, 8 + length
 
 

@@ -80,7 +80,7 @@ def interval_over_units_and_seeds(
     units = float(np.var(resampled, ddof=1))
     seeds = max(0.0, float(np.var(by_seed, ddof=1)) / len(by_seed) - (0 if same_units else units))
     half = float(
-        np.hypot(normal_quantile(quantile) * np.sqrt(units), _t_quantile(quantile, len(by_seed) - 1) * np.sqrt(seeds))
+        np.hypot(normal_quantile(quantile) * np.sqrt(units), t_quantile(quantile, len(by_seed) - 1) * np.sqrt(seeds))
     )
     return Estimate(value, value - half, value + half, n)
 
@@ -94,7 +94,8 @@ def normal_quantile(quantile: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _t_quantile(quantile: float, degrees: int) -> float:
+def t_quantile(quantile: float, degrees: float) -> float:
+    """Quantile of Student's t distribution."""
     from scipy import stats
 
     return float(stats.t.ppf(quantile, degrees))

@@ -8,7 +8,6 @@ digest of the probe set that the prompts file repeats on every line; `suite`, an
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from benchmark.api.hidden_states import PooledStates
 from benchmark.api.inputs import InputError, as_float32
 from benchmark.api.probe_set import BlindProbeSet, blind_probe_set
 from benchmark.errors import ModelError, SubmissionError
-from benchmark.files import read_tensor_header
+from benchmark.files import read_safetensors_metadata, read_tensor_header
 from benchmark.probing.protocol import LAST, MEAN, POOLS, STANDARD, Protocol
 from karel_env.command import shown
 
@@ -127,7 +126,7 @@ def read_states(
         raise InputError(f"{file}: no such file; expected a states file, as docs/api.md describes it")
     try:
         header = read_tensor_header(file)
-        metadata = _metadata(file)
+        metadata = read_safetensors_metadata(file)
     except SubmissionError as error:
         raise ModelError(f"{file}: {error}; expected a states file as docs/api.md describes it") from error
     name = suite or metadata.get("suite", "")
@@ -202,12 +201,6 @@ def _number(file: Path, metadata: Mapping[str, str], name: str) -> int | None:
     if not re.fullmatch("[0-9]{1,18}", text):
         raise ModelError(f"{file}: {name} {shown(text)!r} in its metadata; expected a whole number")
     return int(text)
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    with file.open("rb") as stream:
-        entry = json.loads(stream.read(int.from_bytes(stream.read(8), "little"))).get("__metadata__") or {}
-    return {str(key): str(value) for key, value in entry.items()} if isinstance(entry, dict) else {}
 
 
 def _listed(header: Mapping[str, Any]) -> str:

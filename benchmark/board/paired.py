@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.statistics import Estimate
+from benchmark.statistics import Estimate, normal_quantile
 
 ALPHA, POWER = 0.05, 0.80
 RESAMPLES_PER_CHUNK = 100
@@ -116,11 +116,10 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
 
 def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
     """Smallest detectable value of an estimate with a normal 95% interval; None if the interval has no width."""
-    from scipy import stats
 
-    standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    standard_error = (estimate.high - estimate.low) / 2 / normal_quantile(0.975)
     return (
-        float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(target_power)) * standard_error)
+        float((normal_quantile(1 - alpha / 2) + normal_quantile(target_power)) * standard_error)
         if standard_error > 0
         else None
     )
@@ -130,5 +129,5 @@ def normal_p_value(estimate: Estimate) -> float:
     """Two-sided p value against 0 of an estimate with a normal 95% interval; 1 if the interval has no width."""
     from scipy import stats
 
-    standard_error = (estimate.high - estimate.low) / 2 / stats.norm.ppf(0.975)
+    standard_error = (estimate.high - estimate.low) / 2 / normal_quantile(0.975)
     return float(2 * stats.norm.sf(abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0

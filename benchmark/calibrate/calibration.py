@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from benchmark.calibrate import trained_pair
 from benchmark.calibrate.command import NUM_SWEEP_ALTERNATIVES, CalibrateOptions
+from benchmark.calibrate.draws import suite_of_draw
 from benchmark.calibrate.pseudo_models import (
     DEGRADED_SHARES,
     FUTURE_OFFSET,
@@ -63,7 +64,6 @@ EXPECTED_OUTCOMES = {
 }
 """Expected outcomes; the oracle of an alternative must have a negative gap, degraded oracles a falling delta."""
 MAX_NOISE_SKILL = 0.02
-SEED_STRIDE = 1_000_003
 """Stride between the seed of a suite and the seeds of its calibrations."""
 CONTROL_SEED_OFFSET = 500
 OFFSETS = (0, -2, -1, 1, 2)
@@ -83,7 +83,7 @@ def calibrate(
         seed: seed of all draws.
         on_cell: callback for each finished cell.
     """
-    drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
+    drawn_suite = suite_of_draw(suite, seed)
     calibration = _CalibrationRun(drawn_suite, protocol, seed)
     cells: list[Cell] = []
 

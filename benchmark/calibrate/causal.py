@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from benchmark.calibrate.draws import suite_of_draw
 from benchmark.calibrate.planners import (
     ALTERNATIVE,
     DORMANT,
@@ -51,7 +51,6 @@ EXPECTED = {
     NOISE: (NOT_APPLICABLE, ""),
 }
 """Expected verdict of each kind, and the site of the edit if it matters."""
-SEED_STRIDE = 1_000_003
 MIN_COVERAGE, MAX_COVERAGE = 0.93, 0.97
 COVERAGE_TASKS = 160
 Cell = dict[str, Any]
@@ -71,7 +70,7 @@ def measure_planners(
     Returns:
         A cell per kind: expected and measured verdict, site, score, and whether it is right.
     """
-    drawn_suite = replace(suite, seed=suite.seed + SEED_STRIDE * (seed + 1), sha256="", official=False)
+    drawn_suite = suite_of_draw(suite, seed)
     world = PlannerWorld(drawn_suite, settings)
     kinds = [*EXPECTED, *(f"{SHARE} {share:g}" for share in SHARES)] if kinds is None else kinds
     return [_measure(world, kind, seed, settings) for kind in kinds]

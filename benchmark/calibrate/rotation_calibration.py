@@ -21,14 +21,14 @@ import numpy as np
 from safetensors.numpy import load_file, save
 from tabulate import tabulate
 
+from benchmark.calibrate.draws import suite_of_draw
 from benchmark.calibrate.rotation_kinds import MIXED_KIND, RECORD_KIND, STATE_KIND, RotationKinds
 from benchmark.command import make_folder, run_command
 from benchmark.environment import describe_environment, source_digest
 from benchmark.errors import UsageError
-from benchmark.probing.control_gap import RECORD_ONLY, REPRESENTS
+from benchmark.probing.control_gap import RANDOM_INIT, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.measure_rotation import measure_rotation, prefix_history_states, relative_probe_set
 from benchmark.probing.version4.rotation_evidence import RotationEvidence, judge_rows
-from benchmark.probing.version4.rotation_interval import RANDOM_INIT
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import (
@@ -41,7 +41,6 @@ from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import Suite, load_suite
 from karel_env.command import CommandParser, integer
 
-SEED_STRIDE = 1_000_003
 CONTROL_SEED_OFFSET = 500
 FORBIDDEN = {RECORD_KIND: REPRESENTS, MIXED_KIND: RECORD_ONLY}
 """The verdict that a pseudo-model of each kind must not get; kind R must get REPRESENTS."""
@@ -68,8 +67,7 @@ class RotationDraw:
 
     @cached_property
     def _blind(self) -> Any:
-        suite = replace(self.suite, seed=self.suite.seed + SEED_STRIDE * (self.seed + 1), sha256="", official=False)
-        return shared_prompts(suite).take_prompts(self.prompts)
+        return shared_prompts(suite_of_draw(self.suite, self.seed)).take_prompts(self.prompts)
 
     @cached_property
     def builder(self) -> RotationKinds:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
+from benchmark.probing.control_gap import INCONCLUSIVE, RANDOM_INIT, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, select_on_validation
 from benchmark.probing.version4.rotation_interval import (
-    RANDOM_INIT,
     GapSample,
     compute_skills,
     estimate_gap,

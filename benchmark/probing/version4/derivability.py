@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmark.probing.control_gap import skill_score
 from benchmark.probing.version4.relative_labels import (
     RELATIVE_FEATURES,
     ROTATION,
@@ -81,7 +82,7 @@ def derivability_losses(sample: RelativeProbeSet) -> np.ndarray:
 def judged_derivability(losses: np.ndarray, rows_by_step: np.ndarray) -> dict[str, float]:
     """Derivability of each alternative on rows with this number at each word position, by name of the pair."""
     by_step, by_state = losses @ rows_by_step
-    return {pair.name: float(1 - by_state[k] / by_step[k]) for k, pair in enumerate(ALL_PAIRS) if k}
+    return {pair.name: float(skill_score(by_state[k], by_step[k])) for k, pair in enumerate(ALL_PAIRS) if k}
 
 
 def screened_pairs(

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmark.probing.control_gap import RANDOM_INIT
 from benchmark.probing.probe_fit import ProbeTrainer, fit_in_process
 from benchmark.probing.token_history import world_features
 from benchmark.probing.version4.relative_labels import RelativeProbeSet, build_relative_probe_set
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence
-from benchmark.probing.version4.rotation_interval import RANDOM_INIT
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_sources import Views, execute_records, probe_rotation
 from benchmark.probing.version4.rotation_verdict import MODEL, TOKEN_HISTORY

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from benchmark.probing.control_gap import skill_score
 from benchmark.probing.version4.rotation_evidence import RotationEvidence
-from benchmark.statistics import Estimate
+from benchmark.statistics import Estimate, normal_quantile, t_quantile
 
-RANDOM_INIT = "random-init"
 ALL_ROWS, UNSEEN_ROWS = (0, 1), (1,)
 """Novelties that a figure is computed from."""
 
@@ -84,7 +83,7 @@ def compute_skills(
     seed_loss, seed_prior = (part.by_seed[..., list(novelties)].sum(-1, dtype=np.float64) for part in (evidence, prior))
     with np.errstate(invalid="ignore", divide="ignore"):
         return Skills(
-            1 - loss.sum(-1) / prior_loss.sum(-1), 1 - resampled[0] / resampled[1], 1 - seed_loss / seed_prior
+            skill_score(loss.sum(-1), prior_loss.sum(-1)), skill_score(*resampled), skill_score(seed_loss, seed_prior)
         )
 
 
@@ -146,5 +145,5 @@ def welch_satterthwaite_half_width(components: Sequence[tuple[float, float]], le
         return 0.0
     inverse = sum(variance**2 / freedom for variance, freedom in components)
     quantile = 0.5 + level / 2
-    value = stats.t.ppf(quantile, total**2 / inverse) if inverse > 0 else stats.norm.ppf(quantile)
+    value = t_quantile(quantile, total**2 / inverse) if inverse > 0 else normal_quantile(quantile)
     return float(value * np.sqrt(total))

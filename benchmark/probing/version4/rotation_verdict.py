@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
+from benchmark.probing.control_gap import INCONCLUSIVE, RANDOM_INIT, RECORD_ONLY, REPRESENTS, skill_score
 from benchmark.probing.protocol import BOOTSTRAP_SEED
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, ROTATION
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence
 from benchmark.probing.version4.rotation_interval import (
     ALL_ROWS,
-    RANDOM_INIT,
     UNSEEN_ROWS,
     GapSample,
     Skills,
@@ -158,7 +157,7 @@ def verdict_from_rotation_evidence(
     weights = bootstrap_weights(judged_rows.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
     everything = _Analysis(evidence, judged_rows, protocol, ALL_ROWS, weights)
     head_loss, head_prior = evidence[RECORDS[0]].heads.astype(np.float64)
-    head_skill = float(np.mean(1 - head_loss / np.maximum(head_prior, 1e-9)))
+    head_skill = float(np.mean(skill_score(head_loss, np.maximum(head_prior, 1e-9))))
     unseen_rows = judged_rows.num_unseen
     unseen = _Analysis(evidence, judged_rows, protocol, UNSEEN_ROWS if unseen_rows else ALL_ROWS, weights)
     skills = unseen.skill(MODEL)
