@@ -160,10 +160,13 @@ def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
         return cell
 
     def estimate(bounds: Sequence[float]) -> Estimate:
-        return Estimate(*bounds, 1)
+        value, low, high = bounds
+        return Estimate(value, low, high, 1)
 
-    stored = {name: estimate(cell[name]) for name in ("delta", "pose_delta", "arithmetic", "turn_count")}
-    figures = {
+    stored: dict[str, Any] = {
+        name: estimate(cell[name]) for name in ("delta", "pose_delta", "arithmetic", "turn_count")
+    }
+    figures: dict[str, Any] = {
         **stored, "skill": estimate([cell["skill"]] * 3), "gap": estimate([cell["gap"]] * 3),
         "delta90": estimate(cell.get("delta90", cell["delta"])),
         "delta90_all": {name: estimate(bounds) for name, bounds in cell["delta_all"].items()},

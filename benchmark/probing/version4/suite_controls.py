@@ -35,7 +35,11 @@ SUITE_FIELDS = ("name", "version", "seed", "shown", "held_out", "recipe", "probe
 """Fields of a suite that its controls depend on."""
 SCREEN_SAMPLE = 20_000
 """Programs that derivability is computed from."""
-PINNED: dict[str, str] = {}
+PINNED: dict[str, str] = {
+    "icml24-57ae9f6e8253476a.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
+    "laptop-b5f5f917b8360f21.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
+    "smoke-fd70bae59dd5a177.data": "9af0e68378e16b2f967fe777121e13379d679d60cd08bc362e37817f25d89b05",
+}
 """SHA-256 of each shipped file, by name."""
 _DERIVABILITY = "derivability"
 
