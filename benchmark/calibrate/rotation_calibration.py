@@ -48,6 +48,7 @@ from karel_env.command import CommandParser, integer
 CONTROL_SEED_OFFSET = 500
 FORBIDDEN = {RECORD_KIND: REPRESENTS, MIXED_KIND: RECORD_ONLY}
 """The verdict that a pseudo-model of each kind must not get; kind R must get REPRESENTS."""
+RECORD_FILE = "calibration_protocol4.json"
 Cell = dict[str, Any]
 
 
@@ -230,6 +231,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--suite-controls", type=Path, metavar="FOLDER", help="only write the suite's token history into this folder"
     )
+    parser.add_argument(
+        "--redecide", type=Path, metavar="RECORD", help="only decide the cells of a record again, from their figures"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/calibration4"), help="output folder")
     return parser.parse_args(arguments)
 
@@ -242,6 +246,8 @@ def run(options: argparse.Namespace) -> int:
         path = write_suite_controls(suite, ROTATION_STANDARD, options.suite_controls)
         print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         return 0
+    if options.redecide is not None:
+        return _redecide_record(options.redecide, options.out)
     seeds = tuple(range(options.probe_seeds))
     protocol = replace(
         ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
@@ -266,10 +272,27 @@ def run(options: argparse.Namespace) -> int:
         "probe_seeds": options.probe_seeds, "networks": options.networks, "environment": describe_environment(),
         "cells": cells,
     }  # fmt: skip
-    write_atomic(options.out / "calibration_protocol4.json", (json.dumps(record, indent=1) + "\n").encode())
+    return _report(record, options.out)
+
+
+def _redecide_record(path: Path, out: Path) -> int:
+    """Decide the cells of a stored record again; returns the exit code."""
+    try:
+        record = json.loads(path.read_text())
+        record["cells"] = [redecide(cell, ROTATION_STANDARD) for cell in record["cells"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--redecide {path}: {error}; expected the record of a calibration of protocol 4") from error
+    make_folder(out, "--out")
+    return _report(record, out)
+
+
+def _report(record: dict[str, Any], out: Path) -> int:
+    """Write a record and print its table; returns the exit code."""
+    path, cells = out / RECORD_FILE, record["cells"]
+    write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
     print(format_table(cells))
     wrong = [cell for cell in cells if not cell["right"]]
-    print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {options.out / 'calibration_protocol4.json'}")
+    print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {path}")
     return 0
 
 
