@@ -22,17 +22,22 @@ class NaturalRange(Protocol):
 
     @property
     def basis(self) -> np.ndarray:
-        """float32 [D, D], orthonormal directions, one per column."""
+        """float32 [D, C], orthonormal directions, one per column."""
         ...
 
     @property
     def low(self) -> np.ndarray:
-        """float32 [D], smallest coordinate along each direction."""
+        """float32 [C], smallest coordinate along each direction."""
         ...
 
     @property
     def high(self) -> np.ndarray:
-        """float32 [D], largest coordinate along each direction."""
+        """float32 [C], largest coordinate along each direction."""
+        ...
+
+    @property
+    def offset(self) -> np.ndarray | None:
+        """float32 [D], the part outside the directions, the same in all unedited runs; None if C is D."""
         ...
 
 
