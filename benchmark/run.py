@@ -22,7 +22,7 @@ from benchmark.errors import BenchmarkError, UsageError
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.tasks.suite import load_suite
 
-MEASUREMENT_NAMES = ("uses",)
+MEASUREMENT_NAMES = ("represents", "uses")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch."
 )

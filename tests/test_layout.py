@@ -26,6 +26,7 @@ LAYERS = [
     ["review", "status"],
     ["api"],
     ["run"],
+    ["add_measurements"],
     ["sweep", "emergence", "bench"],
     ["exchange"],
     ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -24,7 +23,6 @@ from benchmark.environment import package_versions, source_digest
 from benchmark.errors import StorageError
 from benchmark.models.checkpoint import FILE_PATTERNS
 from benchmark.models.json_files import CONFIG_FILE, read_json
-from benchmark.probing.probes import select_matmul_dtype
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.suite_controls import suite_controls_key
 from benchmark.runner.plan import Job
@@ -76,6 +74,10 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
         SHA-256 over configuration, tokenizer, suite, protocol, load options, library versions and source; None for a model
         whose architecture is not in files alone.
     """
+    import torch
+
+    from benchmark.probing.probes import select_matmul_dtype
+
     checkpoint = job.checkpoint
     if checkpoint.is_custom or checkpoint.is_in_memory or checkpoint.loading.remote_code:
         return None

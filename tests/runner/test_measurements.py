@@ -18,6 +18,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.runner.measurement_record import UsesRecord, read_measurement
 from benchmark.runner.measurements import stage
+from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.measurements.stage import is_measured, measure_only, read_measured
 from benchmark.runner.run import Run, RunConfig
@@ -26,15 +27,20 @@ from benchmark.runner.store import ResultStore
 
 PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 """As the small suite, with programs long enough that there are strict pairs."""
-REAL_MEASUREMENTS = Run.measurements
+ALL_MEASUREMENTS = Run.measurements
 USES = MEASUREMENTS["uses"]
 FILES = ("uses.json", "causal.data")
+
+
+def only_uses(run: Run) -> list[Measurement]:
+    """The measurement of use, if it fits the run; the others have tests of their own."""
+    return [measurement for measurement in ALL_MEASUREMENTS(run) if measurement.name == "uses"]
 
 
 @pytest.fixture(autouse=True)
 def measured(quick, monkeypatch):
     """Runs make their measurements, which quick runs leave out."""
-    monkeypatch.setattr(Run, "measurements", REAL_MEASUREMENTS)
+    monkeypatch.setattr(Run, "measurements", only_uses)
 
 
 def prepare(model: Path | str, out: Path, suite: str = PAIR_SUITE) -> Run:
@@ -67,7 +73,7 @@ def measure_alone(model: Path | str, out: Path) -> Path:
 @pytest.fixture(scope="module")
 def alone(tiny_folder, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "measurements", REAL_MEASUREMENTS)
+        patch.setattr(Run, "measurements", only_uses)
         return measure_alone(tiny_folder, tmp_path_factory.mktemp("alone"))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.uses import UsesMeasurement
 
-MEASUREMENTS: dict[str, Measurement] = {measurement.name: measurement for measurement in (UsesMeasurement(),)}
+MEASUREMENTS: dict[str, Measurement] = {
+    measurement.name: measurement for measurement in (RepresentsMeasurement(), UsesMeasurement())
+}
 STANDARD_MEASUREMENTS = tuple(MEASUREMENTS)

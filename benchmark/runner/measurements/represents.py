@@ -36,6 +36,7 @@ from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
+from benchmark.statistics import Estimate
 from benchmark.tasks.prompt_template import PLAIN, TRAINED
 from benchmark.tasks.suite import Suite
 
@@ -113,6 +114,31 @@ class RepresentsMeasurement:
         arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
         unofficial = [] if protocol == ROTATION_STANDARD else ["the settings of protocol 4 are not the standard ones"]
         return Conclusion({"rotation": result}, arrays, unofficial)
+
+    def format_card(self, record: RepresentsRecord) -> str:
+        """See `Measurement.format_card`."""
+        return format_rotation(record.rotation)
+
+
+def format_rotation(result: RotationResult) -> str:
+    """The verdict and the figures it rests on, as text for a terminal."""
+
+    def interval(estimate: Estimate | None) -> str:
+        return "none" if estimate is None else f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+    reason = f": {result.reason}" if result.reason else ""
+    largest = max(result.control_gaps, key=lambda name: result.control_gaps[name])
+    lines = {
+        "verdict": f"{result.verdict}{reason}",
+        "skill": f"{interval(result.skill)} of rotation, {result.unseen_rows:,} rows with unseen prefixes",
+        "delta": f"{interval(result.delta)} beyond {largest} (gap {result.gap.value:+.3f})",
+        "pose delta": interval(result.pose_delta),
+        "arithmetic": interval(result.arithmetic),
+        "turn count": f"{interval(result.turn_count)} (decides nothing)",
+        "by word": " ".join(f"{point.skill:.2f}" for point in result.curve),
+        "record": " ".join(f"{point.record_skill:.2f}" for point in result.curve),
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
 def rotation_suite(suite: Suite) -> Suite:
