@@ -26,11 +26,12 @@ from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import STORED_SOURCES, conclude_rotation, rotation_suite
 from benchmark.runner.plan import DEFAULT_GENERATION
 from benchmark.runner.record import ModelEntry, Provenance, SuiteEntry
-from benchmark.submit import rerun_represents
-from benchmark.submit.check_represents import check_represents, read_rotation_evidence
+from benchmark.submit.measurements import repeat_represents
+from benchmark.submit.measurements.check import check_measurements
+from benchmark.submit.measurements.check_represents import checked_evidence
+from benchmark.submit.measurements.repeat_represents import SeedRequest, measure_seed
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import RerunRequest
-from benchmark.submit.rerun_represents import SeedRequest, measure_seed
 from benchmark.tasks.suite import load_suite
 
 SUITE = load_suite("smoke")
@@ -104,7 +105,7 @@ def written(folder, content):
 def checked(folder) -> VerificationReport:
     record = SimpleNamespace(model=model_entry(), suite=suite_entry(), track="trained")
     report = VerificationReport(SimpleNamespace(name="row"), record, [])
-    check_represents(report, folder)
+    check_measurements(report, SUITE, folder)
     return report
 
 
@@ -127,7 +128,7 @@ def changed_arrays(content, change) -> dict[str, bytes]:
 def test_what_was_measured_verifies(tmp_path, content) -> None:
     report = checked(written(tmp_path, content))
     assert not report.mismatches
-    assert any("protocol 4" in line for line in report.checks)
+    assert any("rotation.data" in line for line in report.checks)
     assert len(content[ROTATION_EVIDENCE]) < 1_000_000
 
 
@@ -150,7 +151,6 @@ def test_a_folder_without_the_measurement_has_nothing_to_check(tmp_path) -> None
         ("represents.json: suite.seed", lambda r: r["suite"].update(seed=8)),
         ("represents.json: track", lambda r: r.update(track="fewshot")),
         ("represents.json: provenance.dirty", lambda r: r["provenance"].update(dirty=True)),
-        ("represents.json: evidence_sha256", lambda r: r.update(evidence_sha256="f" * 64)),
     ],
 )
 def test_a_changed_entry_is_a_mismatch(tmp_path, content, entry, change) -> None:
@@ -204,7 +204,7 @@ def moved_rows(arrays) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(renamed, "missing or not expected"), (double, "not F32"), (shorter, "random-init.rotation is F32"),
+    [(renamed, "missing or not expected"), (double, "expected F32"), (shorter, "random-init.rotation is F32"),
      (not_a_number, "no cross-entropy"), (negative, "no cross-entropy"), (one_sum, "other totals"), (moved_rows, "model")],
 )  # fmt: skip
 def test_arrays_that_cannot_be_are_refused(tmp_path, content, change, message) -> None:
@@ -218,6 +218,7 @@ def test_arrays_that_cannot_be_are_refused(tmp_path, content, change, message) -
         (lambda r: r.update(official=False, unofficial=["--limit 5"]), "not an official measurement"),
         (lambda r: r.update(version=5), "version 5"),
         (lambda r: r["provenance"].update(source="x"), "SHA-256"),
+        (lambda r: r.update(evidence_sha256="f" * 64), "its SHA-256 is not that of"),
         (lambda r: r["provenance"].update(finished="2026-11-26T02:00:00+00:00"), "one after the other"),
         (lambda r: r["rotation"]["skill"].update(value=1.2, high=1.3), "at most 1"),
         (lambda r: r.update(extra=1), "extra"),
@@ -230,8 +231,14 @@ def test_records_out_of_bounds_are_refused(tmp_path, content, change, message) -
 
 @pytest.mark.parametrize("name", [REPRESENTS_RECORD, ROTATION_EVIDENCE])
 def test_one_file_without_the_other_is_refused(tmp_path, content, name) -> None:
-    with pytest.raises(SubmissionError, match="without"):
+    with pytest.raises(SubmissionError, match="there"):
         checked(written(tmp_path, {name: content[name]}))
+
+
+def test_a_record_without_evidence_is_refused(tmp_path, content) -> None:
+    alone = changed_record(content, lambda r: r.update(evidence_sha256=None))
+    with pytest.raises(SubmissionError, match=r"without rotation\.data"):
+        checked(written(tmp_path, {REPRESENTS_RECORD: alone[REPRESENTS_RECORD]}))
 
 
 SMALL = replace(
@@ -261,7 +268,7 @@ def test_a_rerun_measures_one_seed_as_the_run_did(tiny_folder, tmp_path, monkeyp
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_a_rerun_compares_skills(tmp_path, content, judged, monkeypatch, factor) -> None:
     folder = written(tmp_path, content)
-    evidence = read_rotation_evidence(folder, judged.judged_rows)
+    evidence = checked_evidence(load(content[ROTATION_EVIDENCE]), judged.judged_rows)
     requests = []
 
     def run(function, request, **limits):
@@ -270,11 +277,11 @@ def test_a_rerun_compares_skills(tmp_path, content, judged, monkeypatch, factor)
         q = request.seed
         return {source: evidence[source].rotation_by_seed[q] * factor for source in STORED_SOURCES}
 
-    monkeypatch.setattr(rerun_represents, "run_bounded", run)
-    monkeypatch.setattr(rerun_represents, "make_rerun_request", lambda *_: None)
+    monkeypatch.setattr(repeat_represents, "run_bounded", run)
+    monkeypatch.setattr(repeat_represents, "make_rerun_request", lambda *_: None)
     record = SimpleNamespace(suite=suite_entry())
     report = VerificationReport(SimpleNamespace(name="row"), record, [])
-    rerun_represents.rerun_represents(folder, report)
+    repeat_represents.repeat_represents(folder, report)
     assert requests[0].seed in ROTATION_STANDARD.seeds
     assert bool(report.mismatches) == (factor > 1)
     assert any("probe seed" in line for line in report.checks)

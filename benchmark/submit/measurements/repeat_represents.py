@@ -22,9 +22,11 @@ from benchmark.probing.version4.rotation_evidence import RotationEvidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import MODEL
+from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import read_views, rotation_suite
 from benchmark.runner.plan import Job
-from benchmark.submit.check_represents import read_rotation_evidence, read_submitted_represents
+from benchmark.submit.measurements.check import read_evidence, read_submitted_measurement
+from benchmark.submit.measurements.check_represents import RepresentsCheck, checked_evidence, judged_suite
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import (
     DEFAULT_LIMITS,
@@ -52,7 +54,7 @@ class SeedRequest:
     seed: int
 
 
-def rerun_represents(folder: Path, report: VerificationReport, limits: ProcessLimits = DEFAULT_LIMITS) -> None:
+def repeat_represents(folder: Path, report: VerificationReport, limits: ProcessLimits = DEFAULT_LIMITS) -> None:
     """Fit one probe seed again and compare its skills with the stored ones; mismatches are added to `report`.
 
     Does nothing for a folder without `represents.json`.
@@ -61,11 +63,12 @@ def rerun_represents(folder: Path, report: VerificationReport, limits: ProcessLi
         ModelError: the weights are not available, or cannot be loaded within the limits.
         SubmissionError: a file is not as expected.
     """
-    if read_submitted_represents(folder) is None:
+    record = read_submitted_measurement(RepresentsRecord, folder)
+    if record is None:
         return
     suite, protocol = load_suite(report.record.suite.name), ROTATION_STANDARD
-    judged_rows = judge_suite(rotation_suite(suite), protocol).judged_rows
-    stored = read_rotation_evidence(folder, judged_rows)
+    judged_rows, _ = judged_suite(suite)
+    stored = checked_evidence(read_evidence(RepresentsCheck(), record, suite, folder), judged_rows)
     seed = random.SystemRandom().choice(protocol.seeds)
     request = SeedRequest(make_rerun_request(folder, report.submission, report.record, suite), protocol, seed)
     measured: dict[str, np.ndarray] = run_bounded(
