@@ -169,7 +169,7 @@ def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
     }
     figures: dict[str, Any] = {
         **stored, "skill": estimate([cell["skill"]] * 3), "gap": estimate([cell["gap"]] * 3),
-        "delta90": estimate(cell.get("delta90", cell["delta"])),
+        "delta90": estimate(cell["delta90"] if "delta90" in cell else cell["delta"]),
         "delta90_all": {name: estimate(bounds) for name, bounds in cell["delta_all"].items()},
         "skill_all": cell.get("skill_all", 1.0), "skill_alternatives_all": cell.get("skill_alternatives_all", 1.0),
         "skill_alternatives": cell["skill"] - cell["gap"], "control_gaps": cell["controls"], "p_rand": 1.0, "curve": [],
