@@ -107,7 +107,7 @@ def _add(options: CausalOptions, folder: Path, device: str) -> int:
     from benchmark.runner.measurement_record import UsesRecord
     from benchmark.runner.preflight import check_fits
     from benchmark.runner.record import format_eligibility
-    from benchmark.submit.add_measurement import Addition, add_measurements, prepare_addition
+    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
 
     silence_libraries()
     options.backend.check()

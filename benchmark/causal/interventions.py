@@ -9,6 +9,7 @@ Letters: `B` prefixes, `D` width of a site.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -108,3 +109,36 @@ class SteerableModel(Protocol):
             ModelError: states cannot be read or replaced in this model.
         """
         ...
+
+
+class WordScorer(Protocol):
+    """A model that gives probabilities of the next word, with or without states."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Largest number of prefixes that are scored at a time."""
+        ...
+
+    def score_words(self, prompts: Sequence[str], prefixes: Sequence[str]) -> np.ndarray:
+        """float [B, 6], log-probabilities in nats of the six continuations after B prefixes (canonical text, no header).
+
+        Raises:
+            ModelError: the model cannot score them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SteerableScorer:
+    """The `WordScorer` of a model whose states can be replaced."""
+
+    model: SteerableModel
+
+    @property
+    def batch_rows(self) -> int:
+        """See `WordScorer.batch_rows`."""
+        return self.model.batch_rows
+
+    def score_words(self, prompts: Sequence[str], prefixes: Sequence[str]) -> np.ndarray:
+        """See `WordScorer.score_words`."""
+        return self.model.prepare(prompts, prefixes).score().log_probs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.causal import pieces
 from benchmark.causal.evidence import CausalEvidence
-from benchmark.causal.interventions import SteerableModel
+from benchmark.causal.interventions import SteerableModel, SteerableScorer
 from benchmark.causal.merges import MergeResult, merge_pairs, score_merges
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings, derive_pairs
 from benchmark.causal.pieces import Arrays, Piece
@@ -100,7 +100,8 @@ def collect_evidence(
         if piece.kind == pieces.MEANS:
             return pieces.collect_means(session)
         if piece.kind == pieces.MERGES:
-            return pieces.collect_merges(session, merges)
+            scores = pieces.score_prefixes(SteerableScorer(model), suite, pairs, merges.task, merges.prefix)
+            return {"merge_scores": scores}
         if piece.kind == pieces.UNTRAINED:
             if untrained is None:
                 return pieces.empty_untrained(len(pairs), len(model.sites))

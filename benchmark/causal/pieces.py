@@ -15,8 +15,7 @@ import numpy as np
 
 from benchmark.causal.edits import MeanShift
 from benchmark.causal.evidence import NOT_RUN, CausalEvidence
-from benchmark.causal.interventions import AT_PROMPT, PreparedPrefixes
-from benchmark.causal.merges import MergePairs
+from benchmark.causal.interventions import AT_PROMPT, PreparedPrefixes, WordScorer
 from benchmark.causal.natural_range import ComponentRange
 from benchmark.causal.pairs import PairSet, prefix_texts
 from benchmark.causal.rotation import NUM_ALTERNATIVES
@@ -24,7 +23,9 @@ from benchmark.causal.session import CausalSession, SiteStates, best_words
 from benchmark.causal.targets import NEXT_WORDS, TURNS
 from benchmark.causal.verdict import choose_site, differing_values
 from benchmark.errors import ModelError
+from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.scoring import score_programs
+from benchmark.tasks.suite import Suite
 
 NUM_RANDOM = 20
 RANDOM_SEED = 90_101
@@ -131,30 +132,50 @@ def collect_report(session: CausalSession, means: SiteStates, sites: Sequence[in
     return arrays
 
 
-def collect_untrained(session: CausalSession) -> Arrays:
-    """Words written by the untrained copy on all choose and strict report pairs: its own means, its own site."""
+def collect_untrained(session: CausalSession, rows: np.ndarray | None = None, site: int | None = None) -> Arrays:
+    """Words written by the untrained copy on choose and strict report pairs, with its own means.
+
+    Args:
+        session: the copy with the pairs.
+        rows: int64 [B], sorted pairs, of which others are left out; None for all.
+        site: site of the edit on report pairs; None to choose it on the choose pairs.
+    """
     pairs = session.pairs
+    rows = np.arange(len(pairs)) if rows is None else rows
     arrays = empty_untrained(len(pairs), len(session.model.sites))
     shifts = session.read_mean_states().shifts(session)[0]
-    for rows, prepared in session.batches(np.flatnonzero(~pairs.is_report)):
+    for part, prepared in session.batches(rows[~pairs.is_report[rows]]):
         states = prepared.states()
-        for site, shift in enumerate(shifts):
-            arrays["untrained_choose"][site, rows] = _words(prepared, site, session.edited(shift, states[site], rows))
-    site, _ = choose_site(arrays["untrained_choose"], pairs, np.ones(len(pairs), bool))
-    for rows, prepared in session.batches(np.flatnonzero(pairs.is_report & pairs.is_strict)):
-        arrays["untrained"][rows] = _words(prepared, site, session.edited(shifts[site], prepared.states()[site], rows))
+        for index, shift in enumerate(shifts):
+            edited = session.edited(shift, states[index], part)
+            arrays["untrained_choose"][index, part] = _words(prepared, index, edited)
+    if site is None:
+        site, _ = choose_site(arrays["untrained_choose"], pairs, np.ones(len(pairs), bool))
+    for part, prepared in session.batches(rows[pairs.is_report[rows] & pairs.is_strict[rows]]):
+        states_at = prepared.states()[site]
+        arrays["untrained"][part] = _words(prepared, site, session.edited(shifts[site], states_at, part))
     return arrays
 
 
-def collect_merges(session: CausalSession, pairs: MergePairs) -> Arrays:
-    """Scores of the six continuations after the prefixes of `pairs`."""
-    scores = np.zeros((len(pairs.task), len(NEXT_WORDS)), np.float32)
-    for start in range(0, len(pairs.task), session.batch_rows):
-        rows = slice(start, start + session.batch_rows)
-        log_probs = session.prepare(pairs.task[rows], pairs.prefix[rows]).score().log_probs
-        best_words(log_probs)
-        scores[rows] = log_probs
-    return {"merge_scores": scores}
+def score_prefixes(
+    scorer: WordScorer, suite: Suite, pairs: PairSet, task: np.ndarray, prefix: np.ndarray, batch_scale: float = 1.0
+) -> np.ndarray:
+    """float32 [B, 6], scores of the six continuations after prefixes int8 [B, K] of tasks int64 [B].
+
+    Raises:
+        ModelError: a score is NaN or infinite, or the model cannot score words.
+    """
+    unique, inverse = np.unique(task, return_inverse=True)
+    prompts = render_prompts(suite, pairs.tasks.take(unique))
+    texts = prefix_texts(prefix)
+    scores = np.zeros((len(task), len(NEXT_WORDS)), np.float32)
+    batch_rows = max(1, int(scorer.batch_rows * batch_scale))
+    for start in range(0, len(task), batch_rows):
+        rows = slice(start, start + batch_rows)
+        scores[rows] = scorer.score_words([prompts[i] for i in inverse[rows]], texts[rows])
+    if not np.isfinite(scores).all():
+        raise ModelError("word scores are NaN or infinite; try --dtype float32, else the weights are broken")
+    return scores
 
 
 def choose_sites(pairs: PairSet, read: ReadPiece) -> list[int]:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.causal import pieces
-from benchmark.causal.interventions import SteerableModel
+from benchmark.causal.interventions import SteerableModel, SteerableScorer, WordScorer
 from benchmark.causal.merges import MergeResult, merge_pairs, score_merges
 from benchmark.causal.pairs import (
     PAIRS_VERSION,
@@ -132,7 +132,7 @@ class UsesCollector:
             names = np.array([list(name.encode().ljust(40, b"\0")[:40]) for name in session.model.sites], np.uint8)
             return pieces.collect_means(session) | {"names": names}
         if piece.kind == pieces.MERGES:
-            return pieces.collect_merges(self._session(batch_scale), merge_pairs(self.suite, self.settings))
+            return {"merge_scores": self._score_merges(batch_scale)}
         if piece.kind == pieces.UNTRAINED:
             read(pieces.name_of(pieces.MEANS))
             return pieces.collect_untrained(self._session(batch_scale, UNTRAINED_SEED))
@@ -141,6 +141,15 @@ class UsesCollector:
             return pieces.collect_choose(self._session(batch_scale), means, piece.rows)
         sites = pieces.choose_sites(self.pairs, read)
         return pieces.collect_report(self._session(batch_scale), means, sites, piece.rows)
+
+    def _score_merges(self, batch_scale: float) -> np.ndarray:
+        """float32 [R, 6], scores of the prefixes of `merge_pairs`."""
+        merges = merge_pairs(self.suite, self.settings)
+        if has_states(self.job):
+            scorer: WordScorer = SteerableScorer(self._session(batch_scale).model)
+        else:
+            scorer = load_word_scorer(self.job)
+        return pieces.score_prefixes(scorer, self.suite, self.pairs, merges.task, merges.prefix, batch_scale)
 
     def _mean_states(self, read: ReadItem) -> SiteStates:
         if self.states is None:
@@ -162,14 +171,29 @@ def load_steerable(job: Job, seed: int | None = None) -> SteerableModel:
     Raises:
         ModelError: it cannot be loaded, or has no states that can be replaced.
     """
-    checkpoint = job.checkpoint
-    if checkpoint.is_custom or not checkpoint.has_hidden_states:
+    if not has_states(job):
         raise ModelError(NO_STATES)
     from benchmark.models.huggingface import HuggingFaceModel
     from benchmark.models.loading import load_model
     from benchmark.models.steering import open_steerable
 
-    model = load_model(checkpoint, job.dtype, job.device, seed)
+    model = load_model(job.checkpoint, job.dtype, job.device, seed)
     if not isinstance(model, HuggingFaceModel):
         raise ModelError(NO_STATES)
     return open_steerable(model)
+
+
+def has_states(job: Job) -> bool:
+    """Whether the model of a job is a network whose states may be replaced."""
+    return job.checkpoint.has_hidden_states and not job.checkpoint.is_custom
+
+
+def load_word_scorer(job: Job) -> WordScorer:
+    """Load the model of a job to score words.
+
+    Raises:
+        ModelError: it cannot be loaded, or gives no probabilities of words.
+    """
+    if has_states(job):
+        return SteerableScorer(load_steerable(job))
+    raise ModelError("the model gives no probabilities of words")
