@@ -44,7 +44,7 @@ def execute(options: AddOptions) -> int:
     from benchmark.runner.measurements.registry import MEASUREMENTS
     from benchmark.runner.preflight import check_fits
     from benchmark.runner.record import format_eligibility
-    from benchmark.submit.add_measurement import Addition, add_measurements, prepare_addition
+    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
 
     silence_libraries()
     options.backend.check()

@@ -20,6 +20,7 @@ from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
 from benchmark.runner.measurement_record import MeasurementRecord
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_times
+from benchmark.submit.measurements.check_represents import RepresentsCheck
 from benchmark.submit.measurements.check_uses import UsesCheck
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.schema import validate_schema
@@ -55,7 +56,7 @@ class MeasurementCheck(Protocol):
         ...
 
 
-CHECKS: tuple[MeasurementCheck, ...] = (UsesCheck(),)
+CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck())
 
 
 def check_measurements(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:
@@ -142,7 +143,7 @@ def _check_origin(report: VerificationReport, record: MeasurementRecord, suite: 
         if not SHA256_PATTERN.fullmatch(text):
             raise SubmissionError(f"{file}: {name}: {sanitize(text)}; expected 64 digits of a SHA-256")
     if is_proposed and any(map(has_paths, (record.model.spec, record.model.name, origin.command))):
-        raise SubmissionError(f"{file}: names a folder of a machine; add it with python -m benchmark.causal --add-to")
+        raise SubmissionError(f"{file}: names a folder of a machine; add it with python -m benchmark.add_measurements")
     # The device may differ: a measurement can be added on another machine than that of the run.
     claimed, expected = (model.model_dump(exclude={"device"}) for model in (record.model, report.record.model))
     report.compare(f"{file}: model", claimed, expected)
