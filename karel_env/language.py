@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -73,7 +74,8 @@ class Programs:
 
     def texts(self) -> list[str]:
         """The canonical text of each program."""
-        return [text_of(self.program(i)) for i in range(len(self))]
+        words, offsets = [WORDS[word] for word in self.words.tolist()], self.offsets.tolist()
+        return [" ".join(words[start:end]) for start, end in pairwise(offsets)]
 
     @classmethod
     def of(cls, programs: Sequence[Sequence[int] | np.ndarray]) -> Programs:
@@ -106,4 +108,4 @@ class Programs:
 
 def text_of(words: Sequence[int] | np.ndarray) -> str:
     """The canonical text of one program given as word ids."""
-    return " ".join(WORDS[w] for w in words)
+    return " ".join([WORDS[word] for word in np.asarray(words).tolist()])

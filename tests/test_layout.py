@@ -20,7 +20,7 @@ LAYERS = [
     ["causal"],
     ["runner"],
     ["cli"],
-    ["calibrate"],
+    ["calibrate", "reproduction"],
     ["submit"],
     ["board", "doctor"],
     ["review", "status"],

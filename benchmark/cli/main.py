@@ -45,6 +45,7 @@ SUBCOMMANDS = {
     "emergence": Subcommand("benchmark.emergence.command", "Evaluate the checkpoints of training runs."),
     "calibrate": Subcommand("benchmark.calibrate.command", "Measure pseudo-models with known outcomes."),
     "legacy": Subcommand("benchmark.calibrate.legacy_command", "Probe a model by the released recipe of Jin & Rinard 2024, flaws included."),
+    "reproduction": Subcommand("benchmark.reproduction.command", "Measure the semantic content of Jin & Rinard 2024, beside what needs no state to reach it."),
     "bench": Subcommand("benchmark.bench.command", "Measure speed and memory of probing, of generation, or of Ray workers."),
     "sealed": Subcommand("benchmark.submit.sealed", "Manage evaluation rounds with a secret seed."),
     "incoming": Subcommand("benchmark.review.pull_request", "Check a pull request that changes submissions."),

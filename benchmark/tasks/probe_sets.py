@@ -8,7 +8,6 @@ import numpy as np
 
 from benchmark.tasks.suite import Suite, num_blind_programs
 from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import ParseError, parse
 from karel_env.recipe import Tasks
 from karel_env.semantics import mirror_class
 from karel_env.world import Worlds
@@ -45,14 +44,9 @@ def crossed_outputs(tasks: Tasks, name: str, first_task: int = 0) -> Worlds:
 
 def parse_programs(texts: Sequence[str]) -> tuple[Programs, np.ndarray]:
     """Parse generated texts (after the header); returns the valid programs and int64 their indices in `texts`."""
-    programs, text_index = [], []
-    for i, text in enumerate(texts):
-        try:
-            programs.append(parse(f"{HEADER_TEXT} {text}"))
-        except ParseError:
-            continue
-        text_index.append(i)
-    return Programs.of(programs), np.array(text_index, np.int64)
+    from karel_env.batch_parser import parse_batch
+
+    return parse_batch([f"{HEADER_TEXT} {text}" for text in texts])
 
 
 def first_inputs(tasks: Tasks) -> Worlds:

@@ -12,8 +12,7 @@ import numpy as np
 
 from benchmark.statistics import Estimate, wilson
 from benchmark.tasks.suite import Suite
-from karel_env.language import HEADER_TEXT, Programs
-from karel_env.parser import ParseError, parse
+from karel_env.language import HEADER, HEADER_TEXT
 from karel_env.recipe import Tasks
 
 OUTCOMES = ("solved", "empty", "unparsable", "step limit", "wrong output")
@@ -50,16 +49,16 @@ def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> 
         tasks: N tasks.
         continuations: N texts that follow `HEADER_TEXT`.
     """
+    from karel_env.batch_parser import parse_batch
     from karel_env.interpreter import OK, TIMEOUT, run
 
     num_tasks = len(tasks)
-    parsed = [_try_parse(text) for text in continuations]
-    is_valid = np.array([p is not None for p in parsed])
+    programs, valid_index = parse_batch([f"{HEADER_TEXT} {text}" for text in continuations])
+    is_valid = np.zeros(num_tasks, bool)
+    is_valid[valid_index] = True
     solved = {name: np.zeros((num_tasks, suite.recipe.examples), bool) for name in ("state", "drawn")}
     is_timeout = np.zeros(num_tasks, bool)
-    if is_valid.any():
-        programs = Programs.of([p for p in parsed if p is not None])
-        valid_index = np.flatnonzero(is_valid)
+    if len(programs):
         execution = run(programs, tasks.inputs[valid_index])
         has_ended = execution.status == OK
         solved["state"][valid_index] = has_ended & execution.worlds.same_state(tasks.outputs[valid_index])
@@ -72,27 +71,20 @@ def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> 
     )
     is_empty = np.array([not text.strip() for text in continuations])
     outcome = np.select([shown, is_empty, ~is_valid, is_timeout], [0, 1, 2, 3], 4).astype(np.int8)
-    references = [tasks.programs.program(i) for i in range(num_tasks)]
+    exact, num_tokens, texts = np.zeros(num_tasks, bool), np.full(num_tasks, -1, np.int32), [""] * num_tasks
+    num_tokens[valid_index] = programs.lengths - len(HEADER)
+    for position, (index, text) in enumerate(zip(valid_index.tolist(), programs.texts(), strict=True)):
+        exact[index] = programs.program(position).tobytes() == tasks.programs.program(index).tobytes()
+        texts[index] = text
     return Scores(
         outcome=outcome,
         shown=shown,
         held_out=held_out,
         shown_state=shown_state,
-        exact=np.array([p is not None and np.array_equal(p, r) for p, r in zip(parsed, references, strict=True)]),
-        num_tokens=np.array([-1 if p is None else len(p) - 3 for p in parsed], np.int32),
-        programs=["" if p is None else text for p, text in zip(parsed, _canonical_texts(parsed), strict=True)],
+        exact=exact,
+        num_tokens=num_tokens,
+        programs=texts,
     )
-
-
-def _try_parse(continuation: str) -> np.ndarray | None:
-    try:
-        return parse(f"{HEADER_TEXT} {continuation}")
-    except ParseError:
-        return None
-
-
-def _canonical_texts(parsed: Sequence[np.ndarray | None]) -> list[str]:
-    return Programs.of([p if p is not None else np.zeros(0, np.int16) for p in parsed]).texts()
 
 
 def check_references(suite: Suite, tasks: Tasks) -> None:

@@ -34,6 +34,7 @@ COUNTS = [
     ("benchmark.emergence.command", ["nowhere"], "threads"), ("benchmark.calibrate.command", [], "seeds"),
     ("benchmark.calibrate.command", [], "programs"), ("benchmark.calibrate.command", [], "alternatives"),
     ("benchmark.calibrate.legacy_command", MODEL, "programs"), ("benchmark.calibrate.legacy_command", MODEL, "repeats"),
+    ("benchmark.reproduction.command", MODEL, "programs"),
     ("benchmark.bench.command", ["probing"], "programs"), ("benchmark.bench.command", ["probing"], "sample"),
     ("benchmark.bench.command", ["probing"], "width"), ("benchmark.bench.command", ["probing"], "layers"),
     ("benchmark.bench.command", ["cluster"], "shards"), ("benchmark.bench.command", ["generation"], "prompts"),

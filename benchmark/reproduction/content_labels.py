@@ -1,0 +1,125 @@
+"""Labels of the paper's semantic content, now and one or two states ahead, in the absolute and in the relative frame.
+
+The absolute frame is the paper's: facing, position relative to the start, obstacle. The relative frame is that of the
+start heading: rotation, displacement forward and sideways, obstacle; the shown examples share its rotation.
+
+Letters: `B` programs, `R` labelled action words, `H` heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
+from benchmark.probing.protocol import Protocol
+from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, relative_classes
+from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS
+from benchmark.tasks.probe_sets import parse_programs
+from karel_env.features import FEATURES
+from karel_env.language import Programs
+from karel_env.recipe import Tasks
+from karel_env.semantics import ORIGINAL
+from karel_env.world import Worlds
+
+ABSOLUTE, RELATIVE = "absolute", "relative"
+FRAMES = {
+    ABSOLUTE: (("facing",), ("start_x", "start_y"), ("obstacle",)),
+    RELATIVE: (("rotation",), ("forward", "sideways"), ("obstacle",)),
+}
+"""Groups of heads per frame; a group is right if all of its heads are."""
+HEADS = tuple(dict.fromkeys(head for groups in FRAMES.values() for group in groups for head in group))
+
+
+@dataclass(frozen=True)
+class WrittenPrograms:
+    """The programs that a model wrote for the probe tasks, and the worlds that its prompts showed.
+
+    Attributes:
+        programs: B valid programs.
+        inputs, outputs: worlds [B], the first shown example of each program's task.
+        cluster: int64 [B], index of the distinct program.
+    """
+
+    programs: Programs
+    inputs: Worlds
+    outputs: Worlds
+    cluster: np.ndarray
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str], tasks: Tasks) -> WrittenPrograms | None:
+        """Parse the text per task; None if no text is a valid program."""
+        programs, index = parse_programs(texts)
+        if not len(programs):
+            return None
+        first: dict[bytes, int] = {}
+        cluster = [first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))]
+        return cls(programs, tasks.inputs[index, 0], tasks.outputs[index, 0], np.array(cluster, np.int64))
+
+    @property
+    def num_distinct(self) -> int:
+        """Number of distinct programs."""
+        return int(self.cluster.max()) + 1
+
+
+@dataclass(frozen=True)
+class ContentLabels:
+    """Classes of every head at several offsets in program states.
+
+    Attributes:
+        probe_set: the labelled words and the folds of their programs.
+        offsets: offsets in program states; 0 is the state after the word.
+        classes: int16 [offsets, H, R], in the order of `HEADS`; `MISSING` where there is no such state.
+        counts: int64 [H], number of classes.
+        present: float32 [R, D], all features of the state after the word in both frames, one-hot.
+    """
+
+    probe_set: ProbeSet
+    offsets: tuple[int, ...]
+    classes: np.ndarray
+    counts: np.ndarray
+    present: np.ndarray
+
+    def splits(self, offset: int, protocol: Protocol) -> list[Split]:
+        """The split per seed, of words whose state exists both now and at the offset."""
+        is_labelled = (self.classes[[0, self.offsets.index(offset)]] != MISSING).all((0, 1))
+        return [
+            Split(*(rows[is_labelled[rows]] for rows in (split.train, split.validation, split.test)))
+            for split in map(self.probe_set.split, protocol.seeds)
+        ]
+
+
+def label_content(written: WrittenPrograms, protocol: Protocol, offsets: Sequence[int] = (0, 1, 2)) -> ContentLabels:
+    """Label programs in the first shown world.
+
+    Args:
+        written: the programs.
+        protocol: number of folds.
+        offsets: offsets in program states, 0 first.
+
+    Raises:
+        LeakError: two folds share an action prefix in the same world.
+    """
+    probe_set = build_probe_set(written.programs, written.inputs, [ORIGINAL], protocol, offsets)
+    absolute = probe_set.classes_by_offset[:, 0]
+    height, width = written.inputs.cells.shape[-2:]
+    start = written.inputs.robot[probe_set.program, 2].astype(np.int64)
+    relative = relative_classes(absolute, start, height, width)
+    displacements = 2 * (max(height, width) - 3) + 1
+    relative_counts = dict(zip(RELATIVE_FEATURES, (NUM_ROTATIONS, displacements, displacements), strict=True))
+    columns, counts = [], []
+    for head in HEADS:
+        if head in relative_counts:
+            columns.append(relative[:, RELATIVE_FEATURES.index(head)])
+            counts.append(relative_counts[head])
+        else:
+            columns.append(absolute[:, FEATURES.index(head)])
+            counts.append(int(probe_set.counts[FEATURES.index(head)]))
+    now = np.concatenate([absolute[0], relative[0]])
+    one_hot = [
+        np.eye(count, dtype=np.float32)[np.maximum(column, 0)]
+        for column, count in zip(now, [*probe_set.counts, *relative_counts.values()], strict=True)
+    ]
+    return ContentLabels(probe_set, tuple(offsets), np.stack(columns, 1), np.array(counts), np.concatenate(one_hot, 1))
