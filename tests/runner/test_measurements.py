@@ -16,6 +16,7 @@ from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import LoadOptions, ModelSpec
+from benchmark.runner.folder import RunFolder
 from benchmark.runner.measurement_record import UsesRecord, read_measurement
 from benchmark.runner.measurements import stage
 from benchmark.runner.measurements.measurement import Measurement
@@ -261,3 +262,16 @@ def test_items_of_other_settings_are_computed_again(tiny_folder, tmp_path):
         stage.settings_digest(measurement, job) for measurement in (USES, UsesMeasurement(PairSettings(tasks=31)))
     }
     assert len(digests) == 2
+
+
+def test_two_workers_that_share_the_items_give_the_same_bytes(tiny_folder, tmp_path, alone):
+    run, progress = prepare(tiny_folder, tmp_path), Silent()
+    folder = RunFolder(run.root())
+    work = stage.MeasurementWork(USES, run.job, folder.store.root)
+    workers = [work.prepare(), work.prepare()]
+    for phase in USES.phases(run.job):
+        for number, item in enumerate(reversed(phase)):
+            for staged in workers[number % 2](item, 1.0):
+                folder.store.commit(staged)
+    measure_only(run, backend(), progress)
+    same_result(run.root(), alone)
