@@ -26,7 +26,6 @@ LAYERS = [
     ["review", "status"],
     ["api"],
     ["run"],
-    ["add_measurements"],
     ["sweep", "emergence", "bench"],
     ["exchange"],
     ["compare", "export", "incoming", "leaderboard", "legacy", "page", "sealed"],

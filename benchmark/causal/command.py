@@ -28,7 +28,7 @@ from benchmark.cli.fields import (
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
-from benchmark.errors import UsageError
+from benchmark.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from benchmark.causal.detail import CausalDetail
@@ -63,6 +63,14 @@ class CausalOptions:
     output_dir: Path = output_dir_option(Path("runs/causal"), "write result and evidence into this folder")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measurement with the model, None if its states cannot be replaced."""
+
+    model: SteerableModel | None
+    measurement: CausalMeasurement
+
+
 def execute(options: CausalOptions) -> int:
     """Measure and print a card; returns the exit code."""
     if not options.model and options.add_to is None:
@@ -84,8 +92,8 @@ def execute(options: CausalOptions) -> int:
     derive_pairs(suite)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
-    model, untrained = open_models(checkpoint, options.dtype, device, options.threads)
-    measurement = measure_models(model, untrained, suite)
+    measured = measure_model(checkpoint, suite, options, device)
+    model, measurement = measured.model, measured.measurement
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)")
     print(format_card(measurement))
     detail = None
@@ -137,37 +145,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: execute(parse_options(CausalOptions, arguments, "causal")))
 
 
-def open_models(
-    checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", threads: int = 1
-) -> tuple[SteerableModel | None, SteerableModel | None]:
-    """Load a model and its untrained copy; None for both if the model has no states that can be replaced.
+def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, device: str) -> Measured:
+    """Load a model and its untrained copy and measure; N/A where its states cannot be replaced, merges if it scores words.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    if checkpoint.is_custom or not checkpoint.has_hidden_states:
-        return None, None
     import torch
 
-    from benchmark.models.huggingface import HuggingFaceModel
-    from benchmark.models.steering import open_steerable
-
-    torch.set_num_threads(threads)
-    model, untrained = (
-        open_steerable(HuggingFaceModel(checkpoint, dtype, device, seed)) for seed in (None, UNTRAINED_SEED)
-    )
-    return model, untrained
-
-
-def measure_models(model: SteerableModel | None, untrained: SteerableModel | None, suite: Suite) -> CausalMeasurement:
-    """Measure a model of `open_models`; N/A where it has no states."""
-    from benchmark.causal.measurement import CausalMeasurement, measure_use
+    from benchmark.causal.measurement import CausalMeasurement, measure_merges, measure_use
     from benchmark.causal.verdict import not_applicable
+    from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer
+    from benchmark.runner.plan import Job
 
-    if model is None:
-        reason = "the model has no states that can be replaced; expected a network of transformers"
-        return CausalMeasurement(suite.name, (), not_applicable(reason), None, None)
-    return measure_use(model, suite, untrained, on_step=_print_step)
+    torch.set_num_threads(options.threads)
+    job = Job(suite, checkpoint, options.dtype, device, 0, threads=options.threads)
+    if checkpoint.has_hidden_states and not checkpoint.is_custom:
+        model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
+        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+    try:
+        model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
+        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+    except ModelError as error:
+        reason = str(error)
+    try:
+        merges = measure_merges(load_word_scorer(job), suite)
+    except ModelError:
+        merges = None
+    return Measured(None, CausalMeasurement(suite.name, (), not_applicable(reason), merges, None))
 
 
 def _print_step(step: str) -> None:

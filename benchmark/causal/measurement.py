@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.causal import pieces
 from benchmark.causal.evidence import CausalEvidence
-from benchmark.causal.interventions import SteerableModel, SteerableScorer
+from benchmark.causal.interventions import SteerableModel, SteerableScorer, WordScorer
 from benchmark.causal.merges import MergeResult, merge_pairs, score_merges
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings, derive_pairs
 from benchmark.causal.pieces import Arrays, Piece
@@ -74,7 +74,11 @@ def measure_use(
     try:
         evidence = collect_evidence(model, suite, settings, untrained, template, on_step)
     except ModelError as problem:
-        return CausalMeasurement(suite.name, (), not_applicable(str(problem)), None, None)
+        try:
+            merged = measure_merges(SteerableScorer(model), suite, settings)
+        except ModelError:
+            merged = None
+        return CausalMeasurement(suite.name, (), not_applicable(str(problem)), merged, None)
     merges = score_merges(merge_pairs(suite, settings), evidence.merge_scores)
     return CausalMeasurement(suite.name, tuple(model.sites), judge(evidence, pairs), merges, evidence)
 
@@ -116,3 +120,14 @@ def collect_evidence(
             on_step(STEPS[piece.kind])
         stored[piece.name] = compute(piece)
     return pieces.assemble(pairs, stored.__getitem__)
+
+
+def measure_merges(scorer: WordScorer, suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> MergeResult | None:
+    """The figure of `merges` of any model that scores words; None if the suite has no pairs of prefixes.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+    """
+    merges = merge_pairs(suite, settings)
+    scores = pieces.score_prefixes(scorer, suite, derive_pairs(suite, settings), merges.task, merges.prefix)
+    return score_merges(merges, scores)

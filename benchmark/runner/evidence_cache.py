@@ -21,7 +21,7 @@ from safetensors.numpy import load
 
 from benchmark.environment import package_versions, source_digest
 from benchmark.errors import StorageError
-from benchmark.models.checkpoint import FILE_PATTERNS
+from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.suite_controls import suite_controls_key
@@ -30,7 +30,8 @@ from benchmark.runner.store import to_safetensors, write_atomic_in
 
 FOLDER_NAME = "karel-bench"
 DIGEST_BYTES = 64
-_NAMES_OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", "training.json")
+_UNUSED_FILES = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", CONFIG_FILE, *EXCLUDED_FILES)
+"""Files of a model that are weights or tell nothing of its tokenizer."""
 _UNUSED_CONFIG = ("_name_or_path", "transformers_version")
 
 
@@ -88,7 +89,7 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in FILE_PATTERNS
         for path in sorted(checkpoint.folder.glob(pattern))
-        if path.name != CONFIG_FILE and not any(path.match(name) for name in _NAMES_OF_WEIGHTS)
+        if not any(path.match(name) for name in _UNUSED_FILES)
     }
     parts = {
         "config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading), "dtype": job.dtype,

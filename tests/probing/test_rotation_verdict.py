@@ -29,6 +29,7 @@ from benchmark.probing.version4.rotation_verdict import (
     MODEL,
     NOTHING_READ,
     TOKEN_HISTORY,
+    represents_conditions,
     verdict_from_rotation_evidence,
 )
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, POSE_PAIRS, SEMANTIC_PAIRS, TURN_COUNT_PAIR
@@ -95,8 +96,12 @@ def test_represents_needs_both_deltas() -> None:
     assert result.pose_delta.value == pytest.approx(0.5, abs=0.002)
     assert result.surplus == pytest.approx(0.4, abs=0.002)
     assert result.p_rand == pytest.approx(1 / len(SEMANTIC_PAIRS))
+    conditions = represents_conditions(result, PROTOCOL)
+    assert [condition.bound for condition in conditions] == [0.03, 0.03, 0.0]
+    assert all(condition.is_met for condition in conditions)
     without_pose = verdict(skills(0.9, 0.3, 0.9), record)
     assert without_pose.verdict == INCONCLUSIVE
+    assert [condition.is_met for condition in represents_conditions(without_pose, PROTOCOL)] == [True, False, True]
     assert "pose words" in without_pose.reason
     counts = verdict(skills(0.9, 0.3, 0.3, same_words=0.9), record)
     assert counts.verdict == INCONCLUSIVE

@@ -67,8 +67,8 @@ def test_an_altered_or_missing_file_is_refused(tmp_path, monkeypatch) -> None:
 
 def test_the_first_prompts_do_not_depend_on_how_many_are_drawn() -> None:
     suite = replace(load_suite("laptop"), probe_programs=400)
-    few, many = (shared_prompts(suite, pairs) for pairs in (400, 800))
-    first = many.take_prompts(100)
+    few, many = (shared_prompts(suite, pairs) for pairs in (1200, 1600))
+    first = many.take_prompts(300)
     assert (few.tasks.inputs.cells == first.tasks.inputs.cells).all()
     assert (few.tasks.programs.words == first.tasks.programs.words).all()
     assert (few.group == first.group).all()

@@ -15,7 +15,8 @@ from whole_runs import HELPERS, at_commit, call, only
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.interface import ModelSpec
+from benchmark.models.interface import LoadOptions, ModelSpec
+from benchmark.runner.folder import RunFolder
 from benchmark.runner.measurement_record import UsesRecord, read_measurement
 from benchmark.runner.measurements import stage
 from benchmark.runner.measurements.measurement import Measurement
@@ -177,12 +178,70 @@ def test_weights_that_give_no_numbers_are_recorded_as_not_applicable(tiny_folder
     assert not (run.root() / "causal.data").exists()
 
 
-def test_a_model_without_states_is_not_applicable(tmp_path):
-    run = prepare("baseline:random", tmp_path)
+@pytest.mark.parametrize(("name", "has_merges"), [("random", True), ("n-gram", True), ("search", False)])
+def test_baselines_are_not_applicable_and_merge_where_they_have_probabilities(tmp_path, name, has_merges):
+    run = prepare(f"baseline:{name}", tmp_path)
     measure_only(run, backend(), Silent())
     record = read_measured(run)["uses"]
     assert (record.use.verdict, record.sites) == ("N/A", [])
     assert "no states" in record.use.reason
+    assert (record.merges is not None, (run.root() / "causal.data").exists()) == (has_merges, has_merges)
+    if has_merges:
+        assert sorted(load_file(run.root() / "causal.data")) == ["merge_scores"]
+
+
+CUSTOM = """
+from pathlib import Path
+from agreement import loaded
+from benchmark.models.steering import open_steerable
+
+class Own:
+    def __init__(self):
+        self.network = loaded(Path({folder!r}))
+    def generate(self, prompts, max_new_words):
+        return self.network.generate(prompts, max_new_words)
+    def log_likelihoods(self, prompts, programs):
+        return self.network.log_likelihoods(prompts, programs)
+
+class Editable(Own):
+    def steerable(self):
+        return open_steerable(self.network)
+
+class Broken(Own):
+    def steerable(self):
+        return 3
+
+def own(random_seed=None):
+    return Own()
+
+def editable(random_seed=None):
+    return Editable()
+
+def broken(random_seed=None):
+    return Broken()
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [("own", "has no method steerable"), ("editable", "the model solves 0%"), ("broken", "without batch_rows")],
+)
+def test_a_custom_class_is_measured_through_one_optional_method(
+    tiny_folder, tmp_path, monkeypatch, alone, factory, reason
+):
+    (tmp_path / "own_editable.py").write_text(CUSTOM.format(folder=str(tiny_folder)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = ModelSpec.parse(f"py:own_editable:{factory}")
+    checkpoint = open_checkpoint(spec, LoadOptions(own_code=True))
+    run = Run(RunConfig(PAIR_SUITE, out=tmp_path / "runs", protocol=QUICK), checkpoint)
+    measure_only(run, backend(), Silent())
+    record, network = read_measured(run)["uses"], read_measurement(UsesRecord, alone)
+    assert reason in record.use.reason
+    assert network is not None
+    if factory != "broken":
+        assert record.merges.same == pytest.approx(network.merges.same, abs=1e-4)
+    if factory == "editable":
+        assert record.sites == network.sites
 
 
 def test_a_suite_without_strict_pairs_is_not_applicable(words, tmp_path, capsys):
@@ -203,3 +262,16 @@ def test_items_of_other_settings_are_computed_again(tiny_folder, tmp_path):
         stage.settings_digest(measurement, job) for measurement in (USES, UsesMeasurement(PairSettings(tasks=31)))
     }
     assert len(digests) == 2
+
+
+def test_two_workers_that_share_the_items_give_the_same_bytes(tiny_folder, tmp_path, alone):
+    run, progress = prepare(tiny_folder, tmp_path), Silent()
+    folder = RunFolder(run.root())
+    work = stage.MeasurementWork(USES, run.job, folder.store.root)
+    workers = [work.prepare(), work.prepare()]
+    for phase in USES.phases(run.job):
+        for number, item in enumerate(reversed(phase)):
+            for staged in workers[number % 2](item, 1.0):
+                folder.store.commit(staged)
+    measure_only(run, backend(), progress)
+    same_result(run.root(), alone)

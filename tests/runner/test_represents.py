@@ -114,8 +114,12 @@ def test_the_key_of_a_copy_holds_what_it_depends_on(job, tmp_path) -> None:
     ]
     assert len({key, *others}) == 6
     (changed / "config.json").write_text(json.dumps({**config, "_name_or_path": "elsewhere"}))
+    for name in ("record.json", "represents.json", "uses.json", "status.json", "training.json"):
+        (changed / name).write_text("{}")
     renamed = replace(job, checkpoint=replace(job.checkpoint, folder=changed))
     assert untrained_copy_key(renamed, PROTOCOL, RANDOM_INIT_SEED) == key
+    (changed / "tokenizer_config.json").write_text("{}")
+    assert untrained_copy_key(renamed, PROTOCOL, RANDOM_INIT_SEED) != key
     custom = replace(job, checkpoint=replace(job.checkpoint, spec="py:module:factory"))
     assert untrained_copy_key(custom, PROTOCOL, RANDOM_INIT_SEED) is None
 

@@ -62,7 +62,6 @@ class RotationResult:
         reason: why the verdict is not REPRESENTS or RECORD-ONLY; empty for these two.
         skill, skill_alternatives, gap: rotation of the model under the original, under the marker alternatives, and the
             difference.
-        skill_all, skill_alternatives_all: the first two on all rows.
         control_gaps: gap of each control.
         delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
         delta90_all: the same on all rows by relative feature, 90% intervals.
@@ -76,14 +75,13 @@ class RotationResult:
         head_skill: mean skill of the word and count heads on validation.
         curve: results by word position, on all rows.
         unseen_rows: number of distinct judged rows.
+        skill_all, skill_alternatives_all: `skill` and `skill_alternatives` on all rows.
     """
 
     verdict: str
     reason: str
     skill: Estimate
     skill_alternatives: float
-    skill_all: float
-    skill_alternatives_all: float
     gap: Estimate
     control_gaps: dict[str, float]
     delta: Estimate
@@ -100,6 +98,8 @@ class RotationResult:
     head_skill: float
     curve: list[PositionResult]
     unseen_rows: int
+    skill_all: float
+    skill_alternatives_all: float
 
 
 class _Analysis:
@@ -216,6 +216,29 @@ def _head_skill(record: RotationEvidence) -> float:
     return float(np.mean(skill_score(loss, np.maximum(prior, 1e-9))))
 
 
+@dataclass(frozen=True)
+class Condition:
+    """A condition of REPRESENTS: the lower end of the interval of a figure exceeds a bound; a figure may be undefined."""
+
+    name: str
+    estimate: Estimate | None
+    bound: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the lower end exceeds the bound."""
+        return self.estimate is not None and self.estimate.low > self.bound
+
+
+def represents_conditions(result: RotationResult, protocol: RotationProtocol) -> tuple[Condition, Condition, Condition]:
+    """The conditions of REPRESENTS, all of which must be met: delta, pose delta, arithmetic."""
+    return (
+        Condition("delta", result.delta, protocol.margin),
+        Condition("pose delta", result.pose_delta, protocol.margin),
+        Condition("arithmetic", result.arithmetic, protocol.arithmetic_margin),
+    )
+
+
 def decide_rotation(result: RotationResult, protocol: RotationProtocol) -> tuple[str, str]:
     """The verdict and, unless it is REPRESENTS or RECORD-ONLY, its reason.
 
@@ -229,9 +252,10 @@ def decide_rotation(result: RotationResult, protocol: RotationProtocol) -> tuple
         return NOTHING_READ, "these probes, at this label budget, read neither rotation nor words"
     if result.unseen_rows < protocol.min_unseen:
         return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
-    is_beyond_pose = result.pose_delta is not None and result.pose_delta.low > margin
-    is_beyond_counts = result.arithmetic.low > protocol.arithmetic_margin
-    if result.delta.low > margin and is_beyond_pose and is_beyond_counts:
+    is_beyond_controls, is_beyond_pose, is_beyond_counts = (
+        condition.is_met for condition in represents_conditions(result, protocol)
+    )
+    if is_beyond_controls and is_beyond_pose and is_beyond_counts:
         return REPRESENTS, ""
     bands = [result.delta90, *result.delta90_all.values()]
     best = max(result.excess, key=lambda name: result.excess[name])
@@ -239,7 +263,7 @@ def decide_rotation(result: RotationResult, protocol: RotationProtocol) -> tuple
         if result.excess[best] <= margin:
             return RECORD_ONLY, ""
         return INCONCLUSIVE, f"the label of {best} is read better than the original"
-    if result.delta.low > margin:
+    if is_beyond_controls:
         if result.pose_delta is None:
             return INCONCLUSIVE, "no pose-word alternative is kept"
         return INCONCLUSIVE, (

@@ -26,13 +26,13 @@ from benchmark.causal.verdict import judge, not_applicable
 from benchmark.errors import ModelError
 from benchmark.runner.measurement_record import UsesRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
+from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer
 from benchmark.runner.plan import Job
 from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.suite import Suite
 
 UNTRAINED_SEED = 0
 MIN_TASKS = 20
-NO_STATES = "the model has no states that can be replaced; expected a network of transformers"
 
 
 def pair_settings(suite: Suite) -> PairSettings:
@@ -145,9 +145,9 @@ class UsesCollector:
     def _score_merges(self, batch_scale: float) -> np.ndarray:
         """float32 [R, 6], scores of the prefixes of `merge_pairs`."""
         merges = merge_pairs(self.suite, self.settings)
-        if has_states(self.job):
+        try:
             scorer: WordScorer = SteerableScorer(self._session(batch_scale).model)
-        else:
+        except ModelError:
             scorer = load_word_scorer(self.job)
         return pieces.score_prefixes(scorer, self.suite, self.pairs, merges.task, merges.prefix, batch_scale)
 
@@ -163,37 +163,3 @@ class UsesCollector:
             self.loaded = (seed, load_steerable(self.job, seed))
         model = self.loaded[1]
         return CausalSession(model, self.suite, self.pairs, batch_rows=max(1, int(model.batch_rows * batch_scale)))
-
-
-def load_steerable(job: Job, seed: int | None = None) -> SteerableModel:
-    """Load the model of a job, or with `seed` its untrained copy.
-
-    Raises:
-        ModelError: it cannot be loaded, or has no states that can be replaced.
-    """
-    if not has_states(job):
-        raise ModelError(NO_STATES)
-    from benchmark.models.huggingface import HuggingFaceModel
-    from benchmark.models.loading import load_model
-    from benchmark.models.steering import open_steerable
-
-    model = load_model(job.checkpoint, job.dtype, job.device, seed)
-    if not isinstance(model, HuggingFaceModel):
-        raise ModelError(NO_STATES)
-    return open_steerable(model)
-
-
-def has_states(job: Job) -> bool:
-    """Whether the model of a job is a network whose states may be replaced."""
-    return job.checkpoint.has_hidden_states and not job.checkpoint.is_custom
-
-
-def load_word_scorer(job: Job) -> WordScorer:
-    """Load the model of a job to score words.
-
-    Raises:
-        ModelError: it cannot be loaded, or gives no probabilities of words.
-    """
-    if has_states(job):
-        return SteerableScorer(load_steerable(job))
-    raise ModelError("the model gives no probabilities of words")

@@ -143,7 +143,9 @@ def _check_origin(report: VerificationReport, record: MeasurementRecord, suite: 
         if not SHA256_PATTERN.fullmatch(text):
             raise SubmissionError(f"{file}: {name}: {sanitize(text)}; expected 64 digits of a SHA-256")
     if is_proposed and any(map(has_paths, (record.model.spec, record.model.name, origin.command))):
-        raise SubmissionError(f"{file}: names a folder of a machine; add it with python -m benchmark.add_measurements")
+        raise SubmissionError(
+            f"{file}: names a folder of a machine; add it with python -m benchmark.submit.measurements"
+        )
     # The device may differ: a measurement can be added on another machine than that of the run.
     claimed, expected = (model.model_dump(exclude={"device"}) for model in (record.model, report.record.model))
     report.compare(f"{file}: model", claimed, expected)

@@ -23,7 +23,8 @@ from benchmark.errors import ModelError
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import available_memory
 from benchmark.runner.measurement_record import UsesRecord
-from benchmark.runner.measurements.uses import UNTRAINED_SEED, load_steerable, load_word_scorer, pair_settings
+from benchmark.runner.measurements.uses import UNTRAINED_SEED, pair_settings
+from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer
 from benchmark.runner.plan import Job
 from benchmark.submit.measurements.check import read_evidence, read_submitted_measurement
 from benchmark.submit.measurements.check_uses import MERGE_SCORES, UsesCheck, expected_runs

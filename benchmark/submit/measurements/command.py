@@ -1,4 +1,4 @@
-"""Add measurements to the folder of a run or of a submission: `python -m benchmark.add_measurements FOLDER`.
+"""Add measurements to the folder of a run or of a submission: `python -m benchmark.submit.measurements FOLDER`.
 
 The other files of the folder stay as they are. Each measurement is computed as by a run, in a run folder of its own under
 `--output-dir`, so that the same command continues after a stop. Exit codes: 0 done, 1 run incomplete, 2 usage, 3 the
@@ -7,7 +7,6 @@ model cannot be loaded or the submission would not be eligible, 4 not the model 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.run import MEASUREMENT_NAMES
+
+NAME, MODULE = "measurements", "benchmark.submit.measurements"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def execute(options: AddOptions) -> int:
     make_folder(options.output_dir, "--output-dir")
     names = tuple(name for name in MEASUREMENT_NAMES if not options.only or name in options.only)
     model = read_model(options.model) if options.model else ""
-    command = f"{program_name('add_measurements')} {options.folder.name}"
+    command = f"{program_name(NAME, MODULE)} {options.folder.name}"
     addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)
     run = prepare_addition(addition)
     progress = open_progress(Console(stderr=True, highlight=False))
@@ -75,8 +76,4 @@ def execute(options: AddOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(lambda: execute(parse_options(AddOptions, arguments, "add_measurements")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command(lambda: execute(parse_options(AddOptions, arguments, NAME, module=MODULE)))

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from whole_runs import only
 
-from benchmark import add_measurements
 from benchmark.artifacts import REPRESENTS_RECORD, ROTATION_EVIDENCE
 from benchmark.probing.control_gap import INCONCLUSIVE
 from benchmark.probing.version4 import suite_controls
@@ -19,6 +18,7 @@ from benchmark.runner.measurements import registry
 from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.record import read_record
 from benchmark.runner.run import Run
+from benchmark.submit.measurements.command import main
 
 SMALL = replace(
     ROTATION_STANDARD, folds=3, seeds=(0, 1, 2), random_inits=2, steps=4, checks=1, hidden=4, batch=64, units=12,
@@ -42,7 +42,7 @@ def test_protocol_4_is_added_to_a_run(small, smoke_run, tiny_folder, tmp_path, c
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     out = tmp_path / "measured"
     command = [str(folder), "--only", "represents", "--model", f"path:{tiny_folder}", "--output-dir", str(out)]
-    assert add_measurements.main(command) == 0
+    assert main(command) == 0
     record = read_measurement(RepresentsRecord, folder)
     assert record is not None
     assert record.rotation.verdict == INCONCLUSIVE
@@ -58,11 +58,11 @@ def test_protocol_4_is_added_to_a_run(small, smoke_run, tiny_folder, tmp_path, c
     # The same command again finds what is measured.
     evidence = (folder / ROTATION_EVIDENCE).stat().st_mtime_ns
     inner = (only(out) / ROTATION_EVIDENCE).stat().st_mtime_ns
-    assert add_measurements.main(command) == 0
+    assert main(command) == 0
     assert (only(out) / ROTATION_EVIDENCE).stat().st_mtime_ns == inner
     assert (folder / ROTATION_EVIDENCE).stat().st_mtime_ns >= evidence
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys) -> None:
-    assert add_measurements.main([str(tmp_path), "--output-dir", str(tmp_path / "out")]) != 0
+    assert main([str(tmp_path), "--output-dir", str(tmp_path / "out")]) != 0
     assert "record.json" in capsys.readouterr().err
