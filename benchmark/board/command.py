@@ -118,7 +118,7 @@ def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
         measurement_cells(ranked_row.row.measurements, DIGITS, REASON_WIDTH),
     )
     return {
-        "rank": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
+        "#": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
         "model": ranked_row.row.name,
         **{column: cells[column] for column in SOLVED_COLUMNS},
         **{column: measured[column] for column in columns},

@@ -7,6 +7,7 @@ is official, fits the row's `record.json`, and its evidence is beside it; `submi
 from __future__ import annotations
 
 import hashlib
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -222,16 +223,14 @@ def shorten_reason(reason: str, width: int) -> str:
     return textwrap.shorten(reason.partition(";")[0].removeprefix("the model "), width, placeholder=" ...")
 
 
-def format_figure(column: str, estimate: Estimate | None, digits: int = 3) -> str:
-    """Format the figure of a column with its 95% interval, such as `.912 [.879, .942]`; empty if undefined."""
+def format_figure(estimate: Estimate | None, digits: int = 3) -> str:
+    """Format a figure with its 95% interval, such as `.912 [.879, .942]`; empty if undefined."""
     if estimate is None:
         return ""
-    sign = "+" if column == REPRESENTS else ""
     value, low, high = (
-        f"{number:{sign}.{digits}f}".replace("0.", ".", 1) if abs(number) < 1 else f"{number:{sign}.{digits}f}"
-        for number in (round(part, digits) + 0.0 for part in (estimate.value, estimate.low, estimate.high))
+        f"{round(part, digits) + 0.0:.{digits}f}" for part in (estimate.value, estimate.low, estimate.high)
     )
-    return f"{value} [{low}, {high}]"
+    return re.sub(r"\b0\.", ".", f"{value} [{low}, {high}]")
 
 
 def measurement_cells(
@@ -248,7 +247,7 @@ def measurement_cells(
     cells = {}
     for column in MEASUREMENT_COLUMNS:
         verdict = measurements.verdicts.get(column) or ""
-        figure = format_figure(column, measurements.figure(column), digits)
+        figure = format_figure(measurements.figure(column), digits)
         if verdict == NOT_APPLICABLE:
             figure = f"({escape(shorten_reason(measurements.verdicts[f'{column}_reason'] or '', reason_width))})"
         cells[column] = " ".join(filter(None, (escape(verdict), figure))) or UNDEFINED

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import spell_hidden
-from benchmark.board.measurements import MEASUREMENT_COLUMNS, Measurements, format_figure
+from benchmark.board.measurements import MEASUREMENT_COLUMNS, Measurements, format_figure, shorten_reason
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
@@ -64,6 +64,8 @@ DEFINITIONS = {
     "merges": "Are prefixes that lead to the same state continued alike? 1: as if they were one; 0: like other states",
 }
 """What a column shows, for its tooltip."""
+REASON_WIDTH = 40
+"""Characters of the reason for N/A in a cell."""
 STEERING_MARK = "/* steering.js */"
 """Line of board.js that is replaced by steering.js."""
 STRIP_RANGES = {"held_out": (0.0, 1.0), "represents": (-0.1, 1.0), "uses": (-0.1, 1.0), "merges": (0.0, 1.0)}
@@ -137,9 +139,8 @@ def format_measurement(column: str, measurements: Measurements) -> TableCell:
     verdict = measurements.verdicts.get(column) or ""
     reason = measurements.verdicts.get(f"{column}_reason") or ""
     if estimate is None:
-        value = UNDEFINED if not verdict else ""
-        return TableCell(value, "", None, None, None, verdict, reason)
-    value, _, interval = format_figure(column, estimate).partition(" ")
+        return TableCell("", shorten_reason(reason, REASON_WIDTH), None, None, None, verdict, reason)
+    value, _, interval = format_figure(estimate).partition(" ")
     strip = interval_strip(estimate, *STRIP_RANGES[column])
     return TableCell(value, interval, estimate.value, estimate.n, strip, verdict, reason)
 

@@ -1,5 +1,5 @@
 /* Player of edits: words that were stored with and without an edit of the robot's rotation, in the shown worlds. */
-  const TURNS = { 3: "left", 2: "half", 1: "right" };
+  const TURNS = [["3", "turn left"], ["2", "half turn"], ["1", "turn right"], [null, "no edit"]];
   const TURNED = { 3: "turned left", 2: "turned around", 1: "turned right" };
 
   class SteeringPlayer {
@@ -14,10 +14,10 @@
       this.prefixSelect = make("select", { id }, ...this.data.prefixes.map((prefix, i) =>
         make("option", { value: i }, `Task ${prefix.task}: ${this.text(prefix.prefix)}`)));
       this.prefixSelect.addEventListener("change", () => this.choose(Number(this.prefixSelect.value)));
-      this.turnButtons = Object.entries({ ...TURNS, "": "none" }).map(([turn, name]) => {
-        const element = make("button", { type: "button", "aria-pressed": "false" }, name === "none" ? "no edit" : `turn ${name}`);
-        element.addEventListener("click", () => this.edit(turn || null));
-        return [turn || null, element];
+      this.turnButtons = TURNS.map(([turn, name]) => {
+        const element = make("button", { type: "button", "aria-pressed": "false" }, name);
+        element.addEventListener("click", () => this.edit(turn));
+        return [turn, element];
       });
       this.rows = make("div", { class: "edits", tabindex: 0, role: "group", "aria-label": "Shown worlds; arrow keys step, Home and End go to the ends" });
       const control = (name, act) => {
@@ -44,6 +44,12 @@
         this.status, this.rows, controls,
         make("p", { class: "keys" }, "Keys: ← → step, Home and End go to the ends, while the worlds have the focus."), this.words);
       this.container.addEventListener("keydown", (event) => this.key(event));
+    }
+
+    /* Words in a sentence, and as a program. */
+    name(word) {
+      const text = this.data.words[word];
+      return text === "}" ? "the closing bracket" : text.replace("();", "");
     }
 
     text(words) {
@@ -86,18 +92,18 @@
         const [world, trail] = after(input, this.steps(written, example), this.step);
         let note = this.step <= length ? `${this.step} of ${length} words` : "robot in the state";
         if (this.step === this.last) {
-          note = written.ends === null ? `after ${this.data.words[written.word]}` :
+          note = written.ends === null ? `after ${this.name(written.word)}` :
             written.ends[example] ? "program ends: output matches" : "program ends: output does not match";
         }
         return make("figure", { class: "world" }, make("figcaption", {}, `Example ${example + 1}`), draw(world, trail), make("p", {}, note));
       });
-      return make("section", { class: "edit-row", "aria-label": title }, make("h4", {}, title), make("div", { class: "stage" }, ...figures));
+      return make("section", { class: "edit-row", "aria-label": title }, make("h4", {}, title), make("div", { class: "worlds" }, ...figures));
     }
 
     expected() {
       const figures = this.prefix.expected.map((world, example) =>
         make("figure", { class: "world" }, make("figcaption", {}, `Example ${example + 1}`), draw(world, [])));
-      return make("section", { class: "edit-row", "aria-label": "Expected outputs" }, make("h4", {}, "Expected outputs"), make("div", { class: "stage" }, ...figures));
+      return make("section", { class: "edit-row", "aria-label": "Expected outputs" }, make("h4", {}, "Expected outputs"), make("div", { class: "worlds" }, ...figures));
     }
 
     show(step) {
@@ -105,8 +111,8 @@
       this.slider.value = String(this.step);
       this.count.textContent = `${this.step} of ${this.last}`;
       const { unedited, turns } = this.prefix, edited = turns[this.turn];
-      const rows = [this.row(`Unedited: writes ${this.data.words[unedited.word]}`, unedited)];
-      if (edited) rows.push(this.row(`Edited, robot ${TURNED[this.turn]}: writes ${this.data.words[edited.word]}`, edited));
+      const rows = [this.row(`Unedited: writes ${this.name(unedited.word)}`, unedited)];
+      if (edited) rows.push(this.row(`Edited, robot ${TURNED[this.turn]}: writes ${this.name(edited.word)}`, edited));
       this.rows.replaceChildren(...rows, this.expected());
       this.words.replaceChildren(this.table(unedited, edited));
       const sentence = this.sentence(unedited, edited);
@@ -114,12 +120,12 @@
     }
 
     sentence(unedited, edited) {
-      const word = (index) => this.data.words[index];
+      const word = (index) => this.name(index);
       let sentence = `Step ${this.step} of ${this.last}: ${this.stepName(edited)}. Unedited, the model writes ${word(unedited.word)}.`;
       if (!edited) return `${sentence} Press a turn to see what it writes after the edit.`;
       const share = (written) => written.probability[edited.target].toFixed(2);
       sentence += ` With the robot ${TURNED[this.turn]} in its state it writes ${word(edited.word)}, ` +
-        (edited.word === edited.target ? "which is the right word there" : `where ${word(edited.target)} is right`) +
+        (edited.word === edited.target ? "which is the right word there" : `where ${word(edited.target)} would be right`) +
         ` (probability ${share(edited)} from the turned state, ${share(unedited)} from the actual one).`;
       return sentence + (edited.strict ? " A strict pair: a look-up from the turn and the words gives another word." : "");
     }
@@ -127,7 +133,7 @@
     stepName(edited) {
       const words = this.prefix.prefix;
       if (this.step === 0) return "the input worlds";
-      if (this.step <= words.length) return `after ${this.text(words.slice(0, this.step))}`;
+      if (this.step <= words.length) return `after ${words.slice(0, this.step).map((word) => this.name(word)).join(", ")}`;
       if (this.step <= words.length + 1) return edited ? `the edited state, robot ${TURNED[this.turn]}` : "the state before the next word";
       return "the next word is executed";
     }
