@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import Measurements
-from benchmark.board.tables import UNDEFINED, format_skill
+from benchmark.board.tables import UNDEFINED, format_p, format_skill
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
@@ -263,11 +263,6 @@ def merges_section(merges: MergeResult) -> MeasuredSection:
     )
     table = [{"figure": name, "value [95% interval]": value} for name, value in rows]
     return MeasuredSection("Merges", "", "", lead, [("Figures", table)], [])
-
-
-def format_p(p: float) -> str:
-    """Format a p value; below 0.001 as a bound, since no test gives 0."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _format_share(estimate: Estimate | None) -> str:

@@ -41,7 +41,8 @@ MEASUREMENT_COLUMNS = (REPRESENTS, USES, MERGES)
 class _Entry(BaseModel):
     """Entries that tables need; others are ignored, numbers are finite."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    # Built where a file is read, so that a board without such files starts faster.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class _ModelDigest(_Entry):

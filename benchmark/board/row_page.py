@@ -9,23 +9,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_probe_set, load_recorded_suite
-from benchmark.board.measured_sections import (
-    MeasuredSection,
-    build_measured_sections,
-    describe_measurements,
-    format_p,
-)
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
-from benchmark.board.steering_player import build_steering_player
-from benchmark.board.tables import UNDEFINED, format_percent, format_skill
+from benchmark.board.tables import UNDEFINED, format_p, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.control_gap import overall_skill
@@ -35,7 +28,6 @@ from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import load_readout
 from benchmark.probing.state_source import RunEvidence
 from benchmark.runner.folder import read_probes
-from benchmark.runner.measurement_record import UsesRecord, read_measurement
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
 from benchmark.statistics import Estimate
@@ -43,6 +35,9 @@ from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
+
+if TYPE_CHECKING:
+    from benchmark.board.measured_sections import MeasuredSection
 
 NUM_SHADES = 5
 """Number of colour steps of a heat map on each side of 0."""
@@ -106,6 +101,9 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
         folder: folder of the submission.
         ranked_row: its row.
     """
+    # SciPy and the compiler are loaded where a page is built, not where help is printed.
+    from benchmark.board.measured_sections import build_measured_sections
+
     record = ranked_row.row.record
     suite = load_recorded_suite(record)
     maps, readings = [], None
@@ -132,6 +130,8 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
 
 def _summary(entry: LeaderboardRow) -> list[str]:
     """What a row shows, in sentences: solves, represents, uses, merges."""
+    from benchmark.board.measured_sections import describe_measurements
+
     accuracy = entry.record.accuracy
     solves = (
         f"Its programs solve {format_percent(accuracy.shown)}% of the tasks on the shown examples and "
@@ -142,6 +142,9 @@ def _summary(entry: LeaderboardRow) -> list[str]:
 
 def _steering_data(folder: Path, entry: LeaderboardRow, suite: Suite) -> dict[str, Any] | None:
     """Data of the player of edits; None if nothing was edited."""
+    from benchmark.board.steering_player import build_steering_player
+    from benchmark.runner.measurement_record import UsesRecord, read_measurement
+
     uses = read_measurement(UsesRecord, folder) if entry.measurements.uses else None
     if uses is None or uses.use.site is None:
         return None

@@ -71,6 +71,11 @@ def format_skill(estimate: Estimate | None) -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
+def format_p(p: float) -> str:
+    """Format a p value; below 0.001 as a bound, since no test gives 0."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def row_cells(record: Record) -> dict[str, str]:
     """Formatted cells of one record, by column name."""
     accuracy, meaning = record.accuracy, record.meaning

@@ -10,13 +10,13 @@ from measured_rows import SITES, planned, rotation_result, write_represents, wri
 from benchmark.board.measured_sections import (
     build_measured_sections,
     describe_measurements,
-    format_p,
     name_sites,
     represents_section,
     uses_section,
 )
 from benchmark.board.measurements import Measurements, read_measurements
 from benchmark.board.page import represents_uses_chart
+from benchmark.board.tables import format_p
 from benchmark.causal.verdict import judge, not_applicable
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.version4.rotation_verdict import VERDICTS

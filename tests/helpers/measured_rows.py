@@ -92,9 +92,9 @@ def write_uses(folder: Path, **changes: object) -> None:
     _write(folder, UsesRecord, USES_RECORD, content, entries, changes)
 
 
-def write_not_applicable(folder: Path) -> None:
+def write_not_applicable(folder: Path, reason: str = NO_STATES) -> None:
     """Write `uses.json` of a model that cannot be measured."""
-    entries = {"version": 1, "sites": [], "use": not_applicable(NO_STATES), "merges": None}
+    entries = {"version": 1, "sites": [], "use": not_applicable(reason), "merges": None}
     _write(folder, UsesRecord, USES_RECORD, None, entries, {})
 
 

@@ -52,6 +52,7 @@ def add_hostile(target: Path) -> None:
     record["model"].update(name=IMAGE, spec=f"path:{SCRIPT}")
     record["provenance"].update(processor=SCRIPT, commit=f"{IMAGE}; rm -r x")
     (folder / "record.json").write_text(json.dumps(record))
+    write_not_applicable(folder, SCRIPT + IMAGE)
     declared = yaml.safe_load((folder / "submission.yaml").read_text())
     declared |= {
         "family": IMAGE,
