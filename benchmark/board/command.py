@@ -12,7 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.board.markup import spell_hidden
-from benchmark.board.measurements import measured_columns, measurement_cells
+from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
 from benchmark.board.ranking import (
     LeaderboardRow,
     RankedRow,
@@ -21,7 +21,6 @@ from benchmark.board.ranking import (
     read_leaderboard_rows,
 )
 from benchmark.board.tables import (
-    UNDEFINED,
     print_ignored,
     probing_rows,
     probing_title,

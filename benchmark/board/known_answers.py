@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.board.measurements import UNDEFINED
 from benchmark.errors import UsageError
 from benchmark.files import MAX_JSON_BYTES, read_bytes
 
 ROTATION_CALIBRATION, CAUSAL_CALIBRATION = "calibration_protocol4.json", "calibration_causal.json"
 """Files beside the calibration of protocol 3. Each is a copy of what its command writes."""
-UNDEFINED = "-"
 KINDS = {"N": "not REPRESENTS", "R": "REPRESENTS", "M": "not RECORD-ONLY"}
 """Expected verdicts by kind of pseudo-model: no state, the state, a part of it."""
 Cell = dict[str, Any]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
-from benchmark.board.measurements import Measurements
-from benchmark.board.tables import UNDEFINED, format_p, format_skill
+from benchmark.board.measurements import UNDEFINED, Measurements
+from benchmark.board.tables import format_p, format_skill
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS

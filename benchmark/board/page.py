@@ -22,7 +22,7 @@ from markupsafe import Markup
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import spell_hidden
-from benchmark.board.measurements import MEASUREMENT_COLUMNS, Measurements, format_figure, shorten_reason
+from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
@@ -35,7 +35,6 @@ from benchmark.board.ranking import (
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
 from benchmark.board.tables import (
     CALIBRATION,
-    UNDEFINED,
     format_skill,
     print_ignored,
     probing_rows,
