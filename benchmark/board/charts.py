@@ -6,7 +6,7 @@ Colour is never the only cue: series also differ in marker and line style, and e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -156,6 +156,7 @@ def lay_out_chart(
     *,
     logarithmic: bool = False,
     x_range: tuple[float, float] | None = None,
+    x_names: Mapping[float, str] | None = None,
     levels: Sequence[tuple[float, str]] = (),
 ) -> Chart:
     """Lay out a chart whose axes contain every point and interval.
@@ -165,6 +166,7 @@ def lay_out_chart(
         series: series with at least one point in total.
         logarithmic: use a logarithmic x axis with ticks at the points.
         x_range: limits of the x axis; by default the range of the points.
+        x_names: text of each tick of the x axis, by its position; by default numbers.
         levels: horizontal reference lines as (y, label).
     """
     points = [point for chart_series in series for point in chart_series.points]
@@ -179,7 +181,10 @@ def lay_out_chart(
     has_lane = any(point.y is None for point in points)
     bottom = HEIGHT - BOTTOM - (LANE_HEIGHT if has_lane else 0)
     right = WIDTH - RIGHT
-    if logarithmic:
+    if x_names:
+        x_ticks = sorted(x_names)
+        low, high = x_ticks[0] - 0.5, x_ticks[-1] + 0.5
+    elif logarithmic:
         x_ticks = sorted({point.x for point in points})
         low, high = x_ticks[0] / 1.3, x_ticks[-1] * 1.3
     else:
@@ -209,7 +214,7 @@ def lay_out_chart(
         drawn_series.append(DrawnSeries(chart_series.name, chart_series.kind, marks, path))
     return Chart(
         title, x_label, y_label, WIDTH, HEIGHT, LEFT, right, TOP, bottom,
-        [(x_of(x), format_tick(x)) for x in x_ticks], [(y_of(y), format_tick(y)) for y in y_ticks], drawn_series,
+        [(x_of(x), x_names[x] if x_names else format_tick(x)) for x in x_ticks], [(y_of(y), format_tick(y)) for y in y_ticks], drawn_series,
         [(y_of(y), label) for y, label in levels], lane_y,
     )  # fmt: skip
 

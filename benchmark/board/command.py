@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.board.markup import spell_hidden
+from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
 from benchmark.board.ranking import (
     LeaderboardRow,
     RankedRow,
@@ -19,7 +20,14 @@ from benchmark.board.ranking import (
     rank_groups,
     read_leaderboard_rows,
 )
-from benchmark.board.tables import UNDEFINED, row_cells, to_csv, to_json
+from benchmark.board.tables import (
+    print_ignored,
+    probing_rows,
+    probing_title,
+    row_cells,
+    to_csv,
+    to_json,
+)
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
@@ -28,8 +36,10 @@ from karel_env.command import nearest
 
 LEADERBOARD_FILE = "leaderboard.json"
 FORMATS = ("table", "json", "csv")
-COLUMNS = ("shown %", "held-out %", "skill", "delta", "verdict")
-"""Columns of `tables.COLUMNS` that fit on a terminal."""
+SOLVED_COLUMNS, COLUMNS = ("shown %", "held-out %"), ("skill", "gap", "delta", "verdict")
+"""Columns of `tables.COLUMNS` in the first and in the second table of a suite, which fit on a terminal."""
+DIGITS, REASON_WIDTH = 2, 18
+"""Decimal digits and length of the reasons of measurements; csv and json have all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +95,40 @@ def groups_with_ranks(entries: Sequence[LeaderboardRow], ranked: Any) -> list[Ra
 
 
 def format_group(group: RankingGroup) -> str:
-    """Format one ranking group as a table for a terminal, best rank first."""
+    """Format one ranking group for a terminal: a table by rank, and a table of the probes of the records' protocol."""
     version = f"suite v{group.suite_version}, protocol v{group.protocol}, {group.track}, n = {group.tasks} tasks"
-    rows = [_table_row(ranked_row) for ranked_row in group.rows]
-    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
-    return spell_hidden(f"{group.suite} ({version})\n\n{table}")
+    columns = measured_columns([ranked_row.row.measurements for ranked_row in group.rows])
+    parts = [f"{group.suite} ({version})", _table([_table_row(ranked_row, columns) for ranked_row in group.rows])]
+    probing = [
+        {name: row[name] for name in ("model", *COLUMNS) if name in row} for row in probing_rows(group)
+    ]  # fmt: skip
+    if probing:
+        parts += [probing_title(group), _table(probing)]
+    return spell_hidden("\n\n".join(parts))
 
 
-def _table_row(ranked_row: RankedRow) -> dict[str, str]:
-    cells = row_cells(ranked_row.row.record)
-    rank = UNDEFINED if ranked_row.rank is None else str(ranked_row.rank)
-    names = {"rank": rank, "model": ranked_row.row.name, "family": ranked_row.row.family}
-    return names | {column: cells[column] for column in COLUMNS} | {"status": ranked_row.row.status}
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
+    cells, measured = (
+        row_cells(ranked_row.row.record),
+        measurement_cells(ranked_row.row.measurements, DIGITS, REASON_WIDTH),
+    )
+    return {
+        "#": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
+        "model": ranked_row.row.name,
+        **{column: cells[column] for column in SOLVED_COLUMNS},
+        **{column: measured[column] for column in columns},
+        "status": ranked_row.row.status,
+    }
 
 
 def execute(options: BoardOptions) -> int:
     """Print the board; returns the exit code."""
     groups = read_groups(options.submissions)
+    print_ignored(ranked_row.row for group in groups for ranked_row in group.rows)
     suites = sorted({group.suite for group in groups})
     if options.suite is not None:
         groups = [group for group in groups if group.suite == options.suite]

@@ -20,7 +20,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
+from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import spell_hidden
+from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
@@ -31,7 +33,15 @@ from benchmark.board.ranking import (
     read_calibration,
 )
 from benchmark.board.row_page import RowPage, build_row_page, describe_row_semantics
-from benchmark.board.tables import CALIBRATION, UNDEFINED, format_skill, row_estimates, unverified_claims
+from benchmark.board.tables import (
+    CALIBRATION,
+    format_skill,
+    print_ignored,
+    probing_rows,
+    probing_title,
+    row_estimates,
+    unverified_claims,
+)
 from benchmark.cli.declare import parse_options
 from benchmark.cli.fields import calibration_option, output_dir_option, submissions_option
 from benchmark.command import check_folder, make_folder, run_command
@@ -42,21 +52,37 @@ from karel_env.world import HEADINGS
 
 PAGE_FILE = "index.html"
 SHARE_COLUMNS = {"shown": "shown %", "held_out": "held-out %", "exact": "exact %", "valid": "valid %"}
-SKILL_COLUMNS = {"skill": "skill", "gap": "gap", "delta": "delta"}
-STRIP_RANGES = {"held_out": (0.0, 1.0), "delta": (-0.1, 1.0)}
+DEFINITIONS = {
+    "rank": "1 plus the number of rows that are significantly better on the same held-out tasks",
+    "shown": "Share of tasks whose program is right on every shown example",
+    "held_out": "Share of tasks whose program is right on every held-out example",
+    "exact": "Share of programs that are the reference program",
+    "valid": "Share of answers that are a program",
+    "represents": "Do the states hold the robot's rotation beyond a record of the words? Delta of protocol 4 on unseen prefixes",
+    "uses": "Does an edit of the state change the next word to the right one? Use on strict pairs",
+    "merges": "Are prefixes that lead to the same state continued alike? 1: as if they were one; 0: like other states",
+}
+"""What a column shows, for its tooltip."""
+REASON_WIDTH = 40
+"""Characters of the reason for N/A in a cell."""
+STEERING_MARK = "/* steering.js */"
+"""Line of board.js that is replaced by steering.js."""
+STRIP_RANGES = {"held_out": (0.0, 1.0), "represents": (-0.1, 1.0), "uses": (-0.1, 1.0), "merges": (0.0, 1.0)}
 """Columns whose intervals are also drawn as strips, with the limits of the strip."""
 NUM_MARKERS = 6
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One table cell: formatted value and interval, sort key, n, and interval strip."""
+    """One table cell: formatted value and interval, sort key, n, interval strip, verdict and its reason."""
 
     value: str
     interval: str
     order: float | None
     n: int | None
     strip: dict[str, float] | None
+    verdict: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,13 +98,28 @@ class TableRow:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One ranking group with its rows, chart and calibration."""
+    """One ranking group with its rows.
+
+    Attributes:
+        slug: page fragment.
+        group: the group.
+        rows: its rows.
+        plot: use against delta of protocol 4; None if no row has both.
+        probing_title, probing: heading and rows of the probes of the records' own protocol.
+        probing_plot: delta of that protocol against accuracy; None if no row has a delta.
+        calibration: calibration of that protocol; None if the group has none.
+        known_answers: calibration tables of the measurements besides accuracy.
+    """
 
     slug: str
     group: RankingGroup
     rows: list[TableRow]
     plot: Chart | None
+    probing_title: str
+    probing: list[dict[str, str]]
+    probing_plot: Chart | None
     calibration: Calibration | None
+    known_answers: list[KnownAnswers]
 
 
 def format_cell(name: str, estimate: Estimate | None) -> TableCell:
@@ -89,6 +130,18 @@ def format_cell(name: str, estimate: Estimate | None) -> TableCell:
     value, low, high = (f"{scale * v:{sign}}" for v in (estimate.value, estimate.low, estimate.high))
     strip = interval_strip(estimate, *STRIP_RANGES[name]) if name in STRIP_RANGES else None
     return TableCell(value, f"[{low}, {high}]", estimate.value, estimate.n, strip)
+
+
+def format_measurement(column: str, measurements: Measurements) -> TableCell:
+    """Format verdict and figure of a column of `MEASUREMENT_COLUMNS` as a table cell."""
+    estimate = measurements.figure(column)
+    verdict = measurements.verdicts.get(column) or ""
+    reason = measurements.verdicts.get(f"{column}_reason") or ""
+    if estimate is None:
+        return TableCell("", shorten_reason(reason, REASON_WIDTH), None, None, None, verdict, reason)
+    value, _, interval = format_figure(estimate).partition(" ")
+    strip = interval_strip(estimate, *STRIP_RANGES[column])
+    return TableCell(value, interval, estimate.value, estimate.n, strip, verdict, reason)
 
 
 def make_slug(text: str, used_slugs: set[str]) -> str:
@@ -103,20 +156,26 @@ def make_slug(text: str, used_slugs: set[str]) -> str:
 
 
 def build_group_table(
-    folder: Path, group: RankingGroup, calibration: Calibration | None, used_slugs: set[str]
+    folder: Path,
+    group: RankingGroup,
+    calibration: Calibration | None,
+    known_answers: Sequence[KnownAnswers],
+    used_slugs: set[str],
 ) -> GroupTable:
     """Build the table of a group with the pages of its rows.
 
     Args:
         folder: folder of all submissions.
         group: ranking group.
-        calibration: calibration of the group's suite, or None.
+        calibration: calibration record; shown if it is of the group's suite.
+        known_answers: tables of pseudo-models; those of the group's suite are shown.
         used_slugs: page fragments in use; extended in place.
     """
     table_rows = []
     for ranked_row in group.rows:
         figures = row_estimates(ranked_row.row.record)
-        cells = {name: format_cell(name, figures[name]) for name in (*SHARE_COLUMNS, *SKILL_COLUMNS)}
+        cells = {name: format_cell(name, figures[name]) for name in SHARE_COLUMNS}
+        cells |= {column: format_measurement(column, ranked_row.row.measurements) for column in MEASUREMENT_COLUMNS}
         name = ranked_row.row.folder
         table_rows.append(
             TableRow(
@@ -128,12 +187,48 @@ def build_group_table(
             )
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
-    return GroupTable(slug, group, table_rows, accuracy_delta_chart(table_rows), calibration)
+    is_calibrated = group.track == TRAINED and calibration is not None and calibration.suite == group.suite
+    return GroupTable(
+        slug,
+        group,
+        table_rows,
+        represents_uses_chart(table_rows),
+        probing_title(group),
+        probing_rows(group),
+        accuracy_delta_chart(table_rows),
+        calibration if is_calibrated else None,
+        [answers for answers in known_answers if group.track == TRAINED and answers.suite == group.suite],
+    )
+
+
+def represents_uses_chart(table_rows: Sequence[TableRow]) -> Chart | None:
+    """Chart of use against delta of protocol 4, a series per family; None if fewer than two rows have both."""
+    by_family: dict[str, list[ChartPoint]] = {}
+    for table_row in table_rows:
+        entry = table_row.ranked_row.row
+        delta, use = (entry.measurements.figure(column) for column in ("represents", "uses"))
+        if delta is None or use is None:
+            continue
+        verdicts = entry.measurements.verdicts
+        description = f"{entry.name}: {verdicts['represents']}, delta {format_skill(delta)}; {verdicts['uses']}, use {format_skill(use)}"
+        by_family.setdefault(entry.family, []).append(
+            ChartPoint(delta.value, use.value, description, entry.name, use, delta, table_row.slug)
+        )
+    series = [
+        ChartSeries(family, kind % NUM_MARKERS, points) for kind, (family, points) in enumerate(by_family.items())
+    ]
+    if sum(len(points) for points in by_family.values()) < 2:
+        return None
+    return lay_out_chart(
+        "Represents against uses", "represents: delta on unseen prefixes", "uses: use on strict pairs", series
+    )
 
 
 def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
     """Chart of delta against held-out accuracy; None if no row has a delta."""
-    families = list(dict.fromkeys(table_row.ranked_row.row.family for table_row in table_rows))
+    with_delta = [row for row in table_rows if row_estimates(row.ranked_row.row.record)["delta"]]
+    # Families with a delta first, so that they have markers of their own.
+    families = list(dict.fromkeys(table_row.ranked_row.row.family for table_row in (*with_delta, *table_rows)))
     series = []
     for kind, family in enumerate(families):
         chart_points = []
@@ -165,29 +260,30 @@ def accuracy_delta_chart(table_rows: Sequence[TableRow]) -> Chart | None:
     )  # fmt: skip
 
 
-def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calibration | None) -> str:
+def render_page(
+    folder: Path,
+    groups: Sequence[RankingGroup],
+    calibration: Calibration | None,
+    known_answers: Sequence[KnownAnswers] = (),
+) -> str:
     """Render the page as HTML.
 
     Args:
         folder: folder of all submissions.
         groups: ranking groups of the submissions.
         calibration: calibration record, shown below the table of its suite.
+        known_answers: tables of pseudo-models of the measurements besides accuracy.
     """
     used_slugs: set[str] = {"board", "main", "data"}
-    tables = [
-        build_group_table(
-            folder,
-            group,
-            calibration if calibration and (calibration.suite, TRAINED) == (group.suite, group.track) else None,
-            used_slugs,
-        )
-        for group in groups
-    ]
+    tables = [build_group_table(folder, group, calibration, known_answers, used_slugs) for group in groups]
     environment = Environment(
         loader=PackageLoader("benchmark.board", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_escape_value,
     )  # fmt: skip
-    style, script = (_read_template(environment, name) for name in ("board.css", "board.js"))
+    style, script, steering = (_read_template(environment, name) for name in ("board.css", "board.js", "steering.js"))
+    if STEERING_MARK not in script:
+        raise ValueError(f"board.js: no {STEERING_MARK}, where steering.js is inserted")
+    script = script.replace(STEERING_MARK, steering)
     table_rows = [table_row for table in tables for table_row in table.rows]
     semantics_descriptions: dict[str, str] = {}
     for table_row in table_rows:
@@ -198,7 +294,7 @@ def render_page(folder: Path, groups: Sequence[RankingGroup], calibration: Calib
         "headings": HEADINGS,
     }
     return environment.get_template("board.html").render(
-        tables=tables, shares=SHARE_COLUMNS, skills=SKILL_COLUMNS, style=Markup(style), script=Markup(script),
+        tables=tables, shares=SHARE_COLUMNS, measured=MEASUREMENT_COLUMNS, definitions=DEFINITIONS, style=Markup(style), script=Markup(script),
         policy=content_security_policy(style, script), data=json_block(data),
         families=sorted({table_row.ranked_row.row.family for table_row in table_rows}),
         statuses=sorted({table_row.ranked_row.row.status for table_row in table_rows}),
@@ -260,8 +356,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: PageOptions) -> int:
     """Write the page; returns the exit code."""
     check_folder(options.output_dir, "--output-dir")
-    groups = rank_groups(read_board(options.submissions))
-    text = render_page(options.submissions, groups, read_calibration(options.calibration))
+    rows = read_board(options.submissions)
+    print_ignored(rows)
+    calibration, known_answers = read_calibration(options.calibration), read_known_answers(options.calibration)
+    text = render_page(options.submissions, rank_groups(rows), calibration, known_answers)
     make_folder(options.output_dir, "--output-dir")
     write_atomic(options.output_dir / PAGE_FILE, text.encode())
     print(f"wrote {options.output_dir / PAGE_FILE} ({len(text.encode()) / 1e6:.1f} MB)")

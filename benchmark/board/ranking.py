@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.board.comparison import read_solved_tasks
+from benchmark.board.measurements import NO_MEASUREMENTS, Measurements, read_measurements
 from benchmark.board.paired import ALPHA, mcnemar
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.runner.record import Record, read_record
@@ -40,6 +41,7 @@ class LeaderboardRow:
         held_out: bool [N], test tasks solved on the held-out examples.
         declared: the parsed `submission.yaml`.
         status: last verification status.
+        measurements: what is measured besides accuracy under later protocols.
     """
 
     folder: str
@@ -47,6 +49,7 @@ class LeaderboardRow:
     held_out: np.ndarray
     declared: Submission
     status: str
+    measurements: Measurements = NO_MEASUREMENTS
 
     @property
     def name(self) -> str:
@@ -88,11 +91,6 @@ class RankingGroup:
     track: str
     tasks: int
     rows: tuple[RankedRow, ...]
-
-    def families(self) -> list[tuple[str, list[RankedRow]]]:
-        """Rows by family: the family of the best row first, and best rows first within a family."""
-        names = dict.fromkeys(row.row.family for row in self.rows)
-        return [(name, [row for row in self.rows if row.row.family == name]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,7 @@ def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[Leade
                 held_out,
                 read_submission(submission_folder),
                 verification_status(submission_folder),
+                read_measurements(submission_folder, record),
             )
         )
     return rows

@@ -9,16 +9,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_probe_set, load_recorded_suite
+from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
-from benchmark.board.tables import UNDEFINED, format_percent, format_skill
+from benchmark.board.tables import format_p, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.control_gap import overall_skill
@@ -32,8 +33,12 @@ from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
 from benchmark.statistics import Estimate
 from benchmark.tasks.stage import TEST
+from benchmark.tasks.suite import Suite
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
+
+if TYPE_CHECKING:
+    from benchmark.board.measured_sections import MeasuredSection
 
 NUM_SHADES = 5
 """Number of colour steps of a heat map on each side of 0."""
@@ -71,6 +76,8 @@ class RowPage:
         command: shell command that recomputes the row.
         player_data: JSON data of the player.
         missing_readings_reason: why there are no probe readings; empty if there are.
+        summary: what was found, in sentences.
+        sections: what is measured besides accuracy under later protocols.
     """
 
     ranked_row: RankedRow
@@ -84,6 +91,8 @@ class RowPage:
     command: str
     player_data: dict[str, Any]
     missing_readings_reason: str
+    summary: list[str]
+    sections: list[MeasuredSection]
 
 
 def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
@@ -93,6 +102,9 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
         folder: folder of the submission.
         ranked_row: its row.
     """
+    # SciPy and the compiler are loaded where a page is built, not where help is printed.
+    from benchmark.board.measured_sections import build_measured_sections
+
     record = ranked_row.row.record
     suite = load_recorded_suite(record)
     maps, readings = [], None
@@ -108,11 +120,36 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     player_data = {
         "tasks": build_player_tasks(suite, samples),
         "blind": build_player_readings(suite, readings) if readings else None,
+        "steering": _steering_data(folder, ranked_row.row, suite),
     }
     return RowPage(
         ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
         _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.row), _rerun_command(record), player_data, missing_readings_reason,
+        _summary(ranked_row.row), build_measured_sections(folder, ranked_row.row.measurements),
     )  # fmt: skip
+
+
+def _summary(entry: LeaderboardRow) -> list[str]:
+    """What a row shows, in sentences: solves, represents, uses, merges."""
+    from benchmark.board.measured_sections import describe_measurements
+
+    accuracy = entry.record.accuracy
+    solves = (
+        f"Its programs solve {format_percent(accuracy.shown)}% of the tasks on the shown examples and "
+        f"{format_percent(accuracy.held_out)}% on held-out ones."
+    )
+    return [solves, *describe_measurements(entry.measurements)]
+
+
+def _steering_data(folder: Path, entry: LeaderboardRow, suite: Suite) -> dict[str, Any] | None:
+    """Data of the player of edits; None if nothing was edited."""
+    from benchmark.board.steering_player import build_steering_player
+    from benchmark.runner.measurement_record import UsesRecord, read_measurement
+
+    uses = read_measurement(UsesRecord, folder) if entry.measurements.uses else None
+    if uses is None or uses.use.site is None:
+        return None
+    return build_steering_player(folder, suite, uses.sites[uses.use.site])
 
 
 def _figure_rows(record: Record) -> list[tuple[str, str, int]]:
@@ -147,7 +184,7 @@ def _feature_rows(record: Record) -> list[dict[str, str]]:
             "gap": format_skill(feature_result.gap),
             **{f"gap, {control}": format_skill(gap) for control, gap in feature_result.control_gaps.items()},
             "delta": format_skill(feature_result.delta),
-            "p Holm": f"{feature_result.p_holm:.2g}",
+            "p Holm": format_p(feature_result.p_holm),
             "alternatives used": str(len(feature_result.alternatives)),
         }
         for name, feature_result in record.meaning.features.items()

@@ -98,15 +98,19 @@ def column(page, key: str) -> list[str]:
 
 def test_columns_sort_both_ways_and_what_is_missing_comes_last(opened):
     page = opened()
-    head = page.locator("table.board th[data-key=delta]")
+    head = page.locator("table.board th[data-key=held_out]")
     for wanted, order in (("descending", -1), ("ascending", 1)):
         head.get_by_role("button").click()
         assert head.get_attribute("aria-sort") == wanted
-        found = column(page, "delta")
-        values = [float(value) for value in found if value]
+        values = [float(value) for value in column(page, "held_out")]
         assert values == sorted(values, key=lambda v: order * v)
-        assert len(values) == 2
-        assert found[2:] == ["", ""]
+        assert len(values) == 4
+    for key in ("represents", "uses", "merges"):
+        page.locator(f"table.board th[data-key={key}]").get_by_role("button").click()
+        assert page.locator(f"table.board th[data-key={key}]").get_attribute("aria-sort") == "descending"
+        values = column(page, key)
+        assert float(values[0]) > 0
+        assert values[1:] == ["", "", ""]
     assert page.locator("table.board th[aria-sort]").count() == 1
     page.get_by_label("Sort by").select_option("family")
     families = column(page, "family")
@@ -140,12 +144,12 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
             break
     page.keyboard.press("Enter")
     expect(page.locator(f"[id='{SLUG}']")).to_be_focused()
-    for _ in range(30):
+    for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate(f"{active}.className") == "stage":
             break
     row = page.locator(f"[id='{SLUG}']")
-    said = row.get_by_role("status")
+    said = row.locator(".player").get_by_role("status")
     assert said.text_content().startswith("Before the first step.")
     folder, suite = Path(__file__).parents[2] / "submissions" / ROWS[0], load_suite("laptop")
     probe_set, _ = load_probe_set(suite, read_record(folder / "record.json").protocol)
@@ -162,13 +166,13 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
         assert words.startswith(f"Step {step} of 6: ")
         assert place in words
         assert f"The probe predicts {HEADINGS[read]}; probability of {HEADINGS[is_]}: {share:.2f}." in words
-        assert place in row.locator(".world svg").first.get_attribute("aria-label")
-        cells = row.locator(".reads tr[aria-current] td").all_text_contents()
+        assert place in row.locator(".player .world svg").first.get_attribute("aria-label")
+        cells = row.locator(".player .reads tr[aria-current] td").all_text_contents()
         assert HEADINGS[is_] in cells[1]
         assert HEADINGS[read] in cells[2]
         assert ("✓" in cells[2]) == (is_ == read)
     page.keyboard.press("Home")
-    assert row.locator(".reads tr[aria-current]").count() == 0
+    assert row.locator(".player .reads tr[aria-current]").count() == 0
     page.keyboard.press("End")
     assert said.text_content().startswith("Step 6 of 6")
     page.keyboard.press("Space")
@@ -190,10 +194,45 @@ def test_a_test_task_is_played_to_its_end(opened):
         options = example.locator("option").all_text_contents()
         place = next(i for i, one in enumerate(options) if one.endswith("right" if kind == "solved" else "wrong"))
         example.select_option(str(place))
-        row.get_by_role("button", name="Last step").click()
-        assert row.get_by_role("status").text_content().endswith(f" {end}")
-        now, wanted = row.locator(".world svg").all()
+        row.locator(".player").get_by_role("button", name="Last step").click()
+        assert row.locator(".player").get_by_role("status").text_content().endswith(f" {end}")
+        now, wanted = row.locator(".player .world svg").all()
         assert (now.get_attribute("aria-label") == wanted.get_attribute("aria-label")) == (kind == "solved")
+
+
+def test_a_turn_shows_the_stored_word_in_every_world(opened):
+    """By keyboard: a turn is pressed, the words that were written are said, and worlds are those of the stored data."""
+    page = opened(f"#{SLUG}")
+    part = page.locator(f"[id='{SLUG}'] .steering")
+    stored = page.evaluate("slug => JSON.parse(document.getElementById('data').textContent).rows[slug].steering", SLUG)
+    said = part.get_by_role("status")
+    assert said.text_content().endswith("Press a turn to see what it writes after the edit.")
+    names = {"3": "turn left", "2": "half turn", "1": "turn right"}
+    spoken = lambda word: {"}": "the closing bracket"}.get(stored["words"][word], stored["words"][word][:-3])  # noqa: E731
+    for index, entry in enumerate(stored["prefixes"]):
+        part.get_by_label("Task and prefix").select_option(str(index))
+        for turn, name in names.items():
+            assert part.get_by_role("button", name=name).is_disabled() == (turn not in entry["turns"])
+        for turn, written in entry["turns"].items():
+            part.get_by_role("button", name=names[turn]).press("Enter")
+            assert part.get_by_role("button", name=names[turn]).get_attribute("aria-pressed") == "true"
+            words = said.text_content()
+            assert f"Unedited, the model writes {spoken(entry['unedited']['word'])}." in words
+            assert f"in its state it writes {spoken(written['word'])}, " in words
+            assert ("which is the right word there" in words) == (written["word"] == written["target"])
+            pictures = part.locator(".edit-row").nth(1).locator("svg")
+            assert pictures.count() == stored["shown"]
+            r, c, heading = written["steps"][0][1]
+            assert f"row {r}, column {c}, facing {HEADINGS[heading]}." in pictures.first.get_attribute("aria-label")
+    worlds = part.locator(".edits")
+    worlds.press("Home")
+    assert said.text_content().startswith("Step 0 of 5: the input worlds.")
+    worlds.press("ArrowRight")
+    assert said.text_content().startswith("Step 1 of 5: after ")
+    worlds.press("End")
+    assert said.text_content().startswith("Step 5 of 5: the next word is executed.")
+    part.get_by_role("button", name="no edit").press("Space")
+    assert part.locator(".edit-row").count() == 2
 
 
 def test_hostile_rows_are_words(opened):
@@ -348,7 +387,7 @@ def test_rows_stay_rows_on_narrow_screens(opened):
 
     board = below(next(node for node in nodes if node["role"]["value"] == "table"))
     counts = {role: board.count(role) for role in ("row", "rowheader", "columnheader", "cell")}
-    assert counts == {"row": 5, "rowheader": 4, "columnheader": 12, "cell": 4 * 11}
+    assert counts == {"row": 5, "rowheader": 4, "columnheader": 11, "cell": 4 * 10}
 
 
 def test_motion_is_left_out_where_it_is_not_wanted(opened):

@@ -14,6 +14,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured_rows import write_represents, write_uses
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
 from benchmark.board.charts import (
@@ -27,6 +28,7 @@ from benchmark.board.charts import (
 )
 from benchmark.board.page import PAGE_FILE, format_cell, main, make_slug
 from benchmark.board.row_page import read_training_log
+from benchmark.runner.measurement_record import UsesRecord, read_measurement
 from benchmark.runner.record import read_record
 from benchmark.statistics import Estimate
 
@@ -100,6 +102,37 @@ def test_the_page_holds_every_figure_of_every_row(plain, folder):
     assert f"python -m benchmark.run --model path:submissions/{ROWS[1]} --suite laptop --grid full" in words
 
 
+def test_the_page_holds_every_measurement(plain, folder):
+    reader = Reader(plain)
+    words = "".join(reader.texts)
+    record = read_measurement(UsesRecord, folder / ROWS[0])
+    strict = record.use.strict
+    for estimate in (strict.steered, strict.use, strict.margin, *strict.controls.values(), record.merges.floor):
+        low, high = (round(bound, 3) + 0.0 for bound in (estimate.low, estimate.high))
+        assert f"{estimate.value:.3f} [{low:.3f}, {high:.3f}]" in words
+    assert "+0.324 [+0.307, +0.340]" in words
+    assert "has no states that can be replaced" in words
+    sections = [attributes.get("aria-label") for tag, attributes in reader.elements if tag == "section"]
+    assert [sections.count(name) for name in ("Represents", "Uses", "Merges")] == [1, 2, 1]
+    assert "Known answers of Represents" in words
+    assert words.count("Protocol 3: heading in example 0") == 1
+    data = json.loads(re.search(r'id="data">(.*?)</script>', plain, re.DOTALL).group(1))
+    assert [bool(row["steering"]) for row in data["rows"].values()].count(True) == 1
+
+
+def test_the_picture_has_a_mark_for_each_row_with_both_figures(tmp_path):
+    target = copy_rows(tmp_path / "rows")
+    for row in ROWS[1:]:
+        write_uses(target / row)
+    write_represents(target / ROWS[1])
+    text = rendered(target)
+    assert text.count("<figcaption>Represents against uses</figcaption>") == 1
+    figure = text.partition("<figcaption>Represents against uses</figcaption>")[2].partition("</figure>")[0]
+    assert [name for name in ("gpt-laptop:", "llama-laptop:", "search:") if f'aria-label="{name}' in figure] == [
+        "gpt-laptop:", "llama-laptop:",
+    ]  # fmt: skip
+
+
 def test_nothing_is_fetched(plain, hostile):
     for text in (plain, hostile):
         for tag, attributes in Reader(text).elements:
@@ -134,6 +167,7 @@ def test_what_a_submitter_wrote_is_text(hostile, plain):
     words = "".join(reader.texts)
     assert IMAGE in words
     assert SCRIPT in words
+    assert f"N/A: {SCRIPT}{IMAGE}." in words
     data = json.loads(re.search(r'id="data">(.*?)</script>', hostile, re.DOTALL).group(1))
     played = [task for plays in data["rows"].values() for task in plays["tasks"] if task["kind"] == "unparsable"]
     assert played[0]["text"] == SCRIPT + IMAGE

@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 
 import yaml
+from measured_rows import few_pairs, write_not_applicable, write_represents, write_uses
 
+from benchmark.board.known_answers import read_known_answers
 from benchmark.board.page import render_page
 from benchmark.board.ranking import rank_groups, read_calibration, read_leaderboard_rows
 from benchmark.board.tables import CALIBRATION
@@ -24,12 +26,15 @@ FILES = ("record.json", "samples.jsonl.gz", "probes.data", "readings.json.gz", "
 
 
 def copy_rows(target: Path) -> Path:
-    """The shipped rows `ROWS` below `target`, without their weights."""
+    """The shipped rows `ROWS` below `target`, without their weights; the first with all measurements, the second N/A."""
     for row in ROWS:
         (target / row).mkdir(parents=True)
         for name in FILES:
             if (SOURCE_ROOT / "submissions" / row / name).is_file():
                 shutil.copy(SOURCE_ROOT / "submissions" / row / name, target / row)
+    write_represents(target / ROWS[0])
+    write_uses(target / ROWS[0])
+    write_not_applicable(target / ROWS[1])
     return target
 
 
@@ -47,6 +52,7 @@ def add_hostile(target: Path) -> None:
     record["model"].update(name=IMAGE, spec=f"path:{SCRIPT}")
     record["provenance"].update(processor=SCRIPT, commit=f"{IMAGE}; rm -r x")
     (folder / "record.json").write_text(json.dumps(record))
+    write_not_applicable(folder, SCRIPT + IMAGE)
     declared = yaml.safe_load((folder / "submission.yaml").read_text())
     declared |= {
         "family": IMAGE,
@@ -61,4 +67,6 @@ def add_hostile(target: Path) -> None:
 
 def rendered(folder: Path) -> str:
     """The page over the submissions in a folder."""
-    return render_page(folder, rank_groups(read_leaderboard_rows(folder)), read_calibration(CALIBRATION))
+    groups = rank_groups(read_leaderboard_rows(folder))
+    with few_pairs():
+        return render_page(folder, groups, read_calibration(CALIBRATION), read_known_answers(CALIBRATION))

@@ -61,7 +61,7 @@
   /* Sorting and filtering. */
   const field = (name) => document.getElementById(`f-${name}`);
   const bodies = [...document.querySelectorAll("table.board tbody")];
-  const DESCENDING = new Set(["shown", "held_out", "exact", "valid", "skill", "gap", "delta", "parameters"]);
+  const DESCENDING = new Set(["shown", "held_out", "exact", "valid", "represents", "uses", "merges", "parameters"]);
   const cellOf = (row, key) => row.querySelector(`[data-key="${key}"]`) || row.querySelector(`[data-name="${key}"]`);
   const sortBy = (key, descending) => {
     const sign = descending ? -1 : 1;
@@ -366,9 +366,11 @@
     }
   }
 
+  /* steering.js */
+
   /* One view at a time, selected by the URL fragment. */
   const board = document.getElementById("board");
-  const players = new Map();
+  const players = new Map(), steering = new Map();
   const show = (moved) => {
     const slug = decodeURIComponent(location.hash.slice(1));
     const wanted = slug ? document.getElementById(slug) : board;
@@ -377,6 +379,9 @@
     for (const player of players.values()) player.stop();
     const row = view.dataset.row;
     if (row && !players.has(row)) players.set(row, new Player(view.querySelector(".player"), data.rows[row]));
+    if (row && data.rows[row].steering && !steering.has(row)) {
+      steering.set(row, new SteeringPlayer(view.querySelector(".steering"), data.rows[row].steering));
+    }
     document.title = (row ? `${view.querySelector("h1").textContent} - ` : "") + "Karel Semantics Benchmark";
     if (!moved) return;
     if (wanted === view || !wanted) {

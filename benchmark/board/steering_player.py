@@ -1,0 +1,162 @@
+"""Data of the player of edits: stored words of the causal measurement, executed in the shown worlds, as JSON.
+
+Nothing runs a model: for each pair the measurement stores the word that was written without the edit and with it. The page
+executes nothing either; worlds after each word come from the interpreter. Worlds and steps are those of `player`. Letters:
+`P` pairs, `K` actions of a prefix, `E` shown examples, `M` programs executed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES
+from benchmark.board.player import world_to_json
+from benchmark.causal.evidence import NOT_RUN, CausalEvidence
+from benchmark.causal.pairs import STANDARD_PAIRS, PairSet, PairSettings, derive_pairs
+from benchmark.causal.targets import END, NEXT_WORDS, equal_worlds, execute_prefixes, turn_robots
+from benchmark.errors import SubmissionError
+from benchmark.files import read_bytes
+from benchmark.tasks.suite import Suite
+from karel_env.world import Worlds
+
+MAX_PAIRS = 24
+"""Largest number of pairs that a row's player holds."""
+PAIR_SETTINGS = STANDARD_PAIRS
+DIGITS = 3
+
+
+def read_causal_evidence(folder: Path, num_pairs: int) -> CausalEvidence:
+    """Read the words that a submission stores.
+
+    Raises:
+        SubmissionError: the file cannot be read, or does not have the pairs of its suite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content = read_bytes(folder / CAUSAL_EVIDENCE, MAX_BYTES[CAUSAL_EVIDENCE])
+    try:
+        arrays = load(content)
+    except SafetensorError as error:
+        raise SubmissionError(f"{folder.name}/{CAUSAL_EVIDENCE}: {error}; expected a file of safetensors") from error
+    evidence = CausalEvidence.from_arrays(arrays)
+    for words in (evidence.unedited, evidence.steered, evidence.is_solved):
+        if words.shape[-1:] != (num_pairs,) or words.min(initial=0) < NOT_RUN or words.max(initial=0) > END:
+            raise SubmissionError(
+                f"{folder.name}/{CAUSAL_EVIDENCE}: words of shape {words.shape}; expected those of {num_pairs} pairs"
+            )
+    return evidence
+
+
+def build_steering_player(
+    folder: Path, suite: Suite, site: str, settings: PairSettings | None = None
+) -> dict[str, Any]:
+    """Player entries of the first report tasks, with what was written before and after each turn.
+
+    Args:
+        folder: folder of the submission, with its evidence.
+        suite: suite of the measurement.
+        site: name of the place of the edit.
+        settings: number of pairs; by default those of the measurement.
+
+    Raises:
+        SubmissionError: the evidence does not fit the suite.
+    """
+    pairs = derive_pairs(suite, settings or PAIR_SETTINGS)
+    evidence = read_causal_evidence(folder, len(pairs))
+    prefixes = select_prefixes(pairs, evidence)
+    return {
+        "words": list(NEXT_WORDS),
+        "site": site,
+        "shown": suite.shown,
+        "tasks": len({int(pairs.task[rows[0]]) for rows in prefixes}),
+        "prefixes": [_prefix_entry(suite, pairs, evidence, rows) for rows in prefixes],
+    }
+
+
+def select_prefixes(pairs: PairSet, evidence: CausalEvidence) -> list[np.ndarray]:
+    """Rows of the pairs that are played, one array per prefix: whatever was written there.
+
+    Of the first report tasks, the prefix with the most turns; of equals one with a strict pair, then the first. Prefixes
+    that the model does not solve unedited are left out, as they are from the figures.
+    """
+    is_played = pairs.is_report & evidence.is_solved & (evidence.steered[0] != NOT_RUN)
+    selected: list[np.ndarray] = []
+    count = 0
+    for task in np.unique(pairs.task[is_played]):
+        rows = np.flatnonzero(is_played & (pairs.task == task))
+        groups = [rows[pairs.base_row[rows] == base] for base in np.unique(pairs.base_row[rows])]
+        best = max(groups, key=lambda group: (len(group), bool(pairs.is_strict[group].any()), -int(group[0])))
+        if count + len(best) > MAX_PAIRS:
+            break
+        selected.append(best)
+        count += len(best)
+    return selected
+
+
+def _prefix_entry(suite: Suite, pairs: PairSet, evidence: CausalEvidence, rows: np.ndarray) -> dict[str, Any]:
+    """The entry of one prefix; `rows` are its pairs."""
+    first = int(rows[0])
+    task, prefix = int(pairs.task[first]), pairs.prefix[first]
+    inputs, outputs = (worlds[task, : suite.shown] for worlds in (pairs.tasks.inputs, pairs.tasks.outputs))
+    states = [_execute(prefix[:length], inputs) for length in range(len(prefix) + 1)]
+    unedited = int(evidence.unedited[first])
+    return {
+        "task": task,
+        "prefix": prefix.tolist(),
+        "inputs": [world_to_json(inputs[e]) for e in range(suite.shown)],
+        "expected": [world_to_json(outputs[e]) for e in range(suite.shown)],
+        "steps": [
+            [_step(states[k], states[k + 1], e, k) for k in range(len(prefix))] for e in range(suite.shown)
+        ],
+        "unedited": _written(suite, states[-1], outputs, unedited, pairs.posterior[first, 0]),
+        "turns": {
+            str(int(pairs.turn[row])): _written(
+                suite,
+                _turn(states[-1], int(pairs.turn[row])),
+                outputs,
+                int(evidence.steered[0, row]),
+                pairs.posterior[row, pairs.turn[row]],
+            )
+            | {"target": int(pairs.target[row]), "strict": bool(pairs.is_strict[row])}
+            for row in rows
+        },
+    }  # fmt: skip
+
+
+def _written(suite: Suite, state: Worlds, outputs: Worlds, word: int, posterior: np.ndarray) -> dict[str, Any]:
+    """A word that was written in a state: its effect in each shown world, and the exact distribution of the next word.
+
+    `ends` tells for the closing bracket whether each world is the output then; it is None for an action.
+    """
+    is_end = word == END
+    after = state if is_end else _execute(np.array([word], np.int8), state)
+    return {
+        "word": word,
+        "robots": state.robot.tolist(),
+        "steps": [_step(state, after, e, 0) for e in range(len(state))],
+        "ends": equal_worlds(state, outputs, suite.equality).tolist() if is_end else None,
+        "probability": [round(float(share), DIGITS) for share in posterior],
+    }
+
+
+def _execute(actions: np.ndarray, worlds: Worlds) -> Worlds:
+    """Worlds [E] after actions, int8 [K]."""
+    if not len(actions):
+        return worlds
+    return execute_prefixes(actions[None], worlds[None])[0]
+
+
+def _turn(worlds: Worlds, turn: int) -> Worlds:
+    return turn_robots(worlds[None], np.array([turn]))[0]
+
+
+def _step(before: Worlds, after: Worlds, example: int, token: int) -> list[Any]:
+    """One step of example `example`, as `player.steps_to_json` gives it."""
+    height, width = (int(n) for n in before.size[example])
+    cells = [worlds.cells[example, :height, :width].ravel() for worlds in (before, after)]
+    changed = [[int(i), int(cells[1][i])] for i in np.flatnonzero(cells[0] != cells[1])]
+    return [token, after.robot[example].tolist(), changed, None]
