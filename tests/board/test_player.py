@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import load_probe_set
+from benchmark.board.suite_figures import load_probe_set
 from benchmark.board.player import (
     MAX_STEPS,
     NUM_BLIND_PROGRAMS,

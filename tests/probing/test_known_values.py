@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import ComparedRun, _compare_pass_rate
+from benchmark.board.comparison import ComparedRun, compare_pass_rate
 from benchmark.probing.control_gap import gather_evidence, select_pool
 from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _prefix_in_training
 from benchmark.probing.prior import LabelPrior
@@ -147,12 +147,12 @@ def test_difference_is_first_minus_second():
     first, second = np.zeros(40, bool), np.zeros(40, bool)
     first[:20], second[12:22] = True, True
     one, other = (ComparedRun(None, None, {"held_out": hits}) for hits in (first, second))
-    contrast = _compare_pass_rate("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
+    contrast = compare_pass_rate("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
     assert (contrast.first, contrast.second) == (0.5, 0.25)
     assert contrast.difference.value == pytest.approx(0.25)
     assert contrast.discordant == (12, 2)
     assert 0 < contrast.difference.low < 0.25 < contrast.difference.high
-    back = _compare_pass_rate("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
+    back = compare_pass_rate("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
     assert (back.difference.value, back.discordant, back.p) == (-contrast.difference.value, (2, 12), contrast.p)
 
 
