@@ -32,11 +32,15 @@ from benchmark.probing.version4.rotation_evidence import RotationEvidence, judge
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import (
+    NOTHING_READ,
     TOKEN_HISTORY,
     RotationResult,
+    decide_rotation,
     verdict_from_rotation_evidence,
 )
+from benchmark.probing.version4.suite_controls import write_suite_controls
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
+from benchmark.statistics import Estimate
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import Suite, load_suite
 from karel_env.command import CommandParser, integer
@@ -84,17 +88,10 @@ class RotationDraw:
     def controls(self) -> dict[str, RotationEvidence]:
         """Evidence of the token history and of randomly initialised networks, stored once per draw."""
         if not self.controls_file.is_file():
-            arrays = {
-                f"{name}.{part}": array
-                for name, evidence in self._probe_controls().items()
-                for part, array in vars(evidence).items()
-            }
-            write_atomic(self.controls_file, save(arrays))
+            arrays = [evidence.arrays(name) for name, evidence in self._probe_controls().items()]
+            write_atomic(self.controls_file, save({name: array for part in arrays for name, array in part.items()}))
         stored = load_file(self.controls_file)
-        return {
-            name: RotationEvidence(*(stored[f"{name}.{part}"] for part in ("loss", "by_seed", "heads")))
-            for name in (TOKEN_HISTORY, RANDOM_INIT)
-        }
+        return {name: RotationEvidence.from_arrays(stored, name) for name in (TOKEN_HISTORY, RANDOM_INIT)}
 
     def _probe_controls(self) -> dict[str, RotationEvidence]:
         probe_set, builder = self.builder.probe_set, self.builder
@@ -120,16 +117,23 @@ class RotationDraw:
         return to_cell(name, kind, self.seed, result) | {"seconds": round(time.process_time() - began, 1)}
 
 
+def is_right(kind: str, verdict: str) -> bool:
+    """Whether a pseudo-model of a kind may get a verdict."""
+    return verdict == REPRESENTS if kind == STATE_KIND else verdict != FORBIDDEN[kind]
+
+
 def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
     """The JSON record of one measured pseudo-model."""
-    is_right = result.verdict == REPRESENTS if kind == STATE_KIND else result.verdict != FORBIDDEN[kind]
     assert result.pose_delta is not None
     assert result.pose_gap is not None
     figures = {
         "skill": result.skill.value,
+        "skill_all": result.skill_all,
+        "skill_alternatives_all": result.skill_alternatives_all,
         "gap": result.gap.value,
         "controls": result.control_gaps,
         "delta": [result.delta.value, result.delta.low, result.delta.high],
+        "delta90": [result.delta90.value, result.delta90.low, result.delta90.high],
         "delta_all": {feature: [e.value, e.low, e.high] for feature, e in result.delta90_all.items()},
         "pose_gap": result.pose_gap,
         "pose_delta": [result.pose_delta.value, result.pose_delta.low, result.pose_delta.high],
@@ -142,8 +146,36 @@ def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
     }
     return {
         "pseudo-model": name, "kind": kind, "seed": seed, "found": result.verdict, "reason": result.reason,
-        "right": bool(is_right), "unseen_rows": result.unseen_rows, **figures,
+        "right": is_right(kind, result.verdict), "unseen_rows": result.unseen_rows, **figures,
     }  # fmt: skip
+
+
+def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
+    """The cell with the verdict that the rule as it stands takes from the stored figures, without a fit.
+
+    Cells of the first calibrations have neither `delta90` nor the skills on all rows. Conditions of REPRESENTS do not
+    decide between NOTHING READ, RECORD-ONLY and the others, so these two verdicts stay as stored.
+    """
+    if cell["found"] in (NOTHING_READ, RECORD_ONLY) and "delta90" not in cell:
+        return cell
+
+    def estimate(bounds: Sequence[float]) -> Estimate:
+        return Estimate(*bounds, 1)
+
+    stored = {name: estimate(cell[name]) for name in ("delta", "pose_delta", "arithmetic", "turn_count")}
+    figures = {
+        **stored, "skill": estimate([cell["skill"]] * 3), "gap": estimate([cell["gap"]] * 3),
+        "delta90": estimate(cell.get("delta90", cell["delta"])),
+        "delta90_all": {name: estimate(bounds) for name, bounds in cell["delta_all"].items()},
+        "skill_all": cell.get("skill_all", 1.0), "skill_alternatives_all": cell.get("skill_alternatives_all", 1.0),
+        "skill_alternatives": cell["skill"] - cell["gap"], "control_gaps": cell["controls"], "p_rand": 1.0, "curve": [],
+    }  # fmt: skip
+    copied = ("pose_gap", "label_skills", "surplus", "excess", "head_skill", "unseen_rows")
+    result = RotationResult("", "", **figures, **{name: cell[name] for name in copied})
+    verdict, reason = decide_rotation(result, protocol)
+    if "delta90" not in cell and verdict == RECORD_ONLY:
+        verdict, reason = cell["found"], cell["reason"]
+    return {**cell, "found": verdict, "reason": reason, "right": is_right(cell["kind"], verdict)}
 
 
 def format_table(cells: Sequence[Cell]) -> str:
@@ -180,13 +212,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--suite", default="laptop", help="suite that gives worlds and programs (default: laptop)")
     parser.add_argument("--draws", type=integer(1, 1000), default=1, help="number of draws (default: 1)")
-    parser.add_argument("--prompts", type=integer(50, 100_000), default=2500, help="prompts of a draw (default: 2500)")
+    parser.add_argument(
+        "--prompts",
+        type=integer(50, 100_000),
+        default=ROTATION_STANDARD.prompts,
+        help="prompts of a draw (default: those of the protocol)",
+    )
     parser.add_argument("--folds", type=integer(3, 100), default=ROTATION_STANDARD.folds, help="folds of prompts")
     parser.add_argument(
         "--probe-seeds", type=integer(2, 100), default=len(ROTATION_STANDARD.seeds), help="number of probe seeds"
     )
     parser.add_argument("--networks", type=integer(1, 16), default=ROTATION_STANDARD.copies, help="networks per label")
     parser.add_argument("--only", action="append", default=[], help="measure this pseudo-model (repeatable)")
+    parser.add_argument(
+        "--suite-controls", type=Path, metavar="FOLDER", help="only write the suite's token history into this folder"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/calibration4"), help="output folder")
     return parser.parse_args(arguments)
 
@@ -194,8 +234,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Measure what is not stored yet, write the record and print the table; returns the exit code."""
     suite = load_suite(options.suite)
+    if options.suite_controls is not None:
+        make_folder(options.suite_controls, "--suite-controls")
+        path = write_suite_controls(suite, ROTATION_STANDARD, options.suite_controls)
+        print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        return 0
     seeds = tuple(range(options.probe_seeds))
-    protocol = replace(ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks)
+    protocol = replace(
+        ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
+    )
     make_folder(options.out, "--out")
     settings = [suite.name, suite.version, suite.seed, options.prompts, protocol.digest(), source_digest()]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]

@@ -25,11 +25,13 @@ from benchmark.tasks.scoring import Summary
 SCHEMA_VERSION = 4
 
 
-class _Strict(BaseModel):
+class StrictModel(BaseModel):
+    """Base of the entries of a record: no unknown entry, no change, no infinity or NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ModelEntry(_Strict):
+class ModelEntry(StrictModel):
     """The model: its name, its files' digest, its size, how it was loaded (see `LoadOptions`), and how it computed."""
 
     spec: str
@@ -49,7 +51,7 @@ class ModelEntry(_Strict):
         return LoadOptions(self.attention, self.quantization, self.remote_code, self.own_code)
 
 
-class SuiteEntry(_Strict):
+class SuiteEntry(StrictModel):
     """The suite: version, seed, digest of the test set, and number of evaluated tasks."""
 
     name: str
@@ -60,7 +62,7 @@ class SuiteEntry(_Strict):
     equality: str
 
 
-class FrameEntry(_Strict):
+class FrameEntry(StrictModel):
     """The few-shot prompt template: digest, number of solved examples, and whether the chat template rendered it."""
 
     sha256: str
@@ -68,7 +70,7 @@ class FrameEntry(_Strict):
     chat_template: bool
 
 
-class Provenance(_Strict):
+class Provenance(StrictModel):
     """Command, code, hardware and timing of a run."""
 
     command: str
@@ -102,7 +104,7 @@ class Provenance(_Strict):
         return ", ".join(filter(None, (f"{self.processor}, {self.cores} cores", self.gpu)))
 
 
-class Record(_Strict):
+class Record(StrictModel):
     """One run.
 
     `official`: whether the row is leaderboard-eligible; `unofficial`: the reasons if not. `frame` is set in the few-shot track,

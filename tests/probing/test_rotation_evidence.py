@@ -67,8 +67,11 @@ def test_every_test_row_is_summed_once(probe_set, judged) -> None:
     assert judged.num_unseen == unseen == judged.num_rows[:, 1].sum()
     losses = [np.ones((3, len(probe_set.classes), len(rows))) for rows in judged.evaluated]
     summed = judged.sum_losses(losses)
-    assert (summed.loss[0, 0] == judged.num_rows).all()
-    assert summed.by_seed[:, 0, 0].sum(1).tolist() == [len(rows) for rows in tested]
+    assert (summed.rotation[0] == judged.num_rows.sum(0)).all()
+    assert (summed.displacement[1, 6] == judged.num_rows.sum((0, 1))).all()
+    assert (summed.by_position[0] == judged.num_rows.sum((1, 2))).all()
+    assert summed.rotation_by_seed[:, 0].sum(1).tolist() == [len(rows) for rows in tested]
+    assert summed.displacement_by_seed[:, 0, 0].tolist() == [len(rows) for rows in tested]
 
 
 def test_a_group_of_the_bootstrap_lies_in_one_fold(probe_set, judged) -> None:
@@ -97,7 +100,7 @@ def test_states_with_a_known_content(blind, probe_set, judged) -> None:
     )
 
     def skills(source: str) -> np.ndarray:
-        return 1 - evidence[source].loss[0].sum((1, 2, 3)) / judged.prior.loss[0].sum((1, 2, 3))
+        return 1 - evidence[source].rotation.sum((1, 2)) / judged.prior.rotation.sum((1, 2))
 
     num_semantics = len(SEMANTIC_PAIRS)
     assert skills("model")[0] > 0.9 > 0.5 > skills("model")[1:num_semantics].max()
@@ -105,6 +108,6 @@ def test_states_with_a_known_content(blind, probe_set, judged) -> None:
     assert abs(skills("random-init")).max() < 0.03
     assert skills("token-history").min() > 0.2
     assert max(skills(name)[0] for name in evidence if name.startswith("record")) < skills("model")[0]
-    head_loss, head_prior = evidence["record-places"].heads
+    head_loss, head_prior = evidence["record-places"].heads.mean(0)
     assert (head_loss <= head_prior + 1e-6).all()
     assert (head_loss < head_prior - 0.01).any()

@@ -11,7 +11,12 @@ from scipy import stats
 from benchmark.probing.control_gap import INCONCLUSIVE, RANDOM_INIT, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES
-from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, select_on_validation
+from benchmark.probing.version4.rotation_evidence import (
+    NUM_DISPLACEMENT_LABELS,
+    JudgedRows,
+    RotationEvidence,
+    select_on_validation,
+)
 from benchmark.probing.version4.rotation_interval import (
     GapSample,
     compute_skills,
@@ -41,20 +46,25 @@ def judged_rows(unseen: int = ROWS) -> JudgedRows:
     num_rows = np.zeros((POSITIONS, 2, GROUPS), np.int64)
     num_rows[0, 0], num_rows[1, 1] = ROWS, unseen
     prior = evidence(np.zeros(len(ALL_PAIRS)))
-    return JudgedRows([], [], [], [], num_rows, np.ones(GROUPS, np.int64), prior, [])
+    return JudgedRows([], [], [], [], [], num_rows, np.ones(GROUPS, np.int64), prior, [])
 
 
 def evidence(skills: np.ndarray, head_skill: float | None = None, seed: int = 0) -> RotationEvidence:
     """Evidence with these skills of rotation under the labels, equal at both positions and for every feature."""
     random = np.random.default_rng(seed)
-    rows = np.zeros((POSITIONS, 2, GROUPS))
-    rows[0, 0] = rows[1, 1] = ROWS
-    shape = (len(RELATIVE_FEATURES), len(ALL_PAIRS))
-    loss = np.broadcast_to((1 - skills)[None, :, None, None, None] * rows, (*shape, *rows.shape)).copy()
+    displacements = len(RELATIVE_FEATURES) - 1
+    # [K, T, 2, U]: half of the rows at each position, those of the last one unseen.
+    loss = np.zeros((len(ALL_PAIRS), POSITIONS, 2, GROUPS))
+    loss[:, 0, 0] = loss[:, 1, 1] = (1 - skills)[:, None] * ROWS
     loss *= 1 + 0.001 * random.normal(size=loss.shape)
-    by_seed = loss.reshape(*shape, POSITIONS, 2, 4, -1).sum((2, 5)).transpose(3, 0, 1, 2)
-    heads = np.zeros((2, 0)) if head_skill is None else np.array([[1 - head_skill] * 3, [1.0] * 3])
-    return RotationEvidence(loss.astype(np.float32), by_seed.astype(np.float32), heads)
+    moved = np.stack([loss[:NUM_DISPLACEMENT_LABELS].sum((1, 2))] * displacements)
+    heads = np.zeros((4, 2, 0)) if head_skill is None else np.array([[[1 - head_skill] * 3, [1.0] * 3]] * 4)
+    parts = (
+        loss.sum(1), moved, loss.sum((2, 3)),
+        loss.sum(1).reshape(len(ALL_PAIRS), 2, 4, -1).sum(-1).transpose(2, 0, 1),
+        moved.reshape(displacements, NUM_DISPLACEMENT_LABELS, 4, -1).sum(-1).transpose(2, 0, 1), heads,
+    )  # fmt: skip
+    return RotationEvidence(*(part.astype(np.float32) for part in parts))
 
 
 def skills(original: float, marker: float, pose: float, same_words: float = 0.4) -> np.ndarray:
@@ -88,18 +98,17 @@ def test_represents_needs_both_deltas() -> None:
     without_pose = verdict(skills(0.9, 0.3, 0.9), record)
     assert without_pose.verdict == INCONCLUSIVE
     assert "pose words" in without_pose.reason
-    counts = verdict(skills(0.9, 0.3, 0.3, same_words=0.89), record)
+    counts = verdict(skills(0.9, 0.3, 0.3, same_words=0.9), record)
     assert counts.verdict == INCONCLUSIVE
     assert "same words" in counts.reason
-    assert counts.arithmetic.value == pytest.approx(0.01, abs=0.002)
+    assert counts.arithmetic.value == pytest.approx(0.0, abs=0.002)
+    assert verdict(skills(0.9, 0.3, 0.3, same_words=0.89), record).verdict == REPRESENTS
     turns = skills(0.9, 0.3, 0.3)
     turns[ALL_PAIRS.index(TURN_COUNT_PAIR)] = 0.91
-    assert verdict(turns, record).verdict == INCONCLUSIVE
-    turns[ALL_PAIRS.index(TURN_COUNT_PAIR)] = 0.89
     result = verdict(turns, record)
     assert result.verdict == REPRESENTS
-    assert result.turn_count.value == pytest.approx(0.01, abs=0.002)
-    assert result.label_skills["lr11"] == pytest.approx(0.89, abs=0.002)
+    assert result.turn_count.value == pytest.approx(-0.01, abs=0.002)
+    assert result.label_skills["lr11"] == pytest.approx(0.91, abs=0.002)
     none_kept = verdict(skills(0.9, 0.3, 0.3), record, pose_pairs=())
     assert none_kept.verdict == INCONCLUSIVE
     assert none_kept.pose_delta is None
@@ -149,13 +158,15 @@ def test_curve_is_by_position() -> None:
     assert result.curve[1].record_skill == pytest.approx(0.5, abs=0.002)
 
 
-def test_skills_by_position_and_novelty() -> None:
+def test_skills_by_novelty_and_of_displacement() -> None:
     source, prior = evidence(skills(0.9, 0.3, 0.3)), evidence(np.zeros(len(ALL_PAIRS)), seed=5)
-    source.loss[:, :, 1, 1] *= 2
+    source.rotation[:, 1] *= 2
+    source.displacement[1] *= 3
     weights = np.ones((1, GROUPS))
-    assert compute_skills(source, prior, weights, (1,)).value[0, 0] == pytest.approx(0.8, abs=0.002)
-    assert compute_skills(source, prior, weights, (0, 1)).value[0, 0] == pytest.approx(0.85, abs=0.002)
-    assert compute_skills(source, prior, weights, (0, 1), 0).value[0, 0] == pytest.approx(0.9, abs=0.002)
+    assert compute_skills(source, prior, weights, (1,)).value[0] == pytest.approx(0.8, abs=0.002)
+    assert compute_skills(source, prior, weights, (0, 1)).value[0] == pytest.approx(0.85, abs=0.002)
+    assert compute_skills(source, prior, weights, displacement=0).value[0] == pytest.approx(0.9, abs=0.002)
+    assert compute_skills(source, prior, weights, displacement=1).resampled[0, 0] == pytest.approx(0.7, abs=0.002)
 
 
 def test_validation_selects_view_and_prior_per_position() -> None:

@@ -1,24 +1,28 @@
-"""The evidence of protocol 4: cross-entropies of every source of states, summed per prompt, word position and novelty.
+"""The evidence of protocol 4: cross-entropies of every source of states, summed as far as its figures allow.
 
 Sources are the model, its randomly initialised copies, the token history, and the executed records of the model. A run
-stores these arrays; `rotation_verdict` computes every figure from them. NumPy only.
+stores these arrays; `rotation_verdict` computes every figure from them. Sums are kept per group of prompts where an
+interval needs them: for rotation by novelty, for displacement on all rows. NumPy only.
 
-Letters: `Q` seeds, `F` relative features, `K` labels (0 is the original), `T` word positions, `U` groups of prompts,
-`R` rows, `H` record heads. Novelty: 0 for a prefix that the probe was trained on, 1 for an unseen one.
+Letters: `Q` seeds, `F` relative features, `K` labels (0 is the original), `M` labels of displacement (the original and the
+marker alternatives), `T` word positions, `U` groups of prompts, `R` rows, `H` record heads. Novelty: 0 for a prefix that
+the probe was trained on, 1 for an unseen one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.version4.relative_labels import RelativeProbeSet
+from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, RelativeProbeSet
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.turn_pairs import MARKER_PAIRS
 
 NUM_NOVELTIES = 2
+NUM_DISPLACEMENT_LABELS = 1 + len(MARKER_PAIRS)
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,67 @@ class RotationEvidence:
     """Cross-entropies of one source in nats.
 
     Attributes:
-        loss: float32 [F, K, T, 2, U], sums over test rows, mean over the seeds that test a prompt.
-        by_seed: float32 [Q, F, K, 2], sums over the test rows of the seed.
-        heads: float32 [2, H], cross-entropy per row of the record heads and of their prior; empty for other sources.
+        rotation: float32 [K, 2, U], sums over test rows by novelty and group, mean over the seeds that test a group.
+        displacement: float32 [F - 1, M, U], the same of forward and sideways on all rows; M is 0 for executed records.
+        by_position: float32 [K, T], the same of rotation by word position, over all groups.
+        rotation_by_seed: float32 [Q, K, 2], sums over the test rows of the seed.
+        displacement_by_seed: float32 [Q, F - 1, M].
+        heads: float32 [Q, 2, H], cross-entropy per row of the record heads and of their prior; H is 0 for other sources.
     """
 
-    loss: np.ndarray
-    by_seed: np.ndarray
+    rotation: np.ndarray
+    displacement: np.ndarray
+    by_position: np.ndarray
+    rotation_by_seed: np.ndarray
+    displacement_by_seed: np.ndarray
     heads: np.ndarray
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays by name, each with `prefix` and a dot before it."""
+        return {f"{prefix}.{name}": array for name, array in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str) -> RotationEvidence:
+        """The evidence that `arrays` named."""
+        return cls(**{name: arrays[f"{prefix}.{name}"] for name in cls.__dataclass_fields__})
+
+
+def evidence_shapes(
+    num_labels: int, judged_rows: JudgedRows, source_is_record: bool, heads: int
+) -> dict[str, list[int]]:
+    """Shape of each array of a source's evidence."""
+    num_positions, num_novelties, num_groups = judged_rows.num_rows.shape
+    num_seeds, displacements = len(judged_rows.seeds), len(RELATIVE_FEATURES) - 1
+    num_displacement_labels = 0 if source_is_record else NUM_DISPLACEMENT_LABELS
+    return {
+        "rotation": [num_labels, num_novelties, num_groups],
+        "displacement": [displacements, num_displacement_labels, num_groups],
+        "by_position": [num_labels, num_positions],
+        "rotation_by_seed": [num_seeds, num_labels, num_novelties],
+        "displacement_by_seed": [num_seeds, displacements, num_displacement_labels],
+        "heads": [num_seeds, 2, heads],
+    }
+
+
+def merge_evidence(parts: Sequence[tuple[Sequence[int], RotationEvidence]], seeds: Sequence[int]) -> RotationEvidence:
+    """The evidence of one source from that of subsets of its seeds.
+
+    Args:
+        parts: seeds and evidence per subset; `JudgedRows.select` gives the rows of a subset.
+        seeds: all seeds, in the order of the result.
+    """
+
+    def add(name: str) -> np.ndarray:
+        return np.sum([vars(part)[name] for _, part in parts], 0, dtype=np.float64).astype(np.float32)
+
+    def stack(name: str) -> np.ndarray:
+        by_seed = {seed: vars(part)[name][q] for own, part in parts for q, seed in enumerate(own)}
+        return np.stack([by_seed[seed] for seed in seeds])
+
+    return RotationEvidence(
+        *map(add, ("rotation", "displacement", "by_position")),
+        *map(stack, ("rotation_by_seed", "displacement_by_seed", "heads")),
+    )
 
 
 @dataclass(frozen=True)
@@ -41,23 +98,25 @@ class JudgedRows:
     """The rows that the seeds of a protocol test, the label prior on them, and where each row is summed.
 
     Attributes:
+        seeds: the seeds.
         splits: split per seed.
         evaluated: int64 [Re] per seed, validation rows and then test rows.
         num_validation: number of validation rows per seed.
         cell: int64 [Rt] per seed, index of the (word position, novelty, group) of each test row.
-        num_rows: int64 [T, 2, U], number of test rows, over all seeds.
-        num_seeds: int64 [U], number of seeds that test a group of prompts.
-        prior: the step-conditional label prior as evidence.
+        num_rows: int64 [T, 2, U], number of test rows, over all seeds of the protocol.
+        num_seeds: int64 [U], number of seeds of the protocol that test a group of prompts.
+        prior: the step-conditional label prior as evidence of all seeds of the protocol.
         prior_loss: float64 [F, K, Re] per seed.
     """
 
+    seeds: Sequence[int]
     splits: list[Split]
     evaluated: list[np.ndarray]
     num_validation: list[int]
     cell: list[np.ndarray]
     num_rows: np.ndarray
     num_seeds: np.ndarray
-    prior: RotationEvidence
+    prior: RotationEvidence | None
     prior_loss: list[np.ndarray]
 
     @property
@@ -65,24 +124,48 @@ class JudgedRows:
         """Number of distinct test rows with an unseen prefix."""
         return round(float((self.num_rows[:, 1].sum(0) / self.num_seeds).sum()))
 
-    def sum_losses(self, losses: Sequence[np.ndarray], heads: np.ndarray | None = None) -> RotationEvidence:
-        """Sum the losses float [F, K, Re] of each seed over its test rows."""
-        shape = self.num_rows.shape
-        total = np.zeros((*losses[0].shape[:2], self.num_rows.size))
+    def select(self, seeds: Sequence[int]) -> JudgedRows:
+        """The rows of a subset of the seeds; sums over groups have the weights of all seeds, see `merge_evidence`."""
+        chosen = [list(self.seeds).index(seed) for seed in seeds]
+        names = ("splits", "evaluated", "num_validation", "cell", "prior_loss")
+        parts = {name: [vars(self)[name][q] for q in chosen] for name in names}
+        return replace(self, seeds=list(seeds), **parts)
+
+    def sum_losses(
+        self, losses: Sequence[np.ndarray], heads: np.ndarray | None = None, has_displacement: bool = True
+    ) -> RotationEvidence:
+        """Sum the losses float [F, K, Re] of each seed over its test rows.
+
+        Args:
+            losses: losses per seed.
+            heads: float [Q, 2, H], see `RotationEvidence.heads`.
+            has_displacement: whether the source has losses of forward and sideways.
+        """
+        shape, num_labels = self.num_rows.shape, losses[0].shape[1]
+        num_displacement_labels = NUM_DISPLACEMENT_LABELS if has_displacement else 0
+        features = [(0, k) for k in range(num_labels)] + [
+            (f, k) for f in range(1, len(RELATIVE_FEATURES)) for k in range(num_displacement_labels)
+        ]
+        total = np.zeros((len(features), self.num_rows.size))
         by_seed = []
         for loss, cell, num_validation in zip(losses, self.cell, self.num_validation, strict=True):
-            tested = loss[..., num_validation:]
-            summed = np.zeros_like(total)
-            for f, k in np.ndindex(*summed.shape[:2]):
-                summed[f, k] = np.bincount(cell, tested[f, k], minlength=self.num_rows.size)
+            summed = np.stack(
+                [np.bincount(cell, loss[f, k, num_validation:], minlength=self.num_rows.size) for f, k in features]
+            )
             total += summed
-            by_seed.append(summed.reshape(*summed.shape[:2], *shape).sum((2, 4)))
-        loss = total.reshape(*total.shape[:2], *shape) / self.num_seeds
-        return RotationEvidence(
-            loss.astype(np.float32),
-            np.stack(by_seed).astype(np.float32),
-            np.zeros((2, 0), np.float32) if heads is None else heads,
+            by_seed.append(summed.reshape(-1, *shape).sum((1, 3)))
+        cells = total.reshape(-1, *shape) / self.num_seeds
+        displacement_shape = (len(RELATIVE_FEATURES) - 1, num_displacement_labels)
+        seed_sums = np.stack(by_seed)
+        parts = (
+            cells[:num_labels].sum(1),
+            cells[num_labels:].sum((1, 2)).reshape(*displacement_shape, shape[2]),
+            cells[:num_labels].sum((2, 3)),
+            seed_sums[:, :num_labels],
+            seed_sums[:, num_labels:].sum(2).reshape(len(losses), *displacement_shape),
+            np.zeros((len(losses), 2, 0)) if heads is None else heads,
         )
+        return RotationEvidence(*(part.astype(np.float32) for part in parts))
 
 
 def judge_rows(probe_set: RelativeProbeSet, protocol: RotationProtocol) -> JudgedRows:
@@ -111,10 +194,10 @@ def judge_rows(probe_set: RelativeProbeSet, protocol: RotationProtocol) -> Judge
         evaluated.append(rows)
         prior_losses.append(_prior_losses(probe_set, split, rows))
     judged_rows = JudgedRows(
-        splits, evaluated, [len(split.validation) for split in splits], cells, num_rows.reshape(shape), num_seeds,
-        RotationEvidence(np.zeros(0), np.zeros(0), np.zeros((2, 0))), prior_losses,
+        list(protocol.seeds), splits, evaluated, [len(split.validation) for split in splits], cells, num_rows.reshape(shape),
+        num_seeds, None, prior_losses,
     )  # fmt: skip
-    return JudgedRows(**{**vars(judged_rows), "prior": judged_rows.sum_losses(prior_losses)})
+    return replace(judged_rows, prior=judged_rows.sum_losses(prior_losses))
 
 
 def _group_within_folds(fold: np.ndarray, num_groups: int) -> np.ndarray:

@@ -4,7 +4,7 @@ Three sources of variance enter an interval: the prompts drawn (bootstrap), the 
 copies. The last two are estimated from few values, so that the interval takes a t quantile with the degrees of freedom of
 Welch and Satterthwaite (Satterthwaite 1946).
 
-Letters: `Q` seeds, `F` features, `K` labels, `T` word positions, `U` groups of prompts, `W` resamples, `C` copies.
+Letters: `Q` seeds, `K` labels, `U` groups of prompts, `W` resamples, `C` copies.
 """
 
 from __future__ import annotations
@@ -39,30 +39,34 @@ class GapSample:
 
 @dataclass(frozen=True)
 class Skills:
-    """Skill scores 1 - CE / CE_prior of one source on a selection of test rows.
+    """Skill scores 1 - CE / CE_prior of one source and feature on a selection of test rows.
 
     Attributes:
-        value: float64 [F, K].
-        resampled: float64 [W, F, K].
-        by_seed: float64 [Q, F, K].
+        value: float64 [K].
+        resampled: float64 [W, K].
+        by_seed: float64 [Q, K].
     """
 
     value: np.ndarray
     resampled: np.ndarray
     by_seed: np.ndarray
 
-    def gap(self, feature: int, columns: Sequence[int]) -> GapSample:
+    def gap(self, columns: Sequence[int]) -> GapSample:
         """Skill under the original minus mean skill under the labels `columns`."""
-        parts = (self.value[feature], self.resampled[:, feature], self.by_seed[:, feature])
+        parts = (self.value, self.resampled, self.by_seed)
         return GapSample(*(part[..., 0] - part[..., list(columns)].mean(-1) for part in parts))
+
+    def original(self) -> GapSample:
+        """Skill under the original."""
+        return GapSample(float(self.value[0]), self.resampled[:, 0], self.by_seed[:, 0])
 
 
 def compute_skills(
     evidence: RotationEvidence,
     prior: RotationEvidence,
     weights: np.ndarray,
-    novelties: Sequence[int],
-    position: int | None = None,
+    novelties: Sequence[int] = ALL_ROWS,
+    displacement: int | None = None,
 ) -> Skills:
     """Skills of one source.
 
@@ -70,20 +74,25 @@ def compute_skills(
         evidence: losses of the source.
         prior: losses of the label prior.
         weights: float64 [W, U], bootstrap weights of the groups of prompts.
-        novelties: `ALL_ROWS` or `UNSEEN_ROWS`.
-        position: word position; None for all. Results by seed are over all positions.
+        novelties: `ALL_ROWS` or `UNSEEN_ROWS`; displacement has all rows only.
+        displacement: index of a displacement, 0 for forward and 1 for sideways; None for rotation.
     """
-    positions = slice(None) if position is None else slice(position, position + 1)
 
-    def per_group(source: RotationEvidence) -> np.ndarray:
-        return source.loss[:, :, positions][..., list(novelties), :].sum((2, 3), dtype=np.float64)
+    def sums(source: RotationEvidence) -> tuple[np.ndarray, np.ndarray]:
+        if displacement is None:
+            chosen = list(novelties)
+            by_group, by_seed = source.rotation[:, chosen].sum(1, dtype=float), source.rotation_by_seed[..., chosen]
+            return by_group, by_seed.sum(-1, dtype=float)
+        return source.displacement[displacement].astype(float), source.displacement_by_seed[:, displacement].astype(
+            float
+        )
 
-    loss, prior_loss = per_group(evidence), per_group(prior)
-    resampled = [np.einsum("wu,fku->wfk", weights, part) for part in (loss, prior_loss)]
-    seed_loss, seed_prior = (part.by_seed[..., list(novelties)].sum(-1, dtype=np.float64) for part in (evidence, prior))
+    (loss, seed_loss), (prior_loss, seed_prior) = sums(evidence), sums(prior)
     with np.errstate(invalid="ignore", divide="ignore"):
         return Skills(
-            skill_score(loss.sum(-1), prior_loss.sum(-1)), skill_score(*resampled), skill_score(seed_loss, seed_prior)
+            skill_score(loss.sum(-1), prior_loss.sum(-1)),
+            skill_score(weights @ loss.T, weights @ prior_loss.T),
+            skill_score(seed_loss, seed_prior),
         )
 
 

@@ -15,16 +15,26 @@ class RotationProtocol(Protocol):
 
     Attributes:
         copies: networks per label and seed, the same number for the original, the alternatives and the record heads.
+        prompts: largest number of prompts that are read, the first ones of the suite's blind set.
+        programs_per_prompt: programs that share a prompt.
         min_unseen: smallest number of judged rows for any verdict but INCONCLUSIVE.
         read_skill: mean skill below which labels and record heads count as not read.
         derivable: derivability from the true state at which an alternative is dropped.
+        arithmetic_margin: smallest lower end of the interval of the arithmetic difference for REPRESENTS.
     """
 
     version: int = ROTATION_VERSION
+    copies: int = 1
+    seeds: tuple[int, ...] = tuple(range(7))
     random_inits: int = 5
+    folds: int = 7
+    units: int = 350
+    prompts: int = 1750
+    programs_per_prompt: int = 4
     min_unseen: int = 1000
     read_skill: float = 0.05
     derivable: float = 0.2
+    arithmetic_margin: float = 0.0
 
 
 ROTATION_STANDARD = RotationProtocol()

@@ -49,7 +49,7 @@ def probe_rotation(
 
     Args:
         probe_set: labels.
-        judged: rows that the seeds test.
+        judged_rows: rows that the seeds test, of all seeds or of some.
         copies: views per copy of the source; probe seed i reads copy i modulo the number of copies.
         protocol: settings of the probes; every label has `protocol.copies` networks, whose losses are averaged.
         trainer: trains the probes.
@@ -82,8 +82,8 @@ def execute_records(
 
     `posterior_trainer` trains like `fit_probes`, and takes its `with_posterior`.
 
-    Returns the evidence of `RECORDS`, on rotation only (the loss of other features is that of the prior). The evidence of
-    the first has the cross-entropies of the word and count heads.
+    Returns the evidence of `RECORDS`, on rotation only. The evidence of the first has the cross-entropies of the word and
+    count heads.
     """
     positions, counts = place_targets(probe_set.prefixes), count_targets(probe_set.prefixes)
     sums = pair_count_targets(probe_set.prefixes)
@@ -116,8 +116,11 @@ def execute_records(
             )
         head_targets = np.concatenate([positions, counts])
         heads.append(_head_losses(probe_set, judged_rows.splits[q], head_targets, place_fits, count_fits, q))
-    head_loss = np.mean(heads, 0).astype(np.float32)
-    return {name: judged_rows.sum_losses(losses[name], head_loss if name == RECORDS[0] else None) for name in RECORDS}
+    head_losses = np.stack(heads)
+    return {
+        name: judged_rows.sum_losses(losses[name], head_losses if name == RECORDS[0] else None, has_displacement=False)
+        for name in RECORDS
+    }
 
 
 def _fit(
@@ -134,8 +137,8 @@ def _fit(
         Split(split.train, split.validation, rows)
         for split, rows in zip(judged_rows.splits, judged_rows.evaluated, strict=True)
     ]
-    states = [copies[seed % len(copies)] for seed in protocol.seeds]
-    return trainer(states, targets, counts, splits, [protocol.hidden], protocol.seeds, protocol, inits=inits)
+    states = [copies[seed % len(copies)] for seed in judged_rows.seeds]
+    return trainer(states, targets, counts, splits, [protocol.hidden], judged_rows.seeds, protocol, inits=inits)
 
 
 def _posteriors(fit: ProbeFit, q: int) -> np.ndarray:

@@ -6,20 +6,19 @@ docs/protocol4.md has the question, the controls and the rule. Letters: see `rot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmark.probing.control_gap import INCONCLUSIVE, RANDOM_INIT, RECORD_ONLY, REPRESENTS, skill_score
 from benchmark.probing.protocol import BOOTSTRAP_SEED
 from benchmark.probing.version4.readable_record import RECORDS
-from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, ROTATION
+from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence
 from benchmark.probing.version4.rotation_interval import (
     ALL_ROWS,
     UNSEEN_ROWS,
     GapSample,
-    Skills,
     compute_skills,
     estimate_gap,
     subtract_controls,
@@ -39,7 +38,6 @@ from benchmark.statistics import Estimate, bootstrap_weights
 NOTHING_READ = "NOTHING READ"
 MODEL, TOKEN_HISTORY = "model", "token-history"
 VERDICTS = (REPRESENTS, NOTHING_READ, RECORD_ONLY, INCONCLUSIVE)
-_ROTATION = RELATIVE_FEATURES.index(ROTATION)
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,14 @@ class PositionResult:
 class RotationResult:
     """The probing result of protocol 4; every figure is on unseen prefixes unless it says otherwise.
 
+    With fewer judged rows than the protocol needs, the figures are those of all rows and the verdict is INCONCLUSIVE.
+
     Attributes:
         verdict: one of `VERDICTS`.
         reason: why the verdict is not REPRESENTS or RECORD-ONLY; empty for these two.
         skill, skill_alternatives, gap: rotation of the model under the original, under the marker alternatives, and the
             difference.
+        skill_all, skill_alternatives_all: the first two on all rows.
         control_gaps: gap of each control.
         delta, delta90: gap minus the largest control gap (at least 0), 95% and 90% intervals.
         delta90_all: the same on all rows by relative feature, 90% intervals.
@@ -81,6 +82,8 @@ class RotationResult:
     reason: str
     skill: Estimate
     skill_alternatives: float
+    skill_all: float
+    skill_alternatives_all: float
     gap: Estimate
     control_gaps: dict[str, float]
     delta: Estimate
@@ -105,26 +108,37 @@ class _Analysis:
     def __init__(
         self,
         evidence: Mapping[str, RotationEvidence],
-        judged: JudgedRows,
+        judged_rows: JudgedRows,
         protocol: RotationProtocol,
         novelties: Sequence[int],
         weights: np.ndarray,
     ) -> None:
-        self.protocol, self.n = protocol, judged.num_rows.shape[2]
-        self.skills: dict[str, Skills] = {
-            name: compute_skills(source, judged.prior, weights, novelties) for name, source in evidence.items()
+        assert judged_rows.prior is not None
+        self.protocol, self.n, self.novelties, self.weights = (
+            protocol,
+            judged_rows.num_rows.shape[2],
+            novelties,
+            weights,
+        )
+        self.evidence, self.prior = evidence, judged_rows.prior
+        self.rotation = {
+            name: compute_skills(source, self.prior, weights, novelties) for name, source in evidence.items()
         }
         self.copy_of_seed = [seed % protocol.random_inits for seed in protocol.seeds]
 
-    def gaps(self, feature: int, pairs: Sequence[TurnPair]) -> dict[str, GapSample]:
-        """Gap of every source; the executed records have one for rotation only."""
+    def gaps(self, pairs: Sequence[TurnPair], displacement: int | None = None) -> dict[str, GapSample]:
+        """Gap of every source in rotation or in a displacement, of which the executed records have none."""
         columns = [ALL_PAIRS.index(pair) for pair in pairs]
-        names = [name for name in self.skills if feature == _ROTATION or name not in RECORDS]
-        return {name: self.skills[name].gap(feature, columns) for name in names}
+        skills = self.rotation if displacement is None else {
+            name: compute_skills(source, self.prior, self.weights, displacement=displacement)
+            for name, source in self.evidence.items()
+            if name not in RECORDS
+        }  # fmt: skip
+        return {name: of_source.gap(columns) for name, of_source in skills.items()}
 
-    def delta(self, feature: int, pairs: Sequence[TurnPair], level: float) -> Estimate:
+    def delta(self, pairs: Sequence[TurnPair], level: float, displacement: int | None = None) -> Estimate:
         """Gap of the model minus the largest control gap."""
-        controls = self.gaps(feature, pairs)
+        controls = self.gaps(pairs, displacement)
         sample, shares = subtract_controls(controls.pop(MODEL), controls)
         return estimate_gap(
             sample, self.n, level, controls.get(RANDOM_INIT), shares.get(RANDOM_INIT, 0.0), self.copy_of_seed
@@ -132,11 +146,11 @@ class _Analysis:
 
     def model_gap(self, pairs: Sequence[TurnPair], level: float) -> Estimate:
         """Gap of the model alone, in rotation."""
-        return estimate_gap(self.gaps(_ROTATION, pairs)[MODEL], self.n, level)
+        return estimate_gap(self.gaps(pairs)[MODEL], self.n, level)
 
     def skill(self, source: str) -> np.ndarray:
         """float64 [K], skills of rotation."""
-        return self.skills[source].value[_ROTATION]
+        return self.rotation[source].value
 
 
 def verdict_from_rotation_evidence(
@@ -150,75 +164,73 @@ def verdict_from_rotation_evidence(
 
     Args:
         evidence: evidence of `model`, `token-history`, optionally `random-init`, and the executed records.
-        judged: rows that the seeds test.
+        judged_rows: rows that the seeds test.
         protocol: margin, levels, resamples.
         marker_pairs, pose_pairs: alternatives that the screen of the suite keeps for the judged rows.
     """
     weights = bootstrap_weights(judged_rows.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
     everything = _Analysis(evidence, judged_rows, protocol, ALL_ROWS, weights)
-    head_loss, head_prior = evidence[RECORDS[0]].heads.astype(np.float64)
-    head_skill = float(np.mean(skill_score(head_loss, np.maximum(head_prior, 1e-9))))
     unseen_rows = judged_rows.num_unseen
-    unseen = _Analysis(evidence, judged_rows, protocol, UNSEEN_ROWS if unseen_rows else ALL_ROWS, weights)
+    has_enough = unseen_rows >= protocol.min_unseen
+    unseen = _Analysis(evidence, judged_rows, protocol, UNSEEN_ROWS if has_enough else ALL_ROWS, weights)
     skills = unseen.skill(MODEL)
     marker_columns = [ALL_PAIRS.index(pair) for pair in marker_pairs]
-    gaps = unseen.gaps(_ROTATION, marker_pairs)
-    pose_gap = unseen.gaps(_ROTATION, pose_pairs)[MODEL].value if pose_pairs else None
-    pose_delta = unseen.delta(_ROTATION, pose_pairs, 0.95) if pose_pairs else None
+    gaps = unseen.gaps(marker_pairs)
     history, model = everything.skill(TOKEN_HISTORY), everything.skill(MODEL)
-    excess = {
-        pair.name: float((model[k] - model[0]) - (history[k] - history[0]))
-        for k, pair in enumerate(SEMANTIC_PAIRS)
-        if k
-    }
-    original = Skills(*(part for part in vars(unseen.skills[MODEL]).values()))
     figures = {
-        "skill": estimate_gap(
-            GapSample(float(skills[0]), original.resampled[:, _ROTATION, 0], original.by_seed[:, _ROTATION, 0]),
-            unseen.n, 0.95,
-        ),
+        "skill": estimate_gap(unseen.rotation[MODEL].original(), unseen.n, 0.95),
         "skill_alternatives": float(skills[marker_columns].mean()),
+        "skill_all": float(model[0]),
+        "skill_alternatives_all": float(model[marker_columns].mean()),
         "gap": estimate_gap(gaps[MODEL], unseen.n, 0.95),
         "control_gaps": {name: gap.value for name, gap in gaps.items() if name != MODEL},
-        "delta": unseen.delta(_ROTATION, marker_pairs, 0.95),
-        "delta90": unseen.delta(_ROTATION, marker_pairs, 0.90),
+        "delta": unseen.delta(marker_pairs, 0.95),
+        "delta90": unseen.delta(marker_pairs, 0.90),
         "delta90_all": {
-            name: everything.delta(f, marker_pairs, 0.90) for f, name in enumerate(RELATIVE_FEATURES)
+            name: everything.delta(marker_pairs, 0.90, f - 1 if f else None) for f, name in enumerate(RELATIVE_FEATURES)
         },
-        "pose_gap": pose_gap,
-        "pose_delta": pose_delta,
+        "pose_gap": unseen.gaps(pose_pairs)[MODEL].value if pose_pairs else None,
+        "pose_delta": unseen.delta(pose_pairs, 0.95) if pose_pairs else None,
         "arithmetic": unseen.model_gap(ARITHMETIC_PAIRS, 0.95),
         "turn_count": unseen.model_gap([TURN_COUNT_PAIR], 0.95),
         "label_skills": {pair.name: float(skill) for pair, skill in zip(ALL_PAIRS, skills, strict=True)},
         "surplus": float(skills[0] - max(unseen.skill(name)[0] for name in RECORDS)),
-        "excess": excess,
+        "excess": {
+            pair.name: float((model[k] - model[0]) - (history[k] - history[0]))
+            for k, pair in enumerate(SEMANTIC_PAIRS)
+            if k
+        },
         "p_rand": float((1 + (skills[1 : len(SEMANTIC_PAIRS)] >= skills[0]).sum()) / len(SEMANTIC_PAIRS)),
-        "head_skill": head_skill,
+        "head_skill": _head_skill(evidence[RECORDS[0]]),
         "curve": _curve(evidence, judged_rows, marker_columns),
         "unseen_rows": unseen_rows,
     }  # fmt: skip
-    skills_all = everything.skill(MODEL)
-    largest_skill = float(max(skills_all[0], skills_all[marker_columns].mean()))
     result = RotationResult("", "", **figures)  # type: ignore[arg-type]
-    verdict, reason = decide_rotation(result, largest_skill, protocol)
-    return RotationResult(**{**vars(result), "verdict": verdict, "reason": reason})
+    verdict, reason = decide_rotation(result, protocol)
+    return replace(result, verdict=verdict, reason=reason)
 
 
-def decide_rotation(result: RotationResult, largest_skill: float, protocol: RotationProtocol) -> tuple[str, str]:
+def _head_skill(record: RotationEvidence) -> float:
+    """Mean skill of the word and count heads on validation."""
+    loss, prior = record.heads.astype(np.float64).mean(0)
+    return float(np.mean(skill_score(loss, np.maximum(prior, 1e-9))))
+
+
+def decide_rotation(result: RotationResult, protocol: RotationProtocol) -> tuple[str, str]:
     """The verdict and, unless it is REPRESENTS or RECORD-ONLY, its reason.
 
     Args:
         result: every figure.
-        largest_skill: the larger of the skill of rotation and the mean skill of its marker alternatives, on all rows.
-        protocol: margin, smallest number of judged rows.
+        protocol: margins, smallest number of judged rows.
     """
     margin = protocol.margin
-    if largest_skill < protocol.read_skill and result.head_skill < protocol.read_skill:
+    largest_skill = max(result.skill_all, result.skill_alternatives_all, result.head_skill)
+    if largest_skill < protocol.read_skill:
         return NOTHING_READ, "these probes, at this label budget, read neither rotation nor words"
     if result.unseen_rows < protocol.min_unseen:
         return INCONCLUSIVE, f"{result.unseen_rows} rows with unseen prefixes, {protocol.min_unseen} are needed"
     is_beyond_pose = result.pose_delta is not None and result.pose_delta.low > margin
-    is_beyond_counts = result.arithmetic.low > margin and result.turn_count.low > 0
+    is_beyond_counts = result.arithmetic.low > protocol.arithmetic_margin
     if result.delta.low > margin and is_beyond_pose and is_beyond_counts:
         return REPRESENTS, ""
     bands = [result.delta90, *result.delta90_all.values()]
@@ -242,21 +254,16 @@ def _curve(
     evidence: Mapping[str, RotationEvidence], judged_rows: JudgedRows, marker_columns: Sequence[int]
 ) -> list[PositionResult]:
     """Results by word position, on all rows."""
-    weights = np.ones((1, judged_rows.num_rows.shape[2]))
-    curve = []
-    for position in range(judged_rows.num_rows.shape[0]):
-        by_source = {
-            name: compute_skills(evidence[name], judged_rows.prior, weights, ALL_ROWS, position).value[_ROTATION]
-            for name in (MODEL, *RECORDS)
-        }
-        skills = by_source[MODEL]
-        curve.append(
-            PositionResult(
-                position,
-                float(skills[0]),
-                float(skills[0] - skills[list(marker_columns)].mean()),
-                float(max(by_source[name][0] for name in RECORDS)),
-                int(judged_rows.num_rows[position].sum()),
-            )
+    assert judged_rows.prior is not None
+    prior = judged_rows.prior.by_position.astype(np.float64)
+    skills = {name: skill_score(evidence[name].by_position.astype(np.float64), prior) for name in (MODEL, *RECORDS)}
+    return [
+        PositionResult(
+            position,
+            float(skills[MODEL][0, position]),
+            float(skills[MODEL][0, position] - skills[MODEL][list(marker_columns), position].mean()),
+            float(max(skills[name][0, position] for name in RECORDS)),
+            int(judged_rows.num_rows[position].sum()),
         )
-    return curve
+        for position in range(prior.shape[1])
+    ]

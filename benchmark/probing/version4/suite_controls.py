@@ -1,0 +1,120 @@
+"""What protocol 4 needs of a suite besides the blind set, equal for all models: token history, and which labels are kept.
+
+The files of the shipped suites are in `suite_controls/`, named by suite and by `suite_controls_key`, and pinned by their
+SHA-256. `python -m benchmark.calibrate --protocol 4 --suite-controls FOLDER` computes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from benchmark.errors import VerificationError
+from benchmark.probing.version4.derivability import (
+    derivability_losses,
+    judged_derivability,
+    screen_sample,
+    screened_pairs,
+)
+from benchmark.probing.version4.measure_rotation import judge_suite, prefix_history_states
+from benchmark.probing.version4.rotation_evidence import RotationEvidence
+from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.rotation_sources import probe_rotation
+from benchmark.probing.version4.rotation_verdict import TOKEN_HISTORY
+from benchmark.probing.version4.turn_pairs import ALL_PAIRS, TurnPair
+from benchmark.tasks.suite import Suite
+
+FOLDER = Path(__file__).parent / "suite_controls"
+SUITE_FIELDS = ("name", "version", "seed", "shown", "held_out", "recipe", "probe_programs", "blind_length")
+"""Fields of a suite that its controls depend on."""
+SCREEN_SAMPLE = 20_000
+"""Programs that derivability is computed from."""
+PINNED: dict[str, str] = {}
+"""SHA-256 of each shipped file, by name."""
+_DERIVABILITY = "derivability"
+
+
+@dataclass(frozen=True)
+class SuiteControls:
+    """The controls of a suite that do not depend on the model.
+
+    Attributes:
+        token_history: evidence of the token history.
+        derivability: derivability of each alternative from the true state, by name of the pair, on the unseen rows.
+    """
+
+    token_history: RotationEvidence
+    derivability: dict[str, float]
+
+    def kept_pairs(self, protocol: RotationProtocol) -> tuple[tuple[TurnPair, ...], tuple[TurnPair, ...]]:
+        """The marker and the pose-word alternatives that are no function of the state, see `screened_pairs`."""
+        return screened_pairs(self.derivability, protocol.derivable)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of a file."""
+        values = np.array([self.derivability[pair.name] for pair in ALL_PAIRS[1:]])
+        return {**self.token_history.arrays(TOKEN_HISTORY), _DERIVABILITY: values}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SuiteControls:
+        """The controls that `arrays` named."""
+        values = {pair.name: float(v) for pair, v in zip(ALL_PAIRS[1:], arrays[_DERIVABILITY], strict=True)}
+        return cls(RotationEvidence.from_arrays(arrays, TOKEN_HISTORY), values)
+
+
+def suite_controls_key(suite: Suite, protocol: RotationProtocol) -> str:
+    """SHA-256 of everything of a suite and a protocol that the controls depend on."""
+    fields = {name: value for name, value in asdict(suite).items() if name in SUITE_FIELDS}
+    text = json.dumps([fields, protocol.digest()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compute_suite_controls(suite: Suite, protocol: RotationProtocol) -> SuiteControls:
+    """Probe the token history, and compute the derivability of every alternative on the unseen rows."""
+    judged = judge_suite(suite, protocol)
+    history = prefix_history_states(judged.probe_set, judged.blind.tasks.inputs[:, 0])
+    evidence = probe_rotation(judged.probe_set, judged.judged_rows, [[history]], protocol)
+    losses = derivability_losses(screen_sample(suite, protocol, SCREEN_SAMPLE))
+    unseen_by_step = judged.judged_rows.num_rows[:, 1].sum(1).astype(np.float64)
+    return SuiteControls(evidence, judged_derivability(losses, unseen_by_step))
+
+
+def file_name(suite: Suite, protocol: RotationProtocol) -> str:
+    """Name of the file of a suite's controls."""
+    return f"{suite.name}-{suite_controls_key(suite, protocol)[:16]}.data"
+
+
+def write_suite_controls(suite: Suite, protocol: RotationProtocol, folder: Path) -> Path:
+    """Compute the controls of a suite and write them to their file in a folder; returns the file."""
+    path = folder / file_name(suite, protocol)
+    path.write_bytes(save(compute_suite_controls(suite, protocol).arrays()))
+    return path
+
+
+def shipped_suite_controls(suite: Suite, protocol: RotationProtocol) -> SuiteControls | None:
+    """The shipped controls of a suite; None for another suite or protocol.
+
+    Raises:
+        VerificationError: the file is missing, or is another than the pinned one.
+    """
+    name = file_name(suite, protocol)
+    if name not in PINNED:
+        return None
+    try:
+        content = (FOLDER / name).read_bytes()
+    except OSError as error:
+        raise VerificationError(
+            f"{FOLDER / name}: {error.strerror}; expected the controls of suite {suite.name}, reinstall the release"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != PINNED[name]:
+        raise VerificationError(
+            f"{FOLDER / name}: SHA-256 {digest[:12]}; expected {PINNED[name][:12]}, reinstall the released version"
+        )
+    return SuiteControls.from_arrays(load(content))
