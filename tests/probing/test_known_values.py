@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.board.comparison import ComparedRun, compare_pass_rate
 from benchmark.probing.control_gap import gather_evidence, select_pool
-from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _prefix_in_training
+from benchmark.probing.labels import DROPPED, ProbeSet, drop_shared, prefix_in_training
 from benchmark.probing.prior import LabelPrior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
@@ -89,7 +89,7 @@ def test_is_seen_if_a_training_fold_has_the_prefix():
         ([1, 6], True),
     ):
         prefixes = [b"a" if row == 0 or row in training_folds else bytes([row]) for row in range(len(fold))]
-        assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
+        assert prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
 
 
 def test_the_later_fold_drops_a_program_with_a_shared_prefix():
@@ -97,7 +97,7 @@ def test_the_later_fold_drops_a_program_with_a_shared_prefix():
     cells[3] = 1
     worlds = Worlds(cells, np.zeros((4, 3), np.int16), np.ones((4, 2), np.int16))
     fold = np.array([1, 0, 1, 2], np.int8)
-    dropped = _drop_shared([b"a", b"a", b"b", b"a"], worlds, np.arange(4), fold, FOLDS)
+    dropped = drop_shared([b"a", b"a", b"b", b"a"], worlds, np.arange(4), fold, FOLDS)
     assert dropped.tolist() == [DROPPED, 0, 1, 2], "the last has the prefix in another world"
 
 
