@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +48,9 @@ class DeltaBaseline:
     totals: np.ndarray
 
 
-@cache
+@lru_cache(maxsize=2)
 def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
-    """Labels of a suite's blind set and the test baseline of its probes (cached)."""
+    """Labels of a suite's blind set and the test baseline of its probes; the last two are kept."""
     probe_set = blind_probe_set(suite, protocol)
     return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
 
