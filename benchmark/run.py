@@ -22,6 +22,7 @@ from benchmark.errors import BenchmarkError, UsageError
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.tasks.suite import load_suite
 
+MEASUREMENT_NAMES = ("represents", "uses")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch."
 )
@@ -37,6 +38,9 @@ class RunOptions(EvaluationOptions):
     model: str = model_option(DEFAULT_MODEL, "the shipped model", "; org/name@{one,two}: one run per revision")
     suite: str = suite_option()
     audit: bool = option(False, "evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
+    without: tuple[str, ...] = option(
+        (), "leave out a measurement besides accuracy and probes; repeatable", choices=MEASUREMENT_NAMES, many=True
+    )
     dry_run: bool = option(False, "print the plan with estimates of time and memory")
     limits: LimitOptions = group(LimitOptions)
 
@@ -68,6 +72,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     from benchmark.cli.progress import open_progress
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
+    from benchmark.runner.measurements.registry import MEASUREMENTS
+    from benchmark.runner.measurements.stage import read_measured
     from benchmark.runner.preflight import check_fits, describe_plan, describe_start
     from benchmark.runner.record import format_eligibility
     from benchmark.runner.run import Run
@@ -82,7 +88,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
         if options.seed is not None:
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
         config = replace(config, seed=derive_audit_seed(checkpoint.digest, load_suite(options.suite).name))
-    run = Run(config, checkpoint)
+    selected = tuple(name for name in config.measurements if name not in options.without)
+    run = Run(replace(config, measurements=selected), checkpoint)
     record = run.finished_record()
     if record is None or options.dry_run:
         estimate = check_fits(run.job, run.protocol)
@@ -102,10 +109,14 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     else:
         console.print("[dim]this run is done already; nothing to compute[/dim]")
     folder = run.root()
+    measured = read_measured(run)
     if options.json:
-        print(json.dumps({"row": row_cells(record), "record": json.loads(record.to_json()), "folder": str(folder)}))
+        content = {"row": row_cells(record), "record": json.loads(record.to_json()), "folder": str(folder)}
+        print(json.dumps(content | {name: json.loads(result.to_json()) for name, result in measured.items()}))
     else:
         print(format_card(record))
+        for name, result in measured.items():
+            print(f"\n{name}\n{MEASUREMENTS[name].format_card(result)}")
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
 
 

@@ -47,6 +47,7 @@ from benchmark.tasks.suite import Suite, load_suite
 CONTROL_SEED_OFFSET = 500
 FORBIDDEN = {RECORD_KIND: REPRESENTS, MIXED_KIND: RECORD_ONLY}
 """The verdict that a pseudo-model of each kind must not get; kind R must get REPRESENTS."""
+RECORD_FILE = "calibration_protocol4.json"
 Cell = dict[str, Any]
 
 
@@ -159,12 +160,15 @@ def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
         return cell
 
     def estimate(bounds: Sequence[float]) -> Estimate:
-        return Estimate(*bounds, 1)
+        value, low, high = bounds
+        return Estimate(value, low, high, 1)
 
-    stored = {name: estimate(cell[name]) for name in ("delta", "pose_delta", "arithmetic", "turn_count")}
-    figures = {
+    stored: dict[str, Any] = {
+        name: estimate(cell[name]) for name in ("delta", "pose_delta", "arithmetic", "turn_count")
+    }
+    figures: dict[str, Any] = {
         **stored, "skill": estimate([cell["skill"]] * 3), "gap": estimate([cell["gap"]] * 3),
-        "delta90": estimate(cell.get("delta90", cell["delta"])),
+        "delta90": estimate(cell["delta90"] if "delta90" in cell else cell["delta"]),
         "delta90_all": {name: estimate(bounds) for name, bounds in cell["delta_all"].items()},
         "skill_all": cell.get("skill_all", 1.0), "skill_alternatives_all": cell.get("skill_alternatives_all", 1.0),
         "skill_alternatives": cell["skill"] - cell["gap"], "control_gaps": cell["controls"], "p_rand": 1.0, "curve": [],
@@ -213,6 +217,8 @@ def run(options: RotationCalibrateOptions) -> int:
         path = write_suite_controls(suite, ROTATION_STANDARD, options.suite_controls)
         print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         return 0
+    if options.redecide is not None:
+        return _redecide_record(options.redecide, options.output_dir)
     seeds = tuple(range(options.probe_seeds))
     protocol = replace(
         ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
@@ -238,10 +244,27 @@ def run(options: RotationCalibrateOptions) -> int:
         "probe_seeds": options.probe_seeds, "networks": options.networks, "environment": describe_environment(),
         "cells": cells,
     }  # fmt: skip
-    write_atomic(folder / "calibration_protocol4.json", (json.dumps(record, indent=1) + "\n").encode())
+    return _report(record, folder)
+
+
+def _redecide_record(path: Path, out: Path) -> int:
+    """Decide the cells of a stored record again; returns the exit code."""
+    try:
+        record = json.loads(path.read_text())
+        record["cells"] = [redecide(cell, ROTATION_STANDARD) for cell in record["cells"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--redecide {path}: {error}; expected the record of a calibration of protocol 4") from error
+    make_folder(out, "--output-dir")
+    return _report(record, out)
+
+
+def _report(record: dict[str, Any], out: Path) -> int:
+    """Write a record and print its table; returns the exit code."""
+    path, cells = out / RECORD_FILE, record["cells"]
+    write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
     print(format_table(cells))
     wrong = [cell for cell in cells if not cell["right"]]
-    print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {folder / 'calibration_protocol4.json'}")
+    print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {path}")
     return 0
 
 

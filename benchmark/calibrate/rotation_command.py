@@ -33,6 +33,9 @@ class RotationCalibrateOptions:
     suite_controls: Path | None = option(
         None, "only write the suite's token history into this folder", metavar="FOLDER"
     )
+    redecide: Path | None = option(
+        None, "only decide the cells of a record again, from their figures", metavar="RECORD"
+    )
     output_dir: Path = output_dir_option(Path("runs/calibration4"), "write cells and record into this folder")
 
 

@@ -27,6 +27,8 @@ KEEP_MILD, KEEP_STRONG = (0.95, 0.95, 0.95, 0.8, 0.8), (0.9, 0.9, 0.9, 0.6, 0.6)
 KEEP_BY_FREQUENCY = (0.92, 0.87, 0.87, 0.8, 0.8)
 """Probability that a word is kept: 1 - 0.4 / weight of the word in the training programs of `laptop`."""
 LAST_WORDS, DECAY, SMALL_SCALE = 3, 0.7, 1 / 30
+WEAK_DIVISORS = (10, 30)
+"""Scales of a record beside counts that are easier to read."""
 ALTERNATIVE_PAIR = TurnPair(LEFT, PICK)
 """The pair whose rotation the pseudo-model of an alternative holds."""
 NUM_LAYERS, PLANTED_LAYER = 4, 2
@@ -77,6 +79,16 @@ class RotationKinds:
             "state degraded by 75%": (mixed, lambda: [self._degraded(0.75), self.world]),
             "state in half of the programs": (mixed, lambda: [self._half(), self.world]),
             "state of an alternative and record": (mixed, lambda: [self._alternative(), self.history]),
+            **{
+                f"{name}, record at 1/{divisor}": (record, self._beside_weak_record(classes, divisor))
+                for name, classes in _EASY_COUNTS.items()
+                for divisor in WEAK_DIVISORS
+            },
+            "number of turns and forgetful record": (
+                record,
+                lambda: [*self._bag([(LEFT, RIGHT)])(), *self._forgetful(KEEP_STRONG)()],
+            ),
+            "rotation modulo 2 and record": (mixed, lambda: [self._axis(), self.history]),
         }
         built = {name: (kind, self._mixed(name, parts)) for name, (kind, parts) in columns.items()}
         networks: dict[str, tuple[str, Callable[[], Sequence[np.ndarray]]]] = {
@@ -190,6 +202,14 @@ class RotationKinds:
 
         return build
 
+    def _beside_weak_record(self, classes: Sequence[Sequence[int]], divisor: int) -> Callable[[], Sequence[np.ndarray]]:
+        """Counts of classes of words beside a record of all words at a smaller scale."""
+        return lambda: [*self._bag(classes)(), self.history / divisor]
+
+    def _axis(self) -> np.ndarray:
+        """float64 [R, 2], one-hot rotation modulo 2: along or across the start heading."""
+        return np.eye(2)[rotations(self.probe_set.prefixes, ORIGINAL_PAIR) % 2]
+
     def _decaying_counts(self) -> np.ndarray:
         ages = self.probe_set.step[:, None] - np.arange(self.probe_set.prefixes.shape[1])
         words = self._one_hot_words(self.probe_set.prefixes).reshape(*ages.shape, NUM_WORDS)
@@ -247,6 +267,10 @@ _BAGS: dict[str, Sequence[Sequence[int]]] = {
     "pick = put": [(MOVE,), (LEFT,), (RIGHT,), (PICK, PUT)],
     "left = right": [(MOVE,), (LEFT, RIGHT), (PICK,), (PUT,)],
     "left = right, pick = put": [(MOVE,), (LEFT, RIGHT), (PICK, PUT)],
+    "lefts and rights": [(LEFT,), (RIGHT,)],
+    "number of turns": [(LEFT, RIGHT)],
+}
+_EASY_COUNTS: dict[str, Sequence[Sequence[int]]] = {
     "lefts and rights": [(LEFT,), (RIGHT,)],
     "number of turns": [(LEFT, RIGHT)],
 }

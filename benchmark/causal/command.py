@@ -1,7 +1,9 @@
 """Measure whether a model uses its state: `python -m benchmark.causal --model SPEC`.
 
-Prints a card and writes `NAME-SUITE.json` and `NAME-SUITE.causal.data` (the words written, safetensors). Exit codes: 0
-done (N/A included), 2 usage, 3 the model cannot be loaded.
+Prints a card and writes `NAME-SUITE.json` and `NAME-SUITE.causal.data` (the words written, safetensors). With
+`--add-to FOLDER` the model is that of a finished run or of a submission, whose folder gets `uses.json` and `causal.data`
+as a run writes them. Exit codes: 0 done (N/A included), 1 stopped (call again to continue), 2 usage, 3 the model cannot be
+loaded or the submission would not be eligible, 4 not the model of the folder's record.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.cli.declare import option, parse_options
+from benchmark.cli.declare import group, option, parse_options, program_name
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -24,8 +26,9 @@ from benchmark.cli.fields import (
     threads_option,
 )
 from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import resolve_device
+from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from benchmark.causal.detail import CausalDetail
@@ -42,11 +45,16 @@ STANDARD, FULL = "standard", "full"
 class CausalOptions:
     """Measure whether a model uses its state, by edits with controls."""
 
-    model: str = model_option()
+    model: str = model_option("", "that of --add-to")
+    add_to: Path | None = option(
+        None, "write uses.json and causal.data into the folder of a run or submission, whose suite and dtype are used",
+        metavar="FOLDER",
+    )  # fmt: skip
     suite: str = suite_option(purpose=" of straight-line programs")
     dtype: str = dtype_option()
     device: str = device_option("cpu")
     threads: int = threads_option()
+    backend: BackendOptions = group(BackendOptions)
     detail: str = option(
         STANDARD,
         "select the edits; full: also other edits at every site, doses, whole programs",
@@ -55,10 +63,23 @@ class CausalOptions:
     output_dir: Path = output_dir_option(Path("runs/causal"), "write result and evidence into this folder")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measurement with the model, None if its states cannot be replaced."""
+
+    model: SteerableModel | None
+    measurement: CausalMeasurement
+
+
 def execute(options: CausalOptions) -> int:
     """Measure and print a card; returns the exit code."""
-    spec, device = read_model(options.model), resolve_device(options.device)
+    if not options.model and options.add_to is None:
+        raise UsageError("expected --model SPEC, or --add-to FOLDER")
+    device = resolve_device(options.device, options.backend.address)
     make_folder(options.output_dir, "--output-dir")
+    if options.add_to is not None:
+        return _add(options, options.add_to, device)
+    spec = read_model(options.model)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.causal.pairs import derive_pairs
     from benchmark.causal.report import format_card
@@ -71,8 +92,8 @@ def execute(options: CausalOptions) -> int:
     derive_pairs(suite)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
-    model, untrained = open_models(checkpoint, options.dtype, device, options.threads)
-    measurement = measure_models(model, untrained, suite)
+    measured = measure_model(checkpoint, suite, options, device)
+    model, measurement = measured.model, measured.measurement
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)")
     print(format_card(measurement))
     detail = None
@@ -85,42 +106,73 @@ def execute(options: CausalOptions) -> int:
     return 0
 
 
+def _add(options: CausalOptions, folder: Path, device: str) -> int:
+    """Add the measurement to a folder and print its card; returns the exit code."""
+    from rich.console import Console
+
+    from benchmark.causal.report import format_result
+    from benchmark.cli.progress import open_progress
+    from benchmark.runner.measurement_record import UsesRecord
+    from benchmark.runner.preflight import check_fits
+    from benchmark.runner.record import format_eligibility
+    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
+
+    silence_libraries()
+    options.backend.check()
+    addition = Addition(
+        folder, ("uses",), options.output_dir, read_model(options.model) if options.model else "", device,
+        options.threads, f"{program_name('causal')} --add-to {folder.name}",
+    )  # fmt: skip
+    run = prepare_addition(addition)
+    progress = open_progress(Console(stderr=True, highlight=False))
+    estimate = check_fits(run.job, run.protocol)
+    with (
+        open_backend(options.backend, device, options.threads, estimate.model_bytes) as (backend, line),
+        progress.displayed(),
+    ):
+        if line:
+            progress.write(line)
+        (record,) = add_measurements(addition, run, backend, progress)
+    assert isinstance(record, UsesRecord)
+    print(f"{run.checkpoint.spec}, suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")
+    print(format_result(record.sites, record.use, record.merges))
+    print(f"\nwrote {folder / record.FILE}" + (f" and {record.EVIDENCE}" if record.evidence_sha256 else ""))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     return run_command(lambda: execute(parse_options(CausalOptions, arguments, "causal")))
 
 
-def open_models(
-    checkpoint: Checkpoint, dtype: str = "float32", device: str = "cpu", threads: int = 1
-) -> tuple[SteerableModel | None, SteerableModel | None]:
-    """Load a model and its untrained copy; None for both if the model has no states that can be replaced.
+def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, device: str) -> Measured:
+    """Load a model and its untrained copy and measure; N/A where its states cannot be replaced, merges if it scores words.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
-    if checkpoint.is_custom or not checkpoint.has_hidden_states:
-        return None, None
     import torch
 
-    from benchmark.models.huggingface import HuggingFaceModel
-    from benchmark.models.steering import open_steerable
-
-    torch.set_num_threads(threads)
-    model, untrained = (
-        open_steerable(HuggingFaceModel(checkpoint, dtype, device, seed)) for seed in (None, UNTRAINED_SEED)
-    )
-    return model, untrained
-
-
-def measure_models(model: SteerableModel | None, untrained: SteerableModel | None, suite: Suite) -> CausalMeasurement:
-    """Measure a model of `open_models`; N/A where it has no states."""
-    from benchmark.causal.measurement import CausalMeasurement, measure_use
+    from benchmark.causal.measurement import CausalMeasurement, measure_merges, measure_use
     from benchmark.causal.verdict import not_applicable
+    from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer
+    from benchmark.runner.plan import Job
 
-    if model is None:
-        reason = "the model has no states that can be replaced; expected a network of transformers"
-        return CausalMeasurement(suite.name, (), not_applicable(reason), None, None)
-    return measure_use(model, suite, untrained, on_step=_print_step)
+    torch.set_num_threads(options.threads)
+    job = Job(suite, checkpoint, options.dtype, device, 0, threads=options.threads)
+    if checkpoint.has_hidden_states and not checkpoint.is_custom:
+        model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
+        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+    try:
+        model, untrained = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
+        return Measured(model, measure_use(model, suite, untrained, on_step=_print_step))
+    except ModelError as error:
+        reason = str(error)
+    try:
+        merges = measure_merges(load_word_scorer(job), suite)
+    except ModelError:
+        merges = None
+    return Measured(None, CausalMeasurement(suite.name, (), not_applicable(reason), merges, None))
 
 
 def _print_step(step: str) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from benchmark.causal.edits import EDITS, Edit, MeanShift
 from benchmark.causal.evidence import CausalEvidence
 from benchmark.causal.interventions import SteerableModel
-from benchmark.causal.measurement import CausalSession, best_words
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings, derive_pairs
 from benchmark.causal.rotation import net_rotation
+from benchmark.causal.session import CausalSession, best_words
 from benchmark.causal.targets import END, TURNS, equal_worlds, execute_prefixes, turn_robots
 from benchmark.causal.verdict import choose_site
 from benchmark.statistics import Estimate, wilson
@@ -60,7 +60,7 @@ def measure_detail(
     session = CausalSession(model, suite, pairs, template)
     site, _ = choose_site(evidence.choose[0], pairs, evidence.is_solved)
     rows = np.flatnonzero(pairs.is_report & pairs.is_strict & evidence.is_solved)
-    by_site = session.read_mean_states()
+    by_site = session.read_mean_states().sites
     values = net_rotation(pairs.mean_prefix)
     edits: dict[str, list[Edit]] = {
         name: [make(states, values, TURNS) for states in by_site] for name, make in EDITS.items()
@@ -103,8 +103,8 @@ def _persist(
     words: list[list[int]] = [session.pairs.prefix[row].tolist() for row in rows]
     is_open = np.ones(len(rows), bool)
     for _ in range(session.suite.max_new_words):
-        for start in range(0, int(is_open.sum()), session.model.batch_rows):
-            chunk = np.flatnonzero(is_open)[start : start + session.model.batch_rows]
+        for start in range(0, int(is_open.sum()), session.batch_rows):
+            chunk = np.flatnonzero(is_open)[start : start + session.batch_rows]
             prefix = np.array([words[i] for i in chunk], np.int8)
             prepared = session.prepare(session.pairs.task[rows[chunk]], prefix)
             source = net_rotation(prefix)

@@ -9,6 +9,7 @@ Letters: `B` prefixes, `D` width of a site.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,17 +23,22 @@ class NaturalRange(Protocol):
 
     @property
     def basis(self) -> np.ndarray:
-        """float32 [D, D], orthonormal directions, one per column."""
+        """float32 [D, C], orthonormal directions, one per column."""
         ...
 
     @property
     def low(self) -> np.ndarray:
-        """float32 [D], smallest coordinate along each direction."""
+        """float32 [C], smallest coordinate along each direction."""
         ...
 
     @property
     def high(self) -> np.ndarray:
-        """float32 [D], largest coordinate along each direction."""
+        """float32 [C], largest coordinate along each direction."""
+        ...
+
+    @property
+    def offset(self) -> np.ndarray | None:
+        """float32 [D], the part outside the directions, the same in all unedited runs; None if C is D."""
         ...
 
 
@@ -103,3 +109,36 @@ class SteerableModel(Protocol):
             ModelError: states cannot be read or replaced in this model.
         """
         ...
+
+
+class WordScorer(Protocol):
+    """A model that gives probabilities of the next word, with or without states."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Largest number of prefixes that are scored at a time."""
+        ...
+
+    def score_words(self, prompts: Sequence[str], prefixes: Sequence[str]) -> np.ndarray:
+        """float [B, 6], log-probabilities in nats of the six continuations after B prefixes (canonical text, no header).
+
+        Raises:
+            ModelError: the model cannot score them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SteerableScorer:
+    """The `WordScorer` of a model whose states can be replaced."""
+
+    model: SteerableModel
+
+    @property
+    def batch_rows(self) -> int:
+        """See `WordScorer.batch_rows`."""
+        return self.model.batch_rows
+
+    def score_words(self, prompts: Sequence[str], prefixes: Sequence[str]) -> np.ndarray:
+        """See `WordScorer.score_words`."""
+        return self.model.prepare(prompts, prefixes).score().log_probs

@@ -130,8 +130,13 @@ def _pair_rows(
     return first, second, kind_of.astype(np.int8)
 
 
-def score_merges(pairs: MergePairs, log_probs: np.ndarray) -> MergeResult:
-    """The figure of a model from its scores of the six continuations, float [R, 6], after the prefixes of `pairs`."""
+def score_merges(pairs: MergePairs, log_probs: np.ndarray) -> MergeResult | None:
+    """The figure of a model from its scores of the six continuations, float [R, 6], after the prefixes of `pairs`.
+
+    None if the suite has no pairs of prefixes that lead to the same state.
+    """
+    if not len(pairs.task):
+        return None
     shifted = np.exp(log_probs.astype(np.float64) - log_probs.max(1, keepdims=True))
     probability = shifted / shifted.sum(1, keepdims=True)
     variation = np.abs(probability[pairs.first] - probability[pairs.second]).sum(1) / 2

@@ -18,6 +18,7 @@ import numpy as np
 from benchmark.causal.targets import END, TURNS, SuffixTable, check_straight_line, execute_prefixes, turn_robots
 from benchmark.tasks.suite import Suite, test_tasks
 from karel_env import generator
+from karel_env.control_flow import ControlRecipe
 from karel_env.draws import GAMMA
 from karel_env.language import WORDS
 from karel_env.recipe import Tasks
@@ -130,6 +131,16 @@ def prefix_length(suite: Suite) -> int:
     there are no strict pairs.
     """
     return max(3, suite.train_length[0])
+
+
+def unsupported_reason(suite: Suite) -> str | None:
+    """Why no pairs can be derived from a suite; None if they can."""
+    if isinstance(suite.recipe, ControlRecipe):
+        return f"suite {suite.name}: its programs have control flow"
+    longest = suite.train_length[1]
+    if longest <= prefix_length(suite):
+        return f"suite {suite.name}: its longest program has {longest} actions, no more than a prefix"
+    return None
 
 
 def prefix_texts(prefixes: np.ndarray) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
 
 from benchmark.causal.measurement import CausalMeasurement
-from benchmark.causal.verdict import UseScore
+from benchmark.causal.merges import MergeResult
+from benchmark.causal.verdict import UseResult, UseScore
 from benchmark.statistics import Estimate
 
 
@@ -24,7 +26,11 @@ def to_json(measurement: CausalMeasurement) -> dict[str, Any]:
 
 def format_card(measurement: CausalMeasurement) -> str:
     """Verdict, table of edit and controls, merges, and the pairs that were dropped."""
-    use = measurement.use
+    return format_result(measurement.sites, measurement.use, measurement.merges)
+
+
+def format_result(sites: Sequence[str], use: UseResult, merges: MergeResult | None) -> str:
+    """The card of a result; arguments as of `CausalMeasurement`."""
     lines = [f"verdict    {use.verdict}" + (f": {use.reason}" if use.reason else "")]
     if use.strict is not None and use.every is not None and use.site is not None:
         strict = use.strict
@@ -32,15 +38,14 @@ def format_card(measurement: CausalMeasurement) -> str:
             f"use        {format_estimate(strict.use)}  (steered - largest control run on the model) / natural",
             f"margin     {format_estimate(strict.margin)}  steered - largest control ({strict.largest}); decides",
             f"natural    {format_estimate(use.natural)}  unedited next word",
-            f"site       {measurement.sites[use.site]}; on choose pairs "
-            + ", ".join(f"{name} {share:.2f}" for name, share in zip(measurement.sites, use.by_site, strict=True)),
+            f"site       {sites[use.site]}; on choose pairs "
+            + ", ".join(f"{name} {share:.2f}" for name, share in zip(sites, use.by_site, strict=True)),
             f"range      {use.clamped:.0%} of the effect remain with later activations in their natural range",
             f"solved     {use.solved:.1%} of the prefixes; the best of the six words is the argmax of the vocabulary in "
             f"{use.is_argmax:.1%}",
             "",
             format_scores(strict, use.every),
         ]
-    merges = measurement.merges
     if merges is not None:
         figure = "missing (other states are continued alike)" if merges.merges is None else (
             f"{format_estimate(merges.merges)}, floor {format_estimate(merges.floor)}"

@@ -67,15 +67,15 @@ class EvaluationWork:
     def prepare(self) -> ComputeFn:
         """Read the task sets; the first shard loads the model."""
         task_sets = read_task_sets(self.job.suite, self.task_files)
-        worker, store = Worker(_localize(self.job), task_sets), ResultStore(self.root)
+        worker, store = Worker(localize(self.job), task_sets), ResultStore(self.root)
 
         def compute(shard: Shard, batch_scale: float) -> list[StagedResult]:
             start = time.perf_counter()
             if shard.stage.kind == CHECK:
-                with _num_threads(self.job.threads):
+                with num_threads(self.job.threads):
                     worker.check()
                 return []
-            with _num_threads(self.job.threads):
+            with num_threads(self.job.threads):
                 result = worker.evaluate(shard, batch_scale)
             seconds = round(time.perf_counter() - start, 3)
             return [stage_result(store, shard, replace(result, seconds=seconds))]
@@ -97,7 +97,7 @@ def read_task_sets(suite: Suite, files: Iterable[tuple[str, Path]]) -> TaskSets:
 
 
 @contextmanager
-def _num_threads(count: int) -> Iterator[None]:
+def num_threads(count: int) -> Iterator[None]:
     """Set the number of torch threads while the context lasts."""
     previous = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -107,7 +107,7 @@ def _num_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(previous)
 
 
-def _localize(job: Job) -> Job:
+def localize(job: Job) -> Job:
     """The job with its model's files on this node; the files of a hub model are fetched if they are missing.
 
     Raises:

@@ -38,6 +38,9 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
+from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.registry import MEASUREMENTS, STANDARD_MEASUREMENTS
+from benchmark.runner.measurements.stage import is_measured, measure_missing
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import redact_paths
@@ -72,6 +75,7 @@ class RunConfig:
         command: the command line, for the record.
         generation: how programs are generated.
         protocol: settings of the probes.
+        measurements: names of the measurements besides the record, see `measurements.registry`.
     """
 
     suite: str
@@ -87,6 +91,7 @@ class RunConfig:
     command: str = ""
     generation: GenerationOptions = DEFAULT_GENERATION
     protocol: Protocol = STANDARD
+    measurements: tuple[str, ...] = STANDARD_MEASUREMENTS
 
 
 class Run:
@@ -158,10 +163,17 @@ class Run:
         return self.config.out.resolve() / f"{name}-{self.suite.name}-{self.identity[:12]}"
 
     def finished_record(self) -> Record | None:
-        """The record, if the run is complete and its record is unaltered; else None."""
-        if RunFolder.file_status(self.root(), RECORD) != VALID:
-            return None
-        return read_record(self.root() / RECORD)
+        """The record, if the run and its measurements are complete and unaltered; else None."""
+        record = self._valid_record()
+        return record if all(is_measured(self.root(), measurement) for measurement in self.measurements()) else None
+
+    def _valid_record(self) -> Record | None:
+        return read_record(self.root() / RECORD) if RunFolder.file_status(self.root(), RECORD) == VALID else None
+
+    def measurements(self) -> list[Measurement]:
+        """The measurements that are made besides the record; those that do not fit the suite or the track are left out."""
+        selected = [MEASUREMENTS[name] for name in self.config.measurements]
+        return [measurement for measurement in selected if measurement.skip_reason(self.job) is None]
 
     def execute(self, backend: Backend, progress: Progress) -> Record:
         """Run all stages that are not complete yet; returns the record.
@@ -172,31 +184,38 @@ class Run:
         """
         folder = RunFolder(self.root())
         with folder.lock(), backend.pool.reporting(folder.log, progress.write):
-            finished_record = self.finished_record()
-            if finished_record is not None:
-                return finished_record
+            record = self.finished_record()
+            if record is not None:
+                return record
             folder.store.delete_staged()
-            stages = _EvaluationStages(self, folder, backend, progress)
-            if RunFolder.file_status(self.root(), RECORD) == CORRUPT:
-                folder.log(RETRIED, piece=RECORD, cause=CORRUPT, why="it is not what the run wrote")
-                progress.write(
-                    f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
-                )
-            folder.log(
-                "started",
-                command=self.config.command,
-                model=self.checkpoint.spec,
-                workers=backend.workers,
-                total=stages.num_items(),
-            )
-            record = stages.execute()
+            record = self._valid_record() or self._evaluate(folder, backend, progress)
+            measure_missing(self, folder, backend, progress)
             check_unchanged(self.checkpoint)
-            folder.finish(RECORD, record.to_json().encode())
             folder.log("finished")
             if self.config.keep_states:
                 folder.store.delete_staged()
             else:
                 folder.delete_states()
+        return record
+
+    def _evaluate(self, folder: RunFolder, backend: Backend, progress: Progress) -> Record:
+        """Run all stages of the record that are not complete yet, and write it."""
+        stages = _EvaluationStages(self, folder, backend, progress)
+        if RunFolder.file_status(self.root(), RECORD) == CORRUPT:
+            folder.log(RETRIED, piece=RECORD, cause=CORRUPT, why="it is not what the run wrote")
+            progress.write(
+                f"{RECORD}: not what the run wrote (its SHA-256 is another than the logged one); computed again"
+            )
+        folder.log(
+            "started",
+            command=self.config.command,
+            model=self.checkpoint.spec,
+            workers=backend.workers,
+            total=stages.num_items(),
+        )
+        record = stages.execute()
+        check_unchanged(self.checkpoint)
+        folder.finish(RECORD, record.to_json().encode())
         return record
 
     def ineligibility_reasons(self, has_halved_batch: bool) -> list[str]:
@@ -227,6 +246,32 @@ class Run:
         if source.problem:
             reasons.append(source.problem)
         return reasons
+
+    def model_entry(self) -> ModelEntry:
+        """The record's entry on the model."""
+        checkpoint = self.checkpoint
+        return ModelEntry(
+            spec=redact_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
+            parameters=checkpoint.parameters, dtype=self.job.dtype, device=self.job.device, **asdict(checkpoint.loading),
+        )  # fmt: skip
+
+    def suite_entry(self) -> SuiteEntry:
+        """The record's entry on the suite."""
+        suite = self.suite
+        return SuiteEntry(
+            name=suite.name, version=suite.version, seed=suite.seed, sha256=self.tasks_digest, tasks=suite.tasks,
+            equality=suite.equality,
+        )  # fmt: skip
+
+    def provenance(self, folder: RunFolder, backend: Backend, seconds: dict[str, float], started: str) -> Provenance:
+        """The record's entry on command, code, hardware and time."""
+        return Provenance(
+            command=redact_paths(self.config.command), identity=self.identity, workers=backend.workers, started=started,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
+            processors=sorted(backend.processors), retries=folder.retries(),
+            products=str(select_matmul_dtype()).removeprefix("torch."),
+            gpu=gpu_name(self.job.device), **self.environment,
+        )  # fmt: skip
 
 
 class _EvaluationStages(RunStages):
@@ -314,7 +359,7 @@ class _EvaluationStages(RunStages):
         figures: list[str],
         seconds: dict[str, float],
     ) -> Record:
-        run, folder, suite, checkpoint = self.run, self.folder, self.suite, self.run.checkpoint
+        run, folder, suite = self.run, self.folder, self.suite
         samples = folder.samples(self.shards, Stage(TEST))
         scores = score_programs(suite, self.task_sets.test, [sample["text"] for sample in samples])
         rows: list[dict[str, Any]] = [
@@ -329,14 +374,8 @@ class _EvaluationStages(RunStages):
         return Record(
             official=not reasons,
             unofficial=reasons,
-            model=ModelEntry(
-                spec=redact_paths(checkpoint.spec), name=checkpoint.name, digest=checkpoint.digest,
-                parameters=checkpoint.parameters, dtype=run.job.dtype, device=run.job.device, **asdict(checkpoint.loading),
-            ),
-            suite=SuiteEntry(
-                name=suite.name, version=suite.version, seed=suite.seed, sha256=run.tasks_digest,
-                tasks=suite.tasks, equality=suite.equality,
-            ),
+            model=run.model_entry(),
+            suite=run.suite_entry(),
             protocol=self.protocol,
             accuracy=summarize(scores),
             **self._track_metrics(),
@@ -345,13 +384,7 @@ class _EvaluationStages(RunStages):
             grid=grid,
             figures=figures,
             samples_sha256=hashlib.sha256(samples_file.read_bytes()).hexdigest(),
-            provenance=Provenance(
-                command=redact_paths(run.config.command), identity=run.identity, workers=self.backend.workers, started=run.started,
-                finished=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
-                processors=sorted(self.backend.processors), retries=folder.retries(),
-                products=str(select_matmul_dtype()).removeprefix("torch."),
-                gpu=gpu_name(run.job.device), **run.environment,
-            ),
+            provenance=run.provenance(folder, self.backend, seconds, run.started),
         )  # fmt: skip
 
     def _track_metrics(self) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from benchmark.files import sanitize
 from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
-from benchmark.submit.folder import NAME_PATTERN, files_digest
+from benchmark.submit.folder import MEASUREMENT_FILES, NAME_PATTERN, files_digest
+from benchmark.submit.measurements.repeat import rerun_measurements
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import ProcessLimits, rerun
 from benchmark.submit.scaffold import pack, scaffold
@@ -205,6 +206,7 @@ def _describe_verified(folder: Path, options: VerifyOptions) -> str:
     if options.rerun is not None:
         with _showing(f"{folder.name}: running the model again"):
             rerun_result = rerun(folder, report, options.rerun, options.process.limits())
+            rerun_measurements(folder, report, options.process.limits())
     previous = read_status(folder)
     if options.write_status:
         report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
@@ -267,6 +269,9 @@ def write_status(
 ) -> Status:
     """Write `status.json`; results of an earlier rerun or audit of the same files are kept unless new ones are given.
 
+    An audit is kept too if only measurements were added since, which it does not concern; a rerun is not, so such a
+    submission is reproduced only by a rerun that includes them.
+
     Args:
         folder: folder of the submission.
         report: report of its verification.
@@ -276,6 +281,8 @@ def write_status(
     is_unchanged = previous is not None and previous.files == files_digest(folder)
     if previous is not None and is_unchanged:
         rerun_result, audit_result = rerun_result or previous.rerun, audit_result or previous.audit
+    elif previous is not None and previous.files == files_digest(folder, MEASUREMENT_FILES):
+        audit_result = audit_result or previous.audit
     status, reason = (REPRODUCED if rerun_result else VALIDATED), None
     if report.mismatches:
         status, reason = FLAGGED, f"{len(report.mismatches)} entries differ, first {report.mismatches[0].entry}"

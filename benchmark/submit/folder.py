@@ -9,11 +9,13 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
 from benchmark.artifacts import (
+    CAUSAL_EVIDENCE,
     FIGURES,
     INDEX_FILE,
     MAX_BYTES,
@@ -22,7 +24,10 @@ from benchmark.artifacts import (
     MAX_OTHER_BYTES,
     MODEL_FILES,
     PROBES,
+    REPRESENTS_RECORD,
+    ROTATION_EVIDENCE,
     STATUS,
+    USES_RECORD,
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
@@ -34,6 +39,10 @@ CLOCK_SKEW = timedelta(days=1)
 MAX_DATE_OFFSET = timedelta(days=31)
 """Largest time by which the date of a folder may precede the start of its run."""
 EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
+TENSOR_FILES = {PROBES, CAUSAL_EVIDENCE, ROTATION_EVIDENCE}
+"""Files in the format of safetensors besides the weights."""
+MEASUREMENT_FILES = {USES_RECORD, CAUSAL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE}
+"""Files that can be added to a submission whose other files stay as they are."""
 DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 
 
@@ -105,7 +114,7 @@ def _screen_file(path: Path) -> None:
     is_known = name in MAX_BYTES or name in MODEL_FILES
     if not is_known and not WEIGHT_FILE.fullmatch(name):
         raise SubmissionError(f"{sanitize(name)}: no file of a submission; docs/submitting.md lists them")
-    if WEIGHT_FILE.fullmatch(name) or name == PROBES:
+    if WEIGHT_FILE.fullmatch(name) or name in TENSOR_FILES:
         size, limit = path.stat().st_size, MAX_BYTES.get(name, MAX_FOLDER_BYTES)
         if size > limit:
             raise SubmissionError(f"{name}: {size:,} bytes; at most {limit:,} are read")
@@ -115,10 +124,12 @@ def _screen_file(path: Path) -> None:
     return None
 
 
-def files_digest(folder: Path) -> str:
-    """Compute a SHA-256 over the name and content of every file of a submission except `status.json`."""
+def files_digest(folder: Path, without: Collection[str] = ()) -> str:
+    """Compute a SHA-256 over the name and content of every file of a submission except `status.json` and `without`."""
     digest = hashlib.sha256()
     for path in submission_files(folder):
+        if path.name in without:
+            continue
         content = read_bytes(path, MAX_FOLDER_BYTES)
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()

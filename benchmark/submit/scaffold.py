@@ -23,7 +23,7 @@ from benchmark.runner.folder import RunFolder
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.submit.check_record import read_submitted_record
-from benchmark.submit.folder import NAME_PATTERN, screen_folder
+from benchmark.submit.folder import MEASUREMENT_FILES, NAME_PATTERN, screen_folder
 from benchmark.submit.schema import LOCAL_WEIGHTS, PLACEHOLDER, WITHHELD
 from benchmark.submit.screening import WEIGHT_FILE
 
@@ -62,6 +62,7 @@ def scaffold(
     try:
         _copy_files(run, folder, (SAMPLES, PROBES, READINGS, FRAME))
         (folder / RECORD).write_text(_redact_record(record).to_json(), encoding="utf-8")
+        _copy_files(run, folder, tuple(sorted(MEASUREMENT_FILES)))
         if record.figures:
             (folder / FIGURES).mkdir()
             for figure in record.figures:

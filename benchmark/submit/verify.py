@@ -42,6 +42,7 @@ from benchmark.submit.check_samples import (
     read_samples,
 )
 from benchmark.submit.folder import check_dates, files_digest, screen_folder
+from benchmark.submit.measurements.check import check_measurements
 from benchmark.submit.report import VerificationReport, find_mismatches
 from benchmark.submit.schema import (
     FLAGGED,
@@ -181,6 +182,7 @@ def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
         task_sets = TaskSets(suite)
         check_samples(report, task_sets, folder, is_proposed)
         _check_probe_result(report, task_sets, folder)
+        check_measurements(report, suite, folder, is_proposed)
     _check_claims(report)
     _check_status(report, folder)
     return report

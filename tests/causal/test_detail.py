@@ -10,8 +10,9 @@ from agreement import loaded
 
 from benchmark.causal.detail import _reaches_outputs, format_detail, measure_detail
 from benchmark.causal.edits import EDITS
-from benchmark.causal.measurement import CausalSession, measure_use
+from benchmark.causal.measurement import measure_use
 from benchmark.causal.pairs import PairSettings, derive_pairs
+from benchmark.causal.session import CausalSession
 from benchmark.causal.targets import END
 from benchmark.models.steering import open_steerable
 from benchmark.tasks.prompt_template import PLAIN

@@ -87,7 +87,9 @@ def test_a_clamp_limits_what_comes_after_the_site(tiny_folder, rows):
     ranges = [ComponentRange.of(np.concatenate([part, part + 1, part - 1])) for part in prepared.activations()]
     wide = prepared.score(0, prepared.states()[0], ranges=ranges).log_probs
     np.testing.assert_allclose(wide, prepared.score().log_probs, atol=1e-4)
-    narrow = [ComponentRange(r.basis, 0 * r.low, 0 * r.high, r.variance) for r in ranges]
+    narrow = [
+        ComponentRange(r.basis, 0 * r.low, 0 * r.high, r.variance, np.zeros(len(r.basis), np.float32)) for r in ranges
+    ]
     clamped = prepared.score(0, prepared.states()[0], ranges=narrow).log_probs
     np.testing.assert_allclose(clamped, np.repeat(clamped[:1], len(clamped), 0), atol=1e-4)
 

@@ -25,7 +25,7 @@ def test_nothing_is_suggested_for_a_word_that_is_like_no_other(words, capsys, tm
     [
         (["run", "--mdel", "x"], "(did you mean --model?)"),
         (["run", "--suit=x"], "(did you mean --suite?)"),
-        (["run", "--model", "searh"], "(did you mean baseline:search?)"),
+        (["run", "--model", "search2"], "(did you mean baseline:search?)"),
         (["submit", "validate", "--al"], "(did you mean --all?)"),
     ],
 )

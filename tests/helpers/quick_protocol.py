@@ -35,6 +35,8 @@ def make_runs_quick(assign: Callable[..., object] = setattr) -> None:
     # Measured for 0.3 s before each run, only to estimate how long it will take.
     assign(benchmark.runner.preflight, "matmul_flops", lambda dtype: 5e10)
     assign(benchmark.runner.run, "write_figures", lambda *_: [])
+    # Tests of measurements select them.
+    assign(benchmark.runner.run.Run, "measurements", lambda run: [])
 
 
 def run_quickly(words: Sequence[str] | None = None) -> int:

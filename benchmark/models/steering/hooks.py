@@ -50,10 +50,13 @@ class PassHooks:
 
 
 def clamp_to_range(value: torch.Tensor, natural: Any) -> torch.Tensor:
-    """Limit the coordinates of [B, D] along the directions of a `NaturalRange`; what is inside stays bit for bit."""
+    """Limit the coordinates of [B, D] along the directions of a `NaturalRange`; what is inside stays bit for bit if they are complete."""
     basis, low, high = (torch.from_numpy(part).to(value) for part in (natural.basis, natural.low, natural.high))
     coordinates = value @ basis
-    return value + (coordinates.clamp(low, high) - coordinates) @ basis.T
+    clamped = coordinates.clamp(low, high)
+    if natural.offset is not None:
+        return torch.from_numpy(natural.offset).to(value) + clamped @ basis.T
+    return value + (clamped - coordinates) @ basis.T
 
 
 @contextmanager

@@ -81,7 +81,8 @@ def merge_evidence(parts: Sequence[tuple[Sequence[int], RotationEvidence]], seed
     """
 
     def add(name: str) -> np.ndarray:
-        return np.sum([vars(part)[name] for _, part in parts], 0, dtype=np.float64).astype(np.float32)
+        total = np.sum([vars(part)[name] for _, part in parts], 0, dtype=np.float64)
+        return np.asarray(total, np.float32)
 
     def stack(name: str) -> np.ndarray:
         by_seed = {seed: vars(part)[name][q] for own, part in parts for q, seed in enumerate(own)}
@@ -127,9 +128,15 @@ class JudgedRows:
     def select(self, seeds: Sequence[int]) -> JudgedRows:
         """The rows of a subset of the seeds; sums over groups have the weights of all seeds, see `merge_evidence`."""
         chosen = [list(self.seeds).index(seed) for seed in seeds]
-        names = ("splits", "evaluated", "num_validation", "cell", "prior_loss")
-        parts = {name: [vars(self)[name][q] for q in chosen] for name in names}
-        return replace(self, seeds=list(seeds), **parts)
+        return replace(
+            self,
+            seeds=list(seeds),
+            splits=[self.splits[q] for q in chosen],
+            evaluated=[self.evaluated[q] for q in chosen],
+            num_validation=[self.num_validation[q] for q in chosen],
+            cell=[self.cell[q] for q in chosen],
+            prior_loss=[self.prior_loss[q] for q in chosen],
+        )
 
     def sum_losses(
         self, losses: Sequence[np.ndarray], heads: np.ndarray | None = None, has_displacement: bool = True

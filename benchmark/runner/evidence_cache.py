@@ -1,0 +1,100 @@
+"""A cache of evidence that several runs share, in the user's cache folder: content-addressed, safe for several processes.
+
+A file is named by the SHA-256 of everything that its content depends on, is written under another name and renamed, and
+begins with the SHA-256 of the rest, so that a torn or altered file counts as missing. A folder that cannot be written to
+is no cache; nothing fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from benchmark.environment import package_versions, source_digest
+from benchmark.errors import StorageError
+from benchmark.models.checkpoint import FILE_PATTERNS
+from benchmark.models.json_files import CONFIG_FILE, read_json
+from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.suite_controls import suite_controls_key
+from benchmark.runner.plan import Job
+from benchmark.runner.store import to_safetensors, write_atomic_in
+
+FOLDER_NAME = "karel-bench"
+DIGEST_BYTES = 64
+_NAMES_OF_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", "training.json")
+_UNUSED_CONFIG = ("_name_or_path", "transformers_version")
+
+
+def cache_folder() -> Path:
+    """`karel-bench/evidence` in `XDG_CACHE_HOME`, by default in `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification says that relative paths are invalid and to be ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / FOLDER_NAME / "evidence"
+
+
+def read_cached(key: str) -> dict[str, np.ndarray] | None:
+    """The arrays of a key; None if they are not there, torn or altered."""
+    try:
+        content = (cache_folder() / f"{key}.data").read_bytes()
+        if hashlib.sha256(content[DIGEST_BYTES:]).hexdigest().encode() != content[:DIGEST_BYTES]:
+            return None
+        arrays: dict[str, np.ndarray] = load(content[DIGEST_BYTES:])
+    except (OSError, RuntimeError, SafetensorError):
+        return None
+    return arrays
+
+
+def write_cached(key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Store the arrays of a key, if the folder can be written to."""
+    content = to_safetensors(arrays)
+    folder = cache_folder()
+    with suppress(OSError, StorageError, RuntimeError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic_in(folder, f"{key}.data", hashlib.sha256(content).hexdigest().encode() + content)
+
+
+def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str | None:
+    """Key of the evidence of one randomly initialised copy: it depends on the architecture and not on the weights.
+
+    Args:
+        job: the job of the run.
+        protocol: settings of the probes.
+        seed: seed of the copy's initialisation.
+
+    Returns:
+        SHA-256 over configuration, tokenizer, suite, protocol, load options, library versions and source; None for a model
+        whose architecture is not in files alone.
+    """
+    import torch
+
+    from benchmark.probing.probes import select_matmul_dtype
+
+    checkpoint = job.checkpoint
+    if checkpoint.is_custom or checkpoint.is_in_memory or checkpoint.loading.remote_code:
+        return None
+    config = {
+        name: value for name, value in read_json(checkpoint.folder / CONFIG_FILE).items() if name not in _UNUSED_CONFIG
+    }
+    tokenizer = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in FILE_PATTERNS
+        for path in sorted(checkpoint.folder.glob(pattern))
+        if path.name != CONFIG_FILE and not any(path.match(name) for name in _NAMES_OF_WEIGHTS)
+    }
+    parts = {
+        "config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading), "dtype": job.dtype,
+        "device": job.device.split(":")[0], "threads": job.threads, "batch": job.suite.batch,
+        "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.digest(), "seed": seed,
+        "products": str(select_matmul_dtype()), "torch": torch.__version__,
+        "packages": package_versions(("transformers", "tokenizers", "numpy")), "source": source_digest(),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,214 @@
+"""The measurement of representation, protocol 4 of the probes (docs/protocol4.md), as items of a run.
+
+Items: the controls of the suite (shipped, else computed once and cached), the model with the records that its states hold,
+and each randomly initialised copy, which is read by the probe seeds of its number (cached per architecture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmark.models.loading import load_model
+from benchmark.probing.control_gap import RANDOM_INIT
+from benchmark.probing.version4.measure_rotation import JudgedSuite, judge_suite, probe_model
+from benchmark.probing.version4.readable_record import RECORDS
+from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, merge_evidence
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
+from benchmark.probing.version4.rotation_sources import probe_rotation
+from benchmark.probing.version4.rotation_verdict import (
+    MODEL,
+    TOKEN_HISTORY,
+    RotationResult,
+    verdict_from_rotation_evidence,
+)
+from benchmark.probing.version4.suite_controls import (
+    SuiteControls,
+    compute_suite_controls,
+    shipped_suite_controls,
+    suite_controls_key,
+)
+from benchmark.runner.blind_reading import read_blind_states
+from benchmark.runner.evidence_cache import read_cached, untrained_copy_key, write_cached
+from benchmark.runner.measurement_record import RepresentsRecord
+from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
+from benchmark.runner.plan import Job
+from benchmark.runner.worker import RANDOM_INIT_SEED
+from benchmark.statistics import Estimate
+from benchmark.tasks.prompt_template import PLAIN, TRAINED
+from benchmark.tasks.suite import Suite
+
+CONTROLS_ITEM, MODEL_ITEM = "suite", "model"
+STORED_SOURCES = (MODEL, *RECORDS, RANDOM_INIT)
+"""Sources whose evidence a run stores; the token history is that of the suite."""
+
+
+def seeds_of_copy(protocol: RotationProtocol, copy: int) -> list[int]:
+    """The probe seeds that read a randomly initialised copy."""
+    return [seed for seed in protocol.seeds if seed % protocol.random_inits == copy]
+
+
+def copy_item(copy: int) -> str:
+    """Name of the item of a randomly initialised copy."""
+    return f"random-{copy}"
+
+
+def conclude_rotation(
+    evidence: dict[str, RotationEvidence], controls: SuiteControls, judged_rows: JudgedRows, protocol: RotationProtocol
+) -> RotationResult:
+    """Every figure and the verdict, from the evidence of `STORED_SOURCES` and the controls of the suite."""
+    sources = {**evidence, TOKEN_HISTORY: controls.token_history}
+    return verdict_from_rotation_evidence(sources, judged_rows, protocol, *controls.kept_pairs(protocol))
+
+
+@dataclass(frozen=True)
+class RepresentsMeasurement:
+    """See `Measurement`.
+
+    Attributes:
+        protocol: settings of the probes.
+    """
+
+    protocol: RotationProtocol = ROTATION_STANDARD
+    name = "represents"
+    version = ROTATION_STANDARD.version
+    record_type = RepresentsRecord
+
+    def settings(self, job: Job) -> str:
+        """See `Measurement.settings`."""
+        return self.protocol.digest()
+
+    def skip_reason(self, job: Job) -> str | None:
+        """See `Measurement.skip_reason`."""
+        if not job.reads_states:
+            return "no hidden states are read"
+        if job.generation.track != TRAINED:
+            return f"track {job.generation.track}; the measurement is of models that were trained on the suite"
+        return None
+
+    def phases(self, job: Job) -> Sequence[Sequence[str]]:
+        """See `Measurement.phases`."""
+        copies = [copy for copy in range(self.protocol.random_inits) if seeds_of_copy(self.protocol, copy)]
+        return [[MODEL_ITEM, *map(copy_item, copies), CONTROLS_ITEM]]
+
+    def open(self, job: Job) -> Collector:
+        """See `Measurement.open`."""
+        return RepresentsCollector(job, self.protocol)
+
+    def conclude(self, job: Job, read: ReadItem) -> Conclusion:
+        """See `Measurement.conclude`; raises `ModelError` if the states cannot be read, which a run has checked before."""
+        protocol = self.protocol
+        model = read(MODEL_ITEM)
+        evidence = {name: RotationEvidence.from_arrays(model, name) for name in (MODEL, *RECORDS)}
+        copies = [
+            (seeds, RotationEvidence.from_arrays(read(copy_item(copy)), RANDOM_INIT))
+            for copy in range(protocol.random_inits)
+            if (seeds := seeds_of_copy(protocol, copy))
+        ]
+        evidence[RANDOM_INIT] = merge_evidence(copies, protocol.seeds)
+        controls = SuiteControls.from_arrays(read(CONTROLS_ITEM))
+        judged_rows = judge_suite(rotation_suite(job.suite), protocol).judged_rows
+        result = conclude_rotation(evidence, controls, judged_rows, protocol)
+        arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
+        unofficial = [] if protocol == ROTATION_STANDARD else ["the settings of protocol 4 are not the standard ones"]
+        return Conclusion({"rotation": result}, arrays, unofficial)
+
+    def format_card(self, record: RepresentsRecord) -> str:
+        """See `Measurement.format_card`."""
+        return format_rotation(record.rotation)
+
+
+def format_rotation(result: RotationResult) -> str:
+    """The verdict and the figures it rests on, as text for a terminal."""
+
+    def interval(estimate: Estimate | None) -> str:
+        return "none" if estimate is None else f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+    reason = f": {result.reason}" if result.reason else ""
+    largest = max(result.control_gaps, key=lambda name: result.control_gaps[name])
+    lines = {
+        "verdict": f"{result.verdict}{reason}",
+        "skill": f"{interval(result.skill)} of rotation, {result.unseen_rows:,} rows with unseen prefixes",
+        "delta": f"{interval(result.delta)} beyond {largest} (gap {result.gap.value:+.3f})",
+        "pose delta": interval(result.pose_delta),
+        "arithmetic": interval(result.arithmetic),
+        "turn count": f"{interval(result.turn_count)} (decides nothing)",
+        "by word": " ".join(f"{point.skill:.2f}" for point in result.curve),
+        "record": " ".join(f"{point.record_skill:.2f}" for point in result.curve),
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
+
+
+def rotation_suite(suite: Suite) -> Suite:
+    """The suite without what its blind set does not depend on, so that equal blind sets are drawn once."""
+    return replace(suite, batch=1, tasks=1, sha256="")
+
+
+class RepresentsCollector:
+    """See `Collector`: loads a model per item, since each item reads another one."""
+
+    def __init__(self, job: Job, protocol: RotationProtocol) -> None:
+        self.job, self.protocol = job, protocol
+
+    @property
+    def judged(self) -> JudgedSuite:
+        """The labelled blind set."""
+        return judge_suite(rotation_suite(self.job.suite), self.protocol)
+
+    def collect(self, item: str, read: ReadItem, batch_scale: float) -> dict[str, np.ndarray]:
+        """See `Collector.collect`."""
+        if item == CONTROLS_ITEM:
+            return self._suite_controls()
+        if item == MODEL_ITEM:
+            views = self._views(None, batch_scale)
+            evidence = probe_model(self.judged.probe_set, self.judged.judged_rows, views, self.protocol)
+            return {name: array for source, part in evidence.items() for name, array in part.arrays(source).items()}
+        return self._copy(int(item.removeprefix(copy_item(0)[:-1])), batch_scale)
+
+    def _copy(self, copy: int, batch_scale: float) -> dict[str, np.ndarray]:
+        """Evidence of a randomly initialised copy on the seeds that read it, from the cache if it is there."""
+        key = untrained_copy_key(self.job, self.protocol, RANDOM_INIT_SEED + copy)
+        cached = None if key is None else read_cached(key)
+        if cached is not None:
+            return cached
+        arrays = collect_copy(
+            self.judged, self._views(copy, batch_scale), self.protocol, seeds_of_copy(self.protocol, copy)
+        )
+        if key is not None and batch_scale == 1:
+            write_cached(key, arrays)
+        return arrays
+
+    def _suite_controls(self) -> dict[str, np.ndarray]:
+        """Controls of the suite: the shipped ones, those in the cache, or new ones."""
+        suite = rotation_suite(self.job.suite)
+        shipped = shipped_suite_controls(suite, self.protocol)
+        if shipped is not None:
+            return shipped.arrays()
+        key = suite_controls_key(suite, self.protocol)
+        cached = read_cached(key)
+        if cached is None:
+            cached = compute_suite_controls(suite, self.protocol).arrays()
+            write_cached(key, cached)
+        return cached
+
+    def _views(self, copy: int | None, batch_scale: float) -> list[np.ndarray]:
+        return read_views(self.job, self.judged, copy, batch_scale)
+
+
+def collect_copy(
+    judged: JudgedSuite, views: list[np.ndarray], protocol: RotationProtocol, seeds: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Arrays of the evidence of a randomly initialised copy on some seeds."""
+    evidence = probe_rotation(judged.probe_set, judged.judged_rows.select(seeds), [views], protocol)
+    return evidence.arrays(RANDOM_INIT)
+
+
+def read_views(job: Job, judged: JudgedSuite, copy: int | None, batch_scale: float = 1.0) -> list[np.ndarray]:
+    """float32 [R, D] per view, the states of the model of a job, or of its randomly initialised copy."""
+    template = job.prompt_template or PLAIN
+    seed = None if copy is None else RANDOM_INIT_SEED + copy
+    model = load_model(job.checkpoint, job.dtype, job.device, seed, template.before)
+    suite = replace(job.suite, batch=max(1, int(job.suite.batch * batch_scale)))
+    return list(read_blind_states(model, suite, judged.blind, template).values())

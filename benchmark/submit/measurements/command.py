@@ -1,0 +1,79 @@
+"""Add measurements to the folder of a run or of a submission: `python -m benchmark.submit.measurements FOLDER`.
+
+The other files of the folder stay as they are. Each measurement is computed as by a run, in a run folder of its own under
+`--output-dir`, so that the same command continues after a stop. Exit codes: 0 done, 1 run incomplete, 2 usage, 3 the
+model cannot be loaded or the submission would not be eligible, 4 not the model of the folder's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cli.declare import argument, group, option, parse_options, program_name
+from benchmark.cli.fields import device_option, model_option, output_dir_option, threads_option
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import BackendOptions, open_backend, resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.run import MEASUREMENT_NAMES
+
+NAME, MODULE = "measurements", "benchmark.submit.measurements"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddOptions:
+    """Add measurements to the folder of a run or of a submission."""
+
+    folder: Path = argument("folder of a finished run or of a submission")
+    only: tuple[str, ...] = option(
+        (), "add this measurement; repeatable", choices=MEASUREMENT_NAMES, many=True, default_text="all"
+    )
+    model: str = model_option("", "that of the folder")
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    backend: BackendOptions = group(BackendOptions)
+    output_dir: Path = output_dir_option(Path("runs/measurements"), "compute in a run folder in this folder")
+
+
+def execute(options: AddOptions) -> int:
+    """Measure, add, and print the cards; returns the exit code."""
+    from rich.console import Console
+
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.cli.progress import open_progress
+    from benchmark.runner.measurements.registry import MEASUREMENTS
+    from benchmark.runner.preflight import check_fits
+    from benchmark.runner.record import format_eligibility
+    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
+
+    silence_libraries()
+    options.backend.check()
+    device = resolve_device(options.device, options.backend.address)
+    make_folder(options.output_dir, "--output-dir")
+    names = tuple(name for name in MEASUREMENT_NAMES if not options.only or name in options.only)
+    model = read_model(options.model) if options.model else ""
+    command = f"{program_name(NAME, MODULE)} {options.folder.name}"
+    addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)
+    run = prepare_addition(addition)
+    progress = open_progress(Console(stderr=True, highlight=False))
+    estimate = check_fits(run.job, run.protocol)
+    with (
+        open_backend(options.backend, device, options.threads, estimate.model_bytes) as (backend, line),
+        progress.displayed(),
+    ):
+        if line:
+            progress.write(line)
+        records = add_measurements(addition, run, backend, progress)
+    for name, record in zip(names, records, strict=True):
+        print(f"{name}: suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")
+        print(MEASUREMENTS[name].format_card(record))
+        print(
+            f"wrote {options.folder / record.FILE}" + (f" and {record.EVIDENCE}\n" if record.evidence_sha256 else "\n")
+        )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(AddOptions, arguments, NAME, module=MODULE)))

@@ -1,0 +1,263 @@
+"""Measurements of a run: the same bytes for any workers and after any stop, damage computed again, N/A with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quick_protocol import QUICK
+from safetensors.numpy import load_file, save_file
+from whole_runs import HELPERS, at_commit, call, only
+
+from benchmark.cluster.local_executor import LocalExecutor
+from benchmark.cluster.pool import Pool
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import LoadOptions, ModelSpec
+from benchmark.runner.measurement_record import UsesRecord, read_measurement
+from benchmark.runner.measurements import stage
+from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.registry import MEASUREMENTS
+from benchmark.runner.measurements.stage import is_measured, measure_only, read_measured
+from benchmark.runner.run import Run, RunConfig
+from benchmark.runner.stages import Backend
+from benchmark.runner.store import ResultStore
+
+PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
+"""As the small suite, with programs long enough that there are strict pairs."""
+ALL_MEASUREMENTS = Run.measurements
+USES = MEASUREMENTS["uses"]
+FILES = ("uses.json", "causal.data")
+
+
+def only_uses(run: Run) -> list[Measurement]:
+    """The measurement of use, if it fits the run; the others have tests of their own."""
+    return [measurement for measurement in ALL_MEASUREMENTS(run) if measurement.name == "uses"]
+
+
+@pytest.fixture(autouse=True)
+def measured(quick, monkeypatch):
+    """Runs make their measurements, which quick runs leave out."""
+    monkeypatch.setattr(Run, "measurements", only_uses)
+
+
+def prepare(model: Path | str, out: Path, suite: str = PAIR_SUITE) -> Run:
+    spec = ModelSpec.parse(model if isinstance(model, str) else f"path:{model}")
+    return Run(RunConfig(suite, out=out, protocol=QUICK), open_checkpoint(spec))
+
+
+def backend() -> Backend:
+    return Backend(Pool(LocalExecutor(), 1), 0, 1, set())
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def start(self, description: str, total: int | None, completed: int = 0) -> None: ...
+
+    def advance(self, steps: int, description: str | None = None) -> None: ...
+
+    def write(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def measure_alone(model: Path | str, out: Path) -> Path:
+    run = prepare(model, out)
+    measure_only(run, backend(), Silent())
+    return run.root()
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder, tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "measurements", only_uses)
+        return measure_alone(tiny_folder, tmp_path_factory.mktemp("alone"))
+
+
+def same_result(first: Path, second: Path) -> None:
+    assert (first / "causal.data").read_bytes() == (second / "causal.data").read_bytes()
+    records = [read_measurement(UsesRecord, folder) for folder in (first, second)]
+    assert None not in records
+    assert records[0].model_copy(update={"provenance": records[1].provenance}) == records[1]
+
+
+def test_a_run_measures_by_default_and_prints_the_card(tiny_folder, tmp_path, alone, capsys):
+    assert call("--model", f"path:{tiny_folder}", "--suite", PAIR_SUITE, "--out", tmp_path) == 0
+    root = only(tmp_path)
+    same_result(root, alone)
+    assert not (root / "shards").exists()
+    output = capsys.readouterr().out
+    assert "verdict    N/A: the model solves 0%" in output
+    assert "agreement with the exact posterior" in output
+
+
+def test_what_a_run_leaves_out(words, tmp_path, capsys):
+    assert call(*words, "--out", tmp_path / "a", "--accuracy-only") == 0
+    assert call(*words, "--out", tmp_path / "b", "--without", "uses", "--json") == 0
+    for name in "ab":
+        assert not any((only(tmp_path / name) / file).exists() for file in FILES)
+    assert "uses" not in json.loads(capsys.readouterr().out.splitlines()[-1])
+    # The same command without the option adds what is missing.
+    record = (only(tmp_path / "b") / "record.json").read_bytes()
+    assert call(*words, "--out", tmp_path / "b", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["uses"]["use"]["verdict"] == "N/A"
+    assert (only(tmp_path / "b") / "record.json").read_bytes() == record
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_stopped_measurement_goes_on_to_the_same_bytes(tiny_folder, tmp_path, alone, monkeypatch, count):
+    run, progress = prepare(tiny_folder, tmp_path), Silent()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_commit(patch, count, stop)
+        with pytest.raises(KeyboardInterrupt):
+            measure_only(run, backend(), progress)
+    committed = {path.stem for path in (run.root() / "shards").glob("uses-*.json")}
+    assert len(committed) == count
+    computed: list[str] = []
+    real = ResultStore.commit
+    monkeypatch.setattr(
+        ResultStore, "commit", lambda store, staged: (computed.append(staged.name), real(store, staged))[1]
+    )
+    measure_only(run, backend(), progress)
+    assert not committed & set(computed)
+    same_result(run.root(), alone)
+
+
+def test_a_damaged_item_is_computed_again(tiny_folder, tmp_path, alone, monkeypatch):
+    run, progress = prepare(tiny_folder, tmp_path), Silent()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_commit(patch, 2, stop)
+        with pytest.raises(KeyboardInterrupt):
+            measure_only(run, backend(), progress)
+    path = run.root() / "shards" / "uses-merges-000000.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    measure_only(run, backend(), progress)
+    assert any("uses-merges-000000: stored files are damaged" in line for line in progress.lines)
+    same_result(run.root(), alone)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_altered_file_is_measured_again(tiny_folder, tmp_path, alone, file):
+    run = prepare(tiny_folder, tmp_path)
+    shutil.copytree(measure_alone(tiny_folder, tmp_path / "first"), run.root())
+    assert is_measured(run.root(), USES)
+    path = run.root() / file
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"??")
+    assert not is_measured(run.root(), USES)
+    measure_only(run, backend(), Silent())
+    same_result(run.root(), alone)
+
+
+def test_weights_that_give_no_numbers_are_recorded_as_not_applicable(tiny_folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = np.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    run = prepare(broken, tmp_path / "runs")
+    measure_only(run, backend(), Silent())
+    record = read_measured(run)["uses"]
+    assert record.use.verdict == "N/A"
+    assert "NaN" in record.use.reason
+    assert record.merges is None
+    assert record.evidence_sha256 is None
+    assert not (run.root() / "causal.data").exists()
+
+
+@pytest.mark.parametrize(("name", "has_merges"), [("random", True), ("n-gram", True), ("search", False)])
+def test_baselines_are_not_applicable_and_merge_where_they_have_probabilities(tmp_path, name, has_merges):
+    run = prepare(f"baseline:{name}", tmp_path)
+    measure_only(run, backend(), Silent())
+    record = read_measured(run)["uses"]
+    assert (record.use.verdict, record.sites) == ("N/A", [])
+    assert "no states" in record.use.reason
+    assert (record.merges is not None, (run.root() / "causal.data").exists()) == (has_merges, has_merges)
+    if has_merges:
+        assert sorted(load_file(run.root() / "causal.data")) == ["merge_scores"]
+
+
+CUSTOM = """
+from pathlib import Path
+from agreement import loaded
+from benchmark.models.steering import open_steerable
+
+class Own:
+    def __init__(self):
+        self.network = loaded(Path({folder!r}))
+    def generate(self, prompts, max_new_words):
+        return self.network.generate(prompts, max_new_words)
+    def log_likelihoods(self, prompts, programs):
+        return self.network.log_likelihoods(prompts, programs)
+
+class Editable(Own):
+    def steerable(self):
+        return open_steerable(self.network)
+
+class Broken(Own):
+    def steerable(self):
+        return 3
+
+def own(random_seed=None):
+    return Own()
+
+def editable(random_seed=None):
+    return Editable()
+
+def broken(random_seed=None):
+    return Broken()
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [("own", "has no method steerable"), ("editable", "the model solves 0%"), ("broken", "without batch_rows")],
+)
+def test_a_custom_class_is_measured_through_one_optional_method(
+    tiny_folder, tmp_path, monkeypatch, alone, factory, reason
+):
+    (tmp_path / "own_editable.py").write_text(CUSTOM.format(folder=str(tiny_folder)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = ModelSpec.parse(f"py:own_editable:{factory}")
+    checkpoint = open_checkpoint(spec, LoadOptions(own_code=True))
+    run = Run(RunConfig(PAIR_SUITE, out=tmp_path / "runs", protocol=QUICK), checkpoint)
+    measure_only(run, backend(), Silent())
+    record, network = read_measured(run)["uses"], read_measurement(UsesRecord, alone)
+    assert reason in record.use.reason
+    assert network is not None
+    if factory != "broken":
+        assert record.merges.same == pytest.approx(network.merges.same, abs=1e-4)
+    if factory == "editable":
+        assert record.sites == network.sites
+
+
+def test_a_suite_without_strict_pairs_is_not_applicable(words, tmp_path, capsys):
+    assert call(*words, "--out", tmp_path) == 0
+    assert "verdict    N/A: no strict pair can be derived" in capsys.readouterr().out
+
+
+def test_suites_with_control_flow_have_no_record(tiny_folder, tmp_path):
+    assert prepare(tiny_folder, tmp_path, "control").measurements() == []
+
+
+def test_items_of_other_settings_are_computed_again(tiny_folder, tmp_path):
+    job = prepare(tiny_folder, tmp_path).job
+    from benchmark.causal.pairs import PairSettings
+    from benchmark.runner.measurements.uses import UsesMeasurement
+
+    digests = {
+        stage.settings_digest(measurement, job) for measurement in (USES, UsesMeasurement(PairSettings(tasks=31)))
+    }
+    assert len(digests) == 2
