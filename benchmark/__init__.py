@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from benchmark.api.states_file import StatesFile as StatesFile
     from benchmark.api.states_file import read_states as read_states
     from benchmark.api.states_file import write_states as write_states
+    from benchmark.api.use_measurement import TRIAL_PAIRS as TRIAL_PAIRS
+    from benchmark.api.use_measurement import UseMeasurement as UseMeasurement
+    from benchmark.api.use_measurement import measure_use as measure_use
+    from benchmark.causal.pairs import PairSettings as PairSettings
     from benchmark.errors import BenchmarkError as BenchmarkError
     from benchmark.errors import ModelError as ModelError
     from benchmark.errors import UsageError as UsageError
@@ -68,6 +72,8 @@ _HOMES = {
     "benchmark.api.programs": ["generate_programs", "load_tasks", "score_programs", "task_prompts"],
     "benchmark.api.prompts_file": ["write_prompts"],
     "benchmark.api.states_file": ["StatesFile", "read_states", "write_states"],
+    "benchmark.api.use_measurement": ["TRIAL_PAIRS", "UseMeasurement", "measure_use"],
+    "benchmark.causal.pairs": ["PairSettings"],
     "benchmark.errors": ["BenchmarkError", "ModelError", "UsageError"],
     "benchmark.probing.protocol": ["STANDARD", "Protocol"],
     "benchmark.statistics": ["Estimate"],

@@ -240,25 +240,26 @@ def iter_entries(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
             stack += node
 
 
-def read_rows(path: Path, packed_limit: int) -> list[dict[str, Any]]:
+def read_rows(path: Path, packed_limit: int, containing: bytes = b"") -> list[dict[str, Any]]:
     """Read a gzip file of JSON lines; see `stream_rows`."""
-    return list(stream_rows(path, packed_limit))
+    return list(stream_rows(path, packed_limit, containing))
 
 
-def stream_rows(path: Path, packed_limit: int) -> Iterator[dict[str, Any]]:
+def stream_rows(path: Path, packed_limit: int, containing: bytes = b"") -> Iterator[dict[str, Any]]:
     """Yield the objects of a gzip file of JSON lines, unpacked only up to the limits.
 
-    An object holds only plain values, no lists or objects, so a row takes little more memory than its line.
+    An object holds only plain values, no lists or objects, so a row takes little more memory than its line. Lines without
+    the bytes `containing` are skipped unread.
     """
-    return _parse_rows(gunzip_bounded(read_bytes(path, packed_limit), path.name), path.name)
+    return _parse_rows(gunzip_bounded(read_bytes(path, packed_limit), path.name), path.name, containing)
 
 
-def _parse_rows(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+def _parse_rows(content: bytes, name: str, containing: bytes) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_iter_lines(content), 1):
         where = f"{name} line {number}"
         if number > MAX_ROWS:
             raise SubmissionError(f"{name}: more than {MAX_ROWS:,} lines")
-        if not line:
+        if not line or containing not in line:
             continue
         if len(line) > MAX_ROW_BYTES:
             raise SubmissionError(f"{where}: {len(line):,} bytes; at most {MAX_ROW_BYTES:,} are read")

@@ -1,4 +1,4 @@
-"""Print the progress of a run, read from its files: `karel-bench status RUN`.
+"""Print the progress of a run, read from its files: `karel-bench status [RUN]`.
 
 Takes no lock, so a run is never disturbed. RUN is a run folder, or a folder of run folders.
 """
@@ -25,13 +25,15 @@ from benchmark.runner.record import read_record
 
 FINISHED, RUNNING, STOPPED = "done", "running", "stopped"
 PROBE_FITS = "probe fits"
+RUNS = Path("runs")
+"""Where `run` makes its folders by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusOptions:
     """Print the progress of a run."""
 
-    run: Path = argument("run folder, or a folder of run folders")
+    run: Path = argument("run folder, or a folder of run folders", RUNS)
     json: bool = option(False, "print JSON, one object per run")
 
 

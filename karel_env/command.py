@@ -81,14 +81,20 @@ def quoted(text: str) -> str:
     return shown(text) if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else f"'{shown(text)}'"
 
 
-def nearest(text: str, names: Iterable[str]) -> str:
-    """The nearest of some names as a part of a message, such as ` (did you mean laptop?)`; empty if none is near."""
+def nearest(text: str, names: Iterable[str], prefix: str = "") -> str:
+    """The nearest of some names as a part of a message, such as ` (did you mean laptop?)`; empty if none is near.
+
+    Args:
+        text: the name that is not known.
+        names: the known names.
+        prefix: what is written before a name, and does not make two names alike, such as `--`.
+    """
     # difflib costs as much time to import as all of this module, and only a wrong name needs it.
     from difflib import get_close_matches
 
     by_folded = {name.lower(): name for name in names}
     matches = get_close_matches(text.lower(), by_folded, n=1)
-    return f" (did you mean {by_folded[matches[0]]}?)" if matches else ""
+    return f" (did you mean {prefix}{by_folded[matches[0]]}?)" if matches else ""
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-GAMMA = np.uint64(0x9E3779B97F4A7C15)
+from karel_env.limits import GAMMA
+
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 PURPOSES = ("test", "train", "probe", "blind", "shots", "audit")

@@ -19,6 +19,7 @@ import numpy as np
 from karel_env.compiler import Code, compile_programs
 from karel_env.lanes import CRASH, OK, TIMEOUT
 from karel_env.language import Programs
+from karel_env.limits import EVENT_LIMIT, MAX_EVENTS, MODES
 from karel_env.machine import Trace, run_pairs
 from karel_env.semantics import ORIGINAL, Semantics
 from karel_env.world import Worlds
@@ -38,9 +39,6 @@ __all__ = [
 ]
 
 STATUSES = ("ok", "crash", "timeout")
-MODES = ("noop", "crash", "turn180")
-MAX_EVENTS = 1000
-EVENT_LIMIT = 30_000
 """Largest budget: marker counts are int16, and one event adds at most one marker."""
 
 

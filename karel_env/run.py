@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from karel_env.command import CommandParser, integer, run_command
+from karel_env.command import CommandParser, UsageExit, integer, run_command
 from karel_env.extras.token_syntax import parse_either
-from karel_env.interpreter import EVENT_LIMIT, MAX_EVENTS, MODES, STATUSES, Execution, run
+from karel_env.interpreter import STATUSES, Execution, run
 from karel_env.language import Programs
+from karel_env.limits import EVENT_LIMIT, MAX_EVENTS, MODES
 from karel_env.parser import ParseError
 from karel_env.semantics import PICK, PUT
 from karel_env.single import ProgramRun
@@ -41,8 +42,8 @@ BATCH = 256
 State = list[Any]
 
 
-class TaskError(ValueError):
-    """A line is not a task."""
+class TaskError(UsageExit, ValueError):
+    """A line is not a task; ends the command with exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,17 @@ def _states(task: _Task, execution: Execution, index: int, max_markers: int | No
     return states
 
 
+def execute_tasks(options: Options) -> int:
+    """Print the result of each task on standard input; returns the exit code.
+
+    Raises:
+        TaskError: see `results`.
+    """
+    for result in results(_lines(), options):
+        print(json.dumps(result, separators=(",", ":")))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command-line entry point; returns the exit code."""
     parser = CommandParser(prog="python -m karel_env.run", description=__doc__.splitlines()[0])
@@ -234,13 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--trace", action="store_true", help="also print the state after every action")
 
-    def execute_tasks() -> int:
-        options = parser.parse_args(argv)
-        for result in results(_lines(), Options(options.mode, options.max_markers, options.max_events, options.trace)):
-            print(json.dumps(result, separators=(",", ":")))
-        return 0
-
-    return run_command(execute_tasks, lambda error: (str(error), 2) if isinstance(error, TaskError) else None, True)
+    return run_command(lambda: execute_tasks(Options(**vars(parser.parse_args(argv)))), stops=True)
 
 
 def _lines() -> Iterator[str | bytes]:

@@ -7,7 +7,8 @@ import json
 import shutil
 import tempfile
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,9 @@ from benchmark.tasks.suite import Suite, load_suite
 
 if TYPE_CHECKING:
     from benchmark.api.frames import DataFrame
+    from benchmark.runner.plan import GenerationOptions
     from benchmark.runner.record import Record
-    from benchmark.runner.run import Run
+    from benchmark.runner.run import Run, RunConfig
     from benchmark.runner.stages import Progress
 
 COMMAND = "benchmark.evaluate"
@@ -71,6 +73,64 @@ class Report:
     def __str__(self) -> str:
         """The row as a vertical table, with the evidence behind the verdict."""
         return format_card(self.record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The arguments of `evaluate` that say what is run; their meaning is there."""
+
+    suite: str | Path | Suite
+    limit: int | None
+    seed: int | None
+    track: str
+    constrained: bool
+    n_samples: int
+    temperature: float
+    accuracy_only: bool
+    detail: str
+    batch_size: int | None
+    protocol: Protocol
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: one of them does not fit.
+        """
+        check_names("track", [self.track], TRACKS)
+        check_names("detail", [self.detail], GRIDS)
+        counts = [count for count in (self.limit, self.batch_size) if count is not None]
+        if any(count < 1 for count in counts) or self.n_samples < 0:
+            raise InputError(
+                "limit, batch_size and n_samples: expected at least 1, None for the suite's own, or 0 samples"
+            )
+        if self.n_samples and not self.temperature > 0:
+            raise InputError(
+                f"temperature: {self.temperature}; expected more than 0, since the greedy program is always there"
+            )
+
+    def generation_options(self) -> GenerationOptions:
+        """The settings of generation, as a run takes them."""
+        from benchmark.runner.plan import GenerationOptions
+
+        constrained = self.constrained or self.track == FEWSHOT
+        temperature = self.temperature if self.n_samples else 0.0
+        return GenerationOptions(self.track, constrained, self.n_samples, temperature, states=not self.accuracy_only)
+
+    def run_config(self, model: Model, folder: Path) -> RunConfig:
+        """The configuration of the run of a model below a folder.
+
+        Raises:
+            InputError: see `_suite_name`.
+        """
+        from benchmark.runner.run import RunConfig
+
+        seed = self.suite.seed if isinstance(self.suite, Suite) and self.seed is None else self.seed
+        return RunConfig(
+            suite=_suite_name(self.suite), limit=self.limit, seed=seed, dtype=model.dtype, device=model.device,
+            grid=self.detail, batch=self.batch_size, threads=model.threads, out=folder, command=COMMAND,
+            generation=self.generation_options(), protocol=self.protocol,
+        )  # fmt: skip
 
 
 class SilentProgress:
@@ -139,30 +199,15 @@ def evaluate(
     for the leaderboard. Source: docs/models.md, docs/probing.md.
     """
     handle = as_model(model, tokenizer, **load_options)
-    if handle.checkpoint is None:
-        raise ModelError(
-            f"evaluate: {handle.spec} has no identity; give its factory as py:package.module:factory with allow_code=True"
-        )
-    check_names("track", [track], TRACKS)
-    check_names("detail", [detail], GRIDS)
-    if (limit is not None and limit < 1) or (batch_size is not None and batch_size < 1) or n_samples < 0:
-        raise InputError("limit, batch_size and n_samples: expected at least 1, None for the suite's own, or 0 samples")
-    if n_samples and not temperature > 0:
-        raise InputError(f"temperature: {temperature}; expected more than 0, since the greedy program is always there")
-    folder = Path(tempfile.mkdtemp(prefix="karel-run-")) if output_dir is None else Path(output_dir)
-    try:
-        run = _prepare(
-            handle, _suite_name(suite), limit, suite.seed if isinstance(suite, Suite) and seed is None else seed,
-            track, constrained, n_samples, temperature, accuracy_only, detail, batch_size, protocol, folder,
-        )  # fmt: skip
-        record = run.finished_record() or _execute(run, handle, progress)
-    except BaseException:
-        if output_dir is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    report = Report(record, run.root())
-    if output_dir is None:
-        weakref.finalize(report, shutil.rmtree, folder, ignore_errors=True)
+    settings = RunSettings(
+        suite=suite, limit=limit, seed=seed, track=track, constrained=constrained, n_samples=n_samples,
+        temperature=temperature, accuracy_only=accuracy_only, detail=detail, batch_size=batch_size, protocol=protocol,
+    )  # fmt: skip
+    if output_dir is not None:
+        return _evaluate(handle, settings, Path(output_dir), progress)
+    with _deleted_on_failure(Path(tempfile.mkdtemp(prefix="karel-run-"))) as folder:
+        report = _evaluate(handle, settings, folder, progress)
+    weakref.finalize(report, shutil.rmtree, folder, ignore_errors=True)
     return report
 
 
@@ -185,23 +230,31 @@ def _suite_name(suite: str | Path | Suite) -> str:
     return suite.name
 
 
-def _prepare(
-    model: Model, suite: str, limit: int | None, seed: int | None, track: str, constrained: bool, n_samples: int,
-    temperature: float, accuracy_only: bool, detail: str, batch_size: int | None,
-    protocol: Protocol, folder: Path,
-) -> Run:  # fmt: skip
-    from benchmark.runner.plan import GenerationOptions
-    from benchmark.runner.run import Run, RunConfig
+@contextmanager
+def _deleted_on_failure(folder: Path) -> Iterator[Path]:
+    """A folder that is deleted if the context ends with an exception."""
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
-    assert model.checkpoint is not None
-    generation = GenerationOptions(
-        track, constrained or track == FEWSHOT, n_samples, temperature if n_samples else 0.0, states=not accuracy_only
-    )
-    config = RunConfig(
-        suite=suite, limit=limit, seed=seed, dtype=model.dtype, device=model.device, grid=detail, batch=batch_size,
-        threads=model.threads, out=folder, command=COMMAND, generation=generation, protocol=protocol,
-    )  # fmt: skip
-    return Run(config, model.checkpoint)
+
+def _evaluate(model: Model, settings: RunSettings, folder: Path, progress: Progress | bool) -> Report:
+    """Carry out a run below a folder, or read it if it is complete.
+
+    Raises:
+        InputError, UsageError, ModelError: see `evaluate`.
+    """
+    from benchmark.runner.run import Run
+
+    if model.checkpoint is None:
+        raise ModelError(
+            f"evaluate: {model.spec} has no identity; give its factory as py:package.module:factory with allow_code=True"
+        )
+    settings.check()
+    run = Run(settings.run_config(model, folder), model.checkpoint)
+    return Report(run.finished_record() or _execute(run, model, progress), run.root())
 
 
 def _execute(run: Run, model: Model, progress: Progress | bool) -> Record:

@@ -140,14 +140,14 @@ def train_plain_network(
     sizes = [states.shape[1] + 1, protocol.hidden, classes]
     linears = torch.nn.Linear(states.shape[1], protocol.hidden), torch.nn.Linear(protocol.hidden, classes)
     network = torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1])
-    ours = probing._Networks(sizes, [0], seed, torch.float32)
+    ours = probing.Networks(sizes, [0], seed, torch.float32)
     initial = [ours.weights[0][0, :, :-1], ours.weights[0][0, :, -1], ours.weights[1][0], ours.biases[1][0, :, 0]]
     network.load_state_dict(dict(zip(network.state_dict(), initial, strict=True)))
     optimizer = torch.optim.AdamW(network.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.steps)
     targets = torch.from_numpy(labels.astype(np.int64))
     entropy = partial(torch.nn.functional.cross_entropy, ignore_index=MISSING, reduction="sum")
-    batches = torch.from_numpy(probing._batch_order(split.train, protocol, seed)).split(protocol.batch)
+    batches = torch.from_numpy(probing.batch_order(split.train, protocol, seed)).split(protocol.batch)
     best, best_state = float("inf"), network.state_dict()
     for step, rows in enumerate(batches, start=1):
         optimizer.zero_grad()

@@ -17,6 +17,7 @@ from benchmark.board.ranking import (
     LeaderboardRow,
     RankedRow,
     RankingGroup,
+    check_has_rows,
     rank_groups,
     read_leaderboard_rows,
 )
@@ -127,19 +128,16 @@ def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
 
 def execute(options: BoardOptions) -> int:
     """Print the board; returns the exit code."""
+    check_has_rows(options.submissions)
     groups = read_groups(options.submissions)
     print_ignored(ranked_row.row for group in groups for ranked_row in group.rows)
     suites = sorted({group.suite for group in groups})
     if options.suite is not None:
         groups = [group for group in groups if group.suite == options.suite]
         if not groups:
-            known = f"expected one of {', '.join(suites)}" if suites else f"{options.submissions} has no rows"
-            raise UsageError(f"--suite {options.suite}: no rows; {known}{nearest(options.suite, suites)}")
-    if not groups:
-        raise UsageError(
-            f"--submissions {options.submissions}: no rows; expected folders with a record.json, as karel-bench submit new makes "
-            "them from a run"
-        )
+            raise UsageError(
+                f"--suite {options.suite}: no rows; expected one of {', '.join(suites)}{nearest(options.suite, suites)}"
+            )
     if options.format == "table":
         print("\n\n".join(format_group(group) for group in groups))
     else:

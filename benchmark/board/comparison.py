@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +24,22 @@ from benchmark.board.paired import (
     min_detectable_effect,
     normal_p_value,
 )
+from benchmark.board.suite_figures import DeltaBaseline, delta_baseline, program_clusters
 from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
 from benchmark.installation.paths import submissions_folder
-from benchmark.probing.control_gap import Bootstrap, PriorBaseline, compute_delta, compute_gaps, compute_skills
-from benchmark.probing.labels import ProbeSet
+from benchmark.probing.control_gap import (
+    Bootstrap,
+    Evidence,
+    PriorBaseline,
+    compute_delta,
+    compute_gaps,
+    compute_skills,
+)
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import RunEvidence
-from benchmark.probing.verdict import blind_probe_set
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
@@ -42,9 +47,10 @@ from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, hash_tasks, limit_suite, load_suite, test_tasks
 from karel_env.command import nearest
 from karel_env.features import FEATURES, PRIMARY
-from karel_env.screen import valid_alternatives
 
 PASS_METRICS = ("shown", "held_out")
+TEST_LINE = json.dumps(TEST).encode()
+"""What the line of a test sample contains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,8 @@ def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     limit = MAX_BYTES[SAMPLES]
     if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
         raise VerificationError(f"{folder}: {SAMPLES} does not match the SHA-256 in its record; run the model again")
-    rows = [row for row in read_rows(folder / SAMPLES, limit) if row.get("stage") == TEST]
+    # Of the samples, whose digest is right, only those of the test stage are parsed.
+    rows = [row for row in read_rows(folder / SAMPLES, limit, containing=TEST_LINE) if row.get("stage") == TEST]
     if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
     if any(not isinstance(row.get(name), bool) for row in rows for name in PASS_METRICS):
@@ -164,24 +171,23 @@ def load_recorded_suite(record: Record, suite_file: str | None = None) -> Suite:
     return limit_suite(suite, record.suite.tasks if record.suite.tasks < suite.tasks else None)
 
 
-def program_clusters(suite: Suite) -> np.ndarray:
-    """int64 [N], cluster index per test task; tasks with the same reference program share one."""
-    return np.unique(test_tasks(suite).programs.texts(), return_inverse=True)[1]
-
-
-@cache
-def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
-    """Labels of a suite's blind set and the test baseline of its probes (cached)."""
-    probe_set = blind_probe_set(suite, protocol)
-    return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
-
-
-def bootstrap_delta(folder: Path, suite: Suite, protocol: Protocol) -> Bootstrap:
+def bootstrap_delta(folder: Path, baseline: DeltaBaseline, protocol: Protocol) -> Bootstrap:
     """Delta of the primary feature from a run's stored arrays: value, bootstrap resamples, and per-seed values."""
-    probe_set, tested = load_probe_set(suite, protocol)
-    draws = compute_skills(RunEvidence.from_arrays(read_probes(folder)).sources, tested, protocol, BOOTSTRAP_SEED)
-    columns = [i for i, name in enumerate(probe_set.semantics) if name in valid_alternatives(PRIMARY)]
-    return compute_delta(compute_gaps(draws, FEATURES.index(PRIMARY), columns))
+    sources = RunEvidence.from_arrays(read_probes(folder)).sources
+    evidence = {name: _of_primary(source, baseline.columns) for name, source in sources.items()}
+    prior = PriorBaseline(np.arange(baseline.programs), baseline.prior[:, None], baseline.totals[:, :, None], priors=[])
+    draws = compute_skills(evidence, prior, protocol, BOOTSTRAP_SEED)
+    return compute_delta(compute_gaps(draws, 0, range(1, len(baseline.columns))))
+
+
+def _of_primary(evidence: Evidence, columns: np.ndarray) -> Evidence:
+    """The evidence of the primary feature, and of no other, under the semantics `columns`."""
+    f = FEATURES.index(PRIMARY)
+    return Evidence(
+        evidence.probe[columns, f][:, None],
+        evidence.totals[:, columns, f][:, :, None],
+        evidence.pool[:, columns, f][:, :, None],
+    )
 
 
 def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None = None) -> list[MetricComparison]:
@@ -189,16 +195,17 @@ def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None
     check_comparable(first.record, second.record)
     suite, protocol = load_recorded_suite(first.record, suite_file), first.record.protocol
     cluster = program_clusters(suite)
-    comparisons = [_compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
+    comparisons = [compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
     if all((compared.folder / PROBES).is_file() for compared in (first, second)):
         comparisons.append(_compare_delta(first, second, suite))
     adjusted = holm({comparison.name: comparison.p for comparison in comparisons})
     return [MetricComparison(**{**vars(comparison), "p_holm": adjusted[comparison.name]}) for comparison in comparisons]
 
 
-def _compare_pass_rate(
+def compare_pass_rate(
     name: str, first: ComparedRun, second: ComparedRun, cluster: np.ndarray, protocol: Protocol
 ) -> MetricComparison:
+    """Compare the shares of solved tasks of one of `PASS_METRICS`; `cluster` int64 [N] as of `program_clusters`."""
     a, b = first.solved[name], second.solved[name]
     test = mcnemar(a, b)
     difference = cluster_bootstrap_difference(a, b, cluster, protocol.resamples, BOOTSTRAP_SEED)
@@ -209,10 +216,10 @@ def _compare_pass_rate(
 
 def _compare_delta(first: ComparedRun, second: ComparedRun, suite: Suite) -> MetricComparison:
     protocol = first.record.protocol
-    a, b = (bootstrap_delta(compared.folder, suite, protocol) for compared in (first, second))
+    baseline = delta_baseline(suite, protocol)
+    a, b = (bootstrap_delta(compared.folder, baseline, protocol) for compared in (first, second))
     estimate, resampled, seeds = (first_part - second_part for first_part, second_part in zip(a, b, strict=True))
-    n = len(load_probe_set(suite, protocol)[1].programs)
-    difference = interval_over_units_and_seeds(float(estimate[0]), resampled, seeds, n, 0.95)
+    difference = interval_over_units_and_seeds(float(estimate[0]), resampled, seeds, baseline.programs, 0.95)
     p, smallest = normal_p_value(difference), min_detectable_effect(difference)
     return MetricComparison("delta", float(a[0][0]), float(b[0][0]), difference, None, p, 1.0, smallest)
 

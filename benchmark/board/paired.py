@@ -1,7 +1,8 @@
 """Paired comparison of two models on the same tasks: exact McNemar test, cluster bootstrap, detectable difference.
 
 Letters: `N` tasks, `K` clusters of tasks. Sources: McNemar 1947 (exact two-sided binomial form); power by definition,
-summed over the number of discordant pairs (Connor 1987 gives the normal approximation).
+summed over the number of discordant pairs (Connor 1987 gives the normal approximation). Of scipy only `special` is
+imported, and where it is used: `stats` and `optimize` take longer to import than a comparison takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 from benchmark.statistics import Estimate, normal_quantile
 
 ALPHA, POWER = 0.05, 0.80
+DIFFERENCE_TOLERANCE = 1e-9
+"""How close to the exact root a detectable difference is."""
 RESAMPLES_PER_CHUNK = 100
 """Bootstrap resamples drawn per chunk, to bound memory."""
 
@@ -49,11 +52,23 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemarResult:
     """
     if first.shape != second.shape or not len(first):
         raise ValueError(f"mcnemar: {first.shape} and {second.shape} outcomes; expected the same tasks, at least one")
-    from scipy import stats
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return McNemarResult(only_first, only_second, len(first), sign_test(only_first, only_second))
 
-    discordant = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(stats.binomtest(discordant[0], sum(discordant)).pvalue) if sum(discordant) else 1.0
-    return McNemarResult(*discordant, len(first), min(1.0, p))
+
+def sign_test(first: int, second: int) -> float:
+    """Two-sided p value of an exact sign test, twice the smaller binomial tail at 1/2; 1 without any event.
+
+    Args:
+        first, second: number of events of each sign.
+    """
+    trials = first + second
+    # In whole numbers, so that no tail is too small: the binomial coefficient of k events is made from that of k - 1.
+    coefficient = tail = 1
+    for k in range(1, min(first, second) + 1):
+        coefficient = coefficient * (trials - k + 1) // k
+        tail += coefficient
+    return min(1.0, 2 * tail / 2**trials)
 
 
 def cluster_bootstrap_difference(
@@ -90,13 +105,49 @@ def mcnemar_power(n: int, rate: float, difference: float, alpha: float = ALPHA) 
         difference: difference of the two solve rates, at most `rate`.
         alpha: two-sided significance level.
     """
-    from scipy import stats
+    return _McNemarPower(n, rate, alpha).at(difference)
 
-    half_range = 6 * np.sqrt(n * rate * (1 - rate)) + 6
-    discordant = np.arange(max(0, int(n * rate - half_range)), min(n, int(n * rate + half_range)) + 1)
-    critical = stats.binom.isf(alpha / 2, discordant, 0.5) + 1
-    rejects = stats.binom.sf(critical - 1, discordant, (1 + difference / rate) / 2)
-    return float(stats.binom.pmf(discordant, n, rate) @ rejects)
+
+class _McNemarPower:
+    """Power of the test as a function of the difference: what does not depend on it is computed once.
+
+    Args:
+        n, rate, alpha: see `mcnemar_power`.
+    """
+
+    def __init__(self, n: int, rate: float, alpha: float) -> None:
+        from scipy import special
+
+        self.rate = rate
+        half_range = 6 * np.sqrt(n * rate * (1 - rate)) + 6
+        self.discordant = np.arange(max(0, int(n * rate - half_range)), min(n, int(n * rate + half_range)) + 1)
+        # Difference of the tails: each is accurate, and the range covers all but 1e-9 of the probability.
+        self.probability = special.bdtr(self.discordant, n, rate) - np.where(
+            self.discordant > 0, special.bdtr(np.maximum(self.discordant - 1, 0), n, rate), 0.0
+        )
+        self.critical = self._critical_counts(alpha)
+
+    def _critical_counts(self, alpha: float) -> np.ndarray:
+        """int64, the smallest number of events of one sign whose upper tail at 1/2 is at most alpha / 2; bisected."""
+        low, high = np.zeros_like(self.discordant), self.discordant + 1
+        while (low < high).any():
+            middle = (low + high) // 2
+            is_rejected = _upper_tail(middle, self.discordant, 0.5) <= alpha / 2
+            low, high = np.where(is_rejected, low, np.minimum(middle + 1, high)), np.where(is_rejected, middle, high)
+        return low
+
+    def at(self, difference: float) -> float:
+        """The power at a difference of the two solve rates."""
+        rejects = _upper_tail(self.critical, self.discordant, (1 + difference / self.rate) / 2)
+        return float(self.probability @ rejects)
+
+
+def _upper_tail(count: np.ndarray, trials: np.ndarray, probability: float) -> np.ndarray:
+    """Probability of at least `count` of `trials` events; count 0 to trials + 1."""
+    from scipy import special
+
+    tail = special.bdtrc(np.maximum(count - 1, 0), trials, probability)
+    return np.where(count <= 0, 1.0, np.where(count > trials, 0.0, tail))
 
 
 def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
@@ -107,11 +158,16 @@ def min_detectable_difference(n: int, rate: float, alpha: float = ALPHA, target_
         rate: observed share of discordant tasks.
         alpha, target_power: significance level and power of the test.
     """
-    from scipy import optimize
-
-    if rate <= 0 or mcnemar_power(n, rate, rate, alpha) < target_power:
+    if rate <= 0:
         return None
-    return float(optimize.brentq(lambda d: mcnemar_power(n, rate, d, alpha) - target_power, 0.0, rate, xtol=1e-5))
+    power = _McNemarPower(n, rate, alpha)
+    if power.at(rate) < target_power:
+        return None
+    low, high = 0.0, rate
+    while high - low > DIFFERENCE_TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power.at(middle) >= target_power else (middle, high)
+    return high
 
 
 def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power: float = POWER) -> float | None:
@@ -127,7 +183,7 @@ def min_detectable_effect(estimate: Estimate, alpha: float = ALPHA, target_power
 
 def normal_p_value(estimate: Estimate) -> float:
     """Two-sided p value against 0 of an estimate with a normal 95% interval; 1 if the interval has no width."""
-    from scipy import stats
+    from scipy import special
 
     standard_error = (estimate.high - estimate.low) / 2 / normal_quantile(0.975)
-    return float(2 * stats.norm.sf(abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0
+    return float(2 * special.ndtr(-abs(estimate.value) / standard_error)) if standard_error > 0 else 1.0

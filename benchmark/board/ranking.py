@@ -25,6 +25,7 @@ from benchmark.submit.check_record import drop_unverified
 from benchmark.submit.schema import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
 
 TRAINED = "trained"
+RECORD_PATTERN = "*/record.json"
 UNRANKED_STATUSES = (FLAGGED, WITHDRAWN)
 """Statuses of rows that are shown without a rank and do not count in the rank of any other row."""
 DIGITS = 6
@@ -135,7 +136,7 @@ def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[Leade
         BenchmarkError: A run is not official, its samples do not match its record, or a description or status is invalid.
     """
     rows = []
-    for path in sorted(folder.glob("*/record.json")):
+    for path in sorted(folder.glob(RECORD_PATTERN)):
         record = read_record(path)
         if not record.official:
             raise BenchmarkError(
@@ -165,14 +166,22 @@ def read_board(folder: Path) -> list[LeaderboardRow]:
         UsageError: The folder is missing, or has no submission.
         BenchmarkError: See `read_leaderboard_rows`.
     """
-    rows = read_leaderboard_rows(folder)
-    if not rows:
+    check_has_rows(folder)
+    return read_leaderboard_rows(folder)
+
+
+def check_has_rows(folder: Path) -> None:
+    """Check that a folder of submissions has at least one.
+
+    Raises:
+        UsageError: The folder is missing, or has no submission.
+    """
+    if next(folder.glob(RECORD_PATTERN), None) is None:
         problem = "has no submission" if folder.is_dir() else "no such folder"
         raise UsageError(
-            f"--submissions {folder}: {problem}; expected folders with a record.json, as python -m benchmark.submit new "
-            "makes them from a run"
+            f"--submissions {folder}: {problem}; expected folders with a record.json, as karel-bench submit new makes them "
+            "from a run"
         )
-    return rows
 
 
 def verification_status(folder: Path) -> str:

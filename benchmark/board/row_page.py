@@ -15,10 +15,11 @@ import numpy as np
 
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
-from benchmark.board.comparison import load_probe_set, load_recorded_suite
+from benchmark.board.comparison import load_recorded_suite
 from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
+from benchmark.board.suite_figures import load_probe_set
 from benchmark.board.tables import format_p, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows

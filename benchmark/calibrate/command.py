@@ -13,8 +13,12 @@ from benchmark.command import run_command, silence_libraries
 from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
 
-PROTOCOL_4 = ["--protocol", "4"]
-"""First options that select the known answers of protocol 4, which has options of its own."""
+PROTOCOL_OPTION, PROTOCOL_3, PROTOCOL_4 = "--protocol", "3", "4"
+CAUSAL = "causal"
+EPILOG = (
+    "With options of their own, see --help after them: --protocol 4, the pseudo-models of protocol 4; causal, planners "
+    "whose use of their state is known."
+)
 NUM_ALTERNATIVES = 8
 """Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
 NUM_SWEEP_ALTERNATIVES = 3
@@ -26,6 +30,7 @@ class CalibrateOptions:
     """Measure pseudo-models with known outcomes."""
 
     suite: str = suite_option(purpose=" that gives worlds and program lengths")
+    protocol: str = option(PROTOCOL_3, "select the protocol", choices=(PROTOCOL_3, PROTOCOL_4), flag=PROTOCOL_OPTION)
     programs: int | None = option(
         None, "set the label budget of a probe, in programs", read_with=integer(STANDARD.min_programs, 1_000_000),
         metavar="N", default_text="the suite's",
@@ -49,14 +54,29 @@ def execute(options: CalibrateOptions) -> int:
     return run(options)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, of protocol 4 if it starts with `--protocol 4`; returns the exit code."""
-    argv = sys.argv[1:] if arguments is None else list(arguments)
-    if argv[:2] == PROTOCOL_4:
-        from benchmark.calibrate import rotation_calibration
+def without_protocol_4(argv: Sequence[str]) -> list[str] | None:
+    """The words without `--protocol 4`; None if it is not among them."""
+    for i, word in enumerate(argv):
+        if word == f"{PROTOCOL_OPTION}={PROTOCOL_4}":
+            return [*argv[:i], *argv[i + 1 :]]
+        if word == PROTOCOL_OPTION and argv[i + 1 : i + 2] == [PROTOCOL_4]:
+            return [*argv[:i], *argv[i + 2 :]]
+    return None
 
-        return rotation_calibration.main(argv[2:])
-    return run_command(lambda: execute(parse_options(CalibrateOptions, argv, "calibrate")))
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, that of `causal` or of protocol 4 if it names them; returns the exit code."""
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    if argv[:1] == [CAUSAL]:
+        from benchmark.calibrate import causal
+
+        return causal.main(argv[1:])
+    rest = without_protocol_4(argv)
+    if rest is not None:
+        from benchmark.calibrate import rotation_command
+
+        return rotation_command.main(rest)
+    return run_command(lambda: execute(parse_options(CalibrateOptions, argv, "calibrate", EPILOG)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Known answers of protocol 4: `python -m benchmark.calibrate --protocol 4`.
+"""Known answers of protocol 4: `karel-bench calibrate --protocol 4`.
 
 Each draw has its own programs, pseudo-models and controls. Every finished cell is stored, so that a calibration continues
 where it stopped, and a part of the pseudo-models can be measured alone.
@@ -6,7 +6,6 @@ where it stopped, and a part of the pseudo-models can be measured alone.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -22,8 +21,9 @@ from safetensors.numpy import load_file, save
 from tabulate import tabulate
 
 from benchmark.calibrate.draws import suite_of_draw
+from benchmark.calibrate.rotation_command import RotationCalibrateOptions
 from benchmark.calibrate.rotation_kinds import MIXED_KIND, RECORD_KIND, STATE_KIND, RotationKinds
-from benchmark.command import make_folder, run_command
+from benchmark.command import make_folder
 from benchmark.environment import describe_environment, source_digest
 from benchmark.errors import UsageError
 from benchmark.probing.control_gap import RANDOM_INIT, RECORD_ONLY, REPRESENTS
@@ -43,7 +43,6 @@ from benchmark.runner.store import dump_with_digest, load_with_digest, write_ato
 from benchmark.statistics import Estimate
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import Suite, load_suite
-from karel_env.command import CommandParser, integer
 
 CONTROL_SEED_OFFSET = 500
 FORBIDDEN = {RECORD_KIND: REPRESENTS, MIXED_KIND: RECORD_ONLY}
@@ -210,35 +209,7 @@ def format_table(cells: Sequence[Cell]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = CommandParser(
-        prog="python -m benchmark.calibrate --protocol 4", description="Measure the pseudo-models of protocol 4."
-    )
-    parser.add_argument("--suite", default="laptop", help="suite that gives worlds and programs (default: laptop)")
-    parser.add_argument("--draws", type=integer(1, 1000), default=1, help="number of draws (default: 1)")
-    parser.add_argument(
-        "--prompts",
-        type=integer(50, 100_000),
-        default=ROTATION_STANDARD.prompts,
-        help="prompts of a draw (default: those of the protocol)",
-    )
-    parser.add_argument("--folds", type=integer(3, 100), default=ROTATION_STANDARD.folds, help="folds of prompts")
-    parser.add_argument(
-        "--probe-seeds", type=integer(2, 100), default=len(ROTATION_STANDARD.seeds), help="number of probe seeds"
-    )
-    parser.add_argument("--networks", type=integer(1, 16), default=ROTATION_STANDARD.copies, help="networks per label")
-    parser.add_argument("--only", action="append", default=[], help="measure this pseudo-model (repeatable)")
-    parser.add_argument(
-        "--suite-controls", type=Path, metavar="FOLDER", help="only write the suite's token history into this folder"
-    )
-    parser.add_argument(
-        "--redecide", type=Path, metavar="RECORD", help="only decide the cells of a record again, from their figures"
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/calibration4"), help="output folder")
-    return parser.parse_args(arguments)
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: RotationCalibrateOptions) -> int:
     """Measure what is not stored yet, write the record and print the table; returns the exit code."""
     suite = load_suite(options.suite)
     if options.suite_controls is not None:
@@ -247,24 +218,25 @@ def run(options: argparse.Namespace) -> int:
         print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         return 0
     if options.redecide is not None:
-        return _redecide_record(options.redecide, options.out)
+        return _redecide_record(options.redecide, options.output_dir)
     seeds = tuple(range(options.probe_seeds))
     protocol = replace(
         ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
     )
-    make_folder(options.out, "--out")
+    folder = options.output_dir
+    make_folder(folder, "--output-dir")
     settings = [suite.name, suite.version, suite.seed, options.prompts, protocol.digest(), source_digest()]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     cells: list[Cell] = []
     for seed in range(options.draws):
-        controls_file = options.out / f"{key}-{seed:03d}-controls.safetensors"
+        controls_file = folder / f"{key}-{seed:03d}-controls.safetensors"
         draw = RotationDraw(suite, protocol, seed, options.prompts, controls_file)
         names = list(draw.builder.kinds())
         unknown = sorted(set(options.only) - set(names))
         if unknown:
             raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
         cells += [
-            _stored_cell(options.out, f"{key}-{seed:03d}-{names.index(name):02d}", draw, name)
+            _stored_cell(folder, f"{key}-{seed:03d}-{names.index(name):02d}", draw, name)
             for name in options.only or names
         ]
     record = {
@@ -272,7 +244,7 @@ def run(options: argparse.Namespace) -> int:
         "probe_seeds": options.probe_seeds, "networks": options.networks, "environment": describe_environment(),
         "cells": cells,
     }  # fmt: skip
-    return _report(record, options.out)
+    return _report(record, folder)
 
 
 def _redecide_record(path: Path, out: Path) -> int:
@@ -282,7 +254,7 @@ def _redecide_record(path: Path, out: Path) -> int:
         record["cells"] = [redecide(cell, ROTATION_STANDARD) for cell in record["cells"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"--redecide {path}: {error}; expected the record of a calibration of protocol 4") from error
-    make_folder(out, "--out")
+    make_folder(out, "--output-dir")
     return _report(record, out)
 
 
@@ -310,8 +282,3 @@ def _stored_cell(folder: Path, name: str, draw: RotationDraw, pseudo_model: str)
         path.unlink()
         return _stored_cell(folder, name, draw, pseudo_model)
     return cell
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command-line entry point; returns the exit code."""
-    return run_command(lambda: run(_options(arguments)))

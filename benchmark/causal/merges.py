@@ -28,7 +28,6 @@ from benchmark.causal.rotation import alternative_semantics
 from benchmark.causal.targets import SuffixTable, execute_prefixes
 from benchmark.statistics import Estimate, bootstrap_weights
 from benchmark.tasks.suite import Suite
-from karel_env.interpreter import run
 from karel_env.language import Programs
 from karel_env.semantics import ORIGINAL, Semantics
 from karel_env.world import Worlds
@@ -103,6 +102,8 @@ def merge_pairs(suite: Suite, settings: PairSettings = STANDARD_PAIRS) -> MergeP
 
 def _state_keys(prefix: np.ndarray, inputs: Worlds, task: np.ndarray, semantics: Semantics) -> np.ndarray:
     programs = Programs.straight_line(prefix, np.full(len(prefix), prefix.shape[1]))
+    from karel_env.interpreter import run
+
     return hash_states(run(programs, inputs, semantics).worlds, task)
 
 

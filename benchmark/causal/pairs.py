@@ -17,11 +17,9 @@ import numpy as np
 
 from benchmark.causal.targets import END, TURNS, SuffixTable, check_straight_line, execute_prefixes, turn_robots
 from benchmark.tasks.suite import Suite, test_tasks
-from karel_env import generator
-from karel_env.control_flow import ControlRecipe
-from karel_env.draws import GAMMA
 from karel_env.language import WORDS
-from karel_env.recipe import Tasks
+from karel_env.limits import GAMMA
+from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds
 
 PAIRS_VERSION = 1
@@ -157,6 +155,8 @@ def causal_tasks(suite: Suite, indices: np.ndarray) -> Tasks:
     """Tasks of the causal measurement: training lengths, a stream of their own, disjoint from the test tasks."""
     check_straight_line(suite)
     recipe = replace(suite.recipe, length=suite.train_length)
+    from karel_env import generator
+
     return generator.generate(recipe, suite.seed + CAUSAL_STREAM, "audit", indices, excluded=test_tasks(suite).key)
 
 

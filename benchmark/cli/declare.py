@@ -132,7 +132,7 @@ class OptionsParser(CommandParser):
         for word in self._before_command(argv):
             name = word.partition("=")[0]
             if name.startswith("--") and name not in self._option_string_actions:
-                self.error(f"{shown(name)}: no such option{nearest(name, self._option_string_actions)}")
+                self.error(f"{shown(name)}: no such option{self._hint(name)}")
         namespace, unknown = super().parse_known_args(argv, namespace)
         if unknown:
             self.error(f"{quoted(unknown[0])}: not expected here{self._hint(unknown[0])}")
@@ -155,7 +155,10 @@ class OptionsParser(CommandParser):
         return current + equals + value
 
     def _hint(self, word: str) -> str:
-        return nearest(word, self._option_string_actions) if word.startswith("-") else ""
+        if not word.startswith("-"):
+            return ""
+        names = (name.removeprefix("--") for name in self._option_string_actions if name.startswith("--"))
+        return nearest(word.partition("=")[0].lstrip("-"), names, prefix="--")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

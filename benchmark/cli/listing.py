@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,12 +13,14 @@ from tabulate import tabulate
 
 from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
-from benchmark.installation.paths import submissions_folder
+from benchmark.installation.paths import DEFAULT_MODEL, shipped_path, submissions_folder
 from benchmark.models.checkpoint import BASELINE_REGISTRY
 from benchmark.tasks.suite import SUITE_FOLDER
 
 WEIGHTS, RECORD = "*.safetensors", "record.json"
 Rows = list[tuple[str, str]]
+SENTENCE_END = re.compile(r"(?<=\.)(?<! al\.) (?=[A-Z])")
+"""Between two sentences; not after `et al.`."""
 
 
 def list_suites() -> Rows:
@@ -49,12 +52,16 @@ def list_recipes() -> Rows:
 
 
 def list_models() -> Rows:
-    """Each submission that is here: a spec if its weights are too, else its name."""
-    return [
-        (f"path:{_short(folder)}", "weights and record") if any(folder.glob(WEIGHTS)) else (folder.name, "record only")
-        for folder in sorted(submissions_folder().glob("*"))
-        if (folder / RECORD).is_file()
-    ]
+    """The model that commands take by default, and each submission that is here: a spec if its weights are too, else its name."""
+    default = shipped_path(DEFAULT_MODEL)
+    rows = [(f"path:{_short(default)}", "the default of --model, shipped with the package")]
+    for folder in sorted(submissions_folder().glob("*")):
+        if (folder / RECORD).is_file() and folder.resolve() != default.resolve():
+            has_weights = any(folder.glob(WEIGHTS))
+            rows.append(
+                (f"path:{_short(folder)}", "weights and record") if has_weights else (folder.name, "record only")
+            )
+    return rows
 
 
 KINDS: dict[str, Callable[[], Rows]] = {
@@ -69,8 +76,7 @@ def _first_comment(path: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())
-    sentence, stop, _ = " ".join(lines).partition(". ")
-    return sentence + stop.strip()
+    return SENTENCE_END.split(" ".join(lines), maxsplit=1)[0]
 
 
 def _short(folder: Path) -> Path:

@@ -32,8 +32,7 @@ def read_model(text: str) -> str:
         return f"hf:{text}"
     if text.startswith((".", "/", "~")):
         raise UsageError(f"--model {text}: no such folder; expected {SPEC_FORMS}")
-    baselines = [f"baseline:{name}" for name in baseline_names()]
-    hint = nearest(f"baseline:{text}", baselines) if not colon else nearest(scheme, SCHEMES)
+    hint = nearest(scheme, SCHEMES) if colon else nearest(text, baseline_names(), prefix="baseline:")
     raise UsageError(f"--model {text}: expected {SPEC_FORMS}{hint}")
 
 

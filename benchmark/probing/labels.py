@@ -132,7 +132,7 @@ def build_probe_set(
     """
     program, word, step, classes = label_actions(programs, inputs, semantics, offsets)
     prefixes = _prefixes(programs, program, word)
-    fold = _drop_shared(prefixes, inputs, program, assign_folds(programs, protocol.folds), protocol.folds)
+    fold = drop_shared(prefixes, inputs, program, assign_folds(programs, protocol.folds), protocol.folds)
     counts = class_counts(*inputs.cells.shape[-2:])
     return ProbeSet(
         program=program,
@@ -143,7 +143,7 @@ def build_probe_set(
         counts=np.array([counts[name] for name in FEATURES]),
         fold=fold,
         folds=protocol.folds,
-        is_seen=_prefix_in_training(prefixes, fold[program], protocol.folds),
+        is_seen=prefix_in_training(prefixes, fold[program], protocol.folds),
         semantics=tuple(s.name for s in semantics),
         budget=budget,
     )
@@ -234,7 +234,7 @@ def assign_folds(programs: Programs, folds: int) -> np.ndarray:
     return (np.array(number, np.int64) % folds).astype(np.int8)
 
 
-def _prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
+def prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:
     """bool [R], see `ProbeSet.is_seen`; `fold` is the fold of each token's program."""
     folds_by_prefix: dict[bytes, set[int]] = {}
     for prefix, number in zip(prefixes, fold.tolist(), strict=True):
@@ -252,9 +252,7 @@ def _prefixes(programs: Programs, program: np.ndarray, word: np.ndarray) -> list
     return [flat[a:b].tobytes() for a, b in zip(starts[program], ends, strict=True)]
 
 
-def _drop_shared(
-    prefixes: list[bytes], inputs: Worlds, program: np.ndarray, fold: np.ndarray, folds: int
-) -> np.ndarray:
+def drop_shared(prefixes: list[bytes], inputs: Worlds, program: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
     """int8 [B], folds in which programs are dropped until no action prefix in the same world occurs in two folds.
 
     A program that shares a prefix with an earlier fold is dropped.

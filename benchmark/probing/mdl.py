@@ -41,7 +41,7 @@ def measure_codelengths(
         protocol: settings of the probes; each seed orders the programs differently.
         trainer: trains the probes.
     """
-    blocks = [_blocks(probe_set, seed) for seed in protocol.seeds]
+    blocks = [growing_blocks(probe_set, seed) for seed in protocol.seeds]
     coded = {name: _code_bits(probe_set, copies, blocks, protocol, trainer) for name, copies in sources.items()}
     prior = _prior_bits(probe_set, blocks)
     labels = _count_labels(probe_set)
@@ -72,7 +72,7 @@ def _estimate(statistic: Bootstrap, n: int) -> Estimate:
     return interval_over_units_and_seeds(float(value[0]), resampled, by_seed, n, 0.95, same_units=True)
 
 
-def _blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
+def growing_blocks(probe_set: ProbeSet, seed: int) -> list[np.ndarray]:
     """The program indices of each block, in a random order that depends on the seed."""
     generator = np.random.Generator(np.random.Philox(104_729 * (seed + 1)))
     order = generator.permutation(np.flatnonzero(probe_set.fold != DROPPED))
@@ -105,7 +105,7 @@ def _sum_by_program(probe_set: ProbeSet, values: np.ndarray, rows: np.ndarray) -
     return summed[..., probe_set.fold != DROPPED]
 
 
-def _uniform_bits(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
+def uniform_bits(probe_set: ProbeSet, block: np.ndarray) -> np.ndarray:
     """float64 [S, F, P], bits of a block's labels under a uniform code over classes."""
     rows = np.flatnonzero(np.isin(probe_set.program, block))
     is_labelled = probe_set.classes[:, :, rows] != MISSING
@@ -127,7 +127,7 @@ def _code_bits(
     for view in range(len(copies[0])):
         states = [copies[seed % len(copies)][view] for seed in seeds]
         fits.append(fit_semantics(probe_set, states, seeds, splits, protocol, [protocol.hidden], trainer=trainer))
-    bits = np.stack([_uniform_bits(probe_set, seed_blocks[0]) for seed_blocks in blocks])
+    bits = np.stack([uniform_bits(probe_set, seed_blocks[0]) for seed_blocks in blocks])
     semantics, features = np.indices(probe_set.classes.shape[:2])
     for i, (seed, split) in enumerate(zip(seeds, splits, strict=True)):
         prior = fit_step_prior(probe_set, split)
@@ -141,7 +141,7 @@ def _code_bits(
 
 def _prior_bits(probe_set: ProbeSet, blocks: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """float64 [S, F, P], bits of each program's labels coded by the step-conditional prior, in the first seed's order."""
-    bits = _uniform_bits(probe_set, blocks[0][0])
+    bits = uniform_bits(probe_set, blocks[0][0])
     for split in _splits(probe_set, blocks[0]):
         bits += _sum_by_program(probe_set, -fit_step_prior(probe_set, split).log_prob / np.log(2), split.test)
     return bits

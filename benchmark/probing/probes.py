@@ -92,7 +92,7 @@ def fit_probes(
 
     def train(q: int, c: int) -> tuple[np.ndarray, ...]:
         with shared[q] as inputs:
-            networks = _Networks(
+            networks = Networks(
                 [inputs.shape[1], *widths, heads[c].width], init_index[chunks[c]].tolist(), seeds[q], dtype
             )
             checkpoints = _train(networks, heads[c], inputs, splits[q], seeds[q], protocol, on_steps)
@@ -249,7 +249,7 @@ class _Heads:
         return predicted
 
 
-class _Networks:
+class Networks:
     """G networks of one depth. Parameters are views of one flat float32 tensor, with a copy in the dtype of the products.
 
     Args:
@@ -314,7 +314,7 @@ class _Networks:
 class _Checkpoints:
     """Validation cross-entropies and parameters at each checkpoint; test labels are not used for selection."""
 
-    def __init__(self, networks: _Networks, heads: _Heads, inputs: torch.Tensor, split: Split) -> None:
+    def __init__(self, networks: Networks, heads: _Heads, inputs: torch.Tensor, split: Split) -> None:
         self.networks, self.heads, self.inputs, self.split = networks, heads, inputs, split
         num_labelled = (heads.labels[torch.from_numpy(split.validation)] != MISSING).sum(0).clamp(min=1)
         self.num_labelled = num_labelled.view(networks.groups, -1)
@@ -355,7 +355,7 @@ class _Checkpoints:
         return tuple(part.numpy() for part in parts)
 
 
-def _batch_order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
+def batch_order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
     """int64 [steps * batch], row indices of all batches: a new permutation of the training rows per epoch."""
     generator = np.random.Generator(np.random.Philox(7_919 * (seed + 1)))
     num_rows = protocol.steps * protocol.batch
@@ -364,7 +364,7 @@ def _batch_order(train: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray
 
 @torch.inference_mode()
 def _train(
-    networks: _Networks,
+    networks: Networks,
     heads: _Heads,
     inputs: torch.Tensor,
     split: Split,
@@ -378,7 +378,7 @@ def _train(
     optimizer = torch.optim.AdamW(
         [parameters], lr=protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
     )
-    order = torch.from_numpy(_batch_order(split.train, protocol, seed))
+    order = torch.from_numpy(batch_order(split.train, protocol, seed))
     checkpoints = _Checkpoints(networks, heads, inputs, split)
     checkpoint_steps = {round((i + 1) * protocol.steps / protocol.checks) for i in range(protocol.checks)}
     for step in range(protocol.steps):

@@ -1,29 +1,21 @@
 """Render chat templates in a sandbox with a fixed date, no random filters, and bounded time and memory.
 
 The Jinja environment is the one that transformers documents for chat templates (trimmed blocks, loop controls,
-`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `generation` blocks). The result depends on the
-template and the messages only: the date is `DATE`, and random filters are removed.
+`raise_exception`, `strftime_now`, `tojson` without HTML escapes, `generation` blocks; see `chat_environment`). The result
+depends on the template and the messages only: the date is fixed, and random filters are removed.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from importlib import import_module
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
-
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any
 
 from benchmark.errors import ModelError
 from benchmark.isolation import run_bounded
 
-DATE = datetime(2026, 1, 1)
-"""The date of `strftime_now` in every run."""
 MAX_STEPS = 2_000_000
 """Largest number of traced lines of the compiled template; templates of chat models take a few thousand."""
 MAX_OUTPUT_LENGTH = 4_000_000
@@ -31,7 +23,6 @@ MAX_OUTPUT_LENGTH = 4_000_000
 MAX_TEMPLATE_LENGTH = 1_000_000
 TIMEOUT_SECONDS, MEMORY_LIMIT = 60.0, 1 << 30
 """Limits of the rendering process, in seconds and bytes, for single expensive operations that steps do not bound."""
-RANDOM_FILTERS = ("random", "shuffle")
 
 
 def render_chat(
@@ -54,11 +45,15 @@ def render_chat(
     if len(template) > MAX_TEMPLATE_LENGTH:
         raise ModelError(f"chat template: {len(template):,} characters; expected at most {MAX_TEMPLATE_LENGTH:,}")
     context = {**special_tokens, **variables, "messages": [dict(message) for message in messages]}
+    # Imported here once, so that the limited processes, which are copies of this one, have it.
+    import_module("benchmark.tasks.chat_environment")
     return run_bounded(render, template, context, seconds=TIMEOUT_SECONDS, memory=MEMORY_LIMIT, subject="chat template")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Render in this process, with bounded steps but unbounded memory."""
+    from benchmark.tasks.chat_environment import create_environment
+
     steps = 0
 
     def on_trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -70,7 +65,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 
     previous_trace = sys.gettrace()
     try:
-        compiled = _create_environment().from_string(template)
+        compiled = create_environment().from_string(template)
         parts, length = [], 0
         sys.settrace(on_trace)
         for part in compiled.generate(tools=None, documents=None, add_generation_prompt=True, **context):
@@ -90,42 +85,3 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         raise ModelError(f"chat template: {message}; remove it from the tokenizer to run without one") from error
     finally:
         sys.settrace(previous_trace)
-
-
-class _Generation(Extension):
-    """`generation` blocks, which mark the assistant's text; their content is rendered unchanged."""
-
-    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """Parse the statements between `generation` and `endgeneration`."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-def _create_environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    for name in RANDOM_FILTERS:
-        environment.filters.pop(name, None)
-    environment.globals.pop("lipsum", None)
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = DATE.strftime
-    return environment
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)

@@ -11,33 +11,33 @@ import numpy as np
 import pytest
 
 from benchmark.tasks.suite import load_suite
-from karel_env import bench
+from karel_env import bench, speed
 from karel_env.control_flow import generate as generate_control
 from karel_env.extras.lockstep import run_lockstep
 from karel_env.generator import generate
 from karel_env.interpreter import run
 
-CLASSES = ("straight-line", *bench.KINDS)
+CLASSES = ("straight-line", *speed.KINDS)
 REGRESSION = 100
 """Times `karel-for-synthesis` below which something broke; docs/karel_env.md has what is reached."""
 
 
 @pytest.fixture(scope="module")
 def loads():
-    return {load.name: load for load in bench.loads(500)}
+    return {load.name: load for load in speed.loads(500)}
 
 
 def test_the_recipe_is_that_of_the_suite():
-    assert load_suite("icml24").recipe == bench.ICML24
+    assert load_suite("icml24").recipe == speed.ICML24
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_three_machines_do_the_same_work(loads, name):
     load = loads[name]
-    ours = run(load.code, load.tasks.inputs, max_markers=bench.CAP)
-    assert ours.worlds.same_state(run_lockstep(load.code, load.tasks.inputs, max_markers=bench.CAP).worlds).all()
-    planes = bench.corner_planes(ours.worlds)[..., :15, :, :]
-    for i, results in enumerate(bench.foreign(load, False)()):
+    ours = run(load.code, load.tasks.inputs, max_markers=speed.CAP)
+    assert ours.worlds.same_state(run_lockstep(load.code, load.tasks.inputs, max_markers=speed.CAP).worlds).all()
+    planes = speed.corner_planes(ours.worlds)[..., :15, :, :]
+    for i, results in enumerate(speed.foreign(load, False)()):
         assert all(np.array_equal(result, planes[i, e]) for e, result in enumerate(results))
 
 
@@ -46,7 +46,7 @@ def test_the_three_machines_do_the_same_work(loads, name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_ours_is_hundreds_of_times_faster(loads, name, trace):
     """A ratio of times, so no part of the default suite, which must pass on a busy machine."""
-    row = bench.execution_rows(loads[name], trace, rounds=2)
+    row = speed.execution_rows(loads[name], trace, rounds=2)
     assert row["ours / karel-for-synthesis"] > REGRESSION
     assert row["ours / lock-step"] > 1
 
@@ -62,7 +62,7 @@ def test_execution(benchmark, loads, name, trace):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_generation(benchmark, threads):
-    tasks = benchmark(generate, bench.ICML24, 1, "train", np.arange(4096), threads=threads)
+    tasks = benchmark(generate, speed.ICML24, 1, "train", np.arange(4096), threads=threads)
     benchmark.extra_info["tasks"] = len(tasks)
     assert tasks.outputs.same_state(run(tasks.programs, tasks.inputs).worlds).all()
 
@@ -76,7 +76,7 @@ def test_generation_with_control_flow(benchmark):
 @pytest.mark.slow
 def test_first_calls_are_those_of_new_processes():
     """Twenty seconds of compiling; what is compiled is found again."""
-    first, again = bench.start_rows()
+    first, again = speed.start_rows()
     assert first["first calls, s"] > again["first calls, s"] > 0
     assert min(first["import, s"], again["import, s"]) > 0
 
@@ -90,9 +90,9 @@ def test_the_command_prints_its_tables(monkeypatch, capsys):
         compile(command[-1], "start", "exec")
         return subprocess.CompletedProcess(command, 0, "0.5 0.25\n", "")
 
-    monkeypatch.setattr(bench.subprocess, "run", run_short)
-    monkeypatch.setattr(bench, "GENERATED", 2048)
-    monkeypatch.setattr(bench, "FOREIGN", 5)
+    monkeypatch.setattr(speed.subprocess, "run", run_short)
+    monkeypatch.setattr(speed, "GENERATED", 2048)
+    monkeypatch.setattr(speed, "FOREIGN", 5)
     assert bench.main(["--programs", "20", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
     for heading in (

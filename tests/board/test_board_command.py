@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.board import command
+from benchmark.board import command, page, tables
 from benchmark.board.ranking import rank_groups, read_leaderboard_rows
 from benchmark.board.tables import to_json
 from benchmark.installation.paths import SOURCE_ROOT
@@ -69,10 +69,22 @@ def test_the_shipped_file_holds_the_ranks_of_the_shipped_submissions(monkeypatch
     assert command.read_groups(SOURCE_ROOT / "submissions")
 
 
-def test_an_empty_folder_is_named(tmp_path, capsys):
-    assert command.main(["--submissions", str(tmp_path)]) == 2
-    out, err = capsys.readouterr()
-    assert not out
-    assert f"{tmp_path}: no rows" in err
-    assert command.main(["--submissions", str(tmp_path), "--suite", "laptop"]) == 2
-    assert "has no rows" in capsys.readouterr().err
+@pytest.mark.parametrize(("name", "says"), [(".", "has no submission"), ("nothing", "no such folder")])
+def test_a_folder_without_rows_is_named_alike_by_every_command(name, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = set()
+    for main, words in (
+        (command.main, []),
+        (command.main, ["--suite", "laptop"]),
+        (tables.main, []),
+        (tables.main, ["--check"]),
+        (page.main, []),
+    ):
+        assert main(["--submissions", str(tmp_path / name), *words]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        lines.add(err)
+    (line,) = lines
+    assert line.count("\n") == 1
+    assert f"--submissions {tmp_path / name}: {says}; expected folders with a record.json" in line
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shown_board import IMAGE, ROWS, add_hostile, copy_rows, rendered
 
-from benchmark.board.comparison import load_probe_set
+from benchmark.board.suite_figures import load_probe_set
 from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite

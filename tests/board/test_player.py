@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import load_probe_set
 from benchmark.board.player import (
     MAX_STEPS,
     NUM_BLIND_PROGRAMS,
@@ -18,6 +17,7 @@ from benchmark.board.player import (
     describe_semantics,
     steps_to_json,
 )
+from benchmark.board.suite_figures import load_probe_set
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.readout import load_readout
 from benchmark.runner.record import read_record

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmark.calibrate.causal import EXPECTED, SHARES, format_table, main, measure_planners
+from benchmark.calibrate.causal import main
+from benchmark.calibrate.causal_calibration import EXPECTED, SHARES, format_table, measure_planners
 from benchmark.calibrate.planners import NUM_SITES, PLANNER, PUSHER, SHARE, Planner, PlannerWorld
 from benchmark.causal.measurement import measure_use
 from benchmark.causal.pairs import PairSettings
@@ -81,7 +82,8 @@ def test_shams_pass_and_find_what_is_broken(monkeypatch):
 
 def test_the_command_writes_a_record(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        "benchmark.calibrate.causal.measure_planners", lambda suite, seed: measure_planners(suite, seed, FEW, [PUSHER])
+        "benchmark.calibrate.causal_calibration.measure_planners",
+        lambda suite, seed: measure_planners(suite, seed, FEW, [PUSHER]),
     )
     assert main(["--seeds", "1", "--draws", "2", "--output-dir", str(tmp_path)]) == 0
     assert "false USES: 0" in capsys.readouterr().out

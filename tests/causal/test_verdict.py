@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from benchmark.calibrate.causal import MAX_COVERAGE, MIN_COVERAGE, simulate_coverage
+from benchmark.calibrate.causal_calibration import MAX_COVERAGE, MIN_COVERAGE, simulate_coverage
 from benchmark.calibrate.planners import PLANNER, Planner, PlannerWorld
 from benchmark.causal.evidence import NOT_RUN, CausalEvidence
 from benchmark.causal.measurement import measure_use

@@ -8,9 +8,9 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmark.board.comparison import ComparedRun, _compare_pass_rate
+from benchmark.board.comparison import ComparedRun, compare_pass_rate
 from benchmark.probing.control_gap import gather_evidence, select_pool
-from benchmark.probing.labels import DROPPED, ProbeSet, _drop_shared, _prefix_in_training
+from benchmark.probing.labels import DROPPED, ProbeSet, drop_shared, prefix_in_training
 from benchmark.probing.prior import LabelPrior
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
@@ -89,7 +89,7 @@ def test_is_seen_if_a_training_fold_has_the_prefix():
         ([1, 6], True),
     ):
         prefixes = [b"a" if row == 0 or row in training_folds else bytes([row]) for row in range(len(fold))]
-        assert _prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
+        assert prefix_in_training(prefixes, fold, FOLDS)[0] == expected, training_folds
 
 
 def test_the_later_fold_drops_a_program_with_a_shared_prefix():
@@ -97,7 +97,7 @@ def test_the_later_fold_drops_a_program_with_a_shared_prefix():
     cells[3] = 1
     worlds = Worlds(cells, np.zeros((4, 3), np.int16), np.ones((4, 2), np.int16))
     fold = np.array([1, 0, 1, 2], np.int8)
-    dropped = _drop_shared([b"a", b"a", b"b", b"a"], worlds, np.arange(4), fold, FOLDS)
+    dropped = drop_shared([b"a", b"a", b"b", b"a"], worlds, np.arange(4), fold, FOLDS)
     assert dropped.tolist() == [DROPPED, 0, 1, 2], "the last has the prefix in another world"
 
 
@@ -147,12 +147,12 @@ def test_difference_is_first_minus_second():
     first, second = np.zeros(40, bool), np.zeros(40, bool)
     first[:20], second[12:22] = True, True
     one, other = (ComparedRun(None, None, {"held_out": hits}) for hits in (first, second))
-    contrast = _compare_pass_rate("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
+    contrast = compare_pass_rate("held_out", one, other, np.arange(40), replace(STANDARD, resamples=200))
     assert (contrast.first, contrast.second) == (0.5, 0.25)
     assert contrast.difference.value == pytest.approx(0.25)
     assert contrast.discordant == (12, 2)
     assert 0 < contrast.difference.low < 0.25 < contrast.difference.high
-    back = _compare_pass_rate("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
+    back = compare_pass_rate("held_out", other, one, np.arange(40), replace(STANDARD, resamples=200))
     assert (back.difference.value, back.discordant, back.p) == (-contrast.difference.value, (2, 12), contrast.p)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from benchmark.probing import probes as probing
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probes import _batch_order, _Networks, fit_probes, whiten
+from benchmark.probing.probes import Networks, batch_order, fit_probes, whiten
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
 
@@ -54,7 +54,7 @@ def test_a_network_matches_plain_torch(widths):
     ours = fit_probes([states], targets, counts, [SPLIT], widths, [3], replace(QUICK, checks=1), **EXACT)
     inputs = torch.from_numpy(whiten(states, SPLIT.train, QUICK.ridge))
     sizes = [inputs.shape[1] + 1, *widths, int(counts.sum())]
-    start = _Networks(sizes, [0], 3, torch.float32)
+    start = Networks(sizes, [0], 3, torch.float32)
     layers = [torch.nn.Linear(a, b) for a, b in zip([inputs.shape[1], *widths], sizes[1:], strict=True)]
     with torch.no_grad():
         for i, layer in enumerate(layers):
@@ -64,7 +64,7 @@ def test_a_network_matches_plain_torch(widths):
     optimizer = torch.optim.AdamW(model.parameters(), lr=QUICK.learning_rate, weight_decay=QUICK.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, QUICK.steps)
     labels = torch.from_numpy(targets[0])
-    for rows in torch.from_numpy(_batch_order(SPLIT.train, QUICK, 3)).split(QUICK.batch):
+    for rows in torch.from_numpy(batch_order(SPLIT.train, QUICK, 3)).split(QUICK.batch):
         parts = model(inputs[rows]).split(counts.tolist(), -1)
         loss = sum(torch.nn.functional.cross_entropy(part, labels[k, rows]) for k, part in enumerate(parts))
         optimizer.zero_grad()

@@ -14,7 +14,7 @@ from benchmark.errors import SubmissionError
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.diagnostics import collect_diagnostic_evidence
 from benchmark.probing.labels import DROPPED, MISSING, ProbeSet
-from benchmark.probing.mdl import _blocks, _uniform_bits
+from benchmark.probing.mdl import growing_blocks, uniform_bits
 from benchmark.probing.probe_fit import ProbeFit
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.store import MemmapStates
@@ -52,7 +52,7 @@ def test_rows_of_several_files_are_those_of_one(rows):
 
 def test_the_first_block_costs_as_many_bits_as_its_classes_take(probe_set):
     """Of 2^n classes a label costs n bits; two of a program's three words have one."""
-    bits = _uniform_bits(probe_set, np.array([0, 3]))
+    bits = uniform_bits(probe_set, np.array([0, 3]))
     expected = np.zeros((1, len(FEATURES), PROGRAMS - 1))
     expected[0, :, [0, 3]] = 2.0 * np.arange(1, len(FEATURES) + 1)
     assert np.array_equal(bits, expected)
@@ -60,7 +60,7 @@ def test_the_first_block_costs_as_many_bits_as_its_classes_take(probe_set):
 
 def test_blocks_hold_every_program_once(probe_set):
     num_programs = replace(probe_set, fold=np.where(np.arange(33) == 4, DROPPED, 0).astype(np.int8))
-    blocks = _blocks(num_programs, 5)
+    blocks = growing_blocks(num_programs, 5)
     assert [len(block) for block in blocks] == [2, 2, 4, 8, 16]
     assert sorted(np.concatenate(blocks).tolist()) == [i for i in range(33) if i != 4]
 

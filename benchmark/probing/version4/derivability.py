@@ -24,7 +24,6 @@ from benchmark.probing.version4.relative_labels import (
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, NUM_ROTATIONS, POSE_PAIRS, TurnPair
 from benchmark.tasks.suite import Suite
-from karel_env.generator import generate
 from karel_env.language import ACTIONS
 
 SAMPLE = 40_000
@@ -38,6 +37,8 @@ def screen_sample(suite: Suite, protocol: RotationProtocol, sample: int = SAMPLE
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     parts = []
     for start in range(0, sample, _CHUNK):
+        from karel_env.generator import generate
+
         tasks = generate(recipe, SEED, "audit", np.arange(start, min(start + _CHUNK, sample)))
         cluster = np.arange(len(tasks))
         parts.append(build_relative_probe_set(tasks.programs, tasks.inputs[:, 0], cluster, protocol, sample))

@@ -1,0 +1,167 @@
+"""Known answers of the causal measurement: `karel-bench calibrate causal [--seeds N]`.
+
+Every seed draws other tasks and other directions. Prints a row per planner: verdicts, score, and how many are right; then
+the coverage of the 95% intervals over simulated draws. Writes `causal.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmark.calibrate.causal import CausalCalibrateOptions
+from benchmark.calibrate.draws import suite_of_draw
+from benchmark.calibrate.planners import (
+    ALTERNATIVE,
+    DORMANT,
+    ERASER,
+    LATE,
+    NEXT_WORD,
+    NOISE,
+    PLANNER,
+    PUSHER,
+    SHARE,
+    UNREAD,
+    Planner,
+    PlannerWorld,
+)
+from benchmark.causal.measurement import measure_use
+from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
+from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, score_rates
+from benchmark.command import make_folder
+from benchmark.tasks.suite import Suite, load_suite
+
+SHARES = (0.0, 0.25, 0.5, 1.0)
+SHARE_TOLERANCE = 0.1
+EXPECTED = {
+    PLANNER: (USES, "layer 1"),
+    LATE: (USES, "layer 2"),
+    UNREAD: (NOT_SHOWN, ""),
+    ALTERNATIVE: (NOT_SHOWN, ""),
+    NEXT_WORD: (NOT_SHOWN, ""),
+    PUSHER: (NOT_SHOWN, ""),
+    ERASER: (NOT_SHOWN, ""),
+    DORMANT: (NOT_SHOWN, ""),
+    NOISE: (NOT_APPLICABLE, ""),
+}
+"""Expected verdict of each kind, and the site of the edit if it matters."""
+MIN_COVERAGE, MAX_COVERAGE = 0.93, 0.97
+COVERAGE_TASKS = 160
+Cell = dict[str, Any]
+
+
+def measure_planners(
+    suite: Suite, seed: int, settings: PairSettings = STANDARD_PAIRS, kinds: Sequence[str] | None = None
+) -> list[Cell]:
+    """Measure one planner of each kind with the tasks and directions of one seed.
+
+    Args:
+        suite: gives worlds and lengths; its seed is replaced.
+        seed: seed of all draws.
+        settings: number of pairs.
+        kinds: kinds of planners; None for all.
+
+    Returns:
+        A cell per kind: expected and measured verdict, site, score, and whether it is right.
+    """
+    drawn_suite = suite_of_draw(suite, seed)
+    world = PlannerWorld(drawn_suite, settings)
+    kinds = [*EXPECTED, *(f"{SHARE} {share:g}" for share in SHARES)] if kinds is None else kinds
+    return [_measure(world, kind, seed, settings) for kind in kinds]
+
+
+def _measure(world: PlannerWorld, kind: str, seed: int, settings: PairSettings) -> Cell:
+    measurement = measure_use(Planner(world, kind, seed), world.suite, settings=settings)
+    use = measurement.use
+    site = measurement.sites[use.site] if use.site is not None else ""
+    cell: Cell = {
+        "planner": kind, "seed": seed, "verdict": use.verdict, "site": site,
+        "use": None if use.use is None else [use.use.value, use.use.low, use.use.high],
+        "strict": None if use.strict is None else use.strict.steered.value,
+        "every": None if use.every is None else use.every.steered.value,
+    }  # fmt: skip
+    if kind.startswith(SHARE):
+        share = float(kind.split()[1])
+        is_false_use = use.verdict == USES and share < 1
+        is_right = use.use is not None and abs(use.use.value - share) <= SHARE_TOLERANCE and not is_false_use
+        return cell | {"expected": f"use {share:g}", "is_right": is_right, "is_false_use": is_false_use and share == 0}
+    verdict, expected_site = EXPECTED[kind]
+    is_right = use.verdict == verdict and expected_site in ("", site)
+    is_false_use = use.verdict == USES and verdict != USES
+    return cell | {
+        "expected": " ".join([verdict, expected_site]).strip(),
+        "is_right": is_right,
+        "is_false_use": is_false_use,
+    }
+
+
+def simulate_coverage(draws: int, seed: int = 0) -> dict[str, float]:
+    """Share of simulated draws whose 95% interval covers the true margin, and the true score.
+
+    Tasks differ in how often they succeed, and have different numbers of pairs; one control is larger than the others.
+    """
+    random = np.random.default_rng([80_002, seed])
+    true_rates = np.array([0.8, 0.02, 0.03, 0.05, 0.03, 0.02, 0.02, 0.5])
+    names = ("steered", *(f"control {i}" for i in range(6)), LOOK_UP)
+    natural_rate = 0.9
+    covered = np.zeros(2)
+    for _ in range(draws):
+        counts = 1.0 + random.poisson(1.2, COVERAGE_TASKS)
+        hits = np.stack([_clustered(random, rate, counts) for rate in true_rates])
+        base_counts = 1.0 + random.poisson(4, COVERAGE_TASKS)
+        natural = Rates(("natural",), _clustered(random, natural_rate, base_counts)[None], base_counts[None])
+        score = score_rates(Rates(names, hits, np.repeat(counts[None], len(names), 0)), natural, int(counts.sum()))
+        truths = true_rates[0] - true_rates[1:].max(), (true_rates[0] - true_rates[1:-1].max()) / natural_rate
+        for index, (truth, estimate) in enumerate(zip(truths, (score.margin, score.use), strict=True)):
+            covered[index] += estimate.low <= truth <= estimate.high
+    return {"margin": float(covered[0] / draws), "use": float(covered[1] / draws)}
+
+
+def _clustered(random: np.random.Generator, rate: float, counts: np.ndarray) -> np.ndarray:
+    """Hits per task, whose own rate is beta distributed around `rate` (intraclass correlation 0.2)."""
+    own = random.beta(4 * rate, 4 * (1 - rate), len(counts))
+    return random.binomial(counts.astype(int), own).astype(np.float64)
+
+
+def format_table(cells: Sequence[Cell]) -> str:
+    """One row per kind: verdicts over seeds, mean score, and how many are right."""
+    rows = []
+    for kind in dict.fromkeys(cell["planner"] for cell in cells):
+        own = [cell for cell in cells if cell["planner"] == kind]
+        verdicts = [f"{cell['verdict']} {cell['site']}".strip() for cell in own]
+        uses = [cell["use"] for cell in own if cell["use"] is not None]
+        value, low, high = np.mean(uses, 0) if uses else (np.nan,) * 3
+        rows.append({
+            "planner": kind,
+            "expected": own[0]["expected"],
+            "measured": ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))),
+            "right": f"{sum(cell['is_right'] for cell in own)}/{len(own)}",
+            "use": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" if uses else "",
+            "steered, strict": f"{np.mean([c['strict'] for c in own]):.3f}" if uses else "",
+            "steered, all": f"{np.mean([c['every'] for c in own]):.3f}" if uses else "",
+        })  # fmt: skip
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def run(options: CausalCalibrateOptions) -> int:
+    """Measure, write the record and print the tables; returns the exit code."""
+    make_folder(options.output_dir, "--output-dir")
+    suite = load_suite(options.suite)
+    cells: list[Cell] = []
+    for seed in range(options.seeds):
+        cells += measure_planners(suite, seed)
+        print(f"seed {seed}: {sum(c['is_right'] for c in cells)} of {len(cells)} right", file=sys.stderr, flush=True)
+    coverage = simulate_coverage(options.draws) if options.draws else {}
+    num_false = sum(cell["is_false_use"] for cell in cells)
+    path = options.output_dir / "causal.json"
+    record = {"suite": suite.name, "seeds": options.seeds, "cells": cells, "coverage": coverage}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(format_table(cells))
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in coverage.items())
+    print(f"\nfalse USES: {num_false}. Coverage of 95% intervals: {shares or 'not simulated'}. Record: {path}")
+    return 0
