@@ -30,8 +30,9 @@ LONGEST_FIRST = (
     "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_forgeries",
     "test_full_grid", "test_grids", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
     "test_emergence", "test_browser", "test_hostile", "test_workflow", "test_figures", "test_audit", "test_incoming",
-    "test_evidence_forgery", "test_legacy", "test_model_formats", "test_isolation", "test_cache", "test_soundness",
-    "test_export", "test_suites", "test_statistics", "test_symbolic", "test_train",
+    "test_rotation_calibration", "test_layout", "test_public", "test_evidence_forgery", "test_legacy",
+    "test_model_formats", "test_isolation", "test_cache", "test_soundness", "test_export", "test_suites",
+    "test_causal_command", "test_light_start", "test_installation", "test_statistics", "test_symbolic", "test_train",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
 
