@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patient_ray import ENVIRONMENT, be_patient
 from session_folder import session_folder
 from xdist.scheduler import LoadScopeScheduling
 
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
     os.environ[f"{_library}_NUM_THREADS"] = "1"
+# Read when Ray is imported.
+os.environ.update(ENVIRONMENT)
 
 # What is imported stays: looking for garbage among the libraries took a tenth of the time of an import.
 gc.disable()
@@ -223,11 +226,12 @@ def ray_in_tests():
     Tests of Ray import it, before any test runs; no other session needs a token.
     """
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         if "ray" in sys.modules:
             from benchmark.cluster.ray_executor import private_auth_token
 
             stack.enter_context(private_auth_token())
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+            be_patient(patch.setattr)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield
