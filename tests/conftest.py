@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patient_ray import ENVIRONMENT, be_patient
+from patient_ray import ENVIRONMENT, be_patient, wait_for_workers
 from session_folder import session_folder
 from xdist.scheduler import LoadScopeScheduling
 
@@ -248,12 +248,18 @@ def session_ray():
 
 
 @pytest.fixture
-def shared_workers(session_ray, monkeypatch):
+def patient_pool(monkeypatch):
+    """Runs on Ray wait for their workers, however busy the machine is."""
+    wait_for_workers(monkeypatch.setattr)
+
+
+@pytest.fixture
+def shared_workers(session_ray, patient_pool, monkeypatch):
     """Runs with `--workers` use the session's."""
     session_ray.take_over(monkeypatch.setattr)
 
 
 @pytest.fixture
-def own_ray(session_ray):
+def own_ray(session_ray, patient_pool):
     """Runs start Ray themselves, or join a cluster of the test's; one process has one Ray at a time."""
     session_ray.stop()

@@ -13,7 +13,9 @@ from typing import Any
 
 FACTOR = 20
 PATIENCE = 600
-"""Seconds."""
+"""Seconds that Ray has for what it does while it starts."""
+START = 3600.0
+"""Seconds that a worker of the pool has for its start."""
 ENVIRONMENT = {
     "RAY_agent_register_timeout_ms": str(1000 * PATIENCE),
     "RAY_worker_register_timeout_seconds": str(PATIENCE),
@@ -42,3 +44,11 @@ def be_patient(assign: Callable[..., object]) -> None:
 
     assign(ray._private.node, "time", SlowClock())
     assign(Cluster, "_wait_for_node", partialmethod(Cluster._wait_for_node, timeout=PATIENCE))
+
+
+def wait_for_workers(assign: Callable[..., object]) -> None:
+    """No worker is replaced for starting slowly."""
+    from benchmark.cluster import pool
+
+    assign(pool, "START_DEADLINE", START)
+    assign(pool, "PLACED_DEADLINE", START)
