@@ -42,6 +42,7 @@ RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
     "RAY_DEDUP_LOGS": "0",  # deduplicated lines of one worker would appear under another's name
     "RAY_worker_register_timeout_seconds": "600",  # default 60: on a busy machine every new process would be killed and restarted
+    "RAY_worker_niceness": "0",  # default 15: beside a busy process a worker would take minutes to start, and be replaced
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
 """Set where the user has not set them: overrides of Ray's defaults. Threads are set in the actors, see `RayActor`."""

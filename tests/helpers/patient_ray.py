@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "RAY_gcs_server_request_timeout_seconds": str(PATIENCE),
     "RAY_py_gcs_connect_timeout_s": str(PATIENCE),
     "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    # A cluster that a test starts gives its workers the priority of the test, as an embedded Ray does.
+    "RAY_worker_niceness": "0",
 }
 
 
