@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patient_ray import ENVIRONMENT, be_patient, wait_for_workers
+from patient_ray import ENVIRONMENT, wait_for_workers
 from session_folder import session_folder
 from xdist.scheduler import LoadScopeScheduling
 
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
     os.environ[f"{_library}_NUM_THREADS"] = "1"
-# Read when Ray is imported.
+# Nodes of Ray that tests start inherit them.
 os.environ.update(ENVIRONMENT)
 
 # What is imported stays: looking for garbage among the libraries took a tenth of the time of an import.
@@ -231,7 +231,6 @@ def ray_in_tests():
             from benchmark.cluster.ray_executor import private_auth_token
 
             stack.enter_context(private_auth_token())
-            be_patient(patch.setattr)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield

@@ -54,8 +54,8 @@ OBJECT_STORE_BYTES = 200_000_000
 SHARED_MEMORY = Path("/dev/shm")
 MAX_SOCKET_PATH, RAY_SUFFIX_BYTES = 103, 85
 """Bytes that a socket path may have on every system, and bytes that Ray appends to the given folder for its sockets."""
-MAX_RAY_STARTS = 3
-"""Attempts to start an embedded Ray: its own limit is 30 s, which is too short on a busy machine."""
+MAX_RAY_STARTS = 6
+"""Attempts to start an embedded Ray: its agents have 15 s and its node 30 s, which is too short on a busy machine."""
 NODE_DEATH_PHRASES = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
 """Phrases in Ray's messages that attribute a worker's death to its node."""
 POLL_SECONDS = 2.0
