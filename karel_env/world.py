@@ -139,45 +139,52 @@ def _int16(name: str, values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.int16)
 
 
-_CELL_GLYPHS = {n: str(n) if n else "." for n in range(MAX_PRINTED_MARKERS + 1)}
-"""Glyphs by number of markers; any other cell is a wall."""
+_ROBOT_ROW = MAX_PRINTED_MARKERS + 2
+_GLYPHS = ["#", *(str(n) if n else "." for n in range(MAX_PRINTED_MARKERS + 1))] + [
+    f"{heading}{n or ''}" for heading in ROBOT_GLYPHS for n in range(MAX_PRINTED_MARKERS + 1)
+]
+_GLYPH_BYTES = np.array([list(f"{glyph} ".encode().ljust(4, b"\0")) for glyph in _GLYPHS], np.uint8)
+"""uint8 [G, 4], each glyph, a space, and zeros: a wall, the numbers of markers from 0, then those under each heading."""
 
 
-def glyph_rows(world: Worlds, show_under_robot: bool = True, border: bool = False) -> list[list[str]]:
-    """Glyphs of one world, one list per row.
-
-    Args:
-        world: one world (empty leading shape).
-        show_under_robot: append the number of markers under the robot to its glyph (`^3`).
-        border: include the border; the canonical text does not, since every world has one.
-
-    Raises:
-        WorldError: a cell has more than 10 markers, for which there is no glyph.
-    """
-    row, column, heading = (int(v) for v in world.robot)
-    height, width = (int(v) for v in world.size)
-    cells = world.cells[:height, :width].tolist()
-    most = max(map(max, cells))
-    if most > MAX_PRINTED_MARKERS:
-        raise WorldError(f"a cell holds {most} markers; text can show at most {MAX_PRINTED_MARKERS}")
-    rows = [[_CELL_GLYPHS.get(n, "#") for n in line] for line in cells]
-    under = cells[row][column]
-    rows[row][column] = ROBOT_GLYPHS[heading] + (str(under) if under and show_under_robot else "")
-    return rows if border else [line[1:-1] for line in rows[1:-1]]
-
-
-def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
-    """The canonical text of one world: a line per row, glyphs separated by one space.
+def world_texts(worlds: Worlds, show_under_robot: bool = True, border: bool = False) -> list[str]:
+    """The canonical text of each of the worlds [N]: a line per row, glyphs separated by one space.
 
     Args:
-        world: one world (leading shape empty).
+        worlds: worlds [N].
         show_under_robot: print the number of markers under the robot after its glyph (`^3`).
-        border: print the border too.
+        border: print the border too; the canonical text does not, since every world has one.
 
     Raises:
         WorldError: a cell holds more than 10 markers, for which there is no glyph.
     """
-    return "\n".join(" ".join(line) for line in glyph_rows(world, show_under_robot, border))
+    number = np.arange(len(worlds))
+    row, column, heading = worlds.robot.astype(np.int64).T
+    height, width = worlds.size.astype(np.int64).T
+    margin = 0 if border else 1
+    rows, columns = (np.arange(side) for side in worlds.cells.shape[1:])
+    in_rows = (rows >= margin) & (rows < height[:, None] - margin)
+    in_columns = (columns >= margin) & (columns < width[:, None] - margin)
+    is_shown = in_rows[:, :, None] & in_columns[:, None, :]
+    most = worlds.cells.max((1, 2), initial=0)
+    if (most > MAX_PRINTED_MARKERS).any():
+        first = most[most > MAX_PRINTED_MARKERS][0]
+        raise WorldError(f"a cell holds {first} markers; text can show at most {MAX_PRINTED_MARKERS}")
+    glyph = worlds.cells.clip(WALL) - WALL
+    under = worlds.cells[number, row, column].clip(0) if show_under_robot else 0
+    glyph[number, row, column] = _ROBOT_ROW + heading * (MAX_PRINTED_MARKERS + 1) + under
+    text = _GLYPH_BYTES[glyph] * is_shown[..., None]
+    last = text[number, :, width - margin - 1]
+    text[number, :, width - margin - 1] = np.where(last == ord(" "), ord("\n"), last)
+    is_character = text != 0
+    stops = is_character.sum((1, 2, 3)).cumsum().tolist()
+    characters = text[is_character].tobytes().decode("ascii")
+    return [characters[start : stop - 1] for start, stop in zip([0, *stops], stops, strict=False)]
+
+
+def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
+    """The canonical text of one world (leading shape empty); arguments and errors as for `world_texts`."""
+    return world_texts(world.reshape(1), show_under_robot, border)[0]
 
 
 def parse_world(text: str, border: bool = False) -> Worlds:

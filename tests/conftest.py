@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patient_ray import ENVIRONMENT, wait_for_workers
 from session_folder import session_folder
 from xdist.scheduler import LoadScopeScheduling
 
 for _library in ("OMP", "MKL", "OPENBLAS"):
     # One thread a worker, or the workers of a session slow each other down. Before torch and numpy are imported.
     os.environ[f"{_library}_NUM_THREADS"] = "1"
+# Nodes of Ray that tests start inherit them.
+os.environ.update(ENVIRONMENT)
 
 # What is imported stays: looking for garbage among the libraries took a tenth of the time of an import.
 gc.disable()
@@ -30,8 +33,9 @@ LONGEST_FIRST = (
     "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_forgeries",
     "test_full_grid", "test_grids", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
     "test_emergence", "test_browser", "test_hostile", "test_workflow", "test_figures", "test_audit", "test_incoming",
-    "test_evidence_forgery", "test_legacy", "test_model_formats", "test_isolation", "test_cache", "test_soundness",
-    "test_export", "test_suites", "test_statistics", "test_symbolic", "test_train",
+    "test_rotation_calibration", "test_layout", "test_public", "test_evidence_forgery", "test_legacy",
+    "test_model_formats", "test_isolation", "test_cache", "test_soundness", "test_export", "test_suites",
+    "test_causal_command", "test_light_start", "test_installation", "test_statistics", "test_symbolic", "test_train",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
 
@@ -222,11 +226,11 @@ def ray_in_tests():
     Tests of Ray import it, before any test runs; no other session needs a token.
     """
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         if "ray" in sys.modules:
             from benchmark.cluster.ray_executor import private_auth_token
 
             stack.enter_context(private_auth_token())
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "error")
         yield
@@ -243,12 +247,18 @@ def session_ray():
 
 
 @pytest.fixture
-def shared_workers(session_ray, monkeypatch):
+def patient_pool(monkeypatch):
+    """Runs on Ray wait for their workers, however busy the machine is."""
+    wait_for_workers(monkeypatch.setattr)
+
+
+@pytest.fixture
+def shared_workers(session_ray, patient_pool, monkeypatch):
     """Runs with `--workers` use the session's."""
     session_ray.take_over(monkeypatch.setattr)
 
 
 @pytest.fixture
-def own_ray(session_ray):
+def own_ray(session_ray, patient_pool):
     """Runs start Ray themselves, or join a cluster of the test's; one process has one Ray at a time."""
     session_ray.stop()

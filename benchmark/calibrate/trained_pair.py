@@ -139,7 +139,7 @@ def train_pair(suite: Suite, seed: int, steps: int = NUM_STEPS) -> TrainedPair:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return TrainedPair(*(_train(copy.deepcopy(start), seed, steps, task) for task in TASKS))
+        return TrainedPair(*_train([copy.deepcopy(start) for _ in TASKS], seed, steps))
     finally:
         torch.set_num_threads(threads)
 
@@ -191,22 +191,31 @@ def _init_network(suite: Suite, purpose: int, seed: int) -> Network:
         return Network(suite)
 
 
-def _train(model: Network, seed: int, steps: int, task: str) -> Network:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+def _train(models: list[Network], seed: int, steps: int) -> list[Network]:
+    """Train one model per task of `TASKS`, all on the same batches."""
+    optimizers = [
+        torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        for model in models
+    ]
     for step in range(steps):
-        batch = _sample_batch(model.suite, [_TRAINING, seed], step * BATCH_SIZE, BATCH_SIZE)
+        batch = _sample_batch(models[0].suite, [_TRAINING, seed], step * BATCH_SIZE, BATCH_SIZE)
         lr_factor = min((step + 1) / NUM_WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * lr_factor
-        logits = model.logits(model(batch.world, batch.actions)[-1], task)
-        losses = [
-            functional.cross_entropy(head_logits.flatten(0, 1), head_targets.flatten(), ignore_index=MISSING)
-            for head_logits, head_targets in zip(logits, batch.targets[task], strict=True)
-        ]
-        torch.stack(losses).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
+        for model, optimizer, task in zip(models, optimizers, TASKS, strict=True):
+            _step(model, optimizer, task, batch, LEARNING_RATE * lr_factor)
+    return [model.eval() for model in models]
+
+
+def _step(model: Network, optimizer: torch.optim.Optimizer, task: str, batch: PairBatch, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    logits = model.logits(model(batch.world, batch.actions)[-1], task)
+    losses = [
+        functional.cross_entropy(head_logits.flatten(0, 1), head_targets.flatten(), ignore_index=MISSING)
+        for head_logits, head_targets in zip(logits, batch.targets[task], strict=True)
+    ]
+    torch.stack(losses).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> PairBatch:

@@ -42,6 +42,7 @@ RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # num_gpus=0 would hide the GPU from the driver's own products
     "RAY_DEDUP_LOGS": "0",  # deduplicated lines of one worker would appear under another's name
     "RAY_worker_register_timeout_seconds": "600",  # default 60: on a busy machine every new process would be killed and restarted
+    "RAY_worker_niceness": "0",  # default 15: beside a busy process a worker would take minutes to start, and be replaced
     "TOKENIZERS_PARALLELISM": "false",  # its threads and Ray's forks do not mix
 }
 """Set where the user has not set them: overrides of Ray's defaults. Threads are set in the actors, see `RayActor`."""
@@ -53,8 +54,8 @@ OBJECT_STORE_BYTES = 200_000_000
 SHARED_MEMORY = Path("/dev/shm")
 MAX_SOCKET_PATH, RAY_SUFFIX_BYTES = 103, 85
 """Bytes that a socket path may have on every system, and bytes that Ray appends to the given folder for its sockets."""
-MAX_RAY_STARTS = 3
-"""Attempts to start an embedded Ray: its own limit is 30 s, which is too short on a busy machine."""
+MAX_RAY_STARTS = 6
+"""Attempts to start an embedded Ray: its agents have 15 s and its node 30 s, which is too short on a busy machine."""
 NODE_DEATH_PHRASES = ("node has died", "node was terminated", "node is dead", "never ran", "preempted")
 """Phrases in Ray's messages that attribute a worker's death to its node."""
 POLL_SECONDS = 2.0

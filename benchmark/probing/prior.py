@@ -43,19 +43,21 @@ def fit_step_prior(probe_set: ProbeSet, split: Split, present: ProbeSet | None =
     """
     shape = probe_set.classes.shape[:2]
     prior = LabelPrior(np.zeros(shape), np.zeros((*shape, len(split.test))), np.zeros((*shape, len(split.test)), bool))
+    parts = split.train, split.validation, split.test
     for s in range(shape[0]):
-        condition = probe_set.step if present is None else _with_present(present, s)
+        condition = probe_set.step.astype(np.int64) if present is None else _with_present(present, s)
+        steps, conditions = int(condition.max()) + 1, [condition[rows] for rows in parts]
+        labels = [probe_set.classes[s][:, rows] for rows in parts]
         for f in range(shape[1]):
-            label = probe_set.classes[s, f]
-            log_prob = _frequencies(condition, label, split.train, int(probe_set.counts[f]))
-            validation = split.validation[label[split.validation] != MISSING]
-            prior.validation[s, f] = (
-                -log_prob[condition[validation], label[validation]].mean() if len(validation) else 0.0
+            # One more column, the first, is for missing labels.
+            width = int(probe_set.counts[f]) + 1
+            train, validation, test = (
+                at * width + label[f] - MISSING for at, label in zip(conditions, labels, strict=True)
             )
-            is_labelled = label[split.test] != MISSING
-            tested = split.test[is_labelled]
-            prior.log_prob[s, f, is_labelled] = log_prob[condition[tested], label[tested]]
-            prior.correct[s, f, is_labelled] = log_prob.argmax(1)[condition[tested]] == label[tested]
+            log_prob, is_largest = _frequencies(train, steps, width)
+            is_labelled = labels[1][f] != MISSING
+            prior.validation[s, f] = -log_prob[validation[is_labelled]].mean() if is_labelled.any() else 0.0
+            prior.log_prob[s, f], prior.correct[s, f] = log_prob[test], is_largest[test]
     return prior
 
 
@@ -68,10 +70,15 @@ def _with_present(present: ProbeSet, semantics: int) -> np.ndarray:
     return np.asarray(np.unique(code, return_inverse=True)[1])
 
 
-def _frequencies(step: np.ndarray, label: np.ndarray, train: np.ndarray, classes: int) -> np.ndarray:
-    """float64 [steps, classes], log-probabilities."""
-    labelled = train[label[train] != MISSING]
-    cells = (int(step.max()) + 1) * classes
-    counted = np.bincount(step[labelled] * classes + label[labelled], minlength=cells)
-    count = counted.reshape(-1, classes) + 1.0
-    return np.asarray(np.log(count / count.sum(1, keepdims=True)))
+def _frequencies(cells: np.ndarray, steps: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """float64 and bool [steps * width], log-probability of each label and whether it is the most frequent of its step.
+
+    Args:
+        cells: step * width + column of each training label; column 0, of missing labels, gets 0 and False.
+        steps, width: number of steps and of columns.
+    """
+    count = np.bincount(cells, minlength=steps * width).reshape(steps, width)[:, 1:] + 1.0
+    log_prob, is_largest = np.zeros((steps, width)), np.zeros((steps, width), bool)
+    log_prob[:, 1:] = np.log(count / count.sum(1, keepdims=True))
+    is_largest[np.arange(steps), log_prob[:, 1:].argmax(1) + 1] = True
+    return log_prob.ravel(), is_largest.ravel()

@@ -7,6 +7,7 @@ recomputed.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from benchmark.artifacts import FRAME, MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import SubmissionError
 from benchmark.files import stream_rows
+from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import (
     CONTENT_DEPTHS,
     GeneratedPrograms,
@@ -184,9 +186,15 @@ def _check_scores(report: VerificationReport, task_sets: TaskSets, rows: list[Sa
 
 def _generated_programs(report: VerificationReport, task_sets: TaskSets) -> GeneratedPrograms | None:
     """The programs that the model of a submission wrote for the probe tasks; None if they do not suffice to probe them."""
-    texts = [row.text for row in report.samples if row.stage == GENERATED]
-    programs = GeneratedPrograms.from_texts(texts, first_inputs(task_sets.probe), report.record.protocol)
-    return programs if programs is not None and programs.suffice(report.record.protocol) else None
+    texts = tuple(row.text for row in report.samples if row.stage == GENERATED)
+    return _labelled_programs(texts, task_sets, report.record.protocol)
+
+
+@lru_cache(maxsize=1)
+def _labelled_programs(texts: tuple[str, ...], task_sets: TaskSets, protocol: Protocol) -> GeneratedPrograms | None:
+    """Two checks of a submission need them."""
+    programs = GeneratedPrograms.from_texts(texts, first_inputs(task_sets.probe), protocol)
+    return programs if programs is not None and programs.suffice(protocol) else None
 
 
 def _check_content_counts(report: VerificationReport, programs: GeneratedPrograms | None) -> None:

@@ -179,13 +179,19 @@ def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
     samples_digest = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
     report.compare("samples_sha256", record.samples_sha256, samples_digest)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
-        task_sets = TaskSets(suite)
+        task_sets = _task_sets(suite)
         check_samples(report, task_sets, folder, is_proposed)
         _check_probe_result(report, task_sets, folder)
         check_measurements(report, suite, folder, is_proposed)
     _check_claims(report)
     _check_status(report, folder)
     return report
+
+
+@lru_cache(maxsize=2)
+def _task_sets(suite: Suite) -> TaskSets:
+    """One draw for all submissions of a suite, of which there are two on the board."""
+    return TaskSets(suite)
 
 
 def _check_suite(report: VerificationReport, suite: Suite) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
-from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, prompt_ids
+from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, examples_texts, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
 from karel_env.recipe import ControlRecipe, Tasks
@@ -25,6 +25,8 @@ from karel_env.world import Worlds
 TRAINED, FEWSHOT = TRACKS = ("trained", "fewshot")
 LENGTH_FACTOR = {TRAINED: 1, FEWSHOT: 2}
 """Generation limit per track as a multiple of the suite's `max_new_words`; few-shot models write text around programs."""
+TASKS_AT_ONCE = 500
+"""Tasks whose worlds are rendered at once, which bounds memory."""
 _PLACEHOLDER = "\x00"
 THINKING_TAGS = {
     "<think>": "</think>",
@@ -183,9 +185,12 @@ def render_prompts(
     """The prompt of each task; `outputs`, worlds [N, E], replaces the outputs of the tasks."""
     num_shown, show_under_robot = suite.shown, suite.show_under_robot
     outputs = tasks.outputs if outputs is None else outputs
+    inputs, outputs = tasks.inputs[:, :num_shown], outputs[:, :num_shown]
+    parts = [slice(start, start + TASKS_AT_ONCE) for start in range(0, len(tasks), TASKS_AT_ONCE)]
     return [
-        template.render(examples_text(tasks.inputs[i, :num_shown], outputs[i, :num_shown], show_under_robot))
-        for i in range(len(tasks))
+        template.render(text)
+        for part in parts
+        for text in examples_texts(inputs[part], outputs[part], show_under_robot)
     ]
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from karel_env.language import HEADER_TEXT
-from karel_env.world import Worlds, world_text
+from karel_env.world import Worlds, world_texts
 
 INPUT, OUTPUT, PROGRAM = "input", "output", "program"
 PROMPT_END = f"{PROGRAM}\n{HEADER_TEXT}"
 """End of a prompt; a model continues it with the program's statements and the closing bracket."""
 
 
-def example_text(before: Worlds, after: Worlds, show_under_robot: bool) -> str:
-    """One input/output example: a name line before each world."""
-    return f"{INPUT}\n{world_text(before, show_under_robot)}\n{OUTPUT}\n{world_text(after, show_under_robot)}\n"
+def examples_texts(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> list[str]:
+    """All examples of each task, a name line before each world; `inputs` and `outputs` are worlds [N, E]."""
+    tasks, examples = inputs.shape
+    before, after = (world_texts(worlds.reshape(-1), show_under_robot) for worlds in (inputs, outputs))
+    texts = [f"{INPUT}\n{a}\n{OUTPUT}\n{b}\n" for a, b in zip(before, after, strict=True)]
+    return ["".join(texts[i * examples : (i + 1) * examples]) for i in range(tasks)]
 
 
 def examples_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:
     """All examples of one task; `inputs` and `outputs` are worlds [E]."""
-    return "".join(example_text(inputs[e], outputs[e], show_under_robot) for e in range(len(inputs)))
+    return examples_texts(inputs.reshape(1, -1), outputs.reshape(1, -1), show_under_robot)[0]
 
 
 def prompt_text(inputs: Worlds, outputs: Worlds, show_under_robot: bool = True) -> str:

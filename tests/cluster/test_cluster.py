@@ -21,8 +21,8 @@ from benchmark.cluster.ray_executor import Node, ResourceRequest, insufficient_r
 from benchmark.runner.record import read_record
 
 STORE = 100_000_000
-PATIENT = ("--deadline", 86_400)
-"""No piece is given up for taking long, however busy the machine is, where retries are counted."""
+PATIENT = ("--deadline", "86400", "--wait", "86400")
+"""Nothing is given up for taking long, however busy the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_sweep_is_one_queue_that_goes_on(words, tmp_path, tiny_folder, quick, 
         f"suites: [{words[3]}]\nmodels:\n  - path:{tiny_folder}\n  - model: path:{other}\n  - path:nowhere\n"
     )
     options = ["--models", str(listed), "--out", str(tmp_path / "runs"), "--json"]
-    assert benchmark.sweep.main([*options, "--workers", "2"], QUICK) == 3
+    assert benchmark.sweep.main([*options, "--workers", "2", *PATIENT], QUICK) == 3
     captured = capsys.readouterr()
     rows = json.loads(captured.out)
     assert [each["state"] for each in rows] == ["done", "done", "failed"]
@@ -114,7 +114,7 @@ def test_what_can_never_be_met_is_said_and_not_waited_for(words, tmp_path, clust
     assert not slept
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "patient_pool")
 def test_nodes_of_which_one_is_removed_give_the_same_bytes(words, tmp_path, undisturbed, cluster, monkeypatch):
     made, nodes = cluster
     at_commit(monkeypatch, 20, lambda: made.remove_node(nodes[1], allow_graceful=False))

@@ -51,6 +51,14 @@ class Eater:
         return compute
 
 
+@dataclass(frozen=True)
+class AskPriority:
+    """Work whose result is the niceness of the process that does it."""
+
+    def prepare(self):
+        return lambda payload, batch_scale: os.nice(0)
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     """An embedded Ray for two workers; gives its executor, its home, and the environment before it."""
@@ -65,7 +73,8 @@ def session(tmp_path_factory):
         patch.setenv("TMPDIR", str(long))
         patch.setattr(tempfile, "tempdir", None)
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.delenv("RAY_TMPDIR", raising=False)
+        for name in ("RAY_TMPDIR", "RAY_worker_niceness"):
+            patch.delenv(name, raising=False)
         before = dict(os.environ)
         executor = connect(ResourceRequest(workers=2, cpus=1))
         yield executor, home, before
@@ -147,6 +156,17 @@ def test_the_token_is_in_no_file_and_the_files_are_private(session):
     files = [path for top in (folder, home) for path in top.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if token in path.read_bytes()]
+
+
+def test_a_worker_has_the_priority_of_the_run(session, patient_pool):
+    executor, _, _ = session
+    done = []
+    pool = Pool(executor, 1)
+    try:
+        pool.drain([WorkItem("a", EVALUATION, "priority", AskPriority(), None, done.append)])
+    finally:
+        pool.close()
+    assert done == [os.nice(0)]
 
 
 def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
@@ -388,9 +408,9 @@ def test_a_ray_that_does_not_start_is_the_machines_fault(monkeypatch):
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(cluster.BenchmarkError) as caught:
         cluster._start_embedded(ray, 2, Path("/tmp"))
-    assert len(tried) == 3
+    assert len(tried) == cluster.MAX_RAY_STARTS == 6
     message = str(caught.value)
-    assert "Ray did not start on this machine in 3 attempts (The current node timed out" in message
+    assert "Ray did not start on this machine in 6 attempts (The current node timed out" in message
     assert "load is" in message
     assert "--address" not in message
 

@@ -17,7 +17,7 @@ from benchmark.probing.token_history import token_history_states
 from benchmark.runner.plan import Job, plan, plan_dependent
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES, first_inputs, parse_programs
 from benchmark.tasks.stage import GENERATED, Stage
-from benchmark.tasks.suite import blind_tasks, load_suite, probe_tasks
+from benchmark.tasks.suite import blind_tasks, load_suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
@@ -29,17 +29,19 @@ PROTOCOL = replace(
     random_inits=1, min_programs=5,
 )  # fmt: skip
 LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"
+TASKS = TaskSets(SUITE)
+"""Drawn once; the states of each stage and view are made of them."""
 
 
 @cache
 def reference_texts() -> list[str]:
     """The model's generated texts: the reference programs."""
-    return [text.removeprefix(HEADER_TEXT) for text in probe_tasks(SUITE).programs.texts()]
+    return [text.removeprefix(HEADER_TEXT) for text in TASKS.probe.programs.texts()]
 
 
 def make_states(stage: Stage, position: str, view: str) -> np.ndarray:
     """Token history at every layer; in `TRUE_LAYER` and the mean of the model also the state at offsets 0 and 1."""
-    tasks = TaskSets(SUITE).of_stage(stage)
+    tasks = TASKS.of_stage(stage)
     programs = parse_programs(reference_texts())[0] if stage.kind == GENERATED else tasks.programs
     inputs = first_inputs(tasks)
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
@@ -57,7 +59,7 @@ def make_states(stage: Stage, position: str, view: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def grid():
     messages: list[str] = []
-    result = FullGrid(TaskSets(SUITE), PROTOCOL, make_states, LAYERS, reference_texts(), messages.append).measure()
+    result = FullGrid(TASKS, PROTOCOL, make_states, LAYERS, reference_texts(), messages.append).measure()
     assert len(messages) > len(result.slices)
     return result
 
@@ -119,7 +121,7 @@ def test_the_full_grid_plans_its_stages():
     assert {str(shard.stage) for shard in plan_dependent(job)} == {"random-0-generated", "random-1-generated"}
     items = sum(s.stop - s.start for s in plan(job) if s.stage == Stage("wide"))
     assert items == 2500
-    assert len(TaskSets(SUITE).crossed) == 100
+    assert len(TASKS.crossed) == 100
     for grid in ("standard", "layers"):
         smaller = replace(job, grid=grid)
         assert not plan_dependent(smaller)
