@@ -34,11 +34,11 @@ _SMOOTHING = 2.0
 
 def screen_sample(suite: Suite, protocol: RotationProtocol, sample: int = SAMPLE) -> RelativeProbeSet:
     """Labels of uniformly drawn programs of the suite's blind length, drawn apart from the blind set."""
+    from karel_env.generator import generate
+
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
     parts = []
     for start in range(0, sample, _CHUNK):
-        from karel_env.generator import generate
-
         tasks = generate(recipe, SEED, "audit", np.arange(start, min(start + _CHUNK, sample)))
         cluster = np.arange(len(tasks))
         parts.append(build_relative_probe_set(tasks.programs, tasks.inputs[:, 0], cluster, protocol, sample))
