@@ -17,6 +17,7 @@ from xml.parsers import expat
 from benchmark.artifacts import ADAPTER, INDEX_FILE
 from benchmark.errors import SubmissionError
 from benchmark.files import decode_utf8, read_json, sanitize
+from benchmark.models.checkpoint import EXCLUDED_FILES
 
 ATTENTIONS = ("eager", "sdpa")
 DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
@@ -45,7 +46,6 @@ SPEC_PATTERN = re.compile(
 DEVICE_PATTERN = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
 WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 LOADED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX_FILE)
-NON_MODEL_FILES = ("record.json", "status.json", "training.json")
 VOCABULARY_FILES = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
 """Files with arbitrary words as keys."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -193,7 +193,7 @@ def screen_model_folder(folder: Path, is_hub: bool) -> None:
     for path in paths:
         if path.name == ADAPTER:
             raise SubmissionError(f"{path.name}: an adapter loads the weights of another model; merge it into its own")
-        if path.name in NON_MODEL_FILES or path.name in VOCABULARY_FILES:
+        if path.name in EXCLUDED_FILES or path.name in VOCABULARY_FILES:
             continue
         content = read_json(path.resolve() if is_hub else path, MAX_HUB_JSON_BYTES)
         if path.name == INDEX_FILE:

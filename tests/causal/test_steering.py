@@ -13,7 +13,7 @@ from baselines.tokenizer import build_tokenizer
 from benchmark.causal.interventions import AT_PROMPT
 from benchmark.causal.natural_range import ComponentRange
 from benchmark.causal.shams import run_shams
-from benchmark.models.steering import open_steerable
+from benchmark.models.steering import open_steerable, transformer
 from benchmark.models.steering.words import NEXT_WORDS
 
 ARCHITECTURES = ("gpt2", "gpt-neo", "gpt-neox", "gpt-j", "codegen", "opt", "llama", "qwen3", "gemma3", "mamba", "jamba")
@@ -124,3 +124,19 @@ def test_the_state_of_another_prefix_gives_its_words(lstm, rows):
     states = prepared.states()[-1]
     swapped = prepared.score(3, states[::-1].copy()).log_probs
     np.testing.assert_allclose(swapped, prepared.score().log_probs[::-1], atol=1e-6)
+
+
+def test_blocks_before_an_edit_are_skipped_without_any_change(tiny_folder, rows, monkeypatch):
+    model = loaded(tiny_folder)
+    prompts, _ = rows
+    prefixes = ["move(); move();"] * len(prompts)
+    steerable = open_steerable(model)
+    prepared = steerable.prepare(prompts, prefixes)
+    site = len(steerable.sites) - 1
+    edited = prepared.states()[site] + np.float32(0.3)
+    first, second = (prepared.score(site, edited).log_probs for _ in range(2))
+    monkeypatch.setattr(transformer, "is_plain", lambda cache: False)
+    slow = open_steerable(model).prepare(prompts, prefixes).score(site, edited).log_probs
+    assert np.array_equal(first, slow)
+    assert np.array_equal(second, slow)
+    assert steerable.is_skippable == {site: True}

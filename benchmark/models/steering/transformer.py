@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 
 from benchmark.errors import ModelError
 from benchmark.models.huggingface import CACHE_OUTPUTS, PADDING_SENSITIVE_TYPES, HuggingFaceModel
+from benchmark.models.steering.cached_passes import is_plain, recorded_outputs, reserve, restored, skipped_blocks
 from benchmark.models.steering.hooks import PassHooks, hook_blocks
 from benchmark.models.steering.words import (
     AT_PREFIX,
@@ -48,6 +50,7 @@ class SteerableTransformer:
         bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * config.hidden_size * 4
         self.batch_rows = max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // bytes_per_row))
         self.prefix_tokens: dict[str, tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
+        self.is_skippable: dict[int, bool] = {}
 
     def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> PreparedTokens:
         """See `SteerableModel.prepare`."""
@@ -90,6 +93,7 @@ class PrefixGroup:
         self.owner, self.model, self.tokens = owner, owner.model, tokens
         self.copies = num_copies(tokens[0])
         self.natural: dict[str, list[np.ndarray]] = {}
+        self.outputs: list[Any] = []
         with torch.inference_mode():
             self._read_prompts()
 
@@ -109,6 +113,8 @@ class PrefixGroup:
             cache = self._select(self.prompt_cache)
             head = torch.cat([self.ids[:, -1:], self.prefix_ids[:, :-1]], 1)
             self.cache = self._fill(cache, head, self._mask(head.shape[1] - 1))
+            if is_plain(self.cache):
+                reserve(self.cache)
 
     def _pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
         preamble, self.model.preamble = self.model.preamble, []
@@ -177,13 +183,33 @@ class PrefixGroup:
             hooks.values = torch.from_numpy(np.repeat(values, self.copies, 0)).to(self.model.device)
         elif ranges is not None:
             hooks.site = -1
-        logits = self._run(hooks, position)
+        logits = self._run_from_site(hooks) if self._may_skip(hooks, position) else self._run(hooks, position)
         if values is not None and hooks.fired != 1:
             raise ModelError(
                 f"{self.owner.sites[site]}: the hook fired {hooks.fired} times in a pass, expected once; this network "
                 "cannot be edited there"
             )
         return score_words(self.tokens, logits)
+
+    def _may_skip(self, hooks: PassHooks, position: str) -> bool:
+        """Whether blocks before the edit need not be run: they read the last token of the prefix alone, unedited."""
+        is_edit = hooks.values is not None and hooks.site > 0 and position == AT_PREFIX and self.tail.shape[1] == 0
+        return is_edit and is_plain(self.cache) and self.owner.is_skippable.get(hooks.site, True)
+
+    def _run_from_site(self, hooks: PassHooks) -> torch.Tensor:
+        """Logits as of `_run`; the first time that a site is edited, both ways are compared."""
+        if not self.outputs:
+            with recorded_outputs(self.model.blocks, self.outputs):
+                self._run(PassHooks(0), AT_PREFIX)
+        site = hooks.site
+        with skipped_blocks(list(self.model.blocks)[:site], self.outputs[:site]):
+            logits = self._run(hooks, AT_PREFIX)
+        if site in self.owner.is_skippable:
+            return logits
+        complete = PassHooks(hooks.column, site, hooks.values, hooks.ranges)
+        expected = self._run(complete, AT_PREFIX)
+        self.owner.is_skippable[site] = torch.equal(logits, expected)
+        return expected
 
     @torch.inference_mode()
     def complete(self, max_new_words: int) -> list[str] | None:
@@ -222,14 +248,14 @@ class PrefixGroup:
         kwargs: dict[str, Any] = {"use_cache": False} if cache is None else {
             self.model.cache_name: cache, "use_cache": True
         }  # fmt: skip
-        with hook_blocks(self.model.blocks, hooks):
+        with hook_blocks(self.model.blocks, hooks), restored(cache) if is_plain(cache) else nullcontext():
             output = self.model.model(
                 input_ids=tokens,
                 logits_to_keep=keep,
                 **self.model._mask_kwargs(mask, tokens.shape[1]),
                 **kwargs,
             )
-        if cache is not None:
+        if cache is not None and not is_plain(cache):
             cache.crop(-tokens.shape[1])
         logits: torch.Tensor = output.logits[:, -keep:]
         return logits

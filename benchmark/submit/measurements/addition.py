@@ -22,6 +22,7 @@ from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.record import Record, read_record
 from benchmark.runner.store import write_atomic
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, read_submission
+from benchmark.tasks.prompt_template import TRAINED
 
 if TYPE_CHECKING:
     from benchmark.runner.run import Run
@@ -64,6 +65,8 @@ def prepare_addition(addition: Addition) -> Run:
 
     folder = addition.folder
     record = read_record(folder / RECORD)
+    if record.track != TRAINED:
+        raise UsageError(f"{folder}: of track {record.track}; measurements are added to runs of track {TRAINED} only")
     checkpoint = open_checkpoint(ModelSpec.parse(addition.model or _spec_of(folder, record)), record.model.loading)
     _check_model(record, checkpoint)
     config = RunConfig(

@@ -1,0 +1,95 @@
+"""Passes over one token after a cache: keys and values are written in place, and blocks before an edit are not run.
+
+Both leave every bit of the result: only copies and repeated computations are saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+RESERVED_TOKENS = 16
+"""Tokens that can be written in place after what is cached; more are copied as transformers does."""
+_PLAIN_LAYER = "DynamicLayer"
+
+
+def is_plain(cache: Any) -> bool:
+    """Whether every layer of a cache holds all keys and values of its own, none of them out of a window."""
+    layers = getattr(cache, "layers", [])
+    return bool(layers) and all(
+        type(layer).__name__ == _PLAIN_LAYER and isinstance(getattr(layer, "keys", None), torch.Tensor)
+        for layer in layers
+    )
+
+
+def reserve(cache: Any) -> None:
+    """Have a plain cache write the next `RESERVED_TOKENS` tokens in place of copying all that is cached."""
+    for layer in cache.layers:
+        layer.update = _update_in_place(layer)
+
+
+def _update_in_place(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    original = layer.update
+    buffers = [_with_space(part) for part in (layer.keys, layer.values)]
+    length = layer.keys.shape[-2]
+    layer.keys, layer.values = (buffer[..., :length, :] for buffer in buffers)
+
+    def update(
+        keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        start = layer.keys.shape[-2]
+        stop = start + keys.shape[-2]
+        if stop > buffers[0].shape[-2] or layer.keys.data_ptr() != buffers[0].data_ptr():
+            result: tuple[torch.Tensor, torch.Tensor] = original(keys, values, *args, **kwargs)
+            return result
+        for buffer, part in zip(buffers, (keys, values), strict=True):
+            buffer[..., start:stop, :] = part
+        layer.keys, layer.values = (buffer[..., :stop, :] for buffer in buffers)
+        return layer.keys, layer.values
+
+    return update
+
+
+def _with_space(part: torch.Tensor) -> torch.Tensor:
+    """A copy of [..., tokens, D] with space for more tokens."""
+    *rest, tokens, width = part.shape
+    buffer = part.new_empty((*rest, tokens + RESERVED_TOKENS, width))
+    buffer[..., :tokens, :] = part
+    return buffer
+
+
+@contextmanager
+def restored(cache: Any) -> Iterator[None]:
+    """Remove from a plain cache what a pass adds, also where it does not run every block."""
+    before = [(layer.keys, layer.values) for layer in cache.layers]
+    try:
+        yield
+    finally:
+        for layer, (keys, values) in zip(cache.layers, before, strict=True):
+            layer.keys, layer.values = keys, values
+
+
+@contextmanager
+def recorded_outputs(blocks: torch.nn.ModuleList, outputs: list[Any]) -> Iterator[None]:
+    """Append what each block returns in a pass."""
+    handles = [block.register_forward_hook(lambda _, __, output: outputs.append(output)) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def skipped_blocks(blocks: Sequence[torch.nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
+    """Within, blocks return what they returned in an unedited pass over the same token, without being run."""
+    for block, output in zip(blocks, outputs, strict=True):
+        block.forward = lambda *_, output=output, **__: output
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
