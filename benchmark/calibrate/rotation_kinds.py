@@ -29,6 +29,8 @@ KEEP_BY_FREQUENCY = (0.92, 0.87, 0.87, 0.8, 0.8)
 LAST_WORDS, DECAY, SMALL_SCALE = 3, 0.7, 1 / 30
 WEAK_DIVISORS = (10, 30)
 """Scales of a record beside counts that are easier to read."""
+KEEP_COUNTS = (0.9, 0.7)
+"""Probability that a word is counted, in counts beside a complete record."""
 ALTERNATIVE_PAIR = TurnPair(LEFT, PICK)
 """The pair whose rotation the pseudo-model of an alternative holds."""
 NUM_LAYERS, PLANTED_LAYER = 4, 2
@@ -88,6 +90,13 @@ class RotationKinds:
                 record,
                 lambda: [*self._bag([(LEFT, RIGHT)])(), *self._forgetful(KEEP_STRONG)()],
             ),
+            **{
+                f"record and lefts and rights, {keep:.0%} of words counted": (
+                    record,
+                    self._beside_forgetful_counts(keep),
+                )
+                for keep in KEEP_COUNTS
+            },
             "rotation modulo 2 and record": (mixed, lambda: [self._axis(), self.history]),
         }
         built = {name: (kind, self._mixed(name, parts)) for name, (kind, parts) in columns.items()}
@@ -205,6 +214,18 @@ class RotationKinds:
     def _beside_weak_record(self, classes: Sequence[Sequence[int]], divisor: int) -> Callable[[], Sequence[np.ndarray]]:
         """Counts of classes of words beside a record of all words at a smaller scale."""
         return lambda: [*self._bag(classes)(), self.history / divisor]
+
+    def _beside_forgetful_counts(self, keep: float) -> Callable[[], Sequence[np.ndarray]]:
+        """A complete record beside counts that have missed some words."""
+
+        def build() -> Sequence[np.ndarray]:
+            prefixes = self.probe_set.prefixes
+            draws = self._random(f"count {keep}").random((len(self.inputs.robot), prefixes.shape[1]))
+            is_counted = draws[self.probe_set.program] < keep
+            classes = np.eye(prefixes.shape[1] + 1)
+            return [*(classes[((prefixes == word) & is_counted).sum(1)] for word in (LEFT, RIGHT)), self.history]
+
+        return build
 
     def _axis(self) -> np.ndarray:
         """float64 [R, 2], one-hot rotation modulo 2: along or across the start heading."""

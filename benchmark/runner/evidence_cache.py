@@ -94,7 +94,7 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
     parts = {
         "config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading), "dtype": job.dtype,
         "device": job.device.split(":")[0], "threads": job.threads, "batch": job.suite.batch,
-        "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.digest(), "seed": seed,
+        "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.evidence_digest(), "seed": seed,
         "products": str(select_matmul_dtype()), "torch": torch.__version__,
         "packages": package_versions(("transformers", "tokenizers", "numpy")), "source": source_digest(),
     }  # fmt: skip

@@ -97,7 +97,7 @@ def test_represents_needs_both_deltas() -> None:
     assert result.surplus == pytest.approx(0.4, abs=0.002)
     assert result.p_rand == pytest.approx(1 / len(SEMANTIC_PAIRS))
     conditions = represents_conditions(result, PROTOCOL)
-    assert [condition.bound for condition in conditions] == [0.03, 0.03, 0.0]
+    assert [condition.bound for condition in conditions] == [0.03, 0.03, 0.01]
     assert all(condition.is_met for condition in conditions)
     without_pose = verdict(skills(0.9, 0.3, 0.9), record)
     assert without_pose.verdict == INCONCLUSIVE
@@ -107,7 +107,7 @@ def test_represents_needs_both_deltas() -> None:
     assert counts.verdict == INCONCLUSIVE
     assert "same words" in counts.reason
     assert counts.arithmetic.value == pytest.approx(0.0, abs=0.002)
-    assert verdict(skills(0.9, 0.3, 0.3, same_words=0.89), record).verdict == REPRESENTS
+    assert verdict(skills(0.9, 0.3, 0.3, same_words=0.87), record).verdict == REPRESENTS
     turns = skills(0.9, 0.3, 0.3)
     turns[ALL_PAIRS.index(TURN_COUNT_PAIR)] = 0.91
     result = verdict(turns, record)

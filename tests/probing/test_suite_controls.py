@@ -10,7 +10,7 @@ import pytest
 from benchmark.errors import VerificationError
 from benchmark.probing.version4 import suite_controls
 from benchmark.probing.version4.measure_rotation import judge_suite
-from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, VERDICT_SETTINGS
 from benchmark.probing.version4.suite_controls import (
     PINNED,
     SuiteControls,
@@ -23,12 +23,21 @@ from benchmark.probing.version4.turn_pairs import MARKER_PAIRS, POSE_PAIRS
 from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import load_suite
 
-DIGEST = "2092c2a61415815c64f053e76af7b0a621839e9218c146d4f4af8bb94657232e"
+DIGEST = "dd1e7cece03528058ac215071ae867bcebbe8210c2c45aa3679c38c1f6c46116"
 
 
 def test_the_settings_of_protocol_4_are_frozen() -> None:
     assert ROTATION_STANDARD.digest() == DIGEST
     assert replace(ROTATION_STANDARD, prompts=1751).digest() != DIGEST
+
+
+def test_evidence_does_not_depend_on_the_bounds_of_the_verdict() -> None:
+    digest = ROTATION_STANDARD.evidence_digest()
+    for name in VERDICT_SETTINGS:
+        changed = replace(ROTATION_STANDARD, **{name: 7})
+        assert changed.evidence_digest() == digest
+        assert changed.digest() != DIGEST
+    assert replace(ROTATION_STANDARD, hidden=7).evidence_digest() != digest
 
 
 def test_every_shipped_suite_has_pinned_controls_that_keep_all_labels() -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 from benchmark.probing.protocol import Protocol
 
 ROTATION_VERSION = 4
+VERDICT_SETTINGS = (
+    "resamples", "margin", "arithmetic_margin", "min_unseen", "read_skill", "derivable", "degenerate", "min_programs",
+    "alternatives", "deep_hidden",
+)  # fmt: skip
+"""Settings that change no evidence, or that are of protocol 3 alone."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,12 @@ class RotationProtocol(Protocol):
     min_unseen: int = 1000
     read_skill: float = 0.05
     derivable: float = 0.2
-    arithmetic_margin: float = 0.0
+    arithmetic_margin: float = 0.01
+
+    def evidence_digest(self) -> str:
+        """SHA-256 of the settings that evidence depends on: all but those of the verdict."""
+        settings = {name: value for name, value in asdict(self).items() if name not in VERDICT_SETTINGS}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 ROTATION_STANDARD = RotationProtocol()

@@ -36,12 +36,12 @@ SUITE_FIELDS = ("name", "version", "seed", "shown", "held_out", "recipe", "probe
 SCREEN_SAMPLE = 20_000
 """Programs that derivability is computed from."""
 PINNED: dict[str, str] = {
-    "colm24-5267958b8e9e73fc.data": "b7cd70b56b6a7c324ca6aaa3737cc81af8b12b417cc8b5c65b21b1bc5cb21b46",
-    "control-e9ca2ef716df7263.data": "8e1d4e61e650b0b8c0df138f6cd655ea91cca55bb8c65c60c74d54f66c674754",
-    "generalize-3a31eb68205131cc.data": "a2c97503091e0656acfdf7b97067bf46afc08b2789b3b735abc6c29758a6b634",
-    "icml24-57ae9f6e8253476a.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
-    "laptop-b5f5f917b8360f21.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
-    "smoke-fd70bae59dd5a177.data": "9af0e68378e16b2f967fe777121e13379d679d60cd08bc362e37817f25d89b05",
+    "colm24-1c141a86aa881dac.data": "b7cd70b56b6a7c324ca6aaa3737cc81af8b12b417cc8b5c65b21b1bc5cb21b46",
+    "control-de946258505c8e5e.data": "8e1d4e61e650b0b8c0df138f6cd655ea91cca55bb8c65c60c74d54f66c674754",
+    "generalize-3f40ad9099e3bdda.data": "a2c97503091e0656acfdf7b97067bf46afc08b2789b3b735abc6c29758a6b634",
+    "icml24-83bc9add8e76caaf.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
+    "laptop-a41ec3684eb04c4a.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
+    "smoke-4c4a56d9a49f0104.data": "9af0e68378e16b2f967fe777121e13379d679d60cd08bc362e37817f25d89b05",
 }
 """SHA-256 of each shipped file, by name."""
 _DERIVABILITY = "derivability"
@@ -78,7 +78,7 @@ class SuiteControls:
 def suite_controls_key(suite: Suite, protocol: RotationProtocol) -> str:
     """SHA-256 of everything of a suite and a protocol that the controls depend on."""
     fields = {name: value for name, value in asdict(suite).items() if name in SUITE_FIELDS}
-    text = json.dumps([fields, protocol.digest()], sort_keys=True)
+    text = json.dumps([fields, protocol.evidence_digest()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
