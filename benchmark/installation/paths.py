@@ -19,7 +19,7 @@ SHIPPED_FILES = (
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
         "training.json",
     )),
-    CALIBRATION_FILE,
+    CALIBRATION_FILE, "docs/calibration_protocol4.json", "docs/calibration_causal.json",
 )  # fmt: skip
 """Files of the repository outside of the packages that a built package holds a copy of."""
 
