@@ -5,6 +5,7 @@ Both leave every bit of the result: only copies and repeated computations are sa
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,8 @@ def reserve(cache: Any) -> None:
 
 
 def _update_in_place(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    original = layer.update
+    # Not a reference of the layer to itself, which would keep its memory until garbage is collected.
+    owner = weakref.ref(layer)
     buffers = [_with_space(part) for part in (layer.keys, layer.values)]
     length = layer.keys.shape[-2]
     layer.keys, layer.values = (buffer[..., :length, :] for buffer in buffers)
@@ -40,10 +42,12 @@ def _update_in_place(layer: Any) -> Callable[..., tuple[torch.Tensor, torch.Tens
     def update(
         keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        layer = owner()
+        assert layer is not None
         start = layer.keys.shape[-2]
         stop = start + keys.shape[-2]
         if stop > buffers[0].shape[-2] or layer.keys.data_ptr() != buffers[0].data_ptr():
-            result: tuple[torch.Tensor, torch.Tensor] = original(keys, values, *args, **kwargs)
+            result: tuple[torch.Tensor, torch.Tensor] = type(layer).update(layer, keys, values, *args, **kwargs)
             return result
         for buffer, part in zip(buffers, (keys, values), strict=True):
             buffer[..., start:stop, :] = part

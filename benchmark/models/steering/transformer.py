@@ -36,7 +36,7 @@ from benchmark.tasks.prompts import prompt_ids
 
 _MAX_ROWS = 256
 """Largest number of rows of one forward pass."""
-_TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 30
+_TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 28
 """Tokens of a prompt, and bytes of the cache, by which the rows of a pass are limited."""
 
 
