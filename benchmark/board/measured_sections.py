@@ -17,7 +17,7 @@ from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.probing.version4.rotation_verdict import NOTHING_READ, RotationResult
+from benchmark.probing.version4.rotation_verdict import NOTHING_READ, RotationResult, represents_conditions
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.statistics import Estimate
 
@@ -29,6 +29,11 @@ CONTROL_NAMES = {
     "record-places": "executed record: word at each place",
     "record-counts": "executed record: number of each word",
     "record-sums": "executed record: number of either of two words",
+}
+CONDITION_TEXTS = {
+    "delta": "delta: gap minus the largest control gap",
+    "pose delta": "pose delta: the same against the pose words",
+    "arithmetic": "arithmetic: rotation minus other sums of the same words",
 }
 REPRESENTS_SENTENCES = {
     REPRESENTS: "Its states hold the robot's rotation, beyond any record of the words that was read from them",
@@ -111,20 +116,14 @@ def describe_measurements(measurements: Measurements) -> list[str]:
 
 def represents_section(result: RotationResult, version: int) -> MeasuredSection:
     """The section of protocol 4."""
-    margin = ROTATION_STANDARD.margin
     conditions: Table = [
         {
-            "condition": name,
-            "value [95% interval]": format_skill(estimate),
-            "lower end above": f"{bound:g}",
-            "met": UNDEFINED if estimate is None else "yes" if estimate.low > bound else "no",
+            "condition": CONDITION_TEXTS[condition.name],
+            "value [95% interval]": format_skill(condition.estimate),
+            "lower end above": f"{condition.bound:g}",
+            "met": UNDEFINED if condition.estimate is None else "yes" if condition.is_met else "no",
         }
-        for name, estimate, bound in (
-            ("delta: gap minus the largest control gap", result.delta, margin),
-            ("pose delta: the same against the pose words", result.pose_delta, margin),
-            ("arithmetic: rotation minus other sums of the same words", result.arithmetic, margin),
-            ("turn count: rotation minus the number of turns", result.turn_count, 0.0),
-        )
+        for condition in represents_conditions(result, ROTATION_STANDARD)
     ]
     sources: Table = [
         {"source of states": "the model", "gap": f"{result.gap.value:+.3f} [{result.gap.low:+.3f}, {result.gap.high:+.3f}]"},
@@ -139,6 +138,7 @@ def represents_section(result: RotationResult, version: int) -> MeasuredSection:
             ("gap to the pose-word alternatives", UNDEFINED if result.pose_gap is None else f"{result.pose_gap:+.3f}"),
             ("surplus over the best executed record", f"{result.surplus:+.3f}"),
             ("skill of the word and count heads", f"{result.head_skill:+.3f}"),
+            ("turn count: rotation minus the number of turns", format_skill(result.turn_count)),
             ("labels read as well as rotation, p", format_p(result.p_rand)),
             *((f"delta of {name}, all rows [90% interval]", format_skill(estimate))
               for name, estimate in result.delta90_all.items()),
@@ -150,7 +150,7 @@ def represents_section(result: RotationResult, version: int) -> MeasuredSection:
         result.reason[:REASON_CHARS],
         f"Protocol {version}: do the states hold the robot's net rotation beyond a record of the words? Figures are on "
         f"{result.unseen_rows:,} rows with prefixes that the probes were not trained on (n = {result.delta.n:,} groups of "
-        "prompts). REPRESENTS needs all four conditions.",
+        "prompts). REPRESENTS needs all three conditions.",
         [("Conditions of REPRESENTS", conditions), ("Gap of the model and of each control", sources), ("Other figures", figures)],
         [_curve_chart(result)] if result.curve else [],
     )  # fmt: skip

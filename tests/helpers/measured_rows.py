@@ -69,7 +69,7 @@ def rotation_result(verdict: str = "REPRESENTS", reason: str = "") -> RotationRe
         {"token-history": -0.006, "record-places": 0.0012, "record-counts": -0.0034, "record-sums": 0.0091, "random-init": -0.0033},
         DELTA, DELTA, {"rotation": DELTA, "forward": small, "sideways": small}, 0.349, Estimate(0.34, 0.316, 0.364, 2500),
         Estimate(0.111, 0.102, 0.12, 2500), small, {"lr": 0.99}, -0.004, {"mp": 0.01}, 0.0,
-        0.992, [PositionResult(i, 1 - 0.01 * i, 0.1, 1 - 0.1 * i, 500) for i in range(6)], 3634,
+        0.992, [PositionResult(i, 1 - 0.01 * i, 0.1, 1 - 0.1 * i, 500) for i in range(6)], 3634, 0.991, 0.701,
     )  # fmt: skip
 
 
