@@ -38,6 +38,7 @@ SUBCOMMANDS = {
     "prompts": Subcommand("benchmark.exchange.prompts", "Write the probe prompts of a suite for another engine."),
     "measure": Subcommand("benchmark.exchange.measure", "Measure states that another engine read."),
     "compare": Subcommand("benchmark.board.comparison", "Compare two models on the same tasks and probed programs."),
+    "measurements": Subcommand("benchmark.submit.measurements.command", "Add measurements to the folder of a run or of a submission."),
     "submit": Subcommand("benchmark.submit.command", "Create, validate and verify submissions; see docs/submitting.md."),
     "export": Subcommand("benchmark.submit.export", "Export a submission to a format of the Hugging Face Hub or of every-eval-ever."),
     "leaderboard": Subcommand("benchmark.board.tables", "Write leaderboard.md, leaderboard.json and leaderboard.csv."),
