@@ -42,6 +42,7 @@ SUBCOMMANDS = {
     "submit": Subcommand("benchmark.submit.command", "Create, validate and verify submissions; see docs/submitting.md."),
     "export": Subcommand("benchmark.submit.export", "Export a submission to a format of the Hugging Face Hub or of every-eval-ever."),
     "leaderboard": Subcommand("benchmark.board.tables", "Write leaderboard.md, leaderboard.json and leaderboard.csv."),
+    "overview": Subcommand("benchmark.board.overview", "Draw what the rows of a suite represent and use in one figure."),
     "page": Subcommand("benchmark.board.page", "Write the leaderboard as one static page."),
     "train": Subcommand("baselines.train", "Train a baseline from a recipe."),
     "smollm2": Subcommand("baselines.smollm2", "Convert SmolLM2-135M-Instruct to a folder of transformers."),
