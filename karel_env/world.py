@@ -183,7 +183,16 @@ def world_texts(worlds: Worlds, show_under_robot: bool = True, border: bool = Fa
 
 
 def world_text(world: Worlds, show_under_robot: bool = True, border: bool = False) -> str:
-    """The canonical text of one world (leading shape empty); arguments and errors as for `world_texts`."""
+    """The canonical text of one world: a line per row, glyphs separated by one space.
+
+    Args:
+        world: one world, leading shape empty.
+        show_under_robot: print the number of markers under the robot after its glyph (`^3`).
+        border: print the border too.
+
+    Raises:
+        WorldError: a cell holds more than 10 markers, for which there is no glyph.
+    """
     return world_texts(world.reshape(1), show_under_robot, border)[0]
 
 
