@@ -9,7 +9,7 @@ import pytest
 from benchmark.board.known_answers import CAUSAL_CALIBRATION, ROTATION_CALIBRATION, read_known_answers
 from benchmark.board.ranking import RankingGroup
 from benchmark.board.tables import render_markdown
-from benchmark.calibrate.causal import EXPECTED
+from benchmark.calibrate.causal_calibration import EXPECTED
 from benchmark.errors import UsageError
 from benchmark.installation.paths import SOURCE_ROOT
 
