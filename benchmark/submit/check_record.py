@@ -46,6 +46,8 @@ FRACTION_FIELDS = {
     "majority", "accuracy", "macro_f1", "p", "p_holm", "p_rand", "reach_p",
 }  # fmt: skip
 """Entries with values in [0, 1]."""
+DIFFERENCE_FIELDS = {"rotation", "arithmetic"}
+"""Last two parts of the path of an entry that has the name of a fraction and is a difference of skills."""
 AT_MOST_ONE_FIELDS = {"skill", "skill_alternatives", "skill_unseen", "extras", "selectivity"}
 """Entries with values of at most 1 and no lower bound."""
 MAPPING_FIELDS = {"geometric", "reach_p", "extras"}
@@ -244,7 +246,8 @@ def _check_estimate(path: str, estimate: Estimate) -> None:
     if not 1 <= estimate.n <= 10**9:
         raise SubmissionError(f"{path}.n: {sanitize(estimate.n)}; expected how many independent units it rests on")
     fields = set(path.split(".")[-2:])
-    if fields & FRACTION_FIELDS and not (estimate.low >= -TOLERANCE and estimate.high <= 1 + TOLERANCE):
+    is_fraction = bool(fields & FRACTION_FIELDS) and fields != DIFFERENCE_FIELDS
+    if is_fraction and not (estimate.low >= -TOLERANCE and estimate.high <= 1 + TOLERANCE):
         raise SubmissionError(f"{path}: {estimate.low:g} to {estimate.high:g}; expected a share from 0 to 1")
     if fields & AT_MOST_ONE_FIELDS and estimate.value > 1 + TOLERANCE:
         raise SubmissionError(f"{path}: {estimate.value:g}; expected at most 1")

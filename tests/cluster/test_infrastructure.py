@@ -181,8 +181,8 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
         return plain_start_worker(kind)
 
     def continue_start(handle, resend=False):
-        # Placed: from now on a word is due every half second, and none comes while the module is imported.
-        monkeypatch.setattr(pool_module, "START_DEADLINE", 0.5)
+        # Placed: from now on a word is due every two seconds, and none comes while the module is imported.
+        monkeypatch.setattr(pool_module, "START_DEADLINE", 2.0)
         resends.append(resend)
         return plain_continue(handle, resend)
 
@@ -201,11 +201,11 @@ def test_a_worker_with_slow_imports_is_started_once(session, monkeypatch):
 
 
 class SlowActor(cluster.RayActor):
-    """One of its modules takes 3 s to import."""
+    """One of its modules takes 6 s to import."""
 
     def start(self, expected, resend=False):
         if not resend and self.is_placed and self.imports == ["this_is_slow"]:
-            time.sleep(3)
+            time.sleep(6)
             self.imports.clear()
         return super().start(expected, resend)
 

@@ -16,6 +16,7 @@ from benchmark.errors import SubmissionError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, ModelSpec
 from benchmark.probing.control_gap import RANDOM_INIT, REPRESENTS
+from benchmark.probing.semantic_content import SemanticContent
 from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.readable_record import NUM_WORDS, RECORDS
 from benchmark.probing.version4.rotation_evidence import NUM_DISPLACEMENT_LABELS, RotationEvidence
@@ -26,6 +27,8 @@ from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import STORED_SOURCES, conclude_rotation, rotation_suite
 from benchmark.runner.plan import DEFAULT_GENERATION
 from benchmark.runner.record import ModelEntry, Provenance, SuiteEntry
+from benchmark.statistics import Estimate
+from benchmark.submit.check_record import check_figures
 from benchmark.submit.measurements import repeat_represents
 from benchmark.submit.measurements.check import check_measurements
 from benchmark.submit.measurements.check_represents import checked_evidence
@@ -285,3 +288,13 @@ def test_a_rerun_compares_skills(tmp_path, content, judged, monkeypatch, factor)
     assert requests[0].seed in ROTATION_STANDARD.seeds
     assert bool(report.mismatches) == (factor > 1)
     assert any("probe seed" in line for line in report.checks)
+
+
+def test_a_difference_may_be_negative_where_a_share_may_not(content) -> None:
+    record = RepresentsRecord.model_validate_json(content["represents.json"])
+    negative = Estimate(-0.02, -0.03, -0.01, 350)
+    check_figures(
+        record.model_copy(update={"rotation": replace(record.rotation, arithmetic=negative)}), "represents.json"
+    )
+    with pytest.raises(SubmissionError, match=r"content.arithmetic.linear: .* expected a share from 0 to 1"):
+        check_figures(SemanticContent({"linear": negative}, {}, 1, 1), "content")
