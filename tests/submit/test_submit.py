@@ -16,6 +16,7 @@ from hostile import entry, sample
 from safetensors.numpy import load_file, save_file
 from same_process import stay_in_process
 
+from benchmark.artifacts import REPRESENTS_RECORD, USES_RECORD
 from benchmark.errors import VerificationError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
@@ -167,6 +168,8 @@ def test_a_draft_of_a_run_verifies_once_it_is_filled_in(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "submissions"
     shutil.copytree(SUBMISSIONS / NETWORK, run, ignore=shutil.ignore_patterns("status.json"))
     entry("model.spec", f"path:{run}", RECORD)(run)
+    for name in (REPRESENTS_RECORD, USES_RECORD):
+        entry("model.spec", "path:run", name)(run)
     for name in ("submission.yaml", "README.md"):
         (run / name).unlink()
     words = ["--submissions", str(out)]
