@@ -71,6 +71,8 @@ def test_a_submission_gets_nothing_that_is_not_eligible(tmp_path, monkeypatch):
     from benchmark.submit.measurements import addition
 
     folder = copy_small(tmp_path)
+    for name in ("uses.json", "causal.data"):
+        (folder / name).unlink(missing_ok=True)
     prepared = prepare_addition(Addition(folder, ("uses",), tmp_path / "out"))
     assert prepared.suite_entry().name == "laptop"
     record = addition.read_record(folder / "record.json")
