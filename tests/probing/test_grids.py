@@ -28,6 +28,7 @@ def run_of(grid, tiny_folder, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", fsync)
         patch.setattr("benchmark.runner.preflight.matmul_flops", lambda dtype: 5e10)
+        patch.setattr("benchmark.runner.run.Run.measurements", lambda run: [])
         # What is asked of the figures is which there are.
         patch.setattr("benchmark.probing.figures.DPI", 30)
         assert call("--model", f"path:{tiny_folder}", "--suite", suite, "--grid", grid, "--out", out / "runs") == 0
