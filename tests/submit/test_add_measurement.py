@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forged import SHIPPED, copy_small
+from forged import SHIPPED, copy_small, put
 from safetensors.numpy import load_file, save_file
 
 from benchmark.causal import command
@@ -98,7 +98,8 @@ def test_a_row_of_the_fewshot_track_is_not_measured(tmp_path, capsys):
 def test_the_files_of_a_measurement_are_not_screened_as_the_models(tmp_path):
     folder = copy_small(tmp_path)
     for name in ("uses.json", "represents.json", "frame.json"):
-        (folder / name).write_text('{"model": {"remote_code": false}}')
+        # The files of a copy are links to those of the shipped row.
+        put(folder, name, b'{"model": {"remote_code": false}}')
     screen_model_folder(folder, is_hub=False)
     (folder / "other.json").write_text('{"model": {"remote_code": false}}')
     with pytest.raises(SubmissionError, match="remote_code"):
