@@ -19,7 +19,6 @@ from benchmark.board.comparison import load_recorded_suite
 from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
-from benchmark.board.suite_figures import load_probe_set
 from benchmark.board.tables import format_p, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
@@ -29,6 +28,7 @@ from benchmark.probing.figure_data import LAYER_MAPS, format_range, select_budge
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.readout import load_readout
 from benchmark.probing.state_source import RunEvidence
+from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
@@ -111,7 +111,7 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     maps, readings = [], None
     missing_readings_reason = f"{ranked_row.row.name} is not a neural network and has no hidden states."
     if record.meaning is not None:
-        probe_set, _ = load_probe_set(suite, record.protocol)
+        probe_set, _ = load_blind_set(suite, record.protocol)
         if (folder / PROBES).is_file():
             maps.append(_semantics_map(folder, record))
         readings = load_readout(folder, probe_set)
@@ -194,7 +194,7 @@ def _feature_rows(record: Record) -> list[dict[str, str]]:
 
 def _semantics_map(folder: Path, record: Record) -> HeatMap:
     """Heat map of skill by feature and semantics, from the stored arrays."""
-    probe_set, baseline = load_probe_set(load_recorded_suite(record), record.protocol)
+    probe_set, baseline = load_blind_set(load_recorded_suite(record), record.protocol)
     skill = overall_skill(RunEvidence.from_arrays(read_probes(folder)).sources["model"], baseline)
     names = [name for name in probe_set.semantics if name != CONTROL_LABELS]
     rows: list[tuple[str, list[HeatMapCell | None]]] = []

@@ -14,16 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.files import read_safetensors_metadata
-from benchmark.probing.control_gap import PriorBaseline
-from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import STANDARD, Protocol
-from benchmark.probing.verdict import blind_probe_set
+from benchmark.probing.verdict import load_blind_set
 from benchmark.tasks.suite import Suite, load_suite, test_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
@@ -48,13 +45,6 @@ class DeltaBaseline:
     totals: np.ndarray
 
 
-@lru_cache(maxsize=2)
-def load_probe_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
-    """Labels of a suite's blind set and the test baseline of its probes; the last two are kept."""
-    probe_set = blind_probe_set(suite, protocol)
-    return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
-
-
 def program_clusters(suite: Suite) -> np.ndarray:
     """int64 [N], cluster index per test task; tasks with the same reference program share one."""
     pinned = _read_pinned(suite)
@@ -76,7 +66,7 @@ def compute_clusters(suite: Suite) -> np.ndarray:
 
 def compute_delta_baseline(suite: Suite, protocol: Protocol) -> DeltaBaseline:
     """`delta_baseline`, from the labels."""
-    probe_set, baseline = load_probe_set(suite, protocol)
+    probe_set, baseline = load_blind_set(suite, protocol)
     kept = valid_alternatives(PRIMARY)
     columns = np.array([0, *(i for i, name in enumerate(probe_set.semantics) if name in kept)])
     f = FEATURES.index(PRIMARY)

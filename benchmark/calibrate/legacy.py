@@ -40,11 +40,10 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.labels import build_probe_set
 from benchmark.probing.protocol import STANDARD
-from benchmark.runner.plan import Job, plan
+from benchmark.runner.plan import Job
+from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.runner.store import write_atomic
-from benchmark.runner.worker import Worker
 from benchmark.tasks.probe_sets import first_inputs, parse_programs
-from benchmark.tasks.stage import GENERATED, Stage
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs
@@ -257,18 +256,14 @@ def _train_probe(
 
 def written_programs_and_states(job: Job) -> tuple[Programs, Worlds, np.ndarray]:
     """Generate programs for the probe tasks; returns the inputs of `measure_legacy_content`, without control flow."""
-    worker = Worker(job)
-    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == Stage(GENERATED)]
-    programs, task_indices = parse_programs([sample["text"] for result in results for sample in result.samples])
+    texts, states = answer_probe_tasks(job)
+    programs, task_indices = parse_programs(texts)
     if not len(programs):
         raise UsageError(
             f"{job.checkpoint.spec}: none of its programs parses; expected a model that generates Karel programs"
         )
-    mean_states = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
     actions, straight = count_actions(programs)
-    states = np.concatenate([shard_states for shard_states in mean_states if len(shard_states)])[
-        np.repeat(straight, actions)
-    ]
+    states = states[np.repeat(straight, actions)]
     return programs.take(np.flatnonzero(straight)), first_inputs(probe_tasks(job.suite))[task_indices[straight]], states
 
 

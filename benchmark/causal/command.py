@@ -26,7 +26,7 @@ from benchmark.cli.fields import (
     threads_option,
 )
 from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import BackendOptions, open_backend, resolve_device
+from benchmark.cli.options import BackendOptions, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 
@@ -108,14 +108,11 @@ def execute(options: CausalOptions) -> int:
 
 def _add(options: CausalOptions, folder: Path, device: str) -> int:
     """Add the measurement to a folder and print its card; returns the exit code."""
-    from rich.console import Console
-
     from benchmark.causal.report import format_result
-    from benchmark.cli.progress import open_progress
     from benchmark.runner.measurement_record import UsesRecord
-    from benchmark.runner.preflight import check_fits
     from benchmark.runner.record import format_eligibility
-    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
+    from benchmark.submit.measurements.addition import Addition
+    from benchmark.submit.measurements.command import add_on_backend
 
     silence_libraries()
     options.backend.check()
@@ -123,16 +120,7 @@ def _add(options: CausalOptions, folder: Path, device: str) -> int:
         folder, ("uses",), options.output_dir, read_model(options.model) if options.model else "", device,
         options.threads, f"{program_name('causal')} --add-to {folder.name}",
     )  # fmt: skip
-    run = prepare_addition(addition)
-    progress = open_progress(Console(stderr=True, highlight=False))
-    estimate = check_fits(run.job, run.protocol)
-    with (
-        open_backend(options.backend, device, options.threads, estimate.model_bytes) as (backend, line),
-        progress.displayed(),
-    ):
-        if line:
-            progress.write(line)
-        (record,) = add_measurements(addition, run, backend, progress)
+    run, (record,) = add_on_backend(addition, options.backend)
     assert isinstance(record, UsesRecord)
     print(f"{run.checkpoint.spec}, suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")
     print(format_result(record.sites, record.use, record.merges))

@@ -227,11 +227,16 @@ def assign_folds(programs: Programs, folds: int) -> np.ndarray:
 
     Programs are drawn independently, so this is equivalent to a random assignment and needs no seed.
     """
+    return (number_distinct(programs) % folds).astype(np.int8)
+
+
+def number_distinct(programs: Programs) -> np.ndarray:
+    """int64 [B], index of each program among the distinct ones, in order of first appearance."""
     index_by_program: dict[bytes, int] = {}
     number = [
         index_by_program.setdefault(programs.program(i).tobytes(), len(index_by_program)) for i in range(len(programs))
     ]
-    return (np.array(number, np.int64) % folds).astype(np.int8)
+    return np.array(number, np.int64)
 
 
 def prefix_in_training(prefixes: list[bytes], fold: np.ndarray, folds: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmark.probing.control_gap import list_test_programs, sum_by_program
-from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
+from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, number_distinct
 from benchmark.probing.probe_fit import ProbeFit, ProbeTrainer, StateArray, fit_in_process
 from benchmark.probing.protocol import BOOTSTRAP_SEED, Protocol
 from benchmark.probing.state_source import StepCallback
@@ -161,18 +161,11 @@ class GeneratedPrograms:
         programs, text_index = parse_programs(texts)
         if not len(programs):
             return None
-        cluster_by_program: dict[bytes, int] = {}
-        cluster = np.array(
-            [
-                cluster_by_program.setdefault(programs.program(i).tobytes(), len(cluster_by_program))
-                for i in range(len(programs))
-            ],
-            np.int64,
-        )
+        cluster = number_distinct(programs)
         probe_set = build_probe_set(programs, inputs[text_index], [ORIGINAL], protocol)
         is_executed = (probe_set.classes[0, _head_features()] != MISSING).all(0)
         splits = [_filter_split(probe_set.split(seed), is_executed) for seed in protocol.seeds]
-        return cls(probe_set, splits, cluster, len(cluster_by_program))
+        return cls(probe_set, splits, cluster, int(cluster.max()) + 1)
 
     def suffice(self, protocol: Protocol) -> bool:
         """Whether enough distinct programs were written for a measurement."""

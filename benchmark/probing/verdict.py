@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -153,6 +154,13 @@ def blind_probe_set(suite: Suite, protocol: Protocol, tasks: Tasks | None = None
     semantics = list_semantics(protocol, EXTRA_SEMANTICS)
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), semantics, protocol, budget=suite.probe_programs)
     return add_control_labels(probe_set, tasks.programs)
+
+
+@lru_cache(maxsize=2)
+def load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
+    """Labels of a suite's blind set and the prior baseline of its test programs; the last two are kept."""
+    probe_set = blind_probe_set(suite, protocol)
+    return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
 
 
 def verdict_from_evidence(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set
+from benchmark.probing.labels import MISSING, ProbeSet, Split, build_probe_set, number_distinct
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, relative_classes
 from benchmark.probing.version4.turn_pairs import NUM_ROTATIONS
@@ -54,9 +54,7 @@ class WrittenPrograms:
         programs, index = parse_programs(texts)
         if not len(programs):
             return None
-        first: dict[bytes, int] = {}
-        cluster = [first.setdefault(programs.program(i).tobytes(), len(first)) for i in range(len(programs))]
-        return cls(programs, tasks.inputs[index, 0], tasks.outputs[index, 0], np.array(cluster, np.int64))
+        return cls(programs, tasks.inputs[index, 0], tasks.outputs[index, 0], number_distinct(programs))
 
     @property
     def num_distinct(self) -> int:

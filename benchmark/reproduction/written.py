@@ -9,9 +9,8 @@ import numpy as np
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.reproduction.content_labels import WrittenPrograms
-from benchmark.runner.plan import Job, plan
-from benchmark.runner.worker import Worker
-from benchmark.tasks.stage import GENERATED, Stage
+from benchmark.runner.plan import Job
+from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.tasks.suite import load_suite, probe_tasks
 
 
@@ -39,13 +38,10 @@ def write_programs(
     suite = replace(suite, probe_programs=num_tasks or suite.probe_programs)
     torch.set_num_threads(threads)
     job = Job(suite, checkpoint, dtype, device, random_inits=0)
-    worker = Worker(job)
-    results = [worker.evaluate(shard) for shard in plan(job) if shard.stage == Stage(GENERATED)]
-    texts = [sample["text"] for result in results for sample in result.samples]
+    texts, states = answer_probe_tasks(job)
     written = WrittenPrograms.from_texts(texts, probe_tasks(suite))
     if written is None:
         raise UsageError(
             f"{checkpoint.spec}: none of its {len(texts):,} answers is a program; expected a model of Karel"
         )
-    parts = [result.states["emit.mean"] for result in results if "emit.mean" in result.states]
-    return written, np.concatenate([part for part in parts if len(part)])
+    return written, states

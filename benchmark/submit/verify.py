@@ -31,7 +31,7 @@ from benchmark.probing.protocol import GRIDS, POOLS, Protocol
 from benchmark.probing.readout import load_readout
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS, RunEvidence
-from benchmark.probing.verdict import ProbeResult, blind_probe_set, verdict_from_evidence
+from benchmark.probing.verdict import ProbeResult, load_blind_set, verdict_from_evidence
 from benchmark.runner.record import Record
 from benchmark.submit.check_readout import check_readout
 from benchmark.submit.check_record import check_privacy, read_submitted_record
@@ -246,12 +246,6 @@ def check_provenance(report: VerificationReport, suite: Suite) -> None:
                 report.checks.append("identity of the run")
                 return
     report.compare("provenance.identity", provenance.identity, "another, whatever its threads and grid")
-
-
-@lru_cache(maxsize=2)
-def load_blind_set(suite: Suite, protocol: Protocol) -> tuple[ProbeSet, PriorBaseline]:
-    probe_set = blind_probe_set(suite, protocol)
-    return probe_set, PriorBaseline.from_probe_set(probe_set, protocol)
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.statistics import Estimate, wilson
+from benchmark.tasks.probe_sets import parse_programs
 from benchmark.tasks.suite import Suite
 from karel_env.language import HEADER, HEADER_TEXT
 from karel_env.recipe import Tasks
@@ -49,11 +50,10 @@ def score_programs(suite: Suite, tasks: Tasks, continuations: Sequence[str]) -> 
         tasks: N tasks.
         continuations: N texts that follow `HEADER_TEXT`.
     """
-    from karel_env.batch_parser import parse_batch
     from karel_env.interpreter import OK, TIMEOUT, run
 
     num_tasks = len(tasks)
-    programs, valid_index = parse_batch([f"{HEADER_TEXT} {text}" for text in continuations])
+    programs, valid_index = parse_programs(continuations)
     is_valid = np.zeros(num_tasks, bool)
     is_valid[valid_index] = True
     solved = {name: np.zeros((num_tasks, suite.recipe.examples), bool) for name in ("state", "drawn")}

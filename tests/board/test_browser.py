@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from shown_board import IMAGE, ROWS, add_hostile, copy_rows, rendered
 
-from benchmark.board.suite_figures import load_probe_set
 from benchmark.probing.readout import load_readout
+from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
 from karel_env.stepping import snapshots
@@ -152,7 +152,7 @@ def test_the_player_by_keyboard_alone_shows_what_was_read(opened):
     said = row.locator(".player").get_by_role("status")
     assert said.text_content().startswith("Before the first step.")
     folder, suite = Path(__file__).parents[2] / "submissions" / ROWS[0], load_suite("laptop")
-    probe_set, _ = load_probe_set(suite, read_record(folder / "record.json").protocol)
+    probe_set, _ = load_blind_set(suite, read_record(folder / "record.json").protocol)
     original = load_readout(folder, probe_set).by_semantics[0]
     task = load_readout(folder, probe_set).task[0]
     worlds = snapshots(blind_tasks(suite).programs.program(task), blind_tasks(suite).inputs[task, 0])

@@ -17,9 +17,9 @@ from benchmark.board.player import (
     describe_semantics,
     steps_to_json,
 )
-from benchmark.board.suite_figures import load_probe_set
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.probing.readout import load_readout
+from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
@@ -93,7 +93,7 @@ def test_conditions_and_long_programs_are_steps_too():
 
 def test_readings_are_played_under_their_own_semantics():
     record = read_record(FOLDER / "record.json")
-    probe_set, _ = load_probe_set(SUITE, record.protocol)
+    probe_set, _ = load_blind_set(SUITE, record.protocol)
     readings = load_readout(FOLDER, probe_set)
     played = build_player_readings(SUITE, readings)
     assert len(played["programs"]) == NUM_BLIND_PROGRAMS

@@ -24,13 +24,14 @@ from benchmark.probing.semantic_content import (
     semantic_content_from_hits,
 )
 from benchmark.probing.state_source import CONTENT_HITS
+from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit import screening
 from benchmark.submit.check_record import drop_unverified, read_submitted_record
 from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.rerun import ProcessLimits, make_rerun_request, open_screened_checkpoint, rerun
 from benchmark.submit.schema import read_submission
-from benchmark.submit.verify import load_blind_set, verify
+from benchmark.submit.verify import verify
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language, template_to_bytes
 from benchmark.tasks.suite import load_suite, probe_tasks, shot_tasks

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import argument, group, option, parse_options, program_name
 from benchmark.cli.fields import device_option, model_option, output_dir_option, threads_option
@@ -17,6 +18,11 @@ from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.run import MEASUREMENT_NAMES
+
+if TYPE_CHECKING:
+    from benchmark.runner.measurement_record import MeasurementRecord
+    from benchmark.runner.run import Run
+    from benchmark.submit.measurements.addition import Addition
 
 NAME, MODULE = "measurements", "benchmark.submit.measurements"
 
@@ -38,14 +44,10 @@ class AddOptions:
 
 def execute(options: AddOptions) -> int:
     """Measure, add, and print the cards; returns the exit code."""
-    from rich.console import Console
-
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    from benchmark.cli.progress import open_progress
     from benchmark.runner.measurements.registry import MEASUREMENTS
-    from benchmark.runner.preflight import check_fits
     from benchmark.runner.record import format_eligibility
-    from benchmark.submit.measurements.addition import Addition, add_measurements, prepare_addition
+    from benchmark.submit.measurements.addition import Addition
 
     silence_libraries()
     options.backend.check()
@@ -55,16 +57,7 @@ def execute(options: AddOptions) -> int:
     model = read_model(options.model) if options.model else ""
     command = f"{program_name(NAME, MODULE)} {options.folder.name}"
     addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)
-    run = prepare_addition(addition)
-    progress = open_progress(Console(stderr=True, highlight=False))
-    estimate = check_fits(run.job, run.protocol)
-    with (
-        open_backend(options.backend, device, options.threads, estimate.model_bytes) as (backend, line),
-        progress.displayed(),
-    ):
-        if line:
-            progress.write(line)
-        records = add_measurements(addition, run, backend, progress)
+    _, records = add_on_backend(addition, options.backend)
     for name, record in zip(names, records, strict=True):
         print(f"{name}: suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")
         print(MEASUREMENTS[name].format_card(record))
@@ -72,6 +65,30 @@ def execute(options: AddOptions) -> int:
             f"wrote {options.folder / record.FILE}" + (f" and {record.EVIDENCE}\n" if record.evidence_sha256 else "\n")
         )
     return 0
+
+
+def add_on_backend(addition: Addition, options: BackendOptions) -> tuple[Run, list[MeasurementRecord]]:
+    """Add measurements on a backend with a progress display; returns the run they are of, and their records.
+
+    Raises:
+        BenchmarkError: as `prepare_addition` and `add_measurements`.
+    """
+    from rich.console import Console
+
+    from benchmark.cli.progress import open_progress
+    from benchmark.runner.preflight import check_fits
+    from benchmark.submit.measurements.addition import add_measurements, prepare_addition
+
+    run = prepare_addition(addition)
+    progress = open_progress(Console(stderr=True, highlight=False))
+    estimate = check_fits(run.job, run.protocol)
+    with (
+        open_backend(options, addition.device, addition.threads, estimate.model_bytes) as (backend, line),
+        progress.displayed(),
+    ):
+        if line:
+            progress.write(line)
+        return run, add_measurements(addition, run, backend, progress)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
