@@ -14,6 +14,7 @@ DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
     "status.json",
 )  # fmt: skip
 REPRESENTS_RECORD, ROTATION_EVIDENCE = "represents.json", "rotation.data"
+PREVIEW_RECORD, PREVIEW_EVIDENCE = "preview.json", "preview.data"
 USES_RECORD, CAUSAL_EVIDENCE = "uses.json", "causal.data"
 FIGURES = "figures"
 MODEL_FILES = {

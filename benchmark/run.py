@@ -37,6 +37,10 @@ class RunOptions(EvaluationOptions):
 
     model: str = model_option(DEFAULT_MODEL, "the shipped model", "; org/name@{one,two}: one run per revision")
     suite: str = suite_option()
+    all_seeds: bool = option(
+        False, "measure all that a leaderboard row needs: every probe seed, and the probes of protocol 3. Without it a run is "
+        "a preview, which takes the seeds that decide the verdict; --audit, --detail and other tracks are no previews",
+    )  # fmt: skip
     audit: bool = option(False, "evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
     without: tuple[str, ...] = option(
         (), "leave out a measurement besides accuracy and probes; repeatable", choices=MEASUREMENT_NAMES, many=True
@@ -68,8 +72,10 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from rich.console import Console
 
+    from benchmark.board.summary import format_summary
     from benchmark.board.tables import format_card, row_cells
     from benchmark.cli.progress import open_progress
+    from benchmark.cluster.process_executor import default_processes
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.runner.measurements.registry import MEASUREMENTS
@@ -89,7 +95,9 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
             raise UsageError("--audit: takes its seed from the model's files; leave --seed out")
         config = replace(config, seed=derive_audit_seed(checkpoint.digest, load_suite(options.suite).name))
     selected = tuple(name for name in config.measurements if name not in options.without)
-    run = Run(replace(config, measurements=selected), checkpoint)
+    # The rule of a preview is that of the standard settings.
+    is_preview = protocol == STANDARD and not (options.all_seeds or options.audit)
+    run = Run(replace(config, measurements=selected, preview=is_preview), checkpoint)
     record = run.finished_record()
     if record is None or options.dry_run:
         estimate = check_fits(run.job, run.protocol)
@@ -101,7 +109,12 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
         reasons = run.ineligibility_reasons(has_halved_batch=False)
         if reasons:
             progress.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
-        workers = open_backend(options.backend, options.device, options.threads, estimate.model_bytes)
+        processes = (
+            default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
+            if run.is_preview and options.threads == 1
+            else 0
+        )
+        workers = open_backend(options.backend, options.device, options.threads, estimate.model_bytes, processes)
         with workers as (backend, line), progress.displayed():
             if line:
                 progress.write(line)
@@ -114,7 +127,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
         content = {"row": row_cells(record), "record": json.loads(record.to_json()), "folder": str(folder)}
         print(json.dumps(content | {name: json.loads(result.to_json()) for name, result in measured.items()}))
     else:
-        print(format_card(record))
+        print(f"{format_summary(record, measured)}\n\n{format_card(record)}")
         for name, result in measured.items():
             print(f"\n{name}\n{MEASUREMENTS[name].format_card(result)}")
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)

@@ -36,6 +36,7 @@ LOAD_MEMORY_BYTES, MEMORY_PER_BYTE = 2_000_000_000, 10
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 SEED = integer(0, 2**63 - 1)
 COUNT = integer(1, 10_000_000)
+PROCESSES = integer(0, 64)
 TEMPERATURE = number(0.01, 100, description="more than 0, since the greedy answer is always there")
 MAX_WAIT_SECONDS = 31_536_000.0
 """Largest value of an option in seconds: one year."""
@@ -140,6 +141,10 @@ class BackendOptions:
         "0", "set the number of Ray actors; auto: as many as fit; 0: this process, without Ray",
         read_with=worker_count, metavar="N|auto",
     )  # fmt: skip
+    processes: int | None = option(
+        None, "compute in this many forked processes of this machine, with the same results; 0: in this one. Not with --workers",
+        read_with=PROCESSES, metavar="N", default_text="0, and in a preview the number of cores, up to 4",
+    )  # fmt: skip
     address: str | None = option(
         None, "join a Ray cluster, such as auto or ray://HOST:10001 (needs --workers)", metavar="ADDRESS"
     )
@@ -172,6 +177,10 @@ class BackendOptions:
             raise UsageError(
                 f"--workers {self.workers}: expected at most {WORKERS_PER_CORE * cores} on this machine of {cores} cores, "
                 "or the --address of a cluster"
+            )
+        if self.processes and self.workers != "0":
+            raise UsageError(
+                f"--processes {self.processes} with --workers {self.workers}: expected one of them; workers are processes of Ray"
             )
         gpus = self.gpus_per_worker
         if gpus is not None and gpus > 1 and gpus != int(gpus):
@@ -218,7 +227,7 @@ def resolve_device(device: str, address: str | None = None) -> str:
 
 @contextmanager
 def open_backend(
-    options: BackendOptions, device: str, threads: int = 1, memory: int = 0
+    options: BackendOptions, device: str, threads: int = 1, memory: int = 0, processes: int = 0
 ) -> Iterator[tuple[Backend, str]]:
     """Start the workers that the options request; stop them when the context ends.
 
@@ -227,6 +236,7 @@ def open_backend(
         device: device of the forward pass, resolved.
         threads: CPU threads of the forward pass, for workers whose CPUs are not set.
         memory: bytes per evaluation worker, 0 if unknown.
+        processes: number of forked processes unless the options tell one; 0 for this process.
 
     Yields:
         The backend, and a line that describes the workers, empty for this process.
@@ -237,6 +247,23 @@ def open_backend(
     from benchmark.cluster.pool import Pool
     from benchmark.runner.stages import Backend
 
+    num_processes = processes if options.processes is None else options.processes
+    if options.workers == "0" and num_processes:
+        if threads > 1 or device != "cpu":
+            raise UsageError(
+                f"--processes {num_processes}: expected --threads 1 and --device cpu; threads and a GPU do not survive a fork"
+            )
+        from benchmark.cluster.process_executor import ProcessExecutor
+
+        forked = ProcessExecutor(num_processes)
+        forked.fork_workers()
+        pool = Pool(forked, num_processes, options.deadline)
+        try:
+            yield Backend(pool, 0, 1, set()), f"{num_processes} processes of this machine"
+        finally:
+            pool.close()
+            forked.shutdown()
+        return
     if options.workers == "0":
         pool = Pool(LocalExecutor(), 1, options.deadline)
         yield Backend(pool, 0, torch.get_num_threads(), set()), ""

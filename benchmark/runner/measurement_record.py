@@ -11,7 +11,15 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
-from benchmark.artifacts import CAUSAL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE, USES_RECORD, known_version
+from benchmark.artifacts import (
+    CAUSAL_EVIDENCE,
+    PREVIEW_EVIDENCE,
+    PREVIEW_RECORD,
+    REPRESENTS_RECORD,
+    ROTATION_EVIDENCE,
+    USES_RECORD,
+    known_version,
+)
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import UseResult
 from benchmark.errors import BenchmarkError
@@ -54,6 +62,17 @@ class RepresentsRecord(MeasurementRecord):
     EVIDENCE: ClassVar[str] = ROTATION_EVIDENCE
 
     rotation: RotationResult
+
+
+class PreviewRecord(MeasurementRecord):
+    """The verdict of `RepresentsRecord` from the first `seeds` of `planned_seeds` probe seeds; never official."""
+
+    FILE: ClassVar[str] = PREVIEW_RECORD
+    EVIDENCE: ClassVar[str] = PREVIEW_EVIDENCE
+
+    rotation: RotationResult
+    seeds: int
+    planned_seeds: int
 
 
 class UsesRecord(MeasurementRecord):

@@ -53,6 +53,7 @@ class Job:
             run's identity and independent of the number of workers.
         generation: how programs are generated.
         prompt_template: the template around a task's worlds, rendered once per run; None to render it where it is used.
+        probes: whether the states of the probes of the record are read; a preview has none.
     """
 
     suite: Suite
@@ -65,11 +66,17 @@ class Job:
     threads: int = 1
     generation: GenerationOptions = DEFAULT_GENERATION
     prompt_template: PromptTemplate | None = None
+    probes: bool = True
 
     @property
     def reads_states(self) -> bool:
         """Whether hidden states are read."""
         return self.checkpoint.has_hidden_states and self.generation.states
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether the record has the verdict of its probes."""
+        return self.reads_states and self.probes
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def plan(job: Job) -> list[Shard]:
     stages = [Stage(TEST)]
     stages += [Stage(CONSTRAINED)] if job.generation.constrained else []
     stages += [Stage(SAMPLED)] if job.generation.samples else []
-    if job.reads_states:
+    if job.has_probes:
         stages.append(Stage(GENERATED))
         read_stages = [Stage(BLIND)]
         if job.grid == FULL_GRID:
@@ -128,7 +135,7 @@ def shards_of(suite: Suite, stage: Stage) -> list[Shard]:
 
 def plan_dependent(job: Job) -> list[Shard]:
     """The shards that depend on `Job.texts`: in the full grid, randomly initialised copies that read the model's programs."""
-    if job.grid != FULL_GRID or not job.reads_states:
+    if job.grid != FULL_GRID or not job.has_probes:
         return []
     stages = [Stage(GENERATED, random_init=i) for i in range(job.random_inits)]
     return [shard for stage in stages for shard in shards_of(job.suite, stage)]
@@ -137,7 +144,7 @@ def plan_dependent(job: Job) -> list[Shard]:
 def task_sets(job: Job) -> list[str]:
     """Names of the task sets (see `TaskSets.get`) that a run draws."""
     is_fewshot = job.generation.track == FEWSHOT
-    if not job.reads_states:
+    if not job.has_probes:
         return [TEST_SET, PROBE_SET, SHOT_SET] if is_fewshot else [TEST_SET]
     names = [TEST_SET, PROBE_SET, BLIND_SET]
     names += [SHOT_SET] if is_fewshot else []

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from benchmark.probing.full_grid import FullGrid
 from benchmark.probing.grid import Grid
 from benchmark.probing.probe_fit import StateArray
 from benchmark.probing.probes import select_matmul_dtype
-from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID, Protocol
+from benchmark.probing.protocol import FULL_GRID, LAST, MEAN, STANDARD, STANDARD_GRID
 from benchmark.probing.readout import pack_readout
 from benchmark.probing.semantic_content import (
     GeneratedPrograms,
@@ -39,59 +39,27 @@ from benchmark.probing.semantic_content import (
 from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
 from benchmark.runner.measurements.measurement import Measurement
-from benchmark.runner.measurements.registry import MEASUREMENTS, STANDARD_MEASUREMENTS
+from benchmark.runner.measurements.preview import PreviewMeasurement
+from benchmark.runner.measurements.registry import MEASUREMENTS
+from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.stage import is_measured, measure_missing
-from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions, Job, plan, plan_dependent, task_sets
+from benchmark.runner.plan import DEFAULT_GENERATION, Job, plan, plan_dependent, task_sets
 from benchmark.runner.record import FrameEntry, ModelEntry, Provenance, Record, SuiteEntry, read_record
 from benchmark.runner.redaction import redact_paths
+from benchmark.runner.run_config import RunConfig
 from benchmark.runner.stages import TASK_STAGE, Backend, Progress, RunStages
 from benchmark.runner.store import CORRUPT, VALID
 from benchmark.runner.worker import Worker
 from benchmark.tasks.pass_at_k import summarize_constrained, summarize_sampled
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
-from benchmark.tasks.scoring import OUTCOMES, check_references, score_programs, summarize
+from benchmark.tasks.scoring import OUTCOMES, check_references, describe_accuracy, score_programs, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, SAMPLED, TEST, Stage
 from benchmark.tasks.suite import hash_tasks, limit_suite, load_suite, test_tasks
 
 GRID_STAGE, PROBING = "grid", "probing"
+REPRESENTS, PREVIEW = RepresentsMeasurement.name, PreviewMeasurement.name
 RECORD = "record.json"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Configuration of a run, as given on the command line.
-
-    Attributes:
-        suite: name or file of the suite.
-        limit: number of test tasks, None for all.
-        seed: seed of the tasks, None for the suite's own.
-        dtype, device: dtype and device of the forward pass.
-        grid: one of `protocol.GRIDS`.
-        batch: prompts per forward pass, None for the suite's own number.
-        threads: CPU threads per forward pass.
-        keep_states: whether the stored hidden states are kept.
-        out: folder in which the run folder is made.
-        command: the command line, for the record.
-        generation: how programs are generated.
-        protocol: settings of the probes.
-        measurements: names of the measurements besides the record, see `measurements.registry`.
-    """
-
-    suite: str
-    limit: int | None = None
-    seed: int | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    grid: str = "standard"
-    batch: int | None = None
-    threads: int = 1
-    keep_states: bool = False
-    out: Path = Path("runs")
-    command: str = ""
-    generation: GenerationOptions = DEFAULT_GENERATION
-    protocol: Protocol = STANDARD
-    measurements: tuple[str, ...] = STANDARD_MEASUREMENTS
 
 
 class Run:
@@ -135,8 +103,17 @@ class Run:
         if options.track != TRAINED:
             # Rendered once, since it is part of the identity and must be equal on every worker.
             self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
+        if self.is_preview:
+            self.job = replace(self.job, probes=False)
         self.environment = describe_environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether this run is a preview: only where there is something to leave out."""
+        job = self.job
+        is_standard = job.grid == STANDARD_GRID and job.generation.track == TRAINED
+        return self.config.preview and job.reads_states and is_standard
 
     @property
     def identity(self) -> str:
@@ -154,7 +131,7 @@ class Run:
             "asked": asdict(self.job.generation),
             "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
-        }
+        } | ({"preview": True} if self.is_preview else {})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:
@@ -172,7 +149,8 @@ class Run:
 
     def measurements(self) -> list[Measurement]:
         """The measurements that are made besides the record; those that do not fit the suite or the track are left out."""
-        selected = [MEASUREMENTS[name] for name in self.config.measurements]
+        names = [PREVIEW if name == REPRESENTS and self.is_preview else name for name in self.config.measurements]
+        selected = [MEASUREMENTS[name] for name in names]
         return [measurement for measurement in selected if measurement.skip_reason(self.job) is None]
 
     def execute(self, backend: Backend, progress: Progress) -> Record:
@@ -216,11 +194,14 @@ class Run:
         record = stages.execute()
         check_unchanged(self.checkpoint)
         folder.finish(RECORD, record.to_json().encode())
+        progress.write(f"accuracy: {describe_accuracy(record.accuracy)}")
         return record
 
     def ineligibility_reasons(self, has_halved_batch: bool) -> list[str]:
         """Reasons why the run is not eligible for the leaderboard."""
         config, reasons = self.config, []
+        if self.is_preview:
+            reasons.append("a preview; run it with --all-seeds")
         if config.limit is not None:
             reasons.append(f"--limit {config.limit}")
         if config.batch is not None and config.batch != load_suite(config.suite).batch:
@@ -296,7 +277,7 @@ class _EvaluationStages(RunStages):
         self.evaluate(job, plan(job))
         texts = tuple(sample["text"] for sample in folder.samples(self.shards, Stage(GENERATED)))
         self.evaluate(replace(job, texts=texts), plan_dependent(job))
-        if not job.reads_states:
+        if not job.has_probes:
             return self._record(None, None, None, [], folder.seconds(self.shards))
         start = time.perf_counter()
         result, content = self._probe(texts)

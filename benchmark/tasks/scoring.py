@@ -127,6 +127,15 @@ class Summary:
     failures: dict[str, int]
 
 
+def describe_accuracy(summary: Summary) -> str:
+    """The share of solved tasks as text."""
+    shown = summary.shown
+    return (
+        f"{shown.value:.1%} [{shown.low:.1%}, {shown.high:.1%}] of {shown.n:,} tasks solved on all shown examples, "
+        f"{summary.held_out.value:.1%} on the held-out one"
+    )
+
+
 def summarize(scores: Scores) -> Summary:
     """Summarize the scores of all tasks of a run.
 

@@ -81,6 +81,10 @@ class Measurement(Protocol):
         """Names of the items by phase; an item reads items of earlier phases only."""
         ...
 
+    def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
+        """Whether the items of the first `num_phases` phases are enough, so that later ones are left out."""
+        ...
+
     def open(self, job: Job) -> Collector:
         """Prepare to compute items on a worker; loads no model yet."""
         ...

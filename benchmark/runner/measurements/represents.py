@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from benchmark.probing.version4.suite_controls import (
 )
 from benchmark.runner.blind_reading import read_blind_states
 from benchmark.runner.evidence_cache import read_cached, untrained_copy_key, write_cached
-from benchmark.runner.measurement_record import RepresentsRecord
+from benchmark.runner.measurement_record import MeasurementRecord, RepresentsRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
@@ -74,7 +75,7 @@ class RepresentsMeasurement:
     protocol: RotationProtocol = ROTATION_STANDARD
     name = "represents"
     version = ROTATION_STANDARD.version
-    record_type = RepresentsRecord
+    record_type: ClassVar[type[MeasurementRecord]] = RepresentsRecord
 
     def settings(self, job: Job) -> str:
         """See `Measurement.settings`."""
@@ -92,6 +93,10 @@ class RepresentsMeasurement:
         """See `Measurement.phases`."""
         copies = [copy for copy in range(self.protocol.random_inits) if seeds_of_copy(self.protocol, copy)]
         return [[MODEL_ITEM, *map(copy_item, copies), CONTROLS_ITEM]]
+
+    def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
+        """See `Measurement.is_complete`."""
+        return False
 
     def open(self, job: Job) -> Collector:
         """See `Measurement.open`."""

@@ -81,13 +81,16 @@ class MeasurementStages(RunStages):
             ItemsFailed: items were given up for other reasons than the model.
         """
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        phases = measurement.phases(self.job)
-        for items in phases:
+        read = partial(read_item, self.folder.store, measurement)
+        names: list[str] = []
+        for number, items in enumerate(measurement.phases(self.job)):
+            if number and measurement.is_complete(self.job, read, number):
+                break
             self._compute(measurement, items)
-        names = [stored_name(measurement, item) for items in phases for item in items]
+            names += [stored_name(measurement, item) for item in items]
         entries = [self.folder.store.entry(name) for name in names]
         start = time.perf_counter()
-        conclusion = measurement.conclude(self.job, partial(read_item, self.folder.store, measurement))
+        conclusion = measurement.conclude(self.job, read)
         seconds = {
             measurement.name: round(sum(float(entry["seconds"]) for entry in entries), 1),
             f"{measurement.name} figures": round(time.perf_counter() - start, 1),
@@ -171,7 +174,8 @@ def measure_missing(run: Run, folder: RunFolder, backend: Backend, progress: Pro
     """
     for measurement in run.measurements():
         if not is_measured(folder.root, measurement):
-            MeasurementStages(run, folder, backend, progress).measure(measurement)
+            record = MeasurementStages(run, folder, backend, progress).measure(measurement)
+            progress.write(f"{measurement.name}: {' '.join(measurement.format_card(record).splitlines()[0].split())}")
 
 
 def measure_only(run: Run, backend: Backend, progress: Progress) -> None:

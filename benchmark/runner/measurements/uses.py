@@ -76,6 +76,10 @@ class UsesMeasurement:
         pairs = derive_pairs(job.suite, self.settings_of(job.suite))
         return [[piece.name for piece in phase] for phase in pieces.plan_pieces(pairs)]
 
+    def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
+        """See `Measurement.is_complete`."""
+        return False
+
     def open(self, job: Job) -> Collector:
         """See `Measurement.open`."""
         return UsesCollector(job, self.settings_of(job.suite))

@@ -1,0 +1,48 @@
+"""The configuration of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.probing.protocol import STANDARD, Protocol
+from benchmark.runner.measurements.registry import STANDARD_MEASUREMENTS
+from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Configuration of a run, as given on the command line.
+
+    Attributes:
+        suite: name or file of the suite.
+        limit: number of test tasks, None for all.
+        seed: seed of the tasks, None for the suite's own.
+        dtype, device: dtype and device of the forward pass.
+        grid: one of `protocol.GRIDS`.
+        batch: prompts per forward pass, None for the suite's own number.
+        threads: CPU threads per forward pass.
+        keep_states: whether the stored hidden states are kept.
+        out: folder in which the run folder is made.
+        command: the command line, for the record.
+        generation: how programs are generated.
+        protocol: settings of the probes.
+        measurements: names of the measurements besides the record, see `measurements.registry`.
+        preview: whether to take as few probe seeds as the verdict needs, and to leave out the probes of the record.
+    """
+
+    suite: str
+    limit: int | None = None
+    seed: int | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    grid: str = "standard"
+    batch: int | None = None
+    threads: int = 1
+    keep_states: bool = False
+    out: Path = Path("runs")
+    command: str = ""
+    generation: GenerationOptions = DEFAULT_GENERATION
+    protocol: Protocol = STANDARD
+    measurements: tuple[str, ...] = STANDARD_MEASUREMENTS
+    preview: bool = False
