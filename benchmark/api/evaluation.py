@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from benchmark.api.frames import DataFrame
     from benchmark.runner.plan import GenerationOptions
     from benchmark.runner.record import Record
-    from benchmark.runner.run import Run, RunConfig
+    from benchmark.runner.run import Run
+    from benchmark.runner.run_config import RunConfig
     from benchmark.runner.stages import Progress
 
 COMMAND = "benchmark.evaluate"
@@ -123,7 +124,7 @@ class RunSettings:
         Raises:
             InputError: see `_suite_name`.
         """
-        from benchmark.runner.run import RunConfig
+        from benchmark.runner.run_config import RunConfig
 
         seed = self.suite.seed if isinstance(self.suite, Suite) and self.seed is None else self.seed
         return RunConfig(

@@ -21,7 +21,7 @@ from benchmark.models.interface import STRICT_DTYPE
 from benchmark.probing.protocol import GRIDS, STANDARD_GRID, Protocol
 
 if TYPE_CHECKING:
-    from benchmark.runner.run import RunConfig
+    from benchmark.runner.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def resolve(options: Evaluation) -> Evaluation:
 
 def run_config(options: EvaluationOptions, suite: str, command: str, protocol: Protocol) -> RunConfig:
     """Build the configuration of a run on one suite; `command` is the command line, for the record."""
-    from benchmark.runner.run import RunConfig
+    from benchmark.runner.run_config import RunConfig
 
     return RunConfig(
         suite=suite,

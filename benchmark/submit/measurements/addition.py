@@ -61,7 +61,8 @@ def prepare_addition(addition: Addition) -> Run:
         UsageError: the model must be named, or a measurement does not fit the suite or the track.
         VerificationError: the model is not that of the record.
     """
-    from benchmark.runner.run import Run, RunConfig
+    from benchmark.runner.run import Run
+    from benchmark.runner.run_config import RunConfig
 
     folder = addition.folder
     record = read_record(folder / RECORD)
