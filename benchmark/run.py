@@ -72,8 +72,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from rich.console import Console
 
-    from benchmark.board.summary import format_summary
     from benchmark.board.tables import format_card, row_cells
+    from benchmark.board.terminal.summary import format_summary
     from benchmark.cli.progress import open_progress
     from benchmark.cluster.process_executor import default_processes
     from benchmark.models.checkpoint import open_checkpoint

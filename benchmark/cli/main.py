@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "doctor": Subcommand("benchmark.doctor.command", "Check a model before a run."),
     "causal": Subcommand("benchmark.causal.command", "Measure whether a model uses its state, by edits with controls."),
     "list": Subcommand("benchmark.cli.listing", "List the suites, baselines, recipes and models that can be named."),
+    "show": Subcommand("benchmark.board.terminal.show", "Show what a model wrote for the tasks of a run or of a submission."),
     "board": Subcommand("benchmark.board.command", "Print the leaderboard."),
     "execute": Subcommand("benchmark.cli.execute", "Execute programs: tasks as JSON lines on standard input, results on standard output."),
     "prompts": Subcommand("benchmark.exchange.prompts", "Write the probe prompts of a suite for another engine."),

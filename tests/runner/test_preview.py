@@ -11,7 +11,7 @@ import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 from safetensors.numpy import load_file
 
-from benchmark.board.summary import format_summary
+from benchmark.board.terminal.summary import format_summary
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
 from benchmark.cluster.process_executor import ProcessExecutor

@@ -1,0 +1,256 @@
+"""Show what a model wrote: `karel-bench show FOLDER [--task N] [--failed]`.
+
+Without a task, the outcomes of all test tasks with the first task of each, and some answers. With one, its prompt, the
+worlds of every example, the reference program, the answer, and what each word of the answer does. Tasks are drawn again
+from the suite's seed; nothing but the samples is read from the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.artifacts import MAX_BYTES, SAMPLES
+from benchmark.board.comparison import read_compared_run
+from benchmark.board.markup import spell_hidden
+from benchmark.board.player import SHOWN_ONLY, SOLVED
+from benchmark.cli.declare import argument, option, parse_options
+from benchmark.command import run_command
+from benchmark.errors import UsageError, VerificationError
+from benchmark.files import read_rows
+from benchmark.tasks.prompt_template import TRAINED
+from benchmark.tasks.scoring import OUTCOMES
+from benchmark.tasks.stage import TEST
+from benchmark.tasks.suite import Suite, hash_tasks, load_suite, test_tasks
+from karel_env.command import integer
+
+if TYPE_CHECKING:
+    from benchmark.runner.record import Record
+    from karel_env.recipe import Tasks
+    from karel_env.world import Worlds
+
+TEST_LINE = b'"stage": "test"'
+TASKS_PER_LINE, MAX_SHOWN_TEXT, MAX_SHOWN_STEPS, MAX_TASKS = 8, 400, 40, 1000
+HEADINGS = ("north", "east", "south", "west")
+COLUMN_GAP = "     "
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Show what a model wrote for the tasks of a run or of a submission."""
+
+    folder: str = argument("folder of a run, or name of a submission", metavar="FOLDER")
+    task: int | None = option(
+        None, "show this task", read_with=integer(0, 10_000_000), metavar="N", default_text="a summary"
+    )
+    failed: bool = option(False, "show the first tasks that are not solved on all examples")
+    count: int = option(3, "show at most this many with --failed", read_with=integer(1, MAX_TASKS), metavar="N")
+    prompt: bool = option(False, "print the text of the prompt too")
+    suite: str | None = option(
+        None, "read the suite from this YAML file", metavar="FILE", default_text="a shipped suite"
+    )
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run to show: its folder, record, samples of the test stage in the order of the tasks, suite and tasks."""
+
+    folder: Path
+    record: Record
+    samples: list[dict[str, Any]]
+    suite: Suite
+    tasks: Tasks
+
+
+def read_shown_run(name_or_folder: str, suite_file: str | None = None) -> ShownRun:
+    """Read a run and draw its tasks again.
+
+    Raises:
+        UsageError: the folder has no record, or the suite is not a shipped one and no file is given.
+        VerificationError: the samples do not match the record, or the suite's tasks are others than those of the run.
+    """
+    run = read_compared_run(name_or_folder)
+    record, entry = run.record, run.record.suite
+    shipped = load_suite(suite_file or entry.name)
+    suite = shipped if shipped.seed == entry.seed else load_suite(suite_file or entry.name, entry.seed)
+    whole = test_tasks(suite)
+    if (suite.sha256 or hash_tasks(whole)) != entry.sha256:
+        raise VerificationError(
+            f"{run.folder}: test set {entry.sha256[:12]}, but suite {suite.name} gives another; name the suite's file with --suite"
+        )
+    samples = [
+        row for row in read_rows(run.folder / SAMPLES, MAX_BYTES[SAMPLES], TEST_LINE) if row.get("stage") == TEST
+    ]
+    tasks = whole.take(np.arange(entry.tasks))
+    return ShownRun(run.folder, record, samples, replace(suite, tasks=entry.tasks), tasks)
+
+
+def outcome_of(sample: dict[str, Any]) -> str:
+    """The outcome of a sample, with `solved` split by the held-out examples."""
+    if sample["outcome"] != OUTCOMES[0]:
+        return str(sample["outcome"])
+    return SOLVED if sample["held_out"] else SHOWN_ONLY
+
+
+def format_outcomes(run: ShownRun) -> str:
+    """How many tasks have each outcome, the first tasks of each, and answers of a model that writes no program."""
+    kinds = (SOLVED, SHOWN_ONLY, *OUTCOMES[1:])
+    by_kind = {kind: [int(sample["task"]) for sample in run.samples if outcome_of(sample) == kind] for kind in kinds}
+    width = max(map(len, kinds))
+    lines = [f"{run.record.model.name} on {run.suite.name}: {len(run.samples):,} tasks"]
+    for kind, numbers in by_kind.items():
+        if numbers:
+            first = " ".join(map(str, numbers[:TASKS_PER_LINE])) + (" ..." if len(numbers) > TASKS_PER_LINE else "")
+            lines.append(f"  {kind:<{width}} {len(numbers):>7,}   tasks {first}")
+    if run.record.accuracy.valid.value == 0:
+        lines += ["", "No answer is a program. The first three:"]
+        lines += [f"  task {sample['task']}: {_quoted(sample['text'])}" for sample in run.samples[:3]]
+        if run.record.track == TRAINED:
+            lines.append("A model that was not trained on Karel is evaluated with solved examples: --track fewshot.")
+    lines += ["", "--task N shows one of them, --failed the first that are not solved."]
+    return "\n".join(lines)
+
+
+def format_task(run: ShownRun, number: int, with_prompt: bool = False) -> str:
+    """One task: worlds, reference, answer, what the answer does in each example, and its steps in the first wrong one.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    from benchmark.tasks.prompt_template import render_prompts
+    from karel_env.language import HEADER_TEXT, Programs
+    from karel_env.parser import ParseError, parse
+
+    if number >= len(run.samples):
+        raise UsageError(f"--task {number}: expected a number from 0 to {len(run.samples) - 1}")
+    sample, task = run.samples[number], run.tasks.take(np.array([number]))
+    text = str(sample["text"])
+    lines = [f"task {number}: {outcome_of(sample)}"]
+    if with_prompt:
+        prompt = render_prompts(run.suite, task)[0]
+        is_whole = hashlib.sha256(prompt.encode()).hexdigest() == sample["prompt"]
+        note = "" if is_whole else ", inside the template of its track"
+        lines += [f"prompt{note}:", *(f"  {line}" for line in prompt.splitlines())]
+    lines += [f"reference  {task.programs.texts()[0].removeprefix(HEADER_TEXT).strip()}", f"answer     {_quoted(text)}"]
+    try:
+        tokens = parse(f"{HEADER_TEXT} {text}")
+    except ParseError as error:
+        tokens, problem = None, f"no program: {error}"
+    if tokens is None:
+        return "\n".join([*lines, f"           {problem}", *_worlds_of(run, task, None)])
+    lines += _worlds_of(run, task, Programs.of([tokens]))
+    wrong = np.flatnonzero(~_is_right(run, task, Programs.of([tokens])))
+    example = int(wrong[0]) if len(wrong) else 0
+    lines += ["", f"steps of the answer in example {example + 1}:", *_steps(tokens, task.inputs[0, example])]
+    return "\n".join(lines)
+
+
+def _is_right(run: ShownRun, task: Tasks, program: Any) -> np.ndarray:
+    """bool [E], whether the program reaches each output by the suite's equality."""
+    from karel_env.interpreter import run as execute
+
+    execution = execute(program, task.inputs)
+    same = execution.worlds.same_state if run.suite.equality == "state" else execution.worlds.same_drawing
+    return np.asarray((same(task.outputs) & (execution.status == 0))[0])
+
+
+def _worlds_of(run: ShownRun, task: Tasks, program: Any) -> list[str]:
+    """The worlds of every example side by side: input, output, and what the program reaches."""
+    from karel_env.interpreter import STATUSES
+    from karel_env.interpreter import run as execute
+
+    execution = None if program is None else execute(program, task.inputs)
+    is_right = None if program is None else _is_right(run, task, program)
+    lines = []
+    for e in range(task.inputs.shape[1]):
+        columns = [("input", task.inputs[0, e]), ("output", task.outputs[0, e])]
+        kind = "shown" if e < run.suite.shown else "held out"
+        title = f"example {e + 1} ({kind})"
+        if execution is not None and is_right is not None:
+            columns.append(("reached", execution.worlds[0, e]))
+            status = int(execution.status[0, e])
+            title += ": right" if is_right[e] else ": wrong" + (f", {STATUSES[status]}" if status else "")
+        lines += ["", title, *_side_by_side(columns)]
+    return lines
+
+
+def _side_by_side(columns: Sequence[tuple[str, Worlds]]) -> list[str]:
+    """Drawings of worlds under their titles."""
+    from karel_env.world import world_text
+
+    drawings = [[title, *world_text(world).splitlines()] for title, world in columns]
+    widths = [max(map(len, drawing)) for drawing in drawings]
+    height = max(map(len, drawings))
+    rows = [
+        COLUMN_GAP.join(
+            (drawing[i] if i < len(drawing) else "").ljust(width)
+            for drawing, width in zip(drawings, widths, strict=True)
+        )
+        for i in range(height)
+    ]
+    return [f"  {row}".rstrip() for row in rows]
+
+
+def _steps(tokens: np.ndarray, world: Worlds) -> list[str]:
+    """A line per executed word: where the robot is after it, and what changed."""
+    from benchmark.board.player import steps_to_json
+    from karel_env.language import HEADER, WORDS
+
+    row, column, heading = (int(value) for value in world.robot)
+    lines = [f"  {'start':<14} {_place(row, column, heading)}"]
+    steps = steps_to_json(tokens, world)
+    for index, robot, changed, value in steps[:MAX_SHOWN_STEPS]:
+        word = WORDS[tokens[len(HEADER) + index]]
+        if value is not None:
+            lines.append(f"  {word:<14} {'true' if value else 'false'}")
+            continue
+        note = "" if changed or robot != [row, column, heading] else "   (no effect)"
+        row, column, heading = robot
+        markers = f"   markers here: {changed[0][1]}" if changed else ""
+        lines.append(f"  {word:<14} {_place(row, column, heading)}{markers}{note}")
+    if len(steps) > MAX_SHOWN_STEPS:
+        lines.append(f"  ... {len(steps) - MAX_SHOWN_STEPS} more")
+    return lines
+
+
+def _place(row: int, column: int, heading: int) -> str:
+    return f"row {row}, column {column}, facing {HEADINGS[heading]}"
+
+
+def _quoted(text: str) -> str:
+    """A model's text on one line of a terminal."""
+    plain = spell_hidden(" ".join(text.split()))
+    return plain if len(plain) <= MAX_SHOWN_TEXT else f"{plain[:MAX_SHOWN_TEXT]}... ({len(text):,} characters)"
+
+
+def execute(options: ShowOptions) -> int:
+    """Print what the options select; returns the exit code."""
+    run = read_shown_run(options.folder, options.suite)
+    if options.task is not None:
+        print(format_task(run, options.task, options.prompt))
+        return 0
+    if not options.failed:
+        print(format_outcomes(run))
+        return 0
+    failed = [int(sample["task"]) for sample in run.samples if outcome_of(sample) != SOLVED]
+    print(
+        "\n\n".join(format_task(run, number, options.prompt) for number in failed[: options.count])
+        or "every task is solved"
+    )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    return run_command(lambda: execute(parse_options(ShowOptions, argv, "show")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

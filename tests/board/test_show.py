@@ -1,0 +1,137 @@
+"""`karel-bench show`: outcomes of a run, and one task with its worlds, answer and steps."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+
+import pytest
+from whole_runs import ROOT
+
+from benchmark.board.terminal import show
+from benchmark.board.terminal.show import format_task, main, outcome_of, read_shown_run
+from benchmark.errors import UsageError
+from benchmark.runner.record import read_record
+
+LLAMA = "2026-11-23_llama-laptop"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return read_shown_run(str(ROOT / "submissions" / LLAMA))
+
+
+def test_the_summary_counts_every_task_once(run, capsys):
+    assert main([str(run.folder)]) == 0
+    out = capsys.readouterr().out
+    counts = [
+        int(line.split(" tasks ")[0].split()[-1].replace(",", ""))
+        for line in out.splitlines()
+        if " tasks " in line and line.startswith("  ")
+    ]
+    assert sum(counts) == run.record.suite.tasks
+    assert counts[0] == round(run.record.accuracy.both.value * 1000)
+
+
+def test_a_task_shows_prompt_worlds_answer_and_steps(run, capsys):
+    assert main([str(run.folder), "--task", "0", "--prompt"]) == 0
+    out = capsys.readouterr().out
+    prompt = "\n".join(
+        line.removeprefix("  ") for line in out.split("prompt:\n")[1].split("\nreference")[0].splitlines()
+    )
+    assert hashlib.sha256(prompt.encode()).hexdigest() == run.samples[0]["prompt"]
+    assert "answer     move(); turn_left(); move(); }" in out
+    assert out.count(": right") == 6
+    assert out.splitlines()[-4:] == [
+        "  start          row 3, column 3, facing west", "  move();        row 3, column 2, facing west",
+        "  turn_left();   row 3, column 2, facing south", "  move();        row 4, column 2, facing south",
+    ]  # fmt: skip
+
+
+def test_right_and_wrong_are_those_of_the_record(run):
+    for number in range(40):
+        text, sample = format_task(run, number), run.samples[number]
+        examples = [line for line in text.splitlines() if line.startswith("example ")]
+        right = [": right" in line for line in examples]
+        assert all(right[: run.suite.shown]) == sample["shown"]
+        assert all(right[run.suite.shown :]) == sample["held_out"]
+        assert text.startswith(f"task {number}: {outcome_of(sample)}")
+
+
+def test_failed_shows_the_first_that_are_not_solved(run, capsys):
+    assert main([str(run.folder), "--failed", "--count", "2"]) == 0
+    out = capsys.readouterr().out
+    first = [n for n, sample in enumerate(run.samples) if not (sample["shown"] and sample["held_out"])][:2]
+    assert [line for line in out.splitlines() if line.startswith("task ")] == [
+        f"task {n}: {outcome_of(run.samples[n])}" for n in first
+    ]
+    assert ": wrong" in out
+
+
+def with_texts(folder, tmp_path, texts):
+    """A copy of a run whose samples have other texts, and the outcome of one that does not parse."""
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    rows = [json.loads(line) for line in gzip.decompress((copy / "samples.jsonl.gz").read_bytes()).splitlines()]
+    for row, text in zip([row for row in rows if row["stage"] == "test"], texts, strict=False):
+        row |= {"text": text, "outcome": "unparsable", "shown": False, "held_out": False}
+    content = gzip.compress("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    (copy / "samples.jsonl.gz").write_bytes(content)
+    record = json.loads((copy / "record.json").read_text())
+    record["samples_sha256"] = hashlib.sha256(content).hexdigest()
+    (copy / "record.json").write_text(json.dumps(record))
+    return copy
+
+
+def test_an_answer_that_is_no_program_tells_why_and_cannot_harm_a_terminal(run, tmp_path):
+    copy = read_shown_run(str(with_texts(run.folder, tmp_path, ["move(; \x1b[31m", "fly(); }" + "x" * 5000])))
+    text = format_task(copy, 0)
+    assert "no program: " in text
+    assert "\x1b" not in text
+    assert "reached" not in text
+    assert "(5,008 characters)" in format_task(copy, 1)
+
+
+def test_a_model_without_a_program_gets_its_answers_and_a_hint(undisturbed, capsys, tmp_path):
+    count = read_record(undisturbed / "record.json").suite.tasks
+    from quick_protocol import SMALL_SUITE
+
+    copy = with_texts(undisturbed, tmp_path, ["hello world"] * count)
+    record = json.loads((copy / "record.json").read_text())
+    record["accuracy"]["valid"]["value"] = 0.0
+    (copy / "record.json").write_text(json.dumps(record))
+    assert main([str(copy), "--suite", SMALL_SUITE]) == 0
+    out = capsys.readouterr().out
+    assert out.count("hello world") == 3
+    assert "--track fewshot" in out
+
+
+def test_steps_of_a_loop_have_conditions_and_are_limited(run, monkeypatch):
+    from karel_env.parser import parse
+
+    monkeypatch.setattr(show, "MAX_SHOWN_STEPS", 4)
+    world = run.tasks.inputs[0, 0]
+    lines = show._steps(parse("def run() { while(front_is_clear()) { move(); }; turn_left(); }"), world)
+    assert any(line.endswith("true") for line in lines)
+    assert lines[-1].endswith(" more")
+
+
+@pytest.mark.parametrize("number", [1000, 5000])
+def test_a_task_that_is_not_there_is_refused(run, number):
+    with pytest.raises(UsageError, match="expected a number from 0 to 999"):
+        format_task(run, number)
+
+
+def test_a_suite_with_other_tasks_is_refused(run, tmp_path, capsys):
+    path = tmp_path / "other.yaml"
+    text = (ROOT / "benchmark/tasks/suites/laptop.yaml").read_text().replace("wall: 0.1", "wall: 0.2")
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("sha256")))
+    assert main([str(run.folder), "--suite", str(path)]) == 4
+    assert "--suite" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_record_is_refused(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "no record.json" in capsys.readouterr().err
