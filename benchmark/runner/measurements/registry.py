@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.reach import ReachMeasurement
 from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.uses import UsesMeasurement
 
 MEASUREMENTS: dict[str, Measurement] = {
-    measurement.name: measurement for measurement in (RepresentsMeasurement(), UsesMeasurement())
+    measurement.name: measurement for measurement in (RepresentsMeasurement(), UsesMeasurement(), ReachMeasurement())
 }
-STANDARD_MEASUREMENTS = tuple(MEASUREMENTS)
+STANDARD_MEASUREMENTS = ("represents", "uses")
