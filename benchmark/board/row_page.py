@@ -105,6 +105,7 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     """
     # SciPy and the compiler are loaded where a page is built, not where help is printed.
     from benchmark.board.measured_sections import build_measured_sections
+    from benchmark.board.sections.reach_section import reach_sections
 
     record = ranked_row.row.record
     suite = load_recorded_suite(record)
@@ -126,7 +127,7 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     return RowPage(
         ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
         _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.row), _rerun_command(record), player_data, missing_readings_reason,
-        _summary(ranked_row.row), build_measured_sections(folder, ranked_row.row.measurements),
+        _summary(ranked_row.row), [*build_measured_sections(folder, ranked_row.row.measurements), *reach_sections(folder)],
     )  # fmt: skip
 
 

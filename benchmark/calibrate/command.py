@@ -14,10 +14,10 @@ from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
 
 PROTOCOL_OPTION, PROTOCOL_3, PROTOCOL_4 = "--protocol", "3", "4"
-CAUSAL = "causal"
+CAUSAL, REACH = "causal", "reach"
 EPILOG = (
     "With options of their own, see --help after them: --protocol 4, the pseudo-models of protocol 4; causal, planners "
-    "whose use of their state is known."
+    "whose use of their state is known; reach, states that hold the rotation at known words ahead."
 )
 NUM_ALTERNATIVES = 8
 """Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
@@ -71,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmark.calibrate import causal
 
         return causal.main(argv[1:])
+    if argv[:1] == [REACH]:
+        from benchmark.calibrate import reach_command
+
+        return reach_command.main(argv[1:])
     rest = without_protocol_4(argv)
     if rest is not None:
         from benchmark.calibrate import rotation_command

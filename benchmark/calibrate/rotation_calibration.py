@@ -1,7 +1,8 @@
 """Known answers of protocol 4: `karel-bench calibrate --protocol 4`.
 
-Each draw has its own programs, pseudo-models and controls. Every finished cell is stored, so that a calibration continues
-where it stopped, and a part of the pseudo-models can be measured alone.
+Each draw has its own programs, pseudo-models and controls. Every finished cell is stored under the settings and the digest
+of the code that computed it, so that a calibration continues where it stopped, runs in slices of draws and of
+pseudo-models, and survives edits of other modules.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,134 +20,32 @@ import numpy as np
 from safetensors.numpy import load_file, save
 from tabulate import tabulate
 
-from benchmark.calibrate.draws import suite_of_draw
 from benchmark.calibrate.rotation_command import RotationCalibrateOptions
-from benchmark.calibrate.rotation_kinds import MIXED_KIND, RECORD_KIND, STATE_KIND, RotationKinds
+from benchmark.calibrate.rotation_draw import Cell, Controls, RotationDraw, is_right
 from benchmark.command import make_folder
-from benchmark.environment import describe_environment, source_digest
+from benchmark.environment import describe_environment
 from benchmark.errors import UsageError
-from benchmark.probing.control_gap import RANDOM_INIT, RECORD_ONLY, REPRESENTS
-from benchmark.probing.version4.measure_rotation import measure_rotation, prefix_history_states, relative_probe_set
-from benchmark.probing.version4.rotation_evidence import RotationEvidence, judge_rows
+from benchmark.installation.imported_source import imported_source_digest
+from benchmark.probing.control_gap import RANDOM_INIT, RECORD_ONLY
+from benchmark.probing.probes import select_matmul_dtype
+from benchmark.probing.version4.rotation_evidence import RotationEvidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
-from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import (
     NOTHING_READ,
     TOKEN_HISTORY,
     RotationResult,
     decide_rotation,
-    verdict_from_rotation_evidence,
 )
 from benchmark.probing.version4.suite_controls import write_suite_controls
+from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.statistics import Estimate
-from benchmark.tasks.shared_prompts import shared_prompts
 from benchmark.tasks.suite import Suite, load_suite
 
-CONTROL_SEED_OFFSET = 500
-FORBIDDEN = {RECORD_KIND: REPRESENTS, MIXED_KIND: RECORD_ONLY}
-"""The verdict that a pseudo-model of each kind must not get; kind R must get REPRESENTS."""
 RECORD_FILE = "calibration_protocol4.json"
-Cell = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RotationDraw:
-    """One draw of programs, pseudo-models and controls.
-
-    Attributes:
-        suite: suite with the seed of the draw.
-        protocol: settings of the probes.
-        seed: index of the draw.
-        prompts: number of prompts, each with several programs.
-        controls_file: where the evidence of the controls is stored, since every pseudo-model shares it.
-    """
-
-    suite: Suite
-    protocol: RotationProtocol
-    seed: int
-    prompts: int
-    controls_file: Path
-
-    @cached_property
-    def _blind(self) -> Any:
-        return shared_prompts(suite_of_draw(self.suite, self.seed)).take_prompts(self.prompts)
-
-    @cached_property
-    def builder(self) -> RotationKinds:
-        """The pseudo-models of this draw."""
-        probe_set = relative_probe_set(self._blind, self.protocol, self.suite.probe_programs)
-        return RotationKinds(probe_set, self._blind.tasks.inputs[:, 0], self.seed)
-
-    @cached_property
-    def judged(self) -> Any:
-        """The rows that the seeds test."""
-        return judge_rows(self.builder.probe_set, self.protocol)
-
-    @cached_property
-    def controls(self) -> dict[str, RotationEvidence]:
-        """Evidence of the token history and of randomly initialised networks, stored once per draw."""
-        if not self.controls_file.is_file():
-            arrays = [evidence.arrays(name) for name, evidence in self._probe_controls().items()]
-            write_atomic(self.controls_file, save({name: array for part in arrays for name, array in part.items()}))
-        stored = load_file(self.controls_file)
-        return {name: RotationEvidence.from_arrays(stored, name) for name in (TOKEN_HISTORY, RANDOM_INIT)}
-
-    def _probe_controls(self) -> dict[str, RotationEvidence]:
-        probe_set, builder = self.builder.probe_set, self.builder
-        first = CONTROL_SEED_OFFSET + 10 * self.seed
-        copies = [[builder.random_network(first + i)] for i in range(self.protocol.random_inits)]
-        history = [[prefix_history_states(probe_set, builder.inputs)]]
-        return {
-            TOKEN_HISTORY: probe_rotation(probe_set, self.judged, history, self.protocol),
-            RANDOM_INIT: probe_rotation(probe_set, self.judged, copies, self.protocol),
-        }
-
-    def measure(self, name: str) -> Cell:
-        """Measure one pseudo-model with the code that measures a model."""
-        began = time.process_time()
-        kind, views = self.builder.kinds()[name]
-        evidence = {
-            **measure_rotation(
-                self.builder.probe_set, self.judged, views(), self.protocol, self.controls[TOKEN_HISTORY]
-            ),
-            RANDOM_INIT: self.controls[RANDOM_INIT],
-        }
-        result = verdict_from_rotation_evidence(evidence, self.judged, self.protocol)
-        return to_cell(name, kind, self.seed, result) | {"seconds": round(time.process_time() - began, 1)}
-
-
-def is_right(kind: str, verdict: str) -> bool:
-    """Whether a pseudo-model of a kind may get a verdict."""
-    return verdict == REPRESENTS if kind == STATE_KIND else verdict != FORBIDDEN[kind]
-
-
-def to_cell(name: str, kind: str, seed: int, result: RotationResult) -> Cell:
-    """The JSON record of one measured pseudo-model."""
-    assert result.pose_delta is not None
-    assert result.pose_gap is not None
-    figures = {
-        "skill": result.skill.value,
-        "skill_all": result.skill_all,
-        "skill_alternatives_all": result.skill_alternatives_all,
-        "gap": result.gap.value,
-        "controls": result.control_gaps,
-        "delta": [result.delta.value, result.delta.low, result.delta.high],
-        "delta90": [result.delta90.value, result.delta90.low, result.delta90.high],
-        "delta_all": {feature: [e.value, e.low, e.high] for feature, e in result.delta90_all.items()},
-        "pose_gap": result.pose_gap,
-        "pose_delta": [result.pose_delta.value, result.pose_delta.low, result.pose_delta.high],
-        "arithmetic": [result.arithmetic.value, result.arithmetic.low, result.arithmetic.high],
-        "turn_count": [result.turn_count.value, result.turn_count.low, result.turn_count.high],
-        "label_skills": result.label_skills,
-        "surplus": result.surplus,
-        "head_skill": result.head_skill,
-        "excess": result.excess,
-    }
-    return {
-        "pseudo-model": name, "kind": kind, "seed": seed, "found": result.verdict, "reason": result.reason,
-        "right": is_right(kind, result.verdict), "unseen_rows": result.unseen_rows, **figures,
-    }  # fmt: skip
+CELL_CODE = "benchmark.calibrate.rotation_draw"
+"""Module whose imports determine a cell."""
+KEY_DIGITS = 12
 
 
 def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
@@ -209,6 +107,65 @@ def format_table(cells: Sequence[Cell]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
+@dataclass(frozen=True)
+class CellStore:
+    """The finished cells of a folder that were computed with some settings.
+
+    Attributes:
+        folder: the folder.
+        key: digest of settings and code, see `cell_key`.
+    """
+
+    folder: Path
+    key: str
+
+    def path(self, seed: int, index: int) -> Path:
+        """File of the cell of a draw and of the pseudo-model at an index."""
+        return self.folder / f"{self.key}-{seed:03d}-{index:02d}.json"
+
+    def cells(self) -> list[Cell]:
+        """All finished cells, by draw and pseudo-model, each with its key as `source`."""
+        read = (self.read(path) for path in self.paths())
+        return [cell for cell in read if cell is not None]
+
+    def paths(self) -> list[Path]:
+        """Files of all finished cells."""
+        return sorted(self.folder.glob(f"{self.key}-*-??.json"))
+
+    def read(self, path: Path) -> Cell | None:
+        """A finished cell; None if it is not there. A torn or altered file is deleted."""
+        try:
+            cell: Cell = load_with_digest(path.read_bytes())["cell"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError):
+            print(f"{path}: corrupt (digest mismatch), recomputing", file=sys.stderr)
+            path.unlink()
+            return None
+        return {**cell, "source": self.key}
+
+    def write(self, path: Path, cell: Cell) -> None:
+        """Store a cell."""
+        write_atomic(path, dump_with_digest({"cell": cell}))
+
+    def controls(self, draw: RotationDraw) -> Controls:
+        """The controls of a draw, probed once."""
+        path = self.folder / f"{self.key}-{draw.seed:03d}-controls.safetensors"
+        if not path.is_file():
+            arrays = [evidence.arrays(name) for name, evidence in draw.probe_controls().items()]
+            write_atomic(path, save({name: array for part in arrays for name, array in part.items()}))
+        stored = load_file(path)
+        return {name: RotationEvidence.from_arrays(stored, name) for name in (TOKEN_HISTORY, RANDOM_INIT)}
+
+
+def cell_key(suite: Suite, protocol: RotationProtocol, prompts: int) -> str:
+    """Digest of all that a cell depends on besides draw and pseudo-model: suite, settings, code, dtype of the products."""
+    settings = [
+        asdict(suite), prompts, protocol.digest(), str(select_matmul_dtype()), imported_source_digest(CELL_CODE)
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:KEY_DIGITS]
+
+
 def run(options: RotationCalibrateOptions) -> int:
     """Measure what is not stored yet, write the record and print the table; returns the exit code."""
     suite = load_suite(options.suite)
@@ -223,62 +180,117 @@ def run(options: RotationCalibrateOptions) -> int:
     protocol = replace(
         ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
     )
-    folder = options.output_dir
-    make_folder(folder, "--output-dir")
-    settings = [suite.name, suite.version, suite.seed, options.prompts, protocol.digest(), source_digest()]
-    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-    cells: list[Cell] = []
-    for seed in range(options.draws):
-        controls_file = folder / f"{key}-{seed:03d}-controls.safetensors"
-        draw = RotationDraw(suite, protocol, seed, options.prompts, controls_file)
+    make_folder(options.output_dir, "--output-dir")
+    store = CellStore(options.output_dir, cell_key(suite, protocol, options.prompts))
+    record = {
+        "suite": options.suite, "draws": options.draws, "prompts": options.prompts, "folds": options.folds,
+        "probe_seeds": options.probe_seeds, "networks": options.networks,
+    }  # fmt: skip
+    if options.combine is not None:
+        return _combine(options.combine, store, record)
+    cells = list(_slice_cells(suite, protocol, options, store))
+    return _report({**record, "environment": describe_environment(), "cells": cells}, options.output_dir / RECORD_FILE)
+
+
+def _slice_cells(
+    suite: Suite, protocol: RotationProtocol, options: RotationCalibrateOptions, store: CellStore
+) -> Iterator[Cell]:
+    """The cells of a slice of draws: stored ones, and new ones, which are stored. Progress goes to standard error."""
+    draws = range(options.first_draw, options.first_draw + options.draws)
+    progress: _Progress | None = None
+    for seed in draws:
+        draw = RotationDraw(suite, protocol, seed, options.prompts)
         names = list(draw.builder.kinds())
         unknown = sorted(set(options.only) - set(names))
         if unknown:
             raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
-        cells += [
-            _stored_cell(folder, f"{key}-{seed:03d}-{names.index(name):02d}", draw, name)
-            for name in options.only or names
-        ]
-    record = {
-        "suite": options.suite, "draws": options.draws, "prompts": options.prompts, "folds": options.folds,
-        "probe_seeds": options.probe_seeds, "networks": options.networks, "environment": describe_environment(),
-        "cells": cells,
-    }  # fmt: skip
-    return _report(record, folder)
+        chosen = options.only or names
+        if progress is None:
+            paths = [store.path(d, names.index(name)) for d in draws for name in chosen]
+            progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
+        for name in chosen:
+            path = store.path(seed, names.index(name))
+            cell = store.read(path)
+            if cell is None:
+                cell = json.loads(json.dumps(draw.measure(name, store.controls(draw)), default=float))
+                store.write(path, cell)
+                cell = {**cell, "source": store.key}
+                print(progress.line(cell, len(store.paths())), file=sys.stderr, flush=True)
+            yield cell
+
+
+class _Progress:
+    """What is done of a slice and of the whole calibration, and an estimate of the time left in one process."""
+
+    def __init__(self, planned: int, stored: int, planned_in_all: int) -> None:
+        self.planned, self.done, self.planned_in_all = planned, stored, planned_in_all
+        self.measured, self.began = 0, time.monotonic()
+
+    def line(self, cell: Cell, stored: int) -> str:
+        """Text after a measured cell; `stored` is the number of finished cells of all draws."""
+        self.done, self.measured = self.done + 1, self.measured + 1
+        per_cell = (time.monotonic() - self.began) / self.measured
+        left, left_in_all = (max(0, n) for n in (self.planned - self.done, self.planned_in_all - stored))
+        return (
+            f"draw {cell['seed']}: {cell['pseudo-model']}: {cell['found']} ({cell['seconds']:.0f} s); "
+            f"slice {self.done} of {self.planned}, about {format_duration(left * per_cell)} left; "
+            f"all {stored} of {self.planned_in_all}, about {format_duration(left_in_all * per_cell)} left"
+        )
+
+
+def _combine(path: Path, store: CellStore, settings: dict[str, Any]) -> int:
+    """Put the finished cells of a folder into a record, in place of older cells of the same draw and pseudo-model.
+
+    Raises:
+        UsageError: the record has other settings, or there is no finished cell.
+    """
+    cells = store.cells()
+    if not cells:
+        raise UsageError(
+            f"--combine: no finished cell of these settings and this code in {store.folder} (key {store.key}); "
+            "calibrate first, with the same options"
+        )
+    record: dict[str, Any] = {**settings, "cells": []}
+    if path.is_file():
+        record = _read_record(path, "--combine")
+        other = [name for name, value in settings.items() if name != "draws" and record.get(name, value) != value]
+        if other:
+            raise UsageError(
+                f"--combine {path}: has {other[0]} {record[other[0]]}, the cells have {settings[other[0]]}; "
+                "set the same or name another file"
+            )
+    by_cell = {(cell["pseudo-model"], cell["seed"]): cell for cell in [*record["cells"], *cells]}
+    order = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in by_cell))}
+    ordered = sorted(by_cell.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+    record["cells"] = [redecide(cell, ROTATION_STANDARD) for _, cell in ordered]
+    record["draws"] = len({cell["seed"] for cell in record["cells"]})
+    if "pseudo_models" in record:
+        record["pseudo_models"] = len(order)
+    return _report(record, path)
+
+
+def _read_record(path: Path, option: str) -> dict[str, Any]:
+    """A stored record with its cells decided again; `option` named it."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        record["cells"] = [redecide(cell, ROTATION_STANDARD) for cell in record["cells"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{option} {path}: {error}; expected the record of a calibration of protocol 4") from error
+    return record
 
 
 def _redecide_record(path: Path, out: Path) -> int:
     """Decide the cells of a stored record again; returns the exit code."""
-    try:
-        record = json.loads(path.read_text())
-        record["cells"] = [redecide(cell, ROTATION_STANDARD) for cell in record["cells"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--redecide {path}: {error}; expected the record of a calibration of protocol 4") from error
+    record = _read_record(path, "--redecide")
     make_folder(out, "--output-dir")
-    return _report(record, out)
+    return _report(record, out / RECORD_FILE)
 
 
-def _report(record: dict[str, Any], out: Path) -> int:
+def _report(record: dict[str, Any], path: Path) -> int:
     """Write a record and print its table; returns the exit code."""
-    path, cells = out / RECORD_FILE, record["cells"]
+    cells = record["cells"]
     write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
     print(format_table(cells))
     wrong = [cell for cell in cells if not cell["right"]]
     print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {path}")
     return 0
-
-
-def _stored_cell(folder: Path, name: str, draw: RotationDraw, pseudo_model: str) -> Cell:
-    """The stored cell, or a new one, which is stored."""
-    path = folder / f"{name}.json"
-    try:
-        cell: Cell = load_with_digest(path.read_bytes())["cell"]
-    except FileNotFoundError:
-        cell = json.loads(json.dumps(draw.measure(pseudo_model), default=float))
-        write_atomic(path, dump_with_digest({"cell": cell}))
-        print(f"draw {cell['seed']}: {pseudo_model}: {cell['found']} ({cell['seconds']:.0f} s)", file=sys.stderr)
-    except (ValueError, KeyError):
-        print(f"{path}: corrupt (digest mismatch), recomputing", file=sys.stderr)
-        path.unlink()
-        return _stored_cell(folder, name, draw, pseudo_model)
-    return cell

@@ -12,13 +12,25 @@ from benchmark.command import run_command, silence_libraries
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from karel_env.command import integer
 
+PLANNED_DRAWS = 20
+"""Draws of every pseudo-model in a complete calibration."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RotationCalibrateOptions:
     """Measure the pseudo-models of protocol 4."""
 
     suite: str = suite_option(purpose=" that gives worlds and programs")
-    draws: int = option(1, "set the number of draws", read_with=integer(1, 1000), metavar="N")
+    draws: int = option(1, "set the number of draws", read_with=integer(1, 999), metavar="N")
+    first_draw: int = option(
+        0, "start at this draw, so that parts run at other times", read_with=integer(0, 999), metavar="K"
+    )
+    planned_draws: int = option(
+        PLANNED_DRAWS,
+        "set the draws of the whole calibration, for the progress",
+        read_with=integer(1, 999),
+        metavar="N",
+    )
     prompts: int = option(
         ROTATION_STANDARD.prompts, "set the prompts of a draw", read_with=integer(50, 100_000), metavar="N"
     )
@@ -35,6 +47,9 @@ class RotationCalibrateOptions:
     )
     redecide: Path | None = option(
         None, "only decide the cells of a record again, from their figures", metavar="RECORD"
+    )
+    combine: Path | None = option(
+        None, "only put the finished cells of the output folder into this record", metavar="RECORD"
     )
     output_dir: Path = output_dir_option(Path("runs/calibration4"), "write cells and record into this folder")
 

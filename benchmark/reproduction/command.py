@@ -60,7 +60,7 @@ def execute(options: ReproductionOptions) -> int:
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.protocol import STANDARD
-    from benchmark.reproduction.content import DEPTHS, measure_content
+    from benchmark.probing.written.content import DEPTHS, measure_content
     from benchmark.reproduction.report import format_content, to_json
     from benchmark.reproduction.written import write_programs
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmark.reproduction.content import PaperContent
-from benchmark.reproduction.content_labels import FRAMES
+from benchmark.probing.written.content import PaperContent
+from benchmark.probing.written.content_labels import FRAMES
 
 
 def to_json(content: PaperContent) -> dict[str, Any]:

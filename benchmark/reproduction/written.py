@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.reproduction.content_labels import WrittenPrograms
+from benchmark.probing.written.content_labels import WrittenPrograms
 from benchmark.runner.plan import Job
 from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.tasks.suite import load_suite, probe_tasks

@@ -14,17 +14,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from benchmark.environment import package_versions, source_digest
-from benchmark.errors import StorageError
+from benchmark.errors import StorageError, VerificationError
 from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
-from benchmark.probing.version4.suite_controls import suite_controls_key
+from benchmark.probing.version4.suite_controls import FOLDER, suite_controls_key
 from benchmark.runner.plan import Job
 from benchmark.runner.store import to_safetensors, write_atomic_in
 
@@ -32,6 +33,14 @@ FOLDER_NAME = "karel-bench"
 DIGEST_BYTES = 64
 _UNUSED_FILES = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", CONFIG_FILE, *EXCLUDED_FILES)
 """Files of a model that are weights or tell nothing of its tokenizer."""
+SHIPPED_COPIES: dict[str, str] = {
+    "untrained-829fa40bd8a77eed.data": "c64d4cae773b0feb1b8755c8fd4fdf5cb60225e371bcdaf9376dd0526c5b1c90",
+    "untrained-f19e166cf2c54665.data": "d43004f495c45d99034695ae73738e669f2b9d6065bbef4e18d0d6daa0e31e52",
+    "untrained-c8afa87d43a07309.data": "b357263bb96acb5a936c2aa9a06e5419e61e30de4a3421785139ae523d627803",
+    "untrained-622099eac5215640.data": "38c1a966b6fefc6cfbf1813fd2b46c93c13a715cc25e9813d0ae9bb31b05ece5",
+    "untrained-43a5939a40bdfc2e.data": "9f27db886d413cb4ab37f6bd5136584257a1e5026775b46af3803406d88fdb24",
+}
+"""SHA-256 of the shipped evidence of the default model's randomly initialised copies on `laptop`, by file name."""
 _UNUSED_CONFIG = ("_name_or_path", "transformers_version")
 
 
@@ -79,6 +88,45 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
 
     from benchmark.probing.probes import select_matmul_dtype
 
+    parts = _copy_parts(job, protocol, seed)
+    if parts is None:
+        return None
+    parts |= {
+        "products": str(select_matmul_dtype()), "torch": torch.__version__,
+        "packages": package_versions(("transformers", "tokenizers", "numpy")), "source": source_digest(),
+    }  # fmt: skip
+    return _digest(parts)
+
+
+def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, np.ndarray] | None:
+    """The shipped evidence of a randomly initialised copy of the default model; None for another model or setting.
+
+    As for the controls of a suite, library versions and source are no part of its key; a test computes it again.
+
+    Raises:
+        VerificationError: the file is missing, or is another than the pinned one.
+    """
+    parts = _copy_parts(job, protocol, seed)
+    name = "" if parts is None else f"untrained-{_digest(parts)[:16]}.data"
+    if name not in SHIPPED_COPIES:
+        return None
+    try:
+        content = (FOLDER / name).read_bytes()
+    except OSError as error:
+        raise VerificationError(
+            f"{FOLDER / name}: {error.strerror}; expected the evidence of a randomly initialised copy, reinstall the release"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHIPPED_COPIES[name]:
+        raise VerificationError(
+            f"{FOLDER / name}: SHA-256 {digest[:12]}; expected {SHIPPED_COPIES[name][:12]}, reinstall the released version"
+        )
+    arrays: dict[str, np.ndarray] = load(content)
+    return arrays
+
+
+def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, Any] | None:
+    """What the evidence of a copy depends on besides library versions and source; None if it is not in files alone."""
     checkpoint = job.checkpoint
     if checkpoint.is_custom or checkpoint.is_in_memory or checkpoint.loading.remote_code:
         return None
@@ -91,11 +139,12 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
         for path in sorted(checkpoint.folder.glob(pattern))
         if not any(path.match(name) for name in _UNUSED_FILES)
     }
-    parts = {
+    return {
         "config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading), "dtype": job.dtype,
         "device": job.device.split(":")[0], "threads": job.threads, "batch": job.suite.batch,
         "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.evidence_digest(), "seed": seed,
-        "products": str(select_matmul_dtype()), "torch": torch.__version__,
-        "packages": package_versions(("transformers", "tokenizers", "numpy")), "source": source_digest(),
     }  # fmt: skip
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,8 @@ from benchmark.artifacts import (
     CAUSAL_EVIDENCE,
     PREVIEW_EVIDENCE,
     PREVIEW_RECORD,
+    REACH_EVIDENCE,
+    REACH_RECORD,
     REPRESENTS_RECORD,
     ROTATION_EVIDENCE,
     USES_RECORD,
@@ -24,6 +26,7 @@ from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import UseResult
 from benchmark.errors import BenchmarkError
 from benchmark.probing.version4.rotation_verdict import RotationResult
+from benchmark.probing.written.figures import ReachFigures
 from benchmark.runner.record import ModelEntry, Provenance, StrictModel, SuiteEntry
 from benchmark.tasks.prompt_template import TRAINED
 
@@ -87,6 +90,15 @@ class UsesRecord(MeasurementRecord):
     sites: list[str]
     use: UseResult
     merges: MergeResult | None
+
+
+class ReachRecord(MeasurementRecord):
+    """How far ahead do the states hold the rotation, and the paper's semantic content (docs/reproduction.md)."""
+
+    FILE: ClassVar[str] = REACH_RECORD
+    EVIDENCE: ClassVar[str] = REACH_EVIDENCE
+
+    written: ReachFigures
 
 
 RecordT = TypeVar("RecordT", bound=MeasurementRecord)

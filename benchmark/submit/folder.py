@@ -24,6 +24,8 @@ from benchmark.artifacts import (
     MAX_OTHER_BYTES,
     MODEL_FILES,
     PROBES,
+    REACH_EVIDENCE,
+    REACH_RECORD,
     REPRESENTS_RECORD,
     ROTATION_EVIDENCE,
     STATUS,
@@ -39,9 +41,9 @@ CLOCK_SKEW = timedelta(days=1)
 MAX_DATE_OFFSET = timedelta(days=31)
 """Largest time by which the date of a folder may precede the start of its run."""
 EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
-TENSOR_FILES = {PROBES, CAUSAL_EVIDENCE, ROTATION_EVIDENCE}
+TENSOR_FILES = {PROBES, CAUSAL_EVIDENCE, ROTATION_EVIDENCE, REACH_EVIDENCE}
 """Files in the format of safetensors besides the weights."""
-MEASUREMENT_FILES = {USES_RECORD, CAUSAL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE}
+MEASUREMENT_FILES = {USES_RECORD, CAUSAL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE, REACH_RECORD, REACH_EVIDENCE}
 """Files that can be added to a submission whose other files stay as they are."""
 DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 

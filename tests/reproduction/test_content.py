@@ -11,7 +11,7 @@ from benchmark.errors import UsageError
 from benchmark.probing.labels import MISSING
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.semantic_content import GeneratedPrograms
-from benchmark.reproduction.content import (
+from benchmark.probing.written.content import (
     HISTORY,
     HISTORY_WITHOUT_OUTPUT,
     MAJORITY,
@@ -19,7 +19,7 @@ from benchmark.reproduction.content import (
     PRESENT_STATE,
     measure_content,
 )
-from benchmark.reproduction.content_labels import ABSOLUTE, FRAMES, HEADS, RELATIVE, WrittenPrograms, label_content
+from benchmark.probing.written.content_labels import ABSOLUTE, FRAMES, HEADS, RELATIVE, WrittenPrograms, label_content
 from benchmark.reproduction.report import format_content
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks

@@ -1,7 +1,8 @@
 """The measurement of representation, protocol 4 of the probes (docs/protocol4.md), as items of a run.
 
 Items: the controls of the suite (shipped, else computed once and cached), the model with the records that its states hold,
-and each randomly initialised copy, which is read by the probe seeds of its number (cached per architecture).
+and each randomly initialised copy, which is read by the probe seeds of its number (shipped for the default model, else
+cached per architecture).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmark.probing.version4.suite_controls import (
     suite_controls_key,
 )
 from benchmark.runner.blind_reading import read_blind_states
-from benchmark.runner.evidence_cache import read_cached, untrained_copy_key, write_cached
+from benchmark.runner.evidence_cache import read_cached, shipped_copy, untrained_copy_key, write_cached
 from benchmark.runner.measurement_record import MeasurementRecord, RepresentsRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.plan import Job
@@ -173,7 +174,10 @@ class RepresentsCollector:
         return self._copy(int(item.removeprefix(copy_item(0)[:-1])), batch_scale)
 
     def _copy(self, copy: int, batch_scale: float) -> dict[str, np.ndarray]:
-        """Evidence of a randomly initialised copy on the seeds that read it, from the cache if it is there."""
+        """Evidence of a randomly initialised copy on the seeds that read it: shipped, from the cache, or new."""
+        shipped = shipped_copy(self.job, self.protocol, RANDOM_INIT_SEED + copy)
+        if shipped is not None:
+            return shipped
         key = untrained_copy_key(self.job, self.protocol, RANDOM_INIT_SEED + copy)
         cached = None if key is None else read_cached(key)
         if cached is not None:

@@ -20,6 +20,7 @@ from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
 from benchmark.runner.measurement_record import MeasurementRecord
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_times
+from benchmark.submit.measurements.check_reach import ReachCheck
 from benchmark.submit.measurements.check_represents import RepresentsCheck
 from benchmark.submit.measurements.check_uses import UsesCheck
 from benchmark.submit.report import VerificationReport
@@ -56,7 +57,7 @@ class MeasurementCheck(Protocol):
         ...
 
 
-CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck())
+CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck(), ReachCheck())
 
 
 def check_measurements(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from benchmark.runner.run import Run
     from benchmark.submit.measurements.addition import Addition
 
+ADDED_ON_REQUEST = ("reach",)
+"""Measurements that are added only where `--only` names them."""
 NAME, MODULE = "measurements", "benchmark.submit.measurements"
 
 
@@ -33,7 +35,11 @@ class AddOptions:
 
     folder: Path = argument("folder of a finished run or of a submission")
     only: tuple[str, ...] = option(
-        (), "add this measurement; repeatable", choices=MEASUREMENT_NAMES, many=True, default_text="all"
+        (),
+        "add this measurement; repeatable",
+        choices=(*MEASUREMENT_NAMES, *ADDED_ON_REQUEST),
+        many=True,
+        default_text=" and ".join(MEASUREMENT_NAMES),
     )
     model: str = model_option("", "that of the folder")
     device: str = device_option("cpu")
@@ -53,7 +59,9 @@ def execute(options: AddOptions) -> int:
     options.backend.check()
     device = resolve_device(options.device, options.backend.address)
     make_folder(options.output_dir, "--output-dir")
-    names = tuple(name for name in MEASUREMENT_NAMES if not options.only or name in options.only)
+    names = tuple(
+        name for name in (*MEASUREMENT_NAMES, *ADDED_ON_REQUEST) if name in (options.only or MEASUREMENT_NAMES)
+    )
     model = read_model(options.model) if options.model else ""
     command = f"{program_name(NAME, MODULE)} {options.folder.name}"
     addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)

@@ -71,14 +71,25 @@ class ContentLabels:
         offsets: offsets in program states; 0 is the state after the word.
         classes: int16 [offsets, H, R], in the order of `HEADS`; `MISSING` where there is no such state.
         counts: int64 [H], number of classes.
-        present: float32 [R, D], all features of the state after the word in both frames, one-hot.
+        features: int16 [offsets, F, R], classes of all features of the state in both frames.
+        feature_counts: number of classes of each of the F features.
     """
 
     probe_set: ProbeSet
     offsets: tuple[int, ...]
     classes: np.ndarray
     counts: np.ndarray
-    present: np.ndarray
+    features: np.ndarray
+    feature_counts: tuple[int, ...]
+
+    def state(self, offset: int) -> np.ndarray:
+        """float32 [R, D], all features of the state at an offset in both frames, one-hot."""
+        columns = self.features[self.offsets.index(offset)]
+        one_hot = [
+            np.eye(count, dtype=np.float32)[np.maximum(column, 0)]
+            for column, count in zip(columns, self.feature_counts, strict=True)
+        ]
+        return np.concatenate(one_hot, 1)
 
     def splits(self, offset: int, protocol: Protocol) -> list[Split]:
         """The split per seed, of words whose state exists both now and at the offset."""
@@ -115,9 +126,8 @@ def label_content(written: WrittenPrograms, protocol: Protocol, offsets: Sequenc
         else:
             columns.append(absolute[:, FEATURES.index(head)])
             counts.append(int(probe_set.counts[FEATURES.index(head)]))
-    now = np.concatenate([absolute[0], relative[0]])
-    one_hot = [
-        np.eye(count, dtype=np.float32)[np.maximum(column, 0)]
-        for column, count in zip(now, [*probe_set.counts, *relative_counts.values()], strict=True)
-    ]
-    return ContentLabels(probe_set, tuple(offsets), np.stack(columns, 1), np.array(counts), np.concatenate(one_hot, 1))
+    features = np.concatenate([absolute, relative], 1)
+    feature_counts = tuple(int(count) for count in (*probe_set.counts, *relative_counts.values()))
+    return ContentLabels(
+        probe_set, tuple(offsets), np.stack(columns, 1), np.array(counts), features, feature_counts
+    )  # fmt: skip
