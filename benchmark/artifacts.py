@@ -15,13 +15,14 @@ DESCRIPTION, RECORD, SAMPLES, PROBES, READINGS, FRAME, README, STATUS = (
 )  # fmt: skip
 REPRESENTS_RECORD, ROTATION_EVIDENCE = "represents.json", "rotation.data"
 USES_RECORD, CAUSAL_EVIDENCE = "uses.json", "causal.data"
+USES_DETAIL_RECORD, DETAIL_EVIDENCE = "uses-detail.json", "causal-detail.data"
 FIGURES = "figures"
 MODEL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", INDEX_FILE, "training.json",
 }  # fmt: skip
 MAX_BYTES = {DESCRIPTION: MAX_YAML_BYTES, README: MAX_TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
-          READINGS: 200_000, REPRESENTS_RECORD: 200_000, ROTATION_EVIDENCE: 2_000_000, USES_RECORD: 200_000, CAUSAL_EVIDENCE: 2_000_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+          READINGS: 200_000, REPRESENTS_RECORD: 200_000, ROTATION_EVIDENCE: 2_000_000, USES_RECORD: 200_000, CAUSAL_EVIDENCE: 2_000_000, USES_DETAIL_RECORD: 400_000, DETAIL_EVIDENCE: 600_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 MAX_OTHER_BYTES, MAX_FOLDER_BYTES, MAX_FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `MAX_BYTES` does not name, of a folder, and how many files it may have."""
 
