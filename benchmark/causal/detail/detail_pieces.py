@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.causal.detail.das import DAS_RANKS, TRAIN_BATCH, TRAIN_PAIRS, TrainingBatch, train_basis
+from benchmark.causal.detail.das import DAS_RANKS, TRAIN_BATCH, TrainingBatch, train_basis
 from benchmark.causal.detail.detail_evidence import (
     CONDITIONS,
     DAS,
@@ -26,16 +26,17 @@ from benchmark.causal.detail.detail_evidence import (
     detail_sites,
     empty_detail,
 )
+from benchmark.causal.detail.detail_runs import SHUFFLE_SEED, move_codes, move_shift, training_pairs
 from benchmark.causal.detail.detail_verdict import chosen_move_site, chosen_site, solved_reason
-from benchmark.causal.detail.displacement import MoveShift, displacement, displacement_code
+from benchmark.causal.detail.displacement import MoveShift
 from benchmark.causal.detail.donors import DonorSwap
-from benchmark.causal.detail.site_edits import SHUFFLE_SEED, SiteEdits, condition_labels
+from benchmark.causal.detail.site_edits import SiteEdits, condition_labels
 from benchmark.causal.detail.whole_programs import write_programs
 from benchmark.causal.edits import MeanShift, mean_shift
 from benchmark.causal.evidence import NOT_RUN
 from benchmark.causal.interventions import PreparedPrefixes, SteerableModel
 from benchmark.causal.pairs import prefix_texts
-from benchmark.causal.rotation import alternative_semantics, net_rotation
+from benchmark.causal.rotation import net_rotation
 from benchmark.causal.session import CausalSession, SiteStates, best_words
 from benchmark.causal.targets import TURNS
 from benchmark.causal.verdict import MIN_SOLVED
@@ -296,31 +297,16 @@ class DetailCollector:
 
     # Displacement
 
-    def _move_labels(self) -> dict[str, np.ndarray]:
-        """int64 [R] by condition, displacement codes of the mean prefixes; -1 where they are left out."""
-        prefix = self.rows.pairs.mean_prefix
-        false = displacement_code(displacement(prefix, alternative_semantics()[0]), prefix.shape[1])
-        order = np.random.Generator(np.random.Philox(SHUFFLE_SEED)).permutation(len(prefix))
-        return {STEERED: self.codes, SHUFFLED: self.codes[order], FALSE: np.where(self.codes < 0, -1, false)}
-
     def _move_shift(self, site: int, condition: str) -> MoveShift:
-        prefix = self.rows.pairs.mean_prefix
-        semantics = alternative_semantics()[0] if condition == FALSE else self.session.semantics[0]
-        rotation = net_rotation(prefix, semantics)
-        return MoveShift.of(self.means.sites[site], self._move_labels()[condition], rotation, prefix.shape[1])
+        return move_shift(self.means.sites[site], self.rows.pairs.mean_prefix, self.codes, condition)
 
     def _moved(
         self, shift: MoveShift, states: np.ndarray, rows: np.ndarray, direction: np.ndarray, condition: str = STEERED
     ) -> tuple[np.ndarray, np.ndarray]:
         """Edited states of displacement pairs, and whether the edit is defined: for false semantics, and differs there."""
-        prefix = self.rows.moves.prefix[rows]
-        true = displacement(prefix)
-        position = displacement(prefix, alternative_semantics()[0]) if condition == FALSE else true
-        codes = displacement_code(position, prefix.shape[1])
+        codes, counts = move_codes(self.rows.moves.prefix[rows], condition)
         added, is_defined = shift.shifts(codes, direction.clip(0))
-        if condition == FALSE:
-            is_defined = is_defined & (position != true).any(1)
-        return states + added, is_defined & (direction >= 0)
+        return states + added, is_defined & counts & (direction >= 0)
 
     def _move_choose(self, at: np.ndarray) -> Arrays:
         rows, moves = self.rows.move_choose[at], self.rows.moves
@@ -375,13 +361,6 @@ class DetailCollector:
 def _words(prepared: PreparedPrefixes, site: int, states: np.ndarray) -> np.ndarray:
     """int64 [B], the best continuation after an edit."""
     return best_words(prepared.score(site, states).log_probs)
-
-
-def training_pairs(is_solved: np.ndarray) -> np.ndarray:
-    """int64, positions of the choose pairs that subspaces are trained on, from bool [C]: evenly spaced solved ones."""
-    solved = np.flatnonzero(is_solved)
-    picked = np.linspace(0, max(len(solved) - 1, 0), min(TRAIN_PAIRS, len(solved))).round().astype(np.int64)
-    return solved[picked]
 
 
 def prepare_differentiable(

@@ -20,13 +20,12 @@ from benchmark.causal.detail.detail_evidence import (
     SHUFFLED,
     STEERED,
 )
+from benchmark.causal.detail.detail_runs import SHUFFLE_SEED
 from benchmark.causal.detail.displacement import adjusted_differences
 from benchmark.causal.detail.donors import DonorSwap
 from benchmark.causal.edits import EDITS, Edit
 from benchmark.causal.rotation import alternative_semantics, net_rotation
 from benchmark.causal.targets import TURNS
-
-SHUFFLE_SEED = 90_501
 
 
 @dataclass(frozen=True)

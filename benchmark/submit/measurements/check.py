@@ -22,6 +22,7 @@ from benchmark.runner.redaction import has_paths
 from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_times
 from benchmark.submit.measurements.check_represents import RepresentsCheck
 from benchmark.submit.measurements.check_uses import UsesCheck
+from benchmark.submit.measurements.check_uses_detail import UsesDetailCheck
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.schema import validate_schema
 from benchmark.tasks.suite import Suite
@@ -56,7 +57,7 @@ class MeasurementCheck(Protocol):
         ...
 
 
-CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck())
+CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck(), UsesDetailCheck())
 
 
 def check_measurements(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:
