@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.causal.detail.das import DAS_RANKS, TRAIN_BATCH, TrainingBatch, train_basis
+from benchmark.causal.detail.das import (
+    DAS_RANKS,
+    TRAIN_BATCH,
+    DifferentiablePrefixes,
+    TrainingBatch,
+    train_basis,
+)
 from benchmark.causal.detail.detail_evidence import (
     CONDITIONS,
     DAS,
@@ -365,14 +371,14 @@ def _words(prepared: PreparedPrefixes, site: int, states: np.ndarray) -> np.ndar
 
 def prepare_differentiable(
     model: SteerableModel, prompts: list[str], prefixes: list[str], site: int
-) -> tuple[object, np.ndarray]:
-    """Prefixes whose scores can be differentiated by the state of a site, see `das.DifferentiablePrefixes`, and its states.
+) -> tuple[DifferentiablePrefixes, np.ndarray]:
+    """Prefixes whose scores can be differentiated by the state of a site, and its states.
 
     Raises:
         ModelError: they cannot.
     """
     prepare = getattr(model, DIFFERENTIABLE)
-    prefixes_and_states: tuple[object, np.ndarray] = prepare(prompts, prefixes, site)
+    prefixes_and_states: tuple[DifferentiablePrefixes, np.ndarray] = prepare(prompts, prefixes, site)
     return prefixes_and_states
 
 

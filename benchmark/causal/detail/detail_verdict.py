@@ -9,7 +9,7 @@ Letters: `P` strict report pairs, `M` displacement pairs that report, `U` report
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -294,9 +294,13 @@ def _largest_effect(
     return max(effects, key=lambda effect: effect[0].high, default=(None, ""))
 
 
-def _subspaces(evidence: DetailEvidence, rows: DetailRows, share: object, counted: dict[str, np.ndarray]) -> list[SubspaceDetail]:  # fmt: skip
+Share = Callable[[np.ndarray, np.ndarray], Estimate | None]
+
+
+def _subspaces(
+    evidence: DetailEvidence, rows: DetailRows, share: Share, counted: dict[str, np.ndarray]
+) -> list[SubspaceDetail]:
     """Train and test shares of every trained subspace, on strict pairs."""
-    assert callable(share)
     pairs, choose = rows.pairs, rows.choose
     sampler = _Sampler(pairs.task[choose], pairs.split, 0)
     strict = pairs.is_strict[choose] & evidence.choose_is_solved

@@ -241,8 +241,17 @@ def _select_moves(
     frequent, look_up = (
         most_frequent(key[~is_report], target[~is_report], 4 * (END + 1) * END)[key] for key in (coarse, fine)
     )
-    narrow = [part.astype(np.int8) for part in (prefix[row], direction, target, base_word[row])]
-    return MovePairs(task[row], *narrow, other, is_report, frequent != target, look_up.astype(np.int8))
+    return MovePairs(
+        task=task[row],
+        prefix=prefix[row].astype(np.int8),
+        direction=direction.astype(np.int8),
+        target=target.astype(np.int8),
+        base_word=base_word[row].astype(np.int8),
+        other=other,
+        is_report=is_report,
+        is_strict=frequent != target,
+        look_up=look_up.astype(np.int8),
+    )
 
 
 def _priority(task: np.ndarray, prefix: np.ndarray, salt: np.ndarray | int) -> np.ndarray:

@@ -68,7 +68,7 @@ class _TransformerPass:
     """A pass from the input of a block on."""
 
     def __init__(self, group: PrefixGroup, site: int) -> None:
-        if not is_plain(group.cache):
+        if group.cache is None or not is_plain(group.cache):
             raise ModelError("the cache of the network cannot be restored; a subspace is trained on plain caches")
         if not group.outputs:
             with recorded_outputs(group.model.blocks, group.outputs):

@@ -1,0 +1,1 @@
+"""Sections of a row's page that have a file of their own."""
