@@ -155,7 +155,7 @@ class DetailCollector:
             return self._report(piece.at)
         if piece.kind == MOVE_REPORT:
             return self._move_report(piece.at)
-        return self._programs()
+        return self._programs(piece.at)
 
     def _batches(self, task: np.ndarray, prefix: np.ndarray) -> Iterator[tuple[np.ndarray, PreparedPrefixes]]:
         """Positions and prepared prefixes, a batch at a time."""
@@ -293,8 +293,8 @@ class DetailCollector:
                 arrays["doses"][number, part] = _words(prepared, site, self.session.edited(dose, states[site], chunk))
         return arrays
 
-    def _programs(self) -> Arrays:
-        rows, pairs = self.rows.report[self.rows.programs], self.rows.pairs
+    def _programs(self, at: np.ndarray) -> Arrays:
+        rows, pairs = self.rows.report[self.rows.programs[at]], self.rows.pairs
         turns = np.stack([np.zeros(len(rows), np.int64), pairs.turn[rows], pairs.other_turns()[rows]])
         site = self.sites[self._verdict_site()]
         return {
