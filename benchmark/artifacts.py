@@ -17,6 +17,7 @@ REPRESENTS_RECORD, ROTATION_EVIDENCE = "represents.json", "rotation.data"
 PREVIEW_RECORD, PREVIEW_EVIDENCE = "preview.json", "preview.data"
 REACH_RECORD, REACH_EVIDENCE = "reach.json", "reach.data"
 USES_RECORD, CAUSAL_EVIDENCE = "uses.json", "causal.data"
+USES_DETAIL_RECORD, DETAIL_EVIDENCE = "uses-detail.json", "causal-detail.data"
 FIGURES = "figures"
 MODEL_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -24,7 +25,8 @@ MODEL_FILES = {
 }  # fmt: skip
 MAX_BYTES = {DESCRIPTION: MAX_YAML_BYTES, README: MAX_TEXT_BYTES, RECORD: 4_000_000, SAMPLES: 8_000_000, PROBES: 4_000_000,
           READINGS: 200_000, REPRESENTS_RECORD: 200_000, ROTATION_EVIDENCE: 2_000_000, USES_RECORD: 200_000, CAUSAL_EVIDENCE: 2_000_000,
-          REACH_RECORD: 200_000, REACH_EVIDENCE: 2_000_000, FRAME: 200_000, STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
+          REACH_RECORD: 200_000, REACH_EVIDENCE: 2_000_000, USES_DETAIL_RECORD: 400_000, DETAIL_EVIDENCE: 600_000, FRAME: 200_000,
+          STATUS: 64_000, "tokenizer.json": 20_000_000}  # fmt: skip
 MAX_OTHER_BYTES, MAX_FOLDER_BYTES, MAX_FILES = 2_000_000, 64_000_000, 100
 """Limits of a file that `MAX_BYTES` does not name, of a folder, and how many files it may have."""
 

@@ -23,6 +23,8 @@ from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.tasks.suite import load_suite
 
 MEASUREMENT_NAMES = ("represents", "uses")
+DETAIL_NAMES = ("reach", "uses-detail")
+"""Measurements that are made in full detail only."""
 EXIT_CODES = (
     "Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch."
 )
@@ -43,8 +45,8 @@ class RunOptions(EvaluationOptions):
     )  # fmt: skip
     audit: bool = option(False, "evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
     without: tuple[str, ...] = option(
-        (), "leave out a measurement besides accuracy and probes; repeatable", choices=MEASUREMENT_NAMES, many=True
-    )
+        (), "leave out a measurement besides accuracy and probes; repeatable", choices=(*MEASUREMENT_NAMES, *DETAIL_NAMES), many=True,
+    )  # fmt: skip
     dry_run: bool = option(False, "print the plan with estimates of time and memory")
     limits: LimitOptions = group(LimitOptions)
 

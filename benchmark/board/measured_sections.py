@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED, Measurements
+from benchmark.board.sections.detail_section import detail_tables
 from benchmark.board.tables import format_p, format_skill
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
@@ -79,7 +80,8 @@ def build_measured_sections(folder: Path, measurements: Measurements) -> list[Me
     if represents is not None:
         sections.append(represents_section(represents.rotation, represents.version))
     if uses is not None:
-        sections.append(uses_section(uses.use, uses.sites))
+        section = uses_section(uses.use, uses.sites)
+        sections.append(replace(section, tables=[*section.tables, *detail_tables(folder, uses)]))
         if uses.merges is not None:
             sections.append(merges_section(uses.merges))
     return sections

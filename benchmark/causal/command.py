@@ -31,7 +31,7 @@ from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from benchmark.causal.detail import CausalDetail
+    from benchmark.causal.detail.measure_detail import DetailMeasurement
     from benchmark.causal.interventions import SteerableModel
     from benchmark.causal.measurement import CausalMeasurement
     from benchmark.models.checkpoint import Checkpoint
@@ -57,7 +57,7 @@ class CausalOptions:
     backend: BackendOptions = group(BackendOptions)
     detail: str = option(
         STANDARD,
-        "select the edits; full: also other edits at every site, doses, whole programs",
+        "select the edits; full: also other edits at every site, doses, whole programs, displacement",
         choices=(STANDARD, FULL),
     )
     output_dir: Path = output_dir_option(Path("runs/causal"), "write result and evidence into this folder")
@@ -98,10 +98,11 @@ def execute(options: CausalOptions) -> int:
     print(format_card(measurement))
     detail = None
     if options.detail == FULL and model is not None and measurement.evidence is not None:
-        from benchmark.causal.detail import format_detail, measure_detail
+        from benchmark.causal.detail.detail_report import format_detail
+        from benchmark.causal.detail.measure_detail import measure_detail
 
-        detail = measure_detail(model, suite, measurement.evidence, on_step=_print_step)
-        print(f"\n{format_detail(detail, measurement.sites)}")
+        detail = measure_detail(model, suite, on_step=_print_step)
+        print(f"\n{format_detail(detail.sites, detail.result)}")
     print(f"\nwrote {_write(measurement, detail, checkpoint, options.output_dir)}")
     return 0
 
@@ -110,6 +111,7 @@ def _add(options: CausalOptions, folder: Path, device: str) -> int:
     """Add the measurement to a folder and print its card; returns the exit code."""
     from benchmark.causal.report import format_result
     from benchmark.runner.measurement_record import UsesRecord
+    from benchmark.runner.measurements.registry import MEASUREMENTS
     from benchmark.runner.record import format_eligibility
     from benchmark.submit.measurements.addition import Addition
     from benchmark.submit.measurements.command import add_on_backend
@@ -117,14 +119,17 @@ def _add(options: CausalOptions, folder: Path, device: str) -> int:
     silence_libraries()
     options.backend.check()
     addition = Addition(
-        folder, ("uses",), options.output_dir, read_model(options.model) if options.model else "", device,
+        folder, ("uses", *(("uses-detail",) if options.detail == FULL else ())), options.output_dir, read_model(options.model) if options.model else "", device,
         options.threads, f"{program_name('causal')} --add-to {folder.name}",
     )  # fmt: skip
-    run, (record,) = add_on_backend(addition, options.backend)
+    run, (record, *details) = add_on_backend(addition, options.backend)
     assert isinstance(record, UsesRecord)
     print(f"{run.checkpoint.spec}, suite {record.suite.name}, eligible: {format_eligibility(record.unofficial)}")
     print(format_result(record.sites, record.use, record.merges))
-    print(f"\nwrote {folder / record.FILE}" + (f" and {record.EVIDENCE}" if record.evidence_sha256 else ""))
+    for detail in details:
+        print(f"\n{MEASUREMENTS['uses-detail'].format_card(detail)}")
+    for item in (record, *details):
+        print(f"\nwrote {folder / item.FILE}" + (f" and {item.EVIDENCE}" if item.evidence_sha256 else ""))
     return 0
 
 
@@ -167,7 +172,9 @@ def _print_step(step: str) -> None:
     print(f"{step} ...", file=sys.stderr, flush=True)
 
 
-def _write(measurement: CausalMeasurement, detail: CausalDetail | None, checkpoint: Checkpoint, folder: Path) -> Path:
+def _write(
+    measurement: CausalMeasurement, detail: DetailMeasurement | None, checkpoint: Checkpoint, folder: Path
+) -> Path:
     """Write the result and the evidence; returns the path of the result."""
     from benchmark.causal.report import to_json
 
@@ -175,7 +182,7 @@ def _write(measurement: CausalMeasurement, detail: CausalDetail | None, checkpoi
     path = folder / f"{stem}.json"
     content = {"model": checkpoint.spec, "digest": checkpoint.digest, **to_json(measurement)}
     if detail is not None:
-        content["detail"] = asdict(detail)
+        content["detail"] = {"sites": list(detail.sites), **asdict(detail.result)}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if measurement.evidence is not None:
         from safetensors.numpy import save

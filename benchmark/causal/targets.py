@@ -114,9 +114,9 @@ class SuffixTable:
             is_match = equal_worlds(reached, outputs[state, 1:], self.equality).all(1)
             suffix, state = suffix[is_match], state[is_match]
         cells = state * len(NEXT_WORDS) + self.actions[suffix, 0]
-        totals: np.ndarray = np.bincount(cells, self.weights[suffix], num_states * len(NEXT_WORDS)).reshape(
-            num_states, -1
-        )
+        # Without any suffix the counts are integers.
+        sums = np.bincount(cells, self.weights[suffix], num_states * len(NEXT_WORDS)).astype(np.float64)
+        totals: np.ndarray = sums.reshape(num_states, -1)
         totals[:, END] += self.end_weight * equal_worlds(states, outputs, self.equality).all(1)
         return totals
 

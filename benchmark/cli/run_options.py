@@ -18,7 +18,7 @@ from benchmark.cli.options import (
     resolve_output_dir,
 )
 from benchmark.models.interface import STRICT_DTYPE
-from benchmark.probing.protocol import GRIDS, STANDARD_GRID, Protocol
+from benchmark.probing.protocol import FULL_GRID, GRIDS, STANDARD_GRID, Protocol
 
 if TYPE_CHECKING:
     from benchmark.runner.run_config import RunConfig
@@ -45,7 +45,8 @@ class EvaluationOptions:
     detail: str = option(
         STANDARD_GRID,
         "select what is probed; standard: the verdict and the paper's columns; layers: also every layer where the "
-        "verdict is taken; full: also every offset, position, depth and label budget, codelength, reach, crossed prompts",
+        "verdict is taken; full: also every offset, position, depth and label budget, codelength, reach, crossed prompts, "
+        "and the detail of uses: other edits at every place, whole programs, displacement",
         choices=GRIDS,
         old=("--grid",),
     )
@@ -82,8 +83,10 @@ def resolve(options: Evaluation) -> Evaluation:
 
 def run_config(options: EvaluationOptions, suite: str, command: str, protocol: Protocol) -> RunConfig:
     """Build the configuration of a run on one suite; `command` is the command line, for the record."""
+    from benchmark.runner.measurements.registry import DETAIL_MEASUREMENTS, STANDARD_MEASUREMENTS
     from benchmark.runner.run_config import RunConfig
 
+    detail = DETAIL_MEASUREMENTS if options.detail == FULL_GRID else ()
     return RunConfig(
         suite=suite,
         limit=options.limit,
@@ -98,4 +101,5 @@ def run_config(options: EvaluationOptions, suite: str, command: str, protocol: P
         command=command,
         generation=options.generation.generation_options(),
         protocol=protocol,
+        measurements=(*STANDARD_MEASUREMENTS, *detail),
     )

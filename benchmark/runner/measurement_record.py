@@ -13,15 +13,18 @@ from pydantic import ValidationError
 
 from benchmark.artifacts import (
     CAUSAL_EVIDENCE,
+    DETAIL_EVIDENCE,
     PREVIEW_EVIDENCE,
     PREVIEW_RECORD,
     REACH_EVIDENCE,
     REACH_RECORD,
     REPRESENTS_RECORD,
     ROTATION_EVIDENCE,
+    USES_DETAIL_RECORD,
     USES_RECORD,
     known_version,
 )
+from benchmark.causal.detail.detail_verdict import DetailResult
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import UseResult
 from benchmark.errors import BenchmarkError
@@ -99,6 +102,19 @@ class ReachRecord(MeasurementRecord):
     EVIDENCE: ClassVar[str] = REACH_EVIDENCE
 
     written: ReachFigures
+
+
+class UsesDetailRecord(MeasurementRecord):
+    """What else is known about the use of the state: other edits, sites and variables, whole programs (docs/causal.md).
+
+    `sites` are the names of the places that were edited.
+    """
+
+    FILE: ClassVar[str] = USES_DETAIL_RECORD
+    EVIDENCE: ClassVar[str] = DETAIL_EVIDENCE
+
+    sites: list[str]
+    detail: DetailResult
 
 
 RecordT = TypeVar("RecordT", bound=MeasurementRecord)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmark.artifacts import (
     CAUSAL_EVIDENCE,
+    DETAIL_EVIDENCE,
     FIGURES,
     INDEX_FILE,
     MAX_BYTES,
@@ -29,6 +30,7 @@ from benchmark.artifacts import (
     REPRESENTS_RECORD,
     ROTATION_EVIDENCE,
     STATUS,
+    USES_DETAIL_RECORD,
     USES_RECORD,
 )
 from benchmark.errors import SubmissionError
@@ -41,9 +43,12 @@ CLOCK_SKEW = timedelta(days=1)
 MAX_DATE_OFFSET = timedelta(days=31)
 """Largest time by which the date of a folder may precede the start of its run."""
 EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
-TENSOR_FILES = {PROBES, CAUSAL_EVIDENCE, ROTATION_EVIDENCE, REACH_EVIDENCE}
+TENSOR_FILES = {PROBES, CAUSAL_EVIDENCE, DETAIL_EVIDENCE, ROTATION_EVIDENCE, REACH_EVIDENCE}
 """Files in the format of safetensors besides the weights."""
-MEASUREMENT_FILES = {USES_RECORD, CAUSAL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE, REACH_RECORD, REACH_EVIDENCE}
+MEASUREMENT_FILES = {
+    USES_RECORD, CAUSAL_EVIDENCE, USES_DETAIL_RECORD, DETAIL_EVIDENCE, REPRESENTS_RECORD, ROTATION_EVIDENCE, REACH_RECORD,
+    REACH_EVIDENCE,
+}  # fmt: skip
 """Files that can be added to a submission whose other files stay as they are."""
 DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 

@@ -1,1 +1,1 @@
-"""Sections of a row's page of measurements that are made on request."""
+"""Sections of a row's page that have a file of their own."""

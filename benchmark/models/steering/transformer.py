@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from benchmark.models.steering.words import (
 )
 from benchmark.models.token_alignment import align_tokens
 from benchmark.tasks.prompts import prompt_ids
+
+if TYPE_CHECKING:
+    from benchmark.models.steering.differentiable import DifferentiableTokens
 
 _MAX_ROWS = 256
 """Largest number of rows of one forward pass."""
@@ -65,6 +68,20 @@ class SteerableTransformer:
                 chunk = rows[start : start + step]
                 parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk])))
         return PreparedTokens(len(tokens), parts, self.model, prompts, prefixes)
+
+    def prepare_differentiable(
+        self, prompts: Sequence[str], prefixes: Sequence[str], site: int
+    ) -> tuple[DifferentiableTokens, np.ndarray]:
+        """Prefixes whose word scores can be differentiated by the state of a site, and that state, float32 [B, D].
+
+        Raises:
+            ModelError: the network, or its tokenizer, does not allow it.
+        """
+        from benchmark.models.steering.differentiable import DifferentiableTokens
+
+        prepared = self.prepare(prompts, prefixes)
+        states = prepared.states()[site]
+        return DifferentiableTokens(prepared, site), states
 
     def _tokens(self, prompt: str, prefix: str) -> PrefixTokens:
         """Tokens of a prefix; those after the prompt are the same after every prompt, which ends with the header."""

@@ -23,6 +23,7 @@ from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_t
 from benchmark.submit.measurements.check_reach import ReachCheck
 from benchmark.submit.measurements.check_represents import RepresentsCheck
 from benchmark.submit.measurements.check_uses import UsesCheck
+from benchmark.submit.measurements.check_uses_detail import UsesDetailCheck
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.schema import validate_schema
 from benchmark.tasks.suite import Suite
@@ -57,7 +58,7 @@ class MeasurementCheck(Protocol):
         ...
 
 
-CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck(), ReachCheck())
+CHECKS: tuple[MeasurementCheck, ...] = (RepresentsCheck(), UsesCheck(), ReachCheck(), UsesDetailCheck())
 
 
 def check_measurements(report: VerificationReport, suite: Suite, folder: Path, is_proposed: bool = False) -> None:

@@ -17,16 +17,15 @@ from benchmark.cli.fields import device_option, model_option, output_dir_option,
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import BackendOptions, open_backend, resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
-from benchmark.run import MEASUREMENT_NAMES
+from benchmark.run import DETAIL_NAMES, MEASUREMENT_NAMES
 
 if TYPE_CHECKING:
     from benchmark.runner.measurement_record import MeasurementRecord
     from benchmark.runner.run import Run
     from benchmark.submit.measurements.addition import Addition
 
-ADDED_ON_REQUEST = ("reach",)
-"""Measurements that are added only where `--only` names them."""
 NAME, MODULE = "measurements", "benchmark.submit.measurements"
+STANDARD, FULL = "standard", "full"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +34,11 @@ class AddOptions:
 
     folder: Path = argument("folder of a finished run or of a submission")
     only: tuple[str, ...] = option(
-        (),
-        "add this measurement; repeatable",
-        choices=(*MEASUREMENT_NAMES, *ADDED_ON_REQUEST),
-        many=True,
-        default_text=" and ".join(MEASUREMENT_NAMES),
+        (), "add this measurement; repeatable", choices=(*MEASUREMENT_NAMES, *DETAIL_NAMES), many=True,
+        default_text="all of the detail",
+    )  # fmt: skip
+    detail: str = option(
+        STANDARD, f"select the measurements; full: also {', '.join(DETAIL_NAMES)}", choices=(STANDARD, FULL)
     )
     model: str = model_option("", "that of the folder")
     device: str = device_option("cpu")
@@ -59,9 +58,7 @@ def execute(options: AddOptions) -> int:
     options.backend.check()
     device = resolve_device(options.device, options.backend.address)
     make_folder(options.output_dir, "--output-dir")
-    names = tuple(
-        name for name in (*MEASUREMENT_NAMES, *ADDED_ON_REQUEST) if name in (options.only or MEASUREMENT_NAMES)
-    )
+    names = selected_measurements(options)
     model = read_model(options.model) if options.model else ""
     command = f"{program_name(NAME, MODULE)} {options.folder.name}"
     addition = Addition(options.folder, names, options.output_dir, model, device, options.threads, command)
@@ -73,6 +70,13 @@ def execute(options: AddOptions) -> int:
             f"wrote {options.folder / record.FILE}" + (f" and {record.EVIDENCE}\n" if record.evidence_sha256 else "\n")
         )
     return 0
+
+
+def selected_measurements(options: AddOptions) -> tuple[str, ...]:
+    """Names of the measurements that are added: those of `--only`, else all of the detail."""
+    if options.only:
+        return tuple(name for name in (*MEASUREMENT_NAMES, *DETAIL_NAMES) if name in options.only)
+    return (*MEASUREMENT_NAMES, *(DETAIL_NAMES if options.detail == FULL else ()))
 
 
 def add_on_backend(addition: Addition, options: BackendOptions) -> tuple[Run, list[MeasurementRecord]]:

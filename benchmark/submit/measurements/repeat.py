@@ -1,6 +1,6 @@
 """Repeat a random part of a submission's measurements with its weights, in a bounded process, and compare.
 
-Of `represents.json`: one probe seed, see `repeat_represents`. Of `uses.json`: 64 pairs under every edit and control, 64 edits by zero, and the scores of 64 prefixes.
+Of `represents.json`: one probe seed, see `repeat_represents`; of `uses-detail.json`: see `repeat_uses_detail`. Of `uses.json`: 64 pairs under every edit and control, 64 edits by zero, and the scores of 64 prefixes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmark.runner.plan import Job
 from benchmark.submit.measurements.check import read_evidence, read_submitted_measurement
 from benchmark.submit.measurements.check_uses import MERGE_SCORES, UsesCheck, expected_runs
 from benchmark.submit.measurements.repeat_represents import repeat_represents
+from benchmark.submit.measurements.repeat_uses_detail import repeat_uses_detail
 from benchmark.submit.report import VerificationReport
 from benchmark.submit.rerun import (
     DEFAULT_LIMITS,
@@ -101,6 +102,7 @@ def rerun_measurements(folder: Path, report: VerificationReport, limits: Process
         SubmissionError: the record or a file of the model requests code.
     """
     repeat_represents(folder, report, limits)
+    repeat_uses_detail(folder, report, limits)
     suite, check = load_suite(report.record.suite.name), UsesCheck()
     record = read_submitted_measurement(UsesRecord, folder)
     if record is None:
