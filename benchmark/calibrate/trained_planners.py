@@ -3,9 +3,10 @@
 All are trained to write programs in open worlds, and to hold the net rotation of the words so far where a linear head reads
 it. They differ in what the plan is made from:
 
-- The *unread* transformer holds the rotation in coordinates that no block and no other head reads, and the coordinates
-  that are read have the same mean under every rotation. A probe reads the rotation; editing it must not be USES.
-- The *reader* is the same network, trained without that constraint, and its blocks read all coordinates.
+- The *unread* transformer holds the rotation in coordinates that no block and no other head reads. The coordinates that are
+  read have nearly the same mean under every rotation, and are shifted from one to another at random in training without a
+  change of the words. A probe reads the rotation; editing it must not be USES.
+- The *reader* is the same network without these constraints, and its blocks read all coordinates.
 - The *recurrent reader* is an LSTM that is also trained with turns that no word tells: the rotation in its recurrent state
   is shifted, and the program goes on from the turned robot (interchange intervention training, Geiger et al. 2022). It
   must be USES through the edit of recurrent states.
@@ -17,6 +18,7 @@ Hochreiter & Schmidhuber 1997.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,14 +144,16 @@ class PlannerNetwork(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         """Keep what each module was initialised with."""
 
-    def states(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
-        """States [B, T, D] after the embeddings and after each block."""
+    def states(
+        self, input_ids: torch.Tensor, shift: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """States [B, T, D] after the embeddings and after each block; `shift` replaces the input of block number `int`."""
         hidden = self.embed(input_ids)
         if self.config.kind != TRAINED_RECURRENT:
             hidden = hidden + self.position.weight[: input_ids.shape[1]]
         states = [hidden]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
+        for index, layer in enumerate(self.layers):
+            states.append(layer(states[-1] if shift is None else shift(index, states[-1])))
         return states
 
     def words(self, last: torch.Tensor) -> torch.Tensor:
@@ -260,7 +264,8 @@ def train_planner(suite: Suite, kind: str, seed: int, steps: int = NUM_STEPS) ->
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * factor
             rows = torch.from_numpy(random.integers(0, len(data.ids), BATCH_SIZE))
-            loss = _loss(network, data.take(rows))
+            turn = torch.from_numpy(random.integers(0, TURNS, (BATCH_SIZE, data.ids.shape[1])))
+            loss = _loss(network, data.take(rows), step % LAYERS, turn)
             if edited:
                 after = EDITED_AT[step % len(EDITED_AT)]
                 loss = loss + _edited_loss(network, edited[after].take(rows), after)
@@ -279,20 +284,45 @@ def init_planner(kind: str, seed: int) -> PlannerNetwork:
         return PlannerNetwork(PlannerConfig(kind))
 
 
-def _loss(network: PlannerNetwork, batch: PlannerData) -> torch.Tensor:
-    """Cross-entropy of words and of the rotation in the planted coordinates, and for the unread kind their separation."""
-    states = network.states(batch.ids)
+def _loss(network: PlannerNetwork, batch: PlannerData, site: int, turn: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of words and of the rotation in the planted coordinates, and for the unread kind their separation.
+
+    Args:
+        network: the network.
+        batch: the programs.
+        site, turn: where and by how much the unread kind is shifted, see `_random_shift`.
+    """
+    is_unread = network.config.kind == TRAINED_UNREAD
+    states = network.states(batch.ids, _random_shift(batch.rotation, site, turn) if is_unread else None)
     loss = functional.cross_entropy(
         network.words(states[-1]).flatten(0, 1), batch.words.flatten(), ignore_index=IGNORED
     )
     for hidden in states[1:]:
         planted = network.rotation(hidden[..., -PLANTED_WIDTH:])
         loss = loss + functional.cross_entropy(planted.flatten(0, 1), batch.rotation.flatten(), ignore_index=IGNORED)
-    if network.config.kind == TRAINED_UNREAD:
+    if is_unread:
         loss = loss + MEAN_WEIGHT * sum(
             _mean_differences(hidden[..., :READ_WIDTH], batch.rotation) for hidden in states
         )
     return loss
+
+
+def _random_shift(rotation: torch.Tensor, site: int, turn: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """Shift what is read at one site by the difference of two class means, `turn` int64 [B, T] quarter turns apart."""
+
+    def shift(index: int, hidden: torch.Tensor) -> torch.Tensor:
+        if index != site:
+            return hidden
+        read, others = hidden[..., :READ_WIDTH], hidden[..., READ_WIDTH:]
+        with torch.no_grad():
+            member = functional.one_hot(rotation.clamp(min=0), TURNS).to(read.dtype) * (rotation >= 0)[..., None]
+            means = torch.einsum("btc,btd->tcd", member, read) / member.sum(0)[..., None].clamp(min=1)
+            turned = functional.one_hot((rotation + turn).clamp(min=0) % TURNS, TURNS).to(read.dtype)
+            turned = turned * (rotation >= 0)[..., None]
+            difference = torch.einsum("btc,tcd->btd", turned - member, means)
+        return torch.cat([read + difference, others], -1)
+
+    return shift
 
 
 def _edited_loss(network: PlannerNetwork, batch: PlannerData, after: int) -> torch.Tensor:

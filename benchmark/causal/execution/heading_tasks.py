@@ -115,6 +115,6 @@ def describe_task() -> str:
             f"A program is written {HEADER_TEXT} ... }} with one statement after another: move(); goes one cell ahead;",
             "turn_left(); turns left on the spot; turn_right(); turns right on the spot; pick_marker(); takes one marker from",
             "the robot's cell; put_marker(); puts one there. A move into a wall or a pick from an empty cell does nothing.",
-            "After each program stands where the robot faces at its end.",
+            "After each program stands the heading of the robot at its end.",
         ]
     )
