@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from benchmark.api.inputs import InputError
 from benchmark.api.model import Model, as_model
 from benchmark.causal.interventions import SteerableModel
-from benchmark.causal.measurement import CausalMeasurement
+from benchmark.causal.measurement import CausalMeasurement, measure_merges
 from benchmark.causal.measurement import measure_use as measure_steerable
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
 from benchmark.causal.verdict import UseScore, not_applicable
+from benchmark.errors import ModelError
 from benchmark.statistics import Estimate
 from benchmark.tasks.suite import Suite, load_suite
 from karel_env.command import shown
@@ -121,19 +122,21 @@ def measure_use(
 
     Args:
         model: a spec such as `hf:org/name`, a folder, a model of `load_model` or `wrap`, a transformers model in memory,
-            or an object with the attributes of `benchmark.causal.interventions.SteerableModel`, which replaces states in
-            a network of another library.
+            a class of your own (`py:` or `wrap`) whose method `steerable` returns what can be edited, or an object with the
+            attributes of `benchmark.causal.interventions.SteerableModel`, which replaces states in a network of another
+            library.
         suite: a suite of `load_suite`, or the name or file of one; straight-line programs only.
         tokenizer: the fast tokenizer of a transformers model in memory.
         untrained: for a `SteerableModel`: an untrained copy of it, the control of the architecture; None leaves that
-            control out. Networks of transformers get theirs here.
+            control out. Others get theirs here, objects of `wrap` through its `random_init`.
         settings: number of tasks and pairs.
         on_step: called with the name of each step when it starts.
         load_options: keyword arguments of `load_model`, for a spec or a folder.
 
     Returns:
         The verdict; shares of pairs, scores and merges with 95% intervals over tasks; the words that were written. A model
-        whose states cannot be replaced, or that solves too few tasks, has the verdict N/A and the reason.
+        whose states cannot be replaced, or that solves too few tasks, has the verdict N/A and the reason; and merges, if it
+        gives probabilities of words.
 
     Raises:
         InputError: (a ValueError) an object that is no model, or `untrained` for a model that gets its own.
@@ -153,12 +156,40 @@ def measure_use(
         )
     handle = as_model(model, tokenizer, **load_options)
     if handle.checkpoint is None or handle.checkpoint.is_custom or not handle.checkpoint.has_hidden_states:
+        return UseMeasurement(_measure_custom(handle, measured_suite, settings, on_step))
+    with _opened(handle, None) as network, _opened(handle, UNTRAINED_SEED) as copy:
+        return UseMeasurement(measure_steerable(network, measured_suite, copy, settings, on_step=on_step))
+
+
+def _measure_custom(
+    handle: Model, suite: Suite, settings: PairSettings, on_step: Callable[[str], None]
+) -> CausalMeasurement:
+    """Measure a class of the user's own through its method `steerable`; N/A without one, with merges if it scores words."""
+    from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer, open_custom
+    from benchmark.runner.plan import Job
+
+    if handle.checkpoint is None:
+        try:
+            network = open_custom(handle.custom, handle.spec)
+        except ModelError as error:
+            return CausalMeasurement(suite.name, (), not_applicable(str(error)), None, None)
+        copy = None if handle.random_init is None else open_custom(handle.random_init(UNTRAINED_SEED), handle.spec)
+        return measure_steerable(network, suite, copy, settings, on_step=on_step)
+    job = Job(suite, handle.checkpoint, handle.dtype, handle.device, 0, threads=handle.threads)
+    try:
+        network, copy = load_steerable(job), load_steerable(job, UNTRAINED_SEED)
+        return measure_steerable(network, suite, copy, settings, on_step=on_step)
+    except ModelError as error:
+        reason = str(error)
+    if not handle.checkpoint.is_custom:
         reason = (
             f"{handle.spec} has no states that can be replaced; expected a network of transformers, or a SteerableModel"
         )
-        return UseMeasurement(CausalMeasurement(measured_suite.name, (), not_applicable(reason), None, None))
-    with _opened(handle, None) as network, _opened(handle, UNTRAINED_SEED) as copy:
-        return UseMeasurement(measure_steerable(network, measured_suite, copy, settings, on_step=on_step))
+    try:
+        merges = measure_merges(load_word_scorer(job), suite, settings)
+    except ModelError:
+        merges = None
+    return CausalMeasurement(suite.name, (), not_applicable(reason), merges, None)
 
 
 def _is_steerable(model: Any) -> bool:

@@ -15,13 +15,17 @@ from karel_env.command import integer
 
 @dataclass(frozen=True, kw_only=True)
 class CausalCalibrateOptions:
-    """Measure planners whose use of their state is known."""
+    """Measure planners and trained networks whose use of their state is known."""
 
     suite: str = suite_option(purpose=" of straight-line programs")
     seeds: int = option(20, "set the number of seeds", read_with=integer(1, 10_000), metavar="N")
     draws: int = option(
         500, "set the number of simulated draws for the coverage; 0: none", read_with=integer(0, 100_000), metavar="N"
     )
+    trainings: int = option(
+        1, "set the number of trainings of each trained network, about a minute each; 0: none",
+        read_with=integer(0, 1000), metavar="N",
+    )  # fmt: skip
     output_dir: Path = output_dir_option(Path("runs/calibration"), "write the record into this folder")
 
 

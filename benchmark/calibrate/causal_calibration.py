@@ -1,7 +1,8 @@
 """Known answers of the causal measurement: `karel-bench calibrate causal [--seeds N]`.
 
-Every seed draws other tasks and other directions. Prints a row per planner: verdicts, score, and how many are right; then
-the coverage of the 95% intervals over simulated draws. Writes `causal.json`.
+Every seed draws other tasks and other directions, and every training starts from other weights. Prints a row per planner:
+verdicts, score, and how many are right; then the coverage of the 95% intervals over simulated draws at several true margins.
+Writes `causal.json`. Trained networks are stored beside it, and are not trained again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tabulate import tabulate
 
 from benchmark.calibrate.causal import CausalCalibrateOptions
 from benchmark.calibrate.draws import suite_of_draw
+from benchmark.calibrate.open_worlds import TRAINED_READER, TRAINED_RECURRENT, TRAINED_UNREAD
 from benchmark.calibrate.planners import (
     ALTERNATIVE,
     DORMANT,
@@ -30,7 +32,7 @@ from benchmark.calibrate.planners import (
     Planner,
     PlannerWorld,
 )
-from benchmark.causal.measurement import measure_use
+from benchmark.causal.measurement import CausalMeasurement, measure_use
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
 from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, score_rates
 from benchmark.command import make_folder
@@ -49,9 +51,15 @@ EXPECTED = {
     DORMANT: (NOT_SHOWN, ""),
     NOISE: (NOT_APPLICABLE, ""),
 }
+TRAINED_EXPECTED = {TRAINED_UNREAD: (NOT_SHOWN, ""), TRAINED_READER: (USES, ""), TRAINED_RECURRENT: (USES, "")}
 """Expected verdict of each kind, and the site of the edit if it matters."""
 MIN_COVERAGE, MAX_COVERAGE = 0.93, 0.97
 COVERAGE_TASKS = 160
+NATURAL_RATE, LOOK_UP_RATE = 0.9, 0.5
+TRUE_RATES = (0.8, 0.02, 0.03, 0.05, 0.03, 0.02, 0.02)
+"""Rates of the edit and of the controls in simulated draws."""
+STEERED_RATES = (0.5, 0.6, 0.7, 0.8, 0.95)
+"""Rates of the edit at which the coverage is simulated: true margins of 0, 0.1, 0.2, 0.3 and 0.45."""
 Cell = dict[str, Any]
 
 
@@ -76,7 +84,11 @@ def measure_planners(
 
 
 def _measure(world: PlannerWorld, kind: str, seed: int, settings: PairSettings) -> Cell:
-    measurement = measure_use(Planner(world, kind, seed), world.suite, settings=settings)
+    return make_cell(kind, seed, measure_use(Planner(world, kind, seed), world.suite, settings=settings))
+
+
+def make_cell(kind: str, seed: int, measurement: CausalMeasurement) -> Cell:
+    """The cell of a measured pseudo-model, see `measure_planners`."""
     use = measurement.use
     site = measurement.sites[use.site] if use.site is not None else ""
     cell: Cell = {
@@ -90,7 +102,7 @@ def _measure(world: PlannerWorld, kind: str, seed: int, settings: PairSettings) 
         is_false_use = use.verdict == USES and share < 1
         is_right = use.use is not None and abs(use.use.value - share) <= SHARE_TOLERANCE and not is_false_use
         return cell | {"expected": f"use {share:g}", "is_right": is_right, "is_false_use": is_false_use and share == 0}
-    verdict, expected_site = EXPECTED[kind]
+    verdict, expected_site = (EXPECTED | TRAINED_EXPECTED)[kind]
     is_right = use.verdict == verdict and expected_site in ("", site)
     is_false_use = use.verdict == USES and verdict != USES
     return cell | {
@@ -100,26 +112,47 @@ def _measure(world: PlannerWorld, kind: str, seed: int, settings: PairSettings) 
     }
 
 
-def simulate_coverage(draws: int, seed: int = 0) -> dict[str, float]:
+def simulate_coverage(
+    draws: int, true_rates: Sequence[float] = TRUE_RATES, look_up_rate: float = LOOK_UP_RATE, seed: int = 0
+) -> dict[str, float]:
     """Share of simulated draws whose 95% interval covers the true margin, and the true score.
 
-    Tasks differ in how often they succeed, and have different numbers of pairs; one control is larger than the others.
+    Tasks differ in how often they succeed, and have different numbers of pairs.
+
+    Args:
+        draws: number of draws.
+        true_rates: rates of the edit and of the controls that are run on the model.
+        look_up_rate: rate of the look-up.
+        seed: seed of the simulation.
     """
     random = np.random.default_rng([80_002, seed])
-    true_rates = np.array([0.8, 0.02, 0.03, 0.05, 0.03, 0.02, 0.02, 0.5])
-    names = ("steered", *(f"control {i}" for i in range(6)), LOOK_UP)
-    natural_rate = 0.9
+    rates = np.array([*true_rates, look_up_rate])
+    names = ("steered", *(f"control {i}" for i in range(len(true_rates) - 1)), LOOK_UP)
     covered = np.zeros(2)
     for _ in range(draws):
         counts = 1.0 + random.poisson(1.2, COVERAGE_TASKS)
-        hits = np.stack([_clustered(random, rate, counts) for rate in true_rates])
+        hits = np.stack([_clustered(random, rate, counts) for rate in rates])
         base_counts = 1.0 + random.poisson(4, COVERAGE_TASKS)
-        natural = Rates(("natural",), _clustered(random, natural_rate, base_counts)[None], base_counts[None])
+        natural = Rates(("natural",), _clustered(random, NATURAL_RATE, base_counts)[None], base_counts[None])
         score = score_rates(Rates(names, hits, np.repeat(counts[None], len(names), 0)), natural, int(counts.sum()))
-        truths = true_rates[0] - true_rates[1:].max(), (true_rates[0] - true_rates[1:-1].max()) / natural_rate
+        truths = rates[0] - rates[1:].max(), (rates[0] - rates[1:-1].max()) / NATURAL_RATE
         for index, (truth, estimate) in enumerate(zip(truths, (score.margin, score.use), strict=True)):
             covered[index] += estimate.low <= truth <= estimate.high
     return {"margin": float(covered[0] / draws), "use": float(covered[1] / draws)}
+
+
+def coverage_by_margin(draws: int) -> list[dict[str, float]]:
+    """Coverage at each of `STEERED_RATES`: the true margin, the true use, and the shares of draws that cover them."""
+    rows = []
+    for steered in STEERED_RATES:
+        rates = (steered, *TRUE_RATES[1:])
+        covered = simulate_coverage(draws, rates)
+        rows.append({
+            "true margin": round(steered - max(*TRUE_RATES[1:], LOOK_UP_RATE), 6),
+            "true use": round((steered - max(TRUE_RATES[1:])) / NATURAL_RATE, 6),
+            **covered,
+        })  # fmt: skip
+    return rows
 
 
 def _clustered(random: np.random.Generator, rate: float, counts: np.ndarray) -> np.ndarray:
@@ -156,12 +189,23 @@ def run(options: CausalCalibrateOptions) -> int:
     for seed in range(options.seeds):
         cells += measure_planners(suite, seed)
         print(f"seed {seed}: {sum(c['is_right'] for c in cells)} of {len(cells)} right", file=sys.stderr, flush=True)
+    if options.trainings:
+        # Planners need no torch, which takes 5 s to import.
+        from benchmark.calibrate.trained_calibration import measure_trained
+
+        cells += measure_trained(suite, options.trainings, options.output_dir)
     coverage = simulate_coverage(options.draws) if options.draws else {}
+    by_margin = coverage_by_margin(options.draws) if options.draws else []
     num_false = sum(cell["is_false_use"] for cell in cells)
     path = options.output_dir / "causal.json"
-    record = {"suite": suite.name, "seeds": options.seeds, "cells": cells, "coverage": coverage}
+    record = {
+        "suite": suite.name, "seeds": options.seeds, "cells": cells, "coverage": coverage, "coverage_by_margin": by_margin
+    }  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(format_table(cells))
     shares = ", ".join(f"{name} {share:.1%}" for name, share in coverage.items())
+    if by_margin:
+        shown = [{name: f"{value:.3f}" for name, value in row.items()} for row in by_margin]
+        print(f"\n{tabulate(shown, headers='keys', tablefmt='github', disable_numparse=True)}")
     print(f"\nfalse USES: {num_false}. Coverage of 95% intervals: {shares or 'not simulated'}. Record: {path}")
     return 0

@@ -142,7 +142,7 @@ class Planner:
         self.code_directions = directions[:, num_features : num_features + len(NEXT_WORDS)]
         self.plan_directions = directions[:, num_features + len(NEXT_WORDS) :][:, :num_plan]
         self.simplex = np.zeros((TURNS, len(NEXT_WORDS)), np.float32)
-        self.simplex[:, : TURNS - 1] = SCALE * _simplex(random)
+        self.simplex[:, : TURNS - 1] = SCALE * random_simplex(random)
         one_hot = np.eye(END, dtype=np.float32)[world.prefix].reshape(len(world.prefix), -1)
         task_features = random.normal(size=(len(world.pairs.tasks), TASK_FEATURES)).astype(np.float32)
         self.features = np.concatenate([one_hot, task_features[world.task]], 1) @ self.feature_directions.T
@@ -248,7 +248,7 @@ class PreparedRows:
         return [self.planner.world.text[row] for row in self.rows]
 
 
-def _simplex(random: np.random.Generator) -> np.ndarray:
+def random_simplex(random: np.random.Generator) -> np.ndarray:
     """float32 [4, 3], corners of a regular simplex in random orientation."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
     return (corners @ np.linalg.qr(random.normal(size=(3, 3)))[0]).astype(np.float32)

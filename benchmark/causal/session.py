@@ -19,7 +19,10 @@ from benchmark.causal.targets import TURNS
 from benchmark.errors import ModelError
 from benchmark.tasks.prompt_template import PLAIN, PromptTemplate, render_prompts
 from benchmark.tasks.suite import Suite
-from karel_env.semantics import ORIGINAL
+from karel_env.semantics import ORIGINAL, Semantics
+
+PRECEDES_LAST_WORD = "labels_precede_last_word"
+"""Optional attribute of a `SteerableModel`: whether states are labelled by the rotation before the last word."""
 
 
 class CausalSession:
@@ -45,7 +48,15 @@ class CausalSession:
         self.batch_rows = min(model.batch_rows, batch_rows or model.batch_rows)
         self.prompts = render_prompts(suite, pairs.tasks, template=template)
         self.semantics = [ORIGINAL, *alternative_semantics()]
-        self.values = np.stack([net_rotation(pairs.prefix, s) for s in self.semantics])
+        self.values = np.stack([self.rotations(pairs.prefix, s) for s in self.semantics])
+
+    def rotations(self, prefixes: np.ndarray, semantics: Semantics) -> np.ndarray:
+        """int64 [R], the rotation of prefixes int8 [R, K] by which states are labelled.
+
+        That of the prefix, or of the prefix without its last word for a model that says that its states precede that word.
+        """
+        precedes = bool(getattr(self.model, PRECEDES_LAST_WORD, False))
+        return net_rotation(prefixes[:, : prefixes.shape[1] - precedes], semantics)
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, PreparedPrefixes]]:
         """Rows of pairs, prepared a batch at a time; neighbouring rows share prompts."""
@@ -94,7 +105,7 @@ class SiteStates:
 
     def shifts(self, session: CausalSession) -> list[list[MeanShift]]:
         """[S][L], the mean shift of each semantics at each site."""
-        values = [net_rotation(session.pairs.mean_prefix, s) for s in session.semantics]
+        values = [session.rotations(session.pairs.mean_prefix, s) for s in session.semantics]
         return [[mean_shift(site, value, TURNS) for site in self.sites] for value in values]
 
     def site_range(self, site: int) -> ComponentRange:

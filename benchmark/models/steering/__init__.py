@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.steering.recurrent import SteerableRecurrent, find_recurrent_network
 from benchmark.models.steering.transformer import SteerableTransformer
+from benchmark.models.steering.words import NEXT_WORDS
 
 
-def open_steerable(model: HuggingFaceModel) -> SteerableTransformer:
-    """Wrap a loaded model: recurrent states for recurrent networks, inputs of blocks otherwise."""
+def open_steerable(model: HuggingFaceModel, continuations: Sequence[str] = NEXT_WORDS) -> SteerableTransformer:
+    """Wrap a loaded model: recurrent states for recurrent networks, inputs of blocks otherwise.
+
+    Args:
+        model: the model.
+        continuations: texts whose probability after a prefix is scored; the six next words of a program by default.
+    """
     network = find_recurrent_network(model)
-    return SteerableTransformer(model) if network is None else SteerableRecurrent(model, network)
+    if network is None:
+        return SteerableTransformer(model, continuations)
+    return SteerableRecurrent(model, network, continuations)

@@ -3,7 +3,7 @@
 Prompts of one length are run together, since padding would change the state. Edits start the last token of the prefix
 from another state.
 
-Letters: `B` prefixes, `D` width of a site, `G` the six continuations if any has several tokens, else 1.
+Letters: `B` prefixes, `D` width of a site, `G` see `words`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmark.models.steering.hooks import PassHooks, hook_blocks
 from benchmark.models.steering.transformer import PrefixGroup, SteerableTransformer
 from benchmark.models.steering.words import (
     AT_PREFIX,
+    NEXT_WORDS,
     PrefixTokens,
     are_complete,
     score_words,
@@ -167,10 +168,20 @@ class CacheNetwork:
 
 
 class SteerableRecurrent(SteerableTransformer):
-    """A `SteerableModel` whose sites are the recurrent state of each layer before a token, and of all layers."""
+    """A `SteerableModel` whose sites are the recurrent state of each layer before a token, and of all layers.
 
-    def __init__(self, model: HuggingFaceModel, network: RecurrentNetwork) -> None:
-        super().__init__(model)
+    Attributes:
+        labels_precede_last_word: whether class means are those of the rotation before the last word, which is what the state
+            before that word can hold, instead of the rotation after it. Off, as in all measurements of version 1: the means
+            are then mixtures over the last word, and the edit is shorter than the distance of two values.
+    """
+
+    labels_precede_last_word = False
+
+    def __init__(
+        self, model: HuggingFaceModel, network: RecurrentNetwork, continuations: Sequence[str] = NEXT_WORDS
+    ) -> None:
+        super().__init__(model, continuations)
         self.network = network
         self.sites = (*(f"recurrent state {i}" for i in range(network.num_layers)), "all recurrent states")
 
@@ -225,7 +236,7 @@ class RecurrentGroup(PrefixGroup):
     @torch.inference_mode()
     def complete(self, max_new_words: int) -> list[str] | None:
         """See `PrefixGroup.complete`."""
-        if self.copies > 1:
+        if self.copies > 1 or self.tail.shape[1]:
             return None
         words = torch.tensor([word[0] for word in self.tokens[0].words], device=self.model.device)
         state, ids = self.before[AT_PREFIX], self.prefix_ids[:, -1:]

@@ -4,7 +4,7 @@ A prompt is read once for all its prefixes, and what precedes the last token of 
 pass over that token alone. Without a cache that can be cropped, every pass reads the full text. Prefixes are grouped so
 that no token needs padding after the prompt.
 
-Letters: `B` prefixes, `D` width of a site, `V` vocabulary, `G` the six continuations if any has several tokens, else 1.
+Letters: `B` prefixes, `C` continuations, `D` width of a site, `V` vocabulary, `G` see `words`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,22 @@ _TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 28
 
 
 class SteerableTransformer:
-    """A `SteerableModel` whose sites are the inputs of the blocks."""
+    """A `SteerableModel` whose sites are the inputs of the blocks.
 
-    def __init__(self, model: HuggingFaceModel) -> None:
-        self.model = model
+    Args:
+        model: the model.
+        continuations: what is scored after a prefix, canonical text; the six words by default.
+    """
+
+    def __init__(self, model: HuggingFaceModel, continuations: Sequence[str] = NEXT_WORDS) -> None:
+        self.model, self.continuations = model, tuple(continuations)
         self.sites = tuple(f"block {i}" for i in range(len(model.blocks)))
         config = model.model.config.get_text_config()
         bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * config.hidden_size * 4
         self.batch_rows = max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // bytes_per_row))
         self.prefix_tokens: dict[str, tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
         self.is_skippable: dict[int, bool] = {}
+        self.has_solved_examples = self.continuations != NEXT_WORDS
 
     def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> PreparedTokens:
         """See `SteerableModel.prepare`."""
@@ -67,7 +73,7 @@ class SteerableTransformer:
             for start in range(0, len(rows), step):
                 chunk = rows[start : start + step]
                 parts.append((np.array(chunk), self._prepare_group([tokens[i] for i in chunk])))
-        return PreparedTokens(len(tokens), parts, self.model, prompts, prefixes)
+        return PreparedTokens(len(tokens), len(self.continuations), parts, self.model, prompts, prefixes)
 
     def prepare_differentiable(
         self, prompts: Sequence[str], prefixes: Sequence[str], site: int
@@ -86,18 +92,19 @@ class SteerableTransformer:
     def _tokens(self, prompt: str, prefix: str) -> PrefixTokens:
         """Tokens of a prefix; those after the prompt are the same after every prompt, which ends with the header."""
         if prefix not in self.prefix_tokens:
-            aligned = [align_tokens(self.model.tokenizer, prompt, f"{prefix} {word}") for word in NEXT_WORDS]
-            ids = [a.ids[: int(a.first[-1]) - 1] for a in aligned]
+            count = len(prefix.split(" "))
+            aligned = [align_tokens(self.model.tokenizer, prompt, f"{prefix} {word}") for word in self.continuations]
+            ids = [a.ids[: int(a.first[count]) - 1] for a in aligned]
             if any(row != ids[0] for row in ids):
                 raise ModelError("tokenizer: the tokens of a prefix depend on the word after it; cannot be edited")
-            words = tuple(tuple(a.ids[int(a.first[-1]) - 1 :]) for a in aligned)
+            words = tuple(tuple(a.ids[int(a.first[count]) - 1 :]) for a in aligned)
             self.prefix_tokens[prefix] = (ids[0], words)
         return PrefixTokens(prompt_ids(self.model.tokenizer, prompt), *self.prefix_tokens[prefix])
 
     def _prompt_key(self, item: PrefixTokens) -> tuple[int, ...]:
-        """What prompts of one group share: their length, where padding would change states."""
+        """What prompts of one group share: their length, where padding would change states or part their common beginning."""
         padded = self.model.model.config.model_type not in PADDING_SENSITIVE_TYPES
-        return () if padded else (len(item.prompt),)
+        return () if padded and not self.has_solved_examples else (len(item.prompt),)
 
     def _prepare_group(self, tokens: Sequence[PrefixTokens]) -> PrefixGroup:
         return PrefixGroup(self, tokens)
@@ -121,7 +128,9 @@ class PrefixGroup:
         self.rows = torch.tensor(rows, device=self.model.device).repeat_interleave(self.copies)
         ids, mask, _ = self._pad([list(prompt) for prompt in prompts])
         self.ids, self.mask = ids[self.rows], mask[self.rows]
-        self.prompt_cache = self._fill(None, ids[:, :-1], mask[:, :-1])
+        beginning = self._read_beginning(ids)
+        start = 0 if beginning is None else beginning.get_seq_length()
+        self.prompt_cache = self._fill(beginning, ids[:, start:-1], mask[:, :-1])
         self.prefix_ids = torch.tensor([item.prefix for item in self.tokens], device=self.model.device)
         self.prefix_ids = self.prefix_ids.repeat_interleave(self.copies, 0)
         self.tail = self._tails()
@@ -132,6 +141,17 @@ class PrefixGroup:
             self.cache = self._fill(cache, head, self._mask(head.shape[1] - 1))
             if is_plain(self.cache):
                 reserve(self.cache)
+
+    def _read_beginning(self, ids: torch.Tensor) -> Any:
+        """A cache over the common beginning of prompts [B, T] of one length, read for one of them; None without one."""
+        differs = (ids[:, :-1] != ids[:1, :-1]).any(0).nonzero()
+        length = int(differs[0]) if len(differs) else 0
+        if not self.owner.has_solved_examples or length == 0:
+            return None
+        cache = self._fill(None, ids[:1, :length], self.mask.new_ones(1, length))
+        if cache is not None:
+            cache.batch_repeat_interleave(len(ids))
+        return cache
 
     def _pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
         preamble, self.model.preamble = self.model.preamble, []
@@ -147,7 +167,7 @@ class PrefixGroup:
     def _tails(self) -> torch.Tensor:
         """int64 [B * G, width], tokens of the continuations but their last, padded at the end."""
         width = max(len(word) for word in self.tokens[0].words) - 1
-        rows = [list(word[:-1]) for item in self.tokens for word in (item.words if self.copies > 1 else ((0,),))]
+        rows = [list(word[:-1]) for item in self.tokens for word in item.words[: self.copies]]
         padded = [row + [self.model.padding_id] * (width - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.long, device=self.model.device).reshape(len(rows), width)
 
@@ -209,8 +229,8 @@ class PrefixGroup:
         return score_words(self.tokens, logits)
 
     def _may_skip(self, hooks: PassHooks, position: str) -> bool:
-        """Whether blocks before the edit need not be run: they read the last token of the prefix alone, unedited."""
-        is_edit = hooks.values is not None and hooks.site > 0 and position == AT_PREFIX and self.tail.shape[1] == 0
+        """Whether blocks before the edit need not be run: what they compute is that of an unedited pass."""
+        is_edit = hooks.values is not None and hooks.site > 0 and position == AT_PREFIX and self.copies == 1
         return is_edit and is_plain(self.cache) and self.owner.is_skippable.get(hooks.site, True)
 
     def _run_from_site(self, hooks: PassHooks) -> torch.Tensor:
@@ -231,7 +251,7 @@ class PrefixGroup:
     @torch.inference_mode()
     def complete(self, max_new_words: int) -> list[str] | None:
         """The words written greedily after each prefix; None where a word has several tokens or nothing is cached."""
-        if self.copies > 1 or self.cache is None:
+        if self.copies > 1 or self.tail.shape[1] or self.cache is None:
             return None
         words = torch.tensor([word[0] for word in self.tokens[0].words], device=self.model.device)
         ids, length = self.prefix_ids[:, -1:], self.prefix_ids.shape[1]

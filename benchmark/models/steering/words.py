@@ -1,6 +1,8 @@
-"""The six continuations of a prefix as tokens: their ids, scores and texts.
+"""The continuations of a prefix as tokens: their ids, scores and texts.
 
-Letters: `B` prefixes, `V` vocabulary, `G` the six continuations if any has several tokens, else 1.
+They are the six words that may follow an action, unless a model is opened with others.
+
+Letters: `B` prefixes, `C` continuations, `V` vocabulary, `G` is C, or 1 if continuations differ in their last token only.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class PrefixTokens:
     Attributes:
         prompt: ids of the prompt.
         prefix: ids of the prefix.
-        words: ids of each of the six continuations after it.
+        words: ids of each of the C continuations after it.
     """
 
     prompt: list[int]
@@ -43,8 +45,8 @@ class PrefixTokens:
 
 
 def num_copies(item: PrefixTokens) -> int:
-    """G, rows per prefix: six if any continuation has several tokens, else one."""
-    return 1 if max(map(len, item.words)) == 1 else len(item.words)
+    """G, rows per prefix: one if the continuations are single tokens after a common beginning, else one for each."""
+    return 1 if len({word[:-1] for word in item.words}) == 1 else len(item.words)
 
 
 def are_complete(written: list[np.ndarray]) -> bool:
@@ -62,7 +64,9 @@ def words_to_texts(written: list[np.ndarray]) -> list[str]:
 
 
 def score_words(tokens: Sequence[PrefixTokens], logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities [B, 6], and whether the argmax of the vocabulary begins the best word [B].
+    """Log-probabilities [B, C], and whether the argmax of the vocabulary begins the best word [B].
+
+    With a common beginning of the continuations, both are those of the token after it.
 
     Args:
         tokens: tokens of B prefixes.
@@ -70,8 +74,9 @@ def score_words(tokens: Sequence[PrefixTokens], logits: torch.Tensor) -> tuple[n
     """
     copies = num_copies(tokens[0])
     log_probs = logits.double().log_softmax(-1).cpu()
-    first = log_probs[::copies, 0]
-    starts = np.array([[word[0] for word in item.words] for item in tokens])
+    at = len(tokens[0].words[0]) - 1 if copies == 1 else 0
+    first = log_probs[::copies, at]
+    starts = np.array([[word[at] for word in item.words] for item in tokens])
     if copies == 1:
         scores = np.take_along_axis(first.numpy(), starts, 1)
     else:
@@ -94,11 +99,13 @@ class PreparedTokens:
 
     Attributes:
         count: B.
+        num_continuations: C.
         parts: rows int64 and the group that holds them.
         model, prompts, prefixes: what was prepared.
     """
 
     count: int
+    num_continuations: int
     parts: list[tuple[np.ndarray, Any]]
     model: HuggingFaceModel
     prompts: Sequence[str]
@@ -141,7 +148,7 @@ class PreparedTokens:
         ranges: Sequence[Any] | None = None,
     ) -> ScoredWords:
         """See `PreparedPrefixes.score`."""
-        log_probs = np.empty((self.count, len(NEXT_WORDS)))
+        log_probs = np.empty((self.count, self.num_continuations))
         is_argmax = np.empty(self.count, bool)
         for rows, group in self.parts:
             values = None if states is None else states[rows]

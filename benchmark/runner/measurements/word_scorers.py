@@ -50,20 +50,28 @@ def load_steerable(job: Job, seed: int | None = None) -> SteerableModel:
 
 
 def _load_custom(checkpoint: Checkpoint, seed: int | None) -> SteerableModel:
-    model = build_model(ModelSpec.parse(checkpoint.spec), seed)
+    return open_custom(build_model(ModelSpec.parse(checkpoint.spec), seed), checkpoint.spec)
+
+
+def open_custom(model: Any, spec: str) -> SteerableModel:
+    """What the method `steerable` of a custom class returns.
+
+    Raises:
+        ModelError: there is no such method, it fails, or it returns something else.
+    """
     if not callable(getattr(model, STEERABLE, None)):
-        raise ModelError(f"{checkpoint.spec}: {NO_METHOD}")
+        raise ModelError(f"{spec}: {NO_METHOD}")
     try:
-        with exit_as_error(checkpoint.spec, STEERABLE):
+        with exit_as_error(spec, STEERABLE):
             steerable: Any = model.steerable()
     except ModelError:
         raise
     except Exception as error:  # custom code may raise anything
-        raise ModelError(f"{checkpoint.spec}: {STEERABLE} failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{spec}: {STEERABLE} failed: {type(error).__name__}: {error}") from error
     missing = [name for name in ("batch_rows", "sites", "prepare") if not hasattr(steerable, name)]
     if missing:
         raise ModelError(
-            f"{checkpoint.spec}: {STEERABLE} returned a {type(steerable).__name__} without {missing[0]}; expected "
+            f"{spec}: {STEERABLE} returned a {type(steerable).__name__} without {missing[0]}; expected "
             "batch_rows, sites and prepare, see benchmark/causal/interventions.py"
         )
     result: SteerableModel = steerable

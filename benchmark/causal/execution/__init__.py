@@ -1,0 +1,1 @@
+"""The edit of the causal measurement on the execution task: world, program, then `the robot faces`."""

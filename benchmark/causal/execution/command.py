@@ -1,0 +1,141 @@
+"""Measure whether a model that executes programs uses its state: `python -m benchmark.causal.execution --model SPEC`.
+
+The model gets solved examples, a world and a program, and names the robot's heading. No training on Karel is needed. Prints
+a card and writes `NAME-SUITE-execution.json` and `NAME-SUITE-execution.causal.data` (the headings named, safetensors). Exit
+codes: 0 done (N/A included), 2 usage, 3 the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import (
+    device_option,
+    dtype_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.errors import ModelError, UsageError
+from karel_env.command import integer
+
+if TYPE_CHECKING:
+    from benchmark.causal.execution.heading_tasks import HeadingTasks
+    from benchmark.causal.execution.measurement import ExecutionMeasurement
+    from benchmark.causal.interventions import SteerableModel
+    from benchmark.models.checkpoint import Checkpoint
+
+UNTRAINED_SEED = 0
+NUM_TASKS, MIN_TASKS = 400, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """Measure whether a model that executes programs uses its state, by edits with controls."""
+
+    model: str = model_option("", "none, it must be named")
+    suite: str = suite_option(purpose=" of straight-line programs that gives worlds and actions")
+    tasks: int = option(
+        NUM_TASKS, "set the number of tasks; two fifths choose the site", read_with=integer(MIN_TASKS, 100_000),
+        metavar="N",
+    )  # fmt: skip
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    output_dir: Path = output_dir_option(Path("runs/causal"), "write result and evidence into this folder")
+
+
+def execute(options: ExecutionOptions) -> int:
+    """Measure and print a card; returns the exit code."""
+    if not options.model:
+        raise UsageError("expected --model SPEC")
+    spec = read_model(options.model)
+    device = resolve_device(options.device, "")
+    make_folder(options.output_dir, "--output-dir")
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    import torch
+
+    from benchmark.causal.execution.heading_tasks import derive_heading_tasks
+    from benchmark.causal.execution.measurement import measure_execution
+    from benchmark.causal.execution.report import format_execution
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.interface import ModelSpec
+    from benchmark.tasks.suite import load_suite
+
+    silence_libraries()
+    torch.set_num_threads(options.threads)
+    suite = load_suite(options.suite)
+    tasks = derive_heading_tasks(suite, options.tasks)
+    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    start = time.process_time()
+    model, untrained = (open_executing(checkpoint, options.dtype, device, seed) for seed in (None, UNTRAINED_SEED))
+    measurement = measure_execution(model, tasks, untrained, _print_step)
+    print(
+        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks "
+        f"({time.process_time() - start:.0f} processor seconds)"
+    )
+    print(format_execution(measurement))
+    stem = options.output_dir / f"{checkpoint.name}-{suite.name}-execution"
+    print(f"\nwrote {_write(measurement, tasks, checkpoint, stem)}")
+    return 0
+
+
+def open_executing(checkpoint: Checkpoint, dtype: str, device: str, seed: int | None = None) -> SteerableModel:
+    """Load a network, or with `seed` its untrained copy, that scores headings in place of words.
+
+    Raises:
+        ModelError: it cannot be loaded, or is no network of transformers.
+    """
+    from benchmark.causal.execution.heading_tasks import ANSWERS
+    from benchmark.models.huggingface import HuggingFaceModel
+    from benchmark.models.loading import load_model
+    from benchmark.models.steering import open_steerable
+
+    if checkpoint.is_custom or not checkpoint.has_hidden_states:
+        raise ModelError(f"{checkpoint.spec}: no states that can be replaced; expected a network of transformers")
+    model = load_model(checkpoint, dtype, device, seed)
+    if not isinstance(model, HuggingFaceModel):
+        raise ModelError(f"{checkpoint.spec}: no states that can be replaced; expected a network of transformers")
+    return open_steerable(model, ANSWERS)
+
+
+def _write(measurement: ExecutionMeasurement, tasks: HeadingTasks, checkpoint: Checkpoint, stem: Path) -> Path:
+    """Write the result and the evidence; returns the path of the result."""
+    from benchmark.causal.execution.report import to_json
+
+    path = stem.with_name(f"{stem.name}.json")
+    content = {"model": checkpoint.spec, "digest": checkpoint.digest, "tasks": len(tasks), **to_json(measurement)}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if measurement.evidence is not None:
+        from safetensors.numpy import save
+
+        stem.with_name(f"{stem.name}.causal.data").write_bytes(save(measurement.evidence.to_arrays()))
+    return path
+
+
+def _print_step(step: str) -> None:
+    print(f"{step} ...", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(
+        lambda: execute(
+            parse_options(ExecutionOptions, arguments, "causal execution", module="benchmark.causal.execution")
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The edit on the execution task: pseudo-models with known answers, tasks, networks with sub-word tokenizers, the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from agreement import loaded
+from families import save
+
+from benchmark.calibrate.executors import CHANCE, EXECUTOR, EXECUTOR_KINDS, POINTER, Executor
+from benchmark.causal.execution.command import main
+from benchmark.causal.execution.heading_tasks import ANSWERS, derive_heading_tasks
+from benchmark.causal.execution.measurement import measure_execution
+from benchmark.causal.execution.report import format_execution, to_json
+from benchmark.causal.execution.verdict import look_up_headings
+from benchmark.causal.verdict import NOT_APPLICABLE, NOT_SHOWN, USES
+from benchmark.models.steering import open_steerable
+from benchmark.tasks.suite import load_suite
+from karel_env.single import run
+
+LAPTOP = load_suite("laptop")
+TASKS = derive_heading_tasks(LAPTOP, 400)
+FEW = derive_heading_tasks(LAPTOP, 20)
+
+
+@pytest.mark.parametrize("kind", EXECUTOR_KINDS)
+def test_every_pseudo_model_gets_its_verdict(kind):
+    for seed in range(3):
+        result = measure_execution(Executor(kind, seed), TASKS).result
+        assert result.verdict == {EXECUTOR: USES, CHANCE: NOT_APPLICABLE}.get(kind, NOT_SHOWN), (
+            kind,
+            seed,
+            result.reason,
+        )
+        if kind == EXECUTOR:
+            assert result.site == 1
+            assert result.score.steered.value == 1
+            assert result.score.use.value > 0.9
+
+
+def test_what_follows_from_the_edit_without_the_world_is_at_chance():
+    result = measure_execution(Executor(POINTER, 0), TASKS).result
+    assert result.score.steered.value < 0.4
+    hits = (look_up_headings(TASKS) == TASKS.targets())[:, TASKS.is_report].mean()
+    assert hits < 0.35
+
+
+def test_headings_are_those_of_the_interpreter():
+    for prompt, text, heading in zip(FEW.prompts, FEW.texts, FEW.heading.tolist(), strict=True):
+        world = prompt.rpartition("input\n")[2].partition("program")[0].strip("\n")
+        assert run(f"def run() {{ {text} }}", world).world.robot[2] == heading
+
+
+def test_solved_examples_are_right_and_in_every_prompt():
+    beginnings = {prompt[: prompt.rindex("input\n")] for prompt in TASKS.prompts}
+    assert len(beginnings) == 1
+    (beginning,) = beginnings
+    assert beginning.count("the robot faces") == 4
+    assert np.bincount(TASKS.heading).min() > 50
+
+
+def test_a_measurement_is_deterministic_and_prints_a_card():
+    first, second = (measure_execution(Executor(EXECUTOR, 5), FEW) for _ in range(2))
+    assert to_json(first) == to_json(second)
+    assert all(np.array_equal(a, second.evidence.to_arrays()[name]) for name, a in first.evidence.to_arrays().items())
+    card = format_execution(first)
+    assert "look-up" in card
+    assert "natural    1.000" in card
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt-j", "mamba"])
+def test_headings_are_scored_as_in_a_plain_pass(name, tmp_path):
+    model = loaded(save(name, tmp_path))
+    steerable = open_steerable(model, ANSWERS)
+    prompts, texts = FEW.prompts[:3], FEW.texts[:3]
+    prepared = steerable.prepare(prompts, texts)
+    scores = prepared.score().log_probs
+    for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+        values = [model.log_likelihoods([prompt], [f"{text} {answer}"])[0][0] for answer in ANSWERS]
+        np.testing.assert_allclose(scores[row] - scores[row, 0], np.array(values) - values[0], atol=2e-3)
+    states = prepared.states()
+    for site in range(len(steerable.sites)):
+        assert np.array_equal(prepared.score(site, states[site]).log_probs, scores)
+        assert not np.array_equal(prepared.score(site, states[site] + np.float32(1)).log_probs, scores)
+
+
+def test_a_common_beginning_is_read_for_one_prompt(tiny_folder, monkeypatch):
+    model = loaded(tiny_folder)
+    lengths = []
+    forward = model.model.forward
+    monkeypatch.setattr(
+        model.model, "forward", lambda **options: lengths.append(options["input_ids"].shape) or forward(**options)
+    )
+    open_steerable(model, ANSWERS).prepare(FEW.prompts[:4], FEW.texts[:4])
+    # A pass over two tokens looks for recurrent states; then prompts of each length are read.
+    first, *others = (shape for shape in lengths if shape[1] > 2)
+    assert first[0] == 1
+    assert first[1] > 300
+    assert all(shape[1] < 60 for shape in others if shape[0] > 1)
+
+
+def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys):
+    assert main(["--model", f"path:{tiny_folder}", "--tasks", "20", "--output-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "verdict    N/A" in out or "verdict    NOT SHOWN" in out
+    result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
+    assert result["verdict"] in (NOT_APPLICABLE, NOT_SHOWN)
+    assert result["natural"]["n"] == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "expected --model SPEC"),
+        (["--model", "path:missing"], 3, "no folder at missing"),
+        (["--model", "baseline:random"], 3, "no states that can be replaced"),
+        (["--model", "path:missing", "--suite", "control"], 2, "control flow"),
+    ],
+)
+def test_errors_are_one_line(arguments, code, message, tmp_path, capsys):
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_edits_reach_the_answer_alone(tiny_folder):
+    """An edit at the last word of the program is that of a hook in a pass over the full text."""
+    model = loaded(tiny_folder)
+    prepared = open_steerable(model, ANSWERS).prepare(FEW.prompts[:1], FEW.texts[:1])
+    edited = prepared.states()[1] + np.float32(0.5)
+    scores = prepared.score(1, edited).log_probs[0]
+    text = f"{FEW.prompts[0]} {FEW.texts[0]}"
+    at = len(model.tokenizer(text)["input_ids"]) - 1
+    ids = model.tokenizer(f"{text} {ANSWERS[0]}", return_tensors="pt")["input_ids"]
+
+    def set_state(_, args):
+        hidden = args[0].clone()
+        hidden[0, at] = torch.from_numpy(edited[0])
+        return (hidden, *args[1:])
+
+    handle = model.blocks[1].register_forward_pre_hook(set_state)
+    with torch.inference_mode():
+        log_probs = model.model(ids).logits[0, -2].double().log_softmax(-1)
+    handle.remove()
+    assert scores[0] == pytest.approx(float(log_probs[ids[0, -1]]), abs=1e-3)
