@@ -115,8 +115,8 @@ def mcnemar_all_pairs(solved: np.ndarray) -> PairwiseTests:
     if solved.ndim != 2 or not solved.shape[1]:
         raise ValueError(f"mcnemar: outcomes of shape {solved.shape}; expected rows of the same tasks, at least one")
     first, second = np.triu_indices(len(solved), 1)
-    # Exact in float32, which BLAS multiplies: products of 0 and 1 with sums below 2**24.
-    outcomes = solved.astype(np.float32 if solved.shape[1] < 2**24 else np.float64)
+    # Exact in float64, which BLAS multiplies.
+    outcomes = solved.astype(np.float64)
     both = (outcomes @ outcomes.T)[first, second].astype(np.int64)
     totals = solved.sum(1, dtype=np.int64)
     wins, losses = totals[first] - both, totals[second] - both
