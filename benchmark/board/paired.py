@@ -62,13 +62,91 @@ def sign_test(first: int, second: int) -> float:
     Args:
         first, second: number of events of each sign.
     """
-    trials = first + second
+    return sign_test_p_values(first + second, min(first, second))[-1]
+
+
+def sign_test_p_values(trials: int, most: int) -> list[float]:
+    """Two-sided p values of exact sign tests on so many events, for 0 to `most` events of the rarer sign.
+
+    Args:
+        trials: number of events.
+        most: largest number of events of the rarer sign, at most half of them.
+    """
     # In whole numbers, so that no tail is too small: the binomial coefficient of k events is made from that of k - 1.
     coefficient = tail = 1
-    for k in range(1, min(first, second) + 1):
+    num_sequences = 2**trials
+    p_values = [min(1.0, 2 * tail / num_sequences)]
+    for k in range(1, most + 1):
         coefficient = coefficient * (trials - k + 1) // k
         tail += coefficient
-    return min(1.0, 2 * tail / 2**trials)
+        p_values.append(min(1.0, 2 * tail / num_sequences))
+    return p_values
+
+
+@dataclass(frozen=True)
+class PairwiseTests:
+    """Exact McNemar tests of all pairs of rows, in the order of `itertools.combinations`.
+
+    Attributes:
+        first, second: int64 [P], row index of each side, first below second.
+        wins, losses: int64 [P], number of tasks that only the first and only the second row solves.
+        p: float64 [P], two-sided p value.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    wins: np.ndarray
+    losses: np.ndarray
+    p: np.ndarray
+
+
+def mcnemar_all_pairs(solved: np.ndarray) -> PairwiseTests:
+    """`mcnemar` of all pairs of R rows at once, with the same p values.
+
+    A p value depends on two counts only, and all those of one number of discordant tasks come from one sum of binomial
+    coefficients, so thousands of rows take no more sums than there are tasks.
+
+    Args:
+        solved: bool [R, N], whether each row solves each task.
+
+    Raises:
+        ValueError: There are no tasks.
+    """
+    if solved.ndim != 2 or not solved.shape[1]:
+        raise ValueError(f"mcnemar: outcomes of shape {solved.shape}; expected rows of the same tasks, at least one")
+    first, second = np.triu_indices(len(solved), 1)
+    # Exact in float64, which BLAS multiplies.
+    outcomes = solved.astype(np.float64)
+    both = (outcomes @ outcomes.T)[first, second].astype(np.int64)
+    totals = solved.sum(1, dtype=np.int64)
+    wins, losses = totals[first] - both, totals[second] - both
+    counts, pair_of = np.unique((wins + losses) * (solved.shape[1] + 1) + np.minimum(wins, losses), return_inverse=True)
+    trials, rarer = np.divmod(counts, solved.shape[1] + 1)
+    starts = np.flatnonzero(np.diff(trials, prepend=-1))
+    p_values = [
+        np.array(sign_test_p_values(int(part_trials[0]), int(part_rarer[-1])))[part_rarer]
+        for part_trials, part_rarer in zip(np.split(trials, starts[1:]), np.split(rarer, starts[1:]), strict=True)
+        if len(part_trials)
+    ]
+    p = np.concatenate(p_values)[pair_of] if p_values else np.ones(0)
+    return PairwiseTests(first, second, wins, losses, p)
+
+
+def holm_rejects(p: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+    """Whether Holm's step-down procedure rejects each hypothesis (Holm 1979): its adjusted p value is at most alpha.
+
+    Args:
+        p: float64 [P], p values of all hypotheses.
+        alpha: family-wise level.
+
+    Returns:
+        bool [P].
+    """
+    order = np.argsort(p, kind="stable")
+    exceeds = np.arange(len(p), 0, -1) * p[order] > alpha
+    rejects = np.zeros(len(p), bool)
+    rejects[order[: int(exceeds.argmax()) if exceeds.any() else len(p)]] = True
+    return rejects
 
 
 def cluster_bootstrap_difference(

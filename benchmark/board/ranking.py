@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark.board.comparison import read_solved_tasks
+from benchmark.board.cached.rows import read_held_out, read_submission, verification_status
 from benchmark.board.measurements import NO_MEASUREMENTS, Measurements, read_measurements
-from benchmark.board.paired import ALPHA, mcnemar
+from benchmark.board.paired import holm_rejects, mcnemar_all_pairs
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.runner.record import Record, read_record
-from benchmark.statistics import Estimate, holm, wilson
+from benchmark.statistics import Estimate, wilson
 from benchmark.submit.check_record import drop_unverified
-from benchmark.submit.schema import FLAGGED, SELF_REPORTED, WITHDRAWN, Submission, read_status, read_submission
+from benchmark.submit.schema import FLAGGED, WITHDRAWN, Submission
 
 TRAINED = "trained"
 RECORD_PATTERN = "*/record.json"
@@ -145,7 +144,7 @@ def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[Leade
         submission_folder = path.parent
         held_out = np.zeros(0, bool)
         if with_samples:
-            held_out = read_solved_tasks(submission_folder, record)["held_out"]
+            held_out = read_held_out(submission_folder, record)
         rows.append(
             LeaderboardRow(
                 submission_folder.name,
@@ -184,12 +183,6 @@ def check_has_rows(folder: Path) -> None:
         )
 
 
-def verification_status(folder: Path) -> str:
-    """Verification status of a submission; `self_reported` if never verified or if files changed since."""
-    status = read_status(folder)
-    return status.status if status else SELF_REPORTED
-
-
 def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
     """Group rows by suite, suite version, protocol and track, and rank each group."""
     groups: dict[tuple[str, int, int, str], list[LeaderboardRow]] = {}
@@ -204,15 +197,14 @@ def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
 
 def rank_rows(entries: Sequence[LeaderboardRow]) -> list[RankedRow]:
     """Rank the rows of one group; sorted by rank, then held-out share, then folder name, unranked rows last."""
-    better = dict.fromkeys(range(len(entries)), 0)
-    pairs = combinations([i for i, entry in enumerate(entries) if entry.status not in UNRANKED_STATUSES], 2)
-    tests = {f"{i} {j}": mcnemar(entries[i].held_out, entries[j].held_out) for i, j in pairs}
-    for name, p in holm({name: test.p for name, test in tests.items()}).items():
-        if p <= ALPHA:
-            i, j = map(int, name.split())
-            better[j if tests[name].first > tests[name].second else i] += 1
+    better = np.zeros(len(entries), np.int64)
+    ranked = np.array([i for i, entry in enumerate(entries) if entry.status not in UNRANKED_STATUSES], np.int64)
+    if len(ranked) > 1:
+        tests = mcnemar_all_pairs(np.stack([entries[i].held_out for i in ranked]))
+        worse = np.where(tests.wins > tests.losses, tests.second, tests.first)
+        better[ranked] = np.bincount(worse[holm_rejects(tests.p)], minlength=len(ranked))
     rows = [
-        RankedRow(entry, None if entry.status in UNRANKED_STATUSES else 1 + better[i]) for i, entry in enumerate(entries)
+        RankedRow(entry, None if entry.status in UNRANKED_STATUSES else 1 + int(better[i])) for i, entry in enumerate(entries)
     ]  # fmt: skip
     return sorted(
         rows, key=lambda row: (row.rank or len(rows) + 1, -row.row.record.accuracy.held_out.value, row.row.folder)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
+from benchmark.board.cached.rows import check_stored_verdict
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import escape_formula, escape_markdown
 from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
@@ -41,7 +42,6 @@ from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
-from benchmark.submit.verify import check_stored_verdict
 from karel_env.features import PRIMARY
 
 CALIBRATION = shipped_path(CALIBRATION_FILE)

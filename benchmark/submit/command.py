@@ -8,7 +8,7 @@ submission, 4 verification mismatch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +23,12 @@ from benchmark.cli.declare import argument, group, option, parse_options, progra
 from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
 from benchmark.environment import source_digest
-from benchmark.errors import BenchmarkError, SubmissionError, UsageError, VerificationError
+from benchmark.errors import UsageError, VerificationError
 from benchmark.files import sanitize
 from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
+from benchmark.submit.check_folders import check_by_suite, check_in_order, usable_cores
 from benchmark.submit.folder import MEASUREMENT_FILES, NAME_PATTERN, files_digest
 from benchmark.submit.measurements.repeat import rerun_measurements
 from benchmark.submit.report import VerificationReport
@@ -49,6 +50,7 @@ from benchmark.tasks.stage import TEST
 from karel_env.command import integer, nearest, number
 
 TABLE_ROWS = 20
+MAX_WORKERS = 512
 EXIT_CODES = "Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch."
 
 
@@ -116,6 +118,10 @@ class VerifyOptions(FolderOptions):
         read_with=number(0, 1, above=True),
         metavar="P",
     )
+    workers: int | None = option(
+        None, "check with --all in so many processes; one with --rerun", read_with=integer(1, MAX_WORKERS), metavar="N",
+        default_text="one per processor",
+    )  # fmt: skip
     write_status: bool = option(False, "write the result into status.json")
     process: ProcessOptions = group(ProcessOptions)
 
@@ -188,7 +194,7 @@ def _new(submissions: Path, options: NewOptions) -> int:
 
 
 def _validate(submissions: Path, options: ValidateOptions) -> int:
-    return _check_folders(_folders(submissions, options), lambda folder: _describe(folder, options.incoming))
+    return check_in_order(_folders(submissions, options), lambda folder: _describe(folder, options.incoming))
 
 
 def _describe(folder: Path, is_proposed: bool) -> str:
@@ -197,7 +203,13 @@ def _describe(folder: Path, is_proposed: bool) -> str:
 
 
 def _verify(submissions: Path, options: VerifyOptions) -> int:
-    return _check_folders(_folders(submissions, options), lambda folder: _describe_verified(folder, options))
+    folders = _folders(submissions, options)
+    if options.rerun is not None or not options.all:
+        # A rerun has the machine to itself, and shows how far it is.
+        return check_in_order(folders, lambda folder: _describe_verified(folder, options))
+    return check_by_suite(
+        folders, lambda folder: _describe_verified(folder, options), options.workers or usable_cores()
+    )
 
 
 def _describe_verified(folder: Path, options: VerifyOptions) -> str:
@@ -246,22 +258,6 @@ def raise_on_mismatch(report: VerificationReport) -> None:
         + (f" ({num_hidden} more than the table shows)" if num_hidden > 0 else "")
         + "; run the model again with python -m benchmark.run and submit that run as it is"
     )
-
-
-def _check_folders(folders: Sequence[Path], check: Callable[[Path], str]) -> int:
-    """Run a check on each folder and print its result in one line; returns the largest exit code."""
-    exit_code = 0
-    for folder in folders:
-        try:
-            print(f"{folder.name}: {check(folder)}", flush=True)
-        except BenchmarkError as error:
-            print(f"error: {sanitize(folder.name)[1:-1]}: {error}", file=sys.stderr, flush=True)
-            exit_code = max(exit_code, error.exit_code)
-        except Exception as error:  # an error in one folder must not stop the others
-            message = f"{type(error).__name__}: {sanitize(str(error))}"
-            print(f"error: {sanitize(folder.name)[1:-1]}: cannot be checked ({message})", file=sys.stderr, flush=True)
-            exit_code = max(exit_code, SubmissionError.exit_code)
-    return exit_code
 
 
 def write_status(

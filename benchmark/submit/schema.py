@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -210,15 +211,19 @@ def read_submission(folder: Path) -> Submission:
     return validate_schema(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
 
 
-def read_status(folder: Path) -> Status | None:
+def read_status(folder: Path, digest: Callable[[Path], str] = files_digest) -> Status | None:
     """Read `status.json` of a folder; None if there is none.
 
     The status is `self_reported` if the files changed after the verification; flagged and withdrawn submissions keep theirs.
+
+    Args:
+        folder: folder of the submission.
+        digest: computes `files_digest`, or reads it from where it was stored.
     """
     if not os.path.lexists(folder / STATUS):
         return None
     status = validate_schema(Status, read_json(folder / STATUS, MAX_BYTES[STATUS]), STATUS)
-    if status.status in (VALIDATED, REPRODUCED) and files_digest(folder) != status.files:
+    if status.status in (VALIDATED, REPRODUCED) and digest(folder) != status.files:
         return status.model_copy(update={"status": SELF_REPORTED, "reason": "files were changed after the check"})
     return status
 

@@ -1,9 +1,5 @@
-"use strict";
-(() => {
-  const root = document.documentElement;
-  root.classList.add("js");
+/* Player of programs. */
   const data = JSON.parse(document.getElementById("data").textContent);
-  const SVG = "http://www.w3.org/2000/svg";
   const ARROWS = ["↑", "→", "↓", "←"];
   const CELL = 30;
   const PAUSE = 700;
@@ -15,95 +11,6 @@
     "Next step": "M4 3.5l7 4.5-7 4.500z",
     "Last step": "M12 2h2v12h-2zM2 2l9 6L2 14z",
   };
-
-  /* Elements are created, never parsed from markup: submitters' text is only ever inserted as text. */
-  const make = (name, attributes = {}, ...children) => {
-    const element = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.append(...children);
-    return element;
-  };
-  const shape = (name, attributes = {}, ...children) => {
-    const element = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.append(...children);
-    return element;
-  };
-
-  /* Theme: system, light, dark. */
-  const themes = ["system", "light", "dark"];
-  const button = document.getElementById("theme");
-  const setTheme = (theme) => {
-    if (theme === "system") root.removeAttribute("data-theme");
-    else root.dataset.theme = theme;
-    button.lastElementChild.textContent = theme;
-    button.setAttribute("aria-label", `Colour theme: ${theme}`);
-  };
-  const remembered = () => {
-    try {
-      return localStorage.getItem("theme");
-    } catch {
-      return null;
-    }
-  };
-  let theme = themes.includes(remembered()) ? remembered() : "system";
-  setTheme(theme);
-  button.addEventListener("click", () => {
-    theme = themes[(themes.indexOf(theme) + 1) % themes.length];
-    setTheme(theme);
-    try {
-      localStorage.setItem("theme", theme);
-    } catch {
-      /* Without storage, the choice lasts as long as the page. */
-    }
-  });
-
-  /* Sorting and filtering. */
-  const field = (name) => document.getElementById(`f-${name}`);
-  const bodies = [...document.querySelectorAll("table.board tbody")];
-  const DESCENDING = new Set(["shown", "held_out", "exact", "valid", "represents", "uses", "merges", "parameters"]);
-  const cellOf = (row, key) => row.querySelector(`[data-key="${key}"]`) || row.querySelector(`[data-name="${key}"]`);
-  const sortBy = (key, descending) => {
-    const sign = descending ? -1 : 1;
-    for (const body of bodies) {
-      const valued = [...body.rows].map((row) => [row, cellOf(row, key).dataset.order]);
-      const number = valued.every(([, value]) => value === "" || !Number.isNaN(Number(value)));
-      valued.sort(([, a], [, b]) => {
-        if (a === "" || b === "") return (a === "") - (b === "");
-        return sign * (number ? Number(a) - Number(b) : a.localeCompare(b));
-      });
-      body.append(...valued.map(([row]) => row));
-      for (const head of body.parentElement.tHead.querySelectorAll("th")) {
-        if (head.dataset.key === key) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-        else head.removeAttribute("aria-sort");
-      }
-    }
-  };
-  const filter = () => {
-    const [suite, family, status] = ["suite", "family", "status"].map((name) => field(name).value);
-    let count = 0;
-    for (const group of document.querySelectorAll(".group")) {
-      group.hidden = suite !== "" && group.dataset.suite !== suite;
-      let visible = 0;
-      for (const row of group.querySelectorAll("table.board tbody tr")) {
-        row.hidden = (family !== "" && row.dataset.family !== family) || (status !== "" && row.dataset.status !== status);
-        visible += !row.hidden;
-      }
-      group.querySelector(".empty").hidden = visible > 0;
-      count += group.hidden ? 0 : visible;
-    }
-    document.getElementById("shown").textContent = `${count} ${count === 1 ? "row" : "rows"} shown`;
-  };
-  for (const name of ["suite", "family", "status"]) field(name).addEventListener("change", filter);
-  field("sort").addEventListener("change", (event) => sortBy(event.target.value, DESCENDING.has(event.target.value)));
-  document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const head of document.querySelectorAll("table.board thead th")) {
-    head.firstElementChild.addEventListener("click", () => {
-      const before = head.getAttribute("aria-sort");
-      sortBy(head.dataset.key, before ? before === "ascending" : DESCENDING.has(head.dataset.key));
-      field("sort").value = head.dataset.key;
-    });
-  }
 
   /* A world as a picture with a text description. */
   const facing = (heading) => data.headings[heading];
@@ -365,31 +272,3 @@
       return words;
     }
   }
-
-  /* steering.js */
-
-  /* One view at a time, selected by the URL fragment. */
-  const board = document.getElementById("board");
-  const players = new Map(), steering = new Map();
-  const show = (moved) => {
-    const slug = decodeURIComponent(location.hash.slice(1));
-    const wanted = slug ? document.getElementById(slug) : board;
-    const view = wanted && wanted.closest(".view") || board;
-    for (const one of document.querySelectorAll(".view")) one.classList.toggle("open", one === view);
-    for (const player of players.values()) player.stop();
-    const row = view.dataset.row;
-    if (row && !players.has(row)) players.set(row, new Player(view.querySelector(".player"), data.rows[row]));
-    if (row && data.rows[row].steering && !steering.has(row)) {
-      steering.set(row, new SteeringPlayer(view.querySelector(".steering"), data.rows[row].steering));
-    }
-    document.title = (row ? `${view.querySelector("h1").textContent} - ` : "") + "Karel Semantics Benchmark";
-    if (!moved) return;
-    if (wanted === view || !wanted) {
-      scrollTo(0, 0);
-      view.focus({ preventScroll: true });
-    } else wanted.scrollIntoView();
-  };
-  addEventListener("hashchange", () => { if (location.hash !== "#main") show(true); });
-  filter();
-  show(false);
-})();

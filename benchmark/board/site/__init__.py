@@ -1,0 +1,1 @@
+"""The page: tables, pages of rows, and the files of the site."""

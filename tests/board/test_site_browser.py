@@ -1,0 +1,150 @@
+"""The site as a folder in a real Chromium, opened from the file system: links, players, old addresses, hostile rows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from measured_rows import few_pairs
+from shown_board import IMAGE, add_hostile, copy_rows
+from test_browser import ARGUMENTS, CHROMIUM, CONTRAST, PATIENCE, SCHEMES, SLUG, expect, playwright, settle
+
+from benchmark.board.page import main
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found, or a path in CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site over three rows and a hostile one."""
+    target = copy_rows(tmp_path_factory.mktemp("rows"))
+    add_hostile(target)
+    folder = tmp_path_factory.mktemp("site")
+    with few_pairs():
+        assert main(["--submissions", str(target), "--output-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, site):
+    """Opens a document; at the end nothing but documents of the site was loaded, and nothing went wrong."""
+    pages, problems, requests = [], [], []
+
+    def open_page(path: str = "index.html", **settings):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requests.append((request.resource_type, request.url.partition("#")[0])))
+        page.goto(f"{site.as_uri()}/{path}")
+        pages.append(page)
+        return page
+
+    yield open_page
+    hacked = [page.evaluate("window.hacked") for page in pages]
+    for page in pages:
+        page.context.close()
+    assert problems == []
+    assert {kind for kind, _ in requests} == {"document"}
+    assert {url for _, url in requests} <= {path.as_uri() for path in site.rglob("*.html")}
+    assert set(hacked) == {None}
+
+
+def test_a_row_is_opened_from_the_board_and_plays(opened):
+    page = opened()
+    rows = page.locator("table.board tbody tr:visible")
+    assert rows.count() == 4
+    page.locator("table.board th[data-key=held_out]").first.get_by_role("button").click()
+    shares = [float(cell.get_attribute("data-order")) for cell in page.locator("[data-key=held_out][role=cell]").all()]
+    assert shares == sorted(shares, reverse=True)
+    page.locator(f"a[href='rows/{SLUG}.html']").first.click()
+    expect(page).to_have_title(re.compile("^gpt-laptop - "))
+    assert page.locator("article:visible").count() == 1
+    player = page.locator(".player")
+    player.get_by_role("button", name="Last step").click()
+    assert re.match(r"Step (\d+) of \1: ", player.get_by_role("status").text_content())
+    turns = page.locator(".steering .turns button:enabled")
+    turns.first.press("Enter")
+    assert "in its state it writes " in page.locator(".steering").get_by_role("status").text_content()
+    page.get_by_role("link", name="← Leaderboard").click()
+    expect(page.locator("#board")).to_be_visible()
+
+
+def test_an_address_of_a_row_in_the_single_file_leads_to_its_page(opened, site):
+    page = opened(f"index.html#{SLUG}")
+    page.wait_for_url(f"{site.as_uri()}/rows/{SLUG}.html")
+    page = opened("index.html#nothing%")
+    assert page.locator("#board").is_visible()
+
+
+def test_hostile_rows_are_words(opened):
+    page = opened()
+    row = page.locator("table.board tr[data-status=flagged]")
+    assert row.locator(".family").text_content() == IMAGE
+    row.locator("th a").click()
+    expect(page.locator("article h1")).to_have_text("search")
+    assert page.get_by_text(IMAGE).count() >= 2
+    value = page.locator("optgroup[label*=unparsable] option").first.get_attribute("value")
+    page.get_by_label("What to play").select_option(value)
+    assert IMAGE in page.locator(".player pre").text_content()
+    assert page.locator("img").count() == 0
+    assert page.locator("body script:not([type])").count() == 1
+
+
+@pytest.mark.parametrize("path", ["index.html", f"rows/{SLUG}.html"])
+def test_the_policy_stops_what_would_get_in(browser, site, path):
+    page = browser.new_page()
+    page.goto(f"{site.as_uri()}/{path}")
+    (site / "rows" / "evil.js").write_text("window.hacked = 1")
+    blocked = page.evaluate(
+        """async () => {
+            const names = [];
+            addEventListener("securitypolicyviolation", (event) => names.push(event.effectiveDirective));
+            const inline = document.createElement("script");
+            inline.textContent = "window.hacked = 1";
+            const loaded = document.createElement("script");
+            loaded.src = location.href.includes("/rows/") ? "evil.js" : "rows/evil.js";
+            const frame = document.createElement("iframe");
+            frame.src = "index.html";
+            document.body.append(inline, loaded, frame);
+            await fetch("https://example.invalid/").catch(() => 0);
+            document.body.setAttribute("style", "color: red");
+            await new Promise((done) => setTimeout(done, 100));
+            return [window.hacked, ...new Set(names)];
+        }"""
+    )
+    page.close()
+    (site / "rows" / "evil.js").unlink()
+    assert blocked[0] is None
+    assert {"script-src-elem", "frame-src", "connect-src", "style-src-attr"} <= set(blocked[1:])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("path", ["index.html", f"rows/{SLUG}.html"])
+def test_text_has_contrast_and_narrow_screens_do_not_scroll_sideways(opened, path, scheme):
+    page = opened(path, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    settle(page)
+    measured = page.evaluate(CONTRAST)
+    assert len(measured) > 60
+    assert measured[0][0] >= 4.5, measured[:5]
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator("h1:visible").count() == 1
+
+
+@pytest.mark.parametrize("path", ["index.html", f"rows/{SLUG}.html"])
+def test_without_scripts_everything_can_be_read(opened, path):
+    page = opened(path, java_script_enabled=False)
+    assert page.locator(".needs-js:visible").count() == 0
+    assert page.locator("table:visible").count() >= 1
+    words = page.locator("main").text_content()
+    assert "REPRESENTS" in words
+    assert "96.2 [9" in words
