@@ -50,7 +50,7 @@ def mean(values: np.ndarray, level: float = 0.95) -> Estimate | None:
     return Estimate(centre, centre - half, centre + half, n)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=6)
 def bootstrap_weights(units: int, resamples: int, seed: int) -> np.ndarray:
     """float64 [resamples, units], how often each unit is drawn in each resample of the bootstrap; read-only."""
     generator = np.random.Generator(np.random.Philox(seed))

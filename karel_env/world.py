@@ -5,7 +5,7 @@ Letters: `...` any leading shape, `H W` grid with border.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,18 +109,28 @@ class Worlds:
 
     def same_state(self, other_worlds: Worlds) -> np.ndarray:
         """bool [...], equality of the full state: robot, walls, all marker counts (a suite's equality `state`)."""
-        return self._same_robot(other_worlds) & (self.cells == other_worlds.cells).all((-2, -1))
+        return self._same(other_worlds, lambda cells, other, robot: (cells == other).all((-2, -1)))
 
     def same_drawing(self, worlds: Worlds) -> np.ndarray:
         """bool [...], equality of the printed text, in which the robot's glyph hides markers (a suite's equality `drawn`)."""
-        differ = self.cells != worlds.cells
-        at = self.robot[..., 0].astype(np.int64) * self.cells.shape[-1] + self.robot[..., 1]
-        differ = differ.reshape(*self.shape, -1)
-        np.put_along_axis(differ, at[..., None], False, -1)
-        return self._same_robot(worlds) & ~differ.any(-1)
+        return self._same(worlds, _same_but_below)
 
-    def _same_robot(self, worlds: Worlds) -> np.ndarray:
-        return (self.robot == worlds.robot).all(-1)
+    def _same(self, other: Worlds, compare: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """bool [...]; cells are compared only where the robots are alike, in few worlds of many."""
+        row, column, heading = (self.robot[..., i] == other.robot[..., i] for i in range(3))
+        is_same = np.asarray(row & column & heading)
+        lead = is_same.shape
+        cells, other_cells = (np.broadcast_to(part, (*lead, *part.shape[-2:])) for part in (self.cells, other.cells))
+        robot = np.broadcast_to(self.robot, (*lead, 3))
+        is_same[is_same] = compare(cells[is_same], other_cells[is_same], robot[is_same])
+        return is_same[()]
+
+
+def _same_but_below(cells: np.ndarray, other: np.ndarray, robot: np.ndarray) -> np.ndarray:
+    """bool [M], equality of cells int16 [M, H, W] but for the one that the robot stands on."""
+    differ = cells != other
+    differ[np.arange(len(cells)), robot[:, 0], robot[:, 1]] = False
+    return ~differ.any((-2, -1))
 
 
 def _int16(name: str, values: np.ndarray) -> np.ndarray:

@@ -93,13 +93,30 @@ class SuffixTable:
             float64 [M, 6], in the order of `NEXT_WORDS`; a row of zeros where no suffix reaches all outputs.
         """
         step = max(1, _MAX_EXECUTIONS // len(self.lengths))
-        parts = [
-            self._total_weights(states[start : start + step], outputs[start : start + step])
-            for start in range(0, len(states), step)
-        ]
-        totals = np.concatenate(parts) if parts else np.zeros((0, len(NEXT_WORDS)))
+        rows = np.flatnonzero(self._are_near(states, outputs))
+        totals = np.zeros((len(states), len(NEXT_WORDS)))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            totals[part] = self._total_weights(states[part], outputs[part])
         sums = totals.sum(1, keepdims=True)
         return np.divide(totals, sums, out=np.zeros_like(totals), where=sums > 0)
+
+    def _are_near(self, states: Worlds, outputs: Worlds) -> np.ndarray:
+        """bool [M], whether the longest suffix has as many actions as each output differs by; no other state can reach it.
+
+        An action moves the robot by one cell, turns it by a quarter, or changes the markers of a cell by one.
+        """
+        differ = np.abs(states.cells - outputs.cells)
+        if self.equality == "drawn":
+            # The robot hides what it ends on.
+            row, column = (outputs.robot[..., i, None, None] for i in range(2))
+            rows, columns = np.indices(differ.shape[-2:])
+            differ = np.where((rows == row) & (columns == column), 0, differ)
+        apart = np.abs(states.robot - outputs.robot)
+        turns = np.minimum(apart[..., 2], TURNS - apart[..., 2])
+        actions = differ.sum((-2, -1), dtype=np.int64) + apart[..., :2].sum(-1, dtype=np.int64) + turns
+        is_near: np.ndarray = (actions <= self.lengths.max()).all(1)
+        return is_near
 
     def _total_weights(self, states: Worlds, outputs: Worlds) -> np.ndarray:
         """float64 [M, 6], summed weights of the suffixes that reach all outputs, by first word."""

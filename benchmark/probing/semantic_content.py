@@ -114,12 +114,11 @@ def semantic_content_from_hits(
     if hits.shape != expected:
         raise ValueError(f"hits of shape {hits.shape}, expected {expected}")
     results = {depth: summarize_hits(hits[i], programs, protocol) for i, depth in enumerate(CONTENT_DEPTHS)}
-    tested = np.unique(np.concatenate([split.test for split in programs.splits]))
     return SemanticContent(
         {depth: arithmetic for depth, (arithmetic, _) in results.items()},
         {depth: geometric for depth, (_, geometric) in results.items()},
         programs.num_distinct,
-        len(tested),
+        programs.num_distinct_test_states,
     )
 
 
@@ -175,6 +174,16 @@ class GeneratedPrograms:
     def num_test_states(self) -> int:
         """Number of test states of all seeds, the last axis of the hits."""
         return sum(len(split.test) for split in self.splits)
+
+    @property
+    def num_distinct_test_states(self) -> int:
+        """Number of states that any seed tests, each counted once."""
+        return len(np.unique(np.concatenate([split.test for split in self.splits])))
+
+    @property
+    def num_distinct_tested(self) -> int:
+        """Number of distinct programs that any seed tests, over which intervals are taken."""
+        return len(np.unique(self.cluster[list_test_programs(self.splits, self.probe_set)]))
 
 
 def _head_features() -> list[int]:

@@ -25,7 +25,7 @@ from karel_env.semantics import ORIGINAL
 
 SUITE = replace(load_suite("smoke"), probe_programs=250, sha256="")
 PROTOCOL = replace(
-    STANDARD, steps=40, checks=1, folds=5, seeds=(0, 1), hidden=32, deep_hidden=(16, 16), alternatives=4, resamples=100,
+    STANDARD, steps=40, checks=1, folds=5, seeds=(0, 1), hidden=32, deep_hidden=(16, 16), alternatives=4, copies=1, resamples=100,
     random_inits=1, min_programs=5,
 )  # fmt: skip
 LAYERS, TRUE_LAYER = ["layer 0", "layer 1"], "layer 1"
@@ -41,19 +41,25 @@ def reference_texts() -> list[str]:
 
 def make_states(stage: Stage, position: str, view: str) -> np.ndarray:
     """Token history at every layer; in `TRUE_LAYER` and the mean of the model also the state at offsets 0 and 1."""
-    tasks = TASKS.of_stage(stage)
-    programs = parse_programs(reference_texts())[0] if stage.kind == GENERATED else tasks.programs
+    states = encoded_states(stage.kind, position, view in (TRUE_LAYER, MEAN) and stage.random_init is None)
+    seed = sum(map(ord, f"{stage}{view}"))
+    return (states + 0.05 * np.random.default_rng(seed).normal(size=states.shape)).astype(np.float32)
+
+
+@cache
+def encoded_states(kind: str, position: str, has_state: bool) -> np.ndarray:
+    """What the views of a kind of stage share, without noise."""
+    tasks = TASKS.of_stage(Stage(kind))
+    programs = parse_programs(reference_texts())[0] if kind == GENERATED else tasks.programs
     inputs = first_inputs(tasks)
     probe_set = build_probe_set(programs, inputs, [ORIGINAL], PROTOCOL, (0, 1))
     parts = [token_history_states(programs, inputs, probe_set, 0 if position == "read" else -1)]
-    if view in (TRUE_LAYER, MEAN) and stage.random_init is None:
+    if has_state:
         heads = [FEATURES.index(name) for name in ("facing", "absolute_x", "absolute_y")]
         for offset, f in ((offset, f) for offset in (0, 1) for f in heads):
             label = probe_set.at_offset(offset).classes[0, f]
             parts.append(np.eye(probe_set.counts[f] + 1)[label] * 2)
-    states = np.concatenate(parts, 1)
-    seed = sum(map(ord, f"{stage}{view}"))
-    return (states + 0.05 * np.random.default_rng(seed).normal(size=states.shape)).astype(np.float32)
+    return np.concatenate(parts, 1)
 
 
 @pytest.fixture(scope="module")
