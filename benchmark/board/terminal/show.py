@@ -79,15 +79,15 @@ def read_shown_run(name_or_folder: str, suite_file: str | None = None) -> ShownR
     record, entry = run.record, run.record.suite
     shipped = load_suite(suite_file or entry.name)
     suite = shipped if shipped.seed == entry.seed else load_suite(suite_file or entry.name, entry.seed)
-    whole = test_tasks(suite)
-    if (suite.sha256 or hash_tasks(whole)) != entry.sha256:
+    all_tasks = test_tasks(suite)
+    if (suite.sha256 or hash_tasks(all_tasks)) != entry.sha256:
         raise VerificationError(
             f"{run.folder}: test set {entry.sha256[:12]}, but suite {suite.name} gives another; name the suite's file with --suite"
         )
     samples = [
         row for row in read_rows(run.folder / SAMPLES, MAX_BYTES[SAMPLES], TEST_LINE) if row.get("stage") == TEST
     ]
-    tasks = whole.take(np.arange(entry.tasks))
+    tasks = all_tasks.take(np.arange(entry.tasks))
     return ShownRun(run.folder, record, samples, replace(suite, tasks=entry.tasks), tasks)
 
 
@@ -156,8 +156,8 @@ def _is_right(run: ShownRun, task: Tasks, program: Any) -> np.ndarray:
     from karel_env.interpreter import run as execute
 
     execution = execute(program, task.inputs)
-    same = execution.worlds.same_state if run.suite.equality == "state" else execution.worlds.same_drawing
-    return np.asarray((same(task.outputs) & (execution.status == 0))[0])
+    compare = execution.worlds.same_state if run.suite.equality == "state" else execution.worlds.same_drawing
+    return np.asarray((compare(task.outputs) & (execution.status == 0))[0])
 
 
 def _worlds_of(run: ShownRun, task: Tasks, program: Any) -> list[str]:
@@ -203,7 +203,7 @@ def _steps(tokens: np.ndarray, world: Worlds) -> list[str]:
     from karel_env.language import HEADER, WORDS
 
     row, column, heading = (int(value) for value in world.robot)
-    lines = [f"  {'start':<14} {_place(row, column, heading)}"]
+    lines = [f"  {'start':<14} {_format_pose(row, column, heading)}"]
     steps = steps_to_json(tokens, world)
     for index, robot, changed, value in steps[:MAX_SHOWN_STEPS]:
         word = WORDS[tokens[len(HEADER) + index]]
@@ -213,13 +213,13 @@ def _steps(tokens: np.ndarray, world: Worlds) -> list[str]:
         note = "" if changed or robot != [row, column, heading] else "   (no effect)"
         row, column, heading = robot
         markers = f"   markers here: {changed[0][1]}" if changed else ""
-        lines.append(f"  {word:<14} {_place(row, column, heading)}{markers}{note}")
+        lines.append(f"  {word:<14} {_format_pose(row, column, heading)}{markers}{note}")
     if len(steps) > MAX_SHOWN_STEPS:
         lines.append(f"  ... {len(steps) - MAX_SHOWN_STEPS} more")
     return lines
 
 
-def _place(row: int, column: int, heading: int) -> str:
+def _format_pose(row: int, column: int, heading: int) -> str:
     return f"row {row}, column {column}, facing {HEADINGS[heading]}"
 
 

@@ -84,8 +84,8 @@ def select_seeds(
 def groups_of_seeds(judged_rows: JudgedRows, seeds: Sequence[int]) -> np.ndarray:
     """int64, ascending indices of the groups of prompts that some seeds test."""
     shape = judged_rows.num_rows.shape
-    chosen = [list(judged_rows.seeds).index(seed) for seed in seeds]
-    return np.unique(np.concatenate([np.unravel_index(judged_rows.cell[q], shape)[2] for q in chosen]))
+    indices = [list(judged_rows.seeds).index(seed) for seed in seeds]
+    return np.unique(np.concatenate([np.unravel_index(judged_rows.cell[q], shape)[2] for q in indices]))
 
 
 def rows_of_seeds(judged_rows: JudgedRows, seeds: Sequence[int]) -> JudgedRows:

@@ -144,8 +144,8 @@ class PreviewCollector(RepresentsCollector):
         for copy in _copies_of(protocol, seeds):
             own = seeds_of_copy(protocol, copy)
             used = [seed for seed in own if seed in seeds]
-            whole = RotationEvidence.from_arrays(read(copy_item(copy)), RANDOM_INIT)
-            copies.append((used, select_seeds(whole, own, used, rows)))
+            of_copy = RotationEvidence.from_arrays(read(copy_item(copy)), RANDOM_INIT)
+            copies.append((used, select_seeds(of_copy, own, used, rows)))
         return evidence | {RANDOM_INIT: merge_evidence(copies, seeds)}
 
     def _read_part(self, part: int, batch_scale: float) -> dict[str, np.ndarray]:
