@@ -10,8 +10,9 @@ import pytest
 from measured_rows import FEW, LAPTOP, planned
 from safetensors.numpy import save
 
-from benchmark.artifacts import CAUSAL_EVIDENCE
-from benchmark.board.steering_player import MAX_PAIRS, build_steering_player, select_prefixes
+from benchmark.artifacts import CAUSAL_EVIDENCE, DETAIL_EVIDENCE
+from benchmark.board.steering_player import MAX_PAIRS, build_steering_player, read_programs, select_prefixes
+from benchmark.causal.detail.detail_evidence import detail_rows, empty_detail
 from benchmark.causal.rotation import net_rotation
 from benchmark.causal.targets import END, NEXT_WORDS
 from benchmark.errors import SubmissionError
@@ -135,4 +136,64 @@ def test_evidence_of_other_pairs_is_refused(tmp_path, change, says):
         build_steering_player(tmp_path, LAPTOP, "block 1", FEW)
     (tmp_path / CAUSAL_EVIDENCE).write_bytes(b"no tensors")
     with pytest.raises(SubmissionError, match="expected a file of safetensors"):
+        build_steering_player(tmp_path, LAPTOP, "block 1", FEW)
+
+
+@pytest.fixture(scope="module")
+def with_programs(folder, tmp_path_factory):
+    """A folder with whole programs: the next words of the measurement, then fixed words, some of which never end."""
+    target = tmp_path_factory.mktemp("programs")
+    (target / CAUSAL_EVIDENCE).write_bytes((folder / CAUSAL_EVIDENCE).read_bytes())
+    evidence, rows = planned()[1], detail_rows(LAPTOP, FEW)
+    arrays = empty_detail(rows, 2)
+    for t, row in enumerate(rows.report[rows.programs]):
+        for condition, word in ((0, evidence.unedited[row]), (1, evidence.steered[0, row])):
+            words = [int(word), 0, 1, END] if t % 2 else [int(word), *[0] * (rows.num_words - 1)]
+            words = words[: words.index(END) + 1] if END in words else words
+            arrays["programs"][condition, t, : len(words)] = words
+    (target / DETAIL_EVIDENCE).write_bytes(save(arrays))
+    return target
+
+
+def test_whole_programs_are_executed_in_every_world(with_programs):
+    player = build_steering_player(with_programs, LAPTOP, "block 1", FEW)
+    ended, unended = 0, 0
+    for entry in player["prefixes"]:
+        prefix = " ".join(NEXT_WORDS[word] for word in entry["prefix"])
+        for turn, written in [("0", entry["unedited"]), *entry["turns"].items()]:
+            if "rest" not in written:
+                continue
+            rest = written["rest"]
+            actions = [word for word in [written["word"], *rest["words"]] if word != END]
+            text = " ".join(NEXT_WORDS[word] for word in actions)
+            for example, world in enumerate(entry["inputs"]):
+                reached = executed(prefix, world)
+                turned = [*reached[:3], [*reached[3][:2], (reached[3][2] + int(turn)) % 4]]
+                final = apply(turned, [written["steps"][example], *rest["steps"][example]])
+                assert final == executed(text, turned)
+                if rest["words"][-1] == END:
+                    assert rest["ends"][example] == (final == entry["expected"][example])
+            ended += rest["words"][-1] == END
+            unended += rest["ends"] is None
+    assert ended
+    assert unended
+
+
+def test_prefixes_with_programs_come_first(with_programs):
+    pairs, evidence = planned()
+    programs = read_programs(with_programs, LAPTOP, FEW)
+    assert programs
+    rows = select_prefixes(pairs, evidence, programs)
+    played = sum(any(int(row) in programs for row in group) for group in rows)
+    before = sum(any(int(row) in programs for row in group) for group in select_prefixes(pairs, evidence))
+    assert played >= before
+    assert played > 0
+
+
+def test_programs_of_other_pairs_are_refused(with_programs, tmp_path):
+    rows = detail_rows(LAPTOP, FEW)
+    (tmp_path / CAUSAL_EVIDENCE).write_bytes((with_programs / CAUSAL_EVIDENCE).read_bytes())
+    arrays = empty_detail(rows, 2)
+    (tmp_path / DETAIL_EVIDENCE).write_bytes(save(arrays | {"programs": arrays["programs"][:, :-1]}))
+    with pytest.raises(SubmissionError, match="expected words of shape"):
         build_steering_player(tmp_path, LAPTOP, "block 1", FEW)

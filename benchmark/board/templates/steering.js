@@ -26,7 +26,7 @@
         element.addEventListener("click", act);
         return element;
       };
-      this.slider = make("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step of the prefix, the edit and the next word" });
+      this.slider = make("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step of the prefix, the edit and the words after it" });
       this.count = make("span", { class: "number" });
       this.slider.addEventListener("input", () => this.show(Number(this.slider.value)));
       const controls = make("div", { class: "controls", role: "group", "aria-label": "Steps with and without the edit" },
@@ -36,9 +36,9 @@
       this.status = make("p", { class: "step-status", role: "status" });
       this.words = make("div", { class: "reads" });
       this.container.append(make("h3", {}, "Turn the robot"),
-        make("p", { class: "note" }, `Stored words of the measurement at ${this.data.site}; no model runs in this page. What is stored is the next word only, ` +
-          `with and without the edit, for the first ${this.data.tasks} report tasks that have pairs, whatever was written there. Turns that are not a pair of ` +
-          "that prefix were not measured and cannot be pressed. Worlds come from the interpreter."),
+        make("p", { class: "note" }, `Stored words of the measurement at ${this.data.site}; no model runs in this page. Stored are the next word with and without ` +
+          `the edit${this.hasPrograms() ? " and, for some pairs, the whole program, with the edit at every word," : ""} for the first ${this.data.tasks} report tasks that have pairs, ` +
+          "whatever was written there. Turns that are not a pair of that prefix were not measured and cannot be pressed. Worlds come from the interpreter."),
         make("div", { class: "choices" }, make("div", {}, make("label", { for: id }, "Task and prefix"), this.prefixSelect)),
         make("div", { class: "controls turns", role: "group", "aria-label": "Edit of the robot's rotation in the states" }, make("span", {}, "Edit the state: "), ...this.turnButtons.map(([, element]) => element)),
         this.status, this.rows, controls,
@@ -46,10 +46,18 @@
       this.container.addEventListener("keydown", (event) => this.key(event));
     }
 
+    hasPrograms() {
+      return this.data.prefixes.some((prefix) => prefix.unedited.rest || Object.values(prefix.turns).some((written) => written.rest));
+    }
+
     /* Words in a sentence, and as a program. */
     name(word) {
       const text = this.data.words[word];
       return text === "}" ? "the closing bracket" : text.replace("();", "");
+    }
+
+    program(written) {
+      return written.rest ? this.text([written.word, ...written.rest.words]) : this.name(written.word);
     }
 
     text(words) {
@@ -66,7 +74,8 @@
 
     choose(index) {
       this.prefix = this.data.prefixes[index];
-      this.last = this.prefix.prefix.length + 2;
+      const written = [this.prefix.unedited, ...Object.values(this.prefix.turns)];
+      this.last = this.prefix.prefix.length + 2 + Math.max(...written.map((program) => this.restWords(program).length));
       this.slider.max = String(this.last);
       for (const [turn, element] of this.turnButtons) {
         element.disabled = turn !== null && !(turn in this.prefix.turns);
@@ -81,20 +90,31 @@
       this.show(step);
     }
 
-    /* Steps of one example: the prefix, the edit (or nothing), and the word that was written. */
+    restWords(written) {
+      return written.rest ? written.rest.words : [];
+    }
+
+    /* Steps of one example: the prefix, the edit (or nothing), and the words that were written. */
     steps(written, example) {
-      return [...this.prefix.steps[example], [null, written.robots[example], [], null], written.steps[example]];
+      const rest = written.rest ? written.rest.steps[example] : [];
+      return [...this.prefix.steps[example], [null, written.robots[example], [], null], written.steps[example], ...rest];
+    }
+
+    /* What an example shows after the edit: the word that was executed last, or how the program ended. */
+    note(written, example) {
+      const after = this.step - this.prefix.prefix.length - 1;
+      if (after === 0) return "robot in the state";
+      const words = [written.word, ...this.restWords(written)];
+      const ends = written.rest ? written.rest.ends : written.ends;
+      if (after >= words.length && ends !== null) return `program ends: output ${ends[example] ? "matches" : "does not match"}`;
+      return `after ${this.name(words[Math.min(after, words.length) - 1])}`;
     }
 
     row(title, written) {
       const length = this.prefix.prefix.length;
       const figures = this.prefix.inputs.map((input, example) => {
         const [world, trail] = after(input, this.steps(written, example), this.step);
-        let note = this.step <= length ? `${this.step} of ${length} words` : "robot in the state";
-        if (this.step === this.last) {
-          note = written.ends === null ? `after ${this.name(written.word)}` :
-            written.ends[example] ? "program ends: output matches" : "program ends: output does not match";
-        }
+        const note = this.step <= length ? `${this.step} of ${length} words` : this.note(written, example);
         return make("figure", { class: "world" }, make("figcaption", {}, `Example ${example + 1}`), draw(world, trail), make("p", {}, note));
       });
       return make("section", { class: "edit-row", "aria-label": title }, make("h4", {}, title), make("div", { class: "worlds" }, ...figures));
@@ -111,8 +131,8 @@
       this.slider.value = String(this.step);
       this.count.textContent = `${this.step} of ${this.last}`;
       const { unedited, turns } = this.prefix, edited = turns[this.turn];
-      const rows = [this.row(`Unedited: writes ${this.name(unedited.word)}`, unedited)];
-      if (edited) rows.push(this.row(`Edited, robot ${TURNED[this.turn]}: writes ${this.name(edited.word)}`, edited));
+      const rows = [this.row(`Unedited: writes ${this.program(unedited)}`, unedited)];
+      if (edited) rows.push(this.row(`Edited, robot ${TURNED[this.turn]}: writes ${this.program(edited)}`, edited));
       this.rows.replaceChildren(...rows, this.expected());
       this.words.replaceChildren(this.table(unedited, edited));
       const sentence = this.sentence(unedited, edited);
@@ -135,7 +155,8 @@
       if (this.step === 0) return "the input worlds";
       if (this.step <= words.length) return `after ${words.slice(0, this.step).map((word) => this.name(word)).join(", ")}`;
       if (this.step <= words.length + 1) return edited ? `the edited state, robot ${TURNED[this.turn]}` : "the state before the next word";
-      return "the next word is executed";
+      if (this.step === words.length + 2) return "the next word is executed";
+      return `${this.step - words.length - 1} words after the prefix are executed`;
     }
 
     table(unedited, edited) {
