@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmark.artifacts import FRAME, REACH_RECORD, RECORD, REPRESENTS_RECORD, STATUS, USES_RECORD
+from benchmark.artifacts import (
+    FRAME,
+    PREVIEW_RECORD,
+    REACH_RECORD,
+    RECORD,
+    REPRESENTS_RECORD,
+    STATUS,
+    USES_DETAIL_RECORD,
+    USES_RECORD,
+)
 from benchmark.environment import available_limit
 from benchmark.errors import ModelError, UsageError
 from benchmark.models import custom, hub
@@ -216,7 +225,10 @@ def _digest_files(folder: Path, patterns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-EXCLUDED_FILES = (RECORD, STATUS, FRAME, REPRESENTS_RECORD, USES_RECORD, REACH_RECORD, "training.json", "README.txt")
+EXCLUDED_FILES = (
+    RECORD, STATUS, FRAME, REPRESENTS_RECORD, PREVIEW_RECORD, USES_RECORD, USES_DETAIL_RECORD, REACH_RECORD,
+    "training.json", "README.txt",
+)  # fmt: skip
 """Files of a submission folder that are not part of its model, though their names are like those of one."""
 
 

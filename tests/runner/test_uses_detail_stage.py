@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from quick_protocol import QUICK
 from whole_runs import HELPERS, at_commit
 
+from benchmark.artifacts import MAX_BYTES
 from benchmark.causal.detail import detail_pieces, detail_verdict
+from benchmark.causal.detail.das import train_basis
 from benchmark.cli.run_options import run_config
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
@@ -23,6 +28,7 @@ from benchmark.runner.measurements.registry import DETAIL_MEASUREMENTS, MEASUREM
 from benchmark.runner.measurements.stage import measure_only
 from benchmark.runner.run import Run, RunConfig
 from benchmark.runner.stages import Backend
+from benchmark.submit.folder import MEASUREMENT_FILES, TENSOR_FILES
 
 PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 DETAIL = MEASUREMENTS["uses-detail"]
@@ -47,8 +53,7 @@ def any_model(monkeypatch):
 
 
 def allow_unsolved(patch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
+    patch.setattr(detail_pieces, "train_basis", partial(train_basis, steps=5))
     patch.setattr(detail_pieces, "MIN_SOLVED", -1)
     patch.setattr(detail_verdict, "MIN_SOLVED", -1)
     patch.setattr(detail_pieces, "MIN_TRAIN_PAIRS", 1)
@@ -111,8 +116,8 @@ def test_every_kind_of_item_is_computed(alone):
     assert set(detail.doses) == {"0", "0.5", "1", "2", "3"}
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_a_stopped_measurement_goes_on_to_the_same_bytes(tiny_folder, tmp_path, alone, monkeypatch, any_model, count):
+def test_a_stopped_measurement_goes_on_to_the_same_bytes(tiny_folder, tmp_path, alone, monkeypatch, any_model):
+    count = 4
     run = prepare(tiny_folder, tmp_path)
 
     def stop() -> None:
@@ -168,3 +173,17 @@ def test_a_baseline_is_not_applicable(tmp_path):
     assert record is not None
     assert record.detail.verdict == "N/A"
     assert "no states" in record.detail.reason
+
+
+@pytest.mark.parametrize("name", list(MEASUREMENTS))
+def test_files_of_a_measurement_are_known_and_no_part_of_the_model(name, tiny_folder, tmp_path):
+    kind = MEASUREMENTS[name].record_type
+    assert {kind.FILE, kind.EVIDENCE} <= MEASUREMENT_FILES
+    assert kind.EVIDENCE in TENSOR_FILES
+    assert {kind.FILE, kind.EVIDENCE} <= set(MAX_BYTES)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    digest = open_checkpoint(ModelSpec.parse(f"path:{folder}")).digest
+    for file in (kind.FILE, kind.EVIDENCE):
+        (folder / file).write_text("{}")
+    assert open_checkpoint(ModelSpec.parse(f"path:{folder}")).digest == digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from agreement import loaded
 from forged import SHIPPED, SMALL
 
 from benchmark.causal.detail import detail_pieces, detail_verdict
+from benchmark.causal.detail.das import train_basis
 from benchmark.causal.detail.detail_evidence import detail_rows
 from benchmark.causal.detail.detail_verdict import detail_not_applicable
 from benchmark.causal.detail.measure_detail import measure_detail
@@ -33,7 +35,8 @@ SUBMISSION = read_submission(SHIPPED / SMALL)
 
 
 def allow_unsolved(patch: pytest.MonkeyPatch) -> None:
-    """An untrained model is measured as if it solved everything."""
+    """An untrained model is measured as if it solved everything, with few steps of training."""
+    patch.setattr(detail_pieces, "train_basis", partial(train_basis, steps=5))
     for module in (detail_pieces, detail_verdict):
         patch.setattr(module, "MIN_SOLVED", -1)
     patch.setattr(
