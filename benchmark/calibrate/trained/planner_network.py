@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -234,7 +234,14 @@ def _word_grid(programs: Programs, width: int) -> np.ndarray:
     return grid
 
 
-def train_planner(suite: Suite, kind: str, seed: int, steps: int = NUM_STEPS) -> PlannerNetwork:
+def train_planner(
+    suite: Suite,
+    kind: str,
+    seed: int,
+    steps: int = NUM_STEPS,
+    batch_size: int = BATCH_SIZE,
+    learning_rate: float = LEARNING_RATE,
+) -> PlannerNetwork:
     """Train a planner of one of `TRAINED_KINDS` on programs of an open suite; one thread, deterministic."""
     data = make_data(suite, seed)
     edited = {k: make_data(suite, seed, turned_after=k) for k in EDITED_AT} if kind == TRAINED_RECURRENT else {}
@@ -242,13 +249,13 @@ def train_planner(suite: Suite, kind: str, seed: int, steps: int = NUM_STEPS) ->
     torch.set_num_threads(1)
     try:
         network = init_planner(kind, seed)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         random = np.random.default_rng([_ORDER, seed])
         for step in range(steps):
             factor = min((step + 1) / (WARMUP_SHARE * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * factor
-            rows = torch.from_numpy(random.integers(0, len(data.ids), BATCH_SIZE))
+                group["lr"] = learning_rate * factor
+            rows = torch.from_numpy(random.integers(0, len(data.ids), batch_size))
             loss = _loss(network, data.take(rows))
             if edited:
                 after = EDITED_AT[step % len(EDITED_AT)]
@@ -282,7 +289,7 @@ def _loss(network: PlannerNetwork, batch: PlannerData) -> torch.Tensor:
 
 def _edited_loss(network: PlannerNetwork, batch: PlannerData, after: int) -> torch.Tensor:
     """Cross-entropy of the words that follow a shift of the rotation in the recurrent state after so many words."""
-    cell, column = network.layers[0].cell, NUM_SUMMARY + after
+    cell, column = cast(nn.LSTM, network.layers[0].cell), NUM_SUMMARY + after
     hidden = network.embed(batch.ids)
     # The state after `after` words, those of the summary and the header before them.
     state = torch.cat(cell(hidden[:, : column + 1])[1], -1)[0]
