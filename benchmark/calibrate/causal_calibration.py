@@ -17,7 +17,6 @@ from tabulate import tabulate
 
 from benchmark.calibrate.causal import CausalCalibrateOptions
 from benchmark.calibrate.draws import suite_of_draw
-from benchmark.calibrate.open_worlds import TRAINED_READER, TRAINED_RECURRENT, TRAINED_UNREAD
 from benchmark.calibrate.planners import (
     ALTERNATIVE,
     DORMANT,
@@ -32,6 +31,7 @@ from benchmark.calibrate.planners import (
     Planner,
     PlannerWorld,
 )
+from benchmark.calibrate.trained.open_worlds import TRAINED_READER, TRAINED_RECURRENT, TRAINED_UNREAD
 from benchmark.causal.measurement import CausalMeasurement, measure_use
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
 from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, score_rates
@@ -191,7 +191,7 @@ def run(options: CausalCalibrateOptions) -> int:
         print(f"seed {seed}: {sum(c['is_right'] for c in cells)} of {len(cells)} right", file=sys.stderr, flush=True)
     if options.trainings:
         # Planners need no torch, which takes 5 s to import.
-        from benchmark.calibrate.trained_calibration import measure_trained
+        from benchmark.calibrate.trained.calibration import measure_trained
 
         cells += measure_trained(suite, options.trainings, options.output_dir)
     coverage = simulate_coverage(options.draws) if options.draws else {}

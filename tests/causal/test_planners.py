@@ -85,7 +85,7 @@ def test_the_command_writes_a_record(tmp_path, capsys, monkeypatch):
         "benchmark.calibrate.causal_calibration.measure_planners",
         lambda suite, seed: measure_planners(suite, seed, FEW, [PUSHER]),
     )
-    assert main(["--seeds", "1", "--draws", "2", "--output-dir", str(tmp_path)]) == 0
+    assert main(["--seeds", "1", "--draws", "2", "--trainings", "0", "--output-dir", str(tmp_path)]) == 0
     assert "false USES: 0" in capsys.readouterr().out
     assert (tmp_path / "causal.json").is_file()
 

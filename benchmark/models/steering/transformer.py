@@ -43,6 +43,10 @@ _TYPICAL_TOKENS, _MAX_CACHE_BYTES = 256, 1 << 28
 """Tokens of a prompt, and bytes of the cache, by which the rows of a pass are limited."""
 
 
+PrefixAlignment = tuple[list[int], tuple[tuple[int, ...], ...]]
+"""Ids of a prefix after its prompt, and of each continuation after it."""
+
+
 class SteerableTransformer:
     """A `SteerableModel` whose sites are the inputs of the blocks.
 
@@ -57,7 +61,9 @@ class SteerableTransformer:
         config = model.model.config.get_text_config()
         bytes_per_row = _TYPICAL_TOKENS * len(model.blocks) * 2 * config.hidden_size * 4
         self.batch_rows = max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // bytes_per_row))
-        self.prefix_tokens: dict[str, tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
+        self.prompt_tokens: dict[str, list[int]] = {}
+        self.prefix_tokens: dict[str, PrefixAlignment] = {}
+        self.is_line_enough: bool | None = None
         self.is_skippable: dict[int, bool] = {}
         self.has_solved_examples = self.continuations != NEXT_WORDS
 
@@ -91,15 +97,32 @@ class SteerableTransformer:
 
     def _tokens(self, prompt: str, prefix: str) -> PrefixTokens:
         """Tokens of a prefix; those after the prompt are the same after every prompt, which ends with the header."""
+        if prompt not in self.prompt_tokens:
+            self.prompt_tokens[prompt] = prompt_ids(self.model.tokenizer, prompt)
         if prefix not in self.prefix_tokens:
-            count = len(prefix.split(" "))
-            aligned = [align_tokens(self.model.tokenizer, prompt, f"{prefix} {word}") for word in self.continuations]
-            ids = [a.ids[: int(a.first[count]) - 1] for a in aligned]
-            if any(row != ids[0] for row in ids):
-                raise ModelError("tokenizer: the tokens of a prefix depend on the word after it; cannot be edited")
-            words = tuple(tuple(a.ids[int(a.first[count]) - 1 :]) for a in aligned)
-            self.prefix_tokens[prefix] = (ids[0], words)
-        return PrefixTokens(prompt_ids(self.model.tokenizer, prompt), *self.prefix_tokens[prefix])
+            self.prefix_tokens[prefix] = self._align_short(prompt, prefix)
+        return PrefixTokens(self.prompt_tokens[prompt], *self.prefix_tokens[prefix])
+
+    def _align_short(self, prompt: str, prefix: str) -> PrefixAlignment:
+        """As `_align`, after the last line of the prompt where that gave the same tokens the first time: it is faster."""
+        line = prompt[prompt.rfind("\n") + 1 :]
+        if self.is_line_enough is None:
+            aligned = self._align(prompt, prefix)
+            try:
+                self.is_line_enough = self._align(line, prefix) == aligned
+            except ModelError:
+                self.is_line_enough = False
+            return aligned
+        return self._align(line if self.is_line_enough else prompt, prefix)
+
+    def _align(self, prompt: str, prefix: str) -> PrefixAlignment:
+        """Tokens of a prefix after a prompt, and of each continuation after both."""
+        count = len(prefix.split(" "))
+        aligned = [align_tokens(self.model.tokenizer, prompt, f"{prefix} {word}") for word in self.continuations]
+        ids = [a.ids[: int(a.first[count]) - 1] for a in aligned]
+        if any(row != ids[0] for row in ids):
+            raise ModelError("tokenizer: the tokens of a prefix depend on the word after it; cannot be edited")
+        return ids[0], tuple(tuple(a.ids[int(a.first[count]) - 1 :]) for a in aligned)
 
     def _prompt_key(self, item: PrefixTokens) -> tuple[int, ...]:
         """What prompts of one group share: their length, where padding would change states or part their common beginning."""

@@ -1,4 +1,4 @@
-"""Known answers of the causal measurement on trained networks, see `trained_planners`; their cells are stored by content.
+"""Known answers of the causal measurement on trained networks, see `planner_network`; their cells are stored by content.
 
 A cell is that of `causal_calibration`, with how well a linear head reads the rotation, and how often the network writes the
 next word of a program.
@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from benchmark.calibrate.causal_calibration import Cell, make_cell
-from benchmark.calibrate.open_worlds import TRAINED_KINDS, open_suite
-from benchmark.calibrate.trained_planners import (
+from benchmark.calibrate.trained.open_worlds import TRAINED_KINDS, open_suite
+from benchmark.calibrate.trained.planner_network import (
     IGNORED,
     NUM_STEPS,
     PLANTED_WIDTH,
@@ -86,8 +86,8 @@ def read_accuracies(network: PlannerNetwork, suite: Suite, seed: int, count: int
     """Share of next words, and of rotations at the last block that the planted head reads, on programs not trained on."""
     data = make_data(suite, FRESH_OFFSET + seed, count)
     with torch.no_grad():
-        last = network.states(data.ids)[-1]
-        pairs = (network.words(last), data.words), (network.rotation(last[..., -PLANTED_WIDTH:]), data.rotation)
+        states = network.states(data.ids)
+        pairs = (network.words(states), data.words), (network.rotation(states[-1][..., -PLANTED_WIDTH:]), data.rotation)
         words, rotation = (
             float((logits.argmax(-1) == labels)[labels != IGNORED].double().mean()) for logits, labels in pairs
         )

@@ -3,10 +3,10 @@
 All are trained to write programs in open worlds, and to hold the net rotation of the words so far where a linear head reads
 it. They differ in what the plan is made from:
 
-- The *unread* transformer holds the rotation in coordinates that no block and no other head reads. The coordinates that are
-  read have nearly the same mean under every rotation, and are shifted from one to another at random in training without a
-  change of the words. A probe reads the rotation; editing it must not be USES.
-- The *reader* is the same network without these constraints, and its blocks read all coordinates.
+- The *unread* transformer has two stacks of blocks over the same embeddings. The stack that hooks find holds the rotation,
+  and nothing but its linear head reads it; words are written from the other. A probe reads the rotation; editing it must not
+  be USES.
+- The *reader* is one stack that holds the rotation and writes the words.
 - The *recurrent reader* is an LSTM that is also trained with turns that no word tells: the rotation in its recurrent state
   is shifted, and the program goes on from the turned robot (interchange intervention training, Geiger et al. 2022). It
   must be USES through the edit of recurrent states.
@@ -18,9 +18,8 @@ Hochreiter & Schmidhuber 1997.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from torch.nn import functional
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from benchmark.calibrate.open_worlds import (
+from benchmark.calibrate.trained.open_worlds import (
     FIRST_WORD,
     HEADER,
     PAD,
@@ -56,14 +55,11 @@ from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
 LAYERS, HEADS = 2, 4
-READ_WIDTH, PLANTED_WIDTH = 48, 16
-"""Coordinates that the blocks of the unread transformer read, and those that hold the rotation."""
-RECURRENT_WIDTH = 64
+WIDTH, PLANTED_WIDTH = 64, 16
+"""Width of a state, and number of its last coordinates that the head of the rotation reads."""
 NUM_SUMMARY = len(SLOT_SIZES)
 NUM_STEPS, BATCH_SIZE, NUM_TASKS = 1200, 96, 20_000
-LEARNING_RATE, WEIGHT_DECAY, NUM_WARMUP_STEPS = 4e-3, 0.01, 100
-MEAN_WEIGHT = 1.0
-"""Weight of the differences of class means in the coordinates that are read."""
+LEARNING_RATE, WEIGHT_DECAY, WARMUP_SHARE = 4e-3, 0.01, 1 / 12
 EDITED_AT = (1, 2, 3)
 """Numbers of words after which the rotation of the recurrent reader is shifted in training."""
 IGNORED = -100
@@ -78,42 +74,36 @@ class PlannerConfig(PretrainedConfig):
 
     def __init__(self, kind: str = TRAINED_UNREAD, **kwargs: Any) -> None:
         self.kind, self.vocab_size = kind, VOCABULARY
-        self.hidden_size = RECURRENT_WIDTH if kind == TRAINED_RECURRENT else READ_WIDTH + PLANTED_WIDTH
+        self.hidden_size = WIDTH
         self.num_hidden_layers = 1 if kind == TRAINED_RECURRENT else LAYERS
         super().__init__(**kwargs)
 
-    @property
-    def read_width(self) -> int:
-        """Leading coordinates that blocks and the head of words read."""
-        return READ_WIDTH if self.kind == TRAINED_UNREAD else self.hidden_size
 
+class DecoderBlock(nn.Module):
+    """A pre-norm decoder layer, [B, T, D] to the same."""
 
-class ReadingBlock(nn.Module):
-    """A pre-norm decoder layer that reads the leading coordinates and writes to all, [B, T, D] to the same."""
-
-    def __init__(self, width: int, read_width: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.read_width = read_width
-        self.before_attention, self.before_mlp = nn.LayerNorm(read_width), nn.LayerNorm(read_width)
-        self.into, self.out = nn.Linear(read_width, 3 * READ_WIDTH), nn.Linear(READ_WIDTH, width)
-        self.up, self.down = nn.Linear(read_width, 2 * READ_WIDTH), nn.Linear(2 * READ_WIDTH, width)
+        self.before_attention, self.before_mlp = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.into, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """One layer."""
-        read = self.before_attention(hidden_states[..., : self.read_width])
-        query, key, value = self.into(read).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.into(self.before_attention(hidden_states)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         hidden_states = hidden_states + self.out(mixed.transpose(1, 2).flatten(2))
-        read = self.before_mlp(hidden_states[..., : self.read_width])
-        return hidden_states + self.down(functional.gelu(self.up(read)))
+        return hidden_states + self.down(functional.gelu(self.up(self.before_mlp(hidden_states))))
 
 
 class RecurrentBlock(nn.Module):
     """An LSTM in place of the states that it reads, [B, T, D] to the same."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.cell = nn.LSTM(width, width, batch_first=True)
+        self.cell = nn.LSTM(WIDTH, WIDTH, batch_first=True)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """One layer."""
@@ -128,37 +118,32 @@ class PlannerNetwork(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: PlannerConfig) -> None:
         super().__init__(config)
-        width = config.hidden_size
-        self.embed = nn.Embedding(VOCABULARY, width)
-        self.position = nn.Embedding(NUM_SUMMARY + END + 16, width)
-        if config.kind == TRAINED_RECURRENT:
-            self.layers = nn.ModuleList([RecurrentBlock(width)])
-        else:
-            self.layers = nn.ModuleList(ReadingBlock(width, config.read_width) for _ in range(LAYERS))
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.position = nn.Embedding(NUM_SUMMARY + END + 16, WIDTH)
+        is_recurrent = config.kind == TRAINED_RECURRENT
+        self.layers = nn.ModuleList([RecurrentBlock()] if is_recurrent else [DecoderBlock() for _ in range(LAYERS)])
+        self.second = nn.Sequential(*(DecoderBlock() for _ in range(LAYERS))) if config.kind == TRAINED_UNREAD else None
         self.head = nn.Sequential(
-            nn.LayerNorm(config.read_width), nn.Linear(config.read_width, 2 * width), nn.GELU(),
-            nn.Linear(2 * width, VOCABULARY),
-        )  # fmt: skip
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, VOCABULARY)
+        )
         self.rotation = nn.Linear(PLANTED_WIDTH, TURNS)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Keep what each module was initialised with."""
 
-    def states(
-        self, input_ids: torch.Tensor, shift: Callable[[int, torch.Tensor], torch.Tensor] | None = None
-    ) -> list[torch.Tensor]:
-        """States [B, T, D] after the embeddings and after each block; `shift` replaces the input of block number `int`."""
+    def states(self, input_ids: torch.Tensor) -> list[torch.Tensor]:
+        """States [B, T, D] after the embeddings and after each block that hooks find."""
         hidden = self.embed(input_ids)
         if self.config.kind != TRAINED_RECURRENT:
             hidden = hidden + self.position.weight[: input_ids.shape[1]]
         states = [hidden]
-        for index, layer in enumerate(self.layers):
-            states.append(layer(states[-1] if shift is None else shift(index, states[-1])))
+        for layer in self.layers:
+            states.append(layer(states[-1]))
         return states
 
-    def words(self, last: torch.Tensor) -> torch.Tensor:
-        """Logits [B, T, V] from the last states."""
-        logits: torch.Tensor = self.head(last[..., : self.config.read_width])
+    def words(self, states: list[torch.Tensor]) -> torch.Tensor:
+        """Logits [B, T, V] from what `states` returns."""
+        logits: torch.Tensor = self.head(states[-1] if self.second is None else self.second(states[0]))
         return logits
 
     def forward(
@@ -170,7 +155,7 @@ class PlannerNetwork(PreTrainedModel, GenerationMixin):
         **_: Any,
     ) -> CausalLMOutput:
         """Logits [B, T, V], only those of the last `logits_to_keep` tokens unless it is 0; rows have no padding."""
-        return CausalLMOutput(logits=self.words(self.states(input_ids)[-1][:, -logits_to_keep:]))
+        return CausalLMOutput(logits=self.words(self.states(input_ids))[:, -logits_to_keep:])
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
@@ -249,7 +234,14 @@ def _word_grid(programs: Programs, width: int) -> np.ndarray:
     return grid
 
 
-def train_planner(suite: Suite, kind: str, seed: int, steps: int = NUM_STEPS) -> PlannerNetwork:
+def train_planner(
+    suite: Suite,
+    kind: str,
+    seed: int,
+    steps: int = NUM_STEPS,
+    batch_size: int = BATCH_SIZE,
+    learning_rate: float = LEARNING_RATE,
+) -> PlannerNetwork:
     """Train a planner of one of `TRAINED_KINDS` on programs of an open suite; one thread, deterministic."""
     data = make_data(suite, seed)
     edited = {k: make_data(suite, seed, turned_after=k) for k in EDITED_AT} if kind == TRAINED_RECURRENT else {}
@@ -257,15 +249,14 @@ def train_planner(suite: Suite, kind: str, seed: int, steps: int = NUM_STEPS) ->
     torch.set_num_threads(1)
     try:
         network = init_planner(kind, seed)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         random = np.random.default_rng([_ORDER, seed])
         for step in range(steps):
-            factor = min((step + 1) / NUM_WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
+            factor = min((step + 1) / (WARMUP_SHARE * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * factor
-            rows = torch.from_numpy(random.integers(0, len(data.ids), BATCH_SIZE))
-            turn = torch.from_numpy(random.integers(0, TURNS, (BATCH_SIZE, data.ids.shape[1])))
-            loss = _loss(network, data.take(rows), step % LAYERS, turn)
+                group["lr"] = learning_rate * factor
+            rows = torch.from_numpy(random.integers(0, len(data.ids), batch_size))
+            loss = _loss(network, data.take(rows))
             if edited:
                 after = EDITED_AT[step % len(EDITED_AT)]
                 loss = loss + _edited_loss(network, edited[after].take(rows), after)
@@ -284,50 +275,21 @@ def init_planner(kind: str, seed: int) -> PlannerNetwork:
         return PlannerNetwork(PlannerConfig(kind))
 
 
-def _loss(network: PlannerNetwork, batch: PlannerData, site: int, turn: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of words and of the rotation in the planted coordinates, and for the unread kind their separation.
-
-    Args:
-        network: the network.
-        batch: the programs.
-        site, turn: where and by how much the unread kind is shifted, see `_random_shift`.
-    """
-    is_unread = network.config.kind == TRAINED_UNREAD
-    states = network.states(batch.ids, _random_shift(batch.rotation, site, turn) if is_unread else None)
-    loss = functional.cross_entropy(
-        network.words(states[-1]).flatten(0, 1), batch.words.flatten(), ignore_index=IGNORED
-    )
-    for hidden in states[1:]:
-        planted = network.rotation(hidden[..., -PLANTED_WIDTH:])
-        loss = loss + functional.cross_entropy(planted.flatten(0, 1), batch.rotation.flatten(), ignore_index=IGNORED)
-    if is_unread:
-        loss = loss + MEAN_WEIGHT * sum(
-            _mean_differences(hidden[..., :READ_WIDTH], batch.rotation) for hidden in states
-        )
-    return loss
-
-
-def _random_shift(rotation: torch.Tensor, site: int, turn: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    """Shift what is read at one site by the difference of two class means, `turn` int64 [B, T] quarter turns apart."""
-
-    def shift(index: int, hidden: torch.Tensor) -> torch.Tensor:
-        if index != site:
-            return hidden
-        read, others = hidden[..., :READ_WIDTH], hidden[..., READ_WIDTH:]
-        with torch.no_grad():
-            member = functional.one_hot(rotation.clamp(min=0), TURNS).to(read.dtype) * (rotation >= 0)[..., None]
-            means = torch.einsum("btc,btd->tcd", member, read) / member.sum(0)[..., None].clamp(min=1)
-            turned = functional.one_hot((rotation + turn).clamp(min=0) % TURNS, TURNS).to(read.dtype)
-            turned = turned * (rotation >= 0)[..., None]
-            difference = torch.einsum("btc,tcd->btd", turned - member, means)
-        return torch.cat([read + difference, others], -1)
-
-    return shift
+def _loss(network: PlannerNetwork, batch: PlannerData) -> torch.Tensor:
+    """Cross-entropy of words, and of the rotation after every block."""
+    states = network.states(batch.ids)
+    pairs = [(network.words(states), batch.words)]
+    pairs += [(network.rotation(hidden[..., -PLANTED_WIDTH:]), batch.rotation) for hidden in states[1:]]
+    losses = [
+        functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        for logits, labels in pairs
+    ]
+    return torch.stack(losses).sum()
 
 
 def _edited_loss(network: PlannerNetwork, batch: PlannerData, after: int) -> torch.Tensor:
     """Cross-entropy of the words that follow a shift of the rotation in the recurrent state after so many words."""
-    cell, column = network.layers[0].cell, NUM_SUMMARY + after
+    cell, column = cast(nn.LSTM, network.layers[0].cell), NUM_SUMMARY + after
     hidden = network.embed(batch.ids)
     # The state after `after` words, those of the summary and the header before them.
     state = torch.cat(cell(hidden[:, : column + 1])[1], -1)[0]
@@ -340,19 +302,7 @@ def _edited_loss(network: PlannerNetwork, batch: PlannerData, after: int) -> tor
     first, second = (part[None].contiguous() for part in state.chunk(2, -1))
     output = cell(hidden[is_used, column + 1 :], (first, second))[0]
     labels = batch.words[is_used, column + 1 :]
-    return functional.cross_entropy(network.words(output).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-
-
-def _mean_differences(hidden: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Variance between the class means of rotation as a share of the variance, averaged over the positions of words."""
-    at, label = hidden[:, NUM_SUMMARY:], rotation[:, NUM_SUMMARY:]
-    is_used = (label >= 0).to(at.dtype)[..., None]
-    member = functional.one_hot(label.clamp(min=0), TURNS).to(at.dtype) * is_used
-    centered = (at - (at * is_used).sum(0) / is_used.sum(0).clamp(min=1)) * is_used
-    counts = member.sum(0)[..., None].clamp(min=1)
-    means = torch.einsum("btc,btd->tcd", member, centered) / counts
-    between = (counts * means**2).sum((1, 2))
-    return (between / (centered**2).sum((0, 2)).clamp(min=1e-6)).mean()
+    return functional.cross_entropy(network.words([output]).flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
 
 def steerable_planner(

@@ -26,7 +26,7 @@ from karel_env.recipe import Tasks
 TRAINED_UNREAD, TRAINED_READER, TRAINED_RECURRENT = TRAINED_KINDS = (
     "trained unread", "trained reader", "trained recurrent reader",
 )  # fmt: skip
-"""Networks that are trained on these tasks, see `trained_planners`."""
+"""Networks that are trained on these tasks, see `planner_network`."""
 SIDE = 14
 """Height and width of an open world, border included."""
 REACH = 6
