@@ -102,7 +102,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     run = Run(replace(config, measurements=selected, preview=is_preview), checkpoint)
     record = run.finished_record()
     if record is None or options.dry_run:
-        estimate = check_fits(run.job, run.protocol)
+        estimate = check_fits(run.job, run.protocol, run.measurements())
         if options.dry_run:
             print(describe_plan(run.checkpoint, run.job, estimate))
             return

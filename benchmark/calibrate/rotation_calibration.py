@@ -22,6 +22,7 @@ from tabulate import tabulate
 
 from benchmark.calibrate.rotation_command import RotationCalibrateOptions
 from benchmark.calibrate.rotation_draw import Cell, Controls, RotationDraw, is_right
+from benchmark.calibrate.rotation_kinds import RotationKinds
 from benchmark.command import make_folder
 from benchmark.environment import describe_environment
 from benchmark.errors import UsageError
@@ -192,22 +193,27 @@ def run(options: RotationCalibrateOptions) -> int:
     return _report({**record, "environment": describe_environment(), "cells": cells}, options.output_dir / RECORD_FILE)
 
 
+def pseudo_model_names() -> list[str]:
+    """Names of all pseudo-models, in the order of their numbers in file names."""
+    # Their states are built on demand, so that the names need no programs, which take 13 s to draw and label.
+    without_data: Any = None
+    return list(RotationKinds(without_data, without_data, 0).kinds())
+
+
 def _slice_cells(
     suite: Suite, protocol: RotationProtocol, options: RotationCalibrateOptions, store: CellStore
 ) -> Iterator[Cell]:
     """The cells of a slice of draws: stored ones, and new ones, which are stored. Progress goes to standard error."""
     draws = range(options.first_draw, options.first_draw + options.draws)
-    progress: _Progress | None = None
+    names = pseudo_model_names()
+    unknown = sorted(set(options.only) - set(names))
+    if unknown:
+        raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
+    chosen = options.only or names
+    paths = [store.path(seed, names.index(name)) for seed in draws for name in chosen]
+    progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
     for seed in draws:
         draw = RotationDraw(suite, protocol, seed, options.prompts)
-        names = list(draw.builder.kinds())
-        unknown = sorted(set(options.only) - set(names))
-        if unknown:
-            raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
-        chosen = options.only or names
-        if progress is None:
-            paths = [store.path(d, names.index(name)) for d in draws for name in chosen]
-            progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
         for name in chosen:
             path = store.path(seed, names.index(name))
             cell = store.read(path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,23 @@ from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.models.memory import MemoryCheckpoint
 from benchmark.models.tokenizer import check_token_ids, check_word_tokens, failures_as_model_errors
 from benchmark.probing.full_grid import count_grid_steps
-from benchmark.probing.probes import GROUPS_PER_CHUNK, select_matmul_dtype
+from benchmark.probing.probes import GROUPS_PER_CHUNK
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
+from benchmark.runner.measurements.cost import PROBE_FACTOR, SCAN_TOKEN_SECONDS, ModelCost, estimate_measurements
+from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.plan import Job, plan, plan_dependent
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import prompt_ids
+from benchmark.tasks.stage import GENERATED
 from benchmark.tasks.suite import test_tasks
 from karel_env.features import class_counts
 
 MATMUL_SIZE = 768
 NUM_PREFLIGHT_TASKS = 200
 """Tasks whose prompts are tokenized."""
-OVERHEAD_FACTOR = 1.6
-"""Ratio of run time to the time of its matrix products alone, measured on the shipped model."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ResourceEstimate:
         memory_bytes: peak memory, rough.
         model_bytes: memory per evaluation worker, rough.
         available_bytes: memory available now.
+        measurement_seconds: rough, of each measurement besides accuracy and probes, by name.
     """
 
     shards: int
@@ -57,9 +60,15 @@ class ResourceEstimate:
     memory_bytes: int
     model_bytes: int
     available_bytes: int
+    measurement_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run in one process."""
+        return self.evaluation_seconds + self.probing_seconds + sum(self.measurement_seconds.values())
 
 
-def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
+def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement] = ()) -> ResourceEstimate:
     """Check that the prompts fit the context, and estimate time and memory.
 
     Loads only the tokenizer and the configuration. A baseline or a custom class gets a fixed memory estimate.
@@ -87,6 +96,7 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
         check_word_tokens(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
         answers = tokenizer(programs, add_special_tokens=False)["input_ids"]
+    program_tokens = sum(map(len, answers)) / len(answers)
     vocabulary = next(
         (part["vocab_size"] for part in _text_configs(config) if isinstance(part.get("vocab_size"), int)), None
     )
@@ -104,7 +114,9 @@ def check_fits(job: Job, protocol: Protocol) -> ResourceEstimate:
         )
     # The prefix that all prompts share is computed once.
     prefix_tokens = len(tokenizer(template.before)["input_ids"]) if template.before else 0
-    estimate = _estimate_resources(job, protocol, prompt_tokens, new_tokens, prefix_tokens, config)
+    estimate = _estimate_resources(
+        job, protocol, prompt_tokens, new_tokens, prefix_tokens, config, program_tokens, measurements
+    )  # fmt: skip
     if estimate.memory_bytes > estimate.available_bytes:
         raise ModelError(
             f"{job.checkpoint.spec}: needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, "
@@ -119,15 +131,42 @@ def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _estimate_resources(
-    job: Job, protocol: Protocol, prompt_tokens: int, new_tokens: int, prefix_tokens: int, config: dict[str, object]
+    job: Job,
+    protocol: Protocol,
+    prompt_tokens: int,
+    new_tokens: int,
+    prefix_tokens: int,
+    config: dict[str, object],
+    program_tokens: float,
+    measurements: Sequence[Measurement],
 ) -> ResourceEstimate:
-    speed, probe_speed = matmul_flops(DTYPES[job.dtype]), matmul_flops(select_matmul_dtype())
+    speed = matmul_flops(DTYPES[job.dtype])
+    # Probes of few columns are not bound by their products: the speed of bfloat16 would promise too much.
+    probe_speed = matmul_flops(torch.float32)
     checkpoint, suite = job.checkpoint, job.suite
     width = next((int(str(config[k])) for k in ("hidden_size", "n_embd", "d_model") if k in config), 1024)
     layers = next((int(str(config[k])) for k in ("num_hidden_layers", "n_layer", "n_layers") if k in config), 24)
     shards = plan(job) + plan_dependent(job)
-    num_items = sum(shard.stop - shard.start for shard in shards)
-    evaluation = num_items * (prompt_tokens - prefix_tokens + new_tokens) * 2.0 * checkpoint.parameters / speed
+    is_scan = str(config.get("model_type", "")).startswith("mamba")
+    has_attention = any(name in config for name in ("num_attention_heads", "n_head", "num_heads"))
+    cost = ModelCost(
+        2.0 * checkpoint.parameters / speed,
+        SCAN_TOKEN_SECONDS if is_scan else 0.0,
+        prompt_tokens - prefix_tokens,
+        program_tokens + 1,
+        width,
+        probe_speed,
+        has_attention and not is_scan,
+        has_attention or is_scan,
+    )
+    written = sum(shard.stop - shard.start for shard in shards if shard.stage.is_generating)
+    read = sum(
+        shard.stop - shard.start
+        for shard in shards
+        if not shard.stage.is_generating or (job.reads_states and shard.stage.kind == GENERATED)
+    )
+    # Programs of the suite's length are counted, not the longest that a model may write. Each prompt is read once per program.
+    evaluation = cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
@@ -149,11 +188,12 @@ def _estimate_resources(
         len(shards),
         prompt_tokens,
         new_tokens,
-        OVERHEAD_FACTOR * evaluation,
-        OVERHEAD_FACTOR * probing,
+        evaluation,
+        PROBE_FACTOR * probing,
         int(memory),
         int(model),
         available_memory(),
+        estimate_measurements(job, cost, measurements),
     )
 
 
@@ -170,23 +210,31 @@ def matmul_flops(dtype: torch.dtype) -> float:
 
 def describe_start(job: Job, estimate: ResourceEstimate, folder: Path) -> str:
     """One line on a run that starts: model, suite, estimated time and run folder."""
-    seconds = estimate.evaluation_seconds + estimate.probing_seconds
-    duration = f"about {format_duration(seconds)} in one process (rough)" if seconds else "time not estimated"
+    duration = (
+        f"about {format_duration(estimate.seconds)} in one process (rough)"
+        if estimate.seconds
+        else "time not estimated"
+    )
     tasks = f"{job.suite.tasks:,} test tasks"
     return f"{job.checkpoint.spec} on suite {job.suite.name}: {tasks}, {duration}; run folder {folder}"
 
 
 def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) -> str:
     """Text of `--dry-run`."""
-    minutes = (estimate.evaluation_seconds + estimate.probing_seconds) / 60
+    parts = {
+        "evaluation": estimate.evaluation_seconds,
+        "probing": estimate.probing_seconds,
+        **estimate.measurement_seconds,
+    }
     return "\n".join(
         [
             f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
             f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
             f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
             f"work       {estimate.shards} shards of up to {job.suite.shard} items",
-            f"time       about {minutes:.0f} min in one process (evaluation {estimate.evaluation_seconds:.0f} s, "
-            f"probing {estimate.probing_seconds:.0f} s); rough, from a matrix product measured now",
+            f"time       about {estimate.seconds / 60:.0f} min in one process ("
+            f"{', '.join(f'{name} {seconds:.0f} s' for name, seconds in parts.items())}); rough, from a matrix product "
+            "measured now",
             f"memory     about {estimate.memory_bytes / 1e9:.1f} GB; {estimate.available_bytes / 1e9:.1f} GB available",
         ]
     )

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.calibrate import rotation_calibration
 from benchmark.calibrate.__main__ import main
-from benchmark.calibrate.rotation_calibration import CellStore, cell_key
+from benchmark.calibrate.rotation_calibration import CellStore, cell_key, pseudo_model_names
 from benchmark.calibrate.rotation_draw import FORBIDDEN, RotationDraw, to_cell
 from benchmark.calibrate.rotation_kinds import WIDTH
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
@@ -88,7 +88,7 @@ def test_slices_of_draws_are_combined_into_a_record(gate, monkeypatch, capsys, t
     slice_options = [*SMALL, "--only", "rotation", "--first-draw", "1", "--draws", "2", "--out", str(folder)]
     assert main([*slice_options, "--planned-draws", "5"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("draw ")]
-    models = len(RotationDraw(rotation_calibration.load_suite("smoke"), SMALL_PROTOCOL, 0, 60).builder.kinds())
+    models = len(pseudo_model_names())
     assert [line.partition(",")[0] for line in lines] == [
         f"draw {draw}: rotation: REPRESENTS (1 s); slice {draw} of 2" for draw in (1, 2)
     ]
@@ -134,6 +134,12 @@ def test_the_key_of_a_cell_has_suite_and_settings() -> None:
     assert len({key, *others}) == 4
 
 
+def test_stored_cells_are_read_without_drawing_programs(gate, monkeypatch) -> None:
+    _, _, options = gate
+    monkeypatch.setattr(RotationDraw, "builder", property(lambda self: pytest.fail("every cell is stored")))
+    assert main(options) == 0
+
+
 def test_an_unknown_pseudo_model_is_a_usage_error(tmp_path, capsys) -> None:
     assert main([*SMALL, "--only", "ghost", "--out", str(tmp_path)]) == 2
     assert "ghost" in capsys.readouterr().err
@@ -145,6 +151,7 @@ def test_every_pseudo_model_is_built() -> None:
     kinds = draw.builder.kinds()
     assert {kind for kind, _ in kinds.values()} == {"N", "R", "M"}
     assert len(kinds) > 30
+    assert list(kinds) == pseudo_model_names()
     for name, (_, views) in kinds.items():
         for view in views():
             assert view.shape == (draw.builder.num_rows, WIDTH), name

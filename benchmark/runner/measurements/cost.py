@@ -1,0 +1,148 @@
+"""Rough time of the measurements of a run, before anything is loaded: floating-point operations over measured speeds.
+
+Two parts are counted: tokens that pass through a model, and steps of probes: 2 operations per parameter and token, 4 per
+weight of a probe and state. The factors were measured in processor seconds on five shipped models of 0.2 to 4 million
+parameters (docs/probing.md, Cost).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmark.causal.pairs import PairSettings
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.version4.readable_record import NUM_WORDS, WORD_PAIRS
+from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.turn_pairs import ALL_PAIRS
+from benchmark.probing.written.content import DEPTHS, OFFSETS, content_sources
+from benchmark.probing.written.content_labels import HEADS
+from benchmark.runner.evidence_cache import cache_folder, shipped_copy, untrained_copy_key
+from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.reach import ReachMeasurement
+from benchmark.runner.measurements.represents import RepresentsMeasurement, seeds_of_copy
+from benchmark.runner.measurements.uses import UsesMeasurement
+from benchmark.runner.plan import Job
+from benchmark.runner.worker import RANDOM_INIT_SEED
+from benchmark.tasks.suite import num_blind_programs
+
+READ_FACTOR, WRITE_FACTOR, PROBE_FACTOR = 3.3, 0.7, 1.6
+"""Ratio of time to that of the matrix products alone: reading the states of all layers, writing, training probes."""
+READ_SECONDS, WRITE_SECONDS = 0.001, 0.0005
+"""Per program, whatever its length and the size of the model."""
+SCAN_TOKEN_SECONDS = 0.0003
+"""Per token of a model that scans its tokens one by one without compiled kernels."""
+LOAD_SECONDS = 3.0
+"""To load a model, or to initialise a copy."""
+NUM_VIEWS = 2
+BLIND_SECONDS = 12.0
+"""Drawing and labelling the blind set of 7,000 programs, which no model takes part in."""
+PROMPTS_PER_TASK = 8.0
+"""Prompts of *uses* per task that pass through the trained model: of pairs, of class means and of merges. Measured as 8.9 per
+task on `laptop`: 2,134 pairs, 1,394 prefixes of means and 1,827 of merges for 600 tasks."""
+UNTRAINED_PROMPTS_PER_TASK = 4.2
+"""The same of its untrained copy: pairs of choice, strict pairs, and class means."""
+PASSES_PER_TASK = 110.0
+"""Passes over one word, of the unedited and edited prefixes."""
+USES_SECONDS_PER_TASK = 0.02
+REACH_OVERHEAD = 1.5
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model and a machine cost.
+
+    Attributes:
+        token_seconds: seconds per token of the matrix products of the model.
+        scan_seconds: seconds per token that a scan takes besides.
+        prompt_tokens, program_tokens: tokens of a prompt, and of a program after it.
+        width: width of a state.
+        probe_flops: operations of a probe per second.
+        shares_prompts: whether several programs are read behind one cached prompt.
+        has_cache: whether a token is written without reading the prompt again.
+    """
+
+    token_seconds: float
+    scan_seconds: float
+    prompt_tokens: float
+    program_tokens: float
+    width: int
+    probe_flops: float
+    shares_prompts: bool
+    has_cache: bool
+
+    def read(self, prompts: float, programs: float) -> float:
+        """Seconds to read programs behind prompts."""
+        num_prompts = prompts if self.shares_prompts else programs
+        tokens = num_prompts * self.prompt_tokens + programs * self.program_tokens
+        return (READ_FACTOR * self.token_seconds + self.scan_seconds) * tokens + READ_SECONDS * programs
+
+    def write(self, programs: float) -> float:
+        """Seconds to write programs of the suite's length; a model without a cache reads its prompt for every token."""
+        passes = 1.0 if self.has_cache else max(1.0, self.program_tokens / 2)
+        tokens = passes * self.prompt_tokens + self.program_tokens
+        factor = WRITE_FACTOR if self.has_cache else READ_FACTOR / 2
+        return programs * ((factor * self.token_seconds + self.scan_seconds) * tokens + WRITE_SECONDS)
+
+    def fit(self, networks: float, classes: float, steps: int, batch: int, hidden: int) -> float:
+        """Seconds to train networks with one hidden layer; `classes` is the sum over all of their outputs."""
+        weights = networks * self.width * hidden + hidden * classes
+        return PROBE_FACTOR * 4.0 * steps * batch * weights / self.probe_flops
+
+
+def estimate_measurements(job: Job, cost: ModelCost, measurements: Iterable[Measurement]) -> dict[str, float]:
+    """Seconds of each measurement in one process, by name; measurements that do not fit the run have none."""
+    seconds = {}
+    for measurement in measurements:
+        if measurement.skip_reason(job) is not None:
+            continue
+        if isinstance(measurement, RepresentsMeasurement):
+            seconds[measurement.name] = _represents_seconds(job, cost, measurement.protocol)
+        elif isinstance(measurement, UsesMeasurement):
+            seconds[measurement.name] = _uses_seconds(cost, measurement.settings_of(job.suite))
+        elif isinstance(measurement, ReachMeasurement):
+            seconds[measurement.name] = _reach_seconds(job, cost)
+    return seconds
+
+
+def count_missing_copies(job: Job, protocol: RotationProtocol) -> int:
+    """Number of randomly initialised copies whose evidence is neither shipped nor cached."""
+    missing = 0
+    for copy in range(protocol.random_inits):
+        if not seeds_of_copy(protocol, copy):
+            continue
+        key = untrained_copy_key(job, protocol, RANDOM_INIT_SEED + copy)
+        is_cached = key is not None and (cache_folder() / f"{key}.data").is_file()
+        is_shipped = not is_cached and shipped_copy(job, protocol, RANDOM_INIT_SEED + copy) is not None
+        missing += not (is_cached or is_shipped)
+    return missing
+
+
+def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol) -> float:
+    programs = min(num_blind_programs(job.suite), protocol.prompts * protocol.programs_per_prompt)
+    read = LOAD_SECONDS + cost.read(programs / protocol.programs_per_prompt, programs)
+    side = max(job.suite.recipe.height[1], job.suite.recipe.width[1])
+    places = job.suite.blind_length
+    rotation_classes = len(ALL_PAIRS) * (4 + 2 * (2 * (side - 3) + 1))
+    record_classes = places * NUM_WORDS + (NUM_WORDS + len(WORD_PAIRS)) * (places + 1)
+    fits = NUM_VIEWS * len(protocol.seeds) * protocol.copies
+    settings = (protocol.steps, protocol.batch, protocol.hidden)
+    labels = cost.fit(fits * len(ALL_PAIRS), fits * rotation_classes, *settings)
+    records = cost.fit(fits * 2, fits * record_classes, *settings)
+    missing = count_missing_copies(job, protocol)
+    return BLIND_SECONDS + read + labels + records + missing * (read + labels / protocol.random_inits)
+
+
+def _uses_seconds(cost: ModelCost, settings: PairSettings) -> float:
+    prompts = settings.tasks * (PROMPTS_PER_TASK + UNTRAINED_PROMPTS_PER_TASK)
+    word = max(1.0, cost.program_tokens / 6)
+    tokens = prompts * cost.prompt_tokens + settings.tasks * PASSES_PER_TASK * word
+    return (cost.token_seconds + cost.scan_seconds) * tokens + settings.tasks * USES_SECONDS_PER_TASK
+
+
+def _reach_seconds(job: Job, cost: ModelCost) -> float:
+    answers = cost.write(job.suite.probe_programs) + cost.read(job.suite.probe_programs, job.suite.probe_programs)
+    networks = sum(len(content_sources(offset)) for offset in OFFSETS) * len(STANDARD.seeds) * len(HEADS)
+    hidden_share = (len(DEPTHS) - 1) / len(DEPTHS)
+    fit = cost.fit(networks * hidden_share, networks * 6, STANDARD.steps, STANDARD.batch, STANDARD.hidden)
+    return answers + REACH_OVERHEAD * fit

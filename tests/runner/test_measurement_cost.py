@@ -1,0 +1,81 @@
+"""The estimate of a run counts its measurements, and tokens that are read rather than the longest that could be written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import ModelSpec
+from benchmark.probing.protocol import STANDARD
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+from benchmark.runner import preflight
+from benchmark.runner.evidence_cache import untrained_copy_key, write_cached
+from benchmark.runner.measurements import cost
+from benchmark.runner.measurements.cost import ModelCost, count_missing_copies, estimate_measurements
+from benchmark.runner.measurements.registry import MEASUREMENTS
+from benchmark.runner.plan import GenerationOptions, Job
+from benchmark.runner.preflight import check_fits, describe_plan, describe_start
+from benchmark.runner.worker import RANDOM_INIT_SEED
+from benchmark.tasks.prompt_template import FEWSHOT
+from benchmark.tasks.suite import load_suite
+
+COST = ModelCost(1e-5, 0.0, 100.0, 6.0, 128, 1e11, True, True)
+
+
+@pytest.fixture
+def job(tiny_folder, tmp_path, monkeypatch) -> Job:
+    """The tiny model on `smoke`, with an empty cache and a speed that is no machine's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(preflight, "matmul_flops", lambda dtype: 5e10)
+    return Job(load_suite("smoke"), open_checkpoint(ModelSpec.parse(f"path:{tiny_folder}")), "float32", "cpu", 3)
+
+
+def test_every_measurement_of_the_run_has_an_estimate_and_is_told(job, tmp_path) -> None:
+    plain, with_all = check_fits(job, STANDARD), check_fits(job, STANDARD, tuple(MEASUREMENTS.values()))
+    assert plain.measurement_seconds == {}
+    assert set(with_all.measurement_seconds) == set(MEASUREMENTS)
+    assert all(seconds > 0 for seconds in with_all.measurement_seconds.values())
+    assert with_all.seconds == pytest.approx(plain.seconds + sum(with_all.measurement_seconds.values()))
+    text = describe_plan(job.checkpoint, job, with_all)
+    assert f"represents {with_all.measurement_seconds['represents']:.0f} s" in text
+    assert f"about {with_all.seconds / 60:.0f} min" in text
+    assert preflight.format_duration(with_all.seconds) in describe_start(job, with_all, tmp_path)
+
+
+def test_measurements_that_do_not_fit_the_run_are_not_counted(job) -> None:
+    fewshot = replace(job, generation=GenerationOptions(track=FEWSHOT, states=False))
+    assert estimate_measurements(fewshot, COST, MEASUREMENTS.values()) == {}
+
+
+def test_copies_in_the_cache_are_not_read(job) -> None:
+    represents = MEASUREMENTS["represents"]
+    before = estimate_measurements(job, COST, [represents])["represents"]
+    assert count_missing_copies(job, ROTATION_STANDARD) == 5
+    for copy in range(5):
+        key = untrained_copy_key(job, ROTATION_STANDARD, RANDOM_INIT_SEED + copy)
+        assert key is not None
+        write_cached(key, {})
+    assert count_missing_copies(job, ROTATION_STANDARD) == 0
+    assert estimate_measurements(job, COST, [represents])["represents"] < 0.7 * before
+
+
+def test_time_follows_tokens_and_widths(job) -> None:
+    for name in MEASUREMENTS:
+        measurement = [MEASUREMENTS[name]]
+        (base,) = estimate_measurements(job, COST, measurement).values()
+        (slow,) = estimate_measurements(job, replace(COST, token_seconds=1e-2), measurement).values()
+        assert slow > 2 * base, name
+    alone = replace(COST, shares_prompts=False)
+    assert alone.read(100, 400) > 1.5 * COST.read(100, 400)
+    assert COST.fit(2, 10, 100, 10, 8) == pytest.approx(1.6 * 4 * 100 * 10 * (2 * 128 * 8 + 8 * 10) / 1e11)
+
+
+def test_written_tokens_are_those_of_programs_and_not_the_longest_possible(job, monkeypatch) -> None:
+    short = check_fits(job, STANDARD).evaluation_seconds
+    monkeypatch.setattr(
+        preflight.HuggingFaceModel, "max_new_tokens", staticmethod(lambda tokenizer, words: 30), raising=True
+    )
+    assert check_fits(job, STANDARD).evaluation_seconds == short
+    assert cost.NUM_VIEWS == 2
