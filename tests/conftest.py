@@ -30,26 +30,28 @@ os.environ.update(ENVIRONMENT)
 gc.disable()
 
 LONGEST_FIRST = (
-    "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_forgeries",
-    "test_full_grid", "test_grids", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
-    "test_emergence", "test_browser", "test_hostile", "test_workflow", "test_figures", "test_audit", "test_incoming",
-    "test_rotation_calibration", "test_layout", "test_public", "test_evidence_forgery", "test_legacy",
-    "test_model_formats", "test_isolation", "test_cache", "test_soundness", "test_export", "test_suites",
-    "test_causal_command", "test_light_start", "test_installation", "test_statistics", "test_symbolic", "test_train",
+    "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_full_grid",
+    "test_grids", "test_steering", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
+    "test_emergence", "test_browser", "test_legacy", "test_hostile", "test_workflow", "test_figures", "test_labels",
+    "test_layout", "test_rotation_calibration", "test_suites", "test_incoming", "test_audit", "test_public",
+    "test_model_formats", "test_isolation", "test_cache", "test_soundness", "test_probing_speed", "test_add_measurement",
+    "test_causal_command", "test_planners", "test_export", "test_light_start", "test_installation", "test_statistics",
+    "test_symbolic", "test_train",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker per processor that this process may use, in containers too; one more is slower."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """One worker per processor that this process may use, in containers too, and one for the group `ray`, which waits."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + 1
 
 
 GROUPS = {
     "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
     "test_browser": "page", "test_page": "page", "test_player": "page",
-    "test_guards": "test_submit",
+    "test_submit": "rows", "test_guards": "rows", "test_forgeries": "rows", "test_evidence_forgery": "rows",
     "test_leaderboard": "board", "test_markup": "board",
     "test_known_answers": "pair", "test_trained_pair": "pair",
 }  # fmt: skip
