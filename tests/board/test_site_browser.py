@@ -168,7 +168,9 @@ def test_a_long_table_shows_its_first_rows_and_the_others_on_request(browser, si
     head = page.locator("table.board").first.locator("th[data-key=held_out]").get_by_role("button")
     head.click()
     orders = [row.locator("[data-key=held_out]").get_attribute("data-order") for row in (rows.first, rows.nth(1))]
-    assert float(orders[0]) > float(orders[1]) >= 0.298, "the largest of all rows come first, not of those that were shown"
+    assert float(orders[0]) > float(orders[1]) >= 0.298, (
+        "the largest of all rows come first, not of those that were shown"
+    )
     page.get_by_role("button", name=f"Show all {num_first} rows").click()
     assert rows.count() == num_first
     assert rows.nth(num_first - 1).locator("[data-key=held_out] .value").count() <= 1

@@ -78,7 +78,7 @@ def test_a_process_that_is_killed_ends_the_command(folders, capsys):
             os.kill(os.getpid(), signal.SIGKILL)
         return "verified"
 
-    with pytest.raises(BenchmarkError, match="killed, perhaps for memory; [0-9]+ of 31 are left, use --workers 1"):
+    with pytest.raises(BenchmarkError, match=r"killed, perhaps for memory; [0-9]+ of 31 are left, use --workers 1"):
         check_by_suite(folders, check_or_die, 2)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [folder.name for folder in folders[: len(lines)]]
