@@ -148,3 +148,33 @@ def test_without_scripts_everything_can_be_read(opened, path):
     words = page.locator("main").text_content()
     assert "REPRESENTS" in words
     assert "96.2 [9" in words
+
+
+def test_a_long_table_shows_its_first_rows_and_the_others_on_request(browser, site):
+    """Three hundred copies of a line: sorted and filtered as a whole."""
+    text = (site / "index.html").read_text()
+    line = re.search(r"<tr><td>.*?</tr>", text, re.DOTALL).group(0)
+    lines = [re.sub(r"(<td) data-order=\"[^\"]*\"", rf'\1 data-order="{number / 1000}"', line) for number in range(300)]
+    (site / "long.html").write_text(text.replace(line, "\n".join(lines)).replace('class="board"', 'class="board long"'))
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto((site / "long.html").as_uri())
+    rows = page.locator("table.board").first.locator("tbody tr:visible")
+    total = page.locator("table.board tbody tr").count()
+    num_first = page.locator("table.board").first.locator("tbody tr").count()
+    assert num_first >= 300
+    assert rows.count() == 200
+    assert page.locator("#shown").text_content() == f"{total - num_first + 200} of {total} rows shown"
+    head = page.locator("table.board").first.locator("th[data-key=held_out]").get_by_role("button")
+    head.click()
+    orders = [row.locator("[data-key=held_out]").get_attribute("data-order") for row in (rows.first, rows.nth(1))]
+    assert float(orders[0]) > float(orders[1]) >= 0.298, (
+        "the largest of all rows come first, not of those that were shown"
+    )
+    page.get_by_role("button", name=f"Show all {num_first} rows").click()
+    assert rows.count() == num_first
+    assert rows.nth(num_first - 1).locator("[data-key=held_out] .value").count() <= 1
+    assert page.locator("#shown").text_content() == f"{total} rows shown"
+    assert page.get_by_role("button", name=re.compile("Show all")).count() == 0
+    page.close()
+    (site / "long.html").unlink()

@@ -14,7 +14,7 @@ from benchmark.installation.paths import SOURCE_ROOT
 
 SUBMISSIONS = SOURCE_ROOT / "submissions"
 RECORD, SAMPLES, DESCRIPTION, STATUS = "record.json", "samples.jsonl.gz", "submission.yaml", "status.json"
-LINKED = {".safetensors", ".data"}
+LINKED = {".safetensors", ".data", ".png", ".svg"}
 """Files that are hard links to those of the shipped rows: no command writes them."""
 GZIP_TIME = slice(4, 8)
 """Bytes of the header of a gzip file that hold a time, and that nothing reads."""
@@ -46,20 +46,22 @@ def copy_row(source: Path, target: Path, number: int, links: bool) -> str:
     """Copy a shipped row under a name with a number; its samples, record, description and status are of its own."""
     folder = target / f"{source.name}-{number:04d}"
     folder.mkdir(parents=True)
-    digests = {}
-    for path in sorted(source.iterdir()):
-        if path.is_dir() or path.name == STATUS or (path.suffix in LINKED and not links):
+    digests: dict[Path, str] = {}
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = path.relative_to(source)
+        if name.name == STATUS or (path.suffix in LINKED and not links):
             continue
-        copy = folder / path.name
+        copy = folder / name
+        copy.parent.mkdir(exist_ok=True)
         if path.suffix in LINKED:
             try:
                 os.link(path, copy)
             except OSError:
                 shutil.copyfile(path, copy)
-            digests[path.name] = digest_of(path)
+            digests[name] = digest_of(path)
         else:
             copy.write_bytes(_own_content(source, path, number))
-            digests[path.name] = hashlib.sha256(copy.read_bytes()).hexdigest()
+            digests[name] = hashlib.sha256(copy.read_bytes()).hexdigest()
     if (source / STATUS).is_file():
         status = json.loads((source / STATUS).read_text())
         status["files"] = _digest_of_all(digests)
@@ -85,9 +87,9 @@ def _own_content(source: Path, path: Path, number: int) -> bytes:
     return path.read_bytes()
 
 
-def _digest_of_all(digests: dict[str, str]) -> str:
+def _digest_of_all(digests: dict[Path, str]) -> str:
     """As `files_digest` of the submission, from the digests of its files."""
     total = hashlib.sha256()
     for name in sorted(digests):
-        total.update(name.encode() + b"\0" + bytes.fromhex(digests[name]))
+        total.update(name.as_posix().encode() + b"\0" + bytes.fromhex(digests[name]))
     return total.hexdigest()

@@ -50,48 +50,76 @@
       }
     });
   };
-  for (const table of document.querySelectorAll("table.board")) {
-    const columns = [...table.tHead.rows[0].cells].map((head) => [head.dataset.key, head.textContent]);
-    const { tasks } = table.closest(".group").dataset;
-    for (const row of table.tBodies[0].rows) fillRow(row, columns, tasks);
-  }
 
-  /* Sorting and filtering. */
+  /* Sorting and filtering. Rows become elements when they are first shown, since a thousand take a second. */
+  const FIRST_ROWS = 200;
   const field = (name) => document.getElementById(`f-${name}`);
-  const bodies = [...document.querySelectorAll("table.board tbody")];
-  const DESCENDING = new Set(["shown", "held_out", "exact", "valid", "represents", "uses", "merges", "parameters"]);
-  const cellOf = (row, key) => row.querySelector(`[data-key="${key}"]`) || row.querySelector(`[data-name="${key}"]`);
+  const DESCENDING = new Set([...FIGURES, "parameters"]);
+  const tables = [...document.querySelectorAll("table.board")].map((table) => {
+    const columns = [...table.tHead.rows[0].cells].map((head) => [head.dataset.key, head.textContent]);
+    const group = table.closest(".group");
+    const lines = [...table.tBodies[0].rows].map((row) => ({
+      row, filled: false, family: row.querySelector(".family").textContent, status: row.cells[columns.length - 1].textContent,
+    }));
+    return { table, columns, group, lines, limit: FIRST_ROWS, button: group.querySelector(".show-all") };
+  });
+  const orderOf = ({ row, family, status }, key, columns) => {
+    if (key === "family") return family;
+    if (key === "status") return status;
+    const cell = row.cells[columns.findIndex(([other]) => other === key)];
+    if (FIGURES.has(key)) return cell.dataset.order ?? "";
+    if (key === "model") return cell.firstElementChild.textContent;
+    return key === "parameters" ? cell.textContent.replace(/\D/g, "") : cell.textContent.replace("-", "");
+  };
   const sortBy = (key, descending) => {
     const sign = descending ? -1 : 1;
-    for (const body of bodies) {
-      const valued = [...body.rows].map((row) => [row, cellOf(row, key).dataset.order]);
+    for (const { table, columns, lines } of tables) {
+      const valued = lines.map((line) => [line, orderOf(line, key, columns)]);
       const number = valued.every(([, value]) => value === "" || !Number.isNaN(Number(value)));
       valued.sort(([, a], [, b]) => {
         if (a === "" || b === "") return (a === "") - (b === "");
         return sign * (number ? Number(a) - Number(b) : a.localeCompare(b));
       });
-      body.append(...valued.map(([row]) => row));
-      for (const head of body.parentElement.tHead.querySelectorAll("th")) {
+      valued.forEach(([line], index) => { lines[index] = line; });
+      for (const head of table.tHead.querySelectorAll("th")) {
         if (head.dataset.key === key) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
         else head.removeAttribute("aria-sort");
       }
     }
+    filter();
+    for (const { table, lines } of tables) table.tBodies[0].append(...lines.map(({ row }) => row));
   };
   const filter = () => {
     const [suite, family, status] = ["suite", "family", "status"].map((name) => field(name).value);
-    let count = 0;
-    for (const group of document.querySelectorAll(".group")) {
+    let count = 0, shown = 0;
+    for (const { table, columns, group, lines, limit, button } of tables) {
       group.hidden = suite !== "" && group.dataset.suite !== suite;
-      let visible = 0;
-      for (const row of group.querySelectorAll("table.board tbody tr")) {
-        row.hidden = (family !== "" && row.dataset.family !== family) || (status !== "" && row.dataset.status !== status);
-        visible += !row.hidden;
+      let matches = 0;
+      for (const line of lines) {
+        const isMatch = (family === "" || line.family === family) && (status === "" || line.status === status);
+        matches += isMatch;
+        line.row.hidden = !isMatch || matches > limit;
+        if (!line.row.hidden && !line.filled) {
+          fillRow(line.row, columns, group.dataset.tasks);
+          line.filled = true;
+        }
       }
-      group.querySelector(".empty").hidden = visible > 0;
-      count += group.hidden ? 0 : visible;
+      table.classList.remove("long");
+      group.querySelector(".empty").hidden = matches > 0;
+      button.hidden = matches <= limit;
+      button.textContent = `Show all ${matches.toLocaleString("en")} rows`;
+      if (!group.hidden) [count, shown] = [count + matches, shown + Math.min(matches, limit)];
     }
-    document.getElementById("shown").textContent = `${count} ${count === 1 ? "row" : "rows"} shown`;
+    document.getElementById("shown").textContent =
+      `${shown < count ? `${shown} of ` : ""}${count} ${count === 1 ? "row" : "rows"} shown`;
   };
+  for (const entry of tables) {
+    entry.button.addEventListener("click", () => {
+      entry.limit = Infinity;
+      filter();
+      entry.lines[FIRST_ROWS].row.querySelector("a").focus({ preventScroll: true });
+    });
+  }
   for (const name of ["suite", "family", "status"]) field(name).addEventListener("change", filter);
   field("sort").addEventListener("change", (event) => sortBy(event.target.value, DESCENDING.has(event.target.value)));
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
