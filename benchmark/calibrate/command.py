@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return causal.main(argv[1:])
     if argv[:1] == [REACH]:
-        from benchmark.calibrate import reach_command
+        from benchmark.calibrate.reach import command as reach_command
 
         return reach_command.main(argv[1:])
     rest = without_protocol_4(argv)

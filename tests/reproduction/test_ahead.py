@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.calibrate.reach_calibration import format_reach_table, measure_reach
+from benchmark.calibrate.reach.calibration import format_reach_table, measure_reach
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.written.ahead import AheadFigure, reach_of
 from benchmark.statistics import Estimate

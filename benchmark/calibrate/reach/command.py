@@ -1,4 +1,4 @@
-"""Options of the known answers of `reach`: `karel-bench calibrate reach`; see `reach_calibration`."""
+"""Options of the known answers of `reach`: `karel-bench calibrate reach`; see `calibration`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReachCalibrateOptions:
 def execute(options: ReachCalibrateOptions) -> int:
     """Calibrate; returns the exit code."""
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    from benchmark.calibrate.reach_calibration import run
+    from benchmark.calibrate.reach.calibration import run
 
     silence_libraries()
     return run(options.suite, options.draws, options.programs, options.output_dir)
