@@ -259,10 +259,11 @@ def _combine(path: Path, store: CellStore, settings: dict[str, Any]) -> int:
     record: dict[str, Any] = {**settings, "cells": []}
     if path.is_file():
         record = _read_record(path, "--combine")
-        other = [name for name, value in settings.items() if name != "draws" and record.get(name, value) != value]
-        if other:
+        differing = [name for name, value in settings.items() if name != "draws" and record.get(name, value) != value]
+        if differing:
             raise UsageError(
-                f"--combine {path}: has {other[0]} {record[other[0]]}, the cells have {settings[other[0]]}; "
+                f"--combine {path}: has {differing[0]} {record[differing[0]]}, the cells have "
+                f"{settings[differing[0]]}; "
                 "set the same or name another file"
             )
     by_cell = {(cell["pseudo-model"], cell["seed"]): cell for cell in [*record["cells"], *cells]}

@@ -107,8 +107,8 @@ def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes, except of blocks that only a type checker reads."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            for other in child.orelse:
-                yield from (other, *_runtime_nodes(other))
+            for branch in child.orelse:
+                yield from (branch, *_runtime_nodes(branch))
         else:
             yield from (child, *_runtime_nodes(child))
 

@@ -59,20 +59,20 @@ class ReachKinds:
 
     def kinds(self) -> Mapping[str, tuple[int, np.ndarray]]:
         """Expected reach and states (float32 [R, WIDTH]) of every pseudo-model, by name."""
-        now, one, two = (self._rotation(offset) for offset in OFFSETS)
+        present, first, second = (self._rotation(offset) for offset in OFFSETS)
         history = np.asarray(source_states(self.written, self.labels, None)[HISTORY][:])
         random = np.random.default_rng([_STATES, self.seed])
         is_half = random.random(len(self.written.programs)) < 0.5
-        half = one * is_half[self.labels.probe_set.program][:, None]
+        partial = first * is_half[self.labels.probe_set.program][:, None]
         parts: dict[str, tuple[int, Sequence[np.ndarray]]] = {
-            "noise": (0, [random.normal(size=(len(now), WIDTH))]),
+            "noise": (0, [random.normal(size=(len(present), WIDTH))]),
             "token history and outputs": (0, [history]),
             "complete state now": (0, [self.labels.state(0)]),
-            "rotation now and token history": (0, [now, history]),
-            "rotation one ahead": (1, [one]),
-            "rotation one ahead in half of the programs": (1, [half]),
-            "rotation one ahead and token history": (1, [one, history]),
-            "rotations one and two ahead": (2, [one, two]),
+            "rotation now and token history": (0, [present, history]),
+            "rotation one ahead": (1, [first]),
+            "rotation one ahead in half of the programs": (1, [partial]),
+            "rotation one ahead and token history": (1, [first, history]),
+            "rotations one and two ahead": (2, [first, second]),
         }
         return {name: (reach, self._mix(columns, random)) for name, (reach, columns) in parts.items()}
 
@@ -95,7 +95,7 @@ def measure_reach(suite: Suite, seed: int, protocol: Protocol = STANDARD) -> lis
     cells = []
     for i, (name, (expected, _)) in enumerate(kinds.items()):
         figures = ahead_figures(builder.written, builder.labels, losses.of_model(i), protocol)
-        found = reach_of(figures)
+        measured = reach_of(figures)
         ahead = [
             {
                 "offset": part.offset, "skill": part.skill.value, "history": part.history,
@@ -104,7 +104,7 @@ def measure_reach(suite: Suite, seed: int, protocol: Protocol = STANDARD) -> lis
             for part in figures
         ]  # fmt: skip
         cells.append(
-            {"pseudo-model": name, "seed": seed, "expected": expected, "reach": found, "right": found == expected,
+            {"pseudo-model": name, "seed": seed, "expected": expected, "reach": measured, "right": measured == expected,
              "ahead": ahead}
         )  # fmt: skip
     return cells

@@ -176,5 +176,7 @@ def _losses(
     fit = trainer(
         [columns] * len(splits), rotation[None, None], np.array([[count]]), splits, [protocol.hidden], protocol.seeds, protocol
     )  # fmt: skip
-    own = [(float(fit.validation[q, 0, 0]), -fit.log_prob[q][0, 0].astype(np.float64)) for q in range(len(splits))]
-    return [mine if mine[0] < other[0] else other for mine, other in zip(own, base, strict=True)]
+    of_probes = [
+        (float(fit.validation[q, 0, 0]), -fit.log_prob[q][0, 0].astype(np.float64)) for q in range(len(splits))
+    ]
+    return [probe if probe[0] < fallback[0] else fallback for probe, fallback in zip(of_probes, base, strict=True)]
