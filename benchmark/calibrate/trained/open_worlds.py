@@ -71,9 +71,9 @@ def _in_frame(cell: np.ndarray, start: np.ndarray) -> np.ndarray:
     """int64 [N, 2], cells ahead of and to the right of the start, cut to `REACH`."""
     down, right = (cell - start[:, :2]).T
     ahead = np.stack([-down, right, down, -right])
-    beside = np.stack([right, down, -right, -down])
+    sideways = np.stack([right, down, -right, -down])
     rows = np.arange(len(cell))
-    return np.stack([ahead[start[:, 2], rows], beside[start[:, 2], rows]], 1).clip(-REACH, REACH)
+    return np.stack([ahead[start[:, 2], rows], sideways[start[:, 2], rows]], 1).clip(-REACH, REACH)
 
 
 class SummaryTokenizer:

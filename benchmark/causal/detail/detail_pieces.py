@@ -267,12 +267,12 @@ class DetailCollector:
         rows, pairs, empty = self.rows.report[at], self.rows.pairs, empty_detail(self.rows, len(self.sites))
         names = ("is_solved", "unedited", "edits", "clamped", "doses")
         arrays = {name: empty[name][..., : len(at)].copy() for name in names}
-        chosen = self._verdict_site()
+        verdict_site = self._verdict_site()
         edits, ranges = (
             [self._site_edits(position) for position in range(len(self.sites))],
             self.means.activation_ranges,
         )
-        doses = [MeanShift(self._shift(self.sites[chosen]).means, dose) for dose in DOSES]
+        doses = [MeanShift(self._shift(self.sites[verdict_site]).means, dose) for dose in DOSES]
         for part, prepared in self._batches(pairs.task[rows], pairs.prefix[rows]):
             chunk, states = rows[part], prepared.states()
             arrays["unedited"][part] = best_words(prepared.score().log_probs)
@@ -285,10 +285,10 @@ class DetailCollector:
                         if edited is None:
                             continue
                         arrays["edits"][x, e, position, part] = _words(prepared, site, edited)
-                        if position == chosen and condition == STEERED:
+                        if position == verdict_site and condition == STEERED:
                             words = best_words(prepared.score(site, edited, ranges=ranges).log_probs)
                             arrays["clamped"][e, part] = words
-            site = self.sites[chosen]
+            site = self.sites[verdict_site]
             for number, dose in enumerate(doses):
                 arrays["doses"][number, part] = _words(prepared, site, self.session.edited(dose, states[site], chunk))
         return arrays
@@ -342,9 +342,9 @@ class DetailCollector:
         choose = self._assembled(MOVE_CHOOSE)
         is_solved = np.zeros(len(moves), bool)
         is_solved[self.rows.move_choose] = choose.get("solved", is_solved[:0])
-        chosen = chosen_move_site(choose.get("moves_choose", np.zeros((0, 0))), is_solved, self.rows)
+        move_site = chosen_move_site(choose.get("moves_choose", np.zeros((0, 0))), is_solved, self.rows)
         shifts, ranges = [self._move_shift(site, STEERED) for site in self.sites], self.means.activation_ranges
-        site = self.sites[chosen]
+        site = self.sites[move_site]
         by_condition = {c: self._move_shift(site, c) for c in CONDITIONS}
         for part, prepared in self._batches(moves.task[rows], moves.prefix[rows]):
             chunk, states = rows[part], prepared.states()
@@ -359,7 +359,7 @@ class DetailCollector:
                 if name in (STEERED, SHUFFLED):
                     is_run = np.ones(len(chunk), bool)
                 arrays["move_controls"][number, part] = np.where(is_run, _words(prepared, site, edited), NOT_RUN)
-            edited, _ = self._moved(shifts[chosen], states[site], chunk, moves.direction[chunk])
+            edited, _ = self._moved(shifts[move_site], states[site], chunk, moves.direction[chunk])
             arrays["move_clamped"][part] = best_words(prepared.score(site, edited, ranges=ranges).log_probs)
         return arrays
 

@@ -349,10 +349,10 @@ def _decide(
     if not true:
         return STANDARD_STANDS, "no subspace was trained, so NOT USED cannot be concluded"
     if largest is None or largest.high >= MARGIN:
-        found = (
+        detail = (
             "" if largest is None else f": {largest_of}: {largest.value:.3f} [{largest.low:.3f}, {largest.high:.3f}]"
         )
-        return STANDARD_STANDS, f"an edit may have an effect{found}; NOT USED needs upper ends below {MARGIN}"
+        return STANDARD_STANDS, f"an edit may have an effect{detail}; NOT USED needs upper ends below {MARGIN}"
     if natural is None or natural.value < MIN_NATURAL:
         return STANDARD_STANDS, f"the unedited next word is right too rarely; NOT USED needs {MIN_NATURAL} or more"
     if power < PLANTED_RIGHT:

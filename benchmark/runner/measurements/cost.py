@@ -122,9 +122,9 @@ def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol) -
     programs = min(num_blind_programs(job.suite), protocol.prompts * protocol.programs_per_prompt)
     read = LOAD_SECONDS + cost.read(programs / protocol.programs_per_prompt, programs)
     side = max(job.suite.recipe.height[1], job.suite.recipe.width[1])
-    places = job.suite.blind_length
+    num_places = job.suite.blind_length
     rotation_classes = len(ALL_PAIRS) * (4 + 2 * (2 * (side - 3) + 1))
-    record_classes = places * NUM_WORDS + (NUM_WORDS + len(WORD_PAIRS)) * (places + 1)
+    record_classes = num_places * NUM_WORDS + (NUM_WORDS + len(WORD_PAIRS)) * (num_places + 1)
     fits = NUM_VIEWS * len(protocol.seeds) * protocol.copies
     settings = (protocol.steps, protocol.batch, protocol.hidden)
     labels = cost.fit(fits * len(ALL_PAIRS), fits * rotation_classes, *settings)
