@@ -142,7 +142,8 @@ def repeat_detail(request: DetailRequest) -> RepeatedDetail:
     checkpoint = open_screened_checkpoint(order)
     job = Job(order.suite, checkpoint, order.dtype, order.device, 0)
     settings = pair_settings(order.suite)
-    rows, stored = detail_rows(order.suite, settings), {}
+    rows = detail_rows(order.suite, settings)
+    stored: dict[str, Arrays] = {}
 
     def read(name: str) -> Arrays:
         if name not in stored:
