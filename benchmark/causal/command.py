@@ -134,13 +134,8 @@ def _add(options: CausalOptions, folder: Path, device: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, or that of the execution task if `execution` comes first; returns the exit code."""
-    argv = sys.argv[1:] if arguments is None else list(arguments)
-    if argv[:1] == ["execution"]:
-        from benchmark.causal.execution.command import main as measure_execution
-
-        return measure_execution(argv[1:])
-    return run_command(lambda: execute(parse_options(CausalOptions, argv, "causal")))
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(CausalOptions, arguments, "causal")))
 
 
 def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, device: str) -> Measured:

@@ -131,7 +131,7 @@ class Run:
             "asked": asdict(self.job.generation),
             "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
-        } | ({"preview": True} if self.is_preview else {})
+        } | ({} if self.job.probes else {"preview": True})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:

@@ -42,6 +42,7 @@ INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "grid": lambda run: {"job": replace(run.job, grid="full")},
     "draws": lambda run: {"job": replace(run.job, generation=replace(run.job.generation, samples=3))},
     "frame": lambda run: {"job": replace(run.job, prompt_template=PromptTemplate("before", "after"))},
+    "preview": lambda run: {"job": replace(run.job, probes=False)},
     "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
     "tasks": lambda run: {"tasks_digest": "0" * 64},
     "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},

@@ -16,7 +16,6 @@ from benchmark.causal.rotation import net_rotation
 from benchmark.causal.session import CausalSession, best_words
 from benchmark.causal.targets import END, TURNS, equal_worlds, execute_prefixes, turn_robots
 from benchmark.tasks.suite import Suite
-from karel_env.interpreter import run
 from karel_env.language import Programs
 
 
@@ -72,6 +71,8 @@ def reaches_outputs(suite: Suite, pairs: PairSet, rows: np.ndarray, words: np.nd
     is_right = is_end[:, 0] & equal_worlds(turned, outputs, suite.equality).all(1)
     some = np.flatnonzero(lengths)
     if len(some):
+        from karel_env.interpreter import run
+
         actions = np.where(np.arange(words.shape[1]) < lengths[some, None], words[some], 0).astype(np.int8)
         reached = run(Programs.straight_line(actions, lengths[some]), turned[some]).worlds
         is_right[some] = equal_worlds(reached, outputs[some], suite.equality).all(1)

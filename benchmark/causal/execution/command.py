@@ -131,9 +131,7 @@ def _print_step(step: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     return run_command(
-        lambda: execute(
-            parse_options(ExecutionOptions, arguments, "causal execution", module="benchmark.causal.execution")
-        )
+        lambda: execute(parse_options(ExecutionOptions, arguments, "execution", module="benchmark.causal.execution"))
     )
 
 

@@ -14,14 +14,17 @@ from benchmark.causal.pairs import PairSettings
 from benchmark.probing.protocol import STANDARD
 from benchmark.probing.version4.readable_record import NUM_WORDS, WORD_PAIRS
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
+from benchmark.probing.version4.sequential_verdict import list_looks
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
 from benchmark.probing.written.content import DEPTHS, OFFSETS, content_sources
 from benchmark.probing.written.content_labels import HEADS
 from benchmark.runner.evidence_cache import cache_folder, shipped_copy, untrained_copy_key
 from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.reach import ReachMeasurement
 from benchmark.runner.measurements.represents import RepresentsMeasurement, seeds_of_copy
 from benchmark.runner.measurements.uses import UsesMeasurement
+from benchmark.runner.measurements.uses_detail import UsesDetailMeasurement
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.tasks.suite import num_blind_programs
@@ -46,6 +49,8 @@ PASSES_PER_TASK = 110.0
 """Passes over one word, of the unedited and edited prefixes."""
 USES_SECONDS_PER_TASK = 0.02
 REACH_OVERHEAD = 1.5
+USES_DETAIL_FACTOR = 4.0
+"""Time of the full detail of *uses* in that of its standard detail: 3.5 to 9 on four models of a loaded machine."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,15 @@ def estimate_measurements(job: Job, cost: ModelCost, measurements: Iterable[Meas
         if measurement.skip_reason(job) is not None:
             continue
         if isinstance(measurement, RepresentsMeasurement):
-            seconds[measurement.name] = _represents_seconds(job, cost, measurement.protocol)
+            protocol = measurement.protocol
+            is_preview = isinstance(measurement, PreviewMeasurement)
+            # A preview mostly ends at its first look.
+            num_seeds = list_looks(protocol)[0].seeds if is_preview else len(protocol.seeds)
+            seconds[measurement.name] = _represents_seconds(job, cost, protocol, num_seeds)
         elif isinstance(measurement, UsesMeasurement):
             seconds[measurement.name] = _uses_seconds(cost, measurement.settings_of(job.suite))
+        elif isinstance(measurement, UsesDetailMeasurement):
+            seconds[measurement.name] = USES_DETAIL_FACTOR * _uses_seconds(cost, measurement.settings_of(job))
         elif isinstance(measurement, ReachMeasurement):
             seconds[measurement.name] = _reach_seconds(job, cost)
     return seconds
@@ -118,18 +129,18 @@ def count_missing_copies(job: Job, protocol: RotationProtocol) -> int:
     return missing
 
 
-def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol) -> float:
+def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol, num_seeds: int) -> float:
     programs = min(num_blind_programs(job.suite), protocol.prompts * protocol.programs_per_prompt)
     read = LOAD_SECONDS + cost.read(programs / protocol.programs_per_prompt, programs)
     side = max(job.suite.recipe.height[1], job.suite.recipe.width[1])
     num_places = job.suite.blind_length
     rotation_classes = len(ALL_PAIRS) * (4 + 2 * (2 * (side - 3) + 1))
     record_classes = num_places * NUM_WORDS + (NUM_WORDS + len(WORD_PAIRS)) * (num_places + 1)
-    fits = NUM_VIEWS * len(protocol.seeds) * protocol.copies
+    fits = NUM_VIEWS * num_seeds * protocol.copies
     settings = (protocol.steps, protocol.batch, protocol.hidden)
     labels = cost.fit(fits * len(ALL_PAIRS), fits * rotation_classes, *settings)
     records = cost.fit(fits * 2, fits * record_classes, *settings)
-    missing = count_missing_copies(job, protocol)
+    missing = min(num_seeds, count_missing_copies(job, protocol))
     return BLIND_SECONDS + read + labels + records + missing * (read + labels / protocol.random_inits)
 
 
