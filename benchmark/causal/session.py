@@ -55,8 +55,12 @@ class CausalSession:
 
         That of the prefix, or of the prefix without its last word for a model that says that its states precede that word.
         """
+        return net_rotation(self.labelled_part(prefixes), semantics)
+
+    def labelled_part(self, prefixes: np.ndarray) -> np.ndarray:
+        """int8 [R, K] or [R, K - 1], the part of prefixes whose rotation labels their states; see `rotations`."""
         precedes = bool(getattr(self.model, PRECEDES_LAST_WORD, False))
-        return net_rotation(prefixes[:, : prefixes.shape[1] - precedes], semantics)
+        return prefixes[:, : prefixes.shape[1] - precedes]
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, PreparedPrefixes]]:
         """Rows of pairs, prepared a batch at a time; neighbouring rows share prompts."""

@@ -72,7 +72,7 @@ def test_an_edit_of_a_recurrent_state_moves_a_network_that_plans_from_it(recurre
 
 
 def test_means_by_the_rotation_after_the_last_word_are_too_short_an_edit(recurrent):
-    """What the measurement of version 1 does with recurrent states, which precede the last word of the prefix."""
+    """Recurrent states precede the last word of the prefix, so these means are mixtures over that word."""
     steerable = steerable_planner(recurrent, EASY, FEW)
     steerable.labels_precede_last_word = False
     use = measure_use(steerable, EASY, settings=FEW).use

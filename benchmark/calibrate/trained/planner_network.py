@@ -44,7 +44,6 @@ from benchmark.causal.rotation import net_rotation
 from benchmark.causal.targets import END, TURNS
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.steering import open_steerable
-from benchmark.models.steering.recurrent import SteerableRecurrent
 from benchmark.models.steering.transformer import SteerableTransformer
 from benchmark.tasks.suite import Suite
 from karel_env import generator
@@ -309,7 +308,4 @@ def steerable_planner(
     network: PlannerNetwork, suite: Suite, settings: PairSettings = STANDARD_PAIRS
 ) -> SteerableTransformer:
     """The planner with hooks, for the prompts of the pairs of an open suite."""
-    steerable = open_steerable(HuggingFaceModel.from_objects(network, SummaryTokenizer(suite, settings), "cpu"))
-    if isinstance(steerable, SteerableRecurrent):
-        steerable.labels_precede_last_word = True
-    return steerable
+    return open_steerable(HuggingFaceModel.from_objects(network, SummaryTokenizer(suite, settings), "cpu"))

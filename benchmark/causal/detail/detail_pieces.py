@@ -42,12 +42,12 @@ from benchmark.causal.edits import MeanShift, mean_shift
 from benchmark.causal.evidence import NOT_RUN
 from benchmark.causal.interventions import PreparedPrefixes, SteerableModel
 from benchmark.causal.pairs import prefix_texts
-from benchmark.causal.rotation import net_rotation
 from benchmark.causal.session import CausalSession, SiteStates, best_words
 from benchmark.causal.targets import TURNS
 from benchmark.causal.verdict import MIN_SOLVED
 from benchmark.errors import ModelError
 from benchmark.tasks.scoring import score_programs
+from karel_env.semantics import ORIGINAL
 
 ROWS_PER_PIECE = 256
 MEANS, CHOOSE, MOVE_CHOOSE, SUBSPACE, REPORT, MOVE_REPORT, PROGRAM = KINDS = (
@@ -176,7 +176,7 @@ class DetailCollector:
         return source, (source + self.rows.pairs.turn[rows]) % TURNS
 
     def _shift(self, site: int) -> MeanShift:
-        return mean_shift(self.means.sites[site], net_rotation(self.rows.pairs.mean_prefix), TURNS)
+        return mean_shift(self.means.sites[site], self.session.rotations(self.rows.pairs.mean_prefix, ORIGINAL), TURNS)
 
     def _choose(self, at: np.ndarray) -> Arrays:
         rows, pairs = self.rows.choose[at], self.rows.pairs
@@ -219,7 +219,7 @@ class DetailCollector:
             raise ModelError(f"{len(at)} choose pairs are solved; expected {MIN_TRAIN_PAIRS} to train a subspace")
         batches = self._training_batches(self.rows.choose[at], site)
         states = self.means.sites[site]
-        labels, arrays = condition_labels(pairs.mean_prefix), {}
+        labels, arrays = condition_labels(self.session.labelled_part(pairs.mean_prefix)), {}
         for condition in (STEERED, FALSE):
             source = self.session.values[int(condition == FALSE)]
             for name, rank in zip(DAS, DAS_RANKS, strict=True):
@@ -261,7 +261,8 @@ class DetailCollector:
             if f"{condition}.{name}" in arrays
         }
         pairs = self.rows.pairs
-        return SiteEdits(self.means.sites[self.sites[position]], pairs.mean_prefix, self.codes, bases)
+        prefixes = self.session.labelled_part(pairs.mean_prefix)
+        return SiteEdits(self.means.sites[self.sites[position]], prefixes, self.codes, bases)
 
     def _report(self, at: np.ndarray) -> Arrays:
         rows, pairs, empty = self.rows.report[at], self.rows.pairs, empty_detail(self.rows, len(self.sites))

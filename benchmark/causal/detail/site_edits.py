@@ -64,7 +64,7 @@ class SiteEdits:
 
     Args:
         states: float32 [R, D], states at the mean prefixes.
-        prefixes: int [R, K], the prefixes.
+        prefixes: int [R, K], what their labels are computed from (`CausalSession.labelled_part`).
         codes: int [R], their displacement, -1 for unknown.
         bases: float32 [D, K] by condition (`STEERED` or `FALSE`) and name of `DAS`; empty if none was trained.
     """

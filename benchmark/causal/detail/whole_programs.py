@@ -12,11 +12,11 @@ import numpy as np
 from benchmark.causal.edits import MeanShift
 from benchmark.causal.evidence import NOT_RUN
 from benchmark.causal.pairs import PairSet
-from benchmark.causal.rotation import net_rotation
 from benchmark.causal.session import CausalSession, best_words
 from benchmark.causal.targets import END, TURNS, equal_worlds, execute_prefixes, turn_robots
 from benchmark.tasks.suite import Suite
 from karel_env.language import Programs
+from karel_env.semantics import ORIGINAL
 
 
 def write_programs(
@@ -46,7 +46,7 @@ def write_programs(
             chunk = lines[start : start + session.batch_rows]
             prefix = np.concatenate([session.pairs.prefix[pair[chunk]], words[chunk, :column]], 1)
             prepared = session.prepare(session.pairs.task[pair[chunk]], prefix)
-            source = net_rotation(prefix)
+            source = session.rotations(prefix, ORIGINAL)
             edited = shift(prepared.states()[site], source, (source + turn[chunk]) % TURNS)
             words[chunk, column] = best_words(prepared.score(site, edited).log_probs)
         is_open &= words[:, column] != END

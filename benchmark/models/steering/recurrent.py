@@ -172,11 +172,11 @@ class SteerableRecurrent(SteerableTransformer):
 
     Attributes:
         labels_precede_last_word: whether class means are those of the rotation before the last word, which is what the state
-            before that word can hold, instead of the rotation after it. Off, as in all measurements of version 1: the means
-            are then mixtures over the last word, and the edit is shorter than the distance of two values.
+            before that word can hold, instead of the rotation after it: those means are mixtures over the last word, and an edit
+            by them is shorter than the distance of two values.
     """
 
-    labels_precede_last_word = False
+    labels_precede_last_word = True
 
     def __init__(
         self, model: HuggingFaceModel, network: RecurrentNetwork, continuations: Sequence[str] = NEXT_WORDS
