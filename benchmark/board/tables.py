@@ -97,9 +97,14 @@ def row_cells(record: Record) -> dict[str, str]:
 
 def format_card(record: Record) -> str:
     """Format one record as a vertical table for a terminal, with the evidence for the verdict."""
+    cells = {
+        name: value
+        for name, value in row_cells(record).items()
+        if value != UNDEFINED or name not in PROBING_COLUMNS or record.meaning is not None
+    }
     lines = [
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
-        *([name, value] for name, value in row_cells(record).items()),
+        *([name, value] for name, value in cells.items()),
         *_evidence_rows(record),
         ["leaderboard-eligible", record.eligibility],
     ]  # fmt: skip

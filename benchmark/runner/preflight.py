@@ -189,7 +189,7 @@ def _estimate_resources(
         prompt_tokens,
         new_tokens,
         evaluation,
-        PROBE_FACTOR * probing,
+        PROBE_FACTOR * probing if job.has_probes else 0.0,
         int(memory),
         int(model),
         available_memory(),

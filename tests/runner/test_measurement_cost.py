@@ -79,3 +79,11 @@ def test_written_tokens_are_those_of_programs_and_not_the_longest_possible(job, 
     )
     assert check_fits(job, STANDARD).evaluation_seconds == short
     assert cost.NUM_VIEWS == 2
+
+
+def test_a_preview_counts_neither_the_probes_of_the_record_nor_all_seeds(job) -> None:
+    full = check_fits(job, STANDARD, [MEASUREMENTS["represents"]])
+    preview = check_fits(replace(job, probes=False), STANDARD, [MEASUREMENTS["preview"]])
+    assert preview.probing_seconds == 0 < full.probing_seconds
+    assert preview.evaluation_seconds < full.evaluation_seconds
+    assert preview.measurement_seconds["preview"] < full.measurement_seconds["represents"]
