@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -116,7 +117,8 @@ def default_processes(device: str, model_bytes: int, available_bytes: int) -> in
         model_bytes: memory per process, 0 if unknown.
         available_bytes: free memory.
     """
-    if device != "cpu" or "fork" not in multiprocessing.get_all_start_methods():
+    # Elsewhere system libraries may not survive a fork.
+    if device != "cpu" or sys.platform != "linux":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fitting = available_bytes // (2 * model_bytes) if model_bytes else cores

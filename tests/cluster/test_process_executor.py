@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,5 +164,8 @@ def test_the_default_number_is_that_of_the_cores_as_far_as_memory_allows(monkeyp
     assert default_processes("cpu", 10**9, 3 * 10**9) == 0
     assert default_processes("cpu", 0, 0) == 3
     assert default_processes("cuda", 10**9, 10**11) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "darwin")
+        assert default_processes("cpu", 10**9, 10**11) == 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
     assert default_processes("cpu", 10**9, 10**12) == 4
