@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -104,6 +105,16 @@ def read_compared_run(name_or_folder: str) -> ComparedRun:
         UsageError: The folder has no record.json.
         VerificationError: The samples do not match the record.
     """
+    folder, record = find_run(name_or_folder)
+    return ComparedRun(folder, record, read_solved_tasks(folder, record))
+
+
+def find_run(name_or_folder: str) -> tuple[Path, Record]:
+    """The folder of a submission by name, or of a run, and its record.
+
+    Raises:
+        UsageError: The folder has no record.json.
+    """
     folder = next(
         (path for path in (Path(name_or_folder), submissions_folder() / name_or_folder) if path.is_dir()),
         Path(name_or_folder),
@@ -113,12 +124,22 @@ def read_compared_run(name_or_folder: str) -> ComparedRun:
         raise UsageError(
             f"{name_or_folder}: no record.json; give the name of a submission in {submissions_folder()}, or the folder of a finished run{hint}"
         )
-    record = read_record(folder / "record.json")
-    return ComparedRun(folder, record, read_solved_tasks(folder, record))
+    return folder, read_record(folder / "record.json")
 
 
 def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     """Solved test tasks (bool [N]) on shown and on held-out examples, read from a run's samples.
+
+    Raises:
+        SubmissionError: The samples cannot be read.
+        VerificationError: The samples do not match the record.
+    """
+    rows = read_test_samples(folder, record)
+    return {name: np.array([row[name] for row in rows], bool) for name in PASS_METRICS}
+
+
+def read_test_samples(folder: Path, record: Record) -> list[dict[str, Any]]:
+    """The samples of the test stage, in the order of the tasks.
 
     Raises:
         SubmissionError: The samples cannot be read.
@@ -133,7 +154,7 @@ def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
     if any(not isinstance(row.get(name), bool) for row in rows for name in PASS_METRICS):
         raise VerificationError(f"{folder}: a sample lacks a boolean {' or '.join(PASS_METRICS)}; run the model again")
-    return {name: np.array([row[name] for row in rows], bool) for name in PASS_METRICS}
+    return rows
 
 
 def check_comparable(first: Record, second: Record) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.calibrate.planners import SCALE, ScoredRows, random_simplex
+from benchmark.calibrate.planners import SCALE, ScoredRows, limit_to_range, random_simplex
 from benchmark.causal.interventions import AT_PREFIX, NaturalRange
 from benchmark.causal.rotation import alternative_semantics, net_rotation
 from benchmark.causal.targets import END, TURNS
@@ -106,10 +106,7 @@ class ExecutedRows:
             if states is not None and layer == site:
                 hidden = states
             elif ranges is not None and layer > site:
-                natural = ranges[layer]
-                coordinates = hidden @ natural.basis
-                clipped = coordinates.clip(natural.low, natural.high)
-                hidden = hidden + (clipped - coordinates) @ natural.basis.T
+                hidden = limit_to_range(hidden, ranges[layer])
             layers.append(hidden)
         return layers
 

@@ -219,10 +219,7 @@ class PreparedRows:
             if states is not None and layer == site:
                 hidden = states
             elif ranges is not None and layer > site:
-                natural = ranges[layer]
-                coordinates = hidden @ natural.basis
-                clipped = coordinates.clip(natural.low, natural.high)
-                hidden = hidden + (clipped - coordinates) @ natural.basis.T
+                hidden = limit_to_range(hidden, ranges[layer])
             layers.append(hidden)
         return layers
 
@@ -252,3 +249,9 @@ def random_simplex(random: np.random.Generator) -> np.ndarray:
     """float32 [4, 3], corners of a regular simplex in random orientation."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
     return (corners @ np.linalg.qr(random.normal(size=(3, 3)))[0]).astype(np.float32)
+
+
+def limit_to_range(hidden: np.ndarray, natural: NaturalRange) -> np.ndarray:
+    """float32 [B, D], states with their coordinates limited to those of unedited runs."""
+    coordinates = hidden @ natural.basis
+    return np.asarray(hidden + (coordinates.clip(natural.low, natural.high) - coordinates) @ natural.basis.T)

@@ -261,7 +261,7 @@ def judge(evidence: CausalEvidence, pairs: PairSet) -> UseResult:
     score = score_pairs(evidence, pairs, rows & strict, natural)
     site, by_site = choose_site(evidence.choose[0], pairs, evidence.is_solved)
     clamped = _remaining_effect(evidence, pairs, rows & strict)
-    verdict, reason = _decide(score, clamped)
+    verdict, reason = decide_use(score, clamped)
     weights = bootstrap_weights(natural.hits.shape[1], RESAMPLES, BOOTSTRAP_SEED)
     return UseResult(
         verdict=verdict,
@@ -287,7 +287,8 @@ def _remaining_effect(evidence: CausalEvidence, pairs: PairSet, rows: np.ndarray
     return (clamped - unedited) / (steered - unedited) if steered > unedited else 0.0
 
 
-def _decide(score: UseScore, clamped: float) -> tuple[str, str]:
+def decide_use(score: UseScore, clamped: float) -> tuple[str, str]:
+    """The verdict and its reason, from the scores of the pairs that decide and what remains in the natural range."""
     if score.margin.low <= MARGIN:
         return NOT_SHOWN, (
             f"steered - largest control ({score.largest}) is {score.margin.value:.3f} "

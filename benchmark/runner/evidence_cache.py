@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from benchmark.environment import package_versions, source_digest
-from benchmark.errors import StorageError, VerificationError
+from benchmark.errors import StorageError
 from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
-from benchmark.probing.version4.suite_controls import FOLDER, suite_controls_key
+from benchmark.probing.version4.suite_controls import read_pinned, suite_controls_key
 from benchmark.runner.plan import Job
 from benchmark.runner.store import to_safetensors, write_atomic_in
 
@@ -110,19 +110,7 @@ def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, n
     name = "" if parts is None else f"untrained-{_digest(parts)[:16]}.data"
     if name not in SHIPPED_COPIES:
         return None
-    try:
-        content = (FOLDER / name).read_bytes()
-    except OSError as error:
-        raise VerificationError(
-            f"{FOLDER / name}: {error.strerror}; expected the evidence of a randomly initialised copy, reinstall the release"
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHIPPED_COPIES[name]:
-        raise VerificationError(
-            f"{FOLDER / name}: SHA-256 {digest[:12]}; expected {SHIPPED_COPIES[name][:12]}, reinstall the released version"
-        )
-    arrays: dict[str, np.ndarray] = load(content)
-    return arrays
+    return read_pinned(name, SHIPPED_COPIES[name], "the evidence of a randomly initialised copy")
 
 
 def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, Any] | None:

@@ -7,10 +7,10 @@ import hashlib
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_reader import Reader
 from many_rows import make_rows
 from measured_rows import few_pairs
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows
@@ -19,35 +19,9 @@ from benchmark.board.page import main
 from benchmark.board.site import row_body
 from benchmark.board.site.folder import MAX_DETAILED_ROWS
 
-VOID = {"meta", "br", "img", "input", "link", "hr"}
 LINK = re.compile(r"#[A-Za-z0-9-]*|(\.\./)?(rows/|groups/)?[A-Za-z0-9-]+\.html")
 BYTES_PER_ROW, BYTES_OF_PAGE = 900, 60_000
 """Largest size of a row's line and of the rest of a first page, so that a thousand rows are less than 1 MB."""
-
-
-class Reader(HTMLParser):
-    """Elements with their attributes, and texts; whether all elements are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 def write(submissions: Path, site: Path, *words: str) -> dict[str, str]:

@@ -44,10 +44,6 @@ def fail() -> None:
     raise MemoryError("out of memory")
 
 
-def die_once(mark: Path) -> Callable[[], str]:
-    return DieOnce(mark)
-
-
 @dataclass(frozen=True)
 class DieOnce:
     mark: Path
@@ -96,7 +92,7 @@ def test_items_are_computed_by_the_processes(executor):
 
 
 def test_a_process_that_dies_is_replaced_and_its_item_computed_again(executor, tmp_path):
-    values, retries = drain(executor, [1, die_once(tmp_path / "mark"), 2])
+    values, retries = drain(executor, [1, DieOnce(tmp_path / "mark"), 2])
     assert [values[n][1] for n in range(3)] == [3, "second", 12]
     assert retries == [(1, WORKER_DIED)]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from quick_protocol import QUICK
 from safetensors.numpy import load_file, save_file
+from silent_progress import Silent
 from whole_runs import HELPERS, at_commit, call, only
 
 from benchmark.cluster.local_executor import LocalExecutor
@@ -51,18 +52,6 @@ def prepare(model: Path | str, out: Path, suite: str = PAIR_SUITE) -> Run:
 
 def backend() -> Backend:
     return Backend(Pool(LocalExecutor(), 1), 0, 1, set())
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def start(self, description: str, total: int | None, completed: int = 0) -> None: ...
-
-    def advance(self, steps: int, description: str | None = None) -> None: ...
-
-    def write(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def measure_alone(model: Path | str, out: Path) -> Path:

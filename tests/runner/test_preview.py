@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from quick_protocol import QUICK, SMALL_SUITE
 from safetensors.numpy import load_file
+from silent_progress import Silent
 
 from benchmark.board.terminal.summary import format_summary
 from benchmark.cluster.local_executor import LocalExecutor
@@ -36,18 +37,6 @@ SMALL = replace(
     resamples=50, prompts=30,
 )  # fmt: skip
 ALL_MEASUREMENTS = Run.measurements
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def start(self, description: str, total: int | None, completed: int = 0) -> None: ...
-
-    def advance(self, steps: int, description: str | None = None) -> None: ...
-
-    def write(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture(autouse=True)

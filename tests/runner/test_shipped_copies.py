@@ -14,10 +14,10 @@ from benchmark.installation.paths import DEFAULT_MODEL
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.control_gap import RANDOM_INIT
+from benchmark.probing.version4 import suite_controls
 from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.rotation_evidence import RotationEvidence, merge_evidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.runner import evidence_cache
 from benchmark.runner.evidence_cache import SHIPPED_COPIES, shipped_copy
 from benchmark.runner.measurements import represents
 from benchmark.runner.measurements.represents import (
@@ -76,7 +76,7 @@ def test_other_settings_have_no_shipped_copy(job) -> None:
 
 
 def test_an_altered_file_is_refused(job, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(evidence_cache, "FOLDER", tmp_path)
+    monkeypatch.setattr(suite_controls, "FOLDER", tmp_path)
     with pytest.raises(VerificationError, match="reinstall the release"):
         shipped_copy(job, ROTATION_STANDARD, RANDOM_INIT_SEED)
     for name in SHIPPED_COPIES:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from altered_values import altered, leaves
 from forged import SHIPPED, SMALL
 from safetensors.numpy import save_file
 from toy_steerable import ToySteerable
@@ -94,29 +93,6 @@ def test_what_was_measured_verifies(folder):
     assert report.mismatches == []
     assert "whole programs, executed" in report.checks[0]
     assert {USES_DETAIL_RECORD, DETAIL_EVIDENCE} <= MEASUREMENT_FILES
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if isinstance(value, (dict, list)) and value:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(item, (*path, key))
-    else:
-        yield path
-
-
-def altered(value: Any) -> Any:
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + 1
-        case float():
-            return value + 0.01
-        case str():
-            return value + "x"
-        case None:
-            return 0.5
-    return ["x"] if isinstance(value, list) else {"x": 1}
 
 
 def test_every_entry_of_the_record_is_checked(folder):

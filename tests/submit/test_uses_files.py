@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from altered_values import altered, leaves
 from forged import SHIPPED, SMALL
 from safetensors.numpy import save_file
 
@@ -106,29 +107,6 @@ def test_what_a_measurement_wrote_verifies(folder):
 def test_a_submission_without_measurements_verifies(tmp_path):
     report = check(tmp_path)
     assert (report.mismatches, report.checks) == ([], [])
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if isinstance(value, (dict, list)) and value:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(item, (*path, key))
-    else:
-        yield path
-
-
-def altered(value: Any) -> Any:
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + 1
-        case float():
-            return value + 0.01
-        case str():
-            return value + "x"
-        case None:
-            return 0.5
-    return ["x"] if isinstance(value, list) else {"x": 1}
 
 
 def test_every_entry_of_the_record_is_checked(folder):

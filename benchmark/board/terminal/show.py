@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.artifacts import MAX_BYTES, SAMPLES
-from benchmark.board.comparison import read_compared_run
+from benchmark.board.comparison import find_run, read_test_samples
 from benchmark.board.markup import spell_hidden
 from benchmark.board.player import SHOWN_ONLY, SOLVED
 from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
-from benchmark.files import read_rows
 from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.scoring import OUTCOMES
-from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, hash_tasks, load_suite, test_tasks
 from karel_env.command import integer
 
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from karel_env.recipe import Tasks
     from karel_env.world import Worlds
 
-TEST_LINE = b'"stage": "test"'
 TASKS_PER_LINE, MAX_SHOWN_TEXT, MAX_SHOWN_STEPS, MAX_TASKS = 8, 400, 40, 1000
 HEADINGS = ("north", "east", "south", "west")
 COLUMN_GAP = "     "
@@ -75,20 +71,17 @@ def read_shown_run(name_or_folder: str, suite_file: str | None = None) -> ShownR
         UsageError: the folder has no record, or the suite is not a shipped one and no file is given.
         VerificationError: the samples do not match the record, or the suite's tasks are others than those of the run.
     """
-    run = read_compared_run(name_or_folder)
-    record, entry = run.record, run.record.suite
+    folder, record = find_run(name_or_folder)
+    samples, entry = read_test_samples(folder, record), record.suite
     shipped = load_suite(suite_file or entry.name)
     suite = shipped if shipped.seed == entry.seed else load_suite(suite_file or entry.name, entry.seed)
     all_tasks = test_tasks(suite)
     if (suite.sha256 or hash_tasks(all_tasks)) != entry.sha256:
         raise VerificationError(
-            f"{run.folder}: test set {entry.sha256[:12]}, but suite {suite.name} gives another; name the suite's file with --suite"
+            f"{folder}: test set {entry.sha256[:12]}, but suite {suite.name} gives another; name the suite's file with --suite"
         )
-    samples = [
-        row for row in read_rows(run.folder / SAMPLES, MAX_BYTES[SAMPLES], TEST_LINE) if row.get("stage") == TEST
-    ]
     tasks = all_tasks.take(np.arange(entry.tasks))
-    return ShownRun(run.folder, record, samples, replace(suite, tasks=entry.tasks), tasks)
+    return ShownRun(folder, record, samples, replace(suite, tasks=entry.tasks), tasks)
 
 
 def outcome_of(sample: dict[str, Any]) -> str:

@@ -17,13 +17,10 @@ from benchmark.causal.rotation import alternative_semantics
 from benchmark.causal.targets import END, TURNS
 from benchmark.causal.verdict import (
     LOOK_UP,
-    MARGIN,
-    MIN_NATURAL_SHARE,
     NOT_APPLICABLE,
-    NOT_SHOWN,
-    USES,
     Rates,
     UseScore,
+    decide_use,
     score_rates,
 )
 from benchmark.statistics import Estimate, wilson
@@ -116,7 +113,7 @@ def judge_execution(
     base = Rates(("natural",), is_right[None], np.ones((1, int(report.sum()))))
     score = score_rates(rates, base, int(rows.sum()) * (TURNS - 1))
     clamped = _remaining_effect(evidence, targets, rows)
-    verdict, reason = _decide(score, clamped)
+    verdict, reason = decide_use(score, clamped)
     return ExecutionResult(verdict, reason, natural, score, clamped, site)
 
 
@@ -135,17 +132,3 @@ def _remaining_effect(evidence: ExecutionEvidence, targets: np.ndarray, rows: np
     """Share of the effect of the edit that remains with later activations in their natural range; 0 without an effect."""
     steered, clamped = (float((w == targets)[:, rows].mean()) for w in (evidence.steered[0], evidence.clamped))
     return clamped / steered if steered > 0 else 0.0
-
-
-def _decide(score: UseScore, clamped: float) -> tuple[str, str]:
-    if score.margin.low <= MARGIN:
-        return NOT_SHOWN, (
-            f"steered - largest control ({score.largest}) is {score.margin.value:.3f} "
-            f"[{score.margin.low:.3f}, {score.margin.high:.3f}]; expected a lower bound above {MARGIN}"
-        )
-    if clamped < MIN_NATURAL_SHARE:
-        return NOT_SHOWN, (
-            f"{clamped:.0%} of the effect remain with later activations in their natural range; expected at least "
-            f"{MIN_NATURAL_SHARE:.0%}"
-        )
-    return USES, ""

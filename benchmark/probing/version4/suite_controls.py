@@ -113,15 +113,30 @@ def shipped_suite_controls(suite: Suite, protocol: RotationProtocol) -> SuiteCon
     name = file_name(suite, protocol)
     if name not in PINNED:
         return None
+    return SuiteControls.from_arrays(read_pinned(name, PINNED[name], f"the controls of suite {suite.name}"))
+
+
+def read_pinned(name: str, expected: str, description: str) -> dict[str, np.ndarray]:
+    """The arrays of a shipped file.
+
+    Args:
+        name: name in `FOLDER`.
+        expected: its SHA-256.
+        description: what it holds, for the message.
+
+    Raises:
+        VerificationError: the file is missing, or has another digest.
+    """
     try:
         content = (FOLDER / name).read_bytes()
     except OSError as error:
         raise VerificationError(
-            f"{FOLDER / name}: {error.strerror}; expected the controls of suite {suite.name}, reinstall the release"
+            f"{FOLDER / name}: {error.strerror}; expected {description}, reinstall the release"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != PINNED[name]:
+    if digest != expected:
         raise VerificationError(
-            f"{FOLDER / name}: SHA-256 {digest[:12]}; expected {PINNED[name][:12]}, reinstall the released version"
+            f"{FOLDER / name}: SHA-256 {digest[:12]}; expected {expected[:12]}, reinstall the released version"
         )
-    return SuiteControls.from_arrays(load(content))
+    arrays: dict[str, np.ndarray] = load(content)
+    return arrays

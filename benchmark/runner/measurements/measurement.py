@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmark.runner.measurement_record import MeasurementRecord
 from benchmark.runner.plan import Job
+from benchmark.tasks.prompt_template import TRAINED
 
 ReadItem = Callable[[str], dict[str, np.ndarray]]
 """Returns the committed arrays of an item; raises `ModelError` with the reason if the model does not allow to compute it."""
@@ -96,3 +97,12 @@ class Measurement(Protocol):
     def format_card(self, record: Any) -> str:
         """Its record as text for a terminal."""
         ...
+
+
+def states_skip_reason(job: Job) -> str | None:
+    """Why a run has no measurement of the states of a model that was trained on the suite; None if it does."""
+    if not job.reads_states:
+        return "no hidden states are read"
+    if job.generation.track != TRAINED:
+        return f"track {job.generation.track}; the measurement is of models that were trained on the suite"
+    return None

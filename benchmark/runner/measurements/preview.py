@@ -70,7 +70,10 @@ class PreviewMeasurement(RepresentsMeasurement):
     def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
         """See `Measurement.is_complete`: the last look decides."""
         looks = list_looks(self.protocol)[: num_phases - 1]
-        return bool(looks) and PreviewCollector(job, self).decides(read, looks[-1])
+        if not looks:
+            return False
+        collector = PreviewCollector(job, self)
+        return collector.is_last(looks[-1], collector.result(read, looks[-1]))
 
     def open(self, job: Job) -> Collector:
         """See `Measurement.open`."""
@@ -79,8 +82,10 @@ class PreviewMeasurement(RepresentsMeasurement):
     def conclude(self, job: Job, read: ReadItem) -> Conclusion:
         """See `Measurement.conclude`."""
         collector = PreviewCollector(job, self)
-        look = next(look for look in list_looks(self.protocol) if collector.decides(read, look))
-        result = collector.result(read, look)
+        for look in list_looks(self.protocol):
+            result = collector.result(read, look)
+            if collector.is_last(look, result):
+                break
         evidence = collector.evidence(read, look)
         arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
         entries = {"rotation": result, "seeds": look.seeds, "planned_seeds": len(self.protocol.seeds)}
@@ -115,12 +120,12 @@ class PreviewCollector(RepresentsCollector):
         records = execute_records(self.judged.probe_set, rows, views, self.protocol)
         return {name: array for source, part in records.items() for name, array in part.arrays(source).items()}
 
-    def decides(self, read: ReadItem, look: Look) -> bool:
+    def is_last(self, look: Look, result: RotationResult) -> bool:
         """Whether the verdict after a look stands."""
         if look == list_looks(self.protocol)[-1]:
             return True
         has_enough = self.judged.judged_rows.num_unseen >= self.protocol.min_unseen
-        return is_decided(self.result(read, look), self.protocol, look.widening, has_enough)
+        return is_decided(result, self.protocol, look.widening, has_enough)
 
     def result(self, read: ReadItem, look: Look) -> RotationResult:
         """Figures and verdict after a look."""

@@ -18,10 +18,9 @@ from benchmark.probing.written.content import OFFSETS, check_states, probe_conte
 from benchmark.probing.written.content_labels import ContentLabels, WrittenPrograms, label_content
 from benchmark.probing.written.figures import AHEAD_ITEM, ReachFigures, conclude_reach, content_item
 from benchmark.runner.measurement_record import ReachRecord
-from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
+from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem, states_skip_reason
 from benchmark.runner.plan import Job
 from benchmark.runner.probe_answers import answer_probe_tasks
-from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.suite import Suite, probe_tasks
 
 ANSWERS_ITEM = "answers"
@@ -58,11 +57,7 @@ class ReachMeasurement:
 
     def skip_reason(self, job: Job) -> str | None:
         """See `Measurement.skip_reason`."""
-        if not job.reads_states:
-            return "no hidden states are read"
-        if job.generation.track != TRAINED:
-            return f"track {job.generation.track}; the measurement is of models that were trained on the suite"
-        return None
+        return states_skip_reason(job)
 
     def phases(self, job: Job) -> Sequence[Sequence[str]]:
         """See `Measurement.phases`."""

@@ -35,11 +35,11 @@ from benchmark.probing.version4.suite_controls import (
 from benchmark.runner.blind_reading import read_blind_states
 from benchmark.runner.evidence_cache import read_cached, shipped_copy, untrained_copy_key, write_cached
 from benchmark.runner.measurement_record import MeasurementRecord, RepresentsRecord
-from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
+from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem, states_skip_reason
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.statistics import Estimate
-from benchmark.tasks.prompt_template import PLAIN, TRAINED
+from benchmark.tasks.prompt_template import PLAIN
 from benchmark.tasks.suite import Suite
 
 CONTROLS_ITEM, MODEL_ITEM = "suite", "model"
@@ -84,11 +84,7 @@ class RepresentsMeasurement:
 
     def skip_reason(self, job: Job) -> str | None:
         """See `Measurement.skip_reason`."""
-        if not job.reads_states:
-            return "no hidden states are read"
-        if job.generation.track != TRAINED:
-            return f"track {job.generation.track}; the measurement is of models that were trained on the suite"
-        return None
+        return states_skip_reason(job)
 
     def phases(self, job: Job) -> Sequence[Sequence[str]]:
         """See `Measurement.phases`."""
