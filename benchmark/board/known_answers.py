@@ -80,18 +80,20 @@ def _rotation_table(stored: Cell) -> KnownAnswers:
                 },
             }
         )  # fmt: skip
-    draws = _draws(stored["cells"])
-    return KnownAnswers(
-        "represents",
-        stored["suite"],
-        "Known answers of Represents",
-        (
-            f"Pseudo-models that hold a record of the words, the state of the robot, or a part of it; {draws}, "
-            f"{stored['prompts']:,} prompts, {stored['probe_seeds']} probe seeds.",
-            "Figures, and the ends of their 95% intervals, are means over draws.",
-        ),
-        tuple(rows),
-    )
+    note = [
+        f"Pseudo-models that hold a record of the words, the state of the robot, or a part of it; "
+        f"{_draws(stored['cells'])}, {stored['prompts']:,} prompts, {stored['probe_seeds']} probe seeds.",
+        "Figures, and the ends of their 95% intervals, are means over draws.",
+    ]
+    pooled = (stored.get("coverage") or {}).get("pooled") or {}
+    shares = [
+        f"{column} {100 * float(pooled[key]['share']):.1f}% of {int(pooled[key]['intervals'])}"
+        for column, key in (("delta", "delta"), ("pose delta", "pose_delta"), ("arithmetic", "arithmetic"))
+        if key in pooled
+    ]
+    if shares:
+        note.append(f"95% intervals that hold the mean over draws: {', '.join(shares)}.")
+    return KnownAnswers("represents", stored["suite"], "Known answers of Represents", tuple(note), tuple(rows))
 
 
 def _causal_table(stored: Cell) -> KnownAnswers:

@@ -21,6 +21,12 @@ from safetensors.numpy import load_file, save
 from tabulate import tabulate
 
 from benchmark.calibrate.rotation_command import RotationCalibrateOptions
+from benchmark.calibrate.rotation_coverage import (
+    JUDGED_FIGURES,
+    coverage_by_pseudo_model,
+    pooled_coverage,
+    simulate_tied_controls,
+)
 from benchmark.calibrate.rotation_draw import Cell, Controls, RotationDraw, is_right
 from benchmark.calibrate.rotation_kinds import RotationKinds
 from benchmark.command import make_folder
@@ -47,6 +53,8 @@ RECORD_FILE = "calibration_protocol4.json"
 CELL_CODE = "benchmark.calibrate.rotation_draw"
 """Module whose imports determine a cell."""
 KEY_DIGITS = 12
+TIED_CONTROLS, SIMULATED_CASES = (2, 3, 4), 1000
+"""Numbers of controls with equal gaps whose coverage is simulated, and cases of each."""
 
 
 def redecide(cell: Cell, protocol: RotationProtocol) -> Cell:
@@ -106,6 +114,23 @@ def format_table(cells: Sequence[Cell]) -> str:
             }
         )
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def format_coverage(coverage: dict[str, Any]) -> str:
+    """Coverage over pseudo-models, and with tied controls, as text."""
+    pooled = coverage["pooled"]
+    lines = [
+        f"95% intervals of {name.replace('_', ' ')} that hold the mean over draws: {pooled[name]['covered']} of "
+        f"{pooled[name]['intervals']} ({pooled[name]['share']:.1%})"
+        for name in JUDGED_FIGURES
+        if name in pooled
+    ]
+    lines += [
+        f"{number} controls with equal gaps, {coverage['simulated_cases']:,} simulated cases: {shares['covered']:.1%} "
+        f"covered; lower end above the truth {shares['low_above']:.1%}, upper end below it {shares['high_below']:.1%}"
+        for number, shares in coverage["tied_controls"].items()
+    ]
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -294,10 +319,17 @@ def _redecide_record(path: Path, out: Path) -> int:
 
 
 def _report(record: dict[str, Any], path: Path) -> int:
-    """Write a record and print its table; returns the exit code."""
+    """Write a record with the coverage of its intervals and print its tables; returns the exit code."""
     cells = record["cells"]
+    by_model = coverage_by_pseudo_model(cells)
+    tied = {str(number): simulate_tied_controls(number, SIMULATED_CASES) for number in TIED_CONTROLS}
+    record["coverage"] = {
+        "pooled": pooled_coverage(by_model), "by_pseudo_model": by_model, "tied_controls": tied,
+        "simulated_cases": SIMULATED_CASES,
+    }  # fmt: skip
     write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
     print(format_table(cells))
+    print(f"\n{format_coverage(record['coverage'])}")
     wrong = [cell for cell in cells if not cell["right"]]
     print(f"\nwrong: {len(wrong)} of {len(cells)}. Record: {path}")
     return 0

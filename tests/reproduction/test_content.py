@@ -19,7 +19,15 @@ from benchmark.probing.written.content import (
     PRESENT_STATE,
     measure_content,
 )
-from benchmark.probing.written.content_labels import ABSOLUTE, FRAMES, HEADS, RELATIVE, WrittenPrograms, label_content
+from benchmark.probing.written.content_labels import (
+    ABSOLUTE,
+    FRAMES,
+    HEADS,
+    RELATIVE,
+    TO_GO_HEADS,
+    WrittenPrograms,
+    label_content,
+)
 from benchmark.reproduction.report import format_content
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks
@@ -125,6 +133,26 @@ def test_rotation_is_the_heading_less_that_of_the_start(written, labels):
     rotation, facing = labels.classes[0, HEADS.index("rotation")], labels.classes[0, HEADS.index("facing")]
     start = written.inputs.robot[labels.probe_set.program, 2]
     np.testing.assert_array_equal(rotation, (facing - start) % 4)
+
+
+def test_to_go_leads_from_each_state_to_the_output(written, labels):
+    """Turning and moving by what is labelled ends where the shown output has the robot, in grid coordinates."""
+    steps = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
+    inputs, outputs, program = written.inputs, written.outputs, labels.probe_set.program
+    column = {
+        name: labels.classes[0, HEADS.index(name)].astype(int)
+        for name in ("facing", "start_x", "start_y", *TO_GO_HEADS)
+    }
+    start, end = inputs.robot[program].astype(int), outputs.robot[program].astype(int)
+    height, width = inputs.cells.shape[1:]
+    np.testing.assert_array_equal((column["facing"] + column["rotation_to_go"]) % 4, end[:, 2])
+    place = start[:, :2] + np.stack([column["start_y"] - (height - 3), column["start_x"] - (width - 3)], 1)
+    largest = max(height, width) - 3
+    ahead, right = steps[start[:, 2]], steps[(start[:, 2] + 1) % 4]
+    place += (
+        ahead * (column["forward_to_go"] - largest)[:, None] + right * (column["sideways_to_go"] - largest)[:, None]
+    )
+    np.testing.assert_array_equal(place, end[:, :2])
 
 
 def test_words_without_a_state_ahead_are_left_out(labels):

@@ -1,7 +1,8 @@
-"""Labels of the paper's semantic content, now and one or two states ahead, in the absolute and in the relative frame.
+"""Labels of the paper's semantic content, now and one or two states ahead, in three frames.
 
 The absolute frame is the paper's: facing, position relative to the start, obstacle. The relative frame is that of the
-start heading: rotation, displacement forward and sideways, obstacle; the shown examples share its rotation.
+start heading: rotation, displacement forward and sideways, obstacle; the shown examples share its rotation. `to go` is what
+is still needed from the state to the shown output, in the frame of the start heading; a record of words and output derives it.
 
 Letters: `B` programs, `R` labelled action words, `H` heads.
 """
@@ -24,10 +25,12 @@ from karel_env.recipe import Tasks
 from karel_env.semantics import ORIGINAL
 from karel_env.world import Worlds
 
-ABSOLUTE, RELATIVE = "absolute", "relative"
+ABSOLUTE, RELATIVE, TO_GO = "absolute", "relative", "to go"
+TO_GO_HEADS = tuple(f"{name}_to_go" for name in RELATIVE_FEATURES)
 FRAMES = {
     ABSOLUTE: (("facing",), ("start_x", "start_y"), ("obstacle",)),
     RELATIVE: (("rotation",), ("forward", "sideways"), ("obstacle",)),
+    TO_GO: ((TO_GO_HEADS[0],), TO_GO_HEADS[1:]),
 }
 """Groups of heads per frame; a group is right if all of its heads are."""
 HEADS = tuple(dict.fromkeys(head for groups in FRAMES.values() for group in groups for head in group))
@@ -116,18 +119,34 @@ def label_content(written: WrittenPrograms, protocol: Protocol, offsets: Sequenc
     height, width = written.inputs.cells.shape[-2:]
     start = written.inputs.robot[probe_set.program, 2].astype(np.int64)
     relative = relative_classes(absolute, start, height, width)
+    to_go = to_go_classes(absolute, start, written.outputs.robot[probe_set.program], height, width)
     displacements = 2 * (max(height, width) - 3) + 1
     relative_counts = dict(zip(RELATIVE_FEATURES, (NUM_ROTATIONS, displacements, displacements), strict=True))
-    columns, counts = [], []
-    for head in HEADS:
-        if head in relative_counts:
-            columns.append(relative[:, RELATIVE_FEATURES.index(head)])
-            counts.append(relative_counts[head])
-        else:
-            columns.append(absolute[:, FEATURES.index(head)])
-            counts.append(int(probe_set.counts[FEATURES.index(head)]))
+    by_head = {name: (absolute[:, i], int(probe_set.counts[i])) for i, name in enumerate(FEATURES)}
+    for names, classes in ((RELATIVE_FEATURES, relative), (TO_GO_HEADS, to_go)):
+        counted = zip(names, relative_counts.values(), strict=True)
+        by_head |= {name: (classes[:, i], count) for i, (name, count) in enumerate(counted)}
+    columns, counts = zip(*(by_head[head] for head in HEADS), strict=True)
     features = np.concatenate([absolute, relative], 1)
     feature_counts = tuple(int(count) for count in (*probe_set.counts, *relative_counts.values()))
     return ContentLabels(
         probe_set, tuple(offsets), np.stack(columns, 1), np.array(counts), features, feature_counts
     )  # fmt: skip
+
+
+def to_go_classes(classes: np.ndarray, start: np.ndarray, output: np.ndarray, height: int, width: int) -> np.ndarray:
+    """int16 [..., 3, R], rotation and displacement that are still needed from a state to the output.
+
+    Args:
+        classes: int16 [..., F, R], classes of `karel_env.features.FEATURES`.
+        start: int64 [R], heading before the first action, whose frame the displacement is in.
+        output: int [R, 3], row, column and heading of the robot in the shown output.
+        height, width: size of the grid, border included.
+    """
+    facing, x, y = (classes[..., FEATURES.index(name), :] for name in ("facing", "absolute_x", "absolute_y"))
+    # Classes of a state whose heading is the one needed, and whose place is so far from the start as the output from it.
+    needed = classes.copy()
+    needed[..., FEATURES.index("facing"), :] = (start + output[:, 2] - facing) % NUM_ROTATIONS
+    needed[..., FEATURES.index("start_x"), :] = output[:, 1] - 1 - x + width - 3
+    needed[..., FEATURES.index("start_y"), :] = output[:, 0] - 1 - y + height - 3
+    return np.where((facing == MISSING)[..., None, :], MISSING, relative_classes(needed, start, height, width))

@@ -24,7 +24,7 @@ from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.tasks.suite import Suite, probe_tasks
 
 ANSWERS_ITEM = "answers"
-VERSION = 1
+VERSION = 2
 _SEPARATOR = b"\0"
 
 
