@@ -170,12 +170,22 @@ def save_llama(folder: Path, **sizes: int) -> Path:
 
 @pytest.fixture(scope="session")
 def small_pair():
-    """A trained pair for worlds of the suite `smoke` and six actions; only for tests of the group `pair`."""
+    """A trained pair for worlds of the suite `smoke` and six actions; 18 s, for slow tests of the group `pair`."""
     from small_pair import PAIR_SUITE
 
     from benchmark.calibrate.trained_pair import train_pair
 
     return train_pair(PAIR_SUITE, seed=0, steps=400)
+
+
+@pytest.fixture(scope="session")
+def brief_pair():
+    """The same after a few steps, for what does not depend on what was learned."""
+    from small_pair import PAIR_SUITE
+
+    from benchmark.calibrate.trained_pair import train_pair
+
+    return train_pair(PAIR_SUITE, seed=0, steps=10)
 
 
 @pytest.fixture

@@ -38,8 +38,9 @@ TURN = np.array([0, -1, 1, 0, 0])
 
 
 @pytest.fixture(scope="module")
-def pair(small_pair) -> TrainedPair:
-    return small_pair
+def pair(brief_pair) -> TrainedPair:
+    """Hardly trained: for the form and order of states."""
+    return brief_pair
 
 
 @pytest.fixture(scope="module")
@@ -94,55 +95,64 @@ def test_training_draws_are_uniform_and_of_a_stream_of_their_own(blind):
     assert torch.equal(later.world, batch.world[1000:1010])
 
 
-def test_the_tracker_tracks_and_the_copier_does_not(pair, blind):
-    found = head_accuracies(pair.tracker, 0, "track")
+@pytest.mark.slow
+def test_the_tracker_tracks_and_the_copier_does_not(small_pair, blind):
+    found = head_accuracies(small_pair.tracker, 0, "track")
     assert found.shape == (len(TRACKED_FEATURES),)
     assert found[FACING] > 0.9
     assert (found > 0.8).all()
-    assert head_accuracies(pair.copier, 0, "track")[FACING] < 0.4
+    assert head_accuracies(small_pair.copier, 0, "track")[FACING] < 0.4
     wanted = blind[2].classes[0, FEATURES.index(PRIMARY)]
-    read = {name: read_linearly(pooled_states(model, *blind)[:, 1], wanted) for name, model in vars(pair).items()}
+    read = {name: read_linearly(pooled_states(model, *blind)[:, 1], wanted) for name, model in vars(small_pair).items()}
     assert read["tracker"] > 0.85
     assert read["copier"] < 0.6
 
 
-def test_the_copier_copies_and_the_tracker_does_not(pair):
-    found = head_accuracies(pair.copier, 0, "copy")
+@pytest.mark.slow
+def test_the_copier_copies_and_the_tracker_does_not(small_pair):
+    found = head_accuracies(small_pair.copier, 0, "copy")
     assert found.shape == (LENGTH + len(COPIED_FEATURES),)
     assert (found > 0.97).all()
-    assert (head_accuracies(pair.tracker, 0, "copy")[:LENGTH] < 0.5).all()
+    assert (head_accuracies(small_pair.tracker, 0, "copy")[:LENGTH] < 0.5).all()
 
 
-def test_states_are_in_the_order_of_the_labels(pair, blind):
+@pytest.mark.slow
+def test_states_are_in_the_order_of_the_labels(small_pair, blind):
     """The models' own heads read the labels of the probe set and the words before from the states, row by row."""
     programs, inputs, probe_set = blind
-    found = pooled_states(pair.tracker, programs, inputs, probe_set)
+    found = pooled_states(small_pair.tracker, programs, inputs, probe_set)
     assert found.shape == (len(probe_set.program), len(POOLS), WIDTH)
     assert found.dtype == np.float32
     with torch.no_grad():
-        tracked = pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")
-        copied = pair.copier.logits(torch.from_numpy(pooled_states(pair.copier, *blind)[:, 1]), "copy")
+        tracked = small_pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")
+        copied = small_pair.copier.logits(torch.from_numpy(pooled_states(small_pair.copier, *blind)[:, 1]), "copy")
     for name, logits in zip(TRACKED_FEATURES, tracked, strict=True):
         assert (logits.argmax(1).numpy() == probe_set.classes[0, FEATURES.index(name)]).mean() > 0.8, name
     second = np.flatnonzero(probe_set.word == 1)
     for back in (0, 1):
         words = programs.words[programs.offsets[probe_set.program[second]] + len(HEADER) + 1 - back]
         assert (copied[back][second].argmax(1).numpy() == words).mean() > 0.97
+
+
+def test_states_follow_the_order_of_the_labelled_words(pair, blind):
+    programs, inputs, probe_set = blind
+    found = pooled_states(pair.tracker, programs, inputs, probe_set)
     order = np.random.default_rng(0).permutation(len(found))
     shuffled = replace(probe_set, program=probe_set.program[order], word=probe_set.word[order])
     np.testing.assert_array_equal(pooled_states(pair.tracker, programs, inputs, shuffled), found[order])
 
 
-def test_states_are_the_mean_over_layers_and_the_last(pair):
+@pytest.mark.slow
+def test_states_are_the_mean_over_layers_and_the_last(small_pair):
     programs, inputs, probe_set = labelled([[0, 1, 2, 3]])
     batch = _sample_batch(SUITE, [1], 0, 1)
     assert batch.actions.shape == (1, LENGTH)
-    layers = pair.tracker(batch.world, batch.actions)
+    layers = small_pair.tracker(batch.world, batch.actions)
     assert [one.shape for one in layers] == [(1, LENGTH, WIDTH)] * 3
     np.testing.assert_allclose(layers[-1].detach().mean(-1), 0, atol=0.2)
-    found = pooled_states(pair.tracker, programs, inputs, probe_set)
+    found = pooled_states(small_pair.tracker, programs, inputs, probe_set)
     with torch.no_grad():
-        from_heads = pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")[FACING].argmax(1)
+        from_heads = small_pair.tracker.logits(torch.from_numpy(found[:, 1]), "track")[FACING].argmax(1)
     assert from_heads.tolist() == [0, 3, 0, 0]
 
 
@@ -150,7 +160,7 @@ def test_states_are_the_mean_over_layers_and_the_last(pair):
 def test_a_word_changes_its_state_and_no_earlier_one(pair, name):
     found = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3], [1, 2, 1, 3]])).reshape(2, 4, len(POOLS), WIDTH)
     np.testing.assert_array_equal(found[0, :2], found[1, :2])
-    assert (np.abs(found[0, 2:] - found[1, 2:]).max(-1) > 0.1).all()
+    assert (np.abs(found[0, 2:] - found[1, 2:]).max(-1) > 1e-2).all()
     turned = pooled_states(getattr(pair, name), *labelled([[1, 2, 0, 3]], heading=1)).reshape(4, len(POOLS), WIDTH)
     assert (np.abs(found[0] - turned).max(-1) > 1e-3).all()
 

@@ -58,6 +58,7 @@ def rows():
     return [prompts[i] for i in pairs.task[:8]], prefix_texts(pairs.prefix[:8])
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_recurrent_state_moves_a_network_that_plans_from_it(recurrent):
     words, rotation = read_accuracies(recurrent, EASY, 0)
     assert rotation > 0.95
@@ -71,6 +72,7 @@ def test_an_edit_of_a_recurrent_state_moves_a_network_that_plans_from_it(recurre
     assert max(value for name, value in controls.items() if name.startswith("alternative")) < 0.25
 
 
+@pytest.mark.slow
 def test_means_by_the_rotation_after_the_last_word_are_too_short_an_edit(recurrent):
     """Recurrent states precede the last word of the prefix, so these means are mixtures over that word."""
     steerable = steerable_planner(recurrent, EASY, FEW)

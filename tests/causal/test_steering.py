@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import loaded
-from families import cases, save
+from families import cases, family_params, save
 
 from baselines.lstm import LstmConfig, LstmForCausalLM
 from baselines.tokenizer import build_tokenizer
@@ -20,7 +20,7 @@ ARCHITECTURES = ("gpt2", "gpt-neo", "gpt-neox", "gpt-j", "codegen", "opt", "llam
 PREFIXES = ["move(); turn_left(); move();", "turn_right(); put_marker(); move();", "move(); move(); turn_right();"]
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=family_params(ARCHITECTURES))
 def model(request, tmp_path_factory):
     return loaded(save(request.param, tmp_path_factory.mktemp(request.param)))
 

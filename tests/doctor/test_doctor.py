@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import metaspace_tokenizer, save
+from families import family_params, metaspace_tokenizer, save
 from quick_protocol import SHORT_SUITE
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +29,7 @@ def outcomes(capsys, *words: object) -> tuple[int, dict[str, str], str]:
     return code, {line[6:24].strip(): line[:6].strip() for line in lines}, report
 
 
-@pytest.mark.parametrize("family", ["llama", "jamba"])
+@pytest.mark.parametrize("family", family_params(["llama", "jamba"], ["llama"]))
 def test_a_sound_model_is_usable(family, tmp_path, capsys):
     code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
     assert code == 0, report
@@ -39,7 +39,7 @@ def test_a_sound_model_is_usable(family, tmp_path, capsys):
     assert report.splitlines()[-1].startswith("usable")
 
 
-@pytest.mark.parametrize(("family", "layer"), [("mamba", 0), ("opt-projected", 2)])
+@pytest.mark.parametrize(("family", "layer"), [pytest.param("mamba", 0, marks=pytest.mark.slow), ("opt-projected", 2)])
 def test_a_layer_that_transformers_does_not_give(family, layer, tmp_path, capsys):
     code, found, report = outcomes(capsys, "--model", f"path:{save(family, tmp_path)}")
     assert (code, found["alignment"]) == (0, context.WARN)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -87,6 +89,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": ("Lfm2ForCausalLM", {**LLAMA, "layer_types": ["conv", "full_attention", "conv"]}),
     "recurrent-gemma": ("RecurrentGemmaForCausalLM", {**LLAMA, "attention_window_size": 24, "lru_width": 32}),
 }  # fmt: skip
+
+SIMILAR = frozenset({
+    "gpt-j", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi", "phi3", "falcon", "bloom", "mpt", "olmoe",
+    "qwen3-moe", "granite", "falcon-h1",
+})  # fmt: skip
+"""Families whose attention, cache, positions and experts work as those of another one; they are tested by `-m slow`."""
+
+
+def family_params(names: Iterable[str], quick: Container[str] | None = None) -> list[Any]:
+    """Names as parameters, those outside of `quick` marked slow; by default those of `SIMILAR` are."""
+    is_quick = {name: name not in SIMILAR if quick is None else name in quick for name in names}
+    return [name if is_quick[name] else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @cache

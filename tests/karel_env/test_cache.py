@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import karel_env
 
 RUN = """
@@ -17,6 +19,33 @@ print(run(Programs.of([parse("def run() { turn_left() }")]), parse_world("> .")[
 """
 
 
+def test_compiled_functions_go_when_any_source_changes(tmp_path):
+    """Quick sibling of the next test, without a compiler."""
+    folder = tmp_path / "karel_env"
+    (folder / "__pycache__").mkdir(parents=True)
+    for name in ("machine.py", "semantics.py"):
+        (folder / name).write_text("x = 1\n")
+    compiled = [folder / "__pycache__" / f"machine.run.{kind}" for kind in ("nbi", "1.nbc")]
+
+    def left_after_import() -> list[bool]:
+        karel_env._delete_stale_cache(folder)
+        return [path.exists() for path in compiled]
+
+    for change in (
+        lambda: None,
+        lambda: (folder / "semantics.py").write_text("x = 1;\n"),
+        lambda: os.utime(folder / "semantics.py", ns=(1, 1)),
+        lambda: (folder / "new.py").write_text(""),
+        lambda: (folder / "new.py").unlink(),
+    ):
+        change()
+        assert left_after_import() == [False, False]
+        for path in compiled:
+            path.write_bytes(b"compiled")
+        assert left_after_import() == [True, True]
+
+
+@pytest.mark.slow
 def test_a_change_in_another_file_is_noticed(tmp_path):
     """What `turn_left` does is in semantics.py, which machine.py took its numbers from when it was compiled."""
     copy = tmp_path / "karel_env"

@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 from agreement import TOLERANCE, WORDS, alone, check_states, check_writing, loaded
-from families import FAMILIES, cases, metaspace_tokenizer, save
+from families import FAMILIES, cases, family_params, metaspace_tokenizer, save
 from quick_protocol import SHORT_SUITE
 from whole_runs import call, only
 
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.runner.record import read_record
 
-WHOLE_RUNS = ("gpt2", "gemma3")
+WHOLE_RUNS = ("gpt2",)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=family_params(FAMILIES))
 def family(request) -> str:
     return request.param
 
@@ -80,7 +80,7 @@ def test_a_mark_of_the_beginning_and_signs_for_spaces(name, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", [n if n in WHOLE_RUNS else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
+@pytest.mark.parametrize("name", family_params(FAMILIES, WHOLE_RUNS))
 def test_a_whole_run(name, tmp_path):
     folder = save(name, tmp_path / name)
     assert (

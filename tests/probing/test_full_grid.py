@@ -1,4 +1,7 @@
-"""The full grid on synthetic states with known layer, offset and reach."""
+"""The full grid on synthetic states with known layer, offset and reach (slow); its stages and codelengths.
+
+In the default suite `test_grids.py` runs the full grid as a whole on a small model.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ def grid():
     return result
 
 
+@pytest.mark.slow
 def test_best_layer_and_verdict(grid):
     assert grid.best_layer == TRUE_LAYER
     assert grid.verdict == "REPRESENTS"
@@ -81,6 +85,7 @@ def is_slice(s, probe_set, position, offset, depth) -> bool:
     return (s.probe_set, s.position, s.offset, s.depth) == (probe_set, position, offset, depth)
 
 
+@pytest.mark.slow
 def test_every_slice_is_measured(grid):
     for probe_set, position in (("blind", "read"), ("generated", "emit")):
         mapped = {(s.view, s.offset) for s in grid.slices if (s.probe_set, s.position) == (probe_set, position)}
@@ -94,6 +99,7 @@ def test_every_slice_is_measured(grid):
     assert max(s.alternatives for s in grid.slices) == 29
 
 
+@pytest.mark.slow
 def test_skill_by_offset(grid):
     by_offset = {s.offset: s.features["facing"] for s in grid.slices if s.view == TRUE_LAYER and s.probe_set == "blind"}
     assert by_offset[1].skill > 0.8 > by_offset[2].skill
@@ -101,12 +107,14 @@ def test_skill_by_offset(grid):
     assert all(set(result.controls) == {"random-init", "recorder"} for result in by_offset.values())
 
 
+@pytest.mark.slow
 def test_crossed_slices_have_one_alternative_and_a_fifth_of_the_budget(grid):
     crossed = [s for s in grid.slices if s.probe_set.startswith("crossed")]
     assert [s.budget for s in crossed] == [50, 50]
     assert all(s.alternatives == 1 and s.features["facing"].gap.high > 0 for s in crossed)
 
 
+@pytest.mark.slow
 def test_reach_is_the_largest_encoded_offset(grid):
     """The states encode offset 1; offset 2 adds a random token only."""
     assert grid.reach == 1
@@ -114,6 +122,7 @@ def test_reach_is_the_largest_encoded_offset(grid):
     assert grid.reach_p[1] < 0.05 <= grid.reach_p[2]
 
 
+@pytest.mark.slow
 def test_conditional_skill_is_added_under_the_original_only(grid):
     added = grid.conditional["facing"]
     assert added.added.low > 0.2 > added.added_alternatives.high
