@@ -21,6 +21,7 @@ from benchmark.probing.written.content import (
 )
 from benchmark.probing.written.content_labels import (
     ABSOLUTE,
+    CLEAR_CONDITIONS,
     FRAMES,
     HEADS,
     RELATIVE,
@@ -32,7 +33,9 @@ from benchmark.reproduction.report import format_content
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.suite import load_suite, probe_tasks
 from karel_env.features import FEATURES
-from karel_env.language import HEADER_TEXT
+from karel_env.interpreter import run
+from karel_env.language import HEADER_TEXT, Programs
+from karel_env.parser import parse
 
 PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=4, steps=120, hidden=64, resamples=200, min_programs=50)
 NUM_TASKS = 500
@@ -153,6 +156,28 @@ def test_to_go_leads_from_each_state_to_the_output(written, labels):
         ahead * (column["forward_to_go"] - largest)[:, None] + right * (column["sideways_to_go"] - largest)[:, None]
     )
     np.testing.assert_array_equal(place, end[:, :2])
+
+
+def test_conditions_are_those_of_the_interpreter():
+    """`if (c()) { put_marker() }` after the word puts a marker exactly where the label says that c holds."""
+    tasks = probe_tasks(replace(load_suite("control"), probe_programs=60, tasks=8, sha256=""))
+    texts = ["move(); turn_left();", "turn_right(); turn_right();", "put_marker(); move();"]
+    inputs, count = tasks.inputs[:, 0], len(tasks.inputs)
+    programs = Programs.of([parse(f"{HEADER_TEXT} {texts[i % 3]} }}") for i in range(count)])
+    labels = label_content(WrittenPrograms(programs, inputs, inputs, np.arange(count)), PROTOCOL)
+    last = labels.probe_set.step == 1
+    is_labelled = labels.classes[0, 0, last] != MISSING
+    for condition in CLEAR_CONDITIONS:
+        longer = [f"{HEADER_TEXT} {texts[i % 3]} if ({condition}()) {{ pick_marker(); }} }}" for i in range(count)]
+        full = replace(inputs, cells=np.where(inputs.cells >= 0, 3, inputs.cells))
+        done = [
+            run(Programs.of([parse(text) for text in part]), full).worlds.cells
+            for part in (longer, [text.split(" if ")[0] + " }" for text in longer])
+        ]
+        held = (done[0] != done[1]).any((1, 2))
+        found = labels.classes[0, HEADS.index(condition), last][is_labelled]
+        np.testing.assert_array_equal(found, held[labels.probe_set.program[last][is_labelled]])
+        assert 0 < found.mean() < 1
 
 
 def test_words_without_a_state_ahead_are_left_out(labels):

@@ -1,8 +1,9 @@
-"""Labels of the paper's semantic content, now and one or two states ahead, in three frames.
+"""Labels of the paper's semantic content, now and one or two states ahead, in four frames.
 
 The absolute frame is the paper's: facing, position relative to the start, obstacle. The relative frame is that of the
 start heading: rotation, displacement forward and sideways, obstacle; the shown examples share its rotation. `to go` is what
 is still needed from the state to the shown output, in the frame of the start heading; a record of words and output derives it.
+`conditions` are the values of three conditions of the language, of which programs with control flow make decisions.
 
 Letters: `B` programs, `R` labelled action words, `H` heads.
 """
@@ -25,12 +26,15 @@ from karel_env.recipe import Tasks
 from karel_env.semantics import ORIGINAL
 from karel_env.world import Worlds
 
-ABSOLUTE, RELATIVE, TO_GO = "absolute", "relative", "to go"
+ABSOLUTE, RELATIVE, TO_GO, CONDITIONS = "absolute", "relative", "to go", "conditions"
+CLEAR_CONDITIONS = ("front_is_clear", "left_is_clear", "right_is_clear")
+"""Conditions whose value follows from heading and walls; markers are no feature of the state."""
 TO_GO_HEADS = tuple(f"{name}_to_go" for name in RELATIVE_FEATURES)
 FRAMES = {
     ABSOLUTE: (("facing",), ("start_x", "start_y"), ("obstacle",)),
     RELATIVE: (("rotation",), ("forward", "sideways"), ("obstacle",)),
     TO_GO: ((TO_GO_HEADS[0],), TO_GO_HEADS[1:]),
+    CONDITIONS: tuple((name,) for name in CLEAR_CONDITIONS),
 }
 """Groups of heads per frame; a group is right if all of its heads are."""
 HEADS = tuple(dict.fromkeys(head for groups in FRAMES.values() for group in groups for head in group))
@@ -126,6 +130,7 @@ def label_content(written: WrittenPrograms, protocol: Protocol, offsets: Sequenc
     for names, classes in ((RELATIVE_FEATURES, relative), (TO_GO_HEADS, to_go)):
         counted = zip(names, relative_counts.values(), strict=True)
         by_head |= {name: (classes[:, i], count) for i, (name, count) in enumerate(counted)}
+    by_head |= {name: (clear, 2) for name, clear in zip(CLEAR_CONDITIONS, clear_classes(absolute), strict=True)}
     columns, counts = zip(*(by_head[head] for head in HEADS), strict=True)
     features = np.concatenate([absolute, relative], 1)
     feature_counts = tuple(int(count) for count in (*probe_set.counts, *relative_counts.values()))
@@ -150,3 +155,12 @@ def to_go_classes(classes: np.ndarray, start: np.ndarray, output: np.ndarray, he
     needed[..., FEATURES.index("start_x"), :] = output[:, 1] - 1 - x + width - 3
     needed[..., FEATURES.index("start_y"), :] = output[:, 0] - 1 - y + height - 3
     return np.where((facing == MISSING)[..., None, :], MISSING, relative_classes(needed, start, height, width))
+
+
+def clear_classes(classes: np.ndarray) -> list[np.ndarray]:
+    """int16 [..., R] for each of `CLEAR_CONDITIONS`, 1 where it holds, from classes [..., F, R] of `FEATURES`."""
+    facing = classes[..., FEATURES.index("facing"), :]
+    walls = np.stack([classes[..., FEATURES.index(f"wall_{side}"), :] for side in ("north", "east", "south", "west")])
+    turns = (0, -1, 1)
+    blocked = [np.take_along_axis(walls, ((facing + turn) % NUM_ROTATIONS)[None], 0)[0] for turn in turns]
+    return [np.where(facing == MISSING, MISSING, 1 - one).astype(np.int16) for one in blocked]
