@@ -36,6 +36,12 @@ SMALL_PROTOCOL = rotation_calibration.replace(
 GATE = ["noise", "bag, left = right, pick = put", "rotation"]
 
 
+@pytest.fixture(autouse=True)
+def few_simulated_cases(monkeypatch):
+    """The coverage with tied controls has a test of its own."""
+    monkeypatch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+
+
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory):
     """The folder of a small calibration, and its exit code."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.calibrate import rotation_calibration
 from benchmark.calibrate.__main__ import main
 from benchmark.calibrate.rotation_calibration import RECORD_FILE, is_right, redecide
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
@@ -15,6 +16,12 @@ from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 
 SHIPPED = Path(__file__).parents[2] / "docs" / RECORD_FILE
+
+
+@pytest.fixture(autouse=True)
+def few_simulated_cases(monkeypatch):
+    """The coverage with tied controls has a test of its own."""
+    monkeypatch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
 
 
 @pytest.fixture(scope="module")
