@@ -36,10 +36,12 @@ SMALL_PROTOCOL = rotation_calibration.replace(
 GATE = ["noise", "bag, left = right, pick = put", "rotation"]
 
 
-@pytest.fixture(autouse=True)
-def few_simulated_cases(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def few_simulated_cases():
     """The coverage with tied controls has a test of its own."""
-    monkeypatch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+        yield
 
 
 @pytest.fixture(scope="module")

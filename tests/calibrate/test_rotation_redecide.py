@@ -18,10 +18,12 @@ from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 SHIPPED = Path(__file__).parents[2] / "docs" / RECORD_FILE
 
 
-@pytest.fixture(autouse=True)
-def few_simulated_cases(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def few_simulated_cases():
     """The coverage with tied controls has a test of its own."""
-    monkeypatch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
