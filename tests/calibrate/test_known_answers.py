@@ -40,7 +40,7 @@ SUITE = replace(load_suite("laptop"), probe_programs=1500)
 PROTOCOL = replace(STANDARD, alternatives=4, steps=200, hidden=64, copies=2, folds=5, seeds=(0, 1, 2, 3, 4))
 SMALL_SUITE = replace(PAIR_SUITE, probe_programs=700)
 SMALL = replace(
-    PROTOCOL, steps=80, checks=2, hidden=32, batch=128, copies=1, seeds=(0, 1, 2), random_inits=2, margin=0.1
+    PROTOCOL, steps=60, checks=2, hidden=32, batch=128, copies=1, seeds=(0, 1, 2), random_inits=2, margin=0.1
 )  # fmt: skip
 SMALLEST = replace(SMALL, steps=50, random_inits=1)
 

@@ -13,12 +13,13 @@ from benchmark.statistics import Estimate
 from benchmark.tasks.suite import load_suite
 
 HALF = "rotation one ahead in half of the programs"
-PROTOCOL = replace(STANDARD, seeds=(0, 1, 2), folds=3, steps=150, hidden=64, resamples=200, min_programs=50)
+PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=3, steps=100, hidden=48, resamples=200, min_programs=50)
+LONGER = replace(PROTOCOL, seeds=(0, 1, 2), steps=150, hidden=64)
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return measure_reach(replace(load_suite("laptop"), probe_programs=1000), 0, PROTOCOL)
+    return measure_reach(replace(load_suite("laptop"), probe_programs=800), 0, PROTOCOL)
 
 
 def test_every_pseudo_model_gets_its_own_reach(cells) -> None:
@@ -37,7 +38,13 @@ def test_what_follows_from_the_state_one_word_earlier_is_no_skill(cells) -> None
     assert one[0]["skill"] > 0.8
     assert abs(one[1]["skill"]) < 0.02
     assert by_name["rotations one and two ahead"][1]["skill"] > 0.8
-    assert 0.05 < by_name[HALF][0]["skill"] < 0.7
+
+
+@pytest.mark.slow
+def test_a_state_in_half_of_the_programs_has_a_part_of_the_skill() -> None:
+    cells = measure_reach(replace(load_suite("laptop"), probe_programs=1000), 0, LONGER)
+    (ahead,) = (cell["ahead"] for cell in cells if cell["pseudo-model"] == HALF)
+    assert 0.05 < ahead[0]["skill"] < 0.7
 
 
 def test_the_table_names_every_pseudo_model(cells) -> None:

@@ -34,6 +34,14 @@ PLAIN, NETWORK = "2026-11-25_n-gram", "2026-11-25_gpt-laptop"
 RECORD, SAMPLES, PROBES = "record.json", "samples.jsonl.gz", "probes.data"
 
 
+EACH_KIND = (
+    "2026-11-26_lstm-laptop",
+    "2026-11-26_gpt-laptop-cooled",
+    "2026-11-25_smollm2-135m-instruct",
+    "2026-11-25_random",
+)
+
+
 @pytest.fixture
 def copied(tmp_path):
     """Call it with a name for a copy of a shipped submission."""
@@ -132,10 +140,20 @@ def test_a_better_program_with_its_digest_is_found(copied, capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_shipped_submission_verifies(capsys):
-    """To verify is to validate first, so that all are valid too."""
+    """Continuous integration verifies them by the command; to verify is to validate first, so that all are valid too."""
     assert main(["verify", "--all"]) == 0
     assert capsys.readouterr().out.count(": verified") == sum(path.is_dir() for path in SUBMISSIONS.iterdir())
+
+
+def test_a_submission_of_each_kind_verifies(copied, tmp_path, capsys):
+    """A network with all measurements, one with full detail, a few-shot one, a baseline."""
+    names = [copied(name).name for name in EACH_KIND]
+    assert main(["--submissions", str(tmp_path), "verify", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(": verified") == len(names)
+    assert all(name in out for name in names)
 
 
 def test_all_of_a_folder_are_validated(copied, tmp_path, capsys):
