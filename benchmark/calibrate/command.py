@@ -14,10 +14,11 @@ from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
 
 PROTOCOL_OPTION, PROTOCOL_3, PROTOCOL_4 = "--protocol", "3", "4"
-CAUSAL, REACH = "causal", "reach"
+CAUSAL, REACH, PREVIEW = "causal", "reach", "preview"
 EPILOG = (
     "With options of their own, see --help after them: --protocol 4, the pseudo-models of protocol 4; causal, planners "
-    "whose use of their state is known; reach, states that hold the rotation at known words ahead."
+    "whose use of their state is known; reach, states that hold the rotation at known words ahead; preview, the verdict of a "
+    "preview beside that of all probe seeds."
 )
 NUM_ALTERNATIVES = 8
 """Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
@@ -65,7 +66,7 @@ def without_protocol_4(argv: Sequence[str]) -> list[str] | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, that of `causal` or of protocol 4 if it names them; returns the exit code."""
+    """Run the command line, or that which its first word or `--protocol 4` names; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
     if argv[:1] == [CAUSAL]:
         from benchmark.calibrate import causal
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmark.calibrate.reach import command as reach_command
 
         return reach_command.main(argv[1:])
+    if argv[:1] == [PREVIEW]:
+        from benchmark.calibrate.preview import command as preview_command
+
+        return preview_command.main(argv[1:])
     rest = without_protocol_4(argv)
     if rest is not None:
         from benchmark.calibrate import rotation_command

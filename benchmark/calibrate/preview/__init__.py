@@ -1,0 +1,1 @@
+"""Known answers of a preview, which may stop after a few probe seeds."""
