@@ -20,7 +20,7 @@ from tabulate import tabulate
 from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, STATUS
 from benchmark.board.ranking import read_leaderboard_rows
 from benchmark.board.tables import row_cells
-from benchmark.cli.declare import option, parse_options
+from benchmark.cli.declare import group, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
@@ -29,6 +29,8 @@ from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
+from benchmark.submit.artifacts.commands import SourceOptions
+from benchmark.submit.artifacts.sources import NO_SOURCES, Sources
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
 
@@ -39,12 +41,13 @@ UNFINISHED = "the check did not finish; a maintainer will read the log of the ru
 MISMATCH = VerificationError.exit_code
 
 
-def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeReport:
+def check_pull_request(checkout: Path, is_maintainer: bool = False, sources: Sources = NO_SOURCES) -> ChangeReport:
     """Check a pull request.
 
     Args:
         checkout: work tree of the merge commit.
         is_maintainer: whether the author is a maintainer, who may edit and remove rows and statuses.
+        sources: where artifacts of proposed rows may be had from.
 
     Returns:
         Report; errors of any kind are refusals in it.
@@ -61,7 +64,7 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeRep
         if report.refusals:
             report.code = REFUSED
         with tempfile.TemporaryDirectory() as scratch:
-            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report)
+            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report, sources)
     except BenchmarkError as error:
         report.refusals.append(str(error))
         report.code = max(report.code, error.exit_code)
@@ -83,7 +86,12 @@ def _check_files(change: Change, report: ChangeReport) -> None:
 
 
 def _check_rows(
-    change: Change, folders: Sequence[str], scratch: Path, is_maintainer: bool, report: ChangeReport
+    change: Change,
+    folders: Sequence[str],
+    scratch: Path,
+    is_maintainer: bool,
+    report: ChangeReport,
+    sources: Sources = NO_SOURCES,
 ) -> None:
     """Verify each row, and compare it with its base version and with all other rows."""
     unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
@@ -99,7 +107,7 @@ def _check_rows(
         if folder in unsafe_folders:
             row_report.refuse("contains files that are not regular, so it is not read")
         elif row_report.kind != REMOVED:
-            _verify(path, change.files_of(folder), is_maintainer, row_report)
+            _verify(path, change.files_of(folder), is_maintainer, row_report, sources)
             if (proposed_row := _readable_row(path)) is not None:
                 proposed_rows[folder] = proposed_row
     unchanged_rows = _unchanged_rows(change, folders, report)
@@ -182,10 +190,16 @@ def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
         )
 
 
-def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
+def _verify(
+    path: Path,
+    files: Sequence[ChangedFile],
+    is_maintainer: bool,
+    row_report: RowReport,
+    sources: Sources = NO_SOURCES,
+) -> None:
     """Verify a row and add its checks or mismatches to the report."""
     try:
-        verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
+        verified = verify(path, row_report.kind == NEW and not is_maintainer, sources)
     except BenchmarkError as error:
         row_report.refuse(str(error), error.exit_code)
         return
@@ -204,6 +218,8 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
             f"{len(mismatches)} entries differ\n\n{_format_mismatches(mismatches, 'submission', 'found')}"
         )
         return
+    if verified.missing:
+        row_report.refuse(f"verified in part only: {verified.describe_missing()}")
     finished = verified.record.provenance.finished[:10]
     if row_report.kind == NEW and row_report.folder[: DATE_LENGTH - 1] != finished:
         row_report.notes.append(
@@ -334,6 +350,7 @@ class IncomingOptions:
     report: Path = option(..., "write the report into this file", metavar="FILE")
     summary: Path | None = option(None, "write the row counts into this file, as one line of JSON", metavar="FILE")
     maintainer: bool = option(False, "trust the author as a maintainer, who may edit rows and statuses")
+    source: SourceOptions = group(SourceOptions)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,7 +365,7 @@ def run(options: IncomingOptions) -> int:
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
-        report = check_pull_request(options.change, options.maintainer)
+        report = check_pull_request(options.change, options.maintainer, options.source.sources())
         options.report.write_text(report.text(), encoding="utf-8")
         if options.summary is not None:
             options.summary.write_text(report.summary(), encoding="utf-8")
