@@ -30,7 +30,8 @@ from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, RE
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
 from benchmark.submit.artifacts.commands import SourceOptions
-from benchmark.submit.artifacts.sources import NO_SOURCES, Sources
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import NO_SOURCES, Sources, obtain
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
 
@@ -199,7 +200,9 @@ def _verify(
 ) -> None:
     """Verify a row and add its checks or mismatches to the report."""
     try:
-        verified = verify(path, row_report.kind == NEW and not is_maintainer, sources)
+        # What cannot be had is in the verification's report.
+        obtain(path, listed_artifacts(path), sources)
+        verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
     except BenchmarkError as error:
         row_report.refuse(str(error), error.exit_code)
         return

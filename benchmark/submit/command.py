@@ -313,7 +313,10 @@ def write_status(
     elif previous is not None and previous.status == WITHDRAWN:
         status, reason = WITHDRAWN, previous.reason
     elif report.missing:
-        status, reason = SELF_REPORTED, f"verified in part: {report.describe_missing()}"[:MAX_REASON]
+        status, reason = (
+            SELF_REPORTED,
+            f"artifacts could not be had, so not verified: {'; '.join(report.unverified)}"[:MAX_REASON],
+        )
         rerun_result = None
     return _write_status_file(folder, status, reason, report.checks, rerun_result, audit_result)
 
@@ -361,6 +364,11 @@ def _audit(submissions: Path, options: AuditOptions) -> int:
     return 0
 
 
+def _fetch(folder: Path, options: FetchOptions) -> str:
+    with _showing(f"{folder.name}: fetching its artifacts"):
+        return describe_fetched(folder, options)
+
+
 def _pack(submissions: Path, options: PackOptions) -> int:
     folder = find_folder(submissions, options.name)
     validate(folder)
@@ -390,7 +398,7 @@ def execute(options: SubmitOptions) -> int:
         case VerifyOptions():
             return _verify(submissions, command)
         case FetchOptions():
-            return check_in_order(_folders(submissions, command), lambda folder: describe_fetched(folder, command))
+            return check_in_order(_folders(submissions, command), lambda folder: _fetch(folder, command))
         case PublishOptions():
             return run_publish(lambda name: find_folder(submissions, name), command)
         case AuditOptions():

@@ -102,7 +102,11 @@ def store(name: str, artifact: Artifact, chunks: Iterable[bytes]) -> Path:
 
 def _move(partial: Path, path: Path) -> None:
     """Rename a complete file; another process may delete its folder meanwhile, while that is empty."""
+    if path.parent.is_symlink() or path.parent.is_file():
+        path.parent.unlink()
     path.parent.mkdir(exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     try:
         partial.replace(path)
     except FileNotFoundError:
@@ -139,7 +143,7 @@ def prune(limit: int | None = None, in_use: Collection[str] = ()) -> None:
     """
     limit = cache_limit() if limit is None else limit
     files: list[tuple[float, int, Path]] = []
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         for entry in os.scandir(cache_folder()):
             if entry.name.startswith(PARTIAL_PREFIX):
                 with suppress(OSError):
@@ -172,18 +176,22 @@ _session_folders: list[Path] = []
 
 
 def _roots() -> list[Path]:
-    return [cache_folder(), *_session_folders]
+    """The cache, unless the user has no home folder, and the temporary folder, if there is one."""
+    try:
+        return [cache_folder(), *_session_folders]
+    except RuntimeError:
+        return list(_session_folders)
 
 
 def _writable_root() -> Path:
     """The cache, if a file can be created in it, or a temporary folder."""
-    root = cache_folder()
     try:
+        root = cache_folder()
         root.mkdir(parents=True, exist_ok=True)
         descriptor, probe = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=root)
         os.close(descriptor)
         Path(probe).unlink()
-    except OSError:
+    except (OSError, RuntimeError):
         return _session_folder()
     return root
 

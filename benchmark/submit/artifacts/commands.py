@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.cli.declare import argument, option, program_name
 from benchmark.cli.fields import output_dir_option
 from benchmark.errors import UsageError
+from benchmark.submit.artifacts.locations import DATASETS, HUB_SCHEME, split_hub
 from benchmark.submit.artifacts.publish import MAX_LIGHT_BYTES, Publication, publish
 from benchmark.submit.artifacts.sources import Sources, copy_complete, format_missing, obtain
 from benchmark.submit.folder import screen_folder
@@ -123,10 +124,20 @@ def format_publication(publication: Publication, bases: tuple[str, ...]) -> str:
         lines.append(f"more than {MAX_LIGHT_BYTES / 1e6:g} MB, the most for a new row; largest: {names}")
     verify_command = f"{program_name('submit')} verify {publication.folder}"
     if bases:
-        lines.append(f"upload these files under their names to {' and '.join(bases)}, then: {verify_command} --fetch")
+        lines += [f"upload them: {_upload_command(base, publication.artifacts_folder)}" for base in bases]
+        lines.append(f"then: {verify_command} --fetch")
     else:
         lines.append(
-            "no address is listed: upload these files under their names, and call this again with --url BASE; with the "
-            f"folder: {verify_command} --artifacts {publication.artifacts_folder}"
+            "no address is listed: upload them under their names, and publish again with --url BASE; from the folder: "
+            f"{verify_command} --artifacts {publication.artifacts_folder}"
         )
     return "\n".join(lines)
+
+
+def _upload_command(base: str, folder: Path) -> str:
+    """How the files of a folder come to an address."""
+    if not base.startswith(HUB_SCHEME):
+        return f"the files of {folder} under their names to {base}/"
+    repository, path, revision = split_hub(base)
+    kind = "--repo-type dataset " if repository[0] == DATASETS else ""
+    return f"hf upload {kind}{'/'.join(repository[-2:])} {folder} {'/'.join(path) or '.'} --revision {revision}"

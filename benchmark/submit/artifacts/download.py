@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -37,7 +38,7 @@ READ_BYTES = 1 << 16
 ATTEMPTS = 2
 """Requests per address: a connection that breaks is tried again, a refusal is not."""
 RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
-TOKEN_VARIABLE = "HF_TOKEN"
+TOKEN_VARIABLE, TOKEN_HEADER = "HF_TOKEN", "Authorization"
 
 
 class BrokenTransferError(UnavailableError):
@@ -55,7 +56,16 @@ class _Redirects(HTTPRedirectHandler):
             check_web_url(newurl, accepts_http=req.full_url.startswith("http://"))
         except ValueError as error:
             raise UnavailableError(f"redirected to {sanitize(newurl)}, which is not followed") from error
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and req.has_header(TOKEN_HEADER) and _origin(newurl) == _origin(req.full_url):
+            request.add_unredirected_header(TOKEN_HEADER, req.get_header(TOKEN_HEADER, ""))
+        return request
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
 
 
 class _PublicConnection(http.client.HTTPSConnection):
@@ -66,7 +76,8 @@ class _PublicConnection(http.client.HTTPSConnection):
         super().connect()
         if getattr(self, "_tunnel_host", None) is None:  # a proxy is the user's own
             peer = self.sock.getpeername()[0].partition("%")[0]
-            if not ip_address(peer).is_global:
+            address = ip_address(peer)
+            if not (getattr(address, "ipv4_mapped", None) or address).is_global:
                 self.close()
                 raise UnavailableError(f"{peer} is no public address")
 
@@ -81,33 +92,35 @@ class _PublicHandler(HTTPSHandler):
         return self.do_open(_PublicConnection, req, context=self.context)
 
 
-def read_web(address: WebAddress, size: int, is_listed: bool) -> Iterator[bytes]:
+def read_web(address: WebAddress, size: int, is_listed: bool, latest: float = float("inf")) -> Iterator[bytes]:
     """Yield the bytes of an address, at most `size` and one chunk more.
 
     Args:
         address: what is requested.
         size: expected number of bytes.
         is_listed: whether a submission chose the address, rather than the user.
+        latest: when it must have ended, as `time.monotonic` counts.
 
     Raises:
         BrokenTransferError: the connection failed or ended early.
         UnavailableError: the answer is another.
     """
-    deadline = time.monotonic() + START_SECONDS + size / MIN_BYTES_PER_SECOND
+    deadline = min(latest, time.monotonic() + START_SECONDS + size / MIN_BYTES_PER_SECOND)
     request = Request(address.url, headers={"Accept-Encoding": "identity", "User-Agent": "karel-bench"})
     token = os.environ.get(TOKEN_VARIABLE)
     if address.is_hub and token:
-        # Never sent to where a redirect leads.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+        # Not sent to where a redirect leads, unless that is on the same host.
+        request.add_unredirected_header(TOKEN_HEADER, f"Bearer {token}")
     try:
-        with _opener(address.url, is_listed).open(request, timeout=TIMEOUT_SECONDS) as response:
+        # Where the hub leads is not a submission's choice.
+        with _opener(address.url, is_listed and not address.is_hub).open(request, timeout=TIMEOUT_SECONDS) as response:
             length = response.headers.get("Content-Length", "")
             if length.isdecimal() and int(length) != size:
                 raise UnavailableError(f"{int(length):,} bytes, not {size:,}")
             received = 0
             while received <= size and (chunk := response.read1(READ_BYTES)):
                 if time.monotonic() > deadline:
-                    raise BrokenTransferError("slower than a download may be")
+                    raise UnavailableError("slower than a download may be")
                 received += len(chunk)
                 yield chunk
             if received < size:

@@ -49,7 +49,7 @@ EVIDENCE_FILES = (
 )  # fmt: skip
 OTHER_FILES = ("tokenizer.json", "training.json")
 """Files of a model that may be artifacts besides weights; its configuration stays in the folder, where it is screened."""
-MAX_URLS, MAX_ARRAYS, MAX_TASKS = 8, 100, 100_000
+MAX_URLS, MAX_ARRAYS, MAX_TASKS = 50, 100, 100_000
 ENTRY = b"artifacts"
 _FIGURE = re.compile(rf"{FIGURES}/[A-Za-z0-9][A-Za-z0-9._-]{{0,79}}\.(png|svg)", re.ASCII)
 

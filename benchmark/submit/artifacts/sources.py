@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from benchmark.submit.artifacts.locations import (
 
 MIRRORS_VARIABLE, SEPARATOR = "KAREL_BENCH_ARTIFACTS", ";"
 MAX_REASONS = 3
+FETCH_SECONDS = 1800.0
+"""Time in which the artifacts of a submission must have been fetched."""
 NOT_FETCHED = "not in the folder, the cache or a mirror, and not fetched"
 
 
@@ -127,14 +130,16 @@ def obtain(folder: Path, artifacts: Mapping[str, Artifact], sources: Sources = N
         SubmissionError: a file is in the folder, and is another than the listed one.
     """
     missing: dict[str, str] = {}
+    has_stored, latest = False, time.monotonic() + FETCH_SECONDS
     for name, artifact in artifacts.items():
         if os.path.lexists(folder / name):
             check_listed(folder / name, name, artifact)
         elif locate(name, artifact) is None:
-            path, reason = _obtain_file(folder, name, artifact, sources)
+            path, reason = _obtain_file(folder, name, artifact, sources, latest)
+            has_stored |= path is not None
             if path is None:
                 missing[name] = reason
-    if len(missing) < len(artifacts):
+    if has_stored:
         prune(in_use={artifact.sha256 for artifact in artifacts.values()})
     return missing
 
@@ -202,12 +207,14 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(file, copy, CHUNK_BYTES)
 
 
-def _obtain_file(folder: Path, name: str, artifact: Artifact, sources: Sources) -> tuple[Path | None, str]:
+def _obtain_file(
+    folder: Path, name: str, artifact: Artifact, sources: Sources, latest: float = float("inf")
+) -> tuple[Path | None, str]:
     """Bring one artifact into the cache; returns its path, or None and why it could not be had."""
     reasons: list[str] = []
     for address, is_listed in _addresses(folder, name, artifact, sources):
         try:
-            return _try_address(address, name, artifact, is_listed), ""
+            return _try_address(address, name, artifact, is_listed, latest), ""
         except (UnavailableError, SubmissionError, ValueError) as error:
             if str(error):
                 reasons.append(f"{sanitize(str(address))[1:-1]}: {error}")
@@ -243,7 +250,7 @@ def _addresses(
         yield from ((url, True) for url in artifact.urls if not is_path(url))
 
 
-def _try_address(address: str | _LocalPath, name: str, artifact: Artifact, is_listed: bool) -> Path:
+def _try_address(address: str | _LocalPath, name: str, artifact: Artifact, is_listed: bool, latest: float) -> Path:
     """Store an artifact from an address.
 
     Raises:
@@ -256,11 +263,13 @@ def _try_address(address: str | _LocalPath, name: str, artifact: Artifact, is_li
     # The client is imported where something is requested: it takes longer than all else that a board does.
     from benchmark.submit.artifacts.download import ATTEMPTS, BrokenTransferError, read_web
 
+    if time.monotonic() > latest:
+        raise UnavailableError(f"not requested, since the artifacts of a row may take {FETCH_SECONDS:,.0f} s")
     request = web_address(address)
     for _ in range(ATTEMPTS - 1):
         with suppress(BrokenTransferError):
-            return store(name, artifact, read_web(request, artifact.size, is_listed))
-    return store(name, artifact, read_web(request, artifact.size, is_listed))
+            return store(name, artifact, read_web(request, artifact.size, is_listed, latest))
+    return store(name, artifact, read_web(request, artifact.size, is_listed, latest))
 
 
 def _read_local(address: _LocalPath) -> Iterator[bytes]:
