@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -42,13 +43,12 @@ UNFINISHED = "the check did not finish; a maintainer will read the log of the ru
 MISMATCH = VerificationError.exit_code
 
 
-def check_pull_request(checkout: Path, is_maintainer: bool = False, sources: Sources = NO_SOURCES) -> ChangeReport:
+def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeReport:
     """Check a pull request.
 
     Args:
         checkout: work tree of the merge commit.
         is_maintainer: whether the author is a maintainer, who may edit and remove rows and statuses.
-        sources: where artifacts of proposed rows may be had from.
 
     Returns:
         Report; errors of any kind are refusals in it.
@@ -65,7 +65,7 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False, sources: Sou
         if report.refusals:
             report.code = REFUSED
         with tempfile.TemporaryDirectory() as scratch:
-            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report, sources)
+            _check_rows(change, folders[:MAX_FOLDERS], Path(scratch), is_maintainer, report)
     except BenchmarkError as error:
         report.refusals.append(str(error))
         report.code = max(report.code, error.exit_code)
@@ -74,6 +74,20 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False, sources: Sou
         report.refusals.append(f"the check failed with {_describe_exception(error)}; a maintainer will investigate")
         report.code = max(report.code, REFUSED)
     return report
+
+
+def obtain_proposed(checkout: Path, sources: Sources) -> None:
+    """Bring the artifacts of the changed rows into the cache; the check names those that could not be had."""
+    if sources == NO_SOURCES:
+        return
+    with suppress(BenchmarkError):  # the check gives the reason
+        change = read_change(checkout)
+        unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
+        for folder in change.folders()[:MAX_FOLDERS]:
+            path = checkout / "submissions" / folder
+            if folder not in unsafe_folders and path.is_dir():
+                with suppress(BenchmarkError):
+                    obtain(path, listed_artifacts(path), sources)
 
 
 def report_pull_request(checkout: Path, is_maintainer: bool = False) -> tuple[str, int]:
@@ -87,12 +101,7 @@ def _check_files(change: Change, report: ChangeReport) -> None:
 
 
 def _check_rows(
-    change: Change,
-    folders: Sequence[str],
-    scratch: Path,
-    is_maintainer: bool,
-    report: ChangeReport,
-    sources: Sources = NO_SOURCES,
+    change: Change, folders: Sequence[str], scratch: Path, is_maintainer: bool, report: ChangeReport
 ) -> None:
     """Verify each row, and compare it with its base version and with all other rows."""
     unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
@@ -108,7 +117,7 @@ def _check_rows(
         if folder in unsafe_folders:
             row_report.refuse("contains files that are not regular, so it is not read")
         elif row_report.kind != REMOVED:
-            _verify(path, change.files_of(folder), is_maintainer, row_report, sources)
+            _verify(path, change.files_of(folder), is_maintainer, row_report)
             if (proposed_row := _readable_row(path)) is not None:
                 proposed_rows[folder] = proposed_row
     unchanged_rows = _unchanged_rows(change, folders, report)
@@ -191,17 +200,9 @@ def _check_name(change: Change, folder: str, row_report: RowReport) -> None:
         )
 
 
-def _verify(
-    path: Path,
-    files: Sequence[ChangedFile],
-    is_maintainer: bool,
-    row_report: RowReport,
-    sources: Sources = NO_SOURCES,
-) -> None:
+def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_report: RowReport) -> None:
     """Verify a row and add its checks or mismatches to the report."""
     try:
-        # What cannot be had is in the verification's report.
-        obtain(path, listed_artifacts(path), sources)
         verified = verify(path, is_proposed=row_report.kind == NEW and not is_maintainer)
     except BenchmarkError as error:
         row_report.refuse(str(error), error.exit_code)
@@ -368,7 +369,8 @@ def run(options: IncomingOptions) -> int:
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
-        report = check_pull_request(options.change, options.maintainer, options.source.sources())
+        obtain_proposed(options.change, options.source.sources())
+        report = check_pull_request(options.change, options.maintainer)
         options.report.write_text(report.text(), encoding="utf-8")
         if options.summary is not None:
             options.summary.write_text(report.summary(), encoding="utf-8")

@@ -41,10 +41,9 @@ from benchmark.artifacts import (
 from benchmark.errors import SubmissionError
 from benchmark.files import (
     read_json,
-    read_yaml,
     sanitize,
 )
-from benchmark.submit.artifacts.listing import Artifacts, Excerpt
+from benchmark.submit.artifacts.listing import Artifacts, Excerpt, read_description
 from benchmark.submit.folder import files_digest
 
 LOCAL_WEIGHTS, WITHHELD = "path:.", "withheld"
@@ -229,7 +228,7 @@ class Status(_Strict):
 
 def read_submission(folder: Path) -> Submission:
     """Read `submission.yaml` of a folder; raises `SubmissionError` that names the first invalid entry."""
-    return validate_schema(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
+    return validate_schema(Submission, read_description(folder), DESCRIPTION)
 
 
 def read_status(folder: Path, digest: Callable[[Path], str] = files_digest) -> Status | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -158,10 +158,25 @@ def listed_artifacts(folder: Path) -> dict[str, Artifact]:
     return _parse(content, path) if ENTRY in content else {}
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """The entries of `submission.yaml`, not yet checked; not to be altered. Equal contents are parsed once, for a while.
+
+    Raises:
+        SubmissionError: it cannot be read.
+    """
+    return _read_entries(read_bytes(folder / DESCRIPTION, MAX_YAML_BYTES), folder / DESCRIPTION)
+
+
+@lru_cache(maxsize=64)
+def _read_entries(content: bytes, path: Path) -> dict[str, Any]:
+    """The parsed content of a file, by its bytes."""
+    return read_yaml(path)
+
+
 @lru_cache(maxsize=2048)
 def _parse(content: bytes, path: Path) -> dict[str, Artifact]:
     try:
-        return _ARTIFACTS.validate_python(read_yaml(path).get(ENTRY.decode(), {}))
+        return _ARTIFACTS.validate_python(_read_entries(content, path).get(ENTRY.decode(), {}))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(["artifacts", *(sanitize(part).strip("'") for part in first["loc"])])
