@@ -116,6 +116,19 @@ def test_a_redirect_on_loopback_is_followed(row, server):
     assert obtain(row, listed(f"{server.url}/x"), FETCHING) == {}
 
 
+def test_a_host_without_connection_is_tried_once_a_row(row, monkeypatch):
+    with serving_files() as server:
+        url = server.url
+    calls = []
+    read_web = download.read_web
+    monkeypatch.setattr(download, "read_web", lambda *arguments: calls.append(arguments[0].url) or read_web(*arguments))
+    other = {"rotation.data": listed(f"{url}/z")[NAME]}
+    missing = obtain(row, listed(f"{url}/x", f"{url}/y") | other, FETCHING)
+    assert calls == [f"{url}/x"]
+    assert missing.keys() == {NAME, "rotation.data"}
+    assert all("no connection (" in text for text in missing.values())
+
+
 def test_a_slow_answer_ends(row, server, monkeypatch):
     monkeypatch.setattr(download, "START_SECONDS", -1e9)
     server.files["/x"] = CONTENT

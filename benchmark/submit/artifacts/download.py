@@ -45,6 +45,10 @@ class BrokenTransferError(UnavailableError):
     """The transfer ended early; another request may succeed."""
 
 
+class UnreachableError(UnavailableError):
+    """No connection could be made to the host."""
+
+
 class _Redirects(HTTPRedirectHandler):
     """Follows redirects to https only; plain http on loopback may lead to the same."""
 
@@ -102,7 +106,8 @@ def read_web(address: WebAddress, size: int, is_listed: bool, latest: float = fl
         latest: when it must have ended, as `time.monotonic` counts.
 
     Raises:
-        BrokenTransferError: the connection failed or ended early.
+        UnreachableError: no connection could be made.
+        BrokenTransferError: the connection ended early.
         UnavailableError: the answer is another.
     """
     deadline = min(latest, time.monotonic() + START_SECONDS + size / MIN_BYTES_PER_SECOND)
@@ -133,7 +138,7 @@ def read_web(address: WebAddress, size: int, is_listed: bool, latest: float = fl
         reason = error.reason
         if isinstance(reason, UnavailableError):
             raise reason from error
-        raise BrokenTransferError(sanitize(str(reason))[1:-1]) from error
+        raise UnreachableError(f"no connection ({sanitize(str(reason))[1:-1]})") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise BrokenTransferError(f"{type(error).__name__} {sanitize(str(error))}") from error
 

@@ -15,9 +15,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmark.artifacts import DESCRIPTION, FIGURES, MAX_FILES, STATUS
 from benchmark.errors import SubmissionError, UsageError
@@ -130,12 +131,12 @@ def obtain(folder: Path, artifacts: Mapping[str, Artifact], sources: Sources = N
         SubmissionError: a file is in the folder, and is another than the listed one.
     """
     missing: dict[str, str] = {}
-    has_stored, latest = False, time.monotonic() + FETCH_SECONDS
+    has_stored, limits = False, _RequestLimits(time.monotonic() + FETCH_SECONDS)
     for name, artifact in artifacts.items():
         if os.path.lexists(folder / name):
             check_listed(folder / name, name, artifact)
         elif locate(name, artifact) is None:
-            path, reason = _obtain_file(folder, name, artifact, sources, latest)
+            path, reason = _obtain_file(folder, name, artifact, sources, limits)
             has_stored |= path is not None
             if path is None:
                 missing[name] = reason
@@ -208,13 +209,14 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _obtain_file(
-    folder: Path, name: str, artifact: Artifact, sources: Sources, latest: float = float("inf")
+    folder: Path, name: str, artifact: Artifact, sources: Sources, limits: _RequestLimits | None = None
 ) -> tuple[Path | None, str]:
     """Bring one artifact into the cache; returns its path, or None and why it could not be had."""
+    limits = limits or _RequestLimits()
     reasons: list[str] = []
     for address, is_listed in _addresses(folder, name, artifact, sources):
         try:
-            return _try_address(address, name, artifact, is_listed, latest), ""
+            return _try_address(address, name, artifact, is_listed, limits), ""
         except (UnavailableError, SubmissionError, ValueError) as error:
             if str(error):
                 reasons.append(f"{sanitize(str(address))[1:-1]}: {error}")
@@ -250,7 +252,22 @@ def _addresses(
         yield from ((url, True) for url in artifact.urls if not is_path(url))
 
 
-def _try_address(address: str | _LocalPath, name: str, artifact: Artifact, is_listed: bool, latest: float) -> Path:
+@dataclass
+class _RequestLimits:
+    """What bounds the requests for the artifacts of a submission.
+
+    Attributes:
+        latest: when the last one must have ended, as `time.monotonic` counts.
+        unreachable: hosts to which no connection could be made, and why; they are not tried again.
+    """
+
+    latest: float = float("inf")
+    unreachable: dict[str, str] = field(default_factory=dict)
+
+
+def _try_address(
+    address: str | _LocalPath, name: str, artifact: Artifact, is_listed: bool, limits: _RequestLimits
+) -> Path:
     """Store an artifact from an address.
 
     Raises:
@@ -261,15 +278,22 @@ def _try_address(address: str | _LocalPath, name: str, artifact: Artifact, is_li
     if isinstance(address, _LocalPath):
         return store(name, artifact, _read_local(address))
     # The client is imported where something is requested: it takes longer than all else that a board does.
-    from benchmark.submit.artifacts.download import ATTEMPTS, BrokenTransferError, read_web
+    from benchmark.submit.artifacts.download import ATTEMPTS, BrokenTransferError, UnreachableError, read_web
 
-    if time.monotonic() > latest:
-        raise UnavailableError(f"not requested, since the artifacts of a row may take {FETCH_SECONDS:,.0f} s")
     request = web_address(address)
-    for _ in range(ATTEMPTS - 1):
-        with suppress(BrokenTransferError):
-            return store(name, artifact, read_web(request, artifact.size, is_listed, latest))
-    return store(name, artifact, read_web(request, artifact.size, is_listed, latest))
+    host = urlsplit(request.url).netloc
+    if time.monotonic() > limits.latest:
+        raise UnavailableError(f"not requested, since the artifacts of a row may take {FETCH_SECONDS:,.0f} s")
+    if host in limits.unreachable:
+        raise UnavailableError(limits.unreachable[host])
+    try:
+        for _ in range(ATTEMPTS - 1):
+            with suppress(BrokenTransferError):
+                return store(name, artifact, read_web(request, artifact.size, is_listed, limits.latest))
+        return store(name, artifact, read_web(request, artifact.size, is_listed, limits.latest))
+    except UnreachableError as error:
+        limits.unreachable[host] = str(error)
+        raise
 
 
 def _read_local(address: _LocalPath) -> Iterator[bytes]:
