@@ -28,7 +28,7 @@ from benchmark.board.paired import (
 from benchmark.board.suite_figures import DeltaBaseline, delta_baseline, program_clusters
 from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
-from benchmark.errors import UsageError, VerificationError
+from benchmark.errors import SubmissionError, UsageError, VerificationError
 from benchmark.files import read_bytes, read_rows
 from benchmark.installation.paths import submissions_folder
 from benchmark.probing.control_gap import (
@@ -44,6 +44,9 @@ from benchmark.probing.state_source import RunEvidence
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import find_file
+from benchmark.submit.schema import read_submission
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite, hash_tasks, limit_suite, load_suite, test_tasks
 from karel_env.command import nearest
@@ -130,10 +133,17 @@ def find_run(name_or_folder: str) -> tuple[Path, Record]:
 def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
     """Solved test tasks (bool [N]) on shown and on held-out examples, read from a run's samples.
 
+    Where a submission lists its samples as an artifact, they are read from its excerpt, whether the artifact is at hand or
+    not.
+
     Raises:
         SubmissionError: The samples cannot be read.
         VerificationError: The samples do not match the record.
     """
+    if not (folder / SAMPLES).is_file() and SAMPLES in listed_artifacts(folder):
+        excerpt = read_submission(folder).excerpt
+        assert excerpt is not None  # the schema says so
+        return {name: excerpt.solved(name, record.suite.tasks) for name in PASS_METRICS}
     rows = read_test_samples(folder, record)
     return {name: np.array([row[name] for row in rows], bool) for name in PASS_METRICS}
 
@@ -145,11 +155,15 @@ def read_test_samples(folder: Path, record: Record) -> list[dict[str, Any]]:
         SubmissionError: The samples cannot be read.
         VerificationError: The samples do not match the record.
     """
-    limit = MAX_BYTES[SAMPLES]
-    if hashlib.sha256(read_bytes(folder / SAMPLES, limit)).hexdigest() != record.samples_sha256:
+    limit, path = MAX_BYTES[SAMPLES], find_file(folder, SAMPLES)
+    if not path.is_file() and SAMPLES in listed_artifacts(folder):
+        raise SubmissionError(
+            f"{folder.name}: {SAMPLES} is an artifact and not at hand; get it by karel-bench submit fetch {folder.name}"
+        )
+    if hashlib.sha256(read_bytes(path, limit)).hexdigest() != record.samples_sha256:
         raise VerificationError(f"{folder}: {SAMPLES} does not match the SHA-256 in its record; run the model again")
     # Of the samples, whose digest is right, only those of the test stage are parsed.
-    rows = [row for row in read_rows(folder / SAMPLES, limit, containing=TEST_LINE) if row.get("stage") == TEST]
+    rows = [row for row in read_rows(path, limit, containing=TEST_LINE) if row.get("stage") == TEST]
     if [row.get("task") for row in rows] != list(range(record.suite.tasks)):
         raise VerificationError(f"{folder}: samples of {len(rows)} tasks; the record says {record.suite.tasks}")
     if any(not isinstance(row.get(name), bool) for row in rows for name in PASS_METRICS):
@@ -194,7 +208,7 @@ def load_recorded_suite(record: Record, suite_file: str | None = None) -> Suite:
 
 def bootstrap_delta(folder: Path, baseline: DeltaBaseline, protocol: Protocol) -> Bootstrap:
     """Delta of the primary feature from a run's stored arrays: value, bootstrap resamples, and per-seed values."""
-    sources = RunEvidence.from_arrays(read_probes(folder)).sources
+    sources = RunEvidence.from_arrays(read_probes(find_file(folder, PROBES).parent)).sources
     evidence = {name: _of_primary(source, baseline.columns) for name, source in sources.items()}
     prior = PriorBaseline(np.arange(baseline.programs), baseline.prior[:, None], baseline.totals[:, :, None], priors=[])
     draws = compute_skills(evidence, prior, protocol, BOOTSTRAP_SEED)
@@ -217,7 +231,7 @@ def compare_runs(first: ComparedRun, second: ComparedRun, suite_file: str | None
     suite, protocol = load_recorded_suite(first.record, suite_file), first.record.protocol
     cluster = program_clusters(suite)
     comparisons = [compare_pass_rate(name, first, second, cluster, protocol) for name in PASS_METRICS]
-    if all((compared.folder / PROBES).is_file() for compared in (first, second)):
+    if all(find_file(compared.folder, PROBES).is_file() for compared in (first, second)):
         comparisons.append(_compare_delta(first, second, suite))
     adjusted = holm({comparison.name: comparison.p for comparison in comparisons})
     return [MetricComparison(**{**vars(comparison), "p_holm": adjusted[comparison.name]}) for comparison in comparisons]
@@ -262,7 +276,9 @@ def format_table(first: ComparedRun, second: ComparedRun, comparisons: Sequence[
         "difference detectable with power 80% at 5%, given this rate of discordant tasks; '-': none with so few tasks."
     )
     if len(comparisons) == len(PASS_METRICS):
-        lines.append(f"delta is not compared: {PROBES} is missing in at least one folder.")
+        lines.append(
+            f"delta is not compared: {PROBES} of at least one side is missing, or an artifact that is not at hand."
+        )
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes, sanitize
 from benchmark.runner.record import Record, SuiteEntry
 from benchmark.statistics import Estimate
+from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.tasks.prompt_template import TRAINED
 
 SCHEMA_VERSION = 1
@@ -198,7 +199,7 @@ def find_misfit(summary: MeasurementSummary, evidence: Path, record: Record, is_
 
     Args:
         summary: the record of the measurement.
-        evidence: path of its evidence file.
+        evidence: path of its evidence file, which may be an artifact instead.
         record: the record of the run beside it.
         is_measured: whether the record has figures, which need evidence.
     """
@@ -213,6 +214,10 @@ def find_misfit(summary: MeasurementSummary, evidence: Path, record: Record, is_
         return f"it is of track {sanitize(summary.track)}, record.json of {record.track}"
     if not is_measured and summary.evidence_sha256 is None:
         return ""
+    artifact = None if evidence.is_file() else listed_artifacts(evidence.parent).get(evidence.name)
+    if artifact is not None:
+        is_same = artifact.sha256 == summary.evidence_sha256
+        return "" if is_same else f"{evidence.name} is listed with another SHA-256 than it says"
     if not evidence.is_file():
         return f"its evidence {evidence.name} is missing"
     digest = hashlib.sha256(read_bytes(evidence, MAX_BYTES[evidence.name])).hexdigest()

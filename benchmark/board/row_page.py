@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
+from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, PROBES, READINGS, SAMPLES
 from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_recorded_suite
 from benchmark.board.measurements import UNDEFINED
@@ -33,6 +33,7 @@ from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import redact_paths
 from benchmark.statistics import Estimate
+from benchmark.submit.artifacts.sources import find_file, missing_files
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import Suite
 from karel_env.features import FEATURES, PRIMARY
@@ -113,21 +114,22 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     missing_readings_reason = f"{ranked_row.row.name} is not a neural network and has no hidden states."
     if record.meaning is not None:
         probe_set, _ = load_blind_set(suite, record.protocol)
-        if (folder / PROBES).is_file():
-            maps.append(_semantics_map(folder, record))
-        readings = load_readout(folder, probe_set)
+        if (probes := find_file(folder, PROBES)).is_file():
+            maps.append(_semantics_map(probes.parent, record))
+        readings = load_readout(find_file(folder, READINGS).parent, probe_set)
         missing_readings_reason = "" if readings else "Probe readings per step were not stored for this row."
     maps += _layer_maps(record)
-    samples = [row for row in read_rows(folder / SAMPLES, MAX_BYTES[SAMPLES]) if row["stage"] == TEST]
+    missing = missing_files(folder)
+    samples = [] if SAMPLES in missing else read_rows(find_file(folder, SAMPLES), MAX_BYTES[SAMPLES])
     player_data = {
-        "tasks": build_player_tasks(suite, samples),
+        "tasks": build_player_tasks(suite, [row for row in samples if row["stage"] == TEST]),
         "blind": build_player_readings(suite, readings) if readings else None,
         "steering": _steering_data(folder, ranked_row.row, suite),
     }
     return RowPage(
         ranked_row, _figure_rows(record), list(record.accuracy.failures.items()), _feature_rows(record),
         _charts(folder, record), maps, _provenance_rows(record), _declared_rows(ranked_row.row), _rerun_command(record), player_data, missing_readings_reason,
-        _summary(ranked_row.row), [*build_measured_sections(folder, ranked_row.row.measurements), *reach_sections(folder)],
+        [*_summary(ranked_row.row), *describe_missing_files(folder.name, missing)], [*build_measured_sections(folder, ranked_row.row.measurements), *reach_sections(folder)],
     )  # fmt: skip
 
 
@@ -143,13 +145,23 @@ def _summary(entry: LeaderboardRow) -> list[str]:
     return [solves, *describe_measurements(entry.measurements)]
 
 
+def describe_missing_files(folder: str, missing: Sequence[str]) -> list[str]:
+    """A sentence for artifacts that were not at hand when a page was built; none if there are no such artifacts."""
+    if not missing:
+        return []
+    return [
+        f"Not at hand when this page was built, and listed by SHA-256 in submission.yaml: {', '.join(missing)}. What needs them "
+        f"(programs, players, maps) is left out; the figures are those of its records. karel-bench submit fetch {folder} gets them."
+    ]
+
+
 def _steering_data(folder: Path, entry: LeaderboardRow, suite: Suite) -> dict[str, Any] | None:
     """Data of the player of edits; None if nothing was edited."""
     from benchmark.board.steering_player import build_steering_player
     from benchmark.runner.measurement_record import UsesRecord, read_measurement
 
     uses = read_measurement(UsesRecord, folder) if entry.measurements.uses else None
-    if uses is None or uses.use.site is None:
+    if uses is None or uses.use.site is None or not find_file(folder, CAUSAL_EVIDENCE).is_file():
         return None
     return build_steering_player(folder, suite, uses.sites[uses.use.site])
 
@@ -337,7 +349,7 @@ def _declared_rows(entry: LeaderboardRow) -> list[tuple[str, str]]:
         text = ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
         return [(name, redact_paths(text) if text else UNDEFINED)]
 
-    return flat(entry.declared.model_dump(exclude_none=True), "")
+    return flat(entry.declared.model_dump(exclude_none=True, exclude={"artifacts", "excerpt"}), "")
 
 
 def _rerun_command(record: Record) -> str:

@@ -20,6 +20,7 @@ from benchmark.causal.pairs import STANDARD_PAIRS, PairSet, PairSettings, derive
 from benchmark.causal.targets import END, NEXT_WORDS, equal_worlds, execute_prefixes, turn_robots
 from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes
+from benchmark.submit.artifacts.sources import find_file
 from benchmark.tasks.suite import Suite
 from karel_env.world import Worlds
 
@@ -48,7 +49,7 @@ def _read_arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    content = read_bytes(folder / name, MAX_BYTES[name])
+    content = read_bytes(find_file(folder, name), MAX_BYTES[name])
     try:
         arrays: dict[str, np.ndarray] = load(content)
     except SafetensorError as error:
@@ -66,7 +67,7 @@ def read_programs(folder: Path, suite: Suite, settings: PairSettings) -> StoredP
     Raises:
         SubmissionError: the file cannot be read, or does not have the pairs of its suite.
     """
-    if not (folder / DETAIL_EVIDENCE).is_file():
+    if not find_file(folder, DETAIL_EVIDENCE).is_file():
         return {}
     rows = detail_rows(suite, settings)
     words = DetailEvidence.from_arrays(_read_arrays(folder, DETAIL_EVIDENCE)).programs

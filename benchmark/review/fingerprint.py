@@ -19,6 +19,8 @@ import numpy as np
 from benchmark.artifacts import MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import BenchmarkError
 from benchmark.files import open_regular, read_rows, read_tensor_header
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import find_file
 from benchmark.submit.screening import WEIGHT_FILE
 
 NEAR_WEIGHTS = 0.01
@@ -35,7 +37,8 @@ SampleKey = tuple[str, int, int | None]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Fingerprint of a submission. Each part is read on first access, and is empty if the file is missing or invalid.
+    """Fingerprint of a submission. Each part is read on first access, and is empty if the file is missing or invalid, or an
+    artifact that is not at hand.
 
     Attributes:
         folder: folder of the submission.
@@ -48,9 +51,9 @@ class Fingerprint:
         """(name, dtype, shape, bytes) of every weight tensor, sorted by name."""
         return sorted(
             tensor
-            for path in self.folder.glob("*.safetensors")
-            if WEIGHT_FILE.fullmatch(path.name)
-            for tensor in _read_tensors(path)
+            for name in sorted({path.name for path in self.folder.glob("*.safetensors")} | listed_names(self.folder))
+            if WEIGHT_FILE.fullmatch(name)
+            for tensor in _read_tensors(find_file(self.folder, name))
         )
 
     @cached_property
@@ -68,7 +71,7 @@ class Fingerprint:
     def texts(self) -> dict[SampleKey, str]:
         """Text per sample, by (stage, task, sample index)."""
         try:
-            rows = read_rows(self.folder / SAMPLES, MAX_BYTES[SAMPLES])
+            rows = read_rows(find_file(self.folder, SAMPLES), MAX_BYTES[SAMPLES])
         except BenchmarkError:
             return {}
         return {(str(row.get("stage")), row.get("task", -1), row.get("sample")): str(row.get("text")) for row in rows}
@@ -76,13 +79,21 @@ class Fingerprint:
     @cached_property
     def evidence(self) -> dict[str, np.ndarray]:
         """Float arrays of the model in `probes.data`; those of the controls are similar across models."""
-        if not (self.folder / PROBES).is_file():
+        if not (path := find_file(self.folder, PROBES)).is_file():
             return {}
         return {
             name: _to_float32(item, data)
-            for name, item, _, data in _read_tensors(self.folder / PROBES)
+            for name, item, _, data in _read_tensors(path)
             if name.startswith("model.") and item in FLOATS
         }
+
+
+def listed_names(folder: Path) -> set[str]:
+    """Names of the artifacts that a folder lists; empty if the listing is invalid, which verification reports."""
+    try:
+        return set(listed_artifacts(folder))
+    except BenchmarkError:
+        return set()
 
 
 def compare_weights(first: Fingerprint, second: Fingerprint) -> str | None:

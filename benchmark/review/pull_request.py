@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from tabulate import tabulate
 from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD, STATUS
 from benchmark.board.ranking import read_leaderboard_rows
 from benchmark.board.tables import row_cells
-from benchmark.cli.declare import option, parse_options
+from benchmark.cli.declare import group, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import BenchmarkError, UsageError, VerificationError
 from benchmark.files import read_text, sanitize
@@ -29,6 +30,9 @@ from benchmark.review.change import Change, ChangedFile, read_change
 from benchmark.review.change_report import CHANGED, MAX_LISTED, NEW, REFUSED, REMOVED, RENAMED, ChangeReport, RowReport
 from benchmark.review.duplicates import DATE_LENGTH, SubmissionRow, find_colliding_folder, find_overlap, read_row
 from benchmark.runner.redaction import has_paths
+from benchmark.submit.artifacts.commands import SourceOptions
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import NO_SOURCES, Sources, obtain
 from benchmark.submit.report import Mismatch, VerificationReport, find_mismatches
 from benchmark.submit.verify import verify
 
@@ -70,6 +74,20 @@ def check_pull_request(checkout: Path, is_maintainer: bool = False) -> ChangeRep
         report.refusals.append(f"the check failed with {_describe_exception(error)}; a maintainer will investigate")
         report.code = max(report.code, REFUSED)
     return report
+
+
+def obtain_proposed(checkout: Path, sources: Sources) -> None:
+    """Bring the artifacts of the changed rows into the cache; the check names those that could not be had."""
+    if sources == NO_SOURCES:
+        return
+    with suppress(BenchmarkError):  # the check gives the reason
+        change = read_change(checkout)
+        unsafe_folders = {file.folder for file in change.files if file.rejection_reason() is not None}
+        for folder in change.folders()[:MAX_FOLDERS]:
+            path = checkout / "submissions" / folder
+            if folder not in unsafe_folders and path.is_dir():
+                with suppress(BenchmarkError):
+                    obtain(path, listed_artifacts(path), sources)
 
 
 def report_pull_request(checkout: Path, is_maintainer: bool = False) -> tuple[str, int]:
@@ -204,6 +222,8 @@ def _verify(path: Path, files: Sequence[ChangedFile], is_maintainer: bool, row_r
             f"{len(mismatches)} entries differ\n\n{_format_mismatches(mismatches, 'submission', 'found')}"
         )
         return
+    if verified.missing:
+        row_report.refuse(f"verified in part only: {verified.describe_missing()}")
     finished = verified.record.provenance.finished[:10]
     if row_report.kind == NEW and row_report.folder[: DATE_LENGTH - 1] != finished:
         row_report.notes.append(
@@ -334,6 +354,7 @@ class IncomingOptions:
     report: Path = option(..., "write the report into this file", metavar="FILE")
     summary: Path | None = option(None, "write the row counts into this file, as one line of JSON", metavar="FILE")
     maintainer: bool = option(False, "trust the author as a maintainer, who may edit rows and statuses")
+    source: SourceOptions = group(SourceOptions)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,6 +369,7 @@ def run(options: IncomingOptions) -> int:
         options.report.write_text(UNFINISHED, encoding="utf-8")
         if options.summary is not None:
             options.summary.unlink(missing_ok=True)
+        obtain_proposed(options.change, options.source.sources())
         report = check_pull_request(options.change, options.maintainer)
         options.report.write_text(report.text(), encoding="utf-8")
         if options.summary is not None:

@@ -25,8 +25,9 @@ from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS
 from benchmark.runner.record import Record
 from benchmark.runner.redaction import has_paths
 from benchmark.statistics import Estimate
+from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.submit.folder import CLOCK_SKEW, EARLIEST
-from benchmark.submit.schema import Submission, validate_schema
+from benchmark.submit.schema import Submission, read_submission, validate_schema
 from benchmark.submit.screening import check_loading
 from benchmark.tasks.prompt_template import TRACKS
 from benchmark.tasks.suite import SUITE_FOLDER
@@ -126,7 +127,8 @@ def load_options_from_record(record: Record) -> LoadOptions:
 
 
 def _figure_names(folder: Path) -> set[str]:
-    return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")}
+    """Names of the figures in a folder, and of those that it lists as artifacts."""
+    return {f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("*")} | listed_artifacts(folder).keys()
 
 
 def check_privacy(folder: Path, record: Record, submission: Submission) -> None:
@@ -153,19 +155,27 @@ def check_privacy(folder: Path, record: Record, submission: Submission) -> None:
 def drop_unverified(folder: Path, record: Record) -> Record:
     """Return a copy of a record without the figures that cannot be recomputed; the leaderboard shows this copy.
 
-    Semantic content and diagnostics remain if `probes.data` contains their evidence. The grid is removed: a run stores no
-    evidence of it.
+    Semantic content and diagnostics remain if `probes.data` contains their evidence; if it is an artifact, the excerpt
+    says so, wherever the artifact is. The grid is removed: a run stores no evidence of it.
 
     Args:
         folder: folder of the submission.
         record: its record.
     """
-    names = set(read_tensor_header(folder / PROBES)) if (folder / PROBES).is_file() else set()
+    names = _probe_arrays(folder)
     meaning = record.meaning
     if meaning is not None and f"{DIAGNOSTICS}.confusion" not in names:
         meaning = replace(meaning, diagnostics={})
     content = record.content if CONTENT_HITS in names else None
     return record.model_copy(update={"meaning": meaning, "content": content, "grid": None})
+
+
+def _probe_arrays(folder: Path) -> set[str]:
+    """Names of the arrays of `probes.data`; empty if there is none."""
+    if (folder / PROBES).is_file():
+        return set(read_tensor_header(folder / PROBES))
+    excerpt = read_submission(folder).excerpt if PROBES in listed_artifacts(folder) else None
+    return set() if excerpt is None else set(excerpt.arrays)
 
 
 def check_figures(value: Any, name: str) -> None:

@@ -1,8 +1,9 @@
-"""Submissions: `karel-bench submit new|validate|pack|verify|audit|withdraw`.
+"""Submissions: `karel-bench submit new|validate|pack|verify|fetch|publish|audit|withdraw`.
 
 `new` creates a folder from a finished run, `validate` checks its format, `pack` archives it, `verify` recomputes its figures,
-`audit` evaluates its model on unseen tasks, `withdraw` marks it as withdrawn. Exit codes: 0 done, 2 usage error, 3 invalid
-submission, 4 verification mismatch.
+`publish` splits it into a light folder and artifacts, `fetch` gets artifacts, `audit` evaluates its model on unseen tasks,
+`withdraw` marks it as withdrawn. Exit codes: 0 done, 1 artifacts are missing, 2 usage error, 3 invalid submission, 4
+verification mismatch.
 """
 
 from __future__ import annotations
@@ -28,15 +29,24 @@ from benchmark.files import sanitize
 from benchmark.runner.plain_progress import PlainProgress
 from benchmark.runner.store import write_atomic
 from benchmark.submit import audit
+from benchmark.submit.artifacts.commands import (
+    FetchOptions,
+    PublishOptions,
+    SourceOptions,
+    describe_fetched,
+    run_publish,
+)
+from benchmark.submit.artifacts.sources import Sources, complete_folder
 from benchmark.submit.check_folders import check_by_suite, check_in_order, usable_cores
 from benchmark.submit.folder import MEASUREMENT_FILES, NAME_PATTERN, files_digest
 from benchmark.submit.measurements.repeat import rerun_measurements
-from benchmark.submit.report import VerificationReport
+from benchmark.submit.report import VerificationReport, raise_on_missing
 from benchmark.submit.rerun import ProcessLimits, rerun
 from benchmark.submit.scaffold import pack, scaffold
 from benchmark.submit.schema import (
     FLAGGED,
     REPRODUCED,
+    SELF_REPORTED,
     VALIDATED,
     WITHDRAWN,
     Audit,
@@ -51,7 +61,10 @@ from karel_env.command import integer, nearest, number
 
 TABLE_ROWS = 20
 MAX_WORKERS = 512
-EXIT_CODES = "Exit codes: 0 done, 2 usage error, 3 invalid submission, 4 verification mismatch."
+MAX_REASON = 300
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 artifacts are missing, 2 usage error, 3 invalid submission, 4 verification mismatch."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +136,8 @@ class VerifyOptions(FolderOptions):
         default_text="one per processor",
     )  # fmt: skip
     write_status: bool = option(False, "write the result into status.json")
+    allow_missing: bool = option(False, "exit with 0 although artifacts are missing, if all else verifies")
+    source: SourceOptions = group(SourceOptions)
     process: ProcessOptions = group(ProcessOptions)
 
 
@@ -132,6 +147,7 @@ class AuditOptions:
 
     name: str = argument("name or path of the submission")
     write_status: bool = option(False, "write the result into status.json")
+    source: SourceOptions = group(SourceOptions)
     process: ProcessOptions = group(ProcessOptions)
 
 
@@ -148,12 +164,13 @@ class SubmitOptions:
     """Create, validate and verify submissions; see docs/submitting.md."""
 
     submissions: Path = submissions_option()
-    command: NewOptions | ValidateOptions | PackOptions | VerifyOptions | AuditOptions | WithdrawOptions = subcommand(
-        {
-            "new": NewOptions, "validate": ValidateOptions, "pack": PackOptions, "verify": VerifyOptions,
-            "audit": AuditOptions, "withdraw": WithdrawOptions,
-        }
-    )  # fmt: skip
+    command: (
+        NewOptions | ValidateOptions | PackOptions | VerifyOptions | FetchOptions | PublishOptions | AuditOptions
+        | WithdrawOptions
+    ) = subcommand({
+        "new": NewOptions, "validate": ValidateOptions, "pack": PackOptions, "verify": VerifyOptions, "fetch": FetchOptions,
+        "publish": PublishOptions, "audit": AuditOptions, "withdraw": WithdrawOptions,
+    })  # fmt: skip
 
 
 def find_folder(submissions: Path, name: str) -> Path:
@@ -169,7 +186,7 @@ def find_folder(submissions: Path, name: str) -> Path:
     return folder
 
 
-def _folders(submissions: Path, options: FolderOptions) -> list[Path]:
+def _folders(submissions: Path, options: FolderOptions | FetchOptions) -> list[Path]:
     if options.all == (options.name is not None):
         raise UsageError("expected the name of a submission, or --all")
     if options.name is not None:
@@ -198,8 +215,9 @@ def _validate(submissions: Path, options: ValidateOptions) -> int:
 
 
 def _describe(folder: Path, is_proposed: bool) -> str:
-    report = validate(folder, is_proposed)
-    return f"valid; {len(report.samples):,} samples"
+    report = validate(folder, is_proposed, Sources.of_machine())
+    missing = f"; not at hand: {', '.join(report.missing)}" if report.missing else ""
+    return f"valid; {len(report.samples):,} samples{missing}"
 
 
 def _verify(submissions: Path, options: VerifyOptions) -> int:
@@ -213,12 +231,16 @@ def _verify(submissions: Path, options: VerifyOptions) -> int:
 
 
 def _describe_verified(folder: Path, options: VerifyOptions) -> str:
-    report = verify(folder, options.incoming)
+    report = verify(folder, options.incoming, options.source.sources())
     rerun_result = None
     if options.rerun is not None:
-        with _showing(f"{folder.name}: running the model again"):
-            rerun_result = rerun(folder, report, options.rerun, options.process.limits())
-            rerun_measurements(folder, report, options.process.limits())
+        raise_on_missing(report)
+        with (
+            complete_folder(folder, report.submission.artifacts) as complete,
+            _showing(f"{folder.name}: running the model again"),
+        ):
+            rerun_result = rerun(complete, report, options.rerun, options.process.limits())
+            rerun_measurements(complete, report, options.process.limits())
     previous = read_status(folder)
     if options.write_status:
         report.mismatches = [mismatch for mismatch in report.mismatches if not mismatch.entry.startswith("status.")]
@@ -227,6 +249,9 @@ def _describe_verified(folder: Path, options: VerifyOptions) -> str:
         # The leaderboard lists such a submission without rank, so mismatches are reported but are no error.
         return f"{previous.status}: {previous.reason}; {len(report.mismatches)} differences"
     raise_on_mismatch(report)
+    if report.missing and options.allow_missing:
+        return f"verified in part, {len(report.checks)} kinds of entry: {report.describe_missing()}"
+    raise_on_missing(report)
     return (
         f"verified, {len(report.checks)} kinds of entry" if options.all else "\n  ".join(["verified", *report.checks])
     )
@@ -287,6 +312,12 @@ def write_status(
         reason = f"{100 * audit_result.difference:.1f} points better on the public tasks than on {audit_result.tasks} fresh ones"
     elif previous is not None and previous.status == WITHDRAWN:
         status, reason = WITHDRAWN, previous.reason
+    elif report.missing:
+        status, reason = (
+            SELF_REPORTED,
+            f"artifacts could not be had, so not verified: {'; '.join(report.unverified)}"[:MAX_REASON],
+        )
+        rerun_result = None
     return _write_status_file(folder, status, reason, report.checks, rerun_result, audit_result)
 
 
@@ -309,13 +340,17 @@ def _write_status_file(
 
 def _audit(submissions: Path, options: AuditOptions) -> int:
     folder = find_folder(submissions, options.name)
-    report = verify(folder)
+    report = verify(folder, sources=options.source.sources())
     raise_on_mismatch(report)
+    raise_on_missing(report)
     record = report.record
     suite = audit.load_audit_suite(record.model.digest, record.suite.name)
     public_solved = np.array([sample.shown for sample in report.samples if sample.stage == TEST])
-    with _showing(f"{folder.name}: running the model on {suite.tasks:,} fresh tasks"):
-        texts = audit.generate_audit_texts(folder, report, suite, options.process.limits())
+    with (
+        complete_folder(folder, report.submission.artifacts) as complete,
+        _showing(f"{folder.name}: running the model on {suite.tasks:,} fresh tasks"),
+    ):
+        texts = audit.generate_audit_texts(complete, report, suite, options.process.limits())
     raise_on_mismatch(report)
     result = audit.compare_accuracy(suite, public_solved, texts)
     if options.write_status:
@@ -327,6 +362,11 @@ def _audit(submissions: Path, options: AuditOptions) -> int:
     if audit.is_alarming(result):
         raise VerificationError(f"{folder.name}: better on the public tasks than on fresh ones; the row is flagged")
     return 0
+
+
+def _fetch(folder: Path, options: FetchOptions) -> str:
+    with _showing(f"{folder.name}: fetching its artifacts"):
+        return describe_fetched(folder, options)
 
 
 def _pack(submissions: Path, options: PackOptions) -> int:
@@ -357,6 +397,10 @@ def execute(options: SubmitOptions) -> int:
             return _pack(submissions, command)
         case VerifyOptions():
             return _verify(submissions, command)
+        case FetchOptions():
+            return check_in_order(_folders(submissions, command), lambda folder: _fetch(folder, command))
+        case PublishOptions():
+            return run_publish(lambda name: find_folder(submissions, name), command)
         case AuditOptions():
             return _audit(submissions, command)
     return _withdraw(submissions, command)

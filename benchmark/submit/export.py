@@ -26,8 +26,9 @@ from benchmark.environment import package_versions
 from benchmark.errors import UsageError
 from benchmark.runner.redaction import redact_json_paths, redact_paths
 from benchmark.statistics import Estimate
+from benchmark.submit.artifacts.sources import Sources
 from benchmark.submit.command import raise_on_mismatch
-from benchmark.submit.report import VerificationReport
+from benchmark.submit.report import VerificationReport, raise_on_missing
 from benchmark.submit.schema import LOCAL_WEIGHTS, SELF_REPORTED, WITHHELD, Status, read_status
 from benchmark.submit.verify import verify
 from karel_env.command import nearest
@@ -226,8 +227,9 @@ def run(options: ExportOptions) -> int:
     if not folder.is_dir():
         hint = nearest(options.name, (path.name for path in options.submissions.glob("*/")))
         raise UsageError(f"{options.name}: no such submission; give a folder of {options.submissions}{hint}")
-    report = verify(folder)
+    report = verify(folder, sources=Sources.of_user())
     raise_on_mismatch(report)
+    raise_on_missing(report)
     text = FORMATS[options.format](report, options.dataset, read_status(folder))
     if options.output_file is None:
         sys.stdout.write(text)

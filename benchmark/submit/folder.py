@@ -35,6 +35,8 @@ from benchmark.artifacts import (
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import is_listed_content
 from benchmark.submit.screening import WEIGHT_FILE, check_image, check_index, screen_model_file
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -54,7 +56,7 @@ DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)_.+", re.ASCII)
 
 
 def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
-    """Screen the files of a submission.
+    """Screen the files of a submission; artifacts that are not in its folder are left out.
 
     Args:
         folder: folder of the submission.
@@ -84,7 +86,8 @@ def screen_folder(folder: Path, is_proposed: bool = False) -> list[Path]:
     for path in files:
         _screen_file(path)
     if (folder / INDEX_FILE).exists():
-        check_index(read_json(folder / INDEX_FILE, MAX_OTHER_BYTES), {path.name for path in files})
+        names = {path.name for path in files} | listed_artifacts(folder).keys()
+        check_index(read_json(folder / INDEX_FILE, MAX_OTHER_BYTES), names)
     return files
 
 
@@ -132,13 +135,17 @@ def _screen_file(path: Path) -> None:
 
 
 def files_digest(folder: Path, without: Collection[str] = ()) -> str:
-    """Compute a SHA-256 over the name and content of every file of a submission except `status.json` and `without`."""
-    digest = hashlib.sha256()
+    """Compute a SHA-256 over the name and content of every file of a submission except `status.json` and `without`.
+
+    An artifact that is in the folder as it is listed counts by its listing, so that the digest is the same without it.
+    """
+    digest, artifacts = hashlib.sha256(), listed_artifacts(folder)
     for path in submission_files(folder):
         if path.name in without:
             continue
-        content = read_bytes(path, MAX_FOLDER_BYTES)
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(content).digest())
+        name, content = path.relative_to(folder).as_posix(), read_bytes(path, MAX_FOLDER_BYTES)
+        if name not in artifacts or not is_listed_content(artifacts, name, content):
+            digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from benchmark.errors import BenchmarkError
 from benchmark.runner.record import Record
+from benchmark.submit.artifacts.sources import format_missing
 from benchmark.submit.schema import Digest, Submission
 
 _SCALARS = (str, int, bool, type(None))
@@ -59,6 +61,8 @@ class VerificationReport:
         samples: lines of `samples.jsonl.gz`.
         checks: completed checks, one line per check.
         mismatches: entries with a recomputed value that differs; empty if the submission verifies.
+        missing: artifacts that could not be had, and why, by file name.
+        unverified: what could therefore not be checked.
     """
 
     submission: Submission
@@ -66,6 +70,20 @@ class VerificationReport:
     samples: list[Sample]
     checks: list[str] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    unverified: list[str] = field(default_factory=list)
+
+    def lacks(self, name: str, checks: str) -> bool:
+        """Whether an artifact could not be had; if so, note the checks that are left out for that."""
+        if name in self.missing and checks not in self.unverified:
+            self.unverified.append(checks)
+        return name in self.missing
+
+    def describe_missing(self) -> str:
+        """Which artifacts could not be had and what was therefore not verified, in a phrase; empty if there are none."""
+        if not self.missing:
+            return ""
+        return f"{format_missing(self.missing)}, so not verified: {'; '.join(self.unverified)}"
 
     def compare(self, entry: str, claimed: Any, recomputed: Any, tolerance: float = 0.0) -> None:
         """Add the mismatches of two values, entry by entry.
@@ -94,3 +112,16 @@ def find_mismatches(entry: str, claimed: Any, recomputed: Any, tolerance: float 
             yield Mismatch(entry, claimed, recomputed)
     elif claimed != recomputed:
         yield Mismatch(entry, claimed, recomputed)
+
+
+class IncompleteVerificationError(BenchmarkError):
+    """Artifacts of a submission could not be had, so that a part of it is not verified."""
+
+
+def raise_on_missing(report: VerificationReport) -> None:
+    """Raise `IncompleteVerificationError` if artifacts could not be had."""
+    if report.missing:
+        raise IncompleteVerificationError(
+            f"verified in part, {len(report.checks)} kinds of entry: {report.describe_missing()}; use --fetch, or --artifacts "
+            "with a folder or address that has them"
+        )

@@ -7,6 +7,7 @@
         status.json         written by the verification only
         config.json, tokenizer.json, *.safetensors, ...         files of the model, up to 64 MB
 
+Samples, evidence, weights and figures may be outside of the folder: `artifacts` lists them, see docs/artifacts.md.
 A submission is data: `folder.screen_folder` decides whether its files may be read.
 """
 
@@ -20,20 +21,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from benchmark.artifacts import (
     DESCRIPTION,
     MAX_BYTES,
+    SAMPLES,
     STATUS,
     known_version,
 )
 from benchmark.errors import SubmissionError
 from benchmark.files import (
     read_json,
-    read_yaml,
     sanitize,
 )
+from benchmark.submit.artifacts.listing import Artifacts, Excerpt, read_description
 from benchmark.submit.folder import files_digest
 
 LOCAL_WEIGHTS, WITHHELD = "path:.", "withheld"
@@ -150,6 +160,8 @@ class Submission(_Strict):
         licence: licence of the weights, as an SPDX expression.
         attempts: number of models evaluated on the test set of this suite before this one was chosen, including this one.
         url: page with more information.
+        artifacts: files that are not in the folder, by name.
+        excerpt: what ranking needs of them.
     """
 
     name: Name
@@ -164,6 +176,14 @@ class Submission(_Strict):
     attempts: Annotated[int, Field(ge=1, le=10**6)]
     claimed: Claims = Claims()
     url: Annotated[Line, StringConstraints(pattern=r"^https://[!-~]+$")] | None = None
+    artifacts: Artifacts = {}
+    excerpt: Excerpt | None = None
+
+    @model_validator(mode="after")
+    def _check_excerpt(self) -> Submission:
+        if SAMPLES in self.artifacts and self.excerpt is None:
+            raise ValueError(f"artifacts lists {SAMPLES}, so expected an excerpt; submit publish writes both")
+        return self
 
 
 class Rerun(_Strict):
@@ -208,7 +228,7 @@ class Status(_Strict):
 
 def read_submission(folder: Path) -> Submission:
     """Read `submission.yaml` of a folder; raises `SubmissionError` that names the first invalid entry."""
-    return validate_schema(Submission, read_yaml(folder / DESCRIPTION), DESCRIPTION)
+    return validate_schema(Submission, read_description(folder), DESCRIPTION)
 
 
 def read_status(folder: Path, digest: Callable[[Path], str] = files_digest) -> Status | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from math import prod
@@ -18,21 +20,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from benchmark.artifacts import MAX_BYTES, PROBES, READINGS, README, SAMPLES
+from benchmark.artifacts import FIGURES, MAX_BYTES, MODEL_FILES, PROBES, READINGS, README, SAMPLES
 from benchmark.environment import source_digest
 from benchmark.errors import BenchmarkError, SubmissionError, VerificationError
 from benchmark.files import read_bytes, read_tensor_header, read_text, sanitize
 from benchmark.models.checkpoint import open_checkpoint, resolve_digest
 from benchmark.models.interface import ModelSpec
-from benchmark.probing.control_gap import CONTROLS, PriorBaseline
+from benchmark.probing.control_gap import CONTROLS, Evidence, PriorBaseline
 from benchmark.probing.diagnostics import DiagnosticEvidence, compute_diagnostics, count_labels
 from benchmark.probing.labels import ProbeSet
 from benchmark.probing.protocol import GRIDS, POOLS, Protocol
-from benchmark.probing.readout import load_readout
+from benchmark.probing.readout import Readout, load_readout
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS, RunEvidence
 from benchmark.probing.verdict import ProbeResult, load_blind_set, verdict_from_evidence
 from benchmark.runner.record import Record
+from benchmark.submit.artifacts.excerpt import check_excerpt
+from benchmark.submit.artifacts.sources import NO_SOURCES, Sources, complete_folder, obtain
 from benchmark.submit.check_readout import check_readout
 from benchmark.submit.check_record import check_privacy, read_submitted_record
 from benchmark.submit.check_samples import (
@@ -53,6 +57,7 @@ from benchmark.submit.schema import (
     read_status,
     read_submission,
 )
+from benchmark.submit.screening import WEIGHT_FILE
 from benchmark.tasks.suite import Suite, load_suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
@@ -134,33 +139,52 @@ def _check_entries(name: str, array: np.ndarray) -> None:
         raise SubmissionError(f"{PROBES}: {name} has entries that are no cross-entropy")
 
 
-def validate(folder: Path, is_proposed: bool = False) -> VerificationReport:
+def validate(folder: Path, is_proposed: bool = False, sources: Sources = NO_SOURCES) -> VerificationReport:
     """Read and validate a submission without recomputing anything.
 
     Args:
         folder: folder of the submission.
         is_proposed: whether the submission comes from a pull request; see `screen_folder`.
+        sources: where its artifacts may be had from; those that cannot be had are named in the report.
 
     Raises:
         SubmissionError: the folder is not a valid submission.
     """
+    with _opened(folder, is_proposed, sources) as (report, _):
+        return report
+
+
+@contextmanager
+def _opened(folder: Path, is_proposed: bool, sources: Sources) -> Iterator[tuple[VerificationReport, Path]]:
+    """Within, the report of a validated submission, and a folder with its artifacts; as for `validate`."""
     screen_folder(folder, is_proposed)
-    read_text(folder / README)
-    report = VerificationReport(read_submission(folder), read_submitted_record(folder), read_samples(folder))
-    check_dates(folder.resolve().name, report.record.provenance.started)
-    if is_proposed:
-        check_privacy(folder, report.record, report.submission)
-    return report
+    submission = read_submission(folder)
+    missing = obtain(folder, submission.artifacts, sources) if submission.artifacts else {}
+    with complete_folder(folder, submission.artifacts) as complete:
+        if complete != folder:
+            screen_folder(complete)
+        read_text(complete / README)
+        record = read_submitted_record(complete)
+        samples = [] if SAMPLES in missing else read_samples(complete)
+        report = VerificationReport(submission, record, samples, missing=missing)
+        check_dates(folder.resolve().name, record.provenance.started)
+        if is_proposed:
+            check_privacy(complete, record, submission)
+        yield report, complete
 
 
-def verify(folder: Path, is_proposed: bool = False) -> VerificationReport:
+def verify(folder: Path, is_proposed: bool = False, sources: Sources = NO_SOURCES) -> VerificationReport:
     """Verify a submission without its model; arguments and errors as for `validate`.
 
     Returns:
-        Report with the completed checks and the mismatches. Any other exception is raised as a `SubmissionError`.
+        Report with the completed checks, the mismatches, and what could not be verified. Any other exception is raised as
+        a `SubmissionError`.
     """
     try:
-        return _verify(folder, is_proposed)
+        with _opened(folder, is_proposed, sources) as (report, complete):
+            _verify(report, complete, is_proposed)
+            _check_status(report, folder)
+            return report
     except BenchmarkError:
         raise
     except Exception as error:  # a bug in a reader must not stop the verification of other folders
@@ -169,23 +193,26 @@ def verify(folder: Path, is_proposed: bool = False) -> VerificationReport:
         ) from error
 
 
-def _verify(folder: Path, is_proposed: bool) -> VerificationReport:
-    report = validate(folder, is_proposed)
+def _verify(report: VerificationReport, folder: Path, is_proposed: bool) -> None:
     record = report.record
     suite = load_suite(record.suite.name)
     _check_suite(report, suite)
     _check_description(report, folder)
     check_provenance(report, suite)
-    samples_digest = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
-    report.compare("samples_sha256", record.samples_sha256, samples_digest)
+    if not report.lacks(SAMPLES, "samples, accuracy and semantic content"):
+        samples_digest = hashlib.sha256(read_bytes(folder / SAMPLES, MAX_BYTES[SAMPLES])).hexdigest()
+        report.compare("samples_sha256", record.samples_sha256, samples_digest)
     if (record.suite.version, record.suite.seed, record.suite.tasks) == (suite.version, suite.seed, suite.tasks):
         task_sets = _task_sets(suite)
-        check_samples(report, task_sets, folder, is_proposed)
+        if SAMPLES not in report.missing:
+            check_samples(report, task_sets, folder, is_proposed)
         _check_probe_result(report, task_sets, folder)
         check_measurements(report, suite, folder, is_proposed)
     _check_claims(report)
-    _check_status(report, folder)
-    return report
+    check_excerpt(report, folder)
+    for name in report.missing:
+        if name.startswith(f"{FIGURES}/"):
+            report.lacks(name, "figures as files of a known format")
 
 
 @lru_cache(maxsize=2)
@@ -205,10 +232,17 @@ def _check_suite(report: VerificationReport, suite: Suite) -> None:
 def _check_description(report: VerificationReport, folder: Path) -> None:
     """Check `submission.yaml` against the record and the files of the model."""
     submission, record = report.submission, report.record
+    missing_model_files = [name for name in report.missing if name in MODEL_FILES or WEIGHT_FILE.fullmatch(name)]
     report.compare("submission.digest", submission.digest, record.model.digest)
     report.compare("submission.parameters", submission.parameters, record.model.parameters)
+    if SAMPLES in submission.artifacts:
+        listed = submission.artifacts[SAMPLES].sha256
+        report.compare(f"submission.artifacts.{SAMPLES}.sha256", listed, record.samples_sha256)
     report.compare("submission.evaluation.commit", submission.evaluation.commit, record.provenance.commit)
-    if submission.model == LOCAL_WEIGHTS or submission.model.startswith("baseline:"):
+    if missing_model_files:
+        for name in missing_model_files:
+            report.lacks(name, "digest of the model's files and number of parameters")
+    elif submission.model == LOCAL_WEIGHTS or submission.model.startswith("baseline:"):
         has_local_weights = submission.model == LOCAL_WEIGHTS
         checkpoint = open_checkpoint(
             ModelSpec("path", str(folder)) if has_local_weights else ModelSpec.parse(submission.model)
@@ -264,7 +298,7 @@ def _check_probe_result(report: VerificationReport, task_sets: TaskSets, folder:
         report.compare("content and grid are there", (record.content, record.grid), (None, None))
         return
     report.compare("meaning is there", True, has_network)
-    if not has_network:
+    if not has_network or report.lacks(PROBES, "verdict and figures of the blind set, diagnostics and readings"):
         return
     protocol = record.protocol
     probe_set, tested = load_blind_set(task_sets.suite, protocol)
@@ -280,15 +314,22 @@ def _check_probe_result(report: VerificationReport, task_sets: TaskSets, folder:
             is_close = bool(np.allclose(group_sum, seed_sum, rtol=SUM_TOLERANCE, atol=SUM_TOLERANCE))
             report.compare(f"{PROBES}: {source}.probe and .totals give one sum", is_close, True)
     _check_diagnostics(report, evidence.diagnostics, probe_set, tested)
-    check_semantic_content(report, task_sets, evidence)
+    if SAMPLES not in report.missing:
+        check_semantic_content(report, task_sets, evidence)
     if record.grid is not None:
         report.checks.append("grid: not recomputed, since a run stores no evidence of it; not on the board")
-    readings = load_readout(folder, probe_set)
+    if not report.lacks(READINGS, "readings"):
+        _check_readings(report, load_readout(folder, probe_set), evidence.sources["model"], probe_set, tested)
+    report.checks.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
+
+
+def _check_readings(
+    report: VerificationReport, readings: Readout | None, model: Evidence, probe_set: ProbeSet, tested: PriorBaseline
+) -> None:
     report.compare(f"{READINGS} is there", readings is not None, True)
     if readings is not None:
-        check_readout(report, readings, evidence.sources["model"], probe_set, tested, protocol)
+        check_readout(report, readings, model, probe_set, tested, report.record.protocol)
         report.checks.append(f"{READINGS}: labels, and that they are of the fits that probes.data sums")
-    report.checks.append("meaning: verdict, and every figure and interval of each feature, from probes.data")
 
 
 def _check_diagnostics(
@@ -332,7 +373,7 @@ def _check_claims(report: VerificationReport) -> None:
     for name, claimed in report.submission.claimed:
         if claimed is not None:
             report.compare(f"claimed.{name}", claimed, recomputed.get(name), CLAIM_TOLERANCE)
-    report.checks.append("claimed numbers")
+    report.checks.append("claimed numbers, with the record as it is" if report.missing else "claimed numbers")
 
 
 def _check_status(report: VerificationReport, folder: Path) -> None:

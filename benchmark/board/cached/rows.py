@@ -14,6 +14,8 @@ from benchmark.board.comparison import read_solved_tasks
 from benchmark.files import MAX_YAML_BYTES, read_bytes, read_yaml
 from benchmark.runner.record import Record
 from benchmark.submit import verify
+from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.sources import find_file
 from benchmark.submit.folder import files_digest, submission_files
 from benchmark.submit.schema import SELF_REPORTED, Submission, read_status, validate_schema
 
@@ -42,6 +44,8 @@ def read_submission(folder: Path) -> Submission:
 
 def read_held_out(folder: Path, record: Record) -> np.ndarray:
     """bool [N], test tasks solved on the held-out examples; errors as of `read_solved_tasks`."""
+    if not (folder / SAMPLES).is_file() and SAMPLES in listed_artifacts(folder):
+        return read_solved_tasks(folder, record)[HELD_OUT]
     digest = content_digest(folder / SAMPLES, MAX_BYTES[SAMPLES])
     if digest != record.samples_sha256:
         return read_solved_tasks(folder, record)[HELD_OUT]
@@ -56,23 +60,30 @@ def read_held_out(folder: Path, record: Record) -> np.ndarray:
 def check_stored_verdict(folder: Path, record: Record) -> None:
     """`verify.check_stored_verdict`, once per record and arrays; what does not fit is computed again each time.
 
+    Arrays that are an artifact and not at hand are not checked.
+
     Raises:
         VerificationError: the arrays are missing or give other values than the record.
     """
     if record.meaning is None:
         return
-    key = None
-    if (folder / PROBES).is_file():
-        key = cache_key("verdict", content_digest(folder / PROBES, MAX_BYTES[PROBES]), record.to_json())
+    key, path = None, find_file(folder, PROBES)
+    if path.is_file():
+        key = cache_key("verdict", content_digest(path, MAX_BYTES[PROBES]), record.to_json())
         if read_cached(key) is not None:
             return
-    verify.check_stored_verdict(folder, record)
+    elif PROBES in listed_artifacts(folder):
+        return
+    verify.check_stored_verdict(path.parent, record)
     if key is not None:
         write_cached(key, b"")
 
 
 def page_inputs_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files that a row's page may show: all but weights, status and pictures."""
+    """SHA-256 over the names and contents of the files that a row's page may show: all but weights, status and pictures.
+
+    Of artifacts, which `submission.yaml` lists by SHA-256, those that are at hand count by their name.
+    """
     with os.scandir(folder) as listing:
         paths = sorted(
             Path(entry.path)
@@ -82,4 +93,6 @@ def page_inputs_digest(folder: Path) -> str:
             and entry.name not in (STATUS, README)
         )
     digests = lambda: json.dumps([[path.name, content_digest(path, MAX_FOLDER_BYTES)] for path in paths])  # noqa: E731
-    return cached_digest("page inputs", paths, digests)
+    in_folder = cached_digest("page inputs", paths, digests)
+    at_hand = [name for name in listed_artifacts(folder) if find_file(folder, name).is_file()]
+    return cache_key("page inputs", in_folder, at_hand) if at_hand else in_folder

@@ -67,6 +67,10 @@
           program, label: `Program ${program.task}`, group: "Blind set, with probe predictions",
         })),
       ];
+      if (!this.items.length) {
+        container.append(make("p", {}, "No program of this row was at hand when this page was built."));
+        return;
+      }
       this.build();
       this.choose();
     }

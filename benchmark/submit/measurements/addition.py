@@ -21,6 +21,7 @@ from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.record import Record, read_record
 from benchmark.runner.store import write_atomic
+from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, read_submission
 from benchmark.tasks.prompt_template import TRAINED
 
@@ -97,6 +98,10 @@ def _spec_of(folder: Path, record: Record) -> str:
         model = read_submission(folder).model
         if model == WITHHELD:
             raise UsageError(f"{folder}: its weights are withheld; name them with --model")
+        if model == LOCAL_WEIGHTS and listed_artifacts(folder):
+            raise UsageError(
+                f"{folder}: its files are not all in the folder; get them by submit fetch NAME --output-dir DIR, and measure there"
+            )
         return f"path:{folder}" if model == LOCAL_WEIGHTS else model
     started = [event for event in RunFolder.events_of(folder) if event["event"] == "started" and "model" in event]
     return str(started[-1]["model"]) if started else record.model.spec

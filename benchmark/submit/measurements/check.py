@@ -19,6 +19,7 @@ from benchmark.errors import SubmissionError
 from benchmark.files import read_bytes, read_json, read_tensor_header, sanitize
 from benchmark.runner.measurement_record import MeasurementRecord
 from benchmark.runner.redaction import has_paths
+from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.submit.check_record import SHA256_PATTERN, check_figures, check_times
 from benchmark.submit.measurements.check_reach import ReachCheck
 from benchmark.submit.measurements.check_represents import RepresentsCheck
@@ -76,7 +77,8 @@ def check_measurements(report: VerificationReport, suite: Suite, folder: Path, i
             raise SubmissionError(
                 f"{check.record_type.FILE}: version {record.version}; expected {check.version}, measure again"
             )
-        check.check(report, record, suite, read_evidence(check, record, suite, folder))
+        if not report.lacks(record.EVIDENCE, f"every figure of {record.FILE}"):
+            check.check(report, record, suite, read_evidence(check, record, suite, folder))
 
 
 def read_submitted_measurement(kind: type[MeasurementRecord], folder: Path) -> MeasurementRecord | None:
@@ -85,7 +87,9 @@ def read_submitted_measurement(kind: type[MeasurementRecord], folder: Path) -> M
     Raises:
         SubmissionError: one of the two files is missing, or an entry is invalid.
     """
-    has_record, has_evidence = (folder / kind.FILE).is_file(), (folder / kind.EVIDENCE).is_file()
+    artifact = listed_artifacts(folder).get(kind.EVIDENCE)
+    has_record = (folder / kind.FILE).is_file()
+    has_evidence = artifact is not None or (folder / kind.EVIDENCE).is_file()
     if not has_record and not has_evidence:
         return None
     if not has_record:
@@ -94,6 +98,10 @@ def read_submitted_measurement(kind: type[MeasurementRecord], folder: Path) -> M
     if has_evidence != (record.evidence_sha256 is not None):
         state = "there, though the record has no digest of it" if has_evidence else "not there"
         raise SubmissionError(f"{kind.EVIDENCE}: {state}; expected the files as the measurement wrote them")
+    if artifact is not None and artifact.sha256 != record.evidence_sha256:
+        raise SubmissionError(
+            f"{kind.EVIDENCE}: listed with another SHA-256 than {kind.FILE} has; publish the folder again"
+        )
     check_figures(record, kind.FILE)
     return record
 
