@@ -18,6 +18,7 @@ LAYERS = [
     ["tasks"],
     ["models", "probing", "cluster"],
     ["causal"],
+    ["ladder"],
     ["runner"],
     ["cli"],
     ["calibrate", "reproduction"],

@@ -143,7 +143,7 @@ class HuggingFaceModel:
     def generate(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding = GREEDY) -> list[Generation]:
         """See `LanguageModel.generate`."""
         generations: dict[int, Generation] = {}
-        for group in self._group_prompts(prompts):
+        for group in self.group_prompts(prompts):
             seeds = tuple(decoding.seeds[i] for i in group) if decoding.seeds else ()
             written = self._generate_group([prompts[i] for i in group], max_new_words, replace(decoding, seeds=seeds))
             generations.update(zip(group, written, strict=True))
@@ -208,7 +208,7 @@ class HuggingFaceModel:
         states: dict[int, np.ndarray] = {}
         width = self.model.config.get_text_config().hidden_size
         bytes_per_row = (1 + max(len(alignment.ids) for alignment in alignments)) * (len(self.blocks) + 1) * width * 4
-        for group in self._group_prompts(prompts, max_size=max(1, MAX_STATE_BYTES // bytes_per_row)):
+        for group in self.group_prompts(prompts, max_size=max(1, MAX_STATE_BYTES // bytes_per_row)):
             batch = self._prefill([prompts[i] for i in group])
             ids, mask = self._program_batch(batch, [alignments[i].ids for i in group])
             states.update(zip(group, self._read_states(batch, ids, mask), strict=True))
@@ -219,7 +219,7 @@ class HuggingFaceModel:
         """See `LanguageModel.log_likelihoods`."""
         token_ids = [align_tokens(self.tokenizer, *pair).ids for pair in zip(prompts, programs, strict=True)]
         sums: dict[int, float] = {}
-        for group in self._group_prompts(prompts):
+        for group in self.group_prompts(prompts):
             logits, ids, mask = self.forced_logits([prompts[i] for i in group], [token_ids[i] for i in group])
             log_probs = logits.double().log_softmax(-1)
             token_log_probs = log_probs.gather(-1, ids[..., None])[..., 0] * mask
@@ -245,7 +245,7 @@ class HuggingFaceModel:
             output = self.model(input_ids=row, use_cache=False, **self._mask_kwargs(torch.ones_like(row), row.shape[1]))
         return torch.cat(layers), output.logits[0].float().cpu()
 
-    def _group_prompts(self, prompts: Sequence[str], max_size: int = 0) -> list[list[int]]:
+    def group_prompts(self, prompts: Sequence[str], max_size: int = 0) -> list[list[int]]:
         """Group prompt indices into batches: all prompts, or those of equal length (see `PADDING_SENSITIVE_TYPES`).
 
         Groups have at most `max_size` prompts; 0 is no limit.

@@ -1,0 +1,57 @@
+"""Score the choices of a question. Letters: `N` prompts, `C` choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import Generation
+from benchmark.models.token_alignment import align_tokens
+
+
+class Answerer(Protocol):
+    """What answers: a language model, or a baseline."""
+
+    def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:
+        """See `LanguageModel.log_likelihoods`."""
+        ...
+
+    def generate(self, prompts: Sequence[str], max_new_words: int) -> list[Generation]:
+        """See `LanguageModel.generate`."""
+        ...
+
+
+def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str], batch: int) -> np.ndarray:
+    """float64 [N, C], log-likelihood in nats of each choice after each prompt; `batch` prompts at the same time."""
+    scores = np.empty((len(prompts), len(choices)))
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        token_ids = _single_tokens(answerer, part[0], choices)
+        if token_ids:
+            assert isinstance(answerer, HuggingFaceModel)
+            scores[start : start + len(part)] = next_token_log_probs(answerer, part, token_ids)
+            continue
+        for c, choice in enumerate(choices):
+            values = answerer.log_likelihoods(part, [choice] * len(part))
+            scores[start : start + len(part), c] = [value for value, _ in values]
+    return scores
+
+
+def next_token_log_probs(model: HuggingFaceModel, prompts: Sequence[str], token_ids: Sequence[int]) -> np.ndarray:
+    """float64 [N, C], log-probability in nats of each of C tokens to follow each prompt, from one pass per prompt."""
+    log_probs = np.empty((len(prompts), len(token_ids)))
+    for group in model.group_prompts(prompts):
+        logits, _, _ = model.forced_logits([prompts[i] for i in group], [[token_ids[0]]] * len(group))
+        log_probs[group] = logits[:, 0].double().log_softmax(-1)[:, list(token_ids)].cpu().numpy()
+    return log_probs
+
+
+def _single_tokens(answerer: Answerer, prompt: str, choices: Sequence[str]) -> list[int]:
+    """The token of each choice, if a network has one for each; empty otherwise."""
+    if not isinstance(answerer, HuggingFaceModel):
+        return []
+    ids = [align_tokens(answerer.tokenizer, prompt, choice).ids for choice in choices]
+    return [first for first, *_ in ids] if all(len(one) == 1 for one in ids) else []

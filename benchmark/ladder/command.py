@@ -1,0 +1,121 @@
+"""Ask a model what programs do: `karel-bench ladder --model SPEC`.
+
+The model gets solved examples, a world, a program and a question, and answers by likelihood over the choices and by
+generation. No training on Karel is needed. Prints two tables and writes `NAME-SUITE-DIALECT-ladder.json`. Exit codes: 0
+done, 2 usage, 3 the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import (
+    device_option,
+    dtype_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.errors import ModelError, UsageError
+from karel_env.command import integer
+
+if TYPE_CHECKING:
+    from benchmark.ladder.choice_scores import Answerer
+
+INTERPRETER, CHANCE = BASELINES = ("baseline:interpreter", "baseline:chance")
+DIALECTS = ("karel", "python")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderOptions:
+    """Ask a model what programs do, from their last action to where the robot ends; see also baseline:interpreter and
+    baseline:chance."""
+
+    model: str = model_option("", "none, it must be named")
+    suite: str = suite_option(purpose=" of straight-line programs that gives worlds and actions")
+    dialect: str = option("karel", "write programs in this dialect", choices=DIALECTS)
+    tasks: int = option(60, "set the number of tasks per program length", read_with=integer(5, 100_000), metavar="N")
+    shots: int = option(12, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
+    batch_size: int = option(20, "set the prompts per batch", read_with=integer(1, 10_000), metavar="N")
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    output_dir: Path = output_dir_option(Path("runs/ladder"), "write the results into this folder")
+
+
+def execute(options: LadderOptions) -> int:
+    """Ask all questions and print the tables; returns the exit code."""
+    if not options.model:
+        raise UsageError(f"expected --model SPEC, {INTERPRETER} or {CHANCE}")
+    spec = options.model if options.model in BASELINES else read_model(options.model)
+    device = resolve_device(options.device, "")
+    make_folder(options.output_dir, "--output-dir")
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.ladder.ladder_tasks import draw_ladder
+    from benchmark.ladder.measurement import measure_ladder
+    from benchmark.ladder.report import format_ladder, format_rung, to_json
+    from benchmark.tasks.suite import load_suite
+
+    silence_libraries()
+    suite = load_suite(options.suite)
+    tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect)
+    began = time.process_time()
+    name, digest, open_answerer = _open(spec, options, device)
+    results = measure_ladder(
+        open_answerer, tasks, options.batch_size, lambda result: print(format_rung(result), file=sys.stderr, flush=True)
+    )
+    seconds = time.process_time() - began
+    print(f"{spec}, suite {suite.name}, programs in {options.dialect}, {options.shots} shots ({seconds:.0f} processor seconds)")  # fmt: skip
+    print(format_ladder(results))
+    path = options.output_dir / f"{name}-{suite.name}-{options.dialect}-ladder.json"
+    content = {
+        "model": spec, "digest": digest, "suite": suite.name, "dialect": options.dialect, "shots": options.shots,
+        **to_json(results),
+    }  # fmt: skip
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwrote {path}")
+    return 0
+
+
+def _open(spec: str, options: LadderOptions, device: str) -> tuple[str, str, Callable[[str], Answerer]]:
+    """Name and digest of the model, and what opens it for a preamble."""
+    from benchmark.ladder.answerers import Chance, Interpreter
+
+    if spec in BASELINES:
+        answerer = Interpreter(options.dialect) if spec == INTERPRETER else Chance()
+        return spec.partition(":")[2], "", lambda preamble: answerer
+    import torch
+
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.interface import ModelSpec
+    from benchmark.models.loading import load_model
+
+    torch.set_num_threads(options.threads)
+    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    if not checkpoint.has_hidden_states:
+        raise ModelError(f"{spec}: gives no likelihoods; expected a language model, {INTERPRETER} or {CHANCE}")
+    return (
+        checkpoint.name,
+        checkpoint.digest,
+        lambda preamble: load_model(checkpoint, options.dtype, device, None, preamble),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(LadderOptions, arguments, "ladder", module="benchmark.ladder")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The results of a ladder as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmark.ladder.measurement import RungResult, count_rungs
+from benchmark.statistics import Estimate
+
+
+def format_share(estimate: Estimate) -> str:
+    """A share with its interval, in percent."""
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def format_rung(result: RungResult) -> str:
+    """One line per question, as it is measured."""
+    outcome = "above" if result.is_reached else "not above"
+    floor = 100 * result.floors[result.best_floor]
+    return f"{result.question}: {format_share(result.accuracy)}, {outcome} {result.best_floor} ({floor:.1f})"
+
+
+def format_ladder(results: Sequence[RungResult]) -> str:
+    """Two tables: accuracy with floors, and accuracy by number of actions."""
+    rows = [
+        {
+            "question": result.question,
+            "choices": result.choices,
+            "accuracy (%)": format_share(result.accuracy),
+            "generated": f"{100 * result.generated.value:.1f}",
+            **{name: f"{100 * result.floors[name]:.1f}" if name in result.floors else "-" for name in _floors(results)},
+            "above the best floor": format_share(result.above),
+            "reached": "yes" if result.is_reached else "no",
+        }
+        for result in results
+    ]
+    lengths = [
+        {
+            "question": result.question,
+            **{
+                f"{length}": f"{100 * own:.0f} ({100 * floor:.0f})" for length, (own, floor) in result.by_length.items()
+            },
+        }
+        for result in results
+    ]
+    rungs = count_rungs(results)
+    return "\n".join(
+        [
+            f"{rungs} of {len(results)} rungs reached, n = {results[0].n} tasks per question",
+            "",
+            tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True),
+            "",
+            "Accuracy by number of actions, best floor in parentheses:",
+            "",
+            tabulate(lengths, headers="keys", tablefmt="github", disable_numparse=True),
+        ]
+    )
+
+
+def to_json(results: Sequence[RungResult]) -> dict[str, Any]:
+    """All figures as JSON values."""
+    return {"rungs": count_rungs(results), "questions": [asdict(result) | {"reached": result.is_reached} for result in results]}  # fmt: skip
+
+
+def _floors(results: Sequence[RungResult]) -> list[str]:
+    return list(dict.fromkeys(name for result in results for name in result.floors))

@@ -1,0 +1,179 @@
+"""The ladder on answerers whose answers are known, and its answers against those of a plain robot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from agreement import loaded
+from families import save
+
+from benchmark.ladder.answerers import Chance, Interpreter
+from benchmark.ladder.choice_scores import score_choices
+from benchmark.ladder.command import main
+from benchmark.ladder.ladder_tasks import DIALECTS, PYTHON, draw_ladder
+from benchmark.ladder.measurement import (
+    count_rungs,
+    first_word,
+    floor_answers,
+    measure_ladder,
+    measure_rung,
+)
+from benchmark.ladder.questions import BEFORE, LAST_ACTION, MAJORITY, NO_ACTION
+from benchmark.ladder.report import format_ladder
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.interface import Generation, ModelSpec
+from benchmark.models.loading import load_model
+from benchmark.tasks.suite import load_suite
+from karel_env.language import ACTIONS
+
+SUITE = load_suite("laptop")
+STEPS = {"north": (-1, 0), "east": (0, 1), "south": (1, 0), "west": (0, -1)}
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return draw_ladder(SUITE, 12, 8)
+
+
+def walk(cells, robot, actions) -> dict[str, str]:
+    """The right answers, by a robot that knows nothing of the package."""
+    row, column, way = robot
+    ways = list(STEPS)
+    for action in actions:
+        if action == "turn_left":
+            way = (way + 3) % 4
+        if action == "turn_right":
+            way = (way + 1) % 4
+        down, right = STEPS[ways[way]]
+        if action == "move" and cells[row + down][column + right] >= 0:
+            row, column = row + down, column + right
+    down, right = STEPS[ways[way]]
+    turned = (actions.count("turn_right") - actions.count("turn_left")) % 4
+    return {
+        "last action": actions[-1], "moves": str(actions.count("move")),
+        "net turn": ["none", "right", "around", "left"][turned], "heading": ways[way], "row": str(row), "column": str(column),
+        "wall ahead": "yes" if cells[row + down][column + right] < 0 else "no",
+    }  # fmt: skip
+
+
+def test_answers_are_those_of_a_plain_robot(tasks) -> None:
+    answers = {question.name: question.answer(tasks.asked) for question in tasks.questions}
+    for i in range(len(tasks.asked)):
+        actions = [ACTIONS[action] for action in tasks.asked.actions[i] if action != NO_ACTION]
+        expected = walk(tasks.asked.inputs.cells[i].tolist(), tasks.asked.inputs.robot[i].tolist(), actions)
+        named = {question.name: question.choices[answers[question.name][i]] for question in tasks.questions}
+        assert named == expected, tasks.texts[i]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_interpreter_reads_all_that_it_needs_from_the_prompt(dialect) -> None:
+    results = measure_ladder(lambda preamble: Interpreter(dialect), draw_ladder(SUITE, 6, 5, dialect), 7)
+    assert all(result.accuracy.value == result.generated.value == 1 for result in results)
+    assert count_rungs(results) == len(results) == 7
+    assert {result.n for result in results} == {6 * 6}
+
+
+def test_chance_is_at_chance_and_reaches_nothing() -> None:
+    results = measure_ladder(lambda preamble: Chance(), draw_ladder(SUITE, 80, 2), 100)
+    for result in results:
+        assert result.accuracy.value == pytest.approx(1 / result.choices, abs=4 * np.sqrt(0.25 / result.n))
+        assert not result.is_reached
+    assert count_rungs(results) == 0
+    assert "0 of 7 rungs reached, n = 480 tasks" in format_ladder(results)
+
+
+class Floor:
+    """Gives the answers of a floor, in the order of the tasks."""
+
+    def __init__(self, prompts, choices, answers) -> None:
+        self.answers = {prompt: choices[answer] for prompt, answer in zip(prompts, answers, strict=True)}
+
+    def log_likelihoods(self, prompts, programs):
+        return [(float(self.answers[prompt] == choice), 1) for prompt, choice in zip(prompts, programs, strict=True)]
+
+    def generate(self, prompts, max_new_words):
+        return [Generation(f"\n The {self.answers[prompt]}", 2, True) for prompt in prompts]
+
+
+@pytest.mark.parametrize("floor", [MAJORITY, BEFORE, LAST_ACTION])
+def test_who_answers_as_a_floor_is_not_above_it(tasks, floor) -> None:
+    for question in tasks.questions:
+        if floor in question.floors:
+            answers = floor_answers(question, tasks)[floor]
+            answerer = Floor(tasks.prompts(question), question.choices, answers)
+            result = measure_rung(answerer, question, tasks, 50)
+            assert result.accuracy.value == result.floors[floor] <= result.floors[result.best_floor]
+            assert not result.is_reached
+            assert result.generated.value == 0
+
+
+def test_the_floors_are_what_they_are_called(tasks) -> None:
+    """One action: the last action and the heading before it determine the heading; of two, they do not."""
+    heading = next(question for question in tasks.questions if question.name == "heading")
+    right, lengths = heading.answer(tasks.asked), tasks.asked.lengths
+    floors = floor_answers(heading, tasks)
+    assert (floors[LAST_ACTION] == right)[lengths == 1].all()
+    assert not (floors[LAST_ACTION] == right)[lengths > 2].all()
+    np.testing.assert_array_equal(floors[BEFORE], tasks.asked.inputs.robot[:, 2])
+    assert len(set(floors[MAJORITY].tolist())) == 1
+
+
+def test_no_task_is_asked_shown_and_learned_from(tasks) -> None:
+    shown = set(tasks.shot_texts)
+    assert len(shown) == len(tasks.shot_texts) == 8
+    assert not shown & set(tasks.texts)
+    assert tasks.texts == draw_ladder(SUITE, 12, 8).texts
+    python = draw_ladder(SUITE, 12, 8, PYTHON)
+    assert python.texts[0].startswith(tasks.texts[0].partition("Program:")[0])
+    assert "def run():\n    " in python.texts[0]
+
+
+def test_rungs_are_counted_from_the_bottom(tasks) -> None:
+    result = measure_rung(Interpreter("karel"), tasks.questions[1], tasks, 50)
+    missed = replace(result, above=replace(result.above, low=-0.1))
+    assert [count_rungs(r) for r in ([result, result], [result, missed, result], [missed, result])] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [(" north", "north"), ("**North**.\n", "north"), ("", ""), ("\n\n", ""), ("(2) rows", "2")]
+)
+def test_the_first_word_is_the_answer(text, word) -> None:
+    assert first_word(text) == word
+
+
+@pytest.mark.parametrize("question", [3, 6], ids=["several tokens", "few choices"])
+def test_choices_are_scored_as_in_a_plain_pass(question, tasks, tmp_path) -> None:
+    """With and without a shared preamble, against one pass per prompt and choice."""
+    folder = save("llama", tmp_path)
+    asked = tasks.questions[question]
+    prompts, choices = tasks.prompts(asked)[:3], asked.choices
+    plain = loaded(folder)
+    expected = [[value for value, _ in plain.log_likelihoods([prompt] * len(choices), choices)] for prompt in prompts]
+    for model in (plain, loaded(folder, preamble=tasks.preamble(asked))):
+        np.testing.assert_allclose(score_choices(model, prompts, choices, 2), expected, atol=1e-3)
+
+
+def test_choices_of_one_token_are_scored_in_one_pass(tiny_folder, monkeypatch) -> None:
+    model = load_model(open_checkpoint(ModelSpec("path", str(tiny_folder))), "float32", "cpu")
+    prompts, words = ["def run() {", "def run() { move();"], ("move();", "turn_left();", "}")
+    expected = [[value for value, _ in model.log_likelihoods([prompt] * 3, words)] for prompt in prompts]
+    monkeypatch.setattr(type(model), "log_likelihoods", None)
+    np.testing.assert_allclose(score_choices(model, prompts, words, 2), expected, atol=1e-5)
+
+
+def test_the_command(tmp_path, capsys) -> None:
+    words = ["--tasks", "5", "--shots", "2", "--output-dir", str(tmp_path)]
+    assert main(["--model", "baseline:interpreter", "--dialect", "python", *words]) == 0
+    out, err = capsys.readouterr()
+    assert "7 of 7 rungs reached, n = 30 tasks" in out
+    assert len(err.splitlines()) == 7
+    stored = json.loads((tmp_path / "interpreter-laptop-python-ladder.json").read_text())
+    assert stored["rungs"] == 7
+    assert [entry["accuracy"]["value"] for entry in stored["questions"]] == [1.0] * 7
+    assert main(["--model", "baseline:search", *words]) == 3
+    assert main(["--model", "baseline:chance", "--suite", "control", *words]) == 2
+    assert main(words) == 2
+    assert "expected --model SPEC" in capsys.readouterr().err
