@@ -107,8 +107,8 @@ class CacheOptions:
     """Cache of what runs share: figures of untrained copies, per architecture, tokenizer, suite and protocol."""
 
     cache: str = option(
-        "", "keep the figures of untrained copies in this folder; none: no cache", metavar="FOLDER|none",
-        default_text="karel-bench/evidence in the user's cache folder",
+        "", "keep what untrained copies give in this folder, for other checkpoints; none: no cache", metavar="FOLDER|none",
+        default_text="karel-bench/evidence in the user's cache folder; emergence: its output folder",
     )  # fmt: skip
     cache_size: float = option(
         DEFAULT_CACHE_BYTES / 1e9, "set the size of that cache, whose least recently used files are removed",

@@ -24,7 +24,7 @@ from safetensors.numpy import load
 from benchmark.environment import package_versions, source_digest
 from benchmark.errors import StorageError
 from benchmark.installation.cache_settings import DEFAULT_CACHE, NO_CACHE, CacheSettings
-from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS
+from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS, Checkpoint
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.suite_controls import read_pinned, suite_controls_key
@@ -146,6 +146,17 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
     return _digest(parts)
 
 
+def controls_key(checkpoint: Checkpoint, identity: str) -> str:
+    """SHA-256 of what the controls of a trajectory depend on.
+
+    Args:
+        checkpoint: a checkpoint of the architecture.
+        identity: SHA-256 of the suite, the protocol, the device and the source.
+    """
+    packages = package_versions(("torch", "transformers", "tokenizers", "numpy"))
+    return _digest({**architecture_parts(checkpoint), "identity": identity, "packages": packages})
+
+
 def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, np.ndarray] | None:
     """The shipped evidence of a randomly initialised copy of the default model; None for another model or setting.
 
@@ -166,6 +177,15 @@ def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, An
     checkpoint = job.checkpoint
     if checkpoint.is_custom or checkpoint.is_in_memory or checkpoint.loading.remote_code:
         return None
+    return {
+        **architecture_parts(checkpoint), "dtype": job.dtype, "device": job.device.split(":")[0], "threads": job.threads,
+        "batch": job.suite.batch, "suite": suite_controls_key(job.suite, protocol),
+        "protocol": protocol.evidence_digest(), "seed": seed,
+    }  # fmt: skip
+
+
+def architecture_parts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Configuration, tokenizer and load options, which checkpoints of one architecture have in common."""
     config = {
         name: value for name, value in read_json(checkpoint.folder / CONFIG_FILE).items() if name not in _UNUSED_CONFIG
     }
@@ -175,11 +195,7 @@ def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, An
         for path in sorted(checkpoint.folder.glob(pattern))
         if not any(path.match(name) for name in _UNUSED_FILES)
     }
-    return {
-        "config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading), "dtype": job.dtype,
-        "device": job.device.split(":")[0], "threads": job.threads, "batch": job.suite.batch,
-        "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.evidence_digest(), "seed": seed,
-    }  # fmt: skip
+    return {"config": config, "tokenizer": tokenizer, "loading": asdict(checkpoint.loading)}
 
 
 def _digest(parts: Mapping[str, Any]) -> str:
