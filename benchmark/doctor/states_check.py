@@ -86,7 +86,7 @@ def check_states_file(doctor_context: DoctorContext, path: Path) -> CheckResult:
         return CheckResult(
             NAME, OK, f"{count} equal transformers in {sample.shape[1]} layers (largest {distance.max():.1e})"
         )
-    wrong = distance > tolerance
+    wrong: np.ndarray = distance > tolerance
     message = f"{wrong.any(1).sum()} of {len(sample)} compared rows are not those of transformers"
     return CheckResult(NAME, FAIL, f"{_explain(sample, reference, wrong, tolerance)} ({message})")
 
@@ -97,10 +97,10 @@ def _value_fault(states: np.ndarray) -> str:
     if not is_finite.all():
         row, layer = np.argwhere(~is_finite)[0]
         return f"NaN or infinity in {(~is_finite).any(1).sum():,} of {len(states):,} rows, first in row {row}, layer {layer}; the engine's precision overflows, or rows were never written"
-    is_zero = ~states.any(2)
+    is_zero = np.abs(states).max(2) == 0
     if is_zero.any():
         row, layer = np.argwhere(is_zero)[0]
-        return f"zeros: all values of {is_zero.any(1).sum():,} of {len(states):,} rows, first row {row}, layer {layer}; these states were never written"
+        return f"zeros: all values of {np.count_nonzero(is_zero.max(1)):,} of {len(states):,} rows, first row {row}, layer {layer}; these states were never written"
     return ""
 
 

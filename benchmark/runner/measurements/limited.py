@@ -12,9 +12,9 @@ from benchmark.tasks.suite import Suite
 
 MIN_TASKS, MIN_PROGRAMS = 300, 1000
 """Test tasks and probe programs below which a suite is too small for the verdicts of a row."""
-LIMITED_WORK = {"seeds": (0, 1, 2), "folds": 3, "random_inits": 1, "steps": 100}
-LIMITED = replace(STANDARD, alternatives=6, copies=1, **LIMITED_WORK)
-LIMITED_ROTATION = replace(ROTATION_STANDARD, **LIMITED_WORK)
+SEEDS, STEPS = (0, 1, 2), 100
+LIMITED = replace(STANDARD, alternatives=6, copies=1, seeds=SEEDS, folds=len(SEEDS), random_inits=1, steps=STEPS)
+LIMITED_ROTATION = replace(ROTATION_STANDARD, seeds=SEEDS, folds=len(SEEDS), random_inits=1, steps=STEPS)
 
 
 def limit_protocol(protocol: Protocol) -> Protocol:
