@@ -80,6 +80,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     from benchmark.cluster.process_executor import default_processes
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
+    from benchmark.runner.measurements.limited import describe_small_run
     from benchmark.runner.measurements.registry import MEASUREMENTS
     from benchmark.runner.measurements.stage import read_measured
     from benchmark.runner.preflight import check_fits, describe_plan, describe_start
@@ -132,6 +133,9 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
         print(f"{format_summary(record, measured)}\n\n{format_card(record)}")
         for name, result in measured.items():
             print(f"\n{name}\n{MEASUREMENTS[name].format_card(result)}")
+    notice = describe_small_run(run.suite, options.limit)
+    if notice:
+        console.print(f"note        {notice}", soft_wrap=True)
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
 
 

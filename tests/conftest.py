@@ -157,7 +157,7 @@ def save_llama(folder: Path, **sizes: int) -> Path:
         vocab_size=len(tokenizer),
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=192,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
@@ -170,7 +170,7 @@ def save_llama(folder: Path, **sizes: int) -> Path:
 
 @pytest.fixture(scope="session")
 def small_pair():
-    """A trained pair for worlds of the suite `smoke` and six actions; 18 s, for slow tests of the group `pair`."""
+    """A trained pair for worlds of 3x3 cells and six actions; 18 s, for slow tests of the group `pair`."""
     from small_pair import PAIR_SUITE
 
     from benchmark.calibrate.trained_pair import train_pair

@@ -20,6 +20,7 @@ from benchmark.cli.declare import option
 from benchmark.cli.fields import AUTO, THREADS, track_option
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
+from benchmark.installation.cache_settings import DEFAULT_CACHE_BYTES, NO_CACHE, CacheSettings
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
 from benchmark.tasks.prompt_template import FEWSHOT
 from karel_env.command import integer, number
@@ -99,6 +100,32 @@ class GenerationFlags:
         constrained = self.constrained or self.track == FEWSHOT
         temperature = self.temperature if self.n_samples else 0.0
         return GenerationOptions(self.track, constrained, self.n_samples, temperature, states=not self.accuracy_only)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Cache of what runs share: figures of untrained copies, per architecture, tokenizer, suite and protocol."""
+
+    cache: str = option(
+        "", "keep what untrained copies give in this folder, for other checkpoints; none: no cache", metavar="FOLDER|none",
+        default_text="karel-bench/evidence in the user's cache folder; emergence: its output folder",
+    )  # fmt: skip
+    cache_size: float = option(
+        DEFAULT_CACHE_BYTES / 1e9, "set the size of that cache, whose least recently used files are removed",
+        read_with=number(0.001, 1e6), metavar="GB", default_text=f"{DEFAULT_CACHE_BYTES / 1e9:g}",
+    )  # fmt: skip
+
+    def cache_settings(self) -> CacheSettings:
+        """The options as a run takes them.
+
+        Raises:
+            UsageError: files cannot be written to the folder.
+        """
+        folder = self.cache
+        if folder and folder != NO_CACHE:
+            folder = str(Path(folder).resolve())
+            check_folder(Path(folder), "--cache")
+        return CacheSettings(folder, int(self.cache_size * 1e9))
 
 
 @dataclass(frozen=True, kw_only=True)

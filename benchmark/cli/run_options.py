@@ -12,6 +12,7 @@ from benchmark.cli.options import (
     COUNT,
     SEED,
     BackendOptions,
+    CacheOptions,
     GenerationFlags,
     LoadingOptions,
     resolve_device,
@@ -63,6 +64,7 @@ class EvaluationOptions:
     json: bool = option(False, "print the row as JSON on standard output")
     generation: GenerationFlags = group(GenerationFlags)
     loading: LoadingOptions = group(LoadingOptions)
+    cache: CacheOptions = group(CacheOptions)
     backend: BackendOptions = group(BackendOptions)
 
 
@@ -102,4 +104,5 @@ def run_config(options: EvaluationOptions, suite: str, command: str, protocol: P
         generation=options.generation.generation_options(),
         protocol=protocol,
         measurements=(*STANDARD_MEASUREMENTS, *detail),
+        cache=options.cache.cache_settings(),
     )

@@ -56,7 +56,8 @@ class Executor(Protocol):
     """Starts workers and runs calls on them. Handles and calls are opaque to the pool.
 
     An executor that computes an item inside `submit`, so that no deadline can end it, has a true attribute
-    `computes_in_call`.
+    `computes_in_call`. One whose workers of every kind are equal has a true attribute `serves_all_kinds`: the pool then
+    starts no worker for another kind of item.
     """
 
     def start_worker(self, kind: str) -> tuple[Any, Any]:

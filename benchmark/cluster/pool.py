@@ -28,6 +28,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from benchmark.cluster.executor import (
+    EVALUATION,
     INVALID_MODEL,
     NODE_LOST,
     OUT_OF_MEMORY,
@@ -183,7 +184,7 @@ class Pool:
 
     def _start_workers(self) -> None:
         """Start workers for queued items; idle workers of a kind that no queued item needs are stopped for them."""
-        queued_kinds = [pending.item.kind for pending in self.queue]
+        queued_kinds = [self._worker_kind(pending.item) for pending in self.queue]
         starting_kinds = [worker.kind for worker in self.workers if not worker.is_ready]
         for kind in dict.fromkeys(queued_kinds):
             idle = [w for w in self.workers if w.kind == kind and w.is_ready and w.pending is None]
@@ -199,11 +200,15 @@ class Pool:
                 self.workers.append(_PoolWorker(kind, handle, call, now, now, timeout_growth=self.timeout_growth))
                 num_needed -= 1
 
+    def _worker_kind(self, item: WorkItem) -> str:
+        """Kind of worker that computes an item; one kind where all workers are equal, since a start takes seconds."""
+        return EVALUATION if getattr(self.executor, "serves_all_kinds", False) else item.kind
+
     def _hand_out(self) -> None:
         for worker in self.workers:
             if not worker.is_ready or worker.pending or not self.queue:
                 continue
-            candidates = [pending for pending in self.queue if pending.item.kind == worker.kind]
+            candidates = [pending for pending in self.queue if self._worker_kind(pending.item) == worker.kind]
             if candidates:
                 pending = next((p for p in candidates if p.item.affinity_key == worker.affinity_key), candidates[0])
                 self.queue.remove(pending)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pickle import UnpicklingError
+from typing import ClassVar
 
 from benchmark.cluster.executor import SUCCEEDED, WORKER_DIED, CallResult, WorkItem
 from benchmark.cluster.local_executor import WorkerSession
@@ -42,6 +43,7 @@ class ProcessExecutor:
     """
 
     processes: int
+    serves_all_kinds: ClassVar[bool] = True
     _idle: list[ForkedWorker] = field(default_factory=list)
     _open: list[ForkedWorker] = field(default_factory=list)
 

@@ -328,6 +328,11 @@ class RayExecutor:
     num_oom_kills: int = field(default_factory=count_oom_kills)
     expected_versions: dict[str, Any] = field(default_factory=code_versions)
 
+    @property
+    def serves_all_kinds(self) -> bool:
+        """Whether evaluation workers have the resources of all others: one CPU, and no GPU that a fit would occupy."""
+        return self.demand.cpus == 1 and not self.demand.gpus
+
     def start_worker(self, kind: str) -> tuple[Any, Any]:
         """See `Executor`."""
         is_evaluation = kind == EVALUATION

@@ -2,7 +2,7 @@
 
 Every step of a run is done on two tasks of a suite and compared with plain forward passes of the model: token
 alignment, hidden states, padding, precision, generation, randomly initialised copies. Time and memory of a complete run are then
-estimated. Exit codes: 0 usable, 2 usage, 3 not usable.
+estimated. With `--states FILE`, states that another engine wrote are compared with those of transformers instead. Exit codes: 0 usable, 2 usage, 3 not usable.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmark.cli.declare import group, parse_options
+from benchmark.cli.declare import group, option, parse_options
 from benchmark.cli.fields import device_option, dtype_option, model_option, suite_option, track_option
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import LOAD_DEADLINE, LimitOptions, LoadingOptions, resolve_device
@@ -29,6 +30,10 @@ class DoctorOptions:
     dtype: str = dtype_option()
     device: str = device_option("cpu")
     track: str = track_option()
+    states: Path | None = option(
+        None, "only compare the states of this file, which another engine wrote, with those of transformers on a few prompts",
+        metavar="FILE.safetensors",
+    )  # fmt: skip
     loading: LoadingOptions = group(LoadingOptions)
     limits: LimitOptions = group(LimitOptions, load_deadline=LOAD_DEADLINE)
 
@@ -38,7 +43,7 @@ def examine(options: DoctorOptions) -> int:
     spec, device = ModelSpec.parse(read_model(options.model)), resolve_device(options.device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.doctor.context import FAIL, WARN, DoctorContext
-    from benchmark.doctor.examination import run_checks
+    from benchmark.doctor.examination import run_checks, run_states_check
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.tasks.suite import load_suite
 
@@ -48,7 +53,7 @@ def examine(options: DoctorOptions) -> int:
     context = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, device, options.track)
     print(f"{checkpoint.spec}, suite {context.job.suite.name}, {options.track} track, {options.dtype}")
     outcomes = []
-    for result in run_checks(context):
+    for result in run_checks(context) if options.states is None else run_states_check(context, options.states):
         outcomes.append(result.outcome)
         print(f"{result.outcome:<6}{result.name:<18}{result.message}", flush=True)
     if FAIL in outcomes:

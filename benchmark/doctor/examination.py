@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from benchmark.doctor import checks, custom_checks, edit_checks
 from benchmark.doctor.context import FAIL, NUM_TASKS, OK, SKIPPED, CheckResult, DoctorContext
+from benchmark.doctor.states_check import NAME, check_states_file
 from benchmark.errors import BenchmarkError, is_panic
 from benchmark.models.tokenizer import suppress_native_stderr
 
@@ -52,6 +54,14 @@ def run_checks(doctor_context: DoctorContext) -> Iterator[CheckResult]:
         if is_required and result.outcome == FAIL:
             yield CheckResult("the rest", SKIPPED, f"not checked; fix this first: {name}")
             return
+
+
+def run_states_check(doctor_context: DoctorContext, path: Path) -> Iterator[CheckResult]:
+    """Check that the model can be loaded, then the states of a file."""
+    loading = _run_check("loading", checks.check_loading, doctor_context)
+    yield loading
+    if loading.outcome != FAIL:
+        yield _run_check(NAME, lambda context: check_states_file(context, path), doctor_context)
 
 
 def check_generator(doctor_context: DoctorContext) -> CheckResult:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.cli.declare import argument, group, option, parse_options
 from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
-from benchmark.cli.options import BackendOptions
+from benchmark.cli.options import BackendOptions, CacheOptions
 from benchmark.command import run_command, silence_libraries
 from benchmark.probing.protocol import Protocol
 
@@ -36,6 +36,7 @@ class EmergenceOptions:
     dtype: str = dtype_option()
     threads: int = threads_option()
     name: str | None = option(None, "name the model in the figure", default_text="name of the first folder")
+    cache: CacheOptions = group(CacheOptions)
     backend: BackendOptions = group(BackendOptions)
 
 

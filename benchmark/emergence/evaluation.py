@@ -210,6 +210,7 @@ def evaluate_runs(options: EmergenceOptions, reduced_protocol: Protocol = REDUCE
             options.threads,
             options.dtype,
             reduced_protocol,
+            options.cache.cache_settings(),
         )
         for name, run_checkpoints in checkpoints.items():
             runs[name] = []

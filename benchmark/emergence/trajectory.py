@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import exp
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.emergence.shared_controls import open_controls
 from benchmark.environment import source_digest
 from benchmark.errors import UsageError
+from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
 from benchmark.probing.control_gap import PriorBaseline
 from benchmark.probing.full_grid import FUTURE, READ, FullGrid
@@ -33,6 +36,7 @@ from benchmark.probing.state_source import Views, probe_source
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.verdict import verdict_from_evidence
 from benchmark.runner.cached_fits import CachedProbeTrainer
+from benchmark.runner.evidence_cache import controls_key
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.plan import Job, Shard, shards_of
 from benchmark.runner.stages import Backend, Progress, RunStages
@@ -134,6 +138,7 @@ class Trajectory:
         full: use the settings of a complete run instead of the reduced ones.
         device, threads, dtype: device, CPU threads and dtype of the model.
         reduced_protocol: settings of the probes unless `full`.
+        cache: where controls are shared with other evaluations, if its folder is named.
     """
 
     def __init__(
@@ -147,11 +152,12 @@ class Trajectory:
         threads: int = 1,
         dtype: str = "float32",
         reduced_protocol: Protocol = REDUCED_PROTOCOL,
+        cache: CacheSettings = DEFAULT_CACHE,
     ) -> None:
         self.suite, self.protocol = suite, STANDARD if full else reduced_protocol
         self.answers = suite.probe_programs if full else min(REDUCED_PROBE_TASKS, suite.probe_programs)
         self.out, self.backend, self.progress = out, backend, progress
-        self.device, self.threads, self.dtype = device, threads, dtype
+        self.device, self.threads, self.dtype, self.cache = device, threads, dtype, cache
 
     def measure(self, checkpoint: TrainingCheckpoint) -> CurvePoint:
         """Evaluate a checkpoint, or read its stored point."""
@@ -159,7 +165,9 @@ class Trajectory:
         folder = RunFolder(self.out / f"step-{checkpoint.step:07d}-{identity[:12]}")
         with folder.lock(), self.backend.pool.reporting(folder.log, self.progress.write):
             if folder.file_status(folder.root, POINT_FILE) != VALID:
-                point = self._point(checkpoint, self._stages(checkpoint.checkpoint, identity, folder))
+                stages = self._stages(checkpoint.checkpoint, identity, folder)
+                with self._open_controls(checkpoint.checkpoint) as controls:
+                    point = self._point(checkpoint, stages, controls)
                 check_unchanged(checkpoint.checkpoint)
                 folder.finish(POINT_FILE, _POINT.dump_json(point, indent=1) + b"\n")
                 folder.delete_states()
@@ -196,11 +204,17 @@ class Trajectory:
         stages.draw_tasks()
         return stages
 
-    def _controls(self, checkpoint: Checkpoint) -> RunStages:
-        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in a separate folder."""
+    @contextmanager
+    def _open_controls(self, checkpoint: Checkpoint) -> Iterator[RunStages]:
+        """Stages in the folder of the controls, which checkpoints share."""
         architecture = hashlib.sha256((checkpoint.folder / "config.json").read_bytes()).hexdigest()
         identity = self._identity(architecture)
-        stages = self._stages(checkpoint, identity, RunFolder(self.out / f"controls-{identity[:12]}"))
+        own = self.out / f"controls-{identity[:12]}"
+        with open_controls(own, self.cache, controls_key(checkpoint, identity)) as folder:
+            yield self._stages(checkpoint, identity, folder)
+
+    def _evaluate_controls(self, stages: RunStages) -> None:
+        """Evaluate the controls (randomly initialised copies, token history) on the blind set, in a separate folder."""
         for copy in range(self.protocol.random_inits):
             stages.evaluate(stages.job, self._shards(Stage(BLIND, random_init=copy)))
         store = stages.folder.store
@@ -208,14 +222,13 @@ class Trajectory:
             tasks = stages.task_sets.blind
             states = token_history_states(tasks.programs, first_inputs(tasks), self._blind)
             store.commit(store.stage(RECORDER, {"states": np.asarray(states, np.float32)}, {}))
-        return stages
 
-    def _point(self, checkpoint: TrainingCheckpoint, stages: RunStages) -> CurvePoint:
+    def _point(self, checkpoint: TrainingCheckpoint, stages: RunStages, controls: RunStages) -> CurvePoint:
         suite, protocol, folder, task_sets = self.suite, self.protocol, stages.folder, stages.task_sets
         for stage in (TEST, LIKELIHOOD, GENERATED, BLIND):
             stages.evaluate(stages.job, self._shards(Stage(stage)))
         texts = tuple(sample["text"] for sample in folder.samples(stages.shards, Stage(GENERATED)))
-        controls = self._controls(checkpoint.checkpoint)
+        self._evaluate_controls(controls)
         trainer = _SharedControlTrainer(controls.probe_trainer(keep=True), stages.probe_trainer(keep=True))
         tasks, samples = task_sets.test, folder.samples(stages.shards, Stage(TEST))
         scores = score_programs(suite, tasks, [sample["text"] for sample in samples])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.protocol import FULL_GRID, STANDARD_GRID
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES
@@ -54,6 +55,7 @@ class Job:
         generation: how programs are generated.
         prompt_template: the template around a task's worlds, rendered once per run; None to render it where it is used.
         probes: whether the states of the probes of the record are read; a preview has none.
+        cache: where evidence that several runs share is cached.
     """
 
     suite: Suite
@@ -67,6 +69,7 @@ class Job:
     generation: GenerationOptions = DEFAULT_GENERATION
     prompt_template: PromptTemplate | None = None
     probes: bool = True
+    cache: CacheSettings = DEFAULT_CACHE
 
     @property
     def reads_states(self) -> bool:

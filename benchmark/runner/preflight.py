@@ -22,7 +22,13 @@ from benchmark.probing.probes import GROUPS_PER_CHUNK
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
-from benchmark.runner.measurements.cost import PROBE_FACTOR, SCAN_TOKEN_SECONDS, ModelCost, estimate_measurements
+from benchmark.runner.measurements.cost import (
+    LOAD_SECONDS,
+    PROBE_FACTOR,
+    SCAN_TOKEN_SECONDS,
+    ModelCost,
+    estimate_measurements,
+)
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.plan import Job, plan, plan_dependent
@@ -167,6 +173,9 @@ def _estimate_resources(
     )
     # Programs of the suite's length are counted, not the longest that a model may write. Each prompt is read once per program.
     evaluation = cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
+    # Every model is loaded once, and reads the prefix that all prompts share once.
+    num_models = 1 + (job.random_inits if job.has_probes else 0)
+    evaluation += num_models * (LOAD_SECONDS + cost.token_seconds * prefix_tokens)
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden

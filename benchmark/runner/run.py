@@ -38,6 +38,7 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.verdict import ProbeResult, blind_probe_set, count_blind_steps, measure
 from benchmark.runner.folder import RETRIED, RunFolder
+from benchmark.runner.measurements.limited import limit_measurement, limit_protocol
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
@@ -71,7 +72,8 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, checkpoint: Checkpoint) -> None:
-        self.config, self.checkpoint, self.protocol = config, checkpoint, config.protocol
+        self.config, self.checkpoint = config, checkpoint
+        self.protocol = config.protocol if config.limit is None else limit_protocol(config.protocol)
         full_suite = load_suite(config.suite, config.seed)
         self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
         self.suite = limit_suite(full_suite, config.limit)
@@ -91,6 +93,7 @@ class Run:
             (),
             config.threads,
             options,
+            cache=config.cache,
         )
         track = TRAINED if checkpoint.is_custom else options.track
         if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.has_hidden_states:
@@ -151,6 +154,8 @@ class Run:
         """The measurements that are made besides the record; those that do not fit the suite or the track are left out."""
         names = [PREVIEW if name == REPRESENTS and self.is_preview else name for name in self.config.measurements]
         selected = [MEASUREMENTS[name] for name in names]
+        if self.config.limit is not None:
+            selected = [limit_measurement(measurement) for measurement in selected]
         return [measurement for measurement in selected if measurement.skip_reason(self.job) is None]
 
     def execute(self, backend: Backend, progress: Progress) -> Record:

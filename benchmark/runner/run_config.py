@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.runner.measurements.registry import STANDARD_MEASUREMENTS
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions
@@ -28,6 +29,7 @@ class RunConfig:
         generation: how programs are generated.
         protocol: settings of the probes.
         measurements: names of the measurements besides the record, see `measurements.registry`.
+        cache: where evidence that several runs share is cached.
         preview: whether to take as few probe seeds as the verdict needs, and to leave out the probes of the record.
     """
 
@@ -45,4 +47,5 @@ class RunConfig:
     generation: GenerationOptions = DEFAULT_GENERATION
     protocol: Protocol = STANDARD
     measurements: tuple[str, ...] = STANDARD_MEASUREMENTS
+    cache: CacheSettings = DEFAULT_CACHE
     preview: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from baselines.encoding import IGNORE_INDEX, encode
 from baselines.tokenizer import build_tokenizer, cell_pairs
@@ -45,7 +46,7 @@ def test_pairs_make_grids_half_as_long_and_need_even_rows():
     tasks = training_tasks(suite, np.arange(4), 1)
     single, pairs = (encode(tasks, suite.shown, False, pairs=pairs)[0] for pairs in (False, True))
     assert single.shape[1] - pairs.shape[1] == suite.shown * 2 * 36 / 2
-    odd = load_suite("smoke")
+    odd = load_suite(WORLDS_SUITE)
     with pytest.raises(ValueError, match="rows of an even number"):
         encode(training_tasks(odd, np.arange(4), 1), odd.shown, True, pairs=True)
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
+from worlds import WORLDS_SUITE
 
 import baselines.speed
 import baselines.train
@@ -37,7 +38,7 @@ RECIPE = """
 suite: smoke
 architecture:
   class: LlamaForCausalLM
-  config: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 128}
+  config: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 192}
 optimizer:
   {batch: 4, tasks: 24, muon_lr: 0.02, adam_lr: 0.003, weight_decay: 0.01, warmup: 0.1, decay: 0.5, clip: 1.0}
 seed: 3
@@ -286,6 +287,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones(capsys):
 
 def test_products_are_counted_as_the_formula_says(recipe):
     """Three passes of two operations a weight and token, and the attention's two products."""
+    recipe.write_text(RECIPE.replace("suite: smoke", f"suite: {WORLDS_SUITE}"))
     training = load_recipe(recipe)
     found = measure_speed(training, False, "no", 1)
     suite = load_suite(training.suite)

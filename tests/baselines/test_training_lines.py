@@ -11,7 +11,7 @@ RECIPE = """
 suite: smoke
 architecture:
   class: LlamaForCausalLM
-  config: {hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 128}
+  config: {hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 192}
 optimizer:
   {batch: 2, tasks: 8, muon_lr: 0.02, adam_lr: 0.003, weight_decay: 0.01, warmup: 0.1, decay: 0.5, clip: 1.0}
 seed: 3

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from benchmark.calibrate import rotation_calibration
 from benchmark.calibrate.__main__ import main
@@ -19,7 +20,7 @@ SMALL = [
     "--protocol",
     "4",
     "--suite",
-    "smoke",
+    WORLDS_SUITE,
     "--prompts",
     "300",
     "--folds",
@@ -130,9 +131,9 @@ def test_cells_of_other_settings_are_not_combined(gate, tmp_path, capsys) -> Non
 
 
 def test_the_key_of_a_cell_has_suite_and_settings() -> None:
-    suite = rotation_calibration.load_suite("smoke")
+    suite = rotation_calibration.load_suite(WORLDS_SUITE)
     key = cell_key(suite, SMALL_PROTOCOL, 300)
-    assert cell_key(rotation_calibration.load_suite("smoke"), SMALL_PROTOCOL, 300) == key
+    assert cell_key(rotation_calibration.load_suite(WORLDS_SUITE), SMALL_PROTOCOL, 300) == key
     changed = rotation_calibration.replace
     others = [
         cell_key(changed(suite, seed=suite.seed + 1), SMALL_PROTOCOL, 300),
@@ -154,7 +155,7 @@ def test_an_unknown_pseudo_model_is_a_usage_error(tmp_path, capsys) -> None:
 
 
 def test_every_pseudo_model_is_built() -> None:
-    suite = rotation_calibration.load_suite("smoke")
+    suite = rotation_calibration.load_suite(WORLDS_SUITE)
     draw = RotationDraw(suite, rotation_calibration.ROTATION_STANDARD, 0, 60)
     kinds = draw.builder.kinds()
     assert {kind for kind, _ in kinds.values()} == {"N", "R", "M"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from worlds import WORLDS_SUITE
+
 from benchmark.tasks.suite import load_suite
 
-PAIR_SUITE = replace(load_suite("smoke"), blind_length=6, sha256="")
+PAIR_SUITE = replace(load_suite(WORLDS_SUITE), blind_length=6)
 """Worlds so small that a pair learns them in 400 steps, programs so long that few of them are alike."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from benchmark.probing import control_gap as semantic_content
 from benchmark.probing.control_gap import (
@@ -34,7 +35,7 @@ ALLOWED = {name: valid_alternatives(name) for name in FEATURES}
 
 @pytest.fixture(scope="module")
 def setting():
-    tasks = blind_tasks(replace(load_suite("smoke"), probe_programs=300))
+    tasks = blind_tasks(replace(load_suite(WORLDS_SUITE), probe_programs=300))
     probe_set = build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(PROTOCOL), PROTOCOL)
     return probe_set, semantic_content.PriorBaseline.from_probe_set(probe_set, PROTOCOL)
 

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.probing.full_grid import OFFSETS, FullGrid
@@ -26,7 +27,7 @@ from karel_env.features import FEATURES
 from karel_env.language import HEADER_TEXT
 from karel_env.semantics import ORIGINAL
 
-SUITE = replace(load_suite("smoke"), probe_programs=250, sha256="")
+SUITE = replace(load_suite(WORLDS_SUITE), probe_programs=250, sha256="")
 PROTOCOL = replace(
     STANDARD, steps=40, checks=1, folds=5, seeds=(0, 1), hidden=32, deep_hidden=(16, 16), alternatives=4, copies=1, resamples=100,
     random_inits=1, min_programs=5,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reference_interpreter import Karel
 from sklearn.metrics import f1_score
+from worlds import WORLDS_SUITE
 
 from benchmark.probing.diagnostics import CONTROL_LABELS, add_control_labels, macro_f1
 from benchmark.probing.labels import DROPPED, MISSING, build_probe_set, list_semantics, select_alternatives
@@ -24,7 +25,7 @@ from karel_env.language import ACTIONS, FIRST_CONDITION
 from karel_env.screen import valid_alternatives
 from karel_env.semantics import ORIGINAL, mirror_classes
 
-SUITE = replace(load_suite("smoke"), probe_programs=150)
+SUITE = replace(load_suite(WORLDS_SUITE), probe_programs=150)
 OFFSETS = (0, -2, -1, 1, 2)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from benchmark.probing.labels import MISSING, label_actions
 from benchmark.probing.version4.derivability import derivability_losses, judged_derivability, screened_pairs
@@ -35,7 +36,7 @@ STEPS = [(-1, 0), (0, 1), (1, 0), (0, -1)]
 
 @pytest.fixture(scope="module")
 def blind():
-    return shared_prompts(load_suite("smoke"))
+    return shared_prompts(load_suite(WORLDS_SUITE))
 
 
 @pytest.fixture(scope="module")

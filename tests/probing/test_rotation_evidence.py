@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worlds import WORLDS_SUITE
 
 from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probes import fit_probes
@@ -24,7 +25,7 @@ PROTOCOL = replace(
 
 @pytest.fixture(scope="module")
 def blind():
-    return shared_prompts(load_suite("smoke"))
+    return shared_prompts(load_suite(WORLDS_SUITE))
 
 
 @pytest.fixture(scope="module")

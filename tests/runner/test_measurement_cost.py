@@ -87,3 +87,11 @@ def test_a_preview_counts_neither_the_probes_of_the_record_nor_all_seeds(job) ->
     assert preview.probing_seconds == 0 < full.probing_seconds
     assert preview.evaluation_seconds < full.evaluation_seconds
     assert preview.measurement_seconds["preview"] < full.measurement_seconds["represents"]
+
+
+def test_loading_and_the_shared_prefix_are_counted_once_per_model(job, monkeypatch) -> None:
+    preview = replace(job, probes=False)
+    quick, full = check_fits(preview, STANDARD).evaluation_seconds, check_fits(job, STANDARD).evaluation_seconds
+    monkeypatch.setattr(preflight, "LOAD_SECONDS", cost.LOAD_SECONDS + 10)
+    assert check_fits(preview, STANDARD).evaluation_seconds == pytest.approx(quick + 10)
+    assert check_fits(job, STANDARD).evaluation_seconds == pytest.approx(full + 10 * (1 + job.random_inits))

@@ -53,7 +53,7 @@ def test_items_and_their_conclusion(job) -> None:
     assert result.verdict == INCONCLUSIVE
     assert "rows with unseen prefixes" in result.reason
     assert set(result.control_gaps) == {"token-history", "random-init", "record-places", "record-counts", "record-sums"}
-    assert [point.position for point in result.curve] == [0, 1, 2, 3]
+    assert [point.position for point in result.curve] == [0, 1, 2, 3, 4, 5]
     assert all(array.dtype == np.float32 for array in conclusion.evidence.values())
     assert not any(name.startswith("token-history") for name in conclusion.evidence)
     assert "settings of protocol 4" in conclusion.unofficial[0]

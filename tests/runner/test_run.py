@@ -142,7 +142,7 @@ def test_bad_models_are_refused(tiny_folder, tmp_path, capsys):
     assert call("--model", f"path:{pickled}", "--suite", "smoke", "--out", tmp_path / "runs") == 3
     assert "safetensors" in capsys.readouterr().err
     assert call("--model", f"path:{tiny_folder}", "--suite", "icml24", "--out", tmp_path / "runs") == 3
-    assert "context of 128 tokens" in capsys.readouterr().err
+    assert "context of 192 tokens" in capsys.readouterr().err
 
 
 def test_dry_run_computes_nothing(tiny_folder, tmp_path, capsys):

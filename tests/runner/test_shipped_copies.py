@@ -34,6 +34,8 @@ from benchmark.tasks.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
 COPIES = range(ROTATION_STANDARD.random_inits)
+SUITES = ("laptop", "smoke")
+"""Suites on which they are shipped."""
 
 
 @pytest.fixture
@@ -54,10 +56,12 @@ def test_shipped_copies_are_those_of_the_measured_row(job) -> None:
     stored = load_file(ROOT / DEFAULT_MODEL / "rotation.data")
     for name, array in merged.arrays(RANDOM_INIT).items():
         assert array.tobytes() == stored[name].tobytes(), name
-    assert len(SHIPPED_COPIES) == len(COPIES)
+    assert len(SHIPPED_COPIES) == len(SUITES) * len(COPIES)
 
 
-def test_the_default_model_reads_no_copy(job, monkeypatch) -> None:
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_default_model_reads_no_copy(job, monkeypatch, suite) -> None:
+    job = replace(job, suite=load_suite(suite))
     monkeypatch.setattr(represents, "load_model", lambda *_: pytest.fail("a shipped copy needs no model"))
     collector = RepresentsMeasurement().open(job)
     for copy in COPIES:

@@ -41,7 +41,7 @@ PINNED: dict[str, str] = {
     "generalize-3f40ad9099e3bdda.data": "a2c97503091e0656acfdf7b97067bf46afc08b2789b3b735abc6c29758a6b634",
     "icml24-83bc9add8e76caaf.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
     "laptop-a41ec3684eb04c4a.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
-    "smoke-4c4a56d9a49f0104.data": "9af0e68378e16b2f967fe777121e13379d679d60cd08bc362e37817f25d89b05",
+    "smoke-62f0e34f7442cb68.data": "2fb64490c04230db43c2396e4a89c25b9249078bc40cbda43adb7d63e2ff95d3",
 }
 """SHA-256 of each shipped file, by name."""
 _DERIVABILITY = "derivability"

@@ -18,7 +18,7 @@ from benchmark.probing.version4.sequential_verdict import list_looks
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
 from benchmark.probing.written.content import DEPTHS, OFFSETS, content_sources
 from benchmark.probing.written.content_labels import HEADS
-from benchmark.runner.evidence_cache import cache_folder, shipped_copy, untrained_copy_key
+from benchmark.runner.evidence_cache import is_cached, shipped_copy, untrained_copy_key
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.reach import ReachMeasurement
@@ -123,9 +123,9 @@ def count_missing_copies(job: Job, protocol: RotationProtocol) -> int:
         if not seeds_of_copy(protocol, copy):
             continue
         key = untrained_copy_key(job, protocol, RANDOM_INIT_SEED + copy)
-        is_cached = key is not None and (cache_folder() / f"{key}.data").is_file()
-        is_shipped = not is_cached and shipped_copy(job, protocol, RANDOM_INIT_SEED + copy) is not None
-        missing += not (is_cached or is_shipped)
+        has_cached = key is not None and is_cached(key, job.cache)
+        is_shipped = not has_cached and shipped_copy(job, protocol, RANDOM_INIT_SEED + copy) is not None
+        missing += not (has_cached or is_shipped)
     return missing
 
 

@@ -25,6 +25,7 @@ from benchmark.probing.version4.sequential_verdict import Look, is_decided, list
 from benchmark.probing.version4.suite_controls import SuiteControls
 from benchmark.runner.blind_reading import read_blind_states
 from benchmark.runner.measurement_record import MeasurementRecord, PreviewRecord
+from benchmark.runner.measurements.limited import is_small_suite
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.measurements.represents import (
     CONTROLS_ITEM,
@@ -123,6 +124,9 @@ class PreviewCollector(RepresentsCollector):
     def is_last(self, look: Look, result: RotationResult) -> bool:
         """Whether the verdict after a look stands."""
         if look == list_looks(self.protocol)[-1]:
+            return True
+        # More seeds would decide no more of a suite that is too small for a verdict.
+        if self.protocol == ROTATION_STANDARD and is_small_suite(self.job.suite):
             return True
         has_enough = self.judged.judged_rows.num_unseen >= self.protocol.min_unseen
         return is_decided(result, self.protocol, look.widening, has_enough)

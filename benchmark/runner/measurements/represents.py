@@ -175,14 +175,14 @@ class RepresentsCollector:
         if shipped is not None:
             return shipped
         key = untrained_copy_key(self.job, self.protocol, RANDOM_INIT_SEED + copy)
-        cached = None if key is None else read_cached(key)
+        cached = None if key is None else read_cached(key, self.job.cache)
         if cached is not None:
             return cached
         arrays = collect_copy(
             self.judged, self._views(copy, batch_scale), self.protocol, seeds_of_copy(self.protocol, copy)
         )
         if key is not None and batch_scale == 1:
-            write_cached(key, arrays)
+            write_cached(key, arrays, self.job.cache)
         return arrays
 
     def _suite_controls(self) -> dict[str, np.ndarray]:
@@ -192,10 +192,10 @@ class RepresentsCollector:
         if shipped is not None:
             return shipped.arrays()
         key = suite_controls_key(suite, self.protocol)
-        cached = read_cached(key)
+        cached = read_cached(key, self.job.cache)
         if cached is None:
             cached = compute_suite_controls(suite, self.protocol).arrays()
-            write_cached(key, cached)
+            write_cached(key, cached, self.job.cache)
         return cached
 
     def _views(self, copy: int | None, batch_scale: float) -> list[np.ndarray]:

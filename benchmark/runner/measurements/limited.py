@@ -1,0 +1,45 @@
+"""Settings of the probes of a run with `--limit`: a fraction of the standard work, for a first look and no verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmark.probing.protocol import STANDARD, Protocol
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+from benchmark.runner.measurements.measurement import Measurement
+from benchmark.runner.measurements.represents import RepresentsMeasurement
+from benchmark.tasks.suite import Suite
+
+MIN_TASKS, MIN_PROGRAMS = 300, 1000
+"""Test tasks and probe programs below which a suite is too small for the verdicts of a row."""
+SEEDS, STEPS = (0, 1, 2), 100
+LIMITED = replace(STANDARD, alternatives=6, copies=1, seeds=SEEDS, folds=len(SEEDS), random_inits=1, steps=STEPS)
+LIMITED_ROTATION = replace(ROTATION_STANDARD, seeds=SEEDS, folds=len(SEEDS), random_inits=1, steps=STEPS)
+
+
+def limit_protocol(protocol: Protocol) -> Protocol:
+    """The settings of a limited run; those that are not the standard ones stay."""
+    return LIMITED if protocol == STANDARD else protocol
+
+
+def limit_measurement(measurement: Measurement) -> Measurement:
+    """The measurement of a limited run: with fewer probe seeds and steps, if its settings are the standard ones."""
+    if isinstance(measurement, RepresentsMeasurement) and measurement.protocol == ROTATION_STANDARD:
+        return replace(measurement, protocol=LIMITED_ROTATION)
+    return measurement
+
+
+def is_small_suite(suite: Suite) -> bool:
+    """Whether a suite has too few tasks or probe programs for the verdicts of a row."""
+    return suite.tasks < MIN_TASKS or suite.probe_programs < MIN_PROGRAMS
+
+
+def describe_small_run(suite: Suite, limit: int | None) -> str:
+    """A line on a run that is too small for a verdict, with the reason and what to do; empty for any other run."""
+    if not is_small_suite(suite):
+        return ""
+    size = f"{suite.tasks} test tasks and {suite.probe_programs} probe programs"
+    if limit is None:
+        return f"too small for a verdict: suite {suite.name} has {size}; use --suite laptop for figures to rely on"
+    work = f"{len(LIMITED_ROTATION.seeds)} probe seeds of {LIMITED_ROTATION.steps} steps"
+    return f"too small for a verdict: --limit {limit} leaves {size}, and {work}; run without --limit for figures to rely on"
