@@ -67,8 +67,8 @@ def compute_clusters(suite: Suite) -> np.ndarray:
 def compute_delta_baseline(suite: Suite, protocol: Protocol) -> DeltaBaseline:
     """`delta_baseline`, from the labels."""
     probe_set, baseline = load_blind_set(suite, protocol)
-    kept = valid_alternatives(PRIMARY)
-    columns = np.array([0, *(i for i, name in enumerate(probe_set.semantics) if name in kept)])
+    valid = valid_alternatives(PRIMARY)
+    columns = np.array([0, *(i for i, name in enumerate(probe_set.semantics) if name in valid)])
     f = FEATURES.index(PRIMARY)
     return DeltaBaseline(
         columns,

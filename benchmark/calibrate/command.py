@@ -80,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmark.calibrate.preview import command as preview_command
 
         return preview_command.main(argv[1:])
-    rest = without_protocol_4(argv)
-    if rest is not None:
+    remaining = without_protocol_4(argv)
+    if remaining is not None:
         from benchmark.calibrate import rotation_command
 
-        return rotation_command.main(rest)
+        return rotation_command.main(remaining)
     return run_command(lambda: execute(parse_options(CalibrateOptions, argv, "calibrate", EPILOG)))
 
 

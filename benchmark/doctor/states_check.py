@@ -184,11 +184,11 @@ def _explain(sample: np.ndarray, reference: ReadRows, wrong: np.ndarray, toleran
 
 def _layer_order(sample: np.ndarray, reference: ReadRows, tolerance: float) -> str | None:
     """Which layers of transformers the layers of a file are, if each is one of them and they are not in order."""
-    known = [*reference.layers.transpose(1, 0, 2), reference.before_norm]
-    names = [*map(str, range(len(known) - 1)), f"{len(known) - 2} before the final norm"]
+    candidates = [*reference.layers.transpose(1, 0, 2), reference.before_norm]
+    names = [*map(str, range(len(candidates) - 1)), f"{len(candidates) - 2} before the final norm"]
     order = []
     for depth in range(sample.shape[1]):
-        distances = [np.mean(_distances(sample[:, depth], layer) <= tolerance) for layer in known]
+        distances = [np.mean(_distances(sample[:, depth], layer) <= tolerance) for layer in candidates]
         if distances[depth] >= EXPLAINED:
             order.append(names[depth])
         elif max(distances) >= EXPLAINED:
@@ -206,6 +206,6 @@ def _from_other_programs(sample: np.ndarray, reference: ReadRows, wrong: np.ndar
     cells = [(row, layer) for row, layer in np.argwhere(wrong) if layer or wrong.shape[1] == 1]
     num_explained = 0
     for row, layer in cells:
-        others = reference.program != reference.program[row]
-        num_explained += bool((_distances(sample[row, layer], reference.layers[others, layer]) <= tolerance).any())
+        is_other = reference.program != reference.program[row]
+        num_explained += bool((_distances(sample[row, layer], reference.layers[is_other, layer]) <= tolerance).any())
     return num_explained >= MIXED * max(1, len(cells))

@@ -29,9 +29,9 @@ class Interpreter:
     def answer(self, prompt: str) -> str:
         """The right answer to the last question of a prompt."""
         task = prompt.rpartition(f"\n{WORLD}\n")[2]
-        world_text, _, rest = task.partition(f"\n{PROGRAM}\n")
-        program_text, _, rest = rest.partition(f"\n{QUESTION} ")
-        text = rest.removesuffix(f"\n{ANSWER}")
+        world_text, _, after_world = task.partition(f"\n{PROGRAM}\n")
+        program_text, _, asked_text = after_world.partition(f"\n{QUESTION} ")
+        text = asked_text.removesuffix(f"\n{ANSWER}")
         words = self.parse(program_text)
         actions = np.asarray(words[len(HEADER) : -1], np.int8)[None]
         inputs = parse_world(world_text)[None]

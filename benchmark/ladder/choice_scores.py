@@ -54,4 +54,4 @@ def _single_tokens(answerer: Answerer, prompt: str, choices: Sequence[str]) -> l
     if not isinstance(answerer, HuggingFaceModel):
         return []
     ids = [align_tokens(answerer.tokenizer, prompt, choice).ids for choice in choices]
-    return [first for first, *_ in ids] if all(len(one) == 1 for one in ids) else []
+    return [first for first, *_ in ids] if all(len(tokens) == 1 for tokens in ids) else []

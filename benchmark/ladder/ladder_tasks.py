@@ -31,7 +31,7 @@ class LadderTasks:
 
     Attributes:
         questions: the ladder, easiest first.
-        asked: N executions that are asked about, of all lengths in equal numbers.
+        tests: N executions that are asked about, of all lengths in equal numbers.
         shots: the executions of the solved examples.
         fitted: further executions, for the last-action heuristic.
         texts, shot_texts: world and program of each execution, as in a prompt.
@@ -40,7 +40,7 @@ class LadderTasks:
     """
 
     questions: Sequence[Question]
-    asked: Executions
+    tests: Executions
     shots: Executions
     fitted: Executions
     texts: Sequence[str]
@@ -79,16 +79,16 @@ def draw_ladder(suite: Suite, per_length: int, num_shots: int, dialect: str = KA
     shortest, longest = suite.recipe.length
     lengths = range(shortest, longest + 1)
     seed = suite.seed + LADDER_STREAM + TASKS_VERSION
-    asked, shots, fitted = [], [], []
+    tests, shots, fitted = [], [], []
     per_fit, per_shot = -(-NUM_FITTED // len(lengths)), -(-num_shots // len(lengths))
     for length in lengths:
-        drawn = _draw(suite, length, seed, per_length + per_shot + per_fit)
-        shots.append(drawn.take(np.arange(per_shot)))
-        asked.append(drawn.take(per_shot + np.arange(per_length)))
-        fitted.append(drawn.take(per_shot + per_length + np.arange(per_fit)))
+        tasks = _draw(suite, length, seed, per_length + per_shot + per_fit)
+        shots.append(tasks.take(np.arange(per_shot)))
+        tests.append(tasks.take(per_shot + np.arange(per_length)))
+        fitted.append(tasks.take(per_shot + per_length + np.arange(per_fit)))
     # The shots are of all lengths, in an order that says nothing.
     mixed = np.random.default_rng(seed).permutation(per_shot * len(lengths))[:num_shots]
-    parts = [_executions(part, longest) for part in (asked, shots, fitted)]
+    parts = [_executions(part, longest) for part in (tests, shots, fitted)]
     shown = _take(parts[1], mixed)
     height, width = shown.inputs.cells.shape[1:]
     under = suite.show_under_robot

@@ -69,10 +69,11 @@ def floor_answers(question: Question, tasks: LadderTasks) -> dict[str, np.ndarra
     num_choices, num_actions = len(question.choices), len(ACTIONS)
 
     def before(executions: Executions) -> np.ndarray:
-        same = np.zeros(len(executions), np.int64)
-        return question.answer(executions.not_executed()) if BEFORE in question.floors else same
+        if BEFORE in question.floors:
+            return question.answer(executions.not_executed())
+        return np.zeros(len(executions), np.int64)
 
-    fitted, asked = tasks.fitted, tasks.asked
+    fitted, tests = tasks.fitted, tasks.tests
     answers = question.answer(fitted)
     counts = np.zeros((num_actions, num_choices, num_choices))
     np.add.at(counts, (fitted.last_action, before(fitted), answers), 1)
@@ -80,9 +81,9 @@ def floor_answers(question: Question, tasks: LadderTasks) -> dict[str, np.ndarra
     # Where a last action was not seen with an answer before, the answer is the most frequent one.
     counts += 1e-6 * overall
     floors = {
-        MAJORITY: np.full(len(asked), overall.argmax()),
-        BEFORE: before(asked),
-        LAST_ACTION: counts[asked.last_action, before(asked)].argmax(-1),
+        MAJORITY: np.full(len(tests), overall.argmax()),
+        BEFORE: before(tests),
+        LAST_ACTION: counts[tests.last_action, before(tests)].argmax(-1),
     }
     return {name: floors[name] for name in question.floors}
 
@@ -96,9 +97,9 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
         tasks: the tasks.
         batch: prompts per call.
     """
-    prompts, right = tasks.prompts(question), question.answer(tasks.asked)
+    prompts, right = tasks.prompts(question), question.answer(tasks.tests)
     scores = score_choices(answerer, prompts, question.choices, batch)
-    chosen = scores.argmax(1)
+    predicted = scores.argmax(1)
     texts = [
         generation.text
         for start in range(0, len(prompts), batch)
@@ -109,8 +110,8 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
     floors = floor_answers(question, tasks)
     accuracies = {name: float((answer == right).mean()) for name, answer in floors.items()}
     best = max(accuracies, key=lambda name: accuracies[name])
-    is_right, is_floor_right = chosen == right, floors[best] == right
-    lengths = tasks.asked.lengths
+    is_right, is_floor_right = predicted == right, floors[best] == right
+    lengths = tasks.tests.lengths
     by_length = {
         int(length): (float(is_right[lengths == length].mean()), float(is_floor_right[lengths == length].mean()))
         for length in np.unique(lengths)

@@ -97,7 +97,7 @@ def list_questions(height: int, width: int, longest: int) -> list[Question]:
         longest: number of actions of the longest program.
     """
 
-    def place(axis: int) -> Callable[[Executions], np.ndarray]:
+    def coordinate(axis: int) -> Callable[[Executions], np.ndarray]:
         return lambda executions: executions.outputs.robot[:, axis].astype(np.int64) - 1
 
     def numbers(count: int, first: int) -> tuple[str, ...]:
@@ -117,10 +117,10 @@ def list_questions(height: int, width: int, longest: int) -> list[Question]:
         ),
         Question("heading", "Which way does the robot face after the program?", tuple(HEADINGS), _heading, OF_STATE),
         Question(
-            "row", "In which row is the robot after the program, counted from 1 at the top?", numbers(height - 2, 1), place(0), OF_STATE
+            "row", "In which row is the robot after the program, counted from 1 at the top?", numbers(height - 2, 1), coordinate(0), OF_STATE
         ),
         Question(
-            "column", "In which column is the robot after the program, counted from 1 at the left?", numbers(width - 2, 1), place(1),
+            "column", "In which column is the robot after the program, counted from 1 at the left?", numbers(width - 2, 1), coordinate(1),
             OF_STATE,
         ),
         Question("wall ahead", "Is there a wall right in front of the robot after the program?", ("no", "yes"), _is_wall_ahead, OF_STATE),

@@ -60,10 +60,10 @@ def walk(cells, robot, actions) -> dict[str, str]:
 
 
 def test_answers_are_those_of_a_plain_robot(tasks) -> None:
-    answers = {question.name: question.answer(tasks.asked) for question in tasks.questions}
-    for i in range(len(tasks.asked)):
-        actions = [ACTIONS[action] for action in tasks.asked.actions[i] if action != NO_ACTION]
-        expected = walk(tasks.asked.inputs.cells[i].tolist(), tasks.asked.inputs.robot[i].tolist(), actions)
+    answers = {question.name: question.answer(tasks.tests) for question in tasks.questions}
+    for i in range(len(tasks.tests)):
+        actions = [ACTIONS[action] for action in tasks.tests.actions[i] if action != NO_ACTION]
+        expected = walk(tasks.tests.inputs.cells[i].tolist(), tasks.tests.inputs.robot[i].tolist(), actions)
         named = {question.name: question.choices[answers[question.name][i]] for question in tasks.questions}
         assert named == expected, tasks.texts[i]
 
@@ -113,11 +113,11 @@ def test_who_answers_as_a_floor_is_not_above_it(tasks, floor) -> None:
 def test_the_floors_are_what_they_are_called(tasks) -> None:
     """One action: the last action and the heading before it determine the heading; of two, they do not."""
     heading = next(question for question in tasks.questions if question.name == "heading")
-    right, lengths = heading.answer(tasks.asked), tasks.asked.lengths
+    right, lengths = heading.answer(tasks.tests), tasks.tests.lengths
     floors = floor_answers(heading, tasks)
     assert (floors[LAST_ACTION] == right)[lengths == 1].all()
     assert not (floors[LAST_ACTION] == right)[lengths > 2].all()
-    np.testing.assert_array_equal(floors[BEFORE], tasks.asked.inputs.robot[:, 2])
+    np.testing.assert_array_equal(floors[BEFORE], tasks.tests.inputs.robot[:, 2])
     assert len(set(floors[MAJORITY].tolist())) == 1
 
 

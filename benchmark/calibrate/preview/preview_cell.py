@@ -26,17 +26,17 @@ def measure_preview_cell(draw: RotationDraw, name: str, controls: Controls) -> d
     """
     began = time.process_time()
     kind, views = draw.builder.kinds()[name]
-    protocol, judged = draw.protocol, draw.judged
+    protocol, judged_rows = draw.protocol, draw.judged
     evidence = {
-        **measure_rotation(draw.builder.probe_set, judged, views(), protocol, controls[TOKEN_HISTORY]),
+        **measure_rotation(draw.builder.probe_set, judged_rows, views(), protocol, controls[TOKEN_HISTORY]),
         RANDOM_INIT: controls[RANDOM_INIT],
     }
-    has_enough_rows = judged.num_unseen >= protocol.min_unseen
+    has_enough_rows = judged_rows.num_unseen >= protocol.min_unseen
     looks = []
     for look in list_looks(protocol):
         seeds = protocol.seeds[: look.seeds]
-        parts = {source: select_seeds(part, protocol.seeds, seeds, judged) for source, part in evidence.items()}
-        result = verdict_of_seeds(parts, judged, seeds, protocol, MARKER_PAIRS, POSE_PAIRS)
+        parts = {source: select_seeds(part, protocol.seeds, seeds, judged_rows) for source, part in evidence.items()}
+        result = verdict_of_seeds(parts, judged_rows, seeds, protocol, MARKER_PAIRS, POSE_PAIRS)
         is_last = look.seeds == len(protocol.seeds)
         looks.append(
             (look.seeds, result.verdict, is_last or is_decided(result, protocol, look.widening, has_enough_rows))

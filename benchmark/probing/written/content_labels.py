@@ -163,4 +163,4 @@ def clear_classes(classes: np.ndarray) -> list[np.ndarray]:
     walls = np.stack([classes[..., FEATURES.index(f"wall_{side}"), :] for side in ("north", "east", "south", "west")])
     turns = (0, -1, 1)
     blocked = [np.take_along_axis(walls, ((facing + turn) % NUM_ROTATIONS)[None], 0)[0] for turn in turns]
-    return [np.where(facing == MISSING, MISSING, 1 - one).astype(np.int16) for one in blocked]
+    return [np.where(facing == MISSING, MISSING, 1 - wall).astype(np.int16) for wall in blocked]
