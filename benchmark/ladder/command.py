@@ -39,8 +39,7 @@ DIALECTS = ("karel", "python")
 
 @dataclass(frozen=True, kw_only=True)
 class LadderOptions:
-    """Ask a model what programs do, from their last action to where the robot ends; see also baseline:interpreter and
-    baseline:chance."""
+    """Ask a model what programs do, from their last action to where the robot ends."""
 
     model: str = model_option("", "none, it must be named")
     suite: str = suite_option(purpose=" of straight-line programs that gives worlds and actions")
