@@ -9,16 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from benchmark.board.label_placement import Box, place_labels
 from benchmark.statistics import Estimate
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
 LANE_HEIGHT = 34
 """Height in pixels of the lane below the plot for points without a y value."""
-LABEL_HEIGHT, LABEL_GAP = 14, 18
-"""Line height of a label, and its distance from the marks on its side, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Mark:
     point: ChartPoint
     y_bar: tuple[float, float] | None
     x_bar: tuple[float, float] | None
-    is_left: bool
+    is_left: bool = False
     label_position: tuple[float, float] = (0.0, 0.0)
 
 
@@ -114,38 +111,15 @@ def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def spread_labels(preferred: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Label positions in [low, high], at least `gap` apart, closest to the preferred ones in least squares.
-
-    The gap is reduced if the labels do not fit.
-    """
-    from scipy import optimize
-
-    order = np.argsort(preferred, kind="stable")
-    gap = min(gap, (high - low) / max(len(order) - 1, 1))
-    offsets = gap * np.arange(len(order))
-    # After subtracting the offsets, positions at least `gap` apart are non-decreasing: an isotonic regression.
-    fitted = (
-        optimize.isotonic_regression(np.asarray(preferred, float)[order] - offsets).x if len(order) else np.zeros(0)
-    )
-    positions = np.empty(len(order))
-    positions[order] = np.clip(fitted, low, high - offsets[-1:]) + offsets
-    return [round(float(position), 1) for position in positions]
-
-
-def place_labels(marks: Sequence[Mark], top: float, bottom: float) -> list[Mark]:
-    """Assign label positions to marks: one column per side, without overlaps."""
-    placed = list(marks)
-    for is_left in (True, False):
-        labelled = [i for i, mark in enumerate(placed) if mark.point.label and mark.is_left == is_left]
-        if not labelled:
-            continue
-        edges = [edge for i in labelled for edge in (placed[i].x, *(placed[i].x_bar or ()))]
-        x = round(min(edges) - LABEL_GAP if is_left else max(edges) + LABEL_GAP, 1)
-        positions = spread_labels([placed[i].y for i in labelled], LABEL_HEIGHT, top, bottom)
-        for i, y in zip(labelled, positions, strict=True):
-            placed[i] = replace(placed[i], label_position=(x, y))
-    return placed
+def _label_marks(marks: Sequence[Mark], area: Box) -> list[Mark]:
+    """The marks with positions of their labels."""
+    bars = [Box(min(mark.x_bar), mark.y - 1, max(mark.x_bar), mark.y + 1) for mark in marks if mark.x_bar]
+    bars += [Box(mark.x - 1, min(mark.y_bar), mark.x + 1, max(mark.y_bar)) for mark in marks if mark.y_bar]
+    labels = place_labels([(mark.x, mark.y) for mark in marks], [mark.point.label for mark in marks], bars, area)
+    return [
+        mark if label is None else replace(mark, is_left=label.is_left, label_position=(label.x, label.y))
+        for mark, label in zip(marks, labels, strict=True)
+    ]
 
 
 def lay_out_chart(
@@ -204,10 +178,10 @@ def lay_out_chart(
         y = y_of(point.y) if point.y is not None else float(lane_y or 0)
         y_bar = (y_of(point.y_interval.low), y_of(point.y_interval.high)) if point.y_interval else None
         x_bar = (x_of(point.x_interval.low), x_of(point.x_interval.high)) if point.x_interval else None
-        return Mark(x_of(point.x), y, point, y_bar, x_bar, x_of(point.x) > (LEFT + right) / 2)
+        return Mark(x_of(point.x), y, point, y_bar, x_bar)
 
     drawn_series = []
-    remaining_marks = iter(place_labels([mark(point) for point in points], TOP + 4, bottom - 4))
+    remaining_marks = iter(_label_marks([mark(point) for point in points], Box(LEFT, TOP, right, bottom)))
     for chart_series in series:
         marks = [next(remaining_marks) for _ in chart_series.points]
         path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if chart_series.line and len(marks) > 1 else ""

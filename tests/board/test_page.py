@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 from html_reader import Reader
@@ -18,14 +18,13 @@ from measured_rows import write_represents, write_uses
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
 from benchmark.board.charts import (
-    LABEL_HEIGHT,
     ChartPoint,
     ChartSeries,
     interval_strip,
     lay_out_chart,
-    spread_labels,
     ticks,
 )
+from benchmark.board.label_placement import Box, Label, place_labels
 from benchmark.board.page import PAGE_FILE, format_cell, main, make_slug
 from benchmark.board.row_page import read_training_log
 from benchmark.runner.measurement_record import UsesRecord, read_measurement
@@ -232,29 +231,31 @@ def test_a_chart_puts_points_in_proportion():
     assert logarithmic.series[0].path.count("L") == 2
 
 
-@given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.5, 30))
-def test_labels_are_apart_in_order_and_within(wanted, gap):
-    places = spread_labels(wanted, gap, 0, 100)
-    assert all(0 <= place <= 100 for place in places)
-    room = min(gap, 100 / max(len(wanted) - 1, 1))
-    placed = sorted(zip(wanted, places, strict=True), key=lambda pair: (pair[0], pair[1]))
-    assert all(b - a > room - 0.11 for (_, a), (_, b) in pairwise(placed))
-    if all(b - a >= gap for a, b in pairwise(sorted(wanted))):
-        assert all(abs(place - one) < 0.06 for place, one in zip(places, wanted, strict=True))
+@given(st.lists(st.tuples(st.integers(5, 40), st.integers(2, 28)), max_size=14, unique=True))
+def test_labels_are_apart_from_each_other_and_from_marks(grid):
+    """Marks at least 10 pixels apart, in a chart with room for all labels."""
+    marks, area = [(10.0 * x, 10.0 * y) for x, y in grid], Box(0, 0, 460, 300)
+    texts = [f"m-{i}" for i in range(len(marks))]
+    labels = place_labels(marks, texts, [], area)
+    boxes = [label.box(text) for label, text in zip(labels, texts, strict=True)]
+    assert all(area.contains(box) for box in boxes)
+    assert all(a.overlap(b) == 0 for a, b in combinations(boxes, 2))
+    assert all(not (box.left < x < box.right and box.top < y < box.bottom) for box in boxes for x, y in marks)
 
 
-def test_labels_that_would_lie_on_each_other_are_moved_by_the_least():
-    assert spread_labels([50, 52], 14, 0, 100) == [44, 58]
-    assert spread_labels([98, 10, 99], 14, 0, 100) == [86, 10, 100]
+def test_a_label_with_room_is_beside_its_mark():
+    (label,) = place_labels([(100.0, 100.0)], ["model"], [], Box(0, 0, 460, 300))
+    assert (label.x, label.y, label.is_left) == (110, 100, False)
+    (label,) = place_labels([(450.0, 100.0)], ["model"], [], Box(0, 0, 460, 300))
+    assert label.is_left
+    assert place_labels([(1.0, 1.0)], [""], [], Box(0, 0, 9, 9)) == [None]
 
 
 def test_names_of_neighbours_do_not_overlap():
     points = [ChartPoint(80 + i, 0.1 + i / 1000, "", f"model {i}") for i in range(5)]
     drawn = lay_out_chart("t", "x", "y", [ChartSeries("s", 0, points)], x_range=(0, 100))
-    places = [mark.label_position for mark in drawn.series[0].marks]
-    assert len({x for x, _ in places}) == 1
-    assert all(a - b >= LABEL_HEIGHT - 0.11 for (_, a), (_, b) in pairwise(places))
-    assert all(x < mark.x for (x, _), mark in zip(places, drawn.series[0].marks, strict=True))
+    boxes = [Label(*mark.label_position, mark.is_left).box(mark.point.label) for mark in drawn.series[0].marks]
+    assert all(a.overlap(b) == 0 for a, b in combinations(boxes, 2))
 
 
 def test_a_strip_shows_the_interval_within_its_ends():

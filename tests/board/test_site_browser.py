@@ -44,7 +44,7 @@ def opened(browser, site):
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append((request.resource_type, request.url.partition("#")[0])))
+        page.on("request", lambda request: requests.append((request.resource_type, re.split("[?#]", request.url)[0])))
         page.goto(f"{site.as_uri()}/{path}")
         pages.append(page)
         return page
@@ -84,6 +84,42 @@ def test_an_address_of_a_row_in_the_single_file_leads_to_its_page(opened, site):
     page.wait_for_url(f"{site.as_uri()}/rows/{SLUG}.html")
     page = opened("index.html#nothing%")
     assert page.locator("#board").is_visible()
+
+
+def test_filters_and_order_stand_in_the_address(opened, site):
+    """What is chosen can be shared: the address gives the same view in another window."""
+    page = opened()
+    page.get_by_label("Family").select_option("gpt")
+    page.locator("table.board th[data-key=valid]").first.get_by_role("button").click()
+    page.locator("table.board th[data-key=valid]").first.get_by_role("button").click()
+    query = page.evaluate("location.search")
+    assert query == "?family=gpt&sort=valid&order=ascending"
+    shown = page.locator("table.board tbody tr:visible").all_text_contents()
+    assert 0 < len(shown) < 4
+    other = opened(f"index.html{query}")
+    assert other.locator("table.board tbody tr:visible").all_text_contents() == shown
+    assert other.get_by_label("Sort by").input_value() == "valid"
+    assert other.locator("th[data-key=valid]").first.get_attribute("aria-sort") == "ascending"
+    page.get_by_label("Family").select_option("")
+    page.get_by_label("Sort by").select_option("rank")
+    assert page.evaluate("location.search") == ""
+    page = opened("index.html?family=nobody&sort=%3Cb%3E&order=x&suite=none")
+    assert page.locator("table.board tbody tr:visible").count() == 4
+
+
+def test_the_result_and_its_picture_come_first(opened):
+    page = opened()
+    result = page.locator(".result")
+    assert "to use it when" in result.text_content()
+    places = [page.locator(part).first.bounding_box()["y"] for part in (".result", "#filters", "table.board")]
+    assert places == sorted(places)
+
+
+def test_an_unknown_address_says_so(opened):
+    page = opened("index.html#nobody")
+    assert page.get_by_role("alert").text_content() == "No row has this address: nobody"
+    assert page.locator("#board").is_visible()
+    assert opened().locator("#unknown").is_hidden()
 
 
 def test_hostile_rows_are_words(opened):

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from benchmark.board.markup import spell_hidden
 from benchmark.board.measurements import MEASUREMENT_COLUMNS
 from benchmark.board.site.group_table import DEFINITIONS, SHARE_COLUMNS, GroupTable, TableRow
+from benchmark.board.site.result_sentence import result_sentence
 from benchmark.board.site.row_body import RowBody
 from karel_env.world import HEADINGS
 
@@ -69,7 +70,14 @@ def _table_values(tables: Sequence[GroupTable]) -> dict[str, Any]:
     return {
         "tables": tables, "shares": SHARE_COLUMNS, "measured": MEASUREMENT_COLUMNS, "definitions": DEFINITIONS,
         "families": sorted({row.family for row in rows}), "statuses": sorted({row.status for row in rows}),
+        "result": result_sentence(tables), "pictured": _pictured(tables),
     }  # fmt: skip
+
+
+def _pictured(tables: Sequence[GroupTable]) -> GroupTable | None:
+    """The group whose picture stands above the tables: the one with the most marks."""
+    num_marks = {table.slug: sum(len(series.marks) for series in table.plot.series) for table in tables if table.plot}
+    return max((table for table in tables if table.plot), key=lambda table: num_marks[table.slug], default=None)
 
 
 def render_single(tables: Sequence[GroupTable], bodies: Mapping[str, RowBody]) -> str:

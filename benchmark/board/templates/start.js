@@ -17,6 +17,16 @@
     return element;
   };
 
+  /* What follows # in the address; as it stands where it is no valid encoding. */
+  const fragment = () => {
+    const text = location.hash.slice(1);
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
+  };
+
   /* Theme: system, light, dark. */
   const themes = ["system", "light", "dark"];
   const button = document.getElementById("theme");

@@ -120,14 +120,53 @@
       entry.lines[FIRST_ROWS].row.querySelector("a").focus({ preventScroll: true });
     });
   }
-  for (const name of ["suite", "family", "status"]) field(name).addEventListener("change", filter);
-  field("sort").addEventListener("change", (event) => sortBy(event.target.value, DESCENDING.has(event.target.value)));
+  /* What is filtered and sorted stands in the address, so that a view can be shared. */
+  const DEFAULTS = { suite: "", family: "", status: "", sort: "rank" };
+  let isDescending = false;
+  const writeAddress = () => {
+    const query = new URLSearchParams(location.search);
+    for (const [name, usual] of Object.entries(DEFAULTS)) {
+      if (field(name).value === usual) query.delete(name);
+      else query.set(name, field(name).value);
+    }
+    if (isDescending === DESCENDING.has(field("sort").value)) query.delete("order");
+    else query.set("order", isDescending ? "descending" : "ascending");
+    const text = query.toString();
+    try {
+      history.replaceState(null, "", `${location.pathname}${text && "?"}${text}${location.hash}`);
+    } catch {
+      /* Some browsers keep the address of a file as it is. */
+    }
+  };
+  const sortAnew = (key, descending) => {
+    field("sort").value = key;
+    isDescending = descending;
+    sortBy(key, descending);
+  };
+  const readAddress = () => {
+    const query = new URLSearchParams(location.search);
+    for (const [name, usual] of Object.entries(DEFAULTS)) {
+      const wanted = query.get(name) ?? usual;
+      field(name).value = [...field(name).options].some((option) => option.value === wanted) ? wanted : usual;
+    }
+    const key = field("sort").value, order = query.get("order");
+    const descending = ["ascending", "descending"].includes(order) ? order === "descending" : DESCENDING.has(key);
+    if (key === "rank" && !descending) filter();
+    else sortAnew(key, descending);
+  };
+  for (const name of ["suite", "family", "status"]) {
+    field(name).addEventListener("change", () => { filter(); writeAddress(); });
+  }
+  field("sort").addEventListener("change", (event) => {
+    sortAnew(event.target.value, DESCENDING.has(event.target.value));
+    writeAddress();
+  });
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   for (const head of document.querySelectorAll("table.board thead th")) {
     head.firstElementChild.addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
-      sortBy(head.dataset.key, before ? before === "ascending" : DESCENDING.has(head.dataset.key));
-      field("sort").value = head.dataset.key;
+      sortAnew(head.dataset.key, before ? before === "ascending" : DESCENDING.has(head.dataset.key));
+      writeAddress();
     });
   }
-  filter();
+  readAddress();
