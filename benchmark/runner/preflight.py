@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
 from benchmark.runner.measurements.cost import (
+    CACHED_BYTES,
     LOAD_SECONDS,
     PROBE_FACTOR,
     SCAN_TOKEN_SECONDS,
+    START_SECONDS,
     ModelCost,
     estimate_measurements,
 )
@@ -39,6 +42,8 @@ from benchmark.tasks.suite import test_tasks
 from karel_env.features import class_counts
 
 MATMUL_SIZE = 768
+NUM_STREAMED = 80
+"""Matrices whose weights are read in turn: 94 MB in bfloat16."""
 NUM_PREFLIGHT_TASKS = 200
 """Tasks whose prompts are tokenized."""
 
@@ -56,6 +61,7 @@ class ResourceEstimate:
         model_bytes: memory per evaluation worker, rough.
         available_bytes: memory available now.
         measurement_seconds: rough, of each measurement besides accuracy and probes, by name.
+        start_seconds: rough, until the first item.
     """
 
     shards: int
@@ -67,11 +73,13 @@ class ResourceEstimate:
     model_bytes: int
     available_bytes: int
     measurement_seconds: Mapping[str, float] = field(default_factory=dict)
+    start_seconds: float = START_SECONDS
 
     @property
     def seconds(self) -> float:
         """Of the whole run in one process."""
-        return self.evaluation_seconds + self.probing_seconds + sum(self.measurement_seconds.values())
+        parts = self.start_seconds + self.evaluation_seconds + self.probing_seconds
+        return parts + sum(self.measurement_seconds.values())
 
 
 def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement] = ()) -> ResourceEstimate:
@@ -83,7 +91,9 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         ModelError: the context is too short for the suite's prompts, or the memory is too small.
     """
     if not job.checkpoint.has_hidden_states or job.checkpoint.is_custom:
-        return ResourceEstimate(len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory())
+        return ResourceEstimate(
+            len(plan(job)), 0, 0, 0.0, 0.0, 600_000_000, 600_000_000, available_memory(), start_seconds=0.0
+        )
     if isinstance(job.checkpoint, MemoryCheckpoint):
         config, tokenizer = job.checkpoint.config, job.checkpoint.tokenizer
     else:
@@ -164,6 +174,9 @@ def _estimate_resources(
         probe_speed,
         has_attention and not is_scan,
         has_attention or is_scan,
+        _pass_seconds(job),
+        suite.batch,
+        prefix_tokens,
     )
     written = sum(shard.stop - shard.start for shard in shards if shard.stage.is_generating)
     read = sum(
@@ -172,10 +185,10 @@ def _estimate_resources(
         if not shard.stage.is_generating or (job.reads_states and shard.stage.kind == GENERATED)
     )
     # Programs of the suite's length are counted, not the longest that a model may write. Each prompt is read once per program.
-    evaluation = cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
-    # Every model is loaded once, and reads the prefix that all prompts share once.
-    num_models = 1 + (job.random_inits if job.has_probes else 0)
-    evaluation += num_models * (LOAD_SECONDS + cost.token_seconds * prefix_tokens)
+    evaluation = cost.load() + cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
+    # Every copy is initialised once, and reads the prefix that all prompts share once.
+    num_copies = job.random_inits if job.has_probes else 0
+    evaluation += num_copies * (LOAD_SECONDS + cost.token_seconds * prefix_tokens)
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
@@ -206,15 +219,37 @@ def _estimate_resources(
     )
 
 
+def _pass_seconds(job: Job) -> float:
+    """Seconds in which the weights of a model come from memory once; 0 for a model that the cache holds."""
+    num_bytes = job.checkpoint.parameters * torch.empty((), dtype=DTYPES[job.dtype]).element_size()
+    if num_bytes <= CACHED_BYTES or job.device != "cpu":
+        return 0.0
+    return num_bytes / weight_bytes_per_second(DTYPES[job.dtype], job.suite.batch)
+
+
+def _fastest_seconds(compute: Callable[[], object]) -> float:
+    """Seconds of the fastest call within 0.15 s, which other processes of the machine disturb the least."""
+    compute()
+    end, fastest = time.perf_counter() + 0.15, math.inf
+    while fastest == math.inf or time.perf_counter() < end:
+        start = time.perf_counter()
+        compute()
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest
+
+
 def matmul_flops(dtype: torch.dtype) -> float:
     """Floating-point operations per second of a matrix product on this machine's CPU, measured for 0.15 s."""
     a = torch.randn(MATMUL_SIZE, MATMUL_SIZE).to(dtype)
-    a @ a
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.15:
-        a @ a
-        count += 1
-    return 2.0 * MATMUL_SIZE**3 * count / (time.perf_counter() - start)
+    return 2.0 * MATMUL_SIZE**3 / _fastest_seconds(lambda: a @ a)
+
+
+def weight_bytes_per_second(dtype: torch.dtype, rows: int) -> float:
+    """Bytes of weights per second in products with few rows, measured for 0.15 s on more weights than a cache holds."""
+    weights = torch.randn(NUM_STREAMED, MATMUL_SIZE, MATMUL_SIZE).to(dtype)
+    inputs = torch.randn(rows, MATMUL_SIZE).to(dtype)
+    linear = torch.nn.functional.linear
+    return weights.nbytes / _fastest_seconds(lambda: [linear(inputs, weight) for weight in weights])
 
 
 def describe_start(job: Job, estimate: ResourceEstimate, folder: Path) -> str:
@@ -231,6 +266,7 @@ def describe_start(job: Job, estimate: ResourceEstimate, folder: Path) -> str:
 def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) -> str:
     """Text of `--dry-run`."""
     parts = {
+        "start": estimate.start_seconds,
         "evaluation": estimate.evaluation_seconds,
         "probing": estimate.probing_seconds,
         **estimate.measurement_seconds,
@@ -241,7 +277,7 @@ def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) 
             f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
             f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
             f"work       {estimate.shards} shards of up to {job.suite.shard} items",
-            f"time       about {estimate.seconds / 60:.0f} min in one process ("
+            f"time       about {format_duration(estimate.seconds)} in one process ("
             f"{', '.join(f'{name} {seconds:.0f} s' for name, seconds in parts.items())}); rough, from a matrix product "
             "measured now",
             f"memory     about {estimate.memory_bytes / 1e9:.1f} GB; {estimate.available_bytes / 1e9:.1f} GB available",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
@@ -40,7 +41,8 @@ def test_every_measurement_of_the_run_has_an_estimate_and_is_told(job, tmp_path)
     assert with_all.seconds == pytest.approx(plain.seconds + sum(with_all.measurement_seconds.values()))
     text = describe_plan(job.checkpoint, job, with_all)
     assert f"represents {with_all.measurement_seconds['represents']:.0f} s" in text
-    assert f"about {with_all.seconds / 60:.0f} min" in text
+    assert f"about {preflight.format_duration(with_all.seconds)} in one process" in text
+    assert f"start {with_all.start_seconds:.0f} s" in text
     assert preflight.format_duration(with_all.seconds) in describe_start(job, with_all, tmp_path)
 
 
@@ -89,9 +91,32 @@ def test_a_preview_counts_neither_the_probes_of_the_record_nor_all_seeds(job) ->
     assert preview.measurement_seconds["preview"] < full.measurement_seconds["represents"]
 
 
-def test_loading_and_the_shared_prefix_are_counted_once_per_model(job, monkeypatch) -> None:
+def test_a_copy_is_initialised_and_reads_the_shared_prefix_once(job, monkeypatch) -> None:
     preview = replace(job, probes=False)
     quick, full = check_fits(preview, STANDARD).evaluation_seconds, check_fits(job, STANDARD).evaluation_seconds
     monkeypatch.setattr(preflight, "LOAD_SECONDS", cost.LOAD_SECONDS + 10)
-    assert check_fits(preview, STANDARD).evaluation_seconds == pytest.approx(quick + 10)
-    assert check_fits(job, STANDARD).evaluation_seconds == pytest.approx(full + 10 * (1 + job.random_inits))
+    assert check_fits(preview, STANDARD).evaluation_seconds == pytest.approx(quick)
+    assert check_fits(job, STANDARD).evaluation_seconds == pytest.approx(full + 10 * job.random_inits)
+
+
+def test_weights_that_no_cache_holds_count_once_per_step_of_a_batch() -> None:
+    large = replace(COST, pass_seconds=0.1, batch=50, prefix_tokens=800.0)
+    steps = 0.1 * COST.program_tokens
+    shared = 800 * COST.token_seconds
+    for programs, batches in ((1, 1), (50, 1), (51, 2), (1000, 20)):
+        assert large.write(programs) - COST.write(programs) == pytest.approx(batches * steps + shared)
+    assert large.write(0) == 0
+    assert large.load() - COST.load() == pytest.approx(cost.CHECK_PASSES * shared)
+    assert large.read(10, 40) == COST.read(10, 40), "a program that is read is one pass"
+
+
+def test_only_a_model_that_no_cache_holds_is_measured_for_it(job, monkeypatch) -> None:
+    monkeypatch.setattr(preflight, "weight_bytes_per_second", lambda dtype, rows: 1e9)
+    small = check_fits(job, STANDARD).evaluation_seconds
+    monkeypatch.setattr(preflight, "CACHED_BYTES", 0)
+    assert check_fits(job, STANDARD).evaluation_seconds > small
+
+
+def test_speeds_are_measured() -> None:
+    assert preflight.matmul_flops(torch.float32) > 1e8
+    assert preflight.weight_bytes_per_second(torch.float32, 4) > 1e6

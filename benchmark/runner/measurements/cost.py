@@ -35,8 +35,14 @@ READ_SECONDS, WRITE_SECONDS = 0.001, 0.0005
 """Per program, whatever its length and the size of the model."""
 SCAN_TOKEN_SECONDS = 0.0003
 """Per token of a model that scans its tokens one by one without compiled kernels."""
+START_SECONDS = 8.0
+"""Processor time of a process until its first item: imports, tokenizer, tasks, this estimate."""
 LOAD_SECONDS = 3.0
 """To load a model, or to initialise a copy."""
+CHECK_PASSES = 3.0
+"""Passes over one text with its whole prompt by which a run checks its model before the first item."""
+CACHED_BYTES = 64_000_000
+"""Weights that a processor's cache holds between two passes; those of a larger model come from memory each time."""
 NUM_VIEWS = 2
 BLIND_SECONDS = 12.0
 """Drawing and labelling the blind set of 7,000 programs, which no model takes part in."""
@@ -65,6 +71,9 @@ class ModelCost:
         probe_flops: operations of a probe per second.
         shares_prompts: whether several programs are read behind one cached prompt.
         has_cache: whether a token is written without reading the prompt again.
+        pass_seconds: seconds per pass over one token of each prompt of a batch, in which all weights come from memory.
+        batch: prompts per pass.
+        prefix_tokens: tokens that all prompts share; they are read once.
     """
 
     token_seconds: float
@@ -75,6 +84,14 @@ class ModelCost:
     probe_flops: float
     shares_prompts: bool
     has_cache: bool
+    pass_seconds: float = 0.0
+    batch: int = 1
+    prefix_tokens: float = 0.0
+
+    def load(self) -> float:
+        """Seconds to load the model and to check it."""
+        text = self.prefix_tokens + self.prompt_tokens + self.program_tokens
+        return LOAD_SECONDS + CHECK_PASSES * (self.token_seconds + self.scan_seconds) * text
 
     def read(self, prompts: float, programs: float) -> float:
         """Seconds to read programs behind prompts."""
@@ -87,7 +104,13 @@ class ModelCost:
         passes = 1.0 if self.has_cache else max(1.0, self.program_tokens / 2)
         tokens = passes * self.prompt_tokens + self.program_tokens
         factor = WRITE_FACTOR if self.has_cache else READ_FACTOR / 2
-        return programs * ((factor * self.token_seconds + self.scan_seconds) * tokens + WRITE_SECONDS)
+        batches = -(-programs // self.batch)
+        shared = self.token_seconds * self.prefix_tokens if programs else 0.0
+        return (
+            shared
+            + batches * self.program_tokens * self.pass_seconds
+            + programs * ((factor * self.token_seconds + self.scan_seconds) * tokens + WRITE_SECONDS)
+        )
 
     def fit(self, networks: float, classes: float, steps: int, batch: int, hidden: int) -> float:
         """Seconds to train networks with one hidden layer; `classes` is the sum over all of their outputs."""
