@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
+from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED, Measurements
 from benchmark.board.sections.detail_section import detail_tables
 from benchmark.board.tables import format_p, format_skill

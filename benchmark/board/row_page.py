@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, PROBES, READINGS, SAMPLES
-from benchmark.board.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.comparison import load_recorded_suite
+from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow

@@ -190,5 +190,5 @@ def test_states_are_read_back_as_they_were_written(tiny_folder, tmp_path):
     assert set(read.controls) == set(controls)
     assert kb.measure(probes, read.hidden, read.controls).rows() == kb.measure(probes, hidden, controls).rows()
     assert load_file(path)["rows"].tolist() == list(range(probes.num_rows))
-    with pytest.raises(kb.InputError, match="expected 80"):
+    with pytest.raises(kb.InputError, match=f"expected {probes.num_rows}"):
         kb.write_states(path, probes, hidden[:-1])

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from measured_rows import write_represents, write_uses
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
 
-from benchmark.board.charts import (
+from benchmark.board.drawing.charts import (
     ChartPoint,
     ChartSeries,
     interval_strip,
     lay_out_chart,
     ticks,
 )
-from benchmark.board.label_placement import Box, Label, place_labels
+from benchmark.board.drawing.label_placement import Box, Label, place_labels
 from benchmark.board.page import PAGE_FILE, format_cell, main, make_slug
 from benchmark.board.row_page import read_training_log
 from benchmark.runner.measurement_record import UsesRecord, read_measurement

@@ -64,7 +64,7 @@ def test_a_reveal_can_be_checked_and_a_false_one_is_found(sealed, capsys):
     assert main([*words, "rotate", "one", "two", "--secret", str(secret), "--next", str(secret.with_name("next"))]) == 0
     assert main([*words, "check"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "one: smoke v1" in lines[-2]
+    assert "one: smoke v2" in lines[-2]
     assert f"--seed {json.loads(secret.read_text())['seed']}" in lines[-2]
     assert lines[-1].endswith("sealed")
     altered = yaml.safe_load((folder / "one.yaml").read_text())

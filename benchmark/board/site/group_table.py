@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.board.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
+from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
 from benchmark.board.known_answers import KnownAnswers
 from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
 from benchmark.board.ranking import TRAINED, Calibration, RankedRow, RankingGroup

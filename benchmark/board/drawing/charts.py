@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from benchmark.board.label_placement import Box, place_labels
+from benchmark.board.drawing.label_placement import Box, place_labels
 from benchmark.statistics import Estimate
 
 WIDTH, HEIGHT = 460, 300
