@@ -15,7 +15,7 @@ from hub_server import TOKEN, Repository, serving
 from benchmark.errors import SubmissionError
 from benchmark.submit.artifacts import cache, download, sources
 from benchmark.submit.artifacts.listing import Artifact
-from benchmark.submit.artifacts.sources import Sources, find_file, missing_files, obtain
+from benchmark.submit.artifacts.sources import Sources, find_file, format_missing, missing_files, obtain
 
 NAME, CONTENT = "probes.data", bytes(range(256)) * 700
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -127,6 +127,13 @@ def test_a_host_without_connection_is_tried_once_a_row(row, monkeypatch):
     assert calls == [f"{url}/x"]
     assert missing.keys() == {NAME, "rotation.data"}
     assert all("no connection (" in text for text in missing.values())
+
+
+def test_every_missing_artifact_is_named_in_one_line():
+    missing = {f"figures/{i}.png": f"reason {i}" for i in range(9)} | {NAME: "reason 0"}
+    text = format_missing(missing)
+    assert all(name in text for name in missing)
+    assert text.endswith("could not be had (reason 0; reason 1; reason 2; and 6 more reasons)")
 
 
 def test_a_slow_answer_ends(row, server, monkeypatch):

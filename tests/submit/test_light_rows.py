@@ -266,7 +266,7 @@ def test_fetch_and_verify_from_listed_addresses(published, tmp_path, capsys):
         server.files.clear()
         shutil.rmtree(cache.cache_folder())
         assert main(["--submissions", str(folder.parent), "fetch", "--all"]) == 1
-        assert "could not be had; name a copy with --artifacts" in capsys.readouterr().err
+        assert "; name a copy with --artifacts" in capsys.readouterr().err
 
 
 def test_publish_prints_what_to_upload_and_repeats(published, tmp_path, capsys):

@@ -164,13 +164,10 @@ def is_listed_content(artifacts: Mapping[str, Artifact], name: str, content: byt
 
 
 def format_missing(missing: Mapping[str, str]) -> str:
-    """Which artifacts could not be had, and why, in a phrase."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in missing.items():
-        by_reason.setdefault(reason, []).append(name)
-    parts = [f"{', '.join(names)} ({reason})" for reason, names in islice(by_reason.items(), MAX_REASONS)]
-    more = f" and {len(by_reason) - MAX_REASONS} more reasons" if len(by_reason) > MAX_REASONS else ""
-    return f"{', '.join(parts)}{more} could not be had"
+    """Which artifacts could not be had, all by name, and why, in a phrase."""
+    reasons = list(dict.fromkeys(missing.values()))
+    more = f"; and {len(reasons) - MAX_REASONS} more reasons" if len(reasons) > MAX_REASONS else ""
+    return f"{', '.join(missing)} could not be had ({'; '.join(reasons[:MAX_REASONS])}{more})"
 
 
 @contextmanager
