@@ -318,6 +318,19 @@ def _redecide_record(path: Path, out: Path) -> int:
     return _report(record, out / RECORD_FILE)
 
 
+def dump_record(record: dict[str, Any]) -> str:
+    """A record as JSON with one line per entry, and one per cell; figures have six decimals, more than their draws vary by."""
+    lines = [f" {json.dumps(name)}: {_compact(value)}" for name, value in record.items() if name != "cells"]
+    cells = ",\n".join(f"  {_compact(cell)}" for cell in record["cells"])
+    return "{\n" + ",\n".join([*lines, f' "cells": [\n{cells}\n ]']) + "\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(
+        json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 6)), separators=(",", ":")
+    )
+
+
 def _report(record: dict[str, Any], path: Path) -> int:
     """Write a record with the coverage of its intervals and print its tables; returns the exit code."""
     cells = record["cells"]
@@ -327,7 +340,7 @@ def _report(record: dict[str, Any], path: Path) -> int:
         "pooled": pooled_coverage(by_model), "by_pseudo_model": by_model, "tied_controls": tied,
         "simulated_cases": SIMULATED_CASES,
     }  # fmt: skip
-    write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomic(path, dump_record(record).encode())
     print(format_table(cells))
     print(f"\n{format_coverage(record['coverage'])}")
     wrong = [cell for cell in cells if not cell["right"]]
