@@ -82,7 +82,7 @@ def _rotation_table(stored: Cell) -> KnownAnswers:
         )  # fmt: skip
     note = [
         f"Pseudo-models that hold a record of the words, the state of the robot, or a part of it; "
-        f"{_draws(stored['cells'])}, {stored['prompts']:,} prompts, {stored['probe_seeds']} probe seeds.",
+        f"{_draws(stored['cells'], 'pseudo-model')}, {stored['prompts']:,} prompts, {stored['probe_seeds']} probe seeds.",
         "Figures, and the ends of their 95% intervals, are means over draws.",
     ]
     pooled = (stored.get("coverage") or {}).get("pooled") or {}
@@ -114,7 +114,7 @@ def _causal_table(stored: Cell) -> KnownAnswers:
     num_false = sum(bool(cell["is_false_use"]) for cell in stored["cells"])
     note = [
         f"Planners that write the right word and differ in what reads the rotation that they store; "
-        f"{_draws(stored['cells'])}; false USES: {num_false}.",
+        f"{_draws(stored['cells'], 'planner')}; false USES: {num_false}.",
         "Use, and the ends of its 95% interval, are means over draws.",
     ]
     coverage = stored.get("coverage") or {}
@@ -131,9 +131,12 @@ def _group_by(cells: Sequence[Cell], key: str) -> list[tuple[str, list[Cell]]]:
     return list(groups.items())
 
 
-def _draws(cells: Sequence[Cell]) -> str:
-    count = len({cell["seed"] for cell in cells})
-    return f"{count} {'draw' if count == 1 else 'draws'} each"
+def _draws(cells: Sequence[Cell], key: str) -> str:
+    """Number of draws of each group of cells, as text; the fewest and the most if they differ."""
+    counts = [len({cell["seed"] for cell in group}) for _, group in _group_by(cells, key)]
+    fewest, most = min(counts), max(counts)
+    number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{number} {'draw' if most == 1 else 'draws'} each"
 
 
 def _count(outcomes: Sequence[str]) -> str:
