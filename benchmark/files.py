@@ -96,22 +96,27 @@ _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
-    text = read_text(path, MAX_YAML_BYTES)
+    """Read a YAML mapping as `parse_yaml` does."""
+    return parse_yaml(read_bytes(path, MAX_YAML_BYTES), path.name)
+
+
+def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
+    """Parse a YAML mapping of plain values: no tags, anchors, aliases, merges, second documents or repeated keys."""
+    text = check_printable(decode_utf8(content, where), where)
     try:
-        _check_events(yaml.parse(text, _YAML_LOADER), path.name)
+        _check_events(yaml.parse(text, _YAML_LOADER), where)
         node = yaml.compose(text, _YAML_LOADER)
-        value = _construct_plain(node, path.name) if node is not None else None
+        value = _construct_plain(node, where) if node is not None else None
     except yaml.YAMLError as error:
         if "nesting depth" in str(error):  # libyaml's own limit, which comes before the first event
-            raise SubmissionError(f"{path.name}: nested deeper than {MAX_DEPTH}") from error
-        raise SubmissionError(f"{path.name}: not YAML: {sanitize(str(error))}") from error
+            raise SubmissionError(f"{where}: nested deeper than {MAX_DEPTH}") from error
+        raise SubmissionError(f"{where}: not YAML: {sanitize(str(error))}") from error
     except (ValueError, OverflowError, RecursionError, TypeError, LookupError) as error:
-        raise SubmissionError(f"{path.name}: a value that YAML cannot read: {sanitize(str(error))}") from error
+        raise SubmissionError(f"{where}: a value that YAML cannot read: {sanitize(str(error))}") from error
     for word in _iter_strings(value):
-        check_printable(word, path.name)
+        check_printable(word, where)
     if not isinstance(value, dict):
-        raise SubmissionError(f"{path.name}: expected entries such as 'name: ...', got {type(value).__name__}")
+        raise SubmissionError(f"{where}: expected entries such as 'name: ...', got {type(value).__name__}")
     return value
 
 

@@ -6,6 +6,7 @@ read records need neither.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +27,17 @@ class Estimate:
     low: float
     high: float
     n: int
+
+
+def in_percent(estimate: Estimate) -> str:
+    """A share with its interval, in percent."""
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def format_outcomes(outcomes: Iterable[object]) -> str:
+    """Each outcome with how often it occurred, such as `INCONCLUSIVE 2, REPRESENTS 8`."""
+    values = list(outcomes)
+    return ", ".join(f"{value} {values.count(value)}" for value in sorted(set(values), key=str))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate | None:

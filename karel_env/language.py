@@ -31,6 +31,8 @@ WORDS = (
     *("(not", "if", "ifelse", "else", "while", "repeat", "def", "run()", "{", "}", "};"),
 )
 WORD_ID = {word: i for i, word in enumerate(WORDS)}
+ACTION_ID = {name: i for i, name in enumerate(ACTIONS)}
+CONDITION_ID = {name: i for i, name in enumerate(CONDITIONS)}
 
 FIRST_CONDITION = len(ACTIONS)
 FIRST_NEGATED = FIRST_CONDITION + len(CONDITIONS)

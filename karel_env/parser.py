@@ -11,10 +11,11 @@ import re
 import numpy as np
 
 from karel_env.language import (
+    ACTION_ID,
     ACTIONS,
     CLOSE,
     CLOSE_NEXT,
-    CONDITIONS,
+    CONDITION_ID,
     ELSE,
     FIRST_CONDITION,
     FIRST_COUNT,
@@ -55,8 +56,6 @@ _STRAIGHT = re.compile(
     re.ASCII,
 )
 _ACTION = re.compile("|".join(ACTIONS))
-_ACTION_ID = {name: i for i, name in enumerate(ACTIONS)}
-_CONDITION_ID = {name: i for i, name in enumerate(CONDITIONS)}
 _COUNTS = {str(n): n for n in range(MAX_REPEAT + 1)}
 _KEYWORD = {"if": IF, "ifelse": IFELSE, "while": WHILE, "repeat": REPEAT}
 
@@ -72,7 +71,7 @@ def parse(text: str) -> np.ndarray:
     """
     straight = _STRAIGHT.fullmatch(text)
     if straight:
-        actions = [_ACTION_ID[name] for name in _ACTION.findall(straight[1])]
+        actions = [ACTION_ID[name] for name in _ACTION.findall(straight[1])]
         return np.array([*HEADER, *actions, CLOSE], np.int16)
     return np.array(_CurlyParser(text).program(), np.int16)
 
@@ -142,11 +141,11 @@ class _CurlyParser(Descent):
 
     def _statement(self, depth: int) -> None:
         token = self._peek()
-        if token in _ACTION_ID:
+        if token in ACTION_ID:
             self.next += 1
             self._take("(")
             self._take(")")
-            self.words.append(_ACTION_ID[token])
+            self.words.append(ACTION_ID[token])
             return
         if token not in _KEYWORD:
             raise self._error("an action, 'if', 'ifelse', 'while' or 'repeat'")
@@ -179,9 +178,9 @@ class _CurlyParser(Descent):
             self.next += 1
             self.words.append(NOT)
             first = FIRST_NEGATED
-        if self._peek() not in _CONDITION_ID:
+        if self._peek() not in CONDITION_ID:
             raise self._error("'not' or a condition" if first == FIRST_CONDITION else "a condition")
-        self.words.append(first + _CONDITION_ID[self._peek()])
+        self.words.append(first + CONDITION_ID[self._peek()])
         self.next += 1
         self._take("(")
         self._take(")")

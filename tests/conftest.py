@@ -188,6 +188,16 @@ def brief_pair():
     return train_pair(PAIR_SUITE, seed=0, steps=10)
 
 
+@pytest.fixture(scope="module")
+def few_simulated_cases():
+    """Calibrations simulate few cases of tied controls: their coverage has a test of its own."""
+    from benchmark.calibrate import rotation_calibration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
+        yield
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Runs of this process take less than a second, see `make_runs_quick`."""

@@ -44,7 +44,7 @@ from benchmark.probing.state_source import RunEvidence
 from benchmark.runner.folder import read_probes
 from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, holm, interval_over_units_and_seeds
-from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.listing import is_stored_outside
 from benchmark.submit.artifacts.sources import find_file
 from benchmark.submit.schema import read_submission
 from benchmark.tasks.stage import TEST
@@ -140,7 +140,7 @@ def read_solved_tasks(folder: Path, record: Record) -> dict[str, np.ndarray]:
         SubmissionError: The samples cannot be read.
         VerificationError: The samples do not match the record.
     """
-    if not (folder / SAMPLES).is_file() and SAMPLES in listed_artifacts(folder):
+    if is_stored_outside(folder, SAMPLES):
         excerpt = read_submission(folder).excerpt
         assert excerpt is not None  # the schema says so
         return {name: excerpt.solved(name, record.suite.tasks) for name in PASS_METRICS}
@@ -156,7 +156,7 @@ def read_test_samples(folder: Path, record: Record) -> list[dict[str, Any]]:
         VerificationError: The samples do not match the record.
     """
     limit, path = MAX_BYTES[SAMPLES], find_file(folder, SAMPLES)
-    if not path.is_file() and SAMPLES in listed_artifacts(folder):
+    if not path.is_file() and is_stored_outside(folder, SAMPLES):
         raise SubmissionError(
             f"{folder.name}: {SAMPLES} is an artifact and not at hand; get it by karel-bench submit fetch {folder.name}"
         )

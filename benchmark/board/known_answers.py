@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.board.measurements import UNDEFINED
 from benchmark.errors import UsageError
 from benchmark.files import MAX_JSON_BYTES, read_bytes
+from benchmark.statistics import format_outcomes
 
 ROTATION_CALIBRATION, CAUSAL_CALIBRATION = "calibration_protocol4.json", "calibration_causal.json"
 """Files beside the calibration of protocol 3. Each is a copy of what its command writes."""
@@ -68,7 +69,7 @@ def _rotation_table(stored: Cell) -> KnownAnswers:
             {
                 "pseudo-model": name,
                 "expected": KINDS[cells[0]["kind"]],
-                "measured": _count([cell["found"] for cell in cells]),
+                "measured": format_outcomes([cell["found"] for cell in cells]),
                 "as expected": _share(cell["right"] for cell in cells),
                 "skill": f"{_mean([cell['skill'] for cell in cells]):.3f}",
                 **{
@@ -104,7 +105,7 @@ def _causal_table(stored: Cell) -> KnownAnswers:
             {
                 "planner": name,
                 "expected": cells[0]["expected"],
-                "measured": _count([f"{cell['verdict']} {cell['site']}".strip() for cell in cells]),
+                "measured": format_outcomes([f"{cell['verdict']} {cell['site']}".strip() for cell in cells]),
                 "as expected": _share(cell["is_right"] for cell in cells),
                 "use": _mean_interval([cell["use"] for cell in measured]),
                 "steered, strict": _optional_mean([cell["strict"] for cell in measured]),
@@ -137,10 +138,6 @@ def _draws(cells: Sequence[Cell], key: str) -> str:
     fewest, most = min(counts), max(counts)
     number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return f"{number} {'draw' if most == 1 else 'draws'} each"
-
-
-def _count(outcomes: Sequence[str]) -> str:
-    return ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in sorted(set(outcomes)))
 
 
 def _share(flags: Any) -> str:

@@ -40,7 +40,7 @@ from benchmark.errors import VerificationError
 from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.runner.record import Record
-from benchmark.statistics import Estimate
+from benchmark.statistics import Estimate, in_percent
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
 from karel_env.features import PRIMARY
 
@@ -61,7 +61,7 @@ def format_percent(estimate: Estimate | None) -> str:
     """Format a share with its 95% interval in percent; `-` if undefined."""
     if estimate is None:
         return UNDEFINED
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return in_percent(estimate)
 
 
 def format_skill(estimate: Estimate | None) -> str:

@@ -36,6 +36,7 @@ from benchmark.causal.measurement import CausalMeasurement, measure_use
 from benchmark.causal.pairs import STANDARD_PAIRS, PairSettings
 from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, score_rates
 from benchmark.command import make_folder
+from benchmark.statistics import format_outcomes
 from benchmark.tasks.suite import Suite, load_suite
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
@@ -166,13 +167,12 @@ def format_table(cells: Sequence[Cell]) -> str:
     rows = []
     for kind in dict.fromkeys(cell["planner"] for cell in cells):
         own = [cell for cell in cells if cell["planner"] == kind]
-        verdicts = [f"{cell['verdict']} {cell['site']}".strip() for cell in own]
         uses = [cell["use"] for cell in own if cell["use"] is not None]
         value, low, high = np.mean(uses, 0) if uses else (np.nan,) * 3
         rows.append({
             "planner": kind,
             "expected": own[0]["expected"],
-            "measured": ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))),
+            "measured": format_outcomes(f"{cell['verdict']} {cell['site']}".strip() for cell in own),
             "right": f"{sum(cell['is_right'] for cell in own)}/{len(own)}",
             "use": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" if uses else "",
             "steered, strict": f"{np.mean([c['strict'] for c in own]):.3f}" if uses else "",

@@ -46,7 +46,7 @@ from benchmark.probing.version4.rotation_verdict import (
 from benchmark.probing.version4.suite_controls import write_suite_controls
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
-from benchmark.statistics import Estimate
+from benchmark.statistics import Estimate, format_outcomes
 from benchmark.tasks.suite import Suite, load_suite
 
 RECORD_FILE = "calibration_protocol4.json"
@@ -93,14 +93,13 @@ def format_table(cells: Sequence[Cell]) -> str:
     rows = []
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
         of_model = [cell for cell in cells if cell["pseudo-model"] == name]
-        verdicts = [cell["found"] for cell in of_model]
         bounds = [min(cell[name][1] for name in ("delta", "pose_delta", "arithmetic")) for cell in of_model]
         record = np.mean([max(v for n, v in cell["controls"].items() if n.startswith("record")) for cell in of_model])
         rows.append(
             {
                 "pseudo-model": name,
                 "kind": of_model[0]["kind"],
-                "found": ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts))),
+                "found": format_outcomes(cell["found"] for cell in of_model),
                 "right": f"{sum(cell['right'] for cell in of_model)}/{len(of_model)}",
                 "skill": f"{np.mean([cell['skill'] for cell in of_model]):.3f}",
                 "gap": f"{np.mean([cell['gap'] for cell in of_model]):+.3f}",
@@ -225,16 +224,26 @@ def pseudo_model_names() -> list[str]:
     return list(RotationKinds(without_data, without_data, 0).kinds())
 
 
+def select_pseudo_models(only: Sequence[str]) -> Sequence[str]:
+    """The pseudo-models that `--only` names, or all.
+
+    Raises:
+        UsageError: there is no such pseudo-model.
+    """
+    names = pseudo_model_names()
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
+    return only or names
+
+
 def _slice_cells(
     suite: Suite, protocol: RotationProtocol, options: RotationCalibrateOptions, store: CellStore
 ) -> Iterator[Cell]:
     """The cells of a slice of draws: stored ones, and new ones, which are stored. Progress goes to standard error."""
     draws = range(options.first_draw, options.first_draw + options.draws)
     names = pseudo_model_names()
-    unknown = sorted(set(options.only) - set(names))
-    if unknown:
-        raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
-    chosen = options.only or names
+    chosen = select_pseudo_models(options.only)
     paths = [store.path(seed, names.index(name)) for seed in draws for name in chosen]
     progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
     for seed in draws:

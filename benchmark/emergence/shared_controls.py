@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
+from benchmark.installation.bounded_cache import remove_oldest
 from benchmark.installation.cache_settings import NO_CACHE, CacheSettings
 from benchmark.runner.folder import RunFolder
 
@@ -49,15 +50,15 @@ def remove_unused(cache: Path, max_bytes: int, current: str) -> None:
         with suppress(OSError):
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             # The lock is written whenever a process takes it.
-            folders.append(((path / LOCK).stat().st_mtime_ns, path, size))
-    excess = sum(size for _, _, size in folders) - max_bytes
-    for _, path, size in sorted(folders):
-        if excess <= 0:
-            return
-        if path.name == current:
-            continue
-        with suppress(BenchmarkError, OSError), RunFolder(path).lock():
-            removed = path.with_name(f".removed-{uuid.uuid4().hex}")
-            path.rename(removed)
-            shutil.rmtree(removed, ignore_errors=True)
-            excess -= size
+            folders.append(((path / LOCK).stat().st_mtime_ns, size, path))
+    remove_oldest(folders, max_bytes, lambda path: path.name != current and _remove_folder(path))
+
+
+def _remove_folder(path: Path) -> bool:
+    """Remove a folder that no process uses; returns whether it is gone."""
+    with suppress(BenchmarkError, OSError), RunFolder(path).lock():
+        removed = path.with_name(f".removed-{uuid.uuid4().hex}")
+        path.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+        return True
+    return False

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.ladder.ladder_tasks import ANSWER, PROGRAM, PYTHON, QUESTION, WORLD
+from benchmark.ladder.dialects import PYTHON
+from benchmark.ladder.ladder_tasks import ANSWER, PROGRAM, QUESTION, WORLD
 from benchmark.ladder.questions import NO_ACTION, Executions, list_questions
 from benchmark.models.interface import GREEDY, Decoding, Generation
 from karel_env.extras.python_syntax import parse_python

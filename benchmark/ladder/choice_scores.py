@@ -27,9 +27,9 @@ class Answerer(Protocol):
 def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str], batch: int) -> np.ndarray:
     """float64 [N, C], log-likelihood in nats of each choice after each prompt; `batch` prompts at the same time."""
     scores = np.empty((len(prompts), len(choices)))
+    token_ids = _single_tokens(answerer, prompts[0], choices)
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        token_ids = _single_tokens(answerer, part[0], choices)
         if token_ids:
             assert isinstance(answerer, HuggingFaceModel)
             scores[start : start + len(part)] = next_token_log_probs(answerer, part, token_ids)

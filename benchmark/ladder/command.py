@@ -28,13 +28,13 @@ from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
+from benchmark.ladder.dialects import DIALECTS, KAREL
 from karel_env.command import integer
 
 if TYPE_CHECKING:
     from benchmark.ladder.choice_scores import Answerer
 
 INTERPRETER, CHANCE = BASELINES = ("baseline:interpreter", "baseline:chance")
-DIALECTS = ("karel", "python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class LadderOptions:
 
     model: str = model_option("", "none, it must be named")
     suite: str = suite_option(purpose=" of straight-line programs that gives worlds and actions")
-    dialect: str = option("karel", "write programs in this dialect", choices=DIALECTS)
+    dialect: str = option(KAREL, "write programs in this dialect", choices=DIALECTS)
     tasks: int = option(60, "set the number of tasks per program length", read_with=integer(5, 100_000), metavar="N")
     shots: int = option(12, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
     batch_size: int = option(20, "set the prompts per batch", read_with=integer(1, 10_000), metavar="N")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmark.causal.targets import check_straight_line
+from benchmark.ladder.dialects import KAREL, PYTHON
 from benchmark.ladder.questions import NO_ACTION, Executions, Question, list_questions
 from benchmark.tasks.suite import Suite
 from karel_env.extras.python_syntax import python_text
-from karel_env.language import HEADER
+from karel_env.language import CLOSE, HEADER
 from karel_env.language import text_of as karel_text
 from karel_env.recipe import Tasks
 from karel_env.world import Worlds, world_texts
 
-KAREL, PYTHON = DIALECTS = ("karel", "python")
 TASKS_VERSION = 1
 LADDER_STREAM = 15_485_863
 """Added to the suite's seed, so that no task of the ladder is one of the suite's."""
@@ -125,8 +125,6 @@ def _take(executions: Executions, indices: np.ndarray) -> Executions:
 
 
 def _render(executions: Executions, dialect: str, show_under_robot: bool) -> list[str]:
-    from karel_env.language import CLOSE
-
     worlds = world_texts(executions.inputs, show_under_robot)
     to_text = python_text if dialect == PYTHON else karel_text
     programs = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from karel_env.features import labels
 from karel_env.language import ACTIONS
 from karel_env.semantics import LEFT, MOVE, RIGHT
 from karel_env.world import HEADINGS, Worlds
@@ -18,7 +19,6 @@ NO_ACTION = -1
 MAJORITY, BEFORE, LAST_ACTION = "majority", "before", "last action"
 """The most frequent answer; that before the program; the most frequent one after the same last action and answer before."""
 OF_PROGRAM, OF_STATE = (MAJORITY, LAST_ACTION), (MAJORITY, BEFORE, LAST_ACTION)
-_STEPS = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,8 @@ def _heading(executions: Executions) -> np.ndarray:
 
 
 def _is_wall_ahead(executions: Executions) -> np.ndarray:
-    robot = executions.outputs.robot.astype(np.int64)
-    ahead = robot[:, :2] + _STEPS[robot[:, 2]]
-    return (executions.outputs.cells[np.arange(len(robot)), ahead[:, 0], ahead[:, 1]] < 0).astype(np.int64)
+    inputs, outputs = executions.inputs, executions.outputs
+    return labels(outputs.cells, inputs.robot, outputs.robot, outputs.robot, np.arange(len(executions)))["obstacle"]
 
 
 def list_questions(height: int, width: int, longest: int) -> list[Question]:

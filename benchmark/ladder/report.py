@@ -9,19 +9,14 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.ladder.measurement import RungResult, count_rungs
-from benchmark.statistics import Estimate
-
-
-def format_share(estimate: Estimate) -> str:
-    """A share with its interval, in percent."""
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+from benchmark.statistics import in_percent
 
 
 def format_rung(result: RungResult) -> str:
     """One line per question, as it is measured."""
     outcome = "above" if result.is_reached else "not above"
     floor = 100 * result.floors[result.best_floor]
-    return f"{result.question}: {format_share(result.accuracy)}, {outcome} {result.best_floor} ({floor:.1f})"
+    return f"{result.question}: {in_percent(result.accuracy)}, {outcome} {result.best_floor} ({floor:.1f})"
 
 
 def format_ladder(results: Sequence[RungResult]) -> str:
@@ -30,10 +25,10 @@ def format_ladder(results: Sequence[RungResult]) -> str:
         {
             "question": result.question,
             "choices": result.choices,
-            "accuracy (%)": format_share(result.accuracy),
+            "accuracy (%)": in_percent(result.accuracy),
             "generated": f"{100 * result.generated.value:.1f}",
             **{name: f"{100 * result.floors[name]:.1f}" if name in result.floors else "-" for name in _floors(results)},
-            "above the best floor": format_share(result.above),
+            "above the best floor": in_percent(result.above),
             "reached": "yes" if result.is_reached else "no",
         }
         for result in results

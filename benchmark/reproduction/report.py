@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from benchmark.probing.written.content import PaperContent
 from benchmark.probing.written.content_labels import FRAMES
+from benchmark.statistics import in_percent
 
 
 def to_json(content: PaperContent) -> dict[str, Any]:
@@ -26,8 +27,7 @@ def format_content(content: PaperContent) -> str:
             row = {"source": source, "probe": depth or "-"}
             for frame in FRAMES:
                 figure = content.find(source, depth, offset, frame)
-                estimate = figure.content
-                row[frame] = f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+                row[frame] = in_percent(figure.content)
                 row |= {group: f"{100 * share:.1f}" for group, share in figure.accuracy.items()}
             rows.append(row)
         lines += ["", f"State after the word, {offset} ahead:" if offset else "State after the word:", ""]

@@ -23,6 +23,7 @@ from safetensors.numpy import load
 
 from benchmark.environment import package_versions, source_digest
 from benchmark.errors import StorageError
+from benchmark.installation.bounded_cache import remove_oldest
 from benchmark.installation.cache_settings import DEFAULT_CACHE, NO_CACHE, CacheSettings
 from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS, Checkpoint
 from benchmark.models.json_files import CONFIG_FILE, read_json
@@ -98,10 +99,10 @@ def write_cached(key: str, arrays: Mapping[str, np.ndarray], settings: CacheSett
     with suppress(OSError, StorageError, RuntimeError):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic_in(folder, f"{key}{SUFFIX}", hashlib.sha256(content).hexdigest().encode() + content)
-        remove_oldest(folder, settings.max_bytes, current=f"{key}{SUFFIX}")
+        remove_unused(folder, settings.max_bytes, current=f"{key}{SUFFIX}")
 
 
-def remove_oldest(folder: Path, max_bytes: int, current: str) -> None:
+def remove_unused(folder: Path, max_bytes: int, current: str) -> None:
     """Remove the files of a folder that were used least recently, but not `current`, until at most `max_bytes` are left.
 
     Other processes may remove or renew files meanwhile; what is gone already counts as removed.
@@ -110,14 +111,15 @@ def remove_oldest(folder: Path, max_bytes: int, current: str) -> None:
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):
             status = path.stat()
-            files.append((status.st_mtime_ns, path.name, status.st_size))
-    excess = sum(size for _, _, size in files) - max_bytes
-    for _, name, size in sorted(files):
-        if excess <= 0:
-            return
-        if name != current:
-            (folder / name).unlink(missing_ok=True)
-            excess -= size
+            files.append((status.st_mtime_ns, status.st_size, path))
+
+    def remove(path: Path) -> bool:
+        if path.name == current:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+    remove_oldest(files, max_bytes, remove)
 
 
 def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str | None:

@@ -34,7 +34,7 @@ from benchmark.runner.measurements.cost import (
 )
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plain_progress import format_duration
-from benchmark.runner.plan import Job, plan, plan_dependent
+from benchmark.runner.plan import Job, Shard, plan, plan_dependent
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.stage import GENERATED
@@ -178,17 +178,7 @@ def _estimate_resources(
         suite.batch,
         prefix_tokens,
     )
-    written = sum(shard.stop - shard.start for shard in shards if shard.stage.is_generating)
-    read = sum(
-        shard.stop - shard.start
-        for shard in shards
-        if not shard.stage.is_generating or (job.reads_states and shard.stage.kind == GENERATED)
-    )
-    # Programs of the suite's length are counted, not the longest that a model may write. Each prompt is read once per program.
-    evaluation = cost.load() + cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
-    # Every copy is initialised once, and reads the prefix that all prompts share once.
-    num_copies = job.random_inits if job.has_probes else 0
-    evaluation += num_copies * (LOAD_SECONDS + cost.token_seconds * prefix_tokens)
+    evaluation = _evaluation_seconds(job, cost, shards)
     classes = sum(class_counts(suite.recipe.height[1], suite.recipe.width[1]).values())
     verdict_pass = width * protocol.hidden + protocol.hidden * classes
     first, second = protocol.deep_hidden
@@ -217,6 +207,21 @@ def _estimate_resources(
         available_memory(),
         estimate_measurements(job, cost, measurements),
     )
+
+
+def _evaluation_seconds(job: Job, cost: ModelCost, shards: Sequence[Shard]) -> float:
+    """Seconds to load the model and its copies, and to write and read the programs of all shards."""
+    written = sum(shard.stop - shard.start for shard in shards if shard.stage.is_generating)
+    read = sum(
+        shard.stop - shard.start
+        for shard in shards
+        if not shard.stage.is_generating or (job.reads_states and shard.stage.kind == GENERATED)
+    )
+    # Programs of the suite's length are counted, not the longest that a model may write. Each prompt is read once per program.
+    evaluation = cost.load() + cost.write(written) + replace(cost, shares_prompts=False).read(read, read)
+    # Every copy is initialised once, and reads the prefix that all prompts share once.
+    num_copies = job.random_inits if job.has_probes else 0
+    return evaluation + num_copies * (LOAD_SECONDS + cost.token_seconds * cost.prefix_tokens)
 
 
 def _pass_seconds(job: Job) -> float:

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from karel_env.language import (
+    ACTION_ID,
     ACTIONS,
     CLOSE,
     CLOSE_NEXT,
+    CONDITION_ID,
     CONDITIONS,
     ELSE,
     FIRST_CONDITION,
@@ -48,8 +50,6 @@ MAX_CHARACTERS = 100_000
 INDENT = "    "
 HEADER_LINE = "def run():"
 NO_SPAN = -1
-_ACTION_ID = {name: i for i, name in enumerate(ACTIONS)}
-_CONDITION_ID = {name: i for i, name in enumerate(CONDITIONS)}
 _BLOCKS = {IF: "if ", IFELSE: "if ", WHILE: "while ", REPEAT: "for _ in range("}
 
 
@@ -206,8 +206,8 @@ class _PythonParser:
     def _statement(self, statement: ast.stmt, depth: int) -> None:
         if isinstance(statement, ast.Expr):
             name = _called_name(statement.value)
-            if name in _ACTION_ID:
-                self.words.append(_ACTION_ID[name])
+            if name in ACTION_ID:
+                self.words.append(ACTION_ID[name])
                 return
         elif isinstance(statement, ast.If):
             self.words.append(IFELSE if statement.orelse else IF)
@@ -241,9 +241,9 @@ class _PythonParser:
             self.words.append(NOT)
             test, first = test.operand, FIRST_NEGATED
         name = _called_name(test)
-        if name not in _CONDITION_ID:
+        if name not in CONDITION_ID:
             raise self._error(test, "a condition" if first == FIRST_NEGATED else "'not' or a condition")
-        self.words.append(first + _CONDITION_ID[name])
+        self.words.append(first + CONDITION_ID[name])
 
     def _count(self, iterable: ast.expr) -> int:
         if isinstance(iterable, ast.Call) and not iterable.keywords and len(iterable.args) == 1:

@@ -37,12 +37,7 @@ SMALL_PROTOCOL = rotation_calibration.replace(
 GATE = ["noise", "bag, left = right, pick = put", "rotation"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_simulated_cases():
-    """The coverage with tied controls has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
-        yield
+pytestmark = pytest.mark.usefixtures("few_simulated_cases")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.calibrate import rotation_calibration
 from benchmark.calibrate.__main__ import main
 from benchmark.calibrate.rotation_calibration import RECORD_FILE, is_right, redecide
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
@@ -18,12 +17,7 @@ from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 SHIPPED = Path(__file__).parents[2] / "docs" / RECORD_FILE
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_simulated_cases():
-    """The coverage with tied controls has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rotation_calibration, "SIMULATED_CASES", 20)
-        yield
+pytestmark = pytest.mark.usefixtures("few_simulated_cases")
 
 
 @pytest.fixture(scope="module")

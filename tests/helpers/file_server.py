@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+
+from loopback_server import answering
 
 Answer = Callable[["FileHandler"], None]
 
@@ -90,15 +91,6 @@ def redirect(location: str) -> Answer:
     return lambda handler: handler.send(302, b"", Location=location)
 
 
-@contextmanager
-def serving_files() -> Iterator[FileServer]:
+def serving_files() -> AbstractContextManager[FileServer]:
     """A server that answers while the context lasts."""
-    server = FileServer()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(FileServer())

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+from loopback_server import answering
 
 TOKEN, EXPIRED = "hf_let_me_in", "hf_expired"
 
@@ -80,18 +80,9 @@ class HubServer(ThreadingHTTPServer):
         return [asked.file for asked in self.requests if asked.method == method and "/resolve/" in asked.path]
 
 
-@contextmanager
-def serving() -> Iterator[HubServer]:
+def serving() -> AbstractContextManager[HubServer]:
     """A hub that answers while the context lasts."""
-    server = HubServer()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(HubServer())
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:

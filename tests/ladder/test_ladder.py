@@ -13,7 +13,8 @@ from families import save
 from benchmark.ladder.answerers import Chance, Interpreter
 from benchmark.ladder.choice_scores import score_choices
 from benchmark.ladder.command import main
-from benchmark.ladder.ladder_tasks import DIALECTS, PYTHON, draw_ladder
+from benchmark.ladder.dialects import DIALECTS, PYTHON
+from benchmark.ladder.ladder_tasks import draw_ladder
 from benchmark.ladder.measurement import (
     count_rungs,
     first_word,

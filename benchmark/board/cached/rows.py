@@ -14,7 +14,7 @@ from benchmark.board.comparison import read_solved_tasks
 from benchmark.files import MAX_YAML_BYTES, read_bytes, read_yaml
 from benchmark.runner.record import Record
 from benchmark.submit import verify
-from benchmark.submit.artifacts.listing import listed_artifacts
+from benchmark.submit.artifacts.listing import is_stored_outside, listed_artifacts
 from benchmark.submit.artifacts.sources import find_file
 from benchmark.submit.folder import files_digest, submission_files
 from benchmark.submit.schema import SELF_REPORTED, Submission, read_status, validate_schema
@@ -44,7 +44,7 @@ def read_submission(folder: Path) -> Submission:
 
 def read_held_out(folder: Path, record: Record) -> np.ndarray:
     """bool [N], test tasks solved on the held-out examples; errors as of `read_solved_tasks`."""
-    if not (folder / SAMPLES).is_file() and SAMPLES in listed_artifacts(folder):
+    if is_stored_outside(folder, SAMPLES):
         return read_solved_tasks(folder, record)[HELD_OUT]
     digest = content_digest(folder / SAMPLES, MAX_BYTES[SAMPLES])
     if digest != record.samples_sha256:

@@ -22,6 +22,7 @@ from typing import Any
 from benchmark.environment import package_versions, source_digest
 from benchmark.errors import StorageError, SubmissionError
 from benchmark.files import gunzip_bounded, read_bytes
+from benchmark.installation.bounded_cache import remove_oldest
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.runner import evidence_cache
 from benchmark.runner.store import open_folder
@@ -105,13 +106,13 @@ def cached(key: str, compute: Callable[[], bytes]) -> bytes:
 def prune(limit: int = MAX_CACHE_BYTES) -> None:
     """Delete the files that were written first, until at most `limit` bytes are left."""
     with suppress(OSError):
-        files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(cache_folder())]
-        excess = sum(size for _, size, _ in files) - limit
-        for _, size, path in sorted(files):
-            if excess <= 0:
-                break
-            Path(path).unlink(missing_ok=True)
-            excess -= size
+        files = [(entry.stat().st_mtime, entry.stat().st_size, Path(entry)) for entry in os.scandir(cache_folder())]
+        remove_oldest(files, limit, _remove)
+
+
+def _remove(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True
 
 
 def file_signature(paths: Iterable[Path]) -> list[list[Any]] | None:

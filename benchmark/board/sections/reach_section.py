@@ -12,6 +12,7 @@ from benchmark.probing.written.content import MODEL, ContentFigure
 from benchmark.probing.written.figures import ReachFigures
 from benchmark.runner.measurement_record import ReachRecord, read_measurement
 from benchmark.runner.record import read_record
+from benchmark.statistics import in_percent
 
 DEPTH_NAMES = {"": UNDEFINED, "linear": "linear", "mlp1": "one hidden layer"}
 
@@ -65,8 +66,7 @@ def _content_rows(figures: list[ContentFigure]) -> Table:
         of_source = [figure for figure in figures if (figure.source, figure.depth) == (source, depth)]
         row = {"source": "the model" if source == MODEL else source, "probe": DEPTH_NAMES.get(depth, depth)}
         for figure in of_source:
-            estimate = figure.content
-            row[figure.frame] = f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+            row[figure.frame] = in_percent(figure.content)
             row |= {group: f"{100 * share:.1f}" for group, share in figure.accuracy.items()}
         rows.append(row)
     return rows

@@ -15,25 +15,18 @@ def result_sentence(tables: Sequence[GroupTable]) -> str:
     Args:
         tables: tables of the groups.
     """
-    measured = [
-        verdicts
-        for table in tables
-        for row in table.rows
-        if (verdicts := row.ranked_row.row.measurements.verdicts).get("represents") or verdicts.get("uses")
-    ]
-    networks = [verdicts for verdicts in measured if verdicts.get("represents")]
+    rows = (row.ranked_row.row for table in tables for row in table.rows)
+    networks = [verdicts for row in rows if (verdicts := row.measurements.verdicts).get("represents")]
     if not networks:
         return ""
     represents = [verdicts["represents"] == REPRESENTS for verdicts in networks]
     uses = [verdicts.get("uses") == USES for verdicts in networks]
+    num_represents, num_uses = sum(represents), sum(uses)
+    are, their = ("is", "its") if num_represents == 1 else ("are", "their")
+    they_write = "it writes" if num_uses == 1 else "they write"
     both = sum(a and b for a, b in zip(represents, uses, strict=True))
     return (
-        f"Of {_count(len(networks), 'network')} that write programs, {sum(represents)} "
-        f"{'is' if sum(represents) == 1 else 'are'} shown to hold the robot's rotation in {'its' if sum(represents) == 1 else 'their'} "
-        f"states, beyond a record of the words; {sum(uses)} to use it when {'it writes' if sum(uses) == 1 else 'they write'} the next "
+        f"Of {len(networks)} network{'' if len(networks) == 1 else 's'} that write programs, {num_represents} {are} shown to hold "
+        f"the robot's rotation in {their} states, beyond a record of the words; {num_uses} to use it when {they_write} the next "
         f"word; and {both} both."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

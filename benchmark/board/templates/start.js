@@ -27,6 +27,13 @@
     }
   };
 
+  /* Above the board: that no row has the address; empty takes it away. */
+  const tellUnknown = (slug) => {
+    const unknown = document.getElementById("unknown");
+    unknown.hidden = !slug;
+    unknown.textContent = slug && `No row has this address: ${slug}`;
+  };
+
   /* Theme: system, light, dark. */
   const themes = ["system", "light", "dark"];
   const button = document.getElementById("theme");

@@ -5,9 +5,7 @@
     const slug = fragment();
     const wanted = slug ? document.getElementById(slug) : board;
     const view = wanted && wanted.closest(".view") || board;
-    const unknown = document.getElementById("unknown");
-    unknown.hidden = wanted !== null;
-    unknown.textContent = wanted ? "" : `No row has this address: ${slug}`;
+    tellUnknown(wanted ? "" : slug);
     for (const one of document.querySelectorAll(".view")) one.classList.toggle("open", one === view);
     for (const player of players.values()) player.stop();
     const row = view.dataset.row;

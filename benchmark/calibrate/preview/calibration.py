@@ -17,18 +17,23 @@ from tabulate import tabulate
 
 from benchmark.calibrate.preview.command import PreviewCalibrateOptions
 from benchmark.calibrate.preview.preview_cell import measure_preview_cell
-from benchmark.calibrate.rotation_calibration import KEY_DIGITS, CellStore, cell_key, pseudo_model_names
+from benchmark.calibrate.rotation_calibration import (
+    KEY_DIGITS,
+    CellStore,
+    cell_key,
+    pseudo_model_names,
+    select_pseudo_models,
+)
 from benchmark.calibrate.rotation_draw import RotationDraw
 from benchmark.calibrate.rotation_kinds import RECORD_KIND
 from benchmark.command import make_folder
 from benchmark.environment import describe_environment
-from benchmark.errors import UsageError
 from benchmark.installation.imported_source import imported_source_digest
 from benchmark.probing.control_gap import REPRESENTS
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.sequential_verdict import list_looks
 from benchmark.runner.store import write_atomic
-from benchmark.statistics import wilson
+from benchmark.statistics import format_outcomes, wilson
 from benchmark.tasks.suite import load_suite
 
 RECORD_FILE = "calibration_preview.json"
@@ -71,14 +76,10 @@ def format_table(cells: Sequence[Cell]) -> str:
     rows = []
     for name in dict.fromkeys(cell["pseudo-model"] for cell in cells):
         own = [cell for cell in cells if cell["pseudo-model"] == name]
-
-        def counts(key: str, own: Sequence[Cell] = own) -> str:
-            values = [cell[key] for cell in own]
-            return ", ".join(f"{value} {values.count(value)}" for value in sorted(set(values)))
-
+        counts = {key: format_outcomes(cell[key] for cell in own) for key in ("preview", "preview_seeds", "all_seeds")}
         rows.append({
-            "pseudo-model": name, "kind": own[0]["kind"], "preview": counts("preview"), "seeds": counts("preview_seeds"),
-            "all seeds": counts("all_seeds"), "agree": f"{sum(cell['agrees'] for cell in own)}/{len(own)}",
+            "pseudo-model": name, "kind": own[0]["kind"], "preview": counts["preview"], "seeds": counts["preview_seeds"],
+            "all seeds": counts["all_seeds"], "agree": f"{sum(cell['agrees'] for cell in own)}/{len(own)}",
         })  # fmt: skip
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
@@ -88,15 +89,13 @@ def run(options: PreviewCalibrateOptions) -> int:
     suite = load_suite(options.suite)
     protocol = ROTATION_STANDARD if options.prompts is None else replace(ROTATION_STANDARD, prompts=options.prompts)
     names = pseudo_model_names()
-    unknown = sorted(set(options.only) - set(names))
-    if unknown:
-        raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
+    chosen = select_pseudo_models(options.only)
     make_folder(options.output_dir, "--output-dir")
     code = f"{cell_key(suite, protocol, protocol.prompts)} {imported_source_digest(CELL_CODE)}"
     store = CellStore(options.output_dir, hashlib.sha256(code.encode()).hexdigest()[:KEY_DIGITS])
     for seed in range(options.first_draw, options.first_draw + options.draws):
         draw = RotationDraw(suite, protocol, seed, protocol.prompts)
-        for name in options.only or names:
+        for name in chosen:
             path = store.path(seed, names.index(name))
             if store.read(path) is None:
                 cell = measure_preview_cell(draw, name, store.controls(draw))

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from benchmark.errors import BenchmarkError, SubmissionError
 from benchmark.files import open_regular
+from benchmark.installation.bounded_cache import remove_oldest
 from benchmark.runner.evidence_cache import cache_folder as evidence_folder
 from benchmark.submit.artifacts.listing import Artifact
 
@@ -159,16 +160,19 @@ def prune(limit: int | None = None, in_use: Collection[str] = ()) -> None:
                         )
                         for file in os.scandir(entry.path)
                     ]
-    excess = sum(size for _, size, _ in files) - limit
-    for _, size, path in sorted(files):
-        if excess <= 0:
-            break
+
+    def remove(path: Path) -> bool:
         if path.parent.name in in_use:
-            continue
-        with suppress(OSError):
+            return False
+        try:
             path.unlink(missing_ok=True)
-            excess -= size
+        except OSError:
+            return False
+        with suppress(OSError):
             path.parent.rmdir()
+        return True
+
+    remove_oldest(files, limit, remove)
 
 
 _session_folders: list[Path] = []

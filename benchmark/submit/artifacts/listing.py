@@ -40,7 +40,7 @@ from benchmark.artifacts import (
     SAMPLES,
 )
 from benchmark.errors import SubmissionError
-from benchmark.files import MAX_YAML_BYTES, read_bytes, read_yaml, sanitize
+from benchmark.files import MAX_YAML_BYTES, parse_yaml, read_bytes, sanitize
 from benchmark.submit.artifacts.locations import check_location
 from benchmark.submit.screening import WEIGHT_FILE
 
@@ -155,7 +155,12 @@ def listed_artifacts(folder: Path) -> dict[str, Artifact]:
     if not path.is_file():
         return {}
     content = read_bytes(path, MAX_YAML_BYTES)
-    return _parse(content, path) if ENTRY in content else {}
+    return _parse(content) if ENTRY in content else {}
+
+
+def is_stored_outside(folder: Path, name: str) -> bool:
+    """Whether a file is not in a folder, but listed there as an artifact; errors as of `listed_artifacts`."""
+    return not (folder / name).is_file() and name in listed_artifacts(folder)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -164,19 +169,18 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises:
         SubmissionError: it cannot be read.
     """
-    return _read_entries(read_bytes(folder / DESCRIPTION, MAX_YAML_BYTES), folder / DESCRIPTION)
+    return _parse_entries(read_bytes(folder / DESCRIPTION, MAX_YAML_BYTES))
 
 
 @lru_cache(maxsize=64)
-def _read_entries(content: bytes, path: Path) -> dict[str, Any]:
-    """The parsed content of a file, by its bytes."""
-    return read_yaml(path)
+def _parse_entries(content: bytes) -> dict[str, Any]:
+    return parse_yaml(content, DESCRIPTION)
 
 
 @lru_cache(maxsize=2048)
-def _parse(content: bytes, path: Path) -> dict[str, Artifact]:
+def _parse(content: bytes) -> dict[str, Artifact]:
     try:
-        return _ARTIFACTS.validate_python(_read_entries(content, path).get(ENTRY.decode(), {}))
+        return _ARTIFACTS.validate_python(_parse_entries(content).get(ENTRY.decode(), {}))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(["artifacts", *(sanitize(part).strip("'") for part in first["loc"])])

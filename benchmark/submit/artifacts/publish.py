@@ -17,7 +17,7 @@ from benchmark.files import read_bytes, read_yaml
 from benchmark.submit.artifacts.excerpt import make_excerpt
 from benchmark.submit.artifacts.listing import Artifact, is_artifact_name
 from benchmark.submit.artifacts.locations import check_location, is_web, join_location
-from benchmark.submit.artifacts.sources import Sources, complete_folder
+from benchmark.submit.artifacts.sources import NO_SOURCES, Sources, complete_folder
 from benchmark.submit.report import VerificationReport, raise_on_missing
 from benchmark.submit.schema import Submission, validate_schema
 from benchmark.submit.screening import WEIGHT_FILE
@@ -49,7 +49,7 @@ class Publication:
     full_bytes: int
 
 
-def publish(folder: Path, output_dir: Path, bases: Sequence[str] = (), sources: Sources | None = None) -> Publication:
+def publish(folder: Path, output_dir: Path, bases: Sequence[str] = (), sources: Sources = NO_SOURCES) -> Publication:
     """Write the light folder and the artifacts of a submission, which itself stays as it is.
 
     Args:
@@ -69,7 +69,7 @@ def publish(folder: Path, output_dir: Path, bases: Sequence[str] = (), sources: 
         raise UsageError(f"{target}: there already; remove it, or give another --output-dir")
     for base in bases:
         check_base(base)
-    report = validate(folder, sources=sources or Sources())
+    report = validate(folder, sources=sources)
     raise_on_missing(report)
     with complete_folder(folder, report.submission.artifacts) as complete:
         names = sorted(path.relative_to(complete).as_posix() for path in complete.rglob("*") if path.is_file())

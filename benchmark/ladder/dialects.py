@@ -1,0 +1,3 @@
+"""The dialects that programs are written in."""
+
+KAREL, PYTHON = DIALECTS = ("karel", "python")
