@@ -29,6 +29,8 @@ from benchmark.calibrate.rotation_coverage import (
 )
 from benchmark.calibrate.rotation_draw import Cell, Controls, RotationDraw, is_right
 from benchmark.calibrate.rotation_kinds import RotationKinds
+from benchmark.calibrate.trained.rotation_network import TRAINED_KINDS
+from benchmark.calibrate.trained.rotation_trainings import TrainedRotationDraw
 from benchmark.command import make_folder
 from benchmark.environment import describe_environment
 from benchmark.errors import UsageError
@@ -50,8 +52,8 @@ from benchmark.statistics import Estimate, format_outcomes
 from benchmark.tasks.suite import Suite, load_suite
 
 RECORD_FILE = "calibration_protocol4.json"
-CELL_CODE = "benchmark.calibrate.rotation_draw"
-"""Module whose imports determine a cell."""
+BUILT_CODE, TRAINED_CODE = "benchmark.calibrate.rotation_draw", "benchmark.calibrate.trained.rotation_trainings"
+"""Modules whose imports determine a cell of a pseudo-model that is built, and of one that is trained."""
 KEY_DIGITS = 12
 TIED_CONTROLS, SIMULATED_CASES = (2, 3, 4), 1000
 """Numbers of controls with equal gaps whose coverage is simulated, and cases of each."""
@@ -183,10 +185,10 @@ class CellStore:
         return {name: RotationEvidence.from_arrays(stored, name) for name in (TOKEN_HISTORY, RANDOM_INIT)}
 
 
-def cell_key(suite: Suite, protocol: RotationProtocol, prompts: int) -> str:
+def cell_key(suite: Suite, protocol: RotationProtocol, prompts: int, code: str = BUILT_CODE) -> str:
     """Digest of all that a cell depends on besides draw and pseudo-model: suite, settings, code, dtype of the products."""
     settings = [
-        asdict(suite), prompts, protocol.digest(), str(select_matmul_dtype()), imported_source_digest(CELL_CODE)
+        asdict(suite), prompts, protocol.digest(), str(select_matmul_dtype()), imported_source_digest(code)
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:KEY_DIGITS]
 
@@ -206,7 +208,8 @@ def run(options: RotationCalibrateOptions) -> int:
         ROTATION_STANDARD, folds=options.folds, seeds=seeds, copies=options.networks, prompts=options.prompts
     )
     make_folder(options.output_dir, "--output-dir")
-    store = CellStore(options.output_dir, cell_key(suite, protocol, options.prompts))
+    code = TRAINED_CODE if options.trained else BUILT_CODE
+    store = CellStore(options.output_dir, cell_key(suite, protocol, options.prompts, code))
     record = {
         "suite": options.suite, "draws": options.draws, "prompts": options.prompts, "folds": options.folds,
         "probe_seeds": options.probe_seeds, "networks": options.networks,
@@ -218,19 +221,18 @@ def run(options: RotationCalibrateOptions) -> int:
 
 
 def pseudo_model_names() -> list[str]:
-    """Names of all pseudo-models, in the order of their numbers in file names."""
+    """Names of all pseudo-models that are built, in the order of their numbers in file names."""
     # Their states are built on demand, so that the names need no programs, which take 13 s to draw and label.
     without_data: Any = None
     return list(RotationKinds(without_data, without_data, 0).kinds())
 
 
-def select_pseudo_models(only: Sequence[str]) -> Sequence[str]:
-    """The pseudo-models that `--only` names, or all.
+def select_pseudo_models(only: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Those of `names` that `--only` names, or all.
 
     Raises:
         UsageError: there is no such pseudo-model.
     """
-    names = pseudo_model_names()
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
@@ -242,12 +244,13 @@ def _slice_cells(
 ) -> Iterator[Cell]:
     """The cells of a slice of draws: stored ones, and new ones, which are stored. Progress goes to standard error."""
     draws = range(options.first_draw, options.first_draw + options.draws)
-    names = pseudo_model_names()
-    chosen = select_pseudo_models(options.only)
+    names = list(TRAINED_KINDS) if options.trained else pseudo_model_names()
+    make_draw = TrainedRotationDraw if options.trained else RotationDraw
+    chosen = select_pseudo_models(options.only, names)
     paths = [store.path(seed, names.index(name)) for seed in draws for name in chosen]
     progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
     for seed in draws:
-        draw = RotationDraw(suite, protocol, seed, options.prompts)
+        draw = make_draw(suite, protocol, seed, options.prompts)
         for name in chosen:
             path = store.path(seed, names.index(name))
             cell = store.read(path)

@@ -42,6 +42,9 @@ class RotationCalibrateOptions:
         ROTATION_STANDARD.copies, "set the networks per label", read_with=integer(1, 16), metavar="N"
     )
     only: tuple[str, ...] = option((), "measure this pseudo-model; repeatable", metavar="NAME", many=True)
+    trained: bool = option(
+        False, "measure networks that are trained to copy words or to track the robot instead; a draw is a training"
+    )
     suite_controls: Path | None = option(
         None, "only write the suite's token history into this folder", metavar="FOLDER"
     )

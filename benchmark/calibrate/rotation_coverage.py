@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.calibrate.trained.rotation_network import TRAINED_KINDS
 from benchmark.probing.version4.rotation_interval import GapSample, estimate_gap, subtract_controls
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.statistics import bootstrap_weights
 
 JUDGED_FIGURES = ("delta", "pose_delta", "arithmetic")
 """Figures of a cell whose lower ends decide REPRESENTS."""
-NETWORK_PER_DRAW = ("random-init", "random-init, similar markers", "planted layer")
+NETWORK_PER_DRAW = ("random-init", "random-init, similar markers", "planted layer", *TRAINED_KINDS)
 """Pseudo-models whose network has other weights in each draw, so that their draws vary by more than an interval states."""
 MIN_DRAWS = 5
 """Fewest draws of a pseudo-model whose coverage is counted."""

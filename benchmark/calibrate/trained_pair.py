@@ -158,7 +158,7 @@ def pooled_states(model: Network, programs: Programs, inputs: Worlds, probe_set:
     Raises:
         ValueError: A program has control flow or is longer than the model supports.
     """
-    actions, world = torch.from_numpy(_action_grid(programs)), torch.from_numpy(world_features(inputs))
+    actions, world = torch.from_numpy(action_grid(programs)), torch.from_numpy(world_features(inputs))
     longest, max_actions = actions.shape[1], model.suite.blind_length
     if longest > max_actions:
         raise ValueError(
@@ -180,14 +180,14 @@ def head_accuracies(model: Network, seed: int, task: str, count: int = 2000) -> 
     return ((is_right & is_labelled).sum((1, 2)) / is_labelled.sum((1, 2))).double().numpy()
 
 
-def _combine_seeds(*seeds: int) -> int:
+def combine_seeds(*seeds: int) -> int:
     """Combine seeds into one 63-bit seed."""
     return int(np.random.default_rng(seeds).integers(2**63 - 1))
 
 
 def _init_network(suite: Suite, purpose: int, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_combine_seeds(purpose, seed))
+        torch.manual_seed(combine_seeds(purpose, seed))
         return Network(suite)
 
 
@@ -201,11 +201,14 @@ def _train(models: list[Network], seed: int, steps: int) -> list[Network]:
         batch = _sample_batch(models[0].suite, [_TRAINING, seed], step * BATCH_SIZE, BATCH_SIZE)
         lr_factor = min((step + 1) / NUM_WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for model, optimizer, task in zip(models, optimizers, TASKS, strict=True):
-            _step(model, optimizer, task, batch, LEARNING_RATE * lr_factor)
+            step_network(model, optimizer, task, batch, LEARNING_RATE * lr_factor)
     return [model.eval() for model in models]
 
 
-def _step(model: Network, optimizer: torch.optim.Optimizer, task: str, batch: PairBatch, learning_rate: float) -> None:
+def step_network(
+    model: Network, optimizer: torch.optim.Optimizer, task: str, batch: PairBatch, learning_rate: float
+) -> None:
+    """Train a network on one batch of a task."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     logits = model.logits(model(batch.world, batch.actions)[-1], task)
@@ -221,17 +224,28 @@ def _step(model: Network, optimizer: torch.optim.Optimizer, task: str, batch: Pa
 def _sample_batch(suite: Suite, seeds: list[int], start: int, count: int) -> PairBatch:
     """Sample `count` tasks, starting at index `start` of the stream of these seeds."""
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
-    tasks = generator.generate(recipe, _combine_seeds(*seeds), "train", np.arange(start, start + count))
+    tasks = generator.generate(recipe, combine_seeds(*seeds), "train", np.arange(start, start + count))
     inputs = tasks.inputs[:, 0]
-    actions = _action_grid(tasks.programs)
-    earlier = np.full((suite.blind_length, *actions.shape), MISSING)
-    for offset in range(suite.blind_length):
-        earlier[offset, :, offset:] = actions[:, : suite.blind_length - offset]
-    input_labels = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
-    start_labels = np.stack([input_labels[name] for name in COPIED_FEATURES])[..., None].repeat(suite.blind_length, 2)
-    copied = torch.from_numpy(np.concatenate([earlier, start_labels]))
+    actions = action_grid(tasks.programs)
+    copied = torch.from_numpy(copied_labels(actions, inputs))
     targets = {"track": torch.from_numpy(_tracked_labels(tasks.programs, inputs)), "copy": copied}
     return PairBatch(torch.from_numpy(world_features(inputs)), torch.from_numpy(actions), targets)
+
+
+def copied_labels(actions: np.ndarray, inputs: Worlds) -> np.ndarray:
+    """int64 [heads, B, T], the action 0, 1, 2 ... positions back, then `COPIED_FEATURES` before the first action.
+
+    Args:
+        actions: int64 [B, T], indices in `ACTIONS`.
+        inputs: worlds [B].
+    """
+    count, length = actions.shape
+    earlier = np.full((length, count, length), MISSING)
+    for offset in range(length):
+        earlier[offset, :, offset:] = actions[:, : length - offset]
+    input_labels = labels(inputs.cells, inputs.robot, inputs.robot, inputs.robot, np.arange(count))
+    start_labels = np.stack([input_labels[name] for name in COPIED_FEATURES])[..., None].repeat(length, 2)
+    return np.concatenate([earlier, start_labels])
 
 
 def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:
@@ -246,7 +260,7 @@ def _tracked_labels(programs: Programs, inputs: Worlds) -> np.ndarray:
     return np.stack([step_labels[name].reshape(len(programs), -1) for name in TRACKED_FEATURES])
 
 
-def _action_grid(programs: Programs) -> np.ndarray:
+def action_grid(programs: Programs) -> np.ndarray:
     """int64 [B, T], actions of straight-line programs, padded with action 0."""
     lengths = programs.lengths - len(HEADER) - 1
     grid = np.zeros((len(programs), int(lengths.max(initial=0))), np.int64)

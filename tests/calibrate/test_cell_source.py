@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.calibrate.rotation_calibration import CELL_CODE
+from benchmark.calibrate.rotation_calibration import BUILT_CODE
 from benchmark.installation.imported_source import imported_modules, imported_source_digest
 
 ROOT = Path(__file__).parents[2]
@@ -33,20 +33,20 @@ def append(root: Path, name: str, text: str) -> None:
 
 
 def test_an_edit_of_a_module_that_determines_a_cell_changes_the_digest(copy) -> None:
-    digests = [imported_source_digest(CELL_CODE, copy)]
-    assert digests == [imported_source_digest(CELL_CODE)]
+    digests = [imported_source_digest(BUILT_CODE, copy)]
+    assert digests == [imported_source_digest(BUILT_CODE)]
     for name in (
         "benchmark/calibrate/rotation_kinds.py", "benchmark/calibrate/draws.py", "benchmark/probing/probes.py",
         "benchmark/probing/version4/rotation_interval.py", "benchmark/statistics.py", "benchmark/tasks/suite.py",
         "karel_env/generator.py", "karel_env/machine.py",
     ):  # fmt: skip
         append(copy, name, "\nEDITED = 1\n")
-        digests.append(imported_source_digest(CELL_CODE, copy))
+        digests.append(imported_source_digest(BUILT_CODE, copy))
     assert len(set(digests)) == len(digests)
 
 
 def test_other_edits_keep_the_digest(copy) -> None:
-    before = imported_source_digest(CELL_CODE, copy)
+    before = imported_source_digest(BUILT_CODE, copy)
     for name in (
         "benchmark/__init__.py", "benchmark/board/tables.py", "benchmark/calibrate/rotation_calibration.py",
         "benchmark/calibrate/rotation_command.py", "benchmark/causal/verdict.py", "benchmark/runner/run.py",
@@ -56,15 +56,15 @@ def test_other_edits_keep_the_digest(copy) -> None:
     append(copy, "benchmark/probing/probes.py", "\n\n# A comment.\n")
     path = copy / "benchmark/statistics.py"
     path.write_text(path.read_text().replace('"""', '"""Edited: ', 1))
-    assert imported_source_digest(CELL_CODE, copy) == before
+    assert imported_source_digest(BUILT_CODE, copy) == before
 
 
 def test_a_new_import_becomes_part_of_the_digest(copy) -> None:
     append(copy, "benchmark/statistics.py", "\n\ndef later() -> None:\n    from benchmark.probing import mdl\n")
-    before = imported_source_digest(CELL_CODE, copy)
-    assert "benchmark.probing.mdl" in imported_modules(CELL_CODE, copy)
+    before = imported_source_digest(BUILT_CODE, copy)
+    assert "benchmark.probing.mdl" in imported_modules(BUILT_CODE, copy)
     append(copy, "benchmark/probing/mdl.py", "\nEDITED = 1\n")
-    assert imported_source_digest(CELL_CODE, copy) != before
+    assert imported_source_digest(BUILT_CODE, copy) != before
 
 
 def test_imports_for_type_checkers_do_not_count_and_names_of_a_package_do(tmp_path) -> None:
@@ -86,9 +86,9 @@ def test_imports_for_type_checkers_do_not_count_and_names_of_a_package_do(tmp_pa
 def test_every_module_that_a_cell_loads_is_part_of_the_digest() -> None:
     script = f"""
 import json, sys
-import {CELL_CODE}
+import {BUILT_CODE}
 print(json.dumps([n for n, m in sys.modules.items() if n.startswith(("benchmark.", "karel_env.")) and
                   not hasattr(m, "__path__")]))
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert set(json.loads(out.stdout)) <= set(imported_modules(CELL_CODE))
+    assert set(json.loads(out.stdout)) <= set(imported_modules(BUILT_CODE))

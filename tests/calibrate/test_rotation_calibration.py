@@ -13,6 +13,8 @@ from benchmark.calibrate.__main__ import main
 from benchmark.calibrate.rotation_calibration import CellStore, cell_key, pseudo_model_names
 from benchmark.calibrate.rotation_draw import FORBIDDEN, RotationDraw, to_cell
 from benchmark.calibrate.rotation_kinds import WIDTH
+from benchmark.calibrate.trained import rotation_trainings
+from benchmark.calibrate.trained.rotation_network import train_rotation_network
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 
@@ -179,3 +181,15 @@ def test_which_verdict_is_right(kind: str, verdict: str, right: bool) -> None:
 
     assert to_cell("a model", kind, 0, Figures())["right"] is right
     assert set(FORBIDDEN) == {"N", "M"}
+
+
+def test_trained_networks_are_pseudo_models_of_their_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rotation_calibration, "ROTATION_STANDARD", SMALL_PROTOCOL)
+    monkeypatch.setattr(rotation_trainings, "train_rotation_network", lambda *args: train_rotation_network(*args, 2))
+    options = [*SMALL, "--prompts", "60", "--trained", "--only", "trained to track", "--out", str(tmp_path)]
+    assert main(options) == 0
+    cells = json.loads((tmp_path / "calibration_protocol4.json").read_text())["cells"]
+    assert [(cell["pseudo-model"], cell["kind"], cell["seed"]) for cell in cells] == [("trained to track", "R", 0)]
+    assert 0 < cells[0]["task_accuracy"] < 0.9
+    assert {"token-history", "random-init"} <= set(cells[0]["controls"])
+    assert main([*SMALL, "--trained", "--only", "rotation", "--out", str(tmp_path)]) == 2

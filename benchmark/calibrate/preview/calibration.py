@@ -89,7 +89,7 @@ def run(options: PreviewCalibrateOptions) -> int:
     suite = load_suite(options.suite)
     protocol = ROTATION_STANDARD if options.prompts is None else replace(ROTATION_STANDARD, prompts=options.prompts)
     names = pseudo_model_names()
-    chosen = select_pseudo_models(options.only)
+    chosen = select_pseudo_models(options.only, pseudo_model_names())
     make_folder(options.output_dir, "--output-dir")
     code = f"{cell_key(suite, protocol, protocol.prompts)} {imported_source_digest(CELL_CODE)}"
     store = CellStore(options.output_dir, hashlib.sha256(code.encode()).hexdigest()[:KEY_DIGITS])
