@@ -46,9 +46,11 @@ from benchmark.probing.version4.rotation_verdict import (
     decide_rotation,
 )
 from benchmark.probing.version4.suite_controls import write_suite_controls
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.statistics import Estimate, format_outcomes
+from benchmark.tasks.prompt_template import TRACKS
 from benchmark.tasks.suite import Suite, load_suite
 
 RECORD_FILE = "calibration_protocol4.json"
@@ -198,8 +200,9 @@ def run(options: RotationCalibrateOptions) -> int:
     suite = load_suite(options.suite)
     if options.suite_controls is not None:
         make_folder(options.suite_controls, "--suite-controls")
-        path = write_suite_controls(suite, ROTATION_STANDARD, options.suite_controls)
-        print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        for protocol in dict.fromkeys(map(rotation_protocol, TRACKS)):
+            path = write_suite_controls(suite, protocol, options.suite_controls)
+            print(f"{path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         return 0
     if options.redecide is not None:
         return _redecide_record(options.redecide, options.output_dir)

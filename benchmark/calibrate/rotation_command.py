@@ -46,7 +46,7 @@ class RotationCalibrateOptions:
         False, "measure networks that are trained to copy words or to track the robot instead; a draw is a training"
     )
     suite_controls: Path | None = option(
-        None, "only write the suite's token history into this folder", metavar="FOLDER"
+        None, "only write the suite's token histories, one per track, into this folder", metavar="FOLDER"
     )
     redecide: Path | None = option(
         None, "only decide the cells of a record again, from their figures", metavar="RECORD"

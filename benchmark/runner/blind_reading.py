@@ -8,7 +8,7 @@ Letters: `R` action words, `D` hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ def read_blind_states(
     blind: SharedPrompts,
     template: PromptTemplate = PLAIN,
     on_programs: Callable[[int], None] = lambda count: None,
+    depths: Sequence[float] = (),
 ) -> dict[str, np.ndarray]:
     """Read the states at `read` for every action word; prompts show the inputs in place of the outputs.
 
@@ -36,9 +37,11 @@ def read_blind_states(
         blind: programs and their prompts.
         template: prompt template of the run.
         on_programs: called with the number of programs read since the last call.
+        depths: layers that are views too, as fractions of the number of layers: 0 is the embeddings, 1 the last.
 
     Returns:
-        float32 [R, D] per view, `mean` over layers and `last` layer, in the order of the programs' action words.
+        float32 [R, D] per view, `mean` over layers, `last` layer, and `layer K` per depth, in the order of the programs'
+        action words.
 
     Raises:
         ModelError: a state is NaN or infinite.
@@ -46,7 +49,7 @@ def read_blind_states(
     tasks, programs = blind.tasks, blind.tasks.programs
     texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
     is_action = [programs.program(i)[len(HEADER) :] < FIRST_CONDITION for i in range(len(programs))]
-    views: dict[str, list[np.ndarray]] = {MEAN: [np.empty(0)] * len(programs), LAST: [np.empty(0)] * len(programs)}
+    views: dict[str, list[np.ndarray]] = {}
     for first in range(0, blind.num_prompts, suite.batch):
         in_batch = np.flatnonzero((blind.prompt >= first) & (blind.prompt < first + suite.batch))
         first_of_prompt = in_batch[np.unique(blind.prompt[in_batch], return_index=True)[1]]
@@ -61,6 +64,13 @@ def read_blind_states(
                 raise ModelError("hidden states: NaN or infinity; try another --dtype")
             for position, i in enumerate(indices.tolist()):
                 rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_action[i]]
-                views[MEAN][i], views[LAST][i] = states.values[rows].mean(1), states.values[rows, -1]
+                for view, values in _views(states.values[rows], depths).items():
+                    views.setdefault(view, [np.empty(0)] * len(programs))[i] = values
             on_programs(len(indices))
     return {view: np.concatenate(parts).astype(np.float32) for view, parts in views.items()}
+
+
+def _views(states: np.ndarray, depths: Sequence[float]) -> dict[str, np.ndarray]:
+    """float [rows, D] per view, from states [rows, L, D] of all layers."""
+    layers = [round(depth * (states.shape[1] - 1)) for depth in depths]
+    return {MEAN: states.mean(1), LAST: states[:, -1], **{f"layer {layer}": states[:, layer] for layer in layers}}

@@ -29,8 +29,10 @@ from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS, Checkpoin
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.suite_controls import read_pinned, suite_controls_key
+from benchmark.runner.blind_template import blind_template
 from benchmark.runner.plan import Job
 from benchmark.runner.store import to_safetensors, write_atomic_in
+from benchmark.tasks.prompt_template import TRAINED
 
 FOLDER_NAME, SUFFIX = "karel-bench", ".data"
 DIGEST_BYTES = 64
@@ -183,7 +185,7 @@ def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, An
         **architecture_parts(checkpoint), "dtype": job.dtype, "device": job.device.split(":")[0], "threads": job.threads,
         "batch": job.suite.batch, "suite": suite_controls_key(job.suite, protocol),
         "protocol": protocol.evidence_digest(), "seed": seed,
-    }  # fmt: skip
+    } | ({} if job.generation.track == TRAINED else {"template": blind_template(job).digest})  # fmt: skip
 
 
 def architecture_parts(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -106,7 +106,8 @@ class Run:
         if options.track != TRAINED:
             # Rendered once, since it is part of the identity and must be equal on every worker.
             self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
-        if self.is_preview:
+        if self.is_preview or options.track != TRAINED:
+            # Protocol 3 is of models that were trained on the suite.
             self.job = replace(self.job, probes=False)
         self.environment = describe_environment()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")

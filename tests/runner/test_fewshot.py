@@ -15,18 +15,27 @@ from quick_protocol import SHORT_SUITE, SMALL_SUITE
 from transformers import LlamaConfig, LlamaForCausalLM
 from whole_runs import call, only
 
+from benchmark.installation.cache_settings import CacheSettings
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
+from benchmark.probing.version4 import suite_controls, track_protocol
+from benchmark.probing.version4.measure_rotation import judge_suite
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+from benchmark.runner.blind_template import blind_template
+from benchmark.runner.evidence_cache import untrained_copy_key
+from benchmark.runner.measurements.represents import RepresentsMeasurement, read_views, rotation_suite
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, render_prompts
-from benchmark.tasks.suite import load_suite
+from benchmark.tasks.prompts import examples_text
+from benchmark.tasks.suite import load_suite, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
 from karel_env.language import HEADER_TEXT
 
 SUITE = load_suite("smoke")
+FEWSHOT_OPTIONS = GenerationOptions(track=FEWSHOT)
 CHAT = (
     "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]\n{% endif %}"
@@ -73,7 +82,55 @@ def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
     assert (record.sampled.samples, record.sampled.temperature, set(record.sampled.shown)) == (2, 0.8, {1, 2})
     assert [len(kept[name]) for name in ("test", "constrained", "sampled")] == [8, 8, 16]
     assert len({str(row["text"]) for row in kept["sampled"]}) > 8
-    assert record.meaning is not None
+    # Protocol 3 is of models that were trained on the suite.
+    assert record.meaning is None
+
+
+def test_states_are_read_behind_examples_with_hidden_outputs(folder: Path) -> None:
+    job = Job(
+        SUITE, open_checkpoint(ModelSpec.parse(f"path:{folder}")), "float32", "cpu", 1, generation=FEWSHOT_OPTIONS
+    )
+    template, shots = blind_template(job), shot_tasks(SUITE)
+    assert (template.chat, template.shots) == (True, SUITE.shots)
+    shown = slice(0, SUITE.shown)
+    for i, program in enumerate(shots.programs.texts()):
+        hidden, told = (
+            examples_text(shots.inputs[i, shown], worlds[i, shown], SUITE.show_under_robot)
+            for worlds in (shots.inputs, shots.outputs)
+        )
+        assert hidden in template.before
+        assert program in template.before
+        assert told not in template.before
+
+
+def test_represents_is_measured_with_fewer_programs_and_at_single_layers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_protocol, "FEWSHOT_PROMPTS", 20)
+    monkeypatch.setattr(suite_controls, "SCREEN_SAMPLE", 500)
+    suite = replace(SUITE, shots=1, shown=1)
+    job = Job(
+        suite, open_checkpoint(ModelSpec.parse(f"path:{folder}")), "float32", "cpu", 1, generation=FEWSHOT_OPTIONS,
+        cache=CacheSettings(str(tmp_path)),
+    )  # fmt: skip
+    small = replace(ROTATION_STANDARD, folds=3, seeds=(0, 1), random_inits=1, steps=2, checks=1, hidden=4, resamples=20)
+    measurement = RepresentsMeasurement(small)
+    protocol = measurement.protocol_of(job)
+    assert (protocol.prompts, protocol.units, small.prompts) == (20, 20, ROTATION_STANDARD.prompts)
+    assert measurement.skip_reason(job) is None
+    collector = measurement.open(job)
+    judged = judge_suite(rotation_suite(suite), protocol)
+    views = read_views(job, judged, None)
+    # Two layers and the embeddings: mean, last, and the layers at a quarter, a half and three quarters.
+    assert [view.shape for view in views] == [(len(judged.probe_set.program), 32)] * len(views)
+    assert len(views) == 2 + len({round(depth * 2) for depth in track_protocol.FEWSHOT_DEPTHS})
+    (items,) = measurement.phases(job)
+    arrays = {item: collector.collect(item, lambda name: {}, 1.0) for item in items}
+    result = measurement.conclude(job, arrays.__getitem__).entries["rotation"]
+    assert result.unseen_rows == judged.judged_rows.num_unseen
+    # A copy read behind few-shot prompts is another one than that of a model of the trained track.
+    trained = replace(job, generation=GenerationOptions())
+    assert len({untrained_copy_key(part, protocol, 1) for part in (job, trained)}) == 2
 
 
 @pytest.mark.usefixtures("quick")

@@ -21,7 +21,6 @@ from benchmark.runner.measurements import represents
 from benchmark.runner.measurements.represents import RepresentsMeasurement, copy_item, read_views, seeds_of_copy
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
-from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import load_suite
 
 PROTOCOL = replace(
@@ -150,5 +149,3 @@ def test_runs_that_have_no_such_measurement(job) -> None:
     assert MEASUREMENT.skip_reason(job) is None
     without = replace(job, generation=GenerationOptions(states=False))
     assert "hidden states" in str(MEASUREMENT.skip_reason(without))
-    fewshot = replace(job, generation=GenerationOptions(track=FEWSHOT))
-    assert FEWSHOT in str(MEASUREMENT.skip_reason(fewshot))

@@ -87,11 +87,11 @@ def test_a_submission_gets_nothing_that_is_not_eligible(tmp_path, monkeypatch):
     assert not (folder / "uses.json").exists()
 
 
-def test_a_row_of_the_fewshot_track_is_not_measured(tmp_path, capsys):
+def test_a_row_whose_weights_are_withheld_needs_the_model(tmp_path, capsys):
     row = SHIPPED / "2026-11-25_smollm2-135m-instruct"
     assert command.main(["--add-to", str(row), "--output-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "of track fewshot; measurements are added to runs of track trained only" in error
+    assert "its weights are withheld; name them with --model" in error
     assert error.count("\n") == 1
 
 

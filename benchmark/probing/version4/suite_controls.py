@@ -40,7 +40,9 @@ PINNED: dict[str, str] = {
     "control-de946258505c8e5e.data": "8e1d4e61e650b0b8c0df138f6cd655ea91cca55bb8c65c60c74d54f66c674754",
     "generalize-3f40ad9099e3bdda.data": "a2c97503091e0656acfdf7b97067bf46afc08b2789b3b735abc6c29758a6b634",
     "icml24-83bc9add8e76caaf.data": "3a3ef5528e2eeda0f3158dee874a7216ed7a485ccfa0bbeadcd2b8e17e2649e5",
+    "laptop-590cd7e0ccd45399.data": "5109a6bb05ce3d952c46774cd0c5382734e6fa34bb35deb8cbba29e93f7abed5",
     "laptop-a41ec3684eb04c4a.data": "27bf6d545ab739f87ab26dc95a8b5d84a90f58cea4e45f2803f05fda45ea7801",
+    "smoke-2d2e375b0bd1e35b.data": "a696fab59bbbd1de60ce7845d415c81bb91e4b6e25765d28b8fcd96ffaaefa10",
     "smoke-62f0e34f7442cb68.data": "2fb64490c04230db43c2396e4a89c25b9249078bc40cbda43adb7d63e2ff95d3",
 }
 """SHA-256 of each shipped file, by name."""

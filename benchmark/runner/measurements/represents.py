@@ -32,14 +32,15 @@ from benchmark.probing.version4.suite_controls import (
     shipped_suite_controls,
     suite_controls_key,
 )
+from benchmark.probing.version4.track_protocol import rotation_protocol, view_depths
 from benchmark.runner.blind_reading import read_blind_states
+from benchmark.runner.blind_template import blind_template
 from benchmark.runner.evidence_cache import read_cached, shipped_copy, untrained_copy_key, write_cached
 from benchmark.runner.measurement_record import MeasurementRecord, RepresentsRecord
-from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem, states_skip_reason
+from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.statistics import Estimate
-from benchmark.tasks.prompt_template import PLAIN
 from benchmark.tasks.suite import Suite
 
 CONTROLS_ITEM, MODEL_ITEM = "suite", "model"
@@ -70,7 +71,7 @@ class RepresentsMeasurement:
     """See `Measurement`.
 
     Attributes:
-        protocol: settings of the probes.
+        protocol: settings of the probes in the trained track; see `rotation_protocol` for those of others.
     """
 
     protocol: RotationProtocol = ROTATION_STANDARD
@@ -80,15 +81,20 @@ class RepresentsMeasurement:
 
     def settings(self, job: Job) -> str:
         """See `Measurement.settings`."""
-        return self.protocol.digest()
+        return self.protocol_of(job).digest()
+
+    def protocol_of(self, job: Job) -> RotationProtocol:
+        """The settings of the probes in a run."""
+        return rotation_protocol(job.generation.track, self.protocol)
 
     def skip_reason(self, job: Job) -> str | None:
         """See `Measurement.skip_reason`."""
-        return states_skip_reason(job)
+        return None if job.reads_states else "no hidden states are read"
 
     def phases(self, job: Job) -> Sequence[Sequence[str]]:
         """See `Measurement.phases`."""
-        copies = [copy for copy in range(self.protocol.random_inits) if seeds_of_copy(self.protocol, copy)]
+        protocol = self.protocol_of(job)
+        copies = [copy for copy in range(protocol.random_inits) if seeds_of_copy(protocol, copy)]
         return [[MODEL_ITEM, *map(copy_item, copies), CONTROLS_ITEM]]
 
     def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
@@ -97,11 +103,11 @@ class RepresentsMeasurement:
 
     def open(self, job: Job) -> Collector:
         """See `Measurement.open`."""
-        return RepresentsCollector(job, self.protocol)
+        return RepresentsCollector(job, self.protocol_of(job))
 
     def conclude(self, job: Job, read: ReadItem) -> Conclusion:
         """See `Measurement.conclude`; raises `ModelError` if the states cannot be read, which a run has checked before."""
-        protocol = self.protocol
+        protocol = self.protocol_of(job)
         model = read(MODEL_ITEM)
         evidence = {name: RotationEvidence.from_arrays(model, name) for name in (MODEL, *RECORDS)}
         copies = [
@@ -114,7 +120,8 @@ class RepresentsMeasurement:
         judged_rows = judge_suite(rotation_suite(job.suite), protocol).judged_rows
         result = conclude_rotation(evidence, controls, judged_rows, protocol)
         arrays = {name: array for source in STORED_SOURCES for name, array in evidence[source].arrays(source).items()}
-        unofficial = [] if protocol == ROTATION_STANDARD else ["the settings of protocol 4 are not the standard ones"]
+        is_standard = protocol == rotation_protocol(job.generation.track)
+        unofficial = [] if is_standard else ["the settings of protocol 4 are not the standard ones"]
         return Conclusion({"rotation": result}, arrays, unofficial)
 
     def format_card(self, record: RepresentsRecord) -> str:
@@ -212,8 +219,9 @@ def collect_copy(
 
 def read_views(job: Job, judged: JudgedSuite, copy: int | None, batch_scale: float = 1.0) -> list[np.ndarray]:
     """float32 [R, D] per view, the states of the model of a job, or of its randomly initialised copy."""
-    template = job.prompt_template or PLAIN
+    template = blind_template(job)
     seed = None if copy is None else RANDOM_INIT_SEED + copy
     model = load_model(job.checkpoint, job.dtype, job.device, seed, template.before)
     suite = replace(job.suite, batch=max(1, int(job.suite.batch * batch_scale)))
-    return list(read_blind_states(model, suite, judged.blind, template).values())
+    depths = view_depths(job.generation.track)
+    return list(read_blind_states(model, suite, judged.blind, template, depths=depths).values())

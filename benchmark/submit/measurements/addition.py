@@ -19,11 +19,11 @@ from benchmark.runner.folder import RunFolder
 from benchmark.runner.measurement_record import MeasurementRecord, read_measurement
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.measurements.registry import MEASUREMENTS
+from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import Record, read_record
 from benchmark.runner.store import write_atomic
 from benchmark.submit.artifacts.listing import listed_artifacts
 from benchmark.submit.schema import LOCAL_WEIGHTS, WITHHELD, read_submission
-from benchmark.tasks.prompt_template import TRAINED
 
 if TYPE_CHECKING:
     from benchmark.runner.run import Run
@@ -67,13 +67,12 @@ def prepare_addition(addition: Addition) -> Run:
 
     folder = addition.folder
     record = read_record(folder / RECORD)
-    if record.track != TRAINED:
-        raise UsageError(f"{folder}: of track {record.track}; measurements are added to runs of track {TRAINED} only")
     checkpoint = open_checkpoint(ModelSpec.parse(addition.model or _spec_of(folder, record)), record.model.loading)
     _check_model(record, checkpoint)
     config = RunConfig(
         suite=record.suite.name, dtype=record.model.dtype, device=addition.device, threads=addition.threads,
         out=addition.out, command=addition.command, measurements=addition.measurements,
+        generation=GenerationOptions(record.track),
     )  # fmt: skip
     run = Run(config, checkpoint)
     if run.suite_entry() != record.suite:

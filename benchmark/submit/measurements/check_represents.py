@@ -20,6 +20,7 @@ from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvi
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import RotationResult
 from benchmark.probing.version4.suite_controls import SuiteControls, shipped_suite_controls
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
 from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import STORED_SOURCES, conclude_rotation, rotation_suite
@@ -44,7 +45,7 @@ class RepresentsCheck:
         self, record: RepresentsRecord, suite: Suite, names: set[str]
     ) -> dict[str, tuple[str, tuple[int, ...]]]:
         """See `MeasurementCheck.expected_arrays`."""
-        judged_rows, _ = judged_suite(suite)
+        judged_rows, _ = judged_suite(suite, record.track)
         num_heads = judged_rows.num_rows.shape[0] + NUM_WORDS
         return {
             f"{source}.{name}": ("F32", tuple(shape))
@@ -60,9 +61,9 @@ class RepresentsCheck:
         """See `MeasurementCheck.check`."""
         if not evidence:
             raise SubmissionError(f"{REPRESENTS_RECORD}: without {ROTATION_EVIDENCE}; measure again")
-        judged_rows, controls = judged_suite(suite)
+        judged_rows, controls = judged_suite(suite, record.track)
         sources = checked_evidence(evidence, judged_rows)
-        recomputed = conclude_rotation(sources, controls, judged_rows, ROTATION_STANDARD)
+        recomputed = conclude_rotation(sources, controls, judged_rows, rotation_protocol(record.track))
         report.compare("represents", _by_position(record.rotation), _by_position(recomputed), RECOMPUTE_TOLERANCE)
         report.checks.append(
             f"{REPRESENTS_RECORD}: blind set, labelled again; verdict, and every figure and interval, from {ROTATION_EVIDENCE}"
@@ -75,17 +76,19 @@ def _by_position(result: RotationResult) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def judged_suite(suite: Suite) -> tuple[JudgedRows, SuiteControls]:
-    """The rows that are judged on a suite, and its pinned controls.
+def judged_suite(suite: Suite, track: str) -> tuple[JudgedRows, SuiteControls]:
+    """The rows that are judged on a suite in a track, and the pinned controls.
 
     Raises:
-        SubmissionError: the suite has no pinned controls.
+        SubmissionError: there are no pinned controls.
     """
-    suite = rotation_suite(suite)
-    controls = shipped_suite_controls(suite, ROTATION_STANDARD)
+    suite, protocol = rotation_suite(suite), rotation_protocol(track)
+    controls = shipped_suite_controls(suite, protocol)
     if controls is None:
-        raise SubmissionError(f"{REPRESENTS_RECORD}: suite {suite.name} has no pinned token history; remove the file")
-    return judge_suite(suite, ROTATION_STANDARD).judged_rows, controls
+        raise SubmissionError(
+            f"{REPRESENTS_RECORD}: suite {suite.name} has no pinned token history in track {track}; remove the file"
+        )
+    return judge_suite(suite, protocol).judged_rows, controls
 
 
 def checked_evidence(arrays: Mapping[str, np.ndarray], judged_rows: JudgedRows) -> dict[str, RotationEvidence]:

@@ -19,9 +19,10 @@ from benchmark.probing.control_gap import RANDOM_INIT
 from benchmark.probing.version4.measure_rotation import judge_suite, probe_model
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_evidence import RotationEvidence
-from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
+from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import MODEL
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import read_views, rotation_suite
 from benchmark.runner.plan import Job
@@ -66,8 +67,8 @@ def repeat_represents(folder: Path, report: VerificationReport, limits: ProcessL
     record = read_submitted_measurement(RepresentsRecord, folder)
     if record is None:
         return
-    suite, protocol = load_suite(report.record.suite.name), ROTATION_STANDARD
-    judged_rows, _ = judged_suite(suite)
+    suite, protocol = load_suite(report.record.suite.name), rotation_protocol(record.track)
+    judged_rows, _ = judged_suite(suite, record.track)
     stored = checked_evidence(read_evidence(RepresentsCheck(), record, suite, folder), judged_rows)
     seed = random.SystemRandom().choice(protocol.seeds)
     request = SeedRequest(make_rerun_request(folder, report.submission, report.record, suite), protocol, seed)

@@ -1,0 +1,30 @@
+"""The settings of protocol 4 per track.
+
+A model that was not trained on the suite reads a longer prompt and is wider: it is probed with fewer programs, and also
+at single layers, since its last layers predict text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
+from benchmark.tasks.prompt_template import FEWSHOT
+
+FEWSHOT_PROMPTS = 250
+"""Prompts in the few-shot track, each with four programs and a group of its own in the bootstrap."""
+FEWSHOT_DEPTHS = (0.25, 0.5, 0.75)
+"""Layers that are views besides the mean and the last, as fractions of the number of layers."""
+
+
+def rotation_protocol(track: str, protocol: RotationProtocol = ROTATION_STANDARD) -> RotationProtocol:
+    """The settings for a track, one of `tasks.prompt_template.TRACKS`: with fewer prompts in the few-shot track."""
+    if track != FEWSHOT:
+        return protocol
+    prompts = min(protocol.prompts, FEWSHOT_PROMPTS)
+    return replace(protocol, prompts=prompts, units=prompts)
+
+
+def view_depths(track: str) -> tuple[float, ...]:
+    """Depths of the layers that are views besides the mean and the last."""
+    return FEWSHOT_DEPTHS if track == FEWSHOT else ()
