@@ -21,7 +21,7 @@ LAYERS = [
     ["ladder"],
     ["runner"],
     ["cli"],
-    ["calibrate", "reproduction"],
+    ["calibrate", "layers", "reproduction"],
     ["submit"],
     ["board"],
     ["review", "status"],

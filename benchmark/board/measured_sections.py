@@ -19,8 +19,10 @@ from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ, RotationResult, represents_conditions
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.statistics import Estimate
+from benchmark.tasks.prompt_template import TRAINED
 
 REASON_CHARS = 300
 Table = list[dict[str, str]]
@@ -78,7 +80,7 @@ def build_measured_sections(folder: Path, measurements: Measurements) -> list[Me
     represents = read_measurement(RepresentsRecord, folder) if measurements.represents else None
     uses = read_measurement(UsesRecord, folder) if measurements.uses else None
     if represents is not None:
-        sections.append(represents_section(represents.rotation, represents.version))
+        sections.append(represents_section(represents.rotation, represents.version, represents.track))
     if uses is not None:
         section = uses_section(uses.use, uses.sites)
         sections.append(replace(section, tables=[*section.tables, *detail_tables(folder, uses)]))
@@ -116,8 +118,13 @@ def describe_measurements(measurements: Measurements) -> list[str]:
     return sentences
 
 
-def represents_section(result: RotationResult, version: int) -> MeasuredSection:
+def represents_section(result: RotationResult, version: int, track: str = TRAINED) -> MeasuredSection:
     """The section of protocol 4."""
+    protocol = rotation_protocol(track)
+    budget = "" if track == TRAINED else (
+        f" Read from {protocol.prompts * protocol.programs_per_prompt:,} programs at most, behind the prompts of track {track}, "
+        "with outputs hidden in prompts and solved examples."
+    )  # fmt: skip
     conditions: Table = [
         {
             "condition": CONDITION_TEXTS[condition.name],
@@ -152,7 +159,7 @@ def represents_section(result: RotationResult, version: int) -> MeasuredSection:
         result.reason[:REASON_CHARS],
         f"Protocol {version}: do the states hold the robot's net rotation beyond a record of the words? Figures are on "
         f"{result.unseen_rows:,} rows with prefixes that the probes were not trained on (n = {result.delta.n:,} groups of "
-        "prompts). REPRESENTS needs all three conditions.",
+        f"prompts). REPRESENTS needs all three conditions.{budget}",
         [("Conditions of REPRESENTS", conditions), ("Gap of the model and of each control", sources), ("Other figures", figures)],
         [_curve_chart(result)] if result.curve else [],
     )  # fmt: skip

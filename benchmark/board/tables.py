@@ -39,6 +39,7 @@ from benchmark.command import run_command
 from benchmark.errors import VerificationError
 from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
+from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate, in_percent
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
@@ -154,6 +155,7 @@ def render_markdown(
             *_probing_lines(group),
         ]
         if group.track != TRAINED:
+            parts += ["", *_budget_lines(group)]
             continue
         if calibration and calibration.suite == group.suite:
             parts += ["", *_calibration_lines(calibration)]
@@ -161,6 +163,16 @@ def render_markdown(
             if answers.suite == group.suite:
                 parts += ["", f"### {answers.title}", "", *answers.note, "", _github_table(answers.rows)]
     return "\n".join(parts) + "\n"
+
+
+def _budget_lines(group: RankingGroup) -> list[str]:
+    """How many programs *Represents* is read from, in a group whose track has other settings than `trained`."""
+    protocol = rotation_protocol(group.track)
+    return [
+        f"*Represents* of this track is read from {protocol.prompts * protocol.programs_per_prompt:,} programs at most, behind "
+        "prompts and solved examples whose outputs",
+        "are hidden: [docs/pretrained.md](docs/pretrained.md).",
+    ]
 
 
 def _github_table(rows: Sequence[Mapping[str, str]]) -> str:

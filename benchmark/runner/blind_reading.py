@@ -3,22 +3,37 @@
 The n-th programs of all prompts of a batch are read together. A model with a croppable cache prefills the batch of
 prompts for the first of these passes only (`HuggingFaceModel.hidden_states`); other models read the prompts again.
 
+In the few-shot track, the outputs of the solved examples are hidden like those of the prompts, so that nothing before a
+program tells what words do in the original semantics.
+
 Letters: `R` action words, `D` hidden width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import LanguageModel
+from benchmark.models.loading import load_tokenizer_or_none
 from benchmark.probing.protocol import LAST, MEAN
-from benchmark.tasks.prompt_template import PLAIN, PromptTemplate, render_prompts
+from benchmark.runner.plan import Job
+from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.shared_prompts import SharedPrompts
-from benchmark.tasks.suite import Suite
+from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT
+
+
+def blind_template(job: Job) -> PromptTemplate:
+    """The prompt template in which a job's hidden states are read."""
+    if job.generation.track == TRAINED:
+        return PLAIN
+    shots = shot_tasks(job.suite)
+    tokenizer = load_tokenizer_or_none(job.checkpoint)
+    return build_prompt_template(job.suite, job.generation.track, tokenizer, replace(shots, outputs=shots.inputs))
 
 
 def read_blind_states(
@@ -27,7 +42,7 @@ def read_blind_states(
     blind: SharedPrompts,
     template: PromptTemplate = PLAIN,
     on_programs: Callable[[int], None] = lambda count: None,
-    depths: Sequence[float] = (),
+    select_layers: Callable[[int], Sequence[int]] = lambda num_layers: (),
 ) -> dict[str, np.ndarray]:
     """Read the states at `read` for every action word; prompts show the inputs in place of the outputs.
 
@@ -37,11 +52,11 @@ def read_blind_states(
         blind: programs and their prompts.
         template: prompt template of the run.
         on_programs: called with the number of programs read since the last call.
-        depths: layers that are views too, as fractions of the number of layers: 0 is the embeddings, 1 the last.
+        select_layers: given L, the number of layers with the embeddings (0), the layers that are views as well.
 
     Returns:
-        float32 [R, D] per view, `mean` over layers, `last` layer, and `layer K` per depth, in the order of the programs'
-        action words.
+        float32 [R, D] per view, `mean` over layers, `last` layer, and `layer K` per selected layer, in the order of the
+        programs' action words.
 
     Raises:
         ModelError: a state is NaN or infinite.
@@ -64,13 +79,17 @@ def read_blind_states(
                 raise ModelError("hidden states: NaN or infinity; try another --dtype")
             for position, i in enumerate(indices.tolist()):
                 rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_action[i]]
-                for view, values in _views(states.values[rows], depths).items():
+                for view, values in _views(states.values[rows], select_layers(states.values.shape[1])).items():
                     views.setdefault(view, [np.empty(0)] * len(programs))[i] = values
             on_programs(len(indices))
     return {view: np.concatenate(parts).astype(np.float32) for view, parts in views.items()}
 
 
-def _views(states: np.ndarray, depths: Sequence[float]) -> dict[str, np.ndarray]:
+def _views(states: np.ndarray, layers: Sequence[int]) -> dict[str, np.ndarray]:
     """float [rows, D] per view, from states [rows, L, D] of all layers."""
-    layers = [round(depth * (states.shape[1] - 1)) for depth in depths]
-    return {MEAN: states.mean(1), LAST: states[:, -1], **{f"layer {layer}": states[:, layer] for layer in layers}}
+    return {MEAN: states.mean(1), LAST: states[:, -1], **{layer_view(layer): states[:, layer] for layer in layers}}
+
+
+def layer_view(layer: int) -> str:
+    """Name of the view of a single layer."""
+    return f"layer {layer}"

@@ -29,7 +29,7 @@ from benchmark.models.checkpoint import EXCLUDED_FILES, FILE_PATTERNS, Checkpoin
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.suite_controls import read_pinned, suite_controls_key
-from benchmark.runner.blind_template import blind_template
+from benchmark.runner.blind_reading import blind_template
 from benchmark.runner.plan import Job
 from benchmark.runner.store import to_safetensors, write_atomic_in
 from benchmark.tasks.prompt_template import TRAINED

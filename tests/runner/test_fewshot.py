@@ -22,7 +22,7 @@ from benchmark.models.interface import Decoding, Generation, ModelSpec
 from benchmark.probing.version4 import suite_controls, track_protocol
 from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.runner.blind_template import blind_template
+from benchmark.runner.blind_reading import blind_template
 from benchmark.runner.evidence_cache import untrained_copy_key
 from benchmark.runner.measurements.represents import RepresentsMeasurement, read_views, rotation_suite
 from benchmark.runner.plan import GenerationOptions, Job

@@ -25,6 +25,7 @@ def rotation_protocol(track: str, protocol: RotationProtocol = ROTATION_STANDARD
     return replace(protocol, prompts=prompts, units=prompts)
 
 
-def view_depths(track: str) -> tuple[float, ...]:
-    """Depths of the layers that are views besides the mean and the last."""
-    return FEWSHOT_DEPTHS if track == FEWSHOT else ()
+def view_layers(track: str, num_layers: int) -> list[int]:
+    """The layers that are views besides the mean and the last; `num_layers` counts the embeddings as layer 0."""
+    depths = FEWSHOT_DEPTHS if track == FEWSHOT else ()
+    return [round(depth * (num_layers - 1)) for depth in depths]

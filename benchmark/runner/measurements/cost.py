@@ -15,6 +15,7 @@ from benchmark.probing.protocol import STANDARD
 from benchmark.probing.version4.readable_record import NUM_WORDS, WORD_PAIRS
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.sequential_verdict import list_looks
+from benchmark.probing.version4.track_protocol import view_layers
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
 from benchmark.probing.written.content import DEPTHS, OFFSETS, content_sources
 from benchmark.probing.written.content_labels import HEADS
@@ -44,6 +45,8 @@ CHECK_PASSES = 3.0
 CACHED_BYTES = 64_000_000
 """Weights that a processor's cache holds between two passes; those of a larger model come from memory each time."""
 NUM_VIEWS = 2
+NUM_LAYERS = 9
+"""Layers of a network whose single layers are views as well; their number does not depend on it."""
 BLIND_SECONDS = 12.0
 """Drawing and labelling the blind set of 7,000 programs, which no model takes part in."""
 PROMPTS_PER_TASK = 8.0
@@ -125,7 +128,7 @@ def estimate_measurements(job: Job, cost: ModelCost, measurements: Iterable[Meas
         if measurement.skip_reason(job) is not None:
             continue
         if isinstance(measurement, RepresentsMeasurement):
-            protocol = measurement.protocol
+            protocol = measurement.protocol_of(job)
             is_preview = isinstance(measurement, PreviewMeasurement)
             # A preview mostly ends at its first look.
             num_seeds = list_looks(protocol)[0].seeds if is_preview else len(protocol.seeds)
@@ -159,7 +162,8 @@ def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol, n
     num_places = job.suite.blind_length
     rotation_classes = len(ALL_PAIRS) * (4 + 2 * (2 * (side - 3) + 1))
     record_classes = num_places * NUM_WORDS + (NUM_WORDS + len(WORD_PAIRS)) * (num_places + 1)
-    fits = NUM_VIEWS * num_seeds * protocol.copies
+    num_views = NUM_VIEWS + len(view_layers(job.generation.track, NUM_LAYERS))
+    fits = num_views * num_seeds * protocol.copies
     settings = (protocol.steps, protocol.batch, protocol.hidden)
     labels = cost.fit(fits * len(ALL_PAIRS), fits * rotation_classes, *settings)
     records = cost.fit(fits * 2, fits * record_classes, *settings)

@@ -7,8 +7,9 @@ cached per architecture).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -32,9 +33,8 @@ from benchmark.probing.version4.suite_controls import (
     shipped_suite_controls,
     suite_controls_key,
 )
-from benchmark.probing.version4.track_protocol import rotation_protocol, view_depths
-from benchmark.runner.blind_reading import read_blind_states
-from benchmark.runner.blind_template import blind_template
+from benchmark.probing.version4.track_protocol import rotation_protocol, view_layers
+from benchmark.runner.blind_reading import blind_template, layer_view, read_blind_states
 from benchmark.runner.evidence_cache import read_cached, shipped_copy, untrained_copy_key, write_cached
 from benchmark.runner.measurement_record import MeasurementRecord, RepresentsRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
@@ -219,9 +219,30 @@ def collect_copy(
 
 def read_views(job: Job, judged: JudgedSuite, copy: int | None, batch_scale: float = 1.0) -> list[np.ndarray]:
     """float32 [R, D] per view, the states of the model of a job, or of its randomly initialised copy."""
+    return list(_read(job, judged, copy, partial(view_layers, job.generation.track), batch_scale).values())
+
+
+def read_layers(job: Job, judged: JudgedSuite, copy: int | None, step: int = 1) -> dict[int, np.ndarray]:
+    """float32 [R, D] by index of the layer: every `step`-th and the last, of a model or of a randomly initialised copy."""
+    selected: list[int] = []
+
+    def select(num_layers: int) -> list[int]:
+        selected[:] = sorted({*range(0, num_layers, step), num_layers - 1})
+        return selected
+
+    states = _read(job, judged, copy, select)
+    return {layer: states[layer_view(layer)] for layer in selected}
+
+
+def _read(
+    job: Job,
+    judged: JudgedSuite,
+    copy: int | None,
+    select_layers: Callable[[int], Sequence[int]],
+    batch_scale: float = 1.0,
+) -> dict[str, np.ndarray]:
     template = blind_template(job)
     seed = None if copy is None else RANDOM_INIT_SEED + copy
     model = load_model(job.checkpoint, job.dtype, job.device, seed, template.before)
     suite = replace(job.suite, batch=max(1, int(job.suite.batch * batch_scale)))
-    depths = view_depths(job.generation.track)
-    return list(read_blind_states(model, suite, judged.blind, template, depths=depths).values())
+    return read_blind_states(model, suite, judged.blind, template, select_layers=select_layers)

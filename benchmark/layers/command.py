@@ -1,0 +1,106 @@
+"""Where in a network is the rotation read? `karel-bench layers --model SPEC`.
+
+Reads the blind set of protocol 4 and probes each layer by itself, of the model and of a randomly initialised copy. Prints a
+table and writes NAME-SUITE-layers.json, .csv and .png. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import (
+    device_option,
+    dtype_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.errors import ModelError, UsageError
+from benchmark.tasks.prompt_template import TRACKS, TRAINED
+from karel_env.command import integer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersOptions:
+    """Probe every layer of a model for the robot's rotation."""
+
+    model: str = model_option("", "none, it must be named")
+    suite: str = suite_option(purpose=" that gives worlds and programs")
+    track: str = option(TRAINED, "read behind the prompts of this track", choices=TRACKS)
+    seeds: int = option(
+        2, "set the number of probe seeds, each with a fold of its own", read_with=integer(1, 7), metavar="N"
+    )
+    step: int = option(1, "probe every N-th layer", read_with=integer(1, 1000), metavar="N")
+    trained_only: bool = option(False, "leave out the randomly initialised copy")
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    output_dir: Path = output_dir_option(Path("runs/layers"), "write the results into this folder")
+
+
+def execute(options: LayersOptions) -> int:
+    """Probe all layers and print the table; returns the exit code."""
+    if not options.model:
+        raise UsageError("expected --model SPEC: hf:org/name or path:FOLDER")
+    spec = read_model(options.model)
+    device = resolve_device(options.device, "")
+    make_folder(options.output_dir, "--output-dir")
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.layers.layer_profile import profile_layers
+    from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, format_result, to_csv, to_json
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.interface import ModelSpec
+    from benchmark.probing.version4.measure_rotation import judge_suite
+    from benchmark.probing.version4.track_protocol import rotation_protocol
+    from benchmark.runner.measurements.represents import read_layers, rotation_suite
+    from benchmark.runner.plan import GenerationOptions, Job
+    from benchmark.tasks.suite import load_suite
+
+    silence_libraries()
+    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    if not checkpoint.has_hidden_states:
+        raise ModelError(f"{spec}: has no hidden states; expected a language model")
+    suite, protocol = load_suite(options.suite), rotation_protocol(options.track)
+    job = Job(
+        suite, checkpoint, options.dtype, device, 1, threads=options.threads,
+        generation=GenerationOptions(track=options.track),
+    )  # fmt: skip
+    judged = judge_suite(rotation_suite(suite), protocol)
+    profiles = {}
+    for source, copy in ((MODEL, None), (UNTRAINED, 0)):
+        if copy is not None and options.trained_only:
+            continue
+        layers = read_layers(job, judged, copy, options.step)
+        profiles[source] = profile_layers(
+            judged, layers, protocol, range(options.seeds),
+            lambda result, source=source: print(format_result(source, result), file=sys.stderr, flush=True),
+        )  # fmt: skip
+    print(format_profile(profiles))
+    stem = options.output_dir / f"{checkpoint.name}-{suite.name}-layers"
+    content = {
+        "model": spec, "digest": checkpoint.digest, "suite": suite.name, "track": options.track, "seeds": options.seeds,
+        **to_json(profiles),
+    }  # fmt: skip
+    stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".csv").write_text(to_csv(profiles), encoding="utf-8")
+    draw_profile(profiles, f"{checkpoint.name} on {suite.name}, unseen prefixes", stem.with_suffix(".png"))
+    print(f"\nwrote {stem}.json, .csv and .png")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(LayersOptions, arguments, "layers", module="benchmark.layers")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
