@@ -14,7 +14,7 @@ from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, render_prompts
 from benchmark.tasks.suite import Suite, test_tasks
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import program_bodies
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
 NUM_TASKS = 2
@@ -60,7 +60,7 @@ class DoctorContext:
     @cached_property
     def programs(self) -> list[str]:
         """Reference programs of the sampled tasks, without the header."""
-        return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
+        return program_bodies(self.tasks.programs, self.job.suite.dialect)
 
     @cached_property
     def uneven_prompts(self) -> list[str]:

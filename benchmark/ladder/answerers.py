@@ -11,10 +11,10 @@ from benchmark.ladder.dialects import PYTHON
 from benchmark.ladder.ladder_tasks import ANSWER, PROGRAM, QUESTION, WORLD
 from benchmark.ladder.questions import NO_ACTION, Executions, list_questions
 from benchmark.models.interface import GREEDY, Decoding, Generation
-from karel_env.extras.python_syntax import parse_python
 from karel_env.interpreter import run
 from karel_env.language import HEADER, Programs
 from karel_env.parser import parse
+from karel_env.python_syntax import parse_python
 from karel_env.world import parse_world
 
 WRONG = -10.0

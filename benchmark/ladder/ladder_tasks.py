@@ -11,9 +11,9 @@ from benchmark.causal.targets import check_straight_line
 from benchmark.ladder.dialects import KAREL, PYTHON
 from benchmark.ladder.questions import NO_ACTION, Executions, Question, list_questions
 from benchmark.tasks.suite import Suite
-from karel_env.extras.python_syntax import python_text
 from karel_env.language import CLOSE, HEADER
 from karel_env.language import text_of as karel_text
+from karel_env.python_syntax import python_text
 from karel_env.recipe import Tasks
 from karel_env.world import Worlds, world_texts
 
