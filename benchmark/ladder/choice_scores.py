@@ -24,20 +24,14 @@ class Answerer(Protocol):
         ...
 
 
-def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str], batch: int) -> np.ndarray:
-    """float64 [N, C], log-likelihood in nats of each choice after each prompt; `batch` prompts at the same time."""
-    scores = np.empty((len(prompts), len(choices)))
+def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str]) -> np.ndarray:
+    """float64 [N, C], log-likelihood in nats of each choice after each prompt, all as one batch."""
     token_ids = _single_tokens(answerer, prompts[0], choices)
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        if token_ids:
-            assert isinstance(answerer, HuggingFaceModel)
-            scores[start : start + len(part)] = next_token_log_probs(answerer, part, token_ids)
-            continue
-        for c, choice in enumerate(choices):
-            values = answerer.log_likelihoods(part, [choice] * len(part))
-            scores[start : start + len(part), c] = [value for value, _ in values]
-    return scores
+    if token_ids:
+        assert isinstance(answerer, HuggingFaceModel)
+        return next_token_log_probs(answerer, prompts, token_ids)
+    values = [answerer.log_likelihoods(prompts, [choice] * len(prompts)) for choice in choices]
+    return np.array([[value for value, _ in column] for column in values]).T
 
 
 def next_token_log_probs(model: HuggingFaceModel, prompts: Sequence[str], token_ids: Sequence[int]) -> np.ndarray:
