@@ -1,4 +1,4 @@
-"""Score the choices of a question. Letters: `N` prompts, `C` choices."""
+"""Score the choices of a question, and generate an answer. Letters: `N` prompts, `C` choices."""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def next_token_log_probs(model: HuggingFaceModel, prompts: Sequence[str], token_
         logits, _, _ = model.forced_logits([prompts[i] for i in group], [[token_ids[0]]] * len(group))
         log_probs[group] = logits[:, 0].double().log_softmax(-1)[:, list(token_ids)].cpu().numpy()
     return log_probs
+
+
+def generate_answers(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """The text that follows each prompt, as long as the longest choice and one token more, which ends its word."""
+    if not isinstance(answerer, HuggingFaceModel):
+        return [generation.text for generation in answerer.generate(prompts, 1)]
+    longest = max(len(align_tokens(answerer.tokenizer, prompts[0], choice).ids) for choice in choices)
+    texts: dict[int, str] = {}
+    for group in answerer.group_prompts(prompts):
+        rows = answerer.new_tokens([prompts[i] for i in group], longest + 1)
+        texts.update(zip(group, map(answerer.decode, rows), strict=True))
+    return [texts[i] for i in range(len(prompts))]
 
 
 def _single_tokens(answerer: Answerer, prompt: str, choices: Sequence[str]) -> list[int]:

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.ladder.choice_scores import Answerer, score_choices
+from benchmark.ladder.choice_scores import Answerer, generate_answers, score_choices
 from benchmark.ladder.ladder_tasks import LadderTasks
 from benchmark.ladder.questions import BEFORE, IN_ORDER, LAST_ACTION, MAJORITY, Executions, Question
 from benchmark.statistics import Estimate, mean, wilson
 from karel_env.language import ACTIONS
-
-GENERATED_WORDS = 1
-"""Length of a generated answer in items of programs, of which the longest has several tokens; its first word counts."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
         # A model that has read a batch to score the choices does not read it again to generate.
         part = prompts[start : start + batch]
         scores.append(score_choices(answerer, part, question.choices))
-        texts += [generation.text for generation in answerer.generate(part, GENERATED_WORDS)]
+        texts += generate_answers(answerer, part, question.choices)
     predicted = np.concatenate(scores).argmax(1)
     written = np.array([first_word(text) for text in texts])
     is_generated = written == np.array(question.choices)[right]

@@ -22,7 +22,7 @@ class TokenAlignment:
 
     Attributes:
         ids: token ids of the program, including the space before it.
-        first, last: int64 [W], index of the first and last subword of each item.
+        first, last: int64 [W], index of the first and last subword of each item, with the space before it.
     """
 
     ids: list[int]
@@ -71,7 +71,10 @@ def _align_python(tokenizer: Any, prompt: str, body: str) -> TokenAlignment:
         inside = np.arange(len(ids))
     starts, ends = word_spans(body).T
     stop = stops[inside]
-    first, last = np.searchsorted(stop, starts, side="right"), np.searchsorted(stop, ends, side="left")
+    # The space before an item is part of it, as in the canonical text: some tokens hold both.
+    follows_space = np.array([body[start - 1 : start] == " " for start in starts])
+    first = np.searchsorted(stop, starts - follows_space, side="right")
+    last = np.searchsorted(stop, ends, side="left")
     if stop[-1] != len(body):
         raise ModelError(f"tokenizer: its offsets do not cover a program; {ADVICE}")
     visible = np.flatnonzero(ends > starts)

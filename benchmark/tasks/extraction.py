@@ -81,9 +81,9 @@ def _extract_python(text: str) -> str:
 def _python_candidates(text: str) -> Iterator[str]:
     """Yield the candidates in order; no two share a line, so an answer of n characters is read in time O(n)."""
     headers = list(_PYTHON_HEADER.finditer(text))
-    starts, stops = [match.start() for match in headers], [*(match.start() for match in headers[1:]), len(text)]
-    yield _indented_block(HEADERS[PYTHON] + text[: starts[0] if starts else len(text)])
-    for match, start, stop in zip(headers, starts, stops, strict=True):
+    bounds = [*(match.start() for match in headers), len(text)]
+    yield _indented_block(HEADERS[PYTHON] + text[: bounds[0]])
+    for match, start, stop in zip(headers, bounds[:-1], bounds[1:], strict=True):
         indent = match[1]
         lines = text[start:stop].split("\n")
         yield _indented_block("\n".join(line.removeprefix(indent) for line in lines))

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from benchmark.ladder import ladder_tasks, measurement
 from benchmark.ladder.answerers import Chance, Interpreter
-from benchmark.ladder.choice_scores import score_choices
+from benchmark.ladder.choice_scores import generate_answers, score_choices
 from benchmark.ladder.command import main
 from benchmark.ladder.ladder_tasks import draw_ladder
 from benchmark.ladder.measurement import (
@@ -269,6 +269,11 @@ def test_choices_of_one_token_are_scored_in_one_pass(tiny_folder, monkeypatch) -
     expected = [[value for value, _ in model.log_likelihoods([prompt] * 3, words)] for prompt in prompts]
     monkeypatch.setattr(type(model), "log_likelihoods", None)
     np.testing.assert_allclose(score_choices(model, prompts, words), expected, atol=1e-5)
+    texts = generate_answers(model, prompts, words)
+    whole = [model.decode(row) for row in model.new_tokens(prompts, 8)]
+    for text, longer in zip(texts, whole, strict=True):
+        assert longer.split()[: len(text.split())] == text.split()
+        assert len(text.split()) <= 2, "one token of an answer, and the next"
 
 
 def test_the_command(tmp_path, capsys) -> None:

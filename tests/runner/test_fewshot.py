@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, render_prompts
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import PYTHON, program_bodies
+from karel_env.language import HEADER_TEXT, Programs
+from karel_env.parser import parse
 
 SUITE = load_suite("smoke")
 CHAT = (
@@ -77,6 +80,25 @@ def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_whole_run_in_python_with_one_example(folder: Path, tmp_path: Path) -> None:
+    """Constrained answers are Python text and stored as the program that it is; states are read at its words."""
+    words = ["--model", f"path:{folder}", "--suite", SHORT_SUITE, "--track", "fewshot", "--out", tmp_path]
+    assert call(*words, "--dialect", "python", "--num-fewshot", 1) == 0
+    run = only(tmp_path)
+    record, kept = read_record(run / "record.json"), stages(run)
+    assert record.frame is not None
+    assert (record.frame.shots, record.frame.dialect) == (1, "python")
+    assert '"dialect": "python"' in record.to_json()
+    assert record.constrained is not None
+    assert record.constrained.accuracy.valid.value == record.constrained.finished.value > 0
+    for row in kept["constrained"]:
+        if row["finished"]:
+            (body,) = program_bodies(Programs.of([parse(f"{HEADER_TEXT} {row['text']}")]), PYTHON)
+            assert str(row["raw"]).rstrip("\n") == body
+    assert record.meaning is not None
+
+
+@pytest.mark.usefixtures("quick")
 def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--model", f"path:{folder}", "--suite", SMALL_SUITE, "--no-states", "--out", tmp_path) == 0
     record = read_record(only(tmp_path) / "record.json")
@@ -92,6 +114,8 @@ def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.Ca
     [
         (["--model", "baseline:search", "--track", "fewshot"], "no network"),
         (["--model", "baseline:search", "--samples", "3"], "no network"),
+        (["--num-fewshot", "2"], "expected --track fewshot"),
+        (["--dialect", "python"], "expected --track fewshot"),
         (["--samples", "-1"], "at least 0"),
         (["--samples", "2", "--temperature", "0"], "more than 0"),
     ],
@@ -114,7 +138,17 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
     words = ["--model", f"path:{short}", "--suite", "smoke", "--out", tmp_path / "runs"]
     assert call(*words, "--dry-run") == 0
     assert call(*words, "--track", "fewshot") == 3
-    assert f"({SUITE.shots} solved examples)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"({SUITE.shots} solved examples)" in error
+    assert "--num-fewshot" not in error, "not even the description fits"
+    model.config.max_position_embeddings = 3000
+    model.save_pretrained(short)
+    assert call(*words, "--track", "fewshot") == 3
+    (advised,) = re.findall(r"run it with --num-fewshot (\d+), choose", capsys.readouterr().err)
+    assert 0 < int(advised) < SUITE.shots
+    few = [*words, "--track", "fewshot", "--dry-run", "--num-fewshot"]
+    assert call(*few, advised) == 0
+    assert call(*few, int(advised) + 1) == 3
 
 
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
