@@ -112,7 +112,7 @@ def distinct(
             selected.setdefault(part.programs.program(i).tobytes(), batch + i)
         parts.append(part)
         batch += size
-    return _join(parts, recipe).take(np.array(list(selected.values())[:count]))
+    return _join(parts, recipe).take(np.array(list(selected.values())[:count], np.int64))
 
 
 def _join(parts: list[Tasks], recipe: ControlRecipe) -> Tasks:

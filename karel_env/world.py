@@ -87,7 +87,8 @@ class Worlds:
             raise WorldError("worlds: a robot is in a wall")
 
     def _flat(self) -> np.ndarray:
-        return self.cells.reshape(*self.shape, -1)
+        height, width = self.cells.shape[-2:]
+        return self.cells.reshape(*self.shape, height * width)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ from benchmark.board.tables import format_card, row_cells
 from benchmark.errors import ModelError, UsageError
 from benchmark.probing.protocol import GRIDS, STANDARD, STANDARD_GRID, Protocol
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
-from benchmark.tasks.suite import Suite, load_suite
+from benchmark.tasks.suite import MAX_SHOTS, Suite, load_suite
+from karel_env.dialects import DIALECTS, KAREL
 
 if TYPE_CHECKING:
     from benchmark.api.frames import DataFrame
@@ -84,6 +85,8 @@ class RunSettings:
     limit: int | None
     seed: int | None
     track: str
+    num_fewshot: int | None
+    dialect: str
     constrained: bool
     n_samples: int
     temperature: float
@@ -99,6 +102,11 @@ class RunSettings:
             InputError: one of them does not fit.
         """
         check_names("track", [self.track], TRACKS)
+        check_names("dialect", [self.dialect], DIALECTS)
+        if self.track != FEWSHOT and (self.num_fewshot is not None or self.dialect != KAREL):
+            raise InputError(f"num_fewshot and dialect: set with track {self.track!r}; expected track={FEWSHOT!r}")
+        if self.num_fewshot is not None and not 0 <= self.num_fewshot <= MAX_SHOTS:
+            raise InputError(f"num_fewshot: {self.num_fewshot}; expected 0 to {MAX_SHOTS}, or None for the suite's own")
         check_names("detail", [self.detail], GRIDS)
         counts = [count for count in (self.limit, self.batch_size) if count is not None]
         if any(count < 1 for count in counts) or self.n_samples < 0:
@@ -130,7 +138,8 @@ class RunSettings:
         return RunConfig(
             suite=_suite_name(self.suite), limit=self.limit, seed=seed, dtype=model.dtype, device=model.device,
             grid=self.detail, batch=self.batch_size, threads=model.threads, out=folder, command=COMMAND,
-            generation=self.generation_options(), protocol=self.protocol,
+            generation=self.generation_options(), protocol=self.protocol, num_fewshot=self.num_fewshot,
+            dialect=self.dialect,
         )  # fmt: skip
 
 
@@ -155,6 +164,8 @@ def evaluate(
     limit: int | None = None,
     seed: int | None = None,
     track: str = TRAINED,
+    num_fewshot: int | None = None,
+    dialect: str = KAREL,
     constrained: bool = False,
     n_samples: int = 0,
     temperature: float = 0.8,
@@ -175,6 +186,8 @@ def evaluate(
         limit: number of test tasks, with smaller probe sets; None for all.
         seed: seed of the tasks; None for the suite's own.
         track: `trained`, or `fewshot` for models that were not trained on Karel.
+        num_fewshot: number of solved examples in few-shot prompts; None for the suite's own number.
+        dialect: `karel`, or `python` for few-shot prompts and answers with programs as Python text.
         constrained: whether the test tasks are also decoded under the grammar.
         n_samples: number of programs sampled per test task, for pass@k.
         temperature: sampling temperature.
@@ -201,7 +214,7 @@ def evaluate(
     """
     handle = as_model(model, tokenizer, **load_options)
     settings = RunSettings(
-        suite=suite, limit=limit, seed=seed, track=track, constrained=constrained, n_samples=n_samples,
+        suite=suite, limit=limit, seed=seed, track=track, num_fewshot=num_fewshot, dialect=dialect, constrained=constrained, n_samples=n_samples,
         temperature=temperature, accuracy_only=accuracy_only, detail=detail, batch_size=batch_size, protocol=protocol,
     )  # fmt: skip
     if output_dir is not None:

@@ -22,6 +22,8 @@ from benchmark.runner.record import Record, read_record
 from benchmark.statistics import Estimate, wilson
 from benchmark.submit.check_record import drop_unverified
 from benchmark.submit.schema import FLAGGED, WITHDRAWN, Submission
+from benchmark.tasks.suite import load_suite
+from karel_env.dialects import KAREL
 
 TRAINED = "trained"
 RECORD_PATTERN = "*/record.json"
@@ -63,8 +65,18 @@ class LeaderboardRow:
 
     @property
     def track(self) -> str:
-        """`trained` or `fewshot`; a record without a track is `trained`."""
-        return str(getattr(self.record, "track", None) or TRAINED)
+        """The track, see `describe_prompts`; a record without a track is `trained`."""
+        return describe_prompts(self.record) if getattr(self.record, "track", None) else TRAINED
+
+
+def describe_prompts(record: Record) -> str:
+    """The track of a run, with what differs from the suite's own few-shot prompts: rows with other prompts are not compared."""
+    frame = record.frame
+    if frame is None:
+        return record.track
+    notes = [] if frame.shots == load_suite(record.suite.name).shots else [f"{frame.shots} examples"]
+    notes += [] if frame.dialect == KAREL else [frame.dialect]
+    return f"{record.track} ({', '.join(notes)})" if notes else record.track
 
 
 @dataclass(frozen=True)

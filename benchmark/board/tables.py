@@ -105,11 +105,21 @@ def format_card(record: Record) -> str:
     }
     lines = [
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
+        *_prompt_rows(record),
         *([name, value] for name, value in cells.items()),
         *_evidence_rows(record),
         ["leaderboard-eligible", record.eligibility],
     ]  # fmt: skip
     return tabulate(lines, tablefmt="simple_outline", disable_numparse=True)
+
+
+def _prompt_rows(record: Record) -> list[list[str]]:
+    """Row that describes few-shot prompts; empty in the trained track."""
+    frame = record.frame
+    if frame is None:
+        return []
+    template = "with" if frame.chat_template else "without"
+    return [["prompts", f"{record.track}, {frame.shots} solved examples, {template} a chat template, programs in {frame.dialect}"]]  # fmt: skip
 
 
 def _evidence_rows(record: Record) -> list[list[str]]:

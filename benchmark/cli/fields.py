@@ -11,7 +11,9 @@ from benchmark.cli.model_spec import MODEL_HELP
 from benchmark.installation.paths import submissions_folder
 from benchmark.models.interface import DTYPE_NAMES
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
+from benchmark.tasks.suite import MAX_SHOTS
 from karel_env.command import integer
+from karel_env.dialects import DIALECTS, KAREL
 
 AUTO = "auto"
 DEFAULT_SUITE = "laptop"
@@ -42,6 +44,19 @@ def device_option(default: str = AUTO) -> Any:
 def track_option(more: str = "") -> Any:
     """`--track`."""
     return option(TRAINED, "select the prompts" + more, choices=TRACKS)
+
+
+def num_fewshot_option() -> Any:
+    """`--num-fewshot`."""
+    return option(
+        None, "set the number of solved examples in few-shot prompts; 0: the description alone. Fewer fit a shorter context",
+        read_with=integer(0, MAX_SHOTS), metavar="N", default_text="the suite's own",
+    )  # fmt: skip
+
+
+def dialect_option(more: str = "") -> Any:
+    """`--dialect`."""
+    return option(KAREL, f"write programs{more} in the canonical text or as Python", choices=DIALECTS)
 
 
 def threads_option(

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import option
-from benchmark.cli.fields import AUTO, THREADS, track_option
+from benchmark.cli.fields import AUTO, THREADS, dialect_option, num_fewshot_option, track_option
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
 from benchmark.installation.cache_settings import DEFAULT_CACHE_BYTES, NO_CACHE, CacheSettings
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
 from benchmark.tasks.prompt_template import FEWSHOT
 from karel_env.command import integer, number
+from karel_env.dialects import KAREL
 
 if TYPE_CHECKING:
     from benchmark.models.checkpoint import Checkpoint
@@ -76,6 +77,23 @@ class LoadingOptions:
         return LoadOptions(self.attention, self.quantization, self.trust_remote_code, self.allow_code)
 
 
+def check_prompt_options(track: str, num_fewshot: int | None, dialect: str) -> None:
+    """Check that options of few-shot prompts come with the few-shot track.
+
+    Raises:
+        UsageError: they do not.
+    """
+    options = {
+        "--num-fewshot": "" if num_fewshot is None else num_fewshot,
+        "--dialect": "" if dialect == KAREL else dialect,
+    }
+    for name, value in options.items():
+        if value != "" and track != FEWSHOT:
+            raise UsageError(
+                f"{name} {value} in the {track} track; expected --track {FEWSHOT}, which shows solved examples"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationFlags:
     """Generation of programs."""
@@ -83,6 +101,8 @@ class GenerationFlags:
     track: str = track_option(
         "; fewshot is for models that were not trained on Karel: the language is described and solved examples come first"
     )
+    num_fewshot: int | None = num_fewshot_option()
+    dialect: str = dialect_option(" in few-shot prompts and answers")
     constrained: bool = option(False, "also decode the test tasks under the grammar; always on in the few-shot track")
     n_samples: int = option(
         0, "also sample K programs per test task, for pass@k", read_with=integer(0, 10_000), metavar="K",
@@ -94,7 +114,12 @@ class GenerationFlags:
     )
 
     def generation_options(self) -> GenerationOptions:
-        """The options as a run takes them."""
+        """The options as a run takes them.
+
+        Raises:
+            UsageError: few-shot prompts are set for a track without them.
+        """
+        check_prompt_options(self.track, self.num_fewshot, self.dialect)
         from benchmark.runner.plan import GenerationOptions
 
         constrained = self.constrained or self.track == FEWSHOT

@@ -103,6 +103,8 @@ def run_config(options: EvaluationOptions, suite: str, command: str, protocol: P
         command=command,
         generation=options.generation.generation_options(),
         protocol=protocol,
+        num_fewshot=options.generation.num_fewshot,
+        dialect=options.generation.dialect,
         measurements=(*STANDARD_MEASUREMENTS, *detail),
         cache=options.cache.cache_settings(),
     )

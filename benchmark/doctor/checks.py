@@ -26,9 +26,11 @@ from benchmark.models.tokenizer import check_word_tokens
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.preflight import check_fits
 from benchmark.runner.worker import Worker
+from benchmark.tasks.extraction import extract_program
 from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.scoring import score_programs, summarize
+from karel_env.dialects import KAREL, PYTHON, body_dialect
 
 MAX_PRECISION_CHANGE = 0.05
 """Relative difference to float32 states above which probes may be affected."""
@@ -175,19 +177,28 @@ def plain_pass(model: HuggingFaceModel, prompt: str, program: str) -> tuple[list
         States [tokens, D] per layer (empty if the model returns none), the log-probability of each token but the first,
         and the token indices of the expected states: the one before each item, then the last one of each item.
     """
+    if body_dialect(program) == PYTHON:
+        alignment, before = align_tokens(model.tokenizer, prompt, program), prompt_ids(model.tokenizer, prompt)
+        indices = np.concatenate([alignment.first - 1, alignment.last]) + len(before) - 1
+        return *_plain_logits(model, [*before, *alignment.ids]), indices.tolist()
     text = f"{prompt} {program}"
     encoded = model.tokenizer(text)
     # Special tokens after the text are not part of the program.
-    ids = torch.tensor([prompt_ids(model.tokenizer, text)], device=model.device)
-    with torch.inference_mode():
-        output = model.model(ids, output_hidden_states=True, use_cache=False)
-    log_prob = output.logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    layers, log_prob = _plain_logits(model, prompt_ids(model.tokenizer, text))
     ends = [len(prompt)]
     for word in program.split(" "):
         ends.append(ends[-1] + 1 + len(word))
     last_tokens = [encoded.char_to_token(end - 1) for end in ends]
-    layers = [layer[0].float().cpu().numpy() for layer in output.hidden_states or ()]
-    return layers, log_prob.cpu().numpy(), last_tokens[:-1] + last_tokens[1:]
+    return layers, log_prob, last_tokens[:-1] + last_tokens[1:]
+
+
+def _plain_logits(model: HuggingFaceModel, token_ids: Sequence[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """States [tokens, D] per layer and the log-probability of each token but the first."""
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    with torch.inference_mode():
+        output = model.model(ids, output_hidden_states=True, use_cache=False)
+    log_prob = output.logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+    return [layer[0].float().cpu().numpy() for layer in output.hidden_states or ()], log_prob.cpu().numpy()
 
 
 def check_padding(doctor_context: DoctorContext) -> CheckResult:
@@ -230,7 +241,7 @@ def check_precision(doctor_context: DoctorContext) -> CheckResult:
 
 def check_generation(doctor_context: DoctorContext) -> CheckResult:
     """Does generation equal uncached generation, does it end, and do the answers parse?"""
-    generations = doctor_context.model.generate(doctor_context.prompts[:NUM_TASKS], doctor_context.max_new_words)
+    generations = doctor_context.generate(doctor_context.prompts[:NUM_TASKS])
     texts = [generation.text for generation in generations]
     if isinstance(doctor_context.model, HuggingFaceModel):
         uncached = generate_without_cache(
@@ -243,9 +254,9 @@ def check_generation(doctor_context: DoctorContext) -> CheckResult:
                 return CheckResult("generation", WARN, message)
             message += "its cache is wrong; fix the cache or prepare_inputs_for_generation"
             return CheckResult("generation", FAIL, message)
-    outcome = summarize(
-        score_programs(doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS)), texts)
-    )
+    suite, tasks = doctor_context.job.suite, doctor_context.tasks.take(np.arange(NUM_TASKS))
+    programs = texts if suite.dialect == KAREL else [extract_program(text, suite.dialect) for text in texts]
+    outcome = summarize(score_programs(suite, tasks, programs))
     message = f"wrote {texts[0][:60]!r}; {outcome.valid.value:.0%} of {NUM_TASKS} are programs"
     if not all(generation.finished for generation in generations):
         return CheckResult(
@@ -270,13 +281,11 @@ def check_batches(doctor_context: DoctorContext) -> CheckResult:
     """Are answers and states reproducible, and answers equal in a batch of one?"""
     prompts = doctor_context.prompts[:NUM_TASKS]
     first = doctor_context.states(prompts)
-    batch_texts = [
-        generation.text for generation in doctor_context.model.generate(prompts, doctor_context.max_new_words)
-    ]
+    batch_texts = [generation.text for generation in doctor_context.generate(prompts)]
     if not np.array_equal(first, doctor_context.states(prompts)):
         message = "the same batch gives other states the second time; switch off dropout and other randomness"
         return CheckResult("batch sizes", FAIL, message)
-    single_texts = [doctor_context.model.generate([prompt], doctor_context.max_new_words)[0].text for prompt in prompts]
+    single_texts = [doctor_context.generate([prompt])[0].text for prompt in prompts]
     if single_texts != batch_texts:
         return CheckResult(
             "batch sizes", WARN, "an answer differs between a batch and a batch of one: rounding, if padding is ok; "

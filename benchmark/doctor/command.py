@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import group, option, parse_options
-from benchmark.cli.fields import device_option, dtype_option, model_option, suite_option, track_option
+from benchmark.cli.fields import (
+    device_option,
+    dialect_option,
+    dtype_option,
+    model_option,
+    num_fewshot_option,
+    suite_option,
+    track_option,
+)
 from benchmark.cli.model_spec import read_model
-from benchmark.cli.options import LOAD_DEADLINE, LimitOptions, LoadingOptions, resolve_device
+from benchmark.cli.options import LOAD_DEADLINE, LimitOptions, LoadingOptions, check_prompt_options, resolve_device
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import ModelError
 from benchmark.models.interface import ModelSpec
@@ -30,6 +38,8 @@ class DoctorOptions:
     dtype: str = dtype_option()
     device: str = device_option("cpu")
     track: str = track_option()
+    num_fewshot: int | None = num_fewshot_option()
+    dialect: str = dialect_option(" in few-shot prompts and answers")
     states: Path | None = option(
         None, "only compare the states of this file, which another engine wrote, with those of transformers on a few prompts",
         metavar="FILE.safetensors",
@@ -40,17 +50,19 @@ class DoctorOptions:
 
 def examine(options: DoctorOptions) -> int:
     """Check the model and print a line per check; returns the exit code."""
+    check_prompt_options(options.track, options.num_fewshot, options.dialect)
     spec, device = ModelSpec.parse(read_model(options.model)), resolve_device(options.device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.doctor.context import FAIL, WARN, DoctorContext
     from benchmark.doctor.examination import run_checks, run_states_check
     from benchmark.models.checkpoint import open_checkpoint
-    from benchmark.tasks.suite import load_suite
+    from benchmark.tasks.suite import load_suite, set_prompts
 
     silence_libraries()
     checkpoint = open_checkpoint(spec, options.loading.load_options())
     options.limits.check_loads(checkpoint, options.dtype, device)
-    context = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, device, options.track)
+    suite = set_prompts(load_suite(options.suite), options.num_fewshot, options.dialect)
+    context = DoctorContext(suite, checkpoint, options.dtype, device, options.track)
     print(f"{checkpoint.spec}, suite {context.job.suite.name}, {options.track} track, {options.dtype}")
     outcomes = []
     for result in run_checks(context) if options.states is None else run_states_check(context, options.states):

@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.models.interface import LanguageModel
+from benchmark.models.interface import Decoding, Generation, LanguageModel
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import LENGTH_FACTOR, render_prompts
 from benchmark.tasks.suite import Suite, test_tasks
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import KAREL, program_bodies
 
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "-"
 NUM_TASKS = 2
@@ -60,7 +60,7 @@ class DoctorContext:
     @cached_property
     def programs(self) -> list[str]:
         """Reference programs of the sampled tasks, without the header."""
-        return [text.removeprefix(HEADER_TEXT).lstrip() for text in self.tasks.programs.texts()]
+        return program_bodies(self.tasks.programs, self.job.suite.dialect)
 
     @cached_property
     def uneven_prompts(self) -> list[str]:
@@ -72,6 +72,12 @@ class DoctorContext:
         """float32 [2 * items, L, D], emit states of the items of the first programs, then their read states."""
         hidden = (model or self.model).hidden_states(prompts, self.programs[: len(prompts)])
         return np.concatenate([hidden.values[hidden.emit], hidden.values[hidden.read]])
+
+    def generate(self, prompts: Sequence[str]) -> list[Generation]:
+        """Answers to prompts, decoded greedily."""
+        dialect = self.job.suite.dialect
+        options = () if dialect == KAREL else (Decoding(dialect=dialect),)
+        return self.model.generate(prompts, self.max_new_words, *options)
 
     @property
     def max_new_words(self) -> int:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
-from benchmark.ladder.dialects import PYTHON
 from benchmark.ladder.ladder_tasks import ANSWER, PROGRAM, QUESTION, WORLD
-from benchmark.ladder.questions import NO_ACTION, Executions, list_questions
+from benchmark.ladder.questions import Executions, list_questions
 from benchmark.models.interface import GREEDY, Decoding, Generation
-from karel_env.extras.python_syntax import parse_python
+from karel_env.dialects import parse_program
 from karel_env.interpreter import run
-from karel_env.language import HEADER, Programs
-from karel_env.parser import parse
+from karel_env.language import Programs
 from karel_env.world import parse_world
 
 WRONG = -10.0
@@ -25,7 +21,7 @@ class Interpreter:
     """Executes the program of the prompt in its world; right always, so that a prompt is known to hold what is asked."""
 
     def __init__(self, dialect: str) -> None:
-        self.parse = parse_python if dialect == PYTHON else parse
+        self.dialect = dialect
 
     def answer(self, prompt: str) -> str:
         """The right answer to the last question of a prompt."""
@@ -33,14 +29,12 @@ class Interpreter:
         world_text, _, after_world = task.partition(f"\n{PROGRAM}\n")
         program_text, _, asked_text = after_world.partition(f"\n{QUESTION} ")
         text = asked_text.removesuffix(f"\n{ANSWER}")
-        words = self.parse(program_text)
-        actions = np.asarray(words[len(HEADER) : -1], np.int8)[None]
+        programs = Programs.of([parse_program(program_text, self.dialect)])
         inputs = parse_world(world_text)[None]
-        executions = Executions(actions, inputs, run(Programs.of([words]), inputs).worlds)
-        assert (actions != NO_ACTION).all()
+        executions = Executions(programs, programs.lengths, inputs, run(programs, inputs).worlds)
         height, width = inputs.cells.shape[1:]
-        # The longest program bounds the numbers only, and any bound has the same words for the same numbers.
-        question = next(q for q in list_questions(height, width, actions.shape[1]) if q.text == text)
+        # The number of moves bounds the numbers only, and any bound has the same words for the same numbers.
+        question = next(q for q in list_questions(height, width, len(executions.actions[0])) if q.text == text)
         return question.choices[question.answer(executions)[0]]
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:

@@ -1,4 +1,4 @@
-"""Score the choices of a question. Letters: `N` prompts, `C` choices."""
+"""Score the choices of a question, and generate an answer. Letters: `N` prompts, `C` choices."""
 
 from __future__ import annotations
 
@@ -24,20 +24,14 @@ class Answerer(Protocol):
         ...
 
 
-def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str], batch: int) -> np.ndarray:
-    """float64 [N, C], log-likelihood in nats of each choice after each prompt; `batch` prompts at the same time."""
-    scores = np.empty((len(prompts), len(choices)))
+def score_choices(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str]) -> np.ndarray:
+    """float64 [N, C], log-likelihood in nats of each choice after each prompt, all as one batch."""
     token_ids = _single_tokens(answerer, prompts[0], choices)
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        if token_ids:
-            assert isinstance(answerer, HuggingFaceModel)
-            scores[start : start + len(part)] = next_token_log_probs(answerer, part, token_ids)
-            continue
-        for c, choice in enumerate(choices):
-            values = answerer.log_likelihoods(part, [choice] * len(part))
-            scores[start : start + len(part), c] = [value for value, _ in values]
-    return scores
+    if token_ids:
+        assert isinstance(answerer, HuggingFaceModel)
+        return next_token_log_probs(answerer, prompts, token_ids)
+    values = [answerer.log_likelihoods(prompts, [choice] * len(prompts)) for choice in choices]
+    return np.array([[value for value, _ in column] for column in values]).T
 
 
 def next_token_log_probs(model: HuggingFaceModel, prompts: Sequence[str], token_ids: Sequence[int]) -> np.ndarray:
@@ -47,6 +41,18 @@ def next_token_log_probs(model: HuggingFaceModel, prompts: Sequence[str], token_
         logits, _, _ = model.forced_logits([prompts[i] for i in group], [[token_ids[0]]] * len(group))
         log_probs[group] = logits[:, 0].double().log_softmax(-1)[:, list(token_ids)].cpu().numpy()
     return log_probs
+
+
+def generate_answers(answerer: Answerer, prompts: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """The text that follows each prompt, as long as the longest choice and one token more, which ends its word."""
+    if not isinstance(answerer, HuggingFaceModel):
+        return [generation.text for generation in answerer.generate(prompts, 1)]
+    longest = max(len(align_tokens(answerer.tokenizer, prompts[0], choice).ids) for choice in choices)
+    texts: dict[int, str] = {}
+    for group in answerer.group_prompts(prompts):
+        rows = answerer.new_tokens([prompts[i] for i in group], longest + 1)
+        texts.update(zip(group, map(answerer.decode, rows), strict=True))
+    return [texts[i] for i in range(len(prompts))]
 
 
 def _single_tokens(answerer: Answerer, prompt: str, choices: Sequence[str]) -> list[int]:

@@ -1,8 +1,8 @@
 """Ask a model what programs do: `karel-bench ladder --model SPEC`.
 
 The model gets solved examples, a world, a program and a question, and answers by likelihood over the choices and by
-generation. No training on Karel is needed. Prints two tables and writes `NAME-SUITE-DIALECT-ladder.json`. Exit codes: 0
-done, 2 usage, 3 the model cannot be loaded.
+generation. No training on Karel is needed. Prints two tables and writes `NAME-SUITE-DIALECT-ladder.json`, or with a chat
+template `NAME-SUITE-DIALECT-chat-ladder.json`. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import (
     device_option,
+    dialect_option,
     dtype_option,
     model_option,
     output_dir_option,
@@ -28,7 +29,6 @@ from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
 from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
-from benchmark.ladder.dialects import DIALECTS, KAREL
 from karel_env.command import integer
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ class LadderOptions:
     """Ask a model what programs do, from their last action to where the robot ends."""
 
     model: str = model_option("", "none, it must be named")
-    suite: str = suite_option(purpose=" of straight-line programs that gives worlds and actions")
-    dialect: str = option(KAREL, "write programs in this dialect", choices=DIALECTS)
+    suite: str = suite_option(
+        purpose=" that gives worlds and statements; those of control and generalize have control flow"
+    )
+    dialect: str = dialect_option()
+    plain: bool = option(False, "leave out the tokenizer's chat template: prompts are plain text")
     tasks: int = option(60, "set the number of tasks per program length", read_with=integer(5, 100_000), metavar="N")
     shots: int = option(12, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
     batch_size: int = option(20, "set the prompts per batch", read_with=integer(1, 10_000), metavar="N")
@@ -68,45 +71,50 @@ def execute(options: LadderOptions) -> int:
 
     silence_libraries()
     suite = load_suite(options.suite)
-    tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect)
+    name, digest, tokenizer, open_answerer = _open(spec, options, device)
+    tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect, tokenizer)
     began = time.process_time()
-    name, digest, open_answerer = _open(spec, options, device)
     results = measure_ladder(
         open_answerer, tasks, options.batch_size, lambda result: print(format_rung(result), file=sys.stderr, flush=True)
     )
     seconds = time.process_time() - began
-    print(f"{spec}, suite {suite.name}, programs in {options.dialect}, {options.shots} shots ({seconds:.0f} processor seconds)")  # fmt: skip
+    template = "without a chat template" if tokenizer is None else "with its chat template"
+    print(f"{spec}, suite {suite.name}, programs in {options.dialect}, {options.shots} shots, {template} ({seconds:.0f} processor seconds)")  # fmt: skip
     print(format_ladder(results))
-    path = options.output_dir / f"{name}-{suite.name}-{options.dialect}-ladder.json"
+    path = (
+        options.output_dir / f"{name}-{suite.name}-{options.dialect}{'' if tokenizer is None else '-chat'}-ladder.json"
+    )
     content = {
         "model": spec, "digest": digest, "suite": suite.name, "dialect": options.dialect, "shots": options.shots,
-        **to_json(results),
+        "chat_template": tokenizer is not None, **to_json(results),
     }  # fmt: skip
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"\nwrote {path}")
     return 0
 
 
-def _open(spec: str, options: LadderOptions, device: str) -> tuple[str, str, Callable[[str], Answerer]]:
-    """Name and digest of the model, and what opens it for a preamble."""
+def _open(spec: str, options: LadderOptions, device: str) -> tuple[str, str, Any, Callable[[str], Answerer]]:
+    """Name and digest of the model, its tokenizer if it has a chat template to be used, and what opens it for a preamble."""
     from benchmark.ladder.answerers import Chance, Interpreter
 
     if spec in BASELINES:
         answerer = Interpreter(options.dialect) if spec == INTERPRETER else Chance()
-        return spec.partition(":")[2], "", lambda preamble: answerer
+        return spec.partition(":")[2], "", None, lambda preamble: answerer
     import torch
 
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
-    from benchmark.models.loading import load_model
+    from benchmark.models.loading import load_model, load_tokenizer_or_none
 
     torch.set_num_threads(options.threads)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     if not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: gives no likelihoods; expected a language model, {INTERPRETER} or {CHANCE}")
+    tokenizer = None if options.plain else load_tokenizer_or_none(checkpoint)
     return (
         checkpoint.name,
         checkpoint.digest,
+        tokenizer if getattr(tokenizer, "chat_template", None) else None,
         lambda preamble: load_model(checkpoint, options.dtype, device, None, preamble),
     )
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from benchmark.causal.targets import check_straight_line
-from benchmark.ladder.dialects import KAREL, PYTHON
-from benchmark.ladder.questions import NO_ACTION, Executions, Question, list_questions
+from benchmark.ladder.questions import Executions, Question, list_questions
+from benchmark.tasks.prompt_template import apply_chat_template
 from benchmark.tasks.suite import Suite
-from karel_env.extras.python_syntax import python_text
-from karel_env.language import CLOSE, HEADER
-from karel_env.language import text_of as karel_text
-from karel_env.recipe import Tasks
+from karel_env.dialects import KAREL, PYTHON, program_texts
+from karel_env.language import CONDITIONS, Programs
+from karel_env.recipe import ControlRecipe, Tasks
+from karel_env.semantics import MOVE
 from karel_env.world import Worlds, world_texts
 
 TASKS_VERSION = 1
@@ -23,6 +23,7 @@ LADDER_STREAM = 15_485_863
 NUM_FITTED = 4000
 """Tasks from which the last-action heuristic is learned; they are never asked."""
 WORLD, PROGRAM, QUESTION, ANSWER = "World:", "Program:", "Question:", "Answer:"
+_PLACEHOLDER = "\x00"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class LadderTasks:
         shots: the executions of the solved examples.
         fitted: further executions, for the last-action heuristic.
         texts, shot_texts: world and program of each execution, as in a prompt.
-        dialect: one of `DIALECTS`.
-        show_under_robot: whether worlds show the markers under the robot.
+        description: of worlds and programs.
+        tokenizer: a transformers tokenizer whose chat template renders the prompts; None for plain text.
     """
 
     questions: Sequence[Question]
@@ -45,37 +46,51 @@ class LadderTasks:
     fitted: Executions
     texts: Sequence[str]
     shot_texts: Sequence[str]
-    dialect: str
-    show_under_robot: bool
+    description: str
+    tokenizer: Any = None
 
-    def preamble(self, question: Question) -> str:
-        """What every prompt of a question begins with."""
-        answers = question.answer(self.shots)
-        examples = [
-            f"{text}{QUESTION} {question.text}\n{ANSWER} {question.choices[answer]}\n\n"
-            for text, answer in zip(self.shot_texts, answers, strict=True)
-        ]
-        return f"{describe(self.dialect, self.show_under_robot)}\n\n{''.join(examples)}"
+    def frame(self, question: Question) -> tuple[str, str]:
+        """What every prompt of a question begins with, and what it has after the question.
+
+        With a chat template, each solved example is a question of the user and an answer of the assistant.
+
+        Raises:
+            ModelError: see `apply_chat_template`.
+        """
+        answers = [question.choices[answer] for answer in question.answer(self.shots)]
+        asked = [f"{text}{QUESTION} {question.text}" for text in self.shot_texts]
+        if self.tokenizer is None:
+            pairs = zip(asked, answers, strict=True)
+            examples = [f"{text}\n{ANSWER} {answer}\n\n" for text, answer in pairs]
+            return f"{self.description}\n\n{''.join(examples)}", f"\n{ANSWER}"
+        messages = []
+        for text, answer in zip(asked, answers, strict=True):
+            messages += [{"role": "user", "content": text}, {"role": "assistant", "content": f"{ANSWER} {answer}"}]
+        messages.append({"role": "user", "content": _PLACEHOLDER})
+        messages[0]["content"] = f"{self.description}\n\n{messages[0]['content']}"
+        before, after = apply_chat_template(self.tokenizer, messages, _PLACEHOLDER)
+        return before, after + ANSWER
 
     def prompts(self, question: Question) -> list[str]:
         """The N prompts of a question; an answer follows after a space."""
-        preamble = self.preamble(question)
-        return [f"{preamble}{text}{QUESTION} {question.text}\n{ANSWER}" for text in self.texts]
+        before, after = self.frame(question)
+        return [f"{before}{text}{QUESTION} {question.text}{after}" for text in self.texts]
 
 
-def draw_ladder(suite: Suite, per_length: int, num_shots: int, dialect: str = KAREL) -> LadderTasks:
-    """Draw the tasks: worlds and frequencies of actions of a suite, programs of each length that it has.
+def draw_ladder(
+    suite: Suite, per_length: int, num_shots: int, dialect: str = KAREL, tokenizer: Any = None
+) -> LadderTasks:
+    """Draw the tasks: worlds and frequencies of statements of a suite, programs of each length that it has.
+
+    The worlds of programs with control flow have the smallest size of the suite, so that prompts fit short contexts.
 
     Args:
-        suite: a suite of straight-line programs.
+        suite: the suite.
         per_length: number of tasks per program length.
         num_shots: number of solved examples.
-        dialect: one of `DIALECTS`.
-
-    Raises:
-        UsageError: the suite has control flow.
+        dialect: one of `karel_env.dialects.DIALECTS`.
+        tokenizer: a transformers tokenizer whose chat template renders the prompts; None for plain text.
     """
-    check_straight_line(suite)
     shortest, longest = suite.recipe.length
     lengths = range(shortest, longest + 1)
     seed = suite.seed + LADDER_STREAM + TASKS_VERSION
@@ -88,28 +103,33 @@ def draw_ladder(suite: Suite, per_length: int, num_shots: int, dialect: str = KA
         fitted.append(tasks.take(per_shot + per_length + np.arange(per_fit)))
     # The shots are of all lengths, in an order that says nothing.
     mixed = np.random.default_rng(seed).permutation(per_shot * len(lengths))[:num_shots]
-    parts = [_executions(part, longest) for part in (tests, shots, fitted)]
-    shown = _take(parts[1], mixed)
+    parts = [_executions(part, lengths) for part in (tests, shots, fitted)]
+    shown = parts[1].take(mixed)
     height, width = shown.inputs.cells.shape[1:]
+    most_moves = max(int(part.count(MOVE).max(initial=0)) for part in parts)
+    has_control = isinstance(suite.recipe, ControlRecipe)
+    # Straight-line programs have up to as many moves as statements.
+    questions = list_questions(height, width, most_moves if has_control else longest, has_control)
     under = suite.show_under_robot
     return LadderTasks(
-        list_questions(height, width, longest), parts[0], shown, parts[2],
-        _render(parts[0], dialect, under), _render(shown, dialect, under), dialect, under,
+        questions, parts[0], shown, parts[2], _render(parts[0], dialect, under), _render(shown, dialect, under),
+        describe(dialect, under, has_control), tokenizer,
     )  # fmt: skip
 
 
 def _draw(suite: Suite, length: int, seed: int, count: int) -> Tasks:
-    from karel_env import generator
+    from karel_env import control_flow, generator
 
-    recipe = replace(suite.recipe, length=(length, length), examples=1)
-    return generator.generate(recipe, seed + length, "audit", np.arange(count))
+    recipe = replace(suite.recipe, length=(length, length))
+    if isinstance(recipe, ControlRecipe):
+        smallest = replace(recipe, height=(recipe.height[0],) * 2, width=(recipe.width[0],) * 2)
+        return control_flow.generate(smallest, seed + length, "audit", np.arange(count))
+    return generator.generate(replace(recipe, examples=1), seed + length, "audit", np.arange(count))
 
 
-def _executions(parts: Sequence[Tasks], longest: int) -> Executions:
-    rows = [part.programs.program(i)[len(HEADER) : -1] for part in parts for i in range(len(part))]
-    actions = np.full((len(rows), longest), NO_ACTION, np.int8)
-    for row, program in zip(actions, rows, strict=True):
-        row[: len(program)] = program
+def _executions(parts: Sequence[Tasks], lengths: Sequence[int]) -> Executions:
+    """The first example of each task; part i has programs of `lengths[i]` statements."""
+    programs = Programs.of([part.programs.program(i) for part in parts for i in range(len(part))])
     inputs, outputs = (
         Worlds.of(
             np.concatenate([getattr(part, side).cells[:, 0] for part in parts]),
@@ -117,33 +137,35 @@ def _executions(parts: Sequence[Tasks], longest: int) -> Executions:
         )
         for side in ("inputs", "outputs")
     )
-    return Executions(actions, inputs, outputs)
-
-
-def _take(executions: Executions, indices: np.ndarray) -> Executions:
-    return Executions(executions.actions[indices], executions.inputs[indices], executions.outputs[indices])
+    return Executions(programs, np.repeat(np.array(lengths), [len(part) for part in parts]), inputs, outputs)
 
 
 def _render(executions: Executions, dialect: str, show_under_robot: bool) -> list[str]:
     worlds = world_texts(executions.inputs, show_under_robot)
-    to_text = python_text if dialect == PYTHON else karel_text
-    programs = [
-        to_text([*HEADER, *row[:length].tolist(), CLOSE])
-        for row, length in zip(executions.actions, executions.lengths, strict=True)
-    ]
+    programs = program_texts(executions.programs, dialect)
     return [f"{WORLD}\n{world}\n{PROGRAM}\n{program}\n" for world, program in zip(worlds, programs, strict=True)]
 
 
-def describe(dialect: str, show_under_robot: bool) -> str:
+def describe(dialect: str, show_under_robot: bool, has_control_flow: bool = False) -> str:
     """The description of worlds and programs."""
     under = ", with a number behind it where it stands on markers" if show_under_robot else ""
     form = "a Python function run that calls" if dialect == PYTHON else "written def run() { ... } with"
+    control = []
+    if has_control_flow:
+        forms = (
+            "if, else, while and for _ in range(N)" if dialect == PYTHON else "if, ifelse, else, while and repeat (N)"
+        )
+        control = [
+            f"There are also {forms}. Conditions are {', '.join(CONDITIONS)}, each also with not;",
+            "the first three are of the cell ahead, to the left and to the right of the robot, the others of its own cell.",
+        ]
     return "\n".join(
         [
             "A robot is on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
             f"and ^ > v < is the robot, facing north, east, south or west{under}.",
             f"A program is {form} one action after another: move goes one cell ahead, turn_left and turn_right turn",
             "on the spot, pick_marker takes one marker from the robot's cell, put_marker puts one there.",
+            *control,
             "A move into a wall or a pick from an empty cell does nothing.",
             "The program is run in the world. Answer the question with one word.",
         ]

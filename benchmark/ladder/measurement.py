@@ -1,8 +1,8 @@
 """Ask the questions and compare each answer with three answers that need no execution.
 
-Floors: the *majority* answer; for questions of the state, the state *before* the program; and the *last action*, the most
-frequent answer to tasks with the same last action and the same answer before the program. Majority and last action are
-learned from tasks that are never asked.
+Floors: the *majority* answer; for questions of the state, the state *before* the program; the *last action*, the most
+frequent answer to tasks with the same last action and the same answer before the program; and, of programs with control flow,
+their actions once each *in order*. Majority and last action are learned from tasks that are never asked.
 
 Letters: `N` tasks.
 """
@@ -14,14 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.ladder.choice_scores import Answerer, score_choices
+from benchmark.ladder.choice_scores import Answerer, generate_answers, score_choices
 from benchmark.ladder.ladder_tasks import LadderTasks
-from benchmark.ladder.questions import BEFORE, LAST_ACTION, MAJORITY, Executions, Question
+from benchmark.ladder.questions import BEFORE, IN_ORDER, LAST_ACTION, MAJORITY, Executions, Question
 from benchmark.statistics import Estimate, mean, wilson
 from karel_env.language import ACTIONS
-
-GENERATED_WORDS = 3
-"""Words that may be generated; the first one is the answer."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class RungResult:
         floors: accuracy of each floor, by name.
         best_floor: name of the most accurate floor.
         above: accuracy minus that of the best floor, with a 95% interval over tasks.
-        by_length: accuracy and accuracy of the best floor, by number of actions.
+        by_length: accuracy and accuracy of the best floor, by number of statements.
     """
 
     question: str
@@ -85,6 +82,8 @@ def floor_answers(question: Question, tasks: LadderTasks) -> dict[str, np.ndarra
         BEFORE: before(tests),
         LAST_ACTION: counts[tests.last_action, before(tests)].argmax(-1),
     }
+    if IN_ORDER in question.floors:
+        floors[IN_ORDER] = question.answer(tests.in_order())
     return {name: floors[name] for name in question.floors}
 
 
@@ -98,13 +97,13 @@ def measure_rung(answerer: Answerer, question: Question, tasks: LadderTasks, bat
         batch: prompts per call.
     """
     prompts, right = tasks.prompts(question), question.answer(tasks.tests)
-    scores = score_choices(answerer, prompts, question.choices, batch)
-    predicted = scores.argmax(1)
-    texts = [
-        generation.text
-        for start in range(0, len(prompts), batch)
-        for generation in answerer.generate(prompts[start : start + batch], GENERATED_WORDS)
-    ]
+    scores, texts = [], []
+    for start in range(0, len(prompts), batch):
+        # A model that has read a batch to score the choices does not read it again to generate.
+        part = prompts[start : start + batch]
+        scores.append(score_choices(answerer, part, question.choices))
+        texts += generate_answers(answerer, part, question.choices)
+    predicted = np.concatenate(scores).argmax(1)
     written = np.array([first_word(text) for text in texts])
     is_generated = written == np.array(question.choices)[right]
     floors = floor_answers(question, tasks)
@@ -148,7 +147,7 @@ def measure_ladder(
     """
     results = []
     for question in tasks.questions:
-        result = measure_rung(open_answerer(tasks.preamble(question)), question, tasks, batch)
+        result = measure_rung(open_answerer(tasks.frame(question)[0]), question, tasks, batch)
         results.append(result)
         on_rung(result)
     return results

@@ -20,13 +20,13 @@ def format_rung(result: RungResult) -> str:
 
 
 def format_ladder(results: Sequence[RungResult]) -> str:
-    """Two tables: accuracy with floors, and accuracy by number of actions."""
+    """Two tables: accuracy with floors, and accuracy by number of statements."""
     rows = [
         {
             "question": result.question,
             "choices": result.choices,
             "accuracy (%)": in_percent(result.accuracy),
-            "generated": f"{100 * result.generated.value:.1f}",
+            "generated": in_percent(result.generated),
             **{name: f"{100 * result.floors[name]:.1f}" if name in result.floors else "-" for name in _floors(results)},
             "above the best floor": in_percent(result.above),
             "reached": "yes" if result.is_reached else "no",
@@ -49,7 +49,7 @@ def format_ladder(results: Sequence[RungResult]) -> str:
             "",
             tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True),
             "",
-            "Accuracy by number of actions, best floor in parentheses:",
+            "Accuracy by number of statements, best floor in parentheses:",
             "",
             tabulate(lengths, headers="keys", tablefmt="github", disable_numparse=True),
         ]

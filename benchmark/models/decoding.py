@@ -7,6 +7,8 @@ Letters: `B` rows, `V` vocabulary.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-from transformers import LogitsProcessor, StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from benchmark.errors import ModelError
 from benchmark.models.interface import Decoding
+from karel_env.dialects import KAREL, PYTHON
 from karel_env.grammar import continuation_grammar
+
+DEDENT = re.compile(r"\n(?=\S)")
+"""What ends a function of Python: the line break before a line that is not indented."""
 
 
 class StopAtClosingBracket(StoppingCriteria):
@@ -40,6 +46,45 @@ class StopAtClosingBracket(StoppingCriteria):
         return (depth <= 0).any(-1)
 
 
+class StopAtDedent(StoppingCriteria):
+    """Stop each sequence when its text has a line that is not indented: the function of the prompt has ended.
+
+    Args:
+        decode: gives the text of new token ids.
+        prompt_length: number of prompt tokens S.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], prompt_length: int) -> None:
+        self.decode, self.prompt_length = decode, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """bool [B], whether each sequence has ended."""
+        rows = input_ids[:, self.prompt_length :].tolist()
+        return torch.tensor([bool(DEDENT.search(self.decode(row))) for row in rows], device=input_ids.device)
+
+
+def stop_at_end(
+    dialect: str, opens: torch.Tensor, decode: Callable[[Sequence[int]], str], prompt_length: int
+) -> StoppingCriteriaList:
+    """Stop each sequence at the end of its program; arguments as for the criteria of both dialects."""
+    is_python = dialect == PYTHON
+    criterion = StopAtDedent(decode, prompt_length) if is_python else StopAtClosingBracket(opens, prompt_length)
+    return StoppingCriteriaList([criterion])
+
+
+def find_program_end(text: str, dialect: str) -> int | None:
+    """Number of characters up to the end of the program whose header the prompt has; None if it has not ended."""
+    if dialect == PYTHON:
+        dedent = DEDENT.search(text)
+        return None if dedent is None else dedent.start()
+    depth = 1
+    for index, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return index + 1
+    return None
+
+
 class RefuseNaN(LogitsProcessor):
     """Raise `ModelError` if a logit is NaN, since the argmax would be arbitrary."""
 
@@ -56,17 +101,18 @@ class Grammar:
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: vocabulary size V of the model, which may exceed that of the tokenizer.
+        dialect: one of `DIALECTS`.
 
     Raises:
         ModelError: the tokenizer has no end-of-sequence token, or llguidance cannot use it.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int, dialect: str = KAREL) -> None:
         if tokenizer.eos_token_id is None:
             raise ModelError("tokenizer: it has no end-of-sequence token, which a grammar needs; set its eos_token")
         try:
             self.tokens = _build_tokenizer(tokenizer, vocabulary)
-            self.grammar = LLMatcher.grammar_from_lark(continuation_grammar())
+            self.grammar = LLMatcher.grammar_from_lark(continuation_grammar(dialect))
             self.matcher()
         except ValueError as error:
             raise ModelError(

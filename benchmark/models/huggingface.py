@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList
 
 from benchmark.errors import ModelError
 from benchmark.models.architecture import DTYPES as DTYPES
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
-from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler, RefuseNaN, StopAtClosingBracket
+from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler, RefuseNaN, find_program_end, stop_at_end
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 from benchmark.models.token_alignment import align_tokens, select_word_states
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
+from karel_env.dialects import KAREL
 from karel_env.language import WORDS
 
 CACHE_OUTPUTS = ("cache", "past_key_values", "cache_params", "state")
@@ -126,7 +127,7 @@ class HuggingFaceModel:
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may merge with the text after it, so it is left to the prompts.
         self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
-        self.grammar: Grammar | None = None
+        self.grammars: dict[str, Grammar] = {}
 
     @staticmethod
     def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -151,7 +152,8 @@ class HuggingFaceModel:
 
     def _generate_group(self, prompts: Sequence[str], max_new_words: int, decoding: Decoding) -> list[Generation]:
         max_new_tokens = self.max_new_tokens(self.tokenizer, max_new_words)
-        return [self._to_generation(row) for row in self.new_tokens(prompts, max_new_tokens, decoding)]
+        rows = self.new_tokens(prompts, max_new_tokens, decoding)
+        return [self._to_generation(row, decoding.dialect) for row in rows]
 
     @torch.inference_mode()
     def new_tokens(self, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding = GREEDY) -> list[list[int]]:
@@ -167,7 +169,7 @@ class HuggingFaceModel:
             num_beams=1,
             pad_token_id=self.padding_id,
             logits_processor=self._processors(decoding, *batch.ids.shape),
-            stopping_criteria=StoppingCriteriaList([StopAtClosingBracket(self.opens, length)]),
+            stopping_criteria=stop_at_end(decoding.dialect, self.opens, self.decode, length),
         )
         if batch.cache is not None:
             batch.cache.crop(length - 1 - batch.cache.get_seq_length())
@@ -177,24 +179,20 @@ class HuggingFaceModel:
     def _processors(self, decoding: Decoding, rows: int, prompt_length: int) -> LogitsProcessorList:
         processors: list[Any] = [RefuseNaN()]
         if decoding.constrained:
-            if self.grammar is None:
-                self.grammar = Grammar(self.tokenizer, len(self.opens))
-            processors.append(GrammarMask(self.grammar, rows, prompt_length))
+            if decoding.dialect not in self.grammars:
+                self.grammars[decoding.dialect] = Grammar(self.tokenizer, len(self.opens), decoding.dialect)
+            processors.append(GrammarMask(self.grammars[decoding.dialect], rows, prompt_length))
         if decoding.temperature:
             processors.append(GumbelSampler(decoding))
         return LogitsProcessorList(processors)
 
-    def _to_generation(self, ids: list[int]) -> Generation:
-        """Cut a row of new tokens at its closing bracket or end-of-sequence token."""
+    def _to_generation(self, ids: list[int], dialect: str = KAREL) -> Generation:
+        """Cut a row of new tokens at the end of its program or its end-of-sequence token."""
         num_tokens = next((i for i, token in enumerate(ids) if token in self.ends), len(ids))
         is_ended = num_tokens < len(ids)
         text = self.decode(ids[:num_tokens])
-        depth = 1
-        for index, character in enumerate(text):
-            depth += (character == "{") - (character == "}")
-            if depth == 0:
-                return Generation(text[: index + 1], num_tokens, True)
-        return Generation(text, num_tokens, is_ended)
+        end = find_program_end(text, dialect)
+        return Generation(text[:end], num_tokens, is_ended or end is not None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode new tokens without begin-of-sequence, end-of-sequence and padding tokens; other special tokens stay."""

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmark.errors import UsageError
+from karel_env.dialects import KAREL
 
 SCHEMES = ("path", "hf", "baseline", "py")
 SPEC_FORMS = "path:FOLDER, hf:org/name, hf:org/name@revision, baseline:NAME or py:package.module:factory"
@@ -31,9 +32,10 @@ class Generation:
     """The continuation of one prompt.
 
     Attributes:
-        text: generated text, up to and including the bracket that closes the program, if there is one.
+        text: generated text, up to the end of the program, if there is one: the bracket that closes it, or in Python the line
+            break before a line that is not indented.
         tokens: number of new tokens.
-        finished: whether generation ended with the closing bracket or an end-of-sequence token.
+        finished: whether generation ended with the end of the program or an end-of-sequence token.
     """
 
     text: str
@@ -67,11 +69,13 @@ class Decoding:
         constrained: whether only tokens that the grammar of the language allows are considered.
         temperature: sampling temperature; 0 is greedy decoding.
         seeds: sampling seed per prompt; empty at temperature 0.
+        dialect: one of `DIALECTS`, which determines where a program ends, and its grammar.
     """
 
     constrained: bool = False
     temperature: float = 0.0
     seeds: tuple[int, ...] = ()
+    dialect: str = KAREL
 
 
 GREEDY = Decoding()
@@ -93,7 +97,7 @@ class LanguageModel(Protocol):
         ...
 
     def hidden_states(self, prompts: Sequence[str], programs: Sequence[str]) -> HiddenStates:
-        """Hidden states of each program (canonical text without its header) after its prompt, as one batch."""
+        """Hidden states of each program (its body, see `karel_env.dialects`) after its prompt, as one batch."""
         ...
 
     def log_likelihoods(self, prompts: Sequence[str], programs: Sequence[str]) -> list[tuple[float, int]]:

@@ -18,7 +18,8 @@ from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import LanguageModel
 from benchmark.models.validated import ValidatedModel
 from benchmark.tasks.prompts import prompt_ids
-from karel_env.language import WORDS
+from karel_env.dialects import append_body, word_spans
+from karel_env.language import ACTIONS, WORDS
 
 MAX_STATE_CHANGE = {"float64": 1e-8, "float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 """Largest change of states or logits, relative to their norm, that is attributed to rounding; most models change by 0."""
@@ -31,8 +32,8 @@ NUM_NEW_TOKENS = 24
 MAX_NATS_GAP = 0.05
 """Largest gap in log-likelihood between a generated item and the best one, for custom models of unknown precision."""
 NUM_CHECKED_WORDS = 3
-WORD_SUBSTITUTES = {"move();": "turn_left();", "turn_left();": "move();"}
-"""Replacement per item; other items are replaced by `move();`."""
+ACTION_SUBSTITUTES = {"move": "turn_left", "turn_left": "move"}
+"""Replacement per action; other items are replaced by `move`."""
 
 
 def check_soundness(model: LanguageModel, prompt: str, program: str, dtype: str, spec: str) -> None:
@@ -41,7 +42,7 @@ def check_soundness(model: LanguageModel, prompt: str, program: str, dtype: str,
     Args:
         model: model as loaded for the run.
         prompt: prompt of a task.
-        program: program of that task, canonical text without its header, at least two items.
+        program: program of that task without its header, at least two items.
         dtype: dtype of the model.
         spec: model spec for messages.
 
@@ -65,7 +66,7 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
     Raises:
         ModelError: earlier states or logits change by more than `MAX_STATE_CHANGE`.
     """
-    ids = prompt_ids(model.tokenizer, f"{prompt} {program}")[-MAX_CHECKED_TOKENS:]
+    ids = prompt_ids(model.tokenizer, append_body(prompt, program))[-MAX_CHECKED_TOKENS:]
     num_prompt_tokens = len(ids) - max(1, len(ids) - len(prompt_ids(model.tokenizer, prompt)))
     states, logits = model.plain_pass(ids)
     for cut in sorted({len(ids) // 2, min(max(num_prompt_tokens, 1), len(ids) - 1), len(ids) - 1}):
@@ -85,14 +86,15 @@ def check_causality(model: HuggingFaceModel, prompt: str, program: str, dtype: s
 def measure_change_before_word(model: LanguageModel, prompt: str, program: str) -> float:
     """Largest relative change of the states of items before a replaced one: the first or the last action, so that the
     text stays a program."""
-    words = program.split()
-    actions = [index for index, word in enumerate(words) if word.endswith("();")] or [0]
+    spans = word_spans(program).tolist()
+    names = [program[start:end].partition("(")[0] for start, end in spans]
+    actions = [index for index, name in enumerate(names) if name in ACTIONS] or [0]
     largest = 0.0
     before = model.hidden_states([prompt], [program])
     for index in {actions[0], actions[-1]}:
-        changed_words = words.copy()
-        changed_words[index] = WORD_SUBSTITUTES.get(words[index], "move();")
-        after = model.hidden_states([prompt], [" ".join(changed_words)])
+        start, end = spans[index]
+        changed = program[start:end].replace(names[index], ACTION_SUBSTITUTES.get(names[index], "move"))
+        after = model.hidden_states([prompt], [f"{program[:start]}{changed}{program[end:]}"])
         for rows, count in (("emit", index + 1), ("read", index)):
             first, second = (states.values[getattr(states, rows)[:count]] for states in (before, after))
             if count:

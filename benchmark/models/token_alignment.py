@@ -11,6 +11,7 @@ import numpy as np
 from benchmark.errors import ModelError
 from benchmark.models.interface import HiddenStates
 from benchmark.tasks.prompts import prompt_ids
+from karel_env.dialects import PYTHON, body_dialect, word_spans
 
 ADVICE = "word positions are not defined; the tokenizer must split texts at spaces"
 
@@ -21,7 +22,7 @@ class TokenAlignment:
 
     Attributes:
         ids: token ids of the program, including the space before it.
-        first, last: int64 [W], index of the first and last subword of each item.
+        first, last: int64 [W], index of the first and last subword of each item, with the space before it.
     """
 
     ids: list[int]
@@ -30,11 +31,13 @@ class TokenAlignment:
 
 
 def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
-    """Align a program (canonical text without its header) after its prompt with its tokens.
+    """Align a program (its body, see `karel_env.dialects`) after its prompt with its tokens.
 
     Raises:
         ModelError: the tokens of the prompt change when the program follows, or a token spans two items.
     """
+    if body_dialect(program) == PYTHON:
+        return _align_python(tokenizer, prompt, program)
     encoded = tokenizer(f"{prompt} {program}", return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"])
     inside = np.flatnonzero(offsets[:, 1] > len(prompt))
@@ -50,6 +53,35 @@ def align_tokens(tokenizer: Any, prompt: str, program: str) -> TokenAlignment:
     across = np.flatnonzero(stop[last] != ends)
     if len(across):
         raise ModelError(f"tokenizer: one token holds the end of {words[across[0]]} and what follows; {ADVICE}")
+    return TokenAlignment([ids[i] for i in inside], first + 1, last + 1)
+
+
+def _align_python(tokenizer: Any, prompt: str, body: str) -> TokenAlignment:
+    """Align the body of a Python function with its tokens; a token may hold an item and the layout around it.
+
+    Where a tokenizer would merge the line break after the header with the end of the prompt, the body is tokenized apart
+    from it, as a model generates it.
+    """
+    encoded = tokenizer(prompt + body, return_offsets_mapping=True)
+    ids, stops = encoded["input_ids"], np.array(encoded["offset_mapping"])[:, 1] - len(prompt)
+    inside = np.flatnonzero(stops > 0)
+    if len(inside) == 0 or ids[: inside[0]] != prompt_ids(tokenizer, prompt):
+        encoded = tokenizer(body, return_offsets_mapping=True, add_special_tokens=False)
+        ids, stops = encoded["input_ids"], np.array(encoded["offset_mapping"])[:, 1]
+        inside = np.arange(len(ids))
+    starts, ends = word_spans(body).T
+    stop = stops[inside]
+    # The space before an item is part of it, as in the canonical text: some tokens hold both.
+    follows_space = np.array([body[start - 1 : start] == " " for start in starts])
+    first = np.searchsorted(stop, starts - follows_space, side="right")
+    last = np.searchsorted(stop, ends, side="left")
+    if stop[-1] != len(body):
+        raise ModelError(f"tokenizer: its offsets do not cover a program; {ADVICE}")
+    visible = np.flatnonzero(ends > starts)
+    across = np.flatnonzero(stop[last[visible[:-1]]] > starts[visible[1:]])
+    if len(across):
+        start, end = starts[visible[across[0]]], ends[visible[across[0]]]
+        raise ModelError(f"tokenizer: one token holds the end of {body[start:end]} and what follows; {ADVICE}")
     return TokenAlignment([ids[i] for i in inside], first + 1, last + 1)
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmark.artifacts import MAX_BYTES, RECORD
+from benchmark.board.ranking import describe_prompts
 from benchmark.files import read_json, sanitize
 from benchmark.review.fingerprint import Fingerprint, compare_evidence, compare_samples, compare_weights
 from benchmark.review.lookalike import imitates_ascii, skeleton
@@ -46,9 +47,9 @@ class SubmissionRow:
 
     @property
     def table(self) -> tuple[str, int, int, str]:
-        """Key of the leaderboard table: suite, suite version, protocol version, track."""
+        """Key of the leaderboard table: suite, suite version, protocol version, track with its prompts."""
         record = self.record
-        return record.suite.name, record.suite.version, record.protocol.version, record.track
+        return record.suite.name, record.suite.version, record.protocol.version, describe_prompts(record)
 
     def may_share_content(self, second: SubmissionRow) -> bool:
         """Whether both rows may have the same content: same authors, different tables of the leaderboard."""

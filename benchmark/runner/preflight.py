@@ -35,11 +35,13 @@ from benchmark.runner.measurements.cost import (
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.plan import Job, Shard, plan, plan_dependent
-from benchmark.tasks.prompt_template import LENGTH_FACTOR, build_prompt_template, render_prompts
+from benchmark.tasks.prompt_template import LENGTH_FACTOR, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.stage import GENERATED
 from benchmark.tasks.suite import test_tasks
+from karel_env.dialects import program_texts
 from karel_env.features import class_counts
+from karel_env.recipe import Tasks
 
 MATMUL_SIZE = 768
 NUM_STREAMED = 80
@@ -107,7 +109,7 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
         if job.prompt_template is None
         else job.prompt_template
     )
-    texts, programs = render_prompts(job.suite, sample), sample.programs.texts()
+    texts, programs = render_prompts(job.suite, sample), program_texts(sample.programs, job.suite.dialect)
     with failures_as_model_errors(job.checkpoint.spec):
         check_word_tokens(job.checkpoint.spec, tokenizer, " ".join([*texts, *programs]).split())
         prompts = [prompt_ids(tokenizer, text) for text in render_prompts(job.suite, sample, template=template)]
@@ -123,10 +125,11 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
     )
     context = config.get("max_position_embeddings") or config.get("n_positions") or config.get("max_seq_len")
     if isinstance(context, int) and 0 < context < prompt_tokens + new_tokens:
+        remedy = _fitting_shots(job, tokenizer, template, sample, context - new_tokens)
         raise ModelError(
             f"{job.checkpoint.spec}: context of {context} tokens, but suite {job.suite.name} needs {prompt_tokens} for the prompt "
-            f"({template.shots} solved examples) and {new_tokens} for the program; choose a suite with smaller worlds or a model "
-            "with a longer context"
+            f"({template.shots} solved examples) and {new_tokens} for the program; {remedy}choose a suite with smaller worlds or a "
+            "model with a longer context"
         )
     # The prefix that all prompts share is computed once.
     prefix_tokens = len(tokenizer(template.before)["input_ids"]) if template.before else 0
@@ -139,6 +142,24 @@ def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement]
             f"{estimate.available_bytes / 1e9:.1f} GB are available; free some, use --dtype bfloat16, or fewer --workers"
         )
     return estimate
+
+
+def _fitting_shots(job: Job, tokenizer: Any, template: PromptTemplate, sample: Tasks, most_tokens: int) -> str:
+    """What to do so that few-shot prompts have at most so many tokens; empty if no number of solved examples fits."""
+
+    def fits(num_shots: int) -> bool:
+        suite = replace(job.suite, shots=num_shots)
+        other = build_prompt_template(suite, job.generation.track, tokenizer)
+        texts = render_prompts(suite, sample, template=other)
+        return max(len(prompt_ids(tokenizer, text)) for text in texts) <= most_tokens
+
+    if not template.shots or not fits(0):
+        return ""
+    fitting, too_many = 0, template.shots
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        fitting, too_many = (middle, too_many) if fits(middle) else (fitting, middle)
+    return f"run it with --num-fewshot {fitting}, "
 
 
 def _text_configs(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from benchmark.artifacts import known_version
 from benchmark.errors import BenchmarkError
@@ -21,6 +21,8 @@ from benchmark.probing.verdict import ProbeResult
 from benchmark.tasks.pass_at_k import ConstrainedSummary, SampledSummary
 from benchmark.tasks.prompt_template import TRAINED
 from benchmark.tasks.scoring import Summary
+from benchmark.tasks.suite import Suite, set_prompts
+from karel_env.dialects import KAREL
 
 SCHEMA_VERSION = 4
 
@@ -63,11 +65,18 @@ class SuiteEntry(StrictModel):
 
 
 class FrameEntry(StrictModel):
-    """The few-shot prompt template: digest, number of solved examples, and whether the chat template rendered it."""
+    """The few-shot prompt template: digest, number of solved examples, whether the chat template rendered it, and what
+    programs are written in."""
 
     sha256: str
     shots: int
     chat_template: bool
+    dialect: str = KAREL
+
+    @model_serializer(mode="wrap")
+    def serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the canonical dialect out, as it was before there was another."""
+        return {name: value for name, value in handler(self).items() if name != "dialect" or value != KAREL}
 
 
 class Provenance(StrictModel):
@@ -138,6 +147,11 @@ class Record(StrictModel):
     def to_json(self) -> str:
         """The file's text."""
         return self.model_dump_json(indent=1) + "\n"
+
+
+def set_recorded_prompts(suite: Suite, record: Record) -> Suite:
+    """The suite with the number of solved examples and the dialect of a run's few-shot prompts."""
+    return suite if record.frame is None else set_prompts(suite, record.frame.shots, record.frame.dialect)
 
 
 def format_eligibility(reasons: Sequence[str]) -> str:

@@ -56,7 +56,8 @@ from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import FEWSHOT, TRAINED, template_to_bytes
 from benchmark.tasks.scoring import OUTCOMES, check_references, describe_accuracy, score_programs, summarize
 from benchmark.tasks.stage import BLIND, CONSTRAINED, GENERATED, SAMPLED, TEST, Stage
-from benchmark.tasks.suite import hash_tasks, limit_suite, load_suite, test_tasks
+from benchmark.tasks.suite import hash_tasks, identify_suite, limit_suite, load_suite, set_prompts, test_tasks
+from karel_env.dialects import KAREL
 
 GRID_STAGE, PROBING = "grid", "probing"
 REPRESENTS, PREVIEW = RepresentsMeasurement.name, PreviewMeasurement.name
@@ -76,7 +77,7 @@ class Run:
         self.protocol = config.protocol if config.limit is None else limit_protocol(config.protocol)
         full_suite = load_suite(config.suite, config.seed)
         self.tasks_digest = full_suite.sha256 or hash_tasks(test_tasks(full_suite))
-        self.suite = limit_suite(full_suite, config.limit)
+        self.suite = set_prompts(limit_suite(full_suite, config.limit), config.num_fewshot, config.dialect)
         if config.batch is not None:
             self.suite = replace(self.suite, batch=config.batch)
         options = config.generation
@@ -95,6 +96,10 @@ class Run:
             options,
             cache=config.cache,
         )
+        if config.dialect != KAREL and checkpoint.is_custom:
+            raise UsageError(
+                f"{checkpoint.spec}: --dialect {config.dialect} with a class of one's own; expected weights"
+            )
         track = TRAINED if checkpoint.is_custom else options.track
         if replace(options, track=track, states=True) != DEFAULT_GENERATION and not checkpoint.has_hidden_states:
             subject = (
@@ -128,7 +133,7 @@ class Run:
             "dtype": self.job.dtype,
             "device": self.job.device.split(":")[0],
             "threads": self.job.threads,
-            "suite": asdict(self.suite),
+            "suite": identify_suite(self.suite),
             "tasks": self.tasks_digest,
             "protocol": self.protocol.digest(),
             "grid": self.job.grid,
@@ -381,7 +386,9 @@ class _EvaluationStages(RunStages):
         if options.track != TRAINED:
             template = self.job.prompt_template
             assert template is not None, "rendered once per run"
-            entries["frame"] = FrameEntry(sha256=template.digest, shots=template.shots, chat_template=template.chat)
+            entries["frame"] = FrameEntry(
+                sha256=template.digest, shots=template.shots, chat_template=template.chat, dialect=suite.dialect
+            )
             if template.chat:
                 self.folder.write(FRAME, template_to_bytes(template))
         if options.constrained:

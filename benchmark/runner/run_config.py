@@ -9,6 +9,7 @@ from benchmark.installation.cache_settings import DEFAULT_CACHE, CacheSettings
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.runner.measurements.registry import STANDARD_MEASUREMENTS
 from benchmark.runner.plan import DEFAULT_GENERATION, GenerationOptions
+from karel_env.dialects import KAREL
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class RunConfig:
         protocol: settings of the probes.
         measurements: names of the measurements besides the record, see `measurements.registry`.
         cache: where evidence that several runs share is cached.
+        num_fewshot: number of solved examples of the few-shot track, None for the suite's own.
+        dialect: what programs are written in, see `Suite.dialect`.
         preview: whether to take as few probe seeds as the verdict needs, and to leave out the probes of the record.
     """
 
@@ -48,4 +51,6 @@ class RunConfig:
     protocol: Protocol = STANDARD
     measurements: tuple[str, ...] = STANDARD_MEASUREMENTS
     cache: CacheSettings = DEFAULT_CACHE
+    num_fewshot: int | None = None
+    dialect: str = KAREL
     preview: bool = False

@@ -40,7 +40,8 @@ from benchmark.tasks.prompt_template import (
 )
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, LIKELIHOOD, SAMPLED
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT, Programs
+from karel_env.dialects import KAREL, program_bodies
+from karel_env.language import FIRST_CONDITION, HEADER, Programs
 from karel_env.recipe import Tasks
 from karel_env.world import Worlds
 
@@ -88,7 +89,7 @@ class Worker:
         from benchmark.models.soundness import check_soundness
 
         tasks = self.task_sets.test.take(np.arange(min(NUM_CHECK_TASKS, self.job.suite.tasks)))
-        programs = [text.removeprefix(HEADER_TEXT).lstrip() for text in tasks.programs.texts()]
+        programs = program_bodies(tasks.programs, self.job.suite.dialect)
         longest = max(range(len(programs)), key=lambda i: len(programs[i]))
         prompt = self._prompts(tasks)[longest]
         checkpoint = self.job.checkpoint
@@ -140,21 +141,24 @@ class Worker:
     ) -> Iterator[tuple[dict[str, int], list[Generation]]]:
         """Completions of the prompts: once, or per draw with the draw's index."""
         max_new_words = self.job.suite.max_new_words * LENGTH_FACTOR[self.job.generation.track]
+        dialect = self.job.suite.dialect
         if kind == SAMPLED:
             for draw in range(self.job.generation.samples):
                 seeds = sampling_seeds(self.job.suite, tasks, draw)
-                decoding = Decoding(temperature=self.job.generation.temperature, seeds=seeds)
+                decoding = Decoding(temperature=self.job.generation.temperature, seeds=seeds, dialect=dialect)
                 yield {"sample": draw}, self.model().generate(prompts, max_new_words, decoding)
         elif kind == CONSTRAINED:
-            yield {}, self.model().generate(prompts, max_new_words, Decoding(constrained=True))
+            yield {}, self.model().generate(prompts, max_new_words, Decoding(constrained=True, dialect=dialect))
         else:
-            yield {}, self.writer().generate(prompts, max_new_words)
+            # Baselines that are no network take no decoding.
+            options = () if dialect == KAREL else (Decoding(dialect=dialect),)
+            yield {}, self.writer().generate(prompts, max_new_words, *options)
 
     def _sample(self, generation: Generation) -> dict[str, Any]:
         """The entries of one sample; in the few-shot track its program is extracted from the completion."""
         if self.job.generation.track == TRAINED:
             return vars(generation)
-        text = extract_program(generation.text)
+        text = extract_program(generation.text, self.job.suite.dialect)
         return vars(generation) | {"text": text} | ({} if text == generation.text else {"raw": generation.text})
 
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
@@ -164,7 +168,7 @@ class Worker:
         samples = []
         for start, stop in self._batches(shard):
             batch = tasks.take(np.arange(start, stop))
-            texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in batch.programs.texts()]
+            texts = program_bodies(batch.programs, self.job.suite.dialect)
             values = self.model().log_likelihoods(self._prompts(batch), texts)
             samples += [
                 {"task": task, "log_likelihood": log_likelihood, "tokens": tokens}
@@ -199,7 +203,7 @@ class Worker:
         self, model: LanguageModel, prompts: Sequence[str], programs: Programs, position: str
     ) -> dict[str, np.ndarray]:
         """float32 [action words, D] by position and view: pooled views in the standard grid, else every layer; both positions in the full grid."""
-        texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
+        texts = program_bodies(programs, self.job.suite.dialect)
         states: HiddenStates = model.hidden_states(prompts, texts)
         bodies = [programs.program(i)[len(HEADER) :] for i in range(len(programs))]
         is_action = np.concatenate(bodies) < FIRST_CONDITION

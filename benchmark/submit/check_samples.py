@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmark.artifacts import FRAME, MAX_BYTES, PROBES, SAMPLES
 from benchmark.errors import SubmissionError
-from benchmark.files import stream_rows
+from benchmark.files import sanitize, stream_rows
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import (
     CONTENT_DEPTHS,
@@ -22,7 +22,7 @@ from benchmark.probing.semantic_content import (
 )
 from benchmark.probing.state_source import CONTENT_HITS, RunEvidence
 from benchmark.runner.plan import GenerationOptions
-from benchmark.runner.record import Record
+from benchmark.runner.record import Record, set_recorded_prompts
 from benchmark.submit.rendered_prompts import has_chat_template, read_prompt_template, render_template_digest
 from benchmark.submit.report import Sample, VerificationReport
 from benchmark.submit.schema import LOCAL_WEIGHTS, validate_schema
@@ -32,8 +32,9 @@ from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.scoring import OUTCOMES, score_programs, summarize
 from benchmark.tasks.stage import CONSTRAINED, GENERATED, GENERATION_STAGES, SAMPLED, TEST, Stage
-from benchmark.tasks.suite import Suite
+from benchmark.tasks.suite import MAX_SHOTS, Suite, shot_tasks
 from benchmark.tasks.task_sets import TaskSets
+from karel_env.dialects import DIALECTS, KAREL
 from karel_env.features import PAPER_FEATURES
 from karel_env.recipe import Tasks
 
@@ -128,17 +129,24 @@ def _check_prompt(
     if record.track == TRAINED:
         return PLAIN
     report.compare("constrained is there", record.constrained is not None, True)
-    plain = build_prompt_template(suite, record.track, shots=task_sets.shots)
     if record.frame is None:
-        return plain
+        return build_prompt_template(suite, record.track, shots=task_sets.shots)
     claimed = record.frame
-    report.compare("frame.shots", claimed.shots, plain.shots)
+    if not 0 <= claimed.shots <= MAX_SHOTS or claimed.dialect not in DIALECTS:
+        raise SubmissionError(
+            f"frame: {claimed.shots} solved examples in {sanitize(claimed.dialect)}; expected 0 to {MAX_SHOTS} in "
+            f"{' or '.join(DIALECTS)}"
+        )
+    has_suite_shots = claimed.shots == suite.shots
+    suite = set_recorded_prompts(suite, record)
+    shots = task_sets.shots if has_suite_shots else shot_tasks(suite, task_sets.test, task_sets.probe)
+    plain = build_prompt_template(suite, record.track, shots=shots)
     if report.submission.model == LOCAL_WEIGHTS:
         report.compare("frame.chat_template", claimed.chat_template, has_chat_template(folder))
     if not claimed.chat_template:
         report.compare("frame.sha256", claimed.sha256, plain.digest)
         return plain
-    frame = read_prompt_template(folder, suite, task_sets.shots)
+    frame = read_prompt_template(folder, suite, shots)
     if frame is None and is_proposed:
         raise SubmissionError(f"{FRAME}: not there; run the model again with this version, which stores the prompt")
     if frame is not None:
@@ -171,9 +179,10 @@ def check_stage(
         is_complete = [row.task for row in rows] == list(range(num_tasks))
         is_complete &= all(row.sample is None for row in rows)
         report.compare(f"samples.{stage}: tasks", is_complete, True)
+    dialect = KAREL if report.record.frame is None else report.record.frame.dialect
     for row in rows:
         raw = row.text if row.raw is None else row.raw
-        text = raw if report.record.track == TRAINED else extract_program(raw)
+        text = raw if report.record.track == TRAINED else extract_program(raw, dialect)
         report.compare(f"samples.{stage}.{row.task}.text", row.text, text)
 
 

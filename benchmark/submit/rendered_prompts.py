@@ -18,7 +18,7 @@ from benchmark.tasks.extraction import count_headers
 from benchmark.tasks.prompt_template import PromptTemplate, build_prompt_template, describe_language
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import Suite
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import HEADERS, program_texts
 from karel_env.recipe import Tasks
 
 MAX_EXTRA_CHARACTERS = 20_000
@@ -48,14 +48,14 @@ def read_prompt_template(folder: Path, suite: Suite, shots: Tasks) -> PromptTemp
     if not isinstance(before, str) or not isinstance(after, str):
         raise SubmissionError(f"{FRAME}: expected two texts")
     parts = [describe_language(suite)]
-    for i, text in enumerate(shots.programs.texts()):
+    for i, text in enumerate(program_texts(shots.programs, suite.dialect)):
         worlds = shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown]
         parts += [examples_text(*worlds, suite.show_under_robot), text]
-    _check_layout(before, after, [part.strip("\n") for part in parts])
+    _check_layout(before, after, [part.strip("\n") for part in parts], suite.dialect)
     return PromptTemplate(before, after, len(shots), chat=True)
 
 
-def _check_layout(before: str, after: str, parts: list[str]) -> None:
+def _check_layout(before: str, after: str, parts: list[str], dialect: str) -> None:
     """Check that `before` contains all parts in order, few other characters, and no other program."""
     start = 0
     for number, part in enumerate(parts):
@@ -68,7 +68,8 @@ def _check_layout(before: str, after: str, parts: list[str]) -> None:
         start = index + len(part)
     if len(before) + len(after) - sum(map(len, parts)) > MAX_EXTRA_CHARACTERS:
         raise SubmissionError(f"{FRAME}: more than {MAX_EXTRA_CHARACTERS:,} characters beside the suite's examples")
-    if count_headers(before + after) != sum(map(count_headers, parts)) + 1 or not after.endswith(HEADER_TEXT):
+    num_headers = sum(count_headers(part, dialect) for part in parts)
+    if count_headers(before + after, dialect) != num_headers + 1 or not after.endswith(HEADERS[dialect]):
         raise SubmissionError(f"{FRAME}: it shows other programs than the suite's solved examples")
 
 

@@ -20,7 +20,7 @@ from benchmark.models.checkpoint import Checkpoint, available_memory, open_check
 from benchmark.models.interface import LoadOptions, ModelSpec
 from benchmark.probing.protocol import Protocol
 from benchmark.runner.plan import GenerationOptions, Job, Shard, plan, shards_of
-from benchmark.runner.record import Record
+from benchmark.runner.record import Record, set_recorded_prompts
 from benchmark.runner.worker import Worker
 from benchmark.submit.check_record import load_options_from_record
 from benchmark.submit.check_samples import generation_options_from_record
@@ -139,7 +139,7 @@ def rerun(folder: Path, report: VerificationReport, fraction: float, limits: Pro
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"--rerun {fraction:g}: expected a share above 0 and at most 1")
-    suite = load_suite(report.record.suite.name)
+    suite = set_recorded_prompts(load_suite(report.record.suite.name), report.record)
     regenerated = regenerate_samples(
         make_rerun_request(folder, report.submission, report.record, suite, fraction), limits
     )

@@ -34,7 +34,7 @@ from benchmark.probing.readout import Readout, load_readout
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
 from benchmark.probing.state_source import CONTENT_HITS, DIAGNOSTICS, RunEvidence
 from benchmark.probing.verdict import ProbeResult, load_blind_set, verdict_from_evidence
-from benchmark.runner.record import Record
+from benchmark.runner.record import Record, set_recorded_prompts
 from benchmark.submit.artifacts.excerpt import check_excerpt
 from benchmark.submit.artifacts.sources import NO_SOURCES, Sources, complete_folder, obtain
 from benchmark.submit.check_readout import check_readout
@@ -58,7 +58,7 @@ from benchmark.submit.schema import (
     read_submission,
 )
 from benchmark.submit.screening import WEIGHT_FILE
-from benchmark.tasks.suite import Suite, load_suite
+from benchmark.tasks.suite import Suite, identify_suite, load_suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.features import FEATURES, PAPER_FEATURES, PRIMARY
 
@@ -268,7 +268,7 @@ def check_provenance(report: VerificationReport, suite: Suite) -> None:
         return
     identity: dict[str, Any] = {
         "model": record.model.digest, "dtype": record.model.dtype, "device": record.model.device.split(":")[0],
-        "suite": asdict(suite), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": provenance.source,
+        "suite": identify_suite(set_recorded_prompts(suite, record)), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": provenance.source,
         "loading": asdict(record.model.loading),
     }  # fmt: skip
     identity["asked"] = asdict(generation_options_from_record(record))

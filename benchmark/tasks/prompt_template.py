@@ -18,7 +18,8 @@ from benchmark.errors import ModelError
 from benchmark.tasks.chat_template import render_chat
 from benchmark.tasks.prompts import PROGRAM, PROMPT_END, examples_text, examples_texts, prompt_ids
 from benchmark.tasks.suite import Suite, shot_tasks
-from karel_env.language import ACTIONS, CONDITIONS, HEADER_TEXT, MAX_REPEAT
+from karel_env.dialects import HEADERS, KAREL, PYTHON, program_texts
+from karel_env.language import ACTIONS, CONDITIONS, MAX_REPEAT
 from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds
 
@@ -75,13 +76,12 @@ def describe_language(suite: Suite) -> str:
         "Karel is a robot on a grid. Each cell is one sign: . is free, # is a wall, a number counts markers,",
         "and ^ > v < is the robot, facing up, right, down or left"
         + (", with a number behind it where it stands on markers." if suite.show_under_robot else "."),
-        f"A program is written def run() {{ ... }} with one statement after another: {actions}.",
+        f"{_FORMS[suite.dialect]}: {actions}.",
         "A move into a wall or a pick from an empty cell does nothing.",
     ]
     if isinstance(suite.recipe, ControlRecipe):
         lines.append(
-            f"There are also if (C) {{ ... }}; ifelse (C) {{ ... }} else {{ ... }}; while (C) {{ ... }}; and "
-            f"repeat (N) {{ ... }}; with N from 0 to {MAX_REPEAT} and C one of "
+            f"There are also {_CONTROL_FORMS[suite.dialect]} with N from 0 to {MAX_REPEAT} and C one of "
             + ", ".join(f"{name}()" for name in CONDITIONS)
             + ", each also as not C."
         )
@@ -89,6 +89,14 @@ def describe_language(suite: Suite) -> str:
     return "\n".join(lines)
 
 
+_FORMS = {
+    KAREL: "A program is written def run() { ... } with one statement after another",
+    PYTHON: "A program is a Python function def run(): with one statement per line",
+}
+_CONTROL_FORMS = {
+    KAREL: "if (C) { ... }; ifelse (C) { ... } else { ... }; while (C) { ... }; and repeat (N) { ... };",
+    PYTHON: "if C: with or without else:, while C: and for _ in range(N):",
+}
 _ACTION_DESCRIPTIONS = (
     "goes one cell ahead",
     "turns left on the spot",
@@ -117,39 +125,51 @@ def build_prompt_template(
     shots = shot_tasks(suite) if shots is None else shots
     solved_examples = [
         (examples_text(shots.inputs[i, : suite.shown], shots.outputs[i, : suite.shown], suite.show_under_robot), text)
-        for i, text in enumerate(shots.programs.texts())
+        for i, text in enumerate(program_texts(shots.programs, suite.dialect))
     ]
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         examples = "".join(f"{worlds}{PROGRAM}\n{text}\n\n" for worlds, text in solved_examples)
-        return PromptTemplate(f"{describe_language(suite)}\n\n{examples}", PROMPT_END, len(solved_examples))
+        before, after = f"{describe_language(suite)}\n\n{examples}", f"{PROGRAM}\n{HEADERS[suite.dialect]}"
+        return PromptTemplate(before, after, len(solved_examples))
     messages = []
     for worlds, text in solved_examples:
         messages += [{"role": "user", "content": worlds}, {"role": "assistant", "content": text}]
     messages.append({"role": "user", "content": _PLACEHOLDER})
     messages[0] = {"role": "user", "content": f"{describe_language(suite)}\n\n{messages[0]['content']}"}
-    return _apply_chat_template(tokenizer, messages, len(solved_examples))
+    before, after = apply_chat_template(tokenizer, messages, _PLACEHOLDER)
+    return PromptTemplate(before, after + HEADERS[suite.dialect], len(solved_examples), chat=True)
 
 
-def _apply_chat_template(tokenizer: Any, messages: list[dict[str, str]], shots: int) -> PromptTemplate:
+def apply_chat_template(tokenizer: Any, messages: list[dict[str, str]], placeholder: str) -> tuple[str, str]:
+    """Render a conversation; returns the text before and after the placeholder in its last message.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        messages: the conversation.
+        placeholder: a text that occurs once, in the last message.
+
+    Raises:
+        ModelError: the chat template raises an error, omits messages, or ends the prompt inside a thinking block.
+    """
     text = _render_messages(tokenizer, messages, {})
-    if _ends_in_thinking(text):
+    if _ends_in_thinking(text, placeholder):
         # A reasoning model would continue the program's header as part of its thinking block.
         text = _render_messages(tokenizer, messages, {"enable_thinking": False})
-        if _ends_in_thinking(text):
+        if _ends_in_thinking(text, placeholder):
             raise ModelError(
                 f"chat template: the prompt ends inside a thinking block ({text.rstrip()[-20:]!r}), also with "
                 "enable_thinking=False; edit the template so that the prompt ends after the thinking block, or remove it "
                 "from the tokenizer"
             )
-    parts = text.split(_PLACEHOLDER)
-    if len(parts) != 2 or not all(message["content"].strip(f"{_PLACEHOLDER}\n") in text for message in messages):
+    parts = text.split(placeholder)
+    if len(parts) != 2 or not all(message["content"].strip(f"{placeholder}\n") in text for message in messages):
         raise ModelError("chat template: it omits messages; remove it from the tokenizer to run without one")
     before = parts[0]
     # The tokenizer adds the BOS token to every prompt; a template that writes it as well would duplicate it.
     bos = tokenizer.bos_token
     if bos and before.startswith(bos) and prompt_ids(tokenizer, PROGRAM)[:1] == [tokenizer.bos_token_id]:
         before = before.removeprefix(bos)
-    return PromptTemplate(before, parts[1] + HEADER_TEXT, shots, chat=True)
+    return before, parts[1]
 
 
 def _render_messages(tokenizer: Any, messages: list[dict[str, str]], variables: dict[str, object]) -> str:
@@ -164,9 +184,9 @@ def _render_messages(tokenizer: Any, messages: list[dict[str, str]], variables: 
     return render_chat(template, messages, special_tokens, variables)
 
 
-def _ends_in_thinking(text: str) -> bool:
+def _ends_in_thinking(text: str, placeholder: str) -> bool:
     """Whether a prompt opens a thinking block after the last message without closing it."""
-    suffix = text.rpartition(_PLACEHOLDER)[2]
+    suffix = text.rpartition(placeholder)[2]
     return any(
         suffix.rpartition(opening)[1] and closing not in suffix.rpartition(opening)[2]
         for opening, closing in THINKING_TAGS.items()

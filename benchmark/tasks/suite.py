@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import yaml
 
 from benchmark.errors import UsageError, VerificationError
 from karel_env.command import nearest
+from karel_env.dialects import KAREL
 from karel_env.language import ACTIONS
 from karel_env.recipe import KINDS, ControlRecipe, Recipe, Tasks
 
 SUITE_FOLDER = Path(__file__).parent / "suites"
 EQUALITIES = ("state", "drawn")
-DEFAULT_SHOTS = 4
+DEFAULT_SHOTS, MAX_SHOTS = 4, 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Suite:
         blind_length: number of actions of each program of the blind set.
         shots: solved examples in a prompt of the few-shot track; `DEFAULT_SHOTS` if the file has no such entry.
         sha256: pinned digest of the test set; empty for a custom suite without one.
+        dialect: what programs are written in, in few-shot prompts and their answers; one of `karel_env.dialects.DIALECTS`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Suite:
     blind_length: int
     shots: int
     sha256: str
+    dialect: str = KAREL
 
     @property
     def show_under_robot(self) -> bool:
@@ -119,7 +122,7 @@ PROBES_PER_LIMITED_TASK = 5
 FIELD_LIMITS = {
     "seed": (0, 2**63 - 1), "tasks": (1, 10_000_000), "shown": (1, 1000), "held_out": (0, 1000), "batch": (1, 10_000_000),
     "shard": (1, 10_000_000), "max_new_words": (1, 100_000), "probe_programs": (0, 10_000_000), "blind_length": (0, 1000),
-    "shots": (0, 1000),
+    "shots": (0, MAX_SHOTS),
 }  # fmt: skip
 """Smallest and largest value of the numeric fields of a suite."""
 
@@ -309,6 +312,22 @@ def hash_tasks(tasks: Tasks) -> str:
         sha256.update(str(array.shape).encode())
         sha256.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
     return sha256.hexdigest()
+
+
+def identify_suite(suite: Suite) -> dict[str, Any]:
+    """The fields of a suite that identify a run; the canonical dialect is left out, as it was before there was another."""
+    return {name: value for name, value in asdict(suite).items() if name != "dialect" or value != KAREL}
+
+
+def set_prompts(suite: Suite, num_fewshot: int | None = None, dialect: str = KAREL) -> Suite:
+    """The suite with other few-shot prompts; its tasks are the same.
+
+    Args:
+        suite: the suite.
+        num_fewshot: number of solved examples, the first ones of the suite's stream; None for the suite's own number.
+        dialect: one of `karel_env.dialects.DIALECTS`.
+    """
+    return replace(suite, shots=suite.shots if num_fewshot is None else num_fewshot, dialect=dialect)
 
 
 def limit_suite(suite: Suite, num_tasks: int | None) -> Suite:

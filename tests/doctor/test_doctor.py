@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from byte_pairs import byte_pairs
 from families import family_params, metaspace_tokenizer, save
 from quick_protocol import SHORT_SUITE
 from safetensors.torch import load_file, save_file
@@ -37,6 +38,16 @@ def test_a_sound_model_is_usable(family, tmp_path, capsys):
     # Random weights do not close brackets in time; nothing else is to be said of it.
     assert [name for name, outcome in found.items() if outcome != context.OK] in ([], ["generation"]), report
     assert report.splitlines()[-1].startswith("usable")
+
+
+def test_python_text_is_aligned_with_tokens(tmp_path, capsys):
+    """Words, states at them, likelihoods, generation: all of programs as Python text, with one solved example."""
+    words = ["--model", f"path:{save('llama', tmp_path, byte_pairs())}", "--track", "fewshot", "--num-fewshot", 1]
+    code, found, report = outcomes(capsys, *words, "--dialect", "python")
+    assert code == 0, report
+    assert {found[name] for name in ("words", "causality", "alignment", "padding", "argmax")} == {context.OK}, report
+    assert doctor.main(["--model", str(words[1]), "--dialect", "python"]) == 2
+    assert "expected --track fewshot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("family", "layer"), [pytest.param("mamba", 0, marks=pytest.mark.slow), ("opt-projected", 2)])

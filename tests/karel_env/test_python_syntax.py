@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmark.tasks.suite import load_suite, probe_tasks
-from karel_env.extras.python_syntax import MAX_CHARACTERS, NO_SPAN, parse_python, python_text, render_python
 from karel_env.language import ACTIONS, CONDITIONS, WORDS, text_of
 from karel_env.parser import ParseError, parse
+from karel_env.python_syntax import MAX_CHARACTERS, NO_SPAN, parse_python, python_text, render_python
 
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 NESTED = (

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from agreement import loaded
+from byte_pairs import byte_pairs
 from families import save
+from transformers import AutoTokenizer
 
+from benchmark.ladder import ladder_tasks, measurement
 from benchmark.ladder.answerers import Chance, Interpreter
-from benchmark.ladder.choice_scores import score_choices
+from benchmark.ladder.choice_scores import generate_answers, score_choices
 from benchmark.ladder.command import main
-from benchmark.ladder.dialects import DIALECTS, PYTHON
 from benchmark.ladder.ladder_tasks import draw_ladder
 from benchmark.ladder.measurement import (
     count_rungs,
@@ -22,16 +25,28 @@ from benchmark.ladder.measurement import (
     measure_ladder,
     measure_rung,
 )
-from benchmark.ladder.questions import BEFORE, LAST_ACTION, MAJORITY, NO_ACTION
+from benchmark.ladder.questions import BEFORE, IN_ORDER, LAST_ACTION, MAJORITY
 from benchmark.ladder.report import format_ladder
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import Generation, ModelSpec
 from benchmark.models.loading import load_model
 from benchmark.tasks.suite import load_suite
+from karel_env.dialects import DIALECTS, PYTHON
 from karel_env.language import ACTIONS
 
 SUITE = load_suite("laptop")
 STEPS = {"north": (-1, 0), "east": (0, 1), "south": (1, 0), "west": (0, -1)}
+STATE = ("net turn", "heading", "row", "column", "wall ahead")
+CHAT = (
+    "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def few_fitted(monkeypatch) -> None:
+    """Fewer tasks from which floors are learned, which take most of the time."""
+    monkeypatch.setattr(ladder_tasks, "NUM_FITTED", 400)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +78,109 @@ def walk(cells, robot, actions) -> dict[str, str]:
 def test_answers_are_those_of_a_plain_robot(tasks) -> None:
     answers = {question.name: question.answer(tasks.tests) for question in tasks.questions}
     for i in range(len(tasks.tests)):
-        actions = [ACTIONS[action] for action in tasks.tests.actions[i] if action != NO_ACTION]
+        actions = [ACTIONS[action] for action in tasks.tests.actions[i]]
         expected = walk(tasks.tests.inputs.cells[i].tolist(), tasks.tests.inputs.robot[i].tolist(), actions)
         named = {question.name: question.choices[answers[question.name][i]] for question in tasks.questions}
         assert named == expected, tasks.texts[i]
 
 
+TOKEN = re.compile(r"\w+|[{}]")
+TURNS = {"front_is_clear": 0, "left_is_clear": 3, "right_is_clear": 1}
+
+
+def execute(text, cells, robot) -> list[int]:
+    """The robot after a program, by an interpreter that knows nothing of the package: it reads words and brackets."""
+    words, state, cells = TOKEN.findall(text)[2:], list(robot), [list(row) for row in cells]
+
+    def is_free(turn) -> bool:
+        down, right = list(STEPS.values())[(state[2] + turn) % 4]
+        return cells[state[0] + down][state[1] + right] >= 0
+
+    def act(word) -> None:
+        here = cells[state[0]]
+        if word == "move" and is_free(0):
+            down, right = list(STEPS.values())[state[2]]
+            state[:2] = state[0] + down, state[1] + right
+        elif word in ("turn_left", "turn_right"):
+            state[2] = (state[2] + (3 if word == "turn_left" else 1)) % 4
+        elif word == "put_marker":
+            here[state[1]] += 1
+        elif word == "pick_marker" and here[state[1]]:
+            here[state[1]] -= 1
+
+    def holds(condition) -> bool:
+        *negation, word = condition
+        markers = cells[state[0]][state[1]] > 0
+        value = is_free(TURNS[word]) if word in TURNS else markers == (word == "markers_present")
+        return value != bool(negation)
+
+    def end_of(start) -> int:
+        depth = 0
+        for index in range(start, len(words)):
+            depth += (words[index] == "{") - (words[index] == "}")
+            if not depth:
+                return index
+        raise AssertionError(text)
+
+    def block(start, stop) -> None:
+        while start < stop:
+            word, opening = words[start], words.index("{", start) if "{" in words[start:] else 0
+            if word in ACTIONS:
+                act(word)
+                start += 1
+                continue
+            condition, closing = words[start + 1 : opening], end_of(opening)
+            start = closing + 1
+            if word == "ifelse":
+                other = (start + 1, end_of(start + 1))
+                start = other[1] + 1
+                block(*((opening + 1, closing) if holds(condition) else (other[0] + 1, other[1])))
+            elif word == "if" and holds(condition):
+                block(opening + 1, closing)
+            while word == "while" and holds(condition):
+                block(opening + 1, closing)
+            for _ in range(int(condition[0]) if word == "repeat" else 0):
+                block(opening + 1, closing)
+
+    block(1, end_of(0))
+    return state
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_interpreter_reads_all_that_it_needs_from_the_prompt(dialect) -> None:
-    results = measure_ladder(lambda preamble: Interpreter(dialect), draw_ladder(SUITE, 6, 5, dialect), 7)
+@pytest.mark.parametrize(("suite", "lengths"), [("laptop", range(1, 7)), ("control", range(3, 11))])
+def test_the_interpreter_reads_all_that_it_needs_from_the_prompt(suite, lengths, dialect) -> None:
+    tasks = draw_ladder(load_suite(suite), 6, 5, dialect)
+    results = measure_ladder(lambda preamble: Interpreter(dialect), tasks, 7)
     assert all(result.accuracy.value == result.generated.value == 1 for result in results)
     assert count_rungs(results) == len(results) == 7
-    assert {result.n for result in results} == {6 * 6}
+    assert all(list(result.by_length) == list(lengths) for result in results)
+    assert {result.n for result in results} == {6 * len(lengths)}
+
+
+def test_answers_after_control_flow_are_those_of_a_second_interpreter() -> None:
+    tasks = draw_ladder(load_suite("control"), 4, 2)
+    answers = {question.name: question.answer(tasks.tests) for question in tasks.questions}
+    for i in range(len(tasks.tests)):
+        world = tasks.tests.inputs[i]
+        cells, robot = world.cells.astype(int).tolist(), world.robot.tolist()
+        row, column, way = execute(tasks.tests.programs.texts()[i], cells, robot)
+        named = {question.name: question.choices[answers[question.name][i]] for question in tasks.questions}
+        down, right = list(STEPS.values())[way]
+        assert named["heading"] == list(STEPS)[way], tasks.texts[i]
+        assert (named["row"], named["column"]) == (str(row), str(column))
+        assert named["net turn"] == ["none", "right", "around", "left"][(way - robot[2]) % 4]
+        assert named["wall ahead"] == ("yes" if cells[row + down][column + right] < 0 else "no")
+
+
+def test_actions_in_order_are_a_floor_of_control_flow(tasks) -> None:
+    control = draw_ladder(load_suite("control"), 20, 0)
+    assert all((IN_ORDER in question.floors) == (question.name in STATE) for question in control.questions)
+    assert not any(IN_ORDER in question.floors for question in tasks.questions)
+    heading = control.questions[3]
+    floor, right = floor_answers(heading, control)[IN_ORDER], heading.answer(control.tests)
+    is_straight = np.array(["{" not in text.partition("{")[2] for text in control.tests.programs.texts()])
+    assert (floor == right)[is_straight].all()
+    assert not (floor == right)[~is_straight].all()
 
 
 def test_chance_is_at_chance_and_reaches_nothing() -> None:
@@ -153,8 +259,8 @@ def test_choices_are_scored_as_in_a_plain_pass(question, tasks, tmp_path) -> Non
     prompts, choices = tasks.prompts(asked)[:3], asked.choices
     plain = loaded(folder)
     expected = [[value for value, _ in plain.log_likelihoods([prompt] * len(choices), choices)] for prompt in prompts]
-    for model in (plain, loaded(folder, preamble=tasks.preamble(asked))):
-        np.testing.assert_allclose(score_choices(model, prompts, choices, 2), expected, atol=1e-3)
+    for model in (plain, loaded(folder, preamble=tasks.frame(asked)[0])):
+        np.testing.assert_allclose(score_choices(model, prompts, choices), expected, atol=1e-3)
 
 
 def test_choices_of_one_token_are_scored_in_one_pass(tiny_folder, monkeypatch) -> None:
@@ -162,7 +268,12 @@ def test_choices_of_one_token_are_scored_in_one_pass(tiny_folder, monkeypatch) -
     prompts, words = ["def run() {", "def run() { move();"], ("move();", "turn_left();", "}")
     expected = [[value for value, _ in model.log_likelihoods([prompt] * 3, words)] for prompt in prompts]
     monkeypatch.setattr(type(model), "log_likelihoods", None)
-    np.testing.assert_allclose(score_choices(model, prompts, words, 2), expected, atol=1e-5)
+    np.testing.assert_allclose(score_choices(model, prompts, words), expected, atol=1e-5)
+    texts = generate_answers(model, prompts, words)
+    whole = [model.decode(row) for row in model.new_tokens(prompts, 8)]
+    for text, longer in zip(texts, whole, strict=True):
+        assert longer.split()[: len(text.split())] == text.split()
+        assert len(text.split()) <= 2, "one token of an answer, and the next"
 
 
 def test_the_command(tmp_path, capsys) -> None:
@@ -175,6 +286,38 @@ def test_the_command(tmp_path, capsys) -> None:
     assert stored["rungs"] == 7
     assert [entry["accuracy"]["value"] for entry in stored["questions"]] == [1.0] * 7
     assert main(["--model", "baseline:search", *words]) == 3
-    assert main(["--model", "baseline:chance", "--suite", "control", *words]) == 2
+    assert main(["--model", "baseline:chance", "--suite", "control", *words]) == 0
+    assert (tmp_path / "chance-control-karel-ladder.json").exists()
     assert main(words) == 2
     assert "expected --model SPEC" in capsys.readouterr().err
+
+
+def test_a_chat_template_makes_examples_turns_of_a_conversation(tmp_path, capsys, monkeypatch) -> None:
+    """The last turn begins as an answer does, so that the answer follows as in plain prompts."""
+    tokenizer = byte_pairs()
+    tokenizer.chat_template = CHAT
+    chat = draw_ladder(SUITE, 2, 2, tokenizer=tokenizer)
+    plain = draw_ladder(SUITE, 2, 2)
+    question = chat.questions[3]
+    before, after = chat.frame(question)
+    assert before.count("[user]") == 3
+    assert before.count("[assistant]") == 2
+    assert after == "\n[assistant]\nAnswer:"
+    for turn in ("[user]\n", "[assistant]\n"):
+        before = before.replace(turn, "")
+    expected = plain.frame(question)[0]
+    assert before.split() == expected.split()
+    assert chat.prompts(question)[0].endswith(f"{question.text}{after}")
+    folder = save("llama", tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    monkeypatch.setattr(
+        measurement, "measure_ladder", lambda _, *rest: measure_ladder(lambda preamble: Chance(), *rest)
+    )
+    words = ["--model", f"path:{folder}", "--tasks", "5", "--shots", "1", "--output-dir", str(tmp_path)]
+    for options, name in (((), "*-karel-chat-ladder.json"), (("--plain",), "*-karel-ladder.json")):
+        assert main([*words, *options]) == 0
+        assert ("with its chat template" in capsys.readouterr().out) == (not options)
+        (written,) = tmp_path.glob(name)
+        assert json.loads(written.read_text())["chat_template"] == (not options)

@@ -32,7 +32,9 @@ from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, rend
 from benchmark.tasks.prompts import examples_text
 from benchmark.tasks.suite import load_suite, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import PYTHON, program_bodies
+from karel_env.language import HEADER_TEXT, Programs
+from karel_env.parser import parse
 
 SUITE = load_suite("smoke")
 FEWSHOT_OPTIONS = GenerationOptions(track=FEWSHOT)
@@ -134,6 +136,25 @@ def test_represents_is_measured_with_fewer_programs_and_at_single_layers(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_whole_run_in_python_with_one_example(folder: Path, tmp_path: Path) -> None:
+    """Constrained answers are Python text and stored as the program that it is; states are read at its words."""
+    words = ["--model", f"path:{folder}", "--suite", SHORT_SUITE, "--track", "fewshot", "--out", tmp_path]
+    assert call(*words, "--dialect", "python", "--num-fewshot", 1) == 0
+    run = only(tmp_path)
+    record, kept = read_record(run / "record.json"), stages(run)
+    assert record.frame is not None
+    assert (record.frame.shots, record.frame.dialect) == (1, "python")
+    assert '"dialect": "python"' in record.to_json()
+    assert record.constrained is not None
+    assert record.constrained.accuracy.valid.value == record.constrained.finished.value > 0
+    for row in kept["constrained"]:
+        if row["finished"]:
+            (body,) = program_bodies(Programs.of([parse(f"{HEADER_TEXT} {row['text']}")]), PYTHON)
+            assert str(row["raw"]).rstrip("\n") == body
+    assert record.meaning is not None
+
+
+@pytest.mark.usefixtures("quick")
 def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--model", f"path:{folder}", "--suite", SMALL_SUITE, "--no-states", "--out", tmp_path) == 0
     record = read_record(only(tmp_path) / "record.json")
@@ -149,6 +170,8 @@ def test_programs_without_states(folder: Path, tmp_path: Path, capsys: pytest.Ca
     [
         (["--model", "baseline:search", "--track", "fewshot"], "no network"),
         (["--model", "baseline:search", "--samples", "3"], "no network"),
+        (["--num-fewshot", "2"], "expected --track fewshot"),
+        (["--dialect", "python"], "expected --track fewshot"),
         (["--samples", "-1"], "at least 0"),
         (["--samples", "2", "--temperature", "0"], "more than 0"),
     ],
@@ -171,7 +194,16 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
     words = ["--model", f"path:{short}", "--suite", "smoke", "--out", tmp_path / "runs"]
     assert call(*words, "--dry-run") == 0
     assert call(*words, "--track", "fewshot") == 3
-    assert f"({SUITE.shots} solved examples)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"({SUITE.shots} solved examples)" in error
+    assert "--num-fewshot" not in error, "not even the description fits"
+    model.config.max_position_embeddings = 1500
+    model.save_pretrained(short)
+    few = [*words, "--track", "fewshot", "--dry-run"]
+    assert call(*few) == 3
+    assert "run it with --num-fewshot 2, choose a suite" in capsys.readouterr().err
+    assert call(*few, "--num-fewshot", 2) == 0
+    assert call(*few, "--num-fewshot", 3) == 3
 
 
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:

@@ -1,3 +1,0 @@
-"""The dialects that programs are written in."""
-
-KAREL, PYTHON = DIALECTS = ("karel", "python")
