@@ -27,6 +27,7 @@ def read_blind_states(
     blind: SharedPrompts,
     template: PromptTemplate = PLAIN,
     on_programs: Callable[[int], None] = lambda count: None,
+    word_limit: int = FIRST_CONDITION,
 ) -> dict[str, np.ndarray]:
     """Read the states at `read` for every action word; prompts show the inputs in place of the outputs.
 
@@ -36,16 +37,17 @@ def read_blind_states(
         blind: programs and their prompts.
         template: prompt template of the run.
         on_programs: called with the number of programs read since the last call.
+        word_limit: words with a smaller id are read, by default the action words.
 
     Returns:
-        float32 [R, D] per view, `mean` over layers and `last` layer, in the order of the programs' action words.
+        float32 [R, D] per view, `mean` over layers and `last` layer, in the order of the programs' words that are read.
 
     Raises:
         ModelError: a state is NaN or infinite.
     """
     tasks, programs = blind.tasks, blind.tasks.programs
     texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
-    is_action = [programs.program(i)[len(HEADER) :] < FIRST_CONDITION for i in range(len(programs))]
+    is_read = [programs.program(i)[len(HEADER) :] < word_limit for i in range(len(programs))]
     views: dict[str, list[np.ndarray]] = {MEAN: [np.empty(0)] * len(programs), LAST: [np.empty(0)] * len(programs)}
     for first in range(0, blind.num_prompts, suite.batch):
         in_batch = np.flatnonzero((blind.prompt >= first) & (blind.prompt < first + suite.batch))
@@ -60,7 +62,7 @@ def read_blind_states(
             if not np.isfinite(states.values).all():
                 raise ModelError("hidden states: NaN or infinity; try another --dtype")
             for position, i in enumerate(indices.tolist()):
-                rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_action[i]]
+                rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_read[i]]
                 views[MEAN][i], views[LAST][i] = states.values[rows].mean(1), states.values[rows, -1]
             on_programs(len(indices))
     return {view: np.concatenate(parts).astype(np.float32) for view, parts in views.items()}
