@@ -49,8 +49,8 @@ class ActionWords:
         is_action = programs.words < FIRST_CONDITION
         owner = np.repeat(np.arange(len(programs)), programs.lengths)
         position = np.arange(len(programs.words)) - programs.offsets[owner] - len(HEADER)
-        before = np.cumsum(is_action) - is_action
-        place = before - before[programs.offsets[owner]]
+        before: np.ndarray = np.cumsum(is_action) - is_action
+        place: np.ndarray = before - before[programs.offsets[owner]]
         return cls(owner[is_action], position[is_action], place[is_action], programs.words[is_action].astype(np.int8))
 
 

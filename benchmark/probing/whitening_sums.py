@@ -75,8 +75,8 @@ def _whiten_shared(states: torch.Tensor, trains: Sequence[np.ndarray], ridge: fl
     shift = states.mean(0, dtype=torch.float64)
 
     def empty() -> Moments:
-        options = {"dtype": torch.float64, "device": states.device}
-        return Moments(0, torch.zeros(width, **options), torch.zeros((width, width), **options))
+        zeros = torch.zeros((width, width), dtype=torch.float64, device=states.device)
+        return Moments(0, zeros[0].clone(), zeros)
 
     by_seed = [empty() for _ in trains]
     for rows, seeds in shared_parts(trains, len(states)):

@@ -16,6 +16,8 @@ from benchmark.tasks.suite import Suite, num_blind_programs
 from karel_env.language import ACTIONS, Programs
 from karel_env.recipe import ControlRecipe, Tasks
 
+SCREEN_SEED = 1
+
 
 def draw_blind_programs(suite: Suite, protocol: RotationProtocol) -> SharedPrompts:
     """The first prompts of the blind set, `protocol.prompts` at most, each with `protocol.programs_per_prompt` programs."""
@@ -35,14 +37,25 @@ def control_flow_prompts(suite: Suite, num_programs: int, programs_per_prompt: i
     return SharedPrompts(Tasks(tasks.programs, inputs, inputs, tasks.key), prompt, prompt)
 
 
-def _distinct_tasks(suite: Suite, count: int) -> Tasks:
+def draw_screen_programs(suite: Suite, count: int) -> Tasks:
+    """Programs from the distribution of the blind set and apart from it, for the screen of the alternatives."""
+    return _draw(suite, SCREEN_SEED, "audit", count)
+
+
+def _draw(suite: Suite, seed: int, purpose: str, count: int) -> Tasks:
+    from karel_env.generator import generate
     from karel_env.unselected import draw_unselected
 
-    assert isinstance(suite.recipe, ControlRecipe)
     recipe = replace(suite.recipe, length=(suite.blind_length,) * 2, weights=(1,) * len(ACTIONS))
+    if isinstance(recipe, ControlRecipe):
+        return draw_unselected(recipe, seed, purpose, np.arange(count))
+    return generate(recipe, seed, purpose, np.arange(count))
+
+
+def _distinct_tasks(suite: Suite, count: int) -> Tasks:
     num_drawn = count
     while True:
-        tasks = draw_unselected(recipe, suite.seed, "blind", np.arange(num_drawn))
+        tasks = _draw(suite, suite.seed, "blind", num_drawn)
         first: dict[bytes, int] = {}
         for i, text in enumerate(program_bytes(tasks.programs)):
             first.setdefault(text, i)

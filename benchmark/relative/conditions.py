@@ -54,6 +54,7 @@ def condition_probe_set(probe_set: ControlProbeSet) -> ControlProbeSet:
         counts=np.array([NUM_VALUES, 0, 0]),
         row=row,
         text=number_texts(programs, owner[row], word[row]),
+        first_judged=0,
         num_words=int(is_condition.sum()),
         num_executed=int((values[0] != MISSING).sum()),
     )

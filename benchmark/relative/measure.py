@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.probing.control_gap import RANDOM_INIT
+from benchmark.probing.probe_fit import StateArray
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.version4.derivability import derivability_losses, judged_derivability, screened_pairs
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, judge_rows
@@ -29,16 +30,19 @@ from benchmark.probing.version4.rotation_verdict import (
     verdict_from_rotation_evidence,
 )
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS, MARKER_PAIRS, TurnPair
-from benchmark.relative.blind_programs import draw_blind_programs
+from benchmark.relative.blind_programs import draw_blind_programs, draw_screen_programs
 from benchmark.relative.conditions import condition_probe_set, condition_skills, probe_conditions
-from benchmark.relative.control_labels import ControlProbeSet, build_control_probe_set, event_budget
+from benchmark.relative.control_labels import FIRST_JUDGED, ControlProbeSet, build_control_probe_set
 from benchmark.relative.displacement import DisplacementFigure, displacement_figures
 from benchmark.relative.sampled_records import NUM_SAMPLES, sample_records
 from benchmark.statistics import Estimate
 from benchmark.tasks.shared_prompts import SharedPrompts
 from benchmark.tasks.suite import Suite
-from karel_env.recipe import ControlRecipe
+from karel_env.limits import MAX_EVENTS
+from karel_env.recipe import ControlRecipe, Tasks
 
+SCREEN_PROGRAMS = 20_000
+"""Programs from which the derivability of the alternatives is estimated."""
 MIN_CONDITION_ROWS = 100
 """Fewest condition words with an unseen text for which their values are probed."""
 
@@ -93,11 +97,13 @@ class RelativeSuite:
         suite: the suite.
         protocol: settings of the probes.
         num_samples: samples of a record per row.
+        screen_programs: programs from which derivability is estimated.
     """
 
     suite: Suite
     protocol: RotationProtocol
     num_samples: int = NUM_SAMPLES
+    screen_programs: int = SCREEN_PROGRAMS
 
     @cached_property
     def blind(self) -> SharedPrompts:
@@ -107,11 +113,14 @@ class RelativeSuite:
     @cached_property
     def probe_set(self) -> ControlProbeSet:
         """Labels of the action words."""
-        tasks = self.blind.tasks
+        return self._label(self.blind.tasks, self.blind.group)
+
+    def _label(self, tasks: Tasks, cluster: np.ndarray) -> ControlProbeSet:
+        recipe = self.suite.recipe
+        limits = (recipe.events, FIRST_JUDGED) if isinstance(recipe, ControlRecipe) else (MAX_EVENTS, 0)
         return build_control_probe_set(
-            tasks.programs, tasks.inputs[:, 0], self.blind.group, self.protocol, self.suite.probe_programs,
-            event_budget(self.suite),
-        )  # fmt: skip
+            tasks.programs, tasks.inputs[:, 0], cluster, self.protocol, self.suite.probe_programs, *limits
+        )
 
     @cached_property
     def judged_rows(self) -> JudgedRows:
@@ -131,7 +140,8 @@ class RelativeSuite:
     @cached_property
     def derivability(self) -> dict[str, float]:
         """How much of each alternative rotation follows from the true state, on the word positions of the unseen rows."""
-        return screen_control_flow(self.probe_set, self.judged_rows)
+        tasks = draw_screen_programs(self.suite, self.screen_programs)
+        return screen_control_flow(self._label(tasks, np.arange(len(tasks))), self.judged_rows)
 
     @cached_property
     def kept_pairs(self) -> tuple[tuple[TurnPair, ...], tuple[TurnPair, ...]]:
@@ -186,7 +196,7 @@ class RelativeSuite:
         return RelativeResult(
             verdict_from_rotation_evidence(evidence, self.judged_rows, self.protocol, marker, pose),
             displacement_figures(evidence, self.judged_rows, self.protocol, marker),
-            self._conditions(condition_views) if len(condition_views) else None,
+            self._conditions(list(condition_views)) if condition_views else None,
             self.derivability,
             len(probe_set.programs),
             probe_set.num_words,
@@ -194,14 +204,15 @@ class RelativeSuite:
             len(probe_set.row),
         )
 
-    def _conditions(self, views: Sequence[np.ndarray]) -> ConditionFigure | None:
+    def _conditions(self, views: list[StateArray]) -> ConditionFigure | None:
         probe_set = self.condition_set
         if probe_set is None:
             return None
         rows = judge_rows(probe_set, self.protocol)
+        sources: list[list[StateArray]] = [views, [self.history_states(probe_set)]]
         skills, history = (
             condition_skills(probe_conditions(probe_set, rows, states, self.protocol), rows, self.protocol)
-            for states in (list(views), [self.history_states(probe_set)])
+            for states in sources
         )
         columns = [ALL_PAIRS.index(pair) for pair in MARKER_PAIRS]
         n = rows.num_rows.shape[2]
@@ -225,8 +236,8 @@ def screen_control_flow(sample: ControlProbeSet, judged_rows: JudgedRows) -> dic
         losses = derivability_losses(sample)
     is_known = np.isfinite(losses).all((0, 1))
     rows = np.zeros(losses.shape[-1])
-    rows_by_position = judged_rows.num_rows[:, 1].sum(1)[: len(rows)]
-    rows[: len(rows_by_position)] = rows_by_position
+    by_position = judged_rows.num_rows[:, 1].sum(1)[: len(rows)]
+    rows[: len(by_position)] = by_position
     return judged_derivability(np.where(is_known, losses, 0), rows * is_known)
 
 

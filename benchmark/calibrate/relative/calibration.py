@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
 from benchmark.calibrate.draws import suite_of_draw
+from benchmark.calibrate.relative.command import RelativeCalibrateOptions
 from benchmark.calibrate.relative.kinds import ControlKinds
 from benchmark.calibrate.rotation_draw import is_right
 from benchmark.command import make_folder
@@ -26,7 +26,7 @@ from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, Rota
 from benchmark.relative.measure import RelativeResult, RelativeSuite
 from benchmark.runner.store import write_atomic
 from benchmark.statistics import Estimate, format_outcomes
-from benchmark.tasks.suite import Suite, load_suite
+from benchmark.tasks.suite import load_suite
 
 RECORD_FILE = "calibration_relative.json"
 NUM_RANDOM_NETWORKS = 2
@@ -118,28 +118,22 @@ def select_kinds(names: Sequence[str], only: Sequence[str]) -> Sequence[str]:
     return only or names
 
 
-def run(suite_name: str, draws: int, prompts: int, folds: int, only: Sequence[str], folder: Path) -> int:
+def run(options: RelativeCalibrateOptions) -> int:
     """Measure, write the record and print the table; returns the exit code."""
-    make_folder(folder, "--output-dir")
-    suite, protocol = load_suite(suite_name), calibration_protocol(prompts, folds)
+    make_folder(options.output_dir, "--output-dir")
+    suite, protocol = load_suite(options.suite), calibration_protocol(options.prompts, options.folds)
     cells: list[Cell] = []
-    for seed in range(draws):
-        kinds = ControlKinds(_drawn(suite, seed, protocol), seed)
-        for name in select_kinds(list(kinds.kinds()), only):
+    for seed in range(options.draws):
+        kinds = ControlKinds(RelativeSuite(suite_of_draw(suite, seed), protocol, options.samples), seed)
+        for name in select_kinds(list(kinds.kinds()), options.only):
             cells.append(measure_cell(kinds, name))
-            print(
-                f"draw {seed}: {name}: {cells[-1]['found']} ({cells[-1]['seconds']:.0f} s)", file=sys.stderr, flush=True
-            )
-    record = {
-        "suite": suite_name, "draws": draws, "prompts": prompts, "folds": folds, "environment": describe_environment(),
-        "derivability": kinds.suite.derivability, "cells": cells,
-    }  # fmt: skip
-    path = folder / RECORD_FILE
+            message = f"draw {seed}: {name}: {cells[-1]['found']} ({cells[-1]['seconds']:.0f} s)"
+            print(message, file=sys.stderr, flush=True)
+    settings = {name: getattr(options, name) for name in ("suite", "draws", "prompts", "folds", "samples")}
+    shared = {"environment": describe_environment(), "derivability": kinds.suite.derivability}
+    path = options.output_dir / RECORD_FILE
+    record = {**settings, **shared, "cells": cells}
     write_atomic(path, (json.dumps(record, indent=1, default=float) + "\n").encode())
     print(format_table(cells))
     print(f"\nwrong: {sum(not cell['right'] for cell in cells)} of {len(cells)}. Record: {path}")
     return 0
-
-
-def _drawn(suite: Suite, seed: int, protocol: RotationProtocol) -> RelativeSuite:
-    return RelativeSuite(suite_of_draw(suite, seed), protocol)

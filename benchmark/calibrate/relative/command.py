@@ -22,6 +22,9 @@ class RelativeCalibrateOptions:
         600, "set the number of prompts, with four programs each", read_with=integer(30, 100_000), metavar="N"
     )
     folds: int = option(3, "set the number of folds and of probe seeds", read_with=integer(3, 100), metavar="N")
+    samples: int = option(
+        32, "set the number of samples of a record per word", read_with=integer(8, 10_000), metavar="N"
+    )
     only: tuple[str, ...] = option((), "measure this pseudo-model; repeatable", metavar="NAME", many=True)
     output_dir: Path = output_dir_option(Path("runs/calibration-relative"), "write the record into this folder")
 
@@ -32,7 +35,7 @@ def execute(options: RelativeCalibrateOptions) -> int:
     from benchmark.calibrate.relative.calibration import run
 
     silence_libraries()
-    return run(options.suite, options.draws, options.prompts, options.folds, options.only, options.output_dir)
+    return run(options)
 
 
 def main(arguments: Sequence[str]) -> int:
