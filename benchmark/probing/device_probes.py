@@ -1,7 +1,6 @@
 """Probes on another device than the processor: the same networks, steps and batches as `probes`, with tensors moved once.
 
-On the processor the trainer is `fit_probes` itself, so that every stored byte stays as it is. On another device states,
-labels and row indices are moved once per fit, the training states of all seeds are summed once per part that they share
+States, labels and row indices are moved once per fit, the training states of all seeds are summed once per part that they share
 (`whitening_sums`), and all groups of a seed train in one batch of products.
 
 Letters: see `benchmark.probing.probes`.
@@ -11,23 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
 
 from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probe_fit import ProbeFit, StateArray, fit_in_process
+from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.probes import EVAL_BATCH_SIZE, Networks, _Heads, batch_order
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.whitening_sums import Whitening, whiten_seeds
-
-CPU = "cpu"
-
-
-def trainer_on(device: str) -> Callable[..., ProbeFit]:
-    """The probe trainer of a device: `fit_probes` on the processor, `fit_probes_on` elsewhere."""
-    return fit_in_process if torch.device(device).type == CPU else partial(fit_probes_on, torch.device(device))
 
 
 def device_matmul_dtype(device: torch.device) -> torch.dtype:

@@ -70,7 +70,7 @@ def execute(options: RelativeOptions) -> int:
     torch.set_num_threads(options.threads)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     protocol = replace(ROTATION_STANDARD, prompts=options.prompts, random_inits=max(1, options.copies))
-    suite = RelativeSuite(load_suite(options.suite), protocol, options.samples)
+    suite = RelativeSuite(load_suite(options.suite), protocol, options.samples, device=device)
     views, condition_views, random_views = [], [], []
     for copy in [None, *range(options.copies)]:
         print("model ..." if copy is None else f"randomly initialised copy {copy} ...", file=sys.stderr, flush=True)

@@ -9,14 +9,15 @@ Letters: `R` action words, `C` condition words, `D` width.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.probe_fit import StateArray
+from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.version4.derivability import derivability_losses, judged_derivability, screened_pairs
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, judge_rows
@@ -98,12 +99,19 @@ class RelativeSuite:
         protocol: settings of the probes.
         num_samples: samples of a record per row.
         screen_programs: programs from which derivability is estimated.
+        device: where the probes are trained.
     """
 
     suite: Suite
     protocol: RotationProtocol
     num_samples: int = NUM_SAMPLES
     screen_programs: int = SCREEN_PROGRAMS
+    device: str = "cpu"
+
+    @property
+    def trainer(self) -> Callable[..., ProbeFit]:
+        """The probe trainer of the device."""
+        return trainer_on(self.device)
 
     @cached_property
     def blind(self) -> SharedPrompts:
@@ -152,7 +160,7 @@ class RelativeSuite:
     def history(self) -> RotationEvidence:
         """Evidence of the token history: all words so far, and the input."""
         states = self.history_states(self.probe_set)
-        return probe_rotation(self.probe_set, self.judged_rows, [[states]], self.protocol)
+        return probe_rotation(self.probe_set, self.judged_rows, [[states]], self.protocol, self.trainer)
 
     def history_states(self, probe_set: ControlProbeSet) -> np.ndarray:
         """float32 [R, D], all words so far one-hot, and the input."""
@@ -168,18 +176,18 @@ class RelativeSuite:
             random_views: the same per randomly initialised copy.
         """
         probe_set, rows, protocol = self.probe_set, self.judged_rows, self.protocol
-        records = sample_records(probe_set, rows, views, protocol, self.num_samples)
+        records = sample_records(probe_set, rows, views, protocol, self.num_samples, self.trainer)
         if not isinstance(self.suite.recipe, ControlRecipe):
-            for name, exact in execute_records(probe_set, rows, views, protocol).items():
+            for name, exact in execute_records(probe_set, rows, views, protocol, self.trainer).items():
                 sampled = records[name]
                 records[name] = replace(
                     exact, displacement=sampled.displacement, displacement_by_seed=sampled.displacement_by_seed
                 )
         evidence = {
-            MODEL: probe_rotation(probe_set, rows, [views], protocol), **records, TOKEN_HISTORY: self.history,
+            MODEL: probe_rotation(probe_set, rows, [views], protocol, self.trainer), **records, TOKEN_HISTORY: self.history,
         }  # fmt: skip
         if random_views:
-            evidence[RANDOM_INIT] = probe_rotation(probe_set, rows, random_views, protocol)
+            evidence[RANDOM_INIT] = probe_rotation(probe_set, rows, random_views, protocol, self.trainer)
         return evidence
 
     def measure(
@@ -211,7 +219,9 @@ class RelativeSuite:
         rows = judge_rows(probe_set, self.protocol)
         sources: list[list[StateArray]] = [views, [self.history_states(probe_set)]]
         skills, history = (
-            condition_skills(probe_conditions(probe_set, rows, states, self.protocol), rows, self.protocol)
+            condition_skills(
+                probe_conditions(probe_set, rows, states, self.protocol, self.trainer), rows, self.protocol
+            )
             for states in sources
         )
         columns = [ALL_PAIRS.index(pair) for pair in MARKER_PAIRS]
