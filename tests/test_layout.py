@@ -21,6 +21,7 @@ LAYERS = [
     ["ladder"],
     ["runner"],
     ["cli"],
+    ["relative"],
     ["calibrate", "layers", "reproduction"],
     ["submit"],
     ["board"],

@@ -14,11 +14,11 @@ from benchmark.probing.protocol import STANDARD
 from karel_env.command import integer
 
 PROTOCOL_OPTION, PROTOCOL_3, PROTOCOL_4 = "--protocol", "3", "4"
-CAUSAL, REACH, PREVIEW = "causal", "reach", "preview"
+CAUSAL, REACH, PREVIEW, RELATIVE = "causal", "reach", "preview", "relative"
 EPILOG = (
     "With options of their own, see --help after them: --protocol 4, the pseudo-models of protocol 4; causal, planners "
     "whose use of their state is known; reach, states that hold the rotation at known words ahead; preview, the verdict of a "
-    "preview beside that of all probe seeds."
+    "preview beside that of all probe seeds; relative, states on programs with control flow."
 )
 NUM_ALTERNATIVES = 8
 """Default number of alternatives: fewer than for a model, so the intervals are slightly wider."""
@@ -80,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmark.calibrate.preview import command as preview_command
 
         return preview_command.main(argv[1:])
+    if argv[:1] == [RELATIVE]:
+        from benchmark.calibrate.relative import command as relative_command
+
+        return relative_command.main(argv[1:])
     remaining = without_protocol_4(argv)
     if remaining is not None:
         from benchmark.calibrate import rotation_command

@@ -108,7 +108,7 @@ def simulate_tied_controls(num_controls: int, cases: int, seed: int = 0) -> dict
     for _ in range(cases):
         common = random.normal(size=groups) * np.sqrt(SHARED)
         samples = [
-            _simulated_gap(random, gap, common, weights, seeds)
+            simulated_gap(random, gap, common, weights, seeds)
             for gap in (MODEL_GAP, *[TIED_GAP] * num_controls)
         ]  # fmt: skip
         controls = {f"control {i}": sample for i, sample in enumerate(samples[1:])}
@@ -120,7 +120,7 @@ def simulate_tied_controls(num_controls: int, cases: int, seed: int = 0) -> dict
     return {"covered": 1 - sum(shares.values()), **shares}
 
 
-def _simulated_gap(
+def simulated_gap(
     random: np.random.Generator, truth: float, common: np.ndarray, weights: np.ndarray, seeds: int
 ) -> GapSample:
     """A gap over `U` groups, of which each of `Q` seeds tests a fold; `common` is what all sources share."""

@@ -43,6 +43,7 @@ def read_blind_states(
     template: PromptTemplate = PLAIN,
     on_programs: Callable[[int], None] = lambda count: None,
     select_layers: Callable[[int], Sequence[int]] = lambda num_layers: (),
+    word_limit: int = FIRST_CONDITION,
 ) -> dict[str, np.ndarray]:
     """Read the states at `read` for every action word; prompts show the inputs in place of the outputs.
 
@@ -52,18 +53,19 @@ def read_blind_states(
         blind: programs and their prompts.
         template: prompt template of the run.
         on_programs: called with the number of programs read since the last call.
+        word_limit: words with a smaller id are read, by default the action words.
         select_layers: given L, the number of layers with the embeddings (0), the layers that are views as well.
 
     Returns:
         float32 [R, D] per view, `mean` over layers, `last` layer, and `layer K` per selected layer, in the order of the
-        programs' action words.
+        programs' words that are read.
 
     Raises:
         ModelError: a state is NaN or infinite.
     """
     tasks, programs = blind.tasks, blind.tasks.programs
     texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
-    is_action = [programs.program(i)[len(HEADER) :] < FIRST_CONDITION for i in range(len(programs))]
+    is_read = [programs.program(i)[len(HEADER) :] < word_limit for i in range(len(programs))]
     views: dict[str, list[np.ndarray]] = {}
     for first in range(0, blind.num_prompts, suite.batch):
         in_batch = np.flatnonzero((blind.prompt >= first) & (blind.prompt < first + suite.batch))
@@ -78,7 +80,7 @@ def read_blind_states(
             if not np.isfinite(states.values).all():
                 raise ModelError("hidden states: NaN or infinity; try another --dtype")
             for position, i in enumerate(indices.tolist()):
-                rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_action[i]]
+                rows = states.read[states.offsets[position] : states.offsets[position + 1]][is_read[i]]
                 for view, values in _views(states.values[rows], select_layers(states.values.shape[1])).items():
                     views.setdefault(view, [np.empty(0)] * len(programs))[i] = values
             on_programs(len(indices))

@@ -16,6 +16,7 @@ import numpy as np
 from benchmark.models.interface import LanguageModel
 from benchmark.models.loading import load_model
 from benchmark.probing.control_gap import RANDOM_INIT
+from benchmark.probing.probe_device import trainer_on
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_evidence import RotationEvidence, merge_evidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
@@ -115,10 +116,10 @@ class PreviewCollector(RepresentsCollector):
         if kind not in (PROBE_ITEM, RECORD_ITEM):
             return super().collect(item, read, batch_scale)
         rows = self.judged.judged_rows.select([int(number)])
-        views = self._stored_views(read)
+        views, trainer = self._stored_views(read), trainer_on(self.job.device)
         if kind == PROBE_ITEM:
-            return probe_rotation(self.judged.probe_set, rows, [views], self.protocol).arrays(MODEL)
-        records = execute_records(self.judged.probe_set, rows, views, self.protocol)
+            return probe_rotation(self.judged.probe_set, rows, [views], self.protocol, trainer).arrays(MODEL)
+        records = execute_records(self.judged.probe_set, rows, views, self.protocol, trainer)
         return {name: array for source, part in records.items() for name, array in part.arrays(source).items()}
 
     def is_last(self, look: Look, result: RotationResult) -> bool:

@@ -16,11 +16,12 @@ import numpy as np
 
 from benchmark.models.loading import load_model
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.version4.measure_rotation import JudgedSuite, judge_suite, probe_model
+from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.version4.measure_rotation import JudgedSuite, judge_suite
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence, merge_evidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
-from benchmark.probing.version4.rotation_sources import probe_rotation
+from benchmark.probing.version4.rotation_sources import execute_records, probe_rotation
 from benchmark.probing.version4.rotation_verdict import (
     MODEL,
     TOKEN_HISTORY,
@@ -172,7 +173,7 @@ class RepresentsCollector:
             return self._suite_controls()
         if item == MODEL_ITEM:
             views = self._views(None, batch_scale)
-            evidence = probe_model(self.judged.probe_set, self.judged.judged_rows, views, self.protocol)
+            evidence = probe_model_on(self.job.device, self.judged, self.judged.judged_rows, views, self.protocol)
             return {name: array for source, part in evidence.items() for name, array in part.arrays(source).items()}
         return self._copy(int(item.removeprefix(copy_item(0)[:-1])), batch_scale)
 
@@ -186,7 +187,11 @@ class RepresentsCollector:
         if cached is not None:
             return cached
         arrays = collect_copy(
-            self.judged, self._views(copy, batch_scale), self.protocol, seeds_of_copy(self.protocol, copy)
+            self.judged,
+            self._views(copy, batch_scale),
+            self.protocol,
+            seeds_of_copy(self.protocol, copy),
+            self.job.device,
         )
         if key is not None and batch_scale == 1:
             write_cached(key, arrays, self.job.cache)
@@ -209,11 +214,23 @@ class RepresentsCollector:
         return read_views(self.job, self.judged, copy, batch_scale)
 
 
+def probe_model_on(
+    device: str, judged: JudgedSuite, rows: JudgedRows, views: list[np.ndarray], protocol: RotationProtocol
+) -> dict[str, RotationEvidence]:
+    """Evidence of a model and of the records that its states hold, by source; the probes are trained on its device."""
+    trainer = trainer_on(device)
+    return {
+        MODEL: probe_rotation(judged.probe_set, rows, [views], protocol, trainer),
+        **execute_records(judged.probe_set, rows, views, protocol, trainer),
+    }
+
+
 def collect_copy(
-    judged: JudgedSuite, views: list[np.ndarray], protocol: RotationProtocol, seeds: Sequence[int]
+    judged: JudgedSuite, views: list[np.ndarray], protocol: RotationProtocol, seeds: Sequence[int], device: str = "cpu"
 ) -> dict[str, np.ndarray]:
-    """Arrays of the evidence of a randomly initialised copy on some seeds."""
-    evidence = probe_rotation(judged.probe_set, judged.judged_rows.select(seeds), [views], protocol)
+    """Arrays of the evidence of a randomly initialised copy on some seeds; the probes are trained on its device."""
+    rows = judged.judged_rows.select(seeds)
+    evidence = probe_rotation(judged.probe_set, rows, [views], protocol, trainer_on(device))
     return evidence.arrays(RANDOM_INIT)
 
 

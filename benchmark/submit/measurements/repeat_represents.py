@@ -16,15 +16,15 @@ from benchmark.artifacts import ROTATION_EVIDENCE
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import available_memory
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.version4.measure_rotation import judge_suite, probe_model
+from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.readable_record import RECORDS
-from benchmark.probing.version4.rotation_evidence import RotationEvidence
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_sources import probe_rotation
 from benchmark.probing.version4.rotation_verdict import MODEL
 from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurement_record import RepresentsRecord
-from benchmark.runner.measurements.represents import read_views, rotation_suite
+from benchmark.runner.measurements.represents import probe_model_on, read_views, rotation_suite
 from benchmark.runner.plan import Job
 from benchmark.submit.measurements.check import read_evidence, read_submitted_measurement
 from benchmark.submit.measurements.check_represents import RepresentsCheck, checked_evidence, judged_suite
@@ -109,7 +109,7 @@ def measure_seed(request: SeedRequest) -> dict[str, np.ndarray]:
     job = Job(rerun.suite, checkpoint, rerun.dtype, rerun.device, protocol.random_inits, generation=rerun.generation)
     judged = judge_suite(rotation_suite(rerun.suite), protocol)
     rows = judged.judged_rows.select([seed])
-    evidence: dict[str, RotationEvidence] = probe_model(judged.probe_set, rows, read_views(job, judged, None), protocol)
+    evidence = probe_model_on(job.device, judged, rows, read_views(job, judged, None), protocol)
     copy = read_views(job, judged, seed % protocol.random_inits)
-    evidence[RANDOM_INIT] = probe_rotation(judged.probe_set, rows, [copy], protocol)
+    evidence[RANDOM_INIT] = probe_rotation(judged.probe_set, rows, [copy], protocol, trainer_on(job.device))
     return {source: evidence[source].rotation_by_seed[0] for source in (MODEL, *RECORDS, RANDOM_INIT)}

@@ -1,0 +1,98 @@
+"""Measure displacement and programs with control flow: `python -m benchmark.relative --model SPEC --suite NAME`.
+
+Prints the figures and writes `NAME-SUITE.json`. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.cli.declare import option, parse_options
+from benchmark.cli.fields import (
+    device_option,
+    dtype_option,
+    model_option,
+    output_dir_option,
+    suite_option,
+    threads_option,
+)
+from benchmark.cli.model_spec import read_model
+from benchmark.cli.options import resolve_device
+from benchmark.command import make_folder, run_command, silence_libraries
+from karel_env.command import integer
+
+NUM_PROMPTS, NUM_COPIES, NUM_SAMPLES = 1750, 2, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeOptions:
+    """Measure rotation and displacement with sampled records, on programs with control flow where a suite has them."""
+
+    model: str = model_option()
+    suite: str = suite_option("control", purpose=" that gives worlds and programs")
+    prompts: int = option(
+        NUM_PROMPTS, "set the number of prompts, with four programs each", read_with=integer(30, 100_000), metavar="N"
+    )
+    copies: int = option(
+        NUM_COPIES, "set the number of randomly initialised copies", read_with=integer(0, 5), metavar="N"
+    )
+    samples: int = option(
+        NUM_SAMPLES, "set the number of samples of a record per word", read_with=integer(8, 10_000), metavar="N"
+    )
+    dtype: str = dtype_option()
+    device: str = device_option("cpu")
+    threads: int = threads_option()
+    output_dir: Path = output_dir_option(Path("runs/relative"), "write the result into this folder")
+
+
+def execute(options: RelativeOptions) -> int:
+    """Measure and print; returns the exit code."""
+    spec, device = read_model(options.model), resolve_device(options.device)
+    make_folder(options.output_dir, "--output-dir")
+    # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from dataclasses import replace
+
+    import torch
+
+    from benchmark.models.checkpoint import open_checkpoint
+    from benchmark.models.interface import ModelSpec
+    from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+    from benchmark.relative.measure import RelativeSuite
+    from benchmark.relative.report import format_relative, to_json
+    from benchmark.relative.word_views import read_word_views
+    from benchmark.tasks.suite import load_suite
+
+    silence_libraries()
+    torch.set_num_threads(options.threads)
+    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    protocol = replace(ROTATION_STANDARD, prompts=options.prompts, random_inits=max(1, options.copies))
+    suite = RelativeSuite(load_suite(options.suite), protocol, options.samples, device=device)
+    views, condition_views, random_views = [], [], []
+    for copy in [None, *range(options.copies)]:
+        print("model ..." if copy is None else f"randomly initialised copy {copy} ...", file=sys.stderr, flush=True)
+        of_actions, of_conditions = read_word_views(checkpoint, suite, options.dtype, device, copy)
+        if copy is None:
+            views, condition_views = of_actions, of_conditions
+        else:
+            random_views.append(of_actions)
+    result = suite.measure(views, random_views, condition_views)
+    print(f"{checkpoint.spec}, suite {options.suite}")
+    print(format_relative(result, protocol))
+    path = options.output_dir / f"{checkpoint.name}-{Path(options.suite).stem}.json"
+    stored = {"model": checkpoint.spec, "digest": checkpoint.digest, "suite": options.suite, **to_json(result)}
+    path.write_text(json.dumps(stored, indent=1, default=float) + "\n", encoding="utf-8")
+    print(f"\nwrote {path}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(RelativeOptions, arguments, "relative")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
