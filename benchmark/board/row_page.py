@@ -158,8 +158,8 @@ def describe_missing_files(folder: str, missing: Sequence[str]) -> list[str]:
 def _steering_data(folder: Path, entry: LeaderboardRow, suite: Suite) -> dict[str, Any] | None:
     """Data of the player of edits; None if nothing was edited."""
     from benchmark.board.steering_player import build_steering_player
-    from benchmark.runner.measurements.uses import pair_settings
     from benchmark.runner.measurement_record import UsesRecord, read_measurement
+    from benchmark.runner.measurements.uses import pair_settings
 
     uses = read_measurement(UsesRecord, folder) if entry.measurements.uses else None
     if uses is None or uses.use.site is None or not find_file(folder, CAUSAL_EVIDENCE).is_file():
