@@ -1,4 +1,7 @@
-"""Print the leaderboard on a terminal: `karel-bench board`. Nothing is written; `karel-bench leaderboard` writes files."""
+"""Print the leaderboard on a terminal: `karel-bench board`; `karel-bench leaderboard` writes files.
+
+`karel-bench board RUN` shows where the row of a run would stand, and writes its page, with the player, into the run folder.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmark.board.comparison import find_run
 from benchmark.board.markup import spell_hidden
 from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
 from benchmark.board.ranking import (
@@ -29,8 +33,8 @@ from benchmark.board.tables import (
     to_csv,
     to_json,
 )
-from benchmark.cli.declare import option, parse_options
-from benchmark.cli.fields import submissions_option
+from benchmark.cli.declare import argument, option, parse_options
+from benchmark.cli.fields import output_file_option, submissions_option
 from benchmark.command import run_command
 from benchmark.errors import UsageError
 from karel_env.command import nearest
@@ -45,8 +49,13 @@ DIGITS, REASON_WIDTH = 2, 18
 
 @dataclass(frozen=True, kw_only=True)
 class BoardOptions:
-    """Print the leaderboard."""
+    """Print the leaderboard, or show one run as it would stand there."""
 
+    run: str | None = argument("folder of a run, or name of a submission, to show alone", None, metavar="RUN")
+    open: bool = option(False, "open the page of the run in a browser")
+    output_file: Path | None = output_file_option(
+        None, "write the page of the run to this file", "page.html in its folder"
+    )
     suite: str | None = option(None, "print the rows of this suite only", default_text="all")
     submissions: Path = submissions_option()
     format: str = option("table", "select the format; json and csv have every figure", choices=FORMATS)
@@ -127,7 +136,13 @@ def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
 
 
 def execute(options: BoardOptions) -> int:
-    """Print the board; returns the exit code."""
+    """Print the board, or the standing of a run; returns the exit code."""
+    if options.run is not None:
+        return _show_run(options.run, options)
+    if options.open or options.output_file is not None:
+        raise UsageError(
+            "--open and --output-file: expected the folder of a run with them, as karel-bench run prints it"
+        )
     check_has_rows(options.submissions)
     groups = read_groups(options.submissions)
     print_ignored(ranked_row.row for group in groups for ranked_row in group.rows)
@@ -142,6 +157,22 @@ def execute(options: BoardOptions) -> int:
         print("\n\n".join(format_group(group) for group in groups))
     else:
         print(to_json(groups) if options.format == "json" else to_csv(groups), end="")
+    return 0
+
+
+def _show_run(run: str, options: BoardOptions) -> int:
+    """Print where the row of a run would stand, and write its page."""
+    from benchmark.board.preview.run_page import open_page, write_run_page
+    from benchmark.board.preview.standing import format_standing, read_standing
+
+    if options.suite is not None or options.format != "table":
+        raise UsageError("--suite and --format: of the board only; a run has its own suite")
+    standing = read_standing(run, options.submissions)
+    print(format_standing(standing))
+    path = write_run_page(find_run(run)[0], standing, options.output_file)
+    print(f"page        {path}")
+    if options.open and not open_page(path):
+        raise UsageError(f"--open: no browser could be started; open {path} in one")
     return 0
 
 

@@ -180,6 +180,24 @@ def read_measurements(folder: Path, record: Record) -> Measurements:
     return Measurements(represents, uses, tuple(ignored))
 
 
+def read_measurements_of_run(folder: Path, record: Record) -> Measurements:
+    """Read the measurements of a run for its own page: as `read_measurements`, though they need not be official."""
+    represents, uses = (
+        _read_summary(RepresentsSummary, folder / REPRESENTS_RECORD),
+        _read_summary(UsesSummary, folder / USES_RECORD),
+    )
+    official = {"official": True}
+    if represents is not None and find_misfit(
+        represents.model_copy(update=official), folder / ROTATION_EVIDENCE, record, is_measured=True
+    ):
+        represents = None
+    if uses is not None:
+        is_measured = uses.use.verdict != NOT_APPLICABLE or uses.merges is not None
+        if find_misfit(uses.model_copy(update=official), folder / CAUSAL_EVIDENCE, record, is_measured):
+            uses = None
+    return Measurements(represents, uses)
+
+
 def _read_summary(kind: type[SummaryT], path: Path) -> SummaryT | None:
     if not path.exists():
         return None

@@ -153,21 +153,29 @@ def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[Leade
             raise BenchmarkError(
                 f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the complete suite"
             )
-        submission_folder = path.parent
-        held_out = np.zeros(0, bool)
-        if with_samples:
-            held_out = read_held_out(submission_folder, record)
-        rows.append(
-            LeaderboardRow(
-                submission_folder.name,
-                drop_unverified(submission_folder, record),
-                held_out,
-                read_submission(submission_folder),
-                verification_status(submission_folder),
-                read_measurements(submission_folder, record),
-            )
-        )
+        rows.append(read_leaderboard_row(path.parent, record, with_samples))
     return rows
+
+
+def read_leaderboard_row(folder: Path, record: Record, with_samples: bool = True) -> LeaderboardRow:
+    """Read the row of a submission; `with_samples` and errors as of `read_leaderboard_rows`.
+
+    Args:
+        folder: folder of the submission.
+        record: its record.
+        with_samples: whether the samples are read too.
+    """
+    held_out = np.zeros(0, bool)
+    if with_samples:
+        held_out = read_held_out(folder, record)
+    return LeaderboardRow(
+        folder.name,
+        drop_unverified(folder, record),
+        held_out,
+        read_submission(folder),
+        verification_status(folder),
+        read_measurements(folder, record),
+    )
 
 
 def read_board(folder: Path) -> list[LeaderboardRow]:

@@ -159,11 +159,14 @@ def _steering_data(folder: Path, entry: LeaderboardRow, suite: Suite) -> dict[st
     """Data of the player of edits; None if nothing was edited."""
     from benchmark.board.steering_player import build_steering_player
     from benchmark.runner.measurement_record import UsesRecord, read_measurement
+    from benchmark.runner.measurements.uses import pair_settings
 
     uses = read_measurement(UsesRecord, folder) if entry.measurements.uses else None
     if uses is None or uses.use.site is None or not find_file(folder, CAUSAL_EVIDENCE).is_file():
         return None
-    return build_steering_player(folder, suite, uses.sites[uses.use.site])
+    # A run that is smaller than an official one, whose page is a preview, has fewer pairs.
+    settings = None if uses.official else pair_settings(suite)
+    return build_steering_player(folder, suite, uses.sites[uses.use.site], settings)
 
 
 def _figure_rows(record: Record) -> list[tuple[str, str, int]]:

@@ -79,6 +79,18 @@ def download(spec: ModelSpec, patterns: Sequence[str]) -> Path:
         ) from error
 
 
+def download_card(spec: ModelSpec) -> Path | None:
+    """Download the card of a model, its `README.md`, and return its path in the cache; None if it cannot be had."""
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(spec.target, "README.md", revision=spec.revision or None, endpoint=_endpoint()))
+    except (HfHubHTTPError, HTTPError, OSError, ValueError):
+        return None
+
+
 def list_remote_names(spec: ModelSpec, commit: str) -> list[str]:
     """List all files of a hub model at a commit, including subfolders; empty list if the hub cannot be asked."""
     from httpx2 import HTTPError

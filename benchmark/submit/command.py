@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
 from benchmark.artifacts import STATUS
-from benchmark.cli.declare import argument, group, option, parse_options, program_name, subcommand
+from benchmark.cli.declare import argument, group, option, parse_options, subcommand
 from benchmark.cli.fields import submissions_option
 from benchmark.command import run_command
 from benchmark.environment import source_digest
@@ -37,12 +36,14 @@ from benchmark.submit.artifacts.commands import (
     run_publish,
 )
 from benchmark.submit.artifacts.sources import Sources, complete_folder
-from benchmark.submit.check_folders import check_by_suite, check_in_order, usable_cores
+from benchmark.submit.check_folders import check_by_suite, check_folder, check_in_order, usable_cores
+from benchmark.submit.draft.command import NewOptions, run_new
+from benchmark.submit.draft.questions import check_answered
+from benchmark.submit.draft.scaffold import pack
 from benchmark.submit.folder import MEASUREMENT_FILES, NAME_PATTERN, files_digest
 from benchmark.submit.measurements.repeat import rerun_measurements
 from benchmark.submit.report import VerificationReport, raise_on_missing
 from benchmark.submit.rerun import ProcessLimits, rerun
-from benchmark.submit.scaffold import pack, scaffold
 from benchmark.submit.schema import (
     FLAGGED,
     REPRODUCED,
@@ -65,22 +66,6 @@ MAX_REASON = 300
 EXIT_CODES = (
     "Exit codes: 0 done, 1 artifacts are missing, 2 usage error, 3 invalid submission, 4 verification mismatch."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewOptions:
-    """Create a submission from a finished run."""
-
-    name: str = argument("name of the submission, such as my-llama")
-    run: Path = option(..., "name the run folder, as karel-bench run prints it", metavar="FOLDER")
-    family: str | None = option(None, "name the family of the model, such as llama")
-    authors: tuple[str, ...] = option((), "name an author; repeatable", flag="--author", metavar="NAME", many=True)
-    licence: str | None = option(None, "name the licence of the weights, such as Apache-2.0", metavar="SPDX")
-    attempts: int | None = option(
-        None, "state the number of models evaluated on this test set before choosing this one, including it",
-        read_with=integer(1, 1_000_000), metavar="N",
-    )  # fmt: skip
-    withheld: bool = option(False, "do not publish the weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,22 +184,12 @@ def _folders(submissions: Path, options: FolderOptions | FetchOptions) -> list[P
     return folders
 
 
-def _new(submissions: Path, options: NewOptions) -> int:
-    entries: dict[str, Any] = {
-        "family": options.family, "authors": list(options.authors) or None, "licence": options.licence,
-        "attempts": options.attempts,
-    }  # fmt: skip
-    stated = {name: value for name, value in entries.items() if value is not None}
-    folder = scaffold(options.run, submissions, options.name, stated, options.withheld)
-    print(f"wrote {folder}\nfill in what submission.yaml marks, then: {program_name('submit')} verify {folder.name}")
-    return 0
-
-
 def _validate(submissions: Path, options: ValidateOptions) -> int:
     return check_in_order(_folders(submissions, options), lambda folder: _describe(folder, options.incoming))
 
 
 def _describe(folder: Path, is_proposed: bool) -> str:
+    check_answered(folder)
     report = validate(folder, is_proposed, Sources.of_machine())
     missing = f"; not at hand: {', '.join(report.missing)}" if report.missing else ""
     return f"valid; {len(report.samples):,} samples{missing}"
@@ -231,6 +206,7 @@ def _verify(submissions: Path, options: VerifyOptions) -> int:
 
 
 def _describe_verified(folder: Path, options: VerifyOptions) -> str:
+    check_answered(folder)
     report = verify(folder, options.incoming, options.source.sources())
     rerun_result = None
     if options.rerun is not None:
@@ -390,7 +366,11 @@ def execute(options: SubmitOptions) -> int:
     submissions, command = options.submissions, options.command
     match command:
         case NewOptions():
-            return _new(submissions, command)
+            return run_new(
+                submissions,
+                command,
+                lambda folder: check_folder(folder, lambda path: _describe_verified(path, VerifyOptions())),
+            )
         case ValidateOptions():
             return _validate(submissions, command)
         case PackOptions():

@@ -44,10 +44,12 @@ from benchmark.files import (
     sanitize,
 )
 from benchmark.submit.artifacts.listing import Artifacts, Excerpt, read_description
+from benchmark.submit.draft.questions import is_question
 from benchmark.submit.folder import files_digest
 
 LOCAL_WEIGHTS, WITHHELD = "path:.", "withheld"
-PLACEHOLDER = "FILL IN"
+OLD_PLACEHOLDER = "FILL IN"
+"""What earlier versions of `submit new` wrote for an entry that is not known."""
 STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
     "self_reported", "validated", "reproduced", "flagged", "withdrawn",
 )  # fmt: skip
@@ -56,9 +58,11 @@ STATUSES = SELF_REPORTED, VALIDATED, REPRODUCED, FLAGGED, WITHDRAWN = (
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def _check_placeholder(text: str) -> str:
-    if PLACEHOLDER in text:
-        raise ValueError(f"still says {PLACEHOLDER}")
+def _check_answered(text: str) -> str:
+    if OLD_PLACEHOLDER in text:
+        raise ValueError(f"still says {OLD_PLACEHOLDER}")
+    if is_question(text):
+        raise ValueError("still a question; write the answer")
     return text
 
 
@@ -92,7 +96,7 @@ Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=300),
     AfterValidator(_check_one_line),
-    AfterValidator(_check_placeholder),
+    AfterValidator(_check_answered),
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

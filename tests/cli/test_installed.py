@@ -30,7 +30,7 @@ COMMANDS = [
     ("benchmark.submit.command", ["validate", "--all"], "submissions: no such folder"),
     ("benchmark.submit.command", ["verify", "--all"], "submissions: no such folder"),
     ("benchmark.submit.command", ["pack", "a"], "'a': no such submission"),
-    ("benchmark.submit.export", ["a", "--format", "model-index"], "a: no such submission"),
+    ("benchmark.submit.export.command", ["a", "--format", "model-index"], "a: no such submission"),
 ]
 
 

@@ -32,7 +32,7 @@ from benchmark.submit.artifacts.excerpt import make_excerpt
 from benchmark.submit.artifacts.publish import MAX_LIGHT_BYTES, is_outside, publish
 from benchmark.submit.artifacts.sources import Sources, complete_folder, missing_files
 from benchmark.submit.command import main, raise_on_mismatch
-from benchmark.submit.export import main as export
+from benchmark.submit.export.command import main as export
 from benchmark.submit.folder import files_digest
 from benchmark.submit.report import IncompleteVerificationError, raise_on_missing
 from benchmark.submit.schema import Rerun, read_status, read_submission

@@ -1,0 +1,1 @@
+"""A run before it is submitted: where its row would stand, and its page."""

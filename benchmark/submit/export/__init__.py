@@ -1,0 +1,1 @@
+"""A submission in the formats of other tools: the hub, every-eval-ever, lm-evaluation-harness, Inspect."""
