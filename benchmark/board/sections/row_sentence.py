@@ -23,7 +23,7 @@ def row_sentence(entry: LeaderboardRow) -> str:
     """The sentence of a row, for every combination of verdicts, also of missing ones."""
     verdicts = entry.measurements.verdicts
     represents, uses = verdicts[REPRESENTS], verdicts[USES]
-    clauses = [f"Writes a program that is right on the shown examples for {share_in_words(entry.record.accuracy.shown.value)} of tasks"]  # fmt: skip
+    clauses = [f"Writes a program that is right on the shown examples for {share_in_words(entry.record.accuracy.shown.value)} of the tasks"]  # fmt: skip
     if not entry.record.model.parameters:
         clauses.append("it is no neural network and has no hidden states")
     elif represents is None and uses is None:

@@ -157,7 +157,7 @@ def render_row(
 ) -> str:
     """The page of one row as a document."""
     title = f"{row.ranked_row.row.name} - {TITLE}"
-    frame = Frame(ROW_SCRIPT, links, addresses, title, body.summary[0], f"rows/{row.slug}.html")
+    frame = Frame(ROW_SCRIPT, links, addresses, title, " ".join(body.summary[:1]), f"rows/{row.slug}.html")
     article = _article(table, row, body, links, is_open=True)
     return _render("row.html", frame, article=article, data=player_data({row.slug: body}))
 
