@@ -122,7 +122,9 @@ def test_the_folder_says_what_the_single_file_says(submissions, documents, tmp_p
         for document in (single["index.html"], "".join(documents.values()))
     ]
     assert texts[0] - texts[1] == set()
-    assert texts[1] - texts[0] <= {"Skip to the row", "CSV", "JSON", ""} | {text for text in texts[1] if text.endswith(" Benchmark")}
+    assert texts[1] - texts[0] <= {"Skip to the row", "CSV", "JSON", ""} | {
+        text for text in texts[1] if text.endswith(" Benchmark")
+    }
 
 
 def test_a_second_writing_builds_nothing_and_deletes_what_is_no_more(submissions, tmp_path, monkeypatch):
