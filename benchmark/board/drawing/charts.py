@@ -13,7 +13,7 @@ from benchmark.board.drawing.label_placement import Box, place_labels
 from benchmark.board.drawing.marks import MarkStyle, mark_path, mark_style
 from benchmark.statistics import Estimate
 
-WIDTH, HEIGHT = 460, 300
+WIDTH, NARROW_WIDTH, HEIGHT = 460, 330, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
 LANE_HEIGHT = 34
 """Height in pixels of the lane below the plot for points without a y value."""
@@ -184,6 +184,7 @@ def lay_out_chart(
     is_zoomed: bool = False,
     sizes: Sequence[tuple[float, str]] = (),
     size_label: str = "",
+    width: int = WIDTH,
 ) -> Chart:
     """Lay out a chart whose axes contain every point and interval.
 
@@ -197,12 +198,13 @@ def lay_out_chart(
         is_zoomed: both axes end where the points do; otherwise they end at round numbers, and the y axis holds 0.
         sizes: radius and text of each entry of the legend of sizes.
         size_label: what the size of a mark says.
+        width: width in pixels.
     """
     points = [point for chart_series in series for point in chart_series.points]
     x_values = [v for p in points for v in _ends(p.x, p.x_interval)]
     y_values = [v for p in points if p.y is not None for v in _ends(p.y, p.y_interval)]
     has_lane = any(point.y is None for point in points)
-    bottom, right = HEIGHT - BOTTOM - (LANE_HEIGHT if has_lane else 0), WIDTH - RIGHT
+    bottom, right = HEIGHT - BOTTOM - (LANE_HEIGHT if has_lane else 0), width - RIGHT
     y_top = max([*y_values, *(y for y, _ in levels)])
     y_limits = zoomed_axis(min(y_values), y_top) if is_zoomed else _round_axis(min([*y_values, 0.0]), max(y_top, 0.01))
     y_axis = Axis(*y_limits, bottom, TOP)
@@ -228,7 +230,7 @@ def lay_out_chart(
         path = "M" + " L".join(f"{m.x} {m.y}" for m in marks) if chart_series.line and len(marks) > 1 else ""
         drawn_series.append(_draw_series(chart_series, marks, path))
     return Chart(
-        title, x_label, y_label, WIDTH, HEIGHT, LEFT, right, TOP, bottom,
+        title, x_label, y_label, width, HEIGHT, LEFT, right, TOP, bottom,
         [(x_axis.pixel(x), x_names[x] if x_names else format_tick(x)) for x in x_axis.ticks],
         [(y_axis.pixel(y), format_tick(y)) for y in y_axis.ticks], drawn_series,
         [(y_axis.pixel(y), label) for y, label in levels], lane_y, [(mark_path(0, 10, 10, radius), text) for radius, text in sizes], size_label,

@@ -110,11 +110,12 @@ def _render(template: str, frame: Frame, **values: Any) -> str:
 
 def _table_values(tables: Sequence[GroupTable]) -> dict[str, Any]:
     rows = [row.ranked_row.row for table in tables for row in table.rows]
+    pictured = pictured_table(tables)
     return {
-        "tables": tables, "measured": MEASUREMENT_COLUMNS, "definitions": DEFINITIONS, "column_names": COLUMN_NAMES,
+        "tables": sorted(tables, key=lambda table: table is not pictured), "measured": MEASUREMENT_COLUMNS, "definitions": DEFINITIONS, "column_names": COLUMN_NAMES,
         "shares": [*SHARE_COLUMNS, *DECODING_COLUMNS], "extra": EXTRA_COLUMNS, "sorted": _sorted_columns(tables),
         "families": sorted({row.family for row in rows}), "statuses": sorted({row.status for row in rows}),
-        "result": result_sentence(tables), "pictured": pictured_table(tables),
+        "result": result_sentence(tables), "pictured": pictured,
     }  # fmt: skip
 
 

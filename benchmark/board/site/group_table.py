@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, interval_strip, lay_out_chart
+from benchmark.board.drawing.charts import (
+    NARROW_WIDTH,
+    WIDTH,
+    Chart,
+    ChartPoint,
+    ChartSeries,
+    interval_strip,
+    lay_out_chart,
+)
 from benchmark.board.drawing.marks import share_radius
 from benchmark.board.known_answers import KnownAnswers
 from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
@@ -87,6 +95,7 @@ class GroupTable:
         group: the group.
         rows: its rows.
         plot: use against delta of protocol 4; None if no row has both.
+        narrow_plot: the same for narrow screens.
         probing_title, probing: heading and rows of the probes of the records' own protocol.
         probing_plot: delta of that protocol against accuracy; None if no row has a delta.
         calibration: calibration of that protocol; None if the group has none.
@@ -97,6 +106,7 @@ class GroupTable:
     group: RankingGroup
     rows: list[TableRow]
     plot: Chart | None
+    narrow_plot: Chart | None
     probing_title: str
     probing: list[dict[str, str]]
     probing_plot: Chart | None
@@ -188,6 +198,7 @@ def build_group_table(
         group,
         table_rows,
         represents_uses_chart(table_rows, kinds),
+        represents_uses_chart(table_rows, kinds, NARROW_WIDTH),
         probing_title(group),
         probing_rows(group),
         accuracy_delta_chart(table_rows, kinds),
@@ -210,12 +221,13 @@ def _to_series(points: Sequence[tuple[str, ChartPoint]], kinds: Mapping[str, int
     return [ChartSeries(family, kinds[family], by_family[family]) for family in sorted(by_family)]
 
 
-def represents_uses_chart(table_rows: Sequence[TableRow], kinds: Mapping[str, int]) -> Chart | None:
+def represents_uses_chart(table_rows: Sequence[TableRow], kinds: Mapping[str, int], width: int = WIDTH) -> Chart | None:
     """Chart of use against delta of protocol 4; None if fewer than two rows have both.
 
     Args:
         table_rows: rows of a group.
         kinds: number of each family, which selects its mark.
+        width: width in pixels.
     """
     points = []
     has_labels = len(table_rows) <= MAX_LABELS
@@ -238,6 +250,7 @@ def represents_uses_chart(table_rows: Sequence[TableRow], kinds: Mapping[str, in
     return lay_out_chart(
         "Represents against uses", "represents: delta on unseen prefixes", "uses: use on strict pairs",
         _to_series(points, kinds), is_zoomed=True, sizes=SIZES, size_label="Area of a mark: held-out tasks solved",
+        width=width,
     )  # fmt: skip
 
 
