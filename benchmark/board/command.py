@@ -25,7 +25,9 @@ from benchmark.board.ranking import (
     rank_groups,
     read_leaderboard_rows,
 )
+from benchmark.board.sections.decoding import decoding_cells
 from benchmark.board.tables import (
+    decoding_columns,
     print_ignored,
     probing_rows,
     probing_title,
@@ -108,7 +110,10 @@ def format_group(group: RankingGroup) -> str:
     """Format one ranking group for a terminal: a table by rank, and a table of the probes of the records' protocol."""
     version = f"suite v{group.suite_version}, protocol v{group.protocol}, {group.track}, n = {group.tasks} tasks"
     columns = measured_columns([ranked_row.row.measurements for ranked_row in group.rows])
-    parts = [f"{group.suite} ({version})", _table([_table_row(ranked_row, columns) for ranked_row in group.rows])]
+    parts = [
+        f"{group.suite} ({version})",
+        _table([_table_row(ranked_row, columns, decoding_columns(group)) for ranked_row in group.rows]),
+    ]
     probing = [
         {name: row[name] for name in ("model", *COLUMNS) if name in row} for row in probing_rows(group)
     ]  # fmt: skip
@@ -121,7 +126,7 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
     return tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
 
 
-def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
+def _table_row(ranked_row: RankedRow, columns: Sequence[str], decodings: Sequence[str]) -> dict[str, str]:
     cells, measured = (
         row_cells(ranked_row.row.record),
         measurement_cells(ranked_row.row.measurements, DIGITS, REASON_WIDTH),
@@ -130,6 +135,7 @@ def _table_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
         "#": UNDEFINED if ranked_row.rank is None else str(ranked_row.rank),
         "model": ranked_row.row.name,
         **{column: cells[column] for column in SOLVED_COLUMNS},
+        **{name: decoding_cells(ranked_row.row.record).get(name, UNDEFINED) for name in decodings},
         **{column: measured[column] for column in columns},
         "status": ranked_row.row.status,
     }

@@ -19,6 +19,7 @@ from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_o
 from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
+from benchmark.board.sections.decoding import decoding_rows
 from benchmark.board.tables import format_p, format_percent, format_skill
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
@@ -111,7 +112,11 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
     record = ranked_row.row.record
     suite = load_recorded_suite(record)
     maps, readings = [], None
-    missing_readings_reason = f"{ranked_row.row.name} is not a neural network and has no hidden states."
+    missing_readings_reason = (
+        "It was evaluated without its hidden states."
+        if record.model.parameters
+        else f"{ranked_row.row.name} is not a neural network and has no hidden states."
+    )
     if record.meaning is not None:
         probe_set, _ = load_blind_set(suite, record.protocol)
         if (probes := find_file(folder, PROBES)).is_file():
@@ -134,15 +139,16 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
 
 
 def _summary(entry: LeaderboardRow) -> list[str]:
-    """What a row shows, in sentences: solves, represents, uses, merges."""
+    """What a row shows: a sentence in words, then sentences with figures on solves, represents, uses, merges."""
     from benchmark.board.measured_sections import describe_measurements
+    from benchmark.board.sections.row_sentence import row_sentence
 
     accuracy = entry.record.accuracy
     solves = (
         f"Its programs solve {format_percent(accuracy.shown)}% of the tasks on the shown examples and "
         f"{format_percent(accuracy.held_out)}% on held-out ones."
     )
-    return [solves, *describe_measurements(entry.measurements)]
+    return [row_sentence(entry), solves, *describe_measurements(entry.measurements)]
 
 
 def describe_missing_files(folder: str, missing: Sequence[str]) -> list[str]:
@@ -179,6 +185,7 @@ def _figure_rows(record: Record) -> list[tuple[str, str, int]]:
     shares += [
         (f"sc {depth} %", estimate) for depth, estimate in (record.content.arithmetic if record.content else {}).items()
     ]
+    shares += decoding_rows(record)
     rows = [(name, format_percent(e), e.n) for name, e in shares if e]
     if record.meaning:
         primary = record.meaning.features[PRIMARY]

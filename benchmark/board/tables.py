@@ -33,6 +33,13 @@ from benchmark.board.ranking import (
     read_board,
     read_calibration,
 )
+from benchmark.board.sections.decoding import (
+    DECODING_COLUMNS,
+    decoding_cells,
+    decoding_estimates,
+    decoding_rows,
+    largest_k,
+)
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import calibration_option, output_file_option, submissions_option
 from benchmark.command import run_command
@@ -107,6 +114,7 @@ def format_card(record: Record) -> str:
         ["suite", f"{record.suite.name} v{record.suite.version}, {record.suite.tasks} tasks, protocol v{record.protocol.version}"],
         *_prompt_rows(record),
         *([name, value] for name, value in cells.items()),
+        *([name, in_percent(estimate)] for name, estimate in decoding_rows(record)),
         *_evidence_rows(record),
         ["leaderboard-eligible", record.eligibility],
     ]  # fmt: skip
@@ -161,7 +169,7 @@ def render_markdown(
             "",
             f"## {title} ({version})",
             "",
-            _github_table([_markdown_row(ranked_row, columns) for ranked_row in group.rows]),
+            _github_table([_markdown_row(ranked_row, columns, decoding_columns(group)) for ranked_row in group.rows]),
             *_probing_lines(group),
         ]
         if group.track != TRAINED:
@@ -189,8 +197,14 @@ def _github_table(rows: Sequence[Mapping[str, str]]) -> str:
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _markdown_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, str]:
-    """The row of the first table, with the columns of `MEASUREMENT_COLUMNS` that the group shows."""
+def decoding_columns(group: RankingGroup) -> list[str]:
+    """Names of the columns of `DECODING_COLUMNS` that a row of the group has a figure for."""
+    names = {name for ranked_row in group.rows for name in decoding_cells(ranked_row.row.record)}
+    return [name for name in DECODING_COLUMNS.values() if name in names]
+
+
+def _markdown_row(ranked_row: RankedRow, columns: Sequence[str], decodings: Sequence[str]) -> dict[str, str]:
+    """The row of the first table, with the columns of `MEASUREMENT_COLUMNS` and `DECODING_COLUMNS` that the group shows."""
     entry = ranked_row.row
     cells, measured = row_cells(entry.record), measurement_cells(entry.measurements, escape=escape_markdown)
     return {
@@ -199,6 +213,7 @@ def _markdown_row(ranked_row: RankedRow, columns: Sequence[str]) -> dict[str, st
         "family": escape_markdown(entry.family),
         "parameters": format_parameters(entry),
         **{column: cells[column] for column in SHARE_COLUMNS},
+        **{name: decoding_cells(entry.record).get(name, UNDEFINED) for name in decodings},
         **{column: measured[column] for column in columns},
         "status": escape_markdown(entry.status),
     }
@@ -277,8 +292,8 @@ def row_estimates(record: Record) -> dict[str, Estimate | None]:
 
 
 def leaderboard_estimates(entry: LeaderboardRow) -> dict[str, Estimate | None]:
-    """`row_estimates` and the figures of the measurements besides accuracy."""
-    return row_estimates(entry.record) | entry.measurements.estimates
+    """`row_estimates`, the figures of the measurements besides accuracy, and those of further decodings."""
+    return row_estimates(entry.record) | entry.measurements.estimates | decoding_estimates(entry.record)
 
 
 def to_json(
@@ -335,6 +350,7 @@ def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
         "submission": entry.folder, "family": entry.family, "rank": ranked_row.rank, "status": entry.status, "model": entry.name,
         "parameters": model.parameters or None, "claimed": unverified_claims(entry),
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None, **entry.measurements.verdicts,
+        "k": largest_k(entry.record),
     }  # fmt: skip
 
 

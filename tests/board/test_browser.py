@@ -124,7 +124,7 @@ def test_filters_by_family_status_and_suite(opened):
     page.get_by_label("Family", exact=True).select_option("gpt")
     assert [row.get_attribute("data-family") for row in rows.all()] == ["gpt"]
     assert page.locator("#shown").text_content() == "1 row shown"
-    page.get_by_label("Status").select_option("flagged")
+    page.get_by_label("Status", exact=True).select_option("flagged")
     assert rows.count() == 0
     assert page.get_by_text("No row of this suite matches the filter.").is_visible()
     page.get_by_label("Family", exact=True).select_option("")
@@ -385,6 +385,12 @@ def test_rows_stay_rows_on_narrow_screens(opened):
         children = [by_id[one] for one in node.get("childIds", [])]
         return [node["role"]["value"], *(role for child in children for role in below(child))]
 
+    board = below(next(node for node in nodes if node["role"]["value"] == "table"))
+    counts = {role: board.count(role) for role in ("row", "rowheader", "columnheader", "cell")}
+    assert counts == {"row": 5, "rowheader": 4, "columnheader": 7, "cell": 4 * 6}
+    page.get_by_label("Columns").select_option("all")
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
     board = below(next(node for node in nodes if node["role"]["value"] == "table"))
     counts = {role: board.count(role) for role in ("row", "rowheader", "columnheader", "cell")}
     assert counts == {"row": 5, "rowheader": 4, "columnheader": 11, "cell": 4 * 10}

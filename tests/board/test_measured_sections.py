@@ -118,4 +118,4 @@ def test_sites_have_short_names():
 
 
 def test_the_picture_needs_rows_with_both_figures():
-    assert represents_uses_chart([]) is None
+    assert represents_uses_chart([], {}) is None

@@ -19,7 +19,9 @@ from benchmark.board.page import main
 from benchmark.board.site import row_body
 from benchmark.board.site.folder import MAX_DETAILED_ROWS
 
-LINK = re.compile(r"#[A-Za-z0-9-]*|(\.\./)?(rows/|groups/)?[A-Za-z0-9-]+\.html")
+LINK = re.compile(
+    r"#[A-Za-z0-9-]*|(\.\./)?((rows/|groups/)?[A-Za-z0-9-]+\.html|leaderboard\.(csv|json))|https://(doi|arxiv)\.org/[\w/.]+"
+)
 BYTES_PER_ROW, BYTES_OF_PAGE = 900, 60_000
 """Largest size of a row's line and of the rest of a first page, so that a thousand rows are less than 1 MB."""
 
@@ -70,16 +72,20 @@ def test_nothing_is_fetched_and_the_policy_allows_only_what_is_in_a_document(doc
     for text in documents.values():
         reader = Reader(text)
         for tag, attributes in reader.elements:
-            assert tag not in {"link", "img", "iframe", "object", "embed", "base"}
+            assert tag not in {"img", "iframe", "object", "embed", "base"}
             assert "src" not in attributes
             assert "style" not in attributes
             assert not any(name.startswith("on") for name in attributes)
-            assert LINK.fullmatch(attributes.get("href") or "#")
+            if tag == "link":
+                assert attributes["rel"] == "icon"
+                assert attributes["href"].startswith("data:image/svg+xml,")
+            else:
+                assert LINK.fullmatch(attributes.get("href") or "#")
         policy = next(a["content"] for _, a in reader.elements if a.get("http-equiv") == "Content-Security-Policy")
         style, script = re.search(r"<style>(.*?)</style>.*<script>(.*?)</script>", text, re.DOTALL).groups()
         digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)]
         assert policy == (
-            f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
+            f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; img-src data:; "
             "base-uri 'none'; form-action 'none'"
         )
         assert re.findall(r"https?://[^\"]*", script) == ["http://www.w3.org/2000/svg"]
@@ -116,7 +122,9 @@ def test_the_folder_says_what_the_single_file_says(submissions, documents, tmp_p
         for document in (single["index.html"], "".join(documents.values()))
     ]
     assert texts[0] - texts[1] == set()
-    assert texts[1] - texts[0] <= {"Skip to the row", ""} | {text for text in texts[1] if text.endswith(" Benchmark")}
+    assert texts[1] - texts[0] <= {"Skip to the row", "CSV", "JSON", ""} | {
+        text for text in texts[1] if text.endswith(" Benchmark")
+    }
 
 
 def test_a_second_writing_builds_nothing_and_deletes_what_is_no_more(submissions, tmp_path, monkeypatch):

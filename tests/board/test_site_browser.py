@@ -90,10 +90,11 @@ def test_filters_and_order_stand_in_the_address(opened, site):
     """What is chosen can be shared: the address gives the same view in another window."""
     page = opened()
     page.get_by_label("Family").select_option("gpt")
+    page.get_by_label("Columns").select_option("all")
     page.locator("table.board th[data-key=valid]").first.get_by_role("button").click()
     page.locator("table.board th[data-key=valid]").first.get_by_role("button").click()
     query = page.evaluate("location.search")
-    assert query == "?family=gpt&sort=valid&order=ascending"
+    assert query == "?family=gpt&columns=all&sort=valid&order=ascending"
     shown = page.locator("table.board tbody tr:visible").all_text_contents()
     assert 0 < len(shown) < 4
     other = opened(f"index.html{query}")
@@ -102,9 +103,52 @@ def test_filters_and_order_stand_in_the_address(opened, site):
     assert other.locator("th[data-key=valid]").first.get_attribute("aria-sort") == "ascending"
     page.get_by_label("Family").select_option("")
     page.get_by_label("Sort by").select_option("rank")
+    page.get_by_label("Columns").select_option("few")
     assert page.evaluate("location.search") == ""
     page = opened("index.html?family=nobody&sort=%3Cb%3E&order=x&suite=none")
     assert page.locator("table.board tbody tr:visible").count() == 4
+
+
+def test_few_columns_at_first_and_each_leads_to_its_definition(opened):
+    page = opened()
+    heads = page.locator("table.board").first.locator("th[data-key]:visible")
+    few = ["rank", "model", "held_out", "represents", "uses", "merges", "status"]
+    assert [head.get_attribute("data-key") for head in heads.all()] == few
+    assert page.locator("table.board").first.locator("tbody tr:visible").first.locator("> *:visible").count() == len(
+        few
+    )
+    page.get_by_label("Sort by").select_option("exact")
+    assert page.locator("th[data-key=exact]").first.is_visible(), "what rows are sorted by is shown"
+    page.get_by_label("Sort by").select_option("rank")
+    assert page.locator("th[data-key=exact]").first.is_hidden()
+    meaning = page.locator("#column-held-out dd")
+    assert meaning.is_hidden()
+    head = page.locator("th[data-key=held_out]").first
+    head.get_by_role("link", name="Definition of held-out %").click()
+    expect(meaning).to_be_visible()
+    assert meaning.text_content() == f"{head.get_attribute('title')}."
+    expect(opened("index.html#column-merges").locator("#column-merges")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [360, 1024, 1280])
+def test_nothing_is_clipped(opened, width):
+    """The page is as wide as the screen, each table as wide as its frame, and no text of the picture is outside of it."""
+    wide = ["index.html?columns=all"] if width == 1280 else []
+    for path in ("index.html", f"rows/{SLUG}.html", *wide):
+        page = opened(path, viewport={"width": width, "height": 900})
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        clipped = page.evaluate(
+            "[...document.querySelectorAll('.cards')].filter(e => e.scrollWidth > e.clientWidth).length"
+        )
+        assert clipped == 0
+        outside = page.evaluate(
+            """[...document.querySelectorAll('.chart svg text, .chart svg path')].filter((e) => {
+                const inner = e.getBoundingClientRect(), outer = e.closest('.chart').getBoundingClientRect();
+                return e.checkVisibility() && (inner.left < outer.left || inner.right > outer.right);
+            }).map((e) => e.textContent)"""
+        )
+        assert outside == []
 
 
 def test_the_result_and_its_picture_come_first(opened):

@@ -11,8 +11,10 @@ MARK_RADIUS = 7.0
 DISTANCES = (10, 16, 24, 34, 46, 60, 78, 100)
 DIRECTIONS = ((1.0, 0.0), (-1.0, 0.0), (0.7, -0.7), (-0.7, -0.7), (0.7, 0.7), (-0.7, 0.7), (0.2, -1.0), (-0.2, 1.0))
 """Where a label is tried, nearest first: beside the mark, then obliquely, then above and below it."""
-OVERLAP_COST, BAR_COST = 100.0, 0.4
-"""Cost, in pixels of distance, of each square pixel on another label or mark, and on an error bar."""
+NEAR_RADIUS = 20.0
+"""A label within so many pixels of another mark could be taken for its label."""
+BAR_COST, NEAR_COST = 0.4, 0.1
+"""Cost, in pixels of distance, of each square pixel on an error bar, and near another mark."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def place_labels(
     Returns:
         a label per mark; None without a text.
     """
-    obstacles = [Box(x - MARK_RADIUS, y - MARK_RADIUS, x + MARK_RADIUS, y + MARK_RADIUS) for x, y in marks]
+    obstacles, nearby = ([_around(mark, radius) for mark in marks] for radius in (MARK_RADIUS, NEAR_RADIUS))
     placed: list[Label | None] = [None] * len(marks)
     boxes: list[Box] = []
 
@@ -83,12 +85,19 @@ def place_labels(
         for distance, label in candidates:
             box = label.box(texts[index])
             covered = sum(box.overlap(other) for other in (*obstacles, *boxes))
-            outside = 0.0 if area.contains(box) else 1e6
-            costs.append(distance + OVERLAP_COST * covered + BAR_COST * sum(box.overlap(bar) for bar in bars) + outside)
+            near = sum(box.overlap(other) for i, other in enumerate(nearby) if i != index)
+            on_bars = sum(box.overlap(bar) for bar in bars)
+            costs.append((not area.contains(box), covered, distance + BAR_COST * on_bars + NEAR_COST * near))
         _, label = candidates[costs.index(min(costs))]
         placed[index] = label
         boxes.append(label.box(texts[index]))
     return placed
+
+
+def _around(position: tuple[float, float], radius: float) -> Box:
+    """The square around a position."""
+    x, y = position
+    return Box(x - radius, y - radius, x + radius, y + radius)
 
 
 def _candidates(x: float, y: float) -> list[tuple[float, Label]]:

@@ -2,6 +2,8 @@
 
     index.html              tables; pictures too, for boards of at most `MAX_DETAILED_ROWS` rows
     rows/SLUG.html          the page of a row with its players
+    leaderboard.csv, .json  all figures
+    preview.png             picture for previews of links, for sites whose address is known
     groups/SLUG.html        pictures and probes of protocol 3 of a group, for boards of more rows
 
 Rows are read, written and forgotten one after the other, so that neither this process nor a browser holds more than one.
@@ -15,18 +17,27 @@ from pathlib import Path
 
 from benchmark.board.known_answers import KnownAnswers
 from benchmark.board.ranking import Calibration, RankingGroup
-from benchmark.board.site.documents import GENERATOR, Links, render_group, render_index, render_row
+from benchmark.board.site.documents import (
+    GENERATOR,
+    NO_ADDRESSES,
+    Links,
+    render_group,
+    render_index,
+    render_row,
+)
 from benchmark.board.site.group_table import build_tables
+from benchmark.board.site.project_links import DATA_FILES, PREVIEW_FILE, ProjectAddresses
 from benchmark.board.site.row_body import read_row_body
+from benchmark.board.tables import to_csv, to_json
 from benchmark.command import make_folder
 from benchmark.runner.store import write_atomic
 
 PAGE_FILE, ROWS_FOLDER, GROUPS_FOLDER = "index.html", "rows", "groups"
 MAX_DETAILED_ROWS = 100
 """Rows of a board up to which its first page holds strips, tooltips and pictures."""
-INDEX_LINKS = Links("#board", lambda slug: f"{ROWS_FOLDER}/{slug}.html")
-ROW_LINKS = Links(f"../{PAGE_FILE}", lambda slug: f"{slug}.html")
-GROUP_LINKS = Links(f"../{PAGE_FILE}", lambda slug: f"../{ROWS_FOLDER}/{slug}.html")
+INDEX_LINKS = Links("#board", lambda slug: f"{ROWS_FOLDER}/{slug}.html", "")
+ROW_LINKS = Links(f"../{PAGE_FILE}", lambda slug: f"{slug}.html", "../")
+GROUP_LINKS = Links(f"../{PAGE_FILE}", lambda slug: f"../{ROWS_FOLDER}/{slug}.html", "../")
 MARK = f'content="{GENERATOR}"'.encode()
 MARK_BYTES = 2_000
 """The mark of a generated file is within so many first bytes."""
@@ -47,6 +58,7 @@ def write_site(
     groups: Sequence[RankingGroup],
     calibration: Calibration | None,
     known_answers: Sequence[KnownAnswers],
+    addresses: ProjectAddresses = NO_ADDRESSES,
 ) -> SiteSize:
     """Write the site; files that are as they should be are left alone, pages of rows that are no more are deleted.
 
@@ -58,6 +70,7 @@ def write_site(
         groups: ranking groups of the submissions.
         calibration: calibration record, shown below the table of its suite.
         known_answers: tables of pseudo-models of the measurements besides accuracy.
+        addresses: addresses of the web; with that of the site, a picture for previews of links to it is written.
 
     Raises:
         SubmissionError, VerificationError: a file of a submission cannot be read or is altered.
@@ -70,12 +83,20 @@ def write_site(
     for table, row in rows:
         body = read_row_body(submissions / row.ranked_row.row.folder, row.ranked_row)
         make_folder(output_dir / ROWS_FOLDER, "--output-dir")
-        row_bytes += _write(output_dir / ROWS_FOLDER / f"{row.slug}.html", render_row(table, row, body, ROW_LINKS))
+        row_bytes += _write(
+            output_dir / ROWS_FOLDER / f"{row.slug}.html", render_row(table, row, body, ROW_LINKS, addresses)
+        )
     pictured = [] if is_detailed else [table for table in tables if table.plot or table.probing]
     for table in pictured:
         make_folder(output_dir / GROUPS_FOLDER, "--output-dir")
-        _write(output_dir / GROUPS_FOLDER / f"{table.slug}.html", render_group(table, GROUP_LINKS))
-    index_bytes = _write(output_dir / PAGE_FILE, render_index(tables, INDEX_LINKS, is_detailed))
+        _write(output_dir / GROUPS_FOLDER / f"{table.slug}.html", render_group(table, GROUP_LINKS, addresses))
+    for name, text in zip(DATA_FILES, (to_csv(groups), to_json(groups, calibration, known_answers)), strict=True):
+        _write(output_dir / name, text)
+    if addresses.site:
+        from benchmark.board.site.preview_image import write_preview
+
+        write_preview(output_dir / PREVIEW_FILE, tables)
+    index_bytes = _write(output_dir / PAGE_FILE, render_index(tables, INDEX_LINKS, is_detailed, addresses))
     _delete_stale(output_dir / ROWS_FOLDER, {row.slug for _, row in rows})
     _delete_stale(output_dir / GROUPS_FOLDER, {table.slug for table in pictured})
     return SiteSize(index_bytes, len(rows), row_bytes)

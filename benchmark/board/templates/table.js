@@ -1,5 +1,5 @@
 /* The board: cells with their names, sorting and filtering. */
-  const FIGURES = new Set(["shown", "held_out", "exact", "valid", "represents", "uses", "merges"]);
+  const FIGURES = new Set(["shown", "held_out", "exact", "valid", "pass_at_k", "constrained", "represents", "uses", "merges"]);
   const MISSING = { represents: "not measured for this row", uses: "not measured for this row", merges: "not measured for this row" };
 
   /* A cell is short in the file: a verdict, a value and its interval. Here they become elements of their own. */
@@ -25,8 +25,9 @@
   };
   const fillRow = (row, columns, tasks) => {
     row.setAttribute("role", "row");
-    columns.forEach(([key, name], index) => {
+    columns.forEach(([key, name, isExtra], index) => {
       const cell = row.cells[index], text = cell.textContent;
+      if (isExtra) cell.dataset.extra = "";
       cell.setAttribute("role", key === "model" ? "rowheader" : "cell");
       cell.dataset.name = name;
       if (FIGURES.has(key)) {
@@ -56,7 +57,7 @@
   const field = (name) => document.getElementById(`f-${name}`);
   const DESCENDING = new Set([...FIGURES, "parameters"]);
   const tables = [...document.querySelectorAll("table.board")].map((table) => {
-    const columns = [...table.tHead.rows[0].cells].map((head) => [head.dataset.key, head.textContent]);
+    const columns = [...table.tHead.rows[0].cells].map((head) => [head.dataset.key, head.firstElementChild.textContent, "extra" in head.dataset]);
     const group = table.closest(".group");
     const lines = [...table.tBodies[0].rows].map((row) => ({
       row, filled: false, family: row.querySelector(".family").textContent, status: row.cells[columns.length - 1].textContent,
@@ -121,7 +122,12 @@
     });
   }
   /* What is filtered and sorted stands in the address, so that a view can be shared. */
-  const DEFAULTS = { suite: "", family: "", status: "", sort: "rank" };
+  const DEFAULTS = { suite: "", family: "", status: "", sort: "rank", columns: "few" };
+  /* Few columns at first; one that rows are sorted by is shown whatever is chosen. */
+  const showColumns = () => {
+    const isSortedByExtra = document.querySelector(`table.board th[data-extra][data-key="${field("sort").value}"]`) !== null;
+    document.getElementById("board").classList.toggle("few", field("columns").value === "few" && !isSortedByExtra);
+  };
   let isDescending = false;
   const writeAddress = () => {
     const query = new URLSearchParams(location.search);
@@ -141,6 +147,7 @@
   const sortAnew = (key, descending) => {
     field("sort").value = key;
     isDescending = descending;
+    showColumns();
     sortBy(key, descending);
   };
   const readAddress = () => {
@@ -151,6 +158,7 @@
     }
     const key = field("sort").value, order = query.get("order");
     const descending = ["ascending", "descending"].includes(order) ? order === "descending" : DESCENDING.has(key);
+    showColumns();
     if (key === "rank" && !descending) filter();
     else sortAnew(key, descending);
   };
@@ -161,6 +169,17 @@
     sortAnew(event.target.value, DESCENDING.has(event.target.value));
     writeAddress();
   });
+  field("columns").addEventListener("change", () => { showColumns(); writeAddress(); });
+  /* A link to what a column means opens the part that says it. */
+  const openTerm = () => {
+    const term = document.getElementById(fragment());
+    if (term && term.closest("#reading")) {
+      document.getElementById("reading").open = true;
+      term.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", openTerm);
+  openTerm();
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   for (const head of document.querySelectorAll("table.board thead th")) {
     head.firstElementChild.addEventListener("click", () => {
