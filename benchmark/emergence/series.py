@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli.model_spec import expand_models
+from benchmark.cli.model_spec import expand_models, read_model
 from benchmark.errors import UsageError
 from benchmark.models.checkpoint import Checkpoint, open_checkpoint
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec, folder_order
@@ -112,9 +112,9 @@ def series_name(text: str) -> str:
 
     A folder of training gives its own name, a spec of checkpoints that of the folder around them.
     """
-    scheme, colon, target = text.partition(":")
-    if not colon or scheme == "path":
-        path = Path(target if colon else text)
+    scheme, _, target = (f"path:{text}" if Path(text).is_dir() else read_model(text)).partition(":")
+    if scheme == "path":
+        path = Path(target)
         parent = path if list_saved(path) else path.parent
         if parent.name == "checkpoints":
             parent = parent.parent

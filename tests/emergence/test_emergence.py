@@ -158,7 +158,7 @@ def test_a_stopped_command_continues_to_the_same_bytes(training, measured, small
         return on_commit
 
     words = [str(training), "--suite", PAIR_SUITE, "--processes", "0", "--out", str(tmp_path)]
-    for number in (12, 40):
+    for number in (12, 30):
         monkeypatch.setattr(RunStages, "_on_commit", stop_at(number))
         with pytest.raises(KeyboardInterrupt):
             benchmark.emergence.evaluation.evaluate_runs(options_of(words))

@@ -133,4 +133,4 @@ def test_a_series_has_the_name_of_what_holds_it(trainer_folder, tmp_path):
     assert series_name(str(trainer_folder)) == "my-model"
     assert series_name("hf:org/name@{a,b}") == "org-name"
     assert series_name("py:own.models:{a,b}") == "own.models"
-    assert series_name(str(tmp_path / "run" / "checkpoints" / "step-1")) == "run"
+    assert series_name(f"path:{tmp_path}/run/checkpoints/step-1") == "run"
