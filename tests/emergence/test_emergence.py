@@ -195,7 +195,17 @@ def test_a_checkpoint_that_cannot_be_measured_leaves_the_others(training, small_
     weights = damaged / "checkpoints" / "step-0000000" / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-200] + b"\xff" * 200)
-    words = [str(damaged), "--suite", PAIR_SUITE, "--processes", "0", "--measure", "accuracy", "--out", str(tmp_path / "out")]
+    words = [
+        str(damaged),
+        "--suite",
+        PAIR_SUITE,
+        "--processes",
+        "0",
+        "--measure",
+        "accuracy",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert benchmark.emergence.command.main(words) == 3
     assert [line["step"] for line in read_table(tmp_path / "out")] == ["8"]
 
@@ -206,7 +216,9 @@ def test_the_records_of_earlier_trainings_are_read(tmp_path, monkeypatch):
     before, after = (json.loads((folder / "summary.json").read_text()) for folder in (DOCS, tmp_path))
     for name, phases in before["phases"].items():
         assert after["phases"][name]["shares"] == pytest.approx(phases["shares"], abs=1e-6)
-        assert after["relations"][name]["sc_linear"]["r2"] == pytest.approx(before["relations"][name]["sc_linear"]["r2"])
+        assert after["relations"][name]["sc_linear"]["r2"] == pytest.approx(
+            before["relations"][name]["sc_linear"]["r2"]
+        )
     line = read_table(tmp_path)[-1]
     assert float(line["delta"]) == pytest.approx(after["last checkpoint, over runs"]["delta of facing"]["low"], abs=0.1)
     assert "use" not in line

@@ -49,7 +49,9 @@ def test_an_output_folder_of_a_trainer_is_a_series(trainer_folder):
     assert moments(f"path:{trainer_folder}") == {"my-model": EXPECTED}
 
 
-@pytest.mark.parametrize("names", [["checkpoint-{100,3,20}"], ["checkpoint-*"], ["checkpoint-100", "checkpoint-20", "checkpoint-3"]])
+@pytest.mark.parametrize(
+    "names", [["checkpoint-{100,3,20}"], ["checkpoint-*"], ["checkpoint-100", "checkpoint-20", "checkpoint-3"]]
+)
 def test_braces_wildcards_and_what_a_shell_makes_of_them_name_the_same_series(trainer_folder, names):
     assert moments(*(f"path:{trainer_folder}/{name}" for name in names)) == {"my-model": EXPECTED}
     if len(names) == 3:

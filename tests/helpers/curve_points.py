@@ -59,9 +59,7 @@ def simulate_series(
     return points
 
 
-def _point(
-    tasks: int, values: Mapping[str, float], resampled: Mapping[str, np.ndarray], is_solved: bool
-) -> CurvePoint:
+def _point(tasks: int, values: Mapping[str, float], resampled: Mapping[str, np.ndarray], is_solved: bool) -> CurvePoint:
     estimates = {
         name: Estimate(value, *np.quantile(resampled[name], [0.025, 0.975]).tolist(), NUM_UNITS)
         for name, value in values.items()
