@@ -15,6 +15,7 @@ from baselines.encoding import LOSSES
 from karel_env.command import nearest
 
 RECIPES = Path(__file__).parent / "recipes"
+LOG, LOG_DOUBLINGS = "log", 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Recipe:
         pool: number of distinct tasks, repeated in another order per epoch; 0: every task is used once.
         micro: tasks per forward pass of a process (gradient accumulation); 0: all tasks of a step.
         checkpoints: number n of checkpoints after the untrained one; 0: none.
-        spacing: checkpoint k of n is saved after the fraction (k / n) ** spacing of the steps.
+        spacing: checkpoint k of n is saved after the fraction (k / n) ** spacing of the steps; `log`: evenly in the
+            logarithm of the steps, over the last `LOG_DOUBLINGS` doublings.
     """
 
     suite: str
@@ -61,7 +63,7 @@ class Recipe:
     pool: int = 0
     micro: int = 0
     checkpoints: int = 0
-    spacing: float = 2.0
+    spacing: float | str = 2.0
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
@@ -70,6 +72,8 @@ class Recipe:
             raise ValueError(f"loss {self.loss!r}: expected one of {', '.join(LOSSES)}")
         if not 1 <= self.batch <= self.tasks or min(self.pool, self.micro, self.checkpoints) < 0:
             raise ValueError("batch must be from 1 to tasks, and pool, micro and checkpoints not below 0")
+        if self.spacing != LOG and not (isinstance(self.spacing, int | float) and self.spacing > 0):
+            raise ValueError(f"spacing {self.spacing!r}: expected a number above 0, or {LOG}")
 
     @property
     def steps(self) -> int:
@@ -84,8 +88,13 @@ class Recipe:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps after which a checkpoint is saved, including 0 (untrained) and the last; empty without checkpoints."""
-        shares = (np.arange(self.checkpoints + 1) / max(1, self.checkpoints)) ** self.spacing
-        return sorted({round(share * self.steps) for share in shares}) if self.checkpoints else []
+        if not self.checkpoints:
+            return []
+        if isinstance(self.spacing, str):
+            shares = np.array([0, *np.geomspace(0.5**LOG_DOUBLINGS, 1, self.checkpoints)])
+        else:
+            shares = (np.arange(self.checkpoints + 1) / self.checkpoints) ** self.spacing
+        return sorted({round(share * self.steps) for share in shares})
 
     def task_numbers(self, step: int) -> np.ndarray:
         """int64 [batch], numbers of the training tasks of a step."""

@@ -37,7 +37,7 @@ class RunOptions(EvaluationOptions):
     Does it write Karel programs, and represent what they mean?
     """
 
-    model: str = model_option(DEFAULT_MODEL, "the shipped model", "; org/name@{one,two}: one run per revision")
+    model: str = model_option(DEFAULT_MODEL, "the shipped model", "; a series such as org/name@{one,two}: one run each")
     suite: str = suite_option()
     all_seeds: bool = option(
         False, "measure all that a leaderboard row needs: every probe seed, and the probes of protocol 3. Without it a run is "

@@ -138,8 +138,31 @@ def score_merges(pairs: MergePairs, log_probs: np.ndarray) -> MergeResult | None
     """
     if not len(pairs.task):
         return None
+    probability = _probabilities(log_probs)
+    sums, counts = _sum_variation(pairs, probability)
+    means = sums.sum(1) / counts.sum(1).clip(min=1)
+    is_defined = bool(means[OTHER] >= MIN_OTHER)
+    merges, floor = (_estimate(sums, counts, kind) if is_defined else None for kind in (SAME, FALSE))
+    agreement = 1 - float(np.abs(probability - pairs.posterior).sum(1).mean()) / 2
+    return MergeResult(merges, floor, agreement, float(means[SAME]), float(means[OTHER]), int(counts[SAME].sum()))
+
+
+def resample_merges(pairs: MergePairs, log_probs: np.ndarray) -> np.ndarray:
+    """float64 [W], the figure in each bootstrap resample of the tasks, of scores as for `score_merges`.
+
+    Resample w draws the same tasks for every model of a suite.
+    """
+    sums, counts = _sum_variation(pairs, _probabilities(log_probs))
+    return _ratio(sums, counts, SAME, bootstrap_weights(sums.shape[1], RESAMPLES, BOOTSTRAP_SEED))
+
+
+def _probabilities(log_probs: np.ndarray) -> np.ndarray:
     shifted = np.exp(log_probs.astype(np.float64) - log_probs.max(1, keepdims=True))
-    probability = shifted / shifted.sum(1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+
+
+def _sum_variation(pairs: MergePairs, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [3, U] each: total variation summed over the pairs of each kind and task, and their number."""
     variation = np.abs(probability[pairs.first] - probability[pairs.second]).sum(1) / 2
     tasks, slot = np.unique(pairs.task[pairs.first], return_inverse=True)
     sums, counts = np.zeros((3, len(tasks))), np.zeros((3, len(tasks)))
@@ -147,20 +170,18 @@ def score_merges(pairs: MergePairs, log_probs: np.ndarray) -> MergeResult | None
         rows = pairs.kind == kind
         sums[kind] = np.bincount(slot[rows], variation[rows], len(tasks))
         counts[kind] = np.bincount(slot[rows], None, len(tasks))
-    means = sums.sum(1) / counts.sum(1).clip(min=1)
-    is_defined = bool(means[OTHER] >= MIN_OTHER)
-    merges, floor = (_ratio(sums, counts, kind) if is_defined else None for kind in (SAME, FALSE))
-    agreement = 1 - float(np.abs(probability - pairs.posterior).sum(1).mean()) / 2
-    return MergeResult(merges, floor, agreement, float(means[SAME]), float(means[OTHER]), int(counts[SAME].sum()))
+    return sums, counts
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray, kind: int) -> Estimate:
-    """1 - mean variation of a kind / mean variation of `OTHER`, with its interval over tasks."""
+def _estimate(sums: np.ndarray, counts: np.ndarray, kind: int) -> Estimate:
+    """The figure of a kind with its interval over tasks."""
     weights = bootstrap_weights(sums.shape[1], RESAMPLES, BOOTSTRAP_SEED)
+    low, high = np.quantile(_ratio(sums, counts, kind, weights), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = _ratio(sums, counts, kind, np.ones((1, sums.shape[1])))[0]
+    return Estimate(float(value), float(low), float(high), int(counts[kind].sum()))
 
-    def figure(resampled: np.ndarray) -> np.ndarray:
-        means = (resampled @ sums.T) / (resampled @ counts.T).clip(min=1e-9)
-        return np.asarray(1 - means[:, kind] / means[:, OTHER].clip(min=1e-9))
 
-    low, high = np.quantile(figure(weights), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(figure(np.ones((1, sums.shape[1])))[0]), float(low), float(high), int(counts[kind].sum()))
+def _ratio(sums: np.ndarray, counts: np.ndarray, kind: int, weights: np.ndarray) -> np.ndarray:
+    """float64 [W], 1 - mean variation of a kind / mean variation of `OTHER`, under weights of tasks float64 [W, U]."""
+    means = (weights @ sums.T) / (weights @ counts.T).clip(min=1e-9)
+    return np.asarray(1 - means[:, kind] / means[:, OTHER].clip(min=1e-9))

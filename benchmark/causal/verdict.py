@@ -177,14 +177,18 @@ def sum_by_task(words: np.ndarray, pairs: PairSet, rows: np.ndarray) -> tuple[np
 
 def score_pairs(evidence: CausalEvidence, pairs: PairSet, rows: np.ndarray, natural: Rates) -> UseScore:
     """Score the pairs `rows`, bool [P], of report tasks; controls that were not run on them are left out."""
+    return score_rates(sum_rates(evidence, pairs, rows), natural, int(rows.sum()))
+
+
+def sum_rates(evidence: CausalEvidence, pairs: PairSet, rows: np.ndarray) -> Rates:
+    """Sums per task of the pairs `rows`, bool [P]: first steered, then the controls that were run on them."""
     controls = {name: sum_by_task(words, pairs, rows) for name, words in control_words(evidence, pairs).items()}
     complete = {
         name: sums for name, sums in controls.items() if sums[1].sum() > 0 and not _is_partial(name, sums, rows)
     }
     steered = sum_by_task(evidence.steered[0], pairs, rows)
     sums = [steered, *complete.values()]
-    rates = Rates(("steered", *complete), *(np.stack([pair[i] for pair in sums]) for i in range(2)))
-    return score_rates(rates, natural, int(rows.sum()))
+    return Rates(("steered", *complete), *(np.stack([pair[i] for pair in sums]) for i in range(2)))
 
 
 def _is_partial(name: str, sums: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> bool:
@@ -200,16 +204,11 @@ def score_rates(rates: Rates, natural: Rates, num_pairs: int) -> UseScore:
         natural: one condition, accuracy of the unedited model.
         num_pairs: number of pairs.
     """
-    has_pairs = rates.counts[0] > 0
-    num_tasks = int(has_pairs.sum())
+    num_tasks = int((rates.counts[0] > 0).sum())
     weights = bootstrap_weights(rates.hits.shape[1], RESAMPLES, BOOTSTRAP_SEED)
     values, resampled = rates.values, rates.resampled(weights)
     estimates = [_estimate(values[x], resampled[:, x], num_tasks) for x in range(len(values))]
     margin, margins = values[0] - values[1:].max(), resampled[:, 0] - resampled[:, 1:].max(1)
-    is_run = np.array([name != LOOK_UP for name in rates.names])
-    is_run[0] = False
-    effect, effects = values[0] - values[is_run].max(), resampled[:, 0] - resampled[:, is_run].max(1)
-    base, bases = natural.values[0], natural.resampled(weights)[:, 0]
     return UseScore(
         pairs=num_pairs,
         tasks=num_tasks,
@@ -217,8 +216,24 @@ def score_rates(rates: Rates, natural: Rates, num_pairs: int) -> UseScore:
         controls=dict(zip(rates.names[1:], estimates[1:], strict=True)),
         largest=rates.names[1 + int(values[1:].argmax())],
         margin=_estimate(margin, margins, num_tasks),
-        use=_estimate(effect / max(base, 1e-9), effects / bases.clip(min=1e-9), num_tasks),
+        use=_estimate(*resample_use(rates, natural), num_tasks),
     )
+
+
+def resample_use(rates: Rates, natural: Rates) -> tuple[float, np.ndarray]:
+    """`UseScore.use`, and in each bootstrap resample of the tasks, float64 [W]; arguments as for `score_rates`.
+
+    Resample w draws the same tasks for every model of a suite.
+    """
+    weights = bootstrap_weights(rates.hits.shape[1], RESAMPLES, BOOTSTRAP_SEED)
+    is_run = np.array([name != LOOK_UP for name in rates.names])
+    is_run[0] = False
+
+    def divide(values: np.ndarray, base: np.ndarray) -> np.ndarray:
+        return np.asarray((values[..., 0] - values[..., is_run].max(-1)) / base[..., 0].clip(min=1e-9))
+
+    value = float(divide(rates.values, natural.values))
+    return value, divide(rates.resampled(weights), natural.resampled(weights))
 
 
 def _estimate(value: float, resampled: np.ndarray, n: int) -> Estimate:

@@ -50,7 +50,7 @@ SUBCOMMANDS = {
     "page": Subcommand("benchmark.board.page", "Write the leaderboard as a static site."),
     "train": Subcommand("baselines.train", "Train a baseline from a recipe."),
     "smollm2": Subcommand("baselines.smollm2", "Convert SmolLM2-135M-Instruct to a folder of transformers."),
-    "emergence": Subcommand("benchmark.emergence.command", "Evaluate the checkpoints of training runs."),
+    "emergence": Subcommand("benchmark.emergence.command", "Measure the checkpoints of training runs."),
     "calibrate": Subcommand("benchmark.calibrate.command", "Measure pseudo-models with known outcomes."),
     "legacy": Subcommand("benchmark.calibrate.legacy_command", "Probe a model by the released recipe of Jin & Rinard 2024, flaws included."),
     "reproduction": Subcommand("benchmark.reproduction.command", "Measure the semantic content of Jin & Rinard 2024, beside what needs no state to reach it."),

@@ -9,7 +9,7 @@ from benchmark.cli.listing import baseline_names
 from benchmark.errors import UsageError
 from benchmark.installation.paths import DEFAULT_MODEL as DEFAULT_FOLDER
 from benchmark.installation.paths import shipped_path
-from benchmark.models.interface import SCHEMES, SPEC_FORMS, expand_revisions
+from benchmark.models.interface import SCHEMES, SPEC_FORMS, expand_series
 from karel_env.command import nearest
 
 DEFAULT_MODEL = f"path:{shipped_path(DEFAULT_FOLDER)}"
@@ -37,9 +37,9 @@ def read_model(text: str) -> str:
 
 
 def expand_models(text: str) -> list[str]:
-    """The specs that `--model` means: as `read_model`, one per revision of `org/name@{first,second}`.
+    """The specs that `--model` means: as `read_model`, several for a series (`expand_series`).
 
     Raises:
-        UsageError: see `read_model` and `expand_revisions`.
+        UsageError: see `read_model` and `expand_series`.
     """
-    return expand_revisions(read_model(text))
+    return expand_series(read_model(text))

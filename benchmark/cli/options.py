@@ -133,7 +133,7 @@ class CacheOptions:
 
     cache: str = option(
         "", "keep what untrained copies give in this folder, for other checkpoints; none: no cache", metavar="FOLDER|none",
-        default_text="karel-bench/evidence in the user's cache folder; emergence: its output folder",
+        default_text="karel-bench/evidence in the user's cache folder",
     )  # fmt: skip
     cache_size: float = option(
         DEFAULT_CACHE_BYTES / 1e9, "set the size of that cache, whose least recently used files are removed",

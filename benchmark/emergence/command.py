@@ -1,9 +1,9 @@
-"""Training dynamics: `karel-bench emergence RUN [RUN ...]` evaluates the checkpoints of training runs.
+"""Training dynamics: `karel-bench emergence RUN [RUN ...]` measures the checkpoints of one or several series.
 
-A RUN is a folder of `karel-bench train`: `checkpoints/step-N`, each a model with a `training.json` that gives step and
-tokens seen. Runs of one recipe with different seeds share one figure. Points are stored, so the same command continues
-where it stopped and adds new checkpoints. The points of each run are also written as `NAME.json`, which replaces the run
-as an argument once its checkpoints are deleted.
+A RUN is a folder of `karel-bench train` or of a Trainer, or a spec of several models such as `path:FOLDER/checkpoint-{100,200}`
+(`emergence.series`). Series of one recipe with different seeds share one figure. Each checkpoint has a run folder, so the
+same command continues where it stopped and adds new checkpoints. The points of each series are also written as `NAME.json`,
+which replaces the series as an argument when its checkpoints are deleted.
 """
 
 from __future__ import annotations
@@ -15,44 +15,60 @@ from pathlib import Path
 
 from benchmark.cli.declare import argument, group, option, parse_options
 from benchmark.cli.fields import device_option, dtype_option, output_dir_option, suite_option, threads_option
-from benchmark.cli.options import BackendOptions, CacheOptions
+from benchmark.cli.options import BackendOptions, CacheOptions, LoadingOptions
 from benchmark.command import run_command, silence_libraries
-from benchmark.probing.protocol import Protocol
+
+ACCURACY, REPRESENTS, USES, REACH = "accuracy", "represents", "uses", "reach"
+MEASURES = (ACCURACY, REPRESENTS, USES, REACH)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmergenceOptions:
-    """Evaluate the checkpoints of training runs."""
+    """Measure the checkpoints of training runs."""
 
-    runs: tuple[Path, ...] = argument(
-        "folder of a training run, or a .json file of its points; one per seed of a recipe", many=True, metavar="RUN"
-    )
+    runs: tuple[str, ...] = argument(
+        "folder of a training run or of a Trainer, a spec such as path:FOLDER/checkpoint-{100,200} or "
+        "hf:org/name@{step1,step2}, or a .json file of its points; one per seed of a recipe",
+        many=True, metavar="RUN",
+    )  # fmt: skip
     suite: str = suite_option()
-    full: bool = option(False, "use the programs, seeds and alternatives of a whole run; several times slower")
-    output_dir: Path | None = output_dir_option(
-        None, "write points, table and figure into this folder", default_text="RUN/emergence of the first run"
+    measure: tuple[str, ...] = option(
+        (), "select what is measured besides accuracy; repeatable; accuracy: nothing; reach: the paper's semantic content "
+        "with its floors, and planning ahead", choices=MEASURES, many=True, default_text="represents and uses",
+    )  # fmt: skip
+    all_seeds: bool = option(
+        False, "take all seven probe seeds of a leaderboard row instead of three; twice as long", old=("--full",)
     )
+    output_dir: Path | None = output_dir_option(
+        None, "write points, table, figure and run folders into this folder",
+        default_text="RUN/emergence of the first run, or runs/emergence",
+    )  # fmt: skip
     device: str = device_option()
     dtype: str = dtype_option()
     threads: int = threads_option()
-    name: str | None = option(None, "name the model in the figure", default_text="name of the first folder")
+    name: str | None = option(None, "name the model in the figure", default_text="name of the first series")
+    loading: LoadingOptions = group(LoadingOptions)
     cache: CacheOptions = group(CacheOptions)
     backend: BackendOptions = group(BackendOptions)
 
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of the measurements besides accuracy."""
+        return tuple(name for name in self.measure or (REPRESENTS, USES) if name != ACCURACY)
 
-def execute(options: EmergenceOptions, reduced_protocol: Protocol | None) -> int:
-    """Evaluate the runs; returns the exit code."""
+
+def execute(options: EmergenceOptions) -> int:
+    """Measure the series; returns the exit code."""
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.emergence.evaluation import evaluate_runs
-    from benchmark.emergence.trajectory import REDUCED_PROTOCOL
 
     silence_libraries()
-    return evaluate_runs(options, reduced_protocol or REDUCED_PROTOCOL)
+    return evaluate_runs(options)
 
 
-def main(arguments: Sequence[str] | None = None, reduced_protocol: Protocol | None = None) -> int:
-    """Run the command line, under another protocol than `REDUCED_PROTOCOL` if given; returns the exit code."""
-    return run_command(lambda: execute(parse_options(EmergenceOptions, arguments, "emergence"), reduced_protocol))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_command(lambda: execute(parse_options(EmergenceOptions, arguments, "emergence")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The points of training runs as a CSV table and as one figure like the paper's.
+"""The points of series as a CSV table and as one figure.
 
-Source: Jin & Rinard 2024, the figures of section 4. Letters: `K` checkpoints of a run.
+Source: Jin & Rinard 2024, the figures of section 4. Letters: `K` checkpoints of a series.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.emergence.axis import Axis
 from benchmark.emergence.phases import Phases
-from benchmark.emergence.trajectory import CurvePoint
+from benchmark.emergence.point import CurvePoint
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
@@ -25,17 +26,23 @@ GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
 PERPLEXITY = "perplexity per token; mean program length"
+PANEL_HEIGHT = 2.1
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
 def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
     """Columns of one point: each estimate with the ends of its 95% interval; None if undefined."""
-    accuracy = point.accuracy
+    accuracy, rotation, use, merges = point.accuracy, point.rotation, point.use, point.merges
     columns: dict[str, float | str | None] = {"step": point.step, "tasks": point.tasks, "tokens": point.tokens}
-    content = point.content or {}
+    content, floors = point.content or {}, point.floors or {}
     estimates = {
         "shown": accuracy.shown, "held_out": accuracy.held_out, "valid": accuracy.valid,
+        "rotation_skill": rotation and rotation.skill, "rotation_delta": rotation and rotation.delta,
+        "pose_delta": rotation and rotation.pose_delta, "arithmetic": rotation and rotation.arithmetic,
+        "use": use and use.use, "steered": use and use.steered, "margin": use and use.margin,
+        "merges": merges and merges.merges, "merges_floor": merges and merges.floor,
         **{f"sc_{depth}": content.get(depth) for depth in CONTENT_DEPTHS},
+        **{f"sc_floor_{depth}": floors.get(depth) for depth in CONTENT_DEPTHS},
         "skill": point.skill, "gap": point.gap, "delta": point.delta, "mdl_delta": point.mdl_delta,
         **{f"delta_ahead_{offset}": point.future.get(offset) for offset in FUTURE},
     }  # fmt: skip
@@ -44,18 +51,22 @@ def point_columns(point: CurvePoint) -> dict[str, float | str | None]:
         columns[f"{name}_low"] = estimate.low if estimate else None
         columns[f"{name}_high"] = estimate.high if estimate else None
     return columns | {
-        "distinct": point.distinct, "perplexity": point.perplexity, "mean_words": accuracy.mean_words,
-        "reference_words": point.reference_words, "verdict": point.verdict,
+        "distinct": point.distinct, "distinct_programs": point.num_distinct, "mean_words": accuracy.mean_words,
+        "represents": rotation.verdict if rotation else None, "probe_seeds": rotation.seeds if rotation else None,
+        "uses": use.verdict if use else None, "solved_from_prefix": use.solved if use else None,
+        "agreement": merges.agreement if merges else None, "reach": point.reach,
+        "perplexity": point.perplexity, "reference_words": point.reference_words, "verdict": point.verdict,
     }  # fmt: skip
 
 
-def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
-    """Write the points of all runs as CSV, one line per checkpoint."""
+def write_table(path: Path, series: Mapping[str, Sequence[CurvePoint]]) -> None:
+    """Write the points of all series as CSV, one line per checkpoint; columns that are empty everywhere are left out."""
     lines: list[dict[str, float | str | None]] = [
-        {"run": name, **point_columns(point)} for name, points in runs.items() for point in points
+        {"run": name, **point_columns(point)} for name, points in series.items() for point in points
     ]
+    columns = [name for name in lines[0] if any(line[name] is not None for line in lines)]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(
             {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()}
@@ -64,72 +75,121 @@ def write_table(path: Path, runs: Mapping[str, Sequence[CurvePoint]]) -> None:
 
 
 def write_figure(
-    folder: Path, name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]
+    folder: Path, name: str, series: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases], axis: Axis
 ) -> list[Path]:
-    """Draw `emergence.png` and `.svg`: thin lines are runs, thick lines their mean; dotted lines separate the phases."""
-    return save_figures({FIGURE_STEM: partial(_draw_figure, name, runs, phases)}, folder)
+    """Draw `emergence.png` and `.svg`: thin lines are series, thick lines their mean; dotted lines separate the phases."""
+    return save_figures({FIGURE_STEM: partial(_draw_figure, name, series, phases, axis)}, folder)
 
 
-def _draw_figure(name: str, runs: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases]) -> Figure:
-    first = next(iter(runs.values()))
-    figure = titled_figure(
-        7.2,
-        f"{name}: training dynamics, {len(runs)} training seeds, {len(first)} checkpoints each",
-        "Thin lines are seeds, thick lines their mean; dotted lines separate babbling, syntax acquisition and semantics "
-        "acquisition (mean over seeds). Delta: facing, blind set; future: facing one and two program states ahead, on "
-        "the model's own programs.",
-    )
-    axes = figure.subplots(3, 2, sharex=True)
-    edges = [
-        float(np.mean([getattr(run_phases, edge) for run_phases in phases.values()])) for edge in ("babbling", "syntax")
-    ]
+def list_panels() -> list[tuple[str, dict[str, Curve]]]:
+    """Title and curves of every panel; those without a value are not drawn."""
     content: dict[str, Curve] = {depth: partial(_content, depth) for depth in CONTENT_DEPTHS}
-    accuracy: dict[str, Curve] = {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}
-    shares: dict[str, Curve] = {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct}
-    lengths: dict[str, Curve] = {"generated": lambda p: p.accuracy.mean_words, "reference": lambda p: p.reference_words}
     ahead: dict[str, Curve] = {f"+{k}": partial(_ahead, k) for k in FUTURE}
-    deltas: dict[str, Curve] = {
-        "delta (skill)": lambda p: p.delta,
-        "mdl_delta (bits per label)": lambda p: p.mdl_delta,
-    }
-    panels: list[tuple[str, dict[str, Curve]]] = [
-        ("accuracy on test tasks", accuracy),
+    return [
+        ("accuracy on test tasks", {"shown": lambda p: p.accuracy.shown, "held-out": lambda p: p.accuracy.held_out}),
+        (
+            "valid and distinct programs / test tasks",
+            {"valid": lambda p: p.accuracy.valid, "distinct": lambda p: p.distinct},
+        ),
+        (
+            "delta of rotation, pose delta (protocol 4)",
+            {
+                "delta": lambda p: p.rotation and p.rotation.delta,
+                "pose delta": lambda p: p.rotation and p.rotation.pose_delta,
+            },
+        ),
+        (
+            "use of the rotation",
+            {"use": lambda p: p.use and p.use.use, "steered - largest control": lambda p: p.use and p.use.margin},
+        ),
+        (
+            "merges, and agreement with the exact posterior",
+            {
+                "merges": lambda p: p.merges and p.merges.merges,
+                "its floor": lambda p: p.merges and p.merges.floor,
+                "agreement": lambda p: p.merges and p.merges.agreement,
+            },
+        ),
         ("semantic content (paper)", content),
-        ("valid and distinct programs / test tasks", shares),
-        ("delta: control-adjusted gap of facing", deltas),
-        (PERPLEXITY, {"perplexity": lambda p: p.perplexity, **lengths}),
-        ("delta of future states", ahead),
+        (
+            "delta of facing (protocol 3)",
+            {"delta": lambda p: p.delta, "mdl_delta (bits per label)": lambda p: p.mdl_delta},
+        ),
+        (
+            PERPLEXITY,
+            {
+                "perplexity": lambda p: p.perplexity,
+                "generated": lambda p: p.accuracy.mean_words if p.perplexity else None,
+                "reference": lambda p: p.reference_words,
+            },
+        ),
+        ("delta of future states (protocol 3)", ahead),
     ]
-    for panel, (title, curves) in zip(axes.flat, panels, strict=True):
-        _draw_panel(panel, title, curves, runs)
+
+
+def _draw_figure(
+    name: str, series: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases], axis: Axis
+) -> Figure:
+    points = [point for part in series.values() for point in part]
+    panels = [
+        (title, curves)
+        for title, curves in list_panels()
+        if any(curve(point) is not None for curve in curves.values() for point in points)
+    ]
+    num_rows = -(-len(panels) // 2)
+    counts = sorted({len(part) for part in series.values()})
+    dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
+    figure = titled_figure(
+        PANEL_HEIGHT * num_rows + 0.9,
+        f"{name}: training dynamics, {len(series)} series of {' to '.join(str(n) for n in (counts[0], counts[-1])[: len(counts)])} "
+        "checkpoints",
+        f"Thin lines are series, thick lines their mean{dotted}.",
+    )
+    grid = figure.subplots(num_rows, 2, sharex=True, squeeze=False)
+    edges = [
+        float(np.mean([getattr(of_run, edge) for of_run in phases.values()]))
+        for edge in ("babbling", "syntax")
+        if phases
+    ]
+    for panel, (title, curves) in zip(grid.flat, panels, strict=False):
+        _draw_panel(panel, title, curves, series, axis)
         for edge in edges:
-            panel.axvline(edge / 1e6, color=GREY, ls=":", lw=0.9)
-    _label_phases(axes[0, 0], [0.0, *edges, max(points[-1].tokens for points in runs.values())])
-    for panel in axes[-1]:
-        panel.set_xlabel("training tokens, millions")
+            panel.axvline(edge, color=GREY, ls=":", lw=0.9)
+    if edges:
+        _label_phases(grid[0, 0], [0.0, *edges, max(axis.values(part)[-1] for part in series.values())])
+    for panel in grid.flat[len(panels) :]:
+        panel.set_axis_off()
+    for panel in grid.flat[max(0, len(panels) - 2) : len(panels)]:
+        panel.set_xlabel(axis.label)
+        panel.tick_params(labelbottom=True)
     return figure
 
 
 def _content(depth: str, point: CurvePoint) -> Estimate | None:
-    return point.content[depth] if point.content else None
+    return point.content.get(depth) if point.content else None
 
 
 def _ahead(offset: int, point: CurvePoint) -> Estimate | None:
     return point.future.get(offset)
 
 
-def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapping[str, Sequence[CurvePoint]]) -> None:
+def _draw_panel(
+    panel: Axes, title: str, curves: Mapping[str, Curve], series: Mapping[str, Sequence[CurvePoint]], axis: Axis
+) -> None:
     styles = ("-", "--", "-.")
     for (label, curve), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), styles, strict=False):
-        values = []
-        for points in runs.values():
+        by_training: dict[float, list[float]] = {}
+        for points in series.values():
             raw_values = [curve(point) for point in points]
-            values.append([np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in raw_values])
-            tokens = [point.tokens / 1e6 for point in points]
-            panel.plot(tokens, values[-1], color=colour, lw=0.5, alpha=0.6, ls=line)
-        count = min(map(len, values))
-        mean = np.mean([row[:count] for row in values], axis=0)
-        panel.plot(tokens[:count], mean, color=colour, lw=1.6, ls=line, label=label)
+            values = [np.nan if v is None else v.value if isinstance(v, Estimate) else v for v in raw_values]
+            training = axis.values(points)
+            panel.plot(training, values, color=colour, lw=0.5, alpha=0.6, ls=line)
+            for x, value in zip(training, values, strict=True):
+                by_training.setdefault(float(x), []).append(value)
+        # The mean is taken where every series has a checkpoint.
+        common = sorted(x for x, values in by_training.items() if len(values) == len(series))
+        panel.plot(common, [np.mean(by_training[x]) for x in common], color=colour, lw=1.6, ls=line, label=label)
+    _scale_training(panel, series, axis)
     if title == PERPLEXITY:
         panel.set_yscale("log")
         panel.yaxis.set_major_formatter("{x:g}")
@@ -138,9 +198,19 @@ def _draw_panel(panel: Axes, title: str, curves: Mapping[str, Curve], runs: Mapp
     panel.margins(x=0.01)
 
 
+def _scale_training(panel: Axes, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
+    """A logarithmic axis that begins with 0, if the axis is of training."""
+    positive = [x for points in series.values() for x in axis.values(points) if x > 0]
+    if axis.has_zero_start and positive:
+        panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+
+
 def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
-    """Write each phase's name between its edges (in training tokens) if the phase is wide enough."""
-    for name, left, right in zip(PHASE_NAMES, edges[:-1], edges[1:], strict=True):
-        if right - left > 0.08 * edges[-1]:
-            panel.text((left + right) / 2e6, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
+    """Write each phase's name between its edges if the phase is wide enough on the panel."""
+    position = panel.transScale.transform([(edge, 0.5) for edge in edges])[:, 0]
+    for name, number in zip(PHASE_NAMES, range(len(PHASE_NAMES)), strict=True):
+        left, right = position[number], position[number + 1]
+        if right - left > 0.08 * (position[-1] - position[0]):
+            middle = panel.transScale.inverted().transform(((left + right) / 2, 0.5))[0]
+            panel.text(middle, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
                        transform=panel.get_xaxis_transform())  # fmt: skip

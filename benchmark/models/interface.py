@@ -8,8 +8,9 @@ width, `R` rows of hidden states.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -162,21 +163,42 @@ class ModelSpec:
         return f"{self.scheme}:{self.target}" + (f"@{self.revision}" if self.revision else "")
 
 
-def expand_revisions(text: str) -> list[str]:
-    """Expand `hf:org/name@{first,second}` to one spec per revision, in order; any other text is one spec.
+def expand_series(text: str) -> list[str]:
+    """The specs that one text names, in order; text without braces or wildcards is one spec.
+
+    `hf:org/name@{first,second}` names one spec per revision, `path:FOLDER/checkpoint-{100,200}` one per folder,
+    `py:module:{first,second}` one per factory; `path:FOLDER/checkpoint-*` names all folders that match, by their numbers.
+    A folder whose own name has braces or wildcards is one spec.
 
     Raises:
-        UsageError: unbalanced braces, or empty or equal revisions.
+        UsageError: unbalanced braces, empty or equal names within them, or no folder that matches.
     """
-    if not text.startswith("hf:"):
+    scheme, _, target = text.partition(":")
+    if scheme not in ("hf", "path", "py") or (scheme == "path" and Path(target).exists()):
         return [text]
+    if scheme == "path" and any(sign in target for sign in "*?["):
+        folders = sorted((path for path in _glob(Path(target)) if path.is_dir()), key=folder_order)
+        if not folders:
+            raise UsageError(f"--model {text}: no folder matches; expected folders such as {target.replace('*', '100')}")
+        return [f"path:{folder}" for folder in folders]
     match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
     if match is None:
         if "{" in text or "}" in text:
             raise UsageError(f"--model {text}: expected one pair of braces, as in hf:org/name@{{step1,step2}}")
         return [text]
-    before, revisions, after = match.groups()
-    names = [part.strip() for part in revisions.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"--model {text}: expected distinct revisions, separated by commas, within the braces")
-    return [before + part + after for part in names]
+    before, names, after = match.groups()
+    parts = [part.strip() for part in names.split(",")]
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"--model {text}: expected distinct names, separated by commas, within the braces")
+    return [before + part + after for part in parts]
+
+
+def _glob(pattern: Path) -> Iterator[Path]:
+    """Paths that match a pattern with wildcards in any of its parts."""
+    first = next(i for i, part in enumerate(pattern.parts) if any(sign in part for sign in "*?["))
+    return Path(*pattern.parts[:first]).glob(str(Path(*pattern.parts[first:])))
+
+
+def folder_order(path: Path) -> tuple[list[int], str]:
+    """Sort key of checkpoint folders: the numbers in the name, then the name."""
+    return [int(number) for number in re.findall(r"\d+", path.name)], path.name

@@ -24,7 +24,8 @@ from benchmark.runner.plan import Job
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, PromptTemplate, build_prompt_template, render_prompts
 from benchmark.tasks.shared_prompts import SharedPrompts
 from benchmark.tasks.suite import Suite, shot_tasks
-from karel_env.language import FIRST_CONDITION, HEADER, HEADER_TEXT
+from karel_env.dialects import program_bodies
+from karel_env.language import FIRST_CONDITION, HEADER
 
 
 def blind_template(job: Job) -> PromptTemplate:
@@ -64,7 +65,7 @@ def read_blind_states(
         ModelError: a state is NaN or infinite.
     """
     tasks, programs = blind.tasks, blind.tasks.programs
-    texts = [text.removeprefix(HEADER_TEXT).lstrip() for text in programs.texts()]
+    texts = program_bodies(programs, suite.dialect)
     is_read = [programs.program(i)[len(HEADER) :] < word_limit for i in range(len(programs))]
     views: dict[str, list[np.ndarray]] = {}
     for first in range(0, blind.num_prompts, suite.batch):

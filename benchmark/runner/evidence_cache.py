@@ -136,29 +136,34 @@ def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str |
         SHA-256 over configuration, tokenizer, suite, protocol, load options, library versions and source; None for a model
         whose architecture is not in files alone.
     """
+    parts = _copy_parts(job, protocol, seed)
+    return None if parts is None else _digest(parts | _installed())
+
+
+def untrained_use_key(job: Job, settings: str, seed: int) -> str | None:
+    """Key of the words that a randomly initialised copy writes in the measurement of use; as `untrained_copy_key`.
+
+    Args:
+        job: the job of the run.
+        settings: settings of the pairs, as text.
+        seed: seed of the copy's initialisation.
+    """
+    parts = _architecture_of_job(job)
+    if parts is None:
+        return None
+    return _digest(parts | _installed() | {"suite": asdict(job.suite), "pairs": settings, "seed": seed})
+
+
+def _installed() -> dict[str, str | dict[str, str]]:
+    """Library versions and source, on which computed evidence depends."""
     import torch
 
     from benchmark.probing.probes import select_matmul_dtype
 
-    parts = _copy_parts(job, protocol, seed)
-    if parts is None:
-        return None
-    parts |= {
+    return {
         "products": str(select_matmul_dtype()), "torch": torch.__version__,
         "packages": package_versions(("transformers", "tokenizers", "numpy")), "source": source_digest(),
     }  # fmt: skip
-    return _digest(parts)
-
-
-def controls_key(checkpoint: Checkpoint, identity: str) -> str:
-    """SHA-256 of what the controls of a trajectory depend on.
-
-    Args:
-        checkpoint: a checkpoint of the architecture.
-        identity: SHA-256 of the suite, the protocol, the device and the source.
-    """
-    packages = package_versions(("torch", "transformers", "tokenizers", "numpy"))
-    return _digest({**architecture_parts(checkpoint), "identity": identity, "packages": packages})
 
 
 def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, np.ndarray] | None:
@@ -178,14 +183,24 @@ def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, n
 
 def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, Any] | None:
     """What the evidence of a copy depends on besides library versions and source; None if it is not in files alone."""
+    parts = _architecture_of_job(job)
+    if parts is None:
+        return None
+    template = {} if job.generation.track == TRAINED else {"template": blind_template(job).digest}
+    return parts | template | {
+        "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.evidence_digest(), "seed": seed,
+    }  # fmt: skip
+
+
+def _architecture_of_job(job: Job) -> dict[str, Any] | None:
+    """The architecture of a job and how it is computed; None if it is not in files alone."""
     checkpoint = job.checkpoint
     if checkpoint.is_custom or checkpoint.is_in_memory or checkpoint.loading.remote_code:
         return None
     return {
         **architecture_parts(checkpoint), "dtype": job.dtype, "device": job.device.split(":")[0], "threads": job.threads,
-        "batch": job.suite.batch, "suite": suite_controls_key(job.suite, protocol),
-        "protocol": protocol.evidence_digest(), "seed": seed,
-    } | ({} if job.generation.track == TRAINED else {"template": blind_template(job).digest})  # fmt: skip
+        "batch": job.suite.batch,
+    }  # fmt: skip
 
 
 def architecture_parts(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class ShardResult:
     Attributes:
         samples: one dict per task of a generating stage: task, prompt (SHA-256), text, tokens, finished; in the few-shot
             track also raw, the whole completion, where it differs from the program in text; in `sampled` also sample, the
-            index of the draw; in `likelihood`: task, log_likelihood (nats), tokens.
+            index of the draw.
         states: float32 [rows, D] at the action words of the valid programs, in order, by position and view, such as
             `read.mean` or `emit.layer 3`; empty for `test`.
         seconds: wall-clock time.

@@ -1,6 +1,6 @@
 """The stages of evaluating a model: task sets, shards and probe fits, each as work items of a pool.
 
-`runner.run` and `emergence.trajectory` choose the shards and compute figures from the committed results.
+`runner.run` chooses the shards and computes figures from the committed results.
 """
 
 from __future__ import annotations

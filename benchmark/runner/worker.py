@@ -6,8 +6,7 @@ their words were emitted), `blind` (states at the words of given programs, outpu
 `random-1-blind`, ... (the same of randomly initialised copies of the model). The full grid adds `wide` (a blind set of the
 largest label budget), `crossed-NAME` (prompts of which half show outputs under the alternative NAME), their randomly
 initialised copies, and `random-0-generated`, ...: states of those copies at the programs that the model wrote.
-`constrained` is `test` with decoding restricted to the grammar, `sampled` several samples per test task. The evaluation of
-training checkpoints (`emergence.trajectory`) also has `likelihood`: log-likelihoods of the test tasks' reference programs.
+`constrained` is `test` with decoding restricted to the grammar, `sampled` several samples per test task.
 
 Letters: `L` layers + 1, `D` hidden width.
 """
@@ -38,7 +37,7 @@ from benchmark.tasks.prompt_template import (
     render_prompts,
     sampling_seeds,
 )
-from benchmark.tasks.stage import CONSTRAINED, GENERATED, LIKELIHOOD, SAMPLED
+from benchmark.tasks.stage import CONSTRAINED, GENERATED, SAMPLED
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.dialects import KAREL, program_bodies
 from karel_env.language import FIRST_CONDITION, HEADER, Programs
@@ -70,8 +69,6 @@ class Worker:
         tasks = self.task_sets.of_stage(shard.stage)
         if shard.stage.is_generating:
             result = self._generate(tasks, shard)
-        elif shard.stage.kind == LIKELIHOOD:
-            result = self._log_likelihoods(tasks, shard)
         elif shard.stage.kind == GENERATED:
             result = self._read_generated(tasks, shard)
         else:
@@ -163,18 +160,6 @@ class Worker:
 
     def _prompts(self, tasks: Tasks, outputs: Worlds | None = None) -> list[str]:
         return render_prompts(self.job.suite, tasks, outputs, self.prompt_template)
-
-    def _log_likelihoods(self, tasks: Tasks, shard: Shard) -> ShardResult:
-        samples = []
-        for start, stop in self._batches(shard):
-            batch = tasks.take(np.arange(start, stop))
-            texts = program_bodies(batch.programs, self.job.suite.dialect)
-            values = self.model().log_likelihoods(self._prompts(batch), texts)
-            samples += [
-                {"task": task, "log_likelihood": log_likelihood, "tokens": tokens}
-                for task, (log_likelihood, tokens) in enumerate(values, start)
-            ]
-        return ShardResult(samples)
 
     def _states(
         self, model: LanguageModel, prompts: Sequence[str], texts: Sequence[str]

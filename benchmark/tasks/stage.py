@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 TEST, GENERATED, BLIND, WIDE, CROSSED, RANDOM = "test", "generated", "blind", "wide", "crossed", "random"
-LIKELIHOOD, CONSTRAINED, SAMPLED = "likelihood", "constrained", "sampled"
+CONSTRAINED, SAMPLED = "constrained", "sampled"
 CHECK = "check"
 """Not a stage: the model is loaded and checked before its first shard."""
 GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 """Stages in which the model writes programs."""
-TEST_SET_STAGES = (TEST, LIKELIHOOD, CONSTRAINED, SAMPLED)
+TEST_SET_STAGES = (TEST, CONSTRAINED, SAMPLED)
 
 
 @dataclass(frozen=True)

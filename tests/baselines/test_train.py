@@ -272,6 +272,15 @@ def test_checkpoints_are_dense_at_the_beginning():
     assert training.checkpoint_steps() == [0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
 
 
+def test_checkpoints_are_evenly_spaced_in_the_logarithm_of_steps(recipe):
+    training = Recipe("smoke", "x", {}, 1, 640, 0, 0, 0, 0, 0, 1, 7, checkpoints=7, spacing="log")
+    assert training.checkpoint_steps() == [0, 10, 20, 40, 80, 160, 320, 640]
+    assert load_recipe(recipe, ["spacing=log"]).spacing == "log"
+    for spacing in ("linear", "0"):
+        with pytest.raises(ValueError, match="expected a number above 0, or log"):
+            load_recipe(recipe, [f"spacing={spacing}"])
+
+
 def test_entries_are_changed_by_name(recipe):
     assert load_recipe(recipe, ["optimizer.batch=8", "seed=9"]).batch == 8
     for change, said in (("optimizer.batch", "NAME=VALUE"), ("nothing.batch=1", "nothing"), ("loss=none", "none")):

@@ -11,8 +11,20 @@ from benchmark.calibrate.causal_calibration import MAX_COVERAGE, MIN_COVERAGE, s
 from benchmark.calibrate.planners import PLANNER, Planner, PlannerWorld
 from benchmark.causal.evidence import NOT_RUN, CausalEvidence
 from benchmark.causal.measurement import measure_use
+from benchmark.causal.merges import merge_pairs, resample_merges, score_merges
 from benchmark.causal.pairs import PairSettings, derive_pairs
-from benchmark.causal.verdict import LOOK_UP, NOT_APPLICABLE, NOT_SHOWN, USES, Rates, judge, score_rates
+from benchmark.causal.verdict import (
+    LOOK_UP,
+    NOT_APPLICABLE,
+    NOT_SHOWN,
+    USES,
+    Rates,
+    judge,
+    natural_rates,
+    resample_use,
+    score_rates,
+    sum_rates,
+)
 from benchmark.errors import SubmissionError
 from benchmark.tasks.suite import load_suite
 
@@ -83,6 +95,18 @@ def test_the_look_up_decides_but_is_not_subtracted_from_the_score():
     assert score.margin.value == pytest.approx(0.25)
     assert score.use.value == pytest.approx(1.0)
     assert score.largest == LOOK_UP
+
+
+def test_resamples_are_those_of_the_intervals(evidence):
+    rows = PAIRS.is_report & evidence.is_solved
+    natural = natural_rates(evidence, PAIRS, rows)
+    value, resampled = resample_use(sum_rates(evidence, PAIRS, rows & PAIRS.is_strict), natural)
+    use = judge(evidence, PAIRS).use
+    assert (value, *np.quantile(resampled, [0.025, 0.975])) == pytest.approx((use.value, use.low, use.high))
+    merges = merge_pairs(LAPTOP, FEW)
+    scores = np.log(merges.posterior + 0.02 + 0.3 * np.arange(6) * (merges.prefix[:, :1] == 0))
+    result = score_merges(merges, scores).merges
+    assert np.quantile(resample_merges(merges, scores), [0.025, 0.975]) == pytest.approx((result.low, result.high))
 
 
 def test_intervals_cover_the_truth():

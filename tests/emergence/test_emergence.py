@@ -1,4 +1,4 @@
-"""Training checkpoints to points, table and figure; what is there is not computed again, and controls are shared."""
+"""Checkpoints of a series to points, table and figure; what is there is not computed again, and any stop gives the same bytes."""
 
 from __future__ import annotations
 
@@ -7,42 +7,54 @@ import io
 import json
 import shutil
 from contextlib import redirect_stdout
-from math import exp
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from quick_protocol import QUICK, SMALL_SUITE
+from curve_points import summary
+from quick_protocol import QUICK, make_runs_quick
+from whole_runs import HELPERS
 
 import baselines.train
 import benchmark.emergence.command
 import benchmark.emergence.evaluation
-import benchmark.emergence.trajectory
-from benchmark.emergence.evaluation import list_checkpoints
-from benchmark.emergence.trajectory import POINT_FILE, read_point, read_points
+from benchmark.emergence.checkpoint_run import add_spread
+from benchmark.emergence.point import DELTA, MERGES, CurvePoint, dump_point, read_points
 from benchmark.errors import UsageError
-from benchmark.models.checkpoint import open_checkpoint
-from benchmark.models.huggingface import HuggingFaceModel
-from benchmark.models.interface import ModelSpec
-from benchmark.tasks.prompt_template import render_prompts
-from benchmark.tasks.suite import load_suite
-from benchmark.tasks.suite import test_tasks as tasks_of
+from benchmark.probing.version4 import suite_controls
+from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
+from benchmark.runner.measurements import registry
+from benchmark.runner.measurements.preview import PreviewMeasurement
+from benchmark.runner.measurements.reach import ReachMeasurement
+from benchmark.runner.run import Run
+from benchmark.runner.stages import RunStages
+from benchmark.statistics import Estimate
 
+PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
+"""As the small suite, with programs long enough that there are strict pairs."""
+DOCS = Path(__file__).parents[2] / "docs" / "emergence"
 RECIPE = """
 suite: smoke
 architecture:
   class: GPT2LMHeadModel
   config: {n_embd: 16, n_layer: 1, n_head: 2, n_positions: 128, resid_pdrop: 0.0, embd_pdrop: 0.0, attn_pdrop: 0.0}
 optimizer:
-  {batch: 16, tasks: 640, muon_lr: 0.02, adam_lr: 0.01, weight_decay: 0.01, warmup: 0.1, decay: 0.5, clip: 1.0}
-checkpoints: 3
-spacing: 1.5
+  {batch: 16, tasks: 128, muon_lr: 0.02, adam_lr: 0.01, weight_decay: 0.01, warmup: 0.1, decay: 0.5, clip: 1.0}
+checkpoints: 1
 seed: 3
 """
+FEW_SEEDS = replace(
+    ROTATION_STANDARD, folds=5, seeds=(0, 1, 2, 3, 4), random_inits=2, steps=4, checks=1, hidden=4, batch=64, units=12,
+    resamples=50, prompts=30,
+)  # fmt: skip
+ALL_MEASUREMENTS = Run.measurements
+RESULTS = ("points.csv", "summary.json", "one.json")
 
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
+    """The checkpoints of step 0 and 8 of a training."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "recipe.yaml").write_text(RECIPE)
     words = [str(folder / "recipe.yaml"), "--out", str(folder / "one"), "--threads", "1"]
@@ -50,111 +62,186 @@ def training(tmp_path_factory):
     return folder / "one"
 
 
-@pytest.fixture
-def reduced(monkeypatch):
-    monkeypatch.setattr("benchmark.probing.figures.DPI", 30)
+@pytest.fixture(scope="module")
+def small_settings(tmp_path_factory):
+    """Settings that take a moment, and a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_runs_quick(patch.setattr)
+        patch.setattr(Run, "measurements", ALL_MEASUREMENTS)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(suite_controls, "SCREEN_SAMPLE", 1000)
+        patch.setitem(registry.MEASUREMENTS, "preview", PreviewMeasurement(FEW_SEEDS))
+        patch.setitem(registry.MEASUREMENTS, "reach", ReachMeasurement(QUICK))
+        patch.setattr("benchmark.probing.figures.DPI", 30)
+        yield
 
 
-def emergence(*words):
-    return benchmark.emergence.command.main([str(word) for word in words], QUICK)
+def emergence(*words) -> str:
+    """What the command prints; it must succeed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        arguments = [*map(str, words), "--suite", PAIR_SUITE, "--processes", "0"]
+        assert benchmark.emergence.command.main(arguments) == 0
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
-def measured(training, tmp_path_factory):
-    """What the command writes of the training and a copy of it."""
+def measured(training, small_settings, tmp_path_factory):
+    """What the command writes of the training and of a copy of it."""
     folder = tmp_path_factory.mktemp("emergence")
     again = folder / "two"
     shutil.copytree(training, again)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmark.probing.figures.DPI", 30)
-        out = io.StringIO()
-        with redirect_stdout(out):
-            assert emergence(training, again, "--suite", SMALL_SUITE, "--out", folder / "out") == 0
-    return folder / "out", out.getvalue()
+    return folder / "out", emergence(training, again, "--out", folder / "out")
 
 
-def test_checkpoints_are_kept_where_the_recipe_says(training):
-    moments = list_checkpoints(training)
-    assert [m.step for m in moments] == [0, 8, 22, 40]
-    assert [m.tasks for m in moments] == [0, 128, 352, 640]
-    assert moments[0].tokens == 0
-    assert moments[-1].tokens > 640 * 30
-    last = open_checkpoint(ModelSpec("path", str(training)))
-    assert moments[-1].checkpoint.digest == last.digest
-    assert len({m.checkpoint.digest for m in moments}) == 4
+def read_table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "points.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_table_and_the_figure_hold_every_checkpoint(measured):
-    out, said = measured
-    assert "the paper" in said
-    with (out / "points.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [line["run"] for line in lines] == ["one"] * 4 + ["two"] * 4
-    assert lines[0]["step"] == "0"
-    assert float(lines[3]["perplexity"]) < float(lines[0]["perplexity"])
-    assert float(lines[3]["delta_low"]) <= float(lines[3]["delta"]) <= float(lines[3]["delta_high"])
-    assert (out / "emergence.svg").read_text().count("accuracy on test tasks") == 1
-    summary = json.loads((out / "summary.json").read_text())
-    assert sum(summary["phases"]["one"]["shares"]) == pytest.approx(1)
-    # The two runs hold the same weights, so their points are one and the same, and so are their controls.
-    folders = [path.name for path in (out / "points").iterdir()]
-    assert len([name for name in folders if name.startswith("step-")]) == 4
-    assert len([name for name in folders if name.startswith("controls-")]) == 1
+    out, printed = measured
+    lines = read_table(out)
+    assert [(line["run"], line["step"], line["tasks"]) for line in lines] == [
+        ("one", "0", "0"), ("one", "8", "128"), ("two", "0", "0"), ("two", "8", "128"),
+    ]  # fmt: skip
+    for line in lines:
+        assert float(line["rotation_delta_low"]) <= float(line["rotation_delta"]) <= float(line["rotation_delta_high"])
+        assert (line["probe_seeds"], line["represents"] != "", line["uses"] != "") == ("3", True, True)
+        assert 0 <= float(line["agreement"]) <= 1
+        assert int(line["distinct_programs"]) <= 20
+        assert {"solved_from_prefix", "arithmetic"} <= set(line)
+        assert "perplexity" not in line
+    assert (out / "emergence.svg").read_text().count("use of the rotation") <= 1
+    assert json.loads((out / "summary.json").read_text())["axis"] == "training tasks"
+    assert "points.csv" in printed
+    # The two series hold the same weights, so their runs are the same.
+    assert len(list((out / "checkpoints").iterdir())) == 2
 
 
-def test_points_that_are_there_are_not_computed_again(training, measured, reduced, tmp_path, monkeypatch):
-    shutil.copytree(measured[0] / "points", tmp_path / "points")
-    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
-    words = [training, "--suite", SMALL_SUITE, "--out", tmp_path]
-    with monkeypatch.context() as patch:
-        # Drawn below, from the same points.
-        patch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
-        assert emergence(*words) == 0
-    assert stored == {path: path.stat().st_mtime_ns for path in stored}
-    points = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"points/step-*/{POINT_FILE}")}
-    assert len(points) == 4
-    first = min(points)
-    shutil.rmtree(first.parent)
-    before = (tmp_path / "points.csv").read_bytes()
-    assert emergence(*words) == 0
-    assert (tmp_path / "points.csv").read_bytes() == before
-    assert all(path.stat().st_mtime_ns == time for path, time in points.items() if path != first)
-    # The written points stand for the run, whose checkpoints may be gone.
-    assert emergence(tmp_path / "one.json", "--suite", SMALL_SUITE, "--out", tmp_path / "redrawn") == 0
-    for name in ("points.csv", "summary.json", "emergence.svg"):
-        assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+def test_a_point_keeps_the_resamples_that_its_intervals_are_of(measured):
+    for point in read_points(measured[0] / "one.json"):
+        values = np.array(point.resampled[DELTA])
+        delta = point.rotation.delta
+        assert values.std(ddof=1) == pytest.approx((delta.high - delta.low) / 3.92, rel=0.3)
+        if point.merges.merges:
+            merges = point.merges.merges
+            low, high = np.quantile(point.resampled[MERGES], [0.025, 0.975])
+            assert low == pytest.approx(merges.low, abs=0.1)
+            assert high == pytest.approx(merges.high, abs=0.1)
 
 
-def test_a_point_says_what_the_model_does(training, measured):
-    """Perplexity against the loss that transformers computes on the same texts."""
-    points = [read_point(path) for path in measured[0].glob(f"points/step-*/{POINT_FILE}")]
-    (point,) = (one for one in points if one.step == max(other.step for other in points))
-    suite = load_suite(SMALL_SUITE)
-    tasks = tasks_of(suite)
-    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(training))))
-    nats, tokens = 0.0, 0
-    for prompt, text in zip(render_prompts(suite, tasks), tasks.programs.texts(), strict=True):
-        ids = model.tokenizer(f"{prompt}{text.removeprefix('def run() {')}", return_tensors="pt")["input_ids"]
-        labels = ids.clone()
-        labels[:, : len(model.tokenizer(prompt)["input_ids"])] = -100
-        with torch.inference_mode():
-            loss = model.model(ids, labels=labels).loss
-        count = int((labels != -100).sum())
-        nats, tokens = nats + float(loss) * count, tokens + count
-    assert point.perplexity == pytest.approx(exp(nats / tokens), rel=1e-4)
-    assert point.reference_words == pytest.approx(np.mean([len(t.split()) - 3 for t in tasks.programs.texts()]))
-    assert 0 <= point.distinct <= point.accuracy.valid.value
+def test_what_is_there_is_not_computed_again(training, measured, small_settings, tmp_path, monkeypatch):
+    shutil.copytree(measured[0], tmp_path / "out")
+    monkeypatch.setattr(RunStages, "evaluate", None)
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    emergence(training, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "one.json").read_bytes() == (measured[0] / "one.json").read_bytes()
+    # The points stand for the series, whose checkpoints may be deleted.
+    emergence(tmp_path / "out" / "one.json", "--out", tmp_path / "redrawn")
+    for name in RESULTS[:2]:
+        assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
 
 
-def test_a_folder_without_checkpoints_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no checkpoints/step-N"):
-        list_checkpoints(tmp_path)
-    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"training\.json.*expected step"):
-        list_checkpoints(tmp_path)
+def test_a_stopped_command_continues_to_the_same_bytes(training, measured, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    items: list[str] = []
+    commit = RunStages._on_commit
+
+    def stop_at(number: int):
+        def on_commit(stages, result):
+            commit(stages, result)
+            items.append(result.name)
+            if len(items) == number:
+                raise KeyboardInterrupt
+
+        return on_commit
+
+    words = [str(training), "--suite", PAIR_SUITE, "--processes", "0", "--out", str(tmp_path)]
+    for number in (12, 30):
+        monkeypatch.setattr(RunStages, "_on_commit", stop_at(number))
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.emergence.evaluation.evaluate_runs(options_of(words))
+    monkeypatch.setattr(RunStages, "_on_commit", commit)
+    emergence(training, "--out", tmp_path)
+    # Nothing was computed twice, and each number is that of the undisturbed command.
+    assert len(set(items)) <= len(items) <= 2 * len(set(items))
+    assert (tmp_path / "one.json").read_bytes() == (measured[0] / "one.json").read_bytes()
+
+
+def options_of(words):
+    from benchmark.cli.declare import parse_options
+
+    return parse_options(benchmark.emergence.command.EmergenceOptions, words, "emergence")
+
+
+def test_a_selection_is_measured_and_more_is_added_later(training, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    spec = f"path:{training}/checkpoints/step-{{0000000,0000008}}"
+    emergence(spec, "--out", tmp_path, "--measure", "accuracy")
+    (first, last) = read_points(tmp_path / "one.json")
+    assert (first.rotation, first.use, first.resampled, last.step) == (None, None, {}, 8)
+    emergence(spec, "--out", tmp_path, "--measure", "reach")
+    assert {line["step"] for line in read_table(tmp_path)} == {"0", "8"}
+    (point, _) = read_points(tmp_path / "one.json")
+    assert point.accuracy == first.accuracy
+    assert (point.content is None) == (point.reach is None)
+
+
+def test_a_checkpoint_that_cannot_be_measured_leaves_the_others(training, small_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    damaged = tmp_path / "bad"
+    shutil.copytree(training, damaged)
+    weights = damaged / "checkpoints" / "step-0000000" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-200] + b"\xff" * 200)
+    words = [
+        str(damaged),
+        "--suite",
+        PAIR_SUITE,
+        "--processes",
+        "0",
+        "--measure",
+        "accuracy",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert benchmark.emergence.command.main(words) == 3
+    assert [line["step"] for line in read_table(tmp_path / "out")] == ["8"]
+
+
+def test_the_records_of_earlier_trainings_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark.emergence.evaluation, "write_figure", lambda *_: [])
+    emergence(*sorted(DOCS.glob("gpt-laptop-?.json")), "--out", tmp_path)
+    before, after = (json.loads((folder / "summary.json").read_text()) for folder in (DOCS, tmp_path))
+    for name, phases in before["phases"].items():
+        assert after["phases"][name]["shares"] == pytest.approx(phases["shares"], abs=1e-6)
+        assert after["relations"][name]["sc_linear"]["r2"] == pytest.approx(
+            before["relations"][name]["sc_linear"]["r2"]
+        )
+    line = read_table(tmp_path)[-1]
+    assert float(line["delta"]) == pytest.approx(after["last checkpoint, over runs"]["delta of facing"]["low"], abs=0.1)
+    assert "use" not in line
+
+
+def test_noise_makes_the_spread_of_resamples_that_of_the_interval():
+    values = np.random.default_rng(1).normal(0.2, 0.01, 4000)
+    spread = add_spread(values, Estimate(0.2, 0.2 - 1.96 * 0.03, 0.2 + 1.96 * 0.03, 100), "12" * 32)
+    assert spread.std() == pytest.approx(0.03, rel=0.05)
+    assert spread.mean() == pytest.approx(0.2, abs=0.002)
+    assert np.array_equal(add_spread(values, Estimate(0.2, 0.199, 0.201, 100), "12" * 32), values)
 
 
 def test_a_file_that_holds_no_points_is_refused(tmp_path):
     (tmp_path / "points.json").write_text("[1]")
     with pytest.raises(UsageError, match="expected a file of points"):
         read_points(tmp_path / "points.json")
+    (tmp_path / "points.json").write_text("[]")
+    with pytest.raises(UsageError, match="no points in it"):
+        read_points(tmp_path / "points.json")
+
+
+def test_a_point_without_tasks_is_read_as_it_was_written(tmp_path):
+    point = CurvePoint(3, None, None, summary(), 0.2, is_ordinal=True)
+    (tmp_path / "points.json").write_bytes(b"[" + dump_point(point) + b"]")
+    assert read_points(tmp_path / "points.json") == [point]

@@ -19,7 +19,7 @@ from whole_runs import call, only
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
-from benchmark.models.interface import LoadOptions, ModelSpec, expand_revisions
+from benchmark.models.interface import LoadOptions, ModelSpec, expand_series
 from benchmark.runner.plan import Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
@@ -36,17 +36,30 @@ OWN = LoadOptions(own_code=True)
         ("hf:a/b@{x,y}", ["hf:a/b@x", "hf:a/b@y"]),
         ("hf:a/b@step{10, 2}-f", ["hf:a/b@step10-f", "hf:a/b@step2-f"]),
         ("hf:a/b@x", ["hf:a/b@x"]),
-        ("path:odd{1,2}", ["path:odd{1,2}"]),
+        ("path:a/step-{1,2}", ["path:a/step-1", "path:a/step-2"]),
+        ("py:own.models:{early,late}", ["py:own.models:early", "py:own.models:late"]),
+        ("baseline:odd{1,2}", ["baseline:odd{1,2}"]),
     ],
 )
 def test_braces_name_a_series(text, names):
-    assert expand_revisions(text) == names
+    assert expand_series(text) == names
+
+
+def test_a_wildcard_names_folders_by_their_numbers(tmp_path):
+    for name in ("checkpoint-1000", "checkpoint-20", "checkpoint-3", "odd{1,2}"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-4").write_text("a file")
+    names = [Path(spec).name for spec in expand_series(f"path:{tmp_path}/checkpoint-*")]
+    assert names == ["checkpoint-3", "checkpoint-20", "checkpoint-1000"]
+    assert expand_series(f"path:{tmp_path}/odd{{1,2}}") == [f"path:{tmp_path}/odd{{1,2}}"]
+    with pytest.raises(UsageError, match="no folder matches"):
+        expand_series(f"path:{tmp_path}/step-*")
 
 
 @pytest.mark.parametrize("text", ["hf:a/b@{x", "hf:a/b@{x,}", "hf:a/b@{x,x}", "hf:a/{b,c}@{x,y}"])
 def test_braces_that_name_none(text):
     with pytest.raises(UsageError, match="expected"):
-        expand_revisions(text)
+        expand_series(text)
 
 
 @pytest.mark.parametrize("text", ["py:own", "py:own:", "py::load", "py:a-b:load", "py:a.:load", "hf:a/b@"])

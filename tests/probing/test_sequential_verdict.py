@@ -23,6 +23,7 @@ from benchmark.probing.version4.rotation_verdict import (
 )
 from benchmark.probing.version4.sequential_verdict import (
     LOOKS,
+    delta_of_seeds,
     groups_of_seeds,
     is_decided,
     list_looks,
@@ -83,6 +84,18 @@ def test_all_seeds_give_the_result_of_the_row():
     whole = verdict_of_seeds(sources, rows, SEEDS, ROTATION_STANDARD, *kept)
     assert whole == verdict_from_rotation_evidence(sources, rows, ROTATION_STANDARD, *kept)
     assert whole.delta == record.rotation.delta
+
+
+def test_the_delta_of_some_seeds_is_resampled_as_for_its_interval():
+    sources, rows, kept, _ = shipped("2026-11-26_lstm-laptop")
+    seeds = SEEDS[:3]
+    parts = {source: select_seeds(evidence, SEEDS, seeds, rows) for source, evidence in sources.items()}
+    sample = delta_of_seeds(parts, rows, seeds, ROTATION_STANDARD, kept[0])
+    delta = verdict_of_seeds(parts, rows, seeds, ROTATION_STANDARD, *kept).delta
+    assert sample.value == delta.value
+    assert len(sample.resampled) == ROTATION_STANDARD.resamples
+    assert sample.resampled.mean() == pytest.approx(delta.value, abs=0.01)
+    assert sample.resampled.std(ddof=1) <= (delta.high - delta.low) / 3.9
 
 
 def test_seeds_are_parts_that_sum_to_the_whole():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.causal import pieces
 from benchmark.cli.options import CacheOptions
 from benchmark.errors import UsageError
 from benchmark.installation.cache_settings import NO_CACHE, CacheSettings
@@ -18,8 +19,9 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.runner.evidence_cache import is_cached, read_cached, write_cached
-from benchmark.runner.measurements import represents
+from benchmark.runner.measurements import represents, uses
 from benchmark.runner.measurements.represents import RepresentsMeasurement, copy_item
+from benchmark.runner.measurements.uses import UNTRAINED_SEED, UsesMeasurement
 from benchmark.runner.run import Run, RunConfig
 
 ARRAYS = {"a": np.zeros(250, np.float32)}
@@ -27,7 +29,9 @@ PROTOCOL = replace(
     ROTATION_STANDARD, folds=3, seeds=(0, 1, 2), random_inits=2, steps=4, checks=1, hidden=4, batch=64, units=12,
     resamples=50, prompts=30,
 )  # fmt: skip
-SMALL_SUITE = str(Path(__file__).parents[1] / "helpers" / "small_suite.yaml")
+SMALL_SUITE, SHORT_SUITE = (
+    str(Path(__file__).parents[1] / "helpers" / f"{name}_suite.yaml") for name in ("small", "short")
+)
 
 
 def test_the_least_recently_used_entries_leave(tmp_path) -> None:
@@ -87,13 +91,19 @@ def test_options_name_the_cache(tmp_path) -> None:
         CacheOptions(cache=str(tmp_path / "file")).cache_settings()
 
 
-def test_a_second_checkpoint_reads_no_copy_with_a_cache(tiny_folder, tmp_path, monkeypatch) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(tiny_folder, other)
-    weights = next(other.glob("*.safetensors"))
+@pytest.fixture
+def other(tiny_folder, tmp_path) -> Path:
+    """Another checkpoint of the tiny model's architecture."""
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_folder, folder)
+    weights = next(folder.glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    return folder
+
+
+def test_a_second_checkpoint_reads_no_copy_with_a_cache(tiny_folder, other, tmp_path, monkeypatch) -> None:
     loaded: list[int | None] = []
     real = represents.load_model
     monkeypatch.setattr(represents, "load_model", lambda *arguments: (loaded.append(arguments[3]), real(*arguments))[1])
@@ -113,3 +123,28 @@ def test_a_second_checkpoint_reads_no_copy_with_a_cache(tiny_folder, tmp_path, m
     assert len(loaded) == 2, "the copies of the second checkpoint are those of the first"
     assert collect(other, CacheSettings(NO_CACHE)) == first
     assert len(loaded) == 4
+
+
+def test_a_second_checkpoint_edits_no_copy_with_a_cache(tiny_folder, other, tmp_path, monkeypatch) -> None:
+    loaded: list[int | None] = []
+    monkeypatch.setattr(uses, "load_steerable", lambda job, seed=None: loaded.append(seed))
+    monkeypatch.setattr(pieces, "collect_untrained", lambda session: {"untrained": np.arange(3, dtype=np.int8)})
+    monkeypatch.setattr(
+        uses.UsesCollector, "_session", lambda self, scale, seed=None: uses.load_steerable(self.job, seed)
+    )
+
+    def collect(folder: Path, cache: CacheSettings, suite: str = SMALL_SUITE) -> None:
+        run = Run(
+            RunConfig(suite, out=tmp_path, measurements=(), cache=cache),
+            open_checkpoint(ModelSpec.parse(f"path:{folder}")),
+        )
+        arrays = UsesMeasurement().open(run.job).collect(pieces.name_of(pieces.UNTRAINED), lambda name: {}, 1.0)
+        assert arrays["untrained"].tolist() == [0, 1, 2]
+
+    shared = CacheSettings(str(tmp_path / "cache"))
+    collect(tiny_folder, shared)
+    collect(other, shared)
+    assert loaded == [UNTRAINED_SEED], "what the copy writes does not depend on the weights of the checkpoint"
+    collect(other, shared, SHORT_SUITE)
+    collect(other, CacheSettings(NO_CACHE))
+    assert len(loaded) == 3

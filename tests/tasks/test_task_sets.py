@@ -11,7 +11,7 @@ import pytest
 import benchmark.tasks.task_sets
 from benchmark.errors import VerificationError
 from benchmark.tasks.probe_sets import CROSSED_ALTERNATIVES
-from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, LIKELIHOOD, SAMPLED, TEST, WIDE, Stage
+from benchmark.tasks.stage import BLIND, CROSSED, GENERATED, SAMPLED, TEST, WIDE, Stage
 from benchmark.tasks.suite import (
     blind_tasks,
     hash_tasks,
@@ -27,7 +27,7 @@ from benchmark.tasks.task_sets import TASK_SETS, TaskSets, num_stage_tasks, task
 
 SUITE = replace(load_suite("smoke"), tasks=30, probe_programs=50, sha256="")
 STAGES = [
-    Stage(TEST), Stage(SAMPLED), Stage(LIKELIHOOD), Stage(GENERATED), Stage(GENERATED, random_init=1), Stage(BLIND),
+    Stage(TEST), Stage(SAMPLED), Stage(GENERATED), Stage(GENERATED, random_init=1), Stage(BLIND),
     Stage(BLIND, random_init=0), Stage(WIDE), Stage(CROSSED, alternative=CROSSED_ALTERNATIVES[0]),
 ]  # fmt: skip
 

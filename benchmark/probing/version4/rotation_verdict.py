@@ -136,6 +136,11 @@ class _Analysis:
         }  # fmt: skip
         return {name: of_source.gap(columns) for name, of_source in skills.items()}
 
+    def delta_sample(self, pairs: Sequence[TurnPair]) -> GapSample:
+        """Gap of the model minus the largest control gap in rotation, in each resample."""
+        controls = self.gaps(pairs)
+        return subtract_controls(controls.pop(MODEL), controls)[0]
+
     def delta(self, pairs: Sequence[TurnPair], level: float, displacement: int | None = None) -> Estimate:
         """Gap of the model minus the largest control gap."""
         controls = self.gaps(pairs, displacement)
@@ -208,6 +213,21 @@ def verdict_from_rotation_evidence(
     result = RotationResult("", "", **figures)  # type: ignore[arg-type]
     verdict, reason = decide_rotation(result, protocol)
     return replace(result, verdict=verdict, reason=reason)
+
+
+def sample_delta(
+    evidence: Mapping[str, RotationEvidence],
+    judged_rows: JudgedRows,
+    protocol: RotationProtocol,
+    marker_pairs: Sequence[TurnPair] = MARKER_PAIRS,
+) -> GapSample:
+    """Delta in each bootstrap resample of the prompts; arguments as for `verdict_from_rotation_evidence`.
+
+    Resample w draws the same prompts for every model of a suite.
+    """
+    weights = bootstrap_weights(judged_rows.num_rows.shape[2], protocol.resamples, BOOTSTRAP_SEED)
+    novelties = UNSEEN_ROWS if judged_rows.num_unseen >= protocol.min_unseen else ALL_ROWS
+    return _Analysis(evidence, judged_rows, protocol, novelties, weights).delta_sample(marker_pairs)
 
 
 def _head_skill(record: RotationEvidence) -> float:

@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmark.probing.version4.rotation_evidence import JudgedRows, RotationEvidence
+from benchmark.probing.version4.rotation_interval import GapSample
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_verdict import (
     RotationResult,
     represents_conditions,
+    sample_delta,
     verdict_from_rotation_evidence,
 )
 from benchmark.probing.version4.turn_pairs import TurnPair
@@ -125,16 +127,33 @@ def verdict_of_seeds(
         protocol: the settings; enough rows are judged if all seeds together judge enough.
         marker_pairs, pose_pairs: the alternatives that the screen of the suite keeps.
     """
+    return verdict_from_rotation_evidence(
+        *_part_of_seeds(evidence, judged_rows, seeds, protocol), marker_pairs, pose_pairs
+    )
+
+
+def delta_of_seeds(
+    evidence: Mapping[str, RotationEvidence],
+    judged_rows: JudgedRows,
+    seeds: Sequence[int],
+    protocol: RotationProtocol,
+    marker_pairs: Sequence[TurnPair],
+) -> GapSample:
+    """Delta of some seeds in each bootstrap resample of their prompts; arguments as for `verdict_of_seeds`."""
+    return sample_delta(*_part_of_seeds(evidence, judged_rows, seeds, protocol), marker_pairs)
+
+
+def _part_of_seeds(
+    evidence: Mapping[str, RotationEvidence], judged_rows: JudgedRows, seeds: Sequence[int], protocol: RotationProtocol
+) -> tuple[dict[str, RotationEvidence], JudgedRows, RotationProtocol]:
+    """Evidence, rows and protocol as if there were these seeds only."""
     groups = groups_of_seeds(judged_rows, seeds)
     parts = {
         name: replace(source, rotation=source.rotation[..., groups], displacement=source.displacement[..., groups])
         for name, source in evidence.items()
     }
     min_unseen = 0 if judged_rows.num_unseen >= protocol.min_unseen else protocol.min_unseen
-    return verdict_from_rotation_evidence(
-        parts, rows_of_seeds(judged_rows, seeds), replace(protocol, seeds=tuple(seeds), min_unseen=min_unseen),
-        marker_pairs, pose_pairs,
-    )  # fmt: skip
+    return parts, rows_of_seeds(judged_rows, seeds), replace(protocol, seeds=tuple(seeds), min_unseen=min_unseen)
 
 
 def is_decided(result: RotationResult, protocol: RotationProtocol, widening: float, has_enough_rows: bool) -> bool:

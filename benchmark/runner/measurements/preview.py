@@ -47,20 +47,30 @@ STATES_ITEM, PROBE_ITEM, RECORD_ITEM = "states", "probe", "record"
 
 @dataclass(frozen=True)
 class PreviewMeasurement(RepresentsMeasurement):
-    """See `Measurement`; the verdict of `RepresentsMeasurement` from the first seeds that decide it."""
+    """See `Measurement`; the verdict of `RepresentsMeasurement` from the first seeds that decide it.
 
+    Attributes:
+        fixed_looks: the looks instead of those of the protocol; a single one takes its seeds whatever they say.
+    """
+
+    fixed_looks: tuple[Look, ...] = ()
     name = "preview"
     version = ROTATION_STANDARD.version
     record_type: ClassVar[type[MeasurementRecord]] = PreviewRecord
 
+    @property
+    def looks(self) -> list[Look]:
+        """The looks, in order."""
+        return list(self.fixed_looks) or list_looks(self.protocol)
+
     def settings(self, job: Job) -> str:
         """See `Measurement.settings`."""
-        return f"{self.protocol.digest()} {list_looks(self.protocol)}"
+        return f"{self.protocol.digest()} {self.looks}"
 
     def phases(self, job: Job) -> Sequence[Sequence[str]]:
         """See `Measurement.phases`: the states, then for each look the probes of the seeds that it adds."""
         protocol = self.protocol
-        looks = [0, *(look.seeds for look in list_looks(protocol))]
+        looks = [0, *(look.seeds for look in self.looks)]
         copies = [_copies_of(protocol, protocol.seeds[:count]) for count in looks]
         phases = [[*map(copy_item, copies[1]), *(f"{STATES_ITEM}-{part}" for part in range(NUM_PARTS)), CONTROLS_ITEM]]
         for number, (first, last) in enumerate(pairwise(looks)):
@@ -71,7 +81,7 @@ class PreviewMeasurement(RepresentsMeasurement):
 
     def is_complete(self, job: Job, read: ReadItem, num_phases: int) -> bool:
         """See `Measurement.is_complete`: the last look decides."""
-        looks = list_looks(self.protocol)[: num_phases - 1]
+        looks = self.looks[: num_phases - 1]
         if not looks:
             return False
         collector = PreviewCollector(job, self)
@@ -84,7 +94,7 @@ class PreviewMeasurement(RepresentsMeasurement):
     def conclude(self, job: Job, read: ReadItem) -> Conclusion:
         """See `Measurement.conclude`."""
         collector = PreviewCollector(job, self)
-        for look in list_looks(self.protocol):
+        for look in self.looks:
             result = collector.result(read, look)
             if collector.is_last(look, result):
                 break
@@ -104,6 +114,7 @@ class PreviewCollector(RepresentsCollector):
 
     def __init__(self, job: Job, measurement: PreviewMeasurement) -> None:
         super().__init__(job, measurement.protocol)
+        self.last_look = measurement.looks[-1]
         self.model: LanguageModel | None = None
         self.views: list[np.ndarray] | None = None
 
@@ -124,7 +135,7 @@ class PreviewCollector(RepresentsCollector):
 
     def is_last(self, look: Look, result: RotationResult) -> bool:
         """Whether the verdict after a look stands."""
-        if look == list_looks(self.protocol)[-1]:
+        if look == self.last_look:
             return True
         # More seeds would decide no more of a suite that is too small for a verdict.
         if self.protocol == ROTATION_STANDARD and is_small_suite(self.job.suite):
@@ -159,7 +170,9 @@ class PreviewCollector(RepresentsCollector):
         return evidence | {RANDOM_INIT: merge_evidence(copies, seeds)}
 
     def _read_part(self, part: int, batch_scale: float) -> dict[str, np.ndarray]:
-        """float32 [R, D] per view, states behind one part of the prompts."""
+        """float32 [R, D] per view, states behind one part of the prompts; empty for a part without prompts."""
+        if not len(self._parts[part].prompt):
+            return {}
         template, job = self.job.prompt_template or PLAIN, self.job
         if self.model is None:
             self.model = load_model(job.checkpoint, job.dtype, job.device, None, template.before)
@@ -182,7 +195,8 @@ class PreviewCollector(RepresentsCollector):
         """float32 [R, D] per view, joined from the parts."""
         if self.views is None:
             parts = [read(f"{STATES_ITEM}-{part}") for part in range(NUM_PARTS)]
-            self.views = [np.concatenate([part[view] for part in parts if view in part]) for view in parts[0]]
+            views = dict.fromkeys(view for part in parts for view in part)
+            self.views = [np.concatenate([part[view] for part in parts if view in part]) for view in views]
         return self.views
 
 

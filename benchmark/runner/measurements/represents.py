@@ -170,7 +170,7 @@ class RepresentsCollector:
     def collect(self, item: str, read: ReadItem, batch_scale: float) -> dict[str, np.ndarray]:
         """See `Collector.collect`."""
         if item == CONTROLS_ITEM:
-            return self._suite_controls()
+            return self.suite_controls()
         if item == MODEL_ITEM:
             views = self._views(None, batch_scale)
             evidence = probe_model_on(self.job.device, self.judged, self.judged.judged_rows, views, self.protocol)
@@ -197,7 +197,7 @@ class RepresentsCollector:
             write_cached(key, arrays, self.job.cache)
         return arrays
 
-    def _suite_controls(self) -> dict[str, np.ndarray]:
+    def suite_controls(self) -> dict[str, np.ndarray]:
         """Controls of the suite: the shipped ones, those in the cache, or new ones."""
         suite = rotation_suite(self.job.suite)
         shipped = shipped_suite_controls(suite, self.protocol)

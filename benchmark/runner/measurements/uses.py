@@ -24,6 +24,7 @@ from benchmark.causal.report import format_result
 from benchmark.causal.session import CausalSession, SiteStates
 from benchmark.causal.verdict import judge, not_applicable
 from benchmark.errors import ModelError
+from benchmark.runner.evidence_cache import read_cached, untrained_use_key, write_cached
 from benchmark.runner.measurement_record import UsesRecord
 from benchmark.runner.measurements.measurement import Collector, Conclusion, ReadItem
 from benchmark.runner.measurements.word_scorers import load_steerable, load_word_scorer
@@ -139,12 +140,23 @@ class UsesCollector:
             return {"merge_scores": self._score_merges(batch_scale)}
         if piece.kind == pieces.UNTRAINED:
             read(pieces.name_of(pieces.MEANS))
-            return pieces.collect_untrained(self._session(batch_scale, UNTRAINED_SEED))
+            return self._untrained(batch_scale)
         means = self._mean_states(read)
         if piece.kind == pieces.CHOOSE:
             return pieces.collect_choose(self._session(batch_scale), means, piece.rows)
         sites = pieces.choose_sites(self.pairs, read)
         return pieces.collect_report(self._session(batch_scale), means, sites, piece.rows)
+
+    def _untrained(self, batch_scale: float) -> dict[str, np.ndarray]:
+        """Words of the untrained copy, from the cache or new: they depend on the architecture and not on the weights."""
+        key = untrained_use_key(self.job, str(self.settings), UNTRAINED_SEED)
+        cached = None if key is None else read_cached(key, self.job.cache)
+        if cached is not None:
+            return cached
+        arrays = pieces.collect_untrained(self._session(batch_scale, UNTRAINED_SEED))
+        if key is not None and batch_scale == 1:
+            write_cached(key, arrays, self.job.cache)
+        return arrays
 
     def _score_merges(self, batch_scale: float) -> np.ndarray:
         """float32 [R, 6], scores of the prefixes of `merge_pairs`."""
