@@ -90,7 +90,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
 
     silence_libraries()
     console = Console(stderr=True, highlight=False)
-    checkpoint = open_checkpoint(ModelSpec.parse(model), options.loading.load_options())
+    device_map = options.loading.read_device_map(options.device, options.backend.address)
+    checkpoint = open_checkpoint(ModelSpec.parse(model), options.loading.load_options(), device_map)
     options.limits.check_loads(checkpoint, options.dtype, options.device)
     config = run_config(options, options.suite, command, protocol)
     if options.audit:
@@ -114,7 +115,7 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
             progress.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
         processes = (
             default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
-            if run.is_preview and options.threads == 1
+            if run.is_preview and options.threads == 1 and device_map is None
             else 0
         )
         workers = open_backend(options.backend, options.device, options.threads, estimate.model_bytes, processes)

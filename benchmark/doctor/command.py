@@ -48,7 +48,7 @@ def examine(options: DoctorOptions) -> int:
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
-    checkpoint = open_checkpoint(spec, options.loading.load_options())
+    checkpoint = open_checkpoint(spec, options.loading.load_options(), options.loading.read_device_map(device))
     options.limits.check_loads(checkpoint, options.dtype, device)
     context = DoctorContext(load_suite(options.suite), checkpoint, options.dtype, device, options.track)
     print(f"{checkpoint.spec}, suite {context.job.suite.name}, {options.track} track, {options.dtype}")

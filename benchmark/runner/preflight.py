@@ -194,7 +194,9 @@ def _estimate_resources(
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     cache = suite.batch * (prompt_tokens + new_tokens) * width * layers * 4 * element_bytes
     probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
-    model = checkpoint.parameters * element_bytes * 2 + stored + cache + 600_000_000
+    # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
+    weights = checkpoint.parameters * element_bytes * 2 + stored if checkpoint.device_map is None else 0
+    model = weights + cache + 600_000_000
     memory = model + 3 * states + probes
     return ResourceEstimate(
         len(shards),
