@@ -234,6 +234,12 @@ class BackendOptions:
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
 
+    def num_processes(self, default: int) -> int:
+        """Number of workers, as far as it is known before they start: of Ray, else of forked processes."""
+        if self.workers != "0":
+            return 0 if self.workers == AUTO else int(self.workers)
+        return default if self.processes is None else self.processes
+
     def check_device_map(self, device_map: DeviceMap, device: str) -> None:
         """Check that each worker has the devices of a map for itself.
 
