@@ -23,8 +23,8 @@ OUT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the 
 INTERRUPTED = "interrupted; what is computed is kept, run the same command again to continue"
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Failures of the machine. Errors of a path (missing, no folder, not permitted) are usage errors."""
-NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
-"""Loggers that warn of kernels unavailable on this machine; transformers imports torchao wherever it is installed."""
+NOISY_LOGGERS = ("torchao", "torch.utils._pytree", "accelerate.big_modeling")
+"""Loggers that warn of kernels unavailable on this machine and of offloaded weights; transformers imports torchao wherever it is installed."""
 
 
 _renamed: ContextVar[dict[str, str] | None] = ContextVar("renamed", default=None)

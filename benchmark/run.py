@@ -90,7 +90,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
 
     silence_libraries()
     console = Console(stderr=True, highlight=False)
-    checkpoint = open_checkpoint(ModelSpec.parse(model), options.loading.load_options())
+    device_map = options.loading.read_device_map(options.device, options.backend.address)
+    checkpoint = open_checkpoint(ModelSpec.parse(model), options.loading.load_options(), device_map)
     options.limits.check_loads(checkpoint, options.dtype, options.device)
     config = run_config(options, options.suite, command, protocol)
     if options.audit:
@@ -104,19 +105,20 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     record = run.finished_record()
     if record is None or options.dry_run:
         estimate = check_fits(run.job, run.protocol, run.measurements())
+        processes = (
+            default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
+            if run.is_preview and options.threads == 1 and device_map is None
+            else 0
+        )
+        num_processes = options.backend.num_processes(processes)
         if options.dry_run:
-            print(describe_plan(run.checkpoint, run.job, estimate))
+            print(describe_plan(run.checkpoint, run.job, estimate, num_processes))
             return
         progress = open_progress(console)
-        progress.write(describe_start(run.job, estimate, run.root()))
+        progress.write(describe_start(run.job, estimate, run.root(), num_processes))
         reasons = run.ineligibility_reasons(has_halved_batch=False)
         if reasons:
             progress.write(f"leaderboard-eligible: {format_eligibility(reasons)}")
-        processes = (
-            default_processes(options.device, estimate.model_bytes, estimate.available_bytes)
-            if run.is_preview and options.threads == 1
-            else 0
-        )
         workers = open_backend(options.backend, options.device, options.threads, estimate.model_bytes, processes)
         with workers as (backend, line), progress.displayed():
             if line:

@@ -184,8 +184,10 @@ class Sweep:
         from benchmark.runner.record import format_eligibility
         from benchmark.runner.run import Run
 
-        checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), self.options.loading.load_options())
-        run = Run(run_config(self.options, sweep_run.suite, self.command, self.protocol), checkpoint)
+        options = self.options
+        device_map = options.loading.read_device_map(options.device, options.backend.address)
+        checkpoint = open_checkpoint(ModelSpec.parse(sweep_run.model), options.loading.load_options(), device_map)
+        run = Run(run_config(options, sweep_run.suite, self.command, self.protocol), checkpoint)
         record = run.finished_record()
         if record is None:
             estimate = check_fits(run.job, run.protocol, run.measurements())

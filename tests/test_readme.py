@@ -13,8 +13,8 @@ import numpy as np
 import benchmark as kb
 from benchmark.board.site.project_links import PAPER_ARXIV, PAPER_DOI
 from benchmark.installation.paths import DEFAULT_MODEL
-from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks import suite as suites
+from benchmark.tasks.prompt_template import render_prompts
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from karel_env.command import shown
 
 if TYPE_CHECKING:
     from benchmark.models.checkpoint import Checkpoint
+    from benchmark.models.devices.device_map import DeviceMap
     from benchmark.models.interface import Decoding, Generation, LanguageModel
 
 CUSTOM_SPEC = "an object with methods of its own"
@@ -121,6 +122,7 @@ def load_model(
     threads: int = 1,
     attention: str = "",
     quantization: str = "",
+    device_map: str | Path | Mapping[str, int | str] | None = None,
     trust_remote_code: bool = False,
     allow_code: bool = False,
 ) -> Model:
@@ -134,6 +136,8 @@ def load_model(
         threads: CPU threads of a forward pass.
         attention: attention implementation, `eager` or `sdpa`; empty for the default of transformers.
         quantization: `int8`, or empty for none.
+        device_map: devices that store the modules of a model that does not fit one: `auto`, a JSON file, or a mapping of
+            names of modules to the number of a GPU, `cpu` or `disk`; see docs/cluster.md.
         trust_remote_code: whether code that comes with the files may run.
         allow_code: whether the module of a `py:` model may run.
 
@@ -150,8 +154,25 @@ def load_model(
     if dtype not in DTYPES:
         raise InputError(f"dtype: {shown(dtype)!r}; expected one of {', '.join(sorted(DTYPES))}")
     loading = LoadOptions(attention, quantization, trust_remote_code, allow_code)
-    checkpoint = open_checkpoint(ModelSpec.parse(spec_text(spec)), loading)
-    return Model(checkpoint, dtype, resolve_device(device), threads)
+    device = resolve_device(device)
+    placement = None if device_map is None else read_device_map(device_map, device)
+    return Model(open_checkpoint(ModelSpec.parse(spec_text(spec)), loading, placement), dtype, device, threads)
+
+
+def read_device_map(device_map: str | Path | Mapping[str, int | str], device: str) -> DeviceMap:
+    """The device map of an argument, checked against the device that computes.
+
+    Raises:
+        UsageError: it is none, or does not fit.
+    """
+    from benchmark.models.devices.device_map import DeviceMap
+
+    if isinstance(device_map, Mapping):
+        placement = DeviceMap.from_mapping(dict(device_map))
+    else:
+        placement = DeviceMap.parse(str(device_map))
+    placement.check_device(device)
+    return placement
 
 
 def spec_text(spec: str | Path) -> str:

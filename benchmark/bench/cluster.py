@@ -1,28 +1,29 @@
 """Cost of Ray workers: `python -m benchmark.bench cluster`.
 
-Measures on an embedded Ray of this machine: start-up time and memory of a worker, overhead per shard, and the speed-up of a
-second worker (each has one thread), compared with the speed-up of two plain processes, since cores share caches and memory.
-Then simulates 1 to 1,024 workers from these figures, and checks the simulation against the measured runs.
+Measures on an embedded Ray of this machine: start-up time and memory of a worker, overhead per shard, and one and two workers
+(each has one thread) beside as many plain processes, in rounds of the order plain, Ray, Ray, plain, so that other processes of the
+machine disturb both alike. Then simulates 1 to 1,024 workers from these figures, and checks the simulation against the runs.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
-import torch
 from tabulate import tabulate
 
 from benchmark.bench.command import ClusterBenchOptions
+from benchmark.bench.plain_processes import PlainProcesses, Stopwatch, descendants
 from benchmark.cluster.executor import EVALUATION, WorkItem
 from benchmark.cluster.local_executor import ComputeFn
 from benchmark.cluster.pool import Pool
@@ -34,15 +35,15 @@ from benchmark.models.interface import ModelSpec
 from benchmark.runner.jobs import EvaluationWork
 from benchmark.runner.plan import Job, Shard
 from benchmark.runner.store import ResultStore, StagedResult, write_atomic
-from benchmark.runner.worker import Worker
 from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import load_suite
 
 NUM_EMPTY_SHARDS = 200
 """Number of shards without work, from which the overhead per shard is measured."""
 WORKER_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-NUM_ROUNDS = 2
-"""Runs per number of workers; the fastest counts."""
+PLAIN, RAY = "plain", "ray"
+ROUNDS = (PLAIN, RAY, RAY, PLAIN)
+"""Order in which plain processes and Ray workers compute the same shards."""
 SWEEP_MODELS = 50
 """Number of models in the simulated sweep."""
 DEATHS_PER_SECOND = 1 / 3600
@@ -67,10 +68,18 @@ class EmptyWork:
 
 @dataclass(frozen=True)
 class TimedRun:
-    """One measured run: workers, seconds from the first dispatch to the last commit, and seconds of each shard."""
+    """One measured run.
+
+    Attributes:
+        workers: number of workers or processes.
+        seconds: from the first dispatch to the last result.
+        processor_seconds: of the workers and of what dispatches: this process, and with Ray all that it started.
+        shards: seconds of each shard; empty for plain processes.
+    """
 
     workers: int
     seconds: float
+    processor_seconds: float
     shards: list[float]
 
 
@@ -82,32 +91,6 @@ def _work_items(store: ResultStore, work: Any, calls: Sequence[tuple[str, Any]],
 
     # The affinity key is the folder, not id(work): Python reuses ids of deleted objects.
     return [WorkItem(name, EVALUATION, str(store.root), work, call, commit) for name, call in calls]
-
-
-def _run_plain_process(job: Job, shards: Sequence[Shard], barrier: Any, elapsed: Any) -> None:
-    torch.set_num_threads(1)
-    worker = Worker(job)
-    worker.evaluate(shards[0])
-    barrier.wait()
-    started = time.perf_counter()
-    for shard in shards:
-        worker.evaluate(shard)
-    elapsed.put(time.perf_counter() - started)
-
-
-def plain_process_rate(job: Job, shards: Sequence[Shard], processes: int) -> float:
-    """Shards per second of plain single-thread processes without Ray, each of which computes all given shards."""
-    context = get_context("spawn")
-    barrier, elapsed = context.Barrier(processes), context.Queue()
-    workers = [
-        context.Process(target=_run_plain_process, args=(job, shards, barrier, elapsed)) for _ in range(processes)
-    ]
-    for process in workers:
-        process.start()
-    slowest = max(elapsed.get() for _ in workers)
-    for process in workers:
-        process.join()
-    return processes * len(shards) / slowest
 
 
 def mean_private_memory(title_prefix: str) -> float:
@@ -142,36 +125,36 @@ class ClusterBench:
 
     def measure(self, on_stage: Any) -> dict[str, Any]:
         """Run all measurements; returns the figures that `--json` stores."""
-        runs: list[TimedRun] = []
+        runs: dict[tuple[str, int], list[TimedRun]] = {}
         start_seconds: dict[str, float] = {}
         for workers in (1, 2):
+            on_stage(f"{workers} workers beside as many plain processes")
+            plain = PlainProcesses(self.job, workers, self.calls[0][1])
             started = time.perf_counter()
             executor = connect(ResourceRequest(workers=workers, cpus=1))
             start_seconds["cluster"] = time.perf_counter() - started
             pool = Pool(executor, workers)
             try:
-                on_stage(f"{workers} workers")
                 start_seconds["worker"], serial = self._empty(pool, workers)
-                runs += [min((self._run(pool, workers) for _ in range(NUM_ROUNDS)), key=lambda run: run.seconds)]
+                for kind, run in self._run_rounds(pool, plain):
+                    runs.setdefault((kind, workers), []).append(run)
                 memory = mean_private_memory("ray::EvaluationActor")
             finally:
                 pool.close()
                 executor.shutdown()
-        single, double = runs
-        on_stage("the same in plain processes")
-        half_shards = [shard for _, shard in self.calls[: max(2, len(self.calls) // 2)]]
-        machine = plain_process_rate(self.job, half_shards, 2) / (2 * plain_process_rate(self.job, half_shards, 1))
-        efficiency = single.seconds / (2 * double.seconds)
+                plain.close()
+        single, double = (min(runs[RAY, workers], key=lambda run: run.seconds) for workers in (1, 2))
         costs = ClusterCosts(start_seconds["worker"], serial, DEATHS_PER_SECOND)
         checks = [
             {"workers": run.workers, "measured": run.seconds, "predicted": finish_time(run.shards, run.workers, ClusterCosts(0, serial))}
-            for run in runs
+            for run in (single, double)
         ]  # fmt: skip
         sweep = np.tile(single.shards, -(-SWEEP_MODELS * self._shards_per_model() // len(single.shards)))
         return {
-            "start": start_seconds, "memory": memory, "serial": serial, "efficiency": efficiency, "machine": machine,
+            "start": start_seconds, "memory": memory, "serial": serial,
+            "rounds": [{"kind": kind} | asdict(run) for (kind, _), parts in runs.items() for run in parts],
             "shard": {"mean": float(np.mean(single.shards)), "deviation": float(np.std(single.shards))},
-            "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in runs],
+            "tasks a second": [len(run.shards) * self.job.suite.shard / run.seconds for run in (single, double)],
             "checks": checks, "costs": asdict(costs), "model": scaling_curve(single.shards, WORKER_COUNTS, costs),
             "sweep": scaling_curve(sweep.tolist(), WORKER_COUNTS, costs, repeats=1), "sweep shards": len(sweep),
         }  # fmt: skip
@@ -190,22 +173,59 @@ class ClusterBench:
             start = drain([f"first-{i}" for i in range(workers)])
             return start, drain([f"empty-{i}" for i in range(NUM_EMPTY_SHARDS)]) / NUM_EMPTY_SHARDS
 
-    def _run(self, pool: Pool, workers: int) -> TimedRun:
+    def _run_rounds(self, pool: Pool, plain: PlainProcesses) -> Iterator[tuple[str, TimedRun]]:
         with tempfile.TemporaryDirectory() as folder:
             store = ResultStore(Path(folder))
             work = EvaluationWork(self.job, store.root)
-            spent: list[float] = []
-            # Warm-up: each worker loads the model and compiles on a shard that is not timed.
-            pool.drain(_work_items(store, work, [(f"warm-{i}", self.calls[i][1]) for i in range(workers)], []))
-            started = time.perf_counter()
-            pool.drain(_work_items(store, work, self.calls, spent))
-            return TimedRun(workers, time.perf_counter() - started, spent)
+            self._warm_up(pool, store, work)
+            for kind in ROUNDS:
+                yield kind, self._run(pool, plain, store, work) if kind == RAY else self._run_plain(plain)
+
+    def _warm_up(self, pool: Pool, store: ResultStore, work: EvaluationWork) -> None:
+        """Have every worker load the model and compile; on a busy machine one may start much later than another."""
+        number = 0
+        while sum(worker.affinity_key == str(store.root) for worker in pool.workers) < pool.size:
+            calls = [(f"warm-{number}-{i}", self.calls[i][1]) for i in range(pool.size)]
+            pool.drain(_work_items(store, work, calls, []))
+            number += 1
+
+    def _run(self, pool: Pool, plain: PlainProcesses, store: ResultStore, work: EvaluationWork) -> TimedRun:
+        spent: list[float] = []
+        calls = [(f"{uuid4().hex[:8]}-{name}", shard) for name, shard in self.calls]
+        stopwatch = Stopwatch(descendants(os.getpid()) - set(plain.pids))
+        pool.drain(_work_items(store, work, calls, spent))
+        return TimedRun(pool.size, *stopwatch.read(), spent)
+
+    def _run_plain(self, plain: PlainProcesses) -> TimedRun:
+        stopwatch = Stopwatch([os.getpid(), *plain.pids])
+        plain.compute([shard for _, shard in self.calls])
+        return TimedRun(len(plain.pids), *stopwatch.read(), [])
 
 
 def _drain(pool: Pool, store: ResultStore, work: EmptyWork, names: Sequence[str]) -> float:
     started = time.perf_counter()
     pool.drain(_work_items(store, work, [(name, name) for name in names], []))
     return time.perf_counter() - started
+
+
+def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
+    """Table of plain processes and Ray workers on the same shards: means over the rounds, and plain over Ray."""
+    rows = []
+    for workers in sorted({row["workers"] for row in rounds}):
+        means = {
+            (kind, quantity): float(
+                np.mean([r[quantity] for r in rounds if (r["kind"], r["workers"]) == (kind, workers)])
+            )
+            for kind in (PLAIN, RAY)
+            for quantity in ("seconds", "processor_seconds")
+        }
+        cells = [
+            f"{means[kind, quantity]:.1f}" for quantity in ("processor_seconds", "seconds") for kind in (PLAIN, RAY)
+        ]
+        ratios = [means[PLAIN, q] / means[RAY, q] for q in ("processor_seconds", "seconds")]
+        rows.append([workers, *cells[:2], f"{ratios[0]:.0%}", *cells[2:], f"{ratios[1]:.0%}"])
+    names = ["workers", "processor s, plain", "Ray", "plain / Ray", "wall s, plain", "Ray ", "plain / Ray "]
+    return tabulate(rows, headers=names, disable_numparse=True)
 
 
 def format_report(results: dict[str, Any]) -> str:
@@ -216,10 +236,9 @@ def format_report(results: dict[str, Any]) -> str:
         f"{results['memory'] / 1e6:.0f} MB of private memory per worker",
         f"a shard: {shard['mean']:.2f} s of work (standard deviation {shard['deviation']:.2f}), {1000 * results['serial']:.1f} ms of "
         "dispatch, storage and commit",
-        f"two workers: {100 * results['efficiency']:.0f}% of twice one, where two plain processes reach "
-        f"{100 * results['machine']:.0f}%, so {100 * results['efficiency'] / results['machine']:.0f}% of the scaling of plain processes; "
-        + " and ".join(f"{rate:.0f}" for rate in results["tasks a second"])
-        + " tasks per second",
+        f"a worker computes {' and with another '.join(f'{rate:.0f}' for rate in results['tasks a second'])} tasks per second",
+        "",
+        format_rounds(results["rounds"]),
         "",
         tabulate(
             [

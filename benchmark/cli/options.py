@@ -21,6 +21,7 @@ from benchmark.cli.fields import AUTO, THREADS, dialect_option, num_fewshot_opti
 from benchmark.command import check_folder
 from benchmark.errors import UsageError
 from benchmark.installation.cache_settings import DEFAULT_CACHE_BYTES, NO_CACHE, CacheSettings
+from benchmark.models.devices.device_map import DeviceMap
 from benchmark.models.interface import ATTENTIONS, QUANTIZATIONS, LoadOptions
 from benchmark.tasks.prompt_template import FEWSHOT
 from karel_env.command import integer, number
@@ -71,10 +72,30 @@ class LoadingOptions:
         False, "run code that comes with the model's files; not eligible for the leaderboard"
     )
     allow_code: bool = option(False, "run the module of a py: model; not eligible for the leaderboard")
+    device_map: str = option(
+        "", "spread a model that does not fit one device, see docs/cluster.md; auto: over the GPUs, then main memory; FILE: a JSON "
+        "object of modules and devices", metavar="auto|FILE", default_text="all on --device",
+    )  # fmt: skip
 
     def load_options(self) -> LoadOptions:
         """The options as the models take them."""
         return LoadOptions(self.attention, self.quantization, self.trust_remote_code, self.allow_code)
+
+    def read_device_map(self, device: str, address: str | None = None) -> DeviceMap | None:
+        """The device map, if any, checked against the device and, unless an address of a cluster is given, this machine.
+
+        Raises:
+            UsageError: the map is none, or does not fit.
+        """
+        if not self.device_map:
+            return None
+        device_map = DeviceMap.parse(self.device_map)
+        if device != "cpu" and not address:
+            import torch
+
+            device_map.check_gpus(torch.cuda.device_count())
+        device_map.check_device(device)
+        return device_map
 
 
 def check_prompt_options(track: str, num_fewshot: int | None, dialect: str) -> None:
@@ -237,6 +258,32 @@ class BackendOptions:
         gpus = self.gpus_per_worker
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             raise UsageError(f"--gpus-per-worker {gpus:g}: expected a fraction of one GPU, or a whole number")
+
+    def num_processes(self, default: int) -> int:
+        """Number of workers, as far as it is known before they start: of Ray, else of forked processes."""
+        if self.workers != "0":
+            return 0 if self.workers == AUTO else int(self.workers)
+        return default if self.processes is None else self.processes
+
+    def check_device_map(self, device_map: DeviceMap, device: str) -> None:
+        """Check that each worker has the devices of a map for itself.
+
+        Raises:
+            UsageError: it does not, or forked processes are asked for.
+        """
+        if self.processes:
+            raise UsageError(
+                f"--processes {self.processes} with --device-map: expected --processes 0; a spread model is loaded once"
+            )
+        if self.workers == "0" or device == "cpu":
+            return
+        least = max(device_map.gpus, default=0) + 1
+        gpus = self.gpus_per_worker or 0
+        if gpus < least or gpus != int(gpus):
+            raise UsageError(
+                f"--workers {self.workers} with --device-map: expected --gpus-per-worker, the whole number of GPUs that a model is "
+                f"spread over, at least {least}; workers that share a GPU would each fill it"
+            )
 
 
 def resolve_output_dir(folder: Path) -> Path:

@@ -79,6 +79,9 @@ def resolve(options: Evaluation) -> Evaluation:
     """
     options.backend.check()
     device = resolve_device(options.device, options.backend.address)
+    device_map = options.loading.read_device_map(device, options.backend.address)
+    if device_map is not None:
+        options.backend.check_device_map(device_map, device)
     dtype = STRICT_DTYPE if options.strict else options.dtype
     return replace(options, device=device, dtype=dtype, output_dir=resolve_output_dir(options.output_dir))
 

@@ -59,7 +59,7 @@ def examine(options: DoctorOptions) -> int:
     from benchmark.tasks.suite import load_suite, set_prompts
 
     silence_libraries()
-    checkpoint = open_checkpoint(spec, options.loading.load_options())
+    checkpoint = open_checkpoint(spec, options.loading.load_options(), options.loading.read_device_map(device))
     options.limits.check_loads(checkpoint, options.dtype, device)
     suite = set_prompts(load_suite(options.suite), options.num_fewshot, options.dialect)
     context = DoctorContext(suite, checkpoint, options.dtype, device, options.track)

@@ -18,25 +18,38 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from benchmark.errors import BenchmarkError, ModelError
 from benchmark.models.checkpoint import Checkpoint, check_unchanged
+from benchmark.models.devices.placement import check_disk, check_entries, dispatch, load_kwargs, offload_folder
 from benchmark.models.json_files import CONFIG_FILE, read_json
 from benchmark.models.weights import check_weights, read_model_tensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 REGISTERING_MODULES = {"karel-lstm": "baselines.lstm"}
 """Modules that register model types unknown to transformers; imported if a checkpoint has that type."""
+META = "meta"
 GENERATION_CONFIG = "generation_config.json"
 LOAD_LOCK = RLock()
 """Held while transformers builds a model: meanwhile it patches methods of its classes (`no_tie_weights`), and a global random
 state is set. With two threads, the one that ends last would restore the patch of the other for good."""
 
 
-def load_stored_model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """Load the model with all its stored weights, copied out of the mapped files.
+def load_stored_model(checkpoint: Checkpoint, dtype: str, device: str = "cpu") -> Any:
+    """Load the model with all its stored weights, copied out of the mapped files: into main memory, or as its device map tells.
+
+    Args:
+        checkpoint: the model's files.
+        dtype: one of `DTYPES`.
+        device: kind of device that computes, for a device map.
 
     Raises:
         ModelError: the files cannot be loaded, lack weights, or have changed since they were opened.
     """
-    model = _load(checkpoint, dtype, "cpu")
+    device_map = checkpoint.device_map
+    if device_map is not None and device_map.entries:
+        skeleton = _load(checkpoint, "float32", META)
+        check_entries(checkpoint.spec, skeleton, device_map, find_blocks(skeleton.base_model, skeleton.config))
+    model = _load(checkpoint, dtype, device)
+    if device_map is not None:
+        check_disk(checkpoint.spec, model, device_map)
     # The loader maps files into memory: a later write to them would change the model.
     for tensor in {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values():
         if tensor.device.type == "cpu" and type(tensor.data) is torch.Tensor:
@@ -53,24 +66,30 @@ def check_architecture(checkpoint: Checkpoint) -> None:
     """
     if (read_json(checkpoint.folder / CONFIG_FILE)).get("quantization_config"):
         return  # its quantizer may need the values; `load_stored_model` checks them
-    _load(checkpoint, "float32", "meta")
+    _load(checkpoint, "float32", META)
 
 
-def build_untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int) -> Any:
-    """Build the architecture with weights initialised from a seed."""
+def build_untrained_copy(checkpoint: Checkpoint, dtype: str, seed: int, device: str = "cpu") -> Any:
+    """Build the architecture with weights initialised from a seed, in main memory, then spread as the device map tells."""
     with LOAD_LOCK, _failures_as_model_errors(checkpoint):
         register_classes(checkpoint)
         config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=checkpoint.loading.remote_code)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(config, **_load_kwargs(checkpoint)).to(DTYPES[dtype])
+        if checkpoint.device_map is not None:
+            with offload_folder(checkpoint.device_map) as (folder, keep_with):
+                dispatch(model, checkpoint.device_map, device, folder)
+                keep_with(model)
     _reset_generation_config(checkpoint, model)
     return model
 
 
 def _load(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
-    with LOAD_LOCK, _failures_as_model_errors(checkpoint):
+    device_map = None if device == META else checkpoint.device_map
+    with LOAD_LOCK, _failures_as_model_errors(checkpoint), offload_folder(device_map) as (folder, keep_with):
         register_classes(checkpoint)
+        placement = {"device_map": META} if device == META else load_kwargs(device_map, device, folder)
         model, loading_info = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),
             dtype=DTYPES[dtype],
@@ -78,9 +97,10 @@ def _load(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             generation_config=GenerationConfig(),
-            **({"device_map": "meta"} if device == "meta" else {}),
+            **placement,
             **_load_kwargs(checkpoint),
         )
+        keep_with(model)
     check_weights(checkpoint.spec, model, loading_info, read_model_tensors(checkpoint.spec, checkpoint.folder))
     _reset_generation_config(checkpoint, model)
     return model
@@ -92,6 +112,15 @@ def _load_kwargs(checkpoint: Checkpoint) -> dict[str, Any]:
     if loading.attention:
         options["attn_implementation"] = loading.attention
     return options
+
+
+def find_blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
+    """Find the blocks: the outermost ModuleList of `num_hidden_layers` modules."""
+    count = config.get_text_config().num_hidden_layers
+    for module in base.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"{type(base).__name__}: no list of {count} blocks found; its hidden states cannot be read")
 
 
 def register_classes(checkpoint: Checkpoint) -> None:

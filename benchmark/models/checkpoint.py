@@ -31,6 +31,7 @@ from benchmark.artifacts import (
 from benchmark.environment import available_limit
 from benchmark.errors import ModelError, UsageError
 from benchmark.models import custom, hub
+from benchmark.models.devices.device_map import DeviceMap
 from benchmark.models.formats import list_local_names, missing_config_error, missing_weights_error, refuse_adapter
 from benchmark.models.interface import DEFAULT_LOAD_OPTIONS, LoadOptions, ModelSpec
 from benchmark.models.json_files import CONFIG_FILE, read_config
@@ -60,6 +61,7 @@ class Checkpoint:
         digest: SHA-256 over configuration, weights and tokenizer files.
         network: whether the model is a network whose hidden states can be read.
         loading: options it is loaded with.
+        device_map: which devices store its modules; None for all on the one that computes.
     """
 
     spec: str
@@ -70,6 +72,7 @@ class Checkpoint:
     digest: str
     has_hidden_states: bool = True
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
+    device_map: DeviceMap | None = None
 
     @property
     def is_custom(self) -> bool:
@@ -100,16 +103,25 @@ BASELINE_REGISTRY = "baselines.registry"
 """Module of the baselines; imported only if a spec names one, since `benchmark` does not depend on `baselines`."""
 
 
-def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Checkpoint:
+def open_checkpoint(
+    spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS, device_map: DeviceMap | None = None
+) -> Checkpoint:
     """Find, check and digest the files of a model; a hub model is downloaded to the hub's cache.
 
     Raises:
         UsageError: load options that do not apply to the scheme.
         ModelError: files are missing, in another format, or damaged.
     """
-    if spec.scheme in ("baseline", "py"):
-        if replace(loading, own_code=False) != DEFAULT_LOAD_OPTIONS:
-            raise UsageError(f"{spec}: attention, quantization and remote code are for hf: and path: models only")
+    is_file_model = spec.scheme not in ("baseline", "py")
+    if not is_file_model and (replace(loading, own_code=False) != DEFAULT_LOAD_OPTIONS or device_map is not None):
+        raise UsageError(
+            f"{spec}: attention, quantization, remote code and device maps are for hf: and path: models only"
+        )
+    if device_map is not None and loading.quantization:
+        raise UsageError(
+            f"{spec}: expected a quantization or a device map; weights on several devices are not quantized"
+        )
+    if not is_file_model:
         return _open_baseline(spec) if spec.scheme == "baseline" else _open_custom(spec, loading)
     loading = replace(loading, own_code=False)
     patterns = (*FILE_PATTERNS, CODE_PATTERN) if loading.remote_code else FILE_PATTERNS
@@ -140,6 +152,7 @@ def open_checkpoint(spec: ModelSpec, loading: LoadOptions = DEFAULT_LOAD_OPTIONS
         weight_bytes=sum(path.stat().st_size for path in weights),
         digest=_digest_files(folder, patterns),
         loading=loading,
+        device_map=device_map,
     )
 
 

@@ -22,9 +22,11 @@ from transformers import LogitsProcessorList
 
 from benchmark.errors import ModelError
 from benchmark.models.architecture import DTYPES as DTYPES
-from benchmark.models.architecture import build_untrained_copy, load_stored_model
+from benchmark.models.architecture import build_untrained_copy, find_blocks, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler, RefuseNaN, find_program_end, stop_at_end
+from benchmark.models.devices.device_map import DeviceMap
+from benchmark.models.devices.placement import input_device
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
 from benchmark.models.token_alignment import align_tokens, select_word_states
 from benchmark.models.tokenizer import load_tokenizer
@@ -83,13 +85,13 @@ class HuggingFaceModel:
     ) -> None:
         tokenizer = self.load_tokenizer(checkpoint)
         model = (
-            load_stored_model(checkpoint, dtype)
+            load_stored_model(checkpoint, dtype, device)
             if random_seed is None
-            else build_untrained_copy(checkpoint, dtype, random_seed)
+            else build_untrained_copy(checkpoint, dtype, random_seed, device)
         )
         if checkpoint.loading.quantization:
             _quantize(model)
-        self._adapt(model, tokenizer, device, preamble)
+        self._adapt(model, tokenizer, device, preamble, checkpoint.device_map)
 
     @classmethod
     def from_objects(cls, model: Any, tokenizer: Any, device: str, preamble: str = "") -> HuggingFaceModel:
@@ -98,15 +100,17 @@ class HuggingFaceModel:
         adapter._adapt(model, tokenizer, device, preamble)
         return adapter
 
-    def _adapt(self, model: Any, tokenizer: Any, device: str, preamble: str) -> None:
+    def _adapt(
+        self, model: Any, tokenizer: Any, device: str, preamble: str, device_map: DeviceMap | None = None
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.device = torch.device(device)
+        self.device = input_device(model, device, device_map)
         if self.device.type == "cuda":
             # Convolutions, such as Mamba's, would round their inputs to TF32 (10-bit mantissa).
             torch.backends.cudnn.allow_tf32 = False
-        self.model.to(self.device).eval()
+        self.model.eval()
         self.base = self.model.base_model
-        self.blocks = _find_blocks(self.base, self.model.config)
+        self.blocks = find_blocks(self.base, self.model.config)
         signature = inspect.signature(self.model.forward).parameters
         self.takes_position_ids = "position_ids" in signature
         # transformers 5.24 renamed `past_key_values` to `cache` and warns about the old name.
@@ -410,12 +414,3 @@ def _quantize(model: torch.nn.Module) -> None:
     except ImportError as error:
         raise ModelError("--quantization int8: needs torchao; pip install torchao") from error
     quantize_(model, Int8WeightOnlyConfig())
-
-
-def _find_blocks(base: torch.nn.Module, config: Any) -> torch.nn.ModuleList:
-    """Find the blocks: the outermost ModuleList of `num_hidden_layers` modules."""
-    count = config.get_text_config().num_hidden_layers
-    for module in base.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return module
-    raise ModelError(f"{type(base).__name__}: no list of {count} blocks found; its hidden states cannot be read")

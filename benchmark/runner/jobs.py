@@ -118,7 +118,7 @@ def localize(job: Job) -> Job:
         return job
     if not checkpoint.spec.startswith("hf:"):
         raise ModelError(f"{checkpoint.folder}: not there on this node; put the model on storage that all nodes share")
-    local = open_checkpoint(ModelSpec.parse(checkpoint.spec), checkpoint.loading)
+    local = open_checkpoint(ModelSpec.parse(checkpoint.spec), checkpoint.loading, checkpoint.device_map)
     if local.digest != checkpoint.digest:
         raise ModelError(f"{checkpoint.spec}: this node has files of SHA-256 {local.digest}, not {checkpoint.digest}")
     return replace(job, checkpoint=local)

@@ -23,6 +23,7 @@ from benchmark.probing.probes import GROUPS_PER_CHUNK
 from benchmark.probing.protocol import Protocol
 from benchmark.probing.semantic_content import count_content_steps
 from benchmark.probing.verdict import count_blind_steps
+from benchmark.runner.jobs import num_threads
 from benchmark.runner.measurements.cost import (
     CACHED_BYTES,
     LOAD_SECONDS,
@@ -52,7 +53,7 @@ NUM_PREFLIGHT_TASKS = 200
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Estimated time and memory of a run.
+    """Estimated time and memory of a run; times are processor seconds of one thread.
 
     Attributes:
         shards: number of shards.
@@ -79,9 +80,17 @@ class ResourceEstimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run in one process."""
+        """Of the whole run, in whatever number of processes."""
         parts = self.start_seconds + self.evaluation_seconds + self.probing_seconds
         return parts + sum(self.measurement_seconds.values())
+
+    def format_time(self, processes: int) -> str:
+        """Processor time, and the time that this many processes take on idle cores."""
+        text = f"about {format_duration(self.seconds)} of processor time"
+        if processes > 1:
+            wall = self.start_seconds + (self.seconds - self.start_seconds) / processes
+            text += f", {format_duration(wall)} in {processes} processes on idle cores"
+        return text
 
 
 def check_fits(job: Job, protocol: Protocol, measurements: Sequence[Measurement] = ()) -> ResourceEstimate:
@@ -215,7 +224,9 @@ def _estimate_resources(
     states = 2 * suite.probe_programs * suite.recipe.length[1] * width * 2 * torch.get_num_threads()
     cache = suite.batch * (prompt_tokens + new_tokens) * width * layers * 4 * element_bytes
     probes = torch.get_num_threads() * GROUPS_PER_CHUNK * (width + classes) * protocol.hidden * 4 * 6
-    model = checkpoint.parameters * element_bytes * 2 + stored + cache + 600_000_000
+    # With a device map accelerate places the weights by what is free, and loading fails where nothing is.
+    weights = checkpoint.parameters * element_bytes * 2 + stored if checkpoint.device_map is None else 0
+    model = weights + cache + 600_000_000
     memory = model + 3 * states + probes
     return ResourceEstimate(
         len(shards),
@@ -254,18 +265,22 @@ def _pass_seconds(job: Job) -> float:
 
 
 def _fastest_seconds(compute: Callable[[], object]) -> float:
-    """Seconds of the fastest call within 0.15 s, which other processes of the machine disturb the least."""
-    compute()
-    end, fastest = time.perf_counter() + 0.15, math.inf
-    while fastest == math.inf or time.perf_counter() < end:
-        start = time.perf_counter()
+    """Processor seconds of the fastest call within 0.15 s of them, by one thread.
+
+    Time that other processes of the machine take is not counted, and the fastest call is the one that they disturb the least.
+    """
+    with num_threads(1):
         compute()
-        fastest = min(fastest, time.perf_counter() - start)
+        end, fastest = time.thread_time() + 0.15, math.inf
+        while fastest == math.inf or time.thread_time() < end:
+            start = time.thread_time()
+            compute()
+            fastest = min(fastest, time.thread_time() - start)
     return fastest
 
 
 def matmul_flops(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a matrix product on this machine's CPU, measured for 0.15 s."""
+    """Floating-point operations per processor second of a matrix product on one core, measured for 0.15 s."""
     a = torch.randn(MATMUL_SIZE, MATMUL_SIZE).to(dtype)
     return 2.0 * MATMUL_SIZE**3 / _fastest_seconds(lambda: a @ a)
 
@@ -278,18 +293,14 @@ def weight_bytes_per_second(dtype: torch.dtype, rows: int) -> float:
     return weights.nbytes / _fastest_seconds(lambda: [linear(inputs, weight) for weight in weights])
 
 
-def describe_start(job: Job, estimate: ResourceEstimate, folder: Path) -> str:
+def describe_start(job: Job, estimate: ResourceEstimate, folder: Path, processes: int = 0) -> str:
     """One line on a run that starts: model, suite, estimated time and run folder."""
-    duration = (
-        f"about {format_duration(estimate.seconds)} in one process (rough)"
-        if estimate.seconds
-        else "time not estimated"
-    )
+    duration = f"{estimate.format_time(processes)} (rough)" if estimate.seconds else "time not estimated"
     tasks = f"{job.suite.tasks:,} test tasks"
     return f"{job.checkpoint.spec} on suite {job.suite.name}: {tasks}, {duration}; run folder {folder}"
 
 
-def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) -> str:
+def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate, processes: int = 0) -> str:
     """Text of `--dry-run`."""
     parts = {
         "start": estimate.start_seconds,
@@ -303,9 +314,9 @@ def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate) 
             f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
             f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
             f"work       {estimate.shards} shards of up to {job.suite.shard} items",
-            f"time       about {format_duration(estimate.seconds)} in one process ("
+            f"time       {estimate.format_time(processes)} ("
             f"{', '.join(f'{name} {seconds:.0f} s' for name, seconds in parts.items())}); rough, from a matrix product "
-            "measured now",
+            "measured now in processor time",
             f"memory     about {estimate.memory_bytes / 1e9:.1f} GB; {estimate.available_bytes / 1e9:.1f} GB available",
         ]
     )

@@ -13,10 +13,11 @@ import pytest
 pytest.importorskip("ray")
 from quick_protocol import QUICK
 from ray.cluster_utils import Cluster
-from shared_ray import AFTER, BEFORE, DEATHS
+from shared_ray import AFTER, BEFORE, DEATHS, SharedExecutor
 from whole_runs import at_commit, call, only, same
 
 import benchmark.sweep
+from benchmark.cluster.executor import EVALUATION, FIT
 from benchmark.cluster.ray_executor import Node, ResourceRequest, insufficient_resources_message
 from benchmark.runner.record import read_record
 
@@ -51,6 +52,29 @@ def check_undisturbed(out: Path, undisturbed: Path, workers: int) -> None:
     provenance = read_record(only(out) / "record.json").provenance
     assert (provenance.workers, provenance.retries) == (workers, {})
     assert len(provenance.processors) == 1
+
+
+@pytest.mark.usefixtures("quick", "shared_workers")
+def test_workers_stay_between_evaluation_and_fits(words, tmp_path, monkeypatch):
+    started, served = [], []
+    start_worker, submit = SharedExecutor.start_worker, SharedExecutor.submit
+
+    def counted_start(self, kind):
+        handle, call = start_worker(self, kind)
+        started.append(handle._actor_id)
+        return handle, call
+
+    def counted_submit(self, handle, item, batch_scale):
+        served.append((handle._actor_id, item.kind))
+        return submit(self, handle, item, batch_scale)
+
+    monkeypatch.setattr(SharedExecutor, "start_worker", counted_start)
+    monkeypatch.setattr(SharedExecutor, "submit", counted_submit)
+    assert call(*words, "--output-dir", tmp_path, "--workers", 2, *PATIENT) == 0
+    kinds = [kind for _, kind in served]
+    assert kinds.index(FIT) > kinds.index(EVALUATION)
+    assert len(started) == 2
+    assert {worker for worker, _ in served} <= set(started)  # on a busy machine one may do all
 
 
 @pytest.mark.usefixtures("quick", "shared_workers")

@@ -14,8 +14,9 @@ from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.runner import preflight
 from benchmark.runner.evidence_cache import untrained_copy_key, write_cached
 from benchmark.runner.measurements import cost
-from benchmark.runner.measurements.cost import ModelCost, count_missing_copies, estimate_measurements
+from benchmark.runner.measurements.cost import ModelCost, estimate_measurements, list_missing_copies
 from benchmark.runner.measurements.registry import MEASUREMENTS
+from benchmark.runner.measurements.represents import seeds_of_copy
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.preflight import check_fits, describe_plan, describe_start
 from benchmark.runner.worker import RANDOM_INIT_SEED
@@ -23,6 +24,7 @@ from benchmark.tasks.prompt_template import FEWSHOT
 from benchmark.tasks.suite import load_suite
 
 COST = ModelCost(1e-5, 0.0, 100.0, 6.0, 128, 1e11, True, True)
+SLOW_PROBES = replace(COST, probe_flops=COST.probe_flops / 2)
 
 
 @pytest.fixture
@@ -41,7 +43,11 @@ def test_every_measurement_of_the_run_has_an_estimate_and_is_told(job, tmp_path)
     assert with_all.seconds == pytest.approx(plain.seconds + sum(with_all.measurement_seconds.values()))
     text = describe_plan(job.checkpoint, job, with_all)
     assert f"represents {with_all.measurement_seconds['represents']:.0f} s" in text
-    assert f"about {preflight.format_duration(with_all.seconds)} in one process" in text
+    assert f"about {preflight.format_duration(with_all.seconds)} of processor time (" in text
+    half = with_all.start_seconds + (with_all.seconds - with_all.start_seconds) / 2
+    assert f"{preflight.format_duration(half)} in 2 processes on idle cores" in describe_plan(
+        job.checkpoint, job, with_all, 2
+    )
     assert f"start {with_all.start_seconds:.0f} s" in text
     assert preflight.format_duration(with_all.seconds) in describe_start(job, with_all, tmp_path)
 
@@ -54,12 +60,12 @@ def test_measurements_that_do_not_fit_the_run_are_not_counted(job) -> None:
 def test_copies_in_the_cache_are_not_read(job) -> None:
     represents = MEASUREMENTS["represents"]
     before = estimate_measurements(job, COST, [represents])["represents"]
-    assert count_missing_copies(job, ROTATION_STANDARD) == 5
+    assert list_missing_copies(job, ROTATION_STANDARD) == [0, 1, 2, 3, 4]
     for copy in range(5):
         key = untrained_copy_key(job, ROTATION_STANDARD, RANDOM_INIT_SEED + copy)
         assert key is not None
         write_cached(key, {})
-    assert count_missing_copies(job, ROTATION_STANDARD) == 0
+    assert list_missing_copies(job, ROTATION_STANDARD) == []
     assert estimate_measurements(job, COST, [represents])["represents"] < 0.7 * before
 
 
@@ -115,6 +121,32 @@ def test_only_a_model_that_no_cache_holds_is_measured_for_it(job, monkeypatch) -
     small = check_fits(job, STANDARD).evaluation_seconds
     monkeypatch.setattr(preflight, "CACHED_BYTES", 0)
     assert check_fits(job, STANDARD).evaluation_seconds > small
+
+
+def test_a_preview_counts_every_seed_of_the_copies_that_it_starts(job) -> None:
+    preview = MEASUREMENTS["preview"]
+    assert [len(seeds_of_copy(ROTATION_STANDARD, copy)) for copy in range(3)] == [2, 2, 1]
+    empty, doubled = (estimate_measurements(job, part, [preview])["preview"] for part in (COST, SLOW_PROBES))
+    fits = doubled - empty
+    for copy in range(3):
+        key = untrained_copy_key(job, ROTATION_STANDARD, RANDOM_INIT_SEED + copy)
+        assert key is not None
+        write_cached(key, {})
+    empty, doubled = (estimate_measurements(job, part, [preview])["preview"] for part in (COST, SLOW_PROBES))
+    # Three seeds of the model, and records, beside five of the copies.
+    assert 1.4 < fits / (doubled - empty) < 1 + 5 / 3
+
+
+def test_time_that_other_processes_take_is_not_counted(monkeypatch) -> None:
+    clocks = {"thread_time": 0.0}
+    monkeypatch.setattr(preflight.time, "thread_time", lambda: clocks["thread_time"])
+    monkeypatch.setattr(preflight.time, "perf_counter", lambda: pytest.fail("wall time depends on the load"))
+
+    def compute() -> None:
+        assert torch.get_num_threads() == 1
+        clocks["thread_time"] += 0.01
+
+    assert preflight._fastest_seconds(compute) == pytest.approx(0.01)
 
 
 def test_speeds_are_measured() -> None:

@@ -90,10 +90,15 @@ def recorded_outputs(blocks: torch.nn.ModuleList, outputs: list[Any]) -> Iterato
 @contextmanager
 def skipped_blocks(blocks: Sequence[torch.nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
     """Within, blocks return what they returned in an unedited pass over the same token, without being run."""
+    # accelerate replaces the `forward` of a block that it moves between devices; others have that of their class.
+    replaced = [vars(block).get("forward") for block in blocks]
     for block, output in zip(blocks, outputs, strict=True):
         block.forward = lambda *_, output=output, **__: output
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward
+        for block, forward in zip(blocks, replaced, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward

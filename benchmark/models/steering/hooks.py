@@ -37,7 +37,7 @@ class PassHooks:
         at = hidden.shape[1] - 1 - self.column
         value = hidden[:, at]
         if self.values is not None and index == self.site:
-            value = self.values.to(hidden.dtype)
+            value = self.values.to(hidden)  # the block may be on another device than the prompts
             self.fired += 1
         elif self.ranges is not None and index > self.site:
             value = clamp_to_range(value, self.ranges[index])

@@ -116,7 +116,7 @@ class LstmNetwork:
 
     def select(self, state: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
         """See `RecurrentNetwork.select`."""
-        return [part[rows] for part in state]
+        return [part[rows.to(part.device)] for part in state]
 
     def read(self, state: list[torch.Tensor]) -> list[torch.Tensor]:
         """See `RecurrentNetwork.read`."""

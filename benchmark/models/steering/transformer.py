@@ -212,7 +212,9 @@ class PrefixGroup:
 
     def _select(self, cache: Any) -> Any:
         selected = copy.deepcopy(cache)
-        selected.batch_select_indices(self.rows)
+        # Indices in main memory select from keys of any device.
+        is_spread = getattr(self.model.model, "hf_device_map", None) is not None
+        selected.batch_select_indices(self.rows.cpu() if is_spread else self.rows)
         return selected
 
     def states(self, position: str) -> list[np.ndarray]:

@@ -142,16 +142,17 @@ def estimate_measurements(job: Job, cost: ModelCost, measurements: Iterable[Meas
     return seconds
 
 
-def count_missing_copies(job: Job, protocol: RotationProtocol) -> int:
-    """Number of randomly initialised copies whose evidence is neither shipped nor cached."""
-    missing = 0
+def list_missing_copies(job: Job, protocol: RotationProtocol) -> list[int]:
+    """Randomly initialised copies whose evidence is neither shipped nor cached."""
+    missing = []
     for copy in range(protocol.random_inits):
         if not seeds_of_copy(protocol, copy):
             continue
         key = untrained_copy_key(job, protocol, RANDOM_INIT_SEED + copy)
         has_cached = key is not None and is_cached(key, job.cache)
         is_shipped = not has_cached and shipped_copy(job, protocol, RANDOM_INIT_SEED + copy) is not None
-        missing += not (has_cached or is_shipped)
+        if not (has_cached or is_shipped):
+            missing.append(copy)
     return missing
 
 
@@ -167,8 +168,10 @@ def _represents_seconds(job: Job, cost: ModelCost, protocol: RotationProtocol, n
     settings = (protocol.steps, protocol.batch, protocol.hidden)
     labels = cost.fit(fits * len(ALL_PAIRS), fits * rotation_classes, *settings)
     records = cost.fit(fits * 2, fits * record_classes, *settings)
-    missing = min(num_seeds, count_missing_copies(job, protocol))
-    return BLIND_SECONDS + read + labels + records + missing * (read + labels / protocol.random_inits)
+    # A copy is probed by all of its seeds, also where a preview needs fewer, so that its evidence can be cached.
+    copies = list_missing_copies(job, protocol)[:num_seeds]
+    copy_seeds = sum(len(seeds_of_copy(protocol, copy)) for copy in copies)
+    return BLIND_SECONDS + read + labels + records + len(copies) * read + copy_seeds * labels / num_seeds
 
 
 def _uses_seconds(cost: ModelCost, settings: PairSettings) -> float:
