@@ -9,7 +9,7 @@ from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
 
-WORDS = 2
+WORDS = 1
 """So many that an answer has more tokens than the sliding windows of `families` are wide."""
 UNEMBEDDED = ("mamba", "mamba2")
 """Their `output_hidden_states` leave out the embeddings, and give the last block before and after the final norm."""

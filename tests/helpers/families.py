@@ -23,6 +23,8 @@ SUITE = load_suite("smoke")
 END = "<end>"
 VOCABULARY = 310
 """So few that words stay in pieces."""
+WINDOW = 16
+"""Of sliding attention, in tokens: fewer than a prompt or an answer has."""
 LLAMA = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8,
@@ -50,10 +52,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", LLAMA),
     "qwen2": ("Qwen2ForCausalLM", LLAMA),
     "qwen3": ("Qwen3ForCausalLM", LLAMA),
-    "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 24}),
+    "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": WINDOW}),
     "gemma": ("GemmaForCausalLM", LLAMA),
-    "gemma2": ("Gemma2ForCausalLM", {**LLAMA, "sliding_window": 24, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3ForCausalLM", {**LLAMA, "sliding_window": 24, "query_pre_attn_scalar": 8}),
+    "gemma2": ("Gemma2ForCausalLM", {**LLAMA, "sliding_window": WINDOW, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3ForCausalLM", {**LLAMA, "sliding_window": WINDOW, "query_pre_attn_scalar": 8}),
     "phi": ("PhiForCausalLM", LLAMA),
     "phi3": ("Phi3ForCausalLM", LLAMA),
     "falcon": ("FalconForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}),
@@ -87,7 +89,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**LLAMA, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16},
     ),
     "lfm2": ("Lfm2ForCausalLM", {**LLAMA, "layer_types": ["conv", "full_attention", "conv"]}),
-    "recurrent-gemma": ("RecurrentGemmaForCausalLM", {**LLAMA, "attention_window_size": 24, "lru_width": 32}),
+    "recurrent-gemma": ("RecurrentGemmaForCausalLM", {**LLAMA, "attention_window_size": WINDOW, "lru_width": 32}),
 }  # fmt: skip
 
 SIMILAR = frozenset({
@@ -105,11 +107,17 @@ def family_params(names: Iterable[str], quick: Container[str] | None = None) -> 
 
 @cache
 def cases() -> tuple[list[str], list[str]]:
-    """Prompts of two lengths (two examples, and the last output of one), and programs, as tuples."""
+    """Prompts of two lengths (the last example, and the last output), and programs."""
+    prompts, programs = _texts()
+    shown = [p[p.rindex(("input", "output")[i % 2]) :] for i, p in enumerate(prompts)]
+    return shown, programs
+
+
+@cache
+def _texts() -> tuple[list[str], list[str]]:
+    """Whole prompts, and programs."""
     tasks = tasks_of(SUITE).take(np.arange(4))
-    prompts = render_prompts(SUITE, tasks)
-    prompts[::2] = [p[p.index("output") :] for p in prompts[::2]]
-    return prompts, [t.removeprefix(HEADER_TEXT).strip() for t in tasks.programs.texts()]
+    return render_prompts(SUITE, tasks), [t.removeprefix(HEADER_TEXT).strip() for t in tasks.programs.texts()]
 
 
 def byte_pair_tokenizer(begin: bool = False) -> PreTrainedTokenizerFast:
@@ -133,7 +141,7 @@ def metaspace_tokenizer(begin: bool = True, split: bool = True) -> PreTrainedTok
 
 
 def _trained(inner: Tokenizer, begin: bool, **options: Any) -> PreTrainedTokenizerFast:
-    prompts, programs = cases()
+    prompts, programs = _texts()
     marks = [END, "<begin>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 30 * bool(options),
