@@ -13,13 +13,13 @@ from pathlib import Path
 from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED, Measurements
 from benchmark.board.sections.detail_section import detail_tables
+from benchmark.board.sections.fewshot_note import FEWSHOT_BUDGET
 from benchmark.board.tables import format_p, format_skill
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ, RotationResult, represents_conditions
-from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurement_record import RepresentsRecord, UsesRecord, read_measurement
 from benchmark.statistics import Estimate
 from benchmark.tasks.prompt_template import TRAINED
@@ -120,11 +120,7 @@ def describe_measurements(measurements: Measurements) -> list[str]:
 
 def represents_section(result: RotationResult, version: int, track: str = TRAINED) -> MeasuredSection:
     """The section of protocol 4."""
-    protocol = rotation_protocol(track)
-    budget = "" if track == TRAINED else (
-        f" Read from {protocol.prompts * protocol.programs_per_prompt:,} programs at most, behind the prompts of track {track}, "
-        "with outputs hidden in prompts and solved examples."
-    )  # fmt: skip
+    budget = "" if track == TRAINED else f" {FEWSHOT_BUDGET}"
     conditions: Table = [
         {
             "condition": CONDITION_TEXTS[condition.name],

@@ -40,13 +40,14 @@ from benchmark.board.sections.decoding import (
     decoding_rows,
     largest_k,
 )
+from benchmark.board.sections.fewshot_note import FEWSHOT_LINES
+from benchmark.board.sections.seed_spread import NO_RECIPES, read_recipes, spread_lines
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import calibration_option, output_file_option, submissions_option
 from benchmark.command import run_command
 from benchmark.errors import VerificationError
 from benchmark.installation.paths import CALIBRATION_FILE, shipped_path, work_folder
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
-from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate, in_percent
 from benchmark.submit.schema import LOCAL_WEIGHTS, REPRODUCED
@@ -147,11 +148,12 @@ def render_markdown(
     groups: Sequence[RankingGroup],
     calibration: Calibration | None = None,
     known_answers: Sequence[KnownAnswers] = (),
+    recipes: Mapping[str, str] = NO_RECIPES,
 ) -> str:
     """Render the leaderboard as Markdown.
 
-    Each group has a table of what a model solves, represents, uses and merges, then the probes of its record's protocol,
-    then the pseudo-models with known answers of its suite.
+    Each group has a table of what a model solves, represents, uses and merges, the spread between seeds of one recipe, then
+    the probes of its record's protocol, then the pseudo-models with known answers of its suite.
     """
     parts = [
         "# Leaderboard",
@@ -170,10 +172,11 @@ def render_markdown(
             f"## {title} ({version})",
             "",
             _github_table([_markdown_row(ranked_row, columns, decoding_columns(group)) for ranked_row in group.rows]),
+            *spread_lines(group, recipes, _github_table),
             *_probing_lines(group),
         ]
         if group.track != TRAINED:
-            parts += ["", *_budget_lines(group)]
+            parts += ["", *FEWSHOT_LINES]
             continue
         if calibration and calibration.suite == group.suite:
             parts += ["", *_calibration_lines(calibration)]
@@ -181,16 +184,6 @@ def render_markdown(
             if answers.suite == group.suite:
                 parts += ["", f"### {answers.title}", "", *answers.note, "", _github_table(answers.rows)]
     return "\n".join(parts) + "\n"
-
-
-def _budget_lines(group: RankingGroup) -> list[str]:
-    """How many programs *Represents* is read from, in a group whose track has other settings than `trained`."""
-    protocol = rotation_protocol(group.track)
-    return [
-        f"*Represents* of this track is read from {protocol.prompts * protocol.programs_per_prompt:,} programs at most, behind "
-        "prompts and solved examples whose outputs",
-        "are hidden: [docs/pretrained.md](docs/pretrained.md).",
-    ]
 
 
 def _github_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -355,12 +348,15 @@ def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
 
 
 def leaderboard_files(
-    entries: Sequence[LeaderboardRow], calibration: Calibration | None, known_answers: Sequence[KnownAnswers] = ()
+    entries: Sequence[LeaderboardRow],
+    calibration: Calibration | None,
+    known_answers: Sequence[KnownAnswers] = (),
+    recipes: Mapping[str, str] = NO_RECIPES,
 ) -> dict[str, str]:
     """Text of each leaderboard file, by suffix."""
     groups = rank_groups(entries)
     return {
-        ".md": render_markdown(groups, calibration, known_answers),
+        ".md": render_markdown(groups, calibration, known_answers, recipes),
         ".json": to_json(groups, calibration, known_answers),
         ".csv": to_csv(groups),
     }
@@ -398,7 +394,10 @@ def run(options: LeaderboardOptions) -> int:
     """Write or check the files; returns the exit code."""
     entries = read_board(options.submissions)
     print_ignored(entries)
-    files = leaderboard_files(entries, read_calibration(options.calibration), read_known_answers(options.calibration))
+    files = leaderboard_files(
+        entries, read_calibration(options.calibration), read_known_answers(options.calibration),
+        read_recipes(options.submissions, entries),
+    )  # fmt: skip
     texts = {options.output_file.with_suffix(suffix): text for suffix, text in files.items()}
     if options.check:
         _check_files(options.submissions, entries, texts)

@@ -179,7 +179,9 @@ def expand_series(text: str) -> list[str]:
     if scheme == "path" and any(sign in target for sign in "*?["):
         folders = sorted((path for path in _glob(Path(target)) if path.is_dir()), key=folder_order)
         if not folders:
-            raise UsageError(f"--model {text}: no folder matches; expected folders such as {target.replace('*', '100')}")
+            raise UsageError(
+                f"--model {text}: no folder matches; expected folders such as {target.replace('*', '100')}"
+            )
         return [f"path:{folder}" for folder in folders]
     match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
     if match is None:

@@ -36,9 +36,7 @@ def karel(suite: str = "laptop", track: str = "fewshot", limit: int | None = Non
     ]
     name = f"karel-{loaded.name}-v{loaded.version}"
     config = GenerateConfig(temperature=0.0, max_tokens=64)
-    return Task(
-        dataset=MemoryDataset(samples, name=name), scorer=[shown(), held_out()], config=config
-    )
+    return Task(dataset=MemoryDataset(samples, name=name), scorer=[shown(), held_out()], config=config)
 
 
 @cache

@@ -1,0 +1,167 @@
+"""The spread between seeds: rows that one recipe trained with other seeds, beside the interval of each row.
+
+A row's interval is that of one network: tasks, programs, probe seeds. Training the recipe once more gives another network,
+which differs by more. What is said of a recipe or a family therefore needs several seeds, whose number is the n. Recipes are
+read from `training.json`, which is the authors' statement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.board.markup import escape_markdown
+from benchmark.board.ranking import LeaderboardRow, RankingGroup
+from benchmark.errors import BenchmarkError
+from benchmark.files import read_json
+from benchmark.statistics import Estimate, t_quantile
+
+TRAINING_FILE, MAX_BYTES = "training.json", 1_000_000
+SAME_NETWORK = ("seed", "checkpoints", "spacing")
+"""Entries of a recipe that two trainings of the same kind of network may differ in."""
+MIN_SEEDS, LEVEL = 2, 0.95
+FIGURES: Mapping[str, Callable[[LeaderboardRow], Estimate | None]] = {
+    "shown": lambda row: row.record.accuracy.shown,
+    "represents: delta": lambda row: row.measurements.estimates["represents_delta"],
+    "uses: use": lambda row: row.measurements.estimates["use"],
+    "merges": lambda row: row.measurements.estimates["merges"],
+}
+"""Figures of a row whose spread is shown."""
+Table = list[dict[str, str]]
+NO_RECIPES: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """One figure of one recipe over seeds.
+
+    Attributes:
+        recipe: name of the first of its rows.
+        figure: name in `FIGURES`.
+        values: the figure of each row.
+        mean: mean over seeds with its t interval.
+        deviation: standard deviation between seeds.
+        row_half_width: mean half-width of the rows' own intervals.
+    """
+
+    recipe: str
+    figure: str
+    values: tuple[float, ...]
+    mean: Estimate
+    deviation: float
+    row_half_width: float
+
+
+def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str, str]:
+    """The recipe of each row, as text without its seed, by folder; rows without a readable recipe are left out."""
+    recipes = {}
+    for row in rows:
+        path = submissions / row.folder / TRAINING_FILE
+        try:
+            recipe: Any = read_json(path, MAX_BYTES).get("recipe") if path.is_file() else None
+        except BenchmarkError:
+            continue
+        if isinstance(recipe, dict) and "seed" in recipe:
+            # Entries that later versions added stand at a default that is false in older recipes' place.
+            shared = {name: value for name, value in recipe.items() if value and name not in SAME_NETWORK}
+            recipes[row.folder] = json.dumps(shared, sort_keys=True)
+    return recipes
+
+
+def spreads_of_group(group: RankingGroup, recipes: Mapping[str, str]) -> list[SeedSpread]:
+    """The spread of every figure of each recipe that at least two ranked rows of a group share."""
+    by_recipe: dict[str, list[LeaderboardRow]] = {}
+    for ranked_row in group.rows:
+        if ranked_row.rank is not None and ranked_row.row.folder in recipes:
+            by_recipe.setdefault(recipes[ranked_row.row.folder], []).append(ranked_row.row)
+    spreads = []
+    for rows in by_recipe.values():
+        name = min((row.name for row in rows), key=lambda text: (len(text), text))
+        for figure, read in FIGURES.items():
+            estimates = [estimate for row in rows if (estimate := read(row)) is not None]
+            if len(estimates) >= MIN_SEEDS:
+                spreads.append(measure_spread(name, figure, estimates))
+    return spreads
+
+
+def measure_spread(recipe: str, figure: str, estimates: Sequence[Estimate]) -> SeedSpread:
+    """The spread of one figure of at least two networks of a recipe."""
+    values = np.array([estimate.value for estimate in estimates])
+    count, deviation = len(values), float(values.std(ddof=1))
+    half = t_quantile((1 + LEVEL) / 2, count - 1) * deviation / np.sqrt(count)
+    center = float(values.mean())
+    return SeedSpread(
+        recipe, figure, tuple(float(value) for value in values),
+        Estimate(center, float(center - half), float(center + half), count), deviation,
+        float(np.mean([(estimate.high - estimate.low) / 2 for estimate in estimates])),
+    )  # fmt: skip
+
+
+def compare_recipes(first: SeedSpread, second: SeedSpread) -> Estimate:
+    """Difference of the means of two recipes with Welch's t interval over seeds; n is the smaller number of seeds."""
+    variances = [spread.deviation**2 / len(spread.values) for spread in (first, second)]
+    difference, total = first.mean.value - second.mean.value, sum(variances)
+    count = min(len(first.values), len(second.values))
+    if not total:
+        return Estimate(difference, difference, difference, count)
+    parts = zip(variances, (first, second), strict=True)
+    freedom = total**2 / sum(variance**2 / (len(spread.values) - 1) for variance, spread in parts)
+    half = t_quantile((1 + LEVEL) / 2, freedom) * float(np.sqrt(total))
+    return Estimate(difference, difference - half, difference + half, count)
+
+
+def spread_rows(spreads: Sequence[SeedSpread]) -> Table:
+    """One row per recipe and figure."""
+    return [
+        {
+            "recipe": spread.recipe,
+            "figure": spread.figure,
+            "seeds": str(len(spread.values)),
+            "mean over seeds": _interval(spread.mean),
+            "smallest to largest": f"{min(spread.values):.3f} to {max(spread.values):.3f}",
+            "standard deviation between seeds": f"{spread.deviation:.3f}",
+            "half-width of a row": f"{spread.row_half_width:.3f}",
+        }
+        for spread in spreads
+    ]
+
+
+def comparison_rows(spreads: Sequence[SeedSpread]) -> Table:
+    """One row per figure and pair of recipes."""
+    return [
+        {
+            "figure": figure,
+            "recipes": f"{first.recipe} - {second.recipe}",
+            "difference over seeds": _interval(compare_recipes(first, second), "+"),
+        }
+        for figure in FIGURES
+        for first, second in combinations([spread for spread in spreads if spread.figure == figure], 2)
+    ]
+
+
+def spread_lines(group: RankingGroup, recipes: Mapping[str, str], table: Callable[[Table], str]) -> list[str]:
+    """The section of a group in Markdown; empty if no recipe has several seeds. `table` renders rows."""
+    spreads = spreads_of_group(group, recipes)
+    if not spreads:
+        return []
+    lines = [
+        "",
+        "### Spread between seeds",
+        "",
+        "The same recipe trained with other seeds (`training.json`). A row's interval is that of one network; what is said of a",
+        "recipe needs the spread between its seeds. 95% intervals over seeds, of Student's t.",
+        "",
+        table([{name: escape_markdown(cell) for name, cell in row.items()} for row in spread_rows(spreads)]),
+    ]
+    compared = comparison_rows(spreads)
+    return [*lines, "", table(compared)] if compared else lines
+
+
+def _interval(estimate: Estimate, sign: str = "") -> str:
+    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"

@@ -1,0 +1,92 @@
+"""The spread between seeds of a recipe: which rows share one, Student's and Welch's intervals against SciPy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from forged import SHIPPED
+from scipy import stats
+
+from benchmark.board.ranking import rank_groups, read_board
+from benchmark.board.sections.seed_spread import (
+    FIGURES,
+    SAME_NETWORK,
+    compare_recipes,
+    comparison_rows,
+    measure_spread,
+    read_recipes,
+    spread_lines,
+    spread_rows,
+    spreads_of_group,
+)
+from benchmark.statistics import Estimate
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_board(SHIPPED)
+
+
+def estimates(values):
+    return [Estimate(value, value - 0.01, value + 0.03, 100) for value in values]
+
+
+def test_rows_of_one_recipe_are_those_that_differ_in_the_seed_only(rows):
+    recipes = read_recipes(SHIPPED, rows)
+    by_recipe = {}
+    for folder, recipe in recipes.items():
+        by_recipe.setdefault(recipe, set()).add(folder.partition("_")[2])
+    assert {"gpt-laptop", "gpt-laptop-2", "gpt-laptop-3"} in by_recipe.values()
+    assert sum(len(names) > 1 for names in by_recipe.values()) == 1
+    assert "seed" in SAME_NETWORK
+
+
+def test_a_damaged_or_missing_recipe_is_left_out(rows, tmp_path):
+    for row in rows[:3]:
+        (tmp_path / row.folder).mkdir()
+    for row, text in zip(rows[:3], ('{"recipe": "x"}', "{", json.dumps({"recipe": {"tasks": 1}})), strict=True):
+        (tmp_path / row.folder / "training.json").write_text(text)
+    assert read_recipes(tmp_path, rows) == {}
+
+
+def test_intervals_are_those_of_students_t():
+    values = [0.191, 0.142, 0.17]
+    spread = measure_spread("recipe", "use", estimates(values))
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (spread.mean.low, spread.mean.high) == pytest.approx(expected)
+    assert spread.deviation == pytest.approx(np.std(values, ddof=1))
+    assert spread.row_half_width == pytest.approx(0.02)
+    assert spread.mean.n == 3
+
+
+def test_recipes_are_compared_by_welchs_t():
+    first, second = [0.2, 0.3, 0.25, 0.22], [0.1, 0.02]
+    spreads = [measure_spread(name, "uses: use", estimates(part)) for name, part in (("a", first), ("b", second))]
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    compared = compare_recipes(*spreads)
+    assert (compared.low, compared.high) == pytest.approx((expected.low, expected.high))
+    assert compared.n == 2
+    same = compare_recipes(*(measure_spread("c", "use", estimates([0.5, 0.5])) for _ in range(2)))
+    assert (same.low, same.high) == (0, 0)
+    (line,) = comparison_rows(spreads)
+    assert line["recipes"] == "a - b"
+
+
+def test_the_board_shows_the_spread_of_the_shipped_recipe(rows):
+    (group,) = (group for group in rank_groups(rows) if (group.suite, group.track) == ("laptop", "trained"))
+    recipes = read_recipes(SHIPPED, rows)
+    spreads = spreads_of_group(group, recipes)
+    assert [(spread.recipe, spread.figure, len(spread.values)) for spread in spreads] == [
+        ("gpt-laptop", figure, 3) for figure in FIGURES
+    ]
+    delta = spreads[list(FIGURES).index("represents: delta")]
+    # Another network of the recipe differs by more than the interval of a row says.
+    assert delta.deviation > delta.row_half_width
+    lines = spread_lines(group, recipes, lambda table: f"{len(table)} rows of {sorted(table[0])[0]}")
+    assert lines[1] == "### Spread between seeds"
+    assert lines[-1] == f"{len(spread_rows(spreads))} rows of figure"
+    unranked = replace(group, rows=tuple(replace(row, rank=None) for row in group.rows))
+    assert spread_lines(unranked, recipes, str) == []
