@@ -10,20 +10,26 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.api.inline import ACCURACY_NAMES, Picture, Player, draw, estimate_row, html_table, plot_accuracy
 from benchmark.api.inputs import InputError, check_names
 from benchmark.api.model import Model, as_model
+from benchmark.api.notebook_progress import NotebookProgress, is_interactive, is_notebook
 from benchmark.board.tables import format_card, row_cells
 from benchmark.errors import ModelError, UsageError
 from benchmark.probing.protocol import GRIDS, STANDARD, STANDARD_GRID, Protocol
 from benchmark.tasks.prompt_template import FEWSHOT, TRACKS, TRAINED
+from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import MAX_SHOTS, Suite, load_suite
 from karel_env.dialects import DIALECTS, KAREL
+from karel_env.features import PRIMARY
 
 if TYPE_CHECKING:
     from benchmark.api.frames import DataFrame
+    from benchmark.cli.progress import RichProgress
     from benchmark.runner.plan import GenerationOptions
     from benchmark.runner.record import Record
     from benchmark.runner.run import Run
@@ -41,10 +47,12 @@ class Report:
         record: all figures and settings, as in `record.json`.
         folder: the run folder: record, samples, evidence of the verdict, figures, log. A temporary folder is deleted
             with the report.
+        suite: the suite of the run, with its number of tasks.
     """
 
     record: Record
     folder: Path
+    suite: Suite | None = None
 
     @property
     def row(self) -> dict[str, str]:
@@ -71,6 +79,60 @@ class Report:
         """The rows of `samples` as mappings."""
         with gzip.open(self.folder / "samples.jsonl.gz", "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One mapping per figure: its name, value, the ends of its 95% interval, and n."""
+        accuracy = self.record.accuracy
+        rows = [estimate_row(name, getattr(accuracy, field)) for field, name in ACCURACY_NAMES.items()]
+        if self.record.meaning is not None:
+            primary = self.record.meaning.features[PRIMARY]
+            rows += [estimate_row(f"{name} of {PRIMARY}", getattr(primary, name)) for name in ("skill", "gap", "delta")]
+        return rows
+
+    def to_frame(self) -> DataFrame:
+        """The rows as a DataFrame, indexed by figure.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        from benchmark.api.frames import to_frame
+
+        return to_frame(self.rows(), "figure")
+
+    def figure(self) -> Picture:
+        """What was probed, or the accuracies of a run without probes, as a figure that a notebook draws."""
+        record = self.record
+        name = f"{record.model.name} on {record.suite.name}"
+        if record.meaning is None:
+            return draw(partial(plot_accuracy, name, record.accuracy), f"accuracies of {name} with their intervals")
+        from benchmark.probing.figures import plot_features
+
+        return draw(partial(plot_features, name, record.meaning), f"skill and delta by feature of {name}")
+
+    def player(self, task: int | None = None) -> Player:
+        """Programs of the test tasks step by step, which a notebook plays.
+
+        Args:
+            task: number of a task; None for the first tasks of every outcome.
+
+        Raises:
+            InputError: there is no such task.
+        """
+        from benchmark.board.player import build_player_tasks
+
+        samples = [row for row in self.sample_rows() if row["stage"] == TEST]
+        if task is not None:
+            if not 0 <= task < len(samples):
+                raise InputError(f"task: {task}; expected a number from 0 to {len(samples) - 1}")
+            samples = [samples[task]]
+        return Player(build_player_tasks(self.suite or load_suite(self.record.suite.name), samples))
+
+    def _repr_html_(self) -> str:
+        """The figures as a table, and drawn."""
+        record = self.record
+        verdict = "" if self.verdict is None else f"; verdict {self.verdict} (protocol {record.protocol.version})"
+        caption = f"{record.model.name} on {record.suite.name}, {record.suite.tasks} tasks, {record.track}{verdict}"
+        return f"{html_table(self.rows(), caption)}{self.figure()._repr_html_()}"
 
     def __str__(self) -> str:
         """The row as a vertical table, with the evidence behind the verdict."""
@@ -174,7 +236,7 @@ def evaluate(
     batch_size: int | None = None,
     protocol: Protocol = STANDARD,
     output_dir: str | Path | None = None,
-    progress: Progress | bool = False,
+    progress: Progress | bool | None = None,
     **load_options: Any,
 ) -> Report:
     """Evaluate a model as `python -m benchmark.run` does, in this process.
@@ -197,7 +259,9 @@ def evaluate(
         protocol: settings of the probes; a run under any but `STANDARD` is not eligible for the leaderboard.
         output_dir: folder in which the run folder is made; the same call with the same folder continues a run that was
             interrupted, and computes nothing if it is complete. None: a temporary folder, deleted with the report.
-        progress: True for bars on standard error, or an object with the methods of `runner.stages.Progress`.
+        progress: True for a bar, in the cell of a notebook or on standard error; False for none; None for one where
+            somebody watches: in a notebook, and at the prompt of Python or IPython. Or an object with the methods of
+            `runner.stages.Progress`.
         load_options: keyword arguments of `load_model`, for a spec or a folder.
 
     Returns:
@@ -254,7 +318,7 @@ def _deleted_on_failure(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _evaluate(model: Model, settings: RunSettings, folder: Path, progress: Progress | bool) -> Report:
+def _evaluate(model: Model, settings: RunSettings, folder: Path, progress: Progress | bool | None) -> Report:
     """Carry out a run below a folder, or read it if it is complete.
 
     Raises:
@@ -268,10 +332,10 @@ def _evaluate(model: Model, settings: RunSettings, folder: Path, progress: Progr
         )
     settings.check()
     run = Run(settings.run_config(model, folder), model.checkpoint)
-    return Report(run.finished_record() or _execute(run, model, progress), run.root())
+    return Report(run.finished_record() or _execute(run, model, progress), run.root(), run.suite)
 
 
-def _execute(run: Run, model: Model, progress: Progress | bool) -> Record:
+def _execute(run: Run, model: Model, progress: Progress | bool | None) -> Record:
     """Carry out a run in this process."""
     import torch
 
@@ -285,13 +349,22 @@ def _execute(run: Run, model: Model, progress: Progress | bool) -> Record:
     backend = Backend(Pool(LocalExecutor(), 1), 0, torch.get_num_threads(), set())
     held = model.checkpoint
     mode = held.evaluation_mode() if isinstance(held, MemoryCheckpoint) else nullcontext()
+    if progress is None:
+        progress = is_interactive()
     with mode:
         if progress is not True:
             return run.execute(backend, progress or SilentProgress())
-        from rich.console import Console
-
-        from benchmark.cli.progress import RichProgress
-
-        bars = RichProgress(Console(stderr=True, highlight=False))
+        bars = _open_bars()
         with bars.displayed():
             return run.execute(backend, bars)
+
+
+def _open_bars() -> NotebookProgress | RichProgress:
+    """A bar in the cell of a notebook, or bars on standard error."""
+    if is_notebook():
+        return NotebookProgress()
+    from rich.console import Console
+
+    from benchmark.cli.progress import RichProgress
+
+    return RichProgress(Console(stderr=True, highlight=False))

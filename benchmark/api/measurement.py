@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.api.hidden_states import PooledStates
+from benchmark.api.inline import Picture, draw, html_table
 from benchmark.api.inputs import InputError, check_names, check_no_empty_rows, check_states
 from benchmark.api.probe_set import BlindProbeSet
 from benchmark.probing.control_gap import CONTROLS, MODEL, FeatureResult
@@ -88,6 +90,17 @@ class Measurement:
         from benchmark.api.frames import to_frame
 
         return to_frame(self.rows(), "feature")
+
+    def figure(self) -> Picture:
+        """Skill and delta by feature, as a figure that a notebook draws."""
+        from benchmark.probing.figures import plot_features
+
+        reported = replace(self.result, features={name: self.result.features[name] for name in self.features})
+        return draw(partial(plot_features, "states", reported), "skill and delta by feature")
+
+    def _repr_html_(self) -> str:
+        """The rows as a table, and drawn."""
+        return f"{html_table(self.rows(), f'verdict {self.verdict}')}{self.figure()._repr_html_()}"
 
 
 def _row(name: str, result: FeatureResult) -> dict[str, Any]:

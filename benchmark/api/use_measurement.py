@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.api.inline import Picture, draw, html_table
 from benchmark.api.inputs import InputError
 from benchmark.api.model import Model, as_model
 from benchmark.causal.interventions import SteerableModel
@@ -87,6 +89,27 @@ class UseMeasurement:
         from benchmark.api.frames import to_frame
 
         return to_frame(self.rows())
+
+    def figure(self) -> Picture:
+        """Shares of strict pairs whose next word is the target, by condition, as a figure that a notebook draws.
+
+        Raises:
+            InputError: nothing was edited (N/A).
+        """
+        score = self.measurement.use.strict
+        if score is None:
+            raise InputError(f"figure: {self.verdict}, {self.reason}; expected a model whose states were edited")
+        from benchmark.probing.figures import plot_estimates
+
+        title = f"next words after edits: {self.verdict}; {score.pairs:,} strict pairs of {score.tasks:,} tasks, 95% intervals"
+        shares = {"edited to the target": score.steered, **score.controls}
+        plot = partial(plot_estimates, title, shares, "share of pairs with the target", (0, 1))
+        return draw(plot, "shares of pairs with the target, by condition")
+
+    def _repr_html_(self) -> str:
+        """The rows as a table, and drawn."""
+        table = html_table(self.rows(), f"{self.verdict}{': ' if self.reason else ''}{self.reason}")
+        return table if self.measurement.use.strict is None else f"{table}{self.figure()._repr_html_()}"
 
     def __str__(self) -> str:
         """Verdict, scores of edit and controls, merges, and the pairs that do not count, as a card of text."""

@@ -74,7 +74,11 @@ def describe_prompts(record: Record) -> str:
     frame = record.frame
     if frame is None:
         return record.track
-    notes = [] if frame.shots == load_suite(record.suite.name).shots else [f"{frame.shots} examples"]
+    notes = (
+        []
+        if frame.shots == load_suite(record.suite.name).shots
+        else [f"{frame.shots} example{'' if frame.shots == 1 else 's'}"]
+    )
     notes += [] if frame.dialect == KAREL else [frame.dialect]
     return f"{record.track} ({', '.join(notes)})" if notes else record.track
 

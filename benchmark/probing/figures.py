@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from benchmark.statistics import Estimate
 from karel_env.features import PRIMARY
 
 FOLDER = "figures"
-DPI, WIDTH = 200, 7.0
-"""Pixels per inch of the PNG, and the width of every figure in inches."""
+DPI, SCREEN_DPI, WIDTH = 200, 110, 7.0
+"""Pixels per inch of a PNG file and of one in a notebook, and the width of every figure in inches."""
 BLUE, ORANGE, BAND, GREY = "#0072b2", "#d55e00", "#dddddd", "#595959"
 """Blue and orange are from the colour-blind safe palette of Okabe & Ito (2008)."""
 _STYLE = {
@@ -62,7 +63,7 @@ def write_figures(folder: Path, name: str, result: ProbeResult, grid: Grid | Non
         grid: data of the figures `layers-SET-POSITION` (`LAYER_MAPS`) and `budgets`; a figure without slices is not
             written. None after a run of the standard grid.
     """
-    plots: dict[str, Callable[[], Figure]] = {"features": partial(_plot_features, name, result)}
+    plots: dict[str, Callable[[], Figure]] = {"features": partial(plot_features, name, result)}
     if grid is not None:
         for probe_set, position in LAYER_MAPS:
             if cells := select_layer_map(grid.slices, probe_set, position):
@@ -89,6 +90,27 @@ def save_figures(plots: Mapping[str, Callable[[], Figure]], folder: Path) -> lis
     return sorted(paths)
 
 
+def draw_png(draw: Callable[[], Figure]) -> bytes:
+    """Draw a figure in the common style; returns the bytes of a PNG file."""
+    buffer = BytesIO()
+    with style.context(["default", _STYLE]):
+        draw().savefig(buffer, format="png", dpi=SCREEN_DPI)
+    return buffer.getvalue()
+
+
+def plot_estimates(title: str, estimates: Mapping[str, Estimate], label: str, limits: tuple[float, float]) -> Figure:
+    """One row per estimate: its value and its interval."""
+    figure = titled_figure(0.9 + 0.3 * len(estimates), title)
+    axes = figure.subplots()
+    for row, estimate in enumerate(estimates.values()):
+        _plot_interval(axes, row, estimate, "o")
+    axes.set_yticks(range(len(estimates)), list(estimates))
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    axes.set_xlim(*limits)
+    axes.set_xlabel(label)
+    return figure
+
+
 def titled_figure(height: float, *title: str) -> Figure:
     """An empty figure of `height` inches; each text of `title` is a paragraph of the title."""
     lines = [line for text in title for line in textwrap.wrap(text, 98)]
@@ -98,7 +120,7 @@ def titled_figure(height: float, *title: str) -> Figure:
     return figure
 
 
-def _plot_features(name: str, probe_result: ProbeResult) -> Figure:
+def plot_features(name: str, probe_result: ProbeResult) -> Figure:
     """Skill (left) and delta (right), one row per feature."""
     features = probe_result.features
     num_alternatives = format_range(len(result.alternatives) for result in features.values())
