@@ -128,6 +128,8 @@ def run(options: RelativeCalibrateOptions) -> int:
     """Measure, write the record and print the table; returns the exit code."""
     make_folder(options.output_dir, "--output-dir")
     suite, protocol = load_suite(options.suite), calibration_protocol(options.prompts, options.folds)
+    settings = {name: getattr(options, name) for name in ("suite", "draws", "prompts", "folds", "samples")}
+    path = options.output_dir / RECORD_FILE
     cells: list[Cell] = []
     for seed in range(options.draws):
         kinds = ControlKinds(RelativeSuite(suite_of_draw(suite, seed), protocol, options.samples), seed)
@@ -136,11 +138,9 @@ def run(options: RelativeCalibrateOptions) -> int:
             cells.append(measure_cell(kinds, name, networks))
             message = f"draw {seed}: {name}: {cells[-1]['found']} ({cells[-1]['seconds']:.0f} s)"
             print(message, file=sys.stderr, flush=True)
-    settings = {name: getattr(options, name) for name in ("suite", "draws", "prompts", "folds", "samples")}
-    shared = {"environment": describe_environment(), "derivability": kinds.suite.derivability}
-    path = options.output_dir / RECORD_FILE
-    record = {**settings, **shared, "cells": cells}
-    write_atomic(path, (json.dumps(record, indent=1, default=float) + "\n").encode())
+            shared = {"environment": describe_environment(), "derivability": kinds.suite.derivability}
+            record = {**settings, **shared, "cells": cells}
+            write_atomic(path, (json.dumps(record, indent=1, default=float) + "\n").encode())
     print(format_table(cells))
     print(f"\nwrong: {sum(not cell['right'] for cell in cells)} of {len(cells)}. Record: {path}")
     return 0
