@@ -79,7 +79,8 @@ def execute(options: RelativeOptions) -> int:
             views, condition_views = of_actions, of_conditions
         else:
             random_views.append(of_actions)
-    result = suite.measure(views, random_views, condition_views)
+    random_init = suite.probe(random_views) if random_views else None
+    result = suite.measure(views, random_init, condition_views)
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_relative(result, protocol))
     path = options.output_dir / f"{checkpoint.name}-{Path(options.suite).stem}.json"

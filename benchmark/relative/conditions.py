@@ -96,8 +96,8 @@ def probe_conditions(
     losses = []
     for q, rows in enumerate(judged_rows.evaluated):
         candidates = [-fit.log_prob[q].astype(np.float64).swapaxes(0, 1) for fit in fits]
-        step = probe_set.step[rows]
-        losses.append(select_on_validation(candidates, judged_rows.prior_loss[q], step, judged_rows.num_validation[q]))
+        prior, step = judged_rows.prior_loss[q][:1], probe_set.step[rows]
+        losses.append(select_on_validation(candidates, prior, step, judged_rows.num_validation[q]))
     return judged_rows.sum_losses(losses, has_displacement=False)
 
 

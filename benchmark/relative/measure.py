@@ -160,20 +160,28 @@ class RelativeSuite:
     def history(self) -> RotationEvidence:
         """Evidence of the token history: all words so far, and the input."""
         states = self.history_states(self.probe_set)
-        return probe_rotation(self.probe_set, self.judged_rows, [[states]], self.protocol, self.trainer)
+        return self.probe([[states]])
+
+    def probe(self, copies: Sequence[Sequence[np.ndarray]]) -> RotationEvidence:
+        """Evidence of a source without its records.
+
+        Args:
+            copies: float32 [R, D] of the labelled action words, per copy of the source and view.
+        """
+        return probe_rotation(self.probe_set, self.judged_rows, copies, self.protocol, self.trainer)
 
     def history_states(self, probe_set: ControlProbeSet) -> np.ndarray:
         """float32 [R, D], all words so far one-hot, and the input."""
         return token_history_states(probe_set.programs, probe_set.inputs, probe_set)  # type: ignore[arg-type]
 
     def evidence(
-        self, views: Sequence[np.ndarray], random_views: Sequence[Sequence[np.ndarray]] = ()
+        self, views: Sequence[np.ndarray], random_init: RotationEvidence | None = None
     ) -> Mapping[str, RotationEvidence]:
         """Evidence of a source and of all its controls.
 
         Args:
             views: float32 [R, D] per view, of the labelled action words.
-            random_views: the same per randomly initialised copy.
+            random_init: evidence of the randomly initialised copies.
         """
         probe_set, rows, protocol = self.probe_set, self.judged_rows, self.protocol
         records = sample_records(probe_set, rows, views, protocol, self.num_samples, self.trainer)
@@ -183,21 +191,17 @@ class RelativeSuite:
                 records[name] = replace(
                     exact, displacement=sampled.displacement, displacement_by_seed=sampled.displacement_by_seed
                 )
-        evidence = {
-            MODEL: probe_rotation(probe_set, rows, [views], protocol, self.trainer), **records, TOKEN_HISTORY: self.history,
-        }  # fmt: skip
-        if random_views:
-            evidence[RANDOM_INIT] = probe_rotation(probe_set, rows, random_views, protocol, self.trainer)
-        return evidence
+        copies = {} if random_init is None else {RANDOM_INIT: random_init}
+        return {MODEL: self.probe([views]), **records, TOKEN_HISTORY: self.history, **copies}
 
     def measure(
         self,
         views: Sequence[np.ndarray],
-        random_views: Sequence[Sequence[np.ndarray]] = (),
+        random_init: RotationEvidence | None = None,
         condition_views: Sequence[np.ndarray] = (),
     ) -> RelativeResult:
         """All figures of a source; arguments of `evidence`, and float32 [C, D] per view of the labelled condition words."""
-        evidence = self.evidence(views, random_views)
+        evidence = self.evidence(views, random_init)
         marker, pose = self.kept_pairs
         marker = marker or MARKER_PAIRS
         probe_set = self.probe_set

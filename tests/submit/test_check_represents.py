@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -28,8 +29,9 @@ from benchmark.runner.measurements.represents import STORED_SOURCES, conclude_ro
 from benchmark.runner.plan import DEFAULT_GENERATION
 from benchmark.runner.record import ModelEntry, Provenance, SuiteEntry
 from benchmark.statistics import Estimate
+from benchmark.submit import command as submit_command
 from benchmark.submit.check_record import check_figures
-from benchmark.submit.measurements import repeat_represents
+from benchmark.submit.measurements import repeat, repeat_represents
 from benchmark.submit.measurements.check import check_measurements
 from benchmark.submit.measurements.check_represents import checked_evidence
 from benchmark.submit.measurements.repeat_represents import SeedRequest, measure_seed
@@ -266,6 +268,35 @@ def test_a_rerun_measures_one_seed_as_the_run_did(tiny_folder, tmp_path, monkeyp
     for source in ("model", *RECORDS):
         assert (measured[source] == stored[f"{source}.rotation_by_seed"][1]).all(), source
     assert (measured[RANDOM_INIT] == copy[f"{RANDOM_INIT}.rotation_by_seed"][0]).all()
+
+
+def test_a_rerun_reads_the_states_of_the_weights_and_of_an_untrained_copy(tiny_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    weights = load((other / "model.safetensors").read_bytes())
+    changed = {name: array[..., ::-1].copy() for name, array in weights.items()}
+    (other / "model.safetensors").write_bytes(save(changed, metadata={"format": "pt"}))
+    measured = [
+        measure_seed(
+            SeedRequest(
+                RerunRequest("m", str(folder), "", SUITE, "float32", "cpu", DEFAULT_LOAD_OPTIONS, DEFAULT_GENERATION, SMALL),
+                SMALL, 1,
+            )
+        )
+        for folder in (tiny_folder, other)
+    ]  # fmt: skip
+    assert any((measured[0][source] != measured[1][source]).any() for source in ("model", *RECORDS))
+    assert (measured[0][RANDOM_INIT] == measured[1][RANDOM_INIT]).all()
+
+
+def test_verification_with_a_rerun_fits_a_probe_seed_again(tmp_path, monkeypatch) -> None:
+    called = []
+    for name in ("repeat_represents", "repeat_uses_detail"):
+        monkeypatch.setattr(repeat, name, lambda folder, report, limits, name=name: called.append(name))
+    report = VerificationReport(SimpleNamespace(name="row"), SimpleNamespace(suite=suite_entry()), [])
+    submit_command.rerun_measurements(tmp_path, report)
+    assert called == ["repeat_represents", "repeat_uses_detail"]
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.1])

@@ -22,6 +22,7 @@ from benchmark.calibrate.rotation_draw import is_right
 from benchmark.command import make_folder
 from benchmark.environment import describe_environment
 from benchmark.errors import UsageError
+from benchmark.probing.version4.rotation_evidence import RotationEvidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.relative.measure import RelativeResult, RelativeSuite
 from benchmark.runner.store import write_atomic
@@ -29,22 +30,27 @@ from benchmark.statistics import Estimate, format_outcomes
 from benchmark.tasks.suite import load_suite
 
 RECORD_FILE = "calibration_relative.json"
-NUM_RANDOM_NETWORKS = 2
+NUM_RANDOM_NETWORKS, HIDDEN = 2, 64
 Cell = dict[str, Any]
 
 
 def calibration_protocol(prompts: int, folds: int) -> RotationProtocol:
-    """The settings of protocol 4 with fewer prompts and seeds."""
+    """The settings of protocol 4 with fewer prompts and seeds, and smaller probes: the token history has 2,000 columns."""
     return replace(
-        ROTATION_STANDARD, prompts=prompts, folds=folds, seeds=tuple(range(folds)), random_inits=NUM_RANDOM_NETWORKS
-    )
+        ROTATION_STANDARD, prompts=prompts, folds=folds, seeds=tuple(range(folds)), random_inits=NUM_RANDOM_NETWORKS,
+        hidden=HIDDEN,
+    )  # fmt: skip
 
 
-def measure_cell(kinds: ControlKinds, name: str) -> Cell:
+def random_networks(kinds: ControlKinds) -> RotationEvidence:
+    """Evidence of random networks as controls, other than that of the pseudo-model of this name."""
+    networks = [[kinds.random_network(number + 1)] for number in range(NUM_RANDOM_NETWORKS)]
+    return kinds.suite.probe(networks)
+
+
+def measure_cell(kinds: ControlKinds, name: str, networks: RotationEvidence) -> Cell:
     """Measure one pseudo-model."""
     began = time.process_time()
-    # Networks other than that of the pseudo-model of the same name.
-    networks = [[kinds.random_network(number + 1)] for number in range(NUM_RANDOM_NETWORKS)]
     result = kinds.suite.measure([kinds.states(name)], networks)
     kind = kinds.kinds()[name][0]
     cell = to_cell(name, kind, kinds.seed, result)
@@ -122,18 +128,19 @@ def run(options: RelativeCalibrateOptions) -> int:
     """Measure, write the record and print the table; returns the exit code."""
     make_folder(options.output_dir, "--output-dir")
     suite, protocol = load_suite(options.suite), calibration_protocol(options.prompts, options.folds)
+    settings = {name: getattr(options, name) for name in ("suite", "draws", "prompts", "folds", "samples")}
+    path = options.output_dir / RECORD_FILE
     cells: list[Cell] = []
     for seed in range(options.draws):
         kinds = ControlKinds(RelativeSuite(suite_of_draw(suite, seed), protocol, options.samples), seed)
+        networks = random_networks(kinds)
         for name in select_kinds(list(kinds.kinds()), options.only):
-            cells.append(measure_cell(kinds, name))
+            cells.append(measure_cell(kinds, name, networks))
             message = f"draw {seed}: {name}: {cells[-1]['found']} ({cells[-1]['seconds']:.0f} s)"
             print(message, file=sys.stderr, flush=True)
-    settings = {name: getattr(options, name) for name in ("suite", "draws", "prompts", "folds", "samples")}
-    shared = {"environment": describe_environment(), "derivability": kinds.suite.derivability}
-    path = options.output_dir / RECORD_FILE
-    record = {**settings, **shared, "cells": cells}
-    write_atomic(path, (json.dumps(record, indent=1, default=float) + "\n").encode())
+            shared = {"environment": describe_environment(), "derivability": kinds.suite.derivability}
+            record = {**settings, **shared, "cells": cells}
+            write_atomic(path, (json.dumps(record, indent=1, default=float) + "\n").encode())
     print(format_table(cells))
     print(f"\nwrong: {sum(not cell['right'] for cell in cells)} of {len(cells)}. Record: {path}")
     return 0

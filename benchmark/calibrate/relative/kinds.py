@@ -19,7 +19,7 @@ from benchmark.relative.control_labels import ControlProbeSet
 from benchmark.relative.measure import RelativeSuite
 from karel_env.first_executions import run_to_words
 from karel_env.language import HEADER, WORDS
-from karel_env.semantics import LEFT, ORIGINAL, PICK, PUT, RIGHT
+from karel_env.semantics import LEFT, MOVE, ORIGINAL, PICK, PUT, RIGHT
 
 _STATES, _NETWORK = 90_031, 90_032
 Builder = Callable[[], Sequence[np.ndarray]]
@@ -47,19 +47,19 @@ class ControlKinds:
         record, state, mixed = RECORD_KIND, STATE_KIND, MIXED_KIND
         return {
             "noise": (record, lambda: [self._random("noise").normal(size=(len(self.probe_set.row), WIDTH))]),
-            "token history": (record, lambda: [self.history]),
-            "action words": (record, lambda: [self._one_hot(self.probe_set.prefixes), self.world]),
-            "action words, keeps .90 / .60": (record, lambda: [self._one_hot(self._forgetful()), self.world]),
-            "action words, pick = put": (record, lambda: [self._one_hot(self._merged()), self.world]),
-            "bag": (record, lambda: self._bag([(word,) for word in range(NUM_WORDS)])),
-            "bag, pick = put": (record, lambda: self._bag([(0,), (LEFT,), (RIGHT,), (PICK, PUT)])),
-            "lefts and rights executed": (record, lambda: self._executed_turns()),
             "random network": (record, lambda: [self.random_network(0)]),
-            "state and input": (state, lambda: [self.state, self.world]),
-            "state and token history": (state, lambda: [self.state, self.history]),
+            "token history": (record, lambda: [self.suite.history_states(self.probe_set)]),
+            "action words": (record, lambda: [self.words]),
+            "action words, keeps .90 / .60": (record, lambda: [self._one_hot(self._forgetful())]),
+            "action words, pick = put": (record, lambda: [self._one_hot(self._merged())]),
+            "bag": (record, lambda: self._bag([(word,) for word in range(NUM_WORDS)])),
+            "bag, pick = put": (record, lambda: self._bag([(MOVE,), (LEFT,), (RIGHT,), (PICK, PUT)])),
+            "lefts and rights executed": (record, self._executed_turns),
             "rotation": (state, lambda: [np.eye(NUM_ROTATIONS)[self.probe_set.classes[0, 0]]]),
-            "state degraded by 25%": (state, lambda: [self._degraded(0.25), self.world]),
-            "state in half of the programs": (mixed, lambda: [self._half(), self.world]),
+            "state": (state, lambda: [self.state]),
+            "state and action words": (state, lambda: [self.state, self.words]),
+            "state degraded by 25%": (state, lambda: [self._degraded(0.25)]),
+            "state in half of the programs": (mixed, lambda: [self._half()]),
         }
 
     def states(self, name: str) -> np.ndarray:
@@ -70,22 +70,15 @@ class ControlKinds:
         return (columns @ mixing + NOISE * random.normal(size=(len(columns), WIDTH))).astype(np.float32)
 
     @property
-    def history(self) -> np.ndarray:
-        """float32 [R, columns], all words so far and the input."""
-        return self.suite.history_states(self.probe_set)
-
-    @property
-    def world(self) -> np.ndarray:
-        """float32 [R, columns], the input."""
-        return world_features(self.probe_set.inputs)[self.probe_set.program]
+    def words(self) -> np.ndarray:
+        """float64 [R, T * 5], one-hot action words up to each labelled one, in the order of the text."""
+        return self._one_hot(self.probe_set.prefixes)
 
     @property
     def state(self) -> np.ndarray:
-        """float64 [R, columns], one-hot heading in example 0 and displacement in the frame of the start."""
-        rotation, forward, sideways = self.probe_set.classes[0]
-        heading = np.eye(NUM_ROTATIONS)[(self.probe_set.start_heading + rotation) % NUM_ROTATIONS]
-        displacement = np.eye(self.probe_set.counts[1])
-        return np.concatenate([heading, displacement[forward], displacement[sideways]], 1)
+        """float64 [R, columns], one-hot rotation and displacement."""
+        classes, counts = self.probe_set.classes[0], self.probe_set.counts
+        return np.concatenate([np.eye(count)[labels] for labels, count in zip(classes, counts, strict=True)], 1)
 
     def random_network(self, number: int) -> np.ndarray:
         """float32 [R, WIDTH], states of a random recurrent network that reads the input and then every word."""
