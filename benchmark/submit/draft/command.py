@@ -84,11 +84,8 @@ def _describe_entries(draft: Draft) -> str:
         value: Any = entries
         for name in path.split("."):
             value = value[name]
-        text = (
-            ", ".join(value)
-            if isinstance(value, list) and all(isinstance(v, str) for v in value)
-            else json.dumps(value)
-        )
+        parts = value if isinstance(value, list) else [value]
+        text = ", ".join(part if isinstance(part, str) else json.dumps(part) for part in parts)
         lines.append((path, text if len(text) <= 40 else f"{text[:37]}...", source))
     if not lines:
         return ""

@@ -60,7 +60,9 @@ def to_inspect_log(report: VerificationReport, folder: Path, dataset: str, statu
         "samples": [_sample(sample, model) for sample in samples],
     }  # fmt: skip
     stamp = re.sub(r"[:+]", "-", started)
-    return {f"{stamp}_{task.replace('_', '-')}_{identity}.json": json.dumps(redact_json_paths(document), indent=1) + "\n"}
+    return {
+        f"{stamp}_{task.replace('_', '-')}_{identity}.json": json.dumps(redact_json_paths(document), indent=1) + "\n"
+    }
 
 
 def _provider(model: str) -> str:
