@@ -148,7 +148,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
 
 def describe_next(folder: Path, is_official: bool) -> str:
     """Commands that look at a finished run, and the one that submits it if it is eligible."""
-    commands = [f"{program_name('show')} {folder} --failed", f"{program_name('board')} {folder} --open"]
+    show = program_name("show", "benchmark.board.terminal.show")
+    commands = [f"{show} {folder} --failed", f"{program_name('board')} {folder} --open"]
     if is_official:
         commands.append(f"{program_name('submit')} new --run {folder}")
     return "\n".join(f"{'' if i else 'next':<12}{command}" for i, command in enumerate(commands))

@@ -120,7 +120,8 @@ def test_worlds_are_in_line_where_the_robot_is_on_markers(run):
 def test_the_summary_names_the_commands_that_show_more(run, capsys):
     assert main([str(run.folder)]) == 0
     out = capsys.readouterr().out
-    assert f"{run.folder} --task N" in out
+    assert f"python -m {show.MODULE} {run.folder} --task N" in out
+    assert show.__spec__.name == show.MODULE
     assert f"board {run.folder} --open" in out
 
 

@@ -130,6 +130,16 @@ def test_the_same_weights_are_described_as_in_their_row(run, board):
     assert described(board / "2026-11-25_mine")["training"] == described(NETWORK)["training"]
 
 
+def test_a_baseline_is_described_as_in_its_row(board, tmp_path):
+    run, name = tmp_path / "runs" / "n-gram", "2026-11-25_n-gram"
+    shutil.copytree(ROOT / "submissions" / name, run)
+    (run / "submission.yaml").unlink()
+    shutil.copytree(ROOT / "submissions" / name, board / name)
+    entry("model.digest", "0" * 64, "record.json")(run)
+    assert main(["--submissions", str(board), "new", "again", "--run", str(run)]) == 4
+    assert described(board / "2026-11-25_again")["family"] == "symbolic"
+
+
 def test_own_training_was_under_the_original_meanings():
     entries = read_own_training(NETWORK)
     assert (entries["suite"], entries["seeds"], entries["alternative_semantics_seen"]) == ("laptop", [1], False)

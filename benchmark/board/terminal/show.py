@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from karel_env.world import Worlds
 
 TASKS_PER_LINE, MAX_SHOWN_TEXT, MAX_SHOWN_STEPS, MAX_TASKS = 8, 400, 40, 1000
+MODULE = "benchmark.board.terminal.show"
+"""Its own name, for a call by `python -m`."""
 NUM_INVALID = 3
 """Answers that are shown of a model that writes no program."""
 HEADINGS = ("north", "east", "south", "west")
@@ -106,7 +108,7 @@ def format_outcomes(run: ShownRun) -> str:
             lines.append(f"  {kind:<{width}} {len(numbers):>7,}   tasks {first}")
     if invalid := describe_invalid(run.record, run.samples):
         lines += ["", invalid]
-    command = f"{program_name('show')} {shlex.quote(str(run.folder))}"
+    command = f"{program_name('show', MODULE)} {shlex.quote(str(run.folder))}"
     lines += [
         "",
         f"one of them, with its worlds, reference and answer:  {command} --task N",
@@ -272,7 +274,7 @@ def execute(options: ShowOptions) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(ShowOptions, argv, "show")))
+    return run_command(lambda: execute(parse_options(ShowOptions, argv, "show", module=MODULE)))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run_new(submissions: Path, options: NewOptions, verify_folder: Callable[[Pat
     print(f"{format_standing(read_standing(draft.folder, submissions))}\n")
     if draft.questions:
         print(
-            f"still to write in {draft.folder / DESCRIPTION}, or to give as an option of this command:\n"
+            f"still to write in {draft.folder / DESCRIPTION}, or remove the folder and give it as an option:\n"
             f"{list_questions(draft.questions, with_options=True)}\n"
             f"then: {program_name('submit')} verify {draft.folder.name}\n"
         )
