@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmark.cli.declare import group, option, parse_options, program_name
 from benchmark.cli.fields import model_option, suite_option
@@ -138,7 +139,22 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     notice = describe_small_run(run.suite, options.limit)
     if notice:
         console.print(f"note        {notice}", soft_wrap=True)
+    if record.accuracy.valid.value == 0:
+        from benchmark.board.comparison import read_test_samples
+        from benchmark.board.terminal.show import describe_invalid
+
+        console.print(f"\n{describe_invalid(record, read_test_samples(folder, record))}", markup=False, soft_wrap=True)
     console.print(f"record      {folder / 'record.json'}\nrun folder  {folder}", soft_wrap=True)
+    console.print(describe_next(folder, record.official), markup=False, soft_wrap=True)
+
+
+def describe_next(folder: Path, is_official: bool) -> str:
+    """Commands that look at a finished run, and the one that submits it if it is eligible."""
+    show = program_name("show", "benchmark.board.terminal.show")
+    commands = [f"{show} {folder} --failed", f"{program_name('board')} {folder} --open"]
+    if is_official:
+        commands.append(f"{program_name('submit')} new --run {folder}")
+    return "\n".join(f"{'' if i else 'next':<12}{command}" for i, command in enumerate(commands))
 
 
 def main(arguments: Sequence[str] | None = None, protocol: Protocol = STANDARD) -> int:

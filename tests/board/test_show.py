@@ -108,6 +108,23 @@ def test_a_model_without_a_program_gets_its_answers_and_a_hint(undisturbed, caps
     assert "--track fewshot" in out
 
 
+def test_worlds_are_in_line_where_the_robot_is_on_markers(run):
+    """The glyph of the robot on a marker is longer than others, such as `<1`."""
+    number = next(n for n in range(100) if any(f"{robot}1" in format_task(run, n) for robot in "<>^v"))
+    drawn = [line for line in format_task(run, number).splitlines() if set(line) <= set(" .#123<>^v") and line.strip()]
+    cells = [[start for start, sign in enumerate(line) if sign != " " and line[start - 1] == " "] for line in drawn]
+    per_example = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    assert all(row == example[0] for example in per_example for row in example)
+
+
+def test_the_summary_names_the_commands_that_show_more(run, capsys):
+    assert main([str(run.folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"python -m {show.MODULE} {run.folder} --task N" in out
+    assert show.__spec__.name == show.MODULE
+    assert f"board {run.folder} --open" in out
+
+
 def test_steps_of_a_loop_have_conditions_and_are_limited(run, monkeypatch):
     from karel_env.parser import parse
 

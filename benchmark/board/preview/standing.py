@@ -170,8 +170,9 @@ def describe_difference(standing: Standing) -> str:
     """From how many rows the run differs, in a sentence."""
     num_rows, num_alike = standing.num_rows, standing.num_rows - standing.num_better - standing.num_worse
     return (
-        f"rank {standing.ranked_row.rank}: of {num_rows} rows {standing.num_better} are significantly better, {standing.num_worse} "
-        f"worse, {num_alike} not told apart (exact McNemar test at 5%, Holm-adjusted, held-out examples of the same tasks)"
+        f"rank {standing.ranked_row.rank}; of {num_rows} other rows, significantly better: {standing.num_better}, worse: "
+        f"{standing.num_worse}, not told apart: {num_alike} (exact McNemar test at 5%, Holm-adjusted, held-out examples of the "
+        "same tasks)"
     )
 
 
@@ -184,6 +185,6 @@ def _cells(ranked_row: RankedRow, standing: Standing) -> dict[str, str]:
         "#": str(ranked_row.rank),
         "model": f"{row.name} ({THIS_RUN})" if is_own else row.name,
         "held-out %": f"{100 * row.held_out.mean():.1f}",
-        "only it solves": "" if is_own else str(test.second),
-        "only this run": "" if is_own else str(test.first),
+        "solved by it only": "" if is_own else str(test.second),
+        "by this run only": "" if is_own else str(test.first),
     }

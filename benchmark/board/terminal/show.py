@@ -8,6 +8,7 @@ from the suite's seed; nothing but the samples is read from the folder.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 from benchmark.board.comparison import find_run, read_test_samples
 from benchmark.board.markup import spell_hidden
 from benchmark.board.player import SHOWN_ONLY, SOLVED
-from benchmark.cli.declare import argument, option, parse_options
+from benchmark.cli.declare import argument, option, parse_options, program_name
 from benchmark.command import run_command
 from benchmark.errors import UsageError, VerificationError
 from benchmark.tasks.prompt_template import TRAINED
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from karel_env.world import Worlds
 
 TASKS_PER_LINE, MAX_SHOWN_TEXT, MAX_SHOWN_STEPS, MAX_TASKS = 8, 400, 40, 1000
+MODULE = "benchmark.board.terminal.show"
+"""Its own name, for a call by `python -m`."""
+NUM_INVALID = 3
+"""Answers that are shown of a model that writes no program."""
 HEADINGS = ("north", "east", "south", "west")
 COLUMN_GAP = "     "
 
@@ -101,12 +106,33 @@ def format_outcomes(run: ShownRun) -> str:
         if numbers:
             first = " ".join(map(str, numbers[:TASKS_PER_LINE])) + (" ..." if len(numbers) > TASKS_PER_LINE else "")
             lines.append(f"  {kind:<{width}} {len(numbers):>7,}   tasks {first}")
-    if run.record.accuracy.valid.value == 0:
-        lines += ["", "No answer is a program. The first three:"]
-        lines += [f"  task {sample['task']}: {_quoted(sample['text'])}" for sample in run.samples[:3]]
-        if run.record.track == TRAINED:
-            lines.append("A model that was not trained on Karel is evaluated with solved examples: --track fewshot.")
-    lines += ["", "--task N shows one of them, --failed the first that are not solved."]
+    if invalid := describe_invalid(run.record, run.samples):
+        lines += ["", invalid]
+    command = f"{program_name('show', MODULE)} {shlex.quote(str(run.folder))}"
+    lines += [
+        "",
+        f"one of them, with its worlds, reference and answer:  {command} --task N",
+        f"the first that are not solved:                       {command} --failed",
+        f"its page and player, and where its row would stand:  {program_name('board')} {shlex.quote(str(run.folder))} --open",
+    ]
+    return "\n".join(lines)
+
+
+def describe_invalid(record: Record, samples: Sequence[dict[str, Any]]) -> str:
+    """The first answers of a model that wrote no program at all, and what to try; empty for any other model.
+
+    Args:
+        record: the record of the run.
+        samples: its samples of the test stage, in order.
+    """
+    if record.accuracy.valid.value > 0:
+        return ""
+    lines = [f"No answer is a program. The first {NUM_INVALID}:"]
+    lines += [
+        f"  task {sample['task']}: {_quoted(str(sample['text'])) or '(nothing)'}" for sample in samples[:NUM_INVALID]
+    ]
+    if record.track == TRAINED:
+        lines.append("A model that was not trained on Karel is evaluated with solved examples: --track fewshot.")
     return "\n".join(lines)
 
 
@@ -177,7 +203,13 @@ def _side_by_side(columns: Sequence[tuple[str, Worlds]]) -> list[str]:
     """Drawings of worlds under their titles."""
     from karel_env.world import world_text
 
-    drawings = [[title, *world_text(world).splitlines()] for title, world in columns]
+    # The robot on markers has a glyph of two or three characters (`<1`), so that all cells of the example get as many.
+    glyphs = [[line.split() for line in world_text(world).splitlines()] for _, world in columns]
+    cell_width = max(len(glyph) for rows in glyphs for row in rows for glyph in row)
+    drawings = [
+        [title, *(" ".join(glyph.ljust(cell_width) for glyph in row) for row in rows)]
+        for (title, _), rows in zip(columns, glyphs, strict=True)
+    ]
     widths = [max(map(len, drawing)) for drawing in drawings]
     height = max(map(len, drawings))
     rows = [
@@ -242,7 +274,7 @@ def execute(options: ShowOptions) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: execute(parse_options(ShowOptions, argv, "show")))
+    return run_command(lambda: execute(parse_options(ShowOptions, argv, "show", module=MODULE)))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run_new(submissions: Path, options: NewOptions, verify_folder: Callable[[Pat
     print(f"{format_standing(read_standing(draft.folder, submissions))}\n")
     if draft.questions:
         print(
-            f"still to write in {draft.folder / DESCRIPTION}, or to give as an option of this command:\n"
+            f"still to write in {draft.folder / DESCRIPTION}, or remove the folder and give it as an option:\n"
             f"{list_questions(draft.questions, with_options=True)}\n"
             f"then: {program_name('submit')} verify {draft.folder.name}\n"
         )
@@ -84,11 +84,8 @@ def _describe_entries(draft: Draft) -> str:
         value: Any = entries
         for name in path.split("."):
             value = value[name]
-        text = (
-            ", ".join(value)
-            if isinstance(value, list) and all(isinstance(v, str) for v in value)
-            else json.dumps(value)
-        )
+        parts = value if isinstance(value, list) else [value]
+        text = ", ".join(part if isinstance(part, str) else json.dumps(part) for part in parts)
         lines.append((path, text if len(text) <= 40 else f"{text[:37]}...", source))
     if not lines:
         return ""

@@ -137,14 +137,16 @@ def _read_descriptions(submissions: Path) -> Iterator[tuple[Path, dict[str, Any]
 
 
 def _entries_of_same_model(record: Record, submissions: Path) -> dict[str, KnownEntry]:
-    """What a row of the same weights declares: a model in another table is described as it was."""
+    """What a row of the same weights, or of the same baseline, declares: a model in another table is described as it was."""
     for folder, description in _read_descriptions(submissions):
-        if description.get("digest") != record.model.digest or find_questions(description):
+        spec = record.model.spec
+        is_same_baseline = spec.startswith("baseline:") and description.get("model") == spec
+        if not (is_same_baseline or description.get("digest") == record.model.digest) or find_questions(description):
             continue
         training = description.get("training")
         entries = {path: description.get(path) for path in (FAMILY, AUTHORS, LICENCE)}
         entries |= {f"training.{name}": value for name, value in training.items()} if isinstance(training, dict) else {}
-        source = f"{folder.name}, a row of the same weights"
+        source = f"{folder.name}, a row of the same model"
         return {
             path: KnownEntry(value, source)
             for path, value in entries.items()

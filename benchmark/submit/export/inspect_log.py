@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.environment import package_versions
 from benchmark.runner.redaction import redact_json_paths
 from benchmark.statistics import Estimate
+from benchmark.submit.export.every_eval_ever import model_identity
 from benchmark.submit.export.lm_eval import standard_error
 from benchmark.submit.export.metrics import BENCHMARK, list_metrics, status_text
 from benchmark.submit.export.samples import SAMPLE_METRICS, ExportedSample, list_samples
@@ -30,7 +31,7 @@ def to_inspect_log(report: VerificationReport, folder: Path, dataset: str, statu
     task = f"karel_{record.suite.name}"
     started, finished = record.provenance.started, record.provenance.finished
     identity = hashlib.sha256(f"{record.samples_sha256} {started}".encode()).hexdigest()[:22]
-    model = f"karel/{report.submission.name}"
+    model = f"{_provider(report.submission.model)}/{model_identity(report.submission)}"
     document = {
         "version": LOG_VERSION,
         "status": "success",
@@ -59,7 +60,14 @@ def to_inspect_log(report: VerificationReport, folder: Path, dataset: str, statu
         "samples": [_sample(sample, model) for sample in samples],
     }  # fmt: skip
     stamp = re.sub(r"[:+]", "-", started)
-    return {f"{stamp}_{task}_{identity}.json": json.dumps(redact_json_paths(document), indent=1) + "\n"}
+    return {
+        f"{stamp}_{task.replace('_', '-')}_{identity}.json": json.dumps(redact_json_paths(document), indent=1) + "\n"
+    }
+
+
+def _provider(model: str) -> str:
+    """Inspect's name of what runs a model: `hf` is transformers; a baseline without a network has none."""
+    return "karel" if model.startswith("baseline:") else "hf"
 
 
 def _metadata(report: VerificationReport, status: Status | None) -> dict[str, Any]:
