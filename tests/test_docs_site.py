@@ -8,11 +8,13 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
 
 import benchmark as kb
+from benchmark.errors import ModelError, VerificationError
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -48,10 +50,49 @@ def test_every_message_is_one_of_the_program(message):
     assert message in LITERALS
 
 
-def test_links_out_of_the_folder_lead_to_the_repository():
-    spec = importlib.util.spec_from_file_location("docs_links", ROOT / ".ci" / "docs_links.py")
+def load_hook(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
+    return hook
+
+
+@pytest.fixture(scope="module")
+def messages():
+    return load_hook("docs_messages")
+
+
+def test_every_kind_of_error_is_on_the_page_with_its_exit_code(messages):
+    """A class of errors that is added without an entry fails here."""
+    text = (DOCS / "errors.md").read_text().partition("## Kinds of errors")[2].partition("\n## ")[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE)]
+    assert all(len(row) == 5 and all(row) for row in rows), "kind, exit code, symptom, cause, remedy"
+    listed = {name: int(row[1][0]) for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert listed == messages.error_kinds(list(messages.sources().values()))
+    assert listed["ModelError"] == ModelError.exit_code
+    assert listed["VerificationError"] == VerificationError.exit_code
+
+
+def test_the_site_lists_every_message(messages, tmp_path):
+    """Also one that is added: the list is taken from the source."""
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "new.py").write_text(
+        'WHY = "why"\nclass NewError(UsageError):\n    exit_code = 2\nclass UsageError(BenchmarkError):\n    exit_code = 2\n'
+        'def f(x):\n    raise NewError(f"{x}: {WHY}; " "do | this")\ndef g(reason):\n    raise UsageError(reason)\n'
+    )
+    (message,) = messages.messages(tmp_path)
+    assert message == ("NewError", 2, "benchmark.new", "...: why; do | this")
+    assert "| ...: why; do \\| this | NewError | 2 |" in messages.message_list(tmp_path)
+    assert len(messages.messages()) > 450
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="errors.md"))
+    text = messages.on_page_markdown("# Errors", page=page)
+    assert "no such suite" in text
+    assert "## All messages" in text
+    assert messages.on_page_markdown("x", page=SimpleNamespace(file=SimpleNamespace(src_uri="api.md"))) == "x"
+
+
+def test_links_out_of_the_folder_lead_to_the_repository():
+    hook = load_hook("docs_links")
     text = hook.on_page_markdown(
         "[a](../leaderboard.md), [b](board.md#x), [c](../a/b.py)", {"repo_url": "https://host/x"}
     )

@@ -26,6 +26,7 @@ from benchmark.board.paired import (
     normal_p_value,
 )
 from benchmark.board.suite_figures import DeltaBaseline, delta_baseline, program_clusters
+from benchmark.causal.report import format_p
 from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import SubmissionError, UsageError, VerificationError
@@ -280,11 +281,6 @@ def format_table(first: ComparedRun, second: ComparedRun, comparisons: Sequence[
             f"delta is not compared: {PROBES} of at least one side is missing, or an artifact that is not at hand."
         )
     return "\n".join(lines)
-
-
-def format_p(p: float) -> str:
-    """Format a p value with two significant digits."""
-    return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
 
 
 def _table_row(comparison: MetricComparison) -> dict[str, str]:

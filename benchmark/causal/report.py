@@ -73,3 +73,8 @@ def format_estimate(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def format_p(p: float) -> str:
+    """Format a p value with two significant digits; a bound where it is too small for a float, since no test gives 0."""
+    return f"{p:.2g}" if p >= 1e-300 else "<1e-300"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from benchmark.causal.report import format_p
 from benchmark.emergence.axis import Axis, choose_axis
 from benchmark.emergence.order import LEVEL, Order, find_order
 from benchmark.emergence.phases import (
@@ -204,7 +205,7 @@ def _relation_table(relations: Mapping[str, Mapping[str, Relation | None]]) -> s
             if relation is None:
                 continue
             second_half = "" if relation.r2_second_half is None else f"{relation.r2_second_half:.3f}"
-            changes = [f"{value:+.2f} (p {p:.2g})" for value, p in (relation.changes, relation.rank_changes)]
+            changes = [f"{value:+.2f} (p {format_p(p)})" for value, p in (relation.changes, relation.rank_changes)]
             rows.append([name, curve, relation.n, f"{relation.r2:.3f}", second_half, *changes])
     if not rows:
         return ""
@@ -215,7 +216,7 @@ def _relation_table(relations: Mapping[str, Mapping[str, Relation | None]]) -> s
 
 def _between_table(between: Mapping[str, BetweenRuns | None]) -> str:
     rows = [
-        [curve, result.n, f"{result.r:+.2f} (p {result.p:.2g})"]
+        [curve, result.n, f"{result.r:+.2f} (p {format_p(result.p)})"]
         for curve, result in between.items()
         if result is not None
     ]

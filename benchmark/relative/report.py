@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmark.causal.report import format_p
 from benchmark.probing.version4.rotation_protocol import RotationProtocol
 from benchmark.probing.version4.rotation_verdict import represents_conditions
 from benchmark.relative.measure import RelativeResult
@@ -44,7 +45,7 @@ def format_relative(result: RelativeResult, protocol: RotationProtocol) -> str:
         {
             "feature": figure.feature, "skill": format_estimate(figure.skill), "gap": f"{figure.gap:+.3f}",
             "largest control": max(figure.control_gaps, key=lambda name: figure.control_gaps[name]),
-            "delta": format_estimate(figure.delta), "p, Holm": f"{figure.p_holm:.2g}",
+            "delta": format_estimate(figure.delta), "p, Holm": format_p(figure.p_holm),
         }
         for figure in result.displacement
     ]  # fmt: skip

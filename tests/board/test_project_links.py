@@ -19,7 +19,7 @@ from benchmark.board.page import main
 from benchmark.board.site.documents import Links, render_index
 from benchmark.board.site.preview_image import COLOURS, write_preview
 from benchmark.board.site.project_links import ProjectAddresses, read_addresses
-from benchmark.installation.project_urls import declared_urls, is_placeholder, project_urls
+from benchmark.installation.project import declared_urls, is_placeholder, project_urls
 
 OWN = "https://code.example/group/karel-semantics-benchmark"
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_a_placeholder_is_no_link(tables, monkeypatch):
     assert "og:image" not in text
     assert "Glossary of all terms" not in text
     monkeypatch.setattr(
-        "benchmark.installation.project_urls.declared_urls", lambda root: {"Repository": "https://x/OWNER/y"}
+        "benchmark.installation.project.declared_urls", lambda root: {"Repository": "https://x/OWNER/y"}
     )
     assert project_urls() == {}
     assert read_addresses(None, None) == ProjectAddresses()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmark.board import comparison
 from benchmark.board.sections.row_sentence import row_sentence, share_in_words
 from benchmark.board.tables import format_p
+from benchmark.causal import report
 
 REPRESENTS = ("REPRESENTS", "RECORD-ONLY", "NOTHING READ", "INCONCLUSIVE", None)
 USES = ("USES", "NOT SHOWN", "N/A", None)
@@ -54,7 +55,21 @@ def test_all_and_none_are_exact(share, words):
     assert f"for {words} of the tasks" in sentence(None, None, shown=share)
 
 
+def test_every_p_value_is_printed_by_these_functions():
+    """A format of its own, such as `{p:.2g}`, would print a p value that is too small for a float as 0."""
+    own = re.compile(r"\{[\w.]*\bp(_holm|_rand|_value)?:[^{}]*\}")
+    root = Path(__file__).parents[2] / "benchmark"
+    lines = [
+        f"{path.name}: {line.strip()}"
+        for path in root.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if own.search(line)
+    ]
+    assert len(lines) == 2, lines
+    assert {line.partition(": ")[0] for line in lines} == {"report.py", "tables.py"}
+
+
 @pytest.mark.parametrize("p", [0.0, 5e-324, 1e-301, 1e-9, 0.00049])
 def test_a_p_value_is_never_0(p):
-    for text in (format_p(p), comparison.format_p(p)):
+    for text in (format_p(p), report.format_p(p)):
         assert "<" in text or float(text) > 0

@@ -9,10 +9,10 @@ from pathlib import Path
 from benchmark.board.preview.standing import Standing, describe_difference
 from benchmark.board.site.documents import Links, render_row
 from benchmark.board.site.group_table import build_tables
+from benchmark.board.site.project_links import read_addresses
 from benchmark.board.site.row_body import build_row_body
 from benchmark.board.terminal.summary import format_summary
 from benchmark.command import make_folder
-from benchmark.installation.project import repository_address
 from benchmark.runner.measurement_record import MeasurementRecord, PreviewRecord, RepresentsRecord, read_measurement
 from benchmark.runner.store import write_atomic
 
@@ -44,11 +44,16 @@ def render_run_page(folder: Path, standing: Standing) -> str:
     body = build_row_body(folder, standing.ranked_row)
     body = replace(
         body,
-        summary=[f"Not submitted: {_describe_standing(standing)}.", *body.summary, *_preview_lines(folder, standing)],
+        summary=[
+            *body.summary[:1],
+            f"Not submitted: {_describe_standing(standing)}.",
+            *body.summary[1:],
+            *_preview_lines(folder, standing),
+        ],
     )
-    address = repository_address()
-    board = f"{address}/blob/main/{BOARD_FILE}" if address else f"#{row.slug}"
-    return render_row(table, row, body, Links(board, lambda slug: f"#{slug}"))
+    addresses = read_addresses()
+    board = f"{addresses.repository}/blob/main/{BOARD_FILE}" if addresses.repository else f"#{row.slug}"
+    return render_row(table, row, body, Links(board, lambda slug: f"#{slug}"), addresses)
 
 
 def _describe_standing(standing: Standing) -> str:

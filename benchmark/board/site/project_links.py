@@ -6,13 +6,17 @@ import argparse
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from benchmark.installation.project_urls import PLACEHOLDER, is_placeholder, project_urls
+from benchmark.installation.project import (
+    DOCUMENTATION,
+    OWNER_PLACEHOLDER,
+    REPOSITORY,
+    is_placeholder,
+    project_urls,
+)
 
 PAPER_DOI, PAPER_ARXIV = "10.48550/arXiv.2305.11169", "2305.11169"
 DATA_FILES = ("leaderboard.csv", "leaderboard.json")
 PREVIEW_FILE = "preview.png"
-REPOSITORY, DOCUMENTATION = "Repository", "Documentation"
-"""Labels of `project.urls`."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,12 @@ def web_address(text: str) -> str:
     address = text.rstrip("/")
     if is_placeholder(address) or urlsplit(address).query or urlsplit(address).fragment or not address.isascii():
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected an address such as https://github.com/NAME/karel-semantics-benchmark, without {PLACEHOLDER}"
+            f"{text!r}: expected an address such as https://github.com/NAME/karel-semantics-benchmark, without {OWNER_PLACEHOLDER}"
         )
     return address
 
 
-def read_addresses(repository: str | None, site: str | None) -> ProjectAddresses:
+def read_addresses(repository: str | None = None, site: str | None = None) -> ProjectAddresses:
     """The addresses of a site.
 
     Args:
