@@ -26,7 +26,9 @@ GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
 PERPLEXITY = "perplexity per token; mean program length"
-PANEL_HEIGHT = 2.1
+PANEL_HEIGHT, NUM_TICKS = 2.1, 5
+MIN_PHASE_WIDTH = 0.15
+"""Smallest share of a panel's width at which a phase is named in it."""
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
@@ -201,8 +203,20 @@ def _draw_panel(
 def _scale_training(panel: Axes, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
     """A logarithmic axis that begins with 0, if the axis is of training."""
     positive = [x for points in series.values() for x in axis.values(points) if x > 0]
-    if axis.has_zero_start and positive:
-        panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+    if not axis.has_zero_start or not positive:
+        return
+    panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+    ticks = [0.0, *np.geomspace(min(positive), max(positive), NUM_TICKS)]
+    panel.set_xticks(ticks, [_short_number(tick) for tick in ticks], fontsize=7)
+    panel.minorticks_off()
+
+
+def _short_number(value: float) -> str:
+    """A number with two digits, such as `4k`, `66k` or `1.2M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{float(f'{value / size:.2g}'):g}{unit}"
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
@@ -210,7 +224,7 @@ def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
     position = panel.transScale.transform([(edge, 0.5) for edge in edges])[:, 0]
     for name, number in zip(PHASE_NAMES, range(len(PHASE_NAMES)), strict=True):
         left, right = position[number], position[number + 1]
-        if right - left > 0.08 * (position[-1] - position[0]):
+        if right - left > MIN_PHASE_WIDTH * (position[-1] - position[0]):
             middle = panel.transScale.inverted().transform(((left + right) / 2, 0.5))[0]
             panel.text(middle, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
                        transform=panel.get_xaxis_transform())  # fmt: skip
