@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.emergence.axis import Axis
-from benchmark.emergence.phases import Phases
 from benchmark.emergence.point import CurvePoint
+from benchmark.emergence.report import SeriesReport
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
 from benchmark.probing.full_grid import FUTURE
 from benchmark.probing.semantic_content import CONTENT_DEPTHS
@@ -26,7 +26,9 @@ GREEN = "#009e73"
 PHASE_NAMES = ("babbling", "syntax", "semantics")
 FIGURE_STEM = "emergence"
 PERPLEXITY = "perplexity per token; mean program length"
-PANEL_HEIGHT = 2.1
+PANEL_HEIGHT, NUM_TICKS = 2.1, 5
+MIN_PHASE_WIDTH = 0.15
+"""Smallest share of a panel's width at which a phase is named in it."""
 Curve = Callable[[CurvePoint], float | Estimate | None]
 
 
@@ -75,10 +77,10 @@ def write_table(path: Path, series: Mapping[str, Sequence[CurvePoint]]) -> None:
 
 
 def write_figure(
-    folder: Path, name: str, series: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases], axis: Axis
+    folder: Path, name: str, series: Mapping[str, Sequence[CurvePoint]], report: SeriesReport
 ) -> list[Path]:
     """Draw `emergence.png` and `.svg`: thin lines are series, thick lines their mean; dotted lines separate the phases."""
-    return save_figures({FIGURE_STEM: partial(_draw_figure, name, series, phases, axis)}, folder)
+    return save_figures({FIGURE_STEM: partial(_draw_figure, name, series, report)}, folder)
 
 
 def list_panels() -> list[tuple[str, dict[str, Curve]]]:
@@ -127,42 +129,49 @@ def list_panels() -> list[tuple[str, dict[str, Curve]]]:
     ]
 
 
-def _draw_figure(
-    name: str, series: Mapping[str, Sequence[CurvePoint]], phases: Mapping[str, Phases], axis: Axis
-) -> Figure:
-    points = [point for part in series.values() for point in part]
+def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: SeriesReport) -> Figure:
+    points, axis, phases = [point for part in series.values() for point in part], report.axis, report.phases.values()
     panels = [
         (title, curves)
         for title, curves in list_panels()
         if any(curve(point) is not None for curve in curves.values() for point in points)
     ]
-    num_rows = -(-len(panels) // 2)
-    counts = sorted({len(part) for part in series.values()})
+    half = {key: value for key, value in report.order.half.items() if value} if report.order else {}
+    count = len(panels) + bool(half)
+    num_rows = -(-count // 2)
+    lengths = [str(length) for length in sorted({len(part) for part in series.values()})]
     dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
     figure = titled_figure(
         PANEL_HEIGHT * num_rows + 0.9,
-        f"{name}: training dynamics, {len(series)} series of {' to '.join(str(n) for n in (counts[0], counts[-1])[: len(counts)])} "
-        "checkpoints",
+        f"{name}: training dynamics, {len(series)} series of {' or '.join(lengths)} checkpoints",
         f"Thin lines are series, thick lines their mean{dotted}.",
     )
     grid = figure.subplots(num_rows, 2, sharex=True, squeeze=False)
-    edges = [
-        float(np.mean([getattr(of_run, edge) for of_run in phases.values()]))
-        for edge in ("babbling", "syntax")
-        if phases
-    ]
+    edges = [float(np.mean([getattr(of_run, edge) for of_run in phases])) for edge in ("babbling", "syntax") if phases]
     for panel, (title, curves) in zip(grid.flat, panels, strict=False):
         _draw_panel(panel, title, curves, series, axis)
         for edge in edges:
             panel.axvline(edge, color=GREY, ls=":", lw=0.9)
     if edges:
         _label_phases(grid[0, 0], [0.0, *edges, max(axis.values(part)[-1] for part in series.values())])
-    for panel in grid.flat[len(panels) :]:
+    if half:
+        _draw_half_points(grid.flat[len(panels)], half)
+    for panel in grid.flat[count:]:
         panel.set_axis_off()
-    for panel in grid.flat[max(0, len(panels) - 2) : len(panels)]:
+    for panel in grid.flat[max(0, count - 2) : count]:
         panel.set_xlabel(axis.label)
         panel.tick_params(labelbottom=True)
     return figure
+
+
+def _draw_half_points(panel: Axes, half: Mapping[str, Estimate]) -> None:
+    """Where each figure reaches half of its final value, with its interval."""
+    for row, estimate in enumerate(half.values()):
+        panel.plot([2**estimate.low, 2**estimate.high], [row, row], color=BLUE, lw=1.6)
+        panel.plot([2**estimate.value], [row], "o", color=BLUE, ms=4)
+    panel.set_yticks(range(len(half)), list(half), fontsize=7)
+    panel.set_ylim(len(half) - 0.5, -0.5)
+    panel.set_title("half of the final value, 95% interval", loc="left", fontsize=8)
 
 
 def _content(depth: str, point: CurvePoint) -> Estimate | None:
@@ -201,8 +210,20 @@ def _draw_panel(
 def _scale_training(panel: Axes, series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> None:
     """A logarithmic axis that begins with 0, if the axis is of training."""
     positive = [x for points in series.values() for x in axis.values(points) if x > 0]
-    if axis.has_zero_start and positive:
-        panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+    if not axis.has_zero_start or not positive:
+        return
+    panel.set_xscale("symlog", base=2, linthresh=min(positive), linscale=0.5)
+    ticks = [0.0, *np.geomspace(min(positive), max(positive), NUM_TICKS)]
+    panel.set_xticks(ticks, [_short_number(tick) for tick in ticks], fontsize=7)
+    panel.minorticks_off()
+
+
+def _short_number(value: float) -> str:
+    """A number with two digits, such as `4k`, `66k` or `1.2M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{float(f'{value / size:.2g}'):g}{unit}"
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
@@ -210,7 +231,7 @@ def _label_phases(panel: Axes, edges: Sequence[float]) -> None:
     position = panel.transScale.transform([(edge, 0.5) for edge in edges])[:, 0]
     for name, number in zip(PHASE_NAMES, range(len(PHASE_NAMES)), strict=True):
         left, right = position[number], position[number + 1]
-        if right - left > 0.08 * (position[-1] - position[0]):
+        if right - left > MIN_PHASE_WIDTH * (position[-1] - position[0]):
             middle = panel.transScale.inverted().transform(((left + right) / 2, 0.5))[0]
             panel.text(middle, 0.02, name, ha="center", va="bottom", fontsize=7, color=GREY,
                        transform=panel.get_xaxis_transform())  # fmt: skip

@@ -71,7 +71,7 @@ def write_results(out: Path, name: str, points: Mapping[str, Sequence[CurvePoint
     report = build_report(points)
     table, summary = out / "points.csv", out / "summary.json"
     write_table(table, points)
-    figures = write_figure(out, name, points, report.phases, report.axis)
+    figures = write_figure(out, name, points, report)
     summary.write_text(json.dumps(report.to_json(points), indent=1) + "\n", encoding="utf-8")
     print(format_report(report))
     return [table, summary, *figures]

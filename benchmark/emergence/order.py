@@ -31,7 +31,9 @@ MIN_POINTS = 4
 LEVEL = 0.95
 MAX_UNDEFINED = 0.05
 """Largest share of resamples without a half point."""
-BEFORE, AFTER, TOGETHER, OPEN = "before", "after", "together", "undecided"
+BEFORE, AFTER, TOGETHER, OPEN, FEW = "before", "after", "together", "undecided", "too few series"
+MIN_SERIES = 3
+"""Smallest number of series for a conclusion."""
 TOGETHER_DOUBLINGS = 0.5
 """Two half points within this many doublings of training count as together."""
 
@@ -66,9 +68,10 @@ class Order:
     """What a report has of the order of the figures.
 
     Attributes:
-        half: by figure, mean half point over the series that have one, with its 95% interval; `n` is their number.
+        half: by figure, mean half point (logarithm to base 2 of the training) over the series that have one, with its 95%
+            interval; `n` is their number.
         differences: by pair such as `delta - use`, mean difference of half points, likewise.
-        conclusions: by pair, `BEFORE`, `AFTER`, `TOGETHER` or `OPEN`.
+        conclusions: by pair, `BEFORE`, `AFTER`, `TOGETHER`, `OPEN` or `FEW`.
         by_series: half points of each series by figure; None where there is none.
         crossings: by series and figure, training at the first checkpoint at which the figure exceeds its bound, with
             bounds that hold for all checkpoints at the same time; None if at none.
@@ -154,8 +157,8 @@ def subtract(first: HalfPoint, second: HalfPoint) -> HalfPoint:
 
 def conclude(difference: Estimate | None) -> str:
     """What an interval of a difference says of the first of two figures; the rule is fixed in docs/emergence.md."""
-    if difference is None:
-        return OPEN
+    if difference is None or difference.n < MIN_SERIES:
+        return FEW
     if difference.high < 0:
         return BEFORE
     if difference.low > 0:

@@ -23,7 +23,7 @@ NUM_FINAL_CHECKPOINTS = 3
 
 @dataclass(frozen=True)
 class Phases:
-    """Phase boundaries of a training run, in training tokens.
+    """Phase boundaries of a training run, in units of its axis.
 
     Attributes:
         babbling: end of babbling: the share of distinct programs first exceeds `RISE_LEVEL` of its final value.
@@ -46,7 +46,7 @@ def find_phases(tokens: np.ndarray, distinct: np.ndarray, accuracy: np.ndarray) 
     """Find the phases of one run.
 
     Args:
-        tokens: [K], training tokens, increasing.
+        tokens: [K], training in tokens, tasks or steps, increasing.
         distinct: [K], number of distinct valid programs / number of test tasks.
         accuracy: [K], accuracy on the test tasks.
 
@@ -102,7 +102,7 @@ class Relation:
 
 
 def relate(tokens: Sequence[float], curve: Sequence[float | None], accuracy: Sequence[float]) -> Relation | None:
-    """Relate two curves [K]; None with fewer than five checkpoints at which both are defined.
+    """Relate two curves [K]; None with fewer than five checkpoints at which both are defined, or if one is constant.
 
     Checkpoints need not be evenly spaced, so first differences are taken per token.
     """
@@ -113,14 +113,21 @@ def relate(tokens: Sequence[float], curve: Sequence[float | None], accuracy: Seq
     a, b = np.array([curve[i] for i in indices], float), np.array(accuracy, float)[indices]
     second_half = t >= t[-1] / 2
     slopes = np.diff(a) / np.diff(t), np.diff(b) / np.diff(t)
+    if min(np.ptp(slopes[0]), np.ptp(slopes[1]), np.ptp(a), np.ptp(b)) == 0:
+        return None
     pearson, spearman = stats.pearsonr(*slopes), stats.spearmanr(*slopes)
     return Relation(
         len(indices),
         float(np.corrcoef(a, b)[0, 1] ** 2),
-        float(np.corrcoef(a[second_half], b[second_half])[0, 1] ** 2) if second_half.sum() >= 4 else None,
+        _second_half_r2(a[second_half], b[second_half]),
         (float(pearson.statistic), float(pearson.pvalue)),
         (float(spearman.statistic), float(spearman.pvalue)),
     )
+
+
+def _second_half_r2(a: np.ndarray, b: np.ndarray) -> float | None:
+    """None with fewer than four checkpoints, or if a curve is constant."""
+    return float(np.corrcoef(a, b)[0, 1] ** 2) if len(a) >= 4 and np.ptp(a) and np.ptp(b) else None
 
 
 @dataclass(frozen=True)

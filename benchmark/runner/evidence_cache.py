@@ -154,7 +154,7 @@ def untrained_use_key(job: Job, settings: str, seed: int) -> str | None:
     return _digest(parts | _installed() | {"suite": asdict(job.suite), "pairs": settings, "seed": seed})
 
 
-def _installed() -> dict[str, str | dict[str, str]]:
+def _installed() -> dict[str, Any]:
     """Library versions and source, on which computed evidence depends."""
     import torch
 

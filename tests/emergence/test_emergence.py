@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +35,8 @@ from benchmark.statistics import Estimate
 
 PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 """As the small suite, with programs long enough that there are strict pairs."""
-DOCS = Path(__file__).parents[2] / "docs" / "emergence"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "emergence"
 RECIPE = """
 suite: smoke
 architecture:
@@ -245,3 +248,38 @@ def test_a_point_without_tasks_is_read_as_it_was_written(tmp_path):
     point = CurvePoint(3, None, None, summary(), 0.2, is_ordinal=True)
     (tmp_path / "points.json").write_bytes(b"[" + dump_point(point) + b"]")
     assert read_points(tmp_path / "points.json") == [point]
+
+
+@pytest.mark.slow
+def test_the_script_of_the_experiment_keeps_the_points_and_deletes_the_weights(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    settings = {
+        "RUNS": str(tmp_path / "runs"), "POINTS": str(tmp_path / "points"), "TRAIN": "", "XDG_CACHE_HOME": str(tmp_path),
+        "MEASURE": f"--suite {PAIR_SUITE} --measure accuracy --processes 0",
+    }  # fmt: skip
+    command = [str(ROOT / "examples" / "series.sh"), str(tmp_path / "tiny.yaml"), "2"]
+    for expected in ("wrote", "measured already"):
+        result = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=os.environ | settings, check=False
+        )
+        assert (result.returncode, expected in result.stdout) == (0, True), result.stderr
+    # Steps that 19 even steps of the logarithm round to.
+    assert [point.step for point in read_points(tmp_path / "points" / "tiny-2.json")] == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert not (tmp_path / "runs" / "tiny-2" / "checkpoints").exists()
+    assert (tmp_path / "runs" / "tiny-2" / "model.safetensors").is_file()
+
+
+def test_factories_of_a_module_are_measured_as_a_series(small_settings, tmp_path, monkeypatch):
+    source = "from benchmark.models.interface import Generation\n\n\nclass Words:\n    def __init__(self, text):\n        self.text = text\n\n"
+    source += "    def generate(self, prompts, max_new_words, decoding=None):\n"
+    source += "        return [Generation(self.text, 2, True) for _ in prompts]\n\n\n"
+    source += 'def early(random_seed=None):\n    return Words("move();")\n\n\ndef late(random_seed=None):\n    return Words("move(); }")\n'
+    (tmp_path / "written_series.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    printed = emergence("py:written_series:{early,late}", "--allow-code", "--out", tmp_path / "out")
+    first, last = read_points(tmp_path / "out" / "written_series.json")
+    assert (first.step, first.is_ordinal, last.step) == (0, True, 1)
+    assert (first.accuracy.valid.value, last.accuracy.valid.value, last.num_distinct) == (0, 1, 1)
+    assert (last.rotation, last.use.verdict, last.merges) == (None, "N/A", None)
+    assert "checkpoint" in (tmp_path / "out" / "emergence.svg").read_text()
+    assert "half of the final value" not in printed

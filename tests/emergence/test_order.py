@@ -12,6 +12,7 @@ from benchmark.emergence.monotone import fit_increasing, half_points, simultaneo
 from benchmark.emergence.order import (
     AFTER,
     BEFORE,
+    FEW,
     MIN_POINTS,
     OPEN,
     TOGETHER,
@@ -75,7 +76,7 @@ def test_the_order_of_known_curves_is_returned():
 )
 def test_what_an_interval_means(low, high, conclusion):
     assert conclude(Estimate((low + high) / 2, low, high, 5)) == conclusion
-    assert conclude(None) == OPEN
+    assert conclude(None) == conclude(Estimate(-2, -3, -1, 2)) == FEW
 
 
 def coverage(num_simulations: int) -> tuple[float, float]:

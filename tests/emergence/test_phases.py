@@ -93,6 +93,14 @@ def test_a_shared_trend_is_no_relation_between_runs():
     assert abs(relate_runs(one.tolist(), other.tolist()).r) < 0.2
 
 
+def test_a_constant_curve_has_no_relation():
+    rising, constant = np.arange(8.0) ** 2, np.zeros(8)
+    assert relate(TOKENS[:8], rising.tolist(), constant.tolist()) is None
+    late = relate(np.arange(12.0), (np.arange(12.0) ** 2).tolist(), [0, 1, 0, 2, *[3.0] * 8])
+    assert late.r2_second_half is None
+    assert 0 < late.r2 < 1
+
+
 def test_one_run_or_few_common_checkpoints_say_nothing_between_runs():
     steps = np.arange(8.0).tolist()
     assert relate_runs([steps], [steps]) is None
