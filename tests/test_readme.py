@@ -31,7 +31,8 @@ def block(start: str) -> str:
 
 def test_its_parts_come_in_order_and_it_is_short():
     parts = [
-        "![", "Representing and using come apart", "    input\n", "turn_left();", "python -m benchmark.run", "karel-bench run",
+        "![", "Representing and using come apart", "    input\n", "turn_left();", "pip install -e . && python -m benchmark.run",
+        "pip install -e '.[test]' && pytest", "karel-bench run",
         "import benchmark as kb", "| suite |", "## What it refuses to do", "## Links", f"https://doi.org/{PAPER_DOI}",
         f"https://arxiv.org/abs/{PAPER_ARXIV}",
     ]  # fmt: skip
