@@ -44,7 +44,7 @@ SUBCOMMANDS = {
     "compare": Subcommand("benchmark.board.comparison", "Compare two models on the same tasks and probed programs."),
     "measurements": Subcommand("benchmark.submit.measurements.command", "Add measurements to the folder of a run or of a submission."),
     "submit": Subcommand("benchmark.submit.command", "Create, validate and verify submissions; see docs/submitting.md."),
-    "export": Subcommand("benchmark.submit.export.command", "Export a submission to a format of the Hub, every-eval-ever, lm-evaluation-harness or Inspect."),
+    "export": Subcommand("benchmark.submit.export.command", "Export a submission to a format of the Hub or of another tool."),
     "leaderboard": Subcommand("benchmark.board.tables", "Write leaderboard.md, leaderboard.json and leaderboard.csv."),
     "overview": Subcommand("benchmark.board.overview", "Draw what the rows of a suite represent and use in one figure."),
     "page": Subcommand("benchmark.board.page", "Write the leaderboard as a static site."),

@@ -20,11 +20,11 @@ from benchmark.board.measurements import read_measurements_of_run
 from benchmark.board.paired import holm_rejects, mcnemar, mcnemar_all_pairs
 from benchmark.board.ranking import (
     RECORD_PATTERN,
-    TRAINED,
     UNRANKED_STATUSES,
     LeaderboardRow,
     RankedRow,
     RankingGroup,
+    describe_prompts,
     rank_rows,
     read_leaderboard_row,
 )
@@ -111,7 +111,7 @@ def _read_rows(submissions: Path, folder: Path, record: Record, suite: SuiteEntr
         try:
             other = read_record(path)
             keys = [
-                (entry.suite.name, entry.suite.version, entry.protocol.version, entry.track or TRAINED)
+                (entry.suite.name, entry.suite.version, entry.protocol.version, describe_prompts(entry))
                 for entry in (other, record.model_copy(update={"suite": suite}))
             ]
             if keys[0] == keys[1] and other.official and other.suite.tasks >= record.suite.tasks:

@@ -53,7 +53,7 @@ def find_questions(description: Mapping[str, Any], prefix: str = "") -> dict[str
         description: the parsed `submission.yaml`, which need not be valid.
         prefix: path of the mapping within it.
     """
-    questions = {}
+    questions: dict[str, str] = {}
     for name, value in description.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):

@@ -44,7 +44,7 @@ FOLDERS: dict[str, Callable[[VerificationReport, Path, str, Status | None], dict
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Export a submission to a format of the Hub, every-eval-ever, lm-evaluation-harness or Inspect."""
+    """Export a submission to a format of the Hub or of another tool."""
 
     name: str = argument("name of the submission")
     format: str = option(..., "select the format", choices=tuple(sorted(DOCUMENTS.keys() | FOLDERS.keys())))

@@ -6,11 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.runner.record import set_recorded_prompts
 from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.report import VerificationReport
-from benchmark.tasks.prompt_template import TRAINED, build_prompt_template, render_prompts
+from benchmark.tasks.prompt_template import PLAIN, TRAINED, build_prompt_template, render_prompts
 from benchmark.tasks.stage import TEST
-from benchmark.tasks.suite import load_suite, shot_tasks, test_tasks
+from benchmark.tasks.suite import load_suite, shot_tasks
+from benchmark.tasks.task_sets import TaskSets
 from karel_env.language import HEADER_TEXT
 
 SAMPLE_METRICS = ("shown", "held_out", "exact", "valid")
@@ -51,11 +53,15 @@ def list_samples(report: VerificationReport, folder: Path) -> list[ExportedSampl
         folder: folder of the submission.
     """
     record = report.record
-    suite = load_suite(record.suite.name, record.suite.seed)
-    tasks = test_tasks(suite)
-    shots = None if record.track == TRAINED else shot_tasks(suite)
-    template = None if shots is None else read_prompt_template(folder, suite, shots)
-    prompts = render_prompts(suite, tasks, template=template or build_prompt_template(suite, record.track, shots=shots))
+    task_sets = TaskSets(load_suite(record.suite.name, record.suite.seed))
+    suite, tasks = task_sets.suite, task_sets.test
+    template = PLAIN
+    if record.track != TRAINED:
+        suite = set_recorded_prompts(suite, record)
+        has_suite_shots = suite.shots == task_sets.suite.shots
+        shots = task_sets.shots if has_suite_shots else shot_tasks(suite, task_sets.test, task_sets.probe)
+        template = read_prompt_template(folder, suite, shots) or build_prompt_template(suite, record.track, shots=shots)
+    prompts = render_prompts(suite, tasks, template=template)
     references = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     samples = []
     for sample in report.samples:
