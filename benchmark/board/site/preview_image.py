@@ -67,6 +67,7 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
         colour = COLOURS[series.style.colour]
         for mark in series.marks:
             x, y = mark.point.x, mark.point.y
+            assert y is not None, "both figures are there"
             interval, x_interval = mark.point.y_interval, mark.point.x_interval
             if interval is not None:
                 axes.plot([x, x], [interval.low, interval.high], color=colour, lw=1.6)
