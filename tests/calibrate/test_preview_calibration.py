@@ -15,7 +15,7 @@ from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_verdict import NOTHING_READ
 
 SMALL = replace(
-    ROTATION_STANDARD, steps=45, hidden=24, batch=128, checks=1, resamples=200, random_inits=2, min_unseen=200,
+    ROTATION_STANDARD, steps=60, hidden=24, batch=128, checks=1, resamples=200, random_inits=2, min_unseen=300,
     folds=7, seeds=tuple(range(7)),
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ def record(tmp_path_factory):
         "--suite",
         "smoke",
         "--prompts",
-        "220",
+        "280",
         "--only",
         "noise",
         "--only",

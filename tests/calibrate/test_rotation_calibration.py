@@ -33,7 +33,7 @@ SMALL = [
     "1",
 ]
 SMALL_PROTOCOL = rotation_calibration.replace(
-    rotation_calibration.ROTATION_STANDARD, steps=45, hidden=24, batch=128, checks=1, resamples=100, random_inits=2,
+    rotation_calibration.ROTATION_STANDARD, steps=60, hidden=24, batch=128, checks=1, resamples=200, random_inits=2,
     min_unseen=500,
 )  # fmt: skip
 GATE = ["noise", "bag, left = right, pick = put", "rotation"]

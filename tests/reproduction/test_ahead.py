@@ -13,13 +13,13 @@ from benchmark.statistics import Estimate
 from benchmark.tasks.suite import load_suite
 
 HALF = "rotation one ahead in half of the programs"
-PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=3, steps=80, hidden=32, resamples=200, min_programs=50)
+PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=3, steps=100, hidden=48, resamples=200, min_programs=50)
 LONGER = replace(PROTOCOL, seeds=(0, 1, 2), steps=150, hidden=64)
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return measure_reach(replace(load_suite("laptop"), probe_programs=600), 0, PROTOCOL)
+    return measure_reach(replace(load_suite("laptop"), probe_programs=800), 0, PROTOCOL)
 
 
 def test_every_pseudo_model_gets_its_own_reach(cells) -> None:

@@ -37,8 +37,8 @@ from karel_env.interpreter import run
 from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import parse
 
-PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=4, steps=100, hidden=48, resamples=200, min_programs=50)
-NUM_TASKS = 400
+PROTOCOL = replace(STANDARD, seeds=(0, 1), folds=4, steps=120, hidden=64, resamples=200, min_programs=50)
+NUM_TASKS = 500
 
 
 @pytest.fixture(scope="module")
