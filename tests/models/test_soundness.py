@@ -81,7 +81,7 @@ def test_run_and_doctor_refuse_it(tmp_path, capsys):
     assert "it sees later tokens" in error
     assert error.count("error: ") == 1
     assert not list((tmp_path / "runs").glob("*/shards/test*"))
-    assert doctor.main(["--model", f"path:{folder}", "--load-deadline", "0"]) == 3
+    assert doctor.main(["--model", f"path:{folder}", "--suite", SMALL_SUITE, "--load-deadline", "0"]) == 3
     assert re.search(r"^fail +causality +.*sees later tokens", capsys.readouterr().out, re.MULTILINE)
 
 
