@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from families import LLAMA, save
+from quick_protocol import SMALL_SUITE
 from transformers import GenerationMixin
 from whole_runs import call
 
