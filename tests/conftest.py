@@ -54,7 +54,7 @@ def pytest_xdist_auto_num_workers() -> int:
 GROUPS = {
     "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
     "test_browser": "page", "test_page": "page", "test_player": "page", "test_site": "page", "test_site_browser": "page", "test_light_page_browser": "page",
-    "test_submit": "rows", "test_light_rows": "rows", "test_guards": "rows", "test_forgeries": "rows", "test_evidence_forgery": "rows",
+    "test_submit": "rows", "test_hostile": "rows", "test_light_rows": "rows", "test_guards": "rows", "test_forgeries": "rows", "test_evidence_forgery": "rows",
     "test_leaderboard": "board", "test_markup": "board", "test_ranking": "board", "test_board_cache": "board",
     "test_known_answers": "pair", "test_trained_pair": "pair",
 }  # fmt: skip
