@@ -7,6 +7,7 @@ the robot takes another path (Jin & Rinard 2024, section 4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 
 import numpy as np
@@ -76,13 +77,18 @@ def mirror_classes() -> list[Semantics]:
     gives 30 classes. The representative is the member whose word for `left` comes first in the vocabulary; the choice
     matters only where walls break the symmetry (docs/alternatives.md). Sorted by name.
     """
-    members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
-    return sorted((s for s in members if s.actions != ORIGINAL.actions), key=lambda s: s.name)
+    return list(_classes_by_name().values())
 
 
 def mirror_class(name: str) -> Semantics:
     """The alternative of `mirror_classes` with this name; raises KeyError for an unknown name."""
-    return {s.name: s for s in mirror_classes()}[name]
+    return _classes_by_name()[name]
+
+
+@cache
+def _classes_by_name() -> dict[str, Semantics]:
+    members = [assign(m, a, b) for m, a, b in permutations(range(len(ACTIONS)), 3) if a < b]
+    return {s.name: s for s in sorted(members, key=lambda s: s.name) if s.actions != ORIGINAL.actions}
 
 
 def condition_flips() -> list[Semantics]:

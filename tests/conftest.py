@@ -25,6 +25,9 @@ for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 # Nodes of Ray that tests start inherit them.
 os.environ.update(ENVIRONMENT)
+# Workers, and processes that tests start, share compiled modules, as they share the compiled functions of `karel_env`.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What is imported stays: looking for garbage among the libraries took a tenth of the time of an import.
 gc.disable()
@@ -51,7 +54,7 @@ def pytest_xdist_auto_num_workers() -> int:
 GROUPS = {
     "test_cluster": "ray", "test_infrastructure": "ray", "test_failures": "ray",
     "test_browser": "page", "test_page": "page", "test_player": "page", "test_site": "page", "test_site_browser": "page", "test_light_page_browser": "page",
-    "test_submit": "rows", "test_light_rows": "rows", "test_guards": "rows", "test_forgeries": "rows", "test_evidence_forgery": "rows",
+    "test_submit": "rows", "test_hostile": "rows", "test_light_rows": "rows", "test_guards": "rows", "test_forgeries": "rows", "test_evidence_forgery": "rows",
     "test_leaderboard": "board", "test_markup": "board", "test_ranking": "board", "test_board_cache": "board",
     "test_known_answers": "pair", "test_trained_pair": "pair",
 }  # fmt: skip
@@ -108,20 +111,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         Path(config._compiling).unlink()  # type: ignore[attr-defined]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each worker begins to collect at another folder, so that it finds compiled by the others what comes later."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and config.args == config.getini("testpaths"):
+        folder = Path(__file__).parent
+        paths = sorted({path.parent for path in folder.glob("*/test_*.py")}) + sorted(folder.glob("test_*.py"))
+        first = len(paths) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        config.args[:] = [str(path) for path in paths[first:] + paths[:first]]
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What collecting left is no garbage; and a worker's first test waits for the compiler."""
+    """What collecting left is no garbage; and a worker that needs a function waits while it is compiled elsewhere."""
     gc.freeze()
     gc.enable()
     compiling = getattr(session.config, "workerinput", {}).get("compiling")
     if compiling:
-        with Path(compiling).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        from compile_kernels import wait_for
+
+        wait_for(Path(compiling))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first."""
+    """The longest files come first; in every worker the others follow in the same order."""
     order = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.path))
 
 
 @pytest.fixture(scope="session")

@@ -184,22 +184,28 @@ def open_screened_checkpoint(request: RerunRequest) -> Checkpoint:
 
 
 def _generate(request: RerunRequest) -> RegeneratedSamples:
-    import torch
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     checkpoint = open_screened_checkpoint(request)
     job = Job(
         request.suite, checkpoint, request.dtype, request.device, request.protocol.random_inits, generation=request.generation
     )  # fmt: skip
     shards, total_shards = _choose_shards(job, request)
-    from benchmark.runner.preflight import check_fits
-
-    check_fits(job, request.protocol)
-    torch.set_num_threads(job.threads)
+    if checkpoint.has_hidden_states or checkpoint.is_custom:
+        _prepare_network(job, request.protocol)
     worker = Worker(job)
     samples = [(shard.stage.kind, sample) for shard in shards for sample in worker.evaluate(shard).samples]
     return RegeneratedSamples(checkpoint.digest, checkpoint.parameters, len(shards), total_shards, samples)
+
+
+def _prepare_network(job: Job, protocol: Protocol) -> None:
+    """What a baseline does without: its libraries take 5 s to import, and it fits any machine."""
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from benchmark.runner.preflight import check_fits
+
+    transformers_logging.disable_progress_bar()
+    check_fits(job, protocol)
+    torch.set_num_threads(job.threads)
 
 
 def _choose_shards(job: Job, request: RerunRequest) -> tuple[Sequence[Shard], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def load_suite(name_or_path: str, seed: int | None = None) -> Suite:
             f"{nearest(name_or_path, names)}"
         )
     try:
-        suite = _parse_suite(yaml.safe_load(path.read_bytes()))
+        suite = _read_suite(path.read_bytes())
     except (KeyError, TypeError, ValueError, OSError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(
             f"--suite {name_or_path}: {_format_error(error)}; see benchmark/tasks/suites/laptop.yaml"
@@ -125,6 +126,12 @@ FIELD_LIMITS = {
     "shots": (0, MAX_SHOTS),
 }  # fmt: skip
 """Smallest and largest value of the numeric fields of a suite."""
+
+
+@lru_cache(maxsize=64)
+def _read_suite(content: bytes) -> Suite:
+    """A run loads its suite several times, and reading YAML takes 20 ms."""
+    return _parse_suite(yaml.safe_load(content))
 
 
 def _parse_suite(entry: dict[str, Any]) -> Suite:

@@ -128,16 +128,16 @@ def test_features_are_selected_without_changing_their_figures(probes, hidden, co
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda h: h[:-1], "rows; expected 320"),
+        (lambda h: h[:-1], "rows; expected 224"),
         (lambda h: np.moveaxis(h, 0, 1), "axis 1 has that size"),
         (lambda h: h[:, 0, 0], "expected [R, L, D] or [R, D]"),
         (lambda h: h[..., None], "expected [R, L, D] or [R, D]"),
         (lambda h: h[:, :0], "expected [R, L, D] or [R, D]"),
-        (lambda h: np.where(np.arange(len(h))[:, None, None] == 5, np.nan, h), "in 1 of 320 rows, first in row 5"),
+        (lambda h: np.where(np.arange(len(h))[:, None, None] == 5, np.nan, h), "in 1 of 224 rows, first in row 5"),
         (lambda h: h.astype(np.float64) * 1e60, "NaN or infinity"),
         (np.zeros_like, "every value is 0"),
-        (lambda h: np.broadcast_to(h[0], h.shape), "all 320 rows are equal"),
-        (lambda h: np.where(np.arange(len(h))[:, None, None] == 3, 0, h), "1 of 320 rows are all 0, first row 3"),
+        (lambda h: np.broadcast_to(h[0], h.shape), "all 224 rows are equal"),
+        (lambda h: np.where(np.arange(len(h))[:, None, None] == 3, 0, h), "1 of 224 rows are all 0, first row 3"),
         (lambda h: h.astype(str), "expected real numbers"),
         (lambda h: h.astype(complex), "expected real numbers"),
         (lambda h: None, "expected real numbers"),
@@ -159,12 +159,12 @@ def test_states_that_cannot_be_measured_are_one_line(change, says, probes, hidde
     [
         ({}, "controls: empty"),
         (None, "controls: a NoneType"),
-        ([np.ones((320, 2))], "controls: a list"),
-        ({"model": np.ones((320, 2))}, "expected a text other than 'model'"),
-        ({"a.b": np.ones((320, 2))}, "without a dot"),
-        ({3: np.ones((320, 2))}, "expected a text"),
+        ([np.ones((224, 2))], "controls: a list"),
+        ({"model": np.ones((224, 2))}, "expected a text other than 'model'"),
+        ({"a.b": np.ones((224, 2))}, "without a dot"),
+        ({3: np.ones((224, 2))}, "expected a text"),
         ({"own": []}, "no copies"),
-        ({"own": [np.eye(320), np.eye(320)[:, None]]}, "expected one form"),
+        ({"own": [np.eye(224), np.eye(224)[:, None]]}, "expected one form"),
     ],
 )
 def test_controls_that_cannot_be_are_one_line(controls, says, probes, hidden):

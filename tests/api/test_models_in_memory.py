@@ -40,7 +40,7 @@ def test_a_run_in_memory_gives_the_figures_of_the_files(report, undisturbed):
     assert report.verdict == record.meaning.verdict
     assert report.row["verdict"] == report.verdict
     assert report.verdict in str(report)
-    assert len(report.sample_rows()) == 8 + 40
+    assert len(report.sample_rows()) == 8 + 28
     assert {"stage", "task", "text", "outcome"} <= set(report.sample_rows()[0])
 
 

@@ -17,19 +17,21 @@ from benchmark.models.steering import open_steerable, transformer
 from benchmark.models.steering.words import NEXT_WORDS
 
 ARCHITECTURES = ("gpt2", "gpt-neo", "gpt-neox", "gpt-j", "codegen", "opt", "llama", "qwen3", "gemma3", "mamba", "jamba")
+QUICK = ("gpt2", "gpt-neo", "llama", "gemma3", "mamba", "jamba")
+"""One each with positions as embeddings, with a window of attention, rotated, with both, without attention, and mixed."""
 PREFIXES = ["move(); turn_left(); move();", "turn_right(); put_marker(); move();", "move(); move(); turn_right();"]
 
 
-@pytest.fixture(scope="module", params=family_params(ARCHITECTURES))
+@pytest.fixture(scope="module", params=family_params(ARCHITECTURES, QUICK))
 def model(request, tmp_path_factory):
     return loaded(save(request.param, tmp_path_factory.mktemp(request.param)))
 
 
 @pytest.fixture(scope="module")
 def rows() -> tuple[list[str], list[str]]:
-    """Prompts of two lengths, each with three prefixes."""
-    prompts, _ = cases()
-    return [prompt for prompt in prompts[:2] for _ in PREFIXES], PREFIXES * 2
+    """Prompts of two lengths, each with three prefixes: their ends, since some models read token by token."""
+    prompts = [prompt[-length:] for prompt, length in zip(cases()[0], (60, 45), strict=False)]
+    return [prompt for prompt in prompts for _ in PREFIXES], PREFIXES * 2
 
 
 def test_words_are_scored_as_in_a_plain_pass(model, rows):

@@ -1,8 +1,14 @@
-"""Compile the functions of `karel_env` that most tests call; a process of its own while the tests are collected."""
+"""Compile the functions of `karel_env` that most tests call; a process of its own while the tests are collected and begin."""
 
 from __future__ import annotations
 
+import fcntl
+import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numba.core.caching import Cache
 
 from benchmark.probing.labels import build_probe_set, list_semantics
 from benchmark.probing.protocol import STANDARD
@@ -20,6 +26,30 @@ def main() -> None:
         test_tasks(suite)
         tasks = blind_tasks(suite)
         build_probe_set(tasks.programs, first_inputs(tasks), list_semantics(STANDARD), STANDARD)
+
+
+def wait_for(lock: Path) -> None:
+    """From now on, a function that is not compiled yet is awaited as long as another process holds the lock."""
+    load = Cache.load_overload
+
+    def load_when_compiled(cache: Cache, *arguments: Any) -> Any:
+        while (loaded := load(cache, *arguments)) is None and is_locked(lock):
+            time.sleep(0.05)
+        return load(cache, *arguments) if loaded is None else loaded
+
+    Cache.load_overload = load_when_compiled
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process compiles; it may have ended and the file be gone."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def main(seed: str, kills: str, out: str, *words: str) -> int:
     )
     apart = 2 * undisturbed.events.total() // int(kills)
     for number in range(int(kills) + 1):
-        left = chance.randint(1, apart) if number < int(kills) else 0
+        left = 1 + int(apart * chance.random()) if number < int(kills) else 0
         status = forked([*words, "--out", out], left, computed)
         done = computed.read_text().split()
         print(json.dumps({"killed": os.WIFSIGNALED(status), "computed": done, "committed": committed(Path(out))}))

@@ -17,7 +17,7 @@ QUICK = replace(
     alternatives=3, resamples=50, min_programs=5,
 )  # fmt: skip
 SMALL_SUITE = str(Path(__file__).parent / "small_suite.yaml")
-"""8 tasks and 40 probe programs, for `--suite`."""
+"""8 tasks and 28 probe programs, for `--suite`."""
 SHORT_SUITE = str(Path(__file__).parent / "short_suite.yaml")
 """The same with answers of 5 words, for models that never end theirs and write each word in many tokens."""
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from families import LLAMA, save
+from quick_protocol import SMALL_SUITE
 from transformers import GenerationMixin
 from whole_runs import call
 
@@ -81,7 +82,7 @@ def test_run_and_doctor_refuse_it(tmp_path, capsys):
     assert "it sees later tokens" in error
     assert error.count("error: ") == 1
     assert not list((tmp_path / "runs").glob("*/shards/test*"))
-    assert doctor.main(["--model", f"path:{folder}", "--load-deadline", "0"]) == 3
+    assert doctor.main(["--model", f"path:{folder}", "--suite", SMALL_SUITE, "--load-deadline", "0"]) == 3
     assert re.search(r"^fail +causality +.*sees later tokens", capsys.readouterr().out, re.MULTILINE)
 
 

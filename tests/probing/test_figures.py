@@ -23,6 +23,12 @@ FEATURES_ONLY = ["figures/features.png", "figures/features.svg"]
 OFFSETS = (-2, -1, 0, 1, 2)
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Few pixels, for what is read in the text of a figure."""
+    monkeypatch.setattr("benchmark.probing.figures.DPI", 30)
+
+
 def estimate(value: float, half: float = 0.012) -> Estimate:
     return Estimate(value, value - half, value + half, 1000)
 
@@ -67,6 +73,7 @@ def svg(folder: Path, stem: str) -> str:
     return (folder / "figures" / f"{stem}.svg").read_text()
 
 
+@pytest.mark.usefixtures("coarse")
 def test_without_a_grid_only_features_are_plotted(tmp_path: Path) -> None:
     assert write_figures(tmp_path, NAME, make_probe_result(), None) == FEATURES_ONLY
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == FEATURES_ONLY
@@ -99,6 +106,7 @@ def test_figures_are_deterministic_png_and_svg(tmp_path: Path) -> None:
             assert b"<dc:date>" not in data
 
 
+@pytest.mark.usefixtures("coarse")
 def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
     cells = [
         make_slice(0.123, view="layer 9"),
@@ -123,6 +131,7 @@ def test_layer_maps_show_each_cell_and_which_contain_0(tmp_path: Path) -> None:
         assert absent not in text
 
 
+@pytest.mark.usefixtures("coarse")
 def test_budget_curve_has_one_point_per_budget(tmp_path: Path) -> None:
     write_figures(tmp_path, NAME, make_probe_result(), make_grid(1))
     text = svg(tmp_path, "budgets")
@@ -139,6 +148,7 @@ def test_budget_curve_has_one_point_per_budget(tmp_path: Path) -> None:
     assert "average of 6 alternatives" in text
 
 
+@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("delta", [0.05, 0.0])
 def test_single_cell_and_budget_without_controls(tmp_path: Path, delta: float) -> None:
     cell = make_slice()

@@ -75,7 +75,7 @@ def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
     record, kept = read_record(run / "record.json"), stages(run)
     assert record.track == FEWSHOT
     assert record.frame is not None
-    assert (record.frame.shots, record.frame.chat_template) == (SUITE.shots, True)
+    assert (record.frame.shots, record.frame.chat_template) == (load_suite(SHORT_SUITE).shots, True)
     assert record.constrained is not None
     assert record.constrained.valid is None or record.constrained.valid.value == 1
     assert record.constrained.accuracy.valid.value == record.constrained.finished.value
@@ -207,7 +207,7 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
 
 
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
-    checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(6))
+    checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(4))
     frame = build_prompt_template(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
     prompts = render_prompts(SUITE, tasks, template=frame)
     prompts[::2] = [frame.before + prompt[prompt.rindex("output") :] for prompt in prompts[::2]]
@@ -215,8 +215,8 @@ def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
     shared = HuggingFaceModel(checkpoint, "float64", preamble=frame.before)
     plain = HuggingFaceModel(checkpoint, "float64")
     assert 100 < len(shared.preamble) < len(shared.tokenizer(prompts[0])["input_ids"])
-    for decoding in (Decoding(), Decoding(constrained=True), Decoding(temperature=1.0, seeds=(1, 2, 3, 4, 5, 6))):
-        assert shared.generate(prompts, 12, decoding) == plain.generate(prompts, 12, decoding)
+    for decoding in (Decoding(), Decoding(constrained=True), Decoding(temperature=1.0, seeds=(1, 2, 3, 4))):
+        assert shared.generate(prompts, 6, decoding) == plain.generate(prompts, 6, decoding)
     one, two = shared.hidden_states(prompts, texts), plain.hidden_states(prompts, texts)
     assert np.abs(one.values - two.values).max() < 1e-5
     for (a, n), (b, m) in zip(

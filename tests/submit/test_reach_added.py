@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from quick_protocol import make_runs_quick
 from safetensors.numpy import load_file
 
 from benchmark.artifacts import REACH_EVIDENCE, REACH_RECORD, RECORD
@@ -45,17 +46,27 @@ def answers(job):
     return texts, np.random.default_rng(0).normal(size=(words, 6)).astype(np.float32)
 
 
-@pytest.fixture
-def added(quick, monkeypatch, smoke_run, tiny_folder, tmp_path):
-    """A run folder to which `reach` was added, of a model that writes the reference programs."""
-    monkeypatch.setitem(registry.MEASUREMENTS, "reach", ReachMeasurement(SMALL))
-    monkeypatch.setattr(Run, "measurements", ALL_MEASUREMENTS)
-    monkeypatch.setattr(reach, "answer_probe_tasks", answers)
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def with_reach(smoke_run, tiny_folder, tmp_path_factory):
+    """A run folder to which `reach` was added, of a model that writes the reference programs; read only."""
+    base = tmp_path_factory.mktemp("reach")
+    folder = base / "run"
     shutil.copytree(smoke_run, folder)
-    command = [str(folder), "--only", "reach", "--model", f"path:{tiny_folder}", "--output-dir", str(tmp_path / "out")]
-    assert main(command) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        make_runs_quick(patch.setattr)
+        patch.setitem(registry.MEASUREMENTS, "reach", ReachMeasurement(SMALL))
+        patch.setattr(Run, "measurements", ALL_MEASUREMENTS)
+        patch.setattr(reach, "answer_probe_tasks", answers)
+        command = [str(folder), "--only", "reach", "--model", f"path:{tiny_folder}", "--output-dir", str(base / "out")]
+        assert main(command) == 0
     return folder
+
+
+@pytest.fixture
+def added(with_reach, tmp_path):
+    """A copy of it."""
+    shutil.copytree(with_reach, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def report_of(folder, texts):

@@ -31,7 +31,7 @@ from benchmark.submit.schema import read_submission
 from benchmark.tasks.suite import load_suite
 
 LAPTOP = load_suite("laptop")
-FEW = PairSettings(tasks=100)
+FEW = PairSettings(tasks=60)
 RECORD = read_record(SHIPPED / SMALL / "record.json")
 SUBMISSION = read_submission(SHIPPED / SMALL)
 
