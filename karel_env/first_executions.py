@@ -34,13 +34,13 @@ class ActionWords:
     Attributes:
         program: int64 [R], program of each word.
         word: int64 [R], index in its program after the header.
-        place: int64 [R], number of action words before it in its program.
+        rank: int64 [R], number of action words before it in its program.
         action: int8 [R], index in `ACTIONS`.
     """
 
     program: np.ndarray
     word: np.ndarray
-    place: np.ndarray
+    rank: np.ndarray
     action: np.ndarray
 
     @classmethod
@@ -50,8 +50,8 @@ class ActionWords:
         owner = np.repeat(np.arange(len(programs)), programs.lengths)
         position = np.arange(len(programs.words)) - programs.offsets[owner] - len(HEADER)
         before: np.ndarray = np.cumsum(is_action) - is_action
-        place: np.ndarray = before - before[programs.offsets[owner]]
-        return cls(owner[is_action], position[is_action], place[is_action], programs.words[is_action].astype(np.int8))
+        rank: np.ndarray = before - before[programs.offsets[owner]]
+        return cls(owner[is_action], position[is_action], rank[is_action], programs.words[is_action].astype(np.int8))
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def run_to_words(
         max_events: budget of events of an execution.
     """
     code = compile_programs(programs)
-    places = np.full(len(programs.words), -1)
+    ranks = np.full(len(programs.words), -1)
     every_word = ActionWords.of(programs)
-    places[programs.offsets[every_word.program] + len(HEADER) + every_word.word] = every_word.place
+    ranks[programs.offsets[every_word.program] + len(HEADER) + every_word.word] = every_word.rank
     height, width = inputs.cells.shape[-2:]
     largest = max(height, width) - 3
     num_rows, num_semantics = len(words.program), len(semantics)
@@ -105,9 +105,9 @@ def run_to_words(
     effects = np.stack([s.action_table() for s in semantics]).astype(np.int64)
     tests = np.stack([s.condition_table() for s in semantics]).astype(np.int64)
     _run_samples(
-        (code.operation, code.argument, code.jump, code.word, code.offsets), places, programs.offsets,
+        (code.operation, code.argument, code.jump, code.word, code.offsets), ranks, programs.offsets,
         np.ascontiguousarray(inputs.cells).reshape(len(programs), -1), np.asarray(inputs.robot, np.int64), width,
-        words.program, words.word + len(HEADER), words.place, np.ascontiguousarray(samples, np.int8), effects, tests,
+        words.program, words.word + len(HEADER), words.rank, np.ascontiguousarray(samples, np.int8), effects, tests,
         np.array(sums, np.int64).reshape(len(sums), FIRST_CONDITION), max_events, _STEPS, rotation, displacement,
     )  # fmt: skip
     return FirstExecutions(rotation, *displacement)
@@ -115,7 +115,7 @@ def run_to_words(
 
 @njit(cache=True, nogil=True)
 def _run_samples(  # type: ignore[no-untyped-def]
-    code, places, offsets, cells, robot, width, program, target, target_place, samples, effects, tests, sums, budget,
+    code, ranks, offsets, cells, robot, width, program, target, target_rank, samples, effects, tests, sums, budget,
     directions, rotation, displacement,
 ):  # fmt: skip
     """Fill `rotation` and `displacement`."""
@@ -132,8 +132,8 @@ def _run_samples(  # type: ignore[no-untyped-def]
                 scratch[:] = cells[b]
                 totals[:] = 0
                 cell, heading = _run_to_word(
-                    code, code[4][b], offsets[b], places, steps, scratch, counter, start, robot[b, 2], target[r],
-                    target_place[r], samples[r, s], effects[k], tests[k], sums, totals, budget,
+                    code, code[4][b], offsets[b], ranks, steps, scratch, counter, start, robot[b, 2], target[r],
+                    target_rank[r], samples[r, s], effects[k], tests[k], sums, totals, budget,
                 )  # fmt: skip
                 if heading < 0:
                     continue
@@ -149,7 +149,7 @@ def _run_samples(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _run_to_word(  # type: ignore[no-untyped-def]
-    code, first, offset, places, steps, cells, counter, cell, heading, target, target_place, sample, effects, tests, sums,
+    code, first, offset, ranks, steps, cells, counter, cell, heading, target, target_rank, sample, effects, tests, sums,
     totals, budget,
 ):  # fmt: skip
     """Cell and heading after the first execution of the target word; heading -1 if a later word is executed before."""
@@ -179,12 +179,12 @@ def _run_to_word(  # type: ignore[no-untyped-def]
             is_true = is_condition_true(tests[argument[pc] & 7], argument[pc] >= NEGATED, cells, steps, cell, heading)
             pc = pc + 1 if is_true else first + jump[pc]
             continue
-        place = places[offset + source[pc]]
-        word = sample[place]
+        rank = ranks[offset + source[pc]]
+        word = sample[rank]
         for j in range(len(totals)):
             totals[j] += sums[j, word]
         cell, heading, _ = act_once(effects[word], NOOP, EVENT_LIMIT + 1, cells, steps, cell, heading)
-        if place == target_place:
+        if rank == target_rank:
             return cell, heading
         pc += 1
     return cell, -1

@@ -87,7 +87,7 @@ def build_control_probe_set(
         first_judged: see `ControlProbeSet`.
     """
     words = ActionWords.of(programs)
-    prefixes = action_prefixes(programs, words.program, words.place)
+    prefixes = action_prefixes(programs, words.program, words.rank)
     executed = run_to_words(programs, inputs, words, prefixes.clip(0)[:, None], SEMANTICS, SUMS, max_events)
     row = np.flatnonzero((executed.num_executed > 0).all(1))
     displacements = executed.forward.shape[-1]
@@ -99,7 +99,7 @@ def build_control_probe_set(
     return ControlProbeSet(
         program=words.program[row],
         word=words.word[row],
-        step=words.place[row],
+        step=words.rank[row],
         prefixes=prefixes[row],
         classes=classes,
         start_heading=start.astype(np.int16),

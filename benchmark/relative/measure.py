@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.device.trainer import trainer_on
 from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.token_history import token_history_states
 from benchmark.probing.version4.derivability import derivability_losses, judged_derivability, screened_pairs

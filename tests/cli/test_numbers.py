@@ -35,6 +35,8 @@ COUNTS = [
     ("benchmark.calibrate.command", [], "programs"), ("benchmark.calibrate.command", [], "alternatives"),
     ("benchmark.calibrate.legacy_command", MODEL, "programs"), ("benchmark.calibrate.legacy_command", MODEL, "repeats"),
     ("benchmark.reproduction.command", MODEL, "programs"),
+    ("benchmark.relative.command", MODEL, "prompts"),
+    ("benchmark.relative.command", MODEL, "samples"),
     ("benchmark.bench.command", ["probing"], "programs"), ("benchmark.bench.command", ["probing"], "sample"),
     ("benchmark.bench.command", ["probing"], "width"), ("benchmark.bench.command", ["probing"], "layers"),
     ("benchmark.bench.command", ["cluster"], "shards"), ("benchmark.bench.command", ["generation"], "prompts"),

@@ -39,19 +39,19 @@ def executed(text: str, sums=()):
     """The true words of one program, executed up to each of them."""
     programs = Programs.of([parse(f"def run() {{ {text} }}")])
     words = ActionWords.of(programs)
-    prefixes = action_prefixes(programs, words.program, words.place).clip(0)
+    prefixes = action_prefixes(programs, words.program, words.rank).clip(0)
     return run_to_words(programs, empty_world(), words, prefixes[:, None], (ORIGINAL,), sums, MAX_EVENTS)
 
 
 def test_states_are_those_of_the_interpreter(tasks) -> None:
     inputs = tasks.inputs[:, 0]
     words = ActionWords.of(tasks.programs)
-    prefixes = action_prefixes(tasks.programs, words.program, words.place).clip(0)
+    prefixes = action_prefixes(tasks.programs, words.program, words.rank).clip(0)
     first = run_to_words(tasks.programs, inputs, words, prefixes[:, None], SEMANTICS, SUMS, MAX_EVENTS)
     program, word, place, classes = label_actions(tasks.programs, inputs, SEMANTICS)
     assert (words.program == program).all()
     assert (words.word == word).all()
-    assert (words.place == place).all()
+    assert (words.rank == place).all()
     start = inputs.robot[program, 2].astype(np.int64)
     expected = relative_classes(classes[0], start, *inputs.cells.shape[-2:])
     is_labelled = (first.num_executed[:, : len(SEMANTICS)] > 0).T
@@ -65,7 +65,7 @@ def test_states_are_those_of_the_interpreter(tasks) -> None:
 def test_a_word_without_a_label_is_not_executed_or_comes_after_a_later_one(tasks) -> None:
     inputs = tasks.inputs[:, 0]
     words = ActionWords.of(tasks.programs)
-    prefixes = action_prefixes(tasks.programs, words.program, words.place).clip(0)
+    prefixes = action_prefixes(tasks.programs, words.program, words.rank).clip(0)
     first = run_to_words(tasks.programs, inputs, words, prefixes[:, None], max_events=MAX_EVENTS)
     trace = run(tasks.programs, inputs, max_events=MAX_EVENTS, trace=True).trace
     for row in range(len(words.program)):

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.probing.device_probes import fit_probes_on
-from benchmark.probing.labels import MISSING, Split
-from benchmark.probing.probe_cost import (
+from benchmark.probing.device.device_probes import fit_probes_on
+from benchmark.probing.device.probe_cost import (
     BlindRows,
     ProbeShape,
     source_operations,
     training_operations,
     whitening_operations,
 )
-from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.device.trainer import trainer_on
+from benchmark.probing.device.whitening_sums import shared_parts, whiten_seeds
+from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probe_fit import fit_in_process
 from benchmark.probing.probes import _whitening, fit_probes
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.probing.whitening_sums import shared_parts, whiten_seeds
 
 WIDTH, ROWS, FOLDS = 12, 300, 5
 PROTOCOL = replace(ROTATION_STANDARD, steps=20, batch=32, hidden=8, folds=FOLDS, checks=2)

@@ -44,7 +44,7 @@ def straight_line(rows: int) -> tuple[Programs, Worlds]:
 
 def last_words(programs: Programs) -> ActionWords:
     words = ActionWords.of(programs)
-    last = np.flatnonzero(words.place == LENGTH - 1)
+    last = np.flatnonzero(words.rank == LENGTH - 1)
     return ActionWords(*(part[last] for part in vars(words).values()))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmark.models.interface import LanguageModel
 from benchmark.models.loading import load_model
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.device.trainer import trainer_on
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_evidence import RotationEvidence, merge_evidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol

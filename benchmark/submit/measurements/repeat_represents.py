@@ -16,7 +16,7 @@ from benchmark.artifacts import ROTATION_EVIDENCE
 from benchmark.isolation import run_bounded
 from benchmark.models.checkpoint import available_memory
 from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.probe_device import trainer_on
+from benchmark.probing.device.trainer import trainer_on
 from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_protocol import RotationProtocol

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from benchmark.probing.device.whitening_sums import Whitening, whiten_seeds
 from benchmark.probing.labels import MISSING, Split
 from benchmark.probing.probe_fit import ProbeFit, StateArray
 from benchmark.probing.probes import EVAL_BATCH_SIZE, Networks, _Heads, batch_order
 from benchmark.probing.protocol import Protocol
-from benchmark.probing.whitening_sums import Whitening, whiten_seeds
 
 
 def device_matmul_dtype(device: torch.device) -> torch.dtype:

@@ -22,6 +22,6 @@ def trainer_on(device: str) -> Callable[..., ProbeFit]:
 def _fit_on_device(device: str, *arguments: Any, **options: Any) -> ProbeFit:
     import torch
 
-    from benchmark.probing.device_probes import fit_probes_on
+    from benchmark.probing.device.device_probes import fit_probes_on
 
     return fit_probes_on(torch.device(device), *arguments, **options)
