@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.runner.record import set_recorded_prompts
 from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.report import VerificationReport
 from benchmark.tasks.prompt_template import TRAINED, build_prompt_template, render_prompts
 from benchmark.tasks.stage import TEST
 from benchmark.tasks.suite import load_suite, shot_tasks, test_tasks
-from karel_env.language import HEADER_TEXT
+from karel_env.dialects import program_bodies
 
 SAMPLE_METRICS = ("shown", "held_out", "exact", "valid")
 
@@ -51,12 +52,12 @@ def list_samples(report: VerificationReport, folder: Path) -> list[ExportedSampl
         folder: folder of the submission.
     """
     record = report.record
-    suite = load_suite(record.suite.name, record.suite.seed)
+    suite = set_recorded_prompts(load_suite(record.suite.name, record.suite.seed), record)
     tasks = test_tasks(suite)
     shots = None if record.track == TRAINED else shot_tasks(suite)
     template = None if shots is None else read_prompt_template(folder, suite, shots)
     prompts = render_prompts(suite, tasks, template=template or build_prompt_template(suite, record.track, shots=shots))
-    references = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
+    references = program_bodies(tasks.programs)
     samples = []
     for sample in report.samples:
         if sample.stage != TEST:
