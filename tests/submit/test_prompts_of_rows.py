@@ -13,6 +13,8 @@ from benchmark.errors import SubmissionError
 from benchmark.runner.record import FrameEntry
 from benchmark.runner.record import read_record as read_typed
 from benchmark.submit.check_samples import prompt_digests
+from benchmark.submit.export.samples import list_samples
+from benchmark.submit.measurements.addition import _recorded_prompts
 from benchmark.submit.verify import verify
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template
 from benchmark.tasks.suite import load_suite, set_prompts
@@ -46,8 +48,13 @@ def test_another_number_of_examples_and_dialect_are_verified(rewritten) -> None:
     report = verify(rewritten)
     assert report.mismatches == []
     assert any("prompts' digests" in check for check in report.checks)
+    exported = list_samples(report, rewritten)
+    assert all(sample.prompt.endswith("def run():") for sample in exported), (
+        "the prompts that the samples' digests are of"
+    )
     record = read_typed(rewritten / "record.json")
     assert describe_prompts(record) == "fewshot (2 examples, python)"
+    assert _recorded_prompts(record) == {"num_fewshot": 2, "dialect": PYTHON}
 
 
 @pytest.mark.parametrize(

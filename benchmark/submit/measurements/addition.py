@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.artifacts import DESCRIPTION, MAX_BYTES, RECORD
 from benchmark.errors import SubmissionError, UsageError, VerificationError
@@ -72,7 +72,7 @@ def prepare_addition(addition: Addition) -> Run:
     config = RunConfig(
         suite=record.suite.name, dtype=record.model.dtype, device=addition.device, threads=addition.threads,
         out=addition.out, command=addition.command, measurements=addition.measurements,
-        generation=GenerationOptions(record.track),
+        generation=GenerationOptions(record.track), **_recorded_prompts(record),
     )  # fmt: skip
     run = Run(config, checkpoint)
     if run.suite_entry() != record.suite:
@@ -85,6 +85,11 @@ def prepare_addition(addition: Addition) -> Run:
         if reason is not None:
             raise UsageError(f"{folder}: {name} is not measured: {reason}")
     return run
+
+
+def _recorded_prompts(record: Record) -> dict[str, Any]:
+    """Arguments of the configuration for the few-shot prompts of a run."""
+    return {} if record.frame is None else {"num_fewshot": record.frame.shots, "dialect": record.frame.dialect}
 
 
 def _spec_of(folder: Path, record: Record) -> str:

@@ -26,6 +26,7 @@ from benchmark.probing.version4.track_protocol import rotation_protocol
 from benchmark.runner.measurement_record import RepresentsRecord
 from benchmark.runner.measurements.represents import probe_model_on, read_views, rotation_suite
 from benchmark.runner.plan import Job
+from benchmark.runner.record import set_recorded_prompts
 from benchmark.submit.measurements.check import read_evidence, read_submitted_measurement
 from benchmark.submit.measurements.check_represents import RepresentsCheck, checked_evidence, judged_suite
 from benchmark.submit.report import VerificationReport
@@ -71,7 +72,8 @@ def repeat_represents(folder: Path, report: VerificationReport, limits: ProcessL
     judged_rows, _ = judged_suite(suite, record.track)
     stored = checked_evidence(read_evidence(RepresentsCheck(), record, suite, folder), judged_rows)
     seed = random.SystemRandom().choice(protocol.seeds)
-    request = SeedRequest(make_rerun_request(folder, report.submission, report.record, suite), protocol, seed)
+    prompted = set_recorded_prompts(suite, report.record)
+    request = SeedRequest(make_rerun_request(folder, report.submission, report.record, prompted), protocol, seed)
     measured: dict[str, np.ndarray] = run_bounded(
         measure_seed, request,
         seconds=limits.seconds if limits.seconds is not None else START_SECONDS + READ_SECONDS,
