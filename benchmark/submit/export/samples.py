@@ -11,14 +11,9 @@ from benchmark.submit.rendered_prompts import read_prompt_template
 from benchmark.submit.report import VerificationReport
 from benchmark.tasks.prompt_template import PLAIN, TRAINED, build_prompt_template, render_prompts
 from benchmark.tasks.stage import TEST
-<<<<<<< HEAD
 from benchmark.tasks.suite import load_suite, shot_tasks
 from benchmark.tasks.task_sets import TaskSets
-from karel_env.language import HEADER_TEXT
-=======
-from benchmark.tasks.suite import load_suite, shot_tasks, test_tasks
 from karel_env.dialects import program_bodies
->>>>>>> fewshot
 
 SAMPLE_METRICS = ("shown", "held_out", "exact", "valid")
 
@@ -58,7 +53,6 @@ def list_samples(report: VerificationReport, folder: Path) -> list[ExportedSampl
         folder: folder of the submission.
     """
     record = report.record
-<<<<<<< HEAD
     task_sets = TaskSets(load_suite(record.suite.name, record.suite.seed))
     suite, tasks = task_sets.suite, task_sets.test
     template = PLAIN
@@ -68,15 +62,7 @@ def list_samples(report: VerificationReport, folder: Path) -> list[ExportedSampl
         shots = task_sets.shots if has_suite_shots else shot_tasks(suite, task_sets.test, task_sets.probe)
         template = read_prompt_template(folder, suite, shots) or build_prompt_template(suite, record.track, shots=shots)
     prompts = render_prompts(suite, tasks, template=template)
-    references = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
-=======
-    suite = set_recorded_prompts(load_suite(record.suite.name, record.suite.seed), record)
-    tasks = test_tasks(suite)
-    shots = None if record.track == TRAINED else shot_tasks(suite)
-    template = None if shots is None else read_prompt_template(folder, suite, shots)
-    prompts = render_prompts(suite, tasks, template=template or build_prompt_template(suite, record.track, shots=shots))
     references = program_bodies(tasks.programs)
->>>>>>> fewshot
     samples = []
     for sample in report.samples:
         if sample.stage != TEST:
