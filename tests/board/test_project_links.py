@@ -21,7 +21,7 @@ from benchmark.board.site.preview_image import COLOURS, write_preview
 from benchmark.board.site.project_links import ProjectAddresses, read_addresses
 from benchmark.installation.project import declared_urls, is_placeholder, project_urls
 
-OWN = "https://code.example/group/karel-semantics-benchmark"
+OWN = "https://code.example/group/project"
 ROOT = Path(__file__).parents[2]
 
 
