@@ -24,6 +24,7 @@ from benchmark.board.ranking import (
     read_leaderboard_rows,
     verification_status,
 )
+from benchmark.board.sections.seed_spread import read_recipes
 from benchmark.board.tables import format_card, leaderboard_files, main, render_markdown, row_cells, to_csv
 from benchmark.installation.paths import SOURCE_ROOT
 from benchmark.runner.folder import PROBES, RunFolder, read_probes
@@ -63,7 +64,10 @@ def test_the_shipped_board_is_up_to_date(monkeypatch):
     assert main(["--check"]) == 0
     assert sorted(asked) == sorted(path.parent.name for path in SUBMISSIONS.glob("*/record.json"))
     calibration = SOURCE_ROOT / "docs" / "calibration.json"
-    written = leaderboard_files(shipped(), read_calibration(calibration), read_known_answers(calibration))
+    known_answers = read_known_answers(calibration)
+    written = leaderboard_files(
+        shipped(), read_calibration(calibration), known_answers, read_recipes(SUBMISSIONS, shipped())
+    )
     assert all((SOURCE_ROOT / f"leaderboard{end}").read_text() == text for end, text in written.items())
 
 

@@ -21,7 +21,7 @@ from benchmark.board.site.preview_image import COLOURS, write_preview
 from benchmark.board.site.project_links import ProjectAddresses, read_addresses
 from benchmark.installation.project import declared_urls, is_placeholder, project_urls
 
-OWN = "https://code.example/group/karel-semantics-benchmark"
+OWN = "https://code.example/group/project"
 ROOT = Path(__file__).parents[2]
 
 
@@ -116,7 +116,7 @@ def test_addresses_come_from_the_project_and_a_placeholder_is_told(tmp_path, cap
 )
 def test_what_is_no_address_is_refused(address, capsys):
     assert main(["--repository", address]) == 2
-    assert "expected an address such as" in capsys.readouterr().err
+    assert "expected an address of the web such as" in capsys.readouterr().err
 
 
 def test_a_single_file_has_no_picture_beside_it(capsys):

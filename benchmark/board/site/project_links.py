@@ -81,7 +81,7 @@ def web_address(text: str) -> str:
     address = text.rstrip("/")
     if is_placeholder(address) or urlsplit(address).query or urlsplit(address).fragment or not address.isascii():
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected an address such as https://github.com/NAME/karel-semantics-benchmark, without {OWNER_PLACEHOLDER}"
+            f"{text!r}: expected an address of the web such as https://HOST/NAME/PROJECT, without {OWNER_PLACEHOLDER}"
         )
     return address
 
