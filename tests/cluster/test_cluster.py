@@ -79,7 +79,7 @@ def test_workers_stay_between_evaluation_and_fits(words, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("quick", "shared_workers")
 def test_workers_killed_in_mid_shard_change_nothing(words, tmp_path, undisturbed):
-    deaths = {"test-000004": BEFORE, "random-1-blind-000036": AFTER}
+    deaths = {"test-000007": BEFORE, "random-1-blind-000035": AFTER}
     (tmp_path / DEATHS).mkdir()
     for shard, moment in deaths.items():
         (tmp_path / DEATHS / shard).write_text(moment)

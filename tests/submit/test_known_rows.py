@@ -28,7 +28,7 @@ def row(task: int, sample: int | None = None, text: str = " }", raw: str | None 
 
 def mismatches_of(rows: list[Sample], draws: int, track: str = "trained") -> list[str]:
     """Entries that differ where 2 tasks are asked for."""
-    verified = VerificationReport(None, SimpleNamespace(track=track), rows)
+    verified = VerificationReport(None, SimpleNamespace(track=track, frame=None), rows)
     check_stage(verified, SUITE, rows, "sampled" if draws else "test", 2, draws)
     return [difference.entry for difference in verified.mismatches]
 
