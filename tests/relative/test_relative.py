@@ -15,6 +15,7 @@ from benchmark.calibrate.relative.calibration import calibration_protocol, forma
 from benchmark.calibrate.relative.kinds import ControlKinds
 from benchmark.probing.control_gap import REPRESENTS
 from benchmark.probing.labels import MISSING
+from benchmark.probing.token_history import token_history_states
 from benchmark.probing.version4.measure_rotation import prefix_history_states, relative_probe_set
 from benchmark.probing.version4.readable_record import RECORDS
 from benchmark.probing.version4.rotation_evidence import judge_rows
@@ -22,7 +23,8 @@ from benchmark.probing.version4.rotation_interval import compute_skills
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.rotation_sources import execute_records
 from benchmark.probing.version4.turn_pairs import ALL_PAIRS
-from benchmark.relative.blind_programs import draw_blind_programs
+from benchmark.relative import measure
+from benchmark.relative.blind_programs import draw_blind_programs, draw_screen_programs
 from benchmark.relative.command import main
 from benchmark.relative.conditions import condition_probe_set
 from benchmark.relative.control_labels import FIRST_JUDGED, SEMANTICS, build_control_probe_set
@@ -43,7 +45,11 @@ SMALL = replace(CONTROL, recipe=replace(CONTROL.recipe, height=(6, 6), width=(6,
 
 @pytest.fixture(scope="module")
 def suite() -> RelativeSuite:
-    return RelativeSuite(SMALL, PROTOCOL, num_samples=8, screen_programs=1500)
+    """A small suite whose token history has the action words only: that of all words has 1,800 columns."""
+    suite = RelativeSuite(SMALL, PROTOCOL, num_samples=8, screen_programs=1500)
+    words = (suite.probe_set.prefixes[..., None] == np.arange(5)).reshape(len(suite.probe_set.row), -1)
+    vars(suite)["history"] = suite.probe([[words.astype(np.float32)]])
+    return suite
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +134,14 @@ def test_a_state_is_found_and_words_are_not(kinds) -> None:
 
 def test_sampled_records_are_as_good_as_exact_ones_on_straight_line_programs() -> None:
     worlds = load_suite(WORLDS_SUITE)
-    protocol = replace(PROTOCOL, prompts=150, hidden=32)
-    blind = shared_prompts(worlds).take_prompts(150)
+    protocol = replace(PROTOCOL, prompts=100, hidden=32)
+    blind = shared_prompts(worlds).take_prompts(100)
     tasks = blind.tasks
     probe_set = build_control_probe_set(tasks.programs, tasks.inputs[:, 0], blind.group, protocol, 400)
     rows = judge_rows(probe_set, protocol)
     views = [prefix_history_states(probe_set, tasks.inputs[:, 0])]
     exact = execute_records(probe_set, rows, views, protocol)
-    sampled = sample_records(probe_set, rows, views, protocol, num_samples=64)
+    sampled = sample_records(probe_set, rows, views, protocol, num_samples=48)
     weights = np.ones((1, rows.num_rows.shape[2]))
     for name in RECORDS:
         skills = [compute_skills(source[name], rows.prior, weights).value for source in (exact, sampled)]
@@ -169,7 +175,8 @@ def test_the_command_measures_a_model(tiny_folder, tmp_path, capsys, monkeypatch
     path = tmp_path / "branches.yaml"
     path.write_text(yaml.safe_dump(definition))
     monkeypatch.setattr(rotation_protocol, "ROTATION_STANDARD", replace(PROTOCOL, steps=4, hidden=8))
-    monkeypatch.setattr("benchmark.relative.measure.SCREEN_PROGRAMS", 500)
+    monkeypatch.setattr(measure, "token_history_states", lambda *words: token_history_states(*words)[:, ::30])
+    monkeypatch.setattr(measure, "draw_screen_programs", lambda suite, count: draw_screen_programs(suite, 300))
     out = tmp_path / "out"
     options = ["--suite", str(path), "--prompts", "30", "--copies", "1", "--samples", "8", "--output-dir", str(out)]
     assert main(["--model", f"path:{tiny_folder}", *options]) == 0
