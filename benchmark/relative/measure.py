@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from benchmark.errors import UsageError
 from benchmark.probing.control_gap import RANDOM_INIT
 from benchmark.probing.device.trainer import trainer_on
 from benchmark.probing.probe_fit import ProbeFit, StateArray
@@ -200,11 +201,18 @@ class RelativeSuite:
         random_init: RotationEvidence | None = None,
         condition_views: Sequence[np.ndarray] = (),
     ) -> RelativeResult:
-        """All figures of a source; arguments of `evidence`, and float32 [C, D] per view of the labelled condition words."""
-        evidence = self.evidence(views, random_init)
+        """All figures of a source; arguments of `evidence`, and float32 [C, D] per view of the labelled condition words.
+
+        Raises:
+            UsageError: the screen keeps no marker alternative.
+        """
         marker, pose = self.kept_pairs
-        marker = marker or MARKER_PAIRS
-        probe_set = self.probe_set
+        if not marker:
+            raise UsageError(
+                f"{self.suite.name}: every alternative follows from the state (derivability {self.protocol.derivable} or more); "
+                "expected longer programs, set probe.blind_length in the suite"
+            )
+        evidence, probe_set = self.evidence(views, random_init), self.probe_set
         return RelativeResult(
             verdict_from_rotation_evidence(evidence, self.judged_rows, self.protocol, marker, pose),
             displacement_figures(evidence, self.judged_rows, self.protocol, marker),

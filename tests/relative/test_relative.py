@@ -13,6 +13,7 @@ from worlds import WORLDS_SUITE
 
 from benchmark.calibrate.relative.calibration import calibration_protocol, format_table, measure_cell, random_networks
 from benchmark.calibrate.relative.kinds import ControlKinds
+from benchmark.errors import UsageError
 from benchmark.probing.control_gap import REPRESENTS
 from benchmark.probing.labels import MISSING
 from benchmark.probing.token_history import token_history_states
@@ -163,6 +164,12 @@ def test_displacement_has_records_and_an_adjusted_p(suite, kinds) -> None:
     if forward.delta.low > 0:
         assert forward.p < 0.025
     assert result.conditions is None
+
+
+def test_a_suite_whose_alternatives_follow_from_the_state_is_refused(suite, kinds) -> None:
+    strict = RelativeSuite(SMALL, replace(PROTOCOL, derivable=-1.0), screen_programs=300)
+    with pytest.raises(UsageError, match="blind_length"):
+        strict.measure([kinds.state.astype(np.float32)])
 
 
 def test_the_command_measures_a_model(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
