@@ -185,8 +185,8 @@ class _PythonParser:
         lines = self.text.splitlines(keepends=True)
         line, column = error.lineno or 1, max(1, error.offset or 1)
         offset = min(len(self.text), sum(map(len, lines[: line - 1])) + column - 1)
-        found = " ".join(self.text[offset : offset + 40].split()[:1]) or "end of text"
-        return ParseError(self.text, offset, repr(found)[:60], f"valid Python ({error.msg})"[:120])
+        unexpected = " ".join(self.text[offset : offset + 40].split()[:1]) or "end of text"
+        return ParseError(self.text, offset, repr(unexpected)[:60], f"valid Python ({error.msg})"[:120])
 
     def _error(self, node: ast.AST, expected: str) -> ParseError:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
@@ -194,8 +194,8 @@ class _PythonParser:
         lines = self.text.encode().split(b"\n")
         before = b"\n".join([*lines[: line - 1], lines[line - 1][:column]])
         offset = len(before.decode(errors="replace"))
-        found = (ast.get_source_segment(self.text, node) or type(node).__name__).split("\n")[0]
-        return ParseError(self.text, offset, repr(found)[:60], expected)
+        unexpected = (ast.get_source_segment(self.text, node) or type(node).__name__).split("\n")[0]
+        return ParseError(self.text, offset, repr(unexpected)[:60], expected)
 
     def _block(self, statements: Sequence[ast.stmt], depth: int) -> None:
         if depth > MAX_NESTING:
