@@ -17,8 +17,9 @@ from benchmark.probing.readout import Readout
 from benchmark.tasks.probe_sets import first_inputs
 from benchmark.tasks.scoring import OUTCOMES
 from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
-from karel_env.language import ACTIONS, HEADER, HEADER_TEXT, WORDS, Programs
-from karel_env.parser import ParseError, parse
+from karel_env.dialects import HEADERS, append_body, body_dialect, parse_program
+from karel_env.language import ACTIONS, HEADER, WORDS, Programs
+from karel_env.parser import ParseError
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
@@ -61,7 +62,8 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
         "text": text[:MAX_TEXT_CHARS], "tokens": None, "examples": [],
     }  # fmt: skip
     try:
-        tokens = parse(f"{HEADER_TEXT} {text}")
+        dialect = body_dialect(text)
+        tokens = parse_program(append_body(HEADERS[dialect], text), dialect)
     except ParseError as error:
         return entry | {"problem": str(error)[:200]}
     inputs, outputs = task.inputs[0], task.outputs[0]

@@ -10,10 +10,13 @@ import shutil
 import pytest
 from whole_runs import ROOT
 
+from benchmark.board.player import build_player_tasks
 from benchmark.board.terminal import show
 from benchmark.board.terminal.show import format_task, main, outcome_of, read_shown_run
 from benchmark.errors import UsageError
+from benchmark.run import describe_next
 from benchmark.runner.record import read_record
+from karel_env.dialects import PYTHON, program_bodies
 
 LLAMA = "2026-11-23_llama-laptop"
 
@@ -108,6 +111,28 @@ def test_a_model_without_a_program_gets_its_answers_and_a_hint(undisturbed, caps
     assert "--track fewshot" in out
 
 
+def test_an_answer_in_python_text_is_executed_too(run, tmp_path):
+    """Few-shot answers may be Python text, which begins with a line break."""
+    reference = run.tasks.take([0]).programs
+    copy = with_texts(run.folder, tmp_path, program_bodies(reference, PYTHON))
+    record = json.loads((copy / "record.json").read_text())
+    record["frame"] = {"sha256": "0" * 64, "shots": 4, "chat_template": False, "dialect": PYTHON}
+    (copy / "record.json").write_text(json.dumps(record))
+    text = format_task(read_shown_run(str(copy)), 0)
+    assert "no program" not in text
+    assert text.count(": right") == 6
+    suite = run.suite
+    (entry,) = build_player_tasks(suite, [{**run.samples[0], "text": program_bodies(reference, PYTHON)[0]}])
+    assert [example["right"] for example in entry["examples"]] == [True] * 6
+
+
+def test_a_wrong_answer_is_shown_with_the_steps_of_the_reference(run):
+    number = next(n for n, sample in enumerate(run.samples) if sample["outcome"] == "wrong output")
+    text = format_task(run, number)
+    assert text.index("steps of the answer in example") < text.index("steps of the reference in example")
+    assert "steps of the reference" not in format_task(run, 0)
+
+
 def test_worlds_are_in_line_where_the_robot_is_on_markers(run):
     """The glyph of the robot on a marker is longer than others, such as `<1`."""
     number = next(n for n in range(100) if any(f"{robot}1" in format_task(run, n) for robot in "<>^v"))
@@ -123,6 +148,14 @@ def test_the_summary_names_the_commands_that_show_more(run, capsys):
     assert f"python -m {show.MODULE} {run.folder} --task N" in out
     assert show.__spec__.name == show.MODULE
     assert f"board {run.folder} --open" in out
+
+
+def test_a_run_ends_with_what_to_do_next(tmp_path):
+    lines = describe_next(tmp_path, is_official=False).splitlines()
+    assert [line[12:] for line in lines] == [
+        f"python -m {show.MODULE} {tmp_path} --failed", f"python -m benchmark.board {tmp_path} --open",
+    ]  # fmt: skip
+    assert describe_next(tmp_path, is_official=True).endswith(f"python -m benchmark.submit new --run {tmp_path}")
 
 
 def test_steps_of_a_loop_have_conditions_and_are_limited(run, monkeypatch):

@@ -142,32 +142,48 @@ def format_task(run: ShownRun, number: int, with_prompt: bool = False) -> str:
     Raises:
         UsageError: there is no such task.
     """
-    from benchmark.tasks.prompt_template import render_prompts
-    from karel_env.language import HEADER_TEXT, Programs
-    from karel_env.parser import ParseError, parse
+    from karel_env.dialects import HEADERS, KAREL, append_body, parse_program, program_bodies
+    from karel_env.language import Programs
+    from karel_env.parser import ParseError
 
     if number >= len(run.samples):
         raise UsageError(f"--task {number}: expected a number from 0 to {len(run.samples) - 1}")
     sample, task = run.samples[number], run.tasks.take(np.array([number]))
-    text = str(sample["text"])
+    text, dialect = str(sample["text"]), run.record.frame.dialect if run.record.frame else KAREL
     lines = [f"task {number}: {outcome_of(sample)}"]
     if with_prompt:
-        prompt = render_prompts(run.suite, task)[0]
-        is_whole = hashlib.sha256(prompt.encode()).hexdigest() == sample["prompt"]
-        note = "" if is_whole else ", inside the template of its track"
-        lines += [f"prompt{note}:", *(f"  {line}" for line in prompt.splitlines())]
-    lines += [f"reference  {task.programs.texts()[0].removeprefix(HEADER_TEXT).strip()}", f"answer     {_quoted(text)}"]
+        lines += _prompt_of(run, task, sample)
+    reference = task.programs.program(0)
+    lines += [f"reference  {_quoted(program_bodies(task.programs, dialect)[0])}", f"answer     {_quoted(text)}"]
     try:
-        tokens = parse(f"{HEADER_TEXT} {text}")
+        tokens = parse_program(append_body(HEADERS[dialect], text), dialect)
     except ParseError as error:
-        tokens, problem = None, f"no program: {error}"
-    if tokens is None:
-        return "\n".join([*lines, f"           {problem}", *_worlds_of(run, task, None)])
-    lines += _worlds_of(run, task, Programs.of([tokens]))
-    wrong = np.flatnonzero(~_is_right(run, task, Programs.of([tokens])))
+        problem = f"           no program: {spell_hidden(str(error))}"
+        return "\n".join(
+            [*lines, problem, *_worlds_of(run, task, None), *_describe_steps("reference", reference, task, 0)]
+        )
+    program = Programs.of([tokens])
+    wrong = np.flatnonzero(~_is_right(run, task, program))
     example = int(wrong[0]) if len(wrong) else 0
-    lines += ["", f"steps of the answer in example {example + 1}:", *_steps(tokens, task.inputs[0, example])]
+    lines += [*_worlds_of(run, task, program), *_describe_steps("answer", tokens, task, example)]
+    if len(wrong):
+        lines += _describe_steps("reference", reference, task, example)
     return "\n".join(lines)
+
+
+def _prompt_of(run: ShownRun, task: Tasks, sample: dict[str, Any]) -> list[str]:
+    """The lines of a task's prompt; of the few-shot track only the task's own part."""
+    from benchmark.tasks.prompt_template import render_prompts
+
+    prompt = render_prompts(run.suite, task)[0]
+    is_complete = hashlib.sha256(prompt.encode()).hexdigest() == sample["prompt"]
+    note = "" if is_complete else ", inside the template of its track"
+    return [f"prompt{note}:", *(f"  {line}" for line in prompt.splitlines())]
+
+
+def _describe_steps(name: str, tokens: np.ndarray, task: Tasks, example: int) -> list[str]:
+    """The steps of a program in an example under a heading."""
+    return ["", f"steps of the {name} in example {example + 1}:", *_steps(tokens, task.inputs[0, example])]
 
 
 def _is_right(run: ShownRun, task: Tasks, program: Any) -> np.ndarray:
