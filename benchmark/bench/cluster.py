@@ -225,7 +225,7 @@ def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
             for kind in (PLAIN, RAY)
             for quantity in ("seconds", "worker_seconds", "other_seconds")
         }
-        cells = [workers]
+        cells: list[Any] = [workers]
         for quantity in ("worker_seconds", "seconds"):
             plain, ray = means[PLAIN, quantity], means[RAY, quantity]
             cells += [f"{plain:.1f}", f"{ray:.1f}", f"{plain / ray:.0%}"]
