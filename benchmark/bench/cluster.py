@@ -23,7 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.bench.command import ClusterBenchOptions
-from benchmark.bench.plain_processes import PlainProcesses, Stopwatch, descendants
+from benchmark.bench.plain_processes import PlainProcesses, Stopwatch, descendants, process_title
 from benchmark.cluster.executor import EVALUATION, WorkItem
 from benchmark.cluster.local_executor import ComputeFn
 from benchmark.cluster.pool import Pool
@@ -41,6 +41,7 @@ from benchmark.tasks.suite import load_suite
 NUM_EMPTY_SHARDS = 200
 """Number of shards without work, from which the overhead per shard is measured."""
 WORKER_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+ACTOR_TITLE = "ray::EvaluationActor"
 PLAIN, RAY = "plain", "ray"
 ROUNDS = (PLAIN, RAY, RAY, PLAIN)
 """Order in which plain processes and Ray workers compute the same shards."""
@@ -73,13 +74,16 @@ class TimedRun:
     Attributes:
         workers: number of workers or processes.
         seconds: from the first dispatch to the last result.
-        processor_seconds: of the workers and of what dispatches: this process, and with Ray all that it started.
+        worker_seconds: processor time of the workers.
+        other_seconds: processor time of what dispatches: this process, and with Ray the processes of Ray itself, which take some
+            whether there is work or not.
         shards: seconds of each shard; empty for plain processes.
     """
 
     workers: int
     seconds: float
-    processor_seconds: float
+    worker_seconds: float
+    other_seconds: float
     shards: list[float]
 
 
@@ -138,7 +142,7 @@ class ClusterBench:
                 start_seconds["worker"], serial = self._empty(pool, workers)
                 for kind, run in self._run_rounds(pool, plain):
                     runs.setdefault((kind, workers), []).append(run)
-                memory = mean_private_memory("ray::EvaluationActor")
+                memory = mean_private_memory(ACTOR_TITLE)
             finally:
                 pool.close()
                 executor.shutdown()
@@ -192,12 +196,14 @@ class ClusterBench:
     def _run(self, pool: Pool, plain: PlainProcesses, store: ResultStore, work: EvaluationWork) -> TimedRun:
         spent: list[float] = []
         calls = [(f"{uuid4().hex[:8]}-{name}", shard) for name, shard in self.calls]
-        stopwatch = Stopwatch(descendants(os.getpid()) - set(plain.pids))
+        pids = descendants(os.getpid()) - set(plain.pids)
+        workers = {pid for pid in pids if process_title(pid).startswith(ACTOR_TITLE)}
+        stopwatch = Stopwatch(workers, pids - workers)
         pool.drain(_work_items(store, work, calls, spent))
         return TimedRun(pool.size, *stopwatch.read(), spent)
 
     def _run_plain(self, plain: PlainProcesses) -> TimedRun:
-        stopwatch = Stopwatch([os.getpid(), *plain.pids])
+        stopwatch = Stopwatch(plain.pids, [os.getpid()])
         plain.compute([shard for _, shard in self.calls])
         return TimedRun(len(plain.pids), *stopwatch.read(), [])
 
@@ -217,14 +223,17 @@ def format_rounds(rounds: Sequence[dict[str, Any]]) -> str:
                 np.mean([r[quantity] for r in rounds if (r["kind"], r["workers"]) == (kind, workers)])
             )
             for kind in (PLAIN, RAY)
-            for quantity in ("seconds", "processor_seconds")
+            for quantity in ("seconds", "worker_seconds", "other_seconds")
         }
-        cells = [
-            f"{means[kind, quantity]:.1f}" for quantity in ("processor_seconds", "seconds") for kind in (PLAIN, RAY)
-        ]
-        ratios = [means[PLAIN, q] / means[RAY, q] for q in ("processor_seconds", "seconds")]
-        rows.append([workers, *cells[:2], f"{ratios[0]:.0%}", *cells[2:], f"{ratios[1]:.0%}"])
-    names = ["workers", "processor s, plain", "Ray", "plain / Ray", "wall s, plain", "Ray ", "plain / Ray "]
+        cells: list[Any] = [workers]
+        for quantity in ("worker_seconds", "seconds"):
+            plain, ray = means[PLAIN, quantity], means[RAY, quantity]
+            cells += [f"{plain:.1f}", f"{ray:.1f}", f"{plain / ray:.0%}"]
+        rows.append([*cells, *(f"{means[kind, 'other_seconds']:.1f}" for kind in (PLAIN, RAY))])
+    names = [
+        "workers", "processor s of workers: plain", "Ray", "plain / Ray", "wall s: plain", "Ray ", "plain / Ray ",
+        "other processor s: plain", "Ray  ",
+    ]  # fmt: skip
     return tabulate(rows, headers=names, disable_numparse=True)
 
 

@@ -100,13 +100,22 @@ def _stat_fields(path: Path) -> list[str]:
     return path.read_text(errors="replace").rpartition(")")[2].split()
 
 
+def process_title(pid: int) -> str:
+    """The command line of a process, which it may have replaced by a title; empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return ""
+
+
 class Stopwatch:
-    """Wall and processor time of a group of processes since it was made."""
+    """Wall time, and processor time of two groups of processes, since it was made."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        self.pids = list(pids)
-        self.started, self.used = time.perf_counter(), processor_seconds(self.pids)
+    def __init__(self, workers: Iterable[int], others: Iterable[int] = ()) -> None:
+        self.groups = list(workers), list(others)
+        self.started = time.perf_counter()
+        self.used = [processor_seconds(group) for group in self.groups]
 
-    def read(self) -> tuple[float, float]:
-        """Seconds of wall and of processor time."""
-        return time.perf_counter() - self.started, processor_seconds(self.pids) - self.used
+    def read(self) -> tuple[float, float, float]:
+        """Seconds of wall time, and of processor time of each group."""
+        workers, others = (processor_seconds(group) - used for group, used in zip(self.groups, self.used, strict=True))
+        return time.perf_counter() - self.started, workers, others

@@ -20,11 +20,18 @@ from benchmark.tasks.suite import load_suite
 
 def test_rounds_are_averaged_and_plain_is_divided_by_ray() -> None:
     rounds = [
-        {"kind": kind, "workers": 2, "seconds": seconds, "processor_seconds": processor, "shards": []}
+        {
+            "kind": kind,
+            "workers": 2,
+            "seconds": seconds,
+            "worker_seconds": processor,
+            "other_seconds": 1.0,
+            "shards": [],
+        }
         for kind, seconds, processor in ((PLAIN, 8.0, 15.0), (RAY, 10.0, 20.0), (RAY, 10.0, 20.0), (PLAIN, 10.0, 17.0))
     ]
     row = format_rounds(rounds).splitlines()[-1].split()
-    assert row == ["2", "16.0", "20.0", "80%", "9.0", "10.0", "90%"]
+    assert row == ["2", "16.0", "20.0", "80%", "9.0", "10.0", "90%", "1.0", "1.0"]
 
 
 def test_processor_time_of_a_group_of_processes() -> None:
