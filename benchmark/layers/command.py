@@ -10,7 +10,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import (
@@ -27,6 +29,9 @@ from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from karel_env.command import integer
+
+if TYPE_CHECKING:
+    from benchmark.layers.layer_profile import LayerResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ def execute(options: LayersOptions) -> int:
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.layers.layer_profile import profile_layers
-    from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, format_result, to_csv, to_json
+    from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv, to_json
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.measure_rotation import judge_suite
@@ -80,10 +85,8 @@ def execute(options: LayersOptions) -> int:
         if copy is not None and options.trained_only:
             continue
         layers = read_layers(job, judged, copy, options.step)
-        profiles[source] = profile_layers(
-            judged, layers, protocol, range(options.seeds),
-            lambda result, source=source: print(format_result(source, result), file=sys.stderr, flush=True),
-        )  # fmt: skip
+        report = partial(_print_result, source)
+        profiles[source] = profile_layers(judged, layers, protocol, range(options.seeds), report)
     print(format_profile(profiles))
     stem = options.output_dir / f"{checkpoint.name}-{suite.name}-layers"
     content = {
@@ -95,6 +98,12 @@ def execute(options: LayersOptions) -> int:
     draw_profile(profiles, f"{checkpoint.name} on {suite.name}, unseen prefixes", stem.with_suffix(".png"))
     print(f"\nwrote {stem}.json, .csv and .png")
     return 0
+
+
+def _print_result(source: str, result: LayerResult) -> None:
+    from benchmark.layers.report import format_result
+
+    print(format_result(source, result), file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
