@@ -19,21 +19,23 @@ from benchmark.installation.cache_settings import CacheSettings
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import Decoding, Generation, ModelSpec
+from benchmark.models.token_alignment import align_tokens
 from benchmark.probing.version4 import suite_controls, track_protocol
 from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
-from benchmark.runner.blind_reading import blind_template
+from benchmark.runner.blind_reading import blind_template, read_blind_states
 from benchmark.runner.evidence_cache import untrained_copy_key
 from benchmark.runner.measurements.represents import RepresentsMeasurement, read_views, rotation_suite
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, render_prompts
-from benchmark.tasks.prompts import examples_text
-from benchmark.tasks.suite import load_suite, shot_tasks
+from benchmark.tasks.prompts import examples_text, prompt_ids
+from benchmark.tasks.shared_prompts import shared_prompts
+from benchmark.tasks.suite import load_suite, set_prompts, shot_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
-from karel_env.dialects import PYTHON, program_bodies
-from karel_env.language import HEADER_TEXT, Programs
+from karel_env.dialects import PYTHON, program_bodies, word_spans
+from karel_env.language import ACTIONS, HEADER_TEXT, Programs
 from karel_env.parser import parse
 
 SUITE = load_suite("smoke")
@@ -151,7 +153,25 @@ def test_a_whole_run_in_python_with_one_example(folder: Path, tmp_path: Path) ->
         if row["finished"]:
             (body,) = program_bodies(Programs.of([parse(f"{HEADER_TEXT} {row['text']}")]), PYTHON)
             assert str(row["raw"]).rstrip("\n") == body
-    assert record.meaning is not None
+
+
+def test_states_are_read_at_the_words_of_python_text(folder: Path) -> None:
+    suite = set_prompts(load_suite(SHORT_SUITE), 1, PYTHON)
+    job = Job(suite, open_checkpoint(ModelSpec("path", str(folder))), "float32", "cpu", 1, generation=FEWSHOT_OPTIONS)
+    template, blind = blind_template(job), shared_prompts(suite).take_prompts(2)
+    assert template.after.endswith("def run():")
+    model = Worker(job).model()
+    (mean, _), programs = read_blind_states(model, suite, blind, template).values(), blind.tasks.programs
+    assert len(mean) == sum(len(programs.program(i)) - 4 for i in range(len(programs))), "one per action"
+    prompt = render_prompts(suite, blind.tasks, blind.tasks.inputs, template)[0]
+    (body,) = program_bodies(programs.take([0]), PYTHON)
+    alignment = align_tokens(model.tokenizer, prompt, body)
+    ids = [*prompt_ids(model.tokenizer, prompt), *alignment.ids]
+    token = len(ids) - len(alignment.ids) + int(alignment.last[0]) - 1
+    expected = model.plain_pass(ids)[0][:-1, token].mean(0).numpy()
+    layers = model.hidden_states([prompt], [body])
+    np.testing.assert_allclose(layers.values[layers.read[0]][:-1].mean(0), expected, atol=1e-4)
+    assert body[word_spans(body)[0][0] :].startswith(tuple(ACTIONS))
 
 
 @pytest.mark.usefixtures("quick")

@@ -294,7 +294,7 @@ def test_verification_with_a_rerun_fits_a_probe_seed_again(tmp_path, monkeypatch
     called = []
     for name in ("repeat_represents", "repeat_uses_detail"):
         monkeypatch.setattr(repeat, name, lambda folder, report, limits, name=name: called.append(name))
-    report = VerificationReport(SimpleNamespace(name="row"), SimpleNamespace(suite=suite_entry()), [])
+    report = VerificationReport(SimpleNamespace(name="row"), SimpleNamespace(suite=suite_entry(), frame=None), [])
     submit_command.rerun_measurements(tmp_path, report)
     assert called == ["repeat_represents", "repeat_uses_detail"]
 
@@ -313,7 +313,7 @@ def test_a_rerun_compares_skills(tmp_path, content, judged, monkeypatch, factor)
 
     monkeypatch.setattr(repeat_represents, "run_bounded", run)
     monkeypatch.setattr(repeat_represents, "make_rerun_request", lambda *_: None)
-    record = SimpleNamespace(suite=suite_entry())
+    record = SimpleNamespace(suite=suite_entry(), frame=None)
     report = VerificationReport(SimpleNamespace(name="row"), record, [])
     repeat_represents.repeat_represents(folder, report)
     assert requests[0].seed in ROTATION_STANDARD.seeds
