@@ -44,7 +44,7 @@ from benchmark.runner.plan import Job
 from benchmark.runner.probe_answers import answer_probe_tasks
 from benchmark.runner.store import write_atomic
 from benchmark.tasks.probe_sets import first_inputs, parse_programs
-from benchmark.tasks.suite import load_suite, probe_tasks
+from benchmark.tasks.suite import identify_suite, load_suite, probe_tasks
 from karel_env.features import FEATURES, PAPER_FEATURES
 from karel_env.language import FIRST_CONDITION, HEADER, WORDS, Programs
 from karel_env.semantics import ORIGINAL
@@ -307,7 +307,7 @@ def run(options: LegacyOptions, model: str) -> int:
         for recipe_variant in recipes
     ]
     stored = {
-        "label": LABEL, "flaws": FLAWS, "model": [model, job.checkpoint.digest], "suite": asdict(suite),
+        "label": LABEL, "flaws": FLAWS, "model": [model, job.checkpoint.digest], "suite": identify_suite(suite),
         "results": [asdict(recipe_variant) | {"gaps": accuracy_gaps(recipe_variant.on_test)} for recipe_variant in results],
     }  # fmt: skip
     write_atomic(options.output_dir / "legacy.json", json.dumps(stored, default=np.ndarray.tolist).encode())

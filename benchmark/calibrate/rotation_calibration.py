@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.store import dump_with_digest, load_with_digest, write_atomic
 from benchmark.statistics import Estimate, format_outcomes
 from benchmark.tasks.prompt_template import TRACKS
-from benchmark.tasks.suite import Suite, load_suite
+from benchmark.tasks.suite import Suite, identify_suite, load_suite
 
 RECORD_FILE = "calibration_protocol4.json"
 BUILT_CODE, TRAINED_CODE = "benchmark.calibrate.rotation_draw", "benchmark.calibrate.trained.rotation_trainings"
@@ -190,7 +190,7 @@ class CellStore:
 def cell_key(suite: Suite, protocol: RotationProtocol, prompts: int, code: str = BUILT_CODE) -> str:
     """Digest of all that a cell depends on besides draw and pseudo-model: suite, settings, code, dtype of the products."""
     settings = [
-        asdict(suite), prompts, protocol.digest(), str(select_matmul_dtype()), imported_source_digest(code)
+        identify_suite(suite), prompts, protocol.digest(), str(select_matmul_dtype()), imported_source_digest(code)
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:KEY_DIGITS]
 

@@ -54,7 +54,7 @@ SUBCOMMANDS = {
     "calibrate": Subcommand("benchmark.calibrate.command", "Measure pseudo-models with known outcomes."),
     "legacy": Subcommand("benchmark.calibrate.legacy_command", "Probe a model by the released recipe of Jin & Rinard 2024, flaws included."),
     "reproduction": Subcommand("benchmark.reproduction.command", "Measure the semantic content of Jin & Rinard 2024, beside what needs no state to reach it."),
-    "relative": Subcommand("benchmark.relative.command", "Measure rotation and displacement with sampled records, also on programs with control flow."),
+    "relative": Subcommand("benchmark.relative.command", "Measure rotation and displacement with sampled records, control flow included."),
     "bench": Subcommand("benchmark.bench.command", "Measure speed: of probing, generation, Ray workers, training or the interpreter."),
     "sealed": Subcommand("benchmark.submit.sealed", "Manage evaluation rounds with a secret seed."),
     "incoming": Subcommand("benchmark.review.pull_request", "Check a pull request that changes submissions."),

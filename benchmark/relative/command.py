@@ -30,7 +30,7 @@ NUM_PROMPTS, NUM_COPIES, NUM_SAMPLES = 1750, 2, 64
 
 @dataclass(frozen=True, kw_only=True)
 class RelativeOptions:
-    """Measure rotation and displacement with sampled records, also on programs with control flow."""
+    """Measure rotation and displacement with sampled records, control flow included."""
 
     model: str = model_option()
     suite: str = suite_option("control", purpose=" that gives worlds and programs")

@@ -33,6 +33,7 @@ from benchmark.runner.blind_reading import blind_template
 from benchmark.runner.plan import Job
 from benchmark.runner.store import to_safetensors, write_atomic_in
 from benchmark.tasks.prompt_template import TRAINED
+from benchmark.tasks.suite import identify_suite
 
 FOLDER_NAME, SUFFIX = "karel-bench", ".data"
 DIGEST_BYTES = 64
@@ -151,7 +152,7 @@ def untrained_use_key(job: Job, settings: str, seed: int) -> str | None:
     parts = _architecture_of_job(job)
     if parts is None:
         return None
-    return _digest(parts | _installed() | {"suite": asdict(job.suite), "pairs": settings, "seed": seed})
+    return _digest(parts | _installed() | {"suite": identify_suite(job.suite), "pairs": settings, "seed": seed})
 
 
 def _installed() -> dict[str, Any]:

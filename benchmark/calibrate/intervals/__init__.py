@@ -1,1 +1,1 @@
-"""Analyses of intervals beside the frozen rule: `python -m benchmark.calibrate.intervals.tied_controls`."""
+"""Analyses of intervals beside the frozen rule."""

@@ -4,7 +4,7 @@ Delta subtracts the largest control gap. The largest of several noisy gaps is to
 protocol 4 is too low where controls are tied: its upper end falls below the truth too often, its lower end, which decides
 REPRESENTS, is above it less often than in 2.5% of cases. The others are an analysis; the rule is frozen.
 
-    python -m benchmark.calibrate.intervals.tied_controls
+Run as a module, it prints the tables of docs/protocol4.md.
 
 Letters: `U` groups of prompts, `W` resamples, `C` controls.
 """
