@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from benchmark.files import read_safetensors_metadata
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.verdict import load_blind_set
-from benchmark.tasks.suite import Suite, load_suite, test_tasks
+from benchmark.tasks.suite import Suite, identify_suite, load_suite, test_tasks
 from karel_env.features import FEATURES, PRIMARY
 from karel_env.screen import valid_alternatives
 
@@ -101,7 +101,7 @@ def write_pinned(suite_name: str, folder: Path = PINNED_FOLDER) -> Path:
 
 
 def _pinned_for(suite: Suite) -> dict[str, str]:
-    return {"suite": hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()}
+    return {"suite": hashlib.sha256(json.dumps(identify_suite(suite), sort_keys=True).encode()).hexdigest()}
 
 
 def _read_pinned(suite: Suite, protocol: Protocol | None = None) -> dict[str, np.ndarray] | None:
