@@ -109,7 +109,7 @@ def test_selection_on_the_test_set_flatters(drawn):
 
 def test_an_oracle_is_decoded_under_its_own_semantics(drawn):
     programs, inputs = drawn
-    longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=30)
+    longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=20)
     true = measure_legacy_content(programs, inputs, oracle(labels(programs, inputs)), longer)
     assert true.on_test[0, 0].min() > 0.97
     assert accuracy_gaps(true.on_test)[0, 1] > 15
