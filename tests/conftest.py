@@ -33,13 +33,17 @@ sys.dont_write_bytecode = False
 gc.disable()
 
 LONGEST_FIRST = (
-    "test_cluster", "test_submit", "test_known_answers", "test_architectures", "test_resume", "test_full_grid",
-    "test_grids", "test_steering", "test_command_faults", "test_fewshot", "test_doctor", "test_leaderboard",
-    "test_emergence", "test_browser", "test_legacy", "test_hostile", "test_workflow", "test_figures", "test_labels",
-    "test_layout", "test_rotation_calibration", "test_suites", "test_incoming", "test_audit", "test_public",
-    "test_model_formats", "test_isolation", "test_cache", "test_soundness", "test_probing_speed", "test_add_measurement",
-    "test_causal_command", "test_planners", "test_export", "test_light_start", "test_installation", "test_statistics",
-    "test_symbolic", "test_train",
+    "test_cluster", "test_submit", "test_browser", "test_doctor", "test_steering", "test_architectures",
+    "test_resume", "test_known_answers", "test_grids", "test_command_faults", "test_light_commands", "test_fewshot",
+    "test_leaderboard", "test_measurement_stage", "test_ladder", "test_public", "test_rotation_calibration",
+    "test_legacy", "test_soundness", "test_model_formats", "test_incoming", "test_uses_detail_files",
+    "test_figures", "test_docs_site", "test_symbolic", "test_add_measurement", "test_relative", "test_train",
+    "test_emergence", "test_preview_calibration", "test_layout", "test_workflow", "test_device_map", "test_content",
+    "test_light_start", "test_shipped_answers", "test_suites", "test_uses_files", "test_loading_faults",
+    "test_probing_speed", "test_ahead", "test_use", "test_interpreter", "test_dialects", "test_full_grid",
+    "test_command", "test_hub", "test_audit", "test_run", "test_uses_detail_stage", "test_execution",
+    "test_planners", "test_artifact_sources", "test_models_in_memory", "test_light_proposals", "test_das",
+    "test_probing", "test_screen", "test_trained_planners", "test_notebook_browser",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
 

@@ -170,7 +170,7 @@ def test_objects_with_methods_of_ones_own(tmp_path):
         (lambda model, tokenizer: kb.load_model("nothing of the kind"), "expected a folder, path:"),
         (lambda model, tokenizer: kb.load_model("./nowhere"), "no folder at nowhere"),
         (lambda model, tokenizer: kb.load_model("path:nowhere", dtype="int4"), "dtype: 'int4'"),
-        (lambda model, tokenizer: kb.load_model("path:nowhere/x", device="tpu"), "no folder at"),
+        (lambda model, tokenizer: kb.load_model("path:nowhere/x", device="tpu"), "device: 'tpu'"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, dtype="float16"), "evaluated as it is"),
         (lambda model, tokenizer: kb.evaluate(kb.wrap(model, tokenizer), tokenizer), "loaded already"),
         (lambda model, tokenizer: kb.evaluate(model, tokenizer, detail="layer"), "did you mean layers"),

@@ -182,7 +182,7 @@ def test_the_whole_board_takes_hostile_words_as_text(shipped):
     pages += [cmarkgfm.github_flavored_markdown_to_html(text)] if cmarkgfm is not None else []
     for page in pages:
         assert set(re.findall(r'href="([^"]*)"', page)) == {
-            "docs/board.md", "submissions/2026-11-25_search",
+            "docs/board.md", "docs/pretrained.md", "submissions/2026-11-25_search",
         }  # fmt: skip
         assert not re.search("<(img|del|em|script)", page)
         assert page.count("<h1>") == 1

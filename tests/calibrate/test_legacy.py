@@ -109,7 +109,7 @@ def test_selection_on_the_test_set_flatters(drawn):
 
 def test_an_oracle_is_decoded_under_its_own_semantics(drawn):
     programs, inputs = drawn
-    longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=30)
+    longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=20)
     true = measure_legacy_content(programs, inputs, oracle(labels(programs, inputs)), longer)
     assert true.on_test[0, 0].min() > 0.97
     assert accuracy_gaps(true.on_test)[0, 1] > 15
@@ -124,7 +124,9 @@ def test_flaws_are_there_and_can_be_mended(drawn):
     states = noise(programs)
     first, again = (measure_legacy_content(programs, inputs, states, quick) for _ in range(2))
     assert np.array_equal(first.on_test, again.on_test)
-    unset = [measure_legacy_content(programs, inputs, states, replace(quick, seed=None)).on_test for _ in range(2)]
+    # Several repeats: a probe of noise may find the majority, and two of them the same accuracies.
+    unseeded = replace(quick, seed=None, repeats=3)
+    unset = [measure_legacy_content(programs, inputs, states, unseeded).on_test for _ in range(2)]
     assert not np.array_equal(*unset)
     assert first.recurring > 0.1
     apart = measure_legacy_content(programs, inputs, states, replace(quick, programs_apart=True))

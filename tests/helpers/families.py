@@ -108,13 +108,13 @@ def family_params(names: Iterable[str], quick: Container[str] | None = None) -> 
 @cache
 def cases() -> tuple[list[str], list[str]]:
     """Prompts of two lengths (the last example, and the last output), and programs."""
-    prompts, programs = _texts()
+    prompts, programs = _whole_cases()
     shown = [p[p.rindex(("input", "output")[i % 2]) :] for i, p in enumerate(prompts)]
     return shown, programs
 
 
 @cache
-def _texts() -> tuple[list[str], list[str]]:
+def _whole_cases() -> tuple[list[str], list[str]]:
     """Whole prompts, and programs."""
     tasks = tasks_of(SUITE).take(np.arange(4))
     return render_prompts(SUITE, tasks), [t.removeprefix(HEADER_TEXT).strip() for t in tasks.programs.texts()]
@@ -141,7 +141,7 @@ def metaspace_tokenizer(begin: bool = True, split: bool = True) -> PreTrainedTok
 
 
 def _trained(inner: Tokenizer, begin: bool, **options: Any) -> PreTrainedTokenizerFast:
-    prompts, programs = _texts()
+    prompts, programs = _whole_cases()
     marks = [END, "<begin>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 30 * bool(options),

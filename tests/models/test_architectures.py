@@ -36,7 +36,9 @@ def test_states_sit_at_the_right_pieces_in_a_padded_batch(family, model):
 def test_what_is_written_is_what_each_prompt_alone_gives(family, model):
     prompts, programs = cases()
     assert model.max_new_tokens(model.tokenizer, WORDS) > WINDOW, "an answer must leave the sliding windows behind"
-    assert check_writing(model, prompts) > 1 or family == "recurrent-gemma"
+    # Prompts that end alike may be continued alike.
+    differs = check_writing(model, prompts) > 1 or check_writing(model, programs) > 1
+    assert differs or family == "recurrent-gemma"
     # The states read next use the cache that generation has used.
     check_states(model, prompts[:2], programs[:2])
 

@@ -92,7 +92,8 @@ def test_verification_finds_the_identity_that_the_run_had(request_of, run):
 def test_verification_finds_the_identity_of_a_run_with_a_frame(run):
     frame = PromptTemplate("before", "after", shots=3)
     asked = replace(run.job.generation, track="fewshot")
-    other = SimpleNamespace(**{**vars(run), "job": replace(run.job, generation=asked, prompt_template=frame)})
+    changes = {"job": replace(run.job, generation=asked, prompt_template=frame), "suite": replace(run.suite, shots=3)}
+    other = SimpleNamespace(**{**vars(run), **changes})
     said = FrameEntry(sha256=frame.digest, shots=3, chat_template=False)
     changed = {"track": "fewshot", "frame": said, IDENTITY: Run.identity.fget(other)}
     found = verified(run, **changed)
