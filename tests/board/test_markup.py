@@ -199,7 +199,7 @@ def test_a_link_to_a_folder_stays_below_the_submissions(shipped):
 
 
 def test_what_nobody_checked_is_marked_as_claimed(shipped):
-    counted, withheld = shipped["2026-11-25_gpt-laptop"], shipped["2026-11-25_smollm2-135m-instruct"]
+    counted, withheld = shipped["2026-11-25_gpt-laptop"], shipped["2026-11-28_smollm2-135m-instruct"]
     assert unverified_claims(counted) == ["family"]
     assert unverified_claims(withheld) == ["family", "parameters"]
     assert format_parameters(withheld) == r"134,515,008\*"

@@ -88,7 +88,7 @@ def test_a_submission_gets_nothing_that_is_not_eligible(tmp_path, monkeypatch):
 
 
 def test_a_row_whose_weights_are_withheld_needs_the_model(tmp_path, capsys):
-    row = SHIPPED / "2026-11-25_smollm2-135m-instruct"
+    row = SHIPPED / "2026-11-28_smollm2-135m-instruct"
     assert command.main(["--add-to", str(row), "--output-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "its weights are withheld; name them with --model" in error

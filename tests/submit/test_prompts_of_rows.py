@@ -23,7 +23,7 @@ from karel_env.dialects import PYTHON, program_bodies
 from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import parse
 
-ROW = "2026-11-25_smollm2-135m-instruct"
+ROW = "2026-11-28_smollm2-135m-instruct"
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ RECORD, SAMPLES, PROBES = "record.json", "samples.jsonl.gz", "probes.data"
 EACH_KIND = (
     "2026-11-26_lstm-laptop",
     "2026-11-26_gpt-laptop-cooled",
-    "2026-11-25_smollm2-135m-instruct",
+    "2026-11-28_smollm2-135m-instruct",
     "2026-11-25_random",
 )
 
