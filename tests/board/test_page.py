@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 import pytest
 from html_reader import Reader
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured_rows import write_represents, write_uses
 from shown_board import IMAGE, ROWS, SCRIPT, add_hostile, copy_rows, rendered
@@ -235,6 +235,7 @@ def test_a_chart_puts_points_in_proportion():
     assert logarithmic.series[0].path.count("L") == 2
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(5, 40), st.integers(2, 28)), max_size=14, unique=True))
 def test_labels_are_apart_from_each_other_and_from_marks(grid):
     """Marks at least 10 pixels apart, in a chart with room for all labels."""

@@ -78,11 +78,13 @@ def test_a_trained_tracker_represents_and_a_trained_copier_does_not(small_pair):
     assert copier["right"]
 
 
+@pytest.mark.slow
 def test_noise_knows_nothing(cells):
     assert cells["noise"]["right"]
     assert abs(cells["noise"]["skill"]) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["oracle", "oracle + recorder"])
 def test_the_oracle_represents(cells, name):
     assert cells[name]["found"] == cells[name]["expected"] == REPRESENTS
@@ -91,6 +93,7 @@ def test_the_oracle_represents(cells, name):
     assert cells[name]["delta"][1] > SMALL.margin > STANDARD.margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noise", "recorder", "recorder + outputs", "random-init"])
 def test_who_keeps_no_state_is_not_found_to_represent(cells, name):
     assert cells[name]["found"] == RECORD_ONLY
@@ -99,6 +102,7 @@ def test_who_keeps_no_state_is_not_found_to_represent(cells, name):
     assert cells[name]["widest"] < SMALL.margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["future oracle", "planted layer"])
 def test_the_place_of_the_state_is_found(cells, name):
     assert cells[name]["found"] == cells[name]["expected"]
@@ -206,6 +210,7 @@ def test_the_verdicts_of_both_grids_agree():
     assert standard["oracle"] == REPRESENTS
 
 
+@pytest.mark.slow
 def test_the_oracle_of_an_alternative_has_a_negative_gap_for_it(cells):
     (cell,) = (cell for name, cell in cells.items() if name.startswith("oracle of "))
     assert cell["right"]
@@ -213,6 +218,7 @@ def test_the_oracle_of_an_alternative_has_a_negative_gap_for_it(cells):
     assert cell["delta"][0] < 0
 
 
+@pytest.mark.slow
 def test_delta_falls_as_the_oracle_is_degraded(cells):
     deltas = [cells[name]["delta"][0] for name in ("oracle", *(f"oracle degraded {p:.0%}" for p in DEGRADED_SHARES))]
     assert deltas == sorted(deltas, reverse=True)
@@ -220,6 +226,7 @@ def test_delta_falls_as_the_oracle_is_degraded(cells):
     assert all(cells[f"oracle degraded {p:.0%}"]["right"] for p in DEGRADED_SHARES)
 
 
+@pytest.mark.slow
 def test_a_judgement_can_be_wrong(cells):
     """Positive control: an oracle that falls short of REPRESENTS, and a delta that rises, are counted as wrong."""
     oracle, degraded = dict(cells["oracle"]), dict(cells["oracle degraded 25%"])
@@ -234,6 +241,7 @@ def test_a_judgement_can_be_wrong(cells):
     assert [cell["right"] for cell in check_falling_delta(rising)[1:]] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_the_command_computes_a_seed_once(monkeypatch, tmp_path, capsys, cells):
     called = []
     monkeypatch.setattr(

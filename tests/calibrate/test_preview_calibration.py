@@ -47,6 +47,7 @@ def record(tmp_path_factory):
     return json.loads(first)
 
 
+@pytest.mark.slow
 def test_what_is_clear_is_decided_at_the_first_look(record) -> None:
     cells = {cell["pseudo-model"]: cell for cell in record["cells"]}
     assert cells["rotation"]["preview"] == cells["rotation"]["all_seeds"] == REPRESENTS

@@ -33,7 +33,7 @@ COMMANDS = [
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [
     ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.command", ["--suite", "smoke"]),
-    ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence")]),
+    ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence" / "gpt-laptop-1.json")]),
     ("baselines.train", ["gpt-laptop"]), ("benchmark.board.page", ["--submissions", "{empty}"]),
 ]  # fmt: skip
 DEEP = "[" * 100_000

@@ -24,13 +24,14 @@ from karel_env.language import HEADER_TEXT, Programs
 from karel_env.parser import parse
 
 ROW = "2026-11-28_smollm2-135m-instruct"
+OTHER_FILES = ("status.json", "frame.json", "represents.json", "rotation.data")
 
 
 @pytest.fixture(scope="module")
 def rewritten(tmp_path_factory):
     """The few-shot row as if it had been run with two examples, as Python text and without a chat template."""
     folder = tmp_path_factory.mktemp("rows") / ROW
-    shutil.copytree(SUBMISSIONS / ROW, folder, ignore=shutil.ignore_patterns("status.json"))
+    shutil.copytree(SUBMISSIONS / ROW, folder, ignore=shutil.ignore_patterns(*OTHER_FILES))
     suite = set_prompts(load_suite("laptop"), 2, PYTHON)
     template = build_prompt_template(suite, FEWSHOT)
     digests = prompt_digests(suite, tasks_of(suite), template)
