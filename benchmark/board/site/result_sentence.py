@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmark.board.ranking import TRAINED
 from benchmark.board.site.group_table import GroupTable
 from benchmark.causal.verdict import USES
 from benchmark.probing.control_gap import REPRESENTS
 
 
 def result_sentence(tables: Sequence[GroupTable]) -> str:
-    """The sentence; empty if no row was measured.
+    """The sentence on the networks that were trained on a suite; empty if none was measured.
 
     Args:
         tables: tables of the groups.
     """
-    rows = (row.ranked_row.row for table in tables for row in table.rows)
+    rows = (row.ranked_row.row for table in tables if table.group.track == TRAINED for row in table.rows)
     networks = [verdicts for row in rows if (verdicts := row.measurements.verdicts).get("represents")]
     if not networks:
         return ""
@@ -26,7 +27,7 @@ def result_sentence(tables: Sequence[GroupTable]) -> str:
     they_write = "it writes" if num_uses == 1 else "they write"
     both = sum(a and b for a, b in zip(represents, uses, strict=True))
     return (
-        f"Of {len(networks)} network{'' if len(networks) == 1 else 's'} that write programs, {num_represents} {are} shown to hold "
+        f"Of {len(networks)} network{'' if len(networks) == 1 else 's'} trained to write programs, {num_represents} {are} shown to hold "
         f"the robot's rotation in {their} states, beyond a record of the words; {num_uses} to use it when {they_write} the next "
         f"word; and {both} both."
     )
