@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import group, option, parse_options, program_name
 from benchmark.cli.fields import model_option, suite_option
@@ -22,6 +23,12 @@ from benchmark.command import run_command, silence_libraries
 from benchmark.errors import BenchmarkError, UsageError
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.tasks.suite import load_suite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmark.runner.record import Record
+    from benchmark.runner.run import Run
 
 MEASUREMENT_NAMES = ("represents", "uses")
 DETAIL_NAMES = ("reach", "uses-detail")
@@ -75,15 +82,10 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from rich.console import Console
 
-    from benchmark.board.tables import format_card, row_cells
-    from benchmark.board.terminal.summary import format_summary
     from benchmark.cli.progress import open_progress
     from benchmark.cluster.process_executor import default_processes
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
-    from benchmark.runner.measurements.limited import describe_small_run
-    from benchmark.runner.measurements.registry import MEASUREMENTS
-    from benchmark.runner.measurements.stage import read_measured
     from benchmark.runner.preflight import check_fits, describe_plan, describe_start
     from benchmark.runner.record import format_eligibility
     from benchmark.runner.run import Run
@@ -127,6 +129,17 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
             record = run.execute(backend, progress)
     else:
         console.print("[dim]this run is done already; nothing to compute[/dim]")
+    _print_run(options, run, record, console)
+
+
+def _print_run(options: RunOptions, run: Run, record: Record, console: Console) -> None:
+    """Print the row and the measurements of a finished run, and what to do next."""
+    from benchmark.board.tables import format_card, row_cells
+    from benchmark.board.terminal.summary import format_summary
+    from benchmark.runner.measurements.limited import describe_small_run
+    from benchmark.runner.measurements.registry import MEASUREMENTS
+    from benchmark.runner.measurements.stage import read_measured
+
     folder = run.root()
     measured = read_measured(run)
     if options.json:

@@ -60,6 +60,8 @@ def execute(options: LayersOptions) -> int:
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
+    import torch
+
     from benchmark.layers.layer_profile import profile_layers
     from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv, to_json
     from benchmark.models.checkpoint import open_checkpoint
@@ -71,6 +73,7 @@ def execute(options: LayersOptions) -> int:
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
+    torch.set_num_threads(options.threads)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     if not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: has no hidden states; expected a language model")

@@ -18,10 +18,10 @@ from tabulate import tabulate
 from benchmark.calibrate.draws import suite_of_draw
 from benchmark.calibrate.relative.command import RelativeCalibrateOptions
 from benchmark.calibrate.relative.kinds import ControlKinds
+from benchmark.calibrate.rotation_calibration import select_pseudo_models
 from benchmark.calibrate.rotation_draw import is_right
 from benchmark.command import make_folder
 from benchmark.environment import describe_environment
-from benchmark.errors import UsageError
 from benchmark.probing.version4.rotation_evidence import RotationEvidence
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.relative.measure import RelativeResult, RelativeSuite
@@ -112,18 +112,6 @@ def format_table(cells: Sequence[Cell]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def select_kinds(names: Sequence[str], only: Sequence[str]) -> Sequence[str]:
-    """The pseudo-models that `--only` names, or all.
-
-    Raises:
-        UsageError: there is no such pseudo-model.
-    """
-    unknown = sorted(set(only) - set(names))
-    if unknown:
-        raise UsageError(f"--only {unknown[0]}: no such pseudo-model; use one of {'; '.join(names)}")
-    return only or names
-
-
 def run(options: RelativeCalibrateOptions) -> int:
     """Measure, write the record and print the table; returns the exit code."""
     make_folder(options.output_dir, "--output-dir")
@@ -134,7 +122,7 @@ def run(options: RelativeCalibrateOptions) -> int:
     for seed in range(options.draws):
         kinds = ControlKinds(RelativeSuite(suite_of_draw(suite, seed), protocol, options.samples), seed)
         networks = random_networks(kinds)
-        for name in select_kinds(list(kinds.kinds()), options.only):
+        for name in select_pseudo_models(options.only, list(kinds.kinds())):
             cells.append(measure_cell(kinds, name, networks))
             message = f"draw {seed}: {name}: {cells[-1]['found']} ({cells[-1]['seconds']:.0f} s)"
             print(message, file=sys.stderr, flush=True)
