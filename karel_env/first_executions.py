@@ -129,8 +129,11 @@ def _run_samples(  # type: ignore[no-untyped-def]
         start = robot[b, 0] * width + robot[b, 1]
         for k in range(len(effects)):
             for s in range(samples.shape[1]):
-                scratch[:] = cells[b]
-                totals[:] = 0
+                # Not as slices: the message of a shape that does not fit takes 2 s to compile.
+                for i in range(len(scratch)):
+                    scratch[i] = cells[b, i]
+                for j in range(len(totals)):
+                    totals[j] = 0
                 cell, heading = _run_to_word(
                     code, code[4][b], offsets[b], ranks, steps, scratch, counter, start, robot[b, 2], target[r],
                     target_rank[r], samples[r, s], effects[k], tests[k], sums, totals, budget,

@@ -129,23 +129,23 @@ def test_a_digest_is_computed_again_if_a_file_changed(tmp_path, monkeypatch):
 
 
 def test_rows_are_read_once_per_content(tmp_path, monkeypatch):
-    """Sixty rows: samples and descriptions are parsed at the first reading, then only those of a row that changed."""
-    names = make_rows(tmp_path / "submissions", 60, SOURCES, links=False)
+    """Twelve rows: samples and descriptions are parsed at the first reading, then only those of a row that changed."""
+    names = make_rows(tmp_path / "submissions", 12, SOURCES, links=False)
     parsed = [Calls(monkeypatch, cached_rows, name) for name in ("read_solved_tasks", "read_yaml")]
     first = read_leaderboard_rows(tmp_path / "submissions")
-    assert [calls.count for calls in parsed] == [60, 60]
+    assert [calls.count for calls in parsed] == [12, 12]
     second = read_leaderboard_rows(tmp_path / "submissions")
-    assert [calls.count for calls in parsed] == [60, 60]
+    assert [calls.count for calls in parsed] == [12, 12]
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one.held_out, other.held_out)
         assert (one.folder, one.record, one.declared, one.status) == (
             other.folder, other.record, other.declared, other.status,
         )  # fmt: skip
-    assert len({entry.name for entry in second}) == 60
+    assert len({entry.name for entry in second}) == 12
     path = tmp_path / "submissions" / names[7] / "submission.yaml"
     path.write_text(path.read_text().replace("family: ", "family: my "))
     third = {entry.folder: entry for entry in read_leaderboard_rows(tmp_path / "submissions")}
-    assert [calls.count for calls in parsed] == [60, 61]
+    assert [calls.count for calls in parsed] == [12, 13]
     assert third[names[7]].family.startswith("my ")
     samples = tmp_path / "submissions" / names[7] / "samples.jsonl.gz"
     samples.write_bytes((tmp_path / "submissions" / names[10] / "samples.jsonl.gz").read_bytes())

@@ -17,8 +17,8 @@ from benchmark.models.steering import open_steerable, transformer
 from benchmark.models.steering.words import NEXT_WORDS
 
 ARCHITECTURES = ("gpt2", "gpt-neo", "gpt-neox", "gpt-j", "codegen", "opt", "llama", "qwen3", "gemma3", "mamba", "jamba")
-QUICK = ("gpt2", "gpt-neo", "llama", "gemma3", "mamba", "jamba")
-"""One each with positions as embeddings, with a window of attention, rotated, with both, without attention, and mixed."""
+QUICK = ("gpt2", "gpt-neo", "llama", "gemma3", "mamba")
+"""One each with positions as embeddings, with a window of attention, rotated, with both, and without attention."""
 PREFIXES = ["move(); turn_left(); move();", "turn_right(); put_marker(); move();", "move(); move(); turn_right();"]
 
 

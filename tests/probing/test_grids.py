@@ -29,6 +29,9 @@ def run_of(grid, tiny_folder, out):
         patch.setattr("os.fsync", fsync)
         patch.setattr("benchmark.runner.preflight.matmul_flops", lambda dtype: 5e10)
         patch.setattr("benchmark.runner.run.Run.measurements", lambda run: [])
+        # Fewer alternatives than of a grid that is reported; what is compared has them in both runs.
+        patch.setattr("benchmark.probing.full_grid.NUM_ALL_ALTERNATIVES", 5)
+        patch.setattr("benchmark.probing.full_grid.NUM_GRID_ALTERNATIVES", 2)
         # What is asked of the figures is which there are.
         patch.setattr("benchmark.probing.figures.DPI", 30)
         assert call("--model", f"path:{tiny_folder}", "--suite", suite, "--grid", grid, "--out", out / "runs") == 0
