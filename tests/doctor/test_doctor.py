@@ -31,7 +31,9 @@ def outcomes(capsys, *words: object, only: str | None = None) -> tuple[int, dict
     with pytest.MonkeyPatch.context() as patch:
         if only is not None:
             for checks in ("CHECKS", "CUSTOM_CHECKS"):
-                selected = tuple(check for check in getattr(examination, checks) if check[2] or check[0] in only.split(","))
+                selected = tuple(
+                    check for check in getattr(examination, checks) if check[2] or check[0] in only.split(",")
+                )
                 patch.setattr(examination, checks, selected)
         code = doctor.main(words)
     report = capsys.readouterr().out
@@ -89,7 +91,9 @@ def test_weights_that_are_not_numbers(tmp_path, capsys):
 
 def test_padding_that_enters_the_states(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark.models.huggingface, "PADDING_SENSITIVE_TYPES", ())
-    code, found, report = outcomes(capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}", only="alignment,padding")
+    code, found, report = outcomes(
+        capsys, "--model", f"path:{save('recurrent-gemma', tmp_path)}", only="alignment,padding"
+    )
     assert (code, found["padding"]) == (3, context.FAIL)
     assert found["alignment"] == context.OK
     assert "--batch-size 1" in report
@@ -125,7 +129,9 @@ def test_a_context_that_is_too_short(tmp_path, capsys):
 
 
 def test_precision_is_compared_with_float32(tmp_path, capsys):
-    _, found, report = outcomes(capsys, "--model", f"path:{save('llama', tmp_path)}", "--dtype", "bfloat16", only="precision")
+    _, found, report = outcomes(
+        capsys, "--model", f"path:{save('llama', tmp_path)}", "--dtype", "bfloat16", only="precision"
+    )
     assert found["precision"] in (context.OK, context.WARN)
     assert "of float32" in report
 
