@@ -1,4 +1,4 @@
-"""What tables show of `represents.json` and `uses.json`: verdict and figure of each measurement besides accuracy.
+"""What tables show of `represents.json`, `uses.json` and `reach.json`: verdict and figure of each measurement besides accuracy.
 
 Only entries that tables need are read, so that the board loads neither SciPy nor the compiler. A record is shown only if it
 is official, fits the row's `record.json`, and its evidence is beside it; `submit verify` computes the figures again.
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from benchmark.artifacts import (
     CAUSAL_EVIDENCE,
     MAX_BYTES,
+    REACH_EVIDENCE,
+    REACH_RECORD,
     REPRESENTS_RECORD,
     ROTATION_EVIDENCE,
     USES_RECORD,
@@ -51,7 +53,7 @@ class _ModelDigest(_Entry):
 
 
 class MeasurementSummary(_Entry):
-    """What both records hold."""
+    """What every record holds."""
 
     schema_version: Annotated[int, known_version(SCHEMA_VERSION)]
     version: int
@@ -106,6 +108,31 @@ class UsesSummary(MeasurementSummary):
     merges: MergeSummary | None
 
 
+class AheadSummary(_Entry):
+    """Rotation so many words beyond the next one: skill, that of the token history, and delta; 95% intervals."""
+
+    offset: int
+    skill: Estimate
+    history: float
+    delta: Estimate
+
+
+class WrittenSummary(_Entry):
+    """Figures on the programs that the model wrote; `reach` is None if it could not be measured."""
+
+    reason: str
+    programs: int
+    distinct: int
+    reach: int | None
+    ahead: list[AheadSummary]
+
+
+class ReachSummary(MeasurementSummary):
+    """`reach.json`."""
+
+    written: WrittenSummary
+
+
 @dataclass(frozen=True)
 class Measurements:
     """The measurements of one row that are shown; None for one that is missing or ignored.
@@ -113,11 +140,13 @@ class Measurements:
     Attributes:
         represents, uses: the records.
         ignored: a line for each file that is not shown.
+        reach: the figures of the record on programs that the model wrote.
     """
 
     represents: RepresentsSummary | None = None
     uses: UsesSummary | None = None
     ignored: tuple[str, ...] = ()
+    reach: WrittenSummary | None = None
 
     @property
     def estimates(self) -> dict[str, Estimate | None]:
@@ -130,6 +159,7 @@ class Measurements:
             "use_margin": strict.margin if strict else None,
             "merges": merges.merges if merges else None,
             "merges_floor": merges.floor if merges else None,
+            "reach_delta": self.reach.ahead[0].delta if self.reach and self.reach.ahead else None,
         }
 
     @property
@@ -177,7 +207,13 @@ def read_measurements(folder: Path, record: Record) -> Measurements:
         if problem:
             ignored.append(f"{folder.name}/{USES_RECORD} is not shown: {problem}")
             uses = None
-    return Measurements(represents, uses, tuple(ignored))
+    reach = _read_summary(ReachSummary, folder / REACH_RECORD)
+    if reach is not None:
+        problem = find_misfit(reach, folder / REACH_EVIDENCE, record, is_measured=not reach.written.reason)
+        if problem:
+            ignored.append(f"{folder.name}/{REACH_RECORD} is not shown: {problem}")
+            reach = None
+    return Measurements(represents, uses, tuple(ignored), reach.written if reach else None)
 
 
 def read_measurements_of_run(folder: Path, record: Record) -> Measurements:

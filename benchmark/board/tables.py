@@ -41,6 +41,7 @@ from benchmark.board.sections.decoding import (
     largest_k,
 )
 from benchmark.board.sections.fewshot_note import FEWSHOT_LINES
+from benchmark.board.sections.reach_table import reach_lines
 from benchmark.board.sections.seed_spread import NO_RECIPES, read_recipes, spread_lines
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import calibration_option, output_file_option, submissions_option
@@ -152,8 +153,9 @@ def render_markdown(
 ) -> str:
     """Render the leaderboard as Markdown.
 
-    Each group has a table of what a model solves, represents, uses and merges, the spread between seeds of one recipe, then
-    the probes of its record's protocol, then the pseudo-models with known answers of its suite.
+    Each group has a table of what a model solves, represents, uses and merges, the spread between seeds of one recipe, how
+    far ahead states hold the rotation, then the probes of its record's protocol, then the pseudo-models with known answers
+    of its suite.
     """
     parts = [
         "# Leaderboard",
@@ -173,6 +175,7 @@ def render_markdown(
             "",
             _github_table([_markdown_row(ranked_row, columns, decoding_columns(group)) for ranked_row in group.rows]),
             *spread_lines(group, recipes, _github_table),
+            *reach_lines(group, _github_table),
             *_probing_lines(group),
         ]
         if group.track != TRAINED:
@@ -343,7 +346,7 @@ def _row_metadata(ranked_row: RankedRow) -> dict[str, Any]:
         "submission": entry.folder, "family": entry.family, "rank": ranked_row.rank, "status": entry.status, "model": entry.name,
         "parameters": model.parameters or None, "claimed": unverified_claims(entry),
         "verdict": entry.record.meaning.verdict if entry.record.meaning else None, **entry.measurements.verdicts,
-        "k": largest_k(entry.record),
+        "reach": entry.measurements.reach.reach if entry.measurements.reach else None, "k": largest_k(entry.record),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from measured_rows import DELTA, NO_STATES, write_not_applicable, write_represents, write_uses
 
-from benchmark.artifacts import CAUSAL_EVIDENCE, ROTATION_EVIDENCE
+from benchmark.artifacts import CAUSAL_EVIDENCE, REACH_EVIDENCE, REACH_RECORD, ROTATION_EVIDENCE
 from benchmark.board import command, tables
 from benchmark.board.measurements import (
     SCHEMA_VERSION,
@@ -26,6 +26,7 @@ from benchmark.board.measurements import (
     shorten_reason,
 )
 from benchmark.board.ranking import rank_groups, read_leaderboard_rows
+from benchmark.board.sections.reach_table import reach_rows
 from benchmark.board.tables import render_markdown, to_csv, to_json
 from benchmark.causal.verdict import NOT_APPLICABLE, NOT_SHOWN, USES
 from benchmark.installation.paths import SOURCE_ROOT
@@ -39,7 +40,7 @@ from benchmark.runner.measurement_record import (
 from benchmark.runner.record import read_record
 from benchmark.statistics import Estimate
 
-MEASURED, BARE = "2026-11-25_gpt-laptop", "2026-11-25_search"
+MEASURED, BARE, AHEAD = "2026-11-25_gpt-laptop", "2026-11-25_search", "2026-11-26_icml24-large"
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_the_summary_is_that_of_the_complete_record(folder):
     assert shown.ignored == ()
     assert shown.estimates == {
         "represents_delta": rotation.delta, "use": uses.use.use, "use_margin": uses.use.strict.margin,
-        "merges": uses.merges.merges, "merges_floor": uses.merges.floor,
+        "merges": uses.merges.merges, "merges_floor": uses.merges.floor, "reach_delta": None,
     }  # fmt: skip
     assert (shown.verdicts["represents"], shown.verdicts["uses"]) == (rotation.verdict, uses.use.verdict)
     assert measurements_of(folder, BARE) == Measurements()
@@ -103,10 +104,36 @@ def test_json_and_csv_have_every_figure(folder):
     assert by_name[MEASURED]["represents_delta"] == {"value": 0.324, "low": 0.307, "high": 0.34, "n": 2500}
     assert float(lines[MEASURED]["represents_delta_low"]) == DELTA.low
     for name, estimate in measurements_of(folder).estimates.items():
+        if estimate is None:
+            continue
         assert float(lines[MEASURED][name]) == by_name[MEASURED][name]["value"] == estimate.value
         assert (lines[BARE][name], by_name[BARE][name]) == ("", None)
     assert (by_name[MEASURED]["uses"], lines[MEASURED]["represents"]) == ("USES", "REPRESENTS")
     assert by_name[BARE]["uses"] is None
+
+
+def test_reach_has_a_table_and_columns_and_needs_its_evidence(tmp_path):
+    source = SOURCE_ROOT / "submissions" / AHEAD
+    (tmp_path / AHEAD).mkdir()
+    for file in ("record.json", "samples.jsonl.gz", "submission.yaml", REACH_RECORD, REACH_EVIDENCE):
+        shutil.copy(source / file, tmp_path / AHEAD)
+    groups = rank_groups(read_leaderboard_rows(tmp_path))
+    written = json.loads((source / REACH_RECORD).read_text())["written"]
+    delta = written["ahead"][0]["delta"]
+    (row,) = reach_rows(groups[0])
+    assert row["reach"] == str(written["reach"]) == "1"
+    assert row["delta +1"] == f"{delta['value']:+.3f} [{delta['low']:+.3f}, {delta['high']:+.3f}]"
+    assert row["token history +2"] == f"{written['ahead'][1]['history']:+.3f}"
+    assert f"| {row['delta +1']} |" in render_markdown(groups)
+    (line,) = csv.DictReader(to_csv(groups).splitlines())
+    assert (line["reach"], float(line["reach_delta"])) == ("1", delta["value"])
+    (tmp_path / AHEAD / REACH_EVIDENCE).write_bytes(b"other")
+    (entry,) = read_leaderboard_rows(tmp_path)
+    assert entry.measurements.reach is None
+    assert entry.measurements.ignored == (
+        f"{AHEAD}/reach.json is not shown: reach.data has another SHA-256 than it says",
+    )
+    assert "Reach" not in render_markdown(rank_groups([entry]))
 
 
 def replace_entry(folder, file, *path, value):

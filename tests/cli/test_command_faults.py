@@ -354,7 +354,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_processes_with_odd_streams(tmp_path):
     """As shells give them; the filter stands for all, since it starts in a second."""
     filter_ = f"{sys.executable} -m karel_env.run"
-    (tmp_path / "tasks").write_text((TASK + "\n") * 5000)
+    (tmp_path / "tasks").write_text((TASK + "\n") * 1500)
     cases = {
         f"{filter_} < {tmp_path / 'tasks'} | head -n 1": (0, ""),
         f"{filter_} < {tmp_path / 'tasks'} > /dev/full": (1, "error: standard output"),
