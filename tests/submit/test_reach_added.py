@@ -69,6 +69,12 @@ def added(with_reach, tmp_path):
     return tmp_path / "run"
 
 
+def shifted(estimate):
+    """A figure whose value and bounds are larger by .001, which no rounding explains."""
+    bounds = {name: getattr(estimate, name) + 1e-3 for name in ("value", "low", "high")} if estimate else {}
+    return replace(estimate, **bounds) if estimate else None
+
+
 def report_of(folder, texts):
     samples = [
         Sample(stage="generated", task=i, prompt="0" * 64, text=text, tokens=1, finished=True)
@@ -94,6 +100,23 @@ def test_figures_are_computed_again_from_the_evidence(added, capsys) -> None:
     altered = record.model_copy(update={"written": replace(record.written, reach=1)})
     check.check(report, altered, suite, evidence)
     assert [(mismatch.entry, mismatch.claimed) for mismatch in report.mismatches] == [("reach.reach", 1)]
+    report.mismatches.clear()
+    moved = replace(
+        record.written,
+        ahead=[replace(part, history=part.history + 1e-3, delta=shifted(part.delta)) for part in record.written.ahead],
+        content=[replace(part, content=shifted(part.content)) for part in record.written.content],
+    )
+    check.check(report, record.model_copy(update={"written": moved}), suite, evidence)
+    names = {f"{part.offset} {part.source} {part.depth} {part.frame}" for part in moved.content if part.content}
+    bounds = ("value", "low", "high")
+    assert {mismatch.entry for mismatch in report.mismatches} == {
+        *(
+            f"reach.ahead.{offset}.{figure}"
+            for offset in (1, 2)
+            for figure in ("history", *(f"delta.{b}" for b in bounds))
+        ),
+        *(f"reach.content.{name}.content.{bound}" for name in names for bound in bounds),
+    }
     with pytest.raises(SubmissionError, match="the samples have"):
         check.check(report_of(added, reference_texts(suite)[:50]), record, suite, evidence)
     with pytest.raises(SubmissionError, match="measure again"):
