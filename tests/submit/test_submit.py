@@ -98,6 +98,7 @@ EDITS = {
     "suite version": (PLAIN, entry("suite.version", 2, RECORD), "suite.version"),
     "model digest": (PLAIN, entry("model.digest", "0" * 64, RECORD), "model.digest"),
     "claim": (PLAIN, entry("claimed.shown", 0.9), "claimed.shown"),
+    "claim that is one digit off": (PLAIN, entry("claimed.shown", 0.103), "claimed.shown"),
     "claim of a delta": (PLAIN, entry("claimed.delta", 0.1), "claimed.delta"),
     "commit": (PLAIN, entry("evaluation.commit", "0" * 40), "submission.evaluation.commit"),
     "uncommitted": (PLAIN, entry("provenance.dirty", True, RECORD), "provenance.dirty"),
