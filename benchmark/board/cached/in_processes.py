@@ -14,6 +14,9 @@ from benchmark.submit.check_folders import split_groups, usable_cores
 PIECE_PARTS = 32
 """About so many parts of one suite are handed to a process at once, since it may have to draw the suite for them."""
 
+MAX_WORKERS = 8
+"""Each process may hold the labels of two suites, a gigabyte."""
+
 
 @dataclass(frozen=True)
 class CachedPart:
@@ -42,7 +45,7 @@ def compute_missing(parts: Sequence[CachedPart]) -> None:
     """
     missing = [part for part in parts if not has_entry(part.key)]
     pieces = split_groups([part.suite for part in missing], PIECE_PARTS)
-    workers = min(usable_cores(), len(pieces))
+    workers = min(usable_cores(), len(pieces), MAX_WORKERS)
     if workers < 2 or not is_usable():
         return
     # Forked, so that nothing is imported again and no part has to be pickled.
