@@ -85,3 +85,15 @@ def test_no_process_is_started_without_use(reason, log, tmp_path, monkeypatch):
     compute_missing(parts)
     assert computed(log) == []
     assert parts[0].read() == b"0"
+
+
+def test_what_changed_since_its_key_was_derived_is_not_stored(log):
+    def find_key() -> str:
+        return cache_key("x", log.read_text())
+
+    part = CachedPart(find_key(), lambda: log.read_bytes(), "", find_key)
+    log.write_text("changed")
+    assert part.read() == b"changed"
+    assert read_cached(part.key) is None
+    same = CachedPart(find_key(), lambda: log.read_bytes(), "", find_key)
+    assert (same.read(), read_cached(same.key)) == (b"changed", b"changed")

@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from benchmark.board.cached.store import cached, has_entry, is_usable
+from benchmark.board.cached.store import has_entry, is_usable, read_cached, write_cached
 from benchmark.submit.check_folders import split_groups, usable_cores
 
 PIECE_PARTS = 32
 """About so many parts of one suite are handed to a process at once, since it may have to draw the suite for them."""
-
 MAX_WORKERS = 8
 """Each process may hold the labels of two suites, a gigabyte."""
 
@@ -26,15 +25,22 @@ class CachedPart:
         key: its key in the cache.
         compute: computes it.
         suite: name of the suite whose tasks or labels that takes; empty if it takes none.
+        find_key: derives the key again, where the computation does not see that a file has changed since.
     """
 
     key: str
     compute: Callable[[], bytes]
     suite: str = ""
+    find_key: Callable[[], str] | None = None
 
     def read(self) -> bytes:
-        """The content, computed if the cache does not have it."""
-        return cached(self.key, self.compute)
+        """The content, computed if the cache does not have it; not stored if a file changed since the key was derived."""
+        content = read_cached(self.key)
+        if content is None:
+            content = self.compute()
+            if self.find_key is None or self.find_key() == self.key:
+                write_cached(self.key, content)
+        return content
 
 
 def compute_missing(parts: Sequence[CachedPart]) -> None:

@@ -96,10 +96,13 @@ def _verdict_part(folder: Path, record: Record) -> CachedPart | None:
     path = find_file(folder, PROBES)
     if record.meaning is None or (not path.is_file() and PROBES in listed_artifacts(folder)):
         return None
-    # Without arrays the check fails, so that nothing is stored.
-    digest = content_digest(path, MAX_BYTES[PROBES]) if path.is_file() else ""
-    key = cache_key("verdict", digest, record.to_json())
-    return CachedPart(key, lambda: _check_verdict(path.parent, record), record.suite.name)
+
+    def find_key() -> str:
+        # Without arrays the check fails, so that nothing is stored.
+        digest = content_digest(path, MAX_BYTES[PROBES]) if path.is_file() else ""
+        return cache_key("verdict", digest, record.to_json())
+
+    return CachedPart(find_key(), lambda: _check_verdict(path.parent, record), record.suite.name, find_key)
 
 
 def _check_verdict(folder: Path, record: Record) -> bytes:

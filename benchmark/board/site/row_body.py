@@ -45,10 +45,14 @@ def read_row_bodies(submissions: Path, ranked_rows: Iterable[RankedRow]) -> Iter
 
 
 def _body_part(folder: Path, ranked_row: RankedRow) -> CachedPart:
+    def find_key() -> str:
+        return cache_key("row body", page_inputs_digest(folder), asdict(steering_player.PAIR_SETTINGS))
+
     return CachedPart(
-        cache_key("row body", page_inputs_digest(folder), asdict(steering_player.PAIR_SETTINGS)),
+        find_key(),
         lambda: json.dumps(asdict(build_row_body(folder, ranked_row))).encode(),
         ranked_row.row.record.suite.name,
+        find_key,
     )
 
 
