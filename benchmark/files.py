@@ -273,7 +273,11 @@ def _parse_rows(content: bytes, name: str, containing: bytes) -> Iterator[dict[s
             raise SubmissionError(f"{where}: expected an object, got {type(row).__name__}")
         if len(row) > MAX_ROW_ENTRIES:
             raise SubmissionError(f"{where}: {len(row):,} entries; at most {MAX_ROW_ENTRIES} are read")
-        nested = next((key for key, value in row.items() if isinstance(value, dict | list)), None)
+        # A line with one bracket holds no value with another.
+        has_brackets = line.count(b"{") + line.count(b"[") > 1
+        nested = (
+            next((key for key, value in row.items() if isinstance(value, dict | list)), None) if has_brackets else None
+        )
         if nested is not None:
             raise SubmissionError(
                 f"{where}: {sanitize(nested)}: expected a plain value, got {type(row[nested]).__name__}"

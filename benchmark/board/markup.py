@@ -23,6 +23,8 @@ BLANKS = " \u00a0\u200b\u200c\u200d\u2060\ufeff\"'\t\r\n\x0b\x0c\x00"
 
 def spell_hidden(text: str) -> str:
     """Replace invisible characters and direction overrides by their code points (`U+202E`)."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(f"U+{ord(char):04X}" if _is_hidden(char) else char for char in text)
 
 

@@ -19,7 +19,7 @@ from benchmark.board.site.documents import NO_ADDRESSES, json_block, render_sing
 from benchmark.board.site.folder import PAGE_FILE, ROWS_FOLDER, write_site
 from benchmark.board.site.group_table import build_tables, format_cell, make_slug, represents_uses_chart
 from benchmark.board.site.project_links import PREVIEW_FILE, ProjectAddresses, read_addresses, web_address
-from benchmark.board.site.row_body import read_row_body
+from benchmark.board.site.row_body import read_row_bodies
 from benchmark.board.tables import CALIBRATION, print_ignored
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import calibration_option, output_dir_option, submissions_option
@@ -50,12 +50,10 @@ def render_page(
         addresses: addresses of the web.
     """
     tables = build_tables(groups, calibration, known_answers)
-    bodies = {
-        row.slug: read_row_body(folder / row.ranked_row.row.folder, row.ranked_row)
-        for table in tables
-        for row in table.rows
-    }
-    return render_single(tables, bodies, addresses)
+    rows = [row for table in tables for row in table.rows]
+    bodies = read_row_bodies(folder, (row.ranked_row for row in rows))
+    bodies_by_slug = {row.slug: body for row, body in zip(rows, bodies, strict=True)}
+    return render_single(tables, bodies_by_slug, addresses)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ of a condition or null. Letters: `E` examples of a task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from benchmark.tasks.suite import Suite, blind_tasks, test_tasks
 from karel_env.dialects import HEADERS, append_body, body_dialect, parse_program
 from karel_env.language import ACTIONS, HEADER, WORDS, Programs
 from karel_env.parser import ParseError
+from karel_env.recipe import Tasks
 from karel_env.semantics import ADVERSARIAL, FLIP, ORIGINAL, Semantics, mirror_classes
 from karel_env.world import Worlds
 
@@ -40,7 +42,7 @@ def build_player_tasks(suite: Suite, samples: Sequence[Mapping[str, Any]]) -> li
         suite: suite of the run.
         samples: the run's samples of the stage `test`, in order.
     """
-    remaining, player_tasks, tasks = dict(TASKS_PER_OUTCOME), [], test_tasks(suite)
+    remaining, player_tasks, tasks = dict(TASKS_PER_OUTCOME), [], _drawn_tests(suite)
     for sample in samples:
         kind = str(sample["outcome"])
         if kind == OUTCOMES[0]:
@@ -89,14 +91,13 @@ def _player_task(suite: Suite, task: Any, sample: Mapping[str, Any], kind: str) 
 
 def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
     """Player entries of the first probed programs: trace and probe readings under every semantics."""
-    tasks = blind_tasks(suite)
-    worlds = first_inputs(tasks)
+    tasks, worlds = _drawn_blind_set(suite)
     programs = []
     for program_index, task_number in enumerate(readings.task[:NUM_BLIND_PROGRAMS]):
         tokens, world = tasks.programs.program(task_number), worlds[task_number]
         by_semantics = {
             reading.semantics: {
-                "steps": steps_to_json(tokens, world, SEMANTICS_BY_NAME[reading.semantics]),
+                "steps": _blind_steps(suite, task_number, reading.semantics),
                 "labels": reading.true[program_index], "predictions": reading.read[program_index], "probability": reading.probability[program_index],
             }
             for reading in readings.by_semantics
@@ -118,6 +119,26 @@ def build_player_readings(suite: Suite, readings: Readout) -> dict[str, Any]:
         ],
         "programs": programs,
     }
+
+
+@lru_cache(maxsize=2)
+def _drawn_tests(suite: Suite) -> Tasks:
+    """The test set, one draw for all rows of a suite."""
+    return test_tasks(suite)
+
+
+@lru_cache(maxsize=2)
+def _drawn_blind_set(suite: Suite) -> tuple[Tasks, Worlds]:
+    """The blind set and its worlds, one draw for all rows of a suite."""
+    tasks = blind_tasks(suite)
+    return tasks, first_inputs(tasks)
+
+
+@lru_cache(maxsize=2 * NUM_BLIND_PROGRAMS * len(SEMANTICS_BY_NAME))
+def _blind_steps(suite: Suite, task_number: int, semantics: str) -> list[list[Any]]:
+    """Steps of a program of the blind set, which rows of a suite have in common."""
+    tasks, worlds = _drawn_blind_set(suite)
+    return steps_to_json(tasks.programs.program(task_number), worlds[task_number], SEMANTICS_BY_NAME[semantics])
 
 
 def describe_semantics(semantics: Semantics) -> str:

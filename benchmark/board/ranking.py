@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.board.cached.rows import read_held_out, read_submission, verification_status
+from benchmark.board.cached.rows import prepare_held_out, read_held_out, read_submission, verification_status
 from benchmark.board.measurements import NO_MEASUREMENTS, Measurements, read_measurements
 from benchmark.board.paired import holm_rejects, mcnemar_all_pairs
 from benchmark.errors import BenchmarkError, UsageError
@@ -150,15 +150,19 @@ def read_leaderboard_rows(folder: Path, with_samples: bool = True) -> list[Leade
     Raises:
         BenchmarkError: A run is not official, its samples do not match its record, or a description or status is invalid.
     """
-    rows = []
-    for path in sorted(folder.glob(RECORD_PATTERN)):
-        record = read_record(path)
-        if not record.official:
-            raise BenchmarkError(
-                f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the complete suite"
-            )
-        rows.append(read_leaderboard_row(path.parent, record, with_samples))
-    return rows
+    records = [(path.parent, _read_official(path)) for path in sorted(folder.glob(RECORD_PATTERN))]
+    if with_samples:
+        prepare_held_out(records)
+    return [read_leaderboard_row(path, record, with_samples) for path, record in records]
+
+
+def _read_official(path: Path) -> Record:
+    record = read_record(path)
+    if not record.official:
+        raise BenchmarkError(
+            f"{path}: not an official run ({'; '.join(record.unofficial)}); remove it, or run the complete suite"
+        )
+    return record
 
 
 def read_leaderboard_row(folder: Path, record: Record, with_samples: bool = True) -> LeaderboardRow:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, PROBES, READINGS, SAMPLES
-from benchmark.board.comparison import load_recorded_suite
+from benchmark.board.comparison import TEST_LINE, load_recorded_suite
 from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
 from benchmark.board.measurements import UNDEFINED
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
@@ -125,7 +125,7 @@ def build_row_page(folder: Path, ranked_row: RankedRow) -> RowPage:
         missing_readings_reason = "" if readings else "Probe readings per step were not stored for this row."
     maps += _layer_maps(record)
     missing = missing_files(folder)
-    samples = [] if SAMPLES in missing else read_rows(find_file(folder, SAMPLES), MAX_BYTES[SAMPLES])
+    samples = [] if SAMPLES in missing else read_rows(find_file(folder, SAMPLES), MAX_BYTES[SAMPLES], TEST_LINE)
     player_data = {
         "tasks": build_player_tasks(suite, [row for row in samples if row["stage"] == TEST]),
         "blind": build_player_readings(suite, readings) if readings else None,

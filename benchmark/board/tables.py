@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
-from benchmark.board.cached.rows import check_stored_verdict
+from benchmark.board.cached.rows import check_stored_verdicts
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import escape_formula, escape_markdown
 from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
@@ -415,8 +415,7 @@ def _check_files(submissions: Path, entries: Sequence[LeaderboardRow], texts: Ma
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise VerificationError(f"{path} does not match the records; run python -m benchmark.leaderboard")
-    for entry in entries:
-        check_stored_verdict(submissions / entry.folder, entry.record)
+    check_stored_verdicts([(submissions / entry.folder, entry.record) for entry in entries])
 
 
 if __name__ == "__main__":

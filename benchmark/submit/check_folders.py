@@ -104,12 +104,17 @@ def check_by_suite(folders: Sequence[Path], check: Check, workers: int) -> int:
 
 def split_by_suite(folders: Sequence[Path]) -> list[list[int]]:
     """Indices of folders in pieces of one suite, suites in the order in which they first come."""
-    by_suite: dict[str, list[int]] = {}
-    for index, folder in enumerate(folders):
-        by_suite.setdefault(_suite_name(folder), []).append(index)
+    return split_groups([_suite_name(folder) for folder in folders], PIECE_ROWS)
+
+
+def split_groups(names: Sequence[str], piece_size: int) -> list[list[int]]:
+    """Indices of items in pieces of about `piece_size` of one name, names in the order in which they first come."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(name, []).append(index)
     pieces = []
-    for indices in by_suite.values():
-        num_pieces = max(1, round(len(indices) / PIECE_ROWS))
+    for indices in groups.values():
+        num_pieces = max(1, round(len(indices) / piece_size))
         bounds = [len(indices) * part // num_pieces for part in range(num_pieces + 1)]
         pieces += [indices[start:stop] for start, stop in pairwise(bounds)]
     return pieces

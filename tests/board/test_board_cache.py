@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from many_rows import make_rows
 
+from benchmark.board.cached import in_processes, store
 from benchmark.board.cached import rows as cached_rows
-from benchmark.board.cached import store
 from benchmark.board.cached.store import (
     cache_folder,
     cache_key,
@@ -130,6 +130,8 @@ def test_a_digest_is_computed_again_if_a_file_changed(tmp_path, monkeypatch):
 
 def test_rows_are_read_once_per_content(tmp_path, monkeypatch):
     """Twelve rows: samples and descriptions are parsed at the first reading, then only those of a row that changed."""
+    # What other processes parse is not counted.
+    monkeypatch.setattr(in_processes, "usable_cores", lambda: 1)
     names = make_rows(tmp_path / "submissions", 12, SOURCES, links=False)
     parsed = [Calls(monkeypatch, cached_rows, name) for name in ("read_solved_tasks", "read_yaml")]
     first = read_leaderboard_rows(tmp_path / "submissions")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
 import time
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from many_rows import make_rows
-from measured_rows import few_pairs
 
-from benchmark.board.page import main
 from benchmark.board.paired import holm_rejects, mcnemar, mcnemar_all_pairs
-from benchmark.board.ranking import read_leaderboard_rows
+from benchmark.installation.paths import SOURCE_ROOT
 
 ROWS, PAIRS_BY_ONE = 1000, 2000
 
@@ -47,24 +51,44 @@ def test_ranking_a_thousand_rows(benchmark, capsys):
 
 
 @pytest.mark.slow
-def test_rows_and_pages_the_second_time(tmp_path, monkeypatch, capsys):
-    """Forty rows of three shipped ones, first and again: processor time per row."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    count = 40
-    make_rows(tmp_path / "rows", count, ("2026-11-25_gpt-laptop", "2026-11-25_n-gram", "2026-11-25_search"))
-    words = ["--submissions", str(tmp_path / "rows"), "--output-dir", str(tmp_path / "site")]
-    seconds: dict[str, list[float]] = {"rows": [], "site": []}
-    for _ in range(2):
-        began = time.process_time()
-        assert len(read_leaderboard_rows(tmp_path / "rows")) == count
-        seconds["rows"].append(time.process_time() - began)
-        began = time.process_time()
-        with few_pairs():
-            assert main(words) == 0
-        seconds["site"].append(time.process_time() - began)
+def test_commands_of_a_thousand_rows(tmp_path, capsys):
+    """Shipped rows under other names, first and again: processor seconds of each command, and what follows from two sizes for
+    1,000 rows. `BOARD_ROWS=1000` makes as many."""
+    large = int(os.environ.get("BOARD_ROWS", "120"))
+    small = large // 3
+    seconds = {size: command_seconds(tmp_path / str(size), size) for size in (small, large)}
     with capsys.disabled():
-        for name, (first, again) in seconds.items():
-            print(
-                f"\n{name}: {1e3 * first / count:.0f} ms per row first, {1e3 * again / count:.1f} ms again, "
-                f"ratio {first / again:.0f}"
-            )
+        print(f"\nprocessor seconds of {small} and {large:,} rows; per row; extrapolated to {ROWS:,}")
+        for name in seconds[small]:
+            first, second = seconds[small][name], seconds[large][name]
+            per_row = (second - first) / (large - small)
+            print(f"{name:26} {first:7.1f} {second:7.1f} {per_row:7.4f} {second + per_row * (ROWS - large):7.0f}")
+
+
+def command_seconds(folder: Path, size: int) -> dict[str, float]:
+    """Processor seconds of the commands on so many rows, by name: `leaderboard` with an empty cache, then those that use it."""
+    make_rows(folder / "submissions", size)
+    rows, table = ["--submissions", str(folder / "submissions")], ["--output-file", str(folder / "leaderboard.md")]
+    site = ["--output-dir", str(folder / "site")]
+    run = partial(processor_seconds, folder / "cache")
+    seconds = {"leaderboard": run("leaderboard", *rows, *table)}
+    for state in ("first", "again"):
+        seconds |= {
+            f"board, {state}": run("board", *rows),
+            f"leaderboard --check, {state}": run("leaderboard", *rows, *table, "--check"),
+            f"page, {state}": run("page", *rows, *site),
+        }
+    seconds["submit verify --all"] = run("submit", *rows, "verify", "--all")
+    assert (folder / "site" / "index.html").stat().st_size < 1e6
+    return seconds
+
+
+def processor_seconds(cache: Path, *words: str) -> float:
+    """Processor seconds of a command and of the processes that it starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", f"benchmark.{words[0]}", *words[1:]], cwd=SOURCE_ROOT, check=True, capture_output=True,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

@@ -228,6 +228,15 @@ def test_data_cannot_end_the_element_that_it_stands_in(shipped):
     assert json.loads(block) == {"a": ["</script>", "<!--", "U+202E", ["]]>"]]}
 
 
+@pytest.mark.parametrize(
+    "text", ["a\tb\n", "\\u202e", '"', "é", "\r", "\x7f", "\x00", "\u202e", "\\", "\\\u202e", "U+202E"]
+)
+def test_hidden_characters_are_spelled_out_in_data(text):
+    assert json.loads(json_block({text: [text, 1.5, None, True]})) == {
+        spell_hidden(text): [spell_hidden(text), 1.5, None, True]
+    }
+
+
 # Paths
 
 PATHS = {

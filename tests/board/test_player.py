@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmark.board import player
 from benchmark.board.player import (
     MAX_STEPS,
     NUM_BLIND_PROGRAMS,
@@ -18,7 +19,7 @@ from benchmark.board.player import (
     steps_to_json,
 )
 from benchmark.installation.paths import SOURCE_ROOT
-from benchmark.probing.readout import load_readout
+from benchmark.probing.readout import Readout, SemanticsReadout, load_readout
 from benchmark.probing.verdict import load_blind_set
 from benchmark.runner.record import read_record
 from benchmark.tasks.suite import blind_tasks, load_suite
@@ -89,6 +90,27 @@ def test_conditions_and_long_programs_are_steps_too():
     assert len(endless) == MAX_STEPS
     marked = steps_to_json(parse("def run() { put_marker(); pick_marker(); pick_marker(); }"), world)
     assert [changed for _, _, changed, _ in marked] == [[[6, 1]], [[6, 0]], []]
+
+
+def test_what_rows_of_a_suite_have_in_common_is_computed_once(monkeypatch):
+    """A second row draws no task, and executes no program of the blind set."""
+    drawn, traced = [], []
+    for name in ("test_tasks", "blind_tasks"):
+        draw = getattr(player, name)
+        monkeypatch.setattr(player, name, lambda suite, name=name, draw=draw: drawn.append(name) or draw(suite))
+    trace = player.steps_to_json
+    monkeypatch.setattr(player, "steps_to_json", lambda *program: traced.append(program) or trace(*program))
+    for cached in (player._drawn_tests, player._drawn_blind_set, player._blind_steps):
+        cached.cache_clear()
+    semantics = SemanticsReadout(
+        semantics="original", view="last", prior=False, true=[[0]], read=[[0]], probability=[[1]]
+    )
+    readings = Readout(feature="facing", seed=0, task=[3], by_semantics=[semantics])
+    for _ in range(2):
+        build_player_tasks(SUITE, [])
+        build_player_readings(SUITE, readings)
+    assert sorted(drawn) == ["blind_tasks", "test_tasks"]
+    assert len(traced) == 1
 
 
 def test_readings_are_played_under_their_own_semantics():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import replace
 
 import pytest
 from measured_rows import few_pairs
@@ -10,8 +12,14 @@ from shown_board import IMAGE, add_hostile, copy_rows
 from test_browser import ARGUMENTS, CHROMIUM, CONTRAST, PATIENCE, SCHEMES, SLUG, expect, playwright, settle
 
 from benchmark.board.page import main
+from benchmark.board.ranking import rank_groups, read_leaderboard_rows
+from benchmark.board.site.documents import render_index
+from benchmark.board.site.folder import INDEX_LINKS
+from benchmark.board.site.group_table import build_tables
+from benchmark.installation.paths import SOURCE_ROOT
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found, or a path in CHROMIUM")
+MANY = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +266,26 @@ def test_a_long_table_shows_its_first_rows_and_the_others_on_request(browser, si
     assert page.get_by_role("button", name=re.compile("Show all")).count() == 0
     page.close()
     (site / "long.html").unlink()
+
+
+@pytest.mark.slow
+def test_the_first_page_of_a_thousand_rows_in_a_browser(browser, tmp_path, capsys):
+    """Seconds until the document is there with its script run; rows that are visible at first."""
+    shipped = read_leaderboard_rows(SOURCE_ROOT / "submissions")
+    rows = [replace(shipped[i % len(shipped)], folder=f"row-{i}") for i in range(MANY)]
+    document = render_index(build_tables(rank_groups(rows), None, ()), INDEX_LINKS, is_detailed=False)
+    path = tmp_path / "index.html"
+    path.write_text(document)
+    assert path.stat().st_size < 1e6
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd / 1000")
+    painted = page.evaluate("performance.getEntriesByType('paint')[0].startTime / 1000")
+    num_visible = page.locator("table.board tbody tr:visible").count()
+    page.close()
+    assert 200 <= num_visible < MANY
+    with capsys.disabled():
+        size, load = path.stat().st_size / 1e6, os.getloadavg()[0]
+        print(
+            f"\n{MANY:,} rows, {size:.2f} MB: painted after {painted:.2f} s, loaded after {loaded:.2f} s, load {load:.1f}"
+        )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.artifacts import DESCRIPTION, MAX_BYTES, MAX_FOLDER_BYTES, PROBES, README, SAMPLES, STATUS
-from benchmark.board.cached.store import cache_key, cached, cached_digest, content_digest, read_cached, write_cached
+from benchmark.board.cached.in_processes import CachedPart, compute_missing
+from benchmark.board.cached.store import cache_key, cached, cached_digest, content_digest
 from benchmark.board.comparison import read_solved_tasks
+from benchmark.errors import BenchmarkError
 from benchmark.files import MAX_YAML_BYTES, read_bytes, read_yaml
 from benchmark.runner.record import Record
 from benchmark.submit import verify
@@ -44,39 +48,66 @@ def read_submission(folder: Path) -> Submission:
 
 def read_held_out(folder: Path, record: Record) -> np.ndarray:
     """bool [N], test tasks solved on the held-out examples; errors as of `read_solved_tasks`."""
-    if is_stored_outside(folder, SAMPLES):
+    part = _held_out_part(folder, record)
+    if part is None:
         return read_solved_tasks(folder, record)[HELD_OUT]
+    return np.unpackbits(np.frombuffer(part.read(), np.uint8), count=record.suite.tasks).astype(bool)
+
+
+def _held_out_part(folder: Path, record: Record) -> CachedPart | None:
+    """`read_held_out` as packed bits; None if the samples are elsewhere or are not those of the record."""
+    if is_stored_outside(folder, SAMPLES):
+        return None
     digest = content_digest(folder / SAMPLES, MAX_BYTES[SAMPLES])
     if digest != record.samples_sha256:
-        return read_solved_tasks(folder, record)[HELD_OUT]
-    tasks = record.suite.tasks
-    content = cached(
-        cache_key("solved", digest, tasks),
+        return None
+    return CachedPart(
+        cache_key("solved", digest, record.suite.tasks),
         lambda: np.packbits(read_solved_tasks(folder, record)[HELD_OUT]).tobytes(),
     )
-    return np.unpackbits(np.frombuffer(content, np.uint8), count=tasks).astype(bool)
 
 
-def check_stored_verdict(folder: Path, record: Record) -> None:
-    """`verify.check_stored_verdict`, once per record and arrays; what does not fit is computed again each time.
+def prepare_held_out(rows: Iterable[tuple[Path, Record]]) -> None:
+    """Fill the cache for `read_held_out` of folders with their records; errors are left to it."""
+    parts = []
+    for folder, record in rows:
+        with suppress(BenchmarkError, OSError):
+            parts.append(_held_out_part(folder, record))
+    compute_missing([part for part in parts if part is not None])
 
-    Arrays that are an artifact and not at hand are not checked.
+
+def check_stored_verdicts(rows: Sequence[tuple[Path, Record]]) -> None:
+    """`verify.check_stored_verdict` of folders with their records, suite by suite, once per record and arrays.
+
+    What does not fit is computed again each time. Arrays that are an artifact and not at hand are not checked.
 
     Raises:
         VerificationError: the arrays are missing or give other values than the record.
     """
-    if record.meaning is None:
-        return
-    key, path = None, find_file(folder, PROBES)
-    if path.is_file():
-        key = cache_key("verdict", content_digest(path, MAX_BYTES[PROBES]), record.to_json())
-        if read_cached(key) is not None:
-            return
-    elif PROBES in listed_artifacts(folder):
-        return
-    verify.check_stored_verdict(path.parent, record)
-    if key is not None:
-        write_cached(key, b"")
+    parts = [_verdict_part(*row) for row in sorted(rows, key=lambda row: row[1].suite.name)]
+    present = [part for part in parts if part is not None]
+    compute_missing(present)
+    for part in present:
+        part.read()
+
+
+def _verdict_part(folder: Path, record: Record) -> CachedPart | None:
+    """The check of a row's verdict, whose content is empty; None if there is nothing to check."""
+    path = find_file(folder, PROBES)
+    if record.meaning is None or (not path.is_file() and PROBES in listed_artifacts(folder)):
+        return None
+
+    def find_key() -> str:
+        # Without arrays the check fails, so that nothing is stored.
+        digest = content_digest(path, MAX_BYTES[PROBES]) if path.is_file() else ""
+        return cache_key("verdict", digest, record.to_json())
+
+    return CachedPart(find_key(), lambda: _check_verdict(path.parent, record), record.suite.name, find_key)
+
+
+def _check_verdict(folder: Path, record: Record) -> bytes:
+    verify.check_stored_verdict(folder, record)
+    return b""
 
 
 def page_inputs_digest(folder: Path) -> str:

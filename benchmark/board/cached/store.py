@@ -94,6 +94,21 @@ def _replace_file(folder: Path, name: str, content: bytes) -> None:
         os.replace(temporary, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
 
 
+def has_entry(key: str) -> bool:
+    """Whether there is a file for a key, which may be damaged."""
+    with suppress(OSError, RuntimeError):
+        return (cache_folder() / key).is_file()
+    return False
+
+
+def is_usable() -> bool:
+    """Whether the cache can be written to."""
+    with suppress(OSError, RuntimeError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        return os.access(cache_folder(), os.W_OK | os.X_OK)
+    return False
+
+
 def cached(key: str, compute: Callable[[], bytes]) -> bytes:
     """The content of a key, computed and stored if it is not there."""
     content = read_cached(key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,8 @@ GROUP_SCRIPT = ("start.js",)
 """Parts of the scripts of the page in one file, of the first page, of the page of a row, and of the pictures of a group."""
 BOARD_FRAGMENT = "#board"
 NO_ADDRESSES = ProjectAddresses()
+ESCAPED = re.compile(r"\\[^nt\"\\]|\x7f")
+"""Characters that JSON of ASCII spells out, other than line ends, tabs and quotes, and the one invisible character that it does not."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,9 @@ def content_security_policy(style: str, script: str) -> str:
 
 def json_block(data: Any) -> Markup:
     """Serialize to JSON that is safe inside an HTML script element, like jinja's `tojson` but compact."""
-    text = json.dumps(_escape_nested(data), separators=(",", ":"))
+    text = json.dumps(data, separators=(",", ":"))
+    if ESCAPED.search(text):
+        text = json.dumps(_escape_nested(data), separators=(",", ":"))
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)

@@ -27,7 +27,7 @@ from benchmark.board.site.documents import (
 )
 from benchmark.board.site.group_table import build_tables
 from benchmark.board.site.project_links import DATA_FILES, PREVIEW_FILE, ProjectAddresses
-from benchmark.board.site.row_body import read_row_body
+from benchmark.board.site.row_body import read_row_bodies
 from benchmark.board.tables import to_csv, to_json
 from benchmark.command import make_folder
 from benchmark.runner.store import write_atomic
@@ -80,8 +80,8 @@ def write_site(
     rows = [(table, row) for table in tables for row in table.rows]
     is_detailed = len(rows) <= MAX_DETAILED_ROWS
     row_bytes = 0
-    for table, row in rows:
-        body = read_row_body(submissions / row.ranked_row.row.folder, row.ranked_row)
+    bodies = read_row_bodies(submissions, (row.ranked_row for _, row in rows))
+    for (table, row), body in zip(rows, bodies, strict=True):
         make_folder(output_dir / ROWS_FOLDER, "--output-dir")
         row_bytes += _write(
             output_dir / ROWS_FOLDER / f"{row.slug}.html", render_row(table, row, body, ROW_LINKS, addresses)

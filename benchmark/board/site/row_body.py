@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmark.board import steering_player
+from benchmark.board.cached.in_processes import CachedPart, compute_missing
 from benchmark.board.cached.rows import page_inputs_digest
-from benchmark.board.cached.store import cache_key, cached
+from benchmark.board.cached.store import cache_key
 from benchmark.board.ranking import RankedRow
 
 
@@ -29,20 +31,33 @@ class RowBody:
     semantics: dict[str, str]
 
 
-def read_row_body(folder: Path, ranked_row: RankedRow) -> RowBody:
-    """The body of a row's page, from the cache if the files of its folder are those that it was built from.
+def read_row_bodies(submissions: Path, ranked_rows: Iterable[RankedRow]) -> Iterator[RowBody]:
+    """The bodies of the pages of rows, from the cache if the files of their folders are those that they were built from.
 
     Args:
-        folder: folder of the submission.
-        ranked_row: its row.
+        submissions: folder of all submissions.
+        ranked_rows: the rows.
     """
-    key = cache_key("row body", page_inputs_digest(folder), asdict(steering_player.PAIR_SETTINGS))
-    content = cached(key, lambda: json.dumps(asdict(build_row_body(folder, ranked_row))).encode())
-    return RowBody(**json.loads(content))
+    parts = [_body_part(submissions / ranked_row.row.folder, ranked_row) for ranked_row in ranked_rows]
+    compute_missing(parts)
+    for part in parts:
+        yield RowBody(**json.loads(part.read()))
+
+
+def _body_part(folder: Path, ranked_row: RankedRow) -> CachedPart:
+    def find_key() -> str:
+        return cache_key("row body", page_inputs_digest(folder), asdict(steering_player.PAIR_SETTINGS))
+
+    return CachedPart(
+        find_key(),
+        lambda: json.dumps(asdict(build_row_body(folder, ranked_row))).encode(),
+        ranked_row.row.record.suite.name,
+        find_key,
+    )
 
 
 def build_row_body(folder: Path, ranked_row: RankedRow) -> RowBody:
-    """Build the body; arguments as of `read_row_body`."""
+    """Build the body of the page of a row, in the folder of its submission."""
     # SciPy, the compiler and the templates are loaded where a page is built.
     from benchmark.board.row_page import build_row_page, describe_row_semantics
     from benchmark.board.site.documents import json_block, render_row_body
