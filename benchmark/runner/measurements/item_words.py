@@ -1,0 +1,64 @@
+"""Items of measurements in words, for the progress of a run; their names are those of stored files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+MEASUREMENT_WORDS = {
+    "represents": "Represents", "preview": "Represents (preview)", "uses": "Uses and Merges", "reach": "Reach",
+    "uses-detail": "Uses in detail",
+}  # fmt: skip
+ITEM_WORDS = {
+    "represents": {
+        "model": "the model's hidden states and their probes", "random": "untrained copy",
+        "suite": "controls from the programs alone",
+    },
+    "preview": {
+        "states": "hidden states, part", "random": "untrained copy", "suite": "controls from the programs alone",
+        "probe": "probes of the hidden states, seed", "record": "probes of records of the words, seed",
+    },
+    "uses": {
+        "means": "mean states", "merges": "prefixes that lead to equal states", "choose": "edits to choose a layer, part",
+        "report": "edits that are reported, part", "untrained": "edits of an untrained copy",
+    },
+    "reach": {
+        "answers": "the model's programs", "content": "what states say of the current and later words, part",
+        "ahead": "words that follow",
+    },
+    "uses-detail": {
+        "means": "mean states", "choose": "edits of rotation to choose a layer, part",
+        "move-choose": "edits of position to choose a layer, part", "subspace": "trained subspace, layer",
+        "report": "edits of rotation that are reported, part", "move-report": "edits of position that are reported, part",
+        "programs": "whole programs after an edit",
+    },
+}  # fmt: skip
+"""What an item of a measurement is, by the measurement's name and the item's without its number."""
+
+
+def describe_items(measurement: str, phases: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Each item of a measurement in words, by name: `untrained copy 2 of 3`.
+
+    Args:
+        measurement: name of the measurement.
+        phases: names of its items by phase; those of one kind are counted over all phases.
+    """
+    words = ITEM_WORDS.get(measurement, {})
+    names = [name for phase in phases for name in phase]
+    kinds = {name: re.sub(r"-\d+$", "", name) for name in names}
+    totals = Counter(kinds.values())
+    numbers: Counter[str] = Counter()
+    described = {}
+    for name in names:
+        kind = kinds[name]
+        numbers[kind] += 1
+        text = words.get(kind, kind)
+        if text.endswith(" seed"):
+            # A preview may be decided before the last seed.
+            described[name] = f"{text} {numbers[kind]}"
+        elif totals[kind] > 1 or text.endswith((" part", " copy")):
+            described[name] = f"{text} {numbers[kind]} of {totals[kind]}"
+        else:
+            described[name] = text
+    return described
