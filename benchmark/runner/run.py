@@ -306,7 +306,9 @@ class _EvaluationStages(RunStages):
         def pooled_states(stage: Stage) -> list[StateArray]:
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last_view)]
 
-        self.progress.start("training probes on states at given programs", count_blind_steps(protocol) + count_content_steps(protocol))
+        self.progress.start(
+            "training probes on states at given programs", count_blind_steps(protocol) + count_content_steps(protocol)
+        )
         random_init_states = [pooled_states(blind.of_random_init(i)) for i in range(protocol.random_inits)]
         trainer = self.probe_trainer(keep=True)
         tasks = self.task_sets.blind

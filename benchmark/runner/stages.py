@@ -130,7 +130,10 @@ class RunStages:
         is_slow = isinstance(self.suite.recipe, ControlRecipe)
         pool = self.backend.pool if is_slow else Pool(LocalExecutor(), 1)
         pool.drain(
-            [self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
+            [
+                self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, "drawing tasks")
+                for name in missing
+            ]
         )
         self.task_sets = read_task_sets(self.suite, self._task_files())
 

@@ -12,7 +12,7 @@ MEASUREMENT_WORDS = {
 }  # fmt: skip
 ITEM_WORDS = {
     "represents": {
-        "model": "the model's hidden states and their probes", "random": "untrained copy",
+        "model": "the model's hidden states", "random": "untrained copy",
         "suite": "controls from the programs alone",
     },
     "preview": {
@@ -21,16 +21,16 @@ ITEM_WORDS = {
     },
     "uses": {
         "means": "mean states", "merges": "prefixes that lead to equal states", "choose": "edits to choose a layer, part",
-        "report": "edits that are reported, part", "untrained": "edits of an untrained copy",
+        "report": "edits to report, part", "untrained": "edits of an untrained copy",
     },
     "reach": {
-        "answers": "the model's programs", "content": "what states say of the current and later words, part",
+        "answers": "the model's programs", "content": "what states say of words, part",
         "ahead": "words that follow",
     },
     "uses-detail": {
-        "means": "mean states", "choose": "edits of rotation to choose a layer, part",
-        "move-choose": "edits of position to choose a layer, part", "subspace": "trained subspace, layer",
-        "report": "edits of rotation that are reported, part", "move-report": "edits of position that are reported, part",
+        "means": "mean states", "choose": "rotation edits to choose a layer, part",
+        "move-choose": "position edits to choose a layer, part", "subspace": "trained subspace, layer",
+        "report": "rotation edits to report, part", "move-report": "position edits to report, part",
         "programs": "whole programs after an edit",
     },
 }  # fmt: skip

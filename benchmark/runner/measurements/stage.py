@@ -126,11 +126,11 @@ class MeasurementStages(RunStages):
         missing = self._missing({name: {SETTINGS: settings} for name in named})
         work = MeasurementWork(measurement, self.job, self.folder.store.root)
         key = f"{self.identity} {measurement.name}"
-        label = f"measuring {MEASUREMENT_WORDS.get(measurement.name, measurement.name)}"
-        self.progress.start(label, len(items), len(items) - len(missing))
+        label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
+        self.progress.start(f"measuring {label}", len(items), len(items) - len(missing))
         self.backend.pool.drain(
             [
-                self._work_item(name, EVALUATION, key, work, named[name], 1, f"{label}, {words[named[name]]}")
+                self._work_item(name, EVALUATION, key, work, named[name], 1, f"{label}: {words[named[name]]}")
                 for name in missing
             ]
         )  # fmt: skip
