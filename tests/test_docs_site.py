@@ -129,7 +129,7 @@ def test_what_the_commands_print_leads_to_a_page(messages, capsys, tmp_path):
     """Real calls that fail."""
     calls = {
         ("run", "--suite", "lap"): "options.md",
-        ("run", "--modle", "x"): "options.md",
+        ("run", "--no-such", "x"): "options.md",
         ("status", str(tmp_path)): "run-folder.md",
         ("compare", str(tmp_path), str(tmp_path)): "run-folder.md",
         ("submit", "validate", "no-such"): "submission-folder.md",
