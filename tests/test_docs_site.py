@@ -142,7 +142,9 @@ def test_what_the_commands_print_leads_to_a_page(messages, capsys, tmp_path):
 
 
 def test_commands_of_the_pages_have_the_options_that_they_show(messages, capsys):
-    lines = [line for section in messages.sections() for line in re.findall(r"^    .*(karel-bench .*)", section.text, re.M)]
+    lines = [
+        line for section in messages.sections() for line in re.findall(r"^    .*(karel-bench .*)", section.text, re.M)
+    ]
     by_command: dict[tuple[str, ...], set[str]] = {}
     for line in lines:
         words = [word for word in line.split() if word != "--help"]

@@ -179,7 +179,8 @@ def measure_missing(run: Run, folder: RunFolder, backend: Backend, progress: Pro
     for measurement in run.measurements():
         if not is_measured(folder.root, measurement):
             record = MeasurementStages(run, folder, backend, progress).measure(measurement)
-            progress.write(f"{measurement.name}: {' '.join(measurement.format_card(record).splitlines()[0].split())}")
+            label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
+            progress.write(f"{label}: {' '.join(measurement.format_card(record).splitlines()[0].split())}")
 
 
 def measure_only(run: Run, backend: Backend, progress: Progress) -> None:
