@@ -25,7 +25,9 @@ MIN_PARTIAL = 12
 """Characters that a line shares at least with a message whose end it lacks."""
 ROOTS = {"BenchmarkError": 1, "UsageExit": 2, "OutputError": 1, "LeakError": 1, "ParseError": 2, "WorldError": 2}
 """Classes from which all errors that a user meets descend, with their exit codes."""
-RAISES = re.compile(r"\braise \w+\(|^class \w+\(\w*(?:Error|Exit|Failed|Exception)", re.MULTILINE)
+RAISES = re.compile(
+    r"\b(?:raise|return|=) \w+(?:Error|Exit)\(|^class \w+\(\w*(?:Error|Exit|Failed|Exception)", re.MULTILINE
+)
 GAP = "..."
 """Stands for what differs from one occurrence to the next."""
 
@@ -74,7 +76,7 @@ def _own_exit_code(node: ast.ClassDef) -> int | None:
 
 @cache
 def messages(root: Path = ROOT) -> list[Message]:
-    """Every message that a `raise` of an error spells out, by module and line."""
+    """Every message that an error which is raised or returned spells out, by module and line."""
     trees = sources(root)
     kinds = error_kinds(list(trees.values()))
     found = {}
@@ -88,11 +90,11 @@ def messages(root: Path = ROOT) -> list[Message]:
 
 
 def _raised(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """Class and first argument of each error that is raised."""
+    """Class and first argument of each call that is raised, returned or given a name."""
     for node in _statements(tree.body):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-            function = node.exc.func
-            yield getattr(function, "id", getattr(function, "attr", "")), node.exc.args[0]
+        call = node.exc if isinstance(node, ast.Raise) else getattr(node, "value", None)
+        if isinstance(call, ast.Call) and call.args:
+            yield getattr(call.func, "id", getattr(call.func, "attr", "")), call.args[0]
 
 
 def _statements(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
