@@ -12,7 +12,7 @@ GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 """Stages in which the model writes programs."""
 TEST_SET_STAGES = (TEST, CONSTRAINED, SAMPLED)
 STAGE_WORDS = {
-    TEST: "programs for the test tasks", CONSTRAINED: "programs under a grammar", SAMPLED: "sampled programs",
+    "tasks": "drawing tasks", TEST: "programs for the test tasks", CONSTRAINED: "programs under a grammar", SAMPLED: "sampled programs",
     GENERATED: "programs for the probe tasks and their states", BLIND: "states at given programs",
     WIDE: "states at more given programs", CROSSED: "states after prompts of other semantics,",
 }  # fmt: skip

@@ -8,7 +8,12 @@ import pytest
 
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
-from benchmark.runner.measurements.item_words import ITEM_WORDS, MEASUREMENT_WORDS, describe_items
+from benchmark.runner.measurements.item_words import (
+    ITEM_WORDS,
+    MEASUREMENT_WORDS,
+    describe_items,
+    describe_stage,
+)
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.plan import Job, plan
 from benchmark.tasks.stage import STAGE_WORDS
@@ -46,3 +51,19 @@ def test_every_stage_has_words(job):
     words = {stage.describe(job.random_inits) for stage in stages}
     assert len(words) == len(stages)
     assert "states at given programs, untrained copy 3 of 3" in words
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("test", "programs for the test tasks"),
+        ("random-0-blind", "states at given programs, untrained copy 1"),
+        ("crossed-mlrpu", "states after prompts of other semantics, mlrpu"),
+        ("preview-states", "Represents (preview): hidden states"),
+        ("uses-choose", "Uses and Merges: edits to choose a layer"),
+        ("uses-detail-choose", "Uses in detail: rotation edits to choose a layer"),
+        ("of another version", ""),
+    ],
+)
+def test_stages_of_a_status_have_words(stage, words):
+    assert describe_stage(stage) == words

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from benchmark.tasks.stage import STAGE_WORDS
+
 MEASUREMENT_WORDS = {
     "represents": "Represents", "preview": "Represents (preview)", "uses": "Uses and Merges", "reach": "Reach",
     "uses-detail": "Uses in detail",
@@ -62,3 +64,17 @@ def describe_items(measurement: str, phases: Sequence[Sequence[str]]) -> dict[st
         else:
             described[name] = text
     return described
+
+
+def describe_stage(name: str) -> str:
+    """A stage of a run in words, from the beginning of its stored names, such as `random-0-blind` or `uses-choose`; or empty."""
+    # The longest name first: `uses-detail-choose` is no item of `uses`.
+    for measurement in sorted(ITEM_WORDS, key=len, reverse=True):
+        kind = name.removeprefix(f"{measurement}-")
+        if kind != name and kind in ITEM_WORDS[measurement]:
+            words = re.sub(r",? (part|seed|layer)$", "", ITEM_WORDS[measurement][kind])
+            return f"{MEASUREMENT_WORDS[measurement]}: {words}"
+    copy = re.fullmatch(r"random-(\d+)-(.+)", name)
+    kind, _, alternative = (copy[2] if copy else name).partition("-")
+    words = " ".join(filter(None, (STAGE_WORDS.get(kind, ""), alternative)))
+    return f"{words}, untrained copy {int(copy[1]) + 1}" if copy and words else words
