@@ -136,6 +136,7 @@ def _print_run(options: RunOptions, run: Run, record: Record, console: Console) 
     """Print the row and the measurements of a finished run, and what to do next."""
     from benchmark.board.tables import format_card, row_cells
     from benchmark.board.terminal.summary import format_summary
+    from benchmark.runner.measurements.item_words import MEASUREMENT_WORDS
     from benchmark.runner.measurements.limited import describe_small_run
     from benchmark.runner.measurements.registry import MEASUREMENTS
     from benchmark.runner.measurements.stage import read_measured
@@ -148,7 +149,7 @@ def _print_run(options: RunOptions, run: Run, record: Record, console: Console) 
     else:
         print(f"{format_summary(record, measured)}\n\n{format_card(record)}")
         for name, result in measured.items():
-            print(f"\n{name}\n{MEASUREMENTS[name].format_card(result)}")
+            print(f"\n{MEASUREMENT_WORDS[name]}\n{MEASUREMENTS[name].format_card(result)}")
     notice = describe_small_run(run.suite, options.limit)
     if notice:
         console.print(f"note        {notice}", soft_wrap=True)

@@ -21,6 +21,7 @@ from benchmark.cli.declare import argument, option, parse_options
 from benchmark.command import run_command
 from benchmark.errors import UsageError, group_by_reason
 from benchmark.runner.folder import RETRIED, RunFolder, lock_holder
+from benchmark.runner.measurements.item_words import describe_stage
 from benchmark.runner.record import read_record
 
 FINISHED, RUNNING, STOPPED = "done", "running", "stopped"
@@ -122,8 +123,10 @@ def describe(status: RunStatus) -> str:
     if status.retries:
         lines.append("retries    " + ", ".join(f"{cause}: {count}" for cause, count in sorted(status.retries.items())))
     stages = [*status.total, *(stage for stage in status.committed if stage not in status.total)]
-    rows = [[stage, status.committed.get(stage, 0), status.total.get(stage, "")] for stage in stages]
-    lines += ["", tabulate(rows, headers=["stage", "committed", "of"])]
+    rows = [
+        [stage, status.committed.get(stage, 0), status.total.get(stage, ""), describe_stage(stage)] for stage in stages
+    ]
+    lines += ["", tabulate(rows, headers=["stage", "committed", "of", "what"])]
     lines += [f"failed     {line}" for line in group_by_reason(status.failed)]
     if status.row:
         lines += ["", *(f"{name:15}{value}" for name, value in status.row.items())]

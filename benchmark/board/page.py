@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmark.board.cached.store import prune
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.ranking import Calibration, RankingGroup, rank_groups, read_board, read_calibration
+from benchmark.board.sections.seed_spread import read_recipes
 from benchmark.board.site.documents import NO_ADDRESSES, json_block, render_single
 from benchmark.board.site.folder import PAGE_FILE, ROWS_FOLDER, write_site
 from benchmark.board.site.group_table import build_tables, format_cell, make_slug, represents_uses_chart
@@ -49,7 +50,8 @@ def render_page(
         known_answers: tables of pseudo-models of the measurements besides accuracy.
         addresses: addresses of the web.
     """
-    tables = build_tables(groups, calibration, known_answers)
+    recipes = read_recipes(folder, [ranked_row.row for group in groups for ranked_row in group.rows])
+    tables = build_tables(groups, calibration, known_answers, recipes)
     rows = [row for table in tables for row in table.rows]
     bodies = read_row_bodies(folder, (row.ranked_row for row in rows))
     bodies_by_slug = {row.slug: body for row, body in zip(rows, bodies, strict=True)}

@@ -365,7 +365,7 @@ def _declared_rows(entry: LeaderboardRow) -> list[tuple[str, str]]:
 def _rerun_command(record: Record) -> str:
     argv = ["python", "-m", "benchmark.run", "--model", redact_paths(record.model.spec), "--suite", record.suite.name]
     if record.grid:
-        argv += ["--grid", "full" if record.grid.is_full else "layers"]
+        argv += ["--detail", "full" if record.grid.is_full else "layers"]
     for option, value, default in (
         ("--dtype", record.model.dtype, "float32"),
         ("--device", record.model.device, "cpu"),

@@ -32,6 +32,8 @@ Options = TypeVar("Options")
 DECLARATION = "declaration"
 """Key of the metadata of a declared field."""
 CONSOLE_SCRIPT = "karel-bench"
+MAX_USAGE_OPTIONS = 12
+"""Options up to which the first lines of the help have them all."""
 
 _is_dispatched: ContextVar[bool] = ContextVar("is_dispatched", default=False)
 
@@ -189,7 +191,21 @@ def build_parser(options: type, prog: str, epilog: str | None = None) -> Options
     """Build the parser of a dataclass of options."""
     parser = OptionsParser(prog=prog, description=_first_line(options), epilog=epilog)
     _add_fields(parser, parser, options, "", {})
+    parser.usage = _short_usage(parser)
     return parser
+
+
+def _short_usage(parser: OptionsParser) -> str | None:
+    """The usage without its optional options, which the help lists; None, for all of them, if they are few."""
+    required = [action for action in parser._actions if action.option_strings and action.required]
+    arguments = [action for action in parser._actions if not action.option_strings]
+    if parser.commands or len(parser._actions) - len(required) - len(arguments) <= MAX_USAGE_OPTIONS:
+        return None
+    words = [f"{action.option_strings[0]} {action.metavar}" for action in required]
+    for action in arguments:
+        name = f"{action.metavar}{' ...' if action.nargs in ('*', '+') else ''}"
+        words.append(f"[{name}]" if action.nargs in ("?", "*") else name)
+    return " ".join([parser.prog, *words, "[OPTIONS]"])
 
 
 def parse_options(

@@ -74,7 +74,7 @@ def help_text() -> str:
             *lines,
             "",
             f"Options of a command: {CONSOLE_SCRIPT} COMMAND --help. Exit codes: 0 done, 1 run incomplete, 2 usage,",
-            "3 invalid model or submission, 4 verification mismatch.",
+            "3 invalid model or submission, 4 verification mismatch. What a message means: docs/errors/index.md.",
         ]
     )
 

@@ -85,7 +85,7 @@ class RunFolder:
                 driver = " ".join(file.read(300).decode(errors="replace").split())
                 raise BenchmarkError(
                     f"{self.root}: another driver computes this run ({driver or 'starting'}); wait for it, stop it, or use "
-                    "another --out"
+                    "another --output-dir"
                 ) from error
             try:
                 file.truncate(0)

@@ -33,6 +33,7 @@ from benchmark.runner.measurements.cost import (
     ModelCost,
     estimate_measurements,
 )
+from benchmark.runner.measurements.item_words import MEASUREMENT_WORDS
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plain_progress import format_duration
 from benchmark.runner.plan import Job, Shard, plan, plan_dependent
@@ -304,16 +305,19 @@ def describe_plan(checkpoint: Checkpoint, job: Job, estimate: ResourceEstimate, 
     """Text of `--dry-run`."""
     parts = {
         "start": estimate.start_seconds,
-        "evaluation": estimate.evaluation_seconds,
-        "probing": estimate.probing_seconds,
-        **estimate.measurement_seconds,
+        "programs and states": estimate.evaluation_seconds,
+        "probes": estimate.probing_seconds,
+        **{MEASUREMENT_WORDS[name]: seconds for name, seconds in estimate.measurement_seconds.items()},
     }
+    if not job.has_probes:
+        del parts["probes"]
+    num_parts = f"{estimate.shards} part{'' if estimate.shards == 1 else 's'}"
     return "\n".join(
         [
             f"model      {checkpoint.spec} ({checkpoint.parameters:,} parameters, {job.dtype} on {job.device})",
-            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, label budget {job.suite.probe_programs} programs, {job.grid} grid",
+            f"suite      {job.suite.name}: {job.suite.tasks} test tasks, probes trained on {job.suite.probe_programs} programs, {job.grid} grid of states",
             f"tokens     {estimate.prompt_tokens} per prompt, up to {estimate.new_tokens} new",
-            f"work       {estimate.shards} shards of up to {job.suite.shard} items",
+            f"work       {num_parts} of up to {job.suite.shard} tasks or programs, and the measurements",
             f"time       {estimate.format_time(processes)} ("
             f"{', '.join(f'{name} {seconds:.0f} s' for name, seconds in parts.items())}); rough, from a matrix product "
             "measured now in processor time",

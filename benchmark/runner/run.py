@@ -306,7 +306,9 @@ class _EvaluationStages(RunStages):
         def pooled_states(stage: Stage) -> list[StateArray]:
             return [folder.states(shards, stage, f"read.{view}") for view in (MEAN, last_view)]
 
-        self.progress.start("probing: blind", count_blind_steps(protocol) + count_content_steps(protocol))
+        self.progress.start(
+            "training probes on states at given programs", count_blind_steps(protocol) + count_content_steps(protocol)
+        )
         random_init_states = [pooled_states(blind.of_random_init(i)) for i in range(protocol.random_inits)]
         trainer = self.probe_trainer(keep=True)
         tasks = self.task_sets.blind
@@ -316,7 +318,7 @@ class _EvaluationStages(RunStages):
             tasks, probe_set, protocol, pooled_states(blind), random_init_states, self.progress.advance, trainer
         )
         folder.write(READINGS, pack_readout(readouts))
-        self.progress.advance(0, "probing: generated")
+        self.progress.advance(0, "training probes on states at the model's programs")
         content = None
         programs = GeneratedPrograms.from_texts(texts, first_inputs(self.task_sets.probe), protocol)
         if programs is not None:

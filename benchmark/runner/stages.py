@@ -130,7 +130,10 @@ class RunStages:
         is_slow = isinstance(self.suite.recipe, ControlRecipe)
         pool = self.backend.pool if is_slow else Pool(LocalExecutor(), 1)
         pool.drain(
-            [self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, TASK_STAGE) for name in missing]
+            [
+                self._work_item(name, TASKS, self.identity, work, (name, sets[name]), 1, "drawing tasks")
+                for name in missing
+            ]
         )
         self.task_sets = read_task_sets(self.suite, self._task_files())
 
@@ -143,17 +146,18 @@ class RunStages:
         missing = set(self._missing({shard.name: {"stop": shard.stop} for shard in shards}))
         remaining = [shard for shard in shards if shard.name in missing]
         if len(remaining) < len(shards):
-            self.progress.write(f"continuing: {len(shards) - len(remaining)} of {len(shards)} shards are done")
+            self.progress.write(f"continuing: {len(shards) - len(remaining)} of {len(shards)} parts are done")
         if shards:
             total = sum(s.stop - s.start for s in shards)
             self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
         affinity_key = f"{self.identity} {len(job.texts)}"
+        words = {shard.stage: shard.stage.describe(job.random_inits) for shard in remaining}
         if remaining and job.checkpoint.has_hidden_states and not self.is_model_checked:
             self._check_model(affinity_key, work)
         self.backend.pool.drain(
             [
-                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, f"evaluating: {s.stage}")
+                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, f"evaluating: {words[s.stage]}")
                 for s in remaining
             ]
         )  # fmt: skip

@@ -254,6 +254,6 @@ def _create_file(folder: int, name: str, content: bytes) -> None:
 def storage_error(folder: Path, error: OSError) -> StorageError:
     """The error for a folder that cannot be written to."""
     return StorageError(
-        f"{folder}: cannot be written to ({error.strerror}); make room there, or choose another --out, and run the "
+        f"{folder}: cannot be written to ({error.strerror}); make room there, or choose another --output-dir, and run the "
         "same command again: what is committed is kept"
     )

@@ -11,6 +11,12 @@ CHECK = "check"
 GENERATION_STAGES = (TEST, GENERATED, CONSTRAINED, SAMPLED)
 """Stages in which the model writes programs."""
 TEST_SET_STAGES = (TEST, CONSTRAINED, SAMPLED)
+STAGE_WORDS = {
+    "tasks": "drawing tasks", TEST: "programs for the test tasks", CONSTRAINED: "programs under a grammar", SAMPLED: "sampled programs",
+    GENERATED: "programs for the probe tasks and their states", BLIND: "states at given programs",
+    WIDE: "states at more given programs", CROSSED: "states after prompts of other semantics,",
+}  # fmt: skip
+"""What is computed in a stage, by its kind."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,12 @@ class Stage:
     def __str__(self) -> str:
         name = self.kind if self.alternative is None else f"{self.kind}-{self.alternative}"
         return name if self.random_init is None else f"{RANDOM}-{self.random_init}-{name}"
+
+    def describe(self, num_copies: int) -> str:
+        """The stage in words, for the progress of a run with so many randomly initialised copies."""
+        words = STAGE_WORDS.get(self.kind, self.kind)
+        words = words if self.alternative is None else f"{words} {self.alternative}"
+        return words if self.random_init is None else f"{words}, untrained copy {self.random_init + 1} of {num_copies}"
 
     @property
     def is_generating(self) -> bool:

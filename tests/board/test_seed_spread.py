@@ -22,6 +22,9 @@ from benchmark.board.sections.seed_spread import (
     spread_rows,
     spreads_of_group,
 )
+from benchmark.board.site.documents import Links, render_group, render_index, render_row
+from benchmark.board.site.group_table import build_tables
+from benchmark.board.site.row_body import RowBody
 from benchmark.statistics import Estimate
 
 
@@ -90,3 +93,25 @@ def test_the_board_shows_the_spread_of_the_shipped_recipe(rows):
     assert lines[-1] == f"{len(spread_rows(spreads))} rows of figure"
     unranked = replace(group, rows=tuple(replace(row, rank=None) for row in group.rows))
     assert spread_lines(unranked, recipes, str) == []
+
+
+def test_the_page_shows_the_spread_below_the_table_and_on_the_rows_of_the_recipe(rows):
+    (group,) = (group for group in rank_groups(rows) if (group.suite, group.track) == ("laptop", "trained"))
+    (table,) = build_tables([group], None, (), read_recipes(SHIPPED, rows))
+    links = Links("#board", lambda slug: f"rows/{slug}.html")
+    delta = spreads_of_group(group, read_recipes(SHIPPED, rows))[list(FIGURES).index("represents: delta")]
+    for html in (render_index([table], links, True), render_group(table, links)):
+        part = html.partition("Spread between training seeds</summary>")[2].partition("</details>")[0]
+        assert f">{delta.deviation:.3f}</td>" in part
+    assert "Spread between training seeds" not in render_index([table], links, False), "it is on the group's page"
+    pages = {row.ranked_row.row.name: render_row(table, row, RowBody("", "{}", ["x"], {}), links) for row in table.rows}
+    page = pages["gpt-laptop-3"]
+    assert "trained 3 times" in page
+    assert ">gpt-laptop</a>" in page
+    assert ">gpt-laptop-2</a>" in page
+    assert f"{min(delta.values):.3f} to {max(delta.values):.3f} (3)" in page
+    assert [name for name, text in pages.items() if "Other seeds" in text] == [
+        name for name in pages if name in ("gpt-laptop", "gpt-laptop-2", "gpt-laptop-3")
+    ]
+    (plain,) = build_tables([group], None, ())
+    assert "between training seeds" not in render_index([plain], links, True)

@@ -186,6 +186,7 @@ def test_subcommands_are_described_as_their_options_say(capsys):
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert text.startswith(f"usage: karel-bench {name} ")
+        assert len(text.split("\n\n")[0].splitlines()) <= 8, "the first screen has what the command does"
         assert " ".join(subcommand_entry.help.split()) in " ".join(text.split())
     assert command.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -42,7 +42,7 @@ def test_every_measurement_of_the_run_has_an_estimate_and_is_told(job, tmp_path)
     assert all(seconds > 0 for seconds in with_all.measurement_seconds.values())
     assert with_all.seconds == pytest.approx(plain.seconds + sum(with_all.measurement_seconds.values()))
     text = describe_plan(job.checkpoint, job, with_all)
-    assert f"represents {with_all.measurement_seconds['represents']:.0f} s" in text
+    assert f", Represents {with_all.measurement_seconds['represents']:.0f} s" in text
     assert f"about {preflight.format_duration(with_all.seconds)} of processor time (" in text
     half = with_all.start_seconds + (with_all.seconds - with_all.start_seconds) / 2
     assert f"{preflight.format_duration(half)} in 2 processes on idle cores" in describe_plan(

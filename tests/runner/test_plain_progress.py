@@ -190,7 +190,9 @@ def test_a_run_into_a_file_says_at_once_what_it_does(words, tmp_path, capsys, mo
     assert problem in eligibility
     captured = capsys.readouterr()
     assert [
-        stage for stage in ("drawing tasks", "evaluating", "probing: blind") if f" {stage}: 0 of" not in captured.err
+        stage
+        for stage in ("drawing tasks", "evaluating", "training probes on states at given programs")
+        if f" {stage}: 0 of" not in captured.err
     ] == []
     assert problem in read_record(folder / "record.json").unofficial
     assert "leaderboard-eligible" in captured.out

@@ -85,7 +85,7 @@ def test_a_preview_stops_at_the_look_that_decides(tiny_folder, tmp_path, monkeyp
     assert ("preview-probe-2" in stored) == (seeds == 3)
     assert "preview-random-0" in stored
     assert next(line for line in lines if line.startswith("accuracy: ")).startswith("accuracy: 0.0% [")
-    assert any(line.startswith("preview: verdict ") for line in lines)
+    assert any(line.startswith("Represents (preview): verdict ") for line in lines)
     card = registry.MEASUREMENTS["preview"].format_card(record)
     assert f"seeds      {seeds} of 3; --all-seeds takes all" in card
     finished = run.finished_record()

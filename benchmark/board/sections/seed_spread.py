@@ -74,20 +74,29 @@ def read_recipes(submissions: Path, rows: Sequence[LeaderboardRow]) -> dict[str,
     return recipes
 
 
-def spreads_of_group(group: RankingGroup, recipes: Mapping[str, str]) -> list[SeedSpread]:
-    """The spread of every figure of each recipe that at least two ranked rows of a group share."""
+def rows_by_recipe(group: RankingGroup, recipes: Mapping[str, str]) -> list[list[LeaderboardRow]]:
+    """The ranked rows of a group that share a recipe, for each recipe of at least two."""
     by_recipe: dict[str, list[LeaderboardRow]] = {}
     for ranked_row in group.rows:
         if ranked_row.rank is not None and ranked_row.row.folder in recipes:
             by_recipe.setdefault(recipes[ranked_row.row.folder], []).append(ranked_row.row)
-    spreads = []
-    for rows in by_recipe.values():
-        name = min((row.name for row in rows), key=lambda text: (len(text), text))
-        for figure, read in FIGURES.items():
-            estimates = [estimate for row in rows if (estimate := read(row)) is not None]
-            if len(estimates) >= MIN_SEEDS:
-                spreads.append(measure_spread(name, figure, estimates))
-    return spreads
+    return [rows for rows in by_recipe.values() if len(rows) >= MIN_SEEDS]
+
+
+def spreads_of_recipe(rows: Sequence[LeaderboardRow]) -> list[SeedSpread]:
+    """The spread of every figure that at least two rows of a recipe have."""
+    name = min((row.name for row in rows), key=lambda text: (len(text), text))
+    figures = {
+        figure: [estimate for row in rows if (estimate := read(row)) is not None] for figure, read in FIGURES.items()
+    }
+    return [
+        measure_spread(name, figure, estimates) for figure, estimates in figures.items() if len(estimates) >= MIN_SEEDS
+    ]
+
+
+def spreads_of_group(group: RankingGroup, recipes: Mapping[str, str]) -> list[SeedSpread]:
+    """The spread of every figure of each recipe that at least two ranked rows of a group share."""
+    return [spread for rows in rows_by_recipe(group, recipes) for spread in spreads_of_recipe(rows)]
 
 
 def measure_spread(recipe: str, figure: str, estimates: Sequence[Estimate]) -> SeedSpread:
@@ -124,11 +133,42 @@ def spread_rows(spreads: Sequence[SeedSpread]) -> Table:
             "figure": spread.figure,
             "seeds": str(len(spread.values)),
             "mean over seeds": _interval(spread.mean),
-            "smallest to largest": f"{min(spread.values):.3f} to {max(spread.values):.3f}",
+            "smallest to largest": _range(spread),
             "standard deviation between seeds": f"{spread.deviation:.3f}",
             "half-width of a row": f"{spread.row_half_width:.3f}",
         }
         for spread in spreads
+    ]
+
+
+def recipe_tables(spreads: Sequence[SeedSpread]) -> list[tuple[str, Table]]:
+    """Name and figures of each recipe, for narrow screens: what is compared stands first."""
+    tables: dict[str, Table] = {}
+    for spread in spreads:
+        tables.setdefault(spread.recipe, []).append(
+            {
+                "figure": spread.figure,
+                "seeds": str(len(spread.values)),
+                "SD between seeds": f"{spread.deviation:.3f}",
+                "half-width of a row": f"{spread.row_half_width:.3f}",
+                "smallest to largest": _range(spread),
+                "mean over seeds": _interval(spread.mean),
+            }
+        )
+    return list(tables.items())
+
+
+def row_beside_spread(row: LeaderboardRow, spreads: Sequence[SeedSpread]) -> Table:
+    """The figures of one row beside the spread of its recipe, one line per figure that the row has."""
+    return [
+        {
+            "figure": spread.figure,
+            "this row, ± half-width": f"{estimate.value:.3f} ±{(estimate.high - estimate.low) / 2:.3f}",
+            "SD between seeds": f"{spread.deviation:.3f}",
+            "smallest to largest (seeds)": f"{_range(spread)} ({len(spread.values)})",
+        }
+        for spread in spreads
+        if (estimate := FIGURES[spread.figure](row)) is not None
     ]
 
 
@@ -161,6 +201,10 @@ def spread_lines(group: RankingGroup, recipes: Mapping[str, str], table: Callabl
     ]
     compared = comparison_rows(spreads)
     return [*lines, "", table(compared)] if compared else lines
+
+
+def _range(spread: SeedSpread) -> str:
+    return f"{min(spread.values):.3f} to {max(spread.values):.3f}"
 
 
 def _interval(estimate: Estimate, sign: str = "") -> str:

@@ -175,7 +175,8 @@ def render_group(table: GroupTable, links: Links, addresses: ProjectAddresses = 
 def _article(table: GroupTable, row: TableRow, body: RowBody, links: Links, is_open: bool) -> Markup:
     """The element of a row: rank and status, which depend on other rows and on the verification, then its body."""
     text = _environment().get_template("article.html").render(
-        line=row, group=table.group, body=Markup(body.html), summary=body.summary, home=links.home, is_open=is_open
+        line=row, group=table.group, body=Markup(body.html), summary=body.summary, home=links.home, is_open=is_open,
+        address=links.row,
     )  # fmt: skip
     return Markup(text)
 

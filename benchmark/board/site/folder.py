@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmark.board.known_answers import KnownAnswers
 from benchmark.board.ranking import Calibration, RankingGroup
+from benchmark.board.sections.seed_spread import read_recipes
 from benchmark.board.site.documents import (
     GENERATOR,
     NO_ADDRESSES,
@@ -76,7 +77,8 @@ def write_site(
         SubmissionError, VerificationError: a file of a submission cannot be read or is altered.
         StorageError: a file cannot be written.
     """
-    tables = build_tables(groups, calibration, known_answers)
+    recipes = read_recipes(submissions, [ranked_row.row for group in groups for ranked_row in group.rows])
+    tables = build_tables(groups, calibration, known_answers, recipes)
     rows = [(table, row) for table in tables for row in table.rows]
     is_detailed = len(rows) <= MAX_DETAILED_ROWS
     row_bytes = 0
@@ -86,7 +88,7 @@ def write_site(
         row_bytes += _write(
             output_dir / ROWS_FOLDER / f"{row.slug}.html", render_row(table, row, body, ROW_LINKS, addresses)
         )
-    pictured = [] if is_detailed else [table for table in tables if table.plot or table.probing]
+    pictured = [] if is_detailed else [table for table in tables if table.plot or table.probing or table.spreads]
     for table in pictured:
         make_folder(output_dir / GROUPS_FOLDER, "--output-dir")
         _write(output_dir / GROUPS_FOLDER / f"{table.slug}.html", render_group(table, GROUP_LINKS, addresses))

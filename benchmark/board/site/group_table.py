@@ -18,13 +18,23 @@ from benchmark.board.drawing.charts import (
 from benchmark.board.drawing.marks import share_radius
 from benchmark.board.known_answers import KnownAnswers
 from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
-from benchmark.board.ranking import TRAINED, Calibration, RankedRow, RankingGroup
+from benchmark.board.ranking import TRAINED, Calibration, LeaderboardRow, RankedRow, RankingGroup
 from benchmark.board.sections.decoding import (
     CONSTRAINED,
     DECODING_COLUMNS,
     PASS_AT_K,
     decoding_figure,
     decoding_note,
+)
+from benchmark.board.sections.seed_spread import (
+    NO_RECIPES,
+    Table,
+    comparison_rows,
+    recipe_tables,
+    row_beside_spread,
+    rows_by_recipe,
+    spreads_of_group,
+    spreads_of_recipe,
 )
 from benchmark.board.tables import format_skill, probing_rows, probing_title, row_estimates, unverified_claims
 from benchmark.probing.protocol import STANDARD
@@ -77,13 +87,27 @@ class TableCell:
 
 
 @dataclass(frozen=True)
+class OtherSeeds:
+    """The rows that share the recipe of a row but its seed.
+
+    Attributes:
+        rows: fragment and name of each other row.
+        figures: figures of the row beside the spread of the recipe.
+    """
+
+    rows: list[tuple[str, str]]
+    figures: Table
+
+
+@dataclass(frozen=True)
 class TableRow:
-    """One table row: page fragment, cells, and names of unverified fields."""
+    """One table row: page fragment, cells, names of unverified fields, and other seeds of its recipe if there are."""
 
     slug: str
     ranked_row: RankedRow
     figures: dict[str, TableCell]
     claims: list[str]
+    other_seeds: OtherSeeds | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +124,8 @@ class GroupTable:
         probing_plot: delta of that protocol against accuracy; None if no row has a delta.
         calibration: calibration of that protocol; None if the group has none.
         known_answers: calibration tables of the measurements besides accuracy.
+        spreads: name and spread between seeds of each recipe of several rows; empty if there is none.
+        recipe_differences: differences between such recipes.
     """
 
     slug: str
@@ -112,6 +138,8 @@ class GroupTable:
     probing_plot: Chart | None
     calibration: Calibration | None
     known_answers: list[KnownAnswers]
+    spreads: list[tuple[str, Table]]
+    recipe_differences: Table
 
     @property
     def columns(self) -> list[str]:
@@ -166,6 +194,7 @@ def build_group_table(
     known_answers: Sequence[KnownAnswers],
     used_slugs: set[str],
     kinds: Mapping[str, int],
+    recipes: Mapping[str, str],
 ) -> GroupTable:
     """Build the table of a group.
 
@@ -175,6 +204,7 @@ def build_group_table(
         known_answers: tables of pseudo-models; those of the group's suite are shown.
         used_slugs: page fragments in use; extended in place.
         kinds: number of each family of the board, see `number_families`.
+        recipes: the recipe of each row by folder, see `read_recipes`.
     """
     table_rows = []
     for ranked_row in group.rows:
@@ -192,6 +222,8 @@ def build_group_table(
             )
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
+    spreads = spreads_of_group(group, recipes)
+    table_rows = _with_other_seeds(table_rows, rows_by_recipe(group, recipes))
     is_calibrated = group.track == TRAINED and calibration is not None and calibration.suite == group.suite
     return GroupTable(
         slug,
@@ -204,7 +236,21 @@ def build_group_table(
         accuracy_delta_chart(table_rows, kinds),
         calibration if is_calibrated else None,
         [answers for answers in known_answers if group.track == TRAINED and answers.suite == group.suite],
+        recipe_tables(spreads),
+        comparison_rows(spreads),
     )
+
+
+def _with_other_seeds(table_rows: list[TableRow], shared: Sequence[Sequence[LeaderboardRow]]) -> list[TableRow]:
+    """The rows of a table, each with the other rows of its recipe; `shared` has the rows of each recipe."""
+    slugs = {row.ranked_row.row.folder: row.slug for row in table_rows}
+    by_folder = {}
+    for rows in shared:
+        spreads = spreads_of_recipe(rows)
+        for row in rows:
+            others = [(slugs[other.folder], other.name) for other in rows if other is not row]
+            by_folder[row.folder] = OtherSeeds(others, row_beside_spread(row, spreads))
+    return [replace(row, other_seeds=by_folder.get(row.ranked_row.row.folder)) for row in table_rows]
 
 
 def number_families(groups: Sequence[RankingGroup]) -> dict[str, int]:
@@ -275,12 +321,15 @@ def accuracy_delta_chart(table_rows: Sequence[TableRow], kinds: Mapping[str, int
 
 
 def build_tables(
-    groups: Sequence[RankingGroup], calibration: Calibration | None, known_answers: Sequence[KnownAnswers]
+    groups: Sequence[RankingGroup],
+    calibration: Calibration | None,
+    known_answers: Sequence[KnownAnswers],
+    recipes: Mapping[str, str] = NO_RECIPES,
 ) -> list[GroupTable]:
     """Build the tables of all groups; arguments as of `build_group_table`."""
     used_slugs: set[str] = {"board", "main", "data"}
     kinds = number_families(groups)
-    return [build_group_table(group, calibration, known_answers, used_slugs, kinds) for group in groups]
+    return [build_group_table(group, calibration, known_answers, used_slugs, kinds, recipes) for group in groups]
 
 
 def pictured_table(tables: Sequence[GroupTable]) -> GroupTable | None:

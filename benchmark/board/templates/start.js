@@ -40,7 +40,7 @@
   const setTheme = (theme) => {
     if (theme === "system") root.removeAttribute("data-theme");
     else root.dataset.theme = theme;
-    button.lastElementChild.textContent = theme;
+    button.lastElementChild.textContent = `theme: ${theme}`;
     button.setAttribute("aria-label", `Colour theme: ${theme}`);
   };
   const remembered = () => {

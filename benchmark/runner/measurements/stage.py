@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from benchmark.models.checkpoint import check_unchanged
 from benchmark.runner.folder import RunFolder
 from benchmark.runner.jobs import localize, num_threads
 from benchmark.runner.measurement_record import MeasurementRecord, read_measurement
+from benchmark.runner.measurements.item_words import MEASUREMENT_WORDS, describe_items
 from benchmark.runner.measurements.measurement import Measurement
 from benchmark.runner.plan import Job
 from benchmark.runner.stages import Backend, Progress, RunStages
@@ -83,10 +84,12 @@ class MeasurementStages(RunStages):
         started = datetime.now(UTC).isoformat(timespec="seconds")
         read = partial(read_item, self.folder.store, measurement)
         names: list[str] = []
-        for number, items in enumerate(measurement.phases(self.job)):
+        phases = measurement.phases(self.job)
+        words = describe_items(measurement.name, phases)
+        for number, items in enumerate(phases):
             if number and measurement.is_complete(self.job, read, number):
                 break
-            self._compute(measurement, items)
+            self._compute(measurement, items, words)
             names += [stored_name(measurement, item) for item in items]
         entries = [self.folder.store.entry(name) for name in names]
         start = time.perf_counter()
@@ -117,16 +120,17 @@ class MeasurementStages(RunStages):
         self.folder.finish(kind.FILE, record.to_json().encode())
         return record
 
-    def _compute(self, measurement: Measurement, items: Sequence[str]) -> None:
+    def _compute(self, measurement: Measurement, items: Sequence[str], words: Mapping[str, str]) -> None:
         settings = settings_digest(measurement, self.job)
         named = {stored_name(measurement, item): item for item in items}
         missing = self._missing({name: {SETTINGS: settings} for name in named})
         work = MeasurementWork(measurement, self.job, self.folder.store.root)
         key = f"{self.identity} {measurement.name}"
-        self.progress.start(f"measuring: {measurement.name}", len(items), len(items) - len(missing))
+        label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
+        self.progress.start(f"measuring {label}", len(items), len(items) - len(missing))
         self.backend.pool.drain(
             [
-                self._work_item(name, EVALUATION, key, work, named[name], 1, f"measuring: {named[name]}")
+                self._work_item(name, EVALUATION, key, work, named[name], 1, f"{label}: {words[named[name]]}")
                 for name in missing
             ]
         )  # fmt: skip
@@ -175,7 +179,8 @@ def measure_missing(run: Run, folder: RunFolder, backend: Backend, progress: Pro
     for measurement in run.measurements():
         if not is_measured(folder.root, measurement):
             record = MeasurementStages(run, folder, backend, progress).measure(measurement)
-            progress.write(f"{measurement.name}: {' '.join(measurement.format_card(record).splitlines()[0].split())}")
+            label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
+            progress.write(f"{label}: {' '.join(measurement.format_card(record).splitlines()[0].split())}")
 
 
 def measure_only(run: Run, backend: Backend, progress: Progress) -> None:
