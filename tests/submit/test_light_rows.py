@@ -197,9 +197,11 @@ def test_a_forged_excerpt_is_detected(name, light, published):
         raise_on_mismatch(report)
 
 
-def test_a_forged_share_is_detected_without_the_samples(light):
+@pytest.mark.parametrize("forge", [lambda bits: "ff" * 125, lambda bits: f"{int(bits, 16) ^ 1 << 7:0250x}"])
+def test_a_forged_share_is_detected_without_the_samples(light, forge):
+    """All tasks, or a single one."""
     folder = light(PLAIN)
-    edit_description(folder, lambda entries: entries["excerpt"].update(held_out="ff" * 125))
+    edit_description(folder, lambda entries: entries["excerpt"].update(held_out=forge(entries["excerpt"]["held_out"])))
     report = verify(folder)
     assert report.missing
     assert [mismatch.entry for mismatch in report.mismatches] == ["excerpt.held_out: share of solved tasks"]
