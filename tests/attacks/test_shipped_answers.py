@@ -18,6 +18,7 @@ from hostile import entry, lines
 from proposals import RANDOM, SHIPPED, copy_row
 from same_process import stay_in_process
 
+import benchmark.submit.measurements.repeat
 import benchmark.submit.rerun
 from benchmark.runner.record import read_record
 from benchmark.submit.audit import load_audit_suite
@@ -53,7 +54,7 @@ def test_the_tasks_of_an_audit_are_others():
 
 def test_copied_answers_are_not_taken_for_the_models(tmp_path, capsys, monkeypatch):
     """Every figure fits; the weights, asked again, write something else."""
-    stay_in_process(monkeypatch.setattr, benchmark.submit.rerun)
+    stay_in_process(monkeypatch.setattr, benchmark.submit.rerun, benchmark.submit.measurements.repeat)
     folder = copy_row(RANDOM, tmp_path / RANDOM)
     suite = load_suite("laptop")
     tasks = drawn_tasks(suite)

@@ -40,7 +40,7 @@ def cluster(session_ray):
 
 
 @pytest.mark.usefixtures("quick", "shared_workers")
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3))])
 def test_any_number_of_workers_gives_the_same_bytes(words, tmp_path, undisturbed, workers):
     assert call(*words, "--out", tmp_path, "--workers", workers, *PATIENT) == 0
     check_undisturbed(tmp_path, undisturbed, workers)

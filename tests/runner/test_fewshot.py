@@ -12,6 +12,7 @@ import pytest
 import torch
 from byte_pairs import byte_pairs
 from quick_protocol import SHORT_SUITE, SMALL_SUITE
+from same_process import stay_in_process
 from transformers import LlamaConfig, LlamaForCausalLM
 from whole_runs import call, only
 
@@ -29,6 +30,7 @@ from benchmark.runner.measurements.represents import RepresentsMeasurement, read
 from benchmark.runner.plan import GenerationOptions, Job
 from benchmark.runner.record import read_record
 from benchmark.runner.worker import Worker
+from benchmark.tasks import chat_template
 from benchmark.tasks.prompt_template import FEWSHOT, build_prompt_template, render_prompts
 from benchmark.tasks.prompts import examples_text, prompt_ids
 from benchmark.tasks.shared_prompts import shared_prompts
@@ -61,6 +63,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def rendered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates are rendered in this process; in one of their own, as ever, in the first whole run below."""
+    stay_in_process(monkeypatch.setattr, chat_template)
+
+
 def stages(run: Path) -> dict[str, list[dict[str, object]]]:
     found: dict[str, list[dict[str, object]]] = {}
     for line in gzip.decompress((run / "samples.jsonl.gz").read_bytes()).decode().splitlines():
@@ -90,6 +98,7 @@ def test_a_whole_few_shot_run(folder: Path, tmp_path: Path) -> None:
     assert record.meaning is None
 
 
+@pytest.mark.usefixtures("rendered_here")
 def test_states_are_read_behind_examples_with_hidden_outputs(folder: Path) -> None:
     job = Job(
         SUITE, open_checkpoint(ModelSpec.parse(f"path:{folder}")), "float32", "cpu", 1, generation=FEWSHOT_OPTIONS
@@ -107,6 +116,7 @@ def test_states_are_read_behind_examples_with_hidden_outputs(folder: Path) -> No
         assert told not in template.before
 
 
+@pytest.mark.usefixtures("rendered_here")
 def test_represents_is_measured_with_fewer_programs_and_at_single_layers(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +147,7 @@ def test_represents_is_measured_with_fewer_programs_and_at_single_layers(
     assert len({untrained_copy_key(part, protocol, 1) for part in (job, trained)}) == 2
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "rendered_here")
 def test_a_whole_run_in_python_with_one_example(folder: Path, tmp_path: Path) -> None:
     """Constrained answers are Python text and stored as the program that it is; states are read at its words."""
     words = ["--model", f"path:{folder}", "--suite", SHORT_SUITE, "--track", "fewshot", "--out", tmp_path]
@@ -155,6 +165,7 @@ def test_a_whole_run_in_python_with_one_example(folder: Path, tmp_path: Path) ->
             assert str(row["raw"]).rstrip("\n") == body
 
 
+@pytest.mark.usefixtures("rendered_here")
 def test_states_are_read_at_the_words_of_python_text(folder: Path) -> None:
     suite = set_prompts(load_suite(SHORT_SUITE), 1, PYTHON)
     job = Job(suite, open_checkpoint(ModelSpec("path", str(folder))), "float32", "cpu", 1, generation=FEWSHOT_OPTIONS)
@@ -226,6 +237,7 @@ def test_a_context_that_examples_do_not_fit_in_is_said_beforehand(
     assert call(*few, "--num-fewshot", 3) == 3
 
 
+@pytest.mark.usefixtures("rendered_here")
 def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
     checkpoint, tasks = open_checkpoint(ModelSpec("path", str(folder))), tasks_of(SUITE).take(np.arange(4))
     frame = build_prompt_template(SUITE, FEWSHOT, HuggingFaceModel.load_tokenizer(checkpoint))
