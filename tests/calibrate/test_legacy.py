@@ -96,6 +96,7 @@ def test_0_follows_from_the_state_and_8_and_11_are_mirror_images(drawn):
     assert np.array_equal(own[8], (2 * start - own[11]) % 4)
 
 
+@pytest.mark.slow
 def test_selection_on_the_test_set_flatters(drawn):
     programs, inputs = drawn
     told = []
@@ -118,6 +119,7 @@ def test_an_oracle_is_decoded_under_its_own_semantics(drawn):
     assert accuracy_gaps(measure_legacy_content(programs, inputs, other, longer).on_test)[0, 1] < -15
 
 
+@pytest.mark.slow
 def test_flaws_are_there_and_can_be_mended(drawn):
     programs, inputs = drawn
     quick = replace(QUICK, depths=(("linear", ()),), alternatives=(), repeats=1)

@@ -28,14 +28,13 @@ PATIENT = ("--deadline", "86400", "--wait", "86400")
 
 @pytest.fixture(scope="module")
 def cluster(session_ray):
-    """A head that computes nothing, and two nodes of one CPU on this machine, of which the last test removes one."""
+    """A head and another node, of one CPU each on this machine; the last test removes the other one."""
     session_ray.stop()
     made = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE},
     )
-    nodes = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
-    yield made, nodes
+    yield made, made.add_node(num_cpus=1, object_store_memory=STORE)
     made.shutdown()
 
 
@@ -140,10 +139,10 @@ def test_what_can_never_be_met_is_said_and_not_waited_for(words, tmp_path, clust
 
 @pytest.mark.usefixtures("quick", "patient_pool")
 def test_nodes_of_which_one_is_removed_give_the_same_bytes(words, tmp_path, undisturbed, cluster, monkeypatch):
-    made, nodes = cluster
-    at_commit(monkeypatch, 20, lambda: made.remove_node(nodes[1], allow_graceful=False))
+    made, node = cluster
+    at_commit(monkeypatch, 20, lambda: made.remove_node(node, allow_graceful=False))
     assert call(*words, "--out", tmp_path, "--workers", 2, "--address", made.address, *PATIENT) == 0
-    assert len(made.worker_nodes) == 1
+    assert len(made.list_all_nodes()) == 1
     same(only(tmp_path), undisturbed)
     retries = read_record(only(tmp_path) / "record.json").provenance.retries
     assert set(retries) <= {"node lost", "worker died"}
