@@ -14,7 +14,7 @@ import yaml
 from hostile import entry
 
 import benchmark.installation.project as project
-from benchmark.artifacts import REPRESENTS_RECORD, USES_RECORD
+from benchmark.artifacts import REACH_RECORD, REPRESENTS_RECORD, USES_RECORD
 from benchmark.installation.project import repository_address
 from benchmark.runner.record import read_record
 from benchmark.submit.command import main
@@ -45,7 +45,7 @@ def run(tmp_path, monkeypatch):
     for name in ("submission.yaml", "README.md", "status.json", "training.json"):
         (folder / name).unlink(missing_ok=True)
     entry("model.spec", f"path:{folder}", "record.json")(folder)
-    for name in (REPRESENTS_RECORD, USES_RECORD):
+    for name in (REPRESENTS_RECORD, USES_RECORD, REACH_RECORD):
         entry("model.spec", "path:run", name)(folder)
     monkeypatch.setattr(known_entries, "git_user_name", lambda: "Lin")
     return folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.artifacts import REACH_EVIDENCE, REACH_RECORD
+from benchmark.artifacts import REACH_EVIDENCE, REACH_RECORD, SAMPLES
 from benchmark.errors import SubmissionError
 from benchmark.probing.protocol import STANDARD, Protocol
 from benchmark.probing.written.ahead import AHEAD_OFFSETS, AHEAD_SOURCES
@@ -62,6 +62,8 @@ class ReachCheck:
         self, report: VerificationReport, record: ReachRecord, suite: Suite, evidence: Mapping[str, np.ndarray]
     ) -> None:
         """See `MeasurementCheck.check`."""
+        if report.lacks(SAMPLES, f"every figure of {REACH_RECORD}"):
+            return
         texts = [row.text for row in report.samples if row.stage == GENERATED]
         written = parse_written(texts, suite)
         if not evidence:
