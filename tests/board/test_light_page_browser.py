@@ -13,8 +13,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found, or 
 NAME = "2026-11-25_n-gram"
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
+        yield chromium
+        chromium.close()
+
+
 @pytest.mark.parametrize("layout", ["folder", "single file"])
-def test_a_page_without_artifacts_has_no_fault(layout, tmp_path, monkeypatch):
+def test_a_page_without_artifacts_has_no_fault(layout, browser, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("KAREL_BENCH_ARTIFACTS", raising=False)
     publish(SOURCE_ROOT / "submissions" / NAME, tmp_path)
@@ -26,17 +34,15 @@ def test_a_page_without_artifacts_has_no_fault(layout, tmp_path, monkeypatch):
         assert main([*words, "--output-dir", str(tmp_path / "site"), "--single-file"]) == 0
         document = f"{(tmp_path / 'site' / 'index.html').as_uri()}#n-gram"
     problems: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
-        page = browser.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(document)
-        if layout == "folder":
-            expect(page.get_by_text("Not at hand when this page was built")).to_be_visible()
-            expect(page.get_by_text("No program of this row was at hand")).to_be_visible()
-            expect(page.get_by_text("10.2 [8.5, 12.2]").first).to_be_visible()
-        else:
-            expect(page.get_by_text("n-gram").first).to_be_visible()
-        browser.close()
+    page = browser.new_page()
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(document)
+    if layout == "folder":
+        expect(page.get_by_text("Not at hand when this page was built")).to_be_visible()
+        expect(page.get_by_text("No program of this row was at hand")).to_be_visible()
+        expect(page.get_by_text("10.2 [8.5, 12.2]").first).to_be_visible()
+    else:
+        expect(page.get_by_text("n-gram").first).to_be_visible()
+    page.close()
     assert problems == []

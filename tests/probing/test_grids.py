@@ -20,6 +20,8 @@ from benchmark.runner.run import Run, RunConfig
 from benchmark.tasks.stage import BLIND, Stage
 from benchmark.tasks.suite import blind_tasks
 
+OFFSETS = (0, -2, 1)
+
 
 def run_of(grid, tiny_folder, out):
     """The folder of a whole run of a grid, in few shards: a grid has ten times the stages of another run."""
@@ -29,7 +31,9 @@ def run_of(grid, tiny_folder, out):
         patch.setattr("os.fsync", fsync)
         patch.setattr("benchmark.runner.preflight.matmul_flops", lambda dtype: 5e10)
         patch.setattr("benchmark.runner.run.Run.measurements", lambda run: [])
-        # Fewer alternatives than of a grid that is reported; what is compared has them in both runs.
+        # Fewer alternatives and offsets than of a grid that is reported; what is compared has them in both runs.
+        patch.setattr("benchmark.probing.full_grid.OFFSETS", OFFSETS)
+        patch.setattr("benchmark.probing.full_grid.FUTURE", OFFSETS[2:])
         patch.setattr("benchmark.probing.full_grid.NUM_ALL_ALTERNATIVES", 5)
         patch.setattr("benchmark.probing.full_grid.NUM_GRID_ALTERNATIVES", 2)
         # What is asked of the figures is which there are.
@@ -87,7 +91,7 @@ def test_the_full_grid_has_every_slice(full):
     sites = {(s.probe_set, s.position, s.view) for s in grid.slices}
     assert {("blind", "read", f"layer {i}") for i in range(3)} <= sites
     assert ("wide", "read", "pools") in sites
-    assert {s.offset for s in grid.slices} == {-2, -1, 0, 1, 2}
+    assert {s.offset for s in grid.slices} == set(OFFSETS)
     assert {s.depth for s in grid.slices} == {"linear", "mlp1", "mlp2"}
     assert sorted(path.name for path in (full / "figures").glob("*.png")) == sorted(
         {"budgets.png", "features.png", "layers-blind-read.png"}
