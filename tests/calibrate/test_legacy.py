@@ -108,6 +108,7 @@ def test_selection_on_the_test_set_flatters(drawn):
     assert ((found.on_test > 0) & (found.on_test < 1)).all()
 
 
+@pytest.mark.slow
 def test_an_oracle_is_decoded_under_its_own_semantics(drawn):
     programs, inputs = drawn
     longer = replace(QUICK, depths=(("linear", ()),), repeats=1, epochs=20)

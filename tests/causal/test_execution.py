@@ -71,7 +71,7 @@ def test_a_measurement_is_deterministic_and_prints_a_card():
     assert "natural    1.000" in card
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt-j", "mamba"])
+@pytest.mark.parametrize("name", ["llama", "gpt-j", pytest.param("mamba", marks=pytest.mark.slow)])
 def test_headings_are_scored_as_in_a_plain_pass(name, tmp_path):
     model = loaded(save(name, tmp_path))
     steerable = open_steerable(model, ANSWERS)

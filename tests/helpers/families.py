@@ -94,7 +94,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 SIMILAR = frozenset({
     "gpt-j", "opt", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi", "phi3", "falcon", "bloom", "mpt", "olmoe",
-    "qwen3-moe", "granite", "falcon-h1",
+    "qwen3-moe", "granite", "falcon-h1", "jamba",
 })  # fmt: skip
 """Families whose attention, cache, positions and experts work as those of another one; they are tested by `-m slow`."""
 

@@ -11,6 +11,7 @@ import pytest
 from agreement import loaded
 from byte_pairs import byte_pairs
 from families import save
+from same_process import stay_in_process
 from transformers import AutoTokenizer
 
 from benchmark.ladder import ladder_tasks, measurement
@@ -30,6 +31,7 @@ from benchmark.ladder.report import format_ladder
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import Generation, ModelSpec
 from benchmark.models.loading import load_model
+from benchmark.tasks import chat_template
 from benchmark.tasks.suite import load_suite
 from karel_env.dialects import DIALECTS, PYTHON
 from karel_env.language import ACTIONS
@@ -294,6 +296,8 @@ def test_the_command(tmp_path, capsys) -> None:
 
 def test_a_chat_template_makes_examples_turns_of_a_conversation(tmp_path, capsys, monkeypatch) -> None:
     """The last turn begins as an answer does, so that the answer follows as in plain prompts."""
+    # 16 conversations, each of which is rendered in a process of its own.
+    stay_in_process(monkeypatch.setattr, chat_template)
     tokenizer = byte_pairs()
     tokenizer.chat_template = CHAT
     chat = draw_ladder(SUITE, 2, 2, tokenizer=tokenizer)

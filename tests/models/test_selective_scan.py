@@ -46,7 +46,9 @@ def test_what_asks_for_the_last_state_gets_it():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]
+)
 def test_compiled_pieces_give_what_plain_ones_give(monkeypatch, backend):
     """Traced as a compiler traces them; with the one that is shipped, which takes a minute, in the slow tests."""
     compiled_with = []

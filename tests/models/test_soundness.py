@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from families import LLAMA, save
+from families import LLAMA, family_params, save
 from quick_protocol import SMALL_SUITE
 from transformers import GenerationMixin
 from whole_runs import call
@@ -65,7 +65,7 @@ def test_a_model_that_sees_later_tokens(name, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", ["gpt2", "gemma3", "mixtral", "jamba", "qwen3-next"])
+@pytest.mark.parametrize("family", family_params(["gpt2", "gemma3", "mixtral", "jamba", "qwen3-next"]))
 def test_causal_models_are_not(family, dtype, tmp_path):
     checked(save(family, tmp_path), dtype)
 
