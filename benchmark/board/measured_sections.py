@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
-from benchmark.board.measurements import UNDEFINED, Measurements
+from benchmark.board.measurements import UNDEFINED, Measurements, format_skill
 from benchmark.board.sections.detail_section import detail_tables
 from benchmark.board.sections.fewshot_note import FEWSHOT_BUDGET
-from benchmark.board.tables import format_p, format_skill
+from benchmark.board.tables import format_p
 from benchmark.causal.merges import MergeResult
 from benchmark.causal.verdict import MARGIN, MIN_NATURAL_SHARE, MIN_SOLVED, USES, UseResult
 from benchmark.probing.control_gap import INCONCLUSIVE, RECORD_ONLY, REPRESENTS
@@ -131,7 +131,7 @@ def represents_section(result: RotationResult, version: int, track: str = TRAINE
         for condition in represents_conditions(result, ROTATION_STANDARD)
     ]
     sources: Table = [
-        {"source of states": "the model", "gap": f"{result.gap.value:+.3f} [{result.gap.low:+.3f}, {result.gap.high:+.3f}]"},
+        {"source of states": "the model", "gap": format_skill(result.gap)},
         *({"source of states": CONTROL_NAMES.get(name, name), "gap": f"{gap:+.3f}"}
           for name, gap in result.control_gaps.items()),
     ]  # fmt: skip

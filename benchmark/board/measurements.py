@@ -283,6 +283,13 @@ def shorten_reason(reason: str, width: int) -> str:
     return textwrap.shorten(reason.partition(";")[0].removeprefix("the model "), width, placeholder=" ...")
 
 
+def format_skill(estimate: Estimate | None) -> str:
+    """Format a skill or a difference of skills with its 95% interval; `-` if undefined."""
+    if estimate is None:
+        return UNDEFINED
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
 def format_figure(estimate: Estimate | None, digits: int = 3) -> str:
     """Format a figure with its 95% interval, such as `.912 [.879, .942]`; empty if undefined."""
     if estimate is None:

@@ -16,11 +16,11 @@ import numpy as np
 from benchmark.artifacts import CAUSAL_EVIDENCE, MAX_BYTES, PROBES, READINGS, SAMPLES
 from benchmark.board.comparison import TEST_LINE, load_recorded_suite
 from benchmark.board.drawing.charts import Chart, ChartPoint, ChartSeries, lay_out_chart
-from benchmark.board.measurements import UNDEFINED
+from benchmark.board.measurements import UNDEFINED, format_skill
 from benchmark.board.player import SEMANTICS_BY_NAME, build_player_readings, build_player_tasks, describe_semantics
 from benchmark.board.ranking import LeaderboardRow, RankedRow
 from benchmark.board.sections.decoding import decoding_rows
-from benchmark.board.tables import format_p, format_percent, format_skill
+from benchmark.board.tables import format_p, format_percent
 from benchmark.errors import SubmissionError
 from benchmark.files import read_json, read_rows
 from benchmark.probing.control_gap import overall_skill

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from benchmark.board.cached.rows import check_stored_verdicts
 from benchmark.board.known_answers import KnownAnswers, read_known_answers
 from benchmark.board.markup import escape_formula, escape_markdown
-from benchmark.board.measurements import UNDEFINED, measured_columns, measurement_cells
+from benchmark.board.measurements import UNDEFINED, format_skill, measured_columns, measurement_cells
 from benchmark.board.ranking import (
     TRAINED,
     Calibration,
@@ -72,13 +72,6 @@ def format_percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return UNDEFINED
     return in_percent(estimate)
-
-
-def format_skill(estimate: Estimate | None) -> str:
-    """Format a skill or a difference of skills with its 95% interval; `-` if undefined."""
-    if estimate is None:
-        return UNDEFINED
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def format_p(p: float) -> str:

@@ -46,14 +46,6 @@ def site(tmp_path_factory):
     return path.as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
-        yield one
-        one.close()
-
-
 @pytest.fixture
 def opened(browser, site):
     """Opens the page with settings of its own; at the end, nothing was fetched and nothing went wrong."""

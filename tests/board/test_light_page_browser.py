@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_browser import ARGUMENTS, CHROMIUM, PATIENCE, expect, playwright
+from test_browser import CHROMIUM, expect
 
 from benchmark.board.page import main
 from benchmark.installation.paths import SOURCE_ROOT
@@ -11,14 +11,6 @@ from benchmark.submit.artifacts.publish import publish
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found, or a path in CHROMIUM")
 NAME = "2026-11-25_n-gram"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("layout", ["folder", "single file"])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from measured_rows import few_pairs
 from shown_board import IMAGE, add_hostile, copy_rows
-from test_browser import ARGUMENTS, CHROMIUM, CONTRAST, PATIENCE, SCHEMES, SLUG, expect, playwright, settle
+from test_browser import CHROMIUM, CONTRAST, PATIENCE, SCHEMES, SLUG, expect, settle
 
 from benchmark.board.page import main
 from benchmark.board.ranking import rank_groups, read_leaderboard_rows
@@ -31,14 +31,6 @@ def site(tmp_path_factory):
     with few_pairs():
         assert main(["--submissions", str(target), "--output-dir", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from benchmark.artifacts import RECORD
 from benchmark.board.measured_sections import MeasuredSection, Table
-from benchmark.board.measurements import UNDEFINED, MeasurementSummary, find_misfit
-from benchmark.board.tables import format_skill
+from benchmark.board.measurements import UNDEFINED, MeasurementSummary, find_misfit, format_skill
 from benchmark.probing.written.content import MODEL, ContentFigure
 from benchmark.probing.written.figures import ReachFigures
 from benchmark.runner.measurement_record import ReachRecord, read_measurement

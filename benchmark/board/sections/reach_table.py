@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmark.board.markup import escape_markdown
-from benchmark.board.measurements import UNDEFINED, WrittenSummary
+from benchmark.board.measurements import UNDEFINED, WrittenSummary, format_skill
 from benchmark.board.ranking import RankingGroup
-from benchmark.statistics import Estimate
 
 Table = list[dict[str, str]]
 LEAD = (
@@ -40,12 +39,8 @@ def _cells(figures: WrittenSummary) -> dict[str, str]:
     }
     for part in figures.ahead:
         cells |= {
-            f"skill +{part.offset}": _format(part.skill),
+            f"skill +{part.offset}": format_skill(part.skill),
             f"token history +{part.offset}": f"{part.history:+.3f}",
-            f"delta +{part.offset}": _format(part.delta),
+            f"delta +{part.offset}": format_skill(part.delta),
         }
     return cells
-
-
-def _format(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

@@ -17,7 +17,14 @@ from benchmark.board.drawing.charts import (
 )
 from benchmark.board.drawing.marks import share_radius
 from benchmark.board.known_answers import KnownAnswers
-from benchmark.board.measurements import MEASUREMENT_COLUMNS, UNDEFINED, Measurements, format_figure, shorten_reason
+from benchmark.board.measurements import (
+    MEASUREMENT_COLUMNS,
+    UNDEFINED,
+    Measurements,
+    format_figure,
+    format_skill,
+    shorten_reason,
+)
 from benchmark.board.ranking import TRAINED, Calibration, LeaderboardRow, RankedRow, RankingGroup
 from benchmark.board.sections.decoding import (
     CONSTRAINED,
@@ -28,15 +35,15 @@ from benchmark.board.sections.decoding import (
 )
 from benchmark.board.sections.seed_spread import (
     NO_RECIPES,
+    SeedSpread,
     Table,
     comparison_rows,
     recipe_tables,
     row_beside_spread,
     rows_by_recipe,
-    spreads_of_group,
     spreads_of_recipe,
 )
-from benchmark.board.tables import format_skill, probing_rows, probing_title, row_estimates, unverified_claims
+from benchmark.board.tables import probing_rows, probing_title, row_estimates, unverified_claims
 from benchmark.probing.protocol import STANDARD
 from benchmark.runner.record import Record
 from benchmark.statistics import Estimate
@@ -222,8 +229,9 @@ def build_group_table(
             )
         )
     slug = make_slug(f"{group.suite}-v{group.suite_version}-p{group.protocol}-{group.track}", used_slugs)
-    spreads = spreads_of_group(group, recipes)
-    table_rows = _with_other_seeds(table_rows, rows_by_recipe(group, recipes))
+    spreads_by_recipe = [(rows, spreads_of_recipe(rows)) for rows in rows_by_recipe(group, recipes)]
+    spreads = [spread for _, of_recipe in spreads_by_recipe for spread in of_recipe]
+    table_rows = _with_other_seeds(table_rows, spreads_by_recipe)
     is_calibrated = group.track == TRAINED and calibration is not None and calibration.suite == group.suite
     return GroupTable(
         slug,
@@ -241,12 +249,13 @@ def build_group_table(
     )
 
 
-def _with_other_seeds(table_rows: list[TableRow], shared: Sequence[Sequence[LeaderboardRow]]) -> list[TableRow]:
-    """The rows of a table, each with the other rows of its recipe; `shared` has the rows of each recipe."""
+def _with_other_seeds(
+    table_rows: list[TableRow], spreads_by_recipe: Sequence[tuple[Sequence[LeaderboardRow], Sequence[SeedSpread]]]
+) -> list[TableRow]:
+    """The rows of a table, each with the other rows of its recipe; given are the rows and the spreads of each recipe."""
     slugs = {row.ranked_row.row.folder: row.slug for row in table_rows}
     by_folder = {}
-    for rows in shared:
-        spreads = spreads_of_recipe(rows)
+    for rows, spreads in spreads_by_recipe:
         for row in rows:
             others = [(slugs[other.folder], other.name) for other in rows if other is not row]
             by_folder[row.folder] = OtherSeeds(others, row_beside_spread(row, spreads))
