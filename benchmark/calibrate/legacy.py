@@ -285,7 +285,8 @@ def format_table(legacy: LegacyResult, fixed: LegacyResult | None = None) -> str
         rows.append(row)
     sizes = [
         f"train, test, validation: programs {result.programs}, records {result.records}; of the test programs "
-        f"{result.recurring:.0%} occur in training; [of {result.recipe.repeats} repeats], seed {result.recipe.seed}"
+        f"{result.recurring:.0%} occur in training; [of {result.recipe.repeats} repeats], seed {result.recipe.seed}, "
+        f"{result.recipe.epochs} epochs"
         for result in (legacy, fixed) if result
     ]  # fmt: skip
     return "\n".join([LABEL, FLAWS, tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True), *sizes])
@@ -299,7 +300,7 @@ def run(options: LegacyOptions, model: str) -> int:
     if not job.checkpoint.has_hidden_states:
         raise UsageError(f"--model {model}: has no hidden states to probe; expected path:FOLDER or hf:org/name")
     make_folder(options.output_dir, "--output-dir")
-    recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats)
+    recipe = LegacyRecipe(seed=None if options.seed_unset else 0, repeats=options.repeats, epochs=options.epochs)
     recipes = [recipe, replace(recipe, seed=0, programs_apart=True)] if options.fixed else [recipe]
     inputs = written_programs_and_states(job)
     results = [

@@ -31,6 +31,10 @@ class LegacyOptions:
         5, "set the number of trainings of each network", read_with=integer(1, 1000), metavar="N",
         default_text="5, as released",
     )  # fmt: skip
+    epochs: int = option(
+        200, "set the epochs of each training", read_with=integer(1, 100_000), metavar="N",
+        default_text="200, as released",
+    )  # fmt: skip
     seed_unset: bool = option(False, "leave seeds to the machine, as released", default_text="seed 0")
     fixed: bool = option(False, "beside it: chosen on validation, programs apart, seed 0")
     output_dir: Path = output_dir_option(Path("runs/legacy"), "write legacy.json into this folder")

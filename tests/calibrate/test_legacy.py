@@ -181,6 +181,7 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Worker, "evaluate", evaluate)
     monkeypatch.setattr(benchmark.calibrate.legacy, "LegacyRecipe", partial(replace, QUICK))
     words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--repeats", "1", "--fixed", "--out", str(tmp_path)]
+    words += ["--epochs", "4"]
     assert benchmark.calibrate.legacy_command.main(words) == 0
     printed = capsys.readouterr().out
     for said in (
@@ -190,11 +191,13 @@ def test_command_says_what_it_is(tiny_folder, tmp_path, capsys, monkeypatch):
         "selected on validation",
         "disjoint programs",
         "mlp1",
+        ", 4 epochs",
     ):
         assert said in printed
     stored = json.loads((tmp_path / "legacy.json").read_text())
     assert "LEGACY" in stored["label"]
     assert [one["recipe"]["programs_apart"] for one in stored["results"]] == [False, True]
+    assert [one["recipe"]["epochs"] for one in stored["results"]] == [4, 4]
     assert np.shape(stored["results"][0]["gaps"]) == (2, 2)
     assert sum(stored["results"][0]["programs"]) == 160
     assert benchmark.calibrate.legacy_command.main([*words[:4], "--programs", "0"]) == 2
