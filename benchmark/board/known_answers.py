@@ -93,7 +93,7 @@ def _rotation_table(stored: Cell) -> KnownAnswers:
         if key in pooled
     ]
     if shares:
-        note.append(f"95% intervals that hold the mean over draws: {', '.join(shares)}.")
+        note.append(f"95% intervals that hold the mean over draws (92 to 98% are asked for): {', '.join(shares)}.")
     return KnownAnswers("represents", stored["suite"], "Known answers of Represents", tuple(note), tuple(rows))
 
 
