@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,26 +105,50 @@ def draw_ladder(
     mixed = np.random.default_rng(seed).permutation(per_shot * len(lengths))[:num_shots]
     parts = [_executions(part, lengths) for part in (tests, shots, fitted)]
     shown = parts[1].take(mixed)
-    height, width = shown.inputs.cells.shape[1:]
-    most_moves = max(int(part.count(MOVE).max(initial=0)) for part in parts)
+    return pose_questions(suite, parts[0], shown, parts[2], dialect, tokenizer)
+
+
+def pose_questions(
+    suite: Suite, tests: Executions, shots: Executions, fitted: Executions, dialect: str = KAREL, tokenizer: Any = None
+) -> LadderTasks:
+    """The ladder of a suite about executions; for the arguments see `LadderTasks` and `draw_ladder`."""
+    height, width = tests.inputs.cells.shape[1:]
+    most_moves = max(int(part.count(MOVE).max(initial=0)) for part in (tests, shots, fitted))
     has_control = isinstance(suite.recipe, ControlRecipe)
     # Straight-line programs have up to as many moves as statements.
-    questions = list_questions(height, width, most_moves if has_control else longest, has_control)
+    questions = list_questions(height, width, most_moves if has_control else suite.recipe.length[1], has_control)
     under = suite.show_under_robot
     return LadderTasks(
-        questions, parts[0], shown, parts[2], _render(parts[0], dialect, under), _render(shown, dialect, under),
+        questions, tests, shots, fitted, _render(tests, dialect, under), _render(shots, dialect, under),
         describe(dialect, under, has_control), tokenizer,
     )  # fmt: skip
 
 
 def _draw(suite: Suite, length: int, seed: int, count: int) -> Tasks:
+    return draw_executed(suite, (length, length), seed + length, "audit", np.arange(count))
+
+
+def draw_executed(suite: Suite, lengths: tuple[int, int], seed: int, purpose: str, indices: np.ndarray) -> Tasks:
+    """Draw tasks whose first example is executed: worlds and statements of a suite, programs of other lengths.
+
+    Args:
+        suite: the suite.
+        lengths: (shortest, longest) program in statements.
+        seed, purpose, indices: see `karel_env.generator.generate`.
+    """
     from karel_env import control_flow, generator
 
-    recipe = replace(suite.recipe, length=(length, length))
+    recipe = replace(suite.recipe, length=lengths)
     if isinstance(recipe, ControlRecipe):
         smallest = replace(recipe, height=(recipe.height[0],) * 2, width=(recipe.width[0],) * 2)
-        return control_flow.generate(smallest, seed + length, "audit", np.arange(count))
-    return generator.generate(replace(recipe, examples=1), seed + length, "audit", np.arange(count))
+        return control_flow.generate(smallest, seed, purpose, indices)
+    return generator.generate(replace(recipe, examples=1), seed, purpose, indices)
+
+
+def draw_asked(suite: Suite, per_length: int) -> Iterator[Tasks]:
+    """The first tasks of each program length that ladders of any size ask about, show solved, or fit floors to."""
+    for length in range(suite.recipe.length[0], suite.recipe.length[1] + 1):
+        yield _draw(suite, length, suite.seed + LADDER_STREAM + TASKS_VERSION, per_length)
 
 
 def _executions(parts: Sequence[Tasks], lengths: Sequence[int]) -> Executions:

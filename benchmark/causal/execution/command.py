@@ -50,6 +50,7 @@ class ExecutionOptions:
         NUM_TASKS, "set the number of tasks; two fifths choose the site", read_with=integer(MIN_TASKS, 100_000),
         metavar="N",
     )  # fmt: skip
+    shots: int = option(4, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
     dtype: str = dtype_option()
     device: str = device_option("cpu")
     threads: int = threads_option()
@@ -76,18 +77,18 @@ def execute(options: ExecutionOptions) -> int:
     silence_libraries()
     torch.set_num_threads(options.threads)
     suite = load_suite(options.suite)
-    tasks = derive_heading_tasks(suite, options.tasks)
+    tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
     model, untrained = (open_executing(checkpoint, options.dtype, device, seed) for seed in (None, UNTRAINED_SEED))
     measurement = measure_execution(model, tasks, untrained, _print_step)
     print(
-        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks "
+        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks, {options.shots} shots "
         f"({time.process_time() - start:.0f} processor seconds)"
     )
     print(format_execution(measurement))
     stem = options.output_dir / f"{checkpoint.name}-{suite.name}-execution"
-    print(f"\nwrote {_write(measurement, tasks, checkpoint, stem)}")
+    print(f"\nwrote {_write(measurement, options, checkpoint, stem)}")
     return 0
 
 
@@ -110,12 +111,12 @@ def open_executing(checkpoint: Checkpoint, dtype: str, device: str, seed: int | 
     return open_steerable(model, ANSWERS)
 
 
-def _write(measurement: ExecutionMeasurement, tasks: HeadingTasks, checkpoint: Checkpoint, stem: Path) -> Path:
+def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpoint: Checkpoint, stem: Path) -> Path:
     """Write the result and the evidence; returns the path of the result."""
     from benchmark.causal.execution.report import to_json
 
     path = stem.with_name(f"{stem.name}.json")
-    content = {"model": checkpoint.spec, "digest": checkpoint.digest, "tasks": len(tasks), **to_json(measurement)}
+    content = {"model": checkpoint.spec, "digest": checkpoint.digest, "tasks": options.tasks, "shots": options.shots, **to_json(measurement)}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if measurement.evidence is not None:
         from safetensors.numpy import save

@@ -19,6 +19,7 @@ from benchmark.causal.targets import TURNS, check_straight_line
 from benchmark.tasks.prompts import INPUT, PROMPT_END
 from benchmark.tasks.suite import Suite
 from karel_env.language import CLOSE, HEADER, HEADER_TEXT, WORDS
+from karel_env.recipe import Tasks
 from karel_env.world import HEADINGS, world_texts
 
 PROGRAM_LENGTH = 4
@@ -77,10 +78,33 @@ class HeadingTasks:
         return np.asarray((self.heading + np.arange(1, TURNS)[:, None]) % TURNS)
 
 
-def derive_heading_tasks(suite: Suite, count: int, choose_of_five: int = 2) -> HeadingTasks:
+def derive_heading_tasks(
+    suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS
+) -> HeadingTasks:
     """Derive tasks from a suite: its worlds and frequencies of actions, programs of `PROGRAM_LENGTH` actions.
 
     Two fifths of the tasks are `CHOOSE`. Solved examples before every world are tasks of the same kind.
+
+    Raises:
+        UsageError: the suite has control flow.
+    """
+    tasks = draw_tasks(suite, num_shots + count)
+    header = len(HEADER)
+    programs = np.stack([tasks.programs.program(i)[header:-1] for i in range(len(tasks))]).astype(np.int8)
+    worlds = world_texts(tasks.inputs[:, 0], suite.show_under_robot)
+    ends = tasks.outputs.robot[:num_shots, 0, 2]
+    shots = "".join(
+        f"{_render(world)} {text} {ANSWERS[end]}\n\n"
+        for world, text, end in zip(worlds, prefix_texts(programs[:num_shots]), ends, strict=False)
+    )
+    prompts = heading_prompts(worlds[num_shots:], shots)
+    split = np.where(np.arange(count) % 5 < choose_of_five, CHOOSE, REPORT).astype(np.int8)
+    start = tasks.inputs.robot[num_shots:, 0, 2].astype(np.int64)
+    return HeadingTasks(prompts, programs[num_shots:], start, split)
+
+
+def draw_tasks(suite: Suite, count: int) -> Tasks:
+    """Draw the first tasks of a suite that are asked about, solved examples first.
 
     Raises:
         UsageError: the suite has control flow.
@@ -90,20 +114,21 @@ def derive_heading_tasks(suite: Suite, count: int, choose_of_five: int = 2) -> H
 
     recipe = replace(suite.recipe, length=(PROGRAM_LENGTH,) * 2, examples=1)
     seed = suite.seed + CAUSAL_STREAM + EXECUTION_STREAM + TASKS_VERSION
-    tasks = generator.generate(recipe, seed, "audit", np.arange(NUM_SHOTS + count))
-    header = len(HEADER)
-    programs = np.stack([tasks.programs.program(i)[header:-1] for i in range(len(tasks))]).astype(np.int8)
-    worlds = world_texts(tasks.inputs[:, 0], suite.show_under_robot)
-    ends = tasks.outputs.robot[:NUM_SHOTS, 0, 2]
-    shots = "".join(
-        f"{INPUT}\n{world}\n{PROMPT_END} {text} {ANSWERS[end]}\n\n"
-        for world, text, end in zip(worlds, prefix_texts(programs[:NUM_SHOTS]), ends, strict=False)
-    )
-    before = f"{describe_task()}\n\n{shots}"
-    prompts = [f"{before}{INPUT}\n{world}\n{PROMPT_END}" for world in worlds[NUM_SHOTS:]]
-    split = np.where(np.arange(count) % 5 < choose_of_five, CHOOSE, REPORT).astype(np.int8)
-    start = tasks.inputs.robot[NUM_SHOTS:, 0, 2].astype(np.int64)
-    return HeadingTasks(prompts, programs[NUM_SHOTS:], start, split)
+    return generator.generate(recipe, seed, "audit", np.arange(count))
+
+
+def heading_prompts(worlds: Sequence[str], shots: str = "") -> list[str]:
+    """The prompts of worlds, up to and including the program's header.
+
+    Args:
+        worlds: as `world_texts` gives them.
+        shots: solved examples, as text.
+    """
+    return [f"{describe_task()}\n\n{shots}{_render(world)}" for world in worlds]
+
+
+def _render(world: str) -> str:
+    return f"{INPUT}\n{world}\n{PROMPT_END}"
 
 
 def describe_task() -> str:

@@ -1,0 +1,157 @@
+"""The texts that a model is fine-tuned on: prompts as a measurement asks them, and the right answers.
+
+Task n of a seed is the same in every run, and no pair of world and program is asked by a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from baselines.tuning.prefix_tree import Text
+from benchmark.causal.execution.heading_tasks import ANSWERS, draw_tasks, heading_prompts
+from benchmark.causal.pairs import prefix_texts
+from benchmark.ladder.ladder_tasks import draw_asked, draw_executed, pose_questions
+from benchmark.ladder.questions import Executions
+from benchmark.models.token_alignment import align_tokens
+from benchmark.tasks.prompts import prompt_ids
+from benchmark.tasks.prompt_template import render_prompts
+from benchmark.tasks.suite import Suite
+from benchmark.tasks.task_sets import TaskSets
+from karel_env.dialects import KAREL, program_bodies, program_texts
+from karel_env.interpreter import run
+from karel_env.language import CLOSE, HEADER, Programs
+from karel_env.recipe import ControlRecipe, Tasks
+from karel_env.world import Worlds, world_texts
+
+EXECUTE, WRITE = TUNING_TASKS = ("execute", "write")
+NUM_ASKED = 2000
+"""Tasks of each stream of a measurement that are not trained on: twice what the ladder draws per length, and five times
+what the measurement of use on the execution task draws, with the default options."""
+QUESTIONS_PER_PROGRAM = 2
+
+
+class TuningTexts(Protocol):
+    """Texts by the numbers of their tasks."""
+
+    def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
+        """Groups of texts, each of which should be in one row of tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes texts of a model's tokens.
+
+    Attributes:
+        tokenizer: a transformers tokenizer.
+    """
+
+    tokenizer: Any
+
+    def encode(self, prompt: str, answer: str, num_given_words: int = 0) -> Text:
+        """A prompt and what follows it after a space, and the end-of-sequence token; the answer's first words have no loss.
+
+        Raises:
+            ModelError: see `align_tokens`.
+        """
+        alignment = align_tokens(self.tokenizer, prompt, answer)
+        ids = prompt_ids(self.tokenizer, prompt)
+        end = self.tokenizer.eos_token_id
+        num_given = len(ids) + int(alignment.first[num_given_words]) - 1
+        return Text((*ids, *alignment.ids, *(() if end is None else (end,))), num_given)
+
+
+class WriteTexts:
+    """Prompts of the trained track, and the programs."""
+
+    def __init__(self, suite: Suite, tokenizer: Any, seed: int) -> None:
+        self.encoder, self.seed = Encoder(tokenizer), seed
+        self.task_sets = TaskSets(suite)
+
+    def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
+        """See `TuningTexts.groups`; each text is a group."""
+        tasks = self.task_sets.training(np.asarray(numbers), self.seed)
+        prompts, programs = render_prompts(self.task_sets.suite, tasks), program_bodies(tasks.programs)
+        return [[self.encoder.encode(*pair)] for pair in zip(prompts, programs, strict=True)]
+
+
+class ExecuteTexts:
+    """Questions of the ladder and, for straight-line programs, the sentence of `benchmark.causal.execution`.
+
+    A straight-line program is asked about after each of its actions. Description, world and the actions so far are the
+    beginning of all texts of a task.
+    """
+
+    def __init__(self, suite: Suite, tokenizer: Any, seed: int, dialect: str = KAREL) -> None:
+        self.suite, self.encoder, self.seed, self.dialect = suite, Encoder(tokenizer), seed, dialect
+        self.has_control = isinstance(suite.recipe, ControlRecipe)
+        self.asked = asked_pairs(suite)
+
+    def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
+        """See `TuningTexts.groups`; the groups of the questions come first, then those of the sentence."""
+        executions, task_of = self.executions(numbers)
+        tasks = pose_questions(self.suite, executions, executions.take(np.zeros(0, np.int64)), executions, self.dialect)
+        questions = tasks.questions
+        prompts = [tasks.prompts(question) for question in questions]
+        answers = [question.answer(executions) for question in questions]
+        groups: list[list[Text]] = [[] for _ in numbers]
+        for i, task in enumerate(task_of.tolist()):
+            rng = np.random.default_rng([self.seed, numbers[task], len(groups[task])])
+            for q in rng.permutation(len(questions))[:QUESTIONS_PER_PROGRAM].tolist():
+                answer = questions[q].choices[answers[q][i]]
+                groups[task].append(self.encoder.encode(prompts[q][i], answer))
+        if not self.has_control and self.dialect == KAREL:
+            groups += self._sentences(executions, task_of, len(numbers))
+        return [group for group in groups if group]
+
+    def _sentences(self, executions: Executions, task_of: np.ndarray, num_tasks: int) -> list[list[Text]]:
+        worlds = world_texts(executions.inputs, self.suite.show_under_robot)
+        headings = executions.outputs.robot[:, 2].tolist()
+        groups: list[list[Text]] = [[] for _ in range(num_tasks)]
+        for i, prompt in enumerate(heading_prompts(worlds)):
+            (actions,) = prefix_texts(executions.actions[i][None])
+            answer = f"{actions} {ANSWERS[headings[i]]}"
+            groups[task_of[i]].append(self.encoder.encode(prompt, answer, len(answer.split(" ")) - 1))
+        return groups
+
+    def executions(self, numbers: Sequence[int]) -> tuple[Executions, np.ndarray]:
+        """Executions that no measurement asks about, and int64 [N] the index of the task of each."""
+        shortest, longest = self.suite.recipe.length
+        lengths = (shortest, longest) if self.has_control else (longest, longest)
+        tasks = draw_executed(self.suite, lengths, self.seed, "train", np.asarray(numbers))
+        stops = [[] if self.has_control else range(shortest, longest) for _ in numbers]
+        words, task_of = [], []
+        for task in range(len(tasks)):
+            program = tasks.programs.program(task)
+            words += [[*program[: len(HEADER) + stop].tolist(), CLOSE] for stop in stops[task]] + [program]
+            task_of += [task] * (len(stops[task]) + 1)
+        index = np.array(task_of)
+        programs, inputs = Programs.of(words), Worlds(*(a[index, 0] for a in (tasks.inputs.cells, tasks.inputs.robot, tasks.inputs.size)))
+        executions = Executions(programs, programs.lengths, inputs, run(programs, inputs).worlds)
+        pairs = pair_texts(programs, inputs)
+        free = np.array([i for i, pair in enumerate(pairs) if pair not in self.asked], np.int64)
+        return executions.take(free), index[free]
+
+
+def asked_pairs(suite: Suite) -> frozenset[str]:
+    """The pairs of world and program that the ladder and the measurement of use on the execution task ask about."""
+    parts: list[Tasks] = list(draw_asked(suite, NUM_ASKED))
+    if not isinstance(suite.recipe, ControlRecipe):
+        parts.append(draw_tasks(suite, NUM_ASKED))
+    return frozenset(pair for tasks in parts for pair in pair_texts(tasks.programs, tasks.inputs[:, 0]))
+
+
+def pair_texts(programs: Programs, inputs: Worlds) -> list[str]:
+    """World and program of each execution as one text."""
+    return [f"{world}\n{program}" for world, program in zip(world_texts(inputs), program_texts(programs), strict=True)]
+
+
+def open_texts(task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str) -> TuningTexts:
+    """The texts of a tuning task, one of `TUNING_TASKS`."""
+    if task == WRITE:
+        return WriteTexts(suite, tokenizer, seed)
+    return ExecuteTexts(suite, tokenizer, seed, dialect)
