@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from baselines.tuning.prefix_tree import Row, pack
+from baselines.tuning.tree_attention import install, make_blocks
 from baselines.tuning.tuning_texts import TuningTexts, open_texts
 from benchmark.environment import package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
@@ -24,7 +25,7 @@ from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.suite import load_suite
 
-MOST_TOKENS = 1400
+MOST_TOKENS = 2000
 """Tokens of a row: longer rows share more of their beginnings, and their attention costs more."""
 WARMUP, DECAY = 0.05, 0.5
 """Shares of the steps with rising and with falling learning rate."""
@@ -95,6 +96,7 @@ class Tuner:
         suite = load_suite(settings.suite)
         self.texts: TuningTexts = open_texts(settings.task, suite, self.tokenizer, settings.seed, settings.dialect)
         self.model = _build_model(checkpoint, settings)
+        self.has_tree_attention = install(self.model)
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         # Optimiser and sums of gradients are in float32; the model may compute in bfloat16.
@@ -134,9 +136,12 @@ class Tuner:
         """Logits [A, V] that predict the targets of a row."""
         kwargs: dict[str, Any] = {}
         if not row.is_single_text:
+            attended = row.mask()
             mask = torch.zeros((1, 1, len(row), len(row)), dtype=self.dtype)
-            mask.masked_fill_(~torch.from_numpy(row.mask()), torch.finfo(self.dtype).min)
+            mask.masked_fill_(torch.from_numpy(~attended), torch.finfo(self.dtype).min)
             kwargs = {"attention_mask": mask, "position_ids": torch.from_numpy(row.positions)[None]}
+            if self.has_tree_attention:
+                kwargs["blocks"] = make_blocks(attended)
         return self.head.logits(torch.from_numpy(row.ids)[None], torch.from_numpy(row.sources), **kwargs)
 
     def train_step(self) -> float:

@@ -31,7 +31,7 @@ EXECUTE, WRITE = TUNING_TASKS = ("execute", "write")
 NUM_ASKED = 2000
 """Tasks of each stream of a measurement that are not trained on: twice what the ladder draws per length, and five times
 what the measurement of use on the execution task draws, with the default options."""
-QUESTIONS_PER_PROGRAM = 2
+QUESTIONS_PER_PROGRAM = 1
 
 
 class TuningTexts(Protocol):
