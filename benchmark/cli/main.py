@@ -49,6 +49,7 @@ SUBCOMMANDS = {
     "overview": Subcommand("benchmark.board.overview", "Draw what the rows of a suite represent and use in one figure."),
     "page": Subcommand("benchmark.board.page", "Write the leaderboard as a static site."),
     "train": Subcommand("baselines.train", "Train a baseline from a recipe."),
+    "tune": Subcommand("baselines.tune", "Fine-tune a pretrained model to execute programs, or to write them."),
     "smollm2": Subcommand("baselines.smollm2", "Convert SmolLM2-135M-Instruct to a folder of transformers."),
     "emergence": Subcommand("benchmark.emergence.command", "Measure the checkpoints of training runs."),
     "calibrate": Subcommand("benchmark.calibrate.command", "Measure pseudo-models with known outcomes."),

@@ -28,7 +28,7 @@ COMMANDS = [
     "benchmark.emergence.command", "benchmark.board.comparison", "benchmark.board.tables", "benchmark.board.page", "benchmark.board.overview", "benchmark.submit.command",
     "benchmark.calibrate.legacy_command", "benchmark.bench.command", "benchmark.submit.export.command", "benchmark.review.pull_request",
     "benchmark.causal.command", "benchmark.calibrate.causal", "benchmark.reproduction.command", "benchmark.relative.command", "benchmark.exchange.prompts", "benchmark.exchange.measure",
-    "benchmark.submit.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.speed", "baselines.smollm2",
+    "benchmark.submit.sealed", "karel_env.run", "karel_env.bench", "baselines.train", "baselines.tune", "baselines.speed", "baselines.smollm2",
 ]  # fmt: skip
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [

@@ -1,0 +1,284 @@
+"""Fine-tuning: what is trained is what is asked, never the same pair; rows of texts equal texts; a resumed run is the same."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from byte_pairs import byte_pairs
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import baselines.tune
+from baselines.tuning import tuner as tuning
+from baselines.tuning import tuning_texts
+from baselines.tuning.prefix_tree import Text, pack
+from baselines.tuning.tree_attention import BLOCK
+from baselines.tuning.tuner import Tuner, TuningSettings, tune
+from baselines.tuning.tuning_texts import ExecuteTexts, WriteTexts, asked_pairs, pair_texts
+from benchmark.causal.execution.heading_tasks import ANSWERS, derive_heading_tasks
+from benchmark.ladder.ladder_tasks import draw_ladder
+from benchmark.models.checkpoint import open_checkpoint
+from benchmark.models.huggingface import HuggingFaceModel
+from benchmark.models.interface import ModelSpec
+from benchmark.models.token_alignment import align_tokens
+from benchmark.tasks.prompt_template import render_prompts
+from benchmark.tasks.prompts import prompt_ids
+from benchmark.tasks.suite import load_suite
+from benchmark.tasks.task_sets import TaskSets
+
+LAPTOP = load_suite("laptop")
+TOKENIZER = byte_pairs()
+HEADINGS = "^>v<"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny network with a sub-word tokenizer."""
+    path = tmp_path_factory.mktemp("tiny")
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=TOKENIZER.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    LlamaForCausalLM(config).save_pretrained(path)
+    TOKENIZER.save_pretrained(path)
+    return path
+
+
+def open_tuner(folder, output, **changes) -> Tuner:
+    checkpoint = open_checkpoint(ModelSpec("path", str(folder)))
+    settings = TuningSettings(checkpoint.spec, checkpoint.digest, "execute", "laptop", "karel", 6, 1, 0.002, 5)
+    return Tuner(checkpoint, replace(settings, **changes), output)
+
+
+def read_text(text: Text) -> tuple[str, str]:
+    """Prompt and answer, decoded."""
+    prompt, answer = (TOKENIZER.decode(ids) for ids in (text.ids[: text.num_given], text.ids[text.num_given :]))
+    assert answer.endswith("<end>")
+    return prompt, answer.removesuffix("<end>")
+
+
+def walk(world: str, actions: list[str]) -> tuple[int, int, str, bool]:
+    """Row, column, heading and whether there is a wall ahead, by a robot that knows nothing of the package."""
+    cells = [line.split() for line in world.splitlines()]
+    row, column = next((r, c) for r, line in enumerate(cells) for c, cell in enumerate(line) if cell[0] in HEADINGS)
+    way = HEADINGS.index(cells[row][column][0])
+
+    def ahead() -> tuple[int, int, bool]:
+        r, c = row + (0, 0, 1, 0)[way] - (way == 0), column + (0, 1, 0, -1)[way]
+        return r, c, not (0 <= r < len(cells) and 0 <= c < len(cells[0])) or cells[r][c] == "#"
+
+    for action in actions:
+        if action == "move" and not ahead()[2]:
+            row, column, _ = ahead()
+        way = (way + (action == "turn_right") - (action == "turn_left")) % 4
+    return row + 1, column + 1, ("north", "east", "south", "west")[way], ahead()[2]
+
+
+def test_answers_are_those_of_a_plain_robot():
+    groups = ExecuteTexts(LAPTOP, TOKENIZER, 1).groups(range(40))
+    questions = set()
+    for text in (text for group in groups for text in group):
+        prompt, answer = read_text(text)
+        is_sentence = prompt.endswith("} the robot faces")
+        first, second = ("\n\ninput\n", "\nprogram\n") if is_sentence else ("\n\nWorld:\n", "\nProgram:\n")
+        world, _, after = prompt.rpartition(first)[2].partition(second)
+        program, _, question = after.removeprefix("def run() {").partition("}")
+        actions = [word.removesuffix("();") for word in program.split()]
+        row, column, heading, is_wall = walk(world, actions)
+        start = walk(world, [])[2]
+        turn = ["none", "right", "around", "left"][
+            (["north", "east", "south", "west"].index(heading) - ["north", "east", "south", "west"].index(start)) % 4
+        ]
+        right = {
+            "Which action stands last": actions[-1], "How often does move": str(actions.count("move")),
+            "In all, has the robot": turn, "Which way does": heading, "In which row": str(row),
+            "In which column": str(column), "Is there a wall": "yes" if is_wall else "no", "the robot faces": heading,
+        }  # fmt: skip
+        (name,) = [name for name in right if question.strip().removeprefix("Question: ").startswith(name)]
+        questions.add(name)
+        assert answer == f" {right[name]}", prompt
+    assert questions == set(right)
+
+
+def test_what_is_trained_begins_as_what_is_asked_token_for_token(monkeypatch):
+    """The texts of the tasks that the measurements draw, made by the trainer, are the measurements' own."""
+    ladder, headings = draw_ladder(LAPTOP, 1, 0), derive_heading_tasks(LAPTOP, 20, num_shots=0)
+    asked = set()
+    for question in ladder.questions:
+        for prompt, answer in zip(ladder.prompts(question), question.answer(ladder.tests), strict=True):
+            given = tuple(prompt_ids(TOKENIZER, prompt))
+            asked.add((given, tuple(align_tokens(TOKENIZER, prompt, question.choices[answer]).ids)))
+    for prompt, text, heading in zip(headings.prompts, headings.texts, headings.heading, strict=True):
+        ids = align_tokens(TOKENIZER, prompt, f"{text} {ANSWERS[heading]}").ids
+        answer = TOKENIZER(ANSWERS[heading].rpartition("faces")[2])["input_ids"]
+        asked.add(((*prompt_ids(TOKENIZER, prompt), *ids[: -len(answer)]), tuple(answer)))
+    texts = ExecuteTexts(LAPTOP, TOKENIZER, 1)
+    texts.asked = frozenset()
+    monkeypatch.setattr(tuning_texts, "QUESTIONS_PER_PROGRAM", len(ladder.questions))
+    monkeypatch.setattr(texts, "executions", lambda numbers: (ladder.tests, torch.zeros(6, dtype=int).numpy()))
+    trained = {(text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups([0]) for text in g}
+    assert len(trained & asked) == 6 * len(ladder.questions)
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        tuning_texts, "draw_executed", lambda *_: tuning_texts.draw_tasks(LAPTOP, 20)
+    )
+    trained = {(text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups(range(20)) for text in g}
+    assert len(trained & asked) == 20
+
+
+def test_no_pair_that_is_asked_is_trained():
+    texts = ExecuteTexts(LAPTOP, TOKENIZER, 1)
+    ladder = draw_ladder(LAPTOP, 60, 12)
+    pairs = {pair for part in (ladder.tests, ladder.shots) for pair in pair_texts(part.programs, part.inputs)}
+    tasks = tuning_texts.draw_tasks(LAPTOP, 404)
+    pairs |= set(pair_texts(tasks.programs, tasks.inputs[:, 0]))
+    assert pairs <= asked_pairs(LAPTOP) == texts.asked
+    executions, task_of = texts.executions(range(30))
+    trained = pair_texts(executions.programs, executions.inputs)
+    assert len(trained) == 180
+    # Were one of them asked, it would be left out, and the others of its task would stay.
+    texts.asked = texts.asked | {trained[7]}
+    remaining, remaining_of = texts.executions(range(30))
+    assert pair_texts(remaining.programs, remaining.inputs) == trained[:7] + trained[8:]
+    assert remaining_of.tolist() == [*task_of[:7].tolist(), *task_of[8:].tolist()]
+
+
+def test_programs_to_be_written_follow_the_prompts_of_the_trained_track():
+    texts = WriteTexts(LAPTOP, TOKENIZER, 3)
+    task_sets = TaskSets(LAPTOP)
+    tasks = task_sets.training(range(4), 3)
+    assert not set(tasks.key.tolist()) & set(task_sets.evaluation_keys().tolist())
+    for (text,), prompt, i in zip(texts.groups(range(4)), render_prompts(LAPTOP, tasks), range(4), strict=True):
+        assert list(text.ids[: text.num_given]) == prompt_ids(TOKENIZER, prompt)
+        assert f"def run() {{{read_text(text)[1]}" == tasks.programs.texts()[i]
+
+
+def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path):
+    tuner = open_tuner(folder, tmp_path)
+    assert tuner.has_tree_attention
+    assert tuner.shares_beginnings
+    groups = tuner.texts.groups(range(2))
+    (row,) = pack(groups, 10_000)
+    texts = [text for group in groups for text in group]
+    assert BLOCK < len(row) < sum(len(text.ids) for text in texts) / 5
+    with torch.no_grad():
+        alone = [
+            plain_logits(tuner, text) for text in texts
+        ]
+        torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
+        tuner.has_tree_attention = False
+        torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
+    assert row.targets.tolist() == [token for text in texts for token in text.ids[text.num_given :]]
+
+
+def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:
+    """The logits before each answer token of a text."""
+    positions = torch.arange(text.num_given - 1, len(text.ids) - 1)
+    return tuner.head.logits(torch.tensor([text.ids]), positions)
+
+
+def test_a_model_that_ignores_masks_gets_every_text_in_a_row_of_its_own(folder, tmp_path, monkeypatch):
+    forward = LlamaForCausalLM.forward
+    monkeypatch.setattr(
+        LlamaForCausalLM, "forward",
+        lambda self, attention_mask=None, position_ids=None, blocks=None, **kwargs: forward(self, **kwargs),
+    )  # fmt: skip
+    tuner = open_tuner(folder, tmp_path)
+    assert not tuner.shares_beginnings
+    rows = tuner.rows(0)
+    assert len(rows) == 12
+    assert all(row.is_single_text for row in rows)
+
+
+def test_rows_are_filled_in_order_up_to_their_limit():
+    groups = [[Text((1, 2, 3, n), 3), Text((1, 2, 4, n), 3)] for n in (5, 6, 7)]
+    assert [len(row) for row in pack(groups, 8)] == [8, 6]
+    assert [row.targets.tolist() for row in pack(groups, 1)] == [[5, 5], [6, 6], [7, 7]]
+    (row,) = pack(groups[:1], 8)
+    assert row.positions.tolist() == [0, 1, 2, 3, 2, 3]
+    assert row.mask()[5].tolist() == [True, True, False, False, True, True]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_training_lowers_the_loss(folder, tmp_path, precision):
+    tuner = open_tuner(folder, tmp_path, task="write", steps=12, learning_rate=0.02, precision=precision)
+    losses = [tuner.train_step() for _ in range(12)]
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+
+
+def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
+    names = ("entire", "stopped")
+    words = ["--model", f"path:{folder}", "--task", "write", "--steps", "5", "--batch", "2", "--save-every", "2"]
+    calls = {name: [*words, "--output-dir", str(tmp_path / name)] for name in names}
+    assert baselines.tune.main(calls["entire"]) == 0
+    train_step = Tuner.train_step
+
+    def stop(self):
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(self)
+
+    monkeypatch.setattr(Tuner, "train_step", stop)
+    assert baselines.tune.main(calls["stopped"]) == 1
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    monkeypatch.setattr(Tuner, "train_step", train_step)
+    assert baselines.tune.main(calls["stopped"]) == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in names)
+    assert first == second
+    training = json.loads((tmp_path / "stopped" / "training.json").read_text())
+    assert (training["tasks_seen"], training["step"], training["recipe"]["suite"]) == (10, 5, "laptop")
+    assert training["tokens_seen"] > 5 * training["targets_seen"] > 0
+    model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tmp_path / "entire"))))
+    assert len(model.generate(["program\ndef run() {"], 4)) == 1
+    assert "prefix_tree" not in (tmp_path / "entire" / "config.json").read_text()
+
+
+def test_other_options_do_not_resume_a_run(folder, tmp_path, capsys):
+    words = ["--model", f"path:{folder}", "--task", "execute", "--steps", "1", "--batch", "1", "--output-dir", str(tmp_path)]
+    assert baselines.tune.main([*words, "--minutes", "0.001"]) == 0
+    assert baselines.tune.main([*words, "--seed", "2"]) == 2
+    assert "its training has seed 1, received 2; give the same options to resume it" in capsys.readouterr().err
+
+
+def test_new_weights_are_not_the_stored_ones(folder, tmp_path):
+    stored, new, again = (
+        open_tuner(folder, tmp_path, from_scratch=scratch).masters for scratch in (False, True, True)
+    )
+    name = "model.layers.0.mlp.up_proj.weight"
+    torch.testing.assert_close(stored[name], load_file(folder / "model.safetensors")[name])
+    assert not torch.allclose(stored[name], new[name])
+    assert torch.equal(new[name], again[name])
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra tune")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_low_rank_updates_are_merged(folder, tmp_path):
+    tuner = open_tuner(folder, tmp_path, lora=4, steps=2)
+    assert sum(p.numel() for p in tuner.masters.values()) < 20_000
+    tune(tuner, 10)
+    stored, merged = (load_file(path / "model.safetensors") for path in (folder, tmp_path))
+    assert stored.keys() == merged.keys()
+    name = "model.layers.1.self_attn.q_proj.weight"
+    change = merged[name].float() - stored[name]
+    assert 0 < change.abs().max() < 0.1
+    assert torch.equal(merged["model.embed_tokens.weight"], stored["model.embed_tokens.weight"].bfloat16())
+
+
+def test_what_cannot_be_trained_is_said(folder, tmp_path, capsys, monkeypatch):
+    words = ["--model", f"path:{folder}", "--output-dir", str(tmp_path)]
+    monkeypatch.setattr(tuning, "find_spec", lambda name: None)
+    for more, message in {
+        ("--task", "write", "--lora", "4"): "--lora 4: package peft is not installed; run: pip install",
+        ("--task", "write", "--lora", "4", "--from-scratch"): "new weights are all trained; leave one of them out",
+        ("--task", "write", "--dialect", "python"): "the trained track has canonical programs only",
+    }.items():
+        assert baselines.tune.main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert baselines.tune.main(["--model", "baseline:search", "--task", "write", "--output-dir", str(tmp_path)]) == 3
+    assert "baseline:search: has no weights to train; expected path:FOLDER or hf:org/name" in capsys.readouterr().err
