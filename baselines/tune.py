@@ -29,21 +29,25 @@ class TuneOptions:
     """Fine-tune a pretrained model to execute programs, or to write them."""
 
     model: str = model_option()
-    task: str = option(..., "execute: answer what programs do; write: programs from examples", choices=("execute", "write"))
+    task: str = option(
+        ..., "execute: answer what programs do; write: programs from examples", choices=("execute", "write")
+    )
     output_dir: Path = output_dir_option(..., "write the model into this folder; the same command resumes the run")
     suite: str = suite_option(purpose=" that gives worlds and statements")
     dialect: str = dialect_option()
     steps: int = option(400, "set the number of steps", read_with=integer(1, 1_000_000_000), metavar="N")
     batch: int = option(8, "set the tasks per step", read_with=integer(1, 1_000_000), metavar="N")
-    learning_rate: float = option(2e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X")
+    learning_rate: float = option(
+        2e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X"
+    )
     seed: int = option(1, "set the seed of tasks and new weights", read_with=SEED, metavar="N")
-    lora: int = option(0, "train updates of this rank; 0 trains all weights", read_with=integer(0, 4096), metavar="RANK")
+    lora: int = option(
+        0, "train updates of this rank; 0 trains all weights", read_with=integer(0, 4096), metavar="RANK"
+    )
     from_scratch: bool = option(False, "initialise the weights anew")
     precision: str = option("no", "compute in float32, or in bf16 with float32 sums", choices=("no", "bf16"))
     threads: int = threads_option(of="")
-    save_every: int = option(
-        50, "set the steps between saved states", read_with=integer(1, 1_000_000_000), metavar="N"
-    )
+    save_every: int = option(50, "set the steps between saved states", read_with=integer(1, 1_000_000_000), metavar="N")
     minutes: float = option(0.0, "end after this time; 0 for no limit", read_with=number(0, 1e6), metavar="M")
 
 

@@ -104,7 +104,9 @@ class _Tree:
 
     def to_row(self) -> Row:
         """The row of this tree."""
-        return Row(*(np.array(a, np.int64) for a in (self.ids, self.parents, self.positions, self.sources, self.targets)))
+        return Row(
+            *(np.array(a, np.int64) for a in (self.ids, self.parents, self.positions, self.sources, self.targets))
+        )
 
 
 def pack(groups: Sequence[Sequence[Text]], most_tokens: int) -> list[Row]:

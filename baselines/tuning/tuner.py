@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from baselines.tuning.prefix_tree import Row, pack
 from baselines.tuning.tree_attention import install, make_blocks
 from baselines.tuning.tuning_texts import TuningTexts, open_texts
 from benchmark.environment import package_versions, processor_name
-from benchmark.errors import ModelError, UsageError
+from benchmark.errors import UsageError
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
@@ -153,7 +152,9 @@ class Tuner:
             master.grad = torch.zeros_like(master)
         for row in rows:
             logits = self.row_logits(row).float()
-            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(row.targets), reduction="sum") / num_targets
+            loss = (
+                torch.nn.functional.cross_entropy(logits, torch.from_numpy(row.targets), reduction="sum") / num_targets
+            )
             loss.backward()
             total += float(loss.detach())
             for name, parameter in self.parameters.items():
@@ -185,7 +186,7 @@ class Tuner:
         progress = {name: getattr(self, name) for name in _PROGRESS} | {"settings": asdict(self.settings)}
         new = self.folder / f"{STATE_FILE}.new"
         save_file(tensors, new, {"progress": json.dumps(progress)})
-        os.replace(new, self.folder / STATE_FILE)
+        new.replace(self.folder / STATE_FILE)
 
     @torch.no_grad()
     def resume(self) -> None:

@@ -17,8 +17,8 @@ from benchmark.causal.pairs import prefix_texts
 from benchmark.ladder.ladder_tasks import draw_asked, draw_executed, pose_questions
 from benchmark.ladder.questions import Executions
 from benchmark.models.token_alignment import align_tokens
-from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.prompt_template import render_prompts
+from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import Suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.dialects import KAREL, program_bodies, program_texts
@@ -130,7 +130,10 @@ class ExecuteTexts:
             words += [[*program[: len(HEADER) + stop].tolist(), CLOSE] for stop in stops[task]] + [program]
             task_of += [task] * (len(stops[task]) + 1)
         index = np.array(task_of)
-        programs, inputs = Programs.of(words), Worlds(*(a[index, 0] for a in (tasks.inputs.cells, tasks.inputs.robot, tasks.inputs.size)))
+        programs, inputs = (
+            Programs.of(words),
+            Worlds(*(a[index, 0] for a in (tasks.inputs.cells, tasks.inputs.robot, tasks.inputs.size))),
+        )
         executions = Executions(programs, programs.lengths, inputs, run(programs, inputs).worlds)
         pairs = pair_texts(programs, inputs)
         free = np.array([i for i, pair in enumerate(pairs) if pair not in self.asked], np.int64)

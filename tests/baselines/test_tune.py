@@ -125,10 +125,10 @@ def test_what_is_trained_begins_as_what_is_asked_token_for_token(monkeypatch):
     trained = {(text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups([0]) for text in g}
     assert len(trained & asked) == 6 * len(ladder.questions)
     monkeypatch.undo()
-    monkeypatch.setattr(
-        tuning_texts, "draw_executed", lambda *_: tuning_texts.draw_tasks(LAPTOP, 20)
-    )
-    trained = {(text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups(range(20)) for text in g}
+    monkeypatch.setattr(tuning_texts, "draw_executed", lambda *_: tuning_texts.draw_tasks(LAPTOP, 20))
+    trained = {
+        (text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups(range(20)) for text in g
+    }
     assert len(trained & asked) == 20
 
 
@@ -168,9 +168,7 @@ def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path)
     texts = [text for group in groups for text in group]
     assert BLOCK < len(row) < sum(len(text.ids) for text in texts) / 5
     with torch.no_grad():
-        alone = [
-            plain_logits(tuner, text) for text in texts
-        ]
+        alone = [plain_logits(tuner, text) for text in texts]
         torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
         tuner.has_tree_attention = False
         torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
@@ -240,16 +238,25 @@ def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
 
 
 def test_other_options_do_not_resume_a_run(folder, tmp_path, capsys):
-    words = ["--model", f"path:{folder}", "--task", "execute", "--steps", "1", "--batch", "1", "--output-dir", str(tmp_path)]
+    words = [
+        "--model",
+        f"path:{folder}",
+        "--task",
+        "execute",
+        "--steps",
+        "1",
+        "--batch",
+        "1",
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert baselines.tune.main([*words, "--minutes", "0.001"]) == 0
     assert baselines.tune.main([*words, "--seed", "2"]) == 2
     assert "its training has seed 1, received 2; give the same options to resume it" in capsys.readouterr().err
 
 
 def test_new_weights_are_not_the_stored_ones(folder, tmp_path):
-    stored, new, again = (
-        open_tuner(folder, tmp_path, from_scratch=scratch).masters for scratch in (False, True, True)
-    )
+    stored, new, again = (open_tuner(folder, tmp_path, from_scratch=scratch).masters for scratch in (False, True, True))
     name = "model.layers.0.mlp.up_proj.weight"
     torch.testing.assert_close(stored[name], load_file(folder / "model.safetensors")[name])
     assert not torch.allclose(stored[name], new[name])

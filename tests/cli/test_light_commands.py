@@ -37,7 +37,10 @@ with open("/proc/self/status") as status:
 print(json.dumps({"results": results, "megabytes": peak / 1000}))
 """
 SUBCOMMAND = "benchmark.cli.main"
-MODULES = ["baselines.speed", "baselines.smollm2", "baselines.train", "baselines.tune", "benchmark.calibrate.causal", "karel_env.bench"]
+MODULES = [
+    "baselines.speed", "baselines.smollm2", "baselines.train", "baselines.tune", "benchmark.calibrate.causal",
+    "karel_env.bench",
+]  # fmt: skip
 SECOND_WORDS = [
     *(["bench", name] for name in ("probing", "generation", "cluster", "training", "interpreter")),
     ["calibrate", "causal"], ["calibrate", "--protocol", "4"], ["calibrate", "--protocol=4", "--draws", "2"],

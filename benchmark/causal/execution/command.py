@@ -31,7 +31,6 @@ from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer
 
 if TYPE_CHECKING:
-    from benchmark.causal.execution.heading_tasks import HeadingTasks
     from benchmark.causal.execution.measurement import ExecutionMeasurement
     from benchmark.causal.interventions import SteerableModel
     from benchmark.models.checkpoint import Checkpoint
@@ -116,7 +115,13 @@ def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpo
     from benchmark.causal.execution.report import to_json
 
     path = stem.with_name(f"{stem.name}.json")
-    content = {"model": checkpoint.spec, "digest": checkpoint.digest, "tasks": options.tasks, "shots": options.shots, **to_json(measurement)}
+    content = {
+        "model": checkpoint.spec,
+        "digest": checkpoint.digest,
+        "tasks": options.tasks,
+        "shots": options.shots,
+        **to_json(measurement),
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if measurement.evidence is not None:
         from safetensors.numpy import save

@@ -78,9 +78,7 @@ class HeadingTasks:
         return np.asarray((self.heading + np.arange(1, TURNS)[:, None]) % TURNS)
 
 
-def derive_heading_tasks(
-    suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS
-) -> HeadingTasks:
+def derive_heading_tasks(suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS) -> HeadingTasks:
     """Derive tasks from a suite: its worlds and frequencies of actions, programs of `PROGRAM_LENGTH` actions.
 
     Two fifths of the tasks are `CHOOSE`. Solved examples before every world are tasks of the same kind.
