@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from baselines.tuning.prefix_tree import Row, pack
+from baselines.tuning.prefix_tree import Row, Text, pack
 from baselines.tuning.tree_attention import install, make_blocks
 from baselines.tuning.tuning_texts import TuningTexts, open_texts
 from benchmark.environment import package_versions, processor_name
-from benchmark.errors import UsageError
+from benchmark.errors import ModelError, UsageError
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
 from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
@@ -115,7 +116,18 @@ class Tuner:
         self.step, self.seconds, self.processor_seconds, self.tokens, self.answers = 0, 0.0, 0.0, 0, 0
         self.log: list[dict[str, float]] = []
         self.resume()
-        self.shares_beginnings = honours_masks(self)
+        first = self.texts.groups(range(settings.batch))
+        self._check_context(max(len(text.ids) for group in first for text in group))
+        self.shares_beginnings = honours_masks(self, first)
+
+    def _check_context(self, most_tokens: int) -> None:
+        """Refuse a model whose context is too short for texts of `most_tokens` tokens."""
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context is not None and context < most_tokens:
+            raise ModelError(
+                f"{self.settings.model}: context of {context} tokens, but a text of suite {self.settings.suite} has "
+                f"{most_tokens}; choose a suite with smaller worlds or a model with a longer context"
+            )
 
     @property
     def progress(self) -> float:
@@ -293,18 +305,23 @@ def _build_model(checkpoint: Checkpoint, settings: TuningSettings) -> Any:
 
 
 @torch.no_grad()
-def honours_masks(tuner: Tuner) -> bool:
-    """Whether the model lets texts share a beginning: the logits of a text must not change with another text of its row."""
-    groups = tuner.texts.groups(range(tuner.settings.batch))
+def honours_masks(tuner: Tuner, groups: list[list[Text]]) -> bool:
+    """Whether a model lets texts share a beginning: positions are its inputs, no window of attention is shorter than a text,
+    and the logits of a text do not change with another text of its row."""
     group = next((group for group in groups if len(group) > 1), None)
     if group is None:
         return True
+    longest = max(len(text.ids) for group in groups for text in group)
+    if longest > (getattr(tuner.model.config, "sliding_window", None) or longest):
+        return False
+    network = tuner.model.get_base_model() if tuner.settings.lora else tuner.model
+    if "position_ids" not in inspect.signature(network.forward).parameters:
+        return False
     (row,) = pack([group[:2]], 0)
     ids = row.ids.copy()
     ids[row.sources[0]] = (ids[row.sources[0]] + 1) % 7
-    changed = Row(ids, row.parents, row.positions, row.sources, row.targets)
     count = len(group[0].ids) - group[0].num_given
-    before, after = (tuner.row_logits(row)[count:] for row in (row, changed))
+    before, after = (tuner.row_logits(changed)[count:] for changed in (row, replace(row, ids=ids)))
     return bool(torch.equal(before, after))
 
 

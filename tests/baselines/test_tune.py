@@ -183,15 +183,21 @@ def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:
 
 def test_a_model_that_ignores_masks_gets_every_text_in_a_row_of_its_own(folder, tmp_path, monkeypatch):
     forward = LlamaForCausalLM.forward
-    monkeypatch.setattr(
-        LlamaForCausalLM, "forward",
-        lambda self, attention_mask=None, position_ids=None, blocks=None, **kwargs: forward(self, **kwargs),
-    )  # fmt: skip
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forget(forward))
     tuner = open_tuner(folder, tmp_path)
     assert not tuner.shares_beginnings
     rows = tuner.rows(0)
     assert len(rows) == 12
     assert all(row.is_single_text for row in rows)
+
+
+def forget(forward):
+    """The forward pass of a model that ignores the mask and the positions that it gets."""
+
+    def run(self, attention_mask=None, position_ids=None, blocks=None, **kwargs):
+        return forward(self, **kwargs)
+
+    return run
 
 
 def test_rows_are_filled_in_order_up_to_their_limit():
@@ -287,5 +293,11 @@ def test_what_cannot_be_trained_is_said(folder, tmp_path, capsys, monkeypatch):
     }.items():
         assert baselines.tune.main([*words, *more]) == 2
         assert message in capsys.readouterr().err
+    short = LlamaForCausalLM.from_pretrained(folder)
+    short.config.max_position_embeddings = 100
+    short.save_pretrained(tmp_path / "short")
+    TOKENIZER.save_pretrained(tmp_path / "short")
+    assert baselines.tune.main(["--model", f"path:{tmp_path / 'short'}", "--task", "write", *words[2:]]) == 3
+    assert "context of 100 tokens, but a text of suite laptop has" in capsys.readouterr().err
     assert baselines.tune.main(["--model", "baseline:search", "--task", "write", "--output-dir", str(tmp_path)]) == 3
     assert "baseline:search: has no weights to train; expected path:FOLDER or hf:org/name" in capsys.readouterr().err
