@@ -19,10 +19,12 @@ class Text:
     Attributes:
         ids: token ids.
         num_given: number of tokens at the beginning that have no loss.
+        question: what is asked, for the losses by question.
     """
 
     ids: tuple[int, ...]
     num_given: int
+    question: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_given < len(self.ids):
@@ -39,6 +41,7 @@ class Row:
         positions: int64 [T], positions in the texts.
         sources: int64 [A], index of the token whose state predicts each target.
         targets: int64 [A], token ids that are predicted.
+        questions: the question of each target.
     """
 
     ids: np.ndarray
@@ -46,6 +49,7 @@ class Row:
     positions: np.ndarray
     sources: np.ndarray
     targets: np.ndarray
+    questions: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,6 +79,7 @@ class _Tree:
         self.positions: list[int] = []
         self.sources: list[int] = []
         self.targets: list[int] = []
+        self.questions: list[str] = []
 
     def count_new(self, texts: Iterable[Text]) -> int:
         """Number of tokens that texts would add."""
@@ -94,6 +99,7 @@ class _Tree:
             if position >= text.num_given:
                 self.sources.append(node)
                 self.targets.append(token)
+                self.questions.append(text.question)
             child = self.children.get((node, token))
             if child is None:
                 child = self.children[node, token] = len(self.ids)
@@ -104,9 +110,11 @@ class _Tree:
 
     def to_row(self) -> Row:
         """The row of this tree."""
-        return Row(
-            *(np.array(a, np.int64) for a in (self.ids, self.parents, self.positions, self.sources, self.targets))
+        ids, parents, positions, sources, targets = (
+            np.array(values, np.int64)
+            for values in (self.ids, self.parents, self.positions, self.sources, self.targets)
         )
+        return Row(ids, parents, positions, sources, targets, self.questions)
 
 
 def pack(groups: Sequence[Sequence[Text]], most_tokens: int) -> list[Row]:

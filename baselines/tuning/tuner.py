@@ -114,7 +114,8 @@ class Tuner:
         )
         self.head = _SelectiveHead(self.model)
         self.step, self.seconds, self.processor_seconds, self.tokens, self.answers = 0, 0.0, 0.0, 0, 0
-        self.log: list[dict[str, float]] = []
+        self.log: list[dict[str, Any]] = []
+        self.recent: dict[str, list[float]] = {}
         self.resume()
         first = self.texts.groups(range(settings.batch))
         self._check_context(max(len(text.ids) for group in first for text in group))
@@ -164,11 +165,11 @@ class Tuner:
             master.grad = torch.zeros_like(master)
         for row in rows:
             logits = self.row_logits(row).float()
-            loss = (
-                torch.nn.functional.cross_entropy(logits, torch.from_numpy(row.targets), reduction="sum") / num_targets
-            )
-            loss.backward()
-            total += float(loss.detach())
+            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(row.targets), reduction="none")
+            (losses.sum() / num_targets).backward()
+            total += float(losses.detach().sum()) / num_targets
+            for question, loss in zip(row.questions, losses.tolist(), strict=True):
+                self.recent.setdefault(question, []).append(loss)
             for name, parameter in self.parameters.items():
                 if parameter.grad is not None:
                     self.masters[name].grad.add_(parameter.grad)
@@ -183,6 +184,19 @@ class Tuner:
         self.tokens += sum(map(len, rows))
         self.answers += num_targets
         return total
+
+    def log_losses(self) -> dict[str, Any]:
+        """Log the mean losses in nats per target since the last entry, in all and by question; returns the entry."""
+        losses = [loss for part in self.recent.values() for loss in part]
+        entry = {
+            "step": self.step,
+            "loss": round(sum(losses) / len(losses), 5),
+            "seconds": round(self.seconds),
+            "questions": {name: round(sum(part) / len(part), 4) for name, part in sorted(self.recent.items())},
+        }
+        self.recent = {}
+        self.log.append(entry)
+        return entry
 
     @torch.no_grad()
     def _copy_masters(self) -> None:
@@ -329,20 +343,15 @@ def tune(tuner: Tuner, save_every: int) -> None:
     """Train to the end, saving the state every `save_every` steps."""
     settings = tuner.settings
     _print_line({"step": tuner.step, "steps": settings.steps, "out": str(tuner.folder)})
-    recent: list[float] = []
-    while tuner.step < settings.steps and tuner.progress < 1:
+    while tuner.progress < 1:
         start, processor_start = time.perf_counter(), time.process_time()
-        recent.append(tuner.train_step())
+        tuner.train_step()
         tuner.seconds += time.perf_counter() - start
         tuner.processor_seconds += time.process_time() - processor_start
-        if tuner.step % LOG_INTERVAL == 0 or tuner.step == settings.steps:
-            tuner.log.append(
-                {"step": tuner.step, "loss": round(sum(recent) / len(recent), 5), "seconds": round(tuner.seconds)}
-            )
-            recent = []
+        if tuner.step % LOG_INTERVAL == 0 or tuner.progress >= 1:
             rate = tuner.tokens / max(tuner.processor_seconds, 1e-9)
-            _print_line(tuner.log[-1] | {"steps": settings.steps, "tokens_per_processor_second": round(rate)})
-        if tuner.step % save_every == 0 and tuner.step < settings.steps:
+            _print_line(tuner.log_losses() | {"steps": settings.steps, "tokens_per_processor_second": round(rate)})
+        if tuner.step % save_every == 0 and tuner.progress < 1:
             tuner.save_state()
     tuner.save_state()
     tuner.save_model()

@@ -32,6 +32,8 @@ NUM_ASKED = 2000
 """Tasks of each stream of a measurement that are not trained on: twice what the ladder draws per length, and five times
 what the measurement of use on the execution task draws, with the default options."""
 QUESTIONS_PER_PROGRAM = 1
+SENTENCE = "heading sentence"
+"""The name of the sentence of `benchmark.causal.execution` among the questions."""
 
 
 class TuningTexts(Protocol):
@@ -52,7 +54,7 @@ class Encoder:
 
     tokenizer: Any
 
-    def encode(self, prompt: str, answer: str, num_given_words: int = 0) -> Text:
+    def encode(self, question: str, prompt: str, answer: str, num_given_words: int = 0) -> Text:
         """A prompt and what follows it after a space, and the end-of-sequence token; the answer's first words have no loss.
 
         Raises:
@@ -62,7 +64,7 @@ class Encoder:
         ids = prompt_ids(self.tokenizer, prompt)
         end = self.tokenizer.eos_token_id
         num_given = len(ids) + int(alignment.first[num_given_words]) - 1
-        return Text((*ids, *alignment.ids, *(() if end is None else (end,))), num_given)
+        return Text((*ids, *alignment.ids, *(() if end is None else (end,))), num_given, question)
 
 
 class WriteTexts:
@@ -76,7 +78,7 @@ class WriteTexts:
         """See `TuningTexts.groups`; each text is a group."""
         tasks = self.task_sets.training(np.asarray(numbers), self.seed)
         prompts, programs = render_prompts(self.task_sets.suite, tasks), program_bodies(tasks.programs)
-        return [[self.encoder.encode(*pair)] for pair in zip(prompts, programs, strict=True)]
+        return [[self.encoder.encode(WRITE, *pair)] for pair in zip(prompts, programs, strict=True)]
 
 
 class ExecuteTexts:
@@ -103,7 +105,7 @@ class ExecuteTexts:
             rng = np.random.default_rng([self.seed, numbers[task], len(groups[task])])
             for q in rng.permutation(len(questions))[:QUESTIONS_PER_PROGRAM].tolist():
                 answer = questions[q].choices[answers[q][i]]
-                groups[task].append(self.encoder.encode(prompts[q][i], answer))
+                groups[task].append(self.encoder.encode(questions[q].name, prompts[q][i], answer))
         if not self.has_control and self.dialect == KAREL:
             groups += self._sentences(executions, task_of, len(numbers))
         return [group for group in groups if group]
@@ -115,7 +117,7 @@ class ExecuteTexts:
         for i, prompt in enumerate(heading_prompts(worlds)):
             (actions,) = prefix_texts(executions.actions[i][None])
             answer = f"{actions} {ANSWERS[headings[i]]}"
-            groups[task_of[i]].append(self.encoder.encode(prompt, answer, len(answer.split(" ")) - 1))
+            groups[task_of[i]].append(self.encoder.encode(SENTENCE, prompt, answer, len(answer.split(" ")) - 1))
         return groups
 
     def executions(self, numbers: Sequence[int]) -> tuple[Executions, np.ndarray]:

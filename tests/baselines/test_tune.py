@@ -172,6 +172,9 @@ def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path)
         torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
         tuner.has_tree_attention = False
         torch.testing.assert_close(tuner.row_logits(row), torch.cat(alone), atol=1e-4, rtol=1e-4)
+    questions = [text.question for text in texts for _ in text.ids[text.num_given :]]
+    assert {"heading sentence"} < set(questions) == set(row.questions)
+    assert row.questions == questions
     assert row.targets.tolist() == [token for text in texts for token in text.ids[text.num_given :]]
 
 
@@ -237,6 +240,7 @@ def test_a_resumed_run_is_the_same_run(folder, tmp_path, monkeypatch):
     assert first == second
     training = json.loads((tmp_path / "stopped" / "training.json").read_text())
     assert (training["tasks_seen"], training["step"], training["recipe"]["suite"]) == (10, 5, "laptop")
+    assert [list(entry["questions"]) for entry in training["log"]] == [["write"]]
     assert training["tokens_seen"] > 5 * training["targets_seen"] > 0
     model = HuggingFaceModel(open_checkpoint(ModelSpec("path", str(tmp_path / "entire"))))
     assert len(model.generate(["program\ndef run() {"], 4)) == 1
