@@ -2,7 +2,7 @@
 
 `execute` trains on the questions of `karel-bench ladder --shots 0 --plain` and of `karel-bench execution --shots 0`, `write`
 on the prompts and programs of the trained track. Tasks are generated from their numbers, never those that are asked, so a run
-resumed from its saved state continues exactly. The output folder is a Hugging Face model with `training.json`.
+resumed from its saved state continues exactly. The output folder is a Hugging Face model with `training.json`. On the CPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TuneOptions:
     steps: int = option(400, "set the number of steps", read_with=integer(1, 1_000_000_000), metavar="N")
     batch: int = option(8, "set the tasks per step", read_with=integer(1, 1_000_000), metavar="N")
     learning_rate: float = option(
-        2e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X"
+        5e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X"
     )
     seed: int = option(1, "set the seed of tasks and new weights", read_with=SEED, metavar="N")
     lora: int = option(

@@ -33,7 +33,7 @@ WEIGHT_DECAY, BETAS, MAX_NORM = 0.01, (0.9, 0.95), 1.0
 LORA_SCALE = 2
 """Factor of a low-rank update, `lora_alpha` divided by the rank."""
 LOG_INTERVAL = 10
-STATE_FILE, MODEL_FILE, TRAINING_FILE = "state.safetensors", "model.safetensors", "training.json"
+STATE_FILE, TRAINING_FILE = "state.safetensors", "training.json"
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 INSTALL_PEFT = "pip install 'karel-semantics-benchmark[tune]'"
 
@@ -45,7 +45,7 @@ class TuningSettings:
     Attributes:
         model: spec of the pretrained model.
         digest: SHA-256 of its files.
-        task: one of `tuning_texts.TUNING_TASKS`.
+        task: `execute` or `write`.
         suite: name of the suite whose worlds and statements are used.
         dialect: one of `karel_env.dialects.DIALECTS`.
         steps, batch: optimiser steps, and tasks per step.
@@ -86,7 +86,7 @@ class Tuner:
         command: command line, for `training.json`.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or its context is too short.
         UsageError: `peft` is missing, or the folder has the state of another run.
     """
 

@@ -27,7 +27,7 @@ from karel_env.language import CLOSE, HEADER, Programs
 from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds, world_texts
 
-EXECUTE, WRITE = TUNING_TASKS = ("execute", "write")
+WRITE = "write"
 NUM_ASKED = 2000
 """Tasks of each stream of a measurement that are not trained on: twice what the ladder draws per length, and five times
 what the measurement of use on the execution task draws, with the default options."""
@@ -156,7 +156,7 @@ def pair_texts(programs: Programs, inputs: Worlds) -> list[str]:
 
 
 def open_texts(task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str) -> TuningTexts:
-    """The texts of a tuning task, one of `TUNING_TASKS`."""
+    """The texts of a tuning task, `execute` or `write`."""
     if task == WRITE:
         return WriteTexts(suite, tokenizer, seed)
     return ExecuteTexts(suite, tokenizer, seed, dialect)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+import transformers
 from byte_pairs import byte_pairs
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -21,7 +22,7 @@ from baselines.tuning.tree_attention import BLOCK
 from baselines.tuning.tuner import Tuner, TuningSettings, tune
 from baselines.tuning.tuning_texts import ExecuteTexts, WriteTexts, asked_pairs, pair_texts
 from benchmark.causal.execution.heading_tasks import ANSWERS, derive_heading_tasks
-from benchmark.ladder.ladder_tasks import draw_ladder
+from benchmark.ladder.ladder_tasks import describe, draw_ladder
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
@@ -30,6 +31,7 @@ from benchmark.tasks.prompt_template import render_prompts
 from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
+from karel_env.dialects import DIALECTS, parse_program
 
 LAPTOP = load_suite("laptop")
 TOKENIZER = byte_pairs()
@@ -81,7 +83,7 @@ def walk(world: str, actions: list[str]) -> tuple[int, int, str, bool]:
 
 
 def test_answers_are_those_of_a_plain_robot():
-    groups = ExecuteTexts(LAPTOP, TOKENIZER, 1).groups(range(40))
+    groups = ExecuteTexts(LAPTOP, TOKENIZER, 1).groups(range(16))
     questions = set()
     for text in (text for group in groups for text in group):
         prompt, answer = read_text(text)
@@ -149,6 +151,20 @@ def test_no_pair_that_is_asked_is_trained():
     assert remaining_of.tolist() == [*task_of[:7].tolist(), *task_of[8:].tolist()]
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_programs_with_control_flow_and_as_python_are_asked_about_as_the_ladder_does(monkeypatch, dialect):
+    monkeypatch.setattr(tuning_texts, "NUM_ASKED", 3)
+    suite = load_suite("control")
+    description = describe(dialect, suite.show_under_robot, has_control_flow=True)
+    groups = ExecuteTexts(suite, TOKENIZER, 1, dialect).groups(range(3))
+    for text in (text for group in groups for text in group):
+        prompt, _ = read_text(text)
+        world, program = prompt.removeprefix(f"{description}\n\nWorld:\n").split("\nProgram:\n")
+        assert world.count("\n") == suite.recipe.height[0] - 3
+        parse_program(program.partition("\nQuestion: ")[0], dialect)
+        assert prompt.endswith("\nAnswer:")
+
+
 def test_programs_to_be_written_follow_the_prompts_of_the_trained_track():
     texts = WriteTexts(LAPTOP, TOKENIZER, 3)
     task_sets = TaskSets(LAPTOP)
@@ -176,6 +192,32 @@ def test_texts_in_one_row_have_the_logits_that_they_have_alone(folder, tmp_path)
     assert {"heading sentence"} < set(questions) == set(row.questions)
     assert row.questions == questions
     assert row.targets.tolist() == [token for text in texts for token in text.ids[text.num_given :]]
+
+
+SMALL = {"vocab_size": len(TOKENIZER), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+GROUPED = {"num_key_value_heads": 1, "intermediate_size": 64}
+OTHER_FAMILIES = {
+    "positions that are learned": (transformers.GPT2Config(**SMALL, n_positions=2048), True, 1),
+    "scores that are capped": (transformers.Gemma2Config(**SMALL, **GROUPED, head_dim=16), False, 1),
+    "a window shorter than a text": (transformers.MistralConfig(**SMALL, **GROUPED, sliding_window=64), True, 12),
+    "distances in place of positions": (transformers.BloomConfig(**SMALL), False, 12),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FAMILIES)
+def test_models_of_other_families_share_beginnings_where_they_can(name, tmp_path):
+    config, has_tree_attention, num_rows = OTHER_FAMILIES[name]
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    tuner = open_tuner(tmp_path, tmp_path)
+    rows = tuner.rows(0)
+    assert (tuner.has_tree_attention, len(rows)) == (has_tree_attention, num_rows)
+    with torch.no_grad():
+        alone = [plain_logits(tuner, text) for group in tuner.texts.groups([0]) for text in group]
+        torch.testing.assert_close(
+            torch.cat([tuner.row_logits(row) for row in rows]), torch.cat(alone), atol=1e-5, rtol=0
+        )
 
 
 def plain_logits(tuner: Tuner, text: Text) -> torch.Tensor:

@@ -103,12 +103,21 @@ def test_a_common_beginning_is_read_for_one_prompt(tiny_folder, monkeypatch):
 
 
 def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys):
-    assert main(["--model", f"path:{tiny_folder}", "--tasks", "20", "--output-dir", str(tmp_path)]) == 0
+    words = ["--model", f"path:{tiny_folder}", "--tasks", "20", "--shots", "1", "--output-dir", str(tmp_path)]
+    assert main(words) == 0
     out = capsys.readouterr().out
     assert "verdict    N/A" in out or "verdict    NOT SHOWN" in out
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["verdict"] in (NOT_APPLICABLE, NOT_SHOWN)
     assert result["natural"]["n"] == 20
+    assert result["shots"] == 1
+
+
+@pytest.mark.parametrize("shots", [0, 1, 4])
+def test_a_prompt_has_as_many_solved_examples_as_were_asked_for(shots):
+    tasks = derive_heading_tasks(LAPTOP, 20, num_shots=shots)
+    assert {prompt.count(" the robot faces ") for prompt in tasks.prompts} == {shots}
+    assert len(tasks) == len(tasks.prompts) == 20
 
 
 @pytest.mark.parametrize(
