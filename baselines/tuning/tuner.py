@@ -25,7 +25,7 @@ from benchmark.models.checkpoint import Checkpoint
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.suite import load_suite
 
-MOST_TOKENS = 2000
+MOST_TOKENS = 2600
 """Tokens of a row: longer rows share more of their beginnings, and their attention costs more."""
 WARMUP, DECAY = 0.05, 0.5
 """Shares of the steps with rising and with falling learning rate."""

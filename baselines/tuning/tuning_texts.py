@@ -28,9 +28,9 @@ from karel_env.recipe import ControlRecipe, Tasks
 from karel_env.world import Worlds, world_texts
 
 WRITE = "write"
-NUM_ASKED = 2000
-"""Tasks of each stream of a measurement that are not trained on: twice what the ladder draws per length, and five times
-what the measurement of use on the execution task draws, with the default options."""
+NUM_ASKED = 1000
+"""Tasks of each stream of a measurement that are not trained on: of each program length of the ladder, which asks about 60 by
+default, and of the execution task, whose measurement draws 404."""
 QUESTIONS_PER_PROGRAM = 1
 SENTENCE = "heading sentence"
 """The name of the sentence of `benchmark.causal.execution` among the questions."""
