@@ -22,7 +22,7 @@ LAYERS = [
     ["runner"],
     ["cli"],
     ["relative"],
-    ["calibrate", "layers", "reproduction"],
+    ["calibrate", "layers", "length", "reproduction"],
     ["submit"],
     ["board"],
     ["review", "status"],

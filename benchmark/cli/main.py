@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "doctor": Subcommand("benchmark.doctor.command", "Check a model before a run."),
     "causal": Subcommand("benchmark.causal.command", "Measure whether a model uses its state, by edits with controls."),
     "layers": Subcommand("benchmark.layers.command", "Probe every layer of a model for the robot's rotation."),
+    "length": Subcommand("benchmark.length.command", "Measure how far a model keeps the robot's rotation in longer programs."),
     "ladder": Subcommand("benchmark.ladder.command", "Ask a model what programs do, from their last action to where the robot ends."),
     "execution": Subcommand("benchmark.causal.execution.command", "Measure whether a model that executes programs uses its state, by edits with controls."),
     "list": Subcommand("benchmark.cli.listing", "List the suites, baselines, recipes and models that can be named."),
