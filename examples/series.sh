@@ -6,7 +6,8 @@
 #
 # Stopped at any time, the same command continues: the training from its last saved state (100 steps), the measurement from its
 # last item. Where the points are already, it does nothing. COMMIT=1 commits the points. TRAIN and MEASURE are further options
-# of the two commands.
+# of the two commands. KEEP=FOLDER keeps the weights, a folder per revision of the hub repository OWNER/RECIPE-SEED, with model
+# cards, and prints the commands that would publish them.
 set -euo pipefail
 
 recipe=${1:?usage: examples/series.sh RECIPE SEED}
@@ -26,6 +27,9 @@ python -m benchmark.emergence "$run" --output-dir "$run/emergence" ${MEASURE---d
 
 mkdir -p "$points"
 cp "$run/emergence/$name.json" "$points/"
+if [ -n "${KEEP:-}" ]; then
+    python -m benchmark.emergence.hub "$run" --repository "${OWNER:-owner}/$name" --points "$points/$name.json" --output-dir "$KEEP"
+fi
 rm -r "$run/checkpoints" "$run/state"
 if [ "${COMMIT:-0}" = 1 ]; then
     git add "$points/$name.json"

@@ -255,7 +255,7 @@ def test_the_script_of_the_experiment_keeps_the_points_and_deletes_the_weights(t
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     settings = {
         "RUNS": str(tmp_path / "runs"), "POINTS": str(tmp_path / "points"), "TRAIN": "", "XDG_CACHE_HOME": str(tmp_path),
-        "MEASURE": f"--suite {PAIR_SUITE} --measure accuracy --processes 0",
+        "MEASURE": f"--suite {PAIR_SUITE} --measure accuracy --processes 0", "KEEP": str(tmp_path / "hub"),
     }  # fmt: skip
     command = [str(ROOT / "examples" / "series.sh"), str(tmp_path / "tiny.yaml"), "2"]
     for expected in ("wrote", "measured already"):
@@ -266,6 +266,9 @@ def test_the_script_of_the_experiment_keeps_the_points_and_deletes_the_weights(t
     # Steps that 19 even steps of the logarithm round to.
     assert [point.step for point in read_points(tmp_path / "points" / "tiny-2.json")] == [0, 1, 2, 3, 4, 5, 6, 8]
     assert not (tmp_path / "runs" / "tiny-2" / "checkpoints").exists()
+    assert {path.parent.name for path in (tmp_path / "hub" / "tiny-2").glob("*/model.safetensors")} == {
+        f"step-{step}" for step in (0, 1, 2, 3, 4, 5, 6, 8)
+    }
     assert (tmp_path / "runs" / "tiny-2" / "model.safetensors").is_file()
 
 
