@@ -53,6 +53,7 @@ SUBCOMMANDS = {
     "tune": Subcommand("baselines.tune", "Fine-tune a pretrained model to execute programs, or to write them."),
     "smollm2": Subcommand("baselines.smollm2", "Convert SmolLM2-135M-Instruct to a folder of transformers."),
     "emergence": Subcommand("benchmark.emergence.command", "Measure the checkpoints of training runs."),
+    "hub": Subcommand("benchmark.emergence.hub", "Lay out the checkpoints of a training as revisions of a hub repository, with model cards."),
     "calibrate": Subcommand("benchmark.calibrate.command", "Measure pseudo-models with known outcomes."),
     "legacy": Subcommand("benchmark.calibrate.legacy_command", "Probe a model by the released recipe of Jin & Rinard 2024, flaws included."),
     "reproduction": Subcommand("benchmark.reproduction.command", "Measure the semantic content of Jin & Rinard 2024, beside what needs no state to reach it."),

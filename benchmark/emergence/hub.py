@@ -130,9 +130,7 @@ def publishing_commands(repository: str, folders: Sequence[Path]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_command(
-        lambda: execute(parse_options(HubOptions, arguments, "emergence hub", module="benchmark.emergence.hub"))
-    )
+    return run_command(lambda: execute(parse_options(HubOptions, arguments, "hub", module="benchmark.emergence.hub")))
 
 
 if __name__ == "__main__":
