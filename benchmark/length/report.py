@@ -114,10 +114,17 @@ def _prefix_table(content: Content) -> str:
             "prefix": f"{entry['words']} words", "verdict": entry["verdict"],
             "solved": "" if entry["solved"] is None else f"{entry['solved']:.3f}", "natural": _interval(entry["natural"]),
             "strict pairs": str(strict.get("pairs", "")), "steered": _interval(strict.get("steered")),
-            "margin": _interval(strict.get("margin")), "merges": _interval(merges.get("merges")),
+            "margin": _interval(strict.get("margin")), "merges": _merges(merges),
             "floor": _interval(merges.get("floor")), "note": entry["reason"],
         })  # fmt: skip
     return _table(rows)
+
+
+def _merges(merges: Mapping[str, Any]) -> str:
+    """The figure, or why there is none: other states are continued alike too."""
+    if merges and merges["merges"] is None:
+        return f"not defined, TV of other states {merges['other']:.3f}"
+    return _interval(merges.get("merges"))
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:
@@ -130,7 +137,7 @@ def _interval_of(estimate: Mapping[str, float] | None) -> str:
 
 
 def draw_curves(contents: Sequence[Content], path: Path) -> None:
-    """Draw skill by word, a panel per model; writes a PNG or SVG file."""
+    """Draw skill by word, a panel per model, with the intervals of the model and of its record; writes a PNG or SVG file."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(contents))
@@ -143,8 +150,11 @@ def draw_curves(contents: Sequence[Content], path: Path) -> None:
         axis.set_visible(False)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, fontsize=8, loc="outside lower center", ncols=3)
-    figure.supxlabel("word", fontsize=9)
-    figure.supylabel("skill of rotation", fontsize=9)
+    for axis in axes[max(0, len(contents) - columns) : len(contents)]:
+        axis.set_xlabel("word", fontsize=9)
+        axis.tick_params(labelbottom=True)
+    for axis in axes[: len(contents) : columns]:
+        axis.set_ylabel("skill of rotation", fontsize=9)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -164,8 +174,9 @@ def _draw_model(axis: Any, content: Content) -> None:
         words = [entry["first"] for entry in source["by_word"]]
         estimates = [entry["figures"][name] for entry in source["by_word"]]
         axis.plot(words, [max(e["value"], LOWEST) for e in estimates], style, color=color, lw=1.3, label=label)
-        low, high = ([max(e[end], LOWEST) for e in estimates] for end in ("low", "high"))
-        axis.fill_between(words, low, high, color=color, alpha=0.15, lw=0)
+        if name not in (f"{HISTORY} {SKILL}", f"{UNTRAINED} {SKILL}"):
+            low, high = ([max(e[end], LOWEST) for e in estimates] for end in ("low", "high"))
+            axis.fill_between(words, low, high, color=color, alpha=0.15, lw=0)
     axis.axvline(content["base"] + 0.5, color="grey", lw=0.8)
     axis.set_ylim(LOWEST, 1.03)
     axis.set_title(content["name"], fontsize=9)
