@@ -21,7 +21,7 @@ from benchmark.cli.options import LimitOptions, open_backend
 from benchmark.cli.run_options import EvaluationOptions, resolve, run_config
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import BenchmarkError, UsageError
-from benchmark.probing.protocol import STANDARD, Protocol
+from benchmark.probing.protocol import STANDARD, STANDARD_GRID, Protocol
 from benchmark.tasks.suite import load_suite
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MEASUREMENT_NAMES = ("represents", "uses")
 DETAIL_NAMES = ("reach", "uses-detail")
 """Measurements that are made in full detail only."""
+PROTOCOL_3 = "protocol-3"
+"""The probes of protocol 3, which give no verdict; three quarters of the time of a row."""
 EXIT_CODES = (
     "Exit codes: 0 done, 1 run incomplete (run again to continue), 2 usage, 3 invalid model, 4 verification mismatch."
 )
@@ -48,12 +50,13 @@ class RunOptions(EvaluationOptions):
     model: str = model_option(DEFAULT_MODEL, "the shipped model", "; a series such as org/name@{one,two}: one run each")
     suite: str = suite_option()
     all_seeds: bool = option(
-        False, "measure all that a leaderboard row needs: every probe seed, and the probes of protocol 3. Without it a run is "
+        False, "measure all that a leaderboard row has: every probe seed, and the probes of protocol 3. Without it a run is "
         "a preview, which takes the seeds that decide the verdict; --audit, --detail and other tracks are no previews",
     )  # fmt: skip
     audit: bool = option(False, "evaluate on tasks whose seed derives from the model's files; see docs/submitting.md")
     without: tuple[str, ...] = option(
-        (), "leave out a measurement besides accuracy and probes; repeatable", choices=(*MEASUREMENT_NAMES, *DETAIL_NAMES), many=True,
+        (), "leave out a measurement besides accuracy; repeatable",
+        choices=(*MEASUREMENT_NAMES, PROTOCOL_3, *DETAIL_NAMES), many=True,
     )  # fmt: skip
     dry_run: bool = option(False, "print the plan with estimates of time and memory")
     limits: LimitOptions = group(LimitOptions)
@@ -61,6 +64,10 @@ class RunOptions(EvaluationOptions):
 
 def execute(options: RunOptions, command: str, protocol: Protocol) -> int:
     """Evaluate each revision of the model in turn; returns the exit code of the first failure, or 0."""
+    if PROTOCOL_3 in options.without and options.detail != STANDARD_GRID:
+        raise UsageError(
+            f"--detail {options.detail} --without {PROTOCOL_3}: the detail is that of protocol 3; leave one of them out"
+        )
     models = expand_models(options.model)
     load_suite(options.suite)  # now, so that a wrong name is told before anything heavy is loaded
     options = resolve(options)
@@ -104,7 +111,8 @@ def evaluate_model(options: RunOptions, model: str, command: str, protocol: Prot
     selected = tuple(name for name in config.measurements if name not in options.without)
     # The rule of a preview is that of the standard settings.
     is_preview = protocol == STANDARD and not (options.all_seeds or options.audit)
-    run = Run(replace(config, measurements=selected, preview=is_preview), checkpoint)
+    probes = PROTOCOL_3 not in options.without
+    run = Run(replace(config, measurements=selected, preview=is_preview, probes=probes), checkpoint)
     record = run.finished_record()
     if record is None or options.dry_run:
         estimate = check_fits(run.job, run.protocol, run.measurements())

@@ -111,7 +111,7 @@ class Run:
         if options.track != TRAINED:
             # Rendered once, since it is part of the identity and must be equal on every worker.
             self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
-        if self.is_preview or options.track != TRAINED:
+        if self._has_no_probes_anyway or not config.probes:
             # Protocol 3 is of models that were trained on the suite.
             self.job = replace(self.job, probes=False)
         self.environment = describe_environment()
@@ -123,6 +123,11 @@ class Run:
         job = self.job
         is_standard = job.grid == STANDARD_GRID and job.generation.track == TRAINED
         return self.config.preview and job.reads_states and is_standard
+
+    @property
+    def _has_no_probes_anyway(self) -> bool:
+        """Whether this run has no probes of protocol 3, asked for or not."""
+        return self.is_preview or self.job.generation.track != TRAINED
 
     @property
     def identity(self) -> str:
@@ -140,7 +145,7 @@ class Run:
             "asked": asdict(self.job.generation),
             "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
-        } | ({} if self.job.probes else {"preview": True})
+        } | ({} if self.job.probes else {"preview": True} if self._has_no_probes_anyway else {"probes": False})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:

@@ -34,6 +34,7 @@ class RunConfig:
         num_fewshot: number of solved examples of the few-shot track, None for the suite's own.
         dialect: what programs are written in, see `Suite.dialect`.
         preview: whether to take as few probe seeds as the verdict needs, and to leave out the probes of the record.
+        probes: whether the probes of the record, those of protocol 3, are fitted where the track has them.
     """
 
     suite: str
@@ -54,3 +55,4 @@ class RunConfig:
     num_fewshot: int | None = None
     dialect: str = KAREL
     preview: bool = False
+    probes: bool = True
