@@ -12,6 +12,7 @@ from quick_protocol import QUICK, SMALL_SUITE
 from safetensors.numpy import load_file
 from silent_progress import Silent
 
+import benchmark.run
 from benchmark.board.terminal.summary import format_summary
 from benchmark.cluster.local_executor import LocalExecutor
 from benchmark.cluster.pool import Pool
@@ -28,6 +29,7 @@ from benchmark.runner.measurements.preview import PreviewMeasurement
 from benchmark.runner.measurements.represents import RepresentsMeasurement
 from benchmark.runner.measurements.stage import MeasurementStages, read_measured
 from benchmark.runner.plan import GenerationOptions
+from benchmark.runner.record import read_record
 from benchmark.runner.run import Run, RunConfig
 from benchmark.runner.stages import Backend
 from benchmark.tasks.prompt_template import FEWSHOT
@@ -117,6 +119,30 @@ def test_all_seeds_are_another_run(tiny_folder, tmp_path):
     assert [measurement.name for measurement in full.measurements()] == ["represents"]
     assert full.job.has_probes
     assert not preview_run.job.has_probes
+
+
+def test_a_row_without_protocol_3_has_all_probe_seeds_and_is_another_run(tiny_folder, tmp_path):
+    runs = [
+        prepare(tiny_folder, tmp_path, preview=preview, probes=probes)
+        for preview, probes in ((True, True), (False, True), (False, False))
+    ]
+    assert len({run.root() for run in runs}) == 3
+    assert runs[0].root() == prepare(tiny_folder, tmp_path, probes=False).root()
+    without = runs[2]
+    assert not without.job.has_probes
+    assert [measurement.name for measurement in without.measurements()] == ["represents"]
+    assert without.ineligibility_reasons(False) == runs[1].ineligibility_reasons(False)
+
+
+def test_the_option_that_leaves_out_protocol_3(tiny_folder, tmp_path, capsys):
+    words = ["--model", f"path:{tiny_folder}", "--suite", "smoke", "--out", str(tmp_path), "--without", "protocol-3"]
+    assert benchmark.run.main([*words, "--all-seeds", "--without", "represents", "--without", "uses"]) == 0
+    (folder,) = tmp_path.glob("*-smoke-*")
+    record = read_record(folder / "record.json")
+    assert record.meaning is None
+    assert not any("preview" in reason for reason in record.unofficial)
+    assert benchmark.run.main([*words, "--detail", "layers"]) == 2
+    assert "the detail is that of protocol 3; leave one of them out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
