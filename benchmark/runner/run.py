@@ -111,7 +111,7 @@ class Run:
         if options.track != TRAINED:
             # Rendered once, since it is part of the identity and must be equal on every worker.
             self.job = replace(self.job, prompt_template=Worker(self.job).prompt_template)
-        if self._has_no_probes_anyway or not config.probes:
+        if self.is_preview or not config.probes or options.track != TRAINED:
             # Protocol 3 is of models that were trained on the suite.
             self.job = replace(self.job, probes=False)
         self.environment = describe_environment()
@@ -125,13 +125,9 @@ class Run:
         return self.config.preview and job.reads_states and is_standard
 
     @property
-    def _has_no_probes_anyway(self) -> bool:
-        """Whether this run has no probes of protocol 3, asked for or not."""
-        return self.is_preview or self.job.generation.track != TRAINED
-
-    @property
     def identity(self) -> str:
         """SHA-256 of everything that can change a result; workers, paths and times are not part of it."""
+        config = self.config
         parts = {
             "model": self.checkpoint.digest,
             "loading": asdict(self.checkpoint.loading),
@@ -145,7 +141,7 @@ class Run:
             "asked": asdict(self.job.generation),
             "frame": None if self.job.prompt_template is None else self.job.prompt_template.digest,
             "source": self.environment["source"],
-        } | ({} if self.job.probes else {"preview": True} if self._has_no_probes_anyway else {"probes": False})
+        } | ({} if self.job.probes else {"preview": True} if config.preview or config.probes else {"probes": False})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def root(self) -> Path:

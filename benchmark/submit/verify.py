@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -271,15 +272,26 @@ def check_provenance(report: VerificationReport, suite: Suite) -> None:
         "suite": identify_suite(set_recorded_prompts(suite, record)), "tasks": suite.sha256, "protocol": record.protocol.digest(), "source": provenance.source,
         "loading": asdict(record.model.loading),
     }  # fmt: skip
-    identity["asked"] = asdict(generation_options_from_record(record))
     identity["frame"] = None if record.frame is None else record.frame.sha256
-    for threads in range(1, MAX_THREADS + 1):
-        for grid in GRIDS:
-            text = json.dumps(identity | {"threads": threads, "grid": grid}, sort_keys=True)
-            if hashlib.sha256(text.encode()).hexdigest() == provenance.identity:
-                report.checks.append("identity of the run")
-                return
+    variants = [identity | parts for parts in _unrecorded_parts(record)]
+    for threads, grid, variant in product(range(1, MAX_THREADS + 1), GRIDS, variants):
+        text = json.dumps(variant | {"threads": threads, "grid": grid}, sort_keys=True)
+        if hashlib.sha256(text.encode()).hexdigest() == provenance.identity:
+            report.checks.append("identity of the run")
+            return
     report.compare("provenance.identity", provenance.identity, "another, whatever its threads and grid")
+
+
+def _unrecorded_parts(record: Record) -> list[dict[str, Any]]:
+    """What the identity of a run holds of its options besides what its record tells: a record without probes does not tell why."""
+    asked = asdict(generation_options_from_record(record))
+    if record.meaning is not None:
+        return [{"asked": asked}]
+    reasons: tuple[dict[str, bool], ...] = ({"preview": True}, {"probes": False})
+    return [
+        {"asked": asked},
+        *({"asked": asked | {"states": s}, **reason} for s in (True, False) for reason in reasons),
+    ]
 
 
 def recompute_verdict(folder: Path, record: Record) -> ProbeResult:

@@ -12,6 +12,7 @@ import pytest
 from benchmark.environment import SOURCE_ROOT, source_digest
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import LoadOptions, ModelSpec
+from benchmark.runner.plan import GenerationOptions
 from benchmark.runner.record import FrameEntry, read_record
 from benchmark.runner.run import Run, RunConfig
 from benchmark.submit.report import VerificationReport
@@ -43,6 +44,7 @@ INPUTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "draws": lambda run: {"job": replace(run.job, generation=replace(run.job.generation, samples=3))},
     "frame": lambda run: {"job": replace(run.job, prompt_template=PromptTemplate("before", "after"))},
     "preview": lambda run: {"job": replace(run.job, probes=False)},
+    "probes": lambda run: {"job": replace(run.job, probes=False), "config": replace(run.config, probes=False)},
     "suite": lambda run: {"suite": replace(run.suite, batch=run.suite.batch + 1)},
     "tasks": lambda run: {"tasks_digest": "0" * 64},
     "protocol": lambda run: {"protocol": replace(run.protocol, steps=run.protocol.steps + 1)},
@@ -85,6 +87,27 @@ def test_verification_finds_the_identity_that_the_run_had(request_of, run):
     identity = run_of(**request_of).identity
     assert (identity == run.identity) == (not request_of)
     found = verified(run, **{IDENTITY: identity})
+    assert differences(found, run) == []
+    assert "identity of the run" in found.checks
+
+
+@pytest.mark.parametrize(
+    "request_of", [{"probes": False}, {"preview": True}, {"generation": GenerationOptions(states=False)}], ids=str
+)
+def test_verification_finds_the_identity_of_a_run_without_probes(request_of, run):
+    identity = run_of(**request_of).identity
+    found = verified(run, **{IDENTITY: identity, "meaning": None})
+    assert differences(found, run) == []
+    assert "identity of the run" in found.checks
+    assert differences(verified(run, **{IDENTITY: identity}), run) == [IDENTITY]
+
+
+def test_verification_finds_the_identity_of_a_few_shot_run(run):
+    """Its record has no probes, and its hidden states are read by other measurements."""
+    other = run_of(generation=GenerationOptions("fewshot"))
+    frame = other.job.prompt_template
+    entry = FrameEntry(sha256=frame.digest, shots=frame.shots, chat_template=frame.chat)
+    found = verified(run, **{IDENTITY: other.identity, "meaning": None, "track": "fewshot", "frame": entry})
     assert differences(found, run) == []
     assert "identity of the run" in found.checks
 
