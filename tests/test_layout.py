@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,9 @@ def test_packages_and_files_are_small() -> None:
     assert not {str(path): lines for path, lines in sizes.items() if lines > MOST_LINES}
     packages = {path.parent for path in MODULES}
     assert not {folder.name for folder in packages if len(list(folder.glob("[a-z]*.py"))) > MOST_MODULES}
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest imports test files by their names: of two with the same name, one fails to be collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
