@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.length.word_losses import WordLosses
+from benchmark.probing.control_gap import skill_score
 from benchmark.probing.version4.rotation_interval import GapSample, estimate_gap
 from benchmark.statistics import Estimate, bootstrap_weights
 
@@ -96,7 +97,7 @@ def _selections(losses: WordLosses, resamples: int) -> np.ndarray:
 def _skills(losses: WordLosses, words: slice, selections: np.ndarray) -> np.ndarray:
     """float64 [K, S], 1 - CE / CE of the label prior."""
     loss, prior = (part[..., words].sum(-1) @ selections.T for part in (losses.loss, losses.prior))
-    return np.asarray(1 - loss / prior)
+    return skill_score(loss, prior)
 
 
 def _estimate(values: np.ndarray, resamples: int, num_prompts: int) -> Estimate:

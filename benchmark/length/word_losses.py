@@ -22,10 +22,7 @@ from benchmark.probing.version4.readable_record import (
     RECORDS,
     WORD_PAIRS,
     count_targets,
-    execute_counts,
-    execute_places,
-    execute_sums,
-    log_prob_of,
+    executed_losses,
     pair_count_targets,
     place_targets,
 )
@@ -158,20 +155,10 @@ class LengthProbes:
 
     def _execute(self, rows: np.ndarray, place_probs: np.ndarray, count_probs: np.ndarray) -> dict[str, np.ndarray]:
         """float64 [K, len(rows)] by record, loss of the executed posteriors."""
-        lengths = self.programs.step[rows] + 1
         by_place = place_probs.reshape(len(rows), -1, NUM_WORDS)
         by_count = count_probs.reshape(len(rows), NUM_WORDS + len(WORD_PAIRS), -1)
-        losses: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
-        for pair, label in zip(LABELS, self.programs.labels[:, rows], strict=True):
-            sums = by_count[:, NUM_WORDS + WORD_PAIRS.index((pair.left, pair.right))]
-            distributions = (
-                execute_places(by_place, lengths, pair),
-                execute_counts(by_count[:, :NUM_WORDS], pair),
-                execute_sums(sums, pair),
-            )
-            for name, distribution in zip(RECORDS, distributions, strict=True):
-                losses[name].append(-log_prob_of(distribution / distribution.sum(1, keepdims=True), label))
-        return {name: np.stack(of_record) for name, of_record in losses.items()}
+        lengths, labels = self.programs.step[rows] + 1, self.programs.labels[:, rows]
+        return executed_losses(by_place, by_count, lengths, LABELS, labels)
 
     def _sum(
         self,

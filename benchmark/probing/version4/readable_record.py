@@ -13,6 +13,7 @@ Letters: `R` rows, `T` places, `V` action words, `N` counts (0 to T), `K` labels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -95,6 +96,31 @@ def execute_sums(sum_probs: np.ndarray, pair: TurnPair) -> np.ndarray:
         previous = by_sum[total - 1]
         by_sum[total] = (np.roll(previous, pair.left_turns) + np.roll(previous, pair.right_turns)) / 2
     return np.asarray(sum_probs.astype(np.float64) @ by_sum)
+
+
+def executed_losses(
+    place_probs: np.ndarray, count_probs: np.ndarray, lengths: np.ndarray, pairs: Sequence[TurnPair], labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """float64 [K, R] by record, cross-entropy of each label under the records of one network, executed.
+
+    Args:
+        place_probs: float [R, T, V], see `execute_places`.
+        count_probs: float [R, V + number of `WORD_PAIRS`, N], counts of words, then of pairs of words.
+        lengths: int [R], words so far.
+        pairs: the K labels.
+        labels: int [K, R], rotation under each of them.
+    """
+    losses: dict[str, list[np.ndarray]] = {name: [] for name in RECORDS}
+    for pair, label in zip(pairs, labels, strict=True):
+        sum_probs = count_probs[:, NUM_WORDS + WORD_PAIRS.index((pair.left, pair.right))]
+        distributions = (
+            execute_places(place_probs, lengths, pair),
+            execute_counts(count_probs[:, :NUM_WORDS], pair),
+            execute_sums(sum_probs, pair),
+        )
+        for name, distribution in zip(RECORDS, distributions, strict=True):
+            losses[name].append(-log_prob_of(distribution / distribution.sum(1, keepdims=True), label))
+    return {name: np.stack(of_record) for name, of_record in losses.items()}
 
 
 def execute_heading(start_probs: np.ndarray, rotation: np.ndarray) -> np.ndarray:

@@ -17,10 +17,7 @@ from benchmark.probing.version4.readable_record import (
     RECORDS,
     WORD_PAIRS,
     count_targets,
-    execute_counts,
-    execute_places,
-    execute_sums,
-    log_prob_of,
+    executed_losses,
     pair_count_targets,
     place_targets,
 )
@@ -153,20 +150,12 @@ def _execute(
     """float64 [K, len(rows)] by record, loss of the executed posteriors, mean over networks."""
     lengths = probe_set.step[rows] + 1
     losses = {name: np.zeros((len(ALL_PAIRS), len(rows))) for name in RECORDS}
+    labels = probe_set.classes[:, RELATIVE_FEATURES.index(ROTATION), rows]
     for network in range(len(by_place)):
         place_probs = by_place[network].reshape(len(rows), num_places, NUM_WORDS)
-        heads = by_count[network].reshape(len(rows), NUM_WORDS + len(WORD_PAIRS), num_places + 1)
-        for k, pair in enumerate(ALL_PAIRS):
-            label = probe_set.classes[k, RELATIVE_FEATURES.index(ROTATION), rows]
-            sum_probs = heads[:, NUM_WORDS + WORD_PAIRS.index((pair.left, pair.right))]
-            distributions = (
-                execute_places(place_probs, lengths, pair),
-                execute_counts(heads[:, :NUM_WORDS], pair),
-                execute_sums(sum_probs, pair),
-            )
-            for name, distribution in zip(RECORDS, distributions, strict=True):
-                distribution = distribution / distribution.sum(1, keepdims=True)
-                losses[name][k] -= log_prob_of(distribution, label) / len(by_place)
+        count_probs = by_count[network].reshape(len(rows), NUM_WORDS + len(WORD_PAIRS), num_places + 1)
+        for name, loss in executed_losses(place_probs, count_probs, lengths, ALL_PAIRS, labels).items():
+            losses[name] += loss / len(by_place)
     assert all(np.isfinite(loss).all() for loss in losses.values())
     assert probe_set.counts[0] == NUM_ROTATIONS
     return losses
