@@ -126,9 +126,10 @@ def _draw(paths: Sequence[Path], folder: Path) -> int:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        assert {"name", "suite", "rotation", "carried"} <= content.keys()
-    except (OSError, ValueError, AssertionError) as error:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or not {"name", "suite", "rotation", "carried"} <= content.keys():
+            raise ValueError
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"RECORD {path}: {type(error).__name__}; expected a file that this command has written"
         ) from error

@@ -218,6 +218,7 @@ def test_the_command_measures_what_fits_and_draws_records(tiny_folder, tmp_path,
 
 def test_a_model_or_records_must_be_named(tmp_path, capsys):
     assert main([]) == 2
-    (tmp_path / "other.json").write_text("{}")
-    assert main([str(tmp_path / "other.json"), "--output-dir", str(tmp_path)]) == 2
-    assert "expected a file that this command has written" in capsys.readouterr().err
+    for content in ("{}", "[]", "not JSON"):
+        (tmp_path / "other.json").write_text(content)
+        assert main([str(tmp_path / "other.json"), "--output-dir", str(tmp_path)]) == 2
+        assert "expected a file that this command has written" in capsys.readouterr().err
