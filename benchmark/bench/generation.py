@@ -184,13 +184,13 @@ def run_benchmark(options: GenerationBenchOptions) -> dict[str, list[dict[str, A
     """Run all measurements; rows by table."""
     batch = GenerationBench(options)
     started = time.perf_counter()
-    if batch.ours.preamble:
+    if batch.ours.preamble.ids:
         batch.generate()
     first_call_seconds = time.perf_counter() - started
     lengths = [int(row.sum()) for row in batch.mask]
     shape = {
         "prompts": len(lengths), "longest, tokens": max(lengths), "mean": float(np.mean(lengths)),
-        "of which preamble": len(batch.ours.preamble), "first call, seconds": first_call_seconds,
+        "of which preamble": len(batch.ours.preamble.ids), "first call, seconds": first_call_seconds,
     }  # fmt: skip
     return {"batch": [shape], "speed": speed_rows(batch), "grammar": [grammar_row(batch)]}
 

@@ -1,6 +1,6 @@
 """Adapter for causal language models of `transformers`: generation, and hidden states at the items of a program.
 
-A prompt is prefilled once; a common prefix of all prompts (`preamble`) is prefilled once for all of them. The key-value
+A prompt is prefilled once; a common prefix of all prompts is prefilled once for all of them (`preamble.py`). The key-value
 cache, over all but the last token, then serves generation and the teacher-forced pass over the program. Hooks capture
 the hidden states of that short pass only, not of the prompt. A cache that cannot be cropped (state space models) is
 replaced by one full pass.
@@ -8,12 +8,10 @@ replaced by one full pass.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from benchmark.models.decoding import Grammar, GrammarMask, GumbelSampler, Refus
 from benchmark.models.devices.device_map import DeviceMap
 from benchmark.models.devices.placement import input_device
 from benchmark.models.interface import GREEDY, Decoding, Generation, HiddenStates
+from benchmark.models.preamble import Preamble
 from benchmark.models.token_alignment import align_tokens, select_word_states
 from benchmark.models.tokenizer import load_tokenizer
 from benchmark.tasks.prompts import prompt_ids
@@ -41,8 +40,6 @@ MAX_STATE_BYTES = 1 << 30
 """Memory limit for the hidden states of one pass; a batch that would exceed it is split into groups of prompts."""
 PADDING_SENSITIVE_TYPES = ("recurrent_gemma", "rwkv", "xlstm")
 """Model types whose states depend on left padding; their prompts are batched by length."""
-MASK_WINDOW_TYPES = ("gpt_neo",)
-"""Model types with sliding windows that their caches do not report."""
 
 
 @dataclass
@@ -130,7 +127,8 @@ class HuggingFaceModel:
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in token_texts])
         self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
         # The last token of a preamble may merge with the text after it, so it is left to the prompts.
-        self.preamble: list[int] = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
+        preamble_ids = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
+        self.preamble = Preamble(preamble_ids, self.model.config.model_type, self.takes_position_ids, self._cache_of)
         self.grammars: dict[str, Grammar] = {}
 
     @staticmethod
@@ -248,12 +246,15 @@ class HuggingFaceModel:
         return torch.cat(layers), output.logits[0].float().cpu()
 
     def group_prompts(self, prompts: Sequence[str], max_size: int = 0) -> list[list[int]]:
-        """Group prompt indices into batches: all prompts, or those of equal length (see `PADDING_SENSITIVE_TYPES`).
+        """Group prompt indices into batches: all prompts, or those of equal length.
 
-        Groups have at most `max_size` prompts; 0 is no limit.
+        The lengths must be equal for `PADDING_SENSITIVE_TYPES` and where only such prompts can share the preamble. Groups
+        have at most `max_size` prompts; 0 is no limit.
         """
         groups: dict[int, list[int]] = {}
-        by_length = self.model.config.model_type in PADDING_SENSITIVE_TYPES
+        by_length = (
+            self.model.config.model_type in PADDING_SENSITIVE_TYPES or self.preamble.sharing == "prompts of equal length"
+        )
         for index, prompt in enumerate(prompts):
             groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if by_length else 0, []).append(index)
         step = max_size or len(prompts)
@@ -283,7 +284,7 @@ class HuggingFaceModel:
             use_cache=True,
             logits_to_keep=1,
             **self._mask_kwargs(mask[:, :-1], num_new),
-            **({self.cache_name: self._repeat_preamble_cache(len(prompts))} if num_shared else {}),
+            **({self.cache_name: self.preamble.repeat_cache(len(prompts))} if num_shared else {}),
         )
         cache = getattr(output, self.cache_name, None)
         if cache is None or not getattr(cache, "is_croppable", False):
@@ -297,15 +298,8 @@ class HuggingFaceModel:
         return batch
 
     def _pad_prompts(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Ids and mask [B, S] of prompts, padded on the left or after a shared preamble; and the shared preamble's length.
-
-        The preamble is shared if every prompt begins with it and `_can_share_preamble`; else the length is 0.
-        """
-        preamble = self.preamble
-        is_shared = bool(preamble) and all(
-            row[: len(preamble)] == preamble and len(row) > len(preamble) + 1 for row in rows
-        )
-        num_shared = len(preamble) if is_shared and self._can_share_preamble else 0
+        """Ids and mask [B, S] of prompts, padded on the left or after a shared preamble; and the shared preamble's length."""
+        num_shared = self.preamble.num_shared(rows)
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.padding_id)
         mask = torch.zeros_like(ids)
@@ -318,34 +312,14 @@ class HuggingFaceModel:
             mask[row_index, width - len(row) + num_shared :] = 1
         return ids.to(self.device), mask.to(self.device), num_shared
 
-    @cached_property
-    def _preamble_cache(self) -> Any:
-        """Cache over the preamble, one row."""
-        ids = torch.tensor([self.preamble], device=self.device)
+    @torch.inference_mode()
+    def _cache_of(self, ids: list[int]) -> Any:
+        """Cache over one row of tokens; None if the model has none."""
+        row = torch.tensor([ids], device=self.device)
         output = self.model(
-            input_ids=ids, use_cache=True, logits_to_keep=1, **self._mask_kwargs(torch.ones_like(ids), ids.shape[1])
+            input_ids=row, use_cache=True, logits_to_keep=1, **self._mask_kwargs(torch.ones_like(row), row.shape[1])
         )
         return getattr(output, self.cache_name, None)
-
-    @property
-    def _can_share_preamble(self) -> bool:
-        """Whether the preamble's cache can be copied and cropped and the model takes position ids.
-
-        Padding follows a shared preamble, so a sliding window would count it.
-        """
-        cache = self._preamble_cache
-        return (
-            self.takes_position_ids
-            and bool(getattr(cache, "is_croppable", False))
-            and self.model.config.model_type not in MASK_WINDOW_TYPES
-            and all(hasattr(layer, "batch_repeat_interleave") and not layer.is_sliding for layer in cache.layers)
-        )
-
-    def _repeat_preamble_cache(self, rows: int) -> Any:
-        """Copy the cache over the preamble for a number of rows."""
-        cache = copy.deepcopy(self._preamble_cache)
-        cache.batch_repeat_interleave(rows)
-        return cache
 
     def _cache_kwargs(self, batch: _PrefilledBatch) -> dict[str, Any]:
         """Keyword arguments that pass the cache to the model and switch it on, which some configurations turn off.

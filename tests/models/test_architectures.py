@@ -15,6 +15,10 @@ from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.runner.record import read_record
 
 WHOLE_RUNS = ("gpt2",)
+SHARING = dict.fromkeys(("gpt-neo", "mistral", "gemma2", "gemma3", "bloom", "mpt"), "prompts of equal length") | dict.fromkeys(
+    ("lfm2", "mamba", "mamba2", "jamba", "falcon-h1", "qwen3-next", "recurrent-gemma"), "none"
+)
+"""Which prompts can share a preamble; of the other families, all."""
 
 
 @pytest.fixture(scope="module", params=family_params(FAMILIES))
@@ -61,12 +65,15 @@ def test_untrained_copies_differ_by_seed_only(family, model):
     assert not np.allclose(one, model.hidden_states(prompts, programs).values)
 
 
-def test_a_shared_preamble_changes_nothing(family, model):
-    prompts, programs = (both[:2] for both in cases())
+@pytest.mark.parametrize("lengths", ["mixed", "equal"])
+def test_a_shared_preamble_changes_nothing(family, model, lengths):
+    prompts, programs = cases()
     head = prompts[0][: prompts[0].index("output")]
+    prompts, programs = ([prompts[0], prompts[0 if lengths == "equal" else 1]], programs[:2])
     prompts = [f"{head}{prompt}" for prompt in prompts]
     shared = loaded(model.tokenizer.name_or_path, preamble=head)
-    assert shared.preamble
+    assert len(shared.preamble.ids) > WINDOW
+    assert shared.preamble.sharing == SHARING.get(family, "all prompts")
     assert [one.text for one in shared.generate(prompts, WORDS)] == [one.text for one in model.generate(prompts, WORDS)]
     ours, plain = (one.hidden_states(prompts, programs).values for one in (shared, model))
     np.testing.assert_allclose(ours, plain, atol=TOLERANCE)

@@ -246,7 +246,7 @@ def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
     texts = [text.removeprefix(HEADER_TEXT).strip() for text in tasks.programs.texts()]
     shared = HuggingFaceModel(checkpoint, "float64", preamble=frame.before)
     plain = HuggingFaceModel(checkpoint, "float64")
-    assert 100 < len(shared.preamble) < len(shared.tokenizer(prompts[0])["input_ids"])
+    assert 100 < len(shared.preamble.ids) < len(shared.tokenizer(prompts[0])["input_ids"])
     for decoding in (Decoding(), Decoding(constrained=True), Decoding(temperature=1.0, seeds=(1, 2, 3, 4))):
         assert shared.generate(prompts, 6, decoding) == plain.generate(prompts, 6, decoding)
     one, two = shared.hidden_states(prompts, texts), plain.hidden_states(prompts, texts)

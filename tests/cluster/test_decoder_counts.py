@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmark.models.decoder_counts import LLAMA_8B, LLAMA_70B, DecoderShape
+from benchmark.cluster.decoder_counts import LLAMA_8B, LLAMA_70B, DecoderShape
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 SHAPES = [
