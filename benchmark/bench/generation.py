@@ -76,7 +76,7 @@ class GenerationBench:
 
     def generate(self, decoding: Decoding = Decoding()) -> list[Generation]:  # noqa: B008
         """Continue the prompts with our adapter; the prefill cache is cleared first."""
-        self.ours.prefilled = None
+        self.ours.prefilled.clear()
         return self.ours.generate(self.prompts, self.words, decoding)
 
     def generate_and_read(self) -> int:

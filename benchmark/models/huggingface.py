@@ -125,7 +125,8 @@ class HuggingFaceModel:
             i for i in special_ids if i is not None and i < vocab_size and token_texts[i].strip() not in WORDS
         )
         self.opens = torch.tensor([text.count("{") - text.count("}") for text in token_texts])
-        self.prefilled: tuple[tuple[str, ...], _PrefilledBatch] | None = None
+        self.prefilled: dict[tuple[str, ...], _PrefilledBatch] = {}
+        self.groups: set[tuple[str, ...]] = set()
         # The last token of a preamble may merge with the text after it, so it is left to the prompts.
         preamble_ids = prompt_ids(self.tokenizer, preamble)[:-1] if preamble else []
         self.preamble = Preamble(preamble_ids, self.model.config.model_type, self.takes_position_ids, self._cache_of)
@@ -249,16 +250,20 @@ class HuggingFaceModel:
         """Group prompt indices into batches: all prompts, or those of equal length.
 
         The lengths must be equal for `PADDING_SENSITIVE_TYPES` and where only such prompts can share the preamble. Groups
-        have at most `max_size` prompts; 0 is no limit.
+        have at most `max_size` prompts; 0 is no limit. Their prefilled batches are kept until other prompts are grouped.
         """
         groups: dict[int, list[int]] = {}
         by_length = (
-            self.model.config.model_type in PADDING_SENSITIVE_TYPES or self.preamble.sharing == "prompts of equal length"
+            self.model.config.model_type in PADDING_SENSITIVE_TYPES
+            or self.preamble.sharing == "prompts of equal length"
         )
         for index, prompt in enumerate(prompts):
             groups.setdefault(len(prompt_ids(self.tokenizer, prompt)) if by_length else 0, []).append(index)
         step = max_size or len(prompts)
-        return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
+        parts = [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
+        self.groups = {tuple(prompts[i] for i in part) for part in parts}
+        self.prefilled = {group: batch for group, batch in self.prefilled.items() if group in self.groups}
+        return parts
 
     def _program_batch(
         self, batch: _PrefilledBatch, token_ids: Sequence[list[int]]
@@ -273,11 +278,14 @@ class HuggingFaceModel:
         return ids.to(self.device), mask.to(self.device)
 
     def _prefill(self, prompts: Sequence[str]) -> _PrefilledBatch:
-        """Prefill prompts; the last batch is cached, since reading often follows generation."""
-        if self.prefilled and self.prefilled[0] == tuple(prompts):
-            return self.prefilled[1]
-        self.prefilled = None
-        ids, mask, num_shared = self._pad_prompts([prompt_ids(self.tokenizer, prompt) for prompt in prompts])
+        """Prefill prompts; the batches of the last grouped prompts are kept, since reading often follows generation."""
+        if tuple(prompts) in self.prefilled:
+            return self.prefilled[tuple(prompts)]
+        if tuple(prompts) not in self.groups:
+            self.prefilled.clear()
+        rows = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
+        num_shared = self.preamble.num_shared(rows)
+        ids, mask = self.pad_prompts(rows, num_shared)
         num_new = ids.shape[1] - 1 - num_shared
         output = self.model(
             input_ids=ids[:, num_shared:-1],
@@ -294,12 +302,11 @@ class HuggingFaceModel:
         # After a prompt longer than its window, a sliding layer can only be cropped to the entries it has stored.
         cache.activate_past_recording()
         batch = _PrefilledBatch(ids, mask, cache, True)
-        self.prefilled = (tuple(prompts), batch)
+        self.prefilled[tuple(prompts)] = batch
         return batch
 
-    def _pad_prompts(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Ids and mask [B, S] of prompts, padded on the left or after a shared preamble; and the shared preamble's length."""
-        num_shared = self.preamble.num_shared(rows)
+    def pad_prompts(self, rows: list[list[int]], num_shared: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask [B, S] of prompts, padded on the left, or after their first `num_shared` tokens."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.padding_id)
         mask = torch.zeros_like(ids)
@@ -310,7 +317,7 @@ class HuggingFaceModel:
             )
             ids[row_index, width - len(row) + num_shared :] = torch.tensor(row[num_shared:])
             mask[row_index, width - len(row) + num_shared :] = 1
-        return ids.to(self.device), mask.to(self.device), num_shared
+        return ids.to(self.device), mask.to(self.device)
 
     @torch.inference_mode()
     def _cache_of(self, ids: list[int]) -> Any:

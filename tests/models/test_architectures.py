@@ -15,9 +15,9 @@ from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.runner.record import read_record
 
 WHOLE_RUNS = ("gpt2",)
-SHARING = dict.fromkeys(("gpt-neo", "mistral", "gemma2", "gemma3", "bloom", "mpt"), "prompts of equal length") | dict.fromkeys(
-    ("lfm2", "mamba", "mamba2", "jamba", "falcon-h1", "qwen3-next", "recurrent-gemma"), "none"
-)
+SHARING = dict.fromkeys(
+    ("gpt-neo", "mistral", "gemma2", "gemma3", "bloom", "mpt"), "prompts of equal length"
+) | dict.fromkeys(("lfm2", "mamba", "mamba2", "jamba", "falcon-h1", "qwen3-next", "recurrent-gemma"), "none")
 """Which prompts can share a preamble; of the other families, all."""
 
 
@@ -77,6 +77,29 @@ def test_a_shared_preamble_changes_nothing(family, model, lengths):
     assert [one.text for one in shared.generate(prompts, WORDS)] == [one.text for one in model.generate(prompts, WORDS)]
     ours, plain = (one.hidden_states(prompts, programs).values for one in (shared, model))
     np.testing.assert_allclose(ours, plain, atol=TOLERANCE)
+
+
+def test_prompts_of_several_lengths_are_prefilled_once(tmp_path, monkeypatch):
+    prompts, programs = cases()
+    head = prompts[0][: prompts[0].index("output")]
+    prompts = [f"{head}{prompt}" for prompt in prompts]
+    model = loaded(save("gemma3", tmp_path), preamble=head)
+    widths = []
+    forward = model.model.forward
+    monkeypatch.setattr(
+        model.model,
+        "forward",
+        lambda *args, **kwargs: widths.append(kwargs["input_ids"].shape[1]) or forward(*args, **kwargs),
+    )
+    model.log_likelihoods(prompts, programs)
+    lengths = {len(ids) for ids in model.tokenizer(prompts)["input_ids"]}
+    num_shared = len(model.preamble.ids)
+    expected = {num_shared, *(length - 1 - num_shared for length in lengths)}
+    assert len(lengths) > 1
+    assert expected <= set(widths)
+    widths.clear()
+    model.generate(prompts, WORDS)
+    assert not expected & set(widths), "the prompts were read again"
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])

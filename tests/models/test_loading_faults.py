@@ -276,7 +276,7 @@ def test_weights_written_to_while_a_model_is_loaded_do_not_reach_it(sharp_folder
     with (folder / WEIGHTS).open("r+b") as file:
         file.seek(len(content) // 2)
         file.write(bytes(len(content) // 2))
-    model.prefilled = None
+    model.prefilled.clear()
     assert model.generate([PROMPT], 8) == before
     with pytest.raises(ModelError, match="its files have changed since the run began"):
         check_unchanged(checkpoint)

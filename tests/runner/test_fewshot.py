@@ -255,7 +255,7 @@ def test_a_shared_preamble_changes_nothing_but_time(folder: Path) -> None:
         shared.log_likelihoods(prompts, texts), plain.log_likelihoods(prompts, texts), strict=True
     ):
         assert (a, n) == (pytest.approx(b, abs=1e-6), m)
-    assert shared.prefilled is not None
+    assert shared.prefilled
     other = shared.generate([prompt[5:] for prompt in prompts], 3)
     assert other == plain.generate([prompt[5:] for prompt in prompts], 3), "prompts that do not begin so"
 

@@ -149,7 +149,7 @@ class PrefixGroup:
         number = {prompt: i for i, prompt in enumerate(prompts)}
         rows = [number[tuple(item.prompt)] for item in self.tokens]
         self.rows = torch.tensor(rows, device=self.model.device).repeat_interleave(self.copies)
-        ids, mask, _ = self._pad([list(prompt) for prompt in prompts])
+        ids, mask = self.model.pad_prompts([list(prompt) for prompt in prompts])
         self.ids, self.mask = ids[self.rows], mask[self.rows]
         beginning = self._read_beginning(ids)
         start = 0 if beginning is None else beginning.get_seq_length()
@@ -175,13 +175,6 @@ class PrefixGroup:
         if cache is not None:
             cache.batch_repeat_interleave(len(ids))
         return cache
-
-    def _pad(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        preamble, self.model.preamble = self.model.preamble, []
-        try:
-            return self.model._pad_prompts(prompts)
-        finally:
-            self.model.preamble = preamble
 
     def _mask(self, extra: int) -> torch.Tensor:
         """Attention mask of the prompts and `extra` tokens after them."""
