@@ -7,6 +7,7 @@ test on the same tasks at 5%, Holm-adjusted over all pairs of the group). Rows t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,14 +213,23 @@ def check_has_rows(folder: Path) -> None:
 
 
 def rank_groups(entries: Sequence[LeaderboardRow]) -> list[RankingGroup]:
-    """Group rows by suite, suite version, protocol and track, and rank each group."""
+    """Group rows by suite, suite version, protocol and track, and rank each group.
+
+    The suite with the most rows stands first; of a suite, its newest version and protocol, and its trained track.
+    """
     groups: dict[tuple[str, int, int, str], list[LeaderboardRow]] = {}
     for entry in entries:
         suite, protocol = entry.record.suite, entry.record.protocol
         groups.setdefault((suite.name, suite.version, protocol.version, entry.track), []).append(entry)
+    num_rows = Counter(entry.record.suite.name for entry in entries)
+
+    def position(key: tuple[str, int, int, str]) -> tuple[Any, ...]:
+        suite_name, version, protocol_version, track = key
+        return -num_rows[suite_name], suite_name, -version, -protocol_version, track != TRAINED, track
+
     return [
-        RankingGroup(*key, members[0].record.suite.tasks, tuple(rank_rows(members)))
-        for key, members in sorted(groups.items())
+        RankingGroup(*key, groups[key][0].record.suite.tasks, tuple(rank_rows(groups[key])))
+        for key in sorted(groups, key=position)
     ]
 
 

@@ -33,9 +33,9 @@ def test_rows_are_printed_by_suite_and_rank(folder, capsys):
     assert command.main(["--submissions", str(folder)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert [line[:2] for line in lines if line[0].isdigit()] == [
-        ["1", "random-icml24"],
         ["1", "search"],
         ["2", "random"],
+        ["1", "random-icml24"],
     ]
     assert command.main(["--submissions", str(folder), "--suite", "icml24"]) == 0
     assert "search" not in capsys.readouterr().out
