@@ -249,7 +249,7 @@ def test_tracks_and_versions_have_their_own_tables_by_rank():
     groups = rank_groups([*entries, replace(entries[0], folder="old", record=old)])
     assert [(g.suite, g.protocol, g.track) for g in groups] == [
         ("laptop", 3, "trained"), ("laptop", 3, "fewshot"), ("laptop", 2, "trained"), ("icml24", 3, "trained"),
-        ("control", 3, "trained"), ("generalize", 3, "trained"), ("colm24", 3, "trained"),
+        ("colm24", 3, "trained"), ("control", 3, "trained"), ("generalize", 3, "trained"),
     ]  # fmt: skip
     text = render_markdown(groups)
     assert text.count("\n## ") == len(groups)
