@@ -35,10 +35,16 @@ class TuneOptions:
     output_dir: Path = output_dir_option(..., "write the model into this folder; the same command resumes the run")
     suite: str = suite_option(purpose=" that gives worlds and statements")
     dialect: str = dialect_option()
+    ladder_every: int = option(
+        4,
+        "with execute, ask the questions of the ladder about every N-th task",
+        read_with=integer(1, 1_000_000),
+        metavar="N",
+    )
     steps: int = option(400, "set the number of steps", read_with=integer(1, 1_000_000_000), metavar="N")
     batch: int = option(8, "set the tasks per step", read_with=integer(1, 1_000_000), metavar="N")
     learning_rate: float = option(
-        5e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X"
+        1e-4, "set the largest learning rate", read_with=number(0, 1, above=True), metavar="X"
     )
     seed: int = option(1, "set the seed of tasks and new weights", read_with=SEED, metavar="N")
     lora: int = option(
@@ -74,6 +80,7 @@ def run_tuning(options: TuneOptions, command: str) -> int:
     settings = TuningSettings(
         checkpoint.spec, checkpoint.digest, options.task, options.suite, options.dialect, options.steps, options.batch,
         options.learning_rate, options.seed, options.lora, options.from_scratch, options.precision, options.minutes,
+        options.ladder_every,
     )  # fmt: skip
     tune(Tuner(checkpoint, settings, options.output_dir, command), options.save_every)
     return 0

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from baselines.tuning.prefix_tree import Row, Text, pack
 from baselines.tuning.tree_attention import install, make_blocks
-from baselines.tuning.tuning_texts import TuningTexts, open_texts
+from baselines.tuning.tuning_texts import LADDER_EVERY, TuningTexts, open_texts
 from benchmark.environment import package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
@@ -55,6 +55,7 @@ class TuningSettings:
         from_scratch: whether the weights are initialised anew.
         precision: `no` for float32, or `bf16`.
         minutes: time after which the training ends; 0 for no limit.
+        ladder_every: of `execute`, every N-th task has the questions of the ladder.
     """
 
     model: str
@@ -70,6 +71,7 @@ class TuningSettings:
     from_scratch: bool = False
     precision: str = "no"
     minutes: float = 0.0
+    ladder_every: int = LADDER_EVERY
 
     def learning_rate_factor(self, progress: float) -> float:
         """Factor on the learning rate at a share of the training."""
@@ -94,7 +96,9 @@ class Tuner:
         self.settings, self.folder, self.command = settings, folder, command
         self.tokenizer = load_tokenizer(checkpoint)
         suite = load_suite(settings.suite)
-        self.texts: TuningTexts = open_texts(settings.task, suite, self.tokenizer, settings.seed, settings.dialect)
+        self.texts: TuningTexts = open_texts(
+            settings.task, suite, self.tokenizer, settings.seed, settings.dialect, settings.ladder_every
+        )
         self.model = _build_model(checkpoint, settings)
         self.has_tree_attention = install(self.model)
         self.dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32

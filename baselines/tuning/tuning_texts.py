@@ -32,6 +32,7 @@ NUM_ASKED = 1000
 """Tasks of each stream of a measurement that are not trained on: of each program length of the ladder, which asks about 60 by
 default, and of the execution task, whose measurement draws 404."""
 QUESTIONS_PER_PROGRAM = 1
+LADDER_EVERY = 4
 SENTENCE = "heading sentence"
 """The name of the sentence of `benchmark.causal.execution` among the questions."""
 
@@ -86,16 +87,32 @@ class ExecuteTexts:
 
     A straight-line program is asked about after each of its actions. Description, world and the actions so far are the
     beginning of all texts of a task.
+
+    Args:
+        suite, tokenizer, seed, dialect: see `open_texts`.
+        ladder_every: every N-th task has the questions, which take three times as many tokens as the sentence; all have it.
+            Without the sentence (control flow, or Python) all tasks have the questions.
     """
 
-    def __init__(self, suite: Suite, tokenizer: Any, seed: int, dialect: str = KAREL) -> None:
+    def __init__(
+        self, suite: Suite, tokenizer: Any, seed: int, dialect: str = KAREL, ladder_every: int = LADDER_EVERY
+    ) -> None:
         self.suite, self.encoder, self.seed, self.dialect = suite, Encoder(tokenizer), seed, dialect
         self.has_control = isinstance(suite.recipe, ControlRecipe)
+        self.has_sentence = not self.has_control and dialect == KAREL
+        self.ladder_every = ladder_every if self.has_sentence else 1
         self.asked = asked_pairs(suite)
 
     def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
         """See `TuningTexts.groups`; the groups of the questions come first, then those of the sentence."""
         executions, task_of = self.executions(numbers)
+        with_questions = np.flatnonzero(np.asarray(numbers)[task_of] % self.ladder_every == 0)
+        groups = self._questions(executions.take(with_questions), task_of[with_questions], numbers)
+        if self.has_sentence:
+            groups += self._sentences(executions, task_of, len(numbers))
+        return [group for group in groups if group]
+
+    def _questions(self, executions: Executions, task_of: np.ndarray, numbers: Sequence[int]) -> list[list[Text]]:
         tasks = pose_questions(self.suite, executions, executions.take(np.zeros(0, np.int64)), executions, self.dialect)
         questions = tasks.questions
         prompts = [tasks.prompts(question) for question in questions]
@@ -106,9 +123,7 @@ class ExecuteTexts:
             for q in rng.permutation(len(questions))[:QUESTIONS_PER_PROGRAM].tolist():
                 answer = questions[q].choices[answers[q][i]]
                 groups[task].append(self.encoder.encode(questions[q].name, prompts[q][i], answer))
-        if not self.has_control and self.dialect == KAREL:
-            groups += self._sentences(executions, task_of, len(numbers))
-        return [group for group in groups if group]
+        return groups
 
     def _sentences(self, executions: Executions, task_of: np.ndarray, num_tasks: int) -> list[list[Text]]:
         worlds = world_texts(executions.inputs, self.suite.show_under_robot)
@@ -155,8 +170,10 @@ def pair_texts(programs: Programs, inputs: Worlds) -> list[str]:
     return [f"{world}\n{program}" for world, program in zip(world_texts(inputs), program_texts(programs), strict=True)]
 
 
-def open_texts(task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str) -> TuningTexts:
+def open_texts(
+    task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str, ladder_every: int = LADDER_EVERY
+) -> TuningTexts:
     """The texts of a tuning task, `execute` or `write`."""
     if task == WRITE:
         return WriteTexts(suite, tokenizer, seed)
-    return ExecuteTexts(suite, tokenizer, seed, dialect)
+    return ExecuteTexts(suite, tokenizer, seed, dialect, ladder_every)

@@ -32,6 +32,7 @@ from benchmark.tasks.prompts import prompt_ids
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
 from karel_env.dialects import DIALECTS, parse_program
+from karel_env.world import world_texts
 
 LAPTOP = load_suite("laptop")
 TOKENIZER = byte_pairs()
@@ -132,6 +133,20 @@ def test_what_is_trained_begins_as_what_is_asked_token_for_token(monkeypatch):
         (text.ids[: text.num_given], text.ids[text.num_given : -1]) for g in texts.groups(range(20)) for text in g
     }
     assert len(trained & asked) == 20
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [4, 5, 6]), (3, [6]), (4, [4]), (100, [])])
+def test_the_questions_are_asked_about_every_nth_task_and_the_sentence_about_all(every, expected):
+    numbers = [4, 5, 6]
+    worlds = {n: ExecuteTexts(LAPTOP, TOKENIZER, 1).executions([n])[0].inputs for n in numbers}
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    for text in (
+        text for group in ExecuteTexts(LAPTOP, TOKENIZER, 1, ladder_every=every).groups(numbers) for text in group
+    ):
+        prompt, _ = read_text(text)
+        (number,) = [n for n in numbers if world_texts(worlds[n], LAPTOP.show_under_robot)[0] in prompt]
+        found[text.question == "heading sentence"].add(number)
+    assert found == {True: set(numbers), False: set(expected)}
 
 
 def test_no_pair_that_is_asked_is_trained():
