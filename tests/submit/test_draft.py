@@ -138,6 +138,10 @@ def test_a_baseline_is_described_as_in_its_row(board, tmp_path):
     entry("model.digest", "0" * 64, "record.json")(run)
     assert main(["--submissions", str(board), "new", "again", "--run", str(run)]) == 4
     assert described(board / "2026-11-25_again")["family"] == "symbolic"
+    entry("suite.name", "control", "record.json")(run)
+    assert main(["--submissions", str(board), "new", "elsewhere", "--run", str(run)]) == 4
+    training = described(NETWORK.parent / name)["training"]
+    assert described(board / "2026-11-25_elsewhere")["training"] == training | {"suite": "control"}
 
 
 def test_own_training_was_under_the_original_meanings():

@@ -146,6 +146,8 @@ def _entries_of_same_model(record: Record, submissions: Path) -> dict[str, Known
         training = description.get("training")
         entries = {path: description.get(path) for path in (FAMILY, AUTHORS, LICENCE)}
         entries |= {f"training.{name}": value for name, value in training.items()} if isinstance(training, dict) else {}
+        if is_same_baseline and "training.suite" in entries:
+            entries["training.suite"] = record.suite.name  # A baseline is trained on the suite that it is evaluated on.
         source = f"{folder.name}, a row of the same model"
         return {
             path: KnownEntry(value, source)
