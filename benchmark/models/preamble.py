@@ -30,7 +30,7 @@ class Preamble:
         self, ids: list[int], model_type: str, takes_position_ids: bool, compute_cache: Callable[[list[int]], Any]
     ) -> None:
         self.ids = ids
-        self.pads_positions = takes_position_ids and model_type not in MASK_WINDOW_TYPES
+        self.allows_padding = takes_position_ids and model_type not in MASK_WINDOW_TYPES
         self.compute_cache = compute_cache
 
     @cached_property
@@ -47,7 +47,7 @@ class Preamble:
         if not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
             return "none"
         has_windows = any(layer.is_sliding for layer in layers)
-        return "all prompts" if self.pads_positions and not has_windows else "prompts of equal length"
+        return "all prompts" if self.allows_padding and not has_windows else "prompts of equal length"
 
     def num_shared(self, rows: Sequence[list[int]]) -> int:
         """Number of tokens that a batch of prompts [B] of token ids takes from the cache: all of the preamble, or 0."""
