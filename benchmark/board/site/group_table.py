@@ -263,9 +263,12 @@ def _with_other_seeds(
 
 
 def number_families(groups: Sequence[RankingGroup]) -> dict[str, int]:
-    """A number per family of the board, by name, so that it has the same mark in every picture."""
-    families = {ranked_row.row.family for group in groups for ranked_row in group.rows}
-    return {family: number for number, family in enumerate(sorted(families))}
+    """A number per family of the board, so that it has the same mark in every picture: by group, and by name in a group.
+
+    The families of the first and largest group have colours of their own.
+    """
+    families = [family for group in groups for family in sorted({ranked_row.row.family for ranked_row in group.rows})]
+    return {family: number for number, family in enumerate(dict.fromkeys(families))}
 
 
 def _to_series(points: Sequence[tuple[str, ChartPoint]], kinds: Mapping[str, int]) -> list[ChartSeries]:
