@@ -170,9 +170,7 @@ def pair_texts(programs: Programs, inputs: Worlds) -> list[str]:
     return [f"{world}\n{program}" for world, program in zip(world_texts(inputs), program_texts(programs), strict=True)]
 
 
-def open_texts(
-    task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str, ladder_every: int = LADDER_EVERY
-) -> TuningTexts:
+def open_texts(task: str, suite: Suite, tokenizer: Any, seed: int, dialect: str, ladder_every: int) -> TuningTexts:
     """The texts of a tuning task, `execute` or `write`."""
     if task == WRITE:
         return WriteTexts(suite, tokenizer, seed)

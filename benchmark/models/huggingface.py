@@ -279,9 +279,10 @@ class HuggingFaceModel:
 
     def _prefill(self, prompts: Sequence[str]) -> _PrefilledBatch:
         """Prefill prompts; the batches of the last grouped prompts are kept, since reading often follows generation."""
-        if tuple(prompts) in self.prefilled:
-            return self.prefilled[tuple(prompts)]
-        if tuple(prompts) not in self.groups:
+        group = tuple(prompts)
+        if group in self.prefilled:
+            return self.prefilled[group]
+        if group not in self.groups:
             self.prefilled.clear()
         rows = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         num_shared = self.preamble.num_shared(rows)
@@ -302,7 +303,7 @@ class HuggingFaceModel:
         # After a prompt longer than its window, a sliding layer can only be cropped to the entries it has stored.
         cache.activate_past_recording()
         batch = _PrefilledBatch(ids, mask, cache, True)
-        self.prefilled[tuple(prompts)] = batch
+        self.prefilled[group] = batch
         return batch
 
     def pad_prompts(self, rows: list[list[int]], num_shared: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
