@@ -1,6 +1,6 @@
 """Word-level tokenizer of the canonical text: one token per cell or pair of cells, and per item of the program.
 
-It splits at white space and drops line ends, which worlds of a single size do not need.
+It splits at white space. Line ends are dropped, which worlds of a single size do not need, or are tokens.
 """
 
 from __future__ import annotations
@@ -15,12 +15,23 @@ from benchmark.tasks.prompts import INPUT, OUTPUT, PROGRAM
 from karel_env.language import WORDS
 from karel_env.world import ROBOT_GLYPHS, glyph_words
 
-PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
+PAD, END, UNKNOWN, LINE_END = "<pad>", "<end>", "<unknown>", "\n"
 
 
-def vocabulary(pairs: Sequence[str] = ()) -> dict[str, int]:
-    """Token ids by token; equal for all suites except the pairs, which come last."""
-    words = [PAD, END, UNKNOWN, INPUT, OUTPUT, PROGRAM, *glyph_words(), *WORDS, *pairs]
+def vocabulary(pairs: Sequence[str] = (), line_ends: bool = False) -> dict[str, int]:
+    """Token ids by token; equal for all suites except the line end and the pairs, which come last."""
+    words = [
+        PAD,
+        END,
+        UNKNOWN,
+        INPUT,
+        OUTPUT,
+        PROGRAM,
+        *glyph_words(),
+        *WORDS,
+        *([LINE_END] if line_ends else []),
+        *pairs,
+    ]
     return {word: i for i, word in enumerate(words)}
 
 
@@ -31,17 +42,18 @@ def cell_pairs(show_under_robot: bool) -> list[str]:
     return [f"{first} {second}" for first in cells for second in cells if not {first, second} <= robots]
 
 
-def build_tokenizer(pairs: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """Build a Hugging Face tokenizer; `decode` joins tokens by one space, which gives the canonical text.
+def build_tokenizer(pairs: Sequence[str] = (), line_ends: bool = False) -> PreTrainedTokenizerFast:
+    """Build a Hugging Face tokenizer; `decode` joins tokens by one space, which gives the canonical text of a program.
 
     With `pairs` (all `cell_pairs` of a suite), two cells are one token, from the left of each row; a row of odd length
-    ends with a single cell.
+    ends with a single cell. With `line_ends`, every line end is a token.
     """
-    inner = Tokenizer(models.WordLevel(vocabulary(pairs), unk_token=UNKNOWN))
+    inner = Tokenizer(models.WordLevel(vocabulary(pairs, line_ends), unk_token=UNKNOWN))
     cell = rf"(?:[{re.escape(''.join(ROBOT_GLYPHS))}]\d?|[.#]|\d)(?!\S)"
+    patterns = [*([LINE_END] if line_ends else []), *([f"{cell} {cell}"] if pairs else []), r"\S+"]
     inner.pre_tokenizer = (
-        pre_tokenizers.Split(Regex(rf"{cell} {cell}|\S+"), "removed", invert=True)
-        if pairs
+        pre_tokenizers.Split(Regex("|".join(patterns)), "removed", invert=True)
+        if len(patterns) > 1
         else pre_tokenizers.WhitespaceSplit()
     )
     return PreTrainedTokenizerFast(

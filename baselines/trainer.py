@@ -25,7 +25,7 @@ from baselines.lstm import LstmForCausalLM
 from baselines.muon import Muon
 from baselines.recipe import Recipe
 from baselines.selective_scan import install_selective_scan
-from baselines.tokenizer import build_tokenizer, cell_pairs
+from baselines.tokenizer import PAD, build_tokenizer, cell_pairs, vocabulary
 from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
@@ -33,6 +33,8 @@ from benchmark.tasks.task_sets import TaskSets
 CUSTOM_CLASSES = {"LstmForCausalLM": LstmForCausalLM}
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 LOG_INTERVAL = 50
+LENGTH_STEP = 64
+"""Lengths of parts are multiples of this, and sequences whose lengths differ by less are not sorted."""
 MAX_SILENT_SECONDS = 30.0
 """Off a terminal, a line of progress is printed at least this often."""
 STATE_FOLDERS = ("state", "state.new", "state.old")
@@ -40,8 +42,9 @@ STATE_FOLDERS = ("state", "state.new", "state.old")
 
 
 def build_recipe_tokenizer(recipe: Recipe) -> transformers.PreTrainedTokenizerFast:
-    """Build the tokenizer of a recipe."""
-    return build_tokenizer(cell_pairs(load_suite(recipe.suite).show_under_robot) if recipe.pairs else ())
+    """Build the tokenizer of a recipe; line ends are tokens in a suite whose worlds differ in size."""
+    suite = load_suite(recipe.suite)
+    return build_tokenizer(cell_pairs(suite.show_under_robot) if recipe.pairs else (), not suite.has_one_world_size)
 
 
 def build_model(recipe: Recipe) -> torch.nn.Module:
@@ -103,8 +106,29 @@ def _group_matrices(matrices: Mapping[str, torch.Tensor], parts: Mapping[str, in
 def build_batch(task_sets: TaskSets, recipe: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels [batch, S] of one step."""
     tasks, suite = task_sets.training(recipe.task_numbers(step), recipe.seed), task_sets.suite
-    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs)
+    tokens, labels = encode(
+        tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs, not suite.has_one_world_size
+    )
     return torch.from_numpy(tokens), torch.from_numpy(labels)
+
+
+def split_batch(
+    tokens: torch.Tensor, labels: torch.Tensor, micro: int, pad: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Split tokens and labels [N, S] into parts of `micro` sequences, the longest first, each as long as it needs.
+
+    Lengths are rounded up to a multiple of `LENGTH_STEP`, so that a compiled model meets few of them.
+    """
+    lengths = (tokens != pad).sum(1)
+    if int(lengths.max() - lengths.min()) >= LENGTH_STEP:
+        order = lengths.argsort(descending=True, stable=True)
+        tokens, labels, lengths = tokens[order], labels[order], lengths[order]
+    parts = []
+    for start in range(0, len(tokens), micro):
+        part = slice(start, start + micro)
+        longest = -(-int(lengths[part].max()) // LENGTH_STEP) * LENGTH_STEP
+        parts.append((tokens[part, :longest], labels[part, :longest]))
+    return parts
 
 
 class Trainer:
@@ -133,6 +157,7 @@ class Trainer:
                 "use a number of processes that divides it"
             )
         self.raw_model = build_model(recipe)
+        self.pad = vocabulary()[PAD]
         if recipe.model_class == "MambaForCausalLM" and self.accelerator.device.type == "cpu":
             install_selective_scan(compile_model)
         optimizers = build_optimizers(self.raw_model, recipe)
@@ -187,13 +212,13 @@ class Trainer:
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        self.tokens += tokens.numel()
+        self.tokens += int((tokens != self.pad).sum())
         targets = labels[:, 1:]
         predicted = float(self.host_weights[targets[targets != IGNORE_INDEX]].sum())
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         local_slice = slice(rank * len(tokens) // processes, (rank + 1) * len(tokens) // processes)
         micro = self.recipe.micro or len(tokens)
-        parts = list(zip(tokens[local_slice].split(micro), labels[local_slice].split(micro), strict=True))
+        parts = split_batch(tokens[local_slice], labels[local_slice], micro, self.pad)
         total = torch.zeros((), device=self.accelerator.device)
         for num_remaining, (ids, part_labels) in zip(reversed(range(len(parts))), parts, strict=True):
             # Processes exchange gradients once per step, with its last part.

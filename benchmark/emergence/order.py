@@ -34,6 +34,8 @@ MAX_UNDEFINED = 0.05
 BEFORE, AFTER, TOGETHER, OPEN, FEW = "before", "after", "together", "undecided", "too few series"
 MIN_SERIES = 3
 """Smallest number of series for a conclusion."""
+AT_MOST, AT_LEAST, ABOUT = "at most ", "at least ", "about "
+"""What stands before a half point or a difference that is a bound; before a difference of two bounds, `ABOUT`."""
 TOGETHER_DOUBLINGS = 0.5
 """Two half points within this many doublings of training count as together."""
 
@@ -57,10 +59,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class HalfPoint:
-    """The half point of a figure in a series: value and in each resample, float64 [W]."""
+    """The half point of a figure in a series.
+
+    Attributes:
+        value: logarithm to base 2 of the training.
+        resampled: float64 [W], in each resample.
+        is_latest: whether the figure has half of its final value at the first checkpoint that defines it, so that the half
+            point is at `value` or before.
+    """
 
     value: float
     resampled: np.ndarray
+    is_latest: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Order:
     Attributes:
         half: by figure, mean half point (logarithm to base 2 of the training) over the series that have one, with its 95%
             interval; `n` is their number.
+        num_latest: by figure, number of series whose half point is `HalfPoint.is_latest`.
         differences: by pair such as `delta - use`, mean difference of half points, likewise.
         conclusions: by pair, `BEFORE`, `AFTER`, `TOGETHER`, `OPEN` or `FEW`.
         by_series: half points of each series by figure; None where there is none.
@@ -78,10 +89,16 @@ class Order:
     """
 
     half: dict[str, Estimate | None]
+    num_latest: dict[str, int]
     differences: dict[str, Estimate | None]
     conclusions: dict[str, str]
     by_series: dict[str, dict[str, float | None]]
     crossings: dict[str, dict[str, float | None]]
+
+    def side(self, difference: str) -> str:
+        """What stands before a difference whose half points are latest ones in some series; empty without any."""
+        first, second = (self.num_latest[name] > 0 for name in difference.split(" - "))
+        return (ABOUT if first else AT_LEAST) if second else AT_MOST if first else ""
 
 
 def build_curve(points: Sequence[CurvePoint], name: str, axis: Axis) -> Curve | None:
@@ -123,7 +140,7 @@ def find_half_point(curve: Curve) -> HalfPoint | None:
     is_undefined = np.isnan(resampled)
     if np.isnan(value) or is_undefined.mean() > MAX_UNDEFINED:
         return None
-    return HalfPoint(value, np.where(is_undefined, value, resampled))
+    return HalfPoint(value, np.where(is_undefined, value, resampled), bool(value == curve.position[0]))
 
 
 def first_crossing(curve: Curve) -> float | None:
@@ -132,16 +149,16 @@ def first_crossing(curve: Curve) -> float | None:
     return float(2 ** curve.position[is_above.argmax()]) if is_above.any() else None
 
 
-def mean_over_series(parts: Sequence[HalfPoint]) -> Estimate | None:
+def mean_over_series(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate | None:
     """Mean of half points, or of differences of them, with its interval; None without any.
 
-    Of one series, the interval holds the tasks alone; of several, which have the same tasks, the training seeds as well.
+    A part is a value and its resampled values [W]. Of one series, the interval holds the tasks alone; of several, which have the same tasks, the training seeds as well.
     """
     if not parts:
         return None
-    values = np.array([part.value for part in parts])
-    count = min(len(part.resampled) for part in parts)
-    resampled = np.mean([part.resampled[:count] for part in parts], axis=0)
+    values = np.array([value for value, _ in parts])
+    count = min(len(resampled) for _, resampled in parts)
+    resampled = np.mean([resampled[:count] for _, resampled in parts], axis=0)
     value = float(values.mean())
     if len(parts) > 1:
         return interval_over_units_and_seeds(value, resampled, values, len(parts), LEVEL, same_units=True)
@@ -149,22 +166,28 @@ def mean_over_series(parts: Sequence[HalfPoint]) -> Estimate | None:
     return Estimate(value, float(low), float(high), 1)
 
 
-def subtract(first: HalfPoint, second: HalfPoint) -> HalfPoint:
-    """The difference of two half points of one series."""
+def subtract(first: HalfPoint, second: HalfPoint) -> tuple[float, np.ndarray]:
+    """The difference of two half points of one series, and in each resample."""
     count = min(len(first.resampled), len(second.resampled))
-    return HalfPoint(first.value - second.value, first.resampled[:count] - second.resampled[:count])
+    return first.value - second.value, first.resampled[:count] - second.resampled[:count]
 
 
-def conclude(difference: Estimate | None) -> str:
-    """What an interval of a difference says of the first of two figures; the rule is fixed in docs/emergence.md."""
+def conclude(difference: Estimate | None, first_is_latest: bool = False, second_is_latest: bool = False) -> str:
+    """What an interval of a difference says of the first of two figures; the rule is fixed in docs/emergence.md.
+
+    Args:
+        difference: mean over series; None if no series has both half points.
+        first_is_latest, second_is_latest: whether the half point of the figure is `HalfPoint.is_latest` in a series, so that
+            the difference may be too large, or too small.
+    """
     if difference is None or difference.n < MIN_SERIES:
         return FEW
     if difference.high < 0:
-        return BEFORE
+        return OPEN if second_is_latest else BEFORE
     if difference.low > 0:
-        return AFTER
+        return OPEN if first_is_latest else AFTER
     is_small = difference.low > -TOGETHER_DOUBLINGS and difference.high < TOGETHER_DOUBLINGS
-    return TOGETHER if is_small else OPEN
+    return TOGETHER if is_small and not first_is_latest and not second_is_latest else OPEN
 
 
 def find_order(series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> Order:
@@ -174,15 +197,21 @@ def find_order(series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> Order:
         run: {name: find_half_point(curve) if curve else None for name, curve in of_run.items()}
         for run, of_run in curves.items()
     }
-    differences = {}
+    num_latest = {name: sum(h.is_latest for of_run in halves.values() if (h := of_run[name])) for name in CURVES}
+    differences, conclusions = {}, {}
     for first, second in DIFFERENCES:
         pairs = [(of_run[first], of_run[second]) for of_run in halves.values()]
-        parts = [subtract(a, b) for a, b in pairs if a is not None and b is not None]
-        differences[f"{first} - {second}"] = mean_over_series(parts)
+        difference = mean_over_series([subtract(a, b) for a, b in pairs if a is not None and b is not None])
+        differences[f"{first} - {second}"] = difference
+        conclusions[f"{first} - {second}"] = conclude(difference, num_latest[first] > 0, num_latest[second] > 0)
     return Order(
-        {name: mean_over_series([h for of_run in halves.values() if (h := of_run[name])]) for name in CURVES},
+        {
+            name: mean_over_series([(h.value, h.resampled) for of_run in halves.values() if (h := of_run[name])])
+            for name in CURVES
+        },
+        num_latest,
         differences,
-        {name: conclude(difference) for name, difference in differences.items()},
+        conclusions,
         {run: {name: h.value if h else None for name, h in of_run.items()} for run, of_run in halves.items()},
         {
             run: {name: first_crossing(curve) if curve else None for name, curve in of_run.items()}

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from benchmark.causal.report import format_p
 from benchmark.emergence.axis import Axis, choose_axis
-from benchmark.emergence.order import LEVEL, Order, find_order
+from benchmark.emergence.order import AT_MOST, LEVEL, Order, find_order
 from benchmark.emergence.phases import (
     NUM_FINAL_CHECKPOINTS,
     PAPER_R2,
@@ -170,12 +170,22 @@ def _phase_table(phases: Mapping[str, Phases]) -> str:
 
 def _order_tables(order: Order, axis: Axis) -> list[str]:
     halves = [
-        [name, f"{2**value.value:,.0f}", f"{2**value.low:,.0f} to {2**value.high:,.0f}", value.n]
+        [
+            name,
+            f"{AT_MOST if order.num_latest[name] else ''}{2**value.value:,.0f}",
+            f"{2**value.low:,.0f} to {2**value.high:,.0f}",
+            value.n,
+        ]
         for name, value in order.half.items()
         if value is not None
     ]
     differences = [
-        [name, f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]", value.n, order.conclusions[name]]
+        [
+            name,
+            f"{order.side(name)}{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]",
+            value.n,
+            order.conclusions[name],
+        ]
         for name, value in order.differences.items()
         if value is not None
     ]
@@ -187,7 +197,11 @@ def _order_tables(order: Order, axis: Axis) -> list[str]:
     tables = []
     if halves:
         tables.append(
-            tabulate(halves, [f"half of the final value, {axis.label}", "mean", f"{LEVEL:.0%} interval", "series"])
+            tabulate(
+                halves,
+                [f"half of the final value, {axis.label}", "mean", f"{LEVEL:.0%} interval", "series"],
+                disable_numparse=True,
+            )
         )
     if differences:
         headers = ["difference of half points, doublings", f"mean and {LEVEL:.0%} interval", "series", "the first is"]

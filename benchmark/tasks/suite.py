@@ -77,6 +77,11 @@ class Suite:
         """Whether prompts print the markers under the robot."""
         return self.equality == "state"
 
+    @property
+    def has_one_world_size(self) -> bool:
+        """Whether all worlds have the same height and width."""
+        return all(low == high for low, high in (self.recipe.height, self.recipe.width))
+
     def shards(self, num_tasks: int) -> list[tuple[int, int]]:
         """(start, stop) of each shard of `num_tasks` tasks."""
         return [(start, min(start + self.shard, num_tasks)) for start in range(0, num_tasks, self.shard)]

@@ -11,16 +11,28 @@ from baselines.tokenizer import build_tokenizer, cell_pairs
 from benchmark.tasks.prompts import prompt_text
 from benchmark.tasks.suite import load_suite, training_tasks
 from benchmark.tasks.suite import test_tasks as tasks_of
+from karel_env.world import world_texts
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("smoke", False), ("laptop", False), ("icml24", False), ("laptop", True), ("icml24", True)]
+    ("name", "pairs", "line_ends"),
+    [
+        ("smoke", False, False),
+        ("laptop", False, False),
+        ("icml24", False, False),
+        ("laptop", True, False),
+        ("icml24", True, False),
+        ("icml24", True, True),
+        (WORLDS_SUITE, True, False),
+        ("control", False, True),
+        ("control", True, True),
+    ],
 )
-def test_encoding_is_the_tokenizer_on_the_text(name, pairs):
+def test_encoding_is_the_tokenizer_on_the_text(name, pairs, line_ends):
     suite = load_suite(name)
-    tokenizer = build_tokenizer(cell_pairs(suite.show_under_robot) if pairs else ())
+    tokenizer = build_tokenizer(cell_pairs(suite.show_under_robot) if pairs else (), line_ends)
     tasks = training_tasks(suite, np.arange(20), 1)
-    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, pairs=pairs)
+    tokens, labels = encode(tasks, suite.shown, suite.show_under_robot, pairs=pairs, line_ends=line_ends)
     for i, program in enumerate(tasks.programs.texts()):
         shown = slice(0, suite.shown)
         prompt = prompt_text(tasks.inputs[i, shown], tasks.outputs[i, shown], suite.show_under_robot)
@@ -41,14 +53,37 @@ def test_training_never_shows_a_test_task():
     assert not np.isin(tasks.key, tasks_of(suite).key).any()
 
 
-def test_pairs_make_grids_half_as_long_and_need_even_rows():
+def test_pairs_make_grids_half_as_long():
     suite = load_suite("icml24")
     tasks = training_tasks(suite, np.arange(4), 1)
     single, pairs = (encode(tasks, suite.shown, False, pairs=pairs)[0] for pairs in (False, True))
     assert single.shape[1] - pairs.shape[1] == suite.shown * 2 * 36 / 2
-    odd = load_suite(WORLDS_SUITE)
-    with pytest.raises(ValueError, match="rows of an even number"):
-        encode(training_tasks(odd, np.arange(4), 1), odd.shown, True, pairs=True)
+
+
+def test_targets_are_the_outputs_with_their_line_ends_and_the_program():
+    suite = load_suite("control")
+    tasks = training_tasks(suite, np.arange(12), 1)
+    tokenizer = build_tokenizer(cell_pairs(suite.show_under_robot), line_ends=True)
+    texts = {
+        loss: [tokenizer.decode([t for t in row if t != IGNORE_INDEX]) for row in labels]
+        for loss in ("outputs", "program", "all")
+        for labels in [encode(tasks, suite.shown, suite.show_under_robot, loss, pairs=True, line_ends=True)[1]]
+    }
+    for i, program in enumerate(tasks.programs.texts()):
+        shown = slice(0, suite.shown)
+        body = f"{' '.join(program.split()[3:])} {tokenizer.eos_token}"
+        outputs = [line for output in tasks.outputs[i, shown] for line in world_texts(output.reshape(1))[0].split("\n")]
+        assert texts["program"][i].split() == body.split()
+        lines = [line.split() for line in texts["outputs"][i].split("\n")]
+        assert lines == [*(line.split() for line in outputs), body.split()]
+        prompt = prompt_text(tasks.inputs[i, shown], tasks.outputs[i, shown], suite.show_under_robot)
+        assert texts["all"][i].split() == f"{prompt} {body}".split()
+
+
+def test_worlds_of_several_sizes_need_line_ends():
+    suite = load_suite("control")
+    with pytest.raises(ValueError, match=r"worlds of several sizes.*set line_ends to true"):
+        encode(training_tasks(suite, np.arange(4), 1), suite.shown, suite.show_under_robot)
 
 
 def test_a_row_of_an_odd_number_ends_with_a_single_cell():

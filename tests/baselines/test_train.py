@@ -21,12 +21,12 @@ from worlds import WORLDS_SUITE
 import baselines.speed
 import baselines.train
 import baselines.trainer
-from baselines.encoding import IGNORE_INDEX
+from baselines.encoding import IGNORE_INDEX, encode
 from baselines.muon import Muon, orthogonalize
 from baselines.recipe import RECIPES, Recipe, find_recipe, load_recipe
 from baselines.speed import measure_speed
 from baselines.tokenizer import END, vocabulary
-from baselines.trainer import Trainer, build_batch, build_optimizers
+from baselines.trainer import Trainer, build_batch, build_optimizers, split_batch
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.huggingface import HuggingFaceModel
 from benchmark.models.interface import ModelSpec
@@ -339,3 +339,36 @@ def test_products_of_an_lstm_are_counted(tmp_path):
     width = training.config["hidden_size"]
     weights = 2 * 8 * width * width + width * len(vocabulary())
     assert measure_speed(training, False, "no", 1).operations == pytest.approx(6 * weights * length, rel=0.15)
+
+
+def test_parts_of_a_step_are_no_longer_than_they_need():
+    lengths = [100, 300, 20, 290, 130]
+    tokens = torch.zeros((5, 310), dtype=torch.long)
+    for row, length in zip(tokens, lengths, strict=True):
+        row[:length] = length
+    parts = split_batch(tokens, tokens + 1, 2, pad=0)
+    assert [part.shape[1] for part, _ in parts] == [310, 192, 64]
+    assert [row[0].item() for part, _ in parts for row in part] == [300, 290, 130, 100, 20]
+    assert all((labels == part + 1).all() for part, labels in parts)
+    # Of about one length, the order stays.
+    ((part, _),) = split_batch(tokens[[0, 4]], tokens[[0, 4]], 2, pad=0)
+    assert part[:, 0].tolist() == [100, 130]
+    assert part.shape[1] == 192
+
+
+@pytest.mark.parametrize("micro", [0, 2])
+def test_a_step_of_worlds_of_several_sizes_has_the_gradient_of_its_tasks(recipe, tmp_path, micro):
+    """Padding and the order of parts do not matter: the loss is that of each task alone, weighted by its targets."""
+    training = load_recipe(recipe, ["suite=control", "pairs=true", "optimizer.batch=4", f"micro={micro}"])
+    trainer = Trainer(training, tmp_path, False, "no")
+    task_sets = TaskSets(load_suite("control"))
+    sums, count = 0.0, 0
+    with torch.no_grad():
+        for number in range(4):
+            tasks = task_sets.training(np.array([number]), training.seed)
+            ids, labels = encode(tasks, 5, True, pairs=True, line_ends=True)
+            logits = trainer.raw_model(input_ids=torch.from_numpy(ids)).logits[0, :-1]
+            targets = torch.from_numpy(labels[0, 1:])
+            sums += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            count += int((targets != IGNORE_INDEX).sum())
+    assert float(trainer.train_step()) == pytest.approx(sums / count, rel=1e-5)

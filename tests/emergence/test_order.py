@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from curve_points import simulate_series
@@ -11,7 +14,9 @@ from benchmark.emergence.axis import choose_axis
 from benchmark.emergence.monotone import fit_increasing, half_points, simultaneous_lower
 from benchmark.emergence.order import (
     AFTER,
+    AT_LEAST,
     BEFORE,
+    CURVES,
     FEW,
     MIN_POINTS,
     OPEN,
@@ -24,6 +29,7 @@ from benchmark.emergence.order import (
     first_crossing,
 )
 from benchmark.emergence.point import DELTA, MERGES, USE
+from benchmark.emergence.report import build_report, format_report
 from benchmark.statistics import Estimate
 
 
@@ -77,6 +83,42 @@ def test_the_order_of_known_curves_is_returned():
 def test_what_an_interval_means(low, high, conclusion):
     assert conclude(Estimate((low + high) / 2, low, high, 5)) == conclusion
     assert conclude(None) == conclude(Estimate(-2, -3, -1, 2)) == FEW
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first_is_latest", "second_is_latest", "conclusion"),
+    [
+        # The first figure may have risen earlier still, which keeps `before`; the second may have, which does not.
+        (-3, -0.1, True, False, BEFORE),
+        (-3, -0.1, False, True, OPEN),
+        (0.1, 2, False, True, AFTER),
+        (0.1, 2, True, False, OPEN),
+        (-0.4, 0.4, False, True, OPEN),
+        (-0.4, 0.4, True, False, OPEN),
+    ],
+)
+def test_a_half_point_that_may_be_earlier_supports_one_conclusion(
+    low, high, first_is_latest, second_is_latest, conclusion
+):
+    assert conclude(Estimate((low + high) / 2, low, high, 5), first_is_latest, second_is_latest) == conclusion
+
+
+def test_a_figure_that_is_first_defined_above_half_has_a_latest_half_point():
+    seeds = {f"seed {s}": simulate_series(s, {DELTA: 10.0, USE: 6.0}, noise=0.002) for s in range(3)}
+    # As for a model that solves too little before: use is measured from the eighth doubling on, where it is final.
+    late = {
+        run: [replace(p, use=None, resampled={DELTA: p.resampled[DELTA]}) if p.tasks < 2**8 else p for p in points]
+        for run, points in seeds.items()
+    }
+    assert find_order(seeds, choose_axis(seeds.values())).num_latest == dict.fromkeys(CURVES, 0)
+    order = find_order(late, choose_axis(late.values()))
+    assert order.num_latest == {**dict.fromkeys(CURVES, 0), USE: 3, USE_OR_ZERO: 3}
+    assert order.half[USE].value == 8
+    assert order.side("delta - use") == AT_LEAST
+    assert order.conclusions["delta - use"] == AFTER
+    text = format_report(build_report(late))
+    assert re.search(r"use +at most 256 ", text)
+    assert re.search(r"delta - use +at least \+2\.\d+ ", text)
 
 
 def coverage(num_simulations: int) -> tuple[float, float]:
