@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.emergence.axis import Axis
+from benchmark.emergence.order import Order
 from benchmark.emergence.point import CurvePoint
 from benchmark.emergence.report import SeriesReport
 from benchmark.probing.figures import BLUE, GREY, ORANGE, save_figures, titled_figure
@@ -136,8 +137,8 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
         for title, curves in list_panels()
         if any(curve(point) is not None for curve in curves.values() for point in points)
     ]
-    half = {key: value for key, value in report.order.half.items() if value} if report.order else {}
-    count = len(panels) + bool(half)
+    has_half = report.order is not None and any(report.order.half.values())
+    count = len(panels) + has_half
     num_rows = -(-count // 2)
     lengths = [str(length) for length in sorted({len(part) for part in series.values()})]
     dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
@@ -154,8 +155,8 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
             panel.axvline(edge, color=GREY, ls=":", lw=0.9)
     if edges:
         _label_phases(grid[0, 0], [0.0, *edges, max(axis.values(part)[-1] for part in series.values())])
-    if half:
-        _draw_half_points(grid.flat[len(panels)], half)
+    if report.order is not None and has_half:
+        _draw_half_points(grid.flat[len(panels)], report.order)
     for panel in grid.flat[count:]:
         panel.set_axis_off()
     for panel in grid.flat[max(0, count - 2) : count]:
@@ -164,14 +165,16 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
     return figure
 
 
-def _draw_half_points(panel: Axes, half: Mapping[str, Estimate]) -> None:
-    """Where each figure reaches half of its final value, with its interval."""
-    for row, estimate in enumerate(half.values()):
+def _draw_half_points(panel: Axes, order: Order) -> None:
+    """Where each figure reaches half of its final value, with its interval; an arrow to the left where that is at most."""
+    half = {name: estimate for name, estimate in order.half.items() if estimate is not None}
+    for row, (name, estimate) in enumerate(half.items()):
         panel.plot([2**estimate.low, 2**estimate.high], [row, row], color=BLUE, lw=1.6)
-        panel.plot([2**estimate.value], [row], "o", color=BLUE, ms=4)
+        panel.plot([2**estimate.value], [row], "<" if order.num_latest[name] else "o", color=BLUE, ms=5)
     panel.set_yticks(range(len(half)), list(half), fontsize=7)
     panel.set_ylim(len(half) - 0.5, -0.5)
-    panel.set_title("half of the final value, 95% interval", loc="left", fontsize=8)
+    bounds = ", <: at most" if any(order.num_latest[name] for name in half) else ""
+    panel.set_title(f"half of the final value, 95% interval{bounds}", loc="left", fontsize=8)
 
 
 def _content(depth: str, point: CurvePoint) -> Estimate | None:
