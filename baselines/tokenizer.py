@@ -20,18 +20,8 @@ PAD, END, UNKNOWN, LINE_END = "<pad>", "<end>", "<unknown>", "\n"
 
 def vocabulary(pairs: Sequence[str] = (), line_ends: bool = False) -> dict[str, int]:
     """Token ids by token; equal for all suites except the line end and the pairs, which come last."""
-    words = [
-        PAD,
-        END,
-        UNKNOWN,
-        INPUT,
-        OUTPUT,
-        PROGRAM,
-        *glyph_words(),
-        *WORDS,
-        *([LINE_END] if line_ends else []),
-        *pairs,
-    ]
+    line_end = [LINE_END] if line_ends else []
+    words = [PAD, END, UNKNOWN, INPUT, OUTPUT, PROGRAM, *glyph_words(), *WORDS, *line_end, *pairs]
     return {word: i for i, word in enumerate(words)}
 
 

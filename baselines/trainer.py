@@ -44,7 +44,7 @@ STATE_FOLDERS = ("state", "state.new", "state.old")
 def build_recipe_tokenizer(recipe: Recipe) -> transformers.PreTrainedTokenizerFast:
     """Build the tokenizer of a recipe; line ends are tokens in a suite whose worlds differ in size."""
     suite = load_suite(recipe.suite)
-    return build_tokenizer(cell_pairs(suite.show_under_robot) if recipe.pairs else (), not suite.has_one_world_size)
+    return build_tokenizer(cell_pairs(suite.show_under_robot) if recipe.pairs else (), suite.has_several_sizes)
 
 
 def build_model(recipe: Recipe) -> torch.nn.Module:
@@ -107,7 +107,7 @@ def build_batch(task_sets: TaskSets, recipe: Recipe, step: int) -> tuple[torch.T
     """Tokens and labels [batch, S] of one step."""
     tasks, suite = task_sets.training(recipe.task_numbers(step), recipe.seed), task_sets.suite
     tokens, labels = encode(
-        tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs, not suite.has_one_world_size
+        tasks, suite.shown, suite.show_under_robot, recipe.loss, recipe.pairs, suite.has_several_sizes
     )
     return torch.from_numpy(tokens), torch.from_numpy(labels)
 

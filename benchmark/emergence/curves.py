@@ -137,8 +137,8 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
         for title, curves in list_panels()
         if any(curve(point) is not None for curve in curves.values() for point in points)
     ]
-    has_half = report.order is not None and any(report.order.half.values())
-    count = len(panels) + has_half
+    order = report.order if report.order is not None and any(report.order.half.values()) else None
+    count = len(panels) + (order is not None)
     num_rows = -(-count // 2)
     lengths = [str(length) for length in sorted({len(part) for part in series.values()})]
     dotted = "; dotted lines separate babbling, syntax and semantics acquisition (mean over series)" if phases else ""
@@ -155,8 +155,8 @@ def _draw_figure(name: str, series: Mapping[str, Sequence[CurvePoint]], report: 
             panel.axvline(edge, color=GREY, ls=":", lw=0.9)
     if edges:
         _label_phases(grid[0, 0], [0.0, *edges, max(axis.values(part)[-1] for part in series.values())])
-    if report.order is not None and has_half:
-        _draw_half_points(grid.flat[len(panels)], report.order)
+    if order is not None:
+        _draw_half_points(grid.flat[len(panels)], order)
     for panel in grid.flat[count:]:
         panel.set_axis_off()
     for panel in grid.flat[max(0, count - 2) : count]:

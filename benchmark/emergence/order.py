@@ -59,18 +59,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class HalfPoint:
-    """The half point of a figure in a series.
-
-    Attributes:
-        value: logarithm to base 2 of the training.
-        resampled: float64 [W], in each resample.
-        is_latest: whether the figure has half of its final value at the first checkpoint that defines it, so that the half
-            point is at `value` or before.
-    """
+    """The half point of a figure in a series: value and in each resample, float64 [W]."""
 
     value: float
     resampled: np.ndarray
-    is_latest: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class Order:
     Attributes:
         half: by figure, mean half point (logarithm to base 2 of the training) over the series that have one, with its 95%
             interval; `n` is their number.
-        num_latest: by figure, number of series whose half point is `HalfPoint.is_latest`.
+        num_latest: by figure, number of series whose half point `is_latest`.
         differences: by pair such as `delta - use`, mean difference of half points, likewise.
         conclusions: by pair, `BEFORE`, `AFTER`, `TOGETHER`, `OPEN` or `FEW`.
         by_series: half points of each series by figure; None where there is none.
@@ -140,7 +132,12 @@ def find_half_point(curve: Curve) -> HalfPoint | None:
     is_undefined = np.isnan(resampled)
     if np.isnan(value) or is_undefined.mean() > MAX_UNDEFINED:
         return None
-    return HalfPoint(value, np.where(is_undefined, value, resampled), bool(value == curve.position[0]))
+    return HalfPoint(value, np.where(is_undefined, value, resampled))
+
+
+def is_latest(half: HalfPoint | None, curve: Curve | None) -> bool:
+    """Whether a figure has half of its final value at the first checkpoint that defines it: it may have had it before."""
+    return half is not None and curve is not None and bool(half.value == curve.position[0])
 
 
 def first_crossing(curve: Curve) -> float | None:
@@ -149,16 +146,16 @@ def first_crossing(curve: Curve) -> float | None:
     return float(2 ** curve.position[is_above.argmax()]) if is_above.any() else None
 
 
-def mean_over_series(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate | None:
+def mean_over_series(parts: Sequence[HalfPoint]) -> Estimate | None:
     """Mean of half points, or of differences of them, with its interval; None without any.
 
-    A part is a value and its resampled values [W]. Of one series, the interval holds the tasks alone; of several, which have the same tasks, the training seeds as well.
+    Of one series, the interval holds the tasks alone; of several, which have the same tasks, the training seeds as well.
     """
     if not parts:
         return None
-    values = np.array([value for value, _ in parts])
-    count = min(len(resampled) for _, resampled in parts)
-    resampled = np.mean([resampled[:count] for _, resampled in parts], axis=0)
+    values = np.array([part.value for part in parts])
+    count = min(len(part.resampled) for part in parts)
+    resampled = np.mean([part.resampled[:count] for part in parts], axis=0)
     value = float(values.mean())
     if len(parts) > 1:
         return interval_over_units_and_seeds(value, resampled, values, len(parts), LEVEL, same_units=True)
@@ -166,10 +163,10 @@ def mean_over_series(parts: Sequence[tuple[float, np.ndarray]]) -> Estimate | No
     return Estimate(value, float(low), float(high), 1)
 
 
-def subtract(first: HalfPoint, second: HalfPoint) -> tuple[float, np.ndarray]:
-    """The difference of two half points of one series, and in each resample."""
+def subtract(first: HalfPoint, second: HalfPoint) -> HalfPoint:
+    """The difference of two half points of one series."""
     count = min(len(first.resampled), len(second.resampled))
-    return first.value - second.value, first.resampled[:count] - second.resampled[:count]
+    return HalfPoint(first.value - second.value, first.resampled[:count] - second.resampled[:count])
 
 
 def conclude(difference: Estimate | None, first_is_latest: bool = False, second_is_latest: bool = False) -> str:
@@ -177,8 +174,8 @@ def conclude(difference: Estimate | None, first_is_latest: bool = False, second_
 
     Args:
         difference: mean over series; None if no series has both half points.
-        first_is_latest, second_is_latest: whether the half point of the figure is `HalfPoint.is_latest` in a series, so that
-            the difference may be too large, or too small.
+        first_is_latest, second_is_latest: whether the half point of the figure may be earlier in a series (`is_latest`),
+            so that the difference may be too large, or too small.
     """
     if difference is None or difference.n < MIN_SERIES:
         return FEW
@@ -197,7 +194,7 @@ def find_order(series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> Order:
         run: {name: find_half_point(curve) if curve else None for name, curve in of_run.items()}
         for run, of_run in curves.items()
     }
-    num_latest = {name: sum(h.is_latest for of_run in halves.values() if (h := of_run[name])) for name in CURVES}
+    num_latest = {name: sum(is_latest(halves[run][name], curves[run][name]) for run in series) for name in CURVES}
     differences, conclusions = {}, {}
     for first, second in DIFFERENCES:
         pairs = [(of_run[first], of_run[second]) for of_run in halves.values()]
@@ -205,10 +202,7 @@ def find_order(series: Mapping[str, Sequence[CurvePoint]], axis: Axis) -> Order:
         differences[f"{first} - {second}"] = difference
         conclusions[f"{first} - {second}"] = conclude(difference, num_latest[first] > 0, num_latest[second] > 0)
     return Order(
-        {
-            name: mean_over_series([(h.value, h.resampled) for of_run in halves.values() if (h := of_run[name])])
-            for name in CURVES
-        },
+        {name: mean_over_series([h for of_run in halves.values() if (h := of_run[name])]) for name in CURVES},
         num_latest,
         differences,
         conclusions,

@@ -78,9 +78,9 @@ class Suite:
         return self.equality == "state"
 
     @property
-    def has_one_world_size(self) -> bool:
-        """Whether all worlds have the same height and width."""
-        return all(low == high for low, high in (self.recipe.height, self.recipe.width))
+    def has_several_sizes(self) -> bool:
+        """Whether its worlds differ in height or width."""
+        return any(low < high for low, high in (self.recipe.height, self.recipe.width))
 
     def shards(self, num_tasks: int) -> list[tuple[int, int]]:
         """(start, stop) of each shard of `num_tasks` tasks."""

@@ -357,7 +357,7 @@ def test_parts_of_a_step_are_no_longer_than_they_need():
 
 
 @pytest.mark.parametrize("micro", [0, 2])
-def test_a_step_of_worlds_of_several_sizes_has_the_gradient_of_its_tasks(recipe, tmp_path, micro):
+def test_a_step_of_worlds_of_several_sizes_has_the_loss_of_its_tasks(recipe, tmp_path, micro):
     """Padding and the order of parts do not matter: the loss is that of each task alone, weighted by its targets."""
     training = load_recipe(recipe, ["suite=control", "pairs=true", "optimizer.batch=4", f"micro={micro}"])
     trainer = Trainer(training, tmp_path, False, "no")
