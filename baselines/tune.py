@@ -37,8 +37,8 @@ class TuneOptions:
     dialect: str = dialect_option()
     ladder_every: int = option(
         4,
-        "with execute, ask the questions of the ladder about every N-th task",
-        read_with=integer(1, 1_000_000),
+        "with execute, ask the questions of the ladder about every N-th task; 0 for none",
+        read_with=integer(0, 1_000_000),
         metavar="N",
     )
     steps: int = option(400, "set the number of steps", read_with=integer(1, 1_000_000_000), metavar="N")

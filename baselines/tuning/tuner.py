@@ -55,7 +55,7 @@ class TuningSettings:
         from_scratch: whether the weights are initialised anew.
         precision: `no` for float32, or `bf16`.
         minutes: time after which the training ends; 0 for no limit.
-        ladder_every: of `execute`, every N-th task has the questions of the ladder.
+        ladder_every: of `execute`, every N-th task has the questions of the ladder; 0 for none.
     """
 
     model: str

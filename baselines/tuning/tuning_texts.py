@@ -90,8 +90,8 @@ class ExecuteTexts:
 
     Args:
         suite, tokenizer, seed, dialect: see `open_texts`.
-        ladder_every: every N-th task has the questions, which take three times as many tokens as the sentence; all have it.
-            Without the sentence (control flow, or Python) all tasks have the questions.
+        ladder_every: every N-th task has the questions, which take three times as many tokens as the sentence; 0 for none.
+            All have the sentence. Without the sentence (control flow, or Python) all tasks have the questions.
     """
 
     def __init__(
@@ -106,7 +106,8 @@ class ExecuteTexts:
     def groups(self, numbers: Sequence[int]) -> list[list[Text]]:
         """See `TuningTexts.groups`; the groups of the questions come first, then those of the sentence."""
         executions, task_of = self.executions(numbers)
-        with_questions = np.flatnonzero(np.asarray(numbers)[task_of] % self.ladder_every == 0)
+        every = self.ladder_every
+        with_questions = np.flatnonzero([every and numbers[task] % every == 0 for task in task_of])
         groups = self._questions(executions.take(with_questions), task_of[with_questions], numbers)
         if self.has_sentence:
             groups += self._sentences(executions, task_of, len(numbers))

@@ -135,9 +135,9 @@ def test_what_is_trained_begins_as_what_is_asked_token_for_token(monkeypatch):
     assert len(trained & asked) == 20
 
 
-@pytest.mark.parametrize(("every", "expected"), [(1, [4, 5, 6]), (3, [6]), (4, [4]), (100, [])])
+@pytest.mark.parametrize(("every", "expected"), [(1, [0, 4, 5, 6]), (3, [0, 6]), (4, [0, 4]), (100, [0]), (0, [])])
 def test_the_questions_are_asked_about_every_nth_task_and_the_sentence_about_all(every, expected):
-    numbers = [4, 5, 6]
+    numbers = [0, 4, 5, 6]
     worlds = {n: ExecuteTexts(LAPTOP, TOKENIZER, 1).executions([n])[0].inputs for n in numbers}
     found: dict[bool, set[int]] = {True: set(), False: set()}
     for text in (
