@@ -46,7 +46,9 @@ class EmergenceOptions:
     device: str = device_option()
     dtype: str = dtype_option()
     threads: int = threads_option()
-    name: str | None = option(None, "name the model in the figure", default_text="name of the first series")
+    name: str | None = option(
+        None, "name the model in the figure", default_text="what the names of the series have in common"
+    )
     loading: LoadingOptions = group(LoadingOptions)
     cache: CacheOptions = group(CacheOptions)
     backend: BackendOptions = group(BackendOptions)

@@ -61,9 +61,17 @@ def evaluate_runs(options: EmergenceOptions) -> int:
     points = {name: of_run for name, of_run in points.items() if of_run}
     if not points:
         raise problems[0]
-    for path in write_results(out, options.name or next(iter(points)), points):
+    for path in write_results(out, options.name or common_name(list(points)), points):
         print(f"wrote {path}")
     return problems[0].exit_code if problems else 0
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What series are called together: `gpt` for gpt-1 and gpt-2, else the first and a count."""
+    stems = {name.rstrip("-_.0123456789") for name in names}
+    if len(names) > 1 and len(stems) == 1 and stems != {""}:
+        return stems.pop()
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def write_results(out: Path, name: str, points: Mapping[str, Sequence[CurvePoint]]) -> list[Path]:

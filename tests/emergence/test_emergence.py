@@ -286,3 +286,18 @@ def test_factories_of_a_module_are_measured_as_a_series(small_settings, tmp_path
     assert (last.rotation, last.use.verdict, last.merges) == (None, "N/A", None)
     assert "checkpoint" in (tmp_path / "out" / "emergence.svg").read_text()
     assert "half of the final value" not in printed
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["gpt-laptop-1"], "gpt-laptop-1"),
+        (["gpt-laptop-1", "gpt-laptop-2"], "gpt-laptop"),
+        (["gpt-laptop-1", "gpt-laptop-12"], "gpt-laptop"),
+        (["gpt-laptop-1", "lstm-laptop-1", "neox-laptop-1"], "gpt-laptop-1 and 2 more"),
+        (["gpt-laptop-1", "gpt-large-1"], "gpt-laptop-1 and 1 more"),
+        (["1", "2"], "1 and 1 more"),
+    ],
+)
+def test_the_figure_names_what_its_series_have_in_common(names, expected):
+    assert benchmark.emergence.evaluation.common_name(names) == expected
