@@ -26,6 +26,7 @@ from benchmark.tasks.shared_prompts import SharedPrompts
 from benchmark.tasks.suite import Suite, shot_tasks
 from karel_env.dialects import program_bodies
 from karel_env.language import FIRST_CONDITION, HEADER
+from karel_env.recipe import Tasks
 
 
 def blind_template(job: Job) -> PromptTemplate:
@@ -45,6 +46,7 @@ def read_blind_states(
     on_programs: Callable[[int], None] = lambda count: None,
     select_layers: Callable[[int], Sequence[int]] = lambda num_layers: (),
     word_limit: int = FIRST_CONDITION,
+    render: Callable[[Tasks], Sequence[str]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Read the states at `read` for every action word; prompts show the inputs in place of the outputs.
 
@@ -56,6 +58,7 @@ def read_blind_states(
         on_programs: called with the number of programs read since the last call.
         word_limit: words with a smaller id are read, by default the action words.
         select_layers: given L, the number of layers with the embeddings (0), the layers that are views as well.
+        render: gives the prompts of tasks, in place of those of `template`.
 
     Returns:
         float32 [R, D] per view, `mean` over layers, `last` layer, and `layer K` per selected layer, in the order of the
@@ -72,7 +75,7 @@ def read_blind_states(
         in_batch = np.flatnonzero((blind.prompt >= first) & (blind.prompt < first + suite.batch))
         first_of_prompt = in_batch[np.unique(blind.prompt[in_batch], return_index=True)[1]]
         shown = tasks.take(first_of_prompt)
-        prompts = render_prompts(suite, shown, shown.inputs, template)
+        prompts = render_prompts(suite, shown, shown.inputs, template) if render is None else render(shown)
         rank = np.arange(len(in_batch)) - np.searchsorted(blind.prompt[in_batch], blind.prompt[in_batch])
         for n in range(int(rank.max()) + 1):
             indices = in_batch[rank == n]

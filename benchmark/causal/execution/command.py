@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from benchmark.causal.execution.measurement import ExecutionMeasurement
     from benchmark.causal.interventions import SteerableModel
     from benchmark.models.checkpoint import Checkpoint
+    from benchmark.tasks.suite import Suite
 
 UNTRAINED_SEED = 0
 NUM_TASKS, MIN_TASKS = 400, 20
@@ -50,6 +51,9 @@ class ExecutionOptions:
         metavar="N",
     )  # fmt: skip
     shots: int = option(4, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
+    represents: bool = option(
+        False, "also probe the states behind these prompts, without solved examples: Represents, by protocol 4"
+    )
     dtype: str = dtype_option()
     device: str = device_option("cpu")
     threads: int = threads_option()
@@ -87,7 +91,10 @@ def execute(options: ExecutionOptions) -> int:
     )
     print(format_execution(measurement))
     stem = options.output_dir / f"{checkpoint.name}-{suite.name}-execution"
-    print(f"\nwrote {_write(measurement, options, checkpoint, stem)}")
+    path = _write(measurement, options, checkpoint, stem)
+    if options.represents:
+        _measure_represents(options, suite, checkpoint, device, path)
+    print(f"\nwrote {path}")
     return 0
 
 
@@ -128,6 +135,25 @@ def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpo
 
         stem.with_name(f"{stem.name}.causal.data").write_bytes(save(measurement.evidence.to_arrays()))
     return path
+
+
+def _measure_represents(
+    options: ExecutionOptions, suite: Suite, checkpoint: Checkpoint, device: str, path: Path
+) -> None:
+    """Print the card of *Represents*, and add its figures to the result."""
+    from benchmark.runner.measurements.represents import format_rotation
+    from benchmark.runner.measurements.represents_executing import measure_represents_executing
+    from benchmark.runner.plan import GenerationOptions, Job
+    from benchmark.tasks.prompt_template import FEWSHOT
+
+    job = Job(
+        suite, checkpoint, options.dtype, device, 1, threads=options.threads,
+        generation=GenerationOptions(track=FEWSHOT),
+    )  # fmt: skip
+    result = measure_represents_executing(job, on_step=_print_step)
+    print(f"\nRepresents, behind the same prompts without solved examples\n{format_rotation(result)}")
+    content = json.loads(path.read_text(encoding="utf-8")) | {"represents": asdict(result)}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _print_step(step: str) -> None:
