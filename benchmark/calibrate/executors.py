@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.calibrate.planners import SCALE, ScoredRows, limit_to_range, random_simplex
+from benchmark.causal.execution.heading_tasks import PROGRAM_LENGTH
 from benchmark.causal.interventions import AT_PREFIX, NaturalRange
 from benchmark.causal.rotation import alternative_semantics, net_rotation
 from benchmark.causal.targets import END, TURNS
@@ -50,7 +51,7 @@ class Executor:
 
     def prepare(self, prompts: Sequence[str], prefixes: Sequence[str]) -> ExecutedRows:
         """See `SteerableModel.prepare`."""
-        words = np.array([[WORD_ID[word] for word in prefix.split()] for prefix in prefixes], np.int8)
+        words = np.array([[WORD_ID[word] for word in prefix.split()[:PROGRAM_LENGTH]] for prefix in prefixes], np.int8)
         worlds = [prompt.rpartition(f"{INPUT}\n")[2] for prompt in prompts]
         start = np.array([next(ROBOT_GLYPHS.index(sign) for sign in world if sign in ROBOT_GLYPHS) for world in worlds])
         digests = [hashlib.sha256(f"{self.seed}{prompt}".encode()).digest() for prompt in prompts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from families import save
 
 from benchmark.calibrate.executors import CHANCE, EXECUTOR, EXECUTOR_KINDS, POINTER, Executor
 from benchmark.causal.execution.command import main
-from benchmark.causal.execution.heading_tasks import ANSWERS, derive_heading_tasks
+from benchmark.causal.execution.heading_tasks import AT_QUESTION, AT_WORD, EDITED, derive_heading_tasks
 from benchmark.causal.execution.measurement import measure_execution
 from benchmark.causal.execution.report import format_execution, to_json
 from benchmark.causal.execution.verdict import look_up_headings
@@ -24,6 +25,7 @@ from karel_env.single import run
 LAPTOP = load_suite("laptop")
 TASKS = derive_heading_tasks(LAPTOP, 400)
 FEW = derive_heading_tasks(LAPTOP, 20)
+AT = {edited: replace(FEW, edited=edited) for edited in EDITED}
 
 
 @pytest.mark.parametrize("kind", EXECUTOR_KINDS)
@@ -39,6 +41,14 @@ def test_every_pseudo_model_gets_its_verdict(kind):
             assert result.site == 1
             assert result.score.steered.value == 1
             assert result.score.use.value > 0.9
+
+
+def test_an_executor_that_is_edited_at_the_question_uses_its_state():
+    tasks = replace(TASKS, edited=AT_QUESTION)
+    assert all(text.endswith("; } the robot faces") for text in tasks.texts)
+    at_word, at_question = (measure_execution(Executor(EXECUTOR, 0), part).result for part in (TASKS, tasks))
+    assert at_word == at_question
+    assert at_question.verdict == USES
 
 
 def test_what_follows_from_the_edit_without_the_world_is_at_chance():
@@ -71,15 +81,16 @@ def test_a_measurement_is_deterministic_and_prints_a_card():
     assert "natural    1.000" in card
 
 
+@pytest.mark.parametrize("edited", EDITED)
 @pytest.mark.parametrize("name", ["llama", "gpt-j", pytest.param("mamba", marks=pytest.mark.slow)])
-def test_headings_are_scored_as_in_a_plain_pass(name, tmp_path):
-    model = loaded(save(name, tmp_path))
-    steerable = open_steerable(model, ANSWERS)
-    prompts, texts = FEW.prompts[:2], FEW.texts[:2]
+def test_headings_are_scored_as_in_a_plain_pass(name, edited, tmp_path):
+    model, tasks = loaded(save(name, tmp_path)), AT[edited]
+    steerable = open_steerable(model, tasks.answers)
+    prompts, texts = tasks.prompts[:2], tasks.texts[:2]
     prepared = steerable.prepare(prompts, texts)
     scores = prepared.score().log_probs
     for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-        values = [model.log_likelihoods([prompt], [f"{text} {answer}"])[0][0] for answer in ANSWERS]
+        values = [model.log_likelihoods([prompt], [f"{text} {answer}"])[0][0] for answer in tasks.answers]
         np.testing.assert_allclose(scores[row] - scores[row, 0], np.array(values) - values[0], atol=2e-3)
     states = prepared.states()
     for site in range(len(steerable.sites)):
@@ -94,7 +105,7 @@ def test_a_common_beginning_is_read_for_one_prompt(tiny_folder, monkeypatch):
     monkeypatch.setattr(
         model.model, "forward", lambda **options: lengths.append(options["input_ids"].shape) or forward(**options)
     )
-    open_steerable(model, ANSWERS).prepare(FEW.prompts[:4], FEW.texts[:4])
+    open_steerable(model, FEW.answers).prepare(FEW.prompts[:4], FEW.texts[:4])
     # A pass over two tokens looks for recurrent states; then prompts of each length are read.
     first, *others = (shape for shape in lengths if shape[1] > 2)
     assert first[0] == 1
@@ -110,7 +121,11 @@ def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys):
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["verdict"] in (NOT_APPLICABLE, NOT_SHOWN)
     assert result["natural"]["n"] == 20
-    assert result["shots"] == 1
+    assert (result["shots"], result["edit_at"]) == (1, AT_WORD)
+    assert main([*words, "--edit-at", "question"]) == 0
+    assert "edited at the question" in capsys.readouterr().out
+    asked = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
+    assert (asked["edit_at"], asked["natural"]) == (AT_QUESTION, result["natural"])
 
 
 @pytest.mark.parametrize("shots", [0, 1, 4])
@@ -136,19 +151,20 @@ def test_errors_are_one_line(arguments, code, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_edits_reach_the_answer_alone(tiny_folder):
-    """An edit at the last word of the program is that of a hook in a pass over the full text."""
-    model = loaded(tiny_folder)
-    prepared = open_steerable(model, ANSWERS).prepare(FEW.prompts[:1], FEW.texts[:1])
-    edited = prepared.states()[1] + np.float32(0.5)
-    scores = prepared.score(1, edited).log_probs[0]
-    text = f"{FEW.prompts[0]} {FEW.texts[0]}"
+@pytest.mark.parametrize("edited", EDITED)
+def test_edits_reach_the_answer_alone(edited, tiny_folder):
+    """An edit at the last word of the program or of the question is that of a hook in a pass over the full text."""
+    model, tasks = loaded(tiny_folder), AT[edited]
+    prepared = open_steerable(model, tasks.answers).prepare(tasks.prompts[:1], tasks.texts[:1])
+    states = prepared.states()[1] + np.float32(0.5)
+    scores = prepared.score(1, states).log_probs[0]
+    text = f"{tasks.prompts[0]} {tasks.texts[0]}"
     at = len(model.tokenizer(text)["input_ids"]) - 1
-    ids = model.tokenizer(f"{text} {ANSWERS[0]}", return_tensors="pt")["input_ids"]
+    ids = model.tokenizer(f"{text} {tasks.answers[0]}", return_tensors="pt")["input_ids"]
 
     def set_state(_, args):
         hidden = args[0].clone()
-        hidden[0, at] = torch.from_numpy(edited[0])
+        hidden[0, at] = torch.from_numpy(states[0])
         return (hidden, *args[1:])
 
     handle = model.blocks[1].register_forward_pre_hook(set_state)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.causal.execution.heading_tasks import AT_WORD, EDITED
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import (
     device_option,
@@ -51,6 +52,9 @@ class ExecutionOptions:
         metavar="N",
     )  # fmt: skip
     shots: int = option(4, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
+    edit_at: str = option(
+        AT_WORD, "edit the last token of the program's last action, or of the question", choices=EDITED
+    )
     represents: bool = option(
         False, "also probe the states behind these prompts, without solved examples: Represents, by protocol 4"
     )
@@ -80,13 +84,15 @@ def execute(options: ExecutionOptions) -> int:
     silence_libraries()
     torch.set_num_threads(options.threads)
     suite = load_suite(options.suite)
-    tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots)
+    tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edited=options.edit_at)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
-    model, untrained = (open_executing(checkpoint, options.dtype, device, seed) for seed in (None, UNTRAINED_SEED))
+    model, untrained = (
+        open_executing(checkpoint, options.dtype, device, tasks.answers, seed) for seed in (None, UNTRAINED_SEED)
+    )
     measurement = measure_execution(model, tasks, untrained, _print_step)
     print(
-        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks, {options.shots} shots "
+        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks, {options.shots} shots, edited at the {options.edit_at} "
         f"({time.process_time() - start:.0f} processor seconds)"
     )
     print(format_execution(measurement))
@@ -98,13 +104,14 @@ def execute(options: ExecutionOptions) -> int:
     return 0
 
 
-def open_executing(checkpoint: Checkpoint, dtype: str, device: str, seed: int | None = None) -> SteerableModel:
-    """Load a network, or with `seed` its untrained copy, that scores headings in place of words.
+def open_executing(
+    checkpoint: Checkpoint, dtype: str, device: str, answers: Sequence[str], seed: int | None = None
+) -> SteerableModel:
+    """Load a network, or with `seed` its untrained copy, that scores answers in place of words.
 
     Raises:
         ModelError: it cannot be loaded, or is no network of transformers.
     """
-    from benchmark.causal.execution.heading_tasks import ANSWERS
     from benchmark.models.huggingface import HuggingFaceModel
     from benchmark.models.loading import load_model
     from benchmark.models.steering import open_steerable
@@ -114,7 +121,7 @@ def open_executing(checkpoint: Checkpoint, dtype: str, device: str, seed: int | 
     model = load_model(checkpoint, dtype, device, seed)
     if not isinstance(model, HuggingFaceModel):
         raise ModelError(f"{checkpoint.spec}: no states that can be replaced; expected a network of transformers")
-    return open_steerable(model, ANSWERS)
+    return open_steerable(model, answers)
 
 
 def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpoint: Checkpoint, stem: Path) -> Path:
@@ -127,6 +134,7 @@ def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpo
         "digest": checkpoint.digest,
         "tasks": options.tasks,
         "shots": options.shots,
+        "edit_at": options.edit_at,
         **to_json(measurement),
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

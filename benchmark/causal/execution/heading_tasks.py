@@ -28,6 +28,8 @@ NUM_SHOTS = 4
 QUESTION = "the robot faces"
 ANSWERS = tuple(f"{WORDS[CLOSE]} {QUESTION} {heading}" for heading in HEADINGS)
 """What may follow a program: its closing bracket, the question, and one of the four headings."""
+AT_WORD, AT_QUESTION = EDITED = ("word", "question")
+"""Where states are edited: the last token of the program's last action, or of the question."""
 EXECUTION_STREAM = 7_919
 """Added to the seed of the causal tasks, so that these tasks are others."""
 TASKS_VERSION = 1
@@ -43,20 +45,28 @@ class HeadingTasks:
         programs: int8 [N, K], actions.
         start: int64 [N], heading before the program, index in `karel_env.world.HEADINGS`.
         split: int8 [N], `CHOOSE` (makes means, chooses the site) or `REPORT`.
+        edited: where states are edited, one of `EDITED`.
     """
 
     prompts: Sequence[str]
     programs: np.ndarray
     start: np.ndarray
     split: np.ndarray
+    edited: str = AT_WORD
 
     def __len__(self) -> int:
         return len(self.programs)
 
     @property
     def texts(self) -> list[str]:
-        """The actions of each program as text, without header and closing bracket."""
-        return prefix_texts(self.programs)
+        """What follows each prompt up to the token that is edited: the actions, and with `AT_QUESTION` the question."""
+        question = f" {WORDS[CLOSE]} {QUESTION}" if self.edited == AT_QUESTION else ""
+        return [f"{text}{question}" for text in prefix_texts(self.programs)]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What may follow the texts."""
+        return tuple(HEADINGS) if self.edited == AT_QUESTION else ANSWERS
 
     @property
     def rotation(self) -> np.ndarray:
@@ -78,7 +88,9 @@ class HeadingTasks:
         return np.asarray((self.heading + np.arange(1, TURNS)[:, None]) % TURNS)
 
 
-def derive_heading_tasks(suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS) -> HeadingTasks:
+def derive_heading_tasks(
+    suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS, edited: str = AT_WORD
+) -> HeadingTasks:
     """Derive tasks from a suite: its worlds and frequencies of actions, programs of `PROGRAM_LENGTH` actions.
 
     Two fifths of the tasks are `CHOOSE`. Solved examples before every world are tasks of the same kind.
@@ -98,7 +110,7 @@ def derive_heading_tasks(suite: Suite, count: int, choose_of_five: int = 2, num_
     prompts = heading_prompts(worlds[num_shots:], shots)
     split = np.where(np.arange(count) % 5 < choose_of_five, CHOOSE, REPORT).astype(np.int8)
     start = tasks.inputs.robot[num_shots:, 0, 2].astype(np.int64)
-    return HeadingTasks(prompts, programs[num_shots:], start, split)
+    return HeadingTasks(prompts, programs[num_shots:], start, split, edited)
 
 
 def draw_tasks(suite: Suite, count: int) -> Tasks:

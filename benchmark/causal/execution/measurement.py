@@ -83,7 +83,7 @@ def measure_execution(
     """Measure one model.
 
     Args:
-        model: scores the continuations `heading_tasks.ANSWERS` in place of the words of a program.
+        model: scores the continuations `HeadingTasks.answers` in place of the words of a program.
         tasks: the tasks.
         untrained: a copy of the same architecture with random weights, a control.
         on_step: called with the name of each step.
