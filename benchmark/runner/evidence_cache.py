@@ -125,19 +125,22 @@ def remove_unused(folder: Path, max_bytes: int, current: str) -> None:
     remove_oldest(files, max_bytes, remove)
 
 
-def untrained_copy_key(job: Job, protocol: RotationProtocol, seed: int) -> str | None:
+def untrained_copy_key(
+    job: Job, protocol: RotationProtocol, seed: int, template_digest: str | None = None
+) -> str | None:
     """Key of the evidence of one randomly initialised copy: it depends on the architecture and not on the weights.
 
     Args:
         job: the job of the run.
         protocol: settings of the probes.
         seed: seed of the copy's initialisation.
+        template_digest: SHA-256 of the text of the prompts, where it is not the one of the job's track.
 
     Returns:
         SHA-256 over configuration, tokenizer, suite, protocol, load options, library versions and source; None for a model
         whose architecture is not in files alone.
     """
-    parts = _copy_parts(job, protocol, seed)
+    parts = _copy_parts(job, protocol, seed, template_digest)
     return None if parts is None else _digest(parts | _installed())
 
 
@@ -182,12 +185,16 @@ def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, n
     return read_pinned(name, SHIPPED_COPIES[name], "the evidence of a randomly initialised copy")
 
 
-def _copy_parts(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, Any] | None:
+def _copy_parts(
+    job: Job, protocol: RotationProtocol, seed: int, template_digest: str | None = None
+) -> dict[str, Any] | None:
     """What the evidence of a copy depends on besides library versions and source; None if it is not in files alone."""
     parts = _architecture_of_job(job)
     if parts is None:
         return None
-    template = {} if job.generation.track == TRAINED else {"template": blind_template(job).digest}
+    if template_digest is None and job.generation.track != TRAINED:
+        template_digest = blind_template(job).digest
+    template = {} if template_digest is None else {"template": template_digest}
     return parts | template | {
         "suite": suite_controls_key(job.suite, protocol), "protocol": protocol.evidence_digest(), "seed": seed,
     }  # fmt: skip

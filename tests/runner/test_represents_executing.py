@@ -12,6 +12,7 @@ import pytest
 from benchmark.causal.execution import command
 from benchmark.causal.execution.heading_tasks import derive_heading_tasks
 from benchmark.errors import ModelError
+from benchmark.installation.cache_settings import CacheSettings
 from benchmark.models.checkpoint import open_checkpoint
 from benchmark.models.interface import ModelSpec
 from benchmark.models.token_alignment import align_tokens
@@ -20,6 +21,7 @@ from benchmark.probing.version4.measure_rotation import judge_suite
 from benchmark.probing.version4.relative_labels import RELATIVE_FEATURES, ROTATION
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
 from benchmark.probing.version4.track_protocol import rotation_protocol
+from benchmark.runner.evidence_cache import untrained_copy_key
 from benchmark.runner.measurements import represents_executing
 from benchmark.runner.measurements.represents import rotation_suite
 from benchmark.runner.measurements.represents_executing import (
@@ -38,10 +40,11 @@ LAPTOP = load_suite("laptop")
 SMALL = replace(ROTATION_STANDARD, folds=3, seeds=(0, 1), random_inits=2, steps=2, checks=1, hidden=4, resamples=20)
 
 
-def job_of(spec: str) -> Job:
+def job_of(spec: str, cache: str = "none") -> Job:
     return Job(
-        LAPTOP, open_checkpoint(ModelSpec.parse(spec)), "float32", "cpu", 1, generation=GenerationOptions(track=FEWSHOT)
-    )
+        LAPTOP, open_checkpoint(ModelSpec.parse(spec)), "float32", "cpu", 1,
+        generation=GenerationOptions(track=FEWSHOT), cache=CacheSettings(cache),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -90,6 +93,24 @@ def test_states_that_hold_the_rotation_are_told_from_those_that_do_not(tiny_fold
     assert set(held.control_gaps) >= {"random-init", "token-history"}
     monkeypatch.setattr(represents_executing, "read_executing_views", lambda job, judged, copy: views(job, judged, 3))
     assert measure_represents_executing(job_of(f"path:{tiny_folder}"), protocol).skill.value < 0.1
+
+
+@pytest.mark.usefixtures("few_programs")
+def test_a_second_model_of_an_architecture_takes_the_copies_from_the_cache(tiny_folder, tmp_path, monkeypatch):
+    read = []
+
+    def views(job, judged, copy):
+        read.append(copy)
+        return read_executing_views(job, judged, copy)
+
+    monkeypatch.setattr(represents_executing, "read_executing_views", views)
+    job = job_of(f"path:{tiny_folder}", str(tmp_path))
+    first, second = (measure_represents_executing(job, SMALL) for _ in range(2))
+    assert read == [None, 0, 1, None]
+    assert first == second
+    # Behind few-shot prompts the copies give other states.
+    protocol = rotation_protocol(FEWSHOT, SMALL)
+    assert untrained_copy_key(job, protocol, 1) != untrained_copy_key(job, protocol, 1, "executing")
 
 
 @pytest.mark.usefixtures("few_programs")

@@ -6,6 +6,7 @@ do. Programs, labels, probes, controls and rule are those of the few-shot track.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +23,7 @@ from benchmark.probing.version4.rotation_verdict import RotationResult
 from benchmark.probing.version4.suite_controls import SuiteControls
 from benchmark.probing.version4.track_protocol import rotation_protocol, view_layers
 from benchmark.runner.blind_reading import read_blind_states
+from benchmark.runner.evidence_cache import read_cached, untrained_copy_key, write_cached
 from benchmark.runner.measurements.represents import (
     RepresentsCollector,
     collect_copy,
@@ -77,8 +79,22 @@ def measure_represents_executing(
     for copy in range(protocol.random_inits):
         if seeds := seeds_of_copy(protocol, copy):
             on_step(f"hidden states of untrained copy {copy + 1} of {protocol.random_inits}")
-            arrays = collect_copy(judged, read_executing_views(job, judged, copy), protocol, seeds, job.device)
+            arrays = _copy_evidence(job, judged, protocol, copy)
             copies.append((seeds, RotationEvidence.from_arrays(arrays, RANDOM_INIT)))
     evidence[RANDOM_INIT] = merge_evidence(copies, protocol.seeds)
     controls = RepresentsCollector(job, protocol).suite_controls()
     return conclude_rotation(evidence, SuiteControls.from_arrays(controls), judged.judged_rows, protocol)
+
+
+def _copy_evidence(job: Job, judged: JudgedSuite, protocol: RotationProtocol, copy: int) -> dict[str, np.ndarray]:
+    """Evidence of a randomly initialised copy, from the cache or new."""
+    digest = hashlib.sha256(describe_task().encode()).hexdigest()
+    key = untrained_copy_key(job, protocol, RANDOM_INIT_SEED + copy, digest)
+    cached = None if key is None else read_cached(key, job.cache)
+    if cached is not None:
+        return cached
+    views = read_executing_views(job, judged, copy)
+    arrays = collect_copy(judged, views, protocol, seeds_of_copy(protocol, copy), job.device)
+    if key is not None:
+        write_cached(key, arrays, job.cache)
+    return arrays
