@@ -152,15 +152,18 @@ class RunStages:
             self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
         affinity_key = f"{self.identity} {len(job.texts)}"
-        words = {shard.stage: shard.stage.describe(job.random_inits) for shard in remaining}
+        words = [f"evaluating: {shard.stage.describe(job.random_inits)}" for shard in remaining]
         if remaining and job.checkpoint.has_hidden_states and not self.is_model_checked:
             self._check_model(affinity_key, work)
+        if remaining:
+            self.progress.advance(0, words[0])
+        # A shard may take minutes: what is displayed after one is what the next does.
         self.backend.pool.drain(
             [
-                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, f"evaluating: {words[s.stage]}")
-                for s in remaining
+                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, next_words)
+                for s, next_words in zip(remaining, [*words[1:], *words[-1:]], strict=True)
             ]
-        )  # fmt: skip
+        )
 
     def _check_model(self, affinity_key: str, work: EvaluationWork) -> None:
         """Check the model on one worker before the others load it; it stays loaded there.
@@ -168,11 +171,10 @@ class RunStages:
         Raises:
             ModelError: the model fails a check.
         """
-        check = Shard(Stage(CHECK), 0, 0)
+        check, words = Shard(Stage(CHECK), 0, 0), "checking the model"
+        self.progress.advance(0, words)
         try:
-            self.backend.pool.drain(
-                [self._work_item(CHECK, EVALUATION, affinity_key, work, check, 0, "checking the model")]
-            )
+            self.backend.pool.drain([self._work_item(CHECK, EVALUATION, affinity_key, work, check, 0, words)])
         except ItemsFailed as error:
             if error.exit_code == ModelError.exit_code:
                 raise ModelError(error.reasons[CHECK]) from error

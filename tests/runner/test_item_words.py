@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from benchmark.runner.measurements.item_words import (
 )
 from benchmark.runner.measurements.registry import MEASUREMENTS
 from benchmark.runner.plan import Job, plan
+from benchmark.runner.stages import RunStages
 from benchmark.tasks.stage import STAGE_WORDS
 from benchmark.tasks.suite import load_suite
 
@@ -67,3 +69,27 @@ def test_every_stage_has_words(job):
 )
 def test_stages_of_a_status_have_words(stage, words):
     assert describe_stage(stage) == words
+
+
+def test_what_is_displayed_while_an_item_is_computed_is_that_item(job, tmp_path):
+    """A shard of a large model takes minutes, so that words of the item before it would mislead."""
+    shown, seen = [""], {}
+    store = SimpleNamespace(status=lambda name, **expected: "missing", root=tmp_path, arrays_path=tmp_path.joinpath)
+
+    def drain(items):
+        for item in items:
+            seen[item.name] = shown[-1]
+            item.commit([])
+
+    progress = SimpleNamespace(
+        start=lambda words, total, completed=0: shown.append(words),
+        advance=lambda steps, words=None: shown.append(words or shown[-1]),
+        write=lambda text: None,
+    )
+    backend = SimpleNamespace(pool=SimpleNamespace(drain=drain))
+    stages = RunStages(job, "identity", SimpleNamespace(store=store, log=lambda *a, **k: None), backend, progress)
+    shards = plan(job)
+    stages.evaluate(job, shards)
+    assert len({shard.stage for shard in shards}) > 3
+    expected = {shard.name: f"evaluating: {shard.stage.describe(job.random_inits)}" for shard in shards}
+    assert seen == {"check": "checking the model", **expected}
