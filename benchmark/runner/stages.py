@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,16 +153,22 @@ class RunStages:
             self.progress.start("evaluating", total, total - sum(s.stop - s.start for s in remaining))
         work = EvaluationWork(job, self.folder.store.root, tuple(self._task_files()))
         affinity_key = f"{self.identity} {len(job.texts)}"
-        words = [f"evaluating: {shard.stage.describe(job.random_inits)}" for shard in remaining]
         if remaining and job.checkpoint.has_hidden_states and not self.is_model_checked:
             self._check_model(affinity_key, work)
-        if remaining:
-            self.progress.advance(0, words[0])
-        # A shard may take minutes: what is displayed after one is what the next does.
+        self._drain(
+            affinity_key, work,
+            [(s.name, s, s.stop - s.start, f"evaluating: {s.stage.describe(job.random_inits)}") for s in remaining],
+        )  # fmt: skip
+
+    def _drain(self, affinity_key: str, work: Any, items: Sequence[tuple[str, Any, int, str]]) -> None:
+        """Compute items (name, payload, steps, words). An item may take minutes, so the words are those of the next one."""
+        if items:
+            self.progress.advance(0, items[0][-1])
+        following = [words for *_, words in (*items[1:], *items[-1:])]
         self.backend.pool.drain(
             [
-                self._work_item(s.name, EVALUATION, affinity_key, work, s, s.stop - s.start, next_words)
-                for s, next_words in zip(remaining, [*words[1:], *words[-1:]], strict=True)
+                self._work_item(name, EVALUATION, affinity_key, work, payload, steps, words)
+                for (name, payload, steps, _), words in zip(items, following, strict=True)
             ]
         )
 
@@ -171,10 +178,8 @@ class RunStages:
         Raises:
             ModelError: the model fails a check.
         """
-        check, words = Shard(Stage(CHECK), 0, 0), "checking the model"
-        self.progress.advance(0, words)
         try:
-            self.backend.pool.drain([self._work_item(CHECK, EVALUATION, affinity_key, work, check, 0, words)])
+            self._drain(affinity_key, work, [(CHECK, Shard(Stage(CHECK), 0, 0), 0, "checking the model")])
         except ItemsFailed as error:
             if error.exit_code == ModelError.exit_code:
                 raise ModelError(error.reasons[CHECK]) from error

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmark.cluster.executor import EVALUATION
 from benchmark.cluster.local_executor import ComputeFn
 from benchmark.errors import ModelError
 from benchmark.models.checkpoint import check_unchanged
@@ -128,12 +127,7 @@ class MeasurementStages(RunStages):
         key = f"{self.identity} {measurement.name}"
         label = MEASUREMENT_WORDS.get(measurement.name, measurement.name)
         self.progress.start(f"measuring {label}", len(items), len(items) - len(missing))
-        self.backend.pool.drain(
-            [
-                self._work_item(name, EVALUATION, key, work, named[name], 1, f"{label}: {words[named[name]]}")
-                for name in missing
-            ]
-        )  # fmt: skip
+        self._drain(key, work, [(name, named[name], 1, f"{label}: {words[named[name]]}") for name in missing])
 
 
 def stored_name(measurement: Measurement, item: str) -> str:
