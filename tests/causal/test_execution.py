@@ -13,7 +13,7 @@ from families import save
 
 from benchmark.calibrate.executors import CHANCE, EXECUTOR, EXECUTOR_KINDS, POINTER, Executor
 from benchmark.causal.execution.command import main
-from benchmark.causal.execution.heading_tasks import AT_QUESTION, AT_WORD, EDITED, derive_heading_tasks
+from benchmark.causal.execution.heading_tasks import AT_QUESTION, AT_WORD, EDIT_POSITIONS, derive_heading_tasks
 from benchmark.causal.execution.measurement import measure_execution
 from benchmark.causal.execution.report import format_execution, to_json
 from benchmark.causal.execution.verdict import look_up_headings
@@ -25,7 +25,7 @@ from karel_env.single import run
 LAPTOP = load_suite("laptop")
 TASKS = derive_heading_tasks(LAPTOP, 400)
 FEW = derive_heading_tasks(LAPTOP, 20)
-AT = {edited: replace(FEW, edited=edited) for edited in EDITED}
+AT = {edit_at: replace(FEW, edit_at=edit_at) for edit_at in EDIT_POSITIONS}
 
 
 @pytest.mark.parametrize("kind", EXECUTOR_KINDS)
@@ -44,7 +44,7 @@ def test_every_pseudo_model_gets_its_verdict(kind):
 
 
 def test_an_executor_that_is_edited_at_the_question_uses_its_state():
-    tasks = replace(TASKS, edited=AT_QUESTION)
+    tasks = replace(TASKS, edit_at=AT_QUESTION)
     assert all(text.endswith("; } the robot faces") for text in tasks.texts)
     at_word, at_question = (measure_execution(Executor(EXECUTOR, 0), part).result for part in (TASKS, tasks))
     assert at_word == at_question
@@ -81,10 +81,10 @@ def test_a_measurement_is_deterministic_and_prints_a_card():
     assert "natural    1.000" in card
 
 
-@pytest.mark.parametrize("edited", EDITED)
+@pytest.mark.parametrize("edit_at", EDIT_POSITIONS)
 @pytest.mark.parametrize("name", ["llama", "gpt-j", pytest.param("mamba", marks=pytest.mark.slow)])
-def test_headings_are_scored_as_in_a_plain_pass(name, edited, tmp_path):
-    model, tasks = loaded(save(name, tmp_path)), AT[edited]
+def test_headings_are_scored_as_in_a_plain_pass(name, edit_at, tmp_path):
+    model, tasks = loaded(save(name, tmp_path)), AT[edit_at]
     steerable = open_steerable(model, tasks.answers)
     prompts, texts = tasks.prompts[:2], tasks.texts[:2]
     prepared = steerable.prepare(prompts, texts)
@@ -151,10 +151,10 @@ def test_errors_are_one_line(arguments, code, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("edited", EDITED)
-def test_edits_reach_the_answer_alone(edited, tiny_folder):
+@pytest.mark.parametrize("edit_at", EDIT_POSITIONS)
+def test_edits_reach_the_answer_alone(edit_at, tiny_folder):
     """An edit at the last word of the program or of the question is that of a hook in a pass over the full text."""
-    model, tasks = loaded(tiny_folder), AT[edited]
+    model, tasks = loaded(tiny_folder), AT[edit_at]
     prepared = open_steerable(model, tasks.answers).prepare(tasks.prompts[:1], tasks.texts[:1])
     states = prepared.states()[1] + np.float32(0.5)
     scores = prepared.score(1, states).log_probs[0]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.causal.execution.heading_tasks import AT_WORD, EDITED
+from benchmark.causal.execution.heading_tasks import AT_WORD, EDIT_POSITIONS
 from benchmark.cli.declare import option, parse_options
 from benchmark.cli.fields import (
     device_option,
@@ -53,7 +53,7 @@ class ExecutionOptions:
     )  # fmt: skip
     shots: int = option(4, "set the number of solved examples", read_with=integer(0, 100), metavar="N")
     edit_at: str = option(
-        AT_WORD, "edit the last token of the program's last action, or of the question", choices=EDITED
+        AT_WORD, "edit the last token of the program's last action, or of the question", choices=EDIT_POSITIONS
     )
     represents: bool = option(
         False, "also probe the states behind these prompts, without solved examples: Represents, by protocol 4"
@@ -84,7 +84,7 @@ def execute(options: ExecutionOptions) -> int:
     silence_libraries()
     torch.set_num_threads(options.threads)
     suite = load_suite(options.suite)
-    tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edited=options.edit_at)
+    tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edit_at=options.edit_at)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     start = time.process_time()
     model, untrained = (

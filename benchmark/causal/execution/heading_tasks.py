@@ -28,7 +28,7 @@ NUM_SHOTS = 4
 QUESTION = "the robot faces"
 ANSWERS = tuple(f"{WORDS[CLOSE]} {QUESTION} {heading}" for heading in HEADINGS)
 """What may follow a program: its closing bracket, the question, and one of the four headings."""
-AT_WORD, AT_QUESTION = EDITED = ("word", "question")
+AT_WORD, AT_QUESTION = EDIT_POSITIONS = ("word", "question")
 """Where states are edited: the last token of the program's last action, or of the question."""
 EXECUTION_STREAM = 7_919
 """Added to the seed of the causal tasks, so that these tasks are others."""
@@ -45,14 +45,14 @@ class HeadingTasks:
         programs: int8 [N, K], actions.
         start: int64 [N], heading before the program, index in `karel_env.world.HEADINGS`.
         split: int8 [N], `CHOOSE` (makes means, chooses the site) or `REPORT`.
-        edited: where states are edited, one of `EDITED`.
+        edit_at: where states are edited, one of `EDIT_POSITIONS`.
     """
 
     prompts: Sequence[str]
     programs: np.ndarray
     start: np.ndarray
     split: np.ndarray
-    edited: str = AT_WORD
+    edit_at: str = AT_WORD
 
     def __len__(self) -> int:
         return len(self.programs)
@@ -60,13 +60,13 @@ class HeadingTasks:
     @property
     def texts(self) -> list[str]:
         """What follows each prompt up to the token that is edited: the actions, and with `AT_QUESTION` the question."""
-        question = f" {WORDS[CLOSE]} {QUESTION}" if self.edited == AT_QUESTION else ""
+        question = f" {WORDS[CLOSE]} {QUESTION}" if self.edit_at == AT_QUESTION else ""
         return [f"{text}{question}" for text in prefix_texts(self.programs)]
 
     @property
     def answers(self) -> tuple[str, ...]:
         """What may follow the texts."""
-        return tuple(HEADINGS) if self.edited == AT_QUESTION else ANSWERS
+        return tuple(HEADINGS) if self.edit_at == AT_QUESTION else ANSWERS
 
     @property
     def rotation(self) -> np.ndarray:
@@ -89,7 +89,7 @@ class HeadingTasks:
 
 
 def derive_heading_tasks(
-    suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS, edited: str = AT_WORD
+    suite: Suite, count: int, choose_of_five: int = 2, num_shots: int = NUM_SHOTS, edit_at: str = AT_WORD
 ) -> HeadingTasks:
     """Derive tasks from a suite: its worlds and frequencies of actions, programs of `PROGRAM_LENGTH` actions.
 
@@ -110,7 +110,7 @@ def derive_heading_tasks(
     prompts = heading_prompts(worlds[num_shots:], shots)
     split = np.where(np.arange(count) % 5 < choose_of_five, CHOOSE, REPORT).astype(np.int8)
     start = tasks.inputs.robot[num_shots:, 0, 2].astype(np.int64)
-    return HeadingTasks(prompts, programs[num_shots:], start, split, edited)
+    return HeadingTasks(prompts, programs[num_shots:], start, split, edit_at)
 
 
 def draw_tasks(suite: Suite, count: int) -> Tasks:
