@@ -170,7 +170,9 @@ def _installed() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, np.ndarray] | None:
+def shipped_copy(
+    job: Job, protocol: RotationProtocol, seed: int, template_digest: str | None = None
+) -> dict[str, np.ndarray] | None:
     """The shipped evidence of a randomly initialised copy of the default model; None for another model or setting.
 
     As for the controls of a suite, library versions and source are no part of its key; a test computes it again.
@@ -178,7 +180,7 @@ def shipped_copy(job: Job, protocol: RotationProtocol, seed: int) -> dict[str, n
     Raises:
         VerificationError: the file is missing, or is another than the pinned one.
     """
-    parts = _copy_parts(job, protocol, seed)
+    parts = _copy_parts(job, protocol, seed, template_digest)
     name = "" if parts is None else f"untrained-{_digest(parts)[:16]}.data"
     if name not in SHIPPED_COPIES:
         return None

@@ -157,7 +157,13 @@ def rotation_suite(suite: Suite) -> Suite:
 
 
 class RepresentsCollector:
-    """See `Collector`: loads a model per item, since each item reads another one."""
+    """See `Collector`: loads a model per item, since each item reads another one.
+
+    Attributes:
+        template_digest: SHA-256 of the text of the prompts, where it is not the one of the job's track.
+    """
+
+    template_digest: ClassVar[str | None] = None
 
     def __init__(self, job: Job, protocol: RotationProtocol) -> None:
         self.job, self.protocol = job, protocol
@@ -179,10 +185,11 @@ class RepresentsCollector:
 
     def _copy(self, copy: int, batch_scale: float) -> dict[str, np.ndarray]:
         """Evidence of a randomly initialised copy on the seeds that read it: shipped, from the cache, or new."""
-        shipped = shipped_copy(self.job, self.protocol, RANDOM_INIT_SEED + copy)
+        seed = RANDOM_INIT_SEED + copy
+        shipped = shipped_copy(self.job, self.protocol, seed, self.template_digest)
         if shipped is not None:
             return shipped
-        key = untrained_copy_key(self.job, self.protocol, RANDOM_INIT_SEED + copy)
+        key = untrained_copy_key(self.job, self.protocol, seed, self.template_digest)
         cached = None if key is None else read_cached(key, self.job.cache)
         if cached is not None:
             return cached
@@ -211,6 +218,7 @@ class RepresentsCollector:
         return cached
 
     def _views(self, copy: int | None, batch_scale: float) -> list[np.ndarray]:
+        """float32 [R, D] per view, the states of the model or of its randomly initialised copy."""
         return read_views(self.job, self.judged, copy, batch_scale)
 
 

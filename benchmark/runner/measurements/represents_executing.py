@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,23 +16,13 @@ import numpy as np
 from benchmark.causal.execution.heading_tasks import describe_task, heading_prompts
 from benchmark.errors import ModelError
 from benchmark.models.loading import load_model
-from benchmark.probing.control_gap import RANDOM_INIT
-from benchmark.probing.version4.measure_rotation import JudgedSuite, judge_suite
-from benchmark.probing.version4.rotation_evidence import RotationEvidence, merge_evidence
+from benchmark.probing.version4.measure_rotation import JudgedSuite
 from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD, RotationProtocol
 from benchmark.probing.version4.rotation_verdict import RotationResult
-from benchmark.probing.version4.suite_controls import SuiteControls
-from benchmark.probing.version4.track_protocol import rotation_protocol, view_layers
+from benchmark.probing.version4.track_protocol import view_layers
 from benchmark.runner.blind_reading import read_blind_states
-from benchmark.runner.evidence_cache import read_cached, untrained_copy_key, write_cached
-from benchmark.runner.measurements.represents import (
-    RepresentsCollector,
-    collect_copy,
-    conclude_rotation,
-    probe_model_on,
-    rotation_suite,
-    seeds_of_copy,
-)
+from benchmark.runner.measurements.item_words import describe_items
+from benchmark.runner.measurements.represents import RepresentsCollector, RepresentsMeasurement
 from benchmark.runner.plan import Job
 from benchmark.runner.worker import RANDOM_INIT_SEED
 from benchmark.tasks.prompt_template import FEWSHOT
@@ -56,13 +47,24 @@ def read_executing_views(job: Job, judged: JudgedSuite, copy: int | None) -> lis
     return list(read.values())
 
 
+class ExecutingCollector(RepresentsCollector):
+    """Reads behind the prompts of the execution task."""
+
+    template_digest = hashlib.sha256(describe_task().encode()).hexdigest()
+
+    def _views(self, copy: int | None, batch_scale: float) -> list[np.ndarray]:
+        """See `read_executing_views`."""
+        suite = replace(self.job.suite, batch=max(1, int(self.job.suite.batch * batch_scale)))
+        return read_executing_views(replace(self.job, suite=suite), self.judged, copy)
+
+
 def measure_represents_executing(
     job: Job, protocol: RotationProtocol = ROTATION_STANDARD, on_step: Callable[[str], None] = lambda step: None
 ) -> RotationResult:
     """Measure a model with its randomly initialised copies.
 
     Args:
-        job: model, suite, dtype and device.
+        job: model, suite, dtype and device, of the few-shot track.
         protocol: settings of the probes in the trained track, of which those of the few-shot track are made.
         on_step: called with the name of each step.
 
@@ -71,30 +73,11 @@ def measure_represents_executing(
     """
     if not job.reads_states:
         raise ModelError(f"{job.checkpoint.spec}: has no hidden states; expected a language model")
-    protocol = rotation_protocol(FEWSHOT, protocol)
-    judged = judge_suite(rotation_suite(job.suite), protocol)
-    on_step("hidden states")
-    evidence = probe_model_on(job.device, judged, judged.judged_rows, read_executing_views(job, judged, None), protocol)
-    copies = []
-    for copy in range(protocol.random_inits):
-        if seeds := seeds_of_copy(protocol, copy):
-            on_step(f"hidden states of untrained copy {copy + 1} of {protocol.random_inits}")
-            arrays = _copy_evidence(job, judged, protocol, copy)
-            copies.append((seeds, RotationEvidence.from_arrays(arrays, RANDOM_INIT)))
-    evidence[RANDOM_INIT] = merge_evidence(copies, protocol.seeds)
-    controls = RepresentsCollector(job, protocol).suite_controls()
-    return conclude_rotation(evidence, SuiteControls.from_arrays(controls), judged.judged_rows, protocol)
-
-
-def _copy_evidence(job: Job, judged: JudgedSuite, protocol: RotationProtocol, copy: int) -> dict[str, np.ndarray]:
-    """Evidence of a randomly initialised copy, from the cache or new."""
-    digest = hashlib.sha256(describe_task().encode()).hexdigest()
-    key = untrained_copy_key(job, protocol, RANDOM_INIT_SEED + copy, digest)
-    cached = None if key is None else read_cached(key, job.cache)
-    if cached is not None:
-        return cached
-    views = read_executing_views(job, judged, copy)
-    arrays = collect_copy(judged, views, protocol, seeds_of_copy(protocol, copy), job.device)
-    if key is not None:
-        write_cached(key, arrays, job.cache)
-    return arrays
+    measurement = RepresentsMeasurement(protocol)
+    collector = ExecutingCollector(job, measurement.protocol_of(job))
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for item, words in describe_items(measurement.name, measurement.phases(job)).items():
+        on_step(words)
+        arrays[item] = collector.collect(item, arrays.__getitem__, 1.0)
+    result: RotationResult = measurement.conclude(job, arrays.__getitem__).entries["rotation"]
+    return result
