@@ -26,6 +26,7 @@ from baselines.muon import Muon
 from baselines.recipe import Recipe
 from baselines.selective_scan import install_selective_scan
 from baselines.tokenizer import PAD, build_tokenizer, cell_pairs, vocabulary
+from benchmark.command import note_results_kept
 from benchmark.environment import gpu_name, package_versions, processor_name
 from benchmark.tasks.suite import load_suite
 from benchmark.tasks.task_sets import TaskSets
@@ -286,6 +287,7 @@ class Trainer:
 
 def train(trainer: Trainer, save_every: int) -> None:
     """Train to the end of the recipe with a progress bar, saving the state every `save_every` steps."""
+    note_results_kept()
     main, last = trainer.accelerator.is_main_process, trainer.recipe.steps
     show_bar = main and sys.stderr.isatty()
     prints_lines, line_time = main and not show_bar, time.monotonic()

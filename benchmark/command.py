@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -20,15 +21,23 @@ from karel_env import command as shared
 from karel_env.command import Explanation, shown
 
 OUT_OF_MEMORY = "out of memory; free some, or use --dtype bfloat16, and run the same command again"
-INTERRUPTED = "interrupted; what is computed is kept, run the same command again to continue"
+INTERRUPTED = "interrupted; nothing is kept of what was computed, the same command begins anew"
+INTERRUPTED_KEPT = "interrupted; what is computed is kept, run the same command again to continue"
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Failures of the machine. Errors of a path (missing, no folder, not permitted) are usage errors."""
 NOISY_LOGGERS = ("torchao", "torch.utils._pytree", "accelerate.big_modeling")
 """Loggers that warn of kernels unavailable on this machine and of offloaded weights; transformers imports torchao wherever it is installed."""
 
 
-_renamed: ContextVar[dict[str, str] | None] = ContextVar("renamed", default=None)
-"""Old spellings of options that the current command was called with, and the new ones."""
+@dataclass
+class _CommandState:
+    """What the end of the current command says: old spellings of options with the new ones, and whether results are kept."""
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    keeps_results: bool = False
+
+
+_current: ContextVar[_CommandState | None] = ContextVar("current", default=None)
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -37,26 +46,33 @@ def run_command(command: Callable[[], int]) -> int:
     Notes on old spellings of options come last, so that a failure stays one line.
     """
     silence_libraries()
+    state = _CommandState()
 
     def command_with_notes() -> int:
-        renamed: dict[str, str] = {}
-        token = _renamed.set(renamed)
-        try:
-            exit_code = command()
-        finally:
-            _renamed.reset(token)
-        for old, new in renamed.items():
+        exit_code = command()
+        for old, new in state.renamed.items():
             print(f"note: {old} is now {new}; the next release drops the old spelling", file=sys.stderr)
         return exit_code
 
-    return shared.run_command(command_with_notes, explain)
+    token = _current.set(state)
+    try:
+        return shared.run_command(command_with_notes, explain)
+    finally:
+        _current.reset(token)
 
 
 def note_renamed(old: str, new: str) -> None:
     """Have the current command end with a note that an option has a new spelling."""
-    renamed = _renamed.get()
-    if renamed is not None:
-        renamed[old] = new
+    state = _current.get()
+    if state is not None:
+        state.renamed[old] = new
+
+
+def note_results_kept() -> None:
+    """Have the current command say, if it is interrupted, that the same command continues."""
+    state = _current.get()
+    if state is not None:
+        state.keeps_results = True
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -98,7 +114,8 @@ def explain(problem: BaseException) -> Explanation | None:
     if isinstance(problem, BenchmarkError):
         return str(problem), problem.exit_code
     if isinstance(problem, KeyboardInterrupt):
-        return INTERRUPTED, BenchmarkError.exit_code
+        state = _current.get()
+        return INTERRUPTED_KEPT if state is not None and state.keeps_results else INTERRUPTED, BenchmarkError.exit_code
     if isinstance(problem, MemoryError):
         return OUT_OF_MEMORY, BenchmarkError.exit_code
     if isinstance(problem, SystemExit):

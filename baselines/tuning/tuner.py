@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from baselines.tuning.prefix_tree import Row, Text, pack
 from baselines.tuning.tree_attention import install, make_blocks
 from baselines.tuning.tuning_texts import LADDER_EVERY, TuningTexts, open_texts
+from benchmark.command import note_results_kept
 from benchmark.environment import package_versions, processor_name
 from benchmark.errors import ModelError, UsageError
 from benchmark.models.architecture import build_untrained_copy, load_stored_model
@@ -345,6 +346,7 @@ def honours_masks(tuner: Tuner, groups: list[list[Text]]) -> bool:
 
 def tune(tuner: Tuner, save_every: int) -> None:
     """Train to the end, saving the state every `save_every` steps."""
+    note_results_kept()
     settings = tuner.settings
     _print_line({"step": tuner.step, "steps": settings.steps, "out": str(tuner.folder)})
     while tuner.progress < 1:

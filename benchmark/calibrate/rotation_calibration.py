@@ -31,7 +31,7 @@ from benchmark.calibrate.rotation_draw import Cell, Controls, RotationDraw, is_r
 from benchmark.calibrate.rotation_kinds import RotationKinds
 from benchmark.calibrate.trained.rotation_network import TRAINED_KINDS
 from benchmark.calibrate.trained.rotation_trainings import TrainedRotationDraw
-from benchmark.command import make_folder
+from benchmark.command import make_folder, note_results_kept
 from benchmark.environment import describe_environment
 from benchmark.errors import UsageError
 from benchmark.installation.imported_source import imported_source_digest
@@ -252,6 +252,7 @@ def _slice_cells(
     chosen = select_pseudo_models(options.only, names)
     paths = [store.path(seed, names.index(name)) for seed in draws for name in chosen]
     progress = _Progress(len(paths), sum(path.is_file() for path in paths), options.planned_draws * len(names))
+    note_results_kept()
     for seed in draws:
         draw = make_draw(suite, protocol, seed, options.prompts)
         for name in chosen:

@@ -8,7 +8,6 @@ loaded or the submission would not be eligible, 4 not the model of the folder's 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from benchmark.causal.detail.measure_detail import DetailMeasurement
     from benchmark.causal.interventions import SteerableModel
     from benchmark.causal.measurement import CausalMeasurement
     from benchmark.models.checkpoint import Checkpoint
@@ -82,9 +80,11 @@ def execute(options: CausalOptions) -> int:
     spec = read_model(options.model)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.causal.pairs import derive_pairs
-    from benchmark.causal.report import format_card
+    from benchmark.causal.report import format_card, to_json
+    from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
+    from benchmark.runner.store import to_safetensors
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
@@ -103,7 +103,13 @@ def execute(options: CausalOptions) -> int:
 
         detail = measure_detail(model, suite, on_step=_print_step)
         print(f"\n{format_detail(detail.sites, detail.result)}")
-    print(f"\nwrote {_write(measurement, detail, checkpoint, options.output_dir)}")
+    settings = {"digest": checkpoint.digest, **suite_settings(suite), "dtype": options.dtype, "edits": options.detail}
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}", settings)
+    figures = {"model": checkpoint.spec, **to_json(measurement)}
+    file.write(figures | ({"detail": {"sites": list(detail.sites), **asdict(detail.result)}} if detail else {}))
+    if measurement.evidence is not None:
+        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
+    print(f"\nwrote {file.path}")
     return 0
 
 
@@ -170,25 +176,6 @@ def measure_model(checkpoint: Checkpoint, suite: Suite, options: CausalOptions, 
 
 def _print_step(step: str) -> None:
     print(f"{step} ...", file=sys.stderr, flush=True)
-
-
-def _write(
-    measurement: CausalMeasurement, detail: DetailMeasurement | None, checkpoint: Checkpoint, folder: Path
-) -> Path:
-    """Write the result and the evidence; returns the path of the result."""
-    from benchmark.causal.report import to_json
-
-    stem = f"{checkpoint.name}-{measurement.suite}"
-    path = folder / f"{stem}.json"
-    content = {"model": checkpoint.spec, "digest": checkpoint.digest, **to_json(measurement)}
-    if detail is not None:
-        content["detail"] = {"sites": list(detail.sites), **asdict(detail.result)}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if measurement.evidence is not None:
-        from safetensors.numpy import save
-
-        (folder / f"{stem}.causal.data").write_bytes(save(measurement.evidence.to_arrays()))
-    return path
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 The model gets solved examples, a world, a program and a question, and answers by likelihood over the choices and by
 generation. No training on Karel is needed. Prints two tables and writes `NAME-SUITE-DIALECT-ladder.json`, or with a chat
-template `NAME-SUITE-DIALECT-chat-ladder.json`. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
+template `NAME-SUITE-DIALECT-chat-ladder.json`, after each question; the same command continues. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,12 +26,15 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer
 
 if TYPE_CHECKING:
+    from benchmark.cli.result_file import ResultFile
     from benchmark.ladder.choice_scores import Answerer
+    from benchmark.ladder.ladder_tasks import LadderTasks
+    from benchmark.ladder.measurement import RungResult
 
 INTERPRETER, CHANCE = BASELINES = ("baseline:interpreter", "baseline:chance")
 
@@ -64,33 +66,52 @@ def execute(options: LadderOptions) -> int:
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    from benchmark.ladder.ladder_tasks import draw_ladder
-    from benchmark.ladder.measurement import measure_ladder
-    from benchmark.ladder.report import format_ladder, format_rung, to_json
+    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.ladder.ladder_tasks import TASKS_VERSION, draw_ladder
+    from benchmark.ladder.report import format_ladder
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
     suite = load_suite(options.suite)
     name, digest, tokenizer, open_answerer = _open(spec, options, device)
     tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect, tokenizer)
-    began = time.process_time()
-    results = measure_ladder(
-        open_answerer, tasks, options.batch_size, lambda result: print(format_rung(result), file=sys.stderr, flush=True)
-    )
-    seconds = time.process_time() - began
+    template = "" if tokenizer is None else "-chat"
+    file = choose_result_file(
+        options.output_dir, f"{name}-{suite.name}-{options.dialect}{template}-ladder",
+        {
+            "digest": digest, **suite_settings(suite), "tasks_version": TASKS_VERSION, "dialect": options.dialect,
+            "tasks": options.tasks, "shots": options.shots, "chat_template": tokenizer is not None, "dtype": options.dtype,
+        },
+    )  # fmt: skip
+    results = _ask(spec, tasks, open_answerer, options.batch_size, file)
     template = "without a chat template" if tokenizer is None else "with its chat template"
-    print(f"{spec}, suite {suite.name}, programs in {options.dialect}, {options.shots} shots, {template} ({seconds:.0f} processor seconds)")  # fmt: skip
+    print(f"{spec}, suite {suite.name}, programs in {options.dialect}, {options.shots} shots, {template}")
     print(format_ladder(results))
-    path = (
-        options.output_dir / f"{name}-{suite.name}-{options.dialect}{'' if tokenizer is None else '-chat'}-ladder.json"
-    )
-    content = {
-        "model": spec, "digest": digest, "suite": suite.name, "dialect": options.dialect, "shots": options.shots,
-        "chat_template": tokenizer is not None, **to_json(results),
-    }  # fmt: skip
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwrote {path}")
+    print(f"\nwrote {file.path}")
     return 0
+
+
+def _ask(
+    spec: str, tasks: LadderTasks, open_answerer: Callable[[str], Answerer], batch: int, file: ResultFile
+) -> list[RungResult]:
+    """Ask the questions that the file does not have, and write it after each."""
+    from benchmark.ladder.measurement import measure_ladder
+    from benchmark.ladder.report import format_rung, from_json, to_json
+
+    earlier = from_json(file.read())
+    if earlier:
+        print(f"{file.path}: {len(earlier)} of {len(tasks.questions)} questions are answered", file=sys.stderr)
+    note_results_kept()
+    results: list[RungResult] = []
+    start = time.process_time()
+    for result in measure_ladder(open_answerer, tasks, batch, earlier):
+        results.append(result)
+        if result.question not in earlier:
+            spent = time.process_time() - start
+            print(f"{format_rung(result)} ({spent:.0f} processor seconds)", file=sys.stderr, flush=True)
+            file.write({"model": spec, **to_json(results, len(results) == len(tasks.questions))})
+        start = time.process_time()
+    return results
 
 
 def _open(spec: str, options: LadderOptions, device: str) -> tuple[str, str, Any, Callable[[str], Answerer]]:

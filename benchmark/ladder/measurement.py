@@ -9,8 +9,9 @@ Letters: `N` tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -135,19 +136,18 @@ def measure_ladder(
     open_answerer: Callable[[str], Answerer],
     tasks: LadderTasks,
     batch: int,
-    on_rung: Callable[[RungResult], None] = lambda result: None,
-) -> list[RungResult]:
-    """Ask all questions, easiest first.
+    earlier: Mapping[str, RungResult] = MappingProxyType({}),
+) -> Iterator[RungResult]:
+    """Ask all questions, easiest first, and yield each result.
 
     Args:
         open_answerer: gives who answers prompts that begin with a preamble.
         tasks: the tasks.
         batch: prompts per call.
-        on_rung: called with each result.
+        earlier: results by question that are known and not asked for again.
     """
-    results = []
     for question in tasks.questions:
-        result = measure_rung(open_answerer(tasks.frame(question)[0]), question, tasks, batch)
-        results.append(result)
-        on_rung(result)
-    return results
+        if question.name in earlier:
+            yield earlier[question.name]
+        else:
+            yield measure_rung(open_answerer(tasks.frame(question)[0]), question, tasks, batch)

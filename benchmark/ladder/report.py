@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from benchmark.ladder.measurement import RungResult, count_rungs
 from benchmark.statistics import in_percent
+
+_RUNG = TypeAdapter(RungResult)
 
 
 def format_rung(result: RungResult) -> str:
@@ -56,9 +59,15 @@ def format_ladder(results: Sequence[RungResult]) -> str:
     )
 
 
-def to_json(results: Sequence[RungResult]) -> dict[str, Any]:
-    """All figures as JSON values."""
-    return {"rungs": count_rungs(results), "questions": [asdict(result) | {"reached": result.is_reached} for result in results]}  # fmt: skip
+def to_json(results: Sequence[RungResult], is_complete: bool = True) -> dict[str, Any]:
+    """All figures as JSON values; the number of rungs only once every question was asked."""
+    questions = [asdict(result) | {"reached": result.is_reached} for result in results]
+    return ({"rungs": count_rungs(results)} if is_complete else {}) | {"questions": questions}
+
+
+def from_json(content: Mapping[str, Any]) -> dict[str, RungResult]:
+    """The results in a file of `to_json`, by question."""
+    return {result.question: result for result in map(_RUNG.validate_python, content.get("questions", []))}
 
 
 def _floors(results: Sequence[RungResult]) -> list[str]:

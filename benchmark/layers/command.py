@@ -1,16 +1,15 @@
 """Where in a network is the rotation read? `karel-bench layers --model SPEC`.
 
 Reads the blind set of protocol 4 and probes each layer by itself, of the model and of a randomly initialised copy. Prints a
-table and writes NAME-SUITE-layers.json, .csv and .png. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
+table and writes NAME-SUITE-layers.json, .csv and .png, the first after each layer; the same command continues. Exit codes: 0
+done, 2 usage, 3 the model cannot be loaded.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +24,16 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from benchmark.tasks.prompt_template import TRACKS, TRAINED
 from karel_env.command import integer
 
 if TYPE_CHECKING:
+    from benchmark.cli.result_file import ResultFile
     from benchmark.layers.layer_profile import LayerResult
+    from benchmark.probing.version4.measure_rotation import JudgedSuite
+    from benchmark.runner.plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +64,13 @@ def execute(options: LayersOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
-    from benchmark.layers.layer_profile import profile_layers
-    from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv, to_json
+    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.measure_rotation import judge_suite
     from benchmark.probing.version4.track_protocol import rotation_protocol
-    from benchmark.runner.measurements.represents import read_layers, rotation_suite
+    from benchmark.runner.measurements.represents import rotation_suite
     from benchmark.runner.plan import GenerationOptions, Job
     from benchmark.tasks.suite import load_suite
 
@@ -82,31 +84,46 @@ def execute(options: LayersOptions) -> int:
         suite, checkpoint, options.dtype, device, 1, threads=options.threads,
         generation=GenerationOptions(track=options.track),
     )  # fmt: skip
-    judged = judge_suite(rotation_suite(suite), protocol)
-    profiles = {}
-    for source, copy in ((MODEL, None), (UNTRAINED, 0)):
-        if copy is not None and options.trained_only:
-            continue
-        layers = read_layers(job, judged, copy, options.step)
-        report = partial(_print_result, source)
-        profiles[source] = profile_layers(judged, layers, protocol, range(options.seeds), report)
-    print(format_profile(profiles))
-    stem = options.output_dir / f"{checkpoint.name}-{suite.name}-layers"
-    content = {
-        "model": spec, "digest": checkpoint.digest, "suite": suite.name, "track": options.track, "seeds": options.seeds,
-        **to_json(profiles),
+    settings = {
+        "digest": checkpoint.digest, **suite_settings(suite), "track": options.track, "seeds": options.seeds,
+        "step": options.step, "dtype": options.dtype,
     }  # fmt: skip
-    stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    stem.with_suffix(".csv").write_text(to_csv(profiles), encoding="utf-8")
-    draw_profile(profiles, f"{checkpoint.name} on {suite.name}, unseen prefixes", stem.with_suffix(".png"))
-    print(f"\nwrote {stem}.json, .csv and .png")
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-layers", settings)
+    judged = judge_suite(rotation_suite(suite), protocol)
+    note_results_kept()
+    profiles = {
+        source: _profile_source(source, copy, job, judged, options, file)
+        for source, copy in ((MODEL, None), (UNTRAINED, 0))
+        if copy is None or not options.trained_only
+    }
+    print(format_profile(profiles))
+    file.beside(".csv").write_text(to_csv(profiles), encoding="utf-8")
+    draw_profile(profiles, f"{checkpoint.name} on {suite.name}, unseen prefixes", file.beside(".png"))
+    print(f"\nwrote {file.path}, .csv and .png")
     return 0
 
 
-def _print_result(source: str, result: LayerResult) -> None:
-    from benchmark.layers.report import format_result
+def _profile_source(
+    source: str, copy: int | None, job: Job, judged: JudgedSuite, options: LayersOptions, file: ResultFile
+) -> list[LayerResult]:
+    """Probe the layers that the file does not have, and write it after each."""
+    from benchmark.layers.layer_profile import profile_layers
+    from benchmark.layers.report import LAYERS, format_result, from_json, to_json
+    from benchmark.probing.version4.track_protocol import rotation_protocol
+    from benchmark.runner.measurements.represents import read_layers
 
-    print(format_result(source, result), file=sys.stderr, flush=True)
+    content = file.read()
+    earlier = from_json(content, source)
+    if earlier and sorted(earlier) == content[LAYERS]:
+        return list(earlier.values())
+    layers = read_layers(job, judged, copy, options.step)
+    results: list[LayerResult] = []
+    for result in profile_layers(judged, layers, rotation_protocol(options.track), range(options.seeds), earlier):
+        results.append(result)
+        if result.layer not in earlier:
+            print(format_result(source, result), file=sys.stderr, flush=True)
+            file.write(to_json(job.checkpoint.spec, sorted(layers), content, source, results))
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

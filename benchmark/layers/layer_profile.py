@@ -8,8 +8,9 @@ Letters: `R` labelled action words, `D` hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -50,26 +51,20 @@ def profile_layers(
     layers: Mapping[int, np.ndarray],
     protocol: RotationProtocol,
     seeds: Sequence[int],
-    on_layer: Callable[[LayerResult], None] = lambda result: None,
-) -> list[LayerResult]:
-    """Probe each layer for rotation under every label.
+    earlier: Mapping[int, LayerResult] = MappingProxyType({}),
+) -> Iterator[LayerResult]:
+    """Probe each layer for rotation under every label, and yield one result per layer, in order.
 
     Args:
         judged: blind set, labels and judged rows of a suite.
         layers: float32 [R, D] by index of the layer.
         protocol: settings of the probes.
         seeds: the probe seeds; seed q tests the prompts of fold q.
-        on_layer: called with each result.
-
-    Returns:
-        one result per layer, in order.
+        earlier: results by layer that are known and not computed again.
     """
     rows = rows_of_seeds(judged.judged_rows, seeds)
-    results = []
     for layer, states in sorted(layers.items()):
-        results.append(_probe_layer(judged, layer, states, protocol, rows))
-        on_layer(results[-1])
-    return results
+        yield earlier[layer] if layer in earlier else _probe_layer(judged, layer, states, protocol, rows)
 
 
 def _probe_layer(

@@ -9,14 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from benchmark.layers.layer_profile import COMPARED_PAIRS, LayerResult
 from benchmark.statistics import Estimate
 
 MODEL, UNTRAINED = "model", "randomly initialised"
+LAYERS, PROFILES = "layers", "profiles"
 Profiles = Mapping[str, Sequence[LayerResult]]
 """Results per layer of the model and of its randomly initialised copy, by source."""
+_LAYER = TypeAdapter(LayerResult)
 
 
 def format_result(source: str, result: LayerResult) -> str:
@@ -52,9 +55,26 @@ def to_csv(profiles: Profiles) -> str:
     return text.getvalue()
 
 
-def to_json(profiles: Profiles) -> dict[str, Any]:
-    """All results by source."""
-    return {source: [asdict(result) for result in results] for source, results in profiles.items()}
+def to_json(
+    model: str, layers: Sequence[int], earlier: Mapping[str, Any], source: str, results: Sequence[LayerResult]
+) -> dict[str, Any]:
+    """The content of a result file: what an earlier one has of the other source, and the results of this one.
+
+    Args:
+        model: spec of the model.
+        layers: indices of all layers that are probed.
+        earlier: content of the earlier file; empty if there is none.
+        source: `MODEL` or `UNTRAINED`.
+        results: the results that there are of the source.
+    """
+    profiles = earlier.get(PROFILES, {}) | {source: [asdict(result) for result in results]}
+    return {"model": model, LAYERS: list(layers), PROFILES: profiles}
+
+
+def from_json(content: Mapping[str, Any], source: str) -> dict[int, LayerResult]:
+    """The results of a source in a file of `to_json`, by layer."""
+    entries = content.get(PROFILES, {}).get(source, [])
+    return {result.layer: result for result in map(_LAYER.validate_python, entries)}
 
 
 def draw_profile(profiles: Profiles, title: str, path: Path) -> None:

@@ -77,6 +77,7 @@ def execute(options: LengthOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
+    from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.length.context_limit import read_limit
     from benchmark.length.long_programs import check_suite
     from benchmark.length.measurement import LengthSettings, measure_length
@@ -98,17 +99,18 @@ def execute(options: LengthOptions) -> int:
     start = time.process_time()
     job = Job(suite, checkpoint, options.dtype, device, 1, threads=options.threads)
     result = measure_length(job, settings, read_limit(checkpoint, suite, factors), _print_step)
-    content = {
-        "name": checkpoint.name, "model": spec, "digest": checkpoint.digest, "suite": suite.name,
-        "prompts": options.prompts, "seeds": options.seeds, "dtype": options.dtype, **to_json(result),
+    file_settings = {
+        "digest": checkpoint.digest, **suite_settings(suite), "prompts": options.prompts, "seeds": options.seeds,
+        "dtype": options.dtype, "longest": options.longest, "tasks": options.tasks, "prefix_tasks": options.prefix_tasks,
     }  # fmt: skip
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-length", file_settings)
+    content = {"name": checkpoint.name, "model": spec, "suite": suite.name, **to_json(result)}
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)\n")
     print(format_content(content))
-    stem = options.output_dir / f"{checkpoint.name}-{suite.name}-length"
-    stem.with_suffix(".json").write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    file.write(content, indent=None)
     if content["rotation"]:
-        draw_curves([content], stem.with_suffix(".png"))
-    print(f"\nwrote {stem}.json" + (" and .png" if content["rotation"] else ""))
+        draw_curves([content], file.beside(".png"))
+    print(f"\nwrote {file.path}" + (" and .png" if content["rotation"] else ""))
     return 0
 
 

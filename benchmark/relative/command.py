@@ -5,7 +5,6 @@ Prints the figures and writes `NAME-SUITE.json`. Exit codes: 0 done, 2 usage, 3 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +57,7 @@ def execute(options: RelativeOptions) -> int:
 
     import torch
 
+    from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
@@ -70,7 +70,8 @@ def execute(options: RelativeOptions) -> int:
     torch.set_num_threads(options.threads)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     protocol = replace(ROTATION_STANDARD, prompts=options.prompts, random_inits=max(1, options.copies))
-    suite = RelativeSuite(load_suite(options.suite), protocol, options.samples, device=device)
+    probe_suite = load_suite(options.suite)
+    suite = RelativeSuite(probe_suite, protocol, options.samples, device=device)
     views, condition_views, random_views = [], [], []
     for copy in [None, *range(options.copies)]:
         print("model ..." if copy is None else f"randomly initialised copy {copy} ...", file=sys.stderr, flush=True)
@@ -83,10 +84,13 @@ def execute(options: RelativeOptions) -> int:
     result = suite.measure(views, random_init, condition_views)
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_relative(result, protocol))
-    path = options.output_dir / f"{checkpoint.name}-{Path(options.suite).stem}.json"
-    stored = {"model": checkpoint.spec, "digest": checkpoint.digest, "suite": options.suite, **to_json(result)}
-    path.write_text(json.dumps(stored, indent=1, default=float) + "\n", encoding="utf-8")
-    print(f"\nwrote {path}")
+    settings = {
+        "digest": checkpoint.digest, **suite_settings(probe_suite), "prompts": options.prompts, "copies": options.copies,
+        "samples": options.samples, "dtype": options.dtype,
+    }  # fmt: skip
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", settings)
+    file.write({"model": checkpoint.spec, **to_json(result)})
+    print(f"\nwrote {file.path}")
     return 0
 
 

@@ -5,7 +5,6 @@ Prints a table per offset and writes `NAME-SUITE.json`. Exit codes: 0 done, 2 us
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,15 +56,17 @@ def execute(options: ReproductionOptions) -> int:
     spec, device = read_model(options.model), resolve_device(options.device)
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
+    from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.protocol import STANDARD
     from benchmark.probing.written.content import DEPTHS, measure_content
     from benchmark.reproduction.report import format_content, to_json
     from benchmark.reproduction.written import write_programs
+    from benchmark.tasks.suite import load_suite
 
     silence_libraries()
-    checkpoint = open_checkpoint(ModelSpec.parse(spec))
+    checkpoint, suite = open_checkpoint(ModelSpec.parse(spec)), load_suite(options.suite)
     written, states = write_programs(
         checkpoint, options.suite, options.programs, options.dtype, device, options.threads
     )
@@ -79,10 +80,13 @@ def execute(options: ReproductionOptions) -> int:
     )
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_content(content))
-    path = options.output_dir / f"{checkpoint.name}-{Path(options.suite).stem}.json"
-    stored = {"model": checkpoint.spec, "digest": checkpoint.digest, "suite": options.suite, **to_json(content)}
-    path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwrote {path}")
+    settings = {
+        "digest": checkpoint.digest, **suite_settings(suite), "programs": options.programs, "ahead": options.ahead,
+        "probes": options.probes, "floors_only": options.floors_only, "dtype": options.dtype,
+    }  # fmt: skip
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", settings)
+    file.write({"model": checkpoint.spec, **to_json(content)})
+    print(f"\nwrote {file.path}")
     return 0
 
 

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import load_file
 
+from benchmark.command import note_results_kept
 from benchmark.errors import BenchmarkError, StorageError
 from benchmark.probing.labels import ProbeSet
 from benchmark.runner.plan import Shard, ShardResult
@@ -93,6 +94,7 @@ class RunFolder:
                 file.flush()
             except OSError as error:
                 raise storage_error(self.root, error) from error
+            note_results_kept()
             yield
 
     def _open_for_append(self, name: str) -> BinaryIO:

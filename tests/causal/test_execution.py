@@ -121,11 +121,11 @@ def test_the_command_on_an_untrained_network(tiny_folder, tmp_path, capsys):
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["verdict"] in (NOT_APPLICABLE, NOT_SHOWN)
     assert result["natural"]["n"] == 20
-    assert (result["shots"], result["edit_at"]) == (1, AT_WORD)
+    assert (result["settings"]["shots"], result["settings"]["edit_at"]) == (1, AT_WORD)
     assert main([*words, "--edit-at", "question"]) == 0
     assert "edited at the question" in capsys.readouterr().out
-    asked = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
-    assert (asked["edit_at"], asked["natural"]) == (AT_QUESTION, result["natural"])
+    asked = json.loads(next(tmp_path.glob("*-execution-2.json")).read_text())
+    assert (asked["settings"]["edit_at"], asked["natural"]) == (AT_QUESTION, result["natural"])
 
 
 @pytest.mark.parametrize("shots", [0, 1, 4])

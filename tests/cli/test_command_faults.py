@@ -19,7 +19,7 @@ from whole_runs import ROOT, call, only
 
 import benchmark.run
 import karel_env
-from benchmark.command import run_command
+from benchmark.command import note_results_kept, run_command
 from benchmark.errors import ModelError
 from karel_env import command as shared
 
@@ -33,7 +33,7 @@ COMMANDS = [
 MODEL = ["--model", "path:nowhere"]
 WITH_OUT = [
     ("benchmark.run", MODEL), ("benchmark.sweep", MODEL), ("benchmark.calibrate.command", ["--suite", "smoke"]),
-    ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence" / "gpt-laptop-1.json")]),
+    ("benchmark.emergence.command", [str(Path(__file__).parents[2] / "docs" / "emergence" / "protocol3" / "gpt-laptop-1.json")]),
     ("baselines.train", ["gpt-laptop"]), ("benchmark.board.page", ["--submissions", "{empty}"]),
 ]  # fmt: skip
 DEEP = "[" * 100_000
@@ -112,6 +112,20 @@ def test_faults_of_the_program_show_their_traceback(problem):
 
     with pytest.raises(type(problem)):
         run_command(fail)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_an_interrupted_command_says_whether_it_continues(keeps, capsys):
+    def work() -> int:
+        if keeps:
+            note_results_kept()
+        raise KeyboardInterrupt
+
+    assert run_command(work) == 1
+    assert ("run the same command again to continue" in line_of(capsys)) == keeps
+    # The next command of the process has kept nothing yet.
+    assert run_command(lambda: signal.raise_signal(signal.SIGINT) or 0) == 1
+    assert "begins anew" in line_of(capsys)
 
 
 def encoded(encoding: str, errors: str = "strict") -> io.TextIOWrapper:

@@ -152,7 +152,7 @@ def execute(text, cells, robot) -> list[int]:
 @pytest.mark.parametrize(("suite", "lengths"), [("laptop", range(1, 7)), ("control", range(3, 11))])
 def test_the_interpreter_reads_all_that_it_needs_from_the_prompt(suite, lengths, dialect) -> None:
     tasks = draw_ladder(load_suite(suite), 6, 5, dialect)
-    results = measure_ladder(lambda preamble: Interpreter(dialect), tasks, 7)
+    results = list(measure_ladder(lambda preamble: Interpreter(dialect), tasks, 7))
     assert all(result.accuracy.value == result.generated.value == 1 for result in results)
     assert count_rungs(results) == len(results) == 7
     assert all(list(result.by_length) == list(lengths) for result in results)
@@ -186,7 +186,7 @@ def test_actions_in_order_are_a_floor_of_control_flow(tasks) -> None:
 
 
 def test_chance_is_at_chance_and_reaches_nothing() -> None:
-    results = measure_ladder(lambda preamble: Chance(), draw_ladder(SUITE, 80, 2), 100)
+    results = list(measure_ladder(lambda preamble: Chance(), draw_ladder(SUITE, 80, 2), 100))
     for result in results:
         assert result.accuracy.value == pytest.approx(1 / result.choices, abs=4 * np.sqrt(0.25 / result.n))
         assert not result.is_reached
@@ -294,6 +294,33 @@ def test_the_command(tmp_path, capsys) -> None:
     assert "expected --model SPEC" in capsys.readouterr().err
 
 
+def test_a_stopped_command_continues_with_the_question_that_is_missing(tmp_path, monkeypatch, capsys) -> None:
+    words = ["--model", "baseline:chance", "--tasks", "5", "--shots", "2", "--output-dir"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    ask, asked = measurement.measure_rung, []
+
+    def ask_three(answerer, question, *rest):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(question.name)
+        return ask(answerer, question, *rest)
+
+    monkeypatch.setattr(measurement, "measure_rung", ask_three)
+    assert main([*words, str(tmp_path / "parts")]) == 1
+    assert "run the same command again to continue" in capsys.readouterr().err
+    (path,) = (tmp_path / "parts").glob("*.json")
+    assert "rungs" not in json.loads(path.read_text()), "not all questions were asked"
+    monkeypatch.setattr(measurement, "measure_rung", lambda answerer, question, *rest: (
+        asked.append(question.name) or ask(answerer, question, *rest)
+    ))  # fmt: skip
+    assert main([*words, str(tmp_path / "parts")]) == 0
+    assert "3 of 7 questions are answered" in capsys.readouterr().err
+    assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    assert len(asked) == len(set(asked)) == 7
+    assert main([*words, str(tmp_path / "parts"), "--shots", "1"]) == 0
+    assert json.loads(path.with_name(f"{path.stem}-2.json").read_text())["settings"]["shots"] == 1
+
+
 def test_a_chat_template_makes_examples_turns_of_a_conversation(tmp_path, capsys, monkeypatch) -> None:
     """The last turn begins as an answer does, so that the answer follows as in plain prompts."""
     # 16 conversations, each of which is rendered in a process of its own.
@@ -324,4 +351,4 @@ def test_a_chat_template_makes_examples_turns_of_a_conversation(tmp_path, capsys
         assert main([*words, *options]) == 0
         assert ("with its chat template" in capsys.readouterr().out) == (not options)
         (written,) = tmp_path.glob(name)
-        assert json.loads(written.read_text())["chat_template"] == (not options)
+        assert json.loads(written.read_text())["settings"]["chat_template"] == (not options)

@@ -124,9 +124,9 @@ def test_the_command_adds_the_figures(tiny_folder, tmp_path, monkeypatch, capsys
     assert "untrained copy 2 of 2" in printed.err
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["represents"]["unseen_rows"] > 0
-    assert result["shots"] == 0
+    assert result["settings"]["shots"] == 0
     assert command.main(words) == 0
-    assert "represents" not in json.loads(next(tmp_path.glob("*-execution.json")).read_text())
+    assert json.loads(next(tmp_path.glob("*-execution.json")).read_text()) == result, "Represents is kept"
 
 
 def test_a_model_without_states_is_refused():

@@ -26,7 +26,7 @@ from benchmark.calibrate.rotation_calibration import (
 )
 from benchmark.calibrate.rotation_draw import RotationDraw
 from benchmark.calibrate.rotation_kinds import RECORD_KIND
-from benchmark.command import make_folder
+from benchmark.command import make_folder, note_results_kept
 from benchmark.environment import describe_environment
 from benchmark.installation.imported_source import imported_source_digest
 from benchmark.probing.control_gap import REPRESENTS
@@ -93,6 +93,7 @@ def run(options: PreviewCalibrateOptions) -> int:
     make_folder(options.output_dir, "--output-dir")
     code = f"{cell_key(suite, protocol, protocol.prompts)} {imported_source_digest(CELL_CODE)}"
     store = CellStore(options.output_dir, hashlib.sha256(code.encode()).hexdigest()[:KEY_DIGITS])
+    note_results_kept()
     for seed in range(options.first_draw, options.first_draw + options.draws):
         draw = RotationDraw(suite, protocol, seed, protocol.prompts)
         for name in chosen:

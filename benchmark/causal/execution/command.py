@@ -7,7 +7,6 @@ codes: 0 done (N/A included), 2 usage, 3 the model cannot be loaded.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -32,9 +31,9 @@ from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer
 
 if TYPE_CHECKING:
-    from benchmark.causal.execution.measurement import ExecutionMeasurement
     from benchmark.causal.interventions import SteerableModel
     from benchmark.models.checkpoint import Checkpoint
+    from benchmark.probing.version4.rotation_verdict import RotationResult
     from benchmark.tasks.suite import Suite
 
 UNTRAINED_SEED = 0
@@ -76,9 +75,11 @@ def execute(options: ExecutionOptions) -> int:
 
     from benchmark.causal.execution.heading_tasks import derive_heading_tasks
     from benchmark.causal.execution.measurement import measure_execution
-    from benchmark.causal.execution.report import format_execution
+    from benchmark.causal.execution.report import format_execution, to_json
+    from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
+    from benchmark.runner.store import to_safetensors
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
@@ -96,11 +97,19 @@ def execute(options: ExecutionOptions) -> int:
         f"({time.process_time() - start:.0f} processor seconds)"
     )
     print(format_execution(measurement))
-    stem = options.output_dir / f"{checkpoint.name}-{suite.name}-execution"
-    path = _write(measurement, options, checkpoint, stem)
+    settings = {
+        "digest": checkpoint.digest, **suite_settings(suite), "tasks": options.tasks, "shots": options.shots,
+        "edit_at": options.edit_at, "dtype": options.dtype,
+    }  # fmt: skip
+    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-execution", settings)
+    # An earlier Represents of the same settings stays.
+    content = file.read() | {"model": checkpoint.spec, **to_json(measurement)}
+    file.write(content)
+    if measurement.evidence is not None:
+        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
     if options.represents:
-        _measure_represents(options, suite, checkpoint, device, path)
-    print(f"\nwrote {path}")
+        file.write(content | {"represents": asdict(_measure_represents(options, suite, checkpoint, device))})
+    print(f"\nwrote {file.path}")
     return 0
 
 
@@ -124,31 +133,8 @@ def open_executing(
     return open_steerable(model, answers)
 
 
-def _write(measurement: ExecutionMeasurement, options: ExecutionOptions, checkpoint: Checkpoint, stem: Path) -> Path:
-    """Write the result and the evidence; returns the path of the result."""
-    from benchmark.causal.execution.report import to_json
-
-    path = stem.with_name(f"{stem.name}.json")
-    content = {
-        "model": checkpoint.spec,
-        "digest": checkpoint.digest,
-        "tasks": options.tasks,
-        "shots": options.shots,
-        "edit_at": options.edit_at,
-        **to_json(measurement),
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if measurement.evidence is not None:
-        from safetensors.numpy import save
-
-        stem.with_name(f"{stem.name}.causal.data").write_bytes(save(measurement.evidence.to_arrays()))
-    return path
-
-
-def _measure_represents(
-    options: ExecutionOptions, suite: Suite, checkpoint: Checkpoint, device: str, path: Path
-) -> None:
-    """Print the card of *Represents*, and add its figures to the result."""
+def _measure_represents(options: ExecutionOptions, suite: Suite, checkpoint: Checkpoint, device: str) -> RotationResult:
+    """Measure *Represents* and print its card."""
     from benchmark.runner.measurements.represents import format_rotation
     from benchmark.runner.measurements.represents_executing import measure_represents_executing
     from benchmark.runner.plan import GenerationOptions, Job
@@ -160,8 +146,7 @@ def _measure_represents(
     )  # fmt: skip
     result = measure_represents_executing(job, on_step=_print_step)
     print(f"\nRepresents, behind the same prompts without solved examples\n{format_rotation(result)}")
-    content = json.loads(path.read_text(encoding="utf-8")) | {"represents": asdict(result)}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 def _print_step(step: str) -> None:

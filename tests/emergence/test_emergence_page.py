@@ -1,0 +1,72 @@
+"""The table of docs/emergence.md is that of the points in docs/emergence/series."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmark.emergence.axis import choose_axis
+from benchmark.emergence.order import AT_MOST, Order, find_order
+from benchmark.emergence.point import DELTA, USE, CurvePoint, read_points
+from benchmark.statistics import Estimate
+
+DOCS = Path(__file__).parents[2] / "docs"
+FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
+RECIPES = sorted({re.sub(r"-\d+\.json$", "", path.name) for path in FILES})
+
+
+def row(order: Order, points: Sequence[CurvePoint]) -> str:
+    """The cells of one series after its name."""
+    (crossings,) = order.crossings.values()
+    last = points[-1]
+    cells = [
+        f"{100 * last.accuracy.shown.value:.1f}",
+        *(half(order, name) for name in (DELTA, USE)),
+        difference(order),
+        ", ".join(thousands(crossings[name]) for name in (DELTA, USE)),
+        figure(last.rotation.delta, last.rotation.verdict),
+        figure(last.use.use, last.use.verdict),
+        figure(last.merges.merges),
+    ]
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def figure(estimate: Estimate, verdict: str = "") -> str:
+    return f"{estimate.value:.3f} {verdict}".replace("0.", ".", 1).rstrip()
+
+
+def thousands(value: float | None) -> str:
+    return "never" if value is None else f"{value / 1000:.0f}"
+
+
+def half(order: Order, name: str) -> str:
+    value = order.half[name]
+    if value is None:
+        return "none"
+    return f"{AT_MOST if order.num_latest[name] else ''}{thousands(2**value.value)}"
+
+
+def difference(order: Order) -> str:
+    value = order.differences[f"{DELTA} - {USE}"]
+    return f"{order.side(f'{DELTA} - {USE}')}{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]" if value else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_page_has_the_half_points_of_each_series(path: Path) -> None:
+    points = read_points(path)
+    assert row(find_order({path.stem: points}, choose_axis([points])), points) in (DOCS / "emergence.md").read_text()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_page_has_the_conclusion_of_each_recipe(recipe: str) -> None:
+    series = {path.stem: read_points(path) for path in FILES if path.name.startswith(f"{recipe}-")}
+    order = find_order(series, choose_axis(series.values()))
+    conclusion = order.conclusions[f"{DELTA} - {USE}"]
+    halves = [f"{half(order, name)} {interval(order.half[name])}".rstrip() for name in (DELTA, USE)]
+    cells = [f"`{recipe}`, {len(series)} series", *halves, difference(order), conclusion]
+    assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in (DOCS / "emergence.md").read_text()
+
+
+def interval(value: Estimate | None) -> str:
+    return f"[{thousands(2**value.low)}, {thousands(2**value.high)}]" if value else ""
