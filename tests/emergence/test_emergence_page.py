@@ -13,6 +13,7 @@ from benchmark.statistics import Estimate
 
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "emergence" / "series").glob("*-laptop-*.json"))
+PAGE = (DOCS / "emergence.md").read_text()
 RECIPES = sorted({re.sub(r"-\d+\.json$", "", path.name) for path in FILES})
 
 
@@ -55,7 +56,28 @@ def difference(order: Order) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_page_has_the_half_points_of_each_series(path: Path) -> None:
     points = read_points(path)
-    assert row(find_order({path.stem: points}, choose_axis([points])), points) in (DOCS / "emergence.md").read_text()
+    assert row(find_order({path.stem: points}, choose_axis([points])), points) in PAGE
+
+
+def test_the_page_has_the_series_in_full() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == 10 and "," in line[:12]]
+    points = {f"{point.tasks:,}": point for point in read_points(FILES[0])}
+    assert len(rows) > 10
+    for line in rows:
+        tasks, shown, distinct, skill, delta, pose, use, merges, agreement = (
+            c.strip() for c in line.strip("|").split("|")
+        )
+        point = points[tasks]
+        assert point.rotation is not None
+        assert point.merges is not None
+        assert shown == f"{100 * point.accuracy.shown.value:.1f}"
+        for cell, value in (
+            (distinct, point.distinct), (skill, point.rotation.skill.value), (delta, point.rotation.delta.value),
+            (pose, point.rotation.pose_delta and point.rotation.pose_delta.value), (agreement, point.merges.agreement),
+            (use, point.use and point.use.use and point.use.use.value),
+            (merges, point.merges.merges and point.merges.merges.value),
+        ):  # fmt: skip
+            assert (float(cell) if cell else None) == (None if value is None else pytest.approx(value, abs=6e-4)), line
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -65,7 +87,7 @@ def test_the_page_has_the_conclusion_of_each_recipe(recipe: str) -> None:
     conclusion = order.conclusions[f"{DELTA} - {USE}"]
     halves = [f"{half(order, name)} {interval(order.half[name])}".rstrip() for name in (DELTA, USE)]
     cells = [f"`{recipe}`, {len(series)} series", *halves, difference(order), conclusion]
-    assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in (DOCS / "emergence.md").read_text()
+    assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in PAGE
 
 
 def interval(value: Estimate | None) -> str:
