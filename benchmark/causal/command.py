@@ -104,7 +104,9 @@ def execute(options: CausalOptions) -> int:
         detail = measure_detail(model, suite, on_step=_print_step)
         print(f"\n{format_detail(detail.sites, detail.result)}")
     settings = {"digest": checkpoint.digest, **suite_settings(suite), "dtype": options.dtype, "edits": options.detail}
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}", settings)
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{suite.name}", "benchmark.causal.command", settings
+    )
     figures = {"model": checkpoint.spec, **to_json(measurement)}
     file.write(figures | ({"detail": {"sites": list(detail.sites), **asdict(detail.result)}} if detail else {}))
     if measurement.evidence is not None:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmark.installation.imported_source import imported_source_digest
 from benchmark.runner.store import write_atomic
 from benchmark.tasks.suite import Suite, identify_suite
 
@@ -55,9 +56,17 @@ class ResultFile:
         write_atomic(self.path, f"{content}\n".encode())
 
 
-def choose_result_file(folder: Path, name: str, settings: Mapping[str, Any]) -> ResultFile:
-    """The first of `NAME.json`, `NAME-2.json` ... that has these settings or does not exist."""
-    plain = json.loads(json.dumps(dict(settings)))
+def choose_result_file(folder: Path, name: str, command: str, settings: Mapping[str, Any]) -> ResultFile:
+    """The first of `NAME.json`, `NAME-2.json` ... that has these settings or does not exist.
+
+    Args:
+        folder: the folder of the file.
+        name: its name without `.json`.
+        command: module of the command; the digest of its source is one of the settings, so that nothing is taken from a
+            file that other code has written.
+        settings: what the figures depend on besides, JSON values.
+    """
+    plain = json.loads(json.dumps({**settings, "source": imported_source_digest(command)}))
     for number in count(1):
         path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
         if not path.exists() or _read(path).get(SETTINGS) == plain:

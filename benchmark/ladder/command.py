@@ -77,7 +77,7 @@ def execute(options: LadderOptions) -> int:
     tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect, tokenizer)
     template = "" if tokenizer is None else "-chat"
     file = choose_result_file(
-        options.output_dir, f"{name}-{suite.name}-{options.dialect}{template}-ladder",
+        options.output_dir, f"{name}-{suite.name}-{options.dialect}{template}-ladder", "benchmark.ladder.command",
         {
             "digest": digest, **suite_settings(suite), "tasks_version": TASKS_VERSION, "dialect": options.dialect,
             "tasks": options.tasks, "shots": options.shots, "chat_template": tokenizer is not None, "dtype": options.dtype,

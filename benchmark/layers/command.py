@@ -88,7 +88,9 @@ def execute(options: LayersOptions) -> int:
         "digest": checkpoint.digest, **suite_settings(suite), "track": options.track, "seeds": options.seeds,
         "step": options.step, "dtype": options.dtype,
     }  # fmt: skip
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-layers", settings)
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{suite.name}-layers", "benchmark.layers.command", settings
+    )
     judged = judge_suite(rotation_suite(suite), protocol)
     note_results_kept()
     profiles = {

@@ -103,7 +103,9 @@ def execute(options: LengthOptions) -> int:
         "digest": checkpoint.digest, **suite_settings(suite), "prompts": options.prompts, "seeds": options.seeds,
         "dtype": options.dtype, "longest": options.longest, "tasks": options.tasks, "prefix_tasks": options.prefix_tasks,
     }  # fmt: skip
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-length", file_settings)
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{suite.name}-length", "benchmark.length.command", file_settings
+    )
     content = {"name": checkpoint.name, "model": spec, "suite": suite.name, **to_json(result)}
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)\n")
     print(format_content(content))

@@ -88,7 +88,9 @@ def execute(options: RelativeOptions) -> int:
         "digest": checkpoint.digest, **suite_settings(probe_suite), "prompts": options.prompts, "copies": options.copies,
         "samples": options.samples, "dtype": options.dtype,
     }  # fmt: skip
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", settings)
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.relative.command", settings
+    )
     file.write({"model": checkpoint.spec, **to_json(result)})
     print(f"\nwrote {file.path}")
     return 0

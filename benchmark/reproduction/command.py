@@ -84,7 +84,9 @@ def execute(options: ReproductionOptions) -> int:
         "digest": checkpoint.digest, **suite_settings(suite), "programs": options.programs, "ahead": options.ahead,
         "probes": options.probes, "floors_only": options.floors_only, "dtype": options.dtype,
     }  # fmt: skip
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", settings)
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.reproduction.command", settings
+    )
     file.write({"model": checkpoint.spec, **to_json(content)})
     print(f"\nwrote {file.path}")
     return 0

@@ -125,8 +125,39 @@ def test_the_command_adds_the_figures(tiny_folder, tmp_path, monkeypatch, capsys
     result = json.loads(next(tmp_path.glob("*-execution.json")).read_text())
     assert result["represents"]["unseen_rows"] > 0
     assert result["settings"]["shots"] == 0
+    monkeypatch.setattr(command, "open_executing", None)
+    monkeypatch.setattr(represents_executing, "measure_represents_executing", None)
+    assert command.main([*words, "--represents"]) == 0
+    again = capsys.readouterr()
+    assert again.out == printed.out, "what the file has is printed as it was when it was measured"
+    assert again.err.count(" is that of ") == 2
+
+
+@pytest.mark.usefixtures("few_programs")
+def test_a_command_that_was_stopped_in_represents_keeps_uses(tiny_folder, tmp_path, monkeypatch, capsys):
+    def stop(job, **options):
+        raise KeyboardInterrupt
+
+    words = [
+        "--model",
+        f"path:{tiny_folder}",
+        "--tasks",
+        "20",
+        "--shots",
+        "0",
+        "--output-dir",
+        str(tmp_path),
+        "--represents",
+    ]
+    monkeypatch.setattr(represents_executing, "measure_represents_executing", stop)
+    assert command.main(words) == 1
+    assert "run the same command again to continue" in capsys.readouterr().err
+    monkeypatch.setattr(command, "open_executing", None)
+    monkeypatch.setattr(
+        represents_executing, "measure_represents_executing", partial(measure_represents_executing, protocol=SMALL)
+    )
     assert command.main(words) == 0
-    assert json.loads(next(tmp_path.glob("*-execution.json")).read_text()) == result, "Represents is kept"
+    assert json.loads(next(tmp_path.glob("*-execution.json")).read_text())["represents"]["unseen_rows"] > 0
 
 
 def test_a_model_without_states_is_refused():

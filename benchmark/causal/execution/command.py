@@ -1,8 +1,8 @@
 """Measure whether a model that executes programs uses its state: `python -m benchmark.causal.execution --model SPEC`.
 
 The model gets solved examples, a world and a program, and names the robot's heading. No training on Karel is needed. Prints
-a card and writes `NAME-SUITE-execution.json` and `NAME-SUITE-execution.causal.data` (the headings named, safetensors). Exit
-codes: 0 done (N/A included), 2 usage, 3 the model cannot be loaded.
+a card and writes `NAME-SUITE-execution.json` and `NAME-SUITE-execution.causal.data` (the headings named, safetensors). What
+these files have is not measured again. Exit codes: 0 done (N/A included), 2 usage, 3 the model cannot be loaded.
 """
 
 from __future__ import annotations
@@ -26,17 +26,21 @@ from benchmark.cli.fields import (
 )
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import resolve_device
-from benchmark.command import make_folder, run_command, silence_libraries
+from benchmark.command import make_folder, note_results_kept, run_command, silence_libraries
 from benchmark.errors import ModelError, UsageError
 from karel_env.command import integer
 
 if TYPE_CHECKING:
+    from benchmark.causal.execution.heading_tasks import HeadingTasks
+    from benchmark.causal.execution.measurement import ExecutionMeasurement
     from benchmark.causal.interventions import SteerableModel
+    from benchmark.cli.result_file import ResultFile
     from benchmark.models.checkpoint import Checkpoint
     from benchmark.probing.version4.rotation_verdict import RotationResult
     from benchmark.tasks.suite import Suite
 
 UNTRAINED_SEED = 0
+REPRESENTS = "represents"
 NUM_TASKS, MIN_TASKS = 400, 20
 
 
@@ -74,12 +78,11 @@ def execute(options: ExecutionOptions) -> int:
     import torch
 
     from benchmark.causal.execution.heading_tasks import derive_heading_tasks
-    from benchmark.causal.execution.measurement import measure_execution
-    from benchmark.causal.execution.report import format_execution, to_json
+    from benchmark.causal.execution.report import format_execution
     from benchmark.cli.result_file import choose_result_file, suite_settings
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
-    from benchmark.runner.store import to_safetensors
+    from benchmark.runner.measurements.represents import format_rotation
     from benchmark.tasks.suite import load_suite
 
     silence_libraries()
@@ -87,30 +90,47 @@ def execute(options: ExecutionOptions) -> int:
     suite = load_suite(options.suite)
     tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edit_at=options.edit_at)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
-    start = time.process_time()
-    model, untrained = (
-        open_executing(checkpoint, options.dtype, device, tasks.answers, seed) for seed in (None, UNTRAINED_SEED)
-    )
-    measurement = measure_execution(model, tasks, untrained, _print_step)
-    print(
-        f"{checkpoint.spec}, suite {suite.name}, execution, {len(tasks)} tasks, {options.shots} shots, edited at the {options.edit_at} "
-        f"({time.process_time() - start:.0f} processor seconds)"
-    )
-    print(format_execution(measurement))
     settings = {
         "digest": checkpoint.digest, **suite_settings(suite), "tasks": options.tasks, "shots": options.shots,
         "edit_at": options.edit_at, "dtype": options.dtype,
     }  # fmt: skip
-    file = choose_result_file(options.output_dir, f"{checkpoint.name}-{suite.name}-execution", settings)
-    # An earlier Represents of the same settings stays.
-    content = file.read() | {"model": checkpoint.spec, **to_json(measurement)}
-    file.write(content)
-    if measurement.evidence is not None:
-        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
+    file = choose_result_file(
+        options.output_dir, f"{checkpoint.name}-{suite.name}-execution", "benchmark.causal.execution.command", settings
+    )
+    measurement = _measure_uses(options, tasks, checkpoint, device, file)
+    print(
+        f"{checkpoint.spec}, suite {suite.name}, execution, {options.tasks} tasks, {options.shots} shots, edited at the {options.edit_at}"
+    )
+    print(format_execution(measurement))
     if options.represents:
-        file.write(content | {"represents": asdict(_measure_represents(options, suite, checkpoint, device))})
+        result = _measure_represents(options, suite, checkpoint, device, file)
+        print(f"\nRepresents, behind the same prompts without solved examples\n{format_rotation(result)}")
     print(f"\nwrote {file.path}")
     return 0
+
+
+def _measure_uses(
+    options: ExecutionOptions, tasks: HeadingTasks, checkpoint: Checkpoint, device: str, file: ResultFile
+) -> ExecutionMeasurement:
+    """Measure *Uses* and write it with its evidence, unless the file has it."""
+    from benchmark.causal.execution.measurement import measure_execution
+    from benchmark.causal.execution.report import from_json, to_json
+    from benchmark.runner.store import to_safetensors
+
+    content = file.read()
+    if content:
+        print(f"Uses is that of {file.path}", file=sys.stderr)
+        return from_json(content)
+    model, untrained = (
+        open_executing(checkpoint, options.dtype, device, tasks.answers, seed) for seed in (None, UNTRAINED_SEED)
+    )
+    start = time.process_time()
+    measurement = measure_execution(model, tasks, untrained, _print_step)
+    print(f"Uses took {time.process_time() - start:.0f} processor seconds", file=sys.stderr)
+    if measurement.evidence is not None:
+        file.beside(".causal.data").write_bytes(to_safetensors(measurement.evidence.to_arrays()))
+    file.write({"model": checkpoint.spec, **to_json(measurement)})
+    return measurement
 
 
 def open_executing(
@@ -133,19 +153,29 @@ def open_executing(
     return open_steerable(model, answers)
 
 
-def _measure_represents(options: ExecutionOptions, suite: Suite, checkpoint: Checkpoint, device: str) -> RotationResult:
-    """Measure *Represents* and print its card."""
-    from benchmark.runner.measurements.represents import format_rotation
+def _measure_represents(
+    options: ExecutionOptions, suite: Suite, checkpoint: Checkpoint, device: str, file: ResultFile
+) -> RotationResult:
+    """Measure *Represents* and add it to the file, unless the file has it."""
+    from pydantic import TypeAdapter
+
+    from benchmark.probing.version4.rotation_verdict import RotationResult
     from benchmark.runner.measurements.represents_executing import measure_represents_executing
     from benchmark.runner.plan import GenerationOptions, Job
     from benchmark.tasks.prompt_template import FEWSHOT
 
+    content = file.read()
+    if REPRESENTS in content:
+        print(f"Represents is that of {file.path}", file=sys.stderr)
+        stored: RotationResult = TypeAdapter(RotationResult).validate_python(content[REPRESENTS])
+        return stored
+    note_results_kept()
     job = Job(
         suite, checkpoint, options.dtype, device, 1, threads=options.threads,
         generation=GenerationOptions(track=FEWSHOT),
     )  # fmt: skip
     result = measure_represents_executing(job, on_step=_print_step)
-    print(f"\nRepresents, behind the same prompts without solved examples\n{format_rotation(result)}")
+    file.write(content | {REPRESENTS: asdict(result)})
     return result
 
 

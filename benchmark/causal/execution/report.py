@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from benchmark.causal.execution.measurement import ExecutionMeasurement
+from benchmark.causal.execution.verdict import ExecutionResult
 from benchmark.causal.report import format_estimate
+
+_RESULT = TypeAdapter(ExecutionResult)
 
 
 def to_json(measurement: ExecutionMeasurement) -> dict[str, Any]:
     """The result as JSON values, without the evidence."""
     return {"sites": list(measurement.sites), **asdict(measurement.result)}
+
+
+def from_json(content: Mapping[str, Any]) -> ExecutionMeasurement:
+    """The result in JSON values of `to_json`, without the evidence."""
+    return ExecutionMeasurement(tuple(content["sites"]), _RESULT.validate_python(content), None)
 
 
 def format_execution(measurement: ExecutionMeasurement) -> str:
