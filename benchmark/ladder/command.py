@@ -2,7 +2,8 @@
 
 The model gets solved examples, a world, a program and a question, and answers by likelihood over the choices and by
 generation. No training on Karel is needed. Prints two tables and writes `NAME-SUITE-DIALECT-ladder.json`, or with a chat
-template `NAME-SUITE-DIALECT-chat-ladder.json`, after each question; the same command continues. Exit codes: 0 done, 2 usage, 3 the model cannot be loaded.
+template `NAME-SUITE-DIALECT-chat-ladder.json`, after each question; the same command continues. Exit codes: 0 done, 2 usage, 3
+the model cannot be loaded.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def execute(options: LadderOptions) -> int:
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.cli.result_file import choose_result_file, suite_settings
-    from benchmark.ladder.ladder_tasks import TASKS_VERSION, draw_ladder
+    from benchmark.ladder.ladder_tasks import draw_ladder
     from benchmark.ladder.report import format_ladder
     from benchmark.tasks.suite import load_suite
 
@@ -75,12 +76,12 @@ def execute(options: LadderOptions) -> int:
     suite = load_suite(options.suite)
     name, digest, tokenizer, open_answerer = _open(spec, options, device)
     tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect, tokenizer)
-    template = "" if tokenizer is None else "-chat"
+    suffix = "" if tokenizer is None else "-chat"
     file = choose_result_file(
-        options.output_dir, f"{name}-{suite.name}-{options.dialect}{template}-ladder", "benchmark.ladder.command",
+        options.output_dir, f"{name}-{suite.name}-{options.dialect}{suffix}-ladder", "benchmark.ladder.command",
         {
-            "digest": digest, **suite_settings(suite), "tasks_version": TASKS_VERSION, "dialect": options.dialect,
-            "tasks": options.tasks, "shots": options.shots, "chat_template": tokenizer is not None, "dtype": options.dtype,
+            "digest": digest, **suite_settings(suite), "dialect": options.dialect, "tasks": options.tasks,
+            "shots": options.shots, "chat_template": tokenizer is not None, "dtype": options.dtype,
         },
     )  # fmt: skip
     results = _ask(spec, tasks, open_answerer, options.batch_size, file)
