@@ -36,7 +36,7 @@ from benchmark.statistics import Estimate
 PAIR_SUITE = str(HELPERS / "pair_suite.yaml")
 """As the small suite, with programs long enough that there are strict pairs."""
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs" / "emergence"
+DOCS = ROOT / "docs" / "emergence" / "protocol3"
 RECIPE = """
 suite: smoke
 architecture:

@@ -1,4 +1,4 @@
-"""The table of docs/emergence.md is that of the points in docs/emergence/series."""
+"""The tables of docs/emergence.md are those of the points in docs/emergence/series."""
 
 import re
 from collections.abc import Sequence
