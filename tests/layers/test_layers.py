@@ -112,3 +112,9 @@ def test_a_stopped_command_continues_with_the_layer_that_is_missing(quick, tiny_
     assert len(probed) == len(json.loads(whole[1].read_text())["layers"]) * 2
     monkeypatch.setattr(represents, "read_layers", None)
     assert main([*words, str(tmp_path / "parts")]) == 0, "a complete file is printed without the model"
+
+
+def test_a_model_must_be_named_and_have_states(capsys):
+    assert main([]) == 2
+    assert main(["--model", "baseline:search"]) == 3
+    assert "has no hidden states" in capsys.readouterr().err

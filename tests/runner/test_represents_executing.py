@@ -138,17 +138,8 @@ def test_a_command_that_was_stopped_in_represents_keeps_uses(tiny_folder, tmp_pa
     def stop(job, **options):
         raise KeyboardInterrupt
 
-    words = [
-        "--model",
-        f"path:{tiny_folder}",
-        "--tasks",
-        "20",
-        "--shots",
-        "0",
-        "--output-dir",
-        str(tmp_path),
-        "--represents",
-    ]
+    words = ["--model", f"path:{tiny_folder}", "--tasks", "20", "--shots", "0", "--output-dir", str(tmp_path)]
+    words.append("--represents")
     monkeypatch.setattr(represents_executing, "measure_represents_executing", stop)
     assert command.main(words) == 1
     assert "run the same command again to continue" in capsys.readouterr().err
