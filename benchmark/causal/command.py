@@ -81,7 +81,7 @@ def execute(options: CausalOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.causal.pairs import derive_pairs
     from benchmark.causal.report import format_card, to_json
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.runner.store import to_safetensors
@@ -103,10 +103,10 @@ def execute(options: CausalOptions) -> int:
 
         detail = measure_detail(model, suite, on_step=_print_step)
         print(f"\n{format_detail(detail.sites, detail.result)}")
-    settings = {"digest": checkpoint.digest, **suite_settings(suite), "dtype": options.dtype, "edits": options.detail}
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{suite.name}", "benchmark.causal.command", settings
-    )
+        options.output_dir, f"{checkpoint.name}-{suite.name}", "benchmark.causal.command", suite,
+        digest=checkpoint.digest, dtype=options.dtype, edits=options.detail,
+    )  # fmt: skip
     figures = {"model": checkpoint.spec, **to_json(measurement)}
     file.write(figures | ({"detail": {"sites": list(detail.sites), **asdict(detail.result)}} if detail else {}))
     if measurement.evidence is not None:

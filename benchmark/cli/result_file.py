@@ -56,7 +56,7 @@ class ResultFile:
         write_atomic(self.path, f"{content}\n".encode())
 
 
-def choose_result_file(folder: Path, name: str, command: str, settings: Mapping[str, Any]) -> ResultFile:
+def choose_result_file(folder: Path, name: str, command: str, suite: Suite, **settings: Any) -> ResultFile:
     """The first of `NAME.json`, `NAME-2.json` ... that has these settings or does not exist.
 
     Args:
@@ -64,9 +64,13 @@ def choose_result_file(folder: Path, name: str, command: str, settings: Mapping[
         name: its name without `.json`.
         command: module of the command; the digest of its source is one of the settings, so that nothing is taken from a
             file that other code has written.
+        suite: the suite; one that is not shipped is identified by all that it is, since its name may stand for another.
         settings: what the figures depend on besides, JSON values.
     """
-    plain = json.loads(json.dumps({**settings, "source": imported_source_digest(command)}))
+    settings |= {"suite": suite.name, "source": imported_source_digest(command)}
+    if not suite.official:
+        settings["suite_settings"] = identify_suite(suite)
+    plain = json.loads(json.dumps(settings))
     for number in count(1):
         path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
         if not path.exists() or _read(path).get(SETTINGS) == plain:
@@ -81,8 +85,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def suite_settings(suite: Suite) -> dict[str, Any]:
-    """What identifies a suite in `ResultFile.settings`: its name, and all of a suite that is not a shipped one."""
-    return {"suite": suite.name} | ({} if suite.official else {"suite_settings": identify_suite(suite)})

@@ -67,7 +67,7 @@ def execute(options: LadderOptions) -> int:
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.ladder.ladder_tasks import draw_ladder
     from benchmark.ladder.report import format_ladder
     from benchmark.tasks.suite import load_suite
@@ -78,11 +78,9 @@ def execute(options: LadderOptions) -> int:
     tasks = draw_ladder(suite, options.tasks, options.shots, options.dialect, tokenizer)
     suffix = "" if tokenizer is None else "-chat"
     file = choose_result_file(
-        options.output_dir, f"{name}-{suite.name}-{options.dialect}{suffix}-ladder", "benchmark.ladder.command",
-        {
-            "digest": digest, **suite_settings(suite), "dialect": options.dialect, "tasks": options.tasks,
-            "shots": options.shots, "chat_template": tokenizer is not None, "dtype": options.dtype,
-        },
+        options.output_dir, f"{name}-{suite.name}-{options.dialect}{suffix}-ladder", "benchmark.ladder.command", suite,
+        digest=digest, dtype=options.dtype, dialect=options.dialect, tasks=options.tasks, shots=options.shots,
+        chat_template=tokenizer is not None,
     )  # fmt: skip
     results = _ask(spec, tasks, open_answerer, options.batch_size, file)
     template = "without a chat template" if tokenizer is None else "with its chat template"

@@ -64,7 +64,7 @@ def execute(options: LayersOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.layers.report import MODEL, UNTRAINED, draw_profile, format_profile, to_csv
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
@@ -84,13 +84,10 @@ def execute(options: LayersOptions) -> int:
         suite, checkpoint, options.dtype, device, 1, threads=options.threads,
         generation=GenerationOptions(track=options.track),
     )  # fmt: skip
-    settings = {
-        "digest": checkpoint.digest, **suite_settings(suite), "track": options.track, "seeds": options.seeds,
-        "step": options.step, "dtype": options.dtype,
-    }  # fmt: skip
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{suite.name}-layers", "benchmark.layers.command", settings
-    )
+        options.output_dir, f"{checkpoint.name}-{suite.name}-layers", "benchmark.layers.command", suite,
+        digest=checkpoint.digest, dtype=options.dtype, track=options.track, seeds=options.seeds, step=options.step,
+    )  # fmt: skip
     judged = judge_suite(rotation_suite(suite), protocol)
     note_results_kept()
     profiles = {

@@ -77,7 +77,7 @@ def execute(options: LengthOptions) -> int:
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.length.context_limit import read_limit
     from benchmark.length.long_programs import check_suite
     from benchmark.length.measurement import LengthSettings, measure_length
@@ -99,13 +99,11 @@ def execute(options: LengthOptions) -> int:
     start = time.process_time()
     job = Job(suite, checkpoint, options.dtype, device, 1, threads=options.threads)
     result = measure_length(job, settings, read_limit(checkpoint, suite, factors), _print_step)
-    file_settings = {
-        "digest": checkpoint.digest, **suite_settings(suite), "prompts": options.prompts, "seeds": options.seeds,
-        "dtype": options.dtype, "longest": options.longest, "tasks": options.tasks, "prefix_tasks": options.prefix_tasks,
-    }  # fmt: skip
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{suite.name}-length", "benchmark.length.command", file_settings
-    )
+        options.output_dir, f"{checkpoint.name}-{suite.name}-length", "benchmark.length.command", suite,
+        digest=checkpoint.digest, dtype=options.dtype, longest=options.longest, prompts=options.prompts,
+        seeds=options.seeds, tasks=options.tasks, prefix_tasks=options.prefix_tasks,
+    )  # fmt: skip
     content = {"name": checkpoint.name, "model": spec, "suite": suite.name, **to_json(result)}
     print(f"{checkpoint.spec}, suite {suite.name} ({time.process_time() - start:.0f} processor seconds)\n")
     print(format_content(content))

@@ -57,7 +57,7 @@ def execute(options: RelativeOptions) -> int:
 
     import torch
 
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.version4.rotation_protocol import ROTATION_STANDARD
@@ -84,13 +84,11 @@ def execute(options: RelativeOptions) -> int:
     result = suite.measure(views, random_init, condition_views)
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_relative(result, protocol))
-    settings = {
-        "digest": checkpoint.digest, **suite_settings(probe_suite), "prompts": options.prompts, "copies": options.copies,
-        "samples": options.samples, "dtype": options.dtype,
-    }  # fmt: skip
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.relative.command", settings
-    )
+        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.relative.command", probe_suite,
+        digest=checkpoint.digest, dtype=options.dtype, prompts=options.prompts, copies=options.copies,
+        samples=options.samples,
+    )  # fmt: skip
     file.write({"model": checkpoint.spec, **to_json(result)})
     print(f"\nwrote {file.path}")
     return 0

@@ -56,7 +56,7 @@ def execute(options: ReproductionOptions) -> int:
     spec, device = read_model(options.model), resolve_device(options.device)
     make_folder(options.output_dir, "--output-dir")
     # What computes is imported here, after the options are known to be right: it takes 5 s.
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.probing.protocol import STANDARD
@@ -80,13 +80,11 @@ def execute(options: ReproductionOptions) -> int:
     )
     print(f"{checkpoint.spec}, suite {options.suite}")
     print(format_content(content))
-    settings = {
-        "digest": checkpoint.digest, **suite_settings(suite), "programs": options.programs, "ahead": options.ahead,
-        "probes": options.probes, "floors_only": options.floors_only, "dtype": options.dtype,
-    }  # fmt: skip
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.reproduction.command", settings
-    )
+        options.output_dir, f"{checkpoint.name}-{Path(options.suite).stem}", "benchmark.reproduction.command", suite,
+        digest=checkpoint.digest, dtype=options.dtype, programs=options.programs, ahead=options.ahead,
+        probes=options.probes, floors_only=options.floors_only,
+    )  # fmt: skip
     file.write({"model": checkpoint.spec, **to_json(content)})
     print(f"\nwrote {file.path}")
     return 0

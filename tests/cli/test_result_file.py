@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.cli.result_file import choose_result_file, suite_settings
+from benchmark.cli.result_file import choose_result_file
 from benchmark.errors import StorageError
 from benchmark.installation.imported_source import imported_source_digest
 from benchmark.tasks.suite import load_suite
 
+LAPTOP = load_suite("laptop")
 SETTINGS = {"digest": "ab", "shots": 4, "layers": (1, 2), "none": None}
 
 
-def choose(name, folder, settings=SETTINGS, command="benchmark.ladder.command"):
-    return choose_result_file(folder, name, command, settings)
+def choose(name, folder, settings=SETTINGS, command="benchmark.ladder.command", suite=LAPTOP):
+    return choose_result_file(folder, name, command, suite, **settings)
 
 
 def test_the_same_settings_find_their_file_and_others_get_one_of_their_own(tmp_path):
@@ -41,9 +42,8 @@ def test_a_file_of_something_else_is_kept(content, tmp_path):
     choose("model", tmp_path).write({})
     assert earlier.read_text(errors="surrogateescape") == content
     content = json.loads((tmp_path / "model-2.json").read_text())
-    assert content == {
-        "settings": SETTINGS | {"layers": [1, 2], "source": imported_source_digest("benchmark.ladder.command")}
-    }
+    source = imported_source_digest("benchmark.ladder.command")
+    assert content == {"settings": SETTINGS | {"layers": [1, 2], "suite": "laptop", "source": source}}
 
 
 def test_a_file_of_other_code_is_not_continued(tmp_path):
@@ -58,9 +58,11 @@ def test_a_folder_that_is_gone_is_a_storage_error(tmp_path):
         file.write({})
 
 
-def test_suites_of_one_name_are_told_apart():
-    shipped = load_suite("laptop")
-    assert suite_settings(shipped) == {"suite": "laptop"}
+def test_suites_of_one_name_are_told_apart(tmp_path):
     drawn = load_suite("laptop", seed=7)
-    assert suite_settings(drawn) != suite_settings(replace(drawn, seed=8))
-    assert suite_settings(drawn)["suite"] == "laptop"
+    for number, suite in enumerate((LAPTOP, drawn, replace(drawn, seed=8))):
+        file = choose("model", tmp_path, suite=suite)
+        assert file.read() == {}
+        assert file.settings["suite"] == "laptop"
+        file.write({"number": number})
+    assert choose("model", tmp_path, suite=drawn).read()["number"] == 1

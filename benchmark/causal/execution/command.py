@@ -79,7 +79,7 @@ def execute(options: ExecutionOptions) -> int:
 
     from benchmark.causal.execution.heading_tasks import derive_heading_tasks
     from benchmark.causal.execution.report import format_execution
-    from benchmark.cli.result_file import choose_result_file, suite_settings
+    from benchmark.cli.result_file import choose_result_file
     from benchmark.models.checkpoint import open_checkpoint
     from benchmark.models.interface import ModelSpec
     from benchmark.runner.measurements.represents import format_rotation
@@ -90,13 +90,10 @@ def execute(options: ExecutionOptions) -> int:
     suite = load_suite(options.suite)
     tasks = derive_heading_tasks(suite, options.tasks, num_shots=options.shots, edit_at=options.edit_at)
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
-    settings = {
-        "digest": checkpoint.digest, **suite_settings(suite), "tasks": options.tasks, "shots": options.shots,
-        "edit_at": options.edit_at, "dtype": options.dtype,
-    }  # fmt: skip
     file = choose_result_file(
-        options.output_dir, f"{checkpoint.name}-{suite.name}-execution", "benchmark.causal.execution.command", settings
-    )
+        options.output_dir, f"{checkpoint.name}-{suite.name}-execution", "benchmark.causal.execution.command", suite,
+        digest=checkpoint.digest, dtype=options.dtype, tasks=options.tasks, shots=options.shots, edit_at=options.edit_at,
+    )  # fmt: skip
     measurement = _measure_uses(options, tasks, checkpoint, device, file)
     print(
         f"{checkpoint.spec}, suite {suite.name}, execution, {options.tasks} tasks, {options.shots} shots, edited at the {options.edit_at}"
