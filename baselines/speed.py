@@ -1,8 +1,9 @@
 """Measure the training speed of recipes: `karel-bench bench training [RECIPE ...]`.
 
-Prints per recipe the tasks per second and the fraction of this machine's bfloat16 matrix throughput that its matrix
-products reach. Operations are counted by torch in one uncompiled step; the throughput is that of one large product,
-measured before each recipe, since other load on the machine changes it. Not covered: several processes.
+Prints per recipe the tasks per second and the fraction of this machine's matrix throughput that its matrix products
+reach. Operations are counted by torch in one uncompiled step; the throughput is that of one large product in the faster of
+bfloat16 and float32, measured before each recipe, since other load on the machine changes it. Not covered: several
+processes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tabulate import tabulate
 
 from benchmark.bench.command import TrainingBenchOptions
 from benchmark.cli.declare import parse_options
+from benchmark.cli.dtype_note import measure_slowdown
 from benchmark.command import run_command, silence_libraries
 from benchmark.errors import UsageError
 
@@ -41,10 +43,11 @@ class TrainingSpeed:
 
     Attributes:
         parameters: number of parameters of the model.
-        products: floating-point operations of the matrix products of one task, forward and backward.
+        operations: floating-point operations of the matrix products of one task, forward and backward.
         tasks: tasks per second.
-        share: fraction of the measured bfloat16 throughput.
-        throughput: bfloat16 throughput in operations per second.
+        share: fraction of the measured throughput.
+        throughput: operations per second of a large matrix product.
+        dtype: dtype of that product, the faster of bfloat16 and float32.
     """
 
     parameters: int
@@ -52,20 +55,27 @@ class TrainingSpeed:
     tasks: float
     share: float
     throughput: float
+    dtype: str
 
 
-def measure_throughput(device: torch.device) -> float:
-    """Floating-point operations per second of a large bfloat16 matrix product."""
+def measure_throughput(device: torch.device) -> tuple[float, str]:
+    """Floating-point operations per second of a large matrix product, and its dtype."""
     import torch
 
+    from benchmark.models.architecture import DTYPES
+
+    dtype = "bfloat16"
+    # Without bfloat16 instructions a large product would take many seconds: small ones decide.
+    if device.type == "cpu" and measure_slowdown(dtype) > 1:
+        dtype = "float32"
     size = GPU_MATRIX_SIZE if device.type == "cuda" else CPU_MATRIX_SIZE
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device, dtype=DTYPES[dtype]) for _ in range(2))
     float((a @ b)[0, 0])
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < 0.5:
         float((a @ b)[0, 0])
         count += 1
-    return 2.0 * size**3 * count / (time.perf_counter() - start)
+    return 2.0 * size**3 * count / (time.perf_counter() - start), dtype
 
 
 def _count_operations(run: Trainer) -> int:
@@ -91,7 +101,7 @@ def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: in
     with tempfile.TemporaryDirectory() as folder:
         operations = _count_operations(Trainer(recipe, Path(folder), False, precision)) / recipe.batch
         run = Trainer(recipe, Path(folder), compile_model, precision)
-        peak = measure_throughput(run.accelerator.device)
+        peak, dtype = measure_throughput(run.accelerator.device)
         for _ in range(NUM_WARMUP_STEPS):
             float(run.train_step())
         start = time.perf_counter()
@@ -101,7 +111,7 @@ def measure_speed(recipe: Recipe, compile_model: bool, precision: str, steps: in
         tasks = steps * recipe.batch / (time.perf_counter() - start)
         run.accelerator.end_training()
     parameters = sum(p.numel() for p in run.raw_model.parameters())
-    return TrainingSpeed(parameters, operations, tasks, operations * tasks / peak, peak)
+    return TrainingSpeed(parameters, operations, tasks, operations * tasks / peak, peak, dtype)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,11 +143,11 @@ def print_speeds(options: TrainingBenchOptions) -> int:
         speed = measure_speed(recipe, options.compile, options.precision, options.steps)
         rows.append([
             name, f"{speed.parameters:,}", f"{speed.operations / 1e9:.2f}", f"{speed.tasks:.0f}",
-            f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f}",
+            f"{100 * speed.share:.0f}", f"{speed.throughput / 1e9:.0f} ({speed.dtype})",
         ])  # fmt: skip
         line = f"{name}: {speed.tasks:.0f} tasks/s, {100 * speed.share:.0f}% of the throughput"
         print(line, file=sys.stderr, flush=True)
-    headers = ["recipe", "parameters", "GFLOP/task", "tasks/s", "% of throughput", "bfloat16 GFLOP/s"]
+    headers = ["recipe", "parameters", "GFLOP/task", "tasks/s", "% of throughput", "GFLOP/s"]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
     return 0
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import argument, option, parse_options, program_name
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import MAX_THREADS, output_dir_option, threads_option
 from benchmark.cli.options import SEED
-from benchmark.command import make_folder, run_command
+from benchmark.command import make_folder, run_command, silence_libraries
 from benchmark.errors import UsageError
 from karel_env.command import integer
 
@@ -52,6 +53,7 @@ def run_training(options: TrainOptions, command: str) -> int:
     from baselines.recipe import find_recipe, load_recipe
     from baselines.trainer import Trainer, train
 
+    silence_libraries()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
@@ -60,6 +62,8 @@ def run_training(options: TrainOptions, command: str) -> int:
         trainer = Trainer(recipe, options.output_dir, options.compile, options.precision, command)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if options.precision == "bf16" and trainer.accelerator.is_main_process:
+        note_slow_dtype("bfloat16", trainer.accelerator.device.type, use="--precision no")
     trainer.resume()
     train(trainer, options.save_every)
     return 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options, program_name
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import dialect_option, model_option, output_dir_option, suite_option, threads_option
 from benchmark.cli.model_spec import read_model
 from benchmark.cli.options import SEED
@@ -74,6 +75,8 @@ def run_tuning(options: TuneOptions, command: str) -> int:
 
     silence_libraries()
     torch.set_num_threads(options.threads)
+    if options.precision == "bf16":
+        note_slow_dtype("bfloat16", "cpu", use="--precision no")
     checkpoint = open_checkpoint(ModelSpec.parse(spec))
     if checkpoint.is_custom or not checkpoint.has_hidden_states:
         raise ModelError(f"{spec}: has no weights to train; expected path:FOLDER or hf:org/name")

@@ -154,10 +154,12 @@ def _explain_path(problem: OSError) -> Explanation | None:
 
 
 def silence_libraries() -> None:
-    """Have libraries report errors only.
+    """Have libraries report errors only, and draw no progress bars of their own.
 
     `transformers` if it is loaded: commands import it when they need it, and call this again then.
     """
+    # tqdm reads it when it is imported; transformers draws bars by tqdm itself where it converts GGUF files.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     loaded = sys.modules.get("transformers.utils.logging")
     if loaded is not None:
         loaded.set_verbosity_error()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,10 @@ LONGEST_FIRST = (
     "test_probing", "test_screen", "test_trained_planners", "test_notebook_browser",
 )  # fmt: skip
 """Files that take long are handed out first, so that no worker is left alone with one at the end."""
+
+
+# A shell starts a background job with interrupts ignored, and processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

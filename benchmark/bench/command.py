@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.cli.declare import argument, option, parse_options, subcommand
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     MAX_THREADS,
     dtype_option,
@@ -122,6 +123,8 @@ def execute(options: BenchOptions) -> int:
     from benchmark.bench import cluster, generation, probing
 
     silence_libraries()
+    if isinstance(selected, GenerationBenchOptions):
+        note_slow_dtype(selected.dtype, "cpu")
     if isinstance(selected, ProbingBenchOptions):
         return probing.run(selected)
     return generation.run(selected) if isinstance(selected, GenerationBenchOptions) else cluster.run(selected)

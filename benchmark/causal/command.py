@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import group, option, parse_options, program_name
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -78,6 +79,7 @@ def execute(options: CausalOptions) -> int:
     if options.add_to is not None:
         return _add(options, options.add_to, device)
     spec = read_model(options.model)
+    note_slow_dtype(options.dtype, device, options.backend.address)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.causal.pairs import derive_pairs
     from benchmark.causal.report import format_card, to_json

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from benchmark.cli.declare import group, option
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import device_option, dtype_option, output_dir_option, threads_option
 from benchmark.cli.options import (
     COUNT,
@@ -83,6 +84,7 @@ def resolve(options: Evaluation) -> Evaluation:
     if device_map is not None:
         options.backend.check_device_map(device_map, device)
     dtype = STRICT_DTYPE if options.strict else options.dtype
+    note_slow_dtype(dtype, device, options.backend.address)
     return replace(options, device=device, dtype=dtype, output_dir=resolve_output_dir(options.output_dir))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import group, option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dialect_option,
@@ -52,6 +53,7 @@ def examine(options: DoctorOptions) -> int:
     """Check the model and print a line per check; returns the exit code."""
     check_prompt_options(options.track, options.num_fewshot, options.dialect)
     spec, device = ModelSpec.parse(read_model(options.model)), resolve_device(options.device)
+    note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.doctor.context import FAIL, WARN, DoctorContext
     from benchmark.doctor.examination import run_checks, run_states_check

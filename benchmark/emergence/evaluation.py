@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.options import open_backend, resolve_device, resolve_output_dir
 from benchmark.cli.progress import RichProgress
 from benchmark.cluster.process_executor import default_processes
@@ -48,6 +49,8 @@ def evaluate_runs(options: EmergenceOptions) -> int:
     options.backend.check()
     device = resolve_device(options.device, options.backend.address)
     files = {Path(text).stem: Path(text) for text in options.runs if _is_points_file(text)}
+    if not all(map(_is_points_file, options.runs)):
+        note_slow_dtype(options.dtype, device, options.backend.address)
     points = {name: read_points(path) for name, path in files.items()}
     series = list_series([text for text in options.runs if not _is_points_file(text)], options.loading.load_options())
     if len(files) < sum(map(_is_points_file, options.runs)) or set(files) & set(series):

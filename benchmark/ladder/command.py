@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dialect_option,
@@ -66,6 +67,8 @@ def execute(options: LadderOptions) -> int:
     spec = options.model if options.model in BASELINES else read_model(options.model)
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
+    if options.model not in BASELINES:
+        note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from benchmark.cli.result_file import choose_result_file
     from benchmark.ladder.ladder_tasks import draw_ladder

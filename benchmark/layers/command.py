@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -61,6 +62,7 @@ def execute(options: LayersOptions) -> int:
     spec = read_model(options.model)
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
+    note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 

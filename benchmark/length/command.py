@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.cli.declare import argument, option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -74,6 +75,7 @@ def execute(options: LengthOptions) -> int:
     if options.records:
         return _draw([Path(text) for text in options.records], options.output_dir)
     spec, device = read_model(options.model), resolve_device(options.device, "")
+    note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 

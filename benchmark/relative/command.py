@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -52,6 +53,7 @@ def execute(options: RelativeOptions) -> int:
     """Measure and print; returns the exit code."""
     spec, device = read_model(options.model), resolve_device(options.device)
     make_folder(options.output_dir, "--output-dir")
+    note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     from dataclasses import replace
 

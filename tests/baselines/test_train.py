@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
@@ -98,6 +99,14 @@ def test_a_state_replaces_the_last_one_when_all_have_written_theirs(recipe, tmp_
     monkeypatch.setattr(run.accelerator, "wait_for_everyone", look)
     run.save_state()
     assert (seen[0], seen[-2], seen[-1]) == (["state"], ["state", "state.new"], ["state"])
+
+
+def test_saving_a_model_draws_no_bar(recipe, tmp_path):
+    transformers.utils.logging.enable_progress_bar()
+    assert (
+        baselines.train.main([str(recipe), "--output-dir", str(tmp_path / "model"), "--set", "optimizer.tasks=4"]) == 0
+    )
+    assert not transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_training_lowers_the_loss(recipe, tmp_path):
@@ -308,6 +317,15 @@ def test_products_are_counted_as_the_formula_says(recipe):
     low = 3 * (2 * weights * length + attention)
     assert low * 0.8 <= found.operations <= low + attention
     assert 0 < found.share < 1
+
+
+def test_the_throughput_is_that_of_the_faster_dtype(recipe, monkeypatch, capsys):
+    recipe.write_text(RECIPE.replace("suite: smoke", f"suite: {WORLDS_SUITE}"))
+    monkeypatch.setattr(baselines.speed, "CPU_MATRIX_SIZE", 64)
+    for slowdown, dtype in ((38.0, "float32"), (0.5, "bfloat16")):
+        monkeypatch.setattr(baselines.speed, "measure_slowdown", lambda _, slowdown=slowdown: slowdown)
+        assert baselines.speed.main([str(recipe), "--steps", "1"]) == 0
+        assert f"({dtype})" in capsys.readouterr().out
 
 
 @pytest.fixture

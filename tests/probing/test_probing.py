@@ -85,10 +85,11 @@ def test_seeds_and_initialisations_differ_and_repeat():
     first = fit_probes([states] * 2, equal_fit, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
     repeated = fit_probes([states] * 2, equal_fit, counts, [SPLIT] * 2, [16], [0, 1], QUICK, inits=[0, 1])
     assert np.array_equal(first.log_prob[1], repeated.log_prob[1])
-    assert not np.array_equal(first.log_prob[0], first.log_prob[1])
-    assert not np.array_equal(first.log_prob[0][0], first.log_prob[0][1])
+    assert not np.allclose(first.log_prob[0], first.log_prob[1], atol=1e-2)
+    assert not np.allclose(first.log_prob[0][0], first.log_prob[0][1], atol=1e-2)
     paired = fit_probes([states], equal_fit, counts, [SPLIT], [16], [0], QUICK)
-    assert np.array_equal(paired.log_prob[0][0], paired.log_prob[0][1])
+    # Not to the last bit: the rows of one product are computed by different kernels on some processors.
+    np.testing.assert_allclose(paired.log_prob[0][0], paired.log_prob[0][1], atol=1e-5)
 
 
 def test_threads_and_chunks_change_nothing(monkeypatch):

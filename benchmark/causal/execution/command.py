@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.causal.execution.heading_tasks import AT_WORD, EDIT_POSITIONS
 from benchmark.cli.declare import option, parse_options
+from benchmark.cli.dtype_note import note_slow_dtype
 from benchmark.cli.fields import (
     device_option,
     dtype_option,
@@ -74,6 +75,7 @@ def execute(options: ExecutionOptions) -> int:
     spec = read_model(options.model)
     device = resolve_device(options.device, "")
     make_folder(options.output_dir, "--output-dir")
+    note_slow_dtype(options.dtype, device)
     # What computes is imported here, after the options are known to be right: it takes 5 s.
     import torch
 
